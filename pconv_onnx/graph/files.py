@@ -1,0 +1,100 @@
+"""Model files: load with every fault told in a sentence, save whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import onnx
+from google.protobuf.message import DecodeError, EncodeError
+
+from pconv_onnx.errors import PconvError
+from pconv_onnx.graph.network import Network
+
+ModelSource = str | os.PathLike[str] | onnx.ModelProto
+
+
+def load(source: ModelSource) -> Network:
+    """Load and check a model.
+
+    Args:
+        source: path of an ONNX file (external data beside it is read as well), or a model in memory.
+
+    Raises:
+        PconvError: there is no such file, or it is not a valid ONNX model.
+    """
+    if isinstance(source, onnx.ModelProto):
+        return _checked(source, "the model", hashlib.sha256(source.SerializeToString(deterministic=True)).hexdigest())
+    path = Path(source)
+    name = f"'{path}'"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PconvError(f"cannot read {name}: {error.strerror}", "check the path") from error
+    if not content:
+        raise PconvError(f"{name} is empty", "export the model again")
+    digest = hashlib.sha256(content).hexdigest()
+    try:
+        proto = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise PconvError(f"{name} is not an ONNX model, or is cut short", "export or copy it again") from error
+    try:
+        onnx.load_external_data_for_model(proto, str(path.parent))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise PconvError(f"cannot read the external data of {name}: {error}", "keep it beside the model") from error
+    return _checked(proto, name, digest)
+
+
+def _checked(proto: onnx.ModelProto, name: str, digest: str) -> Network:
+    try:
+        onnx.checker.check_model(proto)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise PconvError(f"{name} is not a valid ONNX model: {error}", "export it again") from error
+    if not any(entry.domain in ("", "ai.onnx") for entry in proto.opset_import):
+        raise PconvError(f"{name} does not use the standard ONNX operators", "")
+    return Network(proto, name, digest)
+
+
+def save(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
+    """Write a model to a file that appears whole or not at all.
+
+    Raises:
+        PconvError: the model is too large for one file, or the file cannot be written.
+    """
+    try:
+        content = proto.SerializeToString()
+    except (ValueError, EncodeError) as error:
+        raise PconvError(f"'{path}' would be larger than the 2 GB of one ONNX file", "") from error
+    write_atomically(path, lambda file: file.write(content))
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
+    """Call `write` with a file beside `path`, then rename it to `path`; on any fault `path` is as it was.
+
+    Raises:
+        PconvError: the file cannot be written.
+    """
+    target = Path(path)
+    temporary = None
+    try:
+        # mkstemp makes a private file; a result should be as readable as any other that the user writes.
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            temporary = file.name
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise PconvError(f"cannot write '{target}': {error.strerror}", "choose another place with -o") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)

@@ -1,0 +1,123 @@
+"""A loaded model and the questions that recognisers and rules ask of its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from pconv_onnx.neuron import Array
+
+Dimension = int | str | None
+
+
+@dataclass
+class Network:
+    """A checked model, with a GraphSurgeon view of it for reading.
+
+    The view is for navigation only. Results are written by editing a copy of `proto`, so that whatever this project
+    does not know (annotations, metadata of nodes, types without a NumPy counterpart) comes through untouched.
+
+    Attributes:
+        proto: the model.
+        name: how to call it in messages.
+        sha256: digest of its file.
+    """
+
+    proto: onnx.ModelProto
+    name: str
+    sha256: str
+    nodes: list[gs.Node] = field(init=False)
+    _shapes: dict[str, tuple[Dimension, ...]] = field(init=False)
+    _types: dict[str, np.dtype] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Import the graph and infer the shapes and types of its tensors."""
+        graph = gs.import_onnx(self.proto)
+        self.nodes = list(graph.nodes)
+        self._graph_outputs = {tensor.name for tensor in graph.outputs}
+        self._shapes, self._types = {}, {}
+        inferred = onnx.shape_inference.infer_shapes(self.proto).graph
+        for info in (*inferred.input, *inferred.value_info, *inferred.output):
+            tensor_type = info.type.tensor_type
+            if tensor_type.elem_type:
+                self._types[info.name] = onnx.helper.tensor_dtype_to_np_dtype(tensor_type.elem_type)
+            if tensor_type.HasField("shape"):
+                self._shapes[info.name] = tuple(
+                    dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+                    for dim in tensor_type.shape.dim
+                )
+
+    @property
+    def opset(self) -> int:
+        """Version of the default operator domain."""
+        return next(entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx"))
+
+    @cached_property
+    def names(self) -> set[str]:
+        """Every tensor and node name in use, subgraphs included."""
+        used: set[str] = set()
+        stack = [self.proto.graph]
+        while stack:
+            graph = stack.pop()
+            used.update(info.name for info in (*graph.input, *graph.output, *graph.value_info))
+            used.update(tensor.name for tensor in graph.initializer)
+            for node in graph.node:
+                used.update((node.name, *node.input, *node.output))
+                stack.extend(subgraphs(node))
+        return used
+
+    def shape(self, tensor: gs.Tensor) -> tuple[Dimension, ...] | None:
+        """Shape of a tensor, None where not even its rank is known."""
+        if isinstance(tensor, gs.Constant):
+            return tuple(tensor.shape)
+        return self._shapes.get(tensor.name)
+
+    def dtype(self, tensor: gs.Tensor) -> np.dtype | None:
+        """Element type of a tensor, None where unknown."""
+        if isinstance(tensor, gs.Constant):
+            return np.dtype(tensor.dtype)
+        return self._types.get(tensor.name)
+
+    def is_output(self, tensor: gs.Tensor) -> bool:
+        """Whether the tensor is an output of the model."""
+        return tensor.name in self._graph_outputs
+
+
+def constant(tensor: gs.Tensor) -> Array | None:
+    """Value of an initializer or of a Constant node, None for what is computed."""
+    if isinstance(tensor, gs.Constant):
+        return np.asarray(tensor.values)
+    if len(tensor.inputs) == 1 and tensor.inputs[0].op == "Constant":
+        attributes = tensor.inputs[0].attrs
+        if "value" in attributes:
+            return np.asarray(attributes["value"].values)
+        for name, dtype in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64),
+                            ("value_ints", np.int64)):  # fmt: skip
+            if name in attributes:
+                return np.asarray(attributes[name], dtype=dtype)
+    return None
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The bodies of an If, Loop or Scan."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def captured(node: onnx.NodeProto) -> set[str]:
+    """Names of tensors from outside that the bodies of a node use."""
+    free: set[str] = set()
+    for graph in subgraphs(node):
+        inner = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
+        for child in graph.node:
+            free |= ({name for name in child.input if name} | captured(child)) - inner
+            inner.update(child.output)
+        free |= {info.name for info in graph.output} - inner
+    return free

@@ -1,0 +1,189 @@
+"""Plan → graph: writes the rewritten model, deciding nothing.
+
+A tensor keeps its name where it is Static, so that a name of the source means the source's value. Its form in time, if
+it has one, is called `<name>/steps`.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+
+import onnx
+from onnx import helper, numpy_helper
+
+from pconv_onnx import operator
+from pconv_onnx.graph.network import captured
+from pconv_onnx.neuron import Array, ParallelNeuron, train_decoder
+from pconv_onnx.plan import Plan
+from pconv_onnx.recognise import Activation
+from pconv_onnx.temporal import Spikes, Static
+
+METADATA_PREFIX = "pconv_onnx."
+
+# Model-local functions came with this version of the file format.
+_FUNCTIONS_IR_VERSION = 8
+
+
+def lower(plan: Plan) -> onnx.ModelProto:
+    """The rewritten model. Inputs and outputs have the source's names, types and shapes."""
+    return _Lowering(plan).model()
+
+
+class _Lowering:
+    """State of one lowering: the nodes and initializers written so far."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.names = set(plan.network.names)
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.in_time: dict[str, str] = {}
+        self.decoded: set[str] = set()
+
+    def model(self) -> onnx.ModelProto:
+        plan, source = self.plan, self.plan.network.proto
+        replaced: dict[int, Activation | None] = {}
+        for activation in plan.activations:
+            if activation.name in plan.neurons:
+                replaced.update({id(node): None for node in activation.nodes})
+                replaced[id(activation.nodes[-1])] = activation
+        for node, proto in zip(plan.network.nodes, source.graph.node, strict=True):
+            if id(node) not in replaced:
+                self._copy(proto)
+            elif (activation := replaced[id(node)]) is not None:
+                self._neuron(activation, plan.neurons[activation.name])
+        for output in source.graph.output:
+            self._decode(output.name)
+
+        model = onnx.ModelProto()
+        model.CopyFrom(source)
+        _replace(model.graph.node, self.nodes)
+        model.graph.initializer.extend(self.initializers)
+        _drop_what_the_activations_left(model.graph, source.graph)
+        model.ir_version = max(model.ir_version, _FUNCTIONS_IR_VERSION)
+        model.opset_import.append(helper.make_opsetid(operator.DOMAIN, operator.VERSION))
+        max_steps = max(neuron.steps for neuron in plan.neurons.values())
+        model.functions.extend(operator.functions(plan.network.opset, max_steps))
+        _write_provenance(model, plan)
+        return model
+
+    def _copy(self, proto: onnx.NodeProto) -> None:
+        """A node of the source, in time if its outputs are, else on decoded inputs."""
+        node = onnx.NodeProto()
+        node.CopyFrom(proto)
+        if any(self._varies(name) for name in proto.output):
+            _replace(node.input, [self._steps_name(name) if self._varies(name) else name for name in proto.input])
+            _replace(node.output, [self._steps_name(name) if self._varies(name) else name for name in proto.output])
+        else:
+            for name in (*proto.input, *sorted(captured(proto))):
+                self._decode(name)
+        self.nodes.append(node)
+
+    def _neuron(self, activation: Activation, neuron: ParallelNeuron) -> None:
+        source, target = activation.input.name, activation.output.name
+        input_steps = self.plan.kind(activation.input).steps
+        if self._varies(source):
+            source = self._steps_name(source)
+        spikes = self._varies(target)
+        self._operator(activation.name, neuron, source, self._steps_name(target) if spikes else target,
+                       input_steps=input_steps, spikes=spikes)  # fmt: skip
+
+    def _operator(
+        self, name: str, neuron: ParallelNeuron, source: str, target: str, *, input_steps: int, spikes: bool
+    ) -> None:
+        tables = [self._initializer(f"{name}/thresholds", neuron.thresholds)]
+        tables.append(self._initializer(f"{name}/levels", neuron.levels))
+        attributes = operator.attributes(neuron, input_steps=input_steps, spikes=spikes)
+        self.nodes.append(
+            helper.make_node(
+                operator.OP_TYPE, [source, *tables], [target], name=name, domain=operator.DOMAIN, **attributes
+            )
+        )
+
+    def _decode(self, name: str) -> None:
+        """Write the Static form of a tensor in time, once, under its own name."""
+        if not self._varies(name) or name in self.decoded:
+            return
+        self.decoded.add(name)
+        kind = self.plan.kinds[name]
+        node_name = self._unused(f"{name}/decode")
+        if isinstance(kind, Spikes):
+            decoder = train_decoder(kind.levels, kind.channel_axis)
+            self._operator(
+                node_name, decoder, self._steps_name(name), name, input_steps=kind.steps, spikes=False
+            )
+        else:
+            self.nodes.append(
+                helper.make_node(
+                    operator.MEAN_OP_TYPE, [self._steps_name(name)], [name], name=node_name, domain=operator.DOMAIN,
+                    steps=kind.steps,
+                )  # fmt: skip
+            )
+
+    def _varies(self, name: str) -> bool:
+        return not isinstance(self.plan.kinds.get(name, Static()), Static)
+
+    def _steps_name(self, name: str) -> str:
+        if name not in self.in_time:
+            self.in_time[name] = self._unused(f"{name}/steps")
+        return self.in_time[name]
+
+    def _initializer(self, name: str, value: Array) -> str:
+        name = self._unused(name)
+        self.initializers.append(numpy_helper.from_array(value, name))
+        return name
+
+    def _unused(self, name: str) -> str:
+        while name in self.names:
+            name += "_"
+        self.names.add(name)
+        return name
+
+
+def _replace(field, values) -> None:  # type: ignore[no-untyped-def]  # a protobuf container, repeated of anything
+    del field[:]
+    field.extend(values)
+
+
+def _uses(graph: onnx.GraphProto) -> set[str]:
+    used = {output.name for output in graph.output}
+    for node in graph.node:
+        used.update(node.input)
+        used |= captured(node)
+    return used
+
+
+def _drop_what_the_activations_left(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
+    """Remove constants that only the replaced nodes used, and shapes of tensors that are no more.
+
+    A stale shape is worse than none: onnxruntime plans its memory by it.
+    """
+    unused = _uses(source) - _uses(graph)
+    _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in unused])
+    _replace(graph.sparse_initializer, [t for t in graph.sparse_initializer if t.values.name not in unused])
+    _replace(
+        graph.node, [node for node in graph.node if node.op_type != "Constant" or not unused.issuperset(node.output)]
+    )
+    alive = {tensor.name for tensor in graph.initializer} | {name for node in graph.node for name in node.output}
+    _replace(graph.value_info, [info for info in graph.value_info if info.name in alive])
+    _replace(graph.quantization_annotation, [a for a in graph.quantization_annotation if a.tensor_name in alive])
+
+
+def _write_provenance(model: onnx.ModelProto, plan: Plan) -> None:
+    summary = plan.summary()
+    by_name = {activation.name: activation for activation in plan.activations}
+    for row in summary["activations"]:
+        activation = by_name[row["name"]]
+        row["input"], row["output"] = activation.input.name, activation.output.name
+    entries = {
+        "version": version("pconv-onnx"),
+        "source_sha256": plan.network.sha256,
+        "mode": plan.mode,
+        "steps": json.dumps(summary["steps"]),
+        "activations": json.dumps(summary["activations"]),
+    }
+    kept = [entry for entry in model.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
+    _replace(model.metadata_props, kept)
+    for key, value in entries.items():
+        model.metadata_props.add(key=METADATA_PREFIX + key, value=value)

@@ -1,0 +1,288 @@
+"""The mathematics: a quantiser as its float operations, and the parallel spiking neuron compiled from it.
+
+NumPy only. Everything that runs elsewhere (kernel, function body) is tested against this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+MAX_STEPS = 256
+
+# Semantics of the ONNX operators that quantisers are made of; each is monotone in its first operand as long as the
+# factors are positive, in floats as well as in reals.
+_FLOAT_OPERATIONS: dict[str, Callable[..., Array]] = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Div": np.divide,
+    "Floor": np.floor,
+    "Clip": lambda x, low, high: np.minimum(np.maximum(x, low), high),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FloatOperation:
+    """One ONNX operator of a quantiser, with its constant operands.
+
+    Attributes:
+        op_type: a key of the semantics table (`Add`, `Sub`, `Mul`, `Div`, `Floor`, `Clip`).
+        constants: the operands after the first, each of shape `[1]` or `[C]`.
+    """
+
+    op_type: str
+    constants: tuple[Array, ...] = ()
+
+    def __call__(self, x: Array) -> Array:
+        """Apply the operator to `x` of shape `[R, n]`; the result is rounded to the type of `x`."""
+        operands = [c.reshape(-1, 1).astype(x.dtype) for c in self.constants]
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+            return np.asarray(_FLOAT_OPERATIONS[self.op_type](x, *operands), dtype=x.dtype)
+
+
+def _apply(operations: tuple[FloatOperation, ...], x: Array) -> Array:
+    for operation in operations:
+        x = operation(x)
+    return x
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizerSpec:
+    """What a recogniser read from a graph: a quantised activation as the exact operations of its source.
+
+    The source computes `tail(round(head(x)))`. Its integer code `round(head(x))` counts spikes from 0 to `levels`;
+    codes outside that range are clipped, by the head or by the tail.
+
+    Attributes:
+        dtype: the float type that the source computes in.
+        head: operations before the rounding.
+        rounding: the operation that makes the code an integer.
+        tail: operations after it.
+        levels: L, the highest spike count.
+        threshold: θ of the source, `[1]` or `[C]`: the input distance that raises the code from 0 to L.
+        shift: b, the charge that the neuron holds before the first step, `[1]` or `[C]`.
+        channel_axis: the axis that per-channel constants run along; None where all are scalar.
+    """
+
+    dtype: np.dtype[Any]
+    head: tuple[FloatOperation, ...]
+    rounding: FloatOperation
+    tail: tuple[FloatOperation, ...]
+    levels: int
+    threshold: Array
+    shift: Array
+    channel_axis: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """R: 1 where every constant is scalar, otherwise the number of channels."""
+        operations = (*self.head, self.rounding, *self.tail)
+        return max((c.size for operation in operations for c in operation.constants), default=1)
+
+    def code(self, x: Array) -> Array:
+        """The integer code of `x` `[R, n]`, before any clipping that the tail does."""
+        return self.rounding(_apply(self.head, x))
+
+    def __call__(self, x: Array) -> Array:
+        """The source's own value for `x` of shape `[R, n]` (or `[1, n]`), rounded operator by operator."""
+        return _apply(self.tail, self.code(np.asarray(x, dtype=self.dtype)))
+
+    def neuron(self, steps: int | None = None) -> ParallelNeuron:
+        """The parallel neuron of this quantiser.
+
+        With `steps` equal to `levels` (the default) it is compiled from the source's operations and gives the
+        source's value for every float (Theorem 4.1, made exact for floats). With another number of steps there is no
+        source value to be equal to: thresholds are `(t·θ − b)/T`, levels `a·k/T`, rounded once.
+
+        Raises:
+            ValueError: the operations are not a bounded ascending staircase, or `steps` is out of range.
+        """
+        exact = self._compiled()
+        if steps is None or steps == self.levels:
+            return exact
+        amplitude = exact.levels[:, -1].astype(np.float64)
+        threshold, shift = (np.broadcast_to(v.astype(np.float64), (self.rows,)) for v in (self.threshold, self.shift))
+        even = ParallelNeuron.even(steps, threshold, shift, amplitude, self.channel_axis)
+        return ParallelNeuron(even.thresholds.astype(self.dtype), even.levels.astype(self.dtype), self.channel_axis)
+
+    def _compiled(self) -> ParallelNeuron:
+        counts = np.broadcast_to(np.arange(self.levels + 1, dtype=self.dtype), (self.rows, self.levels + 1))
+        levels = np.broadcast_to(_apply(self.tail, counts), counts.shape).copy()
+        if not np.isfinite(levels).all() or (np.diff(levels, axis=1) <= 0).any():
+            raise ValueError("its levels are not finite and ascending")
+        ends = self(np.array([[-np.inf, np.inf]], dtype=self.dtype))
+        if (ends[:, 0] != levels[:, 0]).any() or (ends[:, 1] != levels[:, -1]).any():
+            raise ValueError(f"its output does not stay between the values of codes 0 and {self.levels}")
+        steps = np.arange(1, self.levels + 1, dtype=self.dtype).reshape(1, -1)
+        thresholds = _smallest_float(lambda x: self.code(x) >= steps, (self.rows, self.levels), self.dtype)
+        return ParallelNeuron(thresholds, levels, self.channel_axis)
+
+
+def _smallest_float(holds: Callable[[Array], Array], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Elementwise the smallest float for which a monotone predicate holds; NaN where it holds for none.
+
+    Bisects over the floats in order, -inf and +inf included, as sign-magnitude integers.
+    """
+    integer = np.dtype(f"i{dtype.itemsize}").type
+    magnitude = np.iinfo(integer).max
+
+    def ordered(value: float) -> Any:
+        bits = np.array(value, dtype=dtype).view(integer)
+        return bits if bits >= 0 else bits ^ magnitude
+
+    def floats(keys: Array) -> Array:
+        return np.where(keys >= 0, keys, keys ^ magnitude).astype(integer).view(dtype)
+
+    low = np.full(shape, ordered(-np.inf), dtype=integer)
+    high = np.full(shape, ordered(np.inf), dtype=integer)
+    reached = holds(floats(high))
+    for _ in range(dtype.itemsize * 8 + 1):
+        middle = (low & high) + ((low ^ high) >> 1)  # the floor of the average, without overflow
+        below = holds(floats(middle))
+        high = np.where(below, middle, high)
+        low = np.where(below | (low >= high), low, middle + 1)
+    # -0 and +0 are one number; the canonical one keeps files readable.
+    return np.where(reached, floats(high) + dtype.type(0), dtype.type(np.nan))
+
+
+@dataclass(frozen=True, eq=False)
+class ParallelNeuron:
+    """A layer of parallel spiking neurons as a staircase: count `k = #{t : τ_t ≤ x̄}`, value `v_k`.
+
+    The general form of Hao et al.'s neuron: any ascending thresholds and levels. The paper's neuron, evenly spaced, is
+    `even()`. Two of the four equal forms live here (`threshold_form`, `search_form`); `matrix_form` and `closed_form`
+    are functions of the even neuron's parameters.
+
+    Attributes:
+        thresholds: τ, `[R, T]`, ascending along T; NaN (never reached) last.
+        levels: v, `[R, T+1]`, ascending.
+        channel_axis: the axis of the input that rows run along; None where R = 1.
+    """
+
+    thresholds: Array
+    levels: Array
+    channel_axis: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse tables that no kernel could run."""
+        rows, steps = self.thresholds.shape
+        if not 1 <= steps <= MAX_STEPS:
+            raise ValueError(f"{steps} time-steps; 1 to {MAX_STEPS} are possible")
+        if self.levels.shape != (rows, steps + 1):
+            raise ValueError(f"levels of shape {self.levels.shape} for thresholds of shape {self.thresholds.shape}")
+        if rows > 1 and self.channel_axis is None:
+            raise ValueError(f"{rows} rows and no channel axis")
+
+    @classmethod
+    def even(
+        cls, steps: int, threshold: Array, shift: Array, amplitude: Array, channel_axis: int | None = None
+    ) -> ParallelNeuron:
+        """The paper's neuron: `τ_t = (t·θ − b)/T`, `v_k = a·k/T`, in the number type of the arguments (`[R]` each)."""
+        if not 1 <= steps <= MAX_STEPS:
+            raise ValueError(f"{steps} time-steps; 1 to {MAX_STEPS} are possible")
+        t = np.arange(steps + 1)
+        threshold, shift, amplitude = (np.asarray(v).reshape(-1, 1) for v in (threshold, shift, amplitude))
+        return cls((t[1:] * threshold - shift) / steps, amplitude * t / steps, channel_axis)
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return int(self.thresholds.shape[1])
+
+    @property
+    def evenly_spaced(self) -> bool:
+        """Whether a train of spikes of one amplitude carries the levels, to the rounding of their type."""
+        ideal = self.levels[:, :1] + (self.levels[:, -1:] - self.levels[:, :1]) * np.arange(self.steps + 1) / self.steps
+        return bool(np.allclose(self.levels, ideal, rtol=4 * np.finfo(self.levels.dtype).eps, atol=0))
+
+    def along_channels(self, table: Array, rank: int) -> Array:
+        """A table `[R, n]` as `[n, …]`, ready to broadcast against inputs of that rank."""
+        shape = [1] * rank
+        if table.shape[0] > 1:
+            assert self.channel_axis is not None
+            shape[self.channel_axis] = table.shape[0]
+        return table.T.reshape([table.shape[1], *shape])
+
+    def threshold_form(self, mean: Array) -> Array:
+        """Form 2: `s_t = [x̄ ≥ τ_t]`. Mean `[B, …]` to booleans `[T, B, …]`."""
+        return np.asarray(mean[np.newaxis] >= self.along_channels(self.thresholds, mean.ndim), dtype=bool)
+
+    def search_form(self, mean: Array) -> Array:
+        """Form 3: the spike count by binary search, O(log T) compares. Mean `[B, …]` to counts `[B, …]`."""
+        rows = self._rows(mean.ndim)
+        count = np.zeros(mean.shape, dtype=np.int64)
+        stride = 1 << (self.steps.bit_length() - 1)
+        while stride:
+            probe = count + stride
+            reached = mean >= self.thresholds[rows, np.minimum(probe, self.steps) - 1]
+            count = np.where((probe <= self.steps) & reached.astype(bool), probe, count)
+            stride >>= 1
+        return count
+
+    def value(self, count: Array) -> Array:
+        """The temporal mean `v_k` of spike counts `[B, …]`."""
+        return np.asarray(self.levels[self._rows(count.ndim), count])
+
+    def trains(self, mean: Array) -> Array:
+        """What flows in a spiking network: `[T, B, …]`, `v_T` where the neuron fires and `v_0` where it is silent."""
+        silent, firing = (self.along_channels(self.levels[:, [k]], mean.ndim) for k in (0, -1))
+        return np.where(self.threshold_form(mean), firing, silent)
+
+    def _rows(self, rank: int) -> Array:
+        rows = np.arange(len(self.thresholds)).reshape(-1, 1)
+        return np.asarray(self.along_channels(rows, rank)[0])
+
+
+def train_decoder(levels: Array, channel_axis: int | None) -> ParallelNeuron:
+    """The neuron that turns the temporal mean of spike trains back into the levels `[R, T+1]` they stand for, exactly.
+
+    The mean of a train, `v_0 + (v_T − v_0)·k/T` in floats, may differ from `v_k` in its last bit; thresholds half a
+    spike away from each such mean tell the counts apart.
+    """
+    steps = levels.shape[1] - 1
+    silent, firing = (levels[:, [k]].astype(np.float64) for k in (0, -1))
+    between = silent + (firing - silent) * (np.arange(steps) + 0.5) / steps
+    return ParallelNeuron(between.astype(levels.dtype), levels, channel_axis)
+
+
+def temporal_mean(current: Array) -> Array:
+    """`(1/T)·Σ_t I_t` of currents `[T, …]`: summed in order in float64, divided there, rounded once.
+
+    Equal currents have exactly their own value as mean, which a float32 sum does not give.
+    """
+    total = current[0].astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for step in current[1:]:
+            total = total + step
+        return np.asarray(total / len(current), dtype=current.dtype)
+
+
+def matrix_form(current: Array, threshold: Any, shift: Any) -> Array:
+    """Form 1, the definition: `s = H(Λ I + β − θ)`, `Λ[t, j] = 1/t`, `β_t = b/t`.
+
+    Args:
+        current: `[T, …]`, rational numbers (`fractions.Fraction`).
+        threshold: θ, rational.
+        shift: b, rational.
+
+    Returns:
+        Booleans `[T, …]`.
+    """
+    steps = len(current)
+    inverse = np.array([Fraction(1, t) for t in range(1, steps + 1)], dtype=object)
+    conversion = np.repeat(inverse[:, np.newaxis], steps, axis=1)
+    bias = (inverse * shift).reshape(-1, *[1] * (current.ndim - 1))
+    return np.asarray(np.tensordot(conversion, current, axes=1) + bias - threshold >= 0, dtype=bool)
+
+
+def closed_form(mean: Array, steps: int, threshold: Any, shift: Any) -> Array:
+    """Form 4: `k = clip(⌊(T·x̄ + b)/θ⌋, 0, T)`, O(1). Mean `[…]` in an exact number type to counts `[…]`."""
+    return np.clip(np.floor((steps * mean + shift) / threshold), 0, steps).astype(np.int64)

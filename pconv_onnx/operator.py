@@ -1,0 +1,259 @@
+"""The `pconv::ParallelSpike` operator: names, node, executable reference, function body, native library.
+
+The contract is docs/ParallelSpike-1.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx.parser
+
+from pconv_onnx.errors import PconvError
+from pconv_onnx.neuron import MAX_STEPS, Array, ParallelNeuron, temporal_mean
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+DOMAIN = "pconv"
+OP_TYPE = "ParallelSpike"
+# The mean over time by itself, where a current is decoded; a function of standard operators, no kernel.
+MEAN_OP_TYPE = "TemporalMean"
+VERSION = 1
+
+# GreaterOrEqual, Clip and Split with the signatures that the body and the lowerings use.
+MIN_OPSET = 13
+
+_LIBRARY_FOLDER = Path(__file__).parent / "lib"
+_LIBRARY_NAMES = ("libpconv_ops.so", "libpconv_ops.dylib", "pconv_ops.dll")
+
+
+def attributes(neuron: ParallelNeuron, *, input_steps: int, spikes: bool) -> dict[str, int]:
+    """The attributes of a node that runs `neuron`; all of them, since a kernel assumes no default."""
+    channel_axis = 1 if neuron.channel_axis is None else neuron.channel_axis
+    return {"input_steps": input_steps, "channel_axis": channel_axis, "spikes": int(spikes)}
+
+
+def reference(
+    current: Array, thresholds: Array, levels: Array, *, input_steps: int, channel_axis: int, spikes: int
+) -> Array:
+    """The operator in NumPy, as the specification words it.
+
+    Args:
+        current: `[I·B, …]`, time-major.
+        thresholds: `[R, S]`.
+        levels: `[R, S+1]`.
+        input_steps: I.
+        channel_axis: axis of `current` for the rows of the tables.
+        spikes: 1 for trains `[S·B, …]`, 0 for the temporal mean `[B, …]`.
+
+    Raises:
+        ValueError: ranks, shapes or attributes that the specification rules out.
+    """
+    if current.ndim < 1 or input_steps < 1 or current.shape[0] % input_steps:
+        raise ValueError(f"current of shape {list(current.shape)} does not hold {input_steps} time-steps")
+    rows = len(thresholds)
+    if rows > 1:
+        axis = channel_axis + current.ndim if channel_axis < 0 else channel_axis
+        if not 0 < axis < current.ndim or current.shape[axis] != rows:
+            raise ValueError(f"thresholds have {rows} rows, current of shape {list(current.shape)} has no such channels")
+    neuron = ParallelNeuron(thresholds, levels, channel_axis if rows > 1 else None)
+    batch = current.shape[0] // input_steps
+    mean = temporal_mean(current.reshape(input_steps, batch, *current.shape[1:]))
+    if not spikes:
+        return neuron.value(neuron.search_form(mean))
+    return neuron.trains(mean).reshape(neuron.steps * batch, *current.shape[1:])
+
+
+def functions(opset: int, max_steps: int = MAX_STEPS) -> list[onnx.FunctionProto]:
+    """The operators as model-local functions of standard operators, for models of that opset.
+
+    onnxruntime inlines a body under the model's opset and ignores the body's own, hence one for each opset. The first
+    operation on a current is a comparison, a Cast or an Identity: onnxruntime would fold a Mul or an Add into the Conv
+    before it and change bits.
+
+    Args:
+        opset: version of the default domain, at least `MIN_OPSET`.
+        max_steps: the largest T of the model; bounds the depth of the search for the spike count.
+    """
+    return [_temporal_mean(opset), _parallel_spike(opset, max_steps)]
+
+
+def _allow_zero(opset: int) -> str:
+    """Attribute of Reshape; without it a zero means "keep the input's dimension", which is wrong for an empty batch."""
+    return " <allowzero = 1>" if opset >= 14 else ""
+
+
+def _temporal_mean(opset: int) -> onnx.FunctionProto:
+    """`[T·B, …]` to `[B, …]`. A running sum, since the order of ReduceSum is not defined."""
+    return onnx.parser.parse_function(f"""
+    <opset_import: ["" : {opset}], domain: "{DOMAIN}">
+    {MEAN_OP_TYPE} <steps> (current) => (mean)
+    {{
+        zero = Constant <value = int64 {{0}}> ()
+        one = Constant <value = int64 {{1}}> ()
+        first = Constant <value_ints = [0]> ()
+        second = Constant <value_ints = [1]> ()
+        end = Constant <value_ints = [9223372036854775807]> ()
+        count = Constant <value_int: int = @steps> ()
+        no_time_axis = Equal (count, one)
+        mean = If (no_time_axis) <
+            then_branch = static () => (float[] value)
+            {{
+                value = Identity (current)
+            }},
+            else_branch = over_time () => (float[] average)
+            {{
+                shape = Shape (current)
+                rows = Slice (shape, first, second)
+                sample = Slice (shape, second, end)
+                count_1d = Reshape (count, second)
+                batch = Div (rows, count_1d)
+                time_major = Concat <axis = 0> (count_1d, batch, sample)
+                wide = Cast <to = 11> (current)
+                by_time = Reshape{_allow_zero(opset)} (wide, time_major)
+                running = CumSum (by_time, zero)
+                last = Sub (count, one)
+                total = Gather <axis = 0> (running, last)
+                divisor = Cast <to = 11> (count)
+                quotient = Div (total, divisor)
+                average = Cast <to = 1> (quotient)
+            }}
+        >
+    }}
+    """)
+
+
+def _parallel_spike(opset: int, max_steps: int) -> onnx.FunctionProto:
+    """The spike count is a binary search, so no `[T, …]` tensor is built where only the mean is asked for."""
+    strides = [1 << bit for bit in reversed(range(max_steps.bit_length()))]
+    width = 2 * strides[0] - 1
+    search = "".join(
+        f"""
+            probe_{stride} = Constant <value = int32 {{{stride - 1}}}> ()
+            position_{stride} = Add ({f"count_{2 * stride}" if 2 * stride in strides else "row"}, probe_{stride})
+            threshold_{stride} = Gather (table, position_{stride})
+            reached_{stride} = GreaterOrEqual (mean, threshold_{stride})
+            stride_{stride} = Constant <value = int32 {{{stride}}}> ()
+            weight_{stride} = Cast <to = 6> (reached_{stride})
+            step_{stride} = Mul (weight_{stride}, stride_{stride})
+            count_{stride} = Add ({f"count_{2 * stride}" if 2 * stride in strides else "row"}, step_{stride})"""
+        for stride in strides
+    )
+    text = f"""
+    <opset_import: ["" : {opset}, "{DOMAIN}" : {VERSION}], domain: "{DOMAIN}">
+    {OP_TYPE} <input_steps, channel_axis, spikes> (current, thresholds, levels) => (output)
+    {{
+        zero = Constant <value = int64 {{0}}> ()
+        one = Constant <value = int64 {{1}}> ()
+        first = Constant <value_ints = [0]> ()
+        second = Constant <value_ints = [1]> ()
+        third = Constant <value_ints = [2]> ()
+        end = Constant <value_ints = [9223372036854775807]> ()
+        axis = Constant <value_int: int = @channel_axis> ()
+        wants_spikes = Constant <value_int: int = @spikes> ()
+
+        mean = {DOMAIN}.{MEAN_OP_TYPE} <steps: int = @input_steps> (current)
+        mean_shape = Shape (mean)
+        rank_1d = Shape (mean_shape)
+        rank = Squeeze (rank_1d)
+        axes = Range (zero, rank, one)
+        axis_from_end = Add (axis, rank)
+        channel = Mod (axis_from_end, rank)
+        is_channel = Equal (axes, channel)
+        table_shape = Shape (thresholds)
+        channels_1d = Slice (table_shape, first, second)
+        out_steps_1d = Slice (table_shape, second, third)
+        along_channels = Where (is_channel, channels_1d, second)
+
+        emits_mean = Equal (wants_spikes, zero)
+        output = If (emits_mean) <
+            then_branch = temporal_mean () => (float[] level)
+            {{
+                width = Constant <value_ints = [{width}]> ()
+                unused = Sub (width, out_steps_1d)
+                padding_shape = Concat <axis = 0> (channels_1d, unused)
+                nothing = Constant <value = float {{0.0}}> ()
+                never = Div (nothing, nothing)
+                padding = Expand (never, padding_shape)
+                padded = Concat <axis = 1> (thresholds, padding)
+                flat = Constant <value_ints = [-1]> ()
+                table = Reshape (padded, flat)
+                channels = Squeeze (channels_1d)
+                channel_index = Range (zero, channels, one)
+                row_start = Mul (channel_index, width)
+                row_start_32 = Cast <to = 6> (row_start)
+                row = Reshape (row_start_32, along_channels)
+                {search}
+                level_table = Reshape (levels, flat)
+                level_width = Add (out_steps_1d, second)
+                level_shorter = Sub (level_width, width)
+                correction = Mul (channel_index, level_shorter)
+                correction_32 = Cast <to = 6> (correction)
+                level_offset = Reshape (correction_32, along_channels)
+                level_position = Add (count_1, level_offset)
+                level = Gather (level_table, level_position)
+            }},
+            else_branch = spike_trains () => (float[] trains)
+            {{
+                by_step = Transpose <perm = [1, 0]> (thresholds)
+                step_shape = Concat <axis = 0> (out_steps_1d, along_channels)
+                threshold = Reshape (by_step, step_shape)
+                fires = GreaterOrEqual (mean, threshold)
+                silent_column = Slice (levels, first, second, second)
+                silent = Reshape (silent_column, along_channels)
+                level_end = Add (out_steps_1d, second)
+                firing_column = Slice (levels, out_steps_1d, level_end, second)
+                firing = Reshape (firing_column, along_channels)
+                by_time = Where (fires, firing, silent)
+                out_batch = Slice (mean_shape, first, second)
+                out_rows = Mul (out_batch, out_steps_1d)
+                out_sample = Slice (mean_shape, second, end)
+                out_shape = Concat <axis = 0> (out_rows, out_sample)
+                trains = Reshape{_allow_zero(opset)} (by_time, out_shape)
+            }}
+        >
+    }}
+    """
+    return onnx.parser.parse_function(text)
+
+
+def library_path() -> Path:
+    """Where the native library lies.
+
+    Raises:
+        PconvError: this installation has none.
+    """
+    for name in _LIBRARY_NAMES:
+        if (path := _LIBRARY_FOLDER / name).is_file():
+            return path
+    raise PconvError(
+        "this installation of pconv-onnx has no native library",
+        "models run through their function body, more slowly; to build it install a C++ compiler and reinstall",
+    )
+
+
+def register(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptions:
+    """Register the native library with session options, and return them.
+
+    Raises:
+        PconvError: there is no library, or onnxruntime cannot load it.
+    """
+    path = library_path()
+    try:
+        options.register_custom_ops_library(str(path))
+    except Exception as error:  # onnxruntime raises its own types for this, without a common base
+        raise PconvError(f"onnxruntime cannot load {path}: {error}", "reinstall pconv-onnx on this machine") from error
+    return options
+
+
+def is_operator(node: Any) -> bool:
+    """Whether a node (onnx or GraphSurgeon) is this operator."""
+    return bool(node.domain == DOMAIN and (getattr(node, "op_type", None) or getattr(node, "op", None)) == OP_TYPE)
+
+
+__all__ = [
+    "DOMAIN", "MEAN_OP_TYPE", "MIN_OPSET", "OP_TYPE", "VERSION", "attributes", "functions", "is_operator", "library_path", "reference",
+    "register",
+]  # fmt: skip

@@ -1,0 +1,167 @@
+"""The plan of a rewriting: pure data, decided here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import onnx_graphsurgeon as gs
+
+from pconv_onnx.errors import PconvError
+from pconv_onnx.graph import Network
+from pconv_onnx.graph.network import captured
+from pconv_onnx.neuron import MAX_STEPS, ParallelNeuron
+from pconv_onnx.operator import DOMAIN, MIN_OPSET, is_operator
+from pconv_onnx.recognise import Activation, recognise
+from pconv_onnx.temporal import STATIC, Kind, Site, Spikes, transfer
+
+Mode = Literal["parallel", "folded"]
+MODES: tuple[Mode, ...] = ("parallel", "folded")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Every decision about one network in one mode.
+
+    Attributes:
+        network: the source.
+        mode: `parallel` (spike trains flow) or `folded` (their temporal means do).
+        activations: all that were found, converted or not, in topological order.
+        neurons: the neuron of each converted activation, by its name.
+        kinds: kind in time of every tensor of the rewritten network, by its name in the source; tensors that are not
+            there are Static.
+    """
+
+    network: Network
+    mode: Mode
+    activations: Sequence[Activation]
+    neurons: dict[str, ParallelNeuron]
+    kinds: dict[str, Kind]
+
+    @property
+    def steps(self) -> int | None:
+        """T where all neurons have the same, else None."""
+        steps = {neuron.steps for neuron in self.neurons.values()}
+        return steps.pop() if len(steps) == 1 else None
+
+    def kind(self, tensor: gs.Tensor) -> Kind:
+        """Kind in time of a tensor."""
+        return self.kinds.get(tensor.name, STATIC)
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON document of `inspect` and `rewrite --dry-run`."""
+        rows = [
+            {
+                "name": activation.name,
+                "op_types": activation.op_types,
+                "encoding": activation.encoding,
+                "levels": activation.spec.levels if activation.spec else None,
+                "steps": self.neurons[activation.name].steps if activation.name in self.neurons else None,
+                "status": activation.status,
+                "reason": activation.reason,
+            }
+            for activation in self.activations
+        ]
+        statuses = [activation.status for activation in self.activations]
+        return {
+            "activations": rows,
+            "steps": self.steps,
+            "mode": self.mode,
+            "counts": {
+                "converted": statuses.count("converted"),
+                "needs_calibration": statuses.count("needs-calibration"),
+                "refused": statuses.count("refused"),
+            },
+        }
+
+
+def make_plan(
+    network: Network,
+    *,
+    mode: Mode = "parallel",
+    steps: int | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> Plan:
+    """Decide what becomes of every activation and every tensor.
+
+    Args:
+        network: the source.
+        mode: one of `MODES`.
+        steps: T of every neuron; by default each neuron has its source's levels, which is lossless.
+        include: shell patterns of activation names; where given, others are left as they are.
+        exclude: shell patterns of activation names that are left as they are.
+
+    Raises:
+        PconvError: the network is already a spiking one, or too old; `mode` or `steps` is out of range.
+    """
+    if mode not in MODES:
+        raise PconvError(f"there is no mode '{mode}'", f"choose one of {', '.join(MODES)}")
+    if steps is not None and not 1 <= steps <= MAX_STEPS:
+        raise PconvError(f"{steps} time-steps are not possible", f"choose 1 to {MAX_STEPS}")
+    refuse_spiking(network)
+    if network.opset < MIN_OPSET:
+        raise PconvError(
+            f"{network.name} uses opset {network.opset}; {MIN_OPSET} or later is needed",
+            f"export it again, or convert it with onnx.version_converter.convert_version(model, {MIN_OPSET})",
+        )
+    activations = [_chosen(activation, include, exclude) for activation in recognise(network)]
+    neurons: dict[str, ParallelNeuron] = {}
+    for index, activation in enumerate(activations):
+        if activation.spec is None:
+            continue
+        neuron = activation.spec.neuron(steps)
+        if mode == "parallel" and not neuron.evenly_spaced:
+            reason = "its levels are not evenly spaced, so no train of equal spikes carries them; mode 'folded' takes it"
+            activations[index] = replace(activation, status="refused", reason=reason, spec=None)
+        else:
+            neurons[activation.name] = neuron
+    kinds = _kinds(network, activations, neurons) if mode == "parallel" else {}
+    return Plan(network, mode, activations, neurons, kinds)
+
+
+def refuse_spiking(network: Network) -> None:
+    """Raise where the network has been rewritten already.
+
+    Raises:
+        PconvError: it has.
+    """
+    if any(is_operator(node) for node in network.proto.graph.node):
+        raise PconvError(f"{network.name} is a spiking network already", "pass the ANN that it was made from")
+    if any(entry.domain == DOMAIN for entry in network.proto.opset_import):
+        raise PconvError(f"{network.name} uses the operator domain '{DOMAIN}' for something else", "rename that domain")
+
+
+def _chosen(activation: Activation, include: Sequence[str], exclude: Sequence[str]) -> Activation:
+    if activation.spec is None:
+        return activation
+    if include and not any(fnmatchcase(activation.name, pattern) for pattern in include):
+        return replace(activation, status="refused", reason="not among those to include", spec=None)
+    if any(fnmatchcase(activation.name, pattern) for pattern in exclude):
+        return replace(activation, status="refused", reason="excluded", spec=None)
+    return activation
+
+
+def _kinds(
+    network: Network, activations: Sequence[Activation], neurons: dict[str, ParallelNeuron]
+) -> dict[str, Kind]:
+    """One walk in topological order: neurons emit spikes, rules say what becomes of them."""
+    replaced = {id(node) for activation in activations if activation.name in neurons for node in activation.nodes}
+    emitted = {
+        id(activation.nodes[-1]): (activation.output.name, neurons[activation.name])
+        for activation in activations
+        if activation.name in neurons
+    }
+    kinds: dict[str, Kind] = {}
+    for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
+        if id(node) in emitted:
+            name, neuron = emitted[id(node)]
+            kinds[name] = Spikes(neuron.steps, neuron.levels, neuron.channel_axis)
+        # A body sees the tensors around it by name: it is given the decoded ones.
+        elif id(node) not in replaced and not captured(proto):
+            kind = transfer(Site(network, node, [kinds.get(tensor.name, STATIC) for tensor in node.inputs]))
+            if kind is not STATIC:
+                kinds.update({tensor.name: kind for tensor in node.outputs if tensor.name})
+    return kinds

@@ -1,0 +1,58 @@
+"""What a recogniser is and what it finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import onnx_graphsurgeon as gs
+
+from pconv_onnx.graph import Network
+from pconv_onnx.neuron import QuantizerSpec
+
+Status = Literal["converted", "needs-calibration", "refused"]
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """An activation of the source network, recognised or refused.
+
+    Attributes:
+        name: unique in its network; what reports and patterns call it.
+        encoding: name of the recogniser.
+        nodes: the nodes it is made of, in topological order.
+        input: its pre-activation.
+        output: its value.
+        status: `converted` where `spec` is known.
+        reason: why it is not converted; empty where it is.
+        spec: its operations, where it is converted.
+    """
+
+    name: str
+    encoding: str
+    nodes: tuple[gs.Node, ...]
+    input: gs.Tensor
+    output: gs.Tensor
+    status: Status
+    reason: str = ""
+    spec: QuantizerSpec | None = None
+
+    @property
+    def op_types(self) -> list[str]:
+        """Operator types of its nodes."""
+        return [node.op for node in self.nodes]
+
+
+class Recogniser(Protocol):
+    """One encoding of quantised activations.
+
+    `pattern` looks at the shape of the graph alone, `check` at constants and types; neither changes anything.
+    """
+
+    encoding: str
+
+    def pattern(self, network: Network, node: gs.Node) -> Any | None:
+        """The candidate anchored at `node`, or None where this is something else altogether."""
+
+    def check(self, network: Network, match: Any) -> Activation:
+        """The activation with its QuantizerSpec, or refused with a reason that a user can act on."""

@@ -1,0 +1,26 @@
+"""ReLU without a quantiser: found and listed, since it has no levels to convert."""
+
+from __future__ import annotations
+
+import onnx_graphsurgeon as gs
+
+from pconv_onnx.graph import Network
+from pconv_onnx.recognise.base import Activation
+
+
+class Relu:
+    """`Relu(x)`."""
+
+    encoding = "relu"
+
+    def pattern(self, network: Network, node: gs.Node) -> gs.Node | None:
+        """Any Relu node."""
+        return node if node.op == "Relu" and not node.domain else None
+
+    def check(self, network: Network, match: gs.Node) -> Activation:
+        """It cannot be converted as it stands."""
+        (output,) = match.outputs
+        reason = "a ReLU has no levels of its own; quantise it (QCFS) and fine-tune before the export"
+        return Activation(
+            match.name or output.name, self.encoding, (match,), match.inputs[0], output, "needs-calibration", reason
+        )

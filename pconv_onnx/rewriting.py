@@ -1,0 +1,98 @@
+"""`inspect` and `rewrite`: from a model to a plan, and on to a spiking model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from pconv_onnx.errors import PconvError
+from pconv_onnx.graph import ModelSource, load, save
+from pconv_onnx.lower import lower
+from pconv_onnx.plan import Mode, Plan, make_plan
+
+
+@dataclass(frozen=True, eq=False)
+class Rewriting:
+    """What `rewrite` did.
+
+    Attributes:
+        model: the spiking network; None after a dry run.
+        plan: why it is as it is.
+    """
+
+    model: onnx.ModelProto | None
+    plan: Plan
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON document of `pconv-onnx rewrite`."""
+        return self.plan.summary()
+
+
+def inspect(source: ModelSource) -> dict[str, Any]:
+    """Every activation of a model: what it is, whether `rewrite` would convert it, and if not why.
+
+    Args:
+        source: path of an ONNX file, or a model in memory.
+
+    Returns:
+        The JSON document of `pconv-onnx inspect`.
+
+    Raises:
+        PconvError: the model cannot be read, or is a spiking one already.
+    """
+    return make_plan(load(source)).summary()
+
+
+def rewrite(
+    source: ModelSource,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    steps: int | None = None,
+    mode: Mode = "parallel",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    strict: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+) -> Rewriting:
+    """Replace each quantised activation by a parallel spiking neuron.
+
+    Args:
+        source: path of an ONNX file, or a model in memory.
+        output: where to write the spiking model; None only returns it.
+        steps: time-steps T of every neuron, 1 to 256; by default each has as many as its source has levels, which is
+            lossless.
+        mode: `parallel` or `folded`.
+        include: shell patterns of activation names to convert; by default all.
+        exclude: shell patterns of activation names to leave as they are.
+        strict: refuse to write anything where an activation is not converted.
+        dry_run: only plan.
+        force: allow `output` to be the source.
+
+    Raises:
+        PconvError: the model cannot be read, nothing can be converted, or the file cannot be written.
+    """
+    if output is not None and not force and not isinstance(source, onnx.ModelProto) and _same_file(source, output):
+        raise PconvError(f"'{output}' is the input", "choose another name with -o, or pass --force")
+    plan = make_plan(load(source), mode=mode, steps=steps, include=include, exclude=exclude)
+    left = [activation for activation in plan.activations if activation.name not in plan.neurons]
+    if not plan.neurons:
+        reason = f"of its {len(left)} activations, the first: '{left[0].name}': {left[0].reason}" if left else ""
+        raise PconvError(f"nothing to convert in {plan.network.name}", reason or "it has no quantised activation")
+    if strict and left:
+        raise PconvError(f"{len(left)} activations are not converted; '{left[0].name}': {left[0].reason}", "")
+    if dry_run:
+        return Rewriting(None, plan)
+    model = lower(plan)
+    if output is not None:
+        save(model, output)
+    return Rewriting(model, plan)
+
+
+def _same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
+    return Path(second).exists() and Path(first).exists() and os.path.samefile(first, second)
