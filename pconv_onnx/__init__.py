@@ -1,0 +1,55 @@
+"""pconv-onnx: pretrained ANNs in ONNX become parallel spiking networks in ONNX.
+
+The public API. Names are imported when first used, so that the command line starts at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pconv_onnx.doctor import doctor
+    from pconv_onnx.errors import PconvError
+    from pconv_onnx.neuron import ParallelNeuron, QuantizerSpec
+    from pconv_onnx.operator import library_path, register
+    from pconv_onnx.rewriting import Rewriting, inspect, rewrite
+    from pconv_onnx.runtime import session
+    from pconv_onnx.verify import Verification, verify
+
+__all__ = [
+    "ParallelNeuron",
+    "PconvError",
+    "QuantizerSpec",
+    "Rewriting",
+    "Verification",
+    "doctor",
+    "inspect",
+    "library_path",
+    "register",
+    "rewrite",
+    "session",
+    "verify",
+]
+
+_MODULES = {
+    "ParallelNeuron": "neuron",
+    "PconvError": "errors",
+    "QuantizerSpec": "neuron",
+    "Rewriting": "rewriting",
+    "Verification": "verify",
+    "doctor": "doctor",
+    "inspect": "rewriting",
+    "library_path": "operator",
+    "register": "operator",
+    "rewrite": "rewriting",
+    "session": "runtime",
+    "verify": "verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'pconv_onnx' has no attribute '{name}'")
+    value = getattr(import_module(f"pconv_onnx.{_MODULES[name]}"), name)
+    # A submodule of the same name (verify, doctor) would otherwise take the function's place once it is imported.
+    globals()[name] = value
+    return value

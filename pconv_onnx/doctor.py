@@ -1,0 +1,85 @@
+"""What is installed, what works, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from pconv_onnx import operator
+from pconv_onnx.errors import PconvError
+from pconv_onnx.operator import DOMAIN, OP_TYPE, VERSION, library_path, reference, register
+from pconv_onnx.runtime import import_onnxruntime
+
+
+def doctor() -> dict[str, Any]:
+    """Examine this installation.
+
+    Returns:
+        The JSON document of `pconv-onnx doctor`; `problems` is empty where all is well.
+    """
+    problems: list[str] = []
+    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
+        problems.append("onnxruntime and onnxruntime-gpu provide one module; uninstall both and install one")
+    providers: list[str] = []
+    try:
+        providers = import_onnxruntime().get_available_providers()
+    except PconvError as error:
+        problems.append(str(error))
+    path = None
+    works = False
+    try:
+        path = str(library_path())
+        works = bool(providers) and _kernel_works()
+        if providers and not works:
+            problems.append(f"{path} gives wrong values on this machine; reinstall pconv-onnx")
+    except PconvError as error:
+        problems.append(str(error))
+    return {
+        "pconv_onnx": version("pconv-onnx"),
+        "python": platform.python_version(),
+        "onnx": onnx.__version__,
+        "numpy": np.__version__,
+        "onnxruntime": _installed("onnxruntime") or _installed("onnxruntime-gpu"),
+        "providers": providers,
+        "library": {"path": path, "cpu": works, "cuda": False},
+        "problems": problems,
+    }
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _kernel_works() -> bool:
+    """Run the kernel, without a function body to fall back on, against the NumPy reference.
+
+    Raises:
+        PconvError: the library does not load, or the kernel refuses to run.
+    """
+    attributes = {"input_steps": 2, "channel_axis": 1, "spikes": 1}
+    tensors = {
+        "current": np.linspace(-1, 2, 24, dtype=np.float32).reshape(4, 3, 2),
+        "thresholds": np.array([[0.25, 0.75], [0.5, 1.0], [0.0, 1.5]], dtype=np.float32),
+        "levels": np.array([[0, 0.5, 1]] * 3, dtype=np.float32),
+    }
+    node = helper.make_node(OP_TYPE, list(tensors), ["trains"], domain=DOMAIN, **attributes)
+    infos = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, array.shape) for name, array in tensors.items()]
+    output = helper.make_tensor_value_info("trains", onnx.TensorProto.FLOAT, None)
+    opsets = [helper.make_opsetid("", operator.MIN_OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+    model = helper.make_model(helper.make_graph([node], "doctor", infos, [output]), opset_imports=opsets, ir_version=8)
+    ort = import_onnxruntime()
+    options = register(ort.SessionOptions())
+    try:
+        runner = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        (found,) = runner.run(None, tensors)
+    except Exception as error:  # onnxruntime raises its own types, without a common base
+        raise PconvError(f"the kernel of {library_path()} does not run: {error}", "reinstall pconv-onnx") from error
+    return bool(np.array_equal(found, reference(**tensors, **attributes)))

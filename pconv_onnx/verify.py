@@ -1,0 +1,293 @@
+"""Does a spiking network compute what its source computes? Layer by layer on the same input, and end to end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
+from pconv_onnx.errors import PconvError
+from pconv_onnx.graph import ModelSource, Network, load
+from pconv_onnx.lower import METADATA_PREFIX
+from pconv_onnx.neuron import Array, ParallelNeuron
+from pconv_onnx.operator import is_operator
+from pconv_onnx.progress import track
+from pconv_onnx.runtime import import_onnxruntime, session
+
+_BATCH = 50
+
+
+@dataclass
+class Comparison:
+    """Differences between the outputs of two networks, added up batch by batch.
+
+    Attributes:
+        max_abs_diff: largest difference of an output value.
+        agreeing: samples on which the largest logit is the same.
+        samples: samples compared.
+    """
+
+    max_abs_diff: float = 0.0
+    agreeing: int = 0
+    samples: int = 0
+
+    def add(self, expected: list[Array], found: list[Array], count: int) -> None:
+        """Take in the outputs of one batch; top-1 is that of the first output with classes."""
+        for left, right in zip(expected, found, strict=True):
+            if left.dtype.kind in "fiu" and left.size:
+                difference = np.abs(left.astype(np.float64) - right.astype(np.float64))
+                self.max_abs_diff = float(np.fmax(self.max_abs_diff, np.nan_to_num(difference, nan=np.inf).max()))
+        self.samples += count
+        index = _classes(expected)
+        if index is not None:
+            self.agreeing += int((expected[index].argmax(1) == found[index].argmax(1)).sum())
+
+    def top1_agreement(self, has_classes: bool) -> float | None:
+        """Share of samples with the same top-1; None where no output has classes."""
+        return self.agreeing / self.samples if has_classes else None
+
+
+@dataclass
+class Layer:
+    """Spike counts of one neuron layer against its source activation, both fed the source's pre-activation.
+
+    Attributes:
+        name: name of the activation.
+        exact: whether the source has a value to be equal to (T = L).
+        mismatches: elements whose count is not the source's.
+        elements: elements compared.
+    """
+
+    name: str
+    exact: bool
+    mismatches: int = 0
+    elements: int = 0
+
+    @property
+    def count_mismatch_rate(self) -> float | None:
+        """Share of elements with another count; None where there is nothing to be equal to."""
+        return self.mismatches / max(self.elements, 1) if self.exact else None
+
+
+@dataclass
+class Verification:
+    """What `verify` found.
+
+    Attributes:
+        passed: no layer has a mismatch, and outputs are within `atol` if one was given.
+        samples: samples compared.
+        random_inputs: whether they were drawn, since no data was given.
+        as_run: outputs against the source's, both as a user runs them.
+        unoptimised: the same, both with onnxruntime's graph optimisations disabled.
+        source_itself: the source as a user runs it against the source unoptimised; what onnxruntime alone changes.
+        layers: one a neuron layer.
+        accuracy: top-1 accuracy of source and spiking network, where there are labels.
+        has_classes: whether an output looks like logits.
+        atol: the tolerance on outputs, if one was given.
+    """
+
+    samples: int
+    random_inputs: bool
+    layers: list[Layer]
+    atol: float | None
+    as_run: Comparison = field(default_factory=Comparison)
+    unoptimised: Comparison = field(default_factory=Comparison)
+    source_itself: Comparison = field(default_factory=Comparison)
+    correct: dict[str, int] | None = None
+    has_classes: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """The answer."""
+        within = self.atol is None or self.as_run.max_abs_diff <= self.atol
+        return within and not any(layer.mismatches for layer in self.layers)
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON document of `pconv-onnx verify`."""
+
+        def outputs(comparison: Comparison) -> dict[str, Any]:
+            return {
+                "max_abs_diff": comparison.max_abs_diff,
+                "top1_agreement": comparison.top1_agreement(self.has_classes),
+            }
+
+        accuracy = {name: count / self.samples for name, count in self.correct.items()} if self.correct else None
+        return {
+            "passed": self.passed,
+            **outputs(self.as_run),
+            "samples": self.samples,
+            "random_inputs": self.random_inputs,
+            "atol": self.atol,
+            "accuracy": accuracy,
+            "unoptimised": outputs(self.unoptimised),
+            "source_against_itself": outputs(self.source_itself),
+            "layers": [
+                {"name": layer.name, "exact": layer.exact, "count_mismatch_rate": layer.count_mismatch_rate}
+                for layer in self.layers
+            ],
+        }
+
+
+def verify(
+    ann: ModelSource, snn: ModelSource, data: DataSource | None = None, *, atol: float | None = None
+) -> Verification:
+    """Compare a spiking network with the network that it was made from.
+
+    Each neuron layer runs as it is deployed, on the pre-activation that the source computes (graph optimisations
+    disabled, so that its operators are what they say); its spike counts must be the source's on every element. End to
+    end the outputs are compared and reported: a Conv over T·B rows may round otherwise than one over B rows.
+
+    Args:
+        ann: the source.
+        snn: what `rewrite` made of it.
+        data: samples as `load_samples` takes them; by default seeded random inputs.
+        atol: tolerance on output values; None only reports them.
+
+    Raises:
+        PconvError: a file cannot be read or run, `snn` was not made from `ann`, or the data do not fit.
+    """
+    source, spiking = load(ann), load(snn)
+    rows = _provenance(source, spiking)
+    disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
+    tapped = _session(_with_taps(source, rows), disabled)
+    sessions = {
+        "ann": _session(source.proto),
+        "snn": _session(spiking.proto),
+        "snn unoptimised": _session(spiking.proto, disabled),
+    }
+    samples = load_samples(data, sessions["ann"]) if data is not None else random_samples(sessions["ann"])
+    checks = [_LayerCheck(row, spiking.proto) for row in rows]
+    result = Verification(len(samples), data is None, [check.layer for check in checks], atol)
+    if samples.labels is not None:
+        result.correct = {"ann": 0, "snn": 0}
+    batches = list(samples.batches(_BATCH))
+    for part, feed in track(batches, "verifying", len(batches)):
+        _verify_batch(result, checks, tapped, sessions, feed, samples, part)
+    return result
+
+
+def _verify_batch(
+    result: Verification,
+    checks: list[_LayerCheck],
+    tapped: Any,
+    sessions: dict[str, Any],
+    feed: dict[str, Array],
+    samples: Samples,
+    part: slice,
+) -> None:
+    names = [output.name for output in tapped.get_outputs()]
+    values = dict(zip(names, _run(tapped, feed), strict=True)) | feed
+    for check in checks:
+        check.add(values)
+    outputs = {name: _run(session, feed) for name, session in sessions.items()}
+    plain = [values[output.name] for output in sessions["ann"].get_outputs()]
+    count = part.stop - part.start
+    result.has_classes = _classes(plain) is not None
+    result.as_run.add(outputs["ann"], outputs["snn"], count)
+    result.unoptimised.add(plain, outputs["snn unoptimised"], count)
+    result.source_itself.add(plain, outputs["ann"], count)
+    index = _classes(plain)
+    if result.correct is not None and samples.labels is not None and index is not None:
+        for name in result.correct:
+            result.correct[name] += int((outputs[name][index].argmax(1) == samples.labels[part]).sum())
+
+
+class _LayerCheck:
+    """One neuron of the spiking network, cut out and run by itself."""
+
+    def __init__(self, row: dict[str, Any], spiking: onnx.ModelProto) -> None:
+        self.layer = Layer(row["name"], exact=row["steps"] == row["levels"])
+        self.input, self.output = row["input"], row["output"]
+        node = next((n for n in spiking.graph.node if is_operator(n) and n.name == row["name"]), None)
+        if node is None:
+            raise PconvError(f"the spiking network has no neuron '{row['name']}'", "rewrite the source again")
+        tables = {t.name: t for t in spiking.graph.initializer if t.name in node.input[1:]}
+        attributes = {attribute.name: attribute.i for attribute in node.attribute}
+        self.spikes, self.input_steps = bool(attributes["spikes"]), attributes["input_steps"]
+        thresholds, levels = (numpy_helper.to_array(tables[name]) for name in node.input[1:])
+        self.neuron = ParallelNeuron(thresholds, levels, attributes["channel_axis"] if len(levels) > 1 else None)
+        element = tables[node.input[1]].data_type
+        graph = helper.make_graph(
+            [node],
+            "neuron",
+            [helper.make_tensor_value_info(node.input[0], element, None)],
+            [helper.make_tensor_value_info(node.output[0], element, None)],
+            list(tables.values()),
+        )
+        alone = helper.make_model(
+            graph, opset_imports=spiking.opset_import, functions=spiking.functions, ir_version=spiking.ir_version
+        )
+        self.session = _session(alone) if self.layer.exact else None
+
+    def add(self, values: dict[str, Array]) -> None:
+        """Take in one batch of the source's tensors by name."""
+        if self.session is None:
+            return
+        current, expected = values[self.input], values[self.output]
+        in_time = np.concatenate([current] * self.input_steps)
+        (found,) = _run(self.session, {self.session.get_inputs()[0].name: in_time})
+        wrong = np.zeros(expected.shape, dtype=bool)
+        if self.spikes:
+            trains = found.reshape(self.neuron.steps, *expected.shape)
+            silent = self.neuron.along_channels(self.neuron.levels[:, [0]], expected.ndim)
+            fired = trains != silent
+            count = fired.sum(axis=0)
+            # A train that is not sorted is wrong whatever its count.
+            wrong |= (fired[1:] & ~fired[:-1]).any(axis=0)
+            found = self.neuron.value(count)
+        wrong |= found != expected
+        self.layer.mismatches += int(wrong.sum())
+        self.layer.elements += wrong.size
+
+
+def _provenance(source: Network, spiking: Network) -> list[dict[str, Any]]:
+    """The converted activations that the spiking network says it has."""
+    entries = {entry.key: entry.value for entry in spiking.proto.metadata_props}
+    try:
+        digest = entries[f"{METADATA_PREFIX}source_sha256"]
+        rows = json.loads(entries[f"{METADATA_PREFIX}activations"])
+    except (KeyError, ValueError) as error:
+        raise PconvError(f"{spiking.name} was not written by pconv-onnx rewrite", "pass the ANN first") from error
+    if digest != source.sha256:
+        raise PconvError(f"{spiking.name} was not made from {source.name}", "pass the file that was rewritten")
+    return [row for row in rows if row["status"] == "converted"]
+
+
+def _with_taps(source: Network, rows: list[dict[str, Any]]) -> onnx.ModelProto:
+    """The source with every converted activation's input and value as outputs."""
+    model = onnx.ModelProto()
+    model.CopyFrom(source.proto)
+    known = {info.name for info in (*model.graph.input, *model.graph.output)}
+    for name in dict.fromkeys(name for row in rows for name in (row["input"], row["output"])):
+        if name not in known:
+            model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    return model
+
+
+def _session(model: onnx.ModelProto, level: Any = None) -> Any:
+    options = import_onnxruntime().SessionOptions()
+    options.log_severity_level = 3
+    if level is not None:
+        options.graph_optimization_level = level
+    return session(model, options=options)
+
+
+def _run(runner: Any, feed: dict[str, Array]) -> list[Array]:
+    try:
+        return list(runner.run(None, feed))
+    except Exception as error:  # onnxruntime raises its own types, without a common base
+        raise PconvError(f"onnxruntime cannot run the model: {error}", "") from error
+
+
+def _classes(outputs: list[Array]) -> int | None:
+    """Index of the first output that looks like logits: `[B, classes]`."""
+    fitting = (i for i, output in enumerate(outputs) if output.ndim == 2 and output.shape[1] > 1)
+    return next((i for i in fitting if outputs[i].dtype.kind == "f"), None)
+
+
+__all__ = ["Comparison", "Layer", "Verification", "verify"]
