@@ -62,6 +62,10 @@ class _Refusal(Exception):
     """Why a chain is not QCFS."""
 
 
+class _UnequalScales(_Refusal):
+    """Head and tail do not have one θ: a scaling at one end or at both belongs to the neighbours."""
+
+
 class Qcfs:
     """See the module."""
 
@@ -76,20 +80,26 @@ class Qcfs:
         return _Chain(head, node, tail) if head and tail else None
 
     def check(self, network: Network, match: _Chain) -> Activation:
-        """Try every cut of the chain, longest first; the reason of the first is the one to tell."""
-        reason, told = "", match
+        """Try every cut of the chain, longest first; the reason of the first is the one to tell.
+
+        A shorter cut serves where something at one end is not part of the activation. It is no way around a fault that
+        both ends have, such as a θ that is not positive: dropping it from both would hide the fault.
+        """
+        refused: tuple[_Chain, _Refusal] | None = None
         for chain in _cuts(match):
+            if refused is not None and not isinstance(refused[1], _UnequalScales) and _shorter_at_both_ends(chain, refused[0]):
+                continue
             try:
                 spec = _read(network, chain)
             except _Refusal as refusal:
-                if not reason:
-                    reason, told = str(refusal), chain
+                refused = refused or (chain, refusal)
                 continue
             return self._activation(chain, spec=spec)
-        if not reason:
-            operators = " → ".join(node.op for node in match.nodes)
-            reason = f"{operators} is not QCFS: expected a scaling by θ, + 1/2, Floor, a Clip and the scaling back"
-        return self._activation(told, reason=reason)
+        if refused is not None:
+            return self._activation(refused[0], reason=str(refused[1]))
+        operators = " → ".join(node.op for node in match.nodes)
+        expected = "expected a scaling by θ, + 1/2, Floor, a Clip and the scaling back"
+        return self._activation(match, reason=f"{operators} is not QCFS: {expected}")
 
     def _activation(self, chain: _Chain, spec: QuantizerSpec | None = None, reason: str = "") -> Activation:
         start = chain.head[0].tensor
@@ -142,6 +152,10 @@ def _cuts(chain: _Chain) -> Iterator[_Chain]:
         if _TAIL.fullmatch("".join(link.letter for link in tail))
     ]
     return iter(sorted(spelled, key=lambda cut: -len(cut.nodes)))
+
+
+def _shorter_at_both_ends(chain: _Chain, other: _Chain) -> bool:
+    return len(chain.head) < len(other.head) and len(chain.tail) < len(other.tail)
 
 
 def _read(network: Network, chain: _Chain) -> QuantizerSpec:
@@ -197,7 +211,7 @@ def _read(network: Network, chain: _Chain) -> QuantizerSpec:
     if levels > MAX_STEPS:
         raise _Refusal(f"it has {levels} levels; up to {MAX_STEPS} are possible")
     if not np.allclose(gain * step, 1, rtol=_TOLERANCE, atol=0):
-        raise _Refusal(f"it scales by {_some(gain)} before Floor and by {_some(step)} after it; QCFS has one θ for both")
+        raise _UnequalScales(f"it scales by {_some(gain)} before Floor and by {_some(step)} after it; QCFS has one θ for both")
 
     threshold = levels / gain
     spec = QuantizerSpec(

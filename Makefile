@@ -1,0 +1,50 @@
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+LIBRARY := pconv_onnx/lib/libpconv_ops.so
+SOURCES := setup.py setup.cfg pyproject.toml constraints.txt $(shell find custom_ops -type f -not -path '*/build/*')
+
+# Isolated builds read constraints from the environment only; newer pips have a variable of their own for them.
+export PIP_CONSTRAINT := $(abspath constraints.txt)
+export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.venv: $(STAMP) ## install the package (editable) and its development tools into .venv
+
+$(STAMP): $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "error: $(PYTHON) is missing or older than 3.10; name another: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "error: $(PYTHON) has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	rm -f $(LIBRARY)
+	$(BIN)/pip install --quiet -e '.[cpu,test]'
+	@test -e $(LIBRARY) || echo "note: no C++ compiler, so no native library: models run without it, more slowly." \
+		"For the library, install g++ or clang++ and run: make clean" >&2
+	@touch $@
+
+demo: $(STAMP) ## convert a trained ResNet-20, verify it and run it
+	$(BIN)/python examples/resnet20/demo.py
+
+test: lint ## lint, type-check and run the tests
+	$(BIN)/pytest -n 2
+
+lint: $(STAMP) ## lint and type-check
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(STAMP) ## measure, into benchmarks/results/
+	mkdir -p benchmarks/results
+	$(BIN)/python benchmarks/operator.py -o benchmarks/results/operator.json
+	$(BIN)/python benchmarks/resnet20.py -o benchmarks/results/resnet20.json
+
+clean: ## remove everything that was built or installed here
+	rm -rf .venv build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

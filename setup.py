@@ -1,0 +1,80 @@
+"""Builds the native operator library with CMake. Everything else about the package is in setup.cfg."""
+
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+from cmake import CMAKE_BIN_DIR
+from ninja import BIN_DIR as NINJA_BIN_DIR
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+# By full path: pip's build isolation and an unactivated virtual environment differ in what is on PATH.
+CMAKE = os.path.join(CMAKE_BIN_DIR, "cmake")
+CONFIGURE = [
+    *(CMAKE, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={os.path.join(NINJA_BIN_DIR, 'ninja')}"),
+    *("-DCMAKE_BUILD_TYPE=Release", *shlex.split(os.environ.get("CMAKE_ARGS", ""))),
+]
+
+
+def has_compiler() -> bool:
+    """Ask CMake whether there is a C++ compiler; a broken one counts, so that building with it fails loudly."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "CMakeLists.txt").write_text("cmake_minimum_required(VERSION 3.24)\nproject(probe CXX)\n")
+        done = subprocess.run([*CONFIGURE, "-S", folder, "-B", folder], capture_output=True)
+        cache = Path(folder, "CMakeCache.txt").read_text()
+    return done.returncode == 0 or bool(re.search(r"^CMAKE_CXX_COMPILER:\w+=(?!.*NOTFOUND)", cache, re.MULTILINE))
+
+
+class BuildLibrary(build_ext):
+    """Has CMake put the library where setuptools expects an extension module."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """Name the file as a plain shared library: Python never imports it."""
+        *package, name = fullname.split(".")
+        return os.path.join(*package, f"lib{name}.so")
+
+    def run(self) -> None:
+        """Build the library, or say that it is left out."""
+        if not has_compiler():
+            self.warn("no C++ compiler found: installing pconv-onnx without its native library.")
+            self.warn("Models still run, more slowly. Install a compiler (g++ or clang++) and reinstall to get it.")
+            for ext in self.extensions:
+                # An earlier build in this folder may have left one behind.
+                Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
+            self.extensions = []
+        super().run()
+
+    def build_extension(self, ext: Extension) -> None:
+        """Configure, build and install custom_ops/ into the package folder of the build."""
+        build = os.path.abspath(os.path.join(self.build_temp, "custom_ops"))
+        target = Path(self.get_ext_fullpath(ext.name)).absolute()
+        # Fresh: the cache of an earlier build names tools of an isolated environment that is gone.
+        subprocess.run([*CONFIGURE, "--fresh", "-S", "custom_ops", "-B", build], check=True)
+        subprocess.run([CMAKE, "--build", build], check=True)
+        subprocess.run([CMAKE, "--install", build, "--prefix", str(target.parent)], check=True)
+
+    def copy_extensions_to_source(self) -> None:
+        """Place the library in the source tree, for an editable installation."""
+        for ext in self.extensions:
+            self.mkpath(os.path.dirname(self.get_ext_filename(ext.name)))
+        super().copy_extensions_to_source()
+
+
+class TagWheel(bdist_wheel):
+    """Tags the wheel for the platform alone: the library does not know Python, and may be missing."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Return the tag, known only once the library is built or left out."""
+        platform = super().get_tag()[2]
+        return "py3", "none", platform if self.get_finalized_command("build_ext").extensions else "any"
+
+
+setup(
+    ext_modules=[Extension("pconv_onnx.lib.pconv_ops", sources=[])],
+    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": TagWheel},
+)

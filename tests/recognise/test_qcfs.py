@@ -1,0 +1,210 @@
+"""Recognition of QCFS: every spelling is read, every near miss is refused with its reason."""
+
+import numpy as np
+import pytest
+from networks import CONSTANTS, network, qcfs
+
+from pconv_onnx.graph import load
+from pconv_onnx.recognise import recognise
+
+FLOOR_THEN_CLIP = """
+    a = Div (x, theta)
+    b = Mul (a, count)
+    c = Add (b, half)
+    d = Floor (c)
+    e = Div (d, count)
+    f = Clip (e, zero, one)
+    y = Mul (f, theta)
+"""
+CLIP_THEN_FLOOR = """
+    a = Div (x, theta)
+    b = Clip (a, zero, one)
+    c = Mul (b, count)
+    d = Add (c, half)
+    e = Floor (d)
+    f = Div (e, count)
+    y = Mul (f, theta)
+"""
+SPELLINGS = {
+    "floor then clip": (FLOOR_THEN_CLIP, {}),
+    "clip then floor": (CLIP_THEN_FLOOR, {}),
+    "operands swapped": (FLOOR_THEN_CLIP.replace("Mul (a, count)", "Mul (count, a)"), {}),
+    "reciprocals": (
+        "a = Mul (x, r) b = Mul (a, count) c = Add (half, b) d = Floor (c) e = Mul (d, s) f = Clip (e, zero, one)"
+        " y = Mul (theta, f)",
+        {"r": 0.5, "s": 0.25},
+    ),
+    "multiplied out": (
+        "a = Mul (x, gain) b = Add (a, half) c = Floor (b) d = Clip (c, zero, count) y = Mul (d, step)",
+        {"gain": 2.0, "step": 0.5},
+    ),
+    "clip on the input": (
+        "a = Clip (x, zero, theta) b = Div (a, step) c = Add (b, half) d = Floor (c) y = Mul (d, step)",
+        {"step": 0.5},
+    ),
+    "clip on the output": (
+        "a = Div (x, step) b = Add (a, half) c = Floor (b) d = Mul (c, step) y = Clip (d, zero, theta)",
+        {"step": 0.5},
+    ),
+    "constant nodes": (
+        "theta_ = Constant <value_float = 2.0> ()" + FLOOR_THEN_CLIP.replace("theta", "theta_"),
+        {},
+    ),
+}
+
+
+def only(nodes, weights=None, **arguments):
+    """The one activation of a network."""
+    (activation,) = recognise(load(network(nodes, weights=weights, **arguments)))
+    return activation
+
+
+def naive(x, theta=2.0, levels=4):
+    return theta / levels * np.clip(np.floor(np.float64(x) * levels / theta + 0.5), 0, levels)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_every_spelling_is_read(spelling):
+    nodes, weights = SPELLINGS[spelling]
+    activation = only(nodes, weights)
+    assert (activation.status, activation.reason) == ("converted", "")
+    assert (activation.input.name, activation.output.name) == ("x", "y")
+    assert activation.spec.levels == 4
+    assert activation.spec.threshold == 2
+    assert activation.spec.shift == 1
+    x = np.linspace(-1, 4, 401, dtype=np.float32)
+    np.testing.assert_array_equal(activation.spec(x[np.newaxis])[0], naive(x))
+    neuron = activation.spec.neuron()
+    np.testing.assert_array_equal(neuron.value(neuron.search_form(x)), naive(x))
+
+
+@pytest.mark.parametrize("nodes", [FLOOR_THEN_CLIP, CLIP_THEN_FLOOR])
+@pytest.mark.parametrize("shape", [(3, 1, 1), (1, 3, 1, 1)])
+def test_threshold_per_channel_is_read(nodes, shape):
+    theta = np.array([0.5, 2, 3.7], dtype=np.float32)
+    spec = only(nodes, {"theta": theta.reshape(shape)}).spec
+    assert spec.channel_axis == 1
+    np.testing.assert_allclose(spec.threshold, theta, rtol=1e-6)
+    assert spec.neuron().thresholds.shape == (3, 4)
+
+
+def test_threshold_per_channel_of_a_linear_layer_is_read():
+    theta = np.array([0.5, 2, 3.7], dtype=np.float32)
+    spec = only(FLOOR_THEN_CLIP, {"theta": theta}, inputs="float[N, 3] x", outputs="float[N, 3] y").spec
+    assert spec.channel_axis == 1
+
+
+def test_what_scales_the_value_further_belongs_to_the_next_layer():
+    """The cut is where both ends have one θ, however long the chain of scalings is."""
+    nodes = "before = Mul (x, ten)" + FLOOR_THEN_CLIP.replace("(x,", "(before,").replace("y =", "z =") + "y = Mul (z, ten)"
+    activation = only(nodes, {"ten": 10.0})
+    assert (activation.input.name, activation.output.name, activation.status) == ("before", "z", "converted")
+
+
+def test_activations_are_named_for_the_module_that_owns_the_threshold():
+    nodes = FLOOR_THEN_CLIP.replace("theta", "theta_")
+    model = network(nodes, weights={"theta_": 2.0})
+    for tensor in model.graph.initializer:
+        tensor.name = tensor.name.replace("theta_", "layer1.act.up")
+    for node in model.graph.node:
+        node.input[:] = [name.replace("theta_", "layer1.act.up") for name in node.input]
+    assert recognise(load(model))[0].name == "layer1.act"
+
+
+def test_activations_that_share_a_module_have_names_of_their_own():
+    model = network(qcfs("x", "z") + qcfs("z", "y"))
+    for tensor in model.graph.initializer:
+        tensor.name = tensor.name.replace("theta", "act.up")
+    for node in model.graph.node:
+        node.input[:] = [name.replace("theta", "act.up") for name in node.input]
+    assert [activation.name for activation in recognise(load(model))] == ["act:z", "act:y"]
+
+
+NEAR_MISSES = {
+    "another shift": ({"half": 0.4}, "adds 0.4 before Floor; QCFS adds 0.5"),
+    "threshold zero": ({"theta": 0.0}, "it scales by 0; θ and L must be positive"),
+    "threshold negative": ({"theta": -2.0}, "it scales by -2; θ and L must be positive"),
+    "one channel negative": (
+        {"theta": np.array([1, -3, 2], dtype=np.float32).reshape(3, 1, 1)},
+        "it scales by -3; θ and L must be positive",
+    ),
+    "threshold infinite": ({"theta": np.inf}, "'theta', an operand of 'first', is not finite"),
+    "threshold NaN": ({"theta": np.nan}, "'theta', an operand of 'first', is not finite"),
+    "levels not whole": ({"count": 4.5}, "its Clip ends at 4.5 levels, which is not one whole number of them"),
+    "clip between levels": ({"one": 0.9}, "its Clip ends at 3.6 levels, which is not one whole number of them"),
+    "clip from below zero": ({"zero": -1.0}, "its Clip starts at -4 levels; QCFS starts at 0"),
+    "too many levels": ({"count": 300.0}, "it has 300 levels; up to 256 are possible"),
+    "threshold along two axes": (
+        {"theta": np.ones((3, 8, 1), dtype=np.float32)},
+        "'theta' of shape [3, 8, 1] does not run along one axis of the activation",
+    ),
+}
+
+
+@pytest.mark.parametrize("miss", NEAR_MISSES)
+def test_near_misses_are_refused_with_the_reason(miss):
+    weights, reason = NEAR_MISSES[miss]
+    nodes = FLOOR_THEN_CLIP
+    model = network(nodes, weights={**CONSTANTS, **weights})
+    for index, node in enumerate(model.graph.node):
+        node.name = "first" if index == 0 else f"node{index}"
+    (activation,) = recognise(load(model))
+    assert activation.status == "refused"
+    assert activation.spec is None
+    assert reason in activation.reason
+
+
+@pytest.mark.parametrize(
+    "nodes, reason",
+    [
+        ("a = Div (x, theta) b = Mul (a, count) c = Add (b, half) d = Floor (c) e = Div (d, count) y = Mul (e, theta)",
+         "it is not bounded: there is no Clip"),
+        ("a = Div (x, theta) b = Mul (a, count) c = Floor (b) e = Div (c, count) f = Clip(e, zero, one)"
+         " y = Mul (f, theta)", "is not QCFS: expected a scaling by θ, + 1/2, Floor"),
+        (CLIP_THEN_FLOOR.replace("y = Mul (f, theta)", "y = Mul (f, half)").replace("f = Div (e, count)", "f = Div (e, three)"),
+         "it scales by 2 before Floor and by 0.166667 after it; QCFS has one θ for both"),
+        (FLOOR_THEN_CLIP.replace("Clip (e, zero, one)", "Clip (e, zero)"), "clips on one side only"),
+        (CLIP_THEN_FLOOR.replace("Clip (a, zero, one)", "Clip (a, , one)"), "clips on one side only"),
+    ],
+)  # fmt: skip
+def test_chains_that_are_not_qcfs_are_refused_with_the_reason(nodes, reason):
+    activation = only(nodes, {"three": 3.0})
+    assert activation.status == "refused"
+    assert reason in activation.reason
+
+
+def test_a_gain_on_the_output_stays_outside():
+    """The neuron is then that of θ = 1 between the two scalings."""
+    activation = only(FLOOR_THEN_CLIP.replace("y = Mul (f, theta)", "y = Mul (f, half)"))
+    assert (activation.input.name, activation.output.name, activation.status) == ("a", "f", "converted")
+    assert activation.spec.threshold == 1
+
+
+def test_a_computed_bound_is_refused():
+    nodes = "top = Abs (one)" + FLOOR_THEN_CLIP.replace("zero, one)", "zero, top)")
+    assert "'top', an operand of '', is computed; a constant is needed" in only(nodes).reason
+
+
+def test_an_intermediate_value_used_elsewhere_is_refused():
+    two = {"outputs": "float[N, 3, 8, 8] y, float[N, 3, 8, 8] z"}
+    assert "'d' is also used by" in only(FLOOR_THEN_CLIP + "z = Relu6 (d)".replace("Relu6", "Abs"), **two).reason
+    two = {"outputs": "float[N, 3, 8, 8] y, float[N, 3, 8, 8] c"}
+    assert "'c' is also an output of the model" in only(FLOOR_THEN_CLIP, **two).reason
+
+
+def test_another_element_type_is_refused():
+    nodes = "w = Cast <to = 11> (x)" + FLOOR_THEN_CLIP.replace("(x,", "(w,").replace("y =", "z =") + "y = Cast <to = 1> (z)"
+    weights = {name: np.float64(value) * np.ones(1) for name, value in CONSTANTS.items()}
+    weights |= {name: np.array(CONSTANTS[name]) for name in ("zero", "one")}
+    assert only(nodes, weights).reason == "it computes in float64; float32 is supported"
+
+
+def test_a_floor_of_something_else_is_no_activation():
+    assert recognise(load(network("y = Floor (x)"))) == []
+    assert recognise(load(network("a = Exp (x) b = Floor (a) y = Exp (b)"))) == []
+
+
+def test_relu_is_listed_and_needs_calibration():
+    (activation,) = recognise(load(network("y = Relu (x)")))
+    assert (activation.encoding, activation.status) == ("relu", "needs-calibration")
+    assert "has no levels of its own" in activation.reason

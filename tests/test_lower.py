@@ -1,0 +1,219 @@
+"""The written model: same interface, nothing lost, nothing stale, runs everywhere."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from networks import network, qcfs, weight
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from pconv_onnx import session
+from pconv_onnx.errors import PconvError
+from pconv_onnx.graph import load
+from pconv_onnx.operator import DOMAIN, OP_TYPE
+from pconv_onnx.plan import MODES, make_plan
+from pconv_onnx.rewriting import inspect, rewrite
+
+NODES = qcfs("x", "s") + "c = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (s, w, b)" + qcfs("c", "y")
+X = np.random.default_rng(0).normal(1, 1, (5, 3, 8, 8)).astype(np.float32)
+
+
+def model(**arguments) -> onnx.ModelProto:
+    return network(NODES, weights={"w": weight(3, 3, 3, 3), "b": weight(3, 1).reshape(3)}, **arguments)
+
+
+def operators(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in proto.graph.node if (node.domain, node.op_type) == (DOMAIN, OP_TYPE)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("opset", [13, 14, 17, 18, 20, 23])
+def test_result_is_valid_and_computes_what_the_source_computes(mode, opset):
+    source = model(opset=opset, ir_version=7 if opset == 13 else 10)
+    result = rewrite(source, mode=mode).model
+    onnx.checker.check_model(result, full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    (expected,) = onnxruntime.InferenceSession(source.SerializeToString(), options).run(None, {"x": X})
+    (found,) = session(result, options=options).run(None, {"x": X})
+    # A flipped spike would be a whole step of 0.5; a Conv over T·B rows may round differently in its last bit.
+    assert (found != expected).mean() < 1e-3 if mode == "parallel" else np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_without_the_library_it_gives_what_it_gives_with_it(mode):
+    result = rewrite(model(), mode=mode).model
+    plain = onnxruntime.InferenceSession(result.SerializeToString())
+    (expected,) = session(result).run(None, {"x": X})
+    np.testing.assert_array_equal(plain.run(None, {"x": X})[0], expected)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_it_runs_in_the_reference_evaluator():
+    (expected,) = session(rewrite(model(), mode="folded").model).run(None, {"x": X})
+    (found,) = ReferenceEvaluator(rewrite(model()).model).run(None, {"x": X})
+    assert (found != expected).mean() < 1e-3
+
+
+def test_inputs_and_outputs_are_the_source_s():
+    source = model()
+    for mode in MODES:
+        graph = rewrite(source, mode=mode).model.graph
+        assert list(graph.input) == list(source.graph.input)
+        assert list(graph.output) == list(source.graph.output)
+
+
+def test_the_batch_stays_open():
+    runner = session(rewrite(model()).model)
+    for batch in (1, 2, 7):
+        assert runner.run(None, {"x": X[:1].repeat(batch, axis=0)})[0].shape == (batch, 3, 8, 8)
+
+
+def test_a_fixed_batch_stays_fixed():
+    source = model(inputs="float[5, 3, 8, 8] x", outputs="float[5, 3, 8, 8] y")
+    assert session(rewrite(source).model).run(None, {"x": X})[0].shape == (5, 3, 8, 8)
+
+
+def test_an_empty_batch_gives_an_empty_output():
+    assert session(rewrite(model()).model).run(None, {"x": X[:0]})[0].shape == (0, 3, 8, 8)
+
+
+def test_what_the_model_says_of_itself_survives():
+    source = model()
+    source.producer_name, source.model_version, source.doc_string = "somebody", 7, "a network"
+    source.graph.doc_string = "a graph"
+    source.metadata_props.add(key="author", value="someone")
+    source.graph.metadata_props.add(key="part", value="all")
+    conv = next(node for node in source.graph.node if node.op_type == "Conv")
+    conv.doc_string = "a layer"
+    conv.metadata_props.add(key="layer", value="1")
+    source.graph.quantization_annotation.add(tensor_name="w")
+    source.graph.quantization_annotation.add(tensor_name="s_code")
+    result = rewrite(source).model
+    assert (result.producer_name, result.model_version, result.doc_string) == ("somebody", 7, "a network")
+    assert (result.graph.doc_string, result.ir_version) == ("a graph", 10)
+    assert result.metadata_props[0].value == "someone"
+    assert result.graph.metadata_props[0].value == "all"
+    kept = next(node for node in result.graph.node if node.op_type == "Conv")
+    assert (kept.doc_string, kept.metadata_props[0].value) == ("a layer", "1")
+    # Of a tensor that is gone nothing is said any more.
+    assert [entry.tensor_name for entry in result.graph.quantization_annotation] == ["w"]
+
+
+def test_provenance_is_written():
+    source = model()
+    network_ = load(source)
+    for mode in MODES:
+        entries = {entry.key: entry.value for entry in rewrite(source, mode=mode).model.metadata_props}
+        assert entries["pconv_onnx.mode"] == mode
+        assert entries["pconv_onnx.source_sha256"] == network_.sha256
+        assert entries["pconv_onnx.steps"] == "4"
+        assert entries["pconv_onnx.version"]
+        rows = json.loads(entries["pconv_onnx.activations"])
+        assert [(row["input"], row["output"], row["steps"]) for row in rows] == [("x", "s", 4), ("c", "y", 4)]
+
+
+def test_nothing_stale_is_left():
+    source = model()
+    source.CopyFrom(onnx.shape_inference.infer_shapes(source))
+    assert len(source.graph.value_info) > 10
+    for mode, kept in (("parallel", []), ("folded", ["c", "s"])):
+        graph = rewrite(source, mode=mode).model.graph
+        assert sorted(info.name for info in graph.value_info) == kept
+        assert not {"theta", "count", "half"} & {tensor.name for tensor in graph.initializer}
+
+
+def test_initializers_that_nobody_used_before_stay():
+    source = model()
+    source.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(3), "spare"))
+    assert "spare" in {tensor.name for tensor in rewrite(source).model.graph.initializer}
+
+
+def test_constants_that_others_use_stay():
+    source = network(qcfs("x", "s") + "y = Mul (s, theta)")
+    result = rewrite(source).model
+    assert "theta" in {tensor.name for tensor in result.graph.initializer}
+    assert session(result).run(None, {"x": X})[0].max() == 4
+
+
+def test_names_that_are_taken_are_not_taken_again():
+    source = network(qcfs("x", "s") + 'z = Identity (s) y = Add (z, s)')
+    taken = {"z": "s/steps"}
+    for node in source.graph.node:
+        node.input[:] = [taken.get(name, name) for name in node.input]
+        node.output[:] = [taken.get(name, name) for name in node.output]
+    result = rewrite(source).model
+    onnx.checker.check_model(result, full_check=True)
+    assert session(result).run(None, {"x": X})[0].max() == 4
+
+
+def test_functions_of_the_source_survive():
+    source = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 20, "mine" : 1]> test (float[N, 3] x) => (float[N, 3] y)
+        <float theta = {2.0}, float count = {4.0}, float half = {0.5}, float zero = {0.0}, float one = {1.0}>
+        { """ + qcfs("x", "s") + """ y = mine.Twice (s) }
+        <opset_import: ["" : 20], domain: "mine"> Twice (a) => (b) { b = Add (a, a) }
+    """)  # fmt: skip
+    result = rewrite(source).model
+    assert [function.name for function in result.functions][0] == "Twice"
+    assert session(result).run(None, {"x": X[:, :, 0, 0]})[0].max() == 4
+
+
+def test_excluded_activations_stay_as_they_are():
+    source = model()
+    names = [row["name"] for row in inspect(source)["activations"]]
+    result = rewrite(source, exclude=[names[1]])
+    assert [row["status"] for row in result.summary()["activations"]] == ["converted", "refused"]
+    assert len(operators(result.model)) == 1
+    assert any(node.op_type == "Floor" for node in result.model.graph.node)
+    result = rewrite(source, include=[names[1]])
+    assert [row["reason"] for row in result.summary()["activations"]] == ["not among those to include", ""]
+
+
+def test_other_steps_are_written():
+    result = rewrite(model(), steps=2)
+    assert result.summary()["steps"] == 2
+    thresholds = next(tensor for tensor in result.model.graph.initializer if tensor.name.endswith("/thresholds"))
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(thresholds), [[0.5, 1.5]])
+
+
+def test_uneven_levels_are_refused_by_parallel_and_taken_by_folded():
+    """A step so small that its multiples round: no train of equal spikes carries the levels."""
+    source = network(qcfs("x", "y"), weights={"theta": 1e-44})
+    (row,) = inspect(source)["activations"]
+    assert row["status"] == "refused"
+    assert "levels are not evenly spaced" in row["reason"]
+    assert rewrite(source, mode="folded").summary()["counts"]["converted"] == 1
+
+
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+def test_rewriting_twice_is_refused(mode):
+    result = rewrite(model(), mode=mode).model
+    with pytest.raises(PconvError, match="is a spiking network already"):
+        rewrite(result)
+
+
+def test_a_foreign_use_of_the_domain_is_refused():
+    source = model()
+    source.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    with pytest.raises(PconvError, match="uses the operator domain 'pconv' for something else"):
+        rewrite(source)
+
+
+def test_an_old_opset_is_refused_with_what_to_do():
+    source = network("y = Relu (x)", opset=12)
+    with pytest.raises(PconvError, match=r"opset 12; 13 or later is needed.*convert_version"):
+        rewrite(source)
+
+
+def test_plans_do_not_change_the_source():
+    source = model()
+    before = source.SerializeToString(deterministic=True)
+    make_plan(load(source))
+    rewrite(source)
+    assert source.SerializeToString(deterministic=True) == before

@@ -1,0 +1,228 @@
+"""The operator: kernel, function body and NumPy reference give the same values, and faults are statuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+from pconv_onnx import operator
+from pconv_onnx.operator import DOMAIN, OP_TYPE, VERSION, reference
+
+OPSETS = [13, 14, 17, 20, 23]
+LEVELS = [onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL]
+
+
+def model(arrays, attributes, *, opset=20, with_body=True, element=TensorProto.FLOAT) -> onnx.ModelProto:
+    """One node; shapes are left open, as they are inside a rewritten network."""
+    node = helper.make_node(OP_TYPE, list(arrays), ["output"], domain=DOMAIN, **attributes)
+    inputs = [helper.make_tensor_value_info(name, element, [None] * array.ndim) for name, array in arrays.items()]
+    graph = helper.make_graph([node], "one", inputs, [helper.make_tensor_value_info("output", element, [None] * arrays["current"].ndim)])
+    functions = operator.functions(opset, max(arrays["thresholds"].shape[-1], 1)) if with_body else []
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, VERSION)]
+    return helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=8)
+
+
+def in_kernel(arrays, attributes, threads=2) -> np.ndarray:
+    """Without a function body, so that nothing but the kernel can answer."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    operator.register(options)
+    content = model(arrays, attributes, with_body=False).SerializeToString()
+    return onnxruntime.InferenceSession(content, options).run(None, arrays)[0]
+
+
+def in_body(arrays, attributes, opset=20, level=LEVELS[1]) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = level
+    options.log_severity_level = 4
+    content = model(arrays, attributes, opset=opset).SerializeToString()
+    return onnxruntime.InferenceSession(content, options).run(None, arrays)[0]
+
+
+def case(shape, *, steps, rows=1, axis=1, input_steps=1, spikes=1, seed=0):
+    """Arrays and attributes; `shape` is that of one time-step. Currents hit thresholds and hold the odd floats."""
+    generator = np.random.default_rng(seed)
+    thresholds = np.sort(generator.normal(0, 2, (rows, steps)).astype(np.float32), axis=1)
+    levels = np.sort(generator.normal(0, 2, (rows, steps + 1)).astype(np.float32), axis=1)
+    current = generator.normal(0, 2, (input_steps * shape[0], *shape[1:])).astype(np.float32)
+    flat = current.reshape(-1)
+    odd = np.array([np.nan, np.inf, -np.inf, -0.0, 0, 1e-45, 3e38, -3e38], dtype=np.float32)
+    pick = generator.choice(flat.size, flat.size // 3, replace=False)
+    flat[pick] = generator.choice(thresholds.reshape(-1), len(pick))
+    pick = generator.choice(flat.size, min(len(odd), flat.size // 4), replace=False)
+    flat[pick] = odd[: len(pick)]
+    arrays = {"current": current, "thresholds": thresholds, "levels": levels}
+    return arrays, {"input_steps": input_steps, "channel_axis": axis, "spikes": spikes}
+
+
+SHAPES = [
+    ((7,), 1, 1),
+    ((3, 5), 1, 1),
+    ((3, 5), 5, 1),
+    ((3, 5), 5, -1),
+    ((4, 6, 37), 6, 1),
+    ((4, 37, 6), 6, 2),
+    ((2, 3, 17, 19), 1, 1),
+    ((2, 3, 17, 19), 3, 1),
+    ((2, 16, 32, 32), 16, -3),
+    ((2, 5, 3, 2, 3), 5, 1),
+    ((1, 1, 1, 1), 1, 1),
+    ((2, 130, 2, 2), 130, 1),
+]
+
+
+@pytest.mark.parametrize("shape, rows, axis", SHAPES)
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 15, 16, 17, 33, 255, 256])
+@pytest.mark.parametrize("input_steps", [1, 3, 8])
+@pytest.mark.parametrize("spikes", [0, 1])
+def test_kernel_gives_the_reference_value(shape, rows, axis, steps, input_steps, spikes):
+    arrays, attributes = case(shape, steps=steps, rows=rows, axis=axis, input_steps=input_steps, spikes=spikes)
+    np.testing.assert_array_equal(in_kernel(arrays, attributes), reference(**arrays, **attributes))
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_kernel_gives_the_reference_value_at_any_size(data):
+    draw = data.draw
+    shape = tuple(draw(st.lists(st.integers(1, 41), min_size=1, max_size=4)))
+    axis = draw(st.integers(1, len(shape) - 1)) if len(shape) > 1 else 1
+    per_channel = draw(st.booleans()) and len(shape) > 1
+    arrays, attributes = case(
+        shape,
+        steps=draw(st.integers(1, 40)),
+        rows=shape[axis] if per_channel else 1,
+        axis=axis,
+        input_steps=draw(st.integers(1, 9)),
+        spikes=draw(st.integers(0, 1)),
+        seed=draw(st.integers(0, 999)),
+    )
+    np.testing.assert_array_equal(in_kernel(arrays, attributes), reference(**arrays, **attributes))
+
+
+@pytest.mark.parametrize("spikes", [0, 1])
+@pytest.mark.parametrize("rows", [1, 64])
+def test_kernel_is_right_where_the_output_outgrows_the_cache(rows, spikes):
+    arrays, attributes = case((8, 64, 61, 67), steps=8, rows=rows, input_steps=3, spikes=spikes)
+    np.testing.assert_array_equal(in_kernel(arrays, attributes), reference(**arrays, **attributes))
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize("shape, rows, axis", [SHAPES[i] for i in (0, 2, 3, 5, 7)])
+@pytest.mark.parametrize("steps, input_steps, spikes", [(1, 3, 0), (8, 1, 1), (8, 8, 0), (17, 3, 1), (256, 1, 0)])
+def test_function_body_gives_the_reference_value(opset, shape, rows, axis, steps, input_steps, spikes):
+    arrays, attributes = case(shape, steps=steps, rows=rows, axis=axis, input_steps=input_steps, spikes=spikes)
+    expected = reference(**arrays, **attributes)
+    for level in LEVELS:
+        np.testing.assert_array_equal(in_body(arrays, attributes, opset, level), expected)
+    onnx.checker.check_model(model(arrays, attributes, opset=opset))
+
+
+@pytest.mark.parametrize("shape, rows, axis", [SHAPES[i] for i in (0, 2, 5, 7)])
+@pytest.mark.parametrize("input_steps, spikes", [(1, 1), (3, 0), (3, 1)])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_function_body_runs_in_the_reference_evaluator(shape, rows, axis, input_steps, spikes):
+    arrays, attributes = case(shape, steps=6, rows=rows, axis=axis, input_steps=input_steps, spikes=spikes)
+    (found,) = ReferenceEvaluator(model(arrays, attributes)).run(None, arrays)
+    np.testing.assert_array_equal(found, reference(**arrays, **attributes))
+
+
+@pytest.mark.parametrize("runner", [in_kernel, in_body, reference])
+@pytest.mark.parametrize("spikes", [0, 1])
+@pytest.mark.parametrize("input_steps", [1, 4])
+def test_an_empty_batch_gives_an_empty_output(runner, spikes, input_steps):
+    arrays, attributes = case((2, 3, 4), steps=5, input_steps=1, spikes=spikes)
+    arrays["current"] = arrays["current"][:0]
+    attributes["input_steps"] = input_steps
+    found = runner(**arrays, **attributes) if runner is reference else runner(arrays, attributes)
+    assert found.shape == (0, 3, 4)
+
+
+@pytest.mark.parametrize("runner", [in_kernel, in_body])
+def test_a_current_that_is_the_same_at_each_step_fires_as_the_static_value_does(runner):
+    arrays, attributes = case((4, 3, 50), steps=255, spikes=0)
+    static = runner(arrays, attributes)
+    arrays["current"] = np.concatenate([arrays["current"]] * 255)
+    np.testing.assert_array_equal(runner(arrays, {**attributes, "input_steps": 255}), static)
+
+
+@pytest.mark.parametrize("runner", [in_kernel, in_body])
+def test_the_time_sum_runs_in_order_in_float64(runner):
+    current = np.array([[1e30], [-1e30], [4], [0], [1e30], [4], [-1e30], [0], [1], [2**-30], [0], [0]], dtype=np.float32)
+    arrays = {
+        "current": np.concatenate([current[i::4] for i in range(4)]),
+        "thresholds": np.array([[0.25, 1]], dtype=np.float32),
+        "levels": np.array([[0, 1, 2]], dtype=np.float32),
+    }
+    attributes = {"input_steps": 4, "channel_axis": 1, "spikes": 0}
+    np.testing.assert_array_equal(runner(arrays, attributes), reference(**arrays, **attributes))
+    assert runner(arrays, attributes)[:, 0].tolist() == [2, 0, 1]
+
+
+def test_several_sessions_in_several_threads_do_not_disturb_each_other():
+    from concurrent.futures import ThreadPoolExecutor
+
+    cases = [case((4, 8, 31), steps=8, rows=8, input_steps=1 + i % 3, seed=i) for i in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda pair: in_kernel(*pair), cases))
+    for (arrays, attributes), output in zip(cases, found, strict=True):
+        np.testing.assert_array_equal(output, reference(**arrays, **attributes))
+
+
+def test_one_thread_gives_what_two_give():
+    arrays, attributes = case((8, 16, 33, 31), steps=8, rows=16, input_steps=2)
+    np.testing.assert_array_equal(in_kernel(arrays, attributes, 1), in_kernel(arrays, attributes, 2))
+
+
+WRONG = [
+    ("current", lambda a, b: a.update(current=np.array(1, "f4"))),
+    ("current", lambda a, b: b.update(input_steps=5)),
+    ("thresholds", lambda a, b: a.update(thresholds=a["thresholds"][0])),
+    ("thresholds", lambda a, b: a.update(thresholds=a["thresholds"][:, :0], levels=a["levels"][:, :1])),
+    ("thresholds", lambda a, b: a.update(thresholds=np.zeros((3, 257), "f4"), levels=np.zeros((3, 258), "f4"))),
+    ("thresholds", lambda a, b: a.update(thresholds=a["thresholds"][:2], levels=a["levels"][:2])),
+    ("levels", lambda a, b: a.update(levels=a["levels"][:, 1:])),
+    ("levels", lambda a, b: a.update(levels=a["levels"][:1])),
+    ("levels", lambda a, b: a.update(levels=a["levels"][0])),
+    ("channel_axis", lambda a, b: b.update(channel_axis=0)),
+    ("channel_axis", lambda a, b: b.update(channel_axis=3)),
+    ("channel_axis", lambda a, b: b.update(channel_axis=-4)),
+    ("channel_axis", lambda a, b: b.pop("channel_axis")),
+    ("input_steps", lambda a, b: b.update(input_steps=0)),
+    ("input_steps", lambda a, b: b.pop("input_steps")),
+    ("input_steps", lambda a, b: b.update(input_steps=2.0)),
+    ("spikes", lambda a, b: b.update(spikes=2)),
+    ("spikes", lambda a, b: b.pop("spikes")),
+    ("spikes", lambda a, b: b.update(spikes="yes")),
+]
+
+
+@pytest.mark.parametrize("name, spoil", WRONG)
+def test_faults_are_statuses_that_name_the_input(name, spoil):
+    arrays, attributes = case((4, 3, 5), steps=4, rows=3, input_steps=1)
+    spoil(arrays, attributes)
+    with pytest.raises(Exception, match=f"ParallelSpike.*{name}") as caught:
+        in_kernel(arrays, attributes)
+    assert type(caught.value).__module__.startswith("onnxruntime")
+
+
+def test_another_element_type_is_refused_with_an_error():
+    arrays, attributes = case((4, 3, 5), steps=4)
+    content = model(arrays, attributes, with_body=False, element=TensorProto.DOUBLE).SerializeToString()
+    options = operator.register(onnxruntime.SessionOptions())
+    with pytest.raises(Exception, match="ParallelSpike"):
+        onnxruntime.InferenceSession(content, options)
+
+
+def test_reference_refuses_what_the_kernel_refuses():
+    arrays, attributes = case((4, 3, 5), steps=4, rows=3)
+    with pytest.raises(ValueError, match="does not hold 3 time-steps"):
+        reference(**arrays, **{**attributes, "input_steps": 3})
+    with pytest.raises(ValueError, match="has no such channels"):
+        reference(**arrays, **{**attributes, "channel_axis": 2})

@@ -1,0 +1,124 @@
+"""Wheels and source distributions, built offline from a copy of the repository."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = "pconv_onnx/lib/libpconv_ops.so"
+
+pytestmark = pytest.mark.slow
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), reason="no C++ compiler here"
+)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """What a fresh clone has: nothing that was built."""
+    copy = tmp_path / "source"
+    copy.mkdir()
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("pconv_onnx", "custom_ops"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("lib", "build", "__pycache__"))
+    return copy
+
+
+def build_wheel(source, **environment):
+    """Run pip as a user would, and return what it did and the wheels it made."""
+    wheels = source.parent / "wheels"
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "-v", "wheel", "--no-build-isolation", "--no-deps", "--no-index"]
+        + ["--wheel-dir", wheels, source],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done, list(wheels.glob("*.whl"))
+
+
+def run_from(wheel, code):
+    """Run code against an unpacked wheel: an editable installation beside it must not answer instead."""
+    folder = wheel.parent / "unpacked"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    code = f"import pconv_onnx; assert pconv_onnx.__file__.startswith({str(folder)!r}), pconv_onnx.__file__; {code}"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@needs_compiler
+def test_wheel_has_a_loadable_library_and_fits_any_python(source):
+    done, wheels = build_wheel(source)
+    assert done.returncode == 0, done.stdout
+    (wheel,) = wheels
+    _, _, python, abi, platform = wheel.stem.split("-")
+    assert (python, abi) == ("py3", "none")
+    assert platform != "any"
+    assert LIBRARY in zipfile.ZipFile(wheel).namelist()
+    load = "import onnxruntime; from pconv_onnx import operator; operator.register(onnxruntime.SessionOptions())"
+    ran = run_from(wheel, load)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("missing", [{"CXX": "/nowhere/c++", "CC": "/nowhere/cc"}, {"CXX": "", "PATH": "/nowhere"}])
+def test_without_a_compiler_the_wheel_is_pure_and_says_so(source, missing):
+    done, wheels = build_wheel(source, **missing)
+    assert done.returncode == 0, done.stdout
+    assert "no C++ compiler found" in done.stdout
+    (wheel,) = wheels
+    assert wheel.stem.endswith("-py3-none-any")
+    assert LIBRARY not in zipfile.ZipFile(wheel).namelist()
+    ran = run_from(wheel, "from pconv_onnx import operator; operator.library_path()")
+    assert "PconvError: this installation of pconv-onnx has no native library" in ran.stderr
+
+
+@needs_compiler
+def test_the_library_of_an_earlier_build_does_not_slip_into_a_pure_wheel(source):
+    for environment in ({}, {"CXX": "/nowhere/c++"}):
+        done, wheels = build_wheel(source, **environment)
+        assert done.returncode == 0, done.stdout
+    assert len(wheels) == 2
+    for wheel in wheels:
+        assert (LIBRARY in zipfile.ZipFile(wheel).namelist()) == (not wheel.stem.endswith("-any"))
+
+
+@needs_compiler
+def test_a_compiler_that_fails_on_the_source_fails_the_build(source):
+    with next(source.glob("custom_ops/**/*.cpp")).open("a") as file:
+        file.write("#error deliberate\n")
+    done, wheels = build_wheel(source)
+    assert done.returncode != 0
+    assert "deliberate" in done.stdout
+    assert not wheels
+
+
+def test_a_broken_compiler_is_not_taken_for_a_missing_one(source):
+    done, wheels = build_wheel(source, CXX=shutil.which("false"))
+    assert done.returncode != 0
+    assert "no C++ compiler found" not in done.stdout
+    assert not wheels
+
+
+def test_source_distribution_has_the_native_sources(source):
+    code = "import sys, setuptools.build_meta as backend; print(backend.build_sdist(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, source.parent], cwd=source, check=True, capture_output=True)
+    (archive,) = source.parent.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        packed = {Path(*Path(name).parts[1:]) for name in file.getnames()}
+    native = {path.relative_to(source) for path in source.glob("custom_ops/**/*")}
+    assert Path("custom_ops/CMakeLists.txt") in native
+    assert native <= packed

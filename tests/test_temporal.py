@@ -1,0 +1,195 @@
+"""What each operator does to the kinds in time, and that every decision gives the source's value."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+from networks import network, qcfs, weight
+from onnx.checker import check_model
+
+from pconv_onnx import session
+from pconv_onnx.rewriting import rewrite
+
+# T = 4 and values on a grid of powers of two: everything below is exact in float32, so outputs are equal in every bit.
+X = (np.random.default_rng(0).integers(-8, 24, (5, 3, 8, 8)) / 8).astype(np.float32)
+THETA = np.array([0.5, 1, 4], dtype=np.float32).reshape(3, 1, 1)
+
+
+def dyadic(*shape: int) -> np.ndarray:
+    return (np.random.default_rng(1).integers(-4, 5, shape) / 4).astype(np.float32)
+
+
+def rewritten(nodes: str, **arguments):
+    """The rewriting of a network, after showing that it computes what the source computes."""
+    model = network(nodes, **arguments)
+    result = rewrite(model)
+    check_model(result.model, full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    feed = {entry.name: X[:, :, 0, 0] if len(entry.shape) == 2 else X for entry in source.get_inputs()}
+    for expected, found in zip(source.run(None, feed), session(result.model).run(None, feed), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    return result
+
+
+def kind_of(name: str, result) -> str:
+    kind = result.plan.kinds.get(name)
+    return type(kind).__name__ if kind is not None else "Static"
+
+
+OPEN = {"outputs": "float[N, M, H, W] y"}
+FLAT = {"outputs": "float[N, K] y"}
+S = qcfs("x", "s")
+PER_CHANNEL = {"theta": THETA}
+
+CASES = [
+    # nodes after the neuron, kind of y's predecessor z, further arguments
+    ("z = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (s, w, b)", "Current", {"w": dyadic(4, 3, 3, 3), "b": dyadic(4)}),
+    ("z = Conv <group = 3> (s, w)", "Current", {"w": dyadic(6, 1, 3, 3)}),
+    ("z = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (s)", "Current", {}),
+    ("z = GlobalAveragePool (s)", "Current", {}),
+    ("z = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (s)", "Spikes", {}),
+    ("z = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (s)", "Spikes", {}),
+    ("z = MaxPool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (s)", "Spikes", PER_CHANNEL),
+    ("z = GlobalMaxPool (s)", "Spikes", PER_CHANNEL),
+    ("c = Conv (s, w) z = MaxPool <kernel_shape = [2, 2]> (c)", "Static", {"w": dyadic(4, 3, 1, 1)}),
+    ("z = Relu (s)", "Spikes", {}),
+    ("c = Conv (s, w) z = Relu (c)", "Static", {"w": dyadic(4, 3, 1, 1)}),
+    ("z = Identity (s)", "Spikes", PER_CHANNEL),
+    ("z = Dropout (s)", "Spikes", PER_CHANNEL),
+    ("z = Add (s, s)", "Current", {}),
+    ("c = Conv (s, w) z = Add (c, s)", "Current", {"w": dyadic(3, 3, 1, 1)}),
+    ("c = Conv (s, w) z = Sub (s, c)", "Current", {"w": dyadic(3, 3, 1, 1)}),
+    ("c = Conv (s, w) z = Sum (s, c, s)", "Current", {"w": dyadic(3, 3, 1, 1)}),
+    ("z = Add (s, b)", "Current", {"b": dyadic(3, 1, 1)}),
+    ("z = Sub (b, s)", "Current", {"b": dyadic(1, 3, 1, 1)}),
+    ("z = Add (s, b)", "Static", {"b": dyadic(5, 3, 8, 8)}),
+    ("z = Add (s, x)", "Static", {}),
+    ("z = Mul (s, b)", "Current", {"b": dyadic(3, 1, 1)}),
+    ("z = Mul (b, s)", "Current", {"b": dyadic(1)}),
+    ("z = Div (s, b)", "Current", {"b": np.array([2], dtype=np.float32)}),
+    ("z = Mul (s, s)", "Static", {}),
+    ("p = Add (s, b) z = Div (b, p)", "Static", {"b": np.array([4], dtype=np.float32)}),
+    ("z = Softmax (s)", "Static", {}),
+    ("z = Concat <axis = 1> (s, s)", "Spikes", {}),
+    ("z = Concat <axis = 1> (s, s)", "Spikes", PER_CHANNEL),
+    ("z = Concat <axis = 3> (s, s)", "Current", PER_CHANNEL),
+    ("z = Concat <axis = 0> (s, s)", "Static", {}),
+    ("z = Concat <axis = 1> (s, x)", "Static", {}),
+    ("c = Conv (s, w) z = Concat <axis = 1> (s, c)", "Current", {"w": dyadic(4, 3, 1, 1)}),
+    ("z = Concat <axis = 1> (s, s) m = MaxPool <kernel_shape = [2, 2]> (z)", "Spikes", PER_CHANNEL),
+    ("z = Transpose <perm = [0, 2, 3, 1]> (s)", "Spikes", PER_CHANNEL),
+    ("z = Transpose <perm = [1, 0, 2, 3]> (s)", "Static", {}),
+    ("t = Transpose <perm = [0, 2, 3, 1]> (s) z = MaxPool <kernel_shape = [2, 1]> (t)", "Static", PER_CHANNEL),
+    ("z = Pad (s, pads)", "Spikes", {"pads": np.array([0, 1, 2, 0, 0, 1, 0, 3])}),
+    ("z = Pad (s, pads, fill)", "Current", {"pads": np.array([0, 0, 2, 0, 0, 0, 0, 3]), "fill": 0.25}),
+    ("z = Pad <mode = \"reflect\"> (s, pads)", "Current", {"pads": np.array([0, 0, 2, 0, 0, 0, 0, 3]), **PER_CHANNEL}),
+    ("z = Pad (s, pads)", "Static", {"pads": np.array([1, 0, 0, 0, 0, 0, 0, 0])}),
+    ("z = Slice (s, from, to, on)", "Spikes", {"from": np.array([1]), "to": np.array([7]), "on": np.array([2]), **PER_CHANNEL}),
+    ("z = Slice (s, from, to, on)", "Current", {"from": np.array([1]), "to": np.array([3]), "on": np.array([1]), **PER_CHANNEL}),
+    ("z = Slice (s, from, to, on)", "Spikes", {"from": np.array([1]), "to": np.array([3]), "on": np.array([-3])}),
+    ("z = Slice (s, from, to, on)", "Static", {"from": np.array([1]), "to": np.array([3]), "on": np.array([0])}),
+    ("z = Slice (s, from, to)", "Static", {"from": np.array([1, 0]), "to": np.array([3, 2])}),
+    ("z = ReduceMean (s, on)", "Current", {"on": np.array([2, 3])}),
+    ("z = ReduceSum (s, on)", "Static", {"on": np.array([0])}),
+    ("z = BatchNormalization (s, g, b, m, v)", "Current",
+     {"g": dyadic(3), "b": dyadic(3), "m": dyadic(3), "v": np.array([1, 4, 0.25], dtype=np.float32)}),
+    ("z = InstanceNormalization (s, g, b)", "Static", {"g": dyadic(3), "b": dyadic(3)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("nodes, kind, weights", CASES)
+def test_operators_on_spikes(nodes, kind, weights):
+    """Then another neuron: what it gets is the same value in time or decoded."""
+    last = "m" if " m =" in nodes else "z"
+    nodes = S + nodes + qcfs(last, "y").replace("theta", "theta_").replace("_scaled", "_by")
+    result = rewritten(nodes, weights={**weights, "theta_": 2.0}, **OPEN)
+    assert kind_of("s", result) == "Spikes"
+    assert kind_of("z", result) == kind
+
+
+FLAT_CASES = [
+    ("z = Flatten (s)", "Spikes", {}),
+    ("z = Flatten (s)", "Current", PER_CHANNEL),
+    ("z = Reshape (s, to)", "Spikes", {"to": np.array([-1, 192])}),
+    ("z = Reshape (s, to)", "Spikes", {"to": np.array([0, -1])}),
+    ("z = Reshape (s, to)", "Current", {"to": np.array([0, -1]), **PER_CHANNEL}),
+    ("z = Reshape (s, to)", "Spikes", {"to": np.array([-1, 64])}),
+    ("z = Reshape (s, to)", "Static", {"to": np.array([5, 192])}),
+    ("z = Reshape (s, to)", "Static", {"to": np.array([15, -1])}),
+    ("n = Shape (x) m = Gather <axis = 0> (n, first) k = Concat <axis = 0> (m, rest) z = Reshape (s, k)", "Static",
+     {"first": np.array([0]), "rest": np.array([-1])}),
+    ("f = Flatten (s) z = Gemm <transB = 1> (f, w, b)", "Current", {"w": dyadic(7, 192), "b": dyadic(7)}),
+    ("f = Flatten (s) z = Gemm <transB = 1, alpha = 0.5, beta = 2.0> (f, w, b)", "Current",
+     {"w": dyadic(7, 192), "b": dyadic(1, 7)}),
+    ("f = Flatten (s) z = Gemm <transB = 1> (f, w, b)", "Static", {"w": dyadic(7, 192), "b": dyadic(5, 7)}),
+    ("f = Flatten (s) z = Gemm <transA = 1> (f, w)", "Static", {"w": dyadic(5, 7)}),
+    ("f = Flatten (s) z = MatMul (f, w)", "Current", {"w": dyadic(192, 7)}),
+    ("f = Flatten (s) z = MatMul (w, f)", "Static", {"w": dyadic(6, 5)}),
+    ("f = Flatten (s) t = Transpose (f) z = MatMul (t, f)", "Static", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("nodes, kind, weights", FLAT_CASES)
+def test_operators_that_make_matrices_of_spikes(nodes, kind, weights):
+    nodes = S + nodes + "y = Identity (z)"
+    assert kind_of("z", rewritten(nodes, weights=weights, **FLAT)) == kind
+
+
+def test_levels_of_concatenated_channels_follow_them():
+    two = qcfs("x", "u").replace("theta", "other") + S
+    nodes = two + "z = Concat <axis = 1> (u, s) y = MaxPool <kernel_shape = [2, 2]> (z)"
+    result = rewritten(nodes, weights={"other": 4.0, **PER_CHANNEL}, **OPEN)
+    kind = result.plan.kinds["y"]
+    assert kind.channel_axis == 1
+    np.testing.assert_array_equal(kind.levels[:, -1], [4, 4, 4, 0.5, 1, 4])
+
+
+def test_tensors_of_unequal_steps_are_decoded():
+    more = qcfs("x", "u").replace("count", "eight")
+    result = rewritten(more + S + "y = Add (u, s)", weights={"eight": 8.0})
+    assert result.plan.steps is None
+    assert kind_of("y", result) == "Static"
+
+
+def test_a_neuron_takes_the_steps_of_another():
+    more = qcfs("x", "u").replace("count", "eight") + qcfs("u", "y")
+    result = rewritten(more, weights={"eight": 8.0})
+    nodes = {node.name: node for node in result.model.graph.node}
+    taken = [attribute.i for node in nodes.values() for attribute in node.attribute if attribute.name == "input_steps"]
+    assert taken[:2] == [1, 8]
+
+
+def test_rows_that_would_broadcast_are_decoded():
+    nodes = S + qcfs("one_row", "r") + "y = Add (s, r)"
+    result = rewritten(nodes, weights={"one_row": dyadic(1, 3, 8, 8)})
+    assert kind_of("y", result) == "Static"
+
+
+def test_a_body_sees_the_decoded_value():
+    """An If whose branches use tensors in time from around it."""
+    nodes = S + """
+        c = Conv (s, w)
+        y = If (yes) <
+            then_branch = a () => (float[N, 3, 8, 8] p) { p = Mul (s, c) },
+            else_branch = b () => (float[N, 3, 8, 8] q) { q = Identity (c) }
+        >
+    """
+    rewritten(nodes, weights={"w": dyadic(3, 3, 1, 1), "yes": np.array(True)})
+
+
+def test_unknown_domains_are_decoded():
+    from pconv_onnx.temporal import Current, Site, transfer
+
+    class Node:
+        op, domain, inputs, outputs = "Conv", "com.example", [], []
+
+    assert transfer(Site(None, Node(), [Current(8)])).steps == 1
+
+
+def test_weights_are_left_alone():
+    model = network(S + "y = Conv (s, w)", weights={"w": weight(3, 3, 1, 1)})
+    kept = {tensor.name: tensor for tensor in rewrite(model).model.graph.initializer}
+    assert kept["w"] == {tensor.name: tensor for tensor in model.graph.initializer}["w"]
