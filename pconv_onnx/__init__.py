@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pconv_onnx.doctor import doctor
     from pconv_onnx.errors import PconvError
+    from pconv_onnx.installation import doctor
     from pconv_onnx.neuron import ParallelNeuron, QuantizerSpec
     from pconv_onnx.operator import library_path, register
     from pconv_onnx.rewriting import Rewriting, inspect, rewrite
     from pconv_onnx.runtime import session
-    from pconv_onnx.verify import Verification, verify
+    from pconv_onnx.verification import Verification, verify
 
 __all__ = [
     "ParallelNeuron",
@@ -30,26 +30,24 @@ __all__ = [
     "verify",
 ]
 
+# No module has the name of a function: importing it would put the module in the function's place.
 _MODULES = {
     "ParallelNeuron": "neuron",
     "PconvError": "errors",
     "QuantizerSpec": "neuron",
     "Rewriting": "rewriting",
-    "Verification": "verify",
-    "doctor": "doctor",
+    "Verification": "verification",
+    "doctor": "installation",
     "inspect": "rewriting",
     "library_path": "operator",
     "register": "operator",
     "rewrite": "rewriting",
     "session": "runtime",
-    "verify": "verify",
+    "verify": "verification",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'pconv_onnx' has no attribute '{name}'")
-    value = getattr(import_module(f"pconv_onnx.{_MODULES[name]}"), name)
-    # A submodule of the same name (verify, doctor) would otherwise take the function's place once it is imported.
-    globals()[name] = value
-    return value
+    return getattr(import_module(f"pconv_onnx.{_MODULES[name]}"), name)

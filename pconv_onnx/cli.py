@@ -3,41 +3,90 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
+import math
+import os
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 # Argument parsing imports nothing heavy, so that --help and faults in the arguments answer at once.
 from pconv_onnx.errors import PconvError
 
-DONE, ANSWER_IS_NO = 0, 1
+DONE, ANSWER_IS_NO, WRONG_ARGUMENTS = 0, 1, 2
 _MODES = ("parallel", "folded")
+_MAX_STEPS = 256
+
+
+class _Answer(NamedTuple):
+    """What a command has to say: as a JSON document, as lines of text, and as an exit status."""
+
+    document: dict[str, Any]
+    lines: Iterator[str]
+    status: int = DONE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status: 0 done, 1 the answer is no or a user error, 2 wrong arguments."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    as_json = "--json" in arguments
     try:
-        return int(options.command(options))
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            options = _parser().parse_args(arguments)
+            # stdout is for the answer alone, whatever a library prints on the way to it.
+            with contextlib.redirect_stdout(sys.stderr):
+                answer = options.command(options)
+                text = json.dumps(answer.document, allow_nan=False) if as_json else "\n".join(answer.lines)
+        return _print(text, answer.status)
     except PconvError as error:
-        if options.json:
-            print(json.dumps({"error": {"message": error.message, "hint": error.hint}}))
-        else:
-            print(f"pconv-onnx: {error}", file=sys.stderr)
-        return ANSWER_IS_NO
+        status = WRONG_ARGUMENTS if isinstance(error, _WrongArguments) else ANSWER_IS_NO
+        if as_json:
+            return _print(json.dumps({"error": {"message": error.message, "hint": error.hint}}), status)
+        print(f"pconv-onnx: {error}", file=sys.stderr)
+        return status
     except KeyboardInterrupt:
         print("pconv-onnx: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of a pipe went away (`| head`); what it has is all it wants.
-        sys.stderr.close()
-        return ANSWER_IS_NO
+
+
+def _print(text: str, status: int) -> int:
+    """Print an answer on stdout and return its status, or 1 where it cannot be printed."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names in a model may have letters that the terminal's encoding has not.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # The interpreter writes what is left in the buffer when it exits; that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of a pipe that went away (`| head`) has all it wants.
+        if not isinstance(error, BrokenPipeError):
+            print(f"pconv-onnx: cannot write the answer to stdout: {error.strerror}", file=sys.stderr)
+            return ANSWER_IS_NO
+    return status
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"pconv-onnx: warning: {message}", file=sys.stderr)
+
+
+class _WrongArguments(PconvError):
+    """The command line is not one of this program."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Faults in the arguments are told as every other fault is: in one line, or as a JSON document."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _WrongArguments(message, f"see {self.prog} --help")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pconv-onnx",
         description="Rewrite pretrained ANNs in ONNX as parallel spiking networks in ONNX.",
         epilog="exit status: 0 done; 1 the answer is no, or an error told in one line; 2 wrong arguments",
@@ -45,8 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    def add(name: str, command: Callable[[argparse.Namespace], _Answer], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
         sub.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else there")
         sub.set_defaults(command=command)
         return sub
@@ -58,8 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("model", metavar="MODEL", help="ONNX file")
     sub.add_argument("-o", "--output", metavar="FILE", help="where to write (default: MODEL with .snn.onnx as its end)")
     sub.add_argument(
-        "--steps", type=_steps, metavar="T", help="time-steps, 1 to 256 (default: each activation's levels, lossless)"
-    )
+        "--steps", type=_steps, metavar="T",
+        help=f"time-steps, 1 to {_MAX_STEPS} (default: each activation's levels, lossless)",
+    )  # fmt: skip
     sub.add_argument(
         "--mode", choices=_MODES, default="parallel",
         help="parallel: spike trains flow (default); folded: their temporal means do, in one step",
@@ -78,17 +128,24 @@ def _parser() -> argparse.ArgumentParser:
         help=".npz with arrays named as the model's inputs, and labels if there are any; or a directory of such files "
         "(default: seeded random inputs)",
     )  # fmt: skip
-    sub.add_argument("--atol", type=float, metavar="A", help="fail where an output differs by more than this")
+    sub.add_argument("--atol", type=_tolerance, metavar="A", help="fail where an output differs by more than this")
 
     add("doctor", _doctor, "show versions, providers and the native library, and what is missing")
     return parser
 
 
 def _steps(text: str) -> int:
-    steps = int(text)
-    if not 1 <= steps <= 256:
-        raise argparse.ArgumentTypeError(f"{text} time-steps are not possible; choose 1 to 256")
-    return steps
+    with contextlib.suppress(ValueError):
+        if 1 <= int(text) <= _MAX_STEPS:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a number of time-steps from 1 to {_MAX_STEPS}")
+
+
+def _tolerance(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a tolerance; choose a finite number that is not negative")
 
 
 class _Version(argparse.Action):
@@ -102,22 +159,17 @@ class _Version(argparse.Action):
         parser.exit(DONE)
 
 
-def _inspect(options: argparse.Namespace) -> int:
+def _inspect(options: argparse.Namespace) -> _Answer:
     from pconv_onnx.rewriting import inspect
 
     summary = inspect(options.model)
-    if options.json:
-        print(json.dumps(summary))
-    else:
-        _print_activations(summary)
-        _print_counts(summary)
-    return DONE
+    return _Answer(summary, _plan_lines(summary))
 
 
-def _rewrite(options: argparse.Namespace) -> int:
+def _rewrite(options: argparse.Namespace) -> _Answer:
     from pconv_onnx.rewriting import rewrite
 
-    output = options.output or Path(options.model).with_suffix(".snn.onnx")
+    output = options.output or f"{options.model.removesuffix('.onnx')}.snn.onnx"
     result = rewrite(
         options.model,
         output,
@@ -129,106 +181,102 @@ def _rewrite(options: argparse.Namespace) -> int:
         dry_run=options.dry_run,
         force=options.force,
     )
-    summary = result.summary()
-    if options.json:
-        print(json.dumps({**summary, "output": None if options.dry_run else str(output)}))
-        return DONE
-    if options.dry_run:
-        _print_activations(summary)
-    _print_counts(summary)
-    for row in summary["activations"]:
-        if row["status"] != "converted" and not options.dry_run:
-            print(f"not converted: {row['name']}: {row['reason']}")
-    changed = sorted({(row["levels"], row["steps"]) for row in summary["activations"] if row["steps"]})
-    for levels, steps in changed:
-        if steps != levels:
-            print(f"T = {steps} is not the source's L = {levels}: not lossless, outputs will differ from the source's")
-    if not options.dry_run:
-        print(f"{output}: mode {summary['mode']}, T = {summary['steps'] or 'different for each neuron'}")
-    return DONE
+    summary = {**result.summary(), "output": None if options.dry_run else output}
+    return _Answer(summary, _rewriting_lines(summary))
 
 
-def _verify(options: argparse.Namespace) -> int:
-    from pconv_onnx.verify import verify
+def _verify(options: argparse.Namespace) -> _Answer:
+    from pconv_onnx.verification import verify
 
     result = verify(options.ann, options.snn, options.data, atol=options.atol)
     summary = result.summary()
-    if options.json:
-        print(json.dumps(summary))
-    else:
-        _print_verification(summary)
-    return DONE if result.passed else ANSWER_IS_NO
+    return _Answer(summary, _verification_lines(summary), DONE if result.passed else ANSWER_IS_NO)
 
 
-def _doctor(options: argparse.Namespace) -> int:
-    from pconv_onnx.doctor import doctor
+def _doctor(options: argparse.Namespace) -> _Answer:
+    from pconv_onnx.installation import doctor
 
     summary = doctor()
-    if options.json:
-        print(json.dumps(summary))
-    else:
-        library = summary["library"]
-        for name in ("pconv_onnx", "python", "onnx", "numpy", "onnxruntime"):
-            print(f"{name:<12} {summary[name] or 'missing'}")
-        print(f"{'providers':<12} {', '.join(summary['providers']) or 'none'}")
-        print(f"{'library':<12} {library['path'] or 'missing'}")
-        print(f"{'kernels':<12} CPU: {'works' if library['cpu'] else 'no'}, CUDA: {'works' if library['cuda'] else 'no'}")
-        for problem in summary["problems"]:
-            print(f"problem: {problem}")
-        if not summary["problems"]:
-            print("no problems found")
-    return ANSWER_IS_NO if summary["problems"] else DONE
+    return _Answer(summary, _installation_lines(summary), ANSWER_IS_NO if summary["problems"] else DONE)
 
 
-def _print_activations(summary: dict[str, Any]) -> None:
+def _plan_lines(summary: dict[str, Any]) -> Iterator[str]:
+    if not summary["activations"]:
+        yield "no activations found"
+        return
     header = ["activation", "encoding", "levels", "steps", "status", "operators"]
-    rows = [
-        [row["name"], row["encoding"], row["levels"] or "-", row["steps"] or "-", row["status"], " ".join(row["op_types"])]
-        for row in summary["activations"]
-    ]
-    table = [header, *([str(cell) for cell in row] for row in rows)]
+    table = [header]
+    for row in summary["activations"]:
+        levels, steps = (str(row[key] or "-") for key in ("levels", "steps"))
+        table.append([row["name"], row["encoding"], levels, steps, row["status"], " ".join(row["op_types"])])
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for cells in table:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
     reasons: dict[str, list[str]] = {}
     for entry in summary["activations"]:
         if entry["reason"]:
             reasons.setdefault(entry["reason"], []).append(entry["name"])
     for reason, names in reasons.items():
-        print(f"\n{names[0] if len(names) == 1 else f'{names[0]} and {len(names) - 1} more'}: {reason}")
+        yield f"\n{names[0] if len(names) == 1 else f'{names[0]} and {len(names) - 1} more'}: {reason}"
+    yield _counts(summary)
 
 
-def _print_counts(summary: dict[str, Any]) -> None:
-    counts = summary["counts"]
-    print(
-        f"{counts['converted']} convertible, {counts['needs_calibration']} without levels, {counts['refused']} refused"
-        if summary["activations"]
-        else "no activations found"
-    )
+def _counts(summary: dict[str, Any]) -> str:
+    return "{converted} convertible, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
 
 
-def _print_verification(summary: dict[str, Any]) -> None:
+def _rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
+    if summary["output"] is None:
+        yield from _plan_lines(summary)
+    else:
+        yield _counts(summary)
+        for row in summary["activations"]:
+            if row["status"] != "converted":
+                yield f"not converted: {row['name']}: {row['reason']}"
+    for levels, steps in sorted({(row["levels"], row["steps"]) for row in summary["activations"] if row["steps"]}):
+        if steps != levels:
+            yield f"T = {steps} is not the source's L = {levels}: not lossless, outputs will differ from the source's"
+    if summary["output"] is not None:
+        yield f"{summary['output']}: mode {summary['mode']}, T = {summary['steps'] or 'different for each neuron'}"
+
+
+def _verification_lines(summary: dict[str, Any]) -> Iterator[str]:
     layers = summary["layers"]
     wrong = [layer for layer in layers if layer["count_mismatch_rate"]]
     exact = sum(layer["exact"] for layer in layers)
     drawn = " (seeded random inputs; pass --data for real ones)" if summary["random_inputs"] else ""
-    print(f"samples: {summary['samples']}{drawn}")
-    print(f"layers with the source's spike count on every element, given the same input: {exact - len(wrong)} of {exact}")
+    yield f"samples: {summary['samples']}{drawn}"
+    right = f"{exact - len(wrong)} of {exact}"
+    yield f"layers with the source's spike count on every element, given the same input: {right}"
     for layer in wrong:
-        print(f"  {layer['name']}: {layer['count_mismatch_rate']:.3g} of the elements differ")
+        yield f"  {layer['name']}: {layer['count_mismatch_rate']:.3g} of the elements differ"
     if exact < len(layers):
-        print(f"layers with T other than the source's levels, so with nothing to be equal to: {len(layers) - exact}")
+        yield f"layers with T other than the source's levels, so with nothing to be equal to: {len(layers) - exact}"
     for title, values in (
         ("outputs, as onnxruntime runs them", summary),
         ("outputs, graph optimisations disabled", summary["unoptimised"]),
         ("for comparison, the source against itself with and without them", summary["source_against_itself"]),
     ):
-        agreement = values["top1_agreement"]
+        difference, agreement = values["max_abs_diff"], values["top1_agreement"]
+        largest = "without bound (a NaN, an infinity or another shape)" if difference is None else f"{difference:.3g}"
         top1 = "" if agreement is None else f", top-1 agreement {100 * agreement:.2f} %"
-        print(f"{title}: largest difference {values['max_abs_diff']:.3g}{top1}")
+        yield f"{title}: largest difference {largest}{top1}"
     if summary["accuracy"]:
-        print("top-1 accuracy: source {ann:.2%}, spiking {snn:.2%}".format(**summary["accuracy"]))
-    print("passed" if summary["passed"] else "FAILED")
+        yield "top-1 accuracy: source {ann:.2%}, spiking {snn:.2%}".format(**summary["accuracy"])
+    yield "passed" if summary["passed"] else "FAILED"
+
+
+def _installation_lines(summary: dict[str, Any]) -> Iterator[str]:
+    library = summary["library"]
+    for name in ("pconv_onnx", "python", "onnx", "numpy", "onnxruntime"):
+        yield f"{name:<12} {summary[name] or 'missing'}"
+    yield f"{'providers':<12} {', '.join(summary['providers']) or 'none'}"
+    yield f"{'library':<12} {library['path'] or 'missing'}"
+    yield f"{'kernels':<12} CPU: {'works' if library['cpu'] else 'no'}, CUDA: {'works' if library['cuda'] else 'no'}"
+    for problem in summary["problems"]:
+        yield f"problem: {problem}"
+    if not summary["problems"]:
+        yield "no problems found"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,15 +37,17 @@ _TYPES = {
     "tensor(int32)": "int32",
     "tensor(int16)": "int16",
     "tensor(int8)": "int8",
-    "tensor(uint8)": "uint8",
+    "tensor(uint64)": "uint64",
+    "tensor(uint32)": "uint32",
     "tensor(uint16)": "uint16",
+    "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Checked samples.
+    """Checked samples, one or more.
 
     Attributes:
         arrays: by input name; the first axis counts samples.
@@ -79,18 +82,21 @@ def load_samples(source: DataSource, session: Any) -> Samples:
     Raises:
         PconvError: the file cannot be read, or names, ranks, shapes, types, numbers of samples or values do not fit.
     """
-    where, arrays = _read(source)
-    labels = arrays.pop(LABELS, None) if LABELS not in {entry.name for entry in session.get_inputs()} else None
-    fitted = {entry.name: _fitted(where, arrays, entry) for entry in session.get_inputs()}
-    counts = {name: len(array) for name, array in fitted.items()}
-    if labels is not None:
-        counts[LABELS] = len(labels)
-    if len(set(counts.values())) > 1:
-        told = ", ".join(f"'{name}' {count}" for name, count in counts.items())
-        raise PconvError(f"arrays of {where} have unequal numbers of samples: {told}", "")
-    if not counts or not next(iter(counts.values())):
-        raise PconvError(f"{where} has no samples", "")
-    return _sampled(fitted, labels, session)
+    inputs, fixed_batch = _inputs(session)
+    parts = [_fitted_part(where, arrays, inputs) for where, arrays in _read(source)]
+    if len({LABELS in part for part in parts}) > 1:
+        raise PconvError("some parts of the data have labels and others have none", "give labels to all or to none")
+    joined = {name: _joined(name, [part[name] for part in parts]) for name in (parts[0] if parts else {})}
+    labels = joined.pop(LABELS) if LABELS in joined and LABELS not in {entry.name for entry in inputs} else None
+    if not joined or not len(next(iter(joined.values()))):
+        raise PconvError("the data hold no samples")
+    samples = Samples(joined, labels, fixed_batch)
+    if fixed_batch and len(samples) % fixed_batch:
+        raise PconvError(
+            f"the model takes batches of {fixed_batch}, and {len(samples)} samples are not a multiple of that",
+            "leave some out, or export the model with an open batch size",
+        )
+    return samples
 
 
 def random_samples(session: Any, seed: int = 0) -> Samples:
@@ -99,81 +105,105 @@ def random_samples(session: Any, seed: int = 0) -> Samples:
     Raises:
         PconvError: an input has an open dimension besides the batch, or a type that cannot be drawn.
     """
+    inputs, fixed_batch = _inputs(session)
     generator = np.random.default_rng(seed)
     arrays = {}
-    for entry in session.get_inputs():
+    for entry in inputs:
         dtype = _TYPES.get(entry.type)
-        if dtype is None or not entry.shape or not all(isinstance(size, int) for size in entry.shape[1:]):
+        if dtype is None or not all(isinstance(size, int) for size in entry.shape[1:]):
             raise PconvError(
                 f"no random values can be drawn for input '{entry.name}' of type {entry.type}, shape {entry.shape}",
                 "pass --data",
             )
-        batch = entry.shape[0] if isinstance(entry.shape[0], int) else _RANDOM_SAMPLES
-        shape = [batch, *entry.shape[1:]]
+        shape = [fixed_batch or _RANDOM_SAMPLES, *entry.shape[1:]]
         values = generator.standard_normal(shape) if "float" in dtype else generator.integers(0, 2, shape)
         arrays[entry.name] = values.astype(dtype)
-    return _sampled(arrays, None, session)
+    return Samples(arrays, None, fixed_batch)
 
 
-def _sampled(arrays: dict[str, Array], labels: Array | None, session: Any) -> Samples:
-    fixed = {entry.shape[0] for entry in session.get_inputs() if entry.shape and isinstance(entry.shape[0], int)}
-    samples = Samples(arrays, labels, fixed.pop() if len(fixed) == 1 else None)
-    if samples.fixed_batch and len(samples) % samples.fixed_batch:
-        raise PconvError(
-            f"the model takes batches of {samples.fixed_batch}, and {len(samples)} samples are not a multiple of that", ""
-        )
-    return samples
+def _inputs(session: Any) -> tuple[Sequence[Any], int | None]:
+    """The inputs of a session, each with an axis for samples, and the batch size that they insist on."""
+    inputs = session.get_inputs()
+    if not inputs:
+        raise PconvError("the model has no inputs, so there are no samples to run it on")
+    for entry in inputs:
+        if not entry.type.startswith("tensor(") or not entry.shape:
+            raise PconvError(
+                f"input '{entry.name}' of type {entry.type} has no known first axis, which samples would run along"
+            )
+    sizes = {entry.name: entry.shape[0] for entry in inputs if isinstance(entry.shape[0], int)}
+    if len(set(sizes.values())) > 1 or 0 in sizes.values():
+        told = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
+        raise PconvError(f"the model's inputs do not take one number of samples: {told}")
+    return inputs, next(iter(sizes.values()), None)
 
 
-def _read(source: DataSource) -> tuple[str, dict[str, Array]]:
+def _read(source: DataSource) -> list[tuple[str, Mapping[str, Any]]]:
+    """The parts of the data, and how to call each in messages."""
     if isinstance(source, Mapping):
-        return "the data", {name: np.asarray(array) for name, array in source.items()}
+        return [("the data", source)]
     if hasattr(source, "get_next"):
-        parts = list(iter(source.get_next, None))
-        return "the data", _joined("the data", [dict(part) for part in parts])
+        return [(f"batch {index} of the data", batch) for index, batch in enumerate(iter(source.get_next, None))]
     path = Path(source)
     files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
     if not files:
-        raise PconvError(f"'{path}' holds no .npz files", "")
-    return f"'{path}'", _joined(f"'{path}'", [_read_file(file) for file in files])
-
-
-def _joined(where: str, parts: list[dict[str, Array]]) -> dict[str, Array]:
-    if len({frozenset(part) for part in parts}) > 1:
-        raise PconvError(f"the parts of {where} do not hold the same arrays", "")
-    try:
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
-    except ValueError as error:
-        raise PconvError(f"the parts of {where} do not fit together: {error}", "") from error
+        raise PconvError(f"'{path}' holds no .npz files", "write them with numpy.savez")
+    return [(f"'{file}'", _read_file(file)) for file in files]
 
 
 def _read_file(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise PconvError(f"'{path}' holds one unnamed array", "save it by name with numpy.savez")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise PconvError(f"'{path}' holds one unnamed array", "save it by name with numpy.savez")
+        with archive:
             return {name: archive[name] for name in archive.files}
-    except OSError as error:
-        raise PconvError(f"cannot read '{path}': {error.strerror or error}", "check the path") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, MemoryError) as error:
+        raise PconvError(f"cannot read '{path}': {getattr(error, 'strerror', None) or error}", "check it") from error
+    # RuntimeError is zipfile's for encryption and for ways of compression that it does not know.
+    except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise PconvError(f"'{path}' is not an .npz of plain arrays: {error}", "write it with numpy.savez") from error
 
 
-def _fitted(where: str, arrays: dict[str, Array], entry: Any) -> Array:
+def _fitted_part(where: str, arrays: Mapping[str, Any], inputs: Sequence[Any]) -> dict[str, Array]:
+    """One part of the data: an array for each input, and labels if it has any."""
+    part = {entry.name: _fitted(where, arrays, entry) for entry in inputs}
+    if LABELS in arrays and LABELS not in part:
+        labels = np.asarray(arrays[LABELS])
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise PconvError(
+                f"'{LABELS}' in {where} is {labels.dtype} of shape {list(labels.shape)}",
+                "a label is the number of a class, one for each sample",
+            )
+        part[LABELS] = labels
+    if len({len(array) for array in part.values()}) > 1:
+        told = ", ".join(f"'{name}' {len(array)}" for name, array in part.items())
+        raise PconvError(f"the arrays of {where} have unequal numbers of samples: {told}")
+    return part
+
+
+def _fitted(where: str, arrays: Mapping[str, Any], entry: Any) -> Array:
     if entry.name not in arrays:
         held = ", ".join(f"'{name}'" for name in arrays) or "none"
         raise PconvError(
             f"{where} has no array '{entry.name}', which is an input of the model; it has {held}",
             "name the arrays as the model's inputs (examples/prepare_images.py does so for images)",
         )
-    array = arrays[entry.name]
+    array = np.asarray(arrays[entry.name])
     expected = _TYPES.get(entry.type)
     if expected is not None and array.dtype != expected:
         raise PconvError(f"'{entry.name}' in {where} is {array.dtype}; the model takes {expected}", "convert it")
     sizes = zip(array.shape[1:], entry.shape[1:], strict=False)
     if array.ndim != len(entry.shape) or any(isinstance(size, int) and size != given for given, size in sizes):
-        raise PconvError(f"'{entry.name}' in {where} has shape {list(array.shape)}; the model takes {entry.shape}", "")
+        raise PconvError(f"'{entry.name}' in {where} has shape {list(array.shape)}; the model takes {entry.shape}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         sample = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])
-        raise PconvError(f"'{entry.name}' in {where} has a NaN or an infinity, first in sample {sample}", "")
+        raise PconvError(f"'{entry.name}' in {where} has a NaN or an infinity, first in sample {sample}")
     return array
+
+
+def _joined(name: str, parts: Sequence[Array]) -> Array:
+    try:
+        return np.concatenate(parts)
+    except ValueError as error:
+        raise PconvError(f"the parts of '{name}' do not fit together: {error}") from error

@@ -11,6 +11,6 @@ class PconvError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         """Keep both parts on one line each, whatever they quote."""
-        self.message = " ".join(message.split())
-        self.hint = " ".join(hint.split())
+        # What is quoted from elsewhere may end in a full stop, or be empty and leave a colon.
+        self.message, self.hint = (" ".join(text.split()).rstrip(" .:") for text in (message, hint))
         super().__init__(f"{self.message}; {self.hint}" if self.hint else self.message)

@@ -7,6 +7,7 @@ it has one, is called `<name>/steps`.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from importlib.metadata import version
 
 import onnx
@@ -60,6 +61,7 @@ class _Lowering:
         model.CopyFrom(source)
         _replace(model.graph.node, self.nodes)
         model.graph.initializer.extend(self.initializers)
+        model.graph.value_info.extend(self._known_shapes())
         _drop_what_the_activations_left(model.graph, source.graph)
         model.ir_version = max(model.ir_version, _FUNCTIONS_IR_VERSION)
         model.opset_import.append(helper.make_opsetid(operator.DOMAIN, operator.VERSION))
@@ -120,6 +122,22 @@ class _Lowering:
                     steps=kind.steps,
                 )  # fmt: skip
             )
+
+    def _known_shapes(self) -> Iterator[onnx.ValueInfoProto]:
+        """Shapes that the source does not declare: of tensors in time, and what inference tells of the others.
+
+        Operators do not hand shapes on through the neurons. The number of rows is left open: a source may be wrong
+        about the name of its batch, and onnxruntime gives tensors that claim one size one buffer.
+        """
+        network = self.plan.network
+        declared = {info.name for info in network.proto.graph.value_info}
+        names = {name: name for node in self.nodes for name in node.output if name in network.shapes} | self.in_time
+        for name, written in names.items():
+            shape = network.shapes.get(name)
+            if shape and name in network.dtypes and (written != name or name not in declared):
+                element = helper.np_dtype_to_tensor_dtype(network.dtypes[name])
+                sizes = [None, *(size if isinstance(size, int) else None for size in shape[1:])]
+                yield helper.make_tensor_value_info(written, element, sizes)
 
     def _varies(self, name: str) -> bool:
         return not isinstance(self.plan.kinds.get(name, Static()), Static)

@@ -25,6 +25,9 @@ VERSION = 1
 # GreaterOrEqual, Clip and Split with the signatures that the body and the lowerings use.
 MIN_OPSET = 13
 
+# Entry of session options that have the library: onnxruntime refuses a model where it was registered twice.
+_REGISTERED = "pconv_onnx.library"
+
 _LIBRARY_FOLDER = Path(__file__).parent / "lib"
 _LIBRARY_NAMES = ("libpconv_ops.so", "libpconv_ops.dylib", "pconv_ops.dll")
 
@@ -235,16 +238,22 @@ def library_path() -> Path:
 
 
 def register(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptions:
-    """Register the native library with session options, and return them.
+    """Register the native library with session options, once however often this is called, and return them.
 
     Raises:
         PconvError: there is no library, or onnxruntime cannot load it.
     """
     path = library_path()
     try:
+        options.get_session_config_entry(_REGISTERED)
+        return options
+    except RuntimeError:  # no such entry
+        pass
+    try:
         options.register_custom_ops_library(str(path))
     except Exception as error:  # onnxruntime raises its own types for this, without a common base
         raise PconvError(f"onnxruntime cannot load {path}: {error}", "reinstall pconv-onnx on this machine") from error
+    options.add_session_config_entry(_REGISTERED, str(path))
     return options
 
 

@@ -99,8 +99,8 @@ def make_plan(
     """
     if mode not in MODES:
         raise PconvError(f"there is no mode '{mode}'", f"choose one of {', '.join(MODES)}")
-    if steps is not None and not 1 <= steps <= MAX_STEPS:
-        raise PconvError(f"{steps} time-steps are not possible", f"choose 1 to {MAX_STEPS}")
+    if steps is not None and steps not in range(1, MAX_STEPS + 1):
+        raise PconvError(f"{steps!r} is not a number of time-steps", f"choose 1 to {MAX_STEPS}")
     refuse_spiking(network)
     if network.opset < MIN_OPSET:
         raise PconvError(

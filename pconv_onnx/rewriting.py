@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -14,6 +13,7 @@ from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load, save
 from pconv_onnx.lower import lower
 from pconv_onnx.plan import Mode, Plan, make_plan
+from pconv_onnx.recognise import Activation
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +82,11 @@ def rewrite(
     plan = make_plan(load(source), mode=mode, steps=steps, include=include, exclude=exclude)
     left = [activation for activation in plan.activations if activation.name not in plan.neurons]
     if not plan.neurons:
-        reason = f"of its {len(left)} activations, the first: '{left[0].name}': {left[0].reason}" if left else ""
-        raise PconvError(f"nothing to convert in {plan.network.name}", reason or "it has no quantised activation")
+        if not left:
+            raise PconvError(f"nothing to convert in {plan.network.name}: it has no activation", "")
+        raise PconvError(f"nothing to convert in {plan.network.name}: {_told(left)}", "")
     if strict and left:
-        raise PconvError(f"{len(left)} activations are not converted; '{left[0].name}': {left[0].reason}", "")
+        raise PconvError(f"not all activations can be converted: {_told(left)}", "without --strict the others are")
     if dry_run:
         return Rewriting(None, plan)
     model = lower(plan)
@@ -94,5 +95,14 @@ def rewrite(
     return Rewriting(model, plan)
 
 
+def _told(left: Sequence[Activation]) -> str:
+    """Activations that are not converted, for a message: the first and why."""
+    others = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+    return f"'{left[0].name}'{others}: {left[0].reason}"
+
+
 def _same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
-    return Path(second).exists() and Path(first).exists() and os.path.samefile(first, second)
+    try:
+        return os.path.samefile(first, second)
+    except OSError:  # one of them is not there, or cannot be looked at; reading and writing will tell
+        return False

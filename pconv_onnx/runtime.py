@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from pconv_onnx.blocked import stay_blocked
 from pconv_onnx.errors import PconvError
-from pconv_onnx.operator import library_path, register
+from pconv_onnx.operator import is_operator, library_path, register
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -64,9 +66,41 @@ def session(
         if name not in ort.get_available_providers():
             available = ", ".join(ort.get_available_providers())
             raise PconvError(f"this onnxruntime has no provider '{name}'", f"it has {available}")
-    content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
     try:
+        content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
+        if providers == ["CPUExecutionProvider"] and _may_stay_blocked(ort, options):
+            return _blocked_session(ort, content, options)
         return ort.InferenceSession(content, options, providers=providers)
     except Exception as error:  # onnxruntime raises its own types, without a common base
         name = "the model" if isinstance(model, onnx.ModelProto) else f"'{model}'"
         raise PconvError(f"onnxruntime cannot load {name}: {error}", "") from error
+
+
+def _may_stay_blocked(ort: Any, options: onnxruntime.SessionOptions) -> bool:
+    """Whether the user leaves the optimisation of the graph to onnxruntime and does not ask for its result."""
+    full = options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    return full and not options.optimized_model_filepath
+
+
+def _blocked_session(ort: Any, content: bytes | str, options: onnxruntime.SessionOptions) -> Any:
+    """A session whose neurons stay in the layout of onnxruntime's convolutions, or a plain one where none can.
+
+    The options are put back as they were.
+    """
+    level, severity = options.graph_optimization_level, options.log_severity_level
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "optimised.onnx")
+        try:
+            options.optimized_model_filepath = path
+            # It warns that the file is for this machine only, which is all that it is for.
+            options.log_severity_level = max(severity, 3)
+            plain = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            options.optimized_model_filepath = ""
+            optimised = onnx.load(path)
+            if not any(map(is_operator, optimised.graph.node)) or not stay_blocked(optimised):
+                return plain
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            return ort.InferenceSession(optimised.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        finally:
+            options.optimized_model_filepath = ""
+            options.graph_optimization_level, options.log_severity_level = level, severity

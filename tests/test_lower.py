@@ -118,14 +118,31 @@ def test_provenance_is_written():
         assert [(row["input"], row["output"], row["steps"]) for row in rows] == [("x", "s", 4), ("c", "y", 4)]
 
 
-def test_nothing_stale_is_left():
-    source = model()
-    source.CopyFrom(onnx.shape_inference.infer_shapes(source))
-    assert len(source.graph.value_info) > 10
-    for mode, kept in (("parallel", []), ("folded", ["c", "s"])):
-        graph = rewrite(source, mode=mode).model.graph
-        assert sorted(info.name for info in graph.value_info) == kept
-        assert not {"theta", "count", "half"} & {tensor.name for tensor in graph.initializer}
+def test_no_shape_is_stale():
+    """Every declared shape is the shape that the tensor has, in time and out of it."""
+    for declared in (False, True):
+        source = model()
+        if declared:
+            source.CopyFrom(onnx.shape_inference.infer_shapes(source))
+        for mode, kept in (("parallel", {"s/steps", "c/steps", "y/steps"}), ("folded", {"s", "c"})):
+            result = rewrite(source, mode=mode).model
+            graph = result.graph
+            assert {info.name for info in graph.value_info} >= kept
+            shapes = {info.name: info.type.tensor_type.shape.dim for info in graph.value_info}
+            graph.output.extend(info for info in graph.value_info if info.name not in {o.name for o in graph.output})
+            runner = session(result)
+            found = dict(zip([output.name for output in runner.get_outputs()], runner.run(None, {"x": X}), strict=True))
+            assert shapes
+            for name, dims in shapes.items():
+                assert len(dims) == found[name].ndim
+                assert all(not d.dim_value or d.dim_value == n for d, n in zip(dims, found[name].shape, strict=True))
+            names = {node_output for node in graph.node for node_output in node.output}
+            assert {info.name for info in graph.value_info} <= names
+
+
+def test_constants_of_replaced_nodes_are_gone():
+    names = {tensor.name for tensor in rewrite(model()).model.graph.initializer}
+    assert not {"theta", "count", "half"} & names
 
 
 def test_initializers_that_nobody_used_before_stay():

@@ -16,6 +16,8 @@ from google.protobuf.message import DecodeError, EncodeError
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph.network import Network
 
+_ELSEWHERE = "choose another place with -o"
+
 ModelSource = str | os.PathLike[str] | onnx.ModelProto
 
 
@@ -35,7 +37,7 @@ def load(source: ModelSource) -> Network:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise PconvError(f"cannot read {name}: {error.strerror}", "check the path") from error
+        raise PconvError(f"cannot read {name}: {error.strerror or error}", "check the path") from error
     if not content:
         raise PconvError(f"{name} is empty", "export the model again")
     digest = hashlib.sha256(content).hexdigest()
@@ -57,7 +59,10 @@ def _checked(proto: onnx.ModelProto, name: str, digest: str) -> Network:
         raise PconvError(f"{name} is not a valid ONNX model: {error}", "export it again") from error
     if not any(entry.domain in ("", "ai.onnx") for entry in proto.opset_import):
         raise PconvError(f"{name} does not use the standard ONNX operators", "")
-    return Network(proto, name, digest)
+    try:
+        return Network(proto, name, digest)
+    except KeyError as error:  # the checker lets through element types that onnx itself cannot name
+        raise PconvError(f"{name} has a tensor of the unknown type {error}", "export or copy it again") from error
 
 
 def save(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
@@ -79,11 +84,14 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
     Raises:
         PconvError: the file cannot be written.
     """
-    target = Path(path)
+    # Through a link: the file that it names is written, the link stays.
+    target = Path(os.path.realpath(path))
     temporary = None
     try:
+        if target.exists() and not target.is_file():
+            raise PconvError(f"cannot write '{path}': it exists and is not a file", _ELSEWHERE)
         # mkstemp makes a private file; a result should be as readable as any other that the user writes.
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".pconv-onnx-", delete=False) as file:
             temporary = file.name
             write(file)
             file.flush()
@@ -93,7 +101,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, target)
     except OSError as error:
-        raise PconvError(f"cannot write '{target}': {error.strerror}", "choose another place with -o") from error
+        raise PconvError(f"cannot write '{path}': {error.strerror or error}", _ELSEWHERE) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 
 from pconv_onnx.neuron import Array
 
@@ -26,28 +27,33 @@ class Network:
         proto: the model.
         name: how to call it in messages.
         sha256: digest of its file.
+        nodes: the nodes of the main graph, in the order of `proto`.
+        shapes: shape by tensor name, declared or inferred; tensors of unknown rank are not there.
+        dtypes: element type by tensor name, likewise.
     """
 
     proto: onnx.ModelProto
     name: str
     sha256: str
     nodes: list[gs.Node] = field(init=False)
-    _shapes: dict[str, tuple[Dimension, ...]] = field(init=False)
-    _types: dict[str, np.dtype] = field(init=False)
+    shapes: dict[str, tuple[Dimension, ...]] = field(init=False)
+    dtypes: dict[str, np.dtype] = field(init=False)
 
     def __post_init__(self) -> None:
         """Import the graph and infer the shapes and types of its tensors."""
-        graph = gs.import_onnx(self.proto)
+        # Its warnings are about values that nothing here reads, and they go to stdout.
+        with LoggerSuppress(G_LOGGER, G_LOGGER.ERROR):
+            graph = gs.import_onnx(self.proto)
         self.nodes = list(graph.nodes)
         self._graph_outputs = {tensor.name for tensor in graph.outputs}
-        self._shapes, self._types = {}, {}
+        self.shapes, self.dtypes = {}, {}
         inferred = onnx.shape_inference.infer_shapes(self.proto).graph
         for info in (*inferred.input, *inferred.value_info, *inferred.output):
             tensor_type = info.type.tensor_type
             if tensor_type.elem_type:
-                self._types[info.name] = onnx.helper.tensor_dtype_to_np_dtype(tensor_type.elem_type)
+                self.dtypes[info.name] = onnx.helper.tensor_dtype_to_np_dtype(tensor_type.elem_type)
             if tensor_type.HasField("shape"):
-                self._shapes[info.name] = tuple(
+                self.shapes[info.name] = tuple(
                     dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
                     for dim in tensor_type.shape.dim
                 )
@@ -75,13 +81,13 @@ class Network:
         """Shape of a tensor, None where not even its rank is known."""
         if isinstance(tensor, gs.Constant):
             return tuple(tensor.shape)
-        return self._shapes.get(tensor.name)
+        return self.shapes.get(tensor.name)
 
     def dtype(self, tensor: gs.Tensor) -> np.dtype | None:
         """Element type of a tensor, None where unknown."""
         if isinstance(tensor, gs.Constant):
             return np.dtype(tensor.dtype)
-        return self._types.get(tensor.name)
+        return self.dtypes.get(tensor.name)
 
     def is_output(self, tensor: gs.Tensor) -> bool:
         """Whether the tensor is an output of the model."""

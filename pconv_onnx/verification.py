@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,8 @@ class Comparison:
     """Differences between the outputs of two networks, added up batch by batch.
 
     Attributes:
-        max_abs_diff: largest difference of an output value.
+        max_abs_diff: largest difference of an output value; infinite where shapes differ, or where one network has a
+            NaN, an infinity or another string than the other.
         agreeing: samples on which the largest logit is the same.
         samples: samples compared.
     """
@@ -39,12 +41,10 @@ class Comparison:
     def add(self, expected: list[Array], found: list[Array], count: int) -> None:
         """Take in the outputs of one batch; top-1 is that of the first output with classes."""
         for left, right in zip(expected, found, strict=True):
-            if left.dtype.kind in "fiu" and left.size:
-                difference = np.abs(left.astype(np.float64) - right.astype(np.float64))
-                self.max_abs_diff = float(np.fmax(self.max_abs_diff, np.nan_to_num(difference, nan=np.inf).max()))
+            self.max_abs_diff = max(self.max_abs_diff, _difference(left, right))
         self.samples += count
         index = _classes(expected)
-        if index is not None:
+        if index is not None and found[index].shape == expected[index].shape:
             self.agreeing += int((expected[index].argmax(1) == found[index].argmax(1)).sum())
 
     def top1_agreement(self, has_classes: bool) -> float | None:
@@ -112,11 +112,13 @@ class Verification:
 
         def outputs(comparison: Comparison) -> dict[str, Any]:
             return {
-                "max_abs_diff": comparison.max_abs_diff,
+                # JSON has no infinity.
+                "max_abs_diff": comparison.max_abs_diff if math.isfinite(comparison.max_abs_diff) else None,
                 "top1_agreement": comparison.top1_agreement(self.has_classes),
             }
 
-        accuracy = {name: count / self.samples for name, count in self.correct.items()} if self.correct else None
+        correct = (self.correct if self.has_classes else None) or {}
+        accuracy = {name: count / self.samples for name, count in correct.items()} or None
         return {
             "passed": self.passed,
             **outputs(self.as_run),
@@ -146,22 +148,25 @@ def verify(
         ann: the source.
         snn: what `rewrite` made of it.
         data: samples as `load_samples` takes them; by default seeded random inputs.
-        atol: tolerance on output values; None only reports them.
+        atol: tolerance on output values, a finite number that is not negative; None only reports them.
 
     Raises:
         PconvError: a file cannot be read or run, `snn` was not made from `ann`, or the data do not fit.
     """
+    if atol is not None and not 0 <= atol < math.inf:
+        raise PconvError(f"{atol} is not a tolerance", "choose a finite number that is not negative")
     source, spiking = load(ann), load(snn)
     rows = _provenance(source, spiking)
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
-    tapped = _session(_with_taps(source, rows), disabled)
+    tapped = _session(_with_taps(source, rows), source.name, disabled)
     sessions = {
-        "ann": _session(source.proto),
-        "snn": _session(spiking.proto),
-        "snn unoptimised": _session(spiking.proto, disabled),
+        "ann": _session(source.proto, source.name),
+        "snn": _session(spiking.proto, spiking.name),
+        "snn unoptimised": _session(spiking.proto, spiking.name, disabled),
     }
+    _check_ends(sessions, source, spiking)
+    checks = [_LayerCheck(row, spiking) for row in rows]
     samples = load_samples(data, sessions["ann"]) if data is not None else random_samples(sessions["ann"])
-    checks = [_LayerCheck(row, spiking.proto) for row in rows]
     result = Verification(len(samples), data is None, [check.layer for check in checks], atol)
     if samples.labels is not None:
         result.correct = {"ann": 0, "snn": 0}
@@ -200,17 +205,22 @@ def _verify_batch(
 class _LayerCheck:
     """One neuron of the spiking network, cut out and run by itself."""
 
-    def __init__(self, row: dict[str, Any], spiking: onnx.ModelProto) -> None:
+    def __init__(self, row: dict[str, Any], network: Network) -> None:
+        spiking = network.proto
         self.layer = Layer(row["name"], exact=row["steps"] == row["levels"])
         self.input, self.output = row["input"], row["output"]
-        node = next((n for n in spiking.graph.node if is_operator(n) and n.name == row["name"]), None)
-        if node is None:
-            raise PconvError(f"the spiking network has no neuron '{row['name']}'", "rewrite the source again")
-        tables = {t.name: t for t in spiking.graph.initializer if t.name in node.input[1:]}
-        attributes = {attribute.name: attribute.i for attribute in node.attribute}
-        self.spikes, self.input_steps = bool(attributes["spikes"]), attributes["input_steps"]
-        thresholds, levels = (numpy_helper.to_array(tables[name]) for name in node.input[1:])
-        self.neuron = ParallelNeuron(thresholds, levels, attributes["channel_axis"] if len(levels) > 1 else None)
+        try:
+            node = next(n for n in spiking.graph.node if is_operator(n) and n.name == row["name"])
+            tables = {t.name: t for t in spiking.graph.initializer if t.name in node.input[1:]}
+            attributes = {attribute.name: attribute.i for attribute in node.attribute}
+            self.spikes, self.input_steps = bool(attributes["spikes"]), attributes["input_steps"]
+            thresholds, levels = (numpy_helper.to_array(tables[name]) for name in node.input[1:])
+            self.neuron = ParallelNeuron(thresholds, levels, attributes["channel_axis"] if len(levels) > 1 else None)
+        except (StopIteration, KeyError, ValueError) as error:
+            raise PconvError(
+                f"neuron '{row['name']}' of {network.name} is not there any more as rewrite wrote it",
+                "compare before other tools edit the spiking network",
+            ) from error
         element = tables[node.input[1]].data_type
         graph = helper.make_graph(
             [node],
@@ -222,7 +232,7 @@ class _LayerCheck:
         alone = helper.make_model(
             graph, opset_imports=spiking.opset_import, functions=spiking.functions, ir_version=spiking.ir_version
         )
-        self.session = _session(alone) if self.layer.exact else None
+        self.session = _session(alone, f"neuron '{row['name']}' of {network.name}") if self.layer.exact else None
 
     def add(self, values: dict[str, Array]) -> None:
         """Take in one batch of the source's tensors by name."""
@@ -234,11 +244,15 @@ class _LayerCheck:
         wrong = np.zeros(expected.shape, dtype=bool)
         if self.spikes:
             trains = found.reshape(self.neuron.steps, *expected.shape)
-            silent = self.neuron.along_channels(self.neuron.levels[:, [0]], expected.ndim)
+            silent, spike = (
+                self.neuron.along_channels(self.neuron.levels[:, [k]], expected.ndim) for k in (0, self.neuron.steps)
+            )
             fired = trains != silent
             count = fired.sum(axis=0)
-            # A train that is not sorted is wrong whatever its count.
-            wrong |= (fired[1:] & ~fired[:-1]).any(axis=0)
+            # A train that is not sorted, or not of spikes of the neuron's amplitude, is wrong whatever its count.
+            wrong |= (fired[1:] & ~fired[:-1]).any(axis=0) | (fired & (trains != spike)).any(axis=0)
+            # The levels between are carried by the count of equal spikes.
+            wrong |= not self.neuron.evenly_spaced
             found = self.neuron.value(count)
         wrong |= found != expected
         self.layer.mismatches += int(wrong.sum())
@@ -250,12 +264,25 @@ def _provenance(source: Network, spiking: Network) -> list[dict[str, Any]]:
     entries = {entry.key: entry.value for entry in spiking.proto.metadata_props}
     try:
         digest = entries[f"{METADATA_PREFIX}source_sha256"]
-        rows = json.loads(entries[f"{METADATA_PREFIX}activations"])
-    except (KeyError, ValueError) as error:
-        raise PconvError(f"{spiking.name} was not written by pconv-onnx rewrite", "pass the ANN first") from error
+        rows = [row for row in json.loads(entries[f"{METADATA_PREFIX}activations"]) if row["status"] == "converted"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise PconvError(
+            f"{spiking.name} was not written by pconv-onnx rewrite", "pass the ANN first and then the spiking network"
+        ) from error
     if digest != source.sha256:
         raise PconvError(f"{spiking.name} was not made from {source.name}", "pass the file that was rewritten")
-    return [row for row in rows if row["status"] == "converted"]
+    return rows
+
+
+def _check_ends(sessions: dict[str, Any], source: Network, spiking: Network) -> None:
+    """Refuse networks whose inputs or outputs are not each other's, or are no tensors."""
+    ann, snn = sessions["ann"], sessions["snn"]
+    for ours, theirs in ((snn.get_inputs(), ann.get_inputs()), (snn.get_outputs(), ann.get_outputs())):
+        if [entry.name for entry in ours] != [entry.name for entry in theirs]:
+            raise PconvError(f"{spiking.name} has other inputs or outputs than {source.name}", "rewrite that again")
+    for output in ann.get_outputs():
+        if not output.type.startswith("tensor("):
+            raise PconvError(f"output '{output.name}' of {source.name} is {output.type}; only tensors can be compared")
 
 
 def _with_taps(source: Network, rows: list[dict[str, Any]]) -> onnx.ModelProto:
@@ -269,12 +296,15 @@ def _with_taps(source: Network, rows: list[dict[str, Any]]) -> onnx.ModelProto:
     return model
 
 
-def _session(model: onnx.ModelProto, level: Any = None) -> Any:
+def _session(model: onnx.ModelProto, name: str, level: Any = None) -> Any:
     options = import_onnxruntime().SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised; logged as well they would be told twice
     if level is not None:
         options.graph_optimization_level = level
-    return session(model, options=options)
+    try:
+        return session(model, options=options)
+    except PconvError as error:
+        raise PconvError(f"{name}: {error.message}", error.hint) from error
 
 
 def _run(runner: Any, feed: dict[str, Array]) -> list[Array]:
@@ -282,6 +312,19 @@ def _run(runner: Any, feed: dict[str, Array]) -> list[Array]:
         return list(runner.run(None, feed))
     except Exception as error:  # onnxruntime raises its own types, without a common base
         raise PconvError(f"onnxruntime cannot run the model: {error}", "") from error
+
+
+def _difference(left: Array, right: Array) -> float:
+    """Largest difference between two outputs; values that are the same, NaN and infinities too, differ by nothing."""
+    if left.shape != right.shape or left.dtype != right.dtype:
+        return math.inf
+    if left.dtype.kind not in "fiub":
+        return 0.0 if np.array_equal(left, right) else math.inf
+    left, right = left.astype(np.float64), right.astype(np.float64)
+    same = (left == right) | (np.isnan(left) & np.isnan(right))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(same, 0.0, np.abs(left - right))
+    return float(np.where(np.isnan(difference), np.inf, difference).max(initial=0.0))
 
 
 def _classes(outputs: list[Array]) -> int | None:

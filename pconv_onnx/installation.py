@@ -26,8 +26,10 @@ def doctor() -> dict[str, Any]:
     if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
         problems.append("onnxruntime and onnxruntime-gpu provide one module; uninstall both and install one")
     providers: list[str] = []
+    runtime = None
     try:
-        providers = import_onnxruntime().get_available_providers()
+        ort = import_onnxruntime()
+        runtime, providers = ort.__version__, ort.get_available_providers()
     except PconvError as error:
         problems.append(str(error))
     path = None
@@ -40,11 +42,11 @@ def doctor() -> dict[str, Any]:
     except PconvError as error:
         problems.append(str(error))
     return {
-        "pconv_onnx": version("pconv-onnx"),
+        "pconv_onnx": _installed("pconv-onnx"),
         "python": platform.python_version(),
         "onnx": onnx.__version__,
         "numpy": np.__version__,
-        "onnxruntime": _installed("onnxruntime") or _installed("onnxruntime-gpu"),
+        "onnxruntime": runtime,
         "providers": providers,
         "library": {"path": path, "cpu": works, "cuda": False},
         "problems": problems,
@@ -64,15 +66,16 @@ def _kernel_works() -> bool:
     Raises:
         PconvError: the library does not load, or the kernel refuses to run.
     """
-    attributes = {"input_steps": 2, "channel_axis": 1, "spikes": 1}
-    tensors = {
+    attributes: dict[str, Any] = {"input_steps": 2, "channel_axis": 1, "spikes": 1}
+    tensors: dict[str, Any] = {
         "current": np.linspace(-1, 2, 24, dtype=np.float32).reshape(4, 3, 2),
         "thresholds": np.array([[0.25, 0.75], [0.5, 1.0], [0.0, 1.5]], dtype=np.float32),
         "levels": np.array([[0, 0.5, 1]] * 3, dtype=np.float32),
     }
     node = helper.make_node(OP_TYPE, list(tensors), ["trains"], domain=DOMAIN, **attributes)
-    infos = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, array.shape) for name, array in tensors.items()]
-    output = helper.make_tensor_value_info("trains", onnx.TensorProto.FLOAT, None)
+    element = onnx.TensorProto.FLOAT
+    infos = [helper.make_tensor_value_info(name, element, array.shape) for name, array in tensors.items()]
+    output = helper.make_tensor_value_info("trains", element, None)
     opsets = [helper.make_opsetid("", operator.MIN_OPSET), helper.make_opsetid(DOMAIN, VERSION)]
     model = helper.make_model(helper.make_graph([node], "doctor", infos, [output]), opset_imports=opsets, ir_version=8)
     ort = import_onnxruntime()

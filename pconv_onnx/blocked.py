@@ -1,0 +1,114 @@
+"""Past onnxruntime's layout reorders: neurons that run inside the blocked channel layout of its CPU convolutions.
+
+At full optimisation onnxruntime keeps the channels of convolutions in blocks (NCHWc), and brackets every operator that
+it does not know with a reorder to NCHW and one back, each of them a pass over all T·B rows. A neuron with the same
+thresholds in every channel does not care in which order its elements lie, nor does an Add of two tensors in the same
+order; so the optimised graph can leave them blocked. Values are the same in every bit.
+
+An optimised graph belongs to the machine and the onnxruntime that made it, so this is done when a session is made and
+never written to a user's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+from onnx import helper
+
+from pconv_onnx.operator import is_operator
+
+_DOMAIN = "com.microsoft.nchwc"
+# The widest block that onnxruntime uses. Where channels are not a multiple of it, blocks hold padding.
+_WIDEST_BLOCK = 16
+
+
+def stay_blocked(model: onnx.ModelProto) -> bool:
+    """Run neurons and residual Adds of a graph that onnxruntime has optimised in the blocked layout.
+
+    Args:
+        model: onnxruntime's optimised model; changed in place.
+
+    Returns:
+        Whether anything was changed.
+    """
+    walk = _Walk(model.graph)
+    del model.graph.node[:]
+    model.graph.node.extend(walk.nodes)
+    return walk.changed
+
+
+class _Walk:
+    """One pass in topological order. A tensor is written in plain order only when something reads it so."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.changed = False
+        self._blocked: dict[str, str] = {}
+        self._channels: dict[str, int] = {}
+        self._unwritten: dict[str, onnx.NodeProto] = {}
+        self._same_as: dict[str, str] = {}
+        self._one_row = {tensor.name for tensor in graph.initializer if list(tensor.dims[:-1]) == [1]}
+        self._shapes = {info.name: info.type.tensor_type.shape.dim for info in graph.value_info}
+        for node in graph.node:
+            self._visit(node)
+        for output in graph.output:
+            self._write_plain(output.name)
+
+    def _visit(self, node: onnx.NodeProto) -> None:
+        if node.domain == _DOMAIN and node.op_type == "ReorderOutput" and not _attribute(node, "channels_last"):
+            self._blocked[node.output[0]] = self._same_as.get(node.input[0], node.input[0])
+            self._channels[node.output[0]] = _attribute(node, "channels")
+            self._unwritten[node.output[0]] = node
+        elif node.domain == _DOMAIN and node.op_type == "ReorderInput" and node.input[0] in self._blocked:
+            self._same_as[node.output[0]] = self._blocked[node.input[0]]
+        elif self._indifferent_to_order(node):
+            self._run_blocked(node)
+        else:
+            for name in node.input:
+                self._write_plain(name)
+            self.nodes.append(self._renamed(node))
+
+    def _indifferent_to_order(self, node: onnx.NodeProto) -> bool:
+        """Whether a node gives the same elements in whatever order it gets them, and gets them blocked."""
+        if is_operator(node):
+            data, tables = node.input[:1], node.input[1:]
+            indifferent = all(name in self._one_row for name in tables)
+        else:
+            data = node.input
+            indifferent = node.op_type == "Add" and not node.domain and self._equal_samples(data)
+        return indifferent and all(self._channels.get(name, 1) % _WIDEST_BLOCK == 0 for name in data)
+
+    def _equal_samples(self, names: Sequence[str]) -> bool:
+        """Whether no dimension but that of the rows, which is outermost in either order, can be broadcast."""
+        samples = [[dim.dim_value for dim in self._shapes.get(name, ())][1:] for name in names]
+        return all(samples[0]) and all(len(sample) == 3 and sample == samples[0] for sample in samples)
+
+    def _run_blocked(self, node: onnx.NodeProto) -> None:
+        (plain,) = node.output
+        blocked = f"{plain}/blocked"
+        channels = self._channels[node.input[0]]
+        moved = self._renamed(node)
+        moved.input[:] = [self._blocked.get(name, name) for name in node.input]
+        moved.output[:] = [blocked]
+        self.nodes.append(moved)
+        self._blocked[plain], self._channels[plain] = blocked, channels
+        self._unwritten[plain] = helper.make_node(
+            "ReorderOutput", [blocked], [plain], f"{plain}/reorder", domain=_DOMAIN, channels=channels, channels_last=0
+        )
+        self.changed = True
+
+    def _write_plain(self, name: str) -> None:
+        node = self._unwritten.pop(name, None)
+        if node is not None:
+            self.nodes.append(self._renamed(node))
+
+    def _renamed(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.input[:] = [self._same_as.get(name, name) for name in node.input]
+        return copy
+
+
+def _attribute(node: onnx.NodeProto, name: str) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), 0)
