@@ -42,8 +42,9 @@ lint: $(STAMP) ## lint and type-check
 
 bench: $(STAMP) ## measure, into benchmarks/results/
 	mkdir -p benchmarks/results
-	$(BIN)/python benchmarks/operator.py -o benchmarks/results/operator.json
+	$(BIN)/python benchmarks/parallel_spike.py -o benchmarks/results/parallel_spike.json
 	$(BIN)/python benchmarks/resnet20.py -o benchmarks/results/resnet20.json
+	$(BIN)/python benchmarks/rewriting.py -o benchmarks/results/rewriting.json
 
 clean: ## remove everything that was built or installed here
 	rm -rf .venv build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -38,7 +38,9 @@ def rows(seconds: dict[str, list[float]], baseline: str) -> list[dict[str, Any]]
     for name, values in seconds.items():
         p10, median, p90 = (float(v) for v in np.percentile(np.array(values) * 1e3, [10, 50, 90]))
         ratio = float(np.median(np.array(values) / reference))
-        table.append({"name": name, "median_ms": median, "p10_ms": p10, "p90_ms": p90, "ratio": ratio, "baseline": baseline})
+        table.append(
+            {"name": name, "median_ms": median, "p10_ms": p10, "p90_ms": p90, "ratio": ratio, "baseline": baseline}
+        )
     return table
 
 

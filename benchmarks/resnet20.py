@@ -51,7 +51,9 @@ def main() -> None:
         "rows": rows(seconds, BASELINE),
         "seconds": seconds,
     }
-    report(f"ResNet-20, batch {options.batch}, T = {options.steps}, {options.threads} threads", document, options.output)
+    report(
+        f"ResNet-20, batch {options.batch}, T = {options.steps}, {options.threads} threads", document, options.output
+    )
 
 
 if __name__ == "__main__":

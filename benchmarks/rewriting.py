@@ -28,7 +28,9 @@ def chain(layers: int) -> onnx.ModelProto:
             nodes.append(helper.make_node(op_type, [tensor, *constants], [name], name=f"node_{name}"))
             tensor = name
     constants = {"theta": 2.0, "count": 8.0, "half": 0.5, "zero": 0.0, "one": 1.0}
-    initializers = [numpy_helper.from_array(np.array(value, dtype=np.float32), name) for name, value in constants.items()]
+    initializers = [
+        numpy_helper.from_array(np.array(value, dtype=np.float32), name) for name, value in constants.items()
+    ]
     initializers.append(numpy_helper.from_array(np.ones((4, 4, 1, 1), dtype=np.float32), "w"))
     shape = ["N", 4, 8, 8]
     graph = helper.make_graph(

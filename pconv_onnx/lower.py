@@ -52,8 +52,10 @@ class _Lowering:
         for node, proto in zip(plan.network.nodes, source.graph.node, strict=True):
             if id(node) not in replaced:
                 self._copy(proto)
-            elif (activation := replaced[id(node)]) is not None:
-                self._neuron(activation, plan.neurons[activation.name])
+                continue
+            ended = replaced[id(node)]
+            if ended is not None:
+                self._neuron(ended, plan.neurons[ended.name])
         for output in source.graph.output:
             self._decode(output.name)
 
@@ -96,12 +98,10 @@ class _Lowering:
     ) -> None:
         tables = [self._initializer(f"{name}/thresholds", neuron.thresholds)]
         tables.append(self._initializer(f"{name}/levels", neuron.levels))
-        attributes = operator.attributes(neuron, input_steps=input_steps, spikes=spikes)
-        self.nodes.append(
-            helper.make_node(
-                operator.OP_TYPE, [source, *tables], [target], name=name, domain=operator.DOMAIN, **attributes
-            )
-        )
+        node = helper.make_node(operator.OP_TYPE, [source, *tables], [target], name=name, domain=operator.DOMAIN)
+        for key, value in operator.attributes(neuron, input_steps=input_steps, spikes=spikes).items():
+            node.attribute.append(helper.make_attribute(key, value))
+        self.nodes.append(node)
 
     def _decode(self, name: str) -> None:
         """Write the Static form of a tensor in time, once, under its own name."""
@@ -112,13 +112,15 @@ class _Lowering:
         node_name = self._unused(f"{name}/decode")
         if isinstance(kind, Spikes):
             decoder = train_decoder(kind.levels, kind.channel_axis)
-            self._operator(
-                node_name, decoder, self._steps_name(name), name, input_steps=kind.steps, spikes=False
-            )
+            self._operator(node_name, decoder, self._steps_name(name), name, input_steps=kind.steps, spikes=False)
         else:
             self.nodes.append(
                 helper.make_node(
-                    operator.MEAN_OP_TYPE, [self._steps_name(name)], [name], name=node_name, domain=operator.DOMAIN,
+                    operator.MEAN_OP_TYPE,
+                    [self._steps_name(name)],
+                    [name],
+                    name=node_name,
+                    domain=operator.DOMAIN,
                     steps=kind.steps,
                 )  # fmt: skip
             )

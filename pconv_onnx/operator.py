@@ -60,7 +60,9 @@ def reference(
     if rows > 1:
         axis = channel_axis + current.ndim if channel_axis < 0 else channel_axis
         if not 0 < axis < current.ndim or current.shape[axis] != rows:
-            raise ValueError(f"thresholds have {rows} rows, current of shape {list(current.shape)} has no such channels")
+            raise ValueError(
+                f"thresholds have {rows} rows, current of shape {list(current.shape)} has no such channels"
+            )
     neuron = ParallelNeuron(thresholds, levels, channel_axis if rows > 1 else None)
     batch = current.shape[0] // input_steps
     mean = temporal_mean(current.reshape(input_steps, batch, *current.shape[1:]))
@@ -260,9 +262,3 @@ def register(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptions:
 def is_operator(node: Any) -> bool:
     """Whether a node (onnx or GraphSurgeon) is this operator."""
     return bool(node.domain == DOMAIN and (getattr(node, "op_type", None) or getattr(node, "op", None)) == OP_TYPE)
-
-
-__all__ = [
-    "DOMAIN", "MEAN_OP_TYPE", "MIN_OPSET", "OP_TYPE", "VERSION", "attributes", "functions", "is_operator", "library_path", "reference",
-    "register",
-]  # fmt: skip

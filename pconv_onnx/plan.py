@@ -114,7 +114,9 @@ def make_plan(
             continue
         neuron = activation.spec.neuron(steps)
         if mode == "parallel" and not neuron.evenly_spaced:
-            reason = "its levels are not evenly spaced, so no train of equal spikes carries them; mode 'folded' takes it"
+            reason = (
+                "its levels are not evenly spaced, so no train of equal spikes carries them; mode 'folded' takes it"
+            )
             activations[index] = replace(activation, status="refused", reason=reason, spec=None)
         else:
             neurons[activation.name] = neuron
@@ -144,9 +146,7 @@ def _chosen(activation: Activation, include: Sequence[str], exclude: Sequence[st
     return activation
 
 
-def _kinds(
-    network: Network, activations: Sequence[Activation], neurons: dict[str, ParallelNeuron]
-) -> dict[str, Kind]:
+def _kinds(network: Network, activations: Sequence[Activation], neurons: dict[str, ParallelNeuron]) -> dict[str, Kind]:
     """One walk in topological order: neurons emit spikes, rules say what becomes of them."""
     replaced = {id(node) for activation in activations if activation.name in neurons for node in activation.nodes}
     emitted = {

@@ -7,7 +7,7 @@ the tensor is decoded first: exact always, at the price of a time axis that ends
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +94,7 @@ class Site:
         """Value of an attribute."""
         return self.node.attrs.get(name, default)
 
-    def axes(self, values: Sequence[int], rank: int) -> set[int]:
+    def axes(self, values: Iterable[int], rank: int) -> set[int]:
         """Axes counted from the front."""
         return {int(axis) % rank for axis in values}
 

@@ -77,7 +77,9 @@ def test_thresholds_per_channel_are_left_in_plain_order(tmp_path, blocks):
 
 @pytest.mark.parametrize("mode", ["parallel", "folded"])
 def test_an_add_that_broadcasts_is_left_in_plain_order(mode, tmp_path, blocks):
-    pooled = "p = GlobalAveragePool (c)" + f"q = {BLOCK} (p, w)" + "r = Add (q, s)" + qcfs("r", "t") + f"y = {BLOCK} (t, w)"
+    pooled = (
+        "p = GlobalAveragePool (c)" + f"q = {BLOCK} (p, w)" + "r = Add (q, s)" + qcfs("r", "t") + f"y = {BLOCK} (t, w)"
+    )
     model = spiking(CHAIN + pooled, 16, mode)
     graph = optimised(model, tmp_path)
     stay_blocked(graph)

@@ -159,7 +159,7 @@ def test_constants_that_others_use_stay():
 
 
 def test_names_that_are_taken_are_not_taken_again():
-    source = network(qcfs("x", "s") + 'z = Identity (s) y = Add (z, s)')
+    source = network(qcfs("x", "s") + "z = Identity (s) y = Add (z, s)")
     taken = {"z": "s/steps"}
     for node in source.graph.node:
         node.input[:] = [taken.get(name, name) for name in node.input]

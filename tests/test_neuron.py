@@ -48,7 +48,9 @@ def folded_scale(theta: np.ndarray, levels: int) -> QuantizerSpec:
     """QCFS with its constants multiplied out: `clip(floor(x * (L/θ) + 0.5), 0, L) * (θ/L)`."""
     gain, step = (np.float32(levels) / theta).astype(F32), (theta / np.float32(levels)).astype(F32)
     head = (FloatOperation("Mul", (gain,)), FloatOperation("Add", (vector(0.5),)))
-    return spec(theta, levels, head, (FloatOperation("Clip", (vector(0), vector(levels))), FloatOperation("Mul", (step,))))
+    return spec(
+        theta, levels, head, (FloatOperation("Clip", (vector(0), vector(levels))), FloatOperation("Mul", (step,)))
+    )
 
 
 def spec(theta, levels, head, tail) -> QuantizerSpec:
@@ -67,7 +69,13 @@ def on_every_boundary(neuron: ParallelNeuron, generator: np.random.Generator) ->
     odd = vector(0, -0.0, np.inf, -np.inf, 1e-45, -1e-45, 1e-38, -1e-38, 3.4e38, -3.4e38)
     near = generator.normal(0, np.nanmax(np.abs(at)) + 1e-30, (rows, 2000)).astype(np.float32)
     everything = np.concatenate(
-        [at, np.nextafter(at, vector(-np.inf)), np.nextafter(at, vector(np.inf)), np.where(np.isnan(bits), 0, bits), near],
+        [
+            at,
+            np.nextafter(at, vector(-np.inf)),
+            np.nextafter(at, vector(np.inf)),
+            np.where(np.isnan(bits), 0, bits),
+            near,
+        ],
         axis=1,
     )
     return np.concatenate([everything, np.broadcast_to(odd, (rows, len(odd)))], axis=1)
@@ -176,7 +184,9 @@ def test_nan_never_fires():
 def test_a_count_that_no_float_reaches_is_a_nan_threshold():
     """A Clip in front that ends half a level too early makes the last count unreachable."""
     head = (FloatOperation("Clip", (vector(-1), vector(0.2))), FloatOperation("Mul", (vector(4),)))
-    source = spec(vector(1), 2, (*head, FloatOperation("Add", (vector(0.5),))), (FloatOperation("Mul", (vector(0.25),)),))
+    source = spec(
+        vector(1), 2, (*head, FloatOperation("Add", (vector(0.5),))), (FloatOperation("Mul", (vector(0.25),)),)
+    )
     with pytest.raises(ValueError, match="does not stay between the values of codes 0 and 2"):
         source.neuron()
 

@@ -22,7 +22,9 @@ def model(arrays, attributes, *, opset=20, with_body=True, element=TensorProto.F
     """One node; shapes are left open, as they are inside a rewritten network."""
     node = helper.make_node(OP_TYPE, list(arrays), ["output"], domain=DOMAIN, **attributes)
     inputs = [helper.make_tensor_value_info(name, element, [None] * array.ndim) for name, array in arrays.items()]
-    graph = helper.make_graph([node], "one", inputs, [helper.make_tensor_value_info("output", element, [None] * arrays["current"].ndim)])
+    graph = helper.make_graph(
+        [node], "one", inputs, [helper.make_tensor_value_info("output", element, [None] * arrays["current"].ndim)]
+    )
     functions = operator.functions(opset, max(arrays["thresholds"].shape[-1], 1)) if with_body else []
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, VERSION)]
     return helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=8)
@@ -154,7 +156,9 @@ def test_a_current_that_is_the_same_at_each_step_fires_as_the_static_value_does(
 
 @pytest.mark.parametrize("runner", [in_kernel, in_body])
 def test_the_time_sum_runs_in_order_in_float64(runner):
-    current = np.array([[1e30], [-1e30], [4], [0], [1e30], [4], [-1e30], [0], [1], [2**-30], [0], [0]], dtype=np.float32)
+    current = np.array(
+        [[1e30], [-1e30], [4], [0], [1e30], [4], [-1e30], [0], [1], [2**-30], [0], [0]], dtype=np.float32
+    )
     arrays = {
         "current": np.concatenate([current[i::4] for i in range(4)]),
         "thresholds": np.array([[0.25, 1]], dtype=np.float32),

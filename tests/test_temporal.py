@@ -46,7 +46,8 @@ PER_CHANNEL = {"theta": THETA}
 
 CASES = [
     # nodes after the neuron, kind of y's predecessor z, further arguments
-    ("z = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (s, w, b)", "Current", {"w": dyadic(4, 3, 3, 3), "b": dyadic(4)}),
+    ("z = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (s, w, b)", "Current",
+     {"w": dyadic(4, 3, 3, 3), "b": dyadic(4)}),
     ("z = Conv <group = 3> (s, w)", "Current", {"w": dyadic(6, 1, 3, 3)}),
     ("z = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (s)", "Current", {}),
     ("z = GlobalAveragePool (s)", "Current", {}),
@@ -87,8 +88,10 @@ CASES = [
     ("z = Pad (s, pads, fill)", "Current", {"pads": np.array([0, 0, 2, 0, 0, 0, 0, 3]), "fill": 0.25}),
     ("z = Pad <mode = \"reflect\"> (s, pads)", "Current", {"pads": np.array([0, 0, 2, 0, 0, 0, 0, 3]), **PER_CHANNEL}),
     ("z = Pad (s, pads)", "Static", {"pads": np.array([1, 0, 0, 0, 0, 0, 0, 0])}),
-    ("z = Slice (s, from, to, on)", "Spikes", {"from": np.array([1]), "to": np.array([7]), "on": np.array([2]), **PER_CHANNEL}),
-    ("z = Slice (s, from, to, on)", "Current", {"from": np.array([1]), "to": np.array([3]), "on": np.array([1]), **PER_CHANNEL}),
+    ("z = Slice (s, from, to, on)", "Spikes",
+     {"from": np.array([1]), "to": np.array([7]), "on": np.array([2]), **PER_CHANNEL}),
+    ("z = Slice (s, from, to, on)", "Current",
+     {"from": np.array([1]), "to": np.array([3]), "on": np.array([1]), **PER_CHANNEL}),
     ("z = Slice (s, from, to, on)", "Spikes", {"from": np.array([1]), "to": np.array([3]), "on": np.array([-3])}),
     ("z = Slice (s, from, to, on)", "Static", {"from": np.array([1]), "to": np.array([3]), "on": np.array([0])}),
     ("z = Slice (s, from, to)", "Static", {"from": np.array([1, 0]), "to": np.array([3, 2])}),
@@ -170,13 +173,16 @@ def test_rows_that_would_broadcast_are_decoded():
 
 def test_a_body_sees_the_decoded_value():
     """An If whose branches use tensors in time from around it."""
-    nodes = S + """
+    nodes = (
+        S
+        + """
         c = Conv (s, w)
         y = If (yes) <
             then_branch = a () => (float[N, 3, 8, 8] p) { p = Mul (s, c) },
             else_branch = b () => (float[N, 3, 8, 8] q) { q = Identity (c) }
         >
     """
+    )
     rewritten(nodes, weights={"w": dyadic(3, 3, 1, 1), "yes": np.array(True)})
 
 

@@ -12,6 +12,7 @@ from typing import IO
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
+from onnx.external_data_helper import uses_external_data
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph.network import Network
@@ -31,6 +32,8 @@ def load(source: ModelSource) -> Network:
         PconvError: there is no such file, or it is not a valid ONNX model.
     """
     if isinstance(source, onnx.ModelProto):
+        if any(map(uses_external_data, source.graph.initializer)):
+            raise PconvError("the model keeps tensors in other files, which are not loaded", "pass its path")
         return _checked(source, "the model", hashlib.sha256(source.SerializeToString(deterministic=True)).hexdigest())
     path = Path(source)
     name = f"'{path}'"

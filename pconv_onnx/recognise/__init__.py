@@ -39,6 +39,8 @@ def _with_unique_names(activations: list[Activation]) -> list[Activation]:
     """Activations whose name is shared (one module called twice, say) are told apart by their output."""
     uses = Counter(activation.name for activation in activations)
     return [
-        replace(activation, name=f"{activation.name}:{activation.output.name}") if uses[activation.name] > 1 else activation
+        replace(activation, name=f"{activation.name}:{activation.output.name}")
+        if uses[activation.name] > 1
+        else activation
         for activation in activations
     ]

@@ -21,7 +21,7 @@ import onnx_graphsurgeon as gs
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.network import constant
 from pconv_onnx.neuron import MAX_STEPS, Array, FloatOperation, QuantizerSpec
-from pconv_onnx.recognise.base import Activation
+from pconv_onnx.recognise.base import Activation, Status
 
 # How far a product of float32 constants may be from the number that it stands for.
 _TOLERANCE = 1e-5
@@ -87,7 +87,11 @@ class Qcfs:
         """
         refused: tuple[_Chain, _Refusal] | None = None
         for chain in _cuts(match):
-            if refused is not None and not isinstance(refused[1], _UnequalScales) and _shorter_at_both_ends(chain, refused[0]):
+            if (
+                refused is not None
+                and not isinstance(refused[1], _UnequalScales)
+                and _shorter_at_both_ends(chain, refused[0])
+            ):
                 continue
             try:
                 spec = _read(network, chain)
@@ -104,7 +108,7 @@ class Qcfs:
     def _activation(self, chain: _Chain, spec: QuantizerSpec | None = None, reason: str = "") -> Activation:
         start = chain.head[0].tensor
         end = chain.tail[-1].tensor
-        status = "converted" if spec is not None else "refused"
+        status: Status = "converted" if spec is not None else "refused"
         return Activation(_name(chain), self.encoding, chain.nodes, start, end, status, reason, spec)
 
 
@@ -211,7 +215,9 @@ def _read(network: Network, chain: _Chain) -> QuantizerSpec:
     if levels > MAX_STEPS:
         raise _Refusal(f"it has {levels} levels; up to {MAX_STEPS} are possible")
     if not np.allclose(gain * step, 1, rtol=_TOLERANCE, atol=0):
-        raise _UnequalScales(f"it scales by {_some(gain)} before Floor and by {_some(step)} after it; QCFS has one θ for both")
+        raise _UnequalScales(
+            f"it scales by {_some(gain)} before Floor and by {_some(step)} after it; QCFS has one θ for both"
+        )
 
     threshold = levels / gain
     spec = QuantizerSpec(
@@ -253,7 +259,9 @@ class _ConstantReader:
             return value.reshape(1)
         long = [axis for axis, size in enumerate(value.shape) if size > 1]
         if len(long) != 1 or self.rank is None:
-            raise _Refusal(f"'{tensor.name}' of shape {list(value.shape)} does not run along one axis of the activation")
+            raise _Refusal(
+                f"'{tensor.name}' of shape {list(value.shape)} does not run along one axis of the activation"
+            )
         axis = self.rank - value.ndim + long[0]
         if axis == 0 or self.channel_axis not in (None, axis):
             raise _Refusal(f"'{tensor.name}' runs along axis {axis}, which is not the activation's channel axis")
@@ -276,7 +284,7 @@ def _some(values: Array) -> str:
 
 
 def _name(chain: _Chain) -> str:
-    """The module that owns θ (`layer1.0.act1` for `layer1.0.act1.up`), else the name of the Floor node or its output."""
+    """The module that owns θ (`layer1.0.act1` for `layer1.0.act1.up`), else the Floor node or its output."""
     for link in (*chain.tail[::-1], *chain.head):
         if link.letter == "S":
             for tensor in link.node.inputs:

@@ -96,7 +96,9 @@ def test_threshold_per_channel_of_a_linear_layer_is_read():
 
 def test_what_scales_the_value_further_belongs_to_the_next_layer():
     """The cut is where both ends have one θ, however long the chain of scalings is."""
-    nodes = "before = Mul (x, ten)" + FLOOR_THEN_CLIP.replace("(x,", "(before,").replace("y =", "z =") + "y = Mul (z, ten)"
+    nodes = (
+        "before = Mul (x, ten)" + FLOOR_THEN_CLIP.replace("(x,", "(before,").replace("y =", "z =") + "y = Mul (z, ten)"
+    )
     activation = only(nodes, {"ten": 10.0})
     assert (activation.input.name, activation.output.name, activation.status) == ("before", "z", "converted")
 
@@ -161,7 +163,7 @@ def test_near_misses_are_refused_with_the_reason(miss):
          "it is not bounded: there is no Clip"),
         ("a = Div (x, theta) b = Mul (a, count) c = Floor (b) e = Div (c, count) f = Clip(e, zero, one)"
          " y = Mul (f, theta)", "is not QCFS: expected a scaling by θ, + 1/2, Floor"),
-        (CLIP_THEN_FLOOR.replace("y = Mul (f, theta)", "y = Mul (f, half)").replace("f = Div (e, count)", "f = Div (e, three)"),
+        (CLIP_THEN_FLOOR.replace("Mul (f, theta)", "Mul (f, half)").replace("Div (e, count)", "Div (e, three)"),
          "it scales by 2 before Floor and by 0.166667 after it; QCFS has one θ for both"),
         (FLOOR_THEN_CLIP.replace("Clip (e, zero, one)", "Clip (e, zero)"), "clips on one side only"),
         (CLIP_THEN_FLOOR.replace("Clip (a, zero, one)", "Clip (a, , one)"), "clips on one side only"),
@@ -193,7 +195,9 @@ def test_an_intermediate_value_used_elsewhere_is_refused():
 
 
 def test_another_element_type_is_refused():
-    nodes = "w = Cast <to = 11> (x)" + FLOOR_THEN_CLIP.replace("(x,", "(w,").replace("y =", "z =") + "y = Cast <to = 1> (z)"
+    nodes = (
+        "w = Cast <to = 11> (x)" + FLOOR_THEN_CLIP.replace("(x,", "(w,").replace("y =", "z =") + "y = Cast <to = 1> (z)"
+    )
     weights = {name: np.float64(value) * np.ones(1) for name, value in CONSTANTS.items()}
     weights |= {name: np.array(CONSTANTS[name]) for name in ("zero", "one")}
     assert only(nodes, weights).reason == "it computes in float64; float32 is supported"

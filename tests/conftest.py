@@ -1,0 +1,64 @@
+"""Shared fixtures: the example networks and their data, and a small quantised network with its spiking form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from networks import network, qcfs, weight
+
+from pconv_onnx import rewrite
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "resnet20"
+
+
+@pytest.fixture(scope="session")
+def qcfs_resnet() -> Path:
+    return EXAMPLE / "resnet20-qcfs8.onnx"
+
+
+@pytest.fixture(scope="session")
+def relu_resnet() -> Path:
+    return EXAMPLE / "resnet20-relu.onnx"
+
+
+@pytest.fixture(scope="session")
+def resnet_samples() -> dict[str, np.ndarray]:
+    """The first 100 test images as the example networks take them, with their labels."""
+    with np.load(EXAMPLE / "cifar10-test-1000.npz") as archive:
+        images, labels = archive["images"][:100], archive["labels"][:100]
+    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    values = (images.astype(np.float32) / 255 - mean) / std
+    return {"image": np.ascontiguousarray(values.transpose(0, 3, 1, 2)), "labels": labels}
+
+
+@pytest.fixture(scope="session")
+def small_network() -> onnx.ModelProto:
+    """Two activations, `a_code` and `b_code`, with max pooling between them, and five logits."""
+    nodes = f"""
+        c = Conv (x, w) {qcfs("c", "a")}
+        p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)
+        d = Conv (p, v) {qcfs("d", "b")}
+        f = Flatten (b)
+        y = MatMul (f, u)
+    """
+    weights = {"w": 4 * weight(4, 3, 3, 3), "v": 2 * weight(2, 4, 2, 2, seed=1), "u": weight(8, 5, seed=2)}
+    return network(nodes, outputs="float[N, 5] y", weights=weights)
+
+
+@pytest.fixture
+def ann(small_network, tmp_path) -> Path:
+    """The small network in a file of its own folder."""
+    path = tmp_path / "ann.onnx"
+    onnx.save(small_network, path)
+    return path
+
+
+@pytest.fixture
+def snn(ann) -> Path:
+    """What `rewrite` makes of it."""
+    path = ann.with_name("snn.onnx")
+    rewrite(ann, path)
+    return path

@@ -1,0 +1,221 @@
+"""Model files: every fault is a sentence, and what is written is whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from networks import network, qcfs, weight
+from onnx import helper, numpy_helper
+
+from pconv_onnx.errors import PconvError
+from pconv_onnx.graph import load, save, write_atomically
+
+
+def refusal(source) -> str:
+    with pytest.raises(PconvError) as raised:
+        load(source)
+    told = str(raised.value)
+    assert len(told.splitlines()) == 1
+    return told
+
+
+@pytest.fixture
+def model():
+    return network(
+        f"c = Conv (x, w) {qcfs('c', 'y')}", outputs="float[N, 2, 6, 6] y", weights={"w": weight(2, 3, 3, 3)}
+    )
+
+
+def test_a_model_comes_through_unchanged(model, tmp_path):
+    model.metadata_props.add(key="author", value="somebody")
+    save(model, tmp_path / "model.onnx")
+    assert load(tmp_path / "model.onnx").proto == model
+
+
+def test_missing_file_is_told(tmp_path):
+    assert refusal(tmp_path / "none.onnx") == (
+        f"cannot read '{tmp_path}/none.onnx': No such file or directory; check the path"
+    )
+
+
+def test_empty_file_is_told(tmp_path):
+    (tmp_path / "empty.onnx").touch()
+    assert "empty.onnx' is empty; export the model again" in refusal(tmp_path / "empty.onnx")
+
+
+def test_directory_is_told(tmp_path):
+    assert "Is a directory" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"hello world\n", b"\x89PNG\r\n\x1a\n" * 9, b"PK\x03\x04" * 99, bytes(1000)])
+def test_other_files_are_told(content, tmp_path):
+    (tmp_path / "other").write_bytes(content)
+    assert "other' is not " in refusal(tmp_path / "other")
+
+
+def test_truncation_anywhere_is_told(model, tmp_path):
+    content = model.SerializeToString()
+    for length in range(1, len(content), 7):
+        (tmp_path / "short.onnx").write_bytes(content[:length])
+        assert "short.onnx' is not " in refusal(tmp_path / "short.onnx")
+
+
+def test_what_the_checker_rejects_is_told_with_its_reason(model):
+    model.graph.node[0].input[0] = "nowhere"
+    assert "the model is not a valid ONNX model" in (told := refusal(model))
+    assert "nowhere" in told
+
+
+def test_a_model_without_standard_operators_is_told():
+    text = '<ir_version: 8, opset_import: ["other": 1]> g (float[2] x) => (float[2] y) { y = other.f (x) }'
+    assert "does not use the standard ONNX operators" in refusal(onnx.parser.parse_model(text))
+
+
+def test_an_element_type_that_nobody_knows_is_told(model):
+    model.graph.initializer[-1].data_type = 81
+    assert "unknown type 81" in refusal(model)
+
+
+def test_external_data_is_read_from_beside_the_model(model, tmp_path):
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0)
+    loaded = load(tmp_path / "m.onnx").proto
+    assert not any(onnx.external_data_helper.uses_external_data(tensor) for tensor in loaded.graph.initializer)
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in loaded.graph.initializer}
+    np.testing.assert_array_equal(weights["w"], weight(2, 3, 3, 3))
+
+
+@pytest.mark.parametrize("fault", ["missing", "short", "outside"])
+def test_faulty_external_data_is_told(fault, model, tmp_path):
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0)
+    if fault == "missing":
+        (tmp_path / "m.bin").unlink()
+    elif fault == "short":
+        (tmp_path / "m.bin").write_bytes(b"123")
+    else:
+        content = (tmp_path / "m.onnx").read_bytes()
+        (tmp_path / "m.onnx").write_bytes(content.replace(b"m.bin", b"../mb"))
+    assert "cannot read the external data of" in refusal(tmp_path / "m.onnx")
+
+
+def test_a_model_in_memory_without_its_external_data_is_told(model, tmp_path):
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0)
+    told = refusal(onnx.load(tmp_path / "m.onnx", load_external_data=False))
+    assert told == "the model keeps tensors in other files, which are not loaded; pass its path"
+
+
+def test_reading_a_model_says_nothing_on_stdout(capsys):
+    # GraphSurgeon warns on stdout of types that NumPy has not.
+    tensor = helper.make_tensor("w", onnx.TensorProto.BFLOAT16, [1], [1.0])
+    output = helper.make_tensor_value_info("y", onnx.TensorProto.BFLOAT16, [1])
+    graph = helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "g", [], [output], [tensor])
+    load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9))
+    assert capsys.readouterr().out == ""
+
+
+def failing(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("before", [None, b"what was there"])
+@pytest.mark.parametrize("call", ["fsync", "replace", "chmod"])
+def test_output_is_whole_or_absent(call, before, tmp_path, monkeypatch):
+    target = tmp_path / "out.onnx"
+    if before is not None:
+        target.write_bytes(before)
+    monkeypatch.setattr(os, call, failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    with pytest.raises(PconvError) as raised:
+        write_atomically(target, lambda file: file.write(b"new"))
+    monkeypatch.undo()
+    assert str(raised.value) == f"cannot write '{target}': No space left on device; choose another place with -o"
+    assert os.listdir(tmp_path) == ([] if before is None else ["out.onnx"])
+    assert before is None or target.read_bytes() == before
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), ValueError("a bug")])
+def test_nothing_remains_when_writing_is_broken_off(fault, tmp_path):
+    with pytest.raises(type(fault)):
+        write_atomically(tmp_path / "out.onnx", failing(fault))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_outgrows_its_limit_leaves_nothing(ann, tmp_path):
+    # A true failure of the operating system in mid-file, which root meets as well.
+    out = tmp_path / "out"
+    out.mkdir()
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
+        "from pconv_onnx.cli import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "rewrite", ann, "-o", out / "snn.onnx"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (f"pconv-onnx: cannot write '{out}/snn.onnx': File too large; choose another place with -o\n")
+    assert os.listdir(out) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", failing(OSError(errno.EROFS, os.strerror(errno.EROFS))))
+    with pytest.raises(PconvError, match="Read-only file system; choose another place"):
+        save(model, tmp_path / "out.onnx")
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("missing/out.onnx", "No such file or directory"),
+        ("file/out.onnx", "Not a directory"),
+        ("folder", "it exists and is not a file"),
+        ("pipe", "it exists and is not a file"),
+        ("n" * 300, "File name too long"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told(place, reason, model, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(PconvError) as raised:
+        save(model, tmp_path / place)
+    assert str(raised.value) == f"cannot write '{tmp_path / place}': {reason}; choose another place with -o"
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder", "pipe"]
+    assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+
+
+def test_a_link_stays_and_its_file_is_written(model, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "real.onnx").write_bytes(b"old")
+    (tmp_path / "link.onnx").symlink_to("there/real.onnx")
+    save(model, tmp_path / "link.onnx")
+    assert (tmp_path / "link.onnx").is_symlink()
+    assert (tmp_path / "there" / "real.onnx").read_bytes() == model.SerializeToString()
+
+
+def test_a_result_is_as_readable_as_any_new_file(model, tmp_path):
+    save(model, tmp_path / "out.onnx")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "out.onnx").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_long_name_that_the_file_system_takes_is_taken(model, tmp_path):
+    save(model, tmp_path / ("n" * 255))
+    assert (tmp_path / ("n" * 255)).read_bytes() == model.SerializeToString()
+
+
+def test_a_model_too_large_for_one_file_is_told(tmp_path):
+    class Huge:
+        def SerializeToString(self):
+            raise ValueError("Message onnx.ModelProto exceeds maximum protobuf size of 2GB: 2147483999")
+
+    with pytest.raises(PconvError, match="larger than the 2 GB of one ONNX file"):
+        save(Huge(), tmp_path / "out.onnx")
+    assert os.listdir(tmp_path) == []
