@@ -70,14 +70,15 @@ class _Walk:
             self.nodes.append(self._renamed(node))
 
     def _indifferent_to_order(self, node: onnx.NodeProto) -> bool:
-        """Whether a node gives the same elements in whatever order it gets them, and gets them blocked."""
+        """Whether a node gives the same elements in whatever order it gets them, and gets some of them blocked."""
         if is_operator(node):
-            data, tables = node.input[:1], node.input[1:]
-            indifferent = all(name in self._one_row for name in tables)
+            data = node.input[:1]
+            indifferent = all(name in self._one_row for name in node.input[1:])
         else:
             data = node.input
             indifferent = node.op_type == "Add" and not node.domain and self._equal_samples(data)
-        return indifferent and all(self._channels.get(name, 1) % _WIDEST_BLOCK == 0 for name in data)
+        channels = {self._channels[name] for name in data if name in self._blocked}
+        return indifferent and bool(channels) and all(count % _WIDEST_BLOCK == 0 for count in channels)
 
     def _equal_samples(self, names: Sequence[str]) -> bool:
         """Whether no dimension but that of the rows, which is outermost in either order, can be broadcast."""
@@ -85,18 +86,25 @@ class _Walk:
         return all(samples[0]) and all(len(sample) == 3 and sample == samples[0] for sample in samples)
 
     def _run_blocked(self, node: onnx.NodeProto) -> None:
+        data = node.input[:1] if is_operator(node) else node.input
+        channels = next(self._channels[name] for name in data if name in self._blocked)
         (plain,) = node.output
         blocked = f"{plain}/blocked"
-        channels = self._channels[node.input[0]]
         moved = self._renamed(node)
-        moved.input[:] = [self._blocked.get(name, name) for name in node.input]
+        for index, name in enumerate(data):
+            moved.input[index] = self._in_blocks(name, channels)
         moved.output[:] = [blocked]
         self.nodes.append(moved)
         self._blocked[plain], self._channels[plain] = blocked, channels
-        self._unwritten[plain] = helper.make_node(
-            "ReorderOutput", [blocked], [plain], f"{plain}/reorder", domain=_DOMAIN, channels=channels, channels_last=0
-        )
+        self._unwritten[plain] = _reorder("ReorderOutput", blocked, plain, channels=channels)
         self.changed = True
+
+    def _in_blocks(self, name: str, channels: int) -> str:
+        """The blocked form of a tensor; one in plain order is reordered."""
+        if name not in self._blocked:
+            self._blocked[name], self._channels[name] = f"{name}/blocked", channels
+            self.nodes.append(_reorder("ReorderInput", name, self._blocked[name]))
+        return self._blocked[name]
 
     def _write_plain(self, name: str) -> None:
         node = self._unwritten.pop(name, None)
@@ -108,6 +116,13 @@ class _Walk:
         copy.CopyFrom(node)
         copy.input[:] = [self._same_as.get(name, name) for name in node.input]
         return copy
+
+
+def _reorder(op_type: str, source: str, target: str, **attributes: int) -> onnx.NodeProto:
+    node = helper.make_node(op_type, [source], [target], target, domain=_DOMAIN)
+    for name, value in {"channels_last": 0, **attributes}.items():
+        node.attribute.append(helper.make_attribute(name, value))
+    return node
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> int:

@@ -130,22 +130,70 @@ def _temporal_mean(opset: int) -> onnx.FunctionProto:
     """)
 
 
-def _parallel_spike(opset: int, max_steps: int) -> onnx.FunctionProto:
-    """The spike count is a binary search, so no `[T, …]` tensor is built where only the mean is asked for."""
-    strides = [1 << bit for bit in reversed(range(max_steps.bit_length()))]
-    width = 2 * strides[0] - 1
-    search = "".join(
+# Up to so many time-steps, choosing among the levels one by one is faster than a search, whose Gathers are slow.
+_FEW_STEPS = 16
+
+
+def _choice(steps: int) -> str:
+    """`level` of each element, from `padded` thresholds `[R, steps]` and `levels`: the last reached."""
+    chosen = "".join(
         f"""
-            probe_{stride} = Constant <value = int32 {{{stride - 1}}}> ()
-            position_{stride} = Add ({f"count_{2 * stride}" if 2 * stride in strides else "row"}, probe_{stride})
-            threshold_{stride} = Gather (table, position_{stride})
-            reached_{stride} = GreaterOrEqual (mean, threshold_{stride})
-            stride_{stride} = Constant <value = int32 {{{stride}}}> ()
-            weight_{stride} = Cast <to = 6> (reached_{stride})
-            step_{stride} = Mul (weight_{stride}, stride_{stride})
-            count_{stride} = Add ({f"count_{2 * stride}" if 2 * stride in strides else "row"}, step_{stride})"""
+                start_{t} = Constant <value_ints = [{t - 1}]> ()
+                end_{t} = Constant <value_ints = [{t}]> ()
+                after_{t} = Constant <value_ints = [{t + 1}]> ()
+                threshold_column_{t} = Slice (padded, start_{t}, end_{t}, second)
+                threshold_{t} = Reshape (threshold_column_{t}, along_channels)
+                reached_{t} = GreaterOrEqual (mean, threshold_{t})
+                level_column_{t} = Slice (padded_levels, end_{t}, after_{t}, second)
+                level_{t} = Reshape (level_column_{t}, along_channels)
+                {f"value_{t}" if t < steps else "level"} = Where (reached_{t}, level_{t}, value_{t - 1})"""
+        for t in range(1, steps + 1)
+    )
+    return f"""
+                padded_levels = Concat <axis = 1> (levels, padding)
+                silent_column = Slice (levels, first, second, second)
+                value_0 = Reshape (silent_column, along_channels)
+                {chosen}"""
+
+
+def _search(width: int) -> str:
+    """The same by a binary search for the spike count among `width = 2^n − 1` padded thresholds."""
+    strides = [1 << bit for bit in reversed(range(width.bit_length()))]
+    steps = "".join(
+        f"""
+                probe_{stride} = Constant <value = int32 {{{stride - 1}}}> ()
+                position_{stride} = Add ({f"count_{2 * stride}" if 2 * stride in strides else "row"}, probe_{stride})
+                threshold_{stride} = Gather (table, position_{stride})
+                reached_{stride} = GreaterOrEqual (mean, threshold_{stride})
+                stride_{stride} = Constant <value = int32 {{{stride}}}> ()
+                weight_{stride} = Cast <to = 6> (reached_{stride})
+                step_{stride} = Mul (weight_{stride}, stride_{stride})
+                count_{stride} = Add ({f"count_{2 * stride}" if 2 * stride in strides else "row"}, step_{stride})"""
         for stride in strides
     )
+    return f"""
+                flat = Constant <value_ints = [-1]> ()
+                table = Reshape (padded, flat)
+                channels = Squeeze (channels_1d)
+                channel_index = Range (zero, channels, one)
+                row_start = Mul (channel_index, width)
+                row_start_32 = Cast <to = 6> (row_start)
+                row = Reshape (row_start_32, along_channels)
+                {steps}
+                level_table = Reshape (levels, flat)
+                level_width = Add (out_steps_1d, second)
+                level_shorter = Sub (level_width, width)
+                correction = Mul (channel_index, level_shorter)
+                correction_32 = Cast <to = 6> (correction)
+                level_offset = Reshape (correction_32, along_channels)
+                level_position = Add (count_1, level_offset)
+                level = Gather (level_table, level_position)"""
+
+
+def _parallel_spike(opset: int, max_steps: int) -> onnx.FunctionProto:
+    """No `[T, …]` tensor is built where only the temporal mean is asked for."""
+    few = max_steps <= _FEW_STEPS
+    width = max_steps if few else (1 << max_steps.bit_length()) - 1
     text = f"""
     <opset_import: ["" : {opset}, "{DOMAIN}" : {VERSION}], domain: "{DOMAIN}">
     {OP_TYPE} <input_steps, channel_axis, spikes> (current, thresholds, levels) => (output)
@@ -183,22 +231,7 @@ def _parallel_spike(opset: int, max_steps: int) -> onnx.FunctionProto:
                 never = Div (nothing, nothing)
                 padding = Expand (never, padding_shape)
                 padded = Concat <axis = 1> (thresholds, padding)
-                flat = Constant <value_ints = [-1]> ()
-                table = Reshape (padded, flat)
-                channels = Squeeze (channels_1d)
-                channel_index = Range (zero, channels, one)
-                row_start = Mul (channel_index, width)
-                row_start_32 = Cast <to = 6> (row_start)
-                row = Reshape (row_start_32, along_channels)
-                {search}
-                level_table = Reshape (levels, flat)
-                level_width = Add (out_steps_1d, second)
-                level_shorter = Sub (level_width, width)
-                correction = Mul (channel_index, level_shorter)
-                correction_32 = Cast <to = 6> (correction)
-                level_offset = Reshape (correction_32, along_channels)
-                level_position = Add (count_1, level_offset)
-                level = Gather (level_table, level_position)
+                {_choice(width) if few else _search(width)}
             }},
             else_branch = spike_trains () => (float[] trains)
             {{

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from networks import network, qcfs, weight
+from prepare_images import prepare, read_npz
 
 from pconv_onnx import rewrite
 
@@ -25,13 +26,16 @@ def relu_resnet() -> Path:
 
 
 @pytest.fixture(scope="session")
-def resnet_samples() -> dict[str, np.ndarray]:
-    """The first 100 test images as the example networks take them, with their labels."""
-    with np.load(EXAMPLE / "cifar10-test-1000.npz") as archive:
-        images, labels = archive["images"][:100], archive["labels"][:100]
-    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-    values = (images.astype(np.float32) / 255 - mean) / std
-    return {"image": np.ascontiguousarray(values.transpose(0, 3, 1, 2)), "labels": labels}
+def every_sample() -> dict[str, np.ndarray]:
+    """The 1,000 test images as the example networks take them, with their labels."""
+    images, labels = read_npz(EXAMPLE / "cifar10-test-1000.npz")
+    return {"image": prepare(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], "NCHW"), "labels": labels}
+
+
+@pytest.fixture(scope="session")
+def resnet_samples(every_sample) -> dict[str, np.ndarray]:
+    """The first 100 of them."""
+    return {name: values[:100] for name, values in every_sample.items()}
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,428 @@
+"""The command line: exit statuses, one line for each fault, one JSON document where it is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+from networks import network, qcfs, weight
+from onnx import numpy_helper
+
+import pconv_onnx
+from pconv_onnx import cli, neuron, operator, plan
+from pconv_onnx.cli import main
+from pconv_onnx.progress import track
+
+COMMANDS = {
+    "inspect": ["MODEL", "--json"],
+    "rewrite": ["MODEL", "-o", "--output", "--steps", "--mode", "parallel", "folded", "--include", "--exclude",
+                "--strict", "--dry-run", "--force", "--json"],
+    "verify": ["ANN", "SNN", "--data", "--atol", "--json"],
+    "doctor": ["--json"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(capfd):
+    """Run a command in this process: its exit status, stdout and stderr, those of native code included."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        capfd.readouterr()
+        status = main([str(argument) for argument in arguments])
+        return status, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refusal(run):
+    """Run a command that must fail: what it says in one line of stderr, and in its JSON document."""
+
+    def refusal(*arguments, status: int = 1) -> str:
+        found, out, err = run(*arguments)
+        assert (found, out) == (status, "")
+        (line,) = err.splitlines()
+        assert line.startswith("pconv-onnx: ")
+        assert not line.endswith((":", ";", " "))
+        found, out, err = run(*arguments, "--json")
+        assert (found, err) == (status, "")
+        assert json.loads(out).keys() == {"error"}
+        assert json.loads(out)["error"].keys() == {"message", "hint"}
+        assert "; ".join(filter(None, json.loads(out)["error"].values())) == line.removeprefix("pconv-onnx: ")
+        return line.removeprefix("pconv-onnx: ")
+
+    return refusal
+
+
+def spawn(*arguments, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "pconv_onnx.cli", *map(str, arguments)], **{"stderr": subprocess.PIPE, **options}
+    )
+
+
+def files(folder) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in os.listdir(folder)}
+
+
+def test_help_of_each_command_names_its_options_and_imports_nothing_heavy():
+    code = """
+import contextlib, io, json, sys
+from pconv_onnx.cli import main
+found = {}
+for command in ["", "inspect", "rewrite", "verify", "doctor"]:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        try:
+            main([command, "--help"] if command else ["--help"])
+        except SystemExit as stopped:
+            found[command] = [stopped.code, out.getvalue()]
+found["imported"] = sorted({"numpy", "onnx", "onnxruntime", "onnx_graphsurgeon", "rich"} & set(sys.modules))
+print(json.dumps(found))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found.pop("imported") == []
+    assert {command: status for command, (status, _) in found.items()} == dict.fromkeys(["", *COMMANDS], 0)
+    assert all(command in found[""][1] for command in (*COMMANDS, "--version", "exit status"))
+    for command, options in COMMANDS.items():
+        assert [option for option in options if option not in found[command][1]] == []
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith("pconv-onnx ")
+
+
+def test_the_parser_agrees_with_the_library():
+    assert cli._MODES == plan.MODES
+    assert cli._MAX_STEPS == neuron.MAX_STEPS
+
+
+@pytest.mark.parametrize("name", ["verify", "doctor", "inspect", "rewrite", "session"])
+def test_functions_are_not_shadowed_by_modules(name):
+    code = f"from pconv_onnx import *; assert callable({name}), {name}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert callable(getattr(pconv_onnx, name))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "the following arguments are required: COMMAND; see pconv-onnx --help"),
+        (["frobnicate"], "invalid choice: 'frobnicate'"),
+        (["inspect"], "the following arguments are required: MODEL; see pconv-onnx inspect --help"),
+        (["inspect", "m.onnx", "--frob"], "unrecognized arguments: --frob"),
+        (["rewrite", "m.onnx", "--mode", "serially"], "argument --mode: invalid choice: 'serially'"),
+        (["rewrite", "m.onnx", "-o"], "argument -o/--output: expected one argument"),
+        (["verify", "a.onnx"], "the following arguments are required: SNN; see pconv-onnx verify --help"),
+        *((["rewrite", "m.onnx", "--steps", steps], f"--steps: '{steps}' is not a number of time-steps from 1 to 256")
+          for steps in ("0", "-3", "x", "257", "1e9", "2.5", "", "9" * 5000)),
+        *((["verify", "a.onnx", "b.onnx", "--atol", atol], f"argument --atol: '{atol}' is not a tolerance")
+          for atol in ("-1", "nan", "inf", "x")),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_told_in_one_line(arguments, told, refusal):
+    assert told in refusal(*arguments, status=2)
+
+
+@pytest.mark.parametrize("steps", [0, -3, "x", 257, 1e9, 2.5])
+def test_steps_out_of_range_are_told_to_python_too(steps, small_network):
+    with pytest.raises(pconv_onnx.PconvError, match="is not a number of time-steps; choose 1 to 256"):
+        pconv_onnx.rewrite(small_network, steps=steps)
+
+
+@pytest.mark.parametrize("fault", ["missing", "empty", "truncated", "text", "directory", "rejected"])
+def test_a_faulty_model_is_told_by_every_command_and_nothing_is_written(fault, ann, tmp_path, refusal):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    model = folder / "m.onnx"
+    content = ann.read_bytes()
+    if fault == "directory":
+        model = folder
+    elif fault == "rejected":
+        proto = onnx.load(ann)
+        proto.graph.node[0].input[0] = "nowhere"
+        onnx.save(proto, model)
+    elif fault != "missing":
+        model.write_bytes({"empty": b"", "truncated": content[: len(content) // 2], "text": b"hello\n"}[fault])
+    reason = {
+        "missing": f"cannot read '{model}': No such file or directory",
+        "empty": f"'{model}' is empty",
+        "truncated": f"'{model}' is not an ONNX model, or is cut short",
+        "text": f"'{model}' is not an ONNX model, or is cut short",
+        "directory": f"cannot read '{folder}': Is a directory",
+        "rejected": f"'{model}' is not a valid ONNX model: ",
+    }[fault]
+    before = files(folder)
+    for arguments in (["inspect", model], ["rewrite", model], ["verify", model, ann], ["verify", ann, model]):
+        assert refusal(*arguments).startswith(reason)
+    assert refusal("rewrite", model, "-o", folder / "out.onnx").startswith(reason)
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize("command", ["inspect", "rewrite"])
+def test_a_spiking_network_is_not_rewritten_again(command, snn, refusal):
+    told = refusal(command, snn)
+    assert told == f"'{snn}' is a spiking network already; pass the ANN that it was made from"
+
+
+def test_a_relu_network_has_nothing_to_convert(relu_resnet, tmp_path, refusal):
+    told = refusal("rewrite", relu_resnet, "-o", tmp_path / "snn.onnx")
+    assert told.startswith(f"nothing to convert in '{relu_resnet}': '")
+    assert "(and 18 more): a ReLU has no levels of its own" in told
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_network_without_activations_has_nothing_to_convert(tmp_path, refusal, run):
+    onnx.save(network("y = Conv (x, w)", weights={"w": weight(3, 3, 1, 1)}), tmp_path / "m.onnx")
+    assert refusal("rewrite", tmp_path / "m.onnx") == f"nothing to convert in '{tmp_path}/m.onnx': it has no activation"
+    assert run("inspect", tmp_path / "m.onnx") == (0, "no activations found\n", "")
+    assert os.listdir(tmp_path) == ["m.onnx"]
+
+
+def test_a_network_without_inputs_is_rewritten_and_verify_says_why_it_cannot(tmp_path, run, refusal):
+    ann, snn = tmp_path / "m.onnx", tmp_path / "m.snn.onnx"
+    onnx.save(network(qcfs("k", "y"), inputs="", outputs="float[2, 3] y", weights={"k": weight(2, 3)}), ann)
+    assert run("inspect", ann)[0] == 0
+    assert run("rewrite", ann)[0] == 0
+    np.testing.assert_array_equal(*(pconv_onnx.session(path).run(None, {})[0] for path in (ann, snn)))
+    assert refusal("verify", ann, snn) == "the model has no inputs, so there are no samples to run it on"
+
+
+@pytest.mark.parametrize("way", ["same", "relative", "symbolic link", "hard link"])
+def test_the_input_is_never_overwritten_unless_forced(way, ann, tmp_path, monkeypatch, refusal, run):
+    monkeypatch.chdir(tmp_path)
+    link = tmp_path / "link.onnx"
+    if way == "symbolic link":
+        link.symlink_to(ann)
+    elif way == "hard link":
+        link.hardlink_to(ann)
+    output = {"same": ann, "relative": "../" + tmp_path.name + "/ann.onnx"}.get(way, link)
+    before = files(tmp_path)
+    assert (
+        refusal("rewrite", ann, "-o", output)
+        == f"'{output}' is the input; choose another name with -o, or pass --force"
+    )
+    assert files(tmp_path) == before
+    assert run("rewrite", ann, "-o", output, "--force")[0] == 0
+    assert files(tmp_path).keys() == before.keys()
+    assert any(map(operator.is_operator, onnx.load(output).graph.node))
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("missing/out.onnx", "No such file or directory"),
+        ("ann.onnx/out.onnx", "Not a directory"),
+        ("", "it exists and is not a file"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told(place, reason, ann, tmp_path, refusal):
+    output = tmp_path / place
+    told = refusal("rewrite", ann, "-o", output)
+    assert told == f"cannot write '{output}': {reason}; choose another place with -o"
+    assert os.listdir(tmp_path) == ["ann.onnx"]
+
+
+def test_no_device_is_replaced_by_a_file(ann, refusal):
+    # Renaming over /dev/null is something that root is allowed.
+    assert refusal("rewrite", ann, "-o", "/dev/null").startswith(
+        "cannot write '/dev/null': it exists and is not a file"
+    )
+    assert not os.path.isfile("/dev/null")
+
+
+def test_a_dry_run_writes_nothing(ann, tmp_path, run):
+    status, out, _ = run("rewrite", ann, "--dry-run")
+    assert (status, os.listdir(tmp_path)) == (0, ["ann.onnx"])
+    assert "a_code" in out and "2 convertible, 0 without levels, 0 refused" in out
+    status, out, _ = run("rewrite", ann, "--dry-run", "--json")
+    assert json.loads(out)["output"] is None
+
+
+def test_the_output_is_named_after_the_input(ann, run):
+    assert run("rewrite", ann)[0] == 0
+    assert ann.with_name("ann.snn.onnx").exists()
+
+
+def test_what_is_not_converted_is_told_and_strict_makes_it_fail(ann, tmp_path, run, refusal):
+    arguments = ["rewrite", ann, "-o", tmp_path / "snn.onnx", "--exclude", "b*"]
+    told = refusal(*arguments, "--strict")
+    assert told == "not all activations can be converted: 'b_code': excluded; without --strict the others are"
+    assert os.listdir(tmp_path) == ["ann.onnx"]
+    status, out, _ = run(*arguments)
+    assert status == 0
+    assert "1 convertible, 0 without levels, 1 refused\nnot converted: b_code: excluded\n" in out
+
+
+def test_patterns_that_leave_nothing_are_told(ann, refusal):
+    told = refusal("rewrite", ann, "--include", "other*")
+    assert told == f"nothing to convert in '{ann}': 'a_code' (and 1 more): not among those to include"
+
+
+def test_a_loss_is_told(ann, run):
+    _, out, _ = run("rewrite", ann, "--steps", 3)
+    assert "T = 3 is not the source's L = 4: not lossless, outputs will differ from the source's" in out
+    _, out, _ = run("rewrite", ann, "--steps", 4)
+    assert "lossless" not in out
+
+
+def document(run, *arguments, status: int = 0):
+    found, out, err = run(*arguments, "--json")
+    assert (found, err) == (status, "")
+    return json.loads(out)
+
+
+def test_inspect_and_rewrite_give_the_promised_documents(ann, tmp_path, run):
+    inspected = document(run, "inspect", ann)
+    rewritten = document(run, "rewrite", ann, "-o", tmp_path / "snn.onnx", "--exclude", "b*")
+    assert rewritten["output"] == str(tmp_path / "snn.onnx")
+    assert document(run, "rewrite", ann, "--dry-run")["activations"] == inspected["activations"]
+    for found in (inspected, rewritten):
+        assert (found["steps"], found["mode"]) == (4, "parallel")
+        assert found["counts"].keys() == {"converted", "needs_calibration", "refused"}
+        for row in found["activations"]:
+            assert row.keys() == {"name", "op_types", "encoding", "levels", "steps", "status", "reason"}
+            assert all(isinstance(name, str) for name in row["op_types"])
+    assert [row["status"] for row in inspected["activations"]] == ["converted", "converted"]
+    assert [row["reason"] for row in inspected["activations"]] == ["", ""]
+    first, second = rewritten["activations"]
+    assert (first["levels"], first["steps"], first["status"]) == (4, 4, "converted")
+    assert (second["steps"], second["status"], second["reason"]) == (None, "refused", "excluded")
+    assert rewritten["counts"] == {"converted": 1, "needs_calibration": 0, "refused": 1}
+
+
+def test_inspect_of_a_relu_network_asks_for_calibration(relu_resnet, run):
+    found = document(run, "inspect", relu_resnet)
+    assert {row["status"] for row in found["activations"]} == {"needs-calibration"}
+    assert found["counts"] == {"converted": 0, "needs_calibration": 19, "refused": 0}
+    assert found["steps"] is None
+
+
+def test_verify_gives_the_promised_document(ann, snn, run):
+    found = document(run, "verify", ann, snn)
+    assert found["passed"] is True
+    assert isinstance(found["max_abs_diff"], float) and found["top1_agreement"] == 1.0
+    assert (found["samples"], found["random_inputs"], found["atol"]) == (32, True, None)
+    assert found["layers"] == [
+        {"name": name, "exact": True, "count_mismatch_rate": 0.0} for name in ("a_code", "b_code")
+    ]
+    for part in ("unoptimised", "source_against_itself"):
+        assert found[part].keys() == {"max_abs_diff", "top1_agreement"}
+
+
+def test_verify_says_no_and_which_layer(ann, snn, run):
+    broken = onnx.load(snn)
+    table = next(tensor for tensor in broken.graph.initializer if tensor.name == "b_code/thresholds")
+    table.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(table) * 2, table.name))
+    onnx.save(broken, snn)
+    status, out, err = run("verify", ann, snn)
+    assert (status, err) == (1, "")
+    assert "given the same input: 1 of 2\n  b_code: " in out
+    assert "a_code" not in out
+    assert out.endswith("FAILED\n")
+    found = document(run, "verify", ann, snn, status=1)
+    assert found["passed"] is False
+    assert [bool(layer["count_mismatch_rate"]) for layer in found["layers"]] == [False, True]
+
+
+def test_verify_of_other_steps_says_that_there_is_nothing_to_be_equal_to(ann, tmp_path, run):
+    run("rewrite", ann, "-o", tmp_path / "snn.onnx", "--steps", 7)
+    found = document(run, "verify", ann, tmp_path / "snn.onnx")
+    assert [(layer["exact"], layer["count_mismatch_rate"]) for layer in found["layers"]] == [(False, None)] * 2
+    status, out, _ = run("verify", ann, tmp_path / "snn.onnx")
+    assert status == 0
+    assert "given the same input: 0 of 0\nlayers with T other than the source's levels" in out
+    assert run("verify", ann, tmp_path / "snn.onnx", "--atol", "1e-6")[0] == 1
+    assert run("verify", ann, tmp_path / "snn.onnx", "--atol", "1e6")[0] == 0
+
+
+def test_verify_reads_data_and_says_when_it_had_none(ann, snn, tmp_path, run, refusal):
+    np.savez(tmp_path / "d.npz", x=np.ones((3, 3, 8, 8), np.float32), labels=np.arange(3))
+    status, out, _ = run("verify", ann, snn, "--data", tmp_path / "d.npz")
+    assert status == 0
+    assert "samples: 3\n" in out and "top-1 accuracy: source " in out
+    assert "samples: 32 (seeded random inputs; pass --data for real ones)" in run("verify", ann, snn)[1]
+    np.savez(tmp_path / "d.npz", image=np.ones((3, 3, 8, 8), np.float32))
+    told = refusal("verify", ann, snn, "--data", tmp_path / "d.npz")
+    assert f"'{tmp_path}/d.npz' has no array 'x', which is an input of the model; it has 'image'" in told
+
+
+def test_swapped_arguments_are_told(ann, snn, refusal):
+    assert f"'{ann}' was not written by pconv-onnx rewrite; pass the ANN first" in refusal("verify", snn, ann)
+
+
+def test_libraries_that_print_do_not_reach_stdout(ann, run, monkeypatch):
+    def noisy(source):
+        print("[W] a warning of a library")
+        warnings.warn("of another kind", stacklevel=1)
+        return {"activations": [], "counts": {}}
+
+    monkeypatch.setattr("pconv_onnx.rewriting.inspect", noisy)
+    status, out, err = run("inspect", ann, "--json")
+    assert (status, json.loads(out)) == (0, {"activations": [], "counts": {}})
+    assert err == "[W] a warning of a library\npconv-onnx: warning: of another kind\n"
+
+
+def test_a_missing_library_is_one_line_on_stderr(ann, snn, tmp_path, run, monkeypatch):
+    monkeypatch.setattr(operator, "_LIBRARY_FOLDER", tmp_path / "nowhere")
+    status, out, err = run("verify", ann, snn, "--json")
+    assert status == 0 and json.loads(out)["passed"]
+    (line,) = err.splitlines()
+    assert line.startswith("pconv-onnx: warning: this installation of pconv-onnx has no native library; ")
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path):
+    path = tmp_path / "θ.onnx"
+    onnx.save(network(qcfs("x", "y")), path)
+    done = spawn("rewrite", path, stdout=subprocess.PIPE, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"\u03b8.snn.onnx: mode parallel, T = 4" in done.stdout
+
+
+def test_a_full_disk_under_stdout_is_told(ann):
+    with open("/dev/full", "wb") as full:
+        done = spawn("inspect", ann, stdout=full)
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"pconv-onnx: cannot write the answer to stdout: No space left on device\n",
+    )
+
+
+def test_a_reader_that_went_away_is_no_fault(ann):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = spawn("inspect", ann, stdout=writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_an_interruption_is_one_line(ann, run, monkeypatch):
+    def interrupted(source):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pconv_onnx.rewriting.inspect", interrupted)
+    assert run("inspect", ann) == (130, "", "pconv-onnx: interrupted\n")
+
+
+def test_progress_is_for_terminals_only(capfd, monkeypatch):
+    assert list(track([1, 2, 3], "counting", 3)) == [1, 2, 3]
+    assert capfd.readouterr() == ("", "")
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("TERM", "xterm")
+        assert list(track([1, 2, 3], "counting", 3)) == [1, 2, 3]
+        terminal.flush()
+        shown = os.read(ours, 10000)
+    os.close(ours)
+    assert b"counting" in shown
+    assert capfd.readouterr() == ("", "")

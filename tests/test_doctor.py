@@ -1,0 +1,95 @@
+"""`doctor`: all is well here, and what is not is told with a remedy."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from pconv_onnx import doctor, installation, operator
+from pconv_onnx.cli import main
+
+NAMES = operator._LIBRARY_NAMES
+
+
+@pytest.fixture
+def library():
+    """The native library; without one there is nothing to examine."""
+    try:
+        return operator.library_path()
+    except operator.PconvError as error:
+        pytest.skip(str(error))
+
+
+def test_an_installation_with_a_working_library_has_no_problems(library):
+    summary = doctor()
+    assert summary["problems"] == []
+    assert summary["library"] == {"path": str(library), "cpu": True, "cuda": False}
+    assert summary["providers"] == onnxruntime.get_available_providers()
+    assert main(["doctor"]) == 0
+
+
+def test_the_document_has_the_promised_keys(capsys):
+    main(["doctor", "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert isinstance(document["onnxruntime"], str)
+    assert all(isinstance(provider, str) for provider in document["providers"])
+    assert document["library"].keys() == {"path", "cpu", "cuda"}
+    assert isinstance(document["library"]["path"], str | None)
+    assert isinstance(document["library"]["cpu"], bool) and isinstance(document["library"]["cuda"], bool)
+    assert all(isinstance(problem, str) for problem in document["problems"])
+
+
+def test_a_missing_library_is_a_problem(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(operator, "_LIBRARY_FOLDER", tmp_path)
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "library      missing\nkernels      CPU: no, CUDA: no\n" in out
+    assert "problem: this installation of pconv-onnx has no native library; " in out
+    assert "reinstall" in out
+    summary = doctor()
+    assert summary["library"] == {"path": None, "cpu": False, "cuda": False}
+    assert len(summary["problems"]) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"not a library", b"\x7fELF" + bytes(100)])
+def test_a_library_that_does_not_load_is_a_problem(content, monkeypatch, tmp_path):
+    (tmp_path / NAMES[0]).write_bytes(content)
+    monkeypatch.setattr(operator, "_LIBRARY_FOLDER", tmp_path)
+    summary = doctor()
+    assert summary["library"] == {"path": str(tmp_path / NAMES[0]), "cpu": False, "cuda": False}
+    (problem,) = summary["problems"]
+    assert problem.startswith(f"onnxruntime cannot load {tmp_path / NAMES[0]}: ")
+    assert problem.endswith("; reinstall pconv-onnx on this machine")
+    assert len(problem.splitlines()) == 1
+
+
+def test_a_kernel_that_gives_wrong_values_is_a_problem(library, monkeypatch):
+    monkeypatch.setattr(installation, "reference", lambda **arguments: np.zeros(1))
+    summary = doctor()
+    assert summary["library"]["cpu"] is False
+    assert summary["problems"] == [f"{library} gives wrong values on this machine; reinstall pconv-onnx"]
+
+
+def test_a_kernel_that_does_not_run_is_a_problem(library, monkeypatch):
+    # Without its registration nothing knows the operator.
+    monkeypatch.setattr(installation, "register", lambda options: options)
+    (problem,) = doctor()["problems"]
+    assert problem.startswith(f"the kernel of {library} does not run: ")
+
+
+def test_a_missing_onnxruntime_is_a_problem(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert main(["doctor", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert (document["onnxruntime"], document["providers"]) == (None, [])
+    assert "onnxruntime cannot be imported" in document["problems"][0]
+    assert "pip install 'pconv-onnx[cpu]'" in document["problems"][0]
+
+
+def test_two_onnxruntimes_in_one_place_are_a_problem(monkeypatch):
+    monkeypatch.setattr(installation, "_installed", lambda package: "1.32.0")
+    assert "onnxruntime and onnxruntime-gpu provide one module" in doctor()["problems"][0]

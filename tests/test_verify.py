@@ -1,0 +1,326 @@
+"""`verify`: passes what `rewrite` wrote, and names what is wrong with anything else."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from networks import network, qcfs, weight
+from onnx import numpy_helper
+
+import pconv_onnx.verification
+from pconv_onnx import PconvError, rewrite, verify
+from pconv_onnx.verification import Comparison
+
+
+@pytest.fixture(params=["parallel", "folded"])
+def pair(request, small_network):
+    """The small network and its spiking form, in each mode."""
+    return small_network, rewrite(small_network, mode=request.param).model
+
+
+def change(model, name, edit) -> onnx.ModelProto:
+    """A copy of the model with one initializer edited."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    tensor = next(tensor for tensor in copy.graph.initializer if tensor.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(edit(numpy_helper.to_array(tensor).copy()), name))
+    return copy
+
+
+def refusal(*arguments, **options) -> str:
+    with pytest.raises(PconvError) as raised:
+        verify(*arguments, **options)
+    told = str(raised.value)
+    assert len(told.splitlines()) == 1
+    return told
+
+
+def mismatches(result) -> dict[str, float]:
+    return {layer.name: layer.count_mismatch_rate for layer in result.layers if layer.count_mismatch_rate}
+
+
+def test_what_rewrite_wrote_passes(pair):
+    result = verify(*pair)
+    assert result.passed
+    assert [(layer.name, layer.exact, layer.count_mismatch_rate) for layer in result.layers] == [
+        ("a_code", True, 0.0),
+        ("b_code", True, 0.0),
+    ]
+    assert all(layer.elements > 0 for layer in result.layers)
+
+
+def test_random_inputs_are_seeded_and_said_to_be_random(pair):
+    first, second = verify(*pair), verify(*pair)
+    assert first.summary() == second.summary()
+    assert first.summary()["random_inputs"] is True
+    assert first.samples == 32
+    given = verify(*pair, {"x": np.ones((3, 3, 8, 8), np.float32)}).summary()
+    assert (given["random_inputs"], given["samples"]) == (False, 3)
+
+
+@pytest.mark.parametrize("layer", ["a_code", "b_code"])
+@pytest.mark.parametrize(
+    ("table", "edit"),
+    [
+        ("thresholds", lambda table: table + np.float32(0.1)),
+        ("thresholds", lambda table: table[:, ::-1].copy()),
+        ("thresholds", lambda table: np.where(np.arange(4) == 2, np.float32(np.nan), table)),
+        ("levels", lambda table: table * np.float32(1.0001)),
+        ("levels", lambda table: table + np.float32(0.5)),
+    ],
+    ids=["shifted", "unsorted", "never reached", "scaled", "raised"],
+)
+def test_a_broken_neuron_is_named(pair, layer, table, edit):
+    ann, snn = pair
+    result = verify(ann, change(snn, f"{layer}/{table}", edit))
+    assert not result.passed
+    assert mismatches(result).keys() == {layer}
+
+
+@pytest.mark.parametrize("index", [1, 4])
+def test_one_wrong_level_is_noticed_whether_or_not_any_sample_reaches_it(small_network, index):
+    def edit(table):
+        table[:, index] *= 3
+        return table
+
+    broken = change(rewrite(small_network).model, "a_code/levels", edit)
+    # A current that stays below the first threshold reaches no level but the lowest.
+    result = verify(small_network, broken, {"x": np.zeros((2, 3, 8, 8), np.float32)})
+    assert mismatches(result) == {"a_code": 1.0}
+
+
+@pytest.mark.parametrize(
+    "edit", [lambda trains: trains[::-1], lambda trains: 1.5 * trains], ids=["unsorted trains", "another amplitude"]
+)
+def test_a_kernel_that_emits_wrong_trains_of_the_right_count_is_noticed(small_network, edit, monkeypatch):
+    run = pconv_onnx.verification._run
+
+    def faulty(runner, feed):
+        outputs = run(runner, feed)
+        return list(map(edit, outputs)) if runner.get_outputs()[0].name == "a/steps" else outputs
+
+    monkeypatch.setattr(pconv_onnx.verification, "_run", faulty)
+    assert mismatches(verify(small_network, rewrite(small_network).model)).keys() == {"a_code"}
+
+
+def test_one_threshold_that_is_one_float_too_high_is_noticed():
+    ann = network(qcfs("x", "y"), inputs="float[N, 3] x", outputs="float[N, 3] y")
+    snn = rewrite(ann).model
+    tables = {tensor.name: numpy_helper.to_array(tensor) for tensor in snn.graph.initializer}
+    exactly = tables["y_code/thresholds"][0, :3][np.newaxis]
+    assert verify(ann, snn, {"x": exactly}).passed
+    broken = change(snn, "y_code/thresholds", lambda table: np.nextafter(table, np.float32(9)))
+    assert mismatches(verify(ann, broken, {"x": exactly})) == {"y_code": 1.0}
+
+
+def test_a_broken_weight_shows_in_the_outputs_and_fails_with_a_tolerance(pair):
+    ann, snn = pair
+    broken = change(snn, "u", lambda table: table + np.float32(0.5))
+    assert verify(ann, snn, atol=1e-4).passed
+    told = verify(ann, broken)
+    assert told.passed and told.as_run.max_abs_diff > 0.1
+    assert not verify(ann, broken, atol=1e-4).passed
+    assert verify(ann, broken, atol=1e4).passed
+
+
+@pytest.mark.parametrize("atol", [-1.0, float("nan"), float("inf")])
+def test_a_tolerance_that_is_none_is_told(small_network, atol):
+    assert "is not a tolerance" in refusal(small_network, small_network, atol=atol)
+
+
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+def test_other_steps_than_levels_leave_nothing_to_be_equal_to(small_network, mode):
+    result = verify(small_network, rewrite(small_network, steps=7, mode=mode).model)
+    assert result.passed
+    assert [(layer.exact, layer.count_mismatch_rate) for layer in result.layers] == [(False, None)] * 2
+    assert result.as_run.max_abs_diff > 0
+
+
+def test_networks_with_a_fixed_batch_work():
+    nodes = f"{qcfs('x', 'a')} y = MatMul (a, w)"
+    ann = network(nodes, inputs="float[4, 3] x", outputs="float[4, 5] y", weights={"w": weight(3, 5)})
+    snn = rewrite(ann).model
+    assert verify(ann, snn).samples == 4
+    assert verify(ann, snn, {"x": np.ones((12, 3), np.float32)}).samples == 12
+    assert "batches of 4, and 5 samples are not a multiple" in refusal(ann, snn, {"x": np.ones((5, 3), np.float32)})
+
+
+def test_more_samples_than_one_batch_are_all_compared():
+    ann = network(qcfs("x", "y"), inputs="float[N, 3] x", outputs="float[N, 3] y")
+    result = verify(ann, rewrite(ann).model, {"x": np.ones((123, 3), np.float32)})
+    assert (result.samples, result.as_run.samples, result.layers[0].elements) == (123, 123, 369)
+
+
+def test_networks_with_several_inputs_and_outputs_work():
+    nodes = f"""
+        k = Cast <to = 1> (i)
+        z = Add (x, k) {qcfs("z", "a")}
+        best = ArgMax <axis = 1, keepdims = 0> (a)
+        on = Cast <to = 9> (a)
+        y = MatMul (a, w)
+    """
+    outputs = "int64[N] best, bool[N, 3] on, float[N, 5] y, float[N, 3] a"
+    ann = network(nodes, inputs="float[N, 3] x, int64[N, 3] i", outputs=outputs, weights={"w": weight(3, 5)})
+    snn = rewrite(ann).model
+    result = verify(ann, snn)
+    assert result.passed and result.as_run.max_abs_diff < 1e-5
+    broken = change(snn, "w", lambda table: -table)
+    assert verify(ann, broken).summary()["top1_agreement"] < 1
+
+
+def test_token_inputs_work():
+    nodes = f"e = Gather (table, i) {qcfs('e', 'a')} f = Flatten (a) y = MatMul (f, w)"
+    weights = {"table": weight(2, 8), "w": weight(32, 3)}
+    ann = network(nodes, inputs="int64[N, 4] i", outputs="float[N, 3] y", weights=weights)
+    assert verify(ann, rewrite(ann).model).passed
+
+
+def test_inputs_that_cannot_be_drawn_ask_for_data():
+    ann = network(qcfs("x", "y"), inputs="float[N, M] x", outputs="float[N, M] y")
+    snn = rewrite(ann).model
+    assert refusal(ann, snn).endswith("pass --data")
+    assert verify(ann, snn, {"x": np.ones((2, 5), np.float32)}).passed
+
+
+def test_a_network_without_inputs_is_told():
+    ann = network(qcfs("k", "y"), inputs="", outputs="float[2, 3] y", weights={"k": weight(2, 3)})
+    assert "has no inputs" in refusal(ann, rewrite(ann).model)
+
+
+def test_an_output_that_is_no_tensor_is_told():
+    nodes = f"{qcfs('x', 'y')} s = SplitToSequence <axis = 1> (y)"
+    ann = network(nodes, inputs="float[N, 3] x", outputs="float[N, 3] y, seq(float[N, 1]) s")
+    assert "output 's' of the model is seq(tensor(float))" in refusal(ann, rewrite(ann).model)
+
+
+def test_a_network_without_logits_has_no_top1(tmp_path):
+    ann = network(qcfs("x", "y"), inputs="float[N, 3, 8, 8] x")
+    samples = {"x": np.ones((2, 3, 8, 8), np.float32), "labels": np.arange(2)}
+    summary = verify(ann, rewrite(ann).model, samples).summary()
+    assert (summary["top1_agreement"], summary["accuracy"]) == (None, None)
+
+
+def test_labels_give_both_accuracies(small_network):
+    snn = rewrite(small_network).model
+    x = np.random.default_rng(1).normal(size=(60, 3, 8, 8)).astype(np.float32)
+    logits = pconv_onnx.session(small_network).run(None, {"x": x})[0]
+    labels = logits.argmax(1)
+    labels[:15] = 99
+    assert verify(small_network, snn, {"x": x, "labels": labels}).summary()["accuracy"] == {"ann": 0.75, "snn": 0.75}
+    assert verify(small_network, snn, {"x": x}).summary()["accuracy"] is None
+
+
+def test_swapped_arguments_are_told(ann, snn):
+    assert refusal(snn, ann) == (
+        f"'{ann}' was not written by pconv-onnx rewrite; pass the ANN first and then the spiking network"
+    )
+
+
+def test_another_source_is_told(ann, snn, tmp_path):
+    other = onnx.load(ann)
+    other.doc_string = "another"
+    onnx.save(other, tmp_path / "other.onnx")
+    told = refusal(tmp_path / "other.onnx", snn)
+    assert told == f"'{snn}' was not made from '{tmp_path}/other.onnx'; pass the file that was rewritten"
+    assert "was not made from" in refusal(snn, snn)
+
+
+@pytest.mark.parametrize("rows", ["", "5", "[5]", "[{}]", '{"a": 1}'])
+def test_a_provenance_that_rewrite_did_not_write_is_told(small_network, rows):
+    snn = rewrite(small_network).model
+    next(entry for entry in snn.metadata_props if entry.key.endswith("activations")).value = rows
+    assert "was not written by pconv-onnx rewrite" in refusal(small_network, snn)
+
+
+@pytest.mark.parametrize("fault", ["renamed", "without attribute", "tables of other shapes", "tables computed"])
+def test_a_neuron_that_was_edited_is_told(small_network, fault):
+    snn = rewrite(small_network).model
+    node = next(node for node in snn.graph.node if node.name == "a_code")
+    if fault == "renamed":
+        node.name = "other"
+    elif fault == "without attribute":
+        del node.attribute[:]
+    elif fault == "tables of other shapes":
+        snn = change(snn, "a_code/thresholds", lambda table: table[:, :2].copy())
+    else:
+        table = next(tensor for tensor in snn.graph.initializer if tensor.name == "a_code/levels")
+        snn.graph.node.insert(0, onnx.helper.make_node("Constant", [], [table.name], value=table))
+        snn.graph.initializer.remove(table)
+    assert "a_code" in (told := refusal(small_network, snn)) or fault == "without attribute"
+    assert "the model" in told
+
+
+def test_other_outputs_than_the_sources_are_told(small_network):
+    snn = rewrite(small_network).model
+    also = onnx.helper.make_tensor_value_info(snn.graph.node[0].output[0], onnx.TensorProto.FLOAT, ["N", 4, 6, 6])
+    snn.graph.output.append(also)
+    assert "has other inputs or outputs than" in refusal(small_network, snn)
+
+
+def test_a_source_that_onnxruntime_refuses_is_told_by_name(tmp_path, capfd):
+    # The checker knows no kernels: onnxruntime has none for this type.
+    nodes = f"{qcfs('x', 'y')} b = Cast <to = 16> (y) z = Floor (b)"
+    ann = network(nodes, inputs="float[N, 3] x", outputs="float[N, 3] y, bfloat16[N, 3] z")
+    onnx.save(ann, tmp_path / "ann.onnx")
+    rewrite(tmp_path / "ann.onnx", tmp_path / "snn.onnx")
+    told = refusal(tmp_path / "ann.onnx", tmp_path / "snn.onnx")
+    assert told.startswith(f"'{tmp_path}/ann.onnx': onnxruntime cannot load the model: ")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_network_that_fails_while_it_runs_is_told(capfd):
+    nodes = f"r = Reshape (x, i) {qcfs('r', 'y')}"
+    ann = network(nodes, inputs="float[N, 4] x, int64[N] i", outputs="float[N, M] y")
+    data = {"x": np.ones((2, 4), np.float32), "i": np.array([3, 5])}
+    assert "onnxruntime cannot run the model: " in refusal(ann, rewrite(ann).model, data)
+    assert capfd.readouterr().err == ""
+
+
+def comparison(left, right) -> float:
+    result = Comparison()
+    result.add([np.asarray(left)], [np.asarray(right)], 1)
+    return result.max_abs_diff
+
+
+INF, NAN = np.inf, np.nan
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "difference"),
+    [
+        ([1.0, 2.0], [1.0, 4.5], 2.5),
+        ([NAN, INF, -INF], [NAN, INF, -INF], 0),
+        ([1.0, NAN], [1.0, 2.0], INF),
+        ([1.0, 2.0], [1.0, NAN], INF),
+        ([INF], [-INF], INF),
+        ([INF], [1.0], INF),
+        ([1, 2], [1, 5], 3),
+        ([True, False], [True, True], 1),
+        (["a", "b"], ["a", "b"], 0),
+        (["a", "b"], ["a", "c"], INF),
+        ([1.0], [1.0, 1.0], INF),
+        ([1.0], [1], INF),
+        (np.zeros((0, 3)), np.zeros((0, 3)), 0),
+    ],
+)
+def test_the_largest_difference_counts_every_kind_of_value(left, right, difference):
+    assert comparison(left, right) == difference
+
+
+def test_a_network_that_answers_nan_differs_and_is_still_a_json_document(small_network):
+    snn = change(rewrite(small_network).model, "u", lambda table: table * np.float32(np.nan))
+    result = verify(small_network, snn, atol=1.0)
+    assert not result.passed
+    assert json.loads(json.dumps(result.summary(), allow_nan=False))["max_abs_diff"] is None
+
+
+def test_the_resnet_passes_on_images(qcfs_resnet, resnet_samples, tmp_path):
+    rewrite(qcfs_resnet, tmp_path / "snn.onnx")
+    few = {name: array[:6] for name, array in resnet_samples.items()}
+    result = verify(qcfs_resnet, tmp_path / "snn.onnx", few)
+    assert result.passed
+    assert len(result.layers) == 19
+    assert result.summary()["accuracy"]["ann"] > 0.5
