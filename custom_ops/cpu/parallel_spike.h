@@ -1,0 +1,45 @@
+// ParallelSpike on the CPU: one call on plain memory, cut into chunks that may run in any order and on any thread.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "pconv/layout.h"
+#include "pconv/neuron.h"
+
+namespace pconv::cpu {
+
+template <class T>
+struct Call {
+  Layout layout;
+  const T* current;     ///< [input_steps, elements]
+  const T* thresholds;  ///< [channels, steps]
+  const T* levels;      ///< [channels, steps + 1]
+  T* output;            ///< [output_rows, elements]
+};
+
+/// How a call is cut up.
+///
+/// The pattern of channels repeats every `period` neurons. A chunk takes a block of `width` neurons at one place of
+/// that pattern, and the same place in several periods, so that what depends on the channel is prepared once per chunk.
+template <class T>
+struct Plan {
+  explicit Plan(const Call<T>& call);
+
+  Call<T> call;
+  int64_t width;
+  int64_t period;
+  int64_t blocks;   ///< per period
+  int64_t periods;  ///< the last one may be cut short
+  int64_t periods_per_chunk;
+  int64_t chunks;
+  bool expanded;  ///< channels are too short for loops of their own: thresholds are laid out per neuron
+  bool streamed;  ///< the output is written past the cache
+  /// One for each channel, or empty: thresholds are then searched, or passed one by one.
+  std::vector<EvenThresholds<T>> even;
+};
+
+/// Runs one chunk of a call with at least one element.
+void run_chunk(const Plan<float>& plan, int64_t chunk);
+
+}  // namespace pconv::cpu
