@@ -69,7 +69,9 @@ def session(
     try:
         content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
         if providers == ["CPUExecutionProvider"] and _may_stay_blocked(ort, options):
-            return _blocked_session(ort, content, options)
+            blocked = _blocked_session(ort, content, options)
+            if blocked is not None:
+                return blocked
         return ort.InferenceSession(content, options, providers=providers)
     except Exception as error:  # onnxruntime raises its own types, without a common base
         name = "the model" if isinstance(model, onnx.ModelProto) else f"'{model}'"
@@ -82,25 +84,30 @@ def _may_stay_blocked(ort: Any, options: onnxruntime.SessionOptions) -> bool:
     return full and not options.optimized_model_filepath
 
 
-def _blocked_session(ort: Any, content: bytes | str, options: onnxruntime.SessionOptions) -> Any:
+def _blocked_session(ort: Any, content: bytes | str, options: onnxruntime.SessionOptions) -> Any | None:
     """A session whose neurons stay in the layout of onnxruntime's convolutions, or a plain one where none can.
 
     The options are put back as they were.
+
+    Returns:
+        None where the optimised graph cannot be had: no room for it, too large for one file, a model that does not load.
     """
     level, severity = options.graph_optimization_level, options.log_severity_level
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "optimised.onnx")
-        try:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "optimised.onnx")
             options.optimized_model_filepath = path
             # It warns that the file is for this machine only, which is all that it is for.
             options.log_severity_level = max(severity, 3)
             plain = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-            options.optimized_model_filepath = ""
             optimised = onnx.load(path)
-            if not any(map(is_operator, optimised.graph.node)) or not stay_blocked(optimised):
-                return plain
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-            return ort.InferenceSession(optimised.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        finally:
-            options.optimized_model_filepath = ""
-            options.graph_optimization_level, options.log_severity_level = level, severity
+        if not any(map(is_operator, optimised.graph.node)) or not stay_blocked(optimised):
+            return plain
+        options.optimized_model_filepath = ""
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return ort.InferenceSession(optimised.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception:  # whatever it is, an ordinary session either has it too and says so, or does as well
+        return None
+    finally:
+        options.optimized_model_filepath = ""
+        options.graph_optimization_level, options.log_severity_level = level, severity

@@ -10,9 +10,18 @@ import pytest
 from networks import network, qcfs, weight
 from prepare_images import prepare, read_npz
 
-from pconv_onnx import rewrite
+from pconv_onnx import PconvError, library_path, rewrite
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "resnet20"
+
+
+@pytest.fixture(scope="session")
+def library() -> Path:
+    """The native library, for tests that mean nothing without it (models then run with a warning)."""
+    try:
+        return library_path()
+    except PconvError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -116,3 +116,9 @@ def test_the_user_s_wish_for_the_optimised_model_is_granted(tmp_path):
     options.optimized_model_filepath = str(tmp_path / "mine.onnx")
     session(spiking(RESIDUAL, 16), options=options)
     assert (tmp_path / "mine.onnx").exists()
+
+
+def test_without_room_for_the_optimised_graph_the_session_is_an_ordinary_one(monkeypatch, tmp_path):
+    model = spiking(RESIDUAL, 16)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    same_bits(model)

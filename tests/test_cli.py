@@ -188,6 +188,7 @@ def test_a_network_without_activations_has_nothing_to_convert(tmp_path, refusal,
     assert os.listdir(tmp_path) == ["m.onnx"]
 
 
+@pytest.mark.usefixtures("library")
 def test_a_network_without_inputs_is_rewritten_and_verify_says_why_it_cannot(tmp_path, run, refusal):
     ann, snn = tmp_path / "m.onnx", tmp_path / "m.snn.onnx"
     onnx.save(network(qcfs("k", "y"), inputs="", outputs="float[2, 3] y", weights={"k": weight(2, 3)}), ann)
@@ -307,6 +308,7 @@ def test_inspect_of_a_relu_network_asks_for_calibration(relu_resnet, run):
     assert found["steps"] is None
 
 
+@pytest.mark.usefixtures("library")
 def test_verify_gives_the_promised_document(ann, snn, run):
     found = document(run, "verify", ann, snn)
     assert found["passed"] is True
@@ -319,6 +321,7 @@ def test_verify_gives_the_promised_document(ann, snn, run):
         assert found[part].keys() == {"max_abs_diff", "top1_agreement"}
 
 
+@pytest.mark.usefixtures("library")
 def test_verify_says_no_and_which_layer(ann, snn, run):
     broken = onnx.load(snn)
     table = next(tensor for tensor in broken.graph.initializer if tensor.name == "b_code/thresholds")
@@ -334,6 +337,7 @@ def test_verify_says_no_and_which_layer(ann, snn, run):
     assert [bool(layer["count_mismatch_rate"]) for layer in found["layers"]] == [False, True]
 
 
+@pytest.mark.usefixtures("library")
 def test_verify_of_other_steps_says_that_there_is_nothing_to_be_equal_to(ann, tmp_path, run):
     run("rewrite", ann, "-o", tmp_path / "snn.onnx", "--steps", 7)
     found = document(run, "verify", ann, tmp_path / "snn.onnx")
@@ -345,6 +349,7 @@ def test_verify_of_other_steps_says_that_there_is_nothing_to_be_equal_to(ann, tm
     assert run("verify", ann, tmp_path / "snn.onnx", "--atol", "1e6")[0] == 0
 
 
+@pytest.mark.usefixtures("library")
 def test_verify_reads_data_and_says_when_it_had_none(ann, snn, tmp_path, run, refusal):
     np.savez(tmp_path / "d.npz", x=np.ones((3, 3, 8, 8), np.float32), labels=np.arange(3))
     status, out, _ = run("verify", ann, snn, "--data", tmp_path / "d.npz")

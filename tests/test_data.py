@@ -86,6 +86,7 @@ def test_batches_cover_every_sample_once(count, size):
     samples = load_samples({"x": array(count, 3), "i": np.arange(count)}, session(TWO))
     parts, feeds = zip(*samples.batches(size), strict=True)
     assert [i for part in parts for i in range(count)[part]] == list(range(count))
+    assert [part.stop - part.start for part in parts] == [len(feed["x"]) for feed in feeds]
     assert all(0 < len(feed["x"]) <= size for feed in feeds)
     np.testing.assert_array_equal(np.concatenate([feed["x"] for feed in feeds]), samples.arrays["x"])
     np.testing.assert_array_equal(np.concatenate([feed["i"] for feed in feeds]), np.arange(count))
@@ -171,8 +172,26 @@ def test_a_truncated_or_damaged_npz_is_told(save, tmp_path):
         path.write_bytes(content[:length])
         assert "d.npz' is not an .npz of plain arrays" in refusal(path)
     # In the middle of the array's bytes: the checksum, or the decompression, fails.
-    path.write_bytes(content[:200] + bytes(40) + content[240:])
-    assert "d.npz' is not an .npz of plain arrays" in refusal(path)
+    for start in range(40, 240, 20):
+        path.write_bytes(content[:start] + b"\xff" * 20 + content[start + 20 :])
+        assert "d.npz' is not an .npz of plain arrays" in refusal(path)
+
+
+def test_a_compression_that_python_does_not_know_is_told(tmp_path):
+    np.savez(tmp_path / "d.npz", x=array(2, 3))
+    content = bytearray((tmp_path / "d.npz").read_bytes())
+    content[content.index(b"PK\x01\x02") + 10] = 99
+    (tmp_path / "d.npz").write_bytes(content)
+    assert "d.npz' is not an .npz of plain arrays: That compression method is not supported" in refusal(
+        tmp_path / "d.npz"
+    )
+
+
+def test_an_npz_larger_than_memory_is_told(tmp_path):
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000, 3), }\n"
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    assert f"cannot read '{tmp_path}/d.npz': Unable to allocate" in refusal(tmp_path / "d.npz")
 
 
 def test_a_member_that_is_no_array_is_told(tmp_path):

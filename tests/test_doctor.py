@@ -15,15 +15,6 @@ from pconv_onnx.cli import main
 NAMES = operator._LIBRARY_NAMES
 
 
-@pytest.fixture
-def library():
-    """The native library; without one there is nothing to examine."""
-    try:
-        return operator.library_path()
-    except operator.PconvError as error:
-        pytest.skip(str(error))
-
-
 def test_an_installation_with_a_working_library_has_no_problems(library):
     summary = doctor()
     assert summary["problems"] == []

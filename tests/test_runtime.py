@@ -32,6 +32,7 @@ def refusal(*arguments, **options) -> str:
     return told
 
 
+@pytest.mark.usefixtures("library")
 def test_a_path_and_a_model_in_memory_give_the_same(snn, sample):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -87,12 +88,14 @@ def test_the_users_options_are_used(snn, tmp_path):
     assert (tmp_path / "optimised.onnx").exists()
 
 
+@pytest.mark.usefixtures("library")
 def test_options_serve_several_sessions_and_may_have_the_library_already(snn, sample):
     options = register(register(onnxruntime.SessionOptions()))
     first, second = (session(snn, options=options).run(None, {"x": sample})[0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.usefixtures("library")
 def test_a_failed_registration_is_not_taken_for_one(snn, monkeypatch, tmp_path, sample):
     options = onnxruntime.SessionOptions()
     (tmp_path / operator._LIBRARY_NAMES[0]).write_bytes(b"")

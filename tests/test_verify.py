@@ -80,6 +80,12 @@ def test_a_broken_neuron_is_named(pair, layer, table, edit):
     assert mismatches(result).keys() == {layer}
 
 
+def test_thresholds_out_of_order_are_noticed_though_no_sample_reaches_them(pair):
+    ann, snn = pair
+    broken = change(snn, "a_code/thresholds", lambda table: table[:, ::-1].copy())
+    assert mismatches(verify(ann, broken, {"x": np.zeros((2, 3, 8, 8), np.float32)})) == {"a_code": 1.0}
+
+
 @pytest.mark.parametrize("index", [1, 4])
 def test_one_wrong_level_is_noticed_whether_or_not_any_sample_reaches_it(small_network, index):
     def edit(table):
@@ -92,9 +98,11 @@ def test_one_wrong_level_is_noticed_whether_or_not_any_sample_reaches_it(small_n
     assert mismatches(result) == {"a_code": 1.0}
 
 
-@pytest.mark.parametrize(
-    "edit", [lambda trains: trains[::-1], lambda trains: 1.5 * trains], ids=["unsorted trains", "another amplitude"]
-)
+def backwards(trains):
+    return trains.reshape(4, -1, *trains.shape[1:])[::-1].reshape(trains.shape)
+
+
+@pytest.mark.parametrize("edit", [backwards, lambda trains: 1.5 * trains], ids=["unsorted", "another amplitude"])
 def test_a_kernel_that_emits_wrong_trains_of_the_right_count_is_noticed(small_network, edit, monkeypatch):
     run = pconv_onnx.verification._run
 
@@ -308,6 +316,12 @@ INF, NAN = np.inf, np.nan
 )
 def test_the_largest_difference_counts_every_kind_of_value(left, right, difference):
     assert comparison(left, right) == difference
+
+
+def test_logits_of_another_shape_agree_on_no_sample():
+    result = Comparison()
+    result.add([np.eye(2, 5)], [np.eye(2, 4)], 2)
+    assert (result.agreeing, result.max_abs_diff) == (0, INF)
 
 
 def test_a_network_that_answers_nan_differs_and_is_still_a_json_document(small_network):
