@@ -90,7 +90,7 @@ def _blocked_session(ort: Any, content: bytes | str, options: onnxruntime.Sessio
     The options are put back as they were.
 
     Returns:
-        None where the optimised graph cannot be had: no room for it, too large for one file, a model that does not load.
+        None where the optimised graph cannot be had: no room, too large, a model that does not load.
     """
     level, severity = options.graph_optimization_level, options.log_severity_level
     try:

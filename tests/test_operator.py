@@ -230,3 +230,32 @@ def test_reference_refuses_what_the_kernel_refuses():
         reference(**arrays, **{**attributes, "input_steps": 3})
     with pytest.raises(ValueError, match="has no such channels"):
         reference(**arrays, **{**attributes, "channel_axis": 2})
+
+
+@pytest.mark.parametrize(
+    "steps, input_steps, spikes", [(1, 1, 1), (8, 8, 1), (3, 3, 1), (17, 1, 0), (16, 1, 0), (255, 1, 0)]
+)
+@pytest.mark.parametrize("rows, shape", [(1, (4, 6, 37)), (6, (4, 6, 37)), (6, (4, 6))])
+def test_an_output_may_take_the_place_of_the_current(steps, input_steps, spikes, rows, shape):
+    """Behind an Abs onnxruntime gives both the same memory, since their sizes are known to be equal."""
+    arrays, attributes = case(shape, steps=steps, rows=rows, input_steps=input_steps, spikes=spikes)
+    x = arrays.pop("current")
+    nodes = [
+        helper.make_node("Abs", ["x"], ["current"]),
+        helper.make_node(OP_TYPE, ["current", *arrays], ["between"], domain=DOMAIN, **attributes),
+        helper.make_node("Neg", ["between"], ["output"]),
+    ]
+    sizes = (len(x) // input_steps * (steps if spikes else 1), *x.shape[1:])
+    assert sizes == x.shape
+    graph = helper.make_graph(
+        nodes,
+        "in_place",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, sizes)],
+        [onnx.numpy_helper.from_array(value, name) for name, value in arrays.items()],
+    )
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, VERSION)]
+    content = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    options = operator.register(onnxruntime.SessionOptions())
+    (found,) = onnxruntime.InferenceSession(content, options).run(None, {"x": x})
+    np.testing.assert_array_equal(-found, reference(np.abs(x), **arrays, **attributes))

@@ -104,6 +104,13 @@ ParallelSpikeOp parallel_spike_op(const OrtApi* api) {
     return ort::guard(self.api, [&] { compute<T>(self, context); });
   };
   op.KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
+  // Trains of as many steps as the current has may take its place: a neuron reads all its steps before it writes one.
+  op.GetMayInplace = [](int** input, int** output) -> size_t {
+    static int first = 0;
+    *input = *output = &first;
+    return 1;
+  };
+  op.ReleaseMayInplace = [](int*, int*) {};
   op.InferOutputShapeFn = [](const OrtCustomOp* self, OrtShapeInferContext* context) -> OrtStatus* {
     ort::infer_output_shape(static_cast<const ParallelSpikeOp*>(self)->api, context, kElementType<T>);
     return nullptr;

@@ -223,8 +223,12 @@ PCONV_INLINE void run(const Plan<T>& plan, int64_t chunk) {
     const bool more = period + 1 < end && next < layout.elements;
     Tile<T> tile{first, size_at(first), call.current + first, more ? call.current + next : nullptr, size_at(next)};
     if (tile.size <= 0) break;
-    if (layout.input_steps > 1) {  // a current without a time axis is its own mean
+    // A current without a time axis is its own mean; a copy is needed where the output is about to take its place.
+    if (layout.input_steps > 1) {
       average(tile.mean, layout.elements, layout.input_steps, tile.size, averaged);
+      tile.mean = averaged;
+    } else if (call.current == call.output) {
+      std::copy_n(tile.mean, tile.size, averaged);
       tile.mean = averaged;
     }
     if (plan.expanded) {

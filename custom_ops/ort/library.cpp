@@ -55,7 +55,7 @@ const Domain& domain_of(const OrtApi* api) {
 extern "C" PCONV_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   const OrtApi* api = base->GetApi(pconv::abi::kVersion);
   if (api == nullptr) {
-    return pconv::abi::CreateStatus(base->GetApi(1), pconv::abi::kFail, "pconv: onnxruntime 1.17 or newer is needed");
+    return pconv::abi::CreateStatus(base->GetApi(1), pconv::abi::kFail, "pconv: onnxruntime 1.18 or newer is needed");
   }
   return pconv::ort::guard(api, [&] { pconv::ort::domain_of(api).add_to(options); });
 }

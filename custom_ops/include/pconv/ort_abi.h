@@ -1,7 +1,7 @@
 // The part of ONNX Runtime's C ABI that this library uses.
 //
 // Source: the public C API, whose function table and OrtCustomOp struct are append-only: a position never changes. The
-// positions were taken from API version 29 and hold from version 17 on.
+// positions were taken from API version 29 and hold from version 18 on.
 #pragma once
 
 #include <cstddef>
@@ -64,14 +64,14 @@ static_assert(offsetof(OrtCustomOp, GetInputMemoryType) == 96);
 static_assert(offsetof(OrtCustomOp, CreateKernelV2) == 136);
 static_assert(offsetof(OrtCustomOp, InferOutputShapeFn) == 152);
 static_assert(offsetof(OrtCustomOp, GetEndVersion) == 168);
+static_assert(offsetof(OrtCustomOp, GetMayInplace) == 176);
 static_assert(offsetof(OrtCustomOp, ReleaseAliasMap) == 200);
 static_assert(sizeof(OrtCustomOp) == 208);
 
 namespace pconv::abi {
 
-/// The version whose OrtCustomOp members and functions this library needs: the first with shape inference and
-/// ParallelFor.
-inline constexpr uint32_t kVersion = 17;
+/// The version whose OrtCustomOp members and functions this library needs: the first with outputs in place of inputs.
+inline constexpr uint32_t kVersion = 18;
 
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
 enum ElementType : int { kFloat = 1 };
