@@ -45,6 +45,7 @@ bench: $(STAMP) ## measure, into benchmarks/results/
 	$(BIN)/python benchmarks/parallel_spike.py -o benchmarks/results/parallel_spike.json
 	$(BIN)/python benchmarks/resnet20.py -o benchmarks/results/resnet20.json
 	$(BIN)/python benchmarks/rewriting.py -o benchmarks/results/rewriting.json
+	$(BIN)/python benchmarks/agreement.py -o benchmarks/results/agreement.json
 
 clean: ## remove everything that was built or installed here
 	rm -rf .venv build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -130,64 +130,51 @@ def _temporal_mean(opset: int) -> onnx.FunctionProto:
     """)
 
 
-# Up to so many time-steps, choosing among the levels one by one is faster than a search, whose Gathers are slow.
+# Up to so many time-steps a comparison with each threshold is faster than a search, whose Gathers are slow.
 _FEW_STEPS = 16
 
 
-def _choice(steps: int) -> str:
-    """`level` of each element, from `padded` thresholds `[R, steps]` and `levels`: the last reached."""
-    chosen = "".join(
+def _count_by_comparing(steps: int) -> str:
+    """`count` of each element: how many of the `padded` thresholds `[R, steps]` it reaches."""
+    # Counts are small enough to be exact in floats, which onnxruntime casts and adds fastest.
+    compared = "".join(
         f"""
                 start_{t} = Constant <value_ints = [{t - 1}]> ()
                 end_{t} = Constant <value_ints = [{t}]> ()
-                after_{t} = Constant <value_ints = [{t + 1}]> ()
-                threshold_column_{t} = Slice (padded, start_{t}, end_{t}, second)
-                threshold_{t} = Reshape (threshold_column_{t}, along_channels)
+                column_{t} = Slice (padded, start_{t}, end_{t}, second)
+                threshold_{t} = Reshape (column_{t}, along_channels)
                 reached_{t} = GreaterOrEqual (mean, threshold_{t})
-                level_column_{t} = Slice (padded_levels, end_{t}, after_{t}, second)
-                level_{t} = Reshape (level_column_{t}, along_channels)
-                {f"value_{t}" if t < steps else "level"} = Where (reached_{t}, level_{t}, value_{t - 1})"""
+                step_{t} = Cast <to = 1> (reached_{t})
+                count_{t} = {f"Add (count_{t - 1}, step_{t})" if t > 1 else f"Identity (step_{t})"}"""
         for t in range(1, steps + 1)
     )
-    return f"""
-                padded_levels = Concat <axis = 1> (levels, padding)
-                silent_column = Slice (levels, first, second, second)
-                value_0 = Reshape (silent_column, along_channels)
-                {chosen}"""
+    return f"""{compared}
+                count = Cast <to = 6> (count_{steps})"""
 
 
-def _search(width: int) -> str:
-    """The same by a binary search for the spike count among `width = 2^n − 1` padded thresholds."""
+def _count_by_search(width: int) -> str:
+    """The same by binary search among `width = 2^n − 1` padded thresholds; positions count from the first row."""
     strides = [1 << bit for bit in reversed(range(width.bit_length()))]
-    steps = "".join(
+    before = dict(zip(strides, ["row", *(f"after_{stride}" for stride in strides)], strict=False))
+    halvings = "".join(
         f"""
                 probe_{stride} = Constant <value = int32 {{{stride - 1}}}> ()
-                position_{stride} = Add ({f"count_{2 * stride}" if 2 * stride in strides else "row"}, probe_{stride})
+                position_{stride} = Add ({before[stride]}, probe_{stride})
                 threshold_{stride} = Gather (table, position_{stride})
                 reached_{stride} = GreaterOrEqual (mean, threshold_{stride})
-                stride_{stride} = Constant <value = int32 {{{stride}}}> ()
                 weight_{stride} = Cast <to = 6> (reached_{stride})
+                stride_{stride} = Constant <value = int32 {{{stride}}}> ()
                 step_{stride} = Mul (weight_{stride}, stride_{stride})
-                count_{stride} = Add ({f"count_{2 * stride}" if 2 * stride in strides else "row"}, step_{stride})"""
+                after_{stride} = Add ({before[stride]}, step_{stride})"""
         for stride in strides
     )
     return f"""
-                flat = Constant <value_ints = [-1]> ()
                 table = Reshape (padded, flat)
-                channels = Squeeze (channels_1d)
-                channel_index = Range (zero, channels, one)
                 row_start = Mul (channel_index, width)
                 row_start_32 = Cast <to = 6> (row_start)
                 row = Reshape (row_start_32, along_channels)
-                {steps}
-                level_table = Reshape (levels, flat)
-                level_width = Add (out_steps_1d, second)
-                level_shorter = Sub (level_width, width)
-                correction = Mul (channel_index, level_shorter)
-                correction_32 = Cast <to = 6> (correction)
-                level_offset = Reshape (correction_32, along_channels)
-                level_position = Add (count_1, level_offset)
-                level = Gather (level_table, level_position)"""
+                {halvings}
+                count = Sub (after_1, row)"""
 
 
 def _parallel_spike(opset: int, max_steps: int) -> onnx.FunctionProto:
@@ -231,7 +218,17 @@ def _parallel_spike(opset: int, max_steps: int) -> onnx.FunctionProto:
                 never = Div (nothing, nothing)
                 padding = Expand (never, padding_shape)
                 padded = Concat <axis = 1> (thresholds, padding)
-                {_choice(width) if few else _search(width)}
+                flat = Constant <value_ints = [-1]> ()
+                channels = Squeeze (channels_1d)
+                channel_index = Range (zero, channels, one)
+                {_count_by_comparing(width) if few else _count_by_search(width)}
+                level_table = Reshape (levels, flat)
+                level_width = Add (out_steps_1d, second)
+                level_start = Mul (channel_index, level_width)
+                level_start_32 = Cast <to = 6> (level_start)
+                level_row = Reshape (level_start_32, along_channels)
+                level_position = Add (count, level_row)
+                level = Gather (level_table, level_position)
             }},
             else_branch = spike_trains () => (float[] trains)
             {{
