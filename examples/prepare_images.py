@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +29,15 @@ def read_folder(folder: Path, size: int | None) -> tuple[np.ndarray, np.ndarray 
         sys.exit(f"prepare_images: '{folder}' holds no pictures ({', '.join(_PICTURES)})")
     images = []
     for path in files:
-        with Image.open(path) as picture:
-            colour = picture.convert("RGB")
-            images.append(np.asarray(colour if size is None else colour.resize((size, size))))
+        try:
+            colour = Image.open(path).convert("RGB")
+        except OSError as error:
+            sys.exit(f"prepare_images: cannot read '{path}': {error}")
+        images.append(np.asarray(colour if size is None else colour.resize((size, size))))
     if len({image.shape for image in images}) > 1:
         sys.exit("prepare_images: the pictures differ in size; pass --size")
+    if len({path.parent == folder for path in files}) > 1:
+        sys.exit(f"prepare_images: '{folder}' holds pictures beside subfolders of pictures; which have classes?")
     classes = {name: index for index, name in enumerate(sorted({path.parent.name for path in files}))}
     labels = np.array([classes[path.parent.name] for path in files]) if files[0].parent != folder else None
     return np.stack(images), labels
@@ -40,10 +45,14 @@ def read_folder(folder: Path, size: int | None) -> tuple[np.ndarray, np.ndarray 
 
 def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """`images` and `labels` of an .npz file."""
-    with np.load(path) as archive:
-        if "images" not in archive.files:
-            sys.exit(f"prepare_images: '{path}' has no array 'images'; it has {', '.join(archive.files)}")
-        return archive["images"], archive["labels"] if "labels" in archive.files else None
+    try:
+        with np.load(path) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (AttributeError, OSError, ValueError, zipfile.BadZipFile) as error:
+        sys.exit(f"prepare_images: cannot read '{path}' as an .npz of plain arrays: {error}")
+    if "images" not in arrays:
+        sys.exit(f"prepare_images: '{path}' has no array 'images'; it has {', '.join(arrays)}")
+    return arrays["images"], arrays.get("labels")
 
 
 def prepare(images: np.ndarray, mean: list[float], std: list[float], layout: str) -> np.ndarray:
@@ -73,7 +82,11 @@ def main() -> None:
     arrays = {options.input: prepare(images[part], options.mean, options.std, options.layout)}
     if labels is not None:
         arrays["labels"] = labels[part]
-    np.savez(options.output, **arrays)
+    try:
+        with options.output.open("wb") as file:
+            np.savez(file, **arrays)
+    except OSError as error:
+        sys.exit(f"prepare_images: cannot write '{options.output}': {error.strerror}")
     print(f"{options.output}: {len(arrays[options.input])} images, {options.layout}, as '{options.input}'")
 
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import onnx
 from onnx import helper
 
+from pconv_onnx.graph.network import captured
 from pconv_onnx.operator import is_operator
 
 _DOMAIN = "com.microsoft.nchwc"
@@ -56,16 +57,16 @@ class _Walk:
             self._write_plain(output.name)
 
     def _visit(self, node: onnx.NodeProto) -> None:
-        if node.domain == _DOMAIN and node.op_type == "ReorderOutput" and not _attribute(node, "channels_last"):
+        if _is_reorder(node, "ReorderOutput"):
             self._blocked[node.output[0]] = self._same_as.get(node.input[0], node.input[0])
             self._channels[node.output[0]] = _attribute(node, "channels")
             self._unwritten[node.output[0]] = node
-        elif node.domain == _DOMAIN and node.op_type == "ReorderInput" and node.input[0] in self._blocked:
+        elif _is_reorder(node, "ReorderInput") and self._fills_blocks(node.input[0]):
             self._same_as[node.output[0]] = self._blocked[node.input[0]]
         elif self._indifferent_to_order(node):
             self._run_blocked(node)
         else:
-            for name in node.input:
+            for name in (*node.input, *captured(node)):
                 self._write_plain(name)
             self.nodes.append(self._renamed(node))
 
@@ -77,8 +78,12 @@ class _Walk:
         else:
             data = node.input
             indifferent = node.op_type == "Add" and not node.domain and self._equal_samples(data)
-        channels = {self._channels[name] for name in data if name in self._blocked}
-        return indifferent and bool(channels) and all(count % _WIDEST_BLOCK == 0 for count in channels)
+        blocked = [name for name in data if name in self._blocked]
+        return indifferent and bool(blocked) and all(map(self._fills_blocks, blocked))
+
+    def _fills_blocks(self, name: str) -> bool:
+        """Whether a tensor is there in blocks that hold no padding."""
+        return name in self._blocked and self._channels[name] % _WIDEST_BLOCK == 0
 
     def _equal_samples(self, names: Sequence[str]) -> bool:
         """Whether no dimension but that of the rows, which is outermost in either order, can be broadcast."""
@@ -123,6 +128,11 @@ def _reorder(op_type: str, source: str, target: str, **attributes: int) -> onnx.
     for name, value in {"channels_last": 0, **attributes}.items():
         node.attribute.append(helper.make_attribute(name, value))
     return node
+
+
+def _is_reorder(node: onnx.NodeProto, op_type: str) -> bool:
+    """Whether a node reorders from or to NCHW; onnxruntime folds a Transpose into one from or to channels last."""
+    return node.domain == _DOMAIN and node.op_type == op_type and not _attribute(node, "channels_last")
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> int:

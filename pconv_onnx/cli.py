@@ -218,18 +218,14 @@ def _plan_lines(summary: dict[str, Any]) -> Iterator[str]:
             reasons.setdefault(entry["reason"], []).append(entry["name"])
     for reason, names in reasons.items():
         yield f"\n{names[0] if len(names) == 1 else f'{names[0]} and {len(names) - 1} more'}: {reason}"
-    yield _counts(summary)
-
-
-def _counts(summary: dict[str, Any]) -> str:
-    return "{converted} convertible, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
+    yield "{converted} convertible, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
 
 
 def _rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
     if summary["output"] is None:
         yield from _plan_lines(summary)
     else:
-        yield _counts(summary)
+        yield "{converted} converted, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
         for row in summary["activations"]:
             if row["status"] != "converted":
                 yield f"not converted: {row['name']}: {row['reason']}"
@@ -249,7 +245,7 @@ def _verification_lines(summary: dict[str, Any]) -> Iterator[str]:
     right = f"{exact - len(wrong)} of {exact}"
     yield f"layers with the source's spike count on every element, given the same input: {right}"
     for layer in wrong:
-        yield f"  {layer['name']}: {layer['count_mismatch_rate']:.3g} of the elements differ"
+        yield f"  {layer['name']}: {100 * layer['count_mismatch_rate']:.3g} % of the elements differ"
     if exact < len(layers):
         yield f"layers with T other than the source's levels, so with nothing to be equal to: {len(layers) - exact}"
     for title, values in (

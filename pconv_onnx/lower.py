@@ -37,6 +37,9 @@ class _Lowering:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.names = set(plan.network.names)
+        replaced = {id(node) for a in plan.activations if a.name in plan.neurons for node in a.nodes}
+        self.node_names = {node.name for node in plan.network.nodes if id(node) not in replaced}
+        self.neuron_names = {name: _unused(name, self.node_names) for name in plan.neurons}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.in_time: dict[str, str] = {}
@@ -69,7 +72,7 @@ class _Lowering:
         model.opset_import.append(helper.make_opsetid(operator.DOMAIN, operator.VERSION))
         max_steps = max(neuron.steps for neuron in plan.neurons.values())
         model.functions.extend(operator.functions(plan.network.opset, max_steps))
-        _write_provenance(model, plan)
+        _write_provenance(model, plan, self.neuron_names)
         return model
 
     def _copy(self, proto: onnx.NodeProto) -> None:
@@ -90,8 +93,9 @@ class _Lowering:
         if self._varies(source):
             source = self._steps_name(source)
         spikes = self._varies(target)
-        self._operator(activation.name, neuron, source, self._steps_name(target) if spikes else target,
-                       input_steps=input_steps, spikes=spikes)  # fmt: skip
+        target = self._steps_name(target) if spikes else target
+        name = self.neuron_names[activation.name]
+        self._operator(name, neuron, source, target, input_steps=input_steps, spikes=spikes)
 
     def _operator(
         self, name: str, neuron: ParallelNeuron, source: str, target: str, *, input_steps: int, spikes: bool
@@ -109,7 +113,7 @@ class _Lowering:
             return
         self.decoded.add(name)
         kind = self.plan.kinds[name]
-        node_name = self._unused(f"{name}/decode")
+        node_name = _unused(f"{name}/decode", self.node_names)
         if isinstance(kind, Spikes):
             decoder = train_decoder(kind.levels, kind.channel_axis)
             self._operator(node_name, decoder, self._steps_name(name), name, input_steps=kind.steps, spikes=False)
@@ -146,19 +150,21 @@ class _Lowering:
 
     def _steps_name(self, name: str) -> str:
         if name not in self.in_time:
-            self.in_time[name] = self._unused(f"{name}/steps")
+            self.in_time[name] = _unused(f"{name}/steps", self.names)
         return self.in_time[name]
 
     def _initializer(self, name: str, value: Array) -> str:
-        name = self._unused(name)
+        name = _unused(name, self.names)
         self.initializers.append(numpy_helper.from_array(value, name))
         return name
 
-    def _unused(self, name: str) -> str:
-        while name in self.names:
-            name += "_"
-        self.names.add(name)
-        return name
+
+def _unused(name: str, used: set[str]) -> str:
+    """The name, longer where it is used, which it then is."""
+    while name in used:
+        name += "_"
+    used.add(name)
+    return name
 
 
 def _replace(field, values) -> None:  # type: ignore[no-untyped-def]  # a protobuf container, repeated of anything
@@ -177,25 +183,31 @@ def _uses(graph: onnx.GraphProto) -> set[str]:
 def _drop_what_the_activations_left(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
     """Remove constants that only the replaced nodes used, and shapes of tensors that are no more.
 
-    A stale shape is worse than none: onnxruntime plans its memory by it.
+    A stale shape is worse than none: onnxruntime plans its memory by it. Nor may an initializer stay an input that a
+    run can override: what was decided from its value would then be wrong.
     """
+    constants = {tensor.name for tensor in graph.initializer}
+    _replace(graph.input, [info for info in graph.input if info.name not in constants])
     unused = _uses(source) - _uses(graph)
     _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in unused])
     _replace(graph.sparse_initializer, [t for t in graph.sparse_initializer if t.values.name not in unused])
     _replace(
         graph.node, [node for node in graph.node if node.op_type != "Constant" or not unused.issuperset(node.output)]
     )
-    alive = {tensor.name for tensor in graph.initializer} | {name for node in graph.node for name in node.output}
+    alive = {tensor.name for tensor in (*graph.input, *graph.initializer)} | {
+        name for node in graph.node for name in node.output
+    }
     _replace(graph.value_info, [info for info in graph.value_info if info.name in alive])
     _replace(graph.quantization_annotation, [a for a in graph.quantization_annotation if a.tensor_name in alive])
 
 
-def _write_provenance(model: onnx.ModelProto, plan: Plan) -> None:
+def _write_provenance(model: onnx.ModelProto, plan: Plan, neuron_names: dict[str, str]) -> None:
     summary = plan.summary()
     by_name = {activation.name: activation for activation in plan.activations}
     for row in summary["activations"]:
         activation = by_name[row["name"]]
         row["input"], row["output"] = activation.input.name, activation.output.name
+        row["node"] = neuron_names.get(row["name"])
     entries = {
         "version": version("pconv-onnx"),
         "source_sha256": plan.network.sha256,

@@ -29,7 +29,7 @@ MIN_OPSET = 13
 _REGISTERED = "pconv_onnx.library"
 
 _LIBRARY_FOLDER = Path(__file__).parent / "lib"
-_LIBRARY_NAMES = ("libpconv_ops.so", "libpconv_ops.dylib", "pconv_ops.dll")
+_LIBRARY_NAME = "libpconv_ops.so"
 
 
 def attributes(neuron: ParallelNeuron, *, input_steps: int, spikes: bool) -> dict[str, int]:
@@ -260,9 +260,9 @@ def library_path() -> Path:
     Raises:
         PconvError: this installation has none.
     """
-    for name in _LIBRARY_NAMES:
-        if (path := _LIBRARY_FOLDER / name).is_file():
-            return path
+    path = _LIBRARY_FOLDER / _LIBRARY_NAME
+    if path.is_file():
+        return path
     raise PconvError(
         "this installation of pconv-onnx has no native library",
         "models run through their function body, more slowly; to build it install a C++ compiler and reinstall",

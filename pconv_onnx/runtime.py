@@ -50,7 +50,10 @@ def session(
 
     Raises:
         PconvError: onnxruntime is missing, or refuses the model or the providers.
+        TypeError: `model` is neither.
     """
+    if not isinstance(model, str | os.PathLike | onnx.ModelProto):
+        raise TypeError(f"a model is given as a path or an onnx.ModelProto, not as {type(model).__name__}")
     ort = import_onnxruntime()
     if options is None:
         options = ort.SessionOptions()
@@ -103,6 +106,7 @@ def _blocked_session(ort: Any, content: bytes | str, options: onnxruntime.Sessio
             optimised = onnx.load(path)
         if not any(map(is_operator, optimised.graph.node)) or not stay_blocked(optimised):
             return plain
+        del plain  # its weights are not needed beside those of the other
         options.optimized_model_filepath = ""
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         return ort.InferenceSession(optimised.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.network import Dimension, constant
+from pconv_onnx.graph.network import Dimension, constant, is_standard
 from pconv_onnx.neuron import Array
 
 
@@ -104,7 +104,7 @@ Rule = Callable[[Site], Kind | None]
 
 def transfer(site: Site) -> Kind:
     """Kind of a node's outputs; Static where its inputs have to be decoded first."""
-    if not any(site.varies(index) for index in range(len(site.kinds))) or site.node.domain not in ("", "ai.onnx", None):
+    if not any(site.varies(index) for index in range(len(site.kinds))) or not is_standard(site.node):
         return STATIC
     rule = TRANSFER_RULES.get(site.node.op)
     return (rule(site) if rule is not None else None) or STATIC
@@ -159,12 +159,17 @@ def _add(site: Site) -> Kind | None:
 
 
 def _scale(site: Site) -> Kind | None:
-    """Mul, Div by a constant that is the same for each row."""
+    """Mul, Div by a constant that is the same for each row and leaves values finite."""
     varying = [index for index in range(len(site.kinds)) if site.varies(index)]
     rank = site.rank(varying[0])
     if len(varying) != 1 or (site.node.op == "Div" and varying != [0]) or rank is None:
         return None
-    return _current(site.kinds[varying[0]]) if _same_for_each_row(site, varying, rank) else None
+    if not _same_for_each_row(site, varying, rank):
+        return None
+    factor = site.constant(1 - varying[0])
+    if factor is None or not np.isfinite(factor).all() or (site.node.op == "Div" and (factor == 0).any()):
+        return None
+    return _current(site.kinds[varying[0]])
 
 
 def _same_for_each_row(site: Site, varying: Sequence[int], rank: int) -> bool:
@@ -178,9 +183,13 @@ def _same_for_each_row(site: Site, varying: Sequence[int], rank: int) -> bool:
 
 
 def _max_pool(site: Site) -> Kind | None:
-    """Sorted trains of one amplitude: the maximum of trains is the train of the maximum."""
+    """Sorted trains of one amplitude: the maximum of trains is the train of the maximum.
+
+    A window of nothing but padding, which only dilation makes, has a value that no train has.
+    """
     kind = site.kinds[0]
-    if len(site.node.outputs) > 1 or not isinstance(kind, Spikes):
+    dilated = any(step != 1 for step in site.attribute("dilations", ()))
+    if len(site.node.outputs) > 1 or not isinstance(kind, Spikes) or dilated:
         return None
     return kind if kind.channel_axis in (None, 1) else None
 

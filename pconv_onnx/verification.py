@@ -103,9 +103,10 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """The answer."""
+        """No layer has a mismatch, no output another shape, a NaN or an infinity of its own, none is beyond `atol`."""
+        bounded = all(math.isfinite(outputs.max_abs_diff) for outputs in (self.as_run, self.unoptimised))
         within = self.atol is None or self.as_run.max_abs_diff <= self.atol
-        return within and not any(layer.mismatches for layer in self.layers)
+        return bounded and within and not any(layer.mismatches for layer in self.layers)
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx verify`."""
@@ -210,7 +211,7 @@ class _LayerCheck:
         self.layer = Layer(row["name"], exact=row["steps"] == row["levels"])
         self.input, self.output = row["input"], row["output"]
         try:
-            node = next(n for n in spiking.graph.node if is_operator(n) and n.name == row["name"])
+            node = next(n for n in spiking.graph.node if is_operator(n) and n.name == row["node"])
             tables = {t.name: t for t in spiking.graph.initializer if t.name in node.input[1:]}
             attributes = {attribute.name: attribute.i for attribute in node.attribute}
             self.spikes, self.input_steps = bool(attributes["spikes"]), attributes["input_steps"]

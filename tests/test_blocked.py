@@ -102,6 +102,34 @@ def test_readers_in_plain_order_get_plain_order(mode):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+@pytest.mark.parametrize("shape", [(2, 3, 18, 18), (2, 3, 6, 18)])
+def test_a_transpose_that_onnxruntime_folds_into_a_reorder_is_kept(mode, shape):
+    nodes = f"c = {BLOCK} (x, wi)" + qcfs("c", "a") + "t = Transpose <perm = [0, 3, 1, 2]> (a) y = Conv (t, v)"
+    weights = {"wi": weight(16, 3, 3, 3), "v": weight(16, shape[3] - 2, 1, 1)}
+    plain = nodes.replace(", pads = [1, 1, 1, 1]", "")
+    source = network(plain, weights=weights, inputs="float[N, 3, A, B] x", outputs="float[N, C, H, W] y")
+    model = rewrite(source, mode=mode).model
+    x = np.random.default_rng(0).normal(1, 1, shape).astype(np.float32)
+    ordinary = onnxruntime.InferenceSession(model.SerializeToString(), register(onnxruntime.SessionOptions()))
+    np.testing.assert_array_equal(session(model).run(None, {"x": x})[0], ordinary.run(None, {"x": x})[0])
+
+
+def test_a_body_that_reads_a_blocked_tensor_gets_it(tmp_path, blocks):
+    nodes = (
+        RESIDUAL.replace("y =", "u =")
+        + "y = If (yes) <then_branch = a () => (float[N, C, H, W] p) { p = Add (t, u) },"
+        + " else_branch = b () => (float[N, C, H, W] q) { q = Identity (u) }>"
+    )
+    weights = {"wi": weight(16, 3, 3, 3), "w": weight(16, 16, 3, 3, seed=1), "yes": np.array(True)}
+    source = network(nodes + "z = Identity (yes)", outputs="float[N, C, H, W] y, bool z", weights=weights)
+    model = rewrite(source, mode="folded").model
+    graph = optimised(model, tmp_path)
+    stay_blocked(graph)
+    onnxruntime.InferenceSession(graph.SerializeToString(), register(onnxruntime.SessionOptions()))
+    same_bits(model)
+
+
 def test_the_user_s_options_are_put_back(tmp_path):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 1

@@ -261,7 +261,7 @@ def test_what_is_not_converted_is_told_and_strict_makes_it_fail(ann, tmp_path, r
     assert os.listdir(tmp_path) == ["ann.onnx"]
     status, out, _ = run(*arguments)
     assert status == 0
-    assert "1 convertible, 0 without levels, 1 refused\nnot converted: b_code: excluded\n" in out
+    assert "1 converted, 0 without levels, 1 refused\nnot converted: b_code: excluded\n" in out
 
 
 def test_patterns_that_leave_nothing_are_told(ann, refusal):

@@ -12,7 +12,7 @@ import pytest
 from pconv_onnx import doctor, installation, operator
 from pconv_onnx.cli import main
 
-NAMES = operator._LIBRARY_NAMES
+NAME = operator._LIBRARY_NAME
 
 
 def test_an_installation_with_a_working_library_has_no_problems(library):
@@ -48,12 +48,12 @@ def test_a_missing_library_is_a_problem(monkeypatch, tmp_path, capsys):
 
 @pytest.mark.parametrize("content", [b"", b"not a library", b"\x7fELF" + bytes(100)])
 def test_a_library_that_does_not_load_is_a_problem(content, monkeypatch, tmp_path):
-    (tmp_path / NAMES[0]).write_bytes(content)
+    (tmp_path / NAME).write_bytes(content)
     monkeypatch.setattr(operator, "_LIBRARY_FOLDER", tmp_path)
     summary = doctor()
-    assert summary["library"] == {"path": str(tmp_path / NAMES[0]), "cpu": False, "cuda": False}
+    assert summary["library"] == {"path": str(tmp_path / NAME), "cpu": False, "cuda": False}
     (problem,) = summary["problems"]
-    assert problem.startswith(f"onnxruntime cannot load {tmp_path / NAMES[0]}: ")
+    assert problem.startswith(f"onnxruntime cannot load {tmp_path / NAME}: ")
     assert problem.endswith("; reinstall pconv-onnx on this machine")
     assert len(problem.splitlines()) == 1
 

@@ -12,7 +12,7 @@ from networks import network, qcfs, weight
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from pconv_onnx import session
+from pconv_onnx import session, verify
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import load
 from pconv_onnx.operator import DOMAIN, OP_TYPE
@@ -167,6 +167,42 @@ def test_names_that_are_taken_are_not_taken_again():
     result = rewrite(source).model
     onnx.checker.check_model(result, full_check=True)
     assert session(result).run(None, {"x": X})[0].max() == 4
+
+
+def test_initializers_are_no_inputs_that_a_run_could_override():
+    """As `keep_initializers_as_inputs` exports them; a θ that is decided from its value is no longer open."""
+    for ir_version in (3, 10):
+        source = model()
+        source.ir_version = ir_version
+        for tensor in source.graph.initializer:
+            info = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            source.graph.input.append(info)
+        for mode in MODES:
+            result = rewrite(source, mode=mode).model
+            onnx.checker.check_model(result, full_check=True)
+            assert [info.name for info in result.graph.input] == ["x"]
+            assert session(result).run(None, {"x": X})[0].shape == X.shape
+
+
+def test_names_of_nodes_stay_unique():
+    source = model()
+    for tensor in source.graph.initializer:
+        tensor.name = tensor.name.replace("theta", "block.theta")
+    for node in source.graph.node:
+        node.input[:] = [name.replace("theta", "block.theta") for name in node.input]
+        node.name = "block" if node.op_type == "Conv" else ""
+    for mode in MODES:
+        result = rewrite(source, mode=mode).model
+        names = [node.name for node in result.graph.node if node.name]
+        assert len(set(names)) == len(names)
+        session(result).run(None, {"x": X})
+        assert verify(source, result, {"x": X}).passed
+
+
+def test_annotations_of_inputs_survive():
+    source = model()
+    source.graph.quantization_annotation.add(tensor_name="x")
+    assert len(rewrite(source).model.graph.quantization_annotation) == 1
 
 
 def test_functions_of_the_source_survive():

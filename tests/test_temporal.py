@@ -55,6 +55,7 @@ CASES = [
     ("z = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (s)", "Spikes", {}),
     ("z = MaxPool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (s)", "Spikes", PER_CHANNEL),
     ("z = GlobalMaxPool (s)", "Spikes", PER_CHANNEL),
+    ("z = MaxPool <kernel_shape = [2, 2], dilations = [7, 7], pads = [1, 1, 1, 1]> (s)", "Static", {}),
     ("c = Conv (s, w) z = MaxPool <kernel_shape = [2, 2]> (c)", "Static", {"w": dyadic(4, 3, 1, 1)}),
     ("z = Relu (s)", "Spikes", {}),
     ("c = Conv (s, w) z = Relu (c)", "Static", {"w": dyadic(4, 3, 1, 1)}),
@@ -115,6 +116,7 @@ def test_operators_on_spikes(nodes, kind, weights):
 
 FLAT_CASES = [
     ("z = Flatten (s)", "Spikes", {}),
+    ("f = Flatten (s) z = Div (f, b)", "Static", {"b": np.array([0], dtype=np.float32)}),
     ("z = Flatten (s)", "Current", PER_CHANNEL),
     ("z = Reshape (s, to)", "Spikes", {"to": np.array([-1, 192])}),
     ("z = Reshape (s, to)", "Spikes", {"to": np.array([0, -1])}),

@@ -30,11 +30,14 @@ def load(source: ModelSource) -> Network:
 
     Raises:
         PconvError: there is no such file, or it is not a valid ONNX model.
+        TypeError: `source` is neither.
     """
     if isinstance(source, onnx.ModelProto):
         if any(map(uses_external_data, source.graph.initializer)):
             raise PconvError("the model keeps tensors in other files, which are not loaded", "pass its path")
         return _checked(source, "the model", hashlib.sha256(source.SerializeToString(deterministic=True)).hexdigest())
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"a model is given as a path or an onnx.ModelProto, not as {type(source).__name__}")
     path = Path(source)
     name = f"'{path}'"
     try:
@@ -48,10 +51,13 @@ def load(source: ModelSource) -> Network:
         proto = onnx.load_model_from_string(content)
     except DecodeError as error:
         raise PconvError(f"{name} is not an ONNX model, or is cut short", "export or copy it again") from error
+    external = [tensor for tensor in proto.graph.initializer if uses_external_data(tensor)]
     try:
         onnx.load_external_data_for_model(proto, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise PconvError(f"cannot read the external data of {name}: {error}", "keep it beside the model") from error
+    for tensor in external:
+        digest = hashlib.sha256(digest.encode() + tensor.raw_data).hexdigest()
     return _checked(proto, name, digest)
 
 

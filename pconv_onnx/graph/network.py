@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -28,6 +28,7 @@ class Network:
         name: how to call it in messages.
         sha256: digest of its file.
         nodes: the nodes of the main graph, in the order of `proto`.
+        inner_nodes: the nodes of If, Loop and Scan bodies and of model-local functions.
         shapes: shape by tensor name, declared or inferred; tensors of unknown rank are not there.
         dtypes: element type by tensor name, likewise.
     """
@@ -36,6 +37,7 @@ class Network:
     name: str
     sha256: str
     nodes: list[gs.Node] = field(init=False)
+    inner_nodes: list[gs.Node] = field(init=False, default_factory=list)
     shapes: dict[str, tuple[Dimension, ...]] = field(init=False)
     dtypes: dict[str, np.dtype] = field(init=False)
 
@@ -45,6 +47,11 @@ class Network:
         with LoggerSuppress(G_LOGGER, G_LOGGER.ERROR):
             graph = gs.import_onnx(self.proto)
         self.nodes = list(graph.nodes)
+        self._places = {id(node): "" for node in self.nodes}
+        for node in self.nodes:
+            self._enter_bodies(node)
+        for function in graph.functions:
+            self._enter(function.nodes, f"the function '{function.name}'")
         self._graph_outputs = {tensor.name for tensor in graph.outputs}
         self.shapes, self.dtypes = {}, {}
         inferred = onnx.shape_inference.infer_shapes(self.proto).graph
@@ -57,6 +64,22 @@ class Network:
                     dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
                     for dim in tensor_type.shape.dim
                 )
+
+    def _enter_bodies(self, node: gs.Node) -> None:
+        for value in node.attrs.values():
+            for body in value if isinstance(value, list) else [value]:
+                if isinstance(body, gs.Graph):
+                    self._enter(body.nodes, f"the body of {node.op} '{node.name}'")
+
+    def _enter(self, nodes: Iterable[gs.Node], place: str) -> None:
+        for node in nodes:
+            self.inner_nodes.append(node)
+            self._places[id(node)] = place
+            self._enter_bodies(node)
+
+    def place(self, node: gs.Node) -> str:
+        """The body or function that a node is in; empty for the main graph."""
+        return self._places[id(node)]
 
     @property
     def opset(self) -> int:
@@ -94,11 +117,16 @@ class Network:
         return tensor.name in self._graph_outputs
 
 
+def is_standard(node: gs.Node) -> bool:
+    """Whether a node is an operator of ONNX itself: another domain may use its names for something else."""
+    return node.domain in (None, "", "ai.onnx")
+
+
 def constant(tensor: gs.Tensor) -> Array | None:
     """Value of an initializer or of a Constant node, None for what is computed."""
     if isinstance(tensor, gs.Constant):
         return np.asarray(tensor.values)
-    if len(tensor.inputs) == 1 and tensor.inputs[0].op == "Constant":
+    if len(tensor.inputs) == 1 and tensor.inputs[0].op == "Constant" and is_standard(tensor.inputs[0]):
         attributes = tensor.inputs[0].attrs
         if "value" in attributes:
             return np.asarray(attributes["value"].values)

@@ -16,31 +16,42 @@ __all__ = ["RECOGNISERS", "Activation", "recognise"]
 
 
 def recognise(network: Network) -> list[Activation]:
-    """Every activation of the network, converted or not, in topological order.
+    """Every activation of the network, converted or not, in topological order; those of bodies and functions last.
 
-    A node belongs to one activation at most: to the first recogniser that converts it.
+    A node belongs to one converted activation at most: to that of the first recogniser that converts it.
     """
-    position = {id(node): index for index, node in enumerate(network.nodes)}
+    nodes = [*network.nodes, *network.inner_nodes]
+    position = {id(node): index for index, node in enumerate(nodes)}
     claimed: set[int] = set()
     found: list[Activation] = []
     for recogniser in RECOGNISERS:
-        for node in network.nodes:
+        for node in nodes:
             if id(node) in claimed or (match := recogniser.pattern(network, node)) is None:
                 continue
-            activation = recogniser.check(network, match)
-            if claimed.isdisjoint(map(id, activation.nodes)):
+            activation = _only_in_the_main_graph(recogniser.check(network, match), network.place(node))
+            if activation.spec is not None:
                 claimed.update(map(id, activation.nodes))
-                found.append(activation)
+            found.append(activation)
     found.sort(key=lambda activation: position[id(activation.nodes[0])])
     return _with_unique_names(found)
+
+
+def _only_in_the_main_graph(activation: Activation, place: str) -> Activation:
+    if not place:
+        return activation
+    reason = f"it is in {place}, where nothing is converted"
+    if "function" in place:
+        reason += "; inline that with onnx.inliner.inline_local_functions first"
+    return replace(activation, status="refused", reason=reason, spec=None)
 
 
 def _with_unique_names(activations: list[Activation]) -> list[Activation]:
     """Activations whose name is shared (one module called twice, say) are told apart by their output."""
     uses = Counter(activation.name for activation in activations)
-    return [
-        replace(activation, name=f"{activation.name}:{activation.output.name}")
-        if uses[activation.name] > 1
-        else activation
-        for activation in activations
-    ]
+    renamed: dict[str, Activation] = {}
+    for activation in activations:
+        name = activation.name if uses[activation.name] == 1 else f"{activation.name}:{activation.output.name}"
+        while name in renamed:
+            name += "_"
+        renamed[name] = replace(activation, name=name)
+    return list(renamed.values())

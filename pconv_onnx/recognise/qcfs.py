@@ -14,12 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.network import constant
+from pconv_onnx.graph.network import Dimension, constant, is_standard
 from pconv_onnx.neuron import MAX_STEPS, Array, FloatOperation, QuantizerSpec
 from pconv_onnx.recognise.base import Activation, Status
 
@@ -73,10 +74,15 @@ class Qcfs:
 
     def pattern(self, network: Network, node: gs.Node) -> _Chain | None:
         """The longest chain of scalings, Add and Clip with constants around a Floor."""
-        if node.op != "Floor" or node.domain:
+        if node.op != "Floor" or not is_standard(node):
             return None
-        head = tuple(_walk(node.inputs[0], _upstream))[::-1]
-        tail = tuple(_walk(node.outputs[0], _downstream))
+        place = network.place(node)
+
+        def belongs(other: gs.Node) -> bool:
+            return other.op in _LETTERS and is_standard(other) and network.place(other) == place
+
+        head = tuple(_walk(node.inputs[0], partial(_upstream, belongs)))[::-1]
+        tail = tuple(_walk(node.outputs[0], partial(_downstream, belongs)))
         return _Chain(head, node, tail) if head and tail else None
 
     def check(self, network: Network, match: _Chain) -> Activation:
@@ -121,25 +127,26 @@ def _walk(tensor: gs.Tensor, follow: Callable[[gs.Tensor], _Link | None]) -> Ite
         tensor = link.tensor
 
 
-def _upstream(tensor: gs.Tensor) -> _Link | None:
-    if len(tensor.inputs) != 1 or tensor.inputs[0].op not in _LETTERS:
+def _upstream(belongs: Callable[[gs.Node], bool], tensor: gs.Tensor) -> _Link | None:
+    if len(tensor.inputs) != 1 or not belongs(tensor.inputs[0]):
         return None
     node = tensor.inputs[0]
     data = _data_input(node)
     return None if data is None else _Link(node, data)
 
 
-def _downstream(tensor: gs.Tensor) -> _Link | None:
+def _downstream(belongs: Callable[[gs.Node], bool], tensor: gs.Tensor) -> _Link | None:
     for node in tensor.outputs:
-        if node.op in _LETTERS and node.op != "Add" and _data_input(node) is tensor:
+        if belongs(node) and node.op != "Add" and _data_input(node) is tensor:
             return _Link(node, node.outputs[0])
     return None
 
 
 def _data_input(node: gs.Node) -> gs.Tensor | None:
-    """The one input that is not a constant; None where there is no such, or where it divides."""
+    """The one input that is not a constant; None where there is no such, or where it divides or bounds."""
     if node.op in ("Clip", "Div"):
-        return node.inputs[0] if constant(node.inputs[0]) is None else None
+        data, *others = node.inputs
+        return data if constant(data) is None and all(other is not data for other in others) else None
     varying = [tensor for tensor in node.inputs if constant(tensor) is None]
     return varying[0] if len(varying) == 1 else None
 
@@ -169,21 +176,25 @@ def _read(network: Network, chain: _Chain) -> QuantizerSpec:
         _Refusal: which constant of which node is wrong.
     """
     pre_activation = chain.head[0].tensor
-    dtype = network.dtype(pre_activation) or np.dtype(np.float32)
-    if dtype != np.float32:
-        raise _Refusal(f"it computes in {dtype}; float32 is supported")
     inner = [link.tensor for link in chain.head[1:]] + [chain.floor.inputs[0], chain.floor.outputs[0]]
     for tensor in inner + [link.tensor for link in chain.tail[:-1]]:
         if network.is_output(tensor):
             raise _Refusal(f"its intermediate value '{tensor.name}' is also an output of the model")
         if len(tensor.outputs) > 1:
-            others = ", ".join(f"'{node.name}'" for node in tensor.outputs if node not in chain.nodes)
-            raise _Refusal(f"its intermediate value '{tensor.name}' is also used by {others or 'a second node'}")
+            own = set(map(id, chain.nodes))
+            others = ", ".join(f"{node.op} '{node.name}'" for node in tensor.outputs if id(node) not in own)
+            raise _Refusal(f"its intermediate value '{tensor.name}' is also used by {others or 'it a second time'}")
 
     shape = network.shape(pre_activation)
-    reader = _ConstantReader(None if shape is None else len(shape))
+    if shape == ():
+        raise _Refusal("its input is a scalar, without rows for time-steps")
+    reader = _ConstantReader(shape)
     head = [reader.operation(link.node) for link in chain.head]
     tail = [reader.operation(link.node) for link in chain.tail]
+
+    dtype = network.dtype(pre_activation) or head[0].constants[0].dtype
+    if dtype != np.float32:
+        raise _Refusal(f"it computes in {dtype}; float32 is supported")
 
     # Both ends in float64: code = floor(x·gain + offset), value = code·step.
     gain, bounds = np.ones(1), None
@@ -233,8 +244,8 @@ def _read(network: Network, chain: _Chain) -> QuantizerSpec:
 class _ConstantReader:
     """Reads the constants of one activation and settles on the channel axis that they share."""
 
-    def __init__(self, rank: int | None) -> None:
-        self.rank = rank
+    def __init__(self, shape: tuple[Dimension, ...] | None) -> None:
+        self.shape = shape
         self.channel_axis: int | None = None
 
     def operation(self, node: gs.Node) -> FloatOperation:
@@ -243,7 +254,8 @@ class _ConstantReader:
             if any(bound is None or not bound.name for bound in bounds):
                 raise _Refusal(f"'{node.name}' clips on one side only")
             return FloatOperation("Clip", tuple(self._vector(node, bound) for bound in bounds))
-        (operand,) = [tensor for tensor in node.inputs if tensor is not _data_input(node)]
+        data = _data_input(node)
+        (operand,) = [tensor for tensor in node.inputs if tensor is not data]
         return FloatOperation(node.op, (self._vector(node, operand),))
 
     def _vector(self, node: gs.Node, tensor: gs.Tensor) -> Array:
@@ -253,18 +265,24 @@ class _ConstantReader:
             raise _Refusal(f"'{tensor.name}', an operand of '{node.name}', is computed; a constant is needed")
         if not np.isfinite(value).all():
             raise _Refusal(f"'{tensor.name}', an operand of '{node.name}', is not finite")
-        if value.ndim > (self.rank if self.rank is not None else 1):
+        rank = None if self.shape is None else len(self.shape)
+        if value.ndim > (1 if rank is None else rank):
             raise _Refusal(f"'{tensor.name}', an operand of '{node.name}', has more dimensions than the activation")
         if value.size == 1:
             return value.reshape(1)
         long = [axis for axis, size in enumerate(value.shape) if size > 1]
-        if len(long) != 1 or self.rank is None:
+        if len(long) != 1 or self.shape is None:
             raise _Refusal(
                 f"'{tensor.name}' of shape {list(value.shape)} does not run along one axis of the activation"
             )
-        axis = self.rank - value.ndim + long[0]
+        axis = len(self.shape) - value.ndim + long[0]
         if axis == 0 or self.channel_axis not in (None, axis):
             raise _Refusal(f"'{tensor.name}' runs along axis {axis}, which is not the activation's channel axis")
+        if self.shape[axis] != value.size:
+            size = self.shape[axis] if isinstance(self.shape[axis], int) else "a size that is open"
+            raise _Refusal(
+                f"'{tensor.name}' holds {value.size} values along axis {axis}, where the activation has {size}"
+            )
         self.channel_axis = axis
         return value.reshape(-1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
+from pconv_onnx.graph.network import is_standard
 from pconv_onnx.recognise.base import Activation
 
 
@@ -15,7 +16,7 @@ class Relu:
 
     def pattern(self, network: Network, node: gs.Node) -> gs.Node | None:
         """Any Relu node."""
-        return node if node.op == "Relu" and not node.domain else None
+        return node if node.op == "Relu" and is_standard(node) else None
 
     def check(self, network: Network, match: gs.Node) -> Activation:
         """It cannot be converted as it stands."""

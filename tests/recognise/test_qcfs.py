@@ -1,6 +1,9 @@
 """Recognition of QCFS: every spelling is read, every near miss is refused with its reason."""
 
 import numpy as np
+import onnx
+import onnx.inliner
+import onnx.parser
 import pytest
 from networks import CONSTANTS, network, qcfs
 
@@ -122,6 +125,18 @@ def test_activations_that_share_a_module_have_names_of_their_own():
     assert [activation.name for activation in recognise(load(model))] == ["act:z", "act:y"]
 
 
+def test_names_are_unique_across_bodies_too():
+    """Names of tensors may repeat in branches that exclude each other, and with them the names of activations."""
+    nodes = f"""
+        y = If (yes) <
+            then_branch = p () => (float[N, 3, 8, 8] f) {{ {qcfs("x", "f")} }},
+            else_branch = q () => (float[N, 3, 8, 8] f) {{ {qcfs("x", "f")} }}
+        >
+    """
+    found = recognise(load(network(nodes, weights={**CONSTANTS, "yes": np.array(True)})))
+    assert len({activation.name for activation in found}) == 2
+
+
 NEAR_MISSES = {
     "another shift": ({"half": 0.4}, "adds 0.4 before Floor; QCFS adds 0.5"),
     "threshold zero": ({"theta": 0.0}, "it scales by 0; θ and L must be positive"),
@@ -206,6 +221,74 @@ def test_another_element_type_is_refused():
 def test_a_floor_of_something_else_is_no_activation():
     assert recognise(load(network("y = Floor (x)"))) == []
     assert recognise(load(network("a = Exp (x) b = Floor (a) y = Exp (b)"))) == []
+
+
+def test_operators_of_another_domain_are_not_onnx_s():
+    """They may bear the same names; the activation is then a chain without a Clip."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 20, "mine" : 1]> test (float[N, 3] x) => (float[N, 3] y)
+        <float two = {2.0}, float zero = {0.0}, float four = {4.0}, float h = {0.5}>
+        { a = Mul (x, two) b = Add (a, h) c = Floor (b) d = mine.Clip (c, zero, four) y = Mul (d, h) }
+        <opset_import: ["" : 20], domain: "mine"> Clip (a, low, high) => (b) { b = Max (a, low) }
+    """)
+    assert all(activation.status == "refused" for activation in recognise(load(model)))
+
+
+def test_a_chain_does_not_enter_a_body():
+    nodes = """
+        a = Div (x, theta) b = Mul (a, count) c = Add (b, half) d = Floor (c)
+        y = If (yes) <
+            then_branch = p () => (float[N, 3, 8, 8] f) {
+                e = Div (d, count) g = Clip (e, zero, one) f = Mul (g, theta)
+            },
+            else_branch = q () => (float[N, 3, 8, 8] h) { h = Identity (x) }
+        >
+    """
+    assert [
+        found.status for found in recognise(load(network(nodes, weights={**CONSTANTS, "yes": np.array(True)})))
+    ] == []
+
+
+def test_activations_in_bodies_and_functions_are_listed_as_refused():
+    body = qcfs("x", "f").replace("f_", "in_")
+    nodes = f"""
+        y = If (yes) <
+            then_branch = p () => (float[N, 3, 8, 8] f) {{ {body} }},
+            else_branch = q () => (float[N, 3, 8, 8] h) {{ h = Relu (x) }}
+        >
+    """
+    found = recognise(load(network(nodes, weights={**CONSTANTS, "yes": np.array(True)})))
+    assert [activation.encoding for activation in found] == ["qcfs", "relu"]
+    assert all("it is in the body of If" in activation.reason and not activation.spec for activation in found)
+    constants = "".join(f"{name} = Constant <value_float = {value}> () " for name, value in CONSTANTS.items())
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["" : 20, "mine" : 1]> test (float[N, 3] x) => (float[N, 3] y)
+        {{ y = mine.Act (x) }}
+        <opset_import: ["" : 20], domain: "mine"> Act (a) => (b) {{ {constants} {qcfs("a", "b")} }}
+    """)
+    (activation,) = recognise(load(model))
+    assert "it is in the function 'Act'" in activation.reason
+    assert "inline_local_functions" in activation.reason
+    (inlined,) = recognise(load(onnx.inliner.inline_local_functions(model)))
+    assert inlined.status == "converted"
+
+
+def test_thresholds_that_broadcast_the_activation_are_refused():
+    theta = {"theta": np.full((1, 3, 1, 1), 2, dtype=np.float32)}
+    (activation,) = recognise(load(network(FLOOR_THEN_CLIP, weights=theta, inputs="float[N, 1, 8, 8] x")))
+    assert "'theta' holds 3 values along axis 1, where the activation has 1" in activation.reason
+    (activation,) = recognise(load(network(FLOOR_THEN_CLIP, weights=theta, inputs="float[N, C, 8, 8] x")))
+    assert "where the activation has a size that is open" in activation.reason
+
+
+def test_a_scalar_is_refused():
+    assert "its input is a scalar" in only(FLOOR_THEN_CLIP, inputs="float x", outputs="float y").reason
+
+
+def test_a_tensor_divided_by_itself_ends_the_chain():
+    nodes = "d = Div (x, x)" + qcfs("d", "y")
+    activation = only(nodes)
+    assert (activation.input.name, activation.status) == ("d", "converted")
 
 
 def test_relu_is_listed_and_needs_calibration():
