@@ -1,0 +1,51 @@
+"""The native library by itself: builds without a warning, exports one symbol, and is right on any processor."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_operator import case, in_kernel
+
+from pconv_onnx import operator
+from pconv_onnx.operator import reference
+
+SOURCE = Path(__file__).parents[1] / "custom_ops"
+
+pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+
+
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory) -> Path:
+    """The library for the processor's baseline instruction set, compiled with warnings as errors."""
+    cmake, ninja = pytest.importorskip("cmake"), pytest.importorskip("ninja")
+    tool = os.path.join(cmake.CMAKE_BIN_DIR, "cmake")
+    folder = tmp_path_factory.mktemp("baseline")
+    options = ["-DPCONV_WERROR=ON", "-DPCONV_ISA_DISPATCH=OFF", "-DCMAKE_BUILD_TYPE=Release"]
+    generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={os.path.join(ninja.BIN_DIR, 'ninja')}"]
+    for command in (["-S", SOURCE, "-B", folder, *generator, *options], ["--build", folder]):
+        done = subprocess.run([tool, *command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "libpconv_ops.so"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nm") is None, reason="no nm to list symbols with")
+def test_only_the_entry_point_is_exported(baseline):
+    listed = subprocess.run(["nm", "-D", "--defined-only", baseline], capture_output=True, text=True, check=True)
+    assert [line.split()[-1].split("@")[0] for line in listed.stdout.splitlines()] == ["RegisterCustomOps"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape, rows", [((7, 3, 41), 1), ((7, 3, 41), 3), ((9, 5), 5), ((2, 16, 33, 33), 16)])
+@pytest.mark.parametrize("steps, input_steps, spikes", [(8, 8, 1), (8, 1, 0), (5, 3, 0), (100, 1, 1), (255, 2, 0)])
+def test_without_vector_instructions_the_values_are_the_same(
+    baseline, monkeypatch, shape, rows, steps, input_steps, spikes
+):
+    monkeypatch.setattr(operator, "_LIBRARY_FOLDER", baseline.parent)
+    arrays, attributes = case(shape, steps=steps, rows=rows, input_steps=input_steps, spikes=spikes)
+    np.testing.assert_array_equal(in_kernel(arrays, attributes), reference(**arrays, **attributes))
