@@ -36,9 +36,14 @@ class _Lowering:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        # Each node that goes, with the activation that it ends, if it is the last of one.
+        self.replaced: dict[int, Activation | None] = {}
+        for activation in plan.activations:
+            if activation.name in plan.neurons:
+                self.replaced.update({id(node): None for node in activation.nodes})
+                self.replaced[id(activation.nodes[-1])] = activation
         self.names = set(plan.network.names)
-        replaced = {id(node) for a in plan.activations if a.name in plan.neurons for node in a.nodes}
-        self.node_names = {node.name for node in plan.network.nodes if id(node) not in replaced}
+        self.node_names = {node.name for node in plan.network.nodes if id(node) not in self.replaced}
         self.neuron_names = {name: _unused(name, self.node_names) for name in plan.neurons}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
@@ -47,16 +52,11 @@ class _Lowering:
 
     def model(self) -> onnx.ModelProto:
         plan, source = self.plan, self.plan.network.proto
-        replaced: dict[int, Activation | None] = {}
-        for activation in plan.activations:
-            if activation.name in plan.neurons:
-                replaced.update({id(node): None for node in activation.nodes})
-                replaced[id(activation.nodes[-1])] = activation
         for node, proto in zip(plan.network.nodes, source.graph.node, strict=True):
-            if id(node) not in replaced:
+            if id(node) not in self.replaced:
                 self._copy(proto)
                 continue
-            ended = replaced[id(node)]
+            ended = self.replaced[id(node)]
             if ended is not None:
                 self._neuron(ended, plan.neurons[ended.name])
         for output in source.graph.output:
@@ -136,7 +136,7 @@ class _Lowering:
         about the name of its batch, and onnxruntime gives tensors that claim one size one buffer.
         """
         network = self.plan.network
-        declared = {info.name for info in network.proto.graph.value_info}
+        declared = {info.name for info in (*network.proto.graph.value_info, *network.proto.graph.output)}
         names = {name: name for node in self.nodes for name in node.output if name in network.shapes} | self.in_time
         for name, written in names.items():
             shape = network.shapes.get(name)

@@ -101,7 +101,7 @@ def make_plan(
         raise PconvError(f"there is no mode '{mode}'", f"choose one of {', '.join(MODES)}")
     if steps is not None and steps not in range(1, MAX_STEPS + 1):
         raise PconvError(f"{steps!r} is not a number of time-steps", f"choose 1 to {MAX_STEPS}")
-    refuse_spiking(network)
+    _refuse_spiking(network)
     if network.opset < MIN_OPSET:
         raise PconvError(
             f"{network.name} uses opset {network.opset}; {MIN_OPSET} or later is needed",
@@ -124,7 +124,7 @@ def make_plan(
     return Plan(network, mode, activations, neurons, kinds)
 
 
-def refuse_spiking(network: Network) -> None:
+def _refuse_spiking(network: Network) -> None:
     """Raise where the network has been rewritten already.
 
     Raises:
