@@ -49,7 +49,9 @@ class _Walk:
         self._channels: dict[str, int] = {}
         self._unwritten: dict[str, onnx.NodeProto] = {}
         self._same_as: dict[str, str] = {}
+        # A table that a run may override could have more rows then.
         self._one_row = {tensor.name for tensor in graph.initializer if list(tensor.dims[:-1]) == [1]}
+        self._one_row -= {info.name for info in graph.input}
         self._shapes = {info.name: info.type.tensor_type.shape.dim for info in graph.value_info}
         for node in graph.node:
             self._visit(node)

@@ -57,6 +57,8 @@ def reference(
     if current.ndim < 1 or input_steps < 1 or current.shape[0] % input_steps:
         raise ValueError(f"current of shape {list(current.shape)} does not hold {input_steps} time-steps")
     rows = len(thresholds)
+    if rows < 1:
+        raise ValueError("thresholds have no rows")
     if rows > 1:
         axis = channel_axis + current.ndim if channel_axis < 0 else channel_axis
         if not 0 < axis < current.ndim or current.shape[axis] != rows:

@@ -115,6 +115,15 @@ def test_a_transpose_that_onnxruntime_folds_into_a_reorder_is_kept(mode, shape):
     np.testing.assert_array_equal(session(model).run(None, {"x": x})[0], ordinary.run(None, {"x": x})[0])
 
 
+def test_tables_that_a_run_may_override_are_left_in_plain_order(tmp_path, blocks):
+    """The stored ones have one row, those of a run may have one a channel."""
+    model = spiking(CHAIN.replace("c =", "y ="), 16)
+    node = next(node for node in model.graph.node if node.op_type == "ParallelSpike")
+    for name in node.input[1:]:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, None]))
+    assert not stay_blocked(optimised(model, tmp_path))
+
+
 def test_a_body_that_reads_a_blocked_tensor_gets_it(tmp_path, blocks):
     nodes = (
         RESIDUAL.replace("y =", "u =")

@@ -188,6 +188,8 @@ WRONG = [
     ("current", lambda a, b: a.update(current=np.array(1, "f4"))),
     ("current", lambda a, b: b.update(input_steps=5)),
     ("thresholds", lambda a, b: a.update(thresholds=a["thresholds"][0])),
+    ("thresholds", lambda a, b: a.update(thresholds=a["thresholds"][:0], levels=a["levels"][:0])),
+    ("current", lambda a, b: a.update(current=np.zeros((2**60, 0), "f4"))),
     ("thresholds", lambda a, b: a.update(thresholds=a["thresholds"][:, :0], levels=a["levels"][:, :1])),
     ("thresholds", lambda a, b: a.update(thresholds=np.zeros((3, 257), "f4"), levels=np.zeros((3, 258), "f4"))),
     ("thresholds", lambda a, b: a.update(thresholds=a["thresholds"][:2], levels=a["levels"][:2])),
@@ -232,6 +234,25 @@ def test_reference_refuses_what_the_kernel_refuses():
         reference(**arrays, **{**attributes, "channel_axis": 2})
 
 
+def between_others(x, tables, attributes, shape) -> np.ndarray:
+    """The node on |x|, negated, so that onnxruntime is free to plan the memory of its input and output."""
+    nodes = [
+        helper.make_node("Abs", ["x"], ["current"]),
+        helper.make_node(OP_TYPE, ["current", *tables], ["between"], domain=DOMAIN, **attributes),
+        helper.make_node("Neg", ["between"], ["output"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "between",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [None] * x.ndim)],
+        [onnx.numpy_helper.from_array(value, name) for name, value in tables.items()],
+    )
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, VERSION)]
+    content = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    return onnxruntime.InferenceSession(content, operator.register(onnxruntime.SessionOptions())).run(None, {"x": x})[0]
+
+
 @pytest.mark.parametrize(
     "steps, input_steps, spikes", [(1, 1, 1), (8, 8, 1), (3, 3, 1), (17, 1, 0), (16, 1, 0), (255, 1, 0)]
 )
@@ -240,22 +261,15 @@ def test_an_output_may_take_the_place_of_the_current(steps, input_steps, spikes,
     """Behind an Abs onnxruntime gives both the same memory, since their sizes are known to be equal."""
     arrays, attributes = case(shape, steps=steps, rows=rows, input_steps=input_steps, spikes=spikes)
     x = arrays.pop("current")
-    nodes = [
-        helper.make_node("Abs", ["x"], ["current"]),
-        helper.make_node(OP_TYPE, ["current", *arrays], ["between"], domain=DOMAIN, **attributes),
-        helper.make_node("Neg", ["between"], ["output"]),
-    ]
-    sizes = (len(x) // input_steps * (steps if spikes else 1), *x.shape[1:])
-    assert sizes == x.shape
-    graph = helper.make_graph(
-        nodes,
-        "in_place",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, sizes)],
-        [onnx.numpy_helper.from_array(value, name) for name, value in arrays.items()],
-    )
-    opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, VERSION)]
-    content = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
-    options = operator.register(onnxruntime.SessionOptions())
-    (found,) = onnxruntime.InferenceSession(content, options).run(None, {"x": x})
+    assert len(x) // input_steps * (steps if spikes else 1) == len(x)
+    found = between_others(x, arrays, attributes, x.shape)
+    np.testing.assert_array_equal(-found, reference(np.abs(x), **arrays, **attributes))
+
+
+@pytest.mark.parametrize("name", ["N", "8*N", "0*N", "*", "8*", "12", "-3", "n m"])
+def test_names_of_dimensions_do_not_mislead_the_planner(name):
+    """Whatever a first dimension is called, an output of other size does not get its buffer."""
+    arrays, attributes = case((4, 3, 5), steps=8)
+    x = arrays.pop("current")
+    found = between_others(x, arrays, attributes, [name, 3, 5])
     np.testing.assert_array_equal(-found, reference(np.abs(x), **arrays, **attributes))

@@ -1,6 +1,8 @@
 #include "ort/contract.h"
 
+#include <algorithm>
 #include <functional>
+#include <limits>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -16,7 +18,9 @@ std::string text(const Shape& shape) {
   return "[" + joined + "]";
 }
 
+/// Of dimensions that a tensor has: without a zero among them they multiply to its size, with one anything might.
 int64_t product(Shape::const_iterator begin, Shape::const_iterator end) {
+  if (std::find(begin, end, 0) != end) return 0;
   return std::accumulate(begin, end, int64_t{1}, std::multiplies<>());
 }
 
@@ -59,8 +63,8 @@ Layout check_shapes(const Attributes& attributes, const Shape& current, const Sh
         "input 'current' has shape " + text(current) +
         "; expected a first dimension that is a multiple of input_steps = " + std::to_string(attributes.input_steps));
   }
-  if (thresholds.size() != 2 || thresholds[1] < 1 || thresholds[1] > kMaxSteps) {
-    refuse("input 'thresholds' has shape " + text(thresholds) + "; expected [R, S] with S from 1 to " +
+  if (thresholds.size() != 2 || thresholds[0] < 1 || thresholds[1] < 1 || thresholds[1] > kMaxSteps) {
+    refuse("input 'thresholds' has shape " + text(thresholds) + "; expected [R, S] with R at least 1 and S from 1 to " +
            std::to_string(kMaxSteps));
   }
   const int64_t rows = thresholds[0];
@@ -70,7 +74,12 @@ Layout check_shapes(const Attributes& attributes, const Shape& current, const Sh
            " for 'thresholds' of shape " + text(thresholds));
   }
 
-  const int64_t elements = current[0] / attributes.input_steps * product(current.begin() + 1, current.end());
+  const int64_t batch = current[0] / attributes.input_steps;
+  if (batch > std::numeric_limits<int64_t>::max() / kMaxSteps) {
+    refuse("input 'current' has shape " + text(current) + "; its output would have too many rows");
+  }
+  const int64_t sample = product(current.begin() + 1, current.end());
+  const int64_t elements = sample == 0 ? 0 : batch * sample;
   int64_t inner = elements;
   if (rows != 1) {
     const size_t axis = channel_axis(attributes, current.size());

@@ -1,6 +1,7 @@
 #include "ort/shape_inference.h"
 
 #include <cctype>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,7 +51,9 @@ int64_t attribute(const OrtApi* api, OrtShapeInferContext* context, const char* 
 std::optional<Dimension> scaled(const Dimension& dim, int64_t rows, int64_t input_steps) {
   if (rows == input_steps) return dim;
   if (dim.value >= 0) {
-    if (dim.value % input_steps != 0) return std::nullopt;
+    if (dim.value % input_steps != 0 || dim.value / input_steps > std::numeric_limits<int64_t>::max() / rows) {
+      return std::nullopt;
+    }
     return Dimension{dim.value / input_steps * rows, ""};
   }
   constexpr size_t kMaxDigits = 9;  // products then fit
@@ -60,7 +63,7 @@ std::optional<Dimension> scaled(const Dimension& dim, int64_t rows, int64_t inpu
   const std::string base = has_factor ? dim.name.substr(digits + 1) : dim.name;
   if (base.empty() || base.find_first_of("+-*/() ") != std::string::npos) return std::nullopt;
   const int64_t factor = (has_factor ? std::stoll(dim.name.substr(0, digits)) : 1) * rows;
-  if (factor % input_steps != 0) return std::nullopt;
+  if (factor == 0 || factor % input_steps != 0) return std::nullopt;
   const int64_t quotient = factor / input_steps;
   return Dimension{-1, quotient == 1 ? base : std::to_string(quotient) + "*" + base};
 }
