@@ -222,7 +222,7 @@ def test_another_element_type_is_refused_with_an_error():
     arrays, attributes = case((4, 3, 5), steps=4)
     content = model(arrays, attributes, with_body=False, element=TensorProto.DOUBLE).SerializeToString()
     options = operator.register(onnxruntime.SessionOptions())
-    with pytest.raises(Exception, match="ParallelSpike"):
+    with pytest.raises(Exception, match=r"\(current\) of operator \(ParallelSpike\)"):
         onnxruntime.InferenceSession(content, options)
 
 
