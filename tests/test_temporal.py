@@ -57,8 +57,6 @@ CASES = [
     ("z = GlobalMaxPool (s)", "Spikes", PER_CHANNEL),
     ("z = MaxPool <kernel_shape = [2, 2], dilations = [7, 7], pads = [1, 1, 1, 1]> (s)", "Static", {}),
     ("c = Conv (s, w) z = MaxPool <kernel_shape = [2, 2]> (c)", "Static", {"w": dyadic(4, 3, 1, 1)}),
-    ("z = Relu (s)", "Spikes", {}),
-    ("c = Conv (s, w) z = Relu (c)", "Static", {"w": dyadic(4, 3, 1, 1)}),
     ("z = Identity (s)", "Spikes", PER_CHANNEL),
     ("z = Dropout (s)", "Spikes", PER_CHANNEL),
     ("z = Add (s, s)", "Current", {}),
@@ -115,6 +113,8 @@ def test_operators_on_spikes(nodes, kind, weights):
 
 
 FLAT_CASES = [
+    ("r = Relu (s) z = Flatten (r)", "Spikes", {}),
+    ("c = Conv (s, w) r = Relu (c) z = Flatten (r)", "Static", {"w": dyadic(4, 3, 1, 1)}),
     ("z = Flatten (s)", "Spikes", {}),
     ("f = Flatten (s) z = Div (f, b)", "Static", {"b": np.array([0], dtype=np.float32)}),
     ("z = Flatten (s)", "Current", PER_CHANNEL),

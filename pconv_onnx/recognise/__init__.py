@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
+
+import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
 from pconv_onnx.recognise.base import Activation, Recogniser
@@ -26,14 +29,20 @@ def recognise(network: Network) -> list[Activation]:
     found: list[Activation] = []
     for recogniser in RECOGNISERS:
         for node in nodes:
-            if id(node) in claimed or (match := recogniser.pattern(network, node)) is None:
+            place = network.place(node)
+            match = recogniser.pattern(node, partial(_free, network, place, claimed))
+            if id(node) in claimed or match is None:
                 continue
-            activation = _only_in_the_main_graph(recogniser.check(network, match), network.place(node))
+            activation = _only_in_the_main_graph(recogniser.check(network, match), place)
             if activation.spec is not None:
                 claimed.update(map(id, activation.nodes))
             found.append(activation)
     found.sort(key=lambda activation: position[id(activation.nodes[0])])
     return _with_unique_names(found)
+
+
+def _free(network: Network, place: str, claimed: set[int], node: gs.Node) -> bool:
+    return network.place(node) == place and id(node) not in claimed
 
 
 def _only_in_the_main_graph(activation: Activation, place: str) -> Activation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -51,8 +52,11 @@ class Recogniser(Protocol):
 
     encoding: str
 
-    def pattern(self, network: Network, node: gs.Node) -> Any | None:
-        """The candidate anchored at `node`, or None where this is something else altogether."""
+    def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> Any | None:
+        """The candidate anchored at `node`, or None where this is something else altogether.
+
+        It may take other nodes that are `free`: in the same graph, and not part of a converted activation.
+        """
 
     def check(self, network: Network, match: Any) -> Activation:
         """The activation with its QuantizerSpec, or refused with a reason that a user can act on."""

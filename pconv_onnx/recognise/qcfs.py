@@ -5,6 +5,8 @@ Anchored at Floor. Forms, where a scaling is Mul or Div by constants and may be 
 1. floor, then clip: `Clip(Floor(x/θ·L + 1/2)/L, 0, 1)·θ`; the Clip may stand before or after the scalings.
 2. clip, then floor: `Floor(Clip(x/θ, 0, 1)·L + 1/2)/L·θ`; likewise.
 
+The Clip may be one, or Max or Relu below and Min above, together or apart.
+
 θ is a scalar or per channel. Source: Bu et al., "Optimal ANN-SNN conversion for high-accuracy and ultra-low-latency
 spiking neural networks" (ICLR 2022), and the activation of Hao et al. (ICML 2025).
 """
@@ -27,11 +29,14 @@ from pconv_onnx.recognise.base import Activation, Status
 # How far a product of float32 constants may be from the number that it stands for.
 _TOLERANCE = 1e-5
 
-# One letter a node: scaling, Clip, Add. Read in the direction of the data.
-_LETTERS = {"Mul": "S", "Div": "S", "Clip": "C", "Add": "A"}
-_HEAD = re.compile(r"S{1,2}A|S{0,2}CS{1,2}A|S{1,2}CA")
-_TAIL = re.compile(r"S{1,2}|S{0,2}CS{1,2}|S{1,2}C")
-_LONGEST = 5
+# One letter a node: scaling, clipping, Add. Read in the direction of the data.
+_LETTERS = {"Mul": "S", "Div": "S", "Clip": "C", "Max": "C", "Min": "C", "Relu": "C", "Add": "A"}
+_HEAD = re.compile(r"S{1,2}A|S{0,2}C{1,2}S{1,2}A|S{1,2}C{1,2}A")
+_TAIL = re.compile(r"S{1,2}|S{0,2}C{1,2}S{1,2}|S{1,2}C{1,2}")
+_LONGEST = 7
+
+# Bounds of what does not clip on that side.
+_BELOW, _ABOVE = np.full(1, -np.inf), np.full(1, np.inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +77,13 @@ class Qcfs:
 
     encoding = "qcfs"
 
-    def pattern(self, network: Network, node: gs.Node) -> _Chain | None:
+    def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> _Chain | None:
         """The longest chain of scalings, Add and Clip with constants around a Floor."""
         if node.op != "Floor" or not is_standard(node):
             return None
-        place = network.place(node)
 
         def belongs(other: gs.Node) -> bool:
-            return other.op in _LETTERS and is_standard(other) and network.place(other) == place
+            return other.op in _LETTERS and is_standard(other) and free(other)
 
         head = tuple(_walk(node.inputs[0], partial(_upstream, belongs)))[::-1]
         tail = tuple(_walk(node.outputs[0], partial(_downstream, belongs)))
@@ -144,11 +148,11 @@ def _downstream(belongs: Callable[[gs.Node], bool], tensor: gs.Tensor) -> _Link 
 
 def _data_input(node: gs.Node) -> gs.Tensor | None:
     """The one input that is not a constant; None where there is no such, or where it divides or bounds."""
-    if node.op in ("Clip", "Div"):
+    if node.op in ("Clip", "Div", "Relu"):
         data, *others = node.inputs
         return data if constant(data) is None and all(other is not data for other in others) else None
     varying = [tensor for tensor in node.inputs if constant(tensor) is None]
-    return varying[0] if len(varying) == 1 else None
+    return varying[0] if len(varying) == 1 and len(node.inputs) == 2 else None
 
 
 def _cuts(chain: _Chain) -> Iterator[_Chain]:
@@ -192,35 +196,36 @@ def _read(network: Network, chain: _Chain) -> QuantizerSpec:
     head = [reader.operation(link.node) for link in chain.head]
     tail = [reader.operation(link.node) for link in chain.tail]
 
-    dtype = network.dtype(pre_activation) or head[0].constants[0].dtype
+    dtype = network.dtype(pre_activation) or head[-1].constants[0].dtype
     if dtype != np.float32:
         raise _Refusal(f"it computes in {dtype}; float32 is supported")
 
     # Both ends in float64: code = floor(x·gain + offset), value = code·step.
-    gain, bounds = np.ones(1), None
+    gain, low, high = np.ones(1), np.full(1, -np.inf), np.full(1, np.inf)
     for link, operation in zip(chain.head, head, strict=True):
         if link.letter == "S":
             factor = _factor(operation)
-            gain = gain * factor
-            bounds = None if bounds is None else [bound * factor for bound in bounds]
+            gain, low, high = gain * factor, low * factor, high * factor
         elif link.letter == "C":
-            bounds = [bound.astype(np.float64) for bound in operation.constants]
+            low, high = np.maximum(low, operation.constants[0]), np.minimum(high, operation.constants[1])
         elif not np.all(operation.constants[0] == 0.5):
             raise _Refusal(f"'{link.node.name}' adds {_some(operation.constants[0])} before Floor; QCFS adds 0.5")
     step = np.ones(1)
     for link, operation in zip(chain.tail, tail, strict=True):
         if link.letter == "S":
             step = step * _factor(operation)
-        elif bounds is None:
-            bounds = [bound / step for bound in operation.constants]
         else:
-            raise _Refusal(f"'{link.node.name}' clips a second time")
-    if bounds is None:
+            low = np.maximum(low, operation.constants[0] / step)
+            high = np.minimum(high, operation.constants[1] / step)
+    if (np.isinf(low) & np.isinf(high)).any():
         raise _Refusal("it is not bounded: there is no Clip before or after Floor")
-    low, high = bounds
+    if (np.isinf(low) | np.isinf(high)).any():
+        raise _Refusal(
+            f"it is not bounded {'below' if np.isinf(low).any() else 'above'}; QCFS ends at 0 and at L levels"
+        )
     if (low != 0).any():
         raise _Refusal(f"its Clip starts at {_some(low)} levels; QCFS starts at 0")
-    levels = int(np.round(high.ravel()[0])) if np.isfinite(high).all() else 0
+    levels = int(np.round(high[0]))
     if levels < 1 or not np.allclose(high, levels, rtol=_TOLERANCE, atol=0):
         raise _Refusal(f"its Clip ends at {_some(high)} levels, which is not one whole number of them")
     if levels > MAX_STEPS:
@@ -249,14 +254,18 @@ class _ConstantReader:
         self.channel_axis: int | None = None
 
     def operation(self, node: gs.Node) -> FloatOperation:
-        if node.op == "Clip":
-            bounds = [*node.inputs[1:], *[None] * (3 - len(node.inputs))]
-            if any(bound is None or not bound.name for bound in bounds):
-                raise _Refusal(f"'{node.name}' clips on one side only")
-            return FloatOperation("Clip", tuple(self._vector(node, bound) for bound in bounds))
+        """The operation of a node; whatever clips is a Clip, up to an infinity on a side that it leaves open."""
         data = _data_input(node)
-        (operand,) = [tensor for tensor in node.inputs if tensor is not data]
-        return FloatOperation(node.op, (self._vector(node, operand),))
+        operands = [tensor for tensor in node.inputs if tensor is not data]
+        if _LETTERS[node.op] != "C":
+            return FloatOperation(node.op, tuple(self._vector(node, tensor) for tensor in operands))
+        if node.op == "Relu":
+            return FloatOperation("Clip", (np.zeros(1), _ABOVE))
+        low, high = (*([None] if node.op == "Min" else []), *operands, None, None)[:2]
+        return FloatOperation("Clip", (self._bound(node, low, _BELOW), self._bound(node, high, _ABOVE)))
+
+    def _bound(self, node: gs.Node, tensor: gs.Tensor | None, otherwise: Array) -> Array:
+        return otherwise if tensor is None or not tensor.name else self._vector(node, tensor)
 
     def _vector(self, node: gs.Node, tensor: gs.Tensor) -> Array:
         """A constant as `[1]` or `[C]`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
@@ -14,7 +16,7 @@ class Relu:
 
     encoding = "relu"
 
-    def pattern(self, network: Network, node: gs.Node) -> gs.Node | None:
+    def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> gs.Node | None:
         """Any Relu node."""
         return node if node.op == "Relu" and is_standard(node) else None
 

@@ -49,6 +49,14 @@ SPELLINGS = {
         "a = Div (x, step) b = Add (a, half) c = Floor (b) d = Mul (c, step) y = Clip (d, zero, theta)",
         {"step": 0.5},
     ),
+    "max and min": (FLOOR_THEN_CLIP.replace("f = Clip (e, zero, one)", "g = Max (e, zero) f = Min (one, g)"), {}),
+    "relu and min": (CLIP_THEN_FLOOR.replace("b = Clip (a, zero, one)", "g = Relu (a) b = Min (g, one)"), {}),
+    "two clips": (CLIP_THEN_FLOOR.replace("b = Clip (a, zero, one)", "g = Clip (a, , one) b = Clip (g, zero)"), {}),
+    "relu in front, min behind": (
+        "r = Relu (x)" + FLOOR_THEN_CLIP.replace("(x,", "(r,").replace("Clip (e, zero, one)", "Min (e, one)"),
+        {},
+    ),
+    "clip on the input and behind": ("r = Clip (x, zero, theta)" + FLOOR_THEN_CLIP.replace("(x,", "(r,"), {}),
     "constant nodes": (
         "theta_ = Constant <value_float = 2.0> ()" + FLOOR_THEN_CLIP.replace("theta", "theta_"),
         {},
@@ -125,6 +133,17 @@ def test_activations_that_share_a_module_have_names_of_their_own():
     assert [activation.name for activation in recognise(load(model))] == ["act:z", "act:y"]
 
 
+def test_neighbours_do_not_share_nodes():
+    """With θ = L every scaling is by 1, so that cuts alone do not tell whose it is."""
+    spelled = "{y}a = Mul ({x}, one) {y}b = Add ({y}a, half) {y}c = Floor ({y}b) {y}d = Clip ({y}c, zero, count)"
+    chain = spelled + " {y} = Mul ({y}d, one)"
+    model = network(chain.format(x="x", y="z") + chain.format(x="z", y="y"))
+    found = recognise(load(model))
+    nodes = [id(node) for activation in found for node in activation.nodes]
+    assert len(nodes) == len(set(nodes))
+    assert found[0].status == "converted"
+
+
 def test_names_are_unique_across_bodies_too():
     """Names of tensors may repeat in branches that exclude each other, and with them the names of activations."""
     nodes = f"""
@@ -180,8 +199,9 @@ def test_near_misses_are_refused_with_the_reason(miss):
          " y = Mul (f, theta)", "is not QCFS: expected a scaling by θ, + 1/2, Floor"),
         (CLIP_THEN_FLOOR.replace("Mul (f, theta)", "Mul (f, half)").replace("Div (e, count)", "Div (e, three)"),
          "it scales by 2 before Floor and by 0.166667 after it; QCFS has one θ for both"),
-        (FLOOR_THEN_CLIP.replace("Clip (e, zero, one)", "Clip (e, zero)"), "clips on one side only"),
-        (CLIP_THEN_FLOOR.replace("Clip (a, zero, one)", "Clip (a, , one)"), "clips on one side only"),
+        (FLOOR_THEN_CLIP.replace("Clip (e, zero, one)", "Clip (e, zero)"), "it is not bounded above"),
+        (CLIP_THEN_FLOOR.replace("Clip (a, zero, one)", "Clip (a, , one)"), "it is not bounded below"),
+        (CLIP_THEN_FLOOR.replace("Clip (a, zero, one)", "Max (a, zero)"), "it is not bounded above"),
     ],
 )  # fmt: skip
 def test_chains_that_are_not_qcfs_are_refused_with_the_reason(nodes, reason):
@@ -289,6 +309,11 @@ def test_a_tensor_divided_by_itself_ends_the_chain():
     nodes = "d = Div (x, x)" + qcfs("d", "y")
     activation = only(nodes)
     assert (activation.input.name, activation.status) == ("d", "converted")
+
+
+def test_a_relu_that_belongs_to_an_activation_is_not_listed_by_itself():
+    found = recognise(load(network("r = Relu (x)" + FLOOR_THEN_CLIP.replace("(x,", "(r,"))))
+    assert [(activation.encoding, activation.input.name) for activation in found] == [("qcfs", "x")]
 
 
 def test_relu_is_listed_and_needs_calibration():
