@@ -74,11 +74,10 @@ class _Walk:
 
     def _indifferent_to_order(self, node: onnx.NodeProto) -> bool:
         """Whether a node gives the same elements in whatever order it gets them, and gets some of them blocked."""
+        data = _data(node)
         if is_operator(node):
-            data = node.input[:1]
             indifferent = all(name in self._one_row for name in node.input[1:])
         else:
-            data = node.input
             indifferent = node.op_type == "Add" and not node.domain and self._equal_samples(data)
         blocked = [name for name in data if name in self._blocked]
         return indifferent and bool(blocked) and all(map(self._fills_blocks, blocked))
@@ -93,7 +92,7 @@ class _Walk:
         return all(samples[0]) and all(len(sample) == 3 and sample == samples[0] for sample in samples)
 
     def _run_blocked(self, node: onnx.NodeProto) -> None:
-        data = node.input[:1] if is_operator(node) else node.input
+        data = _data(node)
         channels = next(self._channels[name] for name in data if name in self._blocked)
         (plain,) = node.output
         blocked = f"{plain}/blocked"
@@ -123,6 +122,11 @@ class _Walk:
         copy.CopyFrom(node)
         copy.input[:] = [self._same_as.get(name, name) for name in node.input]
         return copy
+
+
+def _data(node: onnx.NodeProto) -> Sequence[str]:
+    """The inputs of a node that come in an order; tables of thresholds and levels do not."""
+    return list(node.input[:1] if is_operator(node) else node.input)
 
 
 def _reorder(op_type: str, source: str, target: str, **attributes: int) -> onnx.NodeProto:

@@ -36,14 +36,8 @@ class _Lowering:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        # Each node that goes, with the activation that it ends, if it is the last of one.
-        self.replaced: dict[int, Activation | None] = {}
-        for activation in plan.activations:
-            if activation.name in plan.neurons:
-                self.replaced.update({id(node): None for node in activation.nodes})
-                self.replaced[id(activation.nodes[-1])] = activation
         self.names = set(plan.network.names)
-        self.node_names = {node.name for node in plan.network.nodes if id(node) not in self.replaced}
+        self.node_names = {node.name for node in plan.network.nodes if id(node) not in plan.replaced}
         self.neuron_names = {name: _unused(name, self.node_names) for name in plan.neurons}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
@@ -53,10 +47,10 @@ class _Lowering:
     def model(self) -> onnx.ModelProto:
         plan, source = self.plan, self.plan.network.proto
         for node, proto in zip(plan.network.nodes, source.graph.node, strict=True):
-            if id(node) not in self.replaced:
+            if id(node) not in plan.replaced:
                 self._copy(proto)
                 continue
-            ended = self.replaced[id(node)]
+            ended = plan.replaced[id(node)]
             if ended is not None:
                 self._neuron(ended, plan.neurons[ended.name])
         for output in source.graph.output:
@@ -89,7 +83,7 @@ class _Lowering:
 
     def _neuron(self, activation: Activation, neuron: ParallelNeuron) -> None:
         source, target = activation.input.name, activation.output.name
-        input_steps = self.plan.kind(activation.input).steps
+        input_steps = self.plan.kind(source).steps
         if self._varies(source):
             source = self._steps_name(source)
         spikes = self._varies(target)
@@ -112,7 +106,7 @@ class _Lowering:
         if not self._varies(name) or name in self.decoded:
             return
         self.decoded.add(name)
-        kind = self.plan.kinds[name]
+        kind = self.plan.kind(name)
         node_name = _unused(f"{name}/decode", self.node_names)
         if isinstance(kind, Spikes):
             decoder = train_decoder(kind.levels, kind.channel_axis)
@@ -146,7 +140,7 @@ class _Lowering:
                 yield helper.make_tensor_value_info(written, element, sizes)
 
     def _varies(self, name: str) -> bool:
-        return not isinstance(self.plan.kinds.get(name, Static()), Static)
+        return not isinstance(self.plan.kind(name), Static)
 
     def _steps_name(self, name: str) -> str:
         if name not in self.in_time:

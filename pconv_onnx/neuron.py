@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -105,15 +106,15 @@ class QuantizerSpec:
         Raises:
             ValueError: the operations are not a bounded ascending staircase, or `steps` is out of range.
         """
-        exact = self._compiled()
         if steps is None or steps == self.levels:
-            return exact
-        amplitude = exact.levels[:, -1].astype(np.float64)
+            return self._exact
+        amplitude = self._exact.levels[:, -1].astype(np.float64)
         threshold, shift = (np.broadcast_to(v.astype(np.float64), (self.rows,)) for v in (self.threshold, self.shift))
         even = ParallelNeuron.even(steps, threshold, shift, amplitude, self.channel_axis)
         return ParallelNeuron(even.thresholds.astype(self.dtype), even.levels.astype(self.dtype), self.channel_axis)
 
-    def _compiled(self) -> ParallelNeuron:
+    @cached_property
+    def _exact(self) -> ParallelNeuron:
         counts = np.broadcast_to(np.arange(self.levels + 1, dtype=self.dtype), (self.rows, self.levels + 1))
         levels = np.broadcast_to(_apply(self.tail, counts), counts.shape).copy()
         if not np.isfinite(levels).all() or (np.diff(levels, axis=1) <= 0).any():

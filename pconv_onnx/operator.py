@@ -6,7 +6,7 @@ The contract is docs/ParallelSpike-1.md.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx.parser
 
@@ -291,6 +291,6 @@ def register(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptions:
     return options
 
 
-def is_operator(node: Any) -> bool:
-    """Whether a node (onnx or GraphSurgeon) is this operator."""
-    return bool(node.domain == DOMAIN and (getattr(node, "op_type", None) or getattr(node, "op", None)) == OP_TYPE)
+def is_operator(node: onnx.NodeProto) -> bool:
+    """Whether a node is this operator."""
+    return bool(node.domain == DOMAIN and node.op_type == OP_TYPE)

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-import onnx_graphsurgeon as gs
-
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.network import captured
@@ -30,6 +28,7 @@ class Plan:
         mode: `parallel` (spike trains flow) or `folded` (their temporal means do).
         activations: all that were found, converted or not, in topological order.
         neurons: the neuron of each converted activation, by its name.
+        replaced: the nodes that go, by identity, each with the activation that it ends, or None within one.
         kinds: kind in time of every tensor of the rewritten network, by its name in the source; tensors that are not
             there are Static.
     """
@@ -38,6 +37,7 @@ class Plan:
     mode: Mode
     activations: Sequence[Activation]
     neurons: dict[str, ParallelNeuron]
+    replaced: dict[int, Activation | None]
     kinds: dict[str, Kind]
 
     @property
@@ -46,9 +46,9 @@ class Plan:
         steps = {neuron.steps for neuron in self.neurons.values()}
         return steps.pop() if len(steps) == 1 else None
 
-    def kind(self, tensor: gs.Tensor) -> Kind:
-        """Kind in time of a tensor."""
-        return self.kinds.get(tensor.name, STATIC)
+    def kind(self, name: str) -> Kind:
+        """Kind in time of a tensor, by its name in the source."""
+        return self.kinds.get(name, STATIC)
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `inspect` and `rewrite --dry-run`."""
@@ -120,8 +120,13 @@ def make_plan(
             activations[index] = replace(activation, status="refused", reason=reason, spec=None)
         else:
             neurons[activation.name] = neuron
-    kinds = _kinds(network, activations, neurons) if mode == "parallel" else {}
-    return Plan(network, mode, activations, neurons, kinds)
+    replaced: dict[int, Activation | None] = {}
+    for activation in activations:
+        if activation.name in neurons:
+            replaced.update({id(node): None for node in activation.nodes})
+            replaced[id(activation.nodes[-1])] = activation
+    kinds = _kinds(network, neurons, replaced) if mode == "parallel" else {}
+    return Plan(network, mode, activations, neurons, replaced, kinds)
 
 
 def _refuse_spiking(network: Network) -> None:
@@ -146,21 +151,19 @@ def _chosen(activation: Activation, include: Sequence[str], exclude: Sequence[st
     return activation
 
 
-def _kinds(network: Network, activations: Sequence[Activation], neurons: dict[str, ParallelNeuron]) -> dict[str, Kind]:
+def _kinds(
+    network: Network, neurons: dict[str, ParallelNeuron], replaced: dict[int, Activation | None]
+) -> dict[str, Kind]:
     """One walk in topological order: neurons emit spikes, rules say what becomes of them."""
-    replaced = {id(node) for activation in activations if activation.name in neurons for node in activation.nodes}
-    emitted = {
-        id(activation.nodes[-1]): (activation.output.name, neurons[activation.name])
-        for activation in activations
-        if activation.name in neurons
-    }
     kinds: dict[str, Kind] = {}
     for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
-        if id(node) in emitted:
-            name, neuron = emitted[id(node)]
-            kinds[name] = Spikes(neuron.steps, neuron.levels, neuron.channel_axis)
+        if id(node) in replaced:
+            ended = replaced[id(node)]
+            if ended is not None:
+                neuron = neurons[ended.name]
+                kinds[ended.output.name] = Spikes(neuron.steps, neuron.levels, neuron.channel_axis)
         # A body sees the tensors around it by name: it is given the decoded ones.
-        elif id(node) not in replaced and not captured(proto):
+        elif not captured(proto):
             kind = transfer(Site(network, node, [kinds.get(tensor.name, STATIC) for tensor in node.inputs]))
             if kind is not STATIC:
                 kinds.update({tensor.name: kind for tensor in node.outputs if tensor.name})

@@ -69,9 +69,14 @@ class Site:
         return index < len(self.kinds) and not isinstance(self.kinds[index], Static)
 
     @property
+    def varying(self) -> list[int]:
+        """The inputs that have a time axis."""
+        return [index for index in range(len(self.kinds)) if self.varies(index)]
+
+    @property
     def only_first_varies(self) -> bool:
         """Whether the first input has a time axis and no other has."""
-        return self.varies(0) and not any(self.varies(index) for index in range(1, len(self.kinds)))
+        return self.varying == [0]
 
     def shape(self, index: int) -> tuple[Dimension, ...] | None:
         """Shape of an input in the source network."""
@@ -104,7 +109,7 @@ Rule = Callable[[Site], Kind | None]
 
 def transfer(site: Site) -> Kind:
     """Kind of a node's outputs; Static where its inputs have to be decoded first."""
-    if not any(site.varies(index) for index in range(len(site.kinds))) or not is_standard(site.node):
+    if not site.varying or not is_standard(site.node):
         return STATIC
     rule = TRANSFER_RULES.get(site.node.op)
     return (rule(site) if rule is not None else None) or STATIC
@@ -147,7 +152,7 @@ def _matmul(site: Site) -> Kind | None:
 
 def _add(site: Site) -> Kind | None:
     """Add, Sub, Sum: of tensors in time with the same T, and of constants that are the same for each row."""
-    varying = [index for index in range(len(site.kinds)) if site.varies(index)]
+    varying = site.varying
     steps = {site.kinds[index].steps for index in varying}
     shapes = {site.shape(index) for index in varying}
     if len(steps) != 1 or None in shapes or len({(len(shape), shape[0]) for shape in shapes if shape}) != 1:
@@ -160,7 +165,7 @@ def _add(site: Site) -> Kind | None:
 
 def _scale(site: Site) -> Kind | None:
     """Mul, Div by a constant that is the same for each row and leaves values finite."""
-    varying = [index for index in range(len(site.kinds)) if site.varies(index)]
+    varying = site.varying
     rank = site.rank(varying[0])
     if len(varying) != 1 or (site.node.op == "Div" and varying != [0]) or rank is None:
         return None
@@ -239,7 +244,7 @@ def _concat(site: Site) -> Kind | None:
     """Along another axis than the first, of tensors in time with the same T."""
     rank = site.rank(0)
     axis = site.attribute("axis", 0)
-    if rank is None or axis % rank == 0 or not all(site.varies(index) for index in range(len(site.kinds))):
+    if rank is None or axis % rank == 0 or len(site.varying) < len(site.kinds):
         return None
     steps = {kind.steps for kind in site.kinds}
     if len(steps) != 1:
