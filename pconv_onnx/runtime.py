@@ -12,6 +12,7 @@ import onnx
 
 from pconv_onnx.blocked import stay_blocked
 from pconv_onnx.errors import PconvError
+from pconv_onnx.graph.files import ModelSource, require_source
 from pconv_onnx.operator import is_operator, library_path, register
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def import_onnxruntime() -> Any:
 
 
 def session(
-    model: str | os.PathLike[str] | onnx.ModelProto,
+    model: ModelSource,
     *,
     providers: Sequence[Any] | None = None,
     options: onnxruntime.SessionOptions | None = None,
@@ -52,8 +53,7 @@ def session(
         PconvError: onnxruntime is missing, or refuses the model or the providers.
         TypeError: `model` is neither.
     """
-    if not isinstance(model, str | os.PathLike | onnx.ModelProto):
-        raise TypeError(f"a model is given as a path or an onnx.ModelProto, not as {type(model).__name__}")
+    require_source(model)
     ort = import_onnxruntime()
     if options is None:
         options = ort.SessionOptions()
@@ -71,7 +71,8 @@ def session(
             raise PconvError(f"this onnxruntime has no provider '{name}'", f"it has {available}")
     try:
         content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
-        if providers == ["CPUExecutionProvider"] and _may_stay_blocked(ort, options):
+        may_spike = not isinstance(model, onnx.ModelProto) or any(map(is_operator, model.graph.node))
+        if may_spike and providers == ["CPUExecutionProvider"] and _may_stay_blocked(ort, options):
             blocked = _blocked_session(ort, content, options)
             if blocked is not None:
                 return blocked

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 import warnings
+from functools import partial
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from networks import network
+from refusals import refusal_of
 
-from pconv_onnx import PconvError, operator, register, rewrite, session
+from pconv_onnx import operator, register, rewrite, session
 
 
 @pytest.fixture
@@ -24,12 +26,7 @@ def without_library(monkeypatch, tmp_path):
     monkeypatch.setattr(operator, "_LIBRARY_FOLDER", tmp_path / "nowhere")
 
 
-def refusal(*arguments, **options) -> str:
-    with pytest.raises(PconvError) as raised:
-        session(*arguments, **options)
-    told = str(raised.value)
-    assert len(told.splitlines()) == 1
-    return told
+refusal = partial(refusal_of, session)
 
 
 @pytest.mark.usefixtures("library")

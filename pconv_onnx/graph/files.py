@@ -22,6 +22,16 @@ _ELSEWHERE = "choose another place with -o"
 ModelSource = str | os.PathLike[str] | onnx.ModelProto
 
 
+def require_source(source: object) -> None:
+    """Raise where something is given as a model that is neither a path nor a model in memory.
+
+    Raises:
+        TypeError: it is.
+    """
+    if not isinstance(source, str | os.PathLike | onnx.ModelProto):
+        raise TypeError(f"a model is given as a path or an onnx.ModelProto, not as {type(source).__name__}")
+
+
 def load(source: ModelSource) -> Network:
     """Load and check a model.
 
@@ -32,12 +42,11 @@ def load(source: ModelSource) -> Network:
         PconvError: there is no such file, or it is not a valid ONNX model.
         TypeError: `source` is neither.
     """
+    require_source(source)
     if isinstance(source, onnx.ModelProto):
         if any(map(uses_external_data, source.graph.initializer)):
             raise PconvError("the model keeps tensors in other files, which are not loaded", "pass its path")
         return _checked(source, "the model", hashlib.sha256(source.SerializeToString(deterministic=True)).hexdigest())
-    if not isinstance(source, str | os.PathLike):
-        raise TypeError(f"a model is given as a path or an onnx.ModelProto, not as {type(source).__name__}")
     path = Path(source)
     name = f"'{path}'"
     try:

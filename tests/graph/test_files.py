@@ -7,23 +7,19 @@ import os
 import stat
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import onnx
 import pytest
 from networks import network, qcfs, weight
 from onnx import helper, numpy_helper
+from refusals import refusal_of
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import load, save, write_atomically
 
-
-def refusal(source) -> str:
-    with pytest.raises(PconvError) as raised:
-        load(source)
-    told = str(raised.value)
-    assert len(told.splitlines()) == 1
-    return told
+refusal = partial(refusal_of, load)
 
 
 @pytest.fixture
