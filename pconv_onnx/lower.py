@@ -65,7 +65,7 @@ class _Lowering:
         model.ir_version = max(model.ir_version, _FUNCTIONS_IR_VERSION)
         model.opset_import.append(helper.make_opsetid(operator.DOMAIN, operator.VERSION))
         max_steps = max(neuron.steps for neuron in plan.neurons.values())
-        model.functions.extend(operator.functions(plan.network.opset, max_steps))
+        model.functions.extend(operator.functions(plan.network.opset, plan.dtype, max_steps))
         _write_provenance(model, plan, self.neuron_names)
         return model
 

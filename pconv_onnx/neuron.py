@@ -11,10 +11,19 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+# Types that neurons compute in, each with the type in which its currents are summed over time: wide enough that T
+# equal currents have exactly that current as their mean.
+SUM_TYPES: dict[np.dtype[Any], np.dtype[Any]] = {
+    np.dtype(np.float32): np.dtype(np.float64),
+    np.dtype(np.float16): np.dtype(np.float32),
+    np.dtype(ml_dtypes.bfloat16): np.dtype(np.float32),
+}
 
 MAX_STEPS = 256
 
@@ -70,6 +79,7 @@ class QuantizerSpec:
         levels: L, the highest spike count.
         threshold: θ of the source, `[1]` or `[C]`: the input distance that raises the code from 0 to L.
         shift: b, the charge that the neuron holds before the first step, `[1]` or `[C]`.
+        bias: ψ, what the source adds to its input, and the neuron therefore to the current of each step.
         channel_axis: the axis that per-channel constants run along; None where all are scalar.
     """
 
@@ -80,6 +90,7 @@ class QuantizerSpec:
     levels: int
     threshold: Array
     shift: Array
+    bias: Array
     channel_axis: int | None = None
 
     @property
@@ -87,6 +98,11 @@ class QuantizerSpec:
         """R: 1 where every constant is scalar, otherwise the number of channels."""
         operations = (*self.head, self.rounding, *self.tail)
         return max((c.size for operation in operations for c in operation.constants), default=1)
+
+    @property
+    def amplitude(self) -> Array:
+        """The value of the highest code, `[1]` or `[C]`."""
+        return _apply(self.tail, np.full((1, 1), self.levels, dtype=self.dtype)).reshape(-1)
 
     def code(self, x: Array) -> Array:
         """The integer code of `x` `[R, n]`, before any clipping that the tail does."""
@@ -101,28 +117,30 @@ class QuantizerSpec:
 
         With `steps` equal to `levels` (the default) it is compiled from the source's operations and gives the
         source's value for every float (Theorem 4.1, made exact for floats). With another number of steps there is no
-        source value to be equal to: thresholds are `(t·θ − b)/T`, levels `a·k/T`, rounded once.
+        source value to be equal to: thresholds are `(t·θ − b)/T − ψ`, levels `a·k/T`, rounded once.
 
         Raises:
             ValueError: the operations are not a bounded ascending staircase, or `steps` is out of range.
         """
         if steps is None or steps == self.levels:
             return self._exact
-        amplitude = self._exact.levels[:, -1].astype(np.float64)
-        threshold, shift = (np.broadcast_to(v.astype(np.float64), (self.rows,)) for v in (self.threshold, self.shift))
-        even = ParallelNeuron.even(steps, threshold, shift, amplitude, self.channel_axis)
+        threshold, shift, bias, amplitude = (
+            np.broadcast_to(v.astype(np.float64), (self.rows,))
+            for v in (self.threshold, self.shift, self.bias, self.amplitude)
+        )
+        even = ParallelNeuron.even(steps, threshold, shift + steps * bias, amplitude, self.channel_axis)
         return ParallelNeuron(even.thresholds.astype(self.dtype), even.levels.astype(self.dtype), self.channel_axis)
 
     @cached_property
     def _exact(self) -> ParallelNeuron:
-        counts = np.broadcast_to(np.arange(self.levels + 1, dtype=self.dtype), (self.rows, self.levels + 1))
+        counts = np.broadcast_to(np.arange(self.levels + 1).astype(self.dtype), (self.rows, self.levels + 1))
         levels = np.broadcast_to(_apply(self.tail, counts), counts.shape).copy()
-        if not np.isfinite(levels).all() or (np.diff(levels, axis=1) <= 0).any():
+        if not np.isfinite(levels).all() or (levels[:, 1:] <= levels[:, :-1]).any():
             raise ValueError("its levels are not finite and ascending")
-        ends = self(np.array([[-np.inf, np.inf]], dtype=self.dtype))
+        ends = self(np.array([[-np.inf, np.inf]]))
         if (ends[:, 0] != levels[:, 0]).any() or (ends[:, 1] != levels[:, -1]).any():
             raise ValueError(f"its output does not stay between the values of codes 0 and {self.levels}")
-        steps = np.arange(1, self.levels + 1, dtype=self.dtype).reshape(1, -1)
+        steps = np.arange(1, self.levels + 1).astype(self.dtype).reshape(1, -1)
         thresholds = _smallest_float(lambda x: self.code(x) >= steps, (self.rows, self.levels), self.dtype)
         return ParallelNeuron(thresholds, levels, self.channel_axis)
 
@@ -199,10 +217,19 @@ class ParallelNeuron:
         return int(self.thresholds.shape[1])
 
     @property
-    def evenly_spaced(self) -> bool:
-        """Whether a train of spikes of one amplitude carries the levels, to the rounding of their type."""
-        ideal = self.levels[:, :1] + (self.levels[:, -1:] - self.levels[:, :1]) * np.arange(self.steps + 1) / self.steps
-        return bool(np.allclose(self.levels, ideal, rtol=4 * np.finfo(self.levels.dtype).eps, atol=0))
+    def carried_by_trains(self) -> bool:
+        """Whether trains of equal spikes carry the levels.
+
+        They do where levels are evenly spaced, to the rounding of their type, and far enough apart for `train_decoder`
+        to tell the means of trains from each other.
+        """
+        levels = self.levels.astype(np.float64)
+        counts = np.arange(self.steps + 1)
+        means = (levels[:, :1] * (self.steps - counts) + levels[:, -1:] * counts) / self.steps
+        even = np.allclose(levels, means, rtol=4 * float(ml_dtypes.finfo(self.levels.dtype).eps), atol=0)
+        told_apart = train_decoder(self.levels, self.channel_axis).thresholds.astype(np.float64)
+        means = means.astype(self.levels.dtype).astype(np.float64)
+        return bool(even and (means[:, :-1] < told_apart).all() and (told_apart <= means[:, 1:]).all())
 
     def along_channels(self, table: Array, rank: int) -> Array:
         """A table `[R, n]` as `[n, …]`, ready to broadcast against inputs of that rank."""
@@ -255,15 +282,16 @@ def train_decoder(levels: Array, channel_axis: int | None) -> ParallelNeuron:
 
 
 def temporal_mean(current: Array) -> Array:
-    """`(1/T)·Σ_t I_t` of currents `[T, …]`: summed in order in float64, divided there, rounded once.
+    """`(1/T)·Σ_t I_t` of currents `[T, …]`: summed in order in the type of `SUM_TYPES`, divided there, rounded once.
 
-    Equal currents have exactly their own value as mean, which a float32 sum does not give.
+    Equal currents have exactly their own value as mean, which a sum in their own type does not give.
     """
-    total = current[0].astype(np.float64)
+    wide = SUM_TYPES[current.dtype]
+    total = current[0].astype(wide)
     with np.errstate(over="ignore", invalid="ignore"):
         for step in current[1:]:
-            total = total + step
-        return np.asarray(total / len(current), dtype=current.dtype)
+            total = total + step.astype(wide)
+        return np.asarray(total / wide.type(len(current))).astype(current.dtype)
 
 
 def matrix_form(current: Array, threshold: Any, shift: Any) -> Array:

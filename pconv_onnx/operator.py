@@ -6,12 +6,14 @@ The contract is docs/ParallelSpike-1.md.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx.parser
+from onnx import TensorProto, helper
 
 from pconv_onnx.errors import PconvError
-from pconv_onnx.neuron import MAX_STEPS, Array, ParallelNeuron, temporal_mean
+from pconv_onnx.neuron import MAX_STEPS, SUM_TYPES, Array, ParallelNeuron, temporal_mean
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -73,18 +75,24 @@ def reference(
     return neuron.trains(mean).reshape(neuron.steps * batch, *current.shape[1:])
 
 
-def functions(opset: int, max_steps: int = MAX_STEPS) -> list[onnx.FunctionProto]:
-    """The operators as model-local functions of standard operators, for models of that opset.
+def functions(opset: int, dtype: np.dtype[Any], max_steps: int = MAX_STEPS) -> list[onnx.FunctionProto]:
+    """The operators as model-local functions of standard operators, for models of that opset and type.
 
-    onnxruntime inlines a body under the model's opset and ignores the body's own, hence one for each opset. The first
+    onnxruntime inlines a body under the model's opset and ignores the body's own, hence one for each opset; and no
+    operator chooses the type of the time sum by the type of the current, hence one for each type. The first
     operation on a current is a comparison, a Cast or an Identity: onnxruntime would fold a Mul or an Add into the Conv
     before it and change bits.
 
     Args:
         opset: version of the default domain, at least `MIN_OPSET`.
+        dtype: type of the currents, one of `SUM_TYPES`.
         max_steps: the largest T of the model; bounds the depth of the search for the spike count.
     """
-    return [_temporal_mean(opset), _parallel_spike(opset, max_steps)]
+    return [_temporal_mean(opset, dtype), _parallel_spike(opset, dtype, max_steps)]
+
+
+def _element_type(dtype: np.dtype[Any]) -> int:
+    return helper.np_dtype_to_tensor_dtype(dtype)
 
 
 def _allow_zero(opset: int) -> str:
@@ -92,8 +100,10 @@ def _allow_zero(opset: int) -> str:
     return " <allowzero = 1>" if opset >= 14 else ""
 
 
-def _temporal_mean(opset: int) -> onnx.FunctionProto:
+def _temporal_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
     """`[T·B, …]` to `[B, …]`. A running sum, since the order of ReduceSum is not defined."""
+    element, wide = _element_type(dtype), _element_type(SUM_TYPES[dtype])
+    type_name = "float" if element == TensorProto.FLOAT else dtype.name
     return onnx.parser.parse_function(f"""
     <opset_import: ["" : {opset}], domain: "{DOMAIN}">
     {MEAN_OP_TYPE} <steps> (current) => (mean)
@@ -106,11 +116,11 @@ def _temporal_mean(opset: int) -> onnx.FunctionProto:
         count = Constant <value_int: int = @steps> ()
         no_time_axis = Equal (count, one)
         mean = If (no_time_axis) <
-            then_branch = static () => (float[] value)
+            then_branch = static () => ({type_name}[] value)
             {{
                 value = Identity (current)
             }},
-            else_branch = over_time () => (float[] average)
+            else_branch = over_time () => ({type_name}[] average)
             {{
                 shape = Shape (current)
                 rows = Slice (shape, first, second)
@@ -118,14 +128,14 @@ def _temporal_mean(opset: int) -> onnx.FunctionProto:
                 count_1d = Reshape (count, second)
                 batch = Div (rows, count_1d)
                 time_major = Concat <axis = 0> (count_1d, batch, sample)
-                wide = Cast <to = 11> (current)
+                wide = Cast <to = {wide}> (current)
                 by_time = Reshape{_allow_zero(opset)} (wide, time_major)
                 running = CumSum (by_time, zero)
                 last = Sub (count, one)
                 total = Gather <axis = 0> (running, last)
-                divisor = Cast <to = 11> (count)
+                divisor = Cast <to = {wide}> (count)
                 quotient = Div (total, divisor)
-                average = Cast <to = 1> (quotient)
+                average = Cast <to = {element}> (quotient)
             }}
         >
     }}
@@ -179,8 +189,12 @@ def _count_by_search(width: int) -> str:
                 count = Sub (after_1, row)"""
 
 
-def _parallel_spike(opset: int, max_steps: int) -> onnx.FunctionProto:
-    """No `[T, …]` tensor is built where only the temporal mean is asked for."""
+def _parallel_spike(opset: int, dtype: np.dtype[Any], max_steps: int) -> onnx.FunctionProto:
+    """No `[T, …]` tensor is built where only the temporal mean is asked for.
+
+    Everything is compared in float32, which holds each type exactly: few providers compare half types and choose among
+    them.
+    """
     few = max_steps <= _FEW_STEPS
     width = max_steps if few else (1 << max_steps.bit_length()) - 1
     text = f"""
@@ -196,7 +210,10 @@ def _parallel_spike(opset: int, max_steps: int) -> onnx.FunctionProto:
         axis = Constant <value_int: int = @channel_axis> ()
         wants_spikes = Constant <value_int: int = @spikes> ()
 
-        mean = {DOMAIN}.{MEAN_OP_TYPE} <steps: int = @input_steps> (current)
+        own_mean = {DOMAIN}.{MEAN_OP_TYPE} <steps: int = @input_steps> (current)
+        mean = Cast <to = 1> (own_mean)
+        threshold_rows = Cast <to = 1> (thresholds)
+        level_rows = Cast <to = 1> (levels)
         mean_shape = Shape (mean)
         rank_1d = Shape (mean_shape)
         rank = Squeeze (rank_1d)
@@ -210,7 +227,7 @@ def _parallel_spike(opset: int, max_steps: int) -> onnx.FunctionProto:
         along_channels = Where (is_channel, channels_1d, second)
 
         emits_mean = Equal (wants_spikes, zero)
-        output = If (emits_mean) <
+        value = If (emits_mean) <
             then_branch = temporal_mean () => (float[] level)
             {{
                 width = Constant <value_ints = [{width}]> ()
@@ -219,12 +236,12 @@ def _parallel_spike(opset: int, max_steps: int) -> onnx.FunctionProto:
                 nothing = Constant <value = float {{0.0}}> ()
                 never = Div (nothing, nothing)
                 padding = Expand (never, padding_shape)
-                padded = Concat <axis = 1> (thresholds, padding)
+                padded = Concat <axis = 1> (threshold_rows, padding)
                 flat = Constant <value_ints = [-1]> ()
                 channels = Squeeze (channels_1d)
                 channel_index = Range (zero, channels, one)
                 {_count_by_comparing(width) if few else _count_by_search(width)}
-                level_table = Reshape (levels, flat)
+                level_table = Reshape (level_rows, flat)
                 level_width = Add (out_steps_1d, second)
                 level_start = Mul (channel_index, level_width)
                 level_start_32 = Cast <to = 6> (level_start)
@@ -234,14 +251,14 @@ def _parallel_spike(opset: int, max_steps: int) -> onnx.FunctionProto:
             }},
             else_branch = spike_trains () => (float[] trains)
             {{
-                by_step = Transpose <perm = [1, 0]> (thresholds)
+                by_step = Transpose <perm = [1, 0]> (threshold_rows)
                 step_shape = Concat <axis = 0> (out_steps_1d, along_channels)
                 threshold = Reshape (by_step, step_shape)
                 fires = GreaterOrEqual (mean, threshold)
-                silent_column = Slice (levels, first, second, second)
+                silent_column = Slice (level_rows, first, second, second)
                 silent = Reshape (silent_column, along_channels)
                 level_end = Add (out_steps_1d, second)
-                firing_column = Slice (levels, out_steps_1d, level_end, second)
+                firing_column = Slice (level_rows, out_steps_1d, level_end, second)
                 firing = Reshape (firing_column, along_channels)
                 by_time = Where (fires, firing, silent)
                 out_batch = Slice (mean_shape, first, second)
@@ -251,6 +268,7 @@ def _parallel_spike(opset: int, max_steps: int) -> onnx.FunctionProto:
                 trains = Reshape{_allow_zero(opset)} (by_time, out_shape)
             }}
         >
+        output = Cast <to = {_element_type(dtype)}> (value)
     }}
     """
     return onnx.parser.parse_function(text)

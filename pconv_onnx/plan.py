@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
+
+import numpy as np
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import Network
@@ -39,6 +42,11 @@ class Plan:
     neurons: dict[str, ParallelNeuron]
     replaced: dict[int, Activation | None]
     kinds: dict[str, Kind]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type that all neurons compute in."""
+        return next(iter(self.neurons.values())).levels.dtype
 
     @property
     def steps(self) -> int | None:
@@ -107,15 +115,16 @@ def make_plan(
             f"{network.name} uses opset {network.opset}; {MIN_OPSET} or later is needed",
             f"export it again, or convert it with onnx.version_converter.convert_version(model, {MIN_OPSET})",
         )
-    activations = [_chosen(activation, include, exclude) for activation in recognise(network)]
+    activations = _of_one_type([_chosen(activation, include, exclude) for activation in recognise(network)])
     neurons: dict[str, ParallelNeuron] = {}
     for index, activation in enumerate(activations):
         if activation.spec is None:
             continue
         neuron = activation.spec.neuron(steps)
-        if mode == "parallel" and not neuron.evenly_spaced:
+        if mode == "parallel" and not neuron.carried_by_trains:
             reason = (
-                "its levels are not evenly spaced, so no train of equal spikes carries them; mode 'folded' takes it"
+                f"its levels are not evenly spaced in {neuron.levels.dtype}, so no train of equal spikes carries them; "
+                "mode 'folded' takes it"
             )
             activations[index] = replace(activation, status="refused", reason=reason, spec=None)
         else:
@@ -149,6 +158,26 @@ def _chosen(activation: Activation, include: Sequence[str], exclude: Sequence[st
     if any(fnmatchcase(activation.name, pattern) for pattern in exclude):
         return replace(activation, status="refused", reason="excluded", spec=None)
     return activation
+
+
+def _of_one_type(activations: Sequence[Activation]) -> list[Activation]:
+    """Activations of the type that most have; a model carries one function body of the neuron, which has one type."""
+    types = Counter(activation.spec.dtype for activation in activations if activation.spec is not None)
+    if len(types) <= 1:
+        return list(activations)
+    common = types.most_common(1)[0][0]
+    return [
+        activation
+        if activation.spec is None or activation.spec.dtype == common
+        else replace(
+            activation,
+            status="refused",
+            reason=f"it computes in {activation.spec.dtype} and most others in {common}; neurons of one model have one "
+            "type",
+            spec=None,
+        )
+        for activation in activations
+    ]
 
 
 def _kinds(

@@ -225,7 +225,7 @@ class _LayerCheck:
         # Thresholds out of order have no specified count, whatever this kernel makes of them (NaN sorts last, where it
         # belongs); and only levels evenly spaced are carried by a number of equal spikes.
         in_order = np.array_equal(np.sort(thresholds, axis=1), thresholds, equal_nan=True)
-        self.well_formed = in_order and (not self.spikes or self.neuron.evenly_spaced)
+        self.well_formed = in_order and (not self.spikes or self.neuron.carried_by_trains)
         element = tables[node.input[1]].data_type
         graph = helper.make_graph(
             [node],

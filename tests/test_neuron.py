@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from pconv_onnx.neuron import (
 )
 
 F32 = np.dtype(np.float32)
+HALF_TYPES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 rationals = st.fractions(min_value=-3, max_value=3, max_denominator=12)
 positive = st.fractions(min_value=Fraction(1, 12), max_value=4, max_denominator=12)
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -29,7 +31,7 @@ def vector(*values) -> np.ndarray:
 
 
 def floor_then_clip(theta: np.ndarray, levels: int) -> QuantizerSpec:
-    """QCFS as torch exports `clamp(floor(x / θ * L + 0.5) / L, 0, 1) * θ`."""
+    """QCFS as torch exports `clamp(floor(x / θ * L + 0.5) / L, 0, 1) * θ`; constants take the type of θ."""
     count = vector(levels)
     head = (FloatOperation("Div", (theta,)), FloatOperation("Mul", (count,)), FloatOperation("Add", (vector(0.5),)))
     tail = (FloatOperation("Div", (count,)), FloatOperation("Clip", (vector(0), vector(1))))
@@ -46,7 +48,7 @@ def clip_then_floor(theta: np.ndarray, levels: int) -> QuantizerSpec:
 
 def folded_scale(theta: np.ndarray, levels: int) -> QuantizerSpec:
     """QCFS with its constants multiplied out: `clip(floor(x * (L/θ) + 0.5), 0, L) * (θ/L)`."""
-    gain, step = (np.float32(levels) / theta).astype(F32), (theta / np.float32(levels)).astype(F32)
+    gain, step = theta.dtype.type(levels) / theta, theta / theta.dtype.type(levels)
     head = (FloatOperation("Mul", (gain,)), FloatOperation("Add", (vector(0.5),)))
     return spec(
         theta, levels, head, (FloatOperation("Clip", (vector(0), vector(levels))), FloatOperation("Mul", (step,)))
@@ -55,7 +57,8 @@ def folded_scale(theta: np.ndarray, levels: int) -> QuantizerSpec:
 
 def spec(theta, levels, head, tail) -> QuantizerSpec:
     axis = 1 if theta.size > 1 else None
-    return QuantizerSpec(F32, head, FloatOperation("Floor"), tail, levels, theta, theta / 2, axis)
+    shift = theta.astype(np.float64) / 2
+    return QuantizerSpec(theta.dtype, head, FloatOperation("Floor"), tail, levels, theta, shift, np.zeros(1), axis)
 
 
 FORMS = (floor_then_clip, clip_then_floor, folded_scale)
@@ -157,6 +160,33 @@ def test_compiled_neuron_gives_the_source_value_for_any_threshold(theta, levels,
     np.testing.assert_array_equal(values(neuron, x), source(x))
 
 
+@pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("levels", [1, 3, 4, 6, 8, 15, 16, 31])
+def test_compiled_neuron_gives_the_source_value_for_every_half_there_is(form, levels, dtype):
+    """Each operator of the source rounds to its type; a half type has few enough values to try them all."""
+    theta = np.random.default_rng(levels).uniform(0.1, 12, 5).astype(dtype)
+    every = np.arange(2**16, dtype=np.uint32).astype(np.uint16).view(dtype)
+    every = every[~np.isnan(every.astype(np.float32))]
+    every = np.broadcast_to(every, (5, len(every)))
+    source = form(theta, levels)
+    neuron = source.neuron()
+    assert neuron.levels.dtype == neuron.thresholds.dtype == dtype
+    np.testing.assert_array_equal(values(neuron, every), source(every))
+
+
+def test_a_bias_is_added_to_the_current_of_each_step():
+    """The shift of a calibrated neuron is θ/2 + T·ψ, whatever T is."""
+    head = (FloatOperation("Add", (vector(0.25),)), FloatOperation("Mul", (vector(4),)))
+    head = (*head, FloatOperation("Add", (vector(0.5),)))
+    tail = (FloatOperation("Clip", (vector(0), vector(8))), FloatOperation("Mul", (vector(0.5),)))
+    source = QuantizerSpec(F32, head, FloatOperation("Floor"), tail, 8, vector(2), vector(1), vector(0.25))
+    for steps in (1, 4, 8, 16):
+        t = np.arange(1, steps + 1)
+        np.testing.assert_allclose(source.neuron(steps).thresholds[0], (2 * t - 1) / steps - 0.25, atol=1e-7)
+        np.testing.assert_allclose(source.neuron(steps).levels[0, -1], 4)
+
+
 def test_thresholds_are_the_smallest_floats_that_reach_their_count():
     source = floor_then_clip(vector(3.1418478), 8)
     at = source.neuron().thresholds
@@ -223,18 +253,34 @@ def test_equal_currents_have_their_own_value_as_mean(value, steps):
     assert temporal_mean(current)[0] == np.float32(value)
 
 
+@pytest.mark.parametrize("steps", [2, 3, 7, 100, 255, 256])
+def test_equal_half_currents_have_their_own_value_as_mean(steps):
+    """All of them; the sums of the largest bfloat16 values alone leave the range of float32."""
+    for dtype, largest in zip(HALF_TYPES, (np.inf, 2.0**119), strict=True):
+        every = np.arange(2**16, dtype=np.uint32).astype(np.uint16).view(dtype)
+        every = every[np.abs(every.astype(np.float32)) <= largest]
+        np.testing.assert_array_equal(temporal_mean(np.broadcast_to(every, (steps, len(every)))), every)
+
+
 def test_the_time_sum_runs_in_order():
     assert temporal_mean(vector(1e30, -1e30, 4, 0)[:, np.newaxis])[0] == 1
     assert temporal_mean(vector(4, 1e30, -1e30, 0)[:, np.newaxis])[0] == 0
 
 
+@pytest.mark.parametrize("dtype", [F32, *HALF_TYPES], ids=str)
 @pytest.mark.parametrize("levels", [1, 6, 8, 15, 100, 255, 256])
-def test_decoding_trains_gives_the_levels_in_every_bit(levels):
+def test_decoding_trains_gives_the_levels_in_every_bit(levels, dtype):
     """Though the mean of the trains itself is not always the level."""
-    theta = np.random.default_rng(levels).uniform(0.1, 10, 64).astype(np.float32)
-    neuron = floor_then_clip(theta, levels).neuron()
+    theta = np.random.default_rng(levels).uniform(0.1, 10, 64).astype(dtype)
+    try:
+        neuron = floor_then_clip(theta, levels).neuron()
+    except ValueError:
+        neuron = None
+    if neuron is None or not neuron.carried_by_trains:
+        assert dtype != F32 and levels >= 100, "only half types have too few values for many levels"
+        return
     counts = np.broadcast_to(np.arange(levels + 1)[:, np.newaxis], (levels + 1, len(theta)))
-    trains = np.where(np.arange(levels)[:, np.newaxis, np.newaxis] < counts, theta, np.float32(0))
+    trains = np.where(np.arange(levels)[:, np.newaxis, np.newaxis] < counts, theta, dtype.type(0))
     decoder = train_decoder(neuron.levels, 1)
     np.testing.assert_array_equal(decoder.search_form(temporal_mean(trains)), counts)
     np.testing.assert_array_equal(decoder.value(counts), neuron.levels.T)

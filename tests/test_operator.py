@@ -25,7 +25,9 @@ def model(arrays, attributes, *, opset=20, with_body=True, element=TensorProto.F
     graph = helper.make_graph(
         [node], "one", inputs, [helper.make_tensor_value_info("output", element, [None] * arrays["current"].ndim)]
     )
-    functions = operator.functions(opset, max(arrays["thresholds"].shape[-1], 1)) if with_body else []
+    functions = (
+        operator.functions(opset, arrays["levels"].dtype, max(arrays["thresholds"].shape[-1], 1)) if with_body else []
+    )
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, VERSION)]
     return helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=8)
 

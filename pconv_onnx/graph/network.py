@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx
@@ -109,7 +110,7 @@ class Network:
     def dtype(self, tensor: gs.Tensor) -> np.dtype | None:
         """Element type of a tensor, None where unknown."""
         if isinstance(tensor, gs.Constant):
-            return np.dtype(tensor.dtype)
+            return _values(tensor).dtype
         return self.dtypes.get(tensor.name)
 
     def is_output(self, tensor: gs.Tensor) -> bool:
@@ -123,18 +124,36 @@ def is_standard(node: gs.Node) -> bool:
 
 
 def constant(tensor: gs.Tensor) -> Array | None:
-    """Value of an initializer or of a Constant node, None for what is computed."""
+    """Value of an initializer or a Constant node, as it is or behind Identity and Cast; None for what is computed."""
     if isinstance(tensor, gs.Constant):
-        return np.asarray(tensor.values)
-    if len(tensor.inputs) == 1 and tensor.inputs[0].op == "Constant" and is_standard(tensor.inputs[0]):
-        attributes = tensor.inputs[0].attrs
-        if "value" in attributes:
-            return np.asarray(attributes["value"].values)
+        return _values(tensor)
+    if len(tensor.inputs) != 1 or not is_standard(tensor.inputs[0]):
+        return None
+    node = tensor.inputs[0]
+    if node.op == "Constant":
+        if "value" in node.attrs:
+            return _values(node.attrs["value"])
         for name, dtype in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64),
                             ("value_ints", np.int64)):  # fmt: skip
-            if name in attributes:
-                return np.asarray(attributes[name], dtype=dtype)
+            if name in node.attrs:
+                return np.asarray(node.attrs[name], dtype=dtype)
+    if node.op in ("Identity", "Cast"):
+        source = constant(node.inputs[0])
+        if source is None or node.op == "Identity":
+            return source
+        return source.astype(_numpy_type(node.attrs["to"]))
     return None
+
+
+def _values(tensor: gs.Constant) -> Array:
+    # GraphSurgeon warns of types without a NumPy counterpart of their own; onnx reads them all the same.
+    with LoggerSuppress(G_LOGGER, G_LOGGER.ERROR):
+        return np.asarray(tensor.values)
+
+
+def _numpy_type(element: Any) -> np.dtype[Any]:
+    """The NumPy type of an ONNX element type, which GraphSurgeon has replaced already where it could."""
+    return onnx.helper.tensor_dtype_to_np_dtype(element) if isinstance(element, int) else np.dtype(element)
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

@@ -1,14 +1,16 @@
-"""QCFS: `θ/L · clip(⌊x·L/θ + 1/2⌋, 0, L)` as exporters spell it in standard operators.
+"""QCFS: `a/L · clip(⌊(x + ψ)·L/θ + 1/2⌋, 0, L)` as exporters spell it in standard operators.
 
 Anchored at Floor. Forms, where a scaling is Mul or Div by constants and may be split in two:
 
-1. floor, then clip: `Clip(Floor(x/θ·L + 1/2)/L, 0, 1)·θ`; the Clip may stand before or after the scalings.
-2. clip, then floor: `Floor(Clip(x/θ, 0, 1)·L + 1/2)/L·θ`; likewise.
+1. floor, then clip: `Clip(Floor(x/θ·L + 1/2)/L, 0, 1)·a`; the Clip may stand before or after the scalings.
+2. clip, then floor: `Floor(Clip(x/θ, 0, 1)·L + 1/2)/L·a`; likewise.
+3. either after an Add of a constant ψ, as calibration leaves it; a may then differ from θ.
 
-The Clip may be one, or Max or Relu below and Min above, together or apart.
+The Clip may be one, or Max or Relu below and Min above, together or apart. The floor may be spelled for
+straight-through gradients: `z + (⌊z⌋ − z)`, which is ⌊z⌋ in floats as well where z ≥ 0, and is clipped where it is not.
 
-θ is a scalar or per channel. Source: Bu et al., "Optimal ANN-SNN conversion for high-accuracy and ultra-low-latency
-spiking neural networks" (ICLR 2022), and the activation of Hao et al. (ICML 2025).
+θ, ψ and a are scalars or per channel. Source: Bu et al., "Optimal ANN-SNN conversion for high-accuracy and
+ultra-low-latency spiking neural networks" (ICLR 2022), and the activation of Hao et al. (ICML 2025).
 """
 
 from __future__ import annotations
@@ -18,22 +20,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+import ml_dtypes
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.network import Dimension, constant, is_standard
-from pconv_onnx.neuron import MAX_STEPS, Array, FloatOperation, QuantizerSpec
+from pconv_onnx.neuron import MAX_STEPS, SUM_TYPES, Array, FloatOperation, QuantizerSpec
 from pconv_onnx.recognise.base import Activation, Status
 
-# How far a product of float32 constants may be from the number that it stands for.
-_TOLERANCE = 1e-5
+# How far a product of constants may be from the number that it stands for, in units of their type's last place.
+_TOLERANCE = 16
 
 # One letter a node: scaling, clipping, Add. Read in the direction of the data.
 _LETTERS = {"Mul": "S", "Div": "S", "Clip": "C", "Max": "C", "Min": "C", "Relu": "C", "Add": "A"}
-_HEAD = re.compile(r"S{1,2}A|S{0,2}C{1,2}S{1,2}A|S{1,2}C{1,2}A")
+_HEAD = re.compile(r"A?(S{1,2}|S{0,2}C{1,2}S{1,2}|S{1,2}C{1,2})A")
 _TAIL = re.compile(r"S{1,2}|S{0,2}C{1,2}S{1,2}|S{1,2}C{1,2}")
-_LONGEST = 7
+_LONGEST = 8
 
 # Bounds of what does not clip on that side.
 _BELOW, _ABOVE = np.full(1, -np.inf), np.full(1, np.inf)
@@ -53,23 +56,23 @@ class _Link:
 
 @dataclass(frozen=True, eq=False)
 class _Chain:
-    """Floor with a possible head and tail, in the direction of the data."""
+    """Floor, alone or with the nodes of a straight-through gradient, and a possible head and tail around it."""
 
     head: tuple[_Link, ...]
-    floor: gs.Node
+    floor: tuple[gs.Node, ...]
     tail: tuple[_Link, ...]
 
     @property
     def nodes(self) -> tuple[gs.Node, ...]:
-        return (*(link.node for link in self.head), self.floor, *(link.node for link in self.tail))
+        return (*(link.node for link in self.head), *self.floor, *(link.node for link in self.tail))
 
 
 class _Refusal(Exception):
     """Why a chain is not QCFS."""
 
 
-class _UnequalScales(_Refusal):
-    """Head and tail do not have one θ: a scaling at one end or at both belongs to the neighbours."""
+class _Shared(_Refusal):
+    """A value within the chain is used elsewhere too: what is on its other side belongs to the neighbours."""
 
 
 class Qcfs:
@@ -85,41 +88,67 @@ class Qcfs:
         def belongs(other: gs.Node) -> bool:
             return other.op in _LETTERS and is_standard(other) and free(other)
 
+        floor = _straight_through(node, free) or (node,)
         head = tuple(_walk(node.inputs[0], partial(_upstream, belongs)))[::-1]
-        tail = tuple(_walk(node.outputs[0], partial(_downstream, belongs)))
-        return _Chain(head, node, tail) if head and tail else None
+        tail = tuple(_walk(floor[-1].outputs[0], partial(_downstream, belongs)))
+        return _Chain(head, floor, tail) if head and tail else None
 
     def check(self, network: Network, match: _Chain) -> Activation:
-        """Try every cut of the chain, longest first; the reason of the first is the one to tell.
+        """Read every cut of the chain; the reason of the longest is the one to tell where none can be read.
 
         A shorter cut serves where something at one end is not part of the activation. It is no way around a fault that
         both ends have, such as a θ that is not positive: dropping it from both would hide the fault.
         """
+        read: list[tuple[_Chain, QuantizerSpec]] = []
         refused: tuple[_Chain, _Refusal] | None = None
         for chain in _cuts(match):
-            if (
-                refused is not None
-                and not isinstance(refused[1], _UnequalScales)
-                and _shorter_at_both_ends(chain, refused[0])
-            ):
+            if refused is not None and not isinstance(refused[1], _Shared) and _shorter_at_both_ends(chain, refused[0]):
                 continue
             try:
                 spec = _read(network, chain)
             except _Refusal as refusal:
                 refused = refused or (chain, refusal)
-                continue
+            else:
+                read.append((chain, spec))
+        if read:
+            longest = read[0][0]
+            chain, spec = min((cut for cut in read if not _shorter_at_both_ends(cut[0], longest)), key=_preference)
+            try:
+                spec.neuron()
+            except ValueError as error:
+                return self._activation(chain, reason=str(error))
             return self._activation(chain, spec=spec)
         if refused is not None:
-            return self._activation(refused[0], reason=str(refused[1]))
+            return self._activation(refused[0], reason=f"{refused[1]}{_broken_off(match)}")
         operators = " → ".join(node.op for node in match.nodes)
         expected = "expected a scaling by θ, + 1/2, Floor, a Clip and the scaling back"
-        return self._activation(match, reason=f"{operators} is not QCFS: {expected}")
+        return self._activation(match, reason=f"{operators} is not QCFS: {expected}{_broken_off(match)}")
 
     def _activation(self, chain: _Chain, spec: QuantizerSpec | None = None, reason: str = "") -> Activation:
         start = chain.head[0].tensor
         end = chain.tail[-1].tensor
         status: Status = "converted" if spec is not None else "refused"
         return Activation(_name(chain), self.encoding, chain.nodes, start, end, status, reason, spec)
+
+
+def _straight_through(floor: gs.Node, free: Callable[[gs.Node], bool]) -> tuple[gs.Node, ...] | None:
+    """The nodes of `z + (⌊z⌋ − z)`, in that order, where this Floor is part of it."""
+    z, code = floor.inputs[0], floor.outputs[0]
+    for difference in code.outputs:
+        if difference.op == "Sub" and difference.inputs[0] is code and difference.inputs[1] is z:
+            for total in difference.outputs[0].outputs:
+                if total.op == "Add" and any(tensor is z for tensor in total.inputs):
+                    nodes = (floor, difference, total)
+                    return nodes if all(is_standard(node) and free(node) for node in nodes) else None
+    return None
+
+
+def _broken_off(chain: _Chain) -> str:
+    """What else to tell of a chain that is refused: a Cast at its ends, which may have cut it in two."""
+    for node in (*chain.head[0].tensor.inputs, *chain.tail[-1].tensor.outputs):
+        if node.op == "Cast" and is_standard(node):
+            return f"; Cast '{node.name or node.outputs[0].name}' ends the chain: export it in one type throughout"
+    return ""
 
 
 def _walk(tensor: gs.Tensor, follow: Callable[[gs.Tensor], _Link | None]) -> Iterator[_Link]:
@@ -173,22 +202,27 @@ def _shorter_at_both_ends(chain: _Chain, other: _Chain) -> bool:
     return len(chain.head) < len(other.head) and len(chain.tail) < len(other.tail)
 
 
+def _preference(cut: tuple[_Chain, QuantizerSpec]) -> tuple[bool, bool, int]:
+    """Order of cuts that can be read, the best one first.
+
+    Where leaving a scaling to the neighbours makes a equal to θ, they own it. So they do a ψ for each channel where all
+    else is scalar: one table for all channels is faster than an addition saved. Apart from that, the longest is best.
+    """
+    chain, spec = cut
+    tolerance = _TOLERANCE * float(ml_dtypes.finfo(spec.dtype).eps)
+    rescales = not np.allclose(spec.amplitude.astype(np.float64), spec.threshold, rtol=tolerance, atol=0)
+    only_bias_varies = spec.bias.size > 1 and spec.threshold.size == spec.amplitude.size == 1
+    return rescales, only_bias_varies, -len(chain.nodes)
+
+
 def _read(network: Network, chain: _Chain) -> QuantizerSpec:
     """The spec of a chain.
 
     Raises:
         _Refusal: which constant of which node is wrong.
     """
+    _refuse_shared(network, chain)
     pre_activation = chain.head[0].tensor
-    inner = [link.tensor for link in chain.head[1:]] + [chain.floor.inputs[0], chain.floor.outputs[0]]
-    for tensor in inner + [link.tensor for link in chain.tail[:-1]]:
-        if network.is_output(tensor):
-            raise _Refusal(f"its intermediate value '{tensor.name}' is also an output of the model")
-        if len(tensor.outputs) > 1:
-            own = set(map(id, chain.nodes))
-            others = ", ".join(f"{node.op} '{node.name}'" for node in tensor.outputs if id(node) not in own)
-            raise _Refusal(f"its intermediate value '{tensor.name}' is also used by {others or 'it a second time'}")
-
     shape = network.shape(pre_activation)
     if shape == ():
         raise _Refusal("its input is a scalar, without rows for time-steps")
@@ -197,26 +231,59 @@ def _read(network: Network, chain: _Chain) -> QuantizerSpec:
     tail = [reader.operation(link.node) for link in chain.tail]
 
     dtype = network.dtype(pre_activation) or head[-1].constants[0].dtype
-    if dtype != np.float32:
-        raise _Refusal(f"it computes in {dtype}; float32 is supported")
+    if dtype not in SUM_TYPES:
+        supported = ", ".join(str(supported) for supported in SUM_TYPES)
+        raise _Refusal(f"it computes in {dtype}; {supported} are supported")
+    tolerance = _TOLERANCE * float(ml_dtypes.finfo(dtype).eps)
 
-    # Both ends in float64: code = floor(x·gain + offset), value = code·step.
-    gain, low, high = np.ones(1), np.full(1, -np.inf), np.full(1, np.inf)
+    # Both ends in float64: code = floor((x + bias)·gain + 1/2), value = code·step.
+    gain, bias, low, high = np.ones(1), np.zeros(1), np.full(1, -np.inf), np.full(1, np.inf)
     for link, operation in zip(chain.head, head, strict=True):
+        constants = [value.astype(np.float64) for value in operation.constants]
         if link.letter == "S":
-            factor = _factor(operation)
+            factor = _factor(link.node, operation)
             gain, low, high = gain * factor, low * factor, high * factor
         elif link.letter == "C":
-            low, high = np.maximum(low, operation.constants[0]), np.minimum(high, operation.constants[1])
-        elif not np.all(operation.constants[0] == 0.5):
-            raise _Refusal(f"'{link.node.name}' adds {_some(operation.constants[0])} before Floor; QCFS adds 0.5")
+            low, high = np.maximum(low, constants[0]), np.minimum(high, constants[1])
+        elif link is not chain.head[-1]:
+            bias = constants[0]
+        elif not np.all(constants[0] == 0.5):
+            raise _Refusal(f"'{link.node.name}' adds {_some(constants[0])} before Floor; QCFS adds 0.5")
     step = np.ones(1)
     for link, operation in zip(chain.tail, tail, strict=True):
         if link.letter == "S":
-            step = step * _factor(operation)
+            step = step * _factor(link.node, operation)
         else:
-            low = np.maximum(low, operation.constants[0] / step)
-            high = np.minimum(high, operation.constants[1] / step)
+            bounds = [value.astype(np.float64) / step for value in operation.constants]
+            low, high = np.maximum(low, bounds[0]), np.minimum(high, bounds[1])
+    levels = _levels(low, high, tolerance)
+    threshold = levels / gain
+    return QuantizerSpec(
+        dtype,
+        tuple(head),
+        FloatOperation("Floor"),
+        tuple(tail),
+        levels,
+        threshold,
+        threshold / 2,
+        bias,
+        reader.channel_axis,
+    )
+
+
+def _refuse_shared(network: Network, chain: _Chain) -> None:
+    own = set(map(id, chain.nodes))
+    inner = [node.outputs[0] for node in chain.nodes[:-1]]
+    for tensor in inner:
+        if network.is_output(tensor):
+            raise _Shared(f"its intermediate value '{tensor.name}' is also an output of the model")
+        others = ", ".join(f"{node.op} '{node.name}'" for node in tensor.outputs if id(node) not in own)
+        if others:
+            raise _Shared(f"its intermediate value '{tensor.name}' is also used by {others}")
+
+
+def _levels(low: Array, high: Array, tolerance: float) -> int:
+    """L, from the bounds of the code; each may be per channel."""
     if (np.isinf(low) & np.isinf(high)).any():
         raise _Refusal("it is not bounded: there is no Clip before or after Floor")
     if (np.isinf(low) | np.isinf(high)).any():
@@ -226,24 +293,11 @@ def _read(network: Network, chain: _Chain) -> QuantizerSpec:
     if (low != 0).any():
         raise _Refusal(f"its Clip starts at {_some(low)} levels; QCFS starts at 0")
     levels = int(np.round(high[0]))
-    if levels < 1 or not np.allclose(high, levels, rtol=_TOLERANCE, atol=0):
+    if levels < 1 or not np.allclose(high, levels, rtol=tolerance, atol=0):
         raise _Refusal(f"its Clip ends at {_some(high)} levels, which is not one whole number of them")
     if levels > MAX_STEPS:
         raise _Refusal(f"it has {levels} levels; up to {MAX_STEPS} are possible")
-    if not np.allclose(gain * step, 1, rtol=_TOLERANCE, atol=0):
-        raise _UnequalScales(
-            f"it scales by {_some(gain)} before Floor and by {_some(step)} after it; QCFS has one θ for both"
-        )
-
-    threshold = levels / gain
-    spec = QuantizerSpec(
-        dtype, tuple(head), FloatOperation("Floor"), tuple(tail), levels, threshold, threshold / 2, reader.channel_axis
-    )
-    try:
-        spec.neuron()
-    except ValueError as error:
-        raise _Refusal(str(error)) from error
-    return spec
+    return levels
 
 
 class _ConstantReader:
@@ -272,7 +326,7 @@ class _ConstantReader:
         value = constant(tensor)
         if value is None:
             raise _Refusal(f"'{tensor.name}', an operand of '{node.name}', is computed; a constant is needed")
-        if not np.isfinite(value).all():
+        if not np.isfinite(value.astype(np.float64)).all():
             raise _Refusal(f"'{tensor.name}', an operand of '{node.name}', is not finite")
         rank = None if self.shape is None else len(self.shape)
         if value.ndim > (1 if rank is None else rank):
@@ -296,17 +350,17 @@ class _ConstantReader:
         return value.reshape(-1)
 
 
-def _factor(operation: FloatOperation) -> Array:
+def _factor(node: gs.Node, operation: FloatOperation) -> Array:
     """The factor that a Mul or Div scales by, in float64."""
     value = operation.constants[0].astype(np.float64)
     if (value <= 0).any():
-        raise _Refusal(f"it scales by {_some(value[value <= 0])}; θ and L must be positive")
+        raise _Refusal(f"'{node.name}' scales by {_some(value[value <= 0])}; θ and L must be positive")
     return np.asarray(1 / value if operation.op_type == "Div" else value)
 
 
 def _some(values: Array) -> str:
     """A constant for a message."""
-    numbers = np.unique(values)
+    numbers = np.unique(values.astype(np.float64))
     return f"{numbers[0]:.6g}" + (f" … {numbers[-1]:.6g}" if numbers.size > 1 else "")
 
 
@@ -316,6 +370,7 @@ def _name(chain: _Chain) -> str:
         if link.letter == "S":
             for tensor in link.node.inputs:
                 owner, _, parameter = tensor.name.rpartition(".")
-                if isinstance(tensor, gs.Constant) and owner and parameter:
+                # Names with a slash or a colon are the exporter's own.
+                if constant(tensor) is not None and owner and parameter and not re.search("[/:]", tensor.name):
                     return owner
-    return chain.floor.name or chain.floor.outputs[0].name
+    return chain.floor[0].name or chain.floor[0].outputs[0].name

@@ -1,5 +1,6 @@
 """Recognition of QCFS: every spelling is read, every near miss is refused with its reason."""
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx.inliner
@@ -57,6 +58,19 @@ SPELLINGS = {
         {},
     ),
     "clip on the input and behind": ("r = Clip (x, zero, theta)" + FLOOR_THEN_CLIP.replace("(x,", "(r,"), {}),
+    "straight-through floor": (
+        CLIP_THEN_FLOOR.replace("e = Floor (d)", "g = Floor (d) h = Sub (g, d) e = Add (d, h)"),
+        {},
+    ),
+    "straight-through floor, then clip": (
+        FLOOR_THEN_CLIP.replace("d = Floor (c)", "g = Floor (c) h = Sub (g, c) d = Add (h, c)"),
+        {},
+    ),
+    "constants behind Identity and Cast": (
+        "t = Identity (theta) h = Cast <to = 1> (half_) n = Cast <to = 1> (count_) i = Identity (n)"
+        + FLOOR_THEN_CLIP.replace("theta", "t").replace("half", "h").replace("count", "i"),
+        {"half_": np.array(0.5, dtype=np.float16), "count_": np.array(4)},
+    ),
     "constant nodes": (
         "theta_ = Constant <value_float = 2.0> ()" + FLOOR_THEN_CLIP.replace("theta", "theta_"),
         {},
@@ -114,6 +128,91 @@ def test_what_scales_the_value_further_belongs_to_the_next_layer():
     assert (activation.input.name, activation.output.name, activation.status) == ("before", "z", "converted")
 
 
+def test_a_gain_on_the_output_is_the_amplitude():
+    activation = only(FLOOR_THEN_CLIP.replace("y = Mul (f, theta)", "y = Mul (f, half)"))
+    assert (activation.input.name, activation.output.name, activation.status) == ("x", "y", "converted")
+    assert activation.spec.threshold == 2
+    np.testing.assert_array_equal(activation.spec.neuron().levels, [[0, 0.125, 0.25, 0.375, 0.5]])
+
+
+def test_a_bias_for_each_channel_of_a_scalar_threshold_stays_outside():
+    bias = {"psi": np.array([1, 2, 3], dtype=np.float32).reshape(3, 1, 1)}
+    nodes = "s = Add (x, psi)" + FLOOR_THEN_CLIP.replace("(x,", "(s,")
+    assert only(nodes, bias).input.name == "s"
+    theta = {"theta": np.array([1, 2, 3], dtype=np.float32).reshape(3, 1, 1)}
+    assert only(nodes, bias | theta).input.name == "x"
+
+
+CALIBRATED = """
+    s = Add (x, psi) a = Mul (s, count) b = Div (a, theta) c = Add (b, half) d = Floor (c) e = Div (d, count)
+    f = Clip (e, zero, one) y = Mul (f, amplitude)
+"""
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_calibrated_form_is_read(channels):
+    """Threshold θ, shift θ/2 + T·ψ, amplitude θ + φ, each a scalar or per channel."""
+    generator = np.random.default_rng(0)
+    theta, psi, phi = (generator.uniform(low, 3, (channels, 1, 1)).astype(np.float32) for low in (0.5, -1, -0.2))
+    activation = only(CALIBRATED, {"theta": theta, "psi": psi, "amplitude": theta + phi})
+    assert (activation.input.name, activation.output.name, activation.status) == ("x", "y", "converted")
+    spec = activation.spec
+    assert spec.channel_axis == (1 if channels > 1 else None)
+    np.testing.assert_allclose(spec.threshold, theta.reshape(-1), rtol=1e-6)
+    np.testing.assert_allclose(spec.bias, psi.reshape(-1))
+    neuron = spec.neuron(8)
+    k = np.arange(1, 9)
+    theta, psi, phi = (v.reshape(-1, 1).astype(np.float64) for v in (theta, psi, phi))
+    np.testing.assert_allclose(neuron.thresholds, (k * theta - theta / 2 - 8 * psi) / 8, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(neuron.levels[:, -1:], theta + phi, rtol=1e-6)
+
+
+def test_a_value_that_others_use_as_well_ends_the_chain():
+    """The scaling at either end may be somebody else's: what is between is the activation."""
+    nodes = (
+        "s = Add (x, psi) o = Abs (s)" + FLOOR_THEN_CLIP.replace("(x,", "(s,").replace("y =", "z =")
+        + "y = Mul (z, ten) p = Exp (z)"
+    )  # fmt: skip
+    outputs = {"outputs": "float[N, 3, 8, 8] y, float[N, 3, 8, 8] o, float[N, 3, 8, 8] p"}
+    (activation,) = recognise(load(network(nodes, weights={"ten": 10.0, "psi": 0.25}, **outputs)))
+    assert (activation.input.name, activation.output.name, activation.status) == ("s", "z", "converted")
+
+
+def test_a_straight_through_floor_that_leaks_is_refused():
+    nodes = CLIP_THEN_FLOOR.replace("e = Floor (d)", "g = Floor (d) h = Sub (g, d) e = Add (d, h) o = Abs (h)")
+    reason = only(nodes, outputs="float[N, 3, 8, 8] y, float[N, 3, 8, 8] o").reason
+    assert "its intermediate value 'h' is also used by Abs" in reason
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("spelling", [FLOOR_THEN_CLIP, CLIP_THEN_FLOOR])
+def test_half_types_are_read(spelling, channels, dtype):
+    weights = {name: np.array(value).astype(dtype) for name, value in CONSTANTS.items()}
+    weights["theta"] = np.array([0.7, 2.1, 3.3][:channels]).astype(dtype).reshape(-1, 1, 1)
+    shape = f"{dtype}[N, 3, 8, 8]"
+    activation = only(spelling, weights, inputs=f"{shape} x", outputs=f"{shape} y")
+    assert (activation.status, activation.spec.dtype, activation.spec.levels) == ("converted", dtype, 4)
+    neuron = activation.spec.neuron()
+    assert neuron.thresholds.dtype == neuron.levels.dtype == dtype
+    assert neuron.carried_by_trains
+
+
+def test_a_cast_within_the_chain_is_told():
+    """An activation that autocast has cut in two types."""
+    nodes = FLOOR_THEN_CLIP.replace(
+        "b = Mul (a, count)", "h = Cast <to = 10> (a) i = Cast <to = 1> (h) b = Mul (i, count)"
+    )
+    nodes = nodes.replace(
+        "f = Clip (e, zero, one)", "j = Cast <to = 10> (e) k = Cast <to = 1> (j) f = Clip (k, zero, one)"
+    )
+    reason = only(nodes).reason
+    assert (
+        reason == "it is not bounded: there is no Clip before or after Floor; Cast 'i' ends the chain: export it in"
+        " one type throughout"
+    )
+
+
 def test_activations_are_named_for_the_module_that_owns_the_threshold():
     nodes = FLOOR_THEN_CLIP.replace("theta", "theta_")
     model = network(nodes, weights={"theta_": 2.0})
@@ -158,11 +257,11 @@ def test_names_are_unique_across_bodies_too():
 
 NEAR_MISSES = {
     "another shift": ({"half": 0.4}, "adds 0.4 before Floor; QCFS adds 0.5"),
-    "threshold zero": ({"theta": 0.0}, "it scales by 0; θ and L must be positive"),
-    "threshold negative": ({"theta": -2.0}, "it scales by -2; θ and L must be positive"),
+    "threshold zero": ({"theta": 0.0}, "'first' scales by 0; θ and L must be positive"),
+    "threshold negative": ({"theta": -2.0}, "'first' scales by -2; θ and L must be positive"),
     "one channel negative": (
         {"theta": np.array([1, -3, 2], dtype=np.float32).reshape(3, 1, 1)},
-        "it scales by -3; θ and L must be positive",
+        "'first' scales by -3; θ and L must be positive",
     ),
     "threshold infinite": ({"theta": np.inf}, "'theta', an operand of 'first', is not finite"),
     "threshold NaN": ({"theta": np.nan}, "'theta', an operand of 'first', is not finite"),
@@ -197,24 +296,15 @@ def test_near_misses_are_refused_with_the_reason(miss):
          "it is not bounded: there is no Clip"),
         ("a = Div (x, theta) b = Mul (a, count) c = Floor (b) e = Div (c, count) f = Clip(e, zero, one)"
          " y = Mul (f, theta)", "is not QCFS: expected a scaling by θ, + 1/2, Floor"),
-        (CLIP_THEN_FLOOR.replace("Mul (f, theta)", "Mul (f, half)").replace("Div (e, count)", "Div (e, three)"),
-         "it scales by 2 before Floor and by 0.166667 after it; QCFS has one θ for both"),
         (FLOOR_THEN_CLIP.replace("Clip (e, zero, one)", "Clip (e, zero)"), "it is not bounded above"),
         (CLIP_THEN_FLOOR.replace("Clip (a, zero, one)", "Clip (a, , one)"), "it is not bounded below"),
         (CLIP_THEN_FLOOR.replace("Clip (a, zero, one)", "Max (a, zero)"), "it is not bounded above"),
     ],
 )  # fmt: skip
 def test_chains_that_are_not_qcfs_are_refused_with_the_reason(nodes, reason):
-    activation = only(nodes, {"three": 3.0})
+    activation = only(nodes)
     assert activation.status == "refused"
     assert reason in activation.reason
-
-
-def test_a_gain_on_the_output_stays_outside():
-    """The neuron is then that of θ = 1 between the two scalings."""
-    activation = only(FLOOR_THEN_CLIP.replace("y = Mul (f, theta)", "y = Mul (f, half)"))
-    assert (activation.input.name, activation.output.name, activation.status) == ("a", "f", "converted")
-    assert activation.spec.threshold == 1
 
 
 def test_a_computed_bound_is_refused():
@@ -235,7 +325,7 @@ def test_another_element_type_is_refused():
     )
     weights = {name: np.float64(value) * np.ones(1) for name, value in CONSTANTS.items()}
     weights |= {name: np.array(CONSTANTS[name]) for name in ("zero", "one")}
-    assert only(nodes, weights).reason == "it computes in float64; float32 is supported"
+    assert only(nodes, weights).reason.startswith("it computes in float64; float32, float16, bfloat16 are supported")
 
 
 def test_a_floor_of_something_else_is_no_activation():
@@ -293,12 +383,21 @@ def test_activations_in_bodies_and_functions_are_listed_as_refused():
     assert inlined.status == "converted"
 
 
-def test_thresholds_that_broadcast_the_activation_are_refused():
-    theta = {"theta": np.full((1, 3, 1, 1), 2, dtype=np.float32)}
-    (activation,) = recognise(load(network(FLOOR_THEN_CLIP, weights=theta, inputs="float[N, 1, 8, 8] x")))
-    assert "'theta' holds 3 values along axis 1, where the activation has 1" in activation.reason
-    (activation,) = recognise(load(network(FLOOR_THEN_CLIP, weights=theta, inputs="float[N, C, 8, 8] x")))
-    assert "where the activation has a size that is open" in activation.reason
+@pytest.mark.parametrize("channels", ["1", "C"])
+def test_a_scaling_that_broadcasts_the_activation_stays_outside(channels):
+    theta = {"theta": np.array([1, 2, 3], dtype=np.float32).reshape(1, 3, 1, 1)}
+    (activation,) = recognise(load(network(FLOOR_THEN_CLIP, weights=theta, inputs=f"float[N, {channels}, 8, 8] x")))
+    assert (activation.input.name, activation.status) == ("a", "converted")
+    np.testing.assert_array_equal(activation.spec.amplitude, [1, 2, 3])
+
+
+@pytest.mark.parametrize("channels, told", [("1", "has 1"), ("C", "has a size that is open")])
+def test_values_per_channel_of_another_number_of_channels_are_refused(channels, told):
+    """Here the constant only bounds the code, and would broadcast it."""
+    nodes = "a = Mul (x, two) b = Add (a, half) c = Floor (b) d = Min (c, four) e = Max (d, zero) y = Mul (e, half)"
+    four = {"two": 2.0, "four": np.full((1, 3, 1, 1), 4, dtype=np.float32)}
+    (activation,) = recognise(load(network(nodes, weights=four, inputs=f"float[N, {channels}, 8, 8] x")))
+    assert f"'four' holds 3 values along axis 1, where the activation {told}" in activation.reason
 
 
 def test_a_scalar_is_refused():
