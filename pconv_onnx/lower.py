@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from importlib.metadata import version
 
+import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
@@ -18,7 +19,7 @@ from pconv_onnx.graph.network import captured
 from pconv_onnx.neuron import Array, ParallelNeuron, train_decoder
 from pconv_onnx.plan import Plan
 from pconv_onnx.recognise import Activation
-from pconv_onnx.temporal import Spikes, Static
+from pconv_onnx.temporal import Passage, Spikes, Static
 
 METADATA_PREFIX = "pconv_onnx."
 
@@ -42,13 +43,14 @@ class _Lowering:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.in_time: dict[str, str] = {}
+        self.repeated: dict[tuple[str, int], str] = {}
         self.decoded: set[str] = set()
 
     def model(self) -> onnx.ModelProto:
         plan, source = self.plan, self.plan.network.proto
         for node, proto in zip(plan.network.nodes, source.graph.node, strict=True):
             if id(node) not in plan.replaced:
-                self._copy(proto)
+                self._copy(proto, plan.passages.get(id(node)))
                 continue
             ended = plan.replaced[id(node)]
             if ended is not None:
@@ -69,17 +71,44 @@ class _Lowering:
         _write_provenance(model, plan, self.neuron_names)
         return model
 
-    def _copy(self, proto: onnx.NodeProto) -> None:
+    def _copy(self, proto: onnx.NodeProto, passage: Passage | None) -> None:
         """A node of the source, in time if its outputs are, else on decoded inputs."""
         node = onnx.NodeProto()
         node.CopyFrom(proto)
-        if any(self._varies(name) for name in proto.output):
-            _replace(node.input, [self._steps_name(name) if self._varies(name) else name for name in proto.input])
-            _replace(node.output, [self._steps_name(name) if self._varies(name) else name for name in proto.output])
-        else:
+        if passage is None:
             for name in (*proto.input, *sorted(captured(proto))):
                 self._decode(name)
+        else:
+            steps = next(kind.steps for kind in passage.kinds if not isinstance(kind, Static))
+            _replace(node.input, self._inputs_in_time(proto, passage, steps))
+            _replace(node.output, [self._steps_name(name) if self._varies(name) else name for name in proto.output])
         self.nodes.append(node)
+
+    def _inputs_in_time(self, proto: onnx.NodeProto, passage: Passage, steps: int) -> list[str]:
+        names = []
+        for index, name in enumerate(proto.input):
+            if index in passage.constants:
+                value = passage.constants[index]
+                names.append(
+                    "" if value is None else self._initializer(f"{proto.name or proto.output[0]}/{index}", value)
+                )
+            elif self._varies(name):
+                names.append(self._steps_name(name))
+            else:
+                names.append(self._at_each_step(name, steps) if index in passage.lifted else name)
+        while names and not names[-1]:
+            names.pop()
+        return names
+
+    def _at_each_step(self, name: str, steps: int) -> str:
+        """A Static tensor `[B, …]` as `[T·B, …]`, written once."""
+        if (name, steps) not in self.repeated:
+            shape = self.plan.network.shapes[name]
+            repeats = self._initializer(f"{name}/repeats", np.array([steps] + [1] * (len(shape) - 1)))
+            self.repeated[name, steps] = _unused(f"{name}/each_step", self.names)
+            node_name = _unused(f"{name}/repeat", self.node_names)
+            self.nodes.append(helper.make_node("Tile", [name, repeats], [self.repeated[name, steps]], node_name))
+        return self.repeated[name, steps]
 
     def _neuron(self, activation: Activation, neuron: ParallelNeuron) -> None:
         source, target = activation.input.name, activation.output.name
@@ -185,9 +214,6 @@ def _drop_what_the_activations_left(graph: onnx.GraphProto, source: onnx.GraphPr
     unused = _uses(source) - _uses(graph)
     _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in unused])
     _replace(graph.sparse_initializer, [t for t in graph.sparse_initializer if t.values.name not in unused])
-    _replace(
-        graph.node, [node for node in graph.node if node.op_type != "Constant" or not unused.issuperset(node.output)]
-    )
     alive = {tensor.name for tensor in (*graph.input, *graph.initializer)} | {
         name for node in graph.node for name in node.output
     }

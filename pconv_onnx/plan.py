@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from pconv_onnx.graph.network import captured
 from pconv_onnx.neuron import MAX_STEPS, ParallelNeuron
 from pconv_onnx.operator import DOMAIN, MIN_OPSET, is_operator
 from pconv_onnx.recognise import Activation, recognise
-from pconv_onnx.temporal import STATIC, Kind, Site, Spikes, transfer
+from pconv_onnx.temporal import STATIC, Kind, Passage, Site, Spikes, Static, transfer
 
 Mode = Literal["parallel", "folded"]
 MODES: tuple[Mode, ...] = ("parallel", "folded")
@@ -31,7 +31,8 @@ class Plan:
         mode: `parallel` (spike trains flow) or `folded` (their temporal means do).
         activations: all that were found, converted or not, in topological order.
         neurons: the neuron of each converted activation, by its name.
-        replaced: the nodes that go, by identity, each with the activation that it ends, or None within one.
+        replaced: the nodes that go, by identity, each with the activation that it ends, or None.
+        passages: how each node that stays runs, by identity; those that are not there run as they are.
         kinds: kind in time of every tensor of the rewritten network, by its name in the source; tensors that are not
             there are Static.
     """
@@ -41,6 +42,7 @@ class Plan:
     activations: Sequence[Activation]
     neurons: dict[str, ParallelNeuron]
     replaced: dict[int, Activation | None]
+    passages: dict[int, Passage]
     kinds: dict[str, Kind]
 
     @property
@@ -134,8 +136,9 @@ def make_plan(
         if activation.name in neurons:
             replaced.update({id(node): None for node in activation.nodes})
             replaced[id(activation.nodes[-1])] = activation
-    kinds = _kinds(network, neurons, replaced) if mode == "parallel" else {}
-    return Plan(network, mode, activations, neurons, replaced, kinds)
+    passages, kinds = _in_time(network, neurons, replaced) if mode == "parallel" else ({}, {})
+    replaced |= dict.fromkeys(_unused(network, replaced, passages))
+    return Plan(network, mode, activations, neurons, replaced, passages, kinds)
 
 
 def _refuse_spiking(network: Network) -> None:
@@ -180,10 +183,11 @@ def _of_one_type(activations: Sequence[Activation]) -> list[Activation]:
     ]
 
 
-def _kinds(
+def _in_time(
     network: Network, neurons: dict[str, ParallelNeuron], replaced: dict[int, Activation | None]
-) -> dict[str, Kind]:
+) -> tuple[dict[int, Passage], dict[str, Kind]]:
     """One walk in topological order: neurons emit spikes, rules say what becomes of them."""
+    passages: dict[int, Passage] = {}
     kinds: dict[str, Kind] = {}
     for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
         if id(node) in replaced:
@@ -193,7 +197,26 @@ def _kinds(
                 kinds[ended.output.name] = Spikes(neuron.steps, neuron.levels, neuron.channel_axis)
         # A body sees the tensors around it by name: it is given the decoded ones.
         elif not captured(proto):
-            kind = transfer(Site(network, node, [kinds.get(tensor.name, STATIC) for tensor in node.inputs]))
-            if kind is not STATIC:
-                kinds.update({tensor.name: kind for tensor in node.outputs if tensor.name})
-    return kinds
+            passage = transfer(Site(network, node, [kinds.get(tensor.name, STATIC) for tensor in node.inputs]))
+            for tensor, kind in zip(node.outputs, passage.kinds, strict=True):
+                if tensor.name and not isinstance(kind, Static):
+                    kinds[tensor.name] = kind
+                    passages[id(node)] = passage
+    return passages, kinds
+
+
+def _unused(network: Network, replaced: dict[int, Activation | None], passages: dict[int, Passage]) -> Iterator[int]:
+    """The nodes, by identity, whose values nothing needs: constants of activations, computed numbers of rows."""
+    needed = {output.name for output in network.proto.graph.output}
+    for node, proto in reversed(list(zip(network.nodes, network.proto.graph.node, strict=True))):
+        if id(node) in replaced:
+            ended = replaced[id(node)]
+            if ended is not None:
+                needed.add(ended.input.name)
+        elif proto.output and needed.isdisjoint(proto.output):
+            yield id(node)
+        else:
+            passage = passages.get(id(node))
+            constants = passage.constants if passage is not None else {}
+            needed.update(name for index, name in enumerate(proto.input) if index not in constants)
+            needed |= captured(proto)

@@ -7,15 +7,16 @@ the tensor is decoded first: exact always, at the price of a time axis that ends
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.network import Dimension, constant, is_standard
+from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.graph.network import Dimension
 from pconv_onnx.neuron import Array
 
 
@@ -57,6 +58,21 @@ Kind = Static | Spikes | Current
 STATIC = Static()
 
 
+@dataclass(frozen=True, eq=False)
+class Passage:
+    """How a node runs on tensors in time.
+
+    Attributes:
+        kinds: kind of each output.
+        lifted: inputs without a time axis that are repeated for each time-step, since their rows go with rows in time.
+        constants: inputs that become constants, where the source's own value counts its rows; None leaves an input out.
+    """
+
+    kinds: tuple[Kind, ...]
+    lifted: tuple[int, ...] = ()
+    constants: Mapping[int, Array | None] = field(default_factory=dict)
+
+
 class Site:
     """A node with the kinds of its inputs: what a rule looks at."""
 
@@ -87,6 +103,10 @@ class Site:
         shape = self.shape(index)
         return None if shape is None else len(shape)
 
+    def output_shape(self, index: int) -> tuple[Dimension, ...] | None:
+        """Shape of an output in the source network."""
+        return self.network.shape(self.node.outputs[index])
+
     def given(self, index: int) -> bool:
         """Whether an optional input is given."""
         return index < len(self.node.inputs) and bool(self.node.inputs[index].name)
@@ -104,15 +124,15 @@ class Site:
         return {int(axis) % rank for axis in values}
 
 
-Rule = Callable[[Site], Kind | None]
+# None: the inputs have to be decoded first. One kind stands for all outputs.
+Rule = Callable[[Site], Kind | Passage | None]
 
 
-def transfer(site: Site) -> Kind:
-    """Kind of a node's outputs; Static where its inputs have to be decoded first."""
-    if not site.varying or not is_standard(site.node):
-        return STATIC
-    rule = TRANSFER_RULES.get(site.node.op)
-    return (rule(site) if rule is not None else None) or STATIC
+def transfer(site: Site) -> Passage:
+    """How a node runs; on Static tensors where its inputs have to be decoded first."""
+    rule = TRANSFER_RULES.get(site.node.op) if site.varying and is_standard(site.node) else None
+    found = (rule(site) if rule is not None else None) or STATIC
+    return found if isinstance(found, Passage) else Passage((found,) * len(site.node.outputs))
 
 
 def _current(kind: Kind) -> Current:
@@ -122,6 +142,15 @@ def _current(kind: Kind) -> Current:
 def _same_where_uniform(kind: Kind) -> Kind:
     """After a change of layout that may mix channels: spikes stay spikes where all have the same levels."""
     return kind if isinstance(kind, Spikes) and kind.uniform else _current(kind)
+
+
+def _channels_moved(kind: Kind, axes: Sequence[int | None]) -> Kind:
+    """After a change of axes: `axes[i]` of the input is axis i now."""
+    if not isinstance(kind, Spikes) or kind.channel_axis is None:
+        return kind
+    if kind.channel_axis not in axes:
+        return _current(kind)
+    return Spikes(kind.steps, kind.levels, axes.index(kind.channel_axis))
 
 
 def _linear(site: Site) -> Kind | None:
@@ -143,48 +172,67 @@ def _gemm(site: Site) -> Kind | None:
 
 
 def _matmul(site: Site) -> Kind | None:
-    """MatMul by a matrix: the first axis of the left operand is a row or a batch, never summed over."""
-    rank, weight_rank = site.rank(0), site.rank(1)
-    if rank is None or weight_rank is None or rank < 2 or weight_rank > 2:
+    """MatMul by a matrix, from the right or from the left of a stack of them: no sum over the first axis."""
+    if len(site.varying) != 1:
         return None
-    return _linear(site)
+    (varying,) = site.varying
+    rank, matrix_rank = site.rank(varying), site.rank(1 - varying)
+    if rank is None or matrix_rank is None or rank < (2, 3)[varying] or matrix_rank > 2:
+        return None
+    return _current(site.kinds[varying])
 
 
-def _add(site: Site) -> Kind | None:
-    """Add, Sub, Sum: of tensors in time with the same T, and of constants that are the same for each row."""
+def _add(site: Site) -> Passage | None:
+    """Add, Sub, Sum: of tensors in time with the same T, and of others at each step."""
     varying = site.varying
     steps = {site.kinds[index].steps for index in varying}
     shapes = {site.shape(index) for index in varying}
     if len(steps) != 1 or None in shapes or len({(len(shape), shape[0]) for shape in shapes if shape}) != 1:
         return None
-    first = site.shape(varying[0])
-    if not first or first[0] is None or not _same_for_each_row(site, varying, len(first)):
-        return None
-    return Current(steps.pop())
+    lifted = _lifted(site)
+    return None if lifted is None else Passage((Current(steps.pop()),), lifted)
 
 
-def _scale(site: Site) -> Kind | None:
-    """Mul, Div by a constant that is the same for each row and leaves values finite."""
-    varying = site.varying
-    rank = site.rank(varying[0])
-    if len(varying) != 1 or (site.node.op == "Div" and varying != [0]) or rank is None:
+def _multiply(site: Site) -> Passage | None:
+    """Mul of one tensor in time by others, the same at each step. What is not finite does not commute with zero."""
+    if len(site.varying) != 1:
         return None
-    if not _same_for_each_row(site, varying, rank):
+    lifted, factor = _lifted(site), site.constant(1 - site.varying[0])
+    if lifted is None or (factor is not None and not np.isfinite(factor).all()):
         return None
-    factor = site.constant(1 - varying[0])
-    if factor is None or not np.isfinite(factor).all() or (site.node.op == "Div" and (factor == 0).any()):
-        return None
-    return _current(site.kinds[varying[0]])
+    return Passage((_current(site.kinds[site.varying[0]]),), lifted)
 
 
-def _same_for_each_row(site: Site, varying: Sequence[int], rank: int) -> bool:
+def _divide(site: Site) -> Passage | None:
+    """Div by a constant without zeros."""
+    divisor = site.constant(1)
+    return _multiply(site) if divisor is not None and (divisor != 0).all() else None
+
+
+def _negate(site: Site) -> Kind | None:
+    return _current(site.kinds[0])
+
+
+def _lifted(site: Site) -> tuple[int, ...] | None:
+    """The inputs without time of an elementwise operator whose rows go with rows in time.
+
+    Returns:
+        None where that is not known, or where they would add rows of their own.
+    """
+    in_time = site.shape(site.varying[0])
+    if not in_time or in_time[0] is None:
+        return None
+    lifted = []
     for index in range(len(site.kinds)):
-        if index in varying:
+        shape = site.shape(index)
+        if shape is None or len(shape) > len(in_time):
+            return None
+        if index in site.varying or len(shape) < len(in_time) or shape[0] == 1:
             continue
-        value = site.constant(index)
-        if value is None or value.ndim > rank or (value.ndim == rank and value.shape[0] != 1):
-            return False
-    return True
+        if shape[0] != in_time[0]:
+            return None
+        lifted.append(index)
+    return tuple(lifted)
 
 
 def _max_pool(site: Site) -> Kind | None:
@@ -201,8 +249,39 @@ def _max_pool(site: Site) -> Kind | None:
 
 def _relu(site: Site) -> Kind | None:
     """The identity on spikes that are not negative."""
+    return _within(site, np.zeros(1), None)
+
+
+def _clip(site: Site) -> Kind | None:
+    """The identity on spikes within its bounds."""
+    if any(site.given(index) and site.constant(index) is None for index in (1, 2)):
+        return None
+    return _within(site, site.constant(1), site.constant(2))
+
+
+def _within(site: Site, low: Array | None, high: Array | None) -> Kind | None:
     kind = site.kinds[0]
-    return kind if isinstance(kind, Spikes) and (kind.levels[:, 0] >= 0).all() else None
+    if not isinstance(kind, Spikes):
+        return None
+    above = low is None or (kind.levels[:, 0] >= low).all()
+    return kind if above and (high is None or (kind.levels[:, -1] <= high).all()) else None
+
+
+def _reduce_max(site: Site) -> Kind | None:
+    """As max pooling, over constant axes other than the first."""
+    kind = site.kinds[0]
+    return kind if isinstance(kind, Spikes) and kind.uniform and _reduce(site) is not None else None
+
+
+def _cast(site: Site) -> Kind | None:
+    """To the type that the tensor has; neurons of one model have one type, so in another it has no form in time."""
+    same = site.network.dtype(site.node.inputs[0]) == site.network.dtype(site.node.outputs[0])
+    return site.kinds[0] if same else None
+
+
+def _normalise(site: Site) -> Kind | None:
+    """BatchNormalization with the statistics of the training set, not of the batch."""
+    return None if site.attribute("training_mode", 0) else _linear(site)
 
 
 def _identity(site: Site) -> Kind | None:
@@ -220,38 +299,167 @@ def _flatten(site: Site) -> Kind | None:
     return _same_where_uniform(site.kinds[0]) if site.attribute("axis", 1) == 1 else None
 
 
-def _reshape(site: Site) -> Kind | None:
-    """To a constant shape whose first dimension is left open: rows of one time-step stay together."""
-    shape = site.constant(1)
-    if shape is None or not shape.size or site.varies(1):
+def _reshape(site: Site) -> Kind | Passage | None:
+    """Where the rows of one time-step stay together.
+
+    They do where the first dimension is left open and the others are not, or keeps its size whatever that is called; a
+    shape that spells out the number of rows, or computes it, becomes a constant that does not.
+    """
+    kind, target = _same_where_uniform(site.kinds[0]), site.constant(1)
+    if target is not None and target.size:
+        keeps_zero = not site.attribute("allowzero", 0)
+        open_first = target[0] == -1 or (target[0] == 0 and keeps_zero)
+        others_fixed = (target[1:] > 0).all() or (target[0] == 0 and (target[1:] != 0).all())
+        if open_first and others_fixed:
+            return kind
+    before, after = site.shape(0), site.output_shape(0)
+    if not before or not after or before[0] is None or before[0] != after[0]:
         return None
-    keeps_zero = not site.attribute("allowzero", 0)
-    open_first = shape[0] == -1 or (shape[0] == 0 and keeps_zero)
-    others_fixed = (shape[1:] > 0).all() or (shape[0] == 0 and (shape[1:] != 0).all())
-    return _same_where_uniform(site.kinds[0]) if open_first and others_fixed else None
+    old, new = (
+        [size if isinstance(size, int) and size > 0 else None for size in shape[1:]] for shape in (before, after)
+    )
+    if new.count(None) == 1 and None not in old:
+        # What is left open besides the rows is what the others leave of a row.
+        left, rest = divmod(int(np.prod(old)), int(np.prod([size for size in new if size])))
+        new[new.index(None)] = left if not rest else None
+    return None if None in new else Passage((kind,), constants={1: np.array([-1, *new])})
 
 
 def _transpose(site: Site) -> Kind | None:
-    kind, permutation = site.kinds[0], site.attribute("perm", None)
-    if permutation is None or permutation[0] != 0:
+    permutation = site.attribute("perm", None)
+    return None if permutation is None or permutation[0] != 0 else _channels_moved(site.kinds[0], list(permutation))
+
+
+def _unsqueeze(site: Site) -> Kind | None:
+    """New axes behind the first."""
+    axes, rank = site.constant(1), site.rank(0)
+    if axes is None or rank is None:
         return None
-    if isinstance(kind, Spikes) and kind.channel_axis is not None:
-        return Spikes(kind.steps, kind.levels, list(permutation).index(kind.channel_axis))
-    return kind
+    new = site.axes(axes, rank + axes.size)
+    if 0 in new:
+        return None
+    old = iter(range(rank))
+    return _channels_moved(site.kinds[0], [None if axis in new else next(old) for axis in range(rank + len(new))])
 
 
-def _concat(site: Site) -> Kind | None:
-    """Along another axis than the first, of tensors in time with the same T."""
-    rank = site.rank(0)
+def _squeeze(site: Site) -> Kind | None:
+    """Constant axes other than the first."""
+    axes, rank = site.constant(1) if site.given(1) else None, site.rank(0)
+    if axes is None or rank is None or 0 in site.axes(axes, rank):
+        return None
+    gone = site.axes(axes, rank)
+    return _channels_moved(site.kinds[0], [axis for axis in range(rank) if axis not in gone])
+
+
+def _gather(site: Site) -> Kind | None:
+    """One constant index, or a list of them, along another axis than the first."""
+    indices, rank, kind = site.constant(1), site.rank(0), site.kinds[0]
+    if indices is None or indices.ndim > 1 or rank is None or not site.only_first_varies:
+        return None
+    axis = site.attribute("axis", 0) % rank
+    if axis == 0:
+        return None
+    if isinstance(kind, Spikes) and kind.channel_axis == axis:
+        return _current(kind)
+    return _channels_moved(kind, [a for a in range(rank) if a != axis or indices.ndim])
+
+
+def _split(site: Site) -> Passage | None:
+    """Along another axis than the first; parts of channels keep their own levels."""
+    kind, rank = site.kinds[0], site.rank(0)
+    if rank is None or not site.only_first_varies:
+        return None
+    axis = site.attribute("axis", 0) % rank
+    if axis == 0:
+        return None
+    if not isinstance(kind, Spikes) or kind.channel_axis != axis:
+        return Passage((kind,) * len(site.node.outputs))
+    parts: list[Kind] = []
+    start = 0
+    for index in range(len(site.node.outputs)):
+        shape = site.output_shape(index)
+        size = shape[axis] if shape else None
+        if not isinstance(size, int):
+            return Passage((_current(kind),) * len(site.node.outputs))
+        parts.append(Spikes(kind.steps, kind.levels[start : start + size], axis))
+        start += size
+    return Passage(tuple(parts))
+
+
+def _depth_to_space(site: Site) -> Kind | None:
+    return _same_where_uniform(site.kinds[0])
+
+
+def _resize(site: Site) -> Kind | Passage | None:
+    """Of axes other than the first, by a factor; a size that counts the rows becomes a factor."""
+    before, after = site.shape(0), site.output_shape(0)
+    extrapolates = site.attribute("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+    if not before or extrapolates or not site.only_first_varies:
+        return None
+    nearest = site.attribute("mode", "nearest") == "nearest"
+    axes = site.attribute("axes", None)
+    resized = site.axes(axes, len(before)) if axes is not None else set(range(len(before)))
+    scales = site.constant(2)
+    if scales is not None and scales.size:
+        resized = {axis for axis, scale in zip(sorted(resized), scales, strict=False) if axes or scale != 1}
+        constants: dict[int, Array | None] = {}
+    elif axes is None:
+        if _first_entry(site.network, site.node.inputs[3]) != before[0]:
+            return None
+        factors = _factors(before, after)
+        if factors is None:
+            return None
+        resized = {axis for axis, factor in enumerate(factors) if factor != 1}
+        constants = {2: factors, 3: None}
+    else:
+        constants = {}
+    if 0 in resized:
+        return None
+    kind = site.kinds[0]
+    moves_channels = isinstance(kind, Spikes) and kind.channel_axis in resized
+    return Passage((kind if nearest and not moves_channels else _current(kind),), constants=constants)
+
+
+def _first_entry(network: Network, tensor: gs.Tensor) -> Dimension:
+    """The first entry of a vector of sizes, as a number or as the name of a dimension; None where it is not known."""
+    value = constant(tensor)
+    if value is not None:
+        return int(value.reshape(-1)[0])
+    if len(tensor.inputs) != 1 or not is_standard(tensor.inputs[0]):
+        return None
+    node = tensor.inputs[0]
+    if node.op == "Shape" and not node.attrs.get("start", 0):
+        shape = network.shape(node.inputs[0])
+        return shape[0] if shape else None
+    begin = constant(node.inputs[1]) if node.op in ("Gather", "Slice") else np.zeros(1)
+    if node.op in ("Cast", "Concat", "Gather", "Identity", "Slice", "Unsqueeze") and begin is not None:
+        return _first_entry(network, node.inputs[0]) if begin.reshape(-1)[0] == 0 else None
+    return None
+
+
+def _factors(before: Sequence[Dimension], after: Sequence[Dimension] | None) -> Array | None:
+    """Factors by which Resize turns one shape into the other, but for the rows; None where no float32 does."""
+    sizes = [*before[1:], *(after or ())[1:]]
+    known = [size for size in sizes if isinstance(size, int) and size > 0]
+    if not after or len(known) < len(sizes):
+        return None
+    old, new = np.array(known).reshape(2, -1)
+    factors = (new / old).astype(np.float32)
+    exact = (np.floor(old.astype(np.float32) * factors) == new).all()
+    return np.concatenate([np.ones(1, np.float32), factors]) if exact else None
+
+
+def _concat(site: Site) -> Kind | Passage | None:
+    """Along another axis than the first: tensors in time with the same T, and others at each step."""
+    rank = site.rank(site.varying[0])
     axis = site.attribute("axis", 0)
-    if rank is None or axis % rank == 0 or len(site.varying) < len(site.kinds):
-        return None
-    steps = {kind.steps for kind in site.kinds}
-    if len(steps) != 1:
+    steps = {site.kinds[index].steps for index in site.varying}
+    if rank is None or axis % rank == 0 or len(steps) != 1:
         return None
     trains = [kind for kind in site.kinds if isinstance(kind, Spikes)]
     if len(trains) < len(site.kinds):
-        return Current(steps.pop())
+        lifted = tuple(index for index in range(len(site.kinds)) if not site.varies(index))
+        return Passage((Current(steps.pop()),), lifted)
     first = trains[0]
     if all(train.uniform and np.array_equal(train.levels, first.levels) for train in trains):
         return first
@@ -316,26 +524,38 @@ def _reduce(site: Site) -> Kind | None:
 TRANSFER_RULES: dict[str, Rule] = {
     "Add": _add,
     "AveragePool": _linear,
-    "BatchNormalization": _linear,
+    "BatchNormalization": _normalise,
+    "Cast": _cast,
+    "Clip": _clip,
     "Concat": _concat,
     "Conv": _linear,
-    "Div": _scale,
+    "ConvTranspose": _linear,
+    "DepthToSpace": _depth_to_space,
+    "Div": _divide,
     "Dropout": _dropout,
     "Flatten": _flatten,
+    "Gather": _gather,
     "Gemm": _gemm,
     "GlobalAveragePool": _linear,
     "GlobalMaxPool": _max_pool,
     "Identity": _identity,
     "MatMul": _matmul,
     "MaxPool": _max_pool,
-    "Mul": _scale,
+    "Mul": _multiply,
+    "Neg": _negate,
     "Pad": _pad,
+    "ReduceMax": _reduce_max,
     "ReduceMean": _reduce,
     "ReduceSum": _reduce,
     "Relu": _relu,
     "Reshape": _reshape,
+    "Resize": _resize,
     "Slice": _slice,
+    "SpaceToDepth": _depth_to_space,
+    "Split": _split,
+    "Squeeze": _squeeze,
     "Sub": _add,
     "Sum": _add,
     "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
 }

@@ -191,7 +191,9 @@ def test_a_network_without_activations_has_nothing_to_convert(tmp_path, refusal,
 @pytest.mark.usefixtures("library")
 def test_a_network_without_inputs_is_rewritten_and_verify_says_why_it_cannot(tmp_path, run, refusal):
     ann, snn = tmp_path / "m.onnx", tmp_path / "m.snn.onnx"
-    onnx.save(network(qcfs("k", "y"), inputs="", outputs="float[2, 3] y", weights={"k": weight(2, 3)}), ann)
+    onnx.save(
+        network("e = Exp (k)" + qcfs("e", "y"), inputs="", outputs="float[2, 3] y", weights={"k": weight(2, 3)}), ann
+    )
     assert run("inspect", ann)[0] == 0
     assert run("rewrite", ann)[0] == 0
     np.testing.assert_array_equal(*(pconv_onnx.session(path).run(None, {})[0] for path in (ann, snn)))

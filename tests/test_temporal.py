@@ -66,7 +66,7 @@ CASES = [
     ("z = Add (s, b)", "Current", {"b": dyadic(3, 1, 1)}),
     ("z = Sub (b, s)", "Current", {"b": dyadic(1, 3, 1, 1)}),
     ("z = Add (s, b)", "Static", {"b": dyadic(5, 3, 8, 8)}),
-    ("z = Add (s, x)", "Static", {}),
+    ("z = Add (s, x)", "Current", {}),
     ("z = Mul (s, b)", "Current", {"b": dyadic(3, 1, 1)}),
     ("z = Mul (b, s)", "Current", {"b": dyadic(1)}),
     ("z = Div (s, b)", "Current", {"b": np.array([2], dtype=np.float32)}),
@@ -77,7 +77,7 @@ CASES = [
     ("z = Concat <axis = 1> (s, s)", "Spikes", PER_CHANNEL),
     ("z = Concat <axis = 3> (s, s)", "Current", PER_CHANNEL),
     ("z = Concat <axis = 0> (s, s)", "Static", {}),
-    ("z = Concat <axis = 1> (s, x)", "Static", {}),
+    ("z = Concat <axis = 1> (s, x)", "Current", {}),
     ("c = Conv (s, w) z = Concat <axis = 1> (s, c)", "Current", {"w": dyadic(4, 3, 1, 1)}),
     ("z = Concat <axis = 1> (s, s) m = MaxPool <kernel_shape = [2, 2]> (z)", "Spikes", PER_CHANNEL),
     ("z = Transpose <perm = [0, 2, 3, 1]> (s)", "Spikes", PER_CHANNEL),
@@ -99,6 +99,45 @@ CASES = [
     ("z = BatchNormalization (s, g, b, m, v)", "Current",
      {"g": dyadic(3), "b": dyadic(3), "m": dyadic(3), "v": np.array([1, 4, 0.25], dtype=np.float32)}),
     ("z = InstanceNormalization (s, g, b)", "Static", {"g": dyadic(3), "b": dyadic(3)}),
+    # What has no time axis is there at each step.
+    ("c = Conv (s, w) z = Add (x, c)", "Current", {"w": dyadic(3, 3, 1, 1)}),
+    ("z = Sub (x, s)", "Current", {}),
+    ("z = Sum (x, s, x)", "Current", {}),
+    ("g = GlobalAveragePool (x) z = Mul (s, g)", "Current", {}),
+    ("c = Conv (s, w) g = Mul (c, x) z = Identity (g)", "Current", {"w": dyadic(3, 3, 1, 1)}),
+    ("g = ReduceMax <keepdims = 0> (x, all) z = Mul (s, g)", "Current", {"all": np.array([0, 1, 2, 3])}),
+    ("a = Abs (x) b = Add (a, one) z = Div (s, b)", "Static", {"one": 1.0}),
+    ("z = Concat <axis = -1> (x, s, x)", "Current", {}),
+    ("z = Neg (s)", "Current", PER_CHANNEL),
+    ("z = Cast <to = 1> (s)", "Spikes", PER_CHANNEL),
+    ("d = Cast <to = 11> (s) z = Cast <to = 1> (d)", "Static", {}),
+    ("b = Exp (none) z = Clip (s, none, b)", "Static", {"none": 0.0}),
+    ("a, b = Split <axis = 1> (s, parts) z = Identity (b)", "Spikes", {"parts": np.array([1, 2]), **PER_CHANNEL}),
+    ("a, b = Split <axis = 2, num_outputs = 2> (s) z = Concat <axis = 1> (b, a)", "Spikes", PER_CHANNEL),
+    ("a, b = Split <axis = 0, num_outputs = 2> (s) z = Identity (a)", "Static", {}),
+    ("u = Unsqueeze (s, on) z = Squeeze (u, on)", "Spikes", {"on": np.array([1]), **PER_CHANNEL}),
+    ("u = Unsqueeze (s, on) z = Squeeze (u, on)", "Spikes", {"on": np.array([-1]), **PER_CHANNEL}),
+    ("u = Unsqueeze (s, on) z = Squeeze (u, on)", "Static", {"on": np.array([0])}),
+    ("z = Gather <axis = 1> (s, at)", "Current", {"at": np.array([2, 0]), **PER_CHANNEL}),
+    ("z = Gather <axis = -1> (s, at)", "Spikes", {"at": np.array([2, 0, 2]), **PER_CHANNEL}),
+    ("g = Gather <axis = 2> (s, at) z = Unsqueeze (g, on)", "Spikes",
+     {"at": np.array(5), "on": np.array([3]), **PER_CHANNEL}),
+    ("z = Gather <axis = 0> (s, at)", "Static", {"at": np.array([0])}),
+    ("d = SpaceToDepth <blocksize = 2> (s) z = DepthToSpace <blocksize = 2> (d)", "Spikes", {}),
+    ("z = SpaceToDepth <blocksize = 2> (s)", "Current", PER_CHANNEL),
+    ("z = ReduceMax <keepdims = 1> (s, on)", "Spikes", {"on": np.array([2, 3])}),
+    ("z = ReduceMax <keepdims = 1> (s, on)", "Static", {"on": np.array([0])}),
+    ("c = Conv (s, w) z = ReduceMax (c, on)", "Static", {"w": dyadic(4, 3, 1, 1), "on": np.array([2])}),
+    ("z = ConvTranspose <strides = [2, 2]> (s, w)", "Current", {"w": dyadic(3, 4, 2, 2)}),
+    ("z = Resize (s, , by)", "Spikes", {"by": np.array([1, 1, 2, 2], dtype=np.float32), **PER_CHANNEL}),
+    ("z = Resize <mode = \"linear\"> (s, , by)", "Current", {"by": np.array([1, 1, 2, 2], dtype=np.float32)}),
+    ("z = Resize <mode = \"cubic\", axes = [2, 3]> (s, , by)", "Current", {"by": np.array([0.5, 2], dtype=np.float32)}),
+    ("z = Resize <axes = [2, 3]> (s, , , to)", "Spikes", {"to": np.array([16, 4]), **PER_CHANNEL}),
+    ("n = Shape <end = 2> (s) k = Concat <axis = 0> (n, hw) z = Resize <mode = \"linear\"> (s, , , k)", "Current",
+     {"hw": np.array([12, 16])}),
+    ("z = Resize <coordinate_transformation_mode = \"tf_crop_and_resize\"> (s, roi, by)", "Static",
+     {"roi": np.array([0, 0, 0, 0, 1, 1, 1, 1], dtype=np.float32), "by": np.array([1, 1, 2, 2], dtype=np.float32)}),
+    ("z = MatMul (w, s)", "Current", {"w": dyadic(5, 8)}),
 ]  # fmt: skip
 
 
@@ -113,6 +152,10 @@ def test_operators_on_spikes(nodes, kind, weights):
 
 
 FLAT_CASES = [
+    ("c = Clip (s, low, high) z = Flatten (c)", "Spikes", {"low": 0.0, "high": 6.0}),
+    ("c = Clip (s, low) z = Flatten (c)", "Spikes", {"low": -1.0}),
+    ("c = Clip (s, , high) z = Flatten (c)", "Static", {"high": 1.0}),
+    ("f = Flatten (s) z = Mul (f, b)", "Static", {"b": np.array([np.inf], dtype=np.float32)}),
     ("r = Relu (s) z = Flatten (r)", "Spikes", {}),
     ("c = Conv (s, w) r = Relu (c) z = Flatten (r)", "Static", {"w": dyadic(4, 3, 1, 1)}),
     ("z = Flatten (s)", "Spikes", {}),
@@ -124,8 +167,12 @@ FLAT_CASES = [
     ("z = Reshape (s, to)", "Spikes", {"to": np.array([-1, 64])}),
     ("z = Reshape (s, to)", "Static", {"to": np.array([5, 192])}),
     ("z = Reshape (s, to)", "Static", {"to": np.array([15, -1])}),
-    ("n = Shape (x) m = Gather <axis = 0> (n, first) k = Concat <axis = 0> (m, rest) z = Reshape (s, k)", "Static",
+    ("n = Shape (x) m = Gather <axis = 0> (n, first) k = Concat <axis = 0> (m, rest) z = Reshape (s, k)", "Spikes",
+     {"first": np.array([0]), "rest": np.array([192])}),
+    ("n = Shape (s) m = Gather <axis = 0> (n, first) k = Concat <axis = 0> (m, rest) z = Reshape (s, k)", "Spikes",
      {"first": np.array([0]), "rest": np.array([-1])}),
+    ("n = Shape (s) m = Gather <axis = 0> (n, first) k = Concat <axis = 0> (m, rest) z = Reshape (s, k)", "Static",
+     {"first": np.array([1]), "rest": np.array([-1])}),
     ("f = Flatten (s) z = Gemm <transB = 1> (f, w, b)", "Current", {"w": dyadic(7, 192), "b": dyadic(7)}),
     ("f = Flatten (s) z = Gemm <transB = 1, alpha = 0.5, beta = 2.0> (f, w, b)", "Current",
      {"w": dyadic(7, 192), "b": dyadic(1, 7)}),
@@ -141,6 +188,54 @@ FLAT_CASES = [
 def test_operators_that_make_matrices_of_spikes(nodes, kind, weights):
     nodes = S + nodes + "y = Identity (z)"
     assert kind_of("z", rewritten(nodes, weights=weights, **FLAT)) == kind
+
+
+FIXED_BATCH_CASES = [
+    ("z = Reshape (s, to)", "Spikes", {"to": np.array([5, 192])}),
+    ("z = Reshape (s, to)", "Static", {"to": np.array([15, 64])}),
+    ("r = Reshape (s, to) z = Flatten (r)", "Current", {"to": np.array([5, 192, 1]), **PER_CHANNEL}),
+    ("r = Resize (s, , , to) z = Flatten (r)", "Spikes", {"to": np.array([5, 3, 16, 16])}),
+    ("r = Resize (s, , , to) z = Flatten (r)", "Static", {"to": np.array([10, 3, 8, 8])}),
+    ("a = Add (s, x) z = Flatten (a)", "Current", {}),
+    ("a = Add (s, b) z = Flatten (a)", "Current", {"b": dyadic(5, 3, 8, 8)}),
+    ("a = Mul (b, s) z = Flatten (a)", "Current", {"b": dyadic(5, 3, 1, 1)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("nodes, kind, weights", FIXED_BATCH_CASES)
+def test_a_batch_size_that_constants_spell_out(nodes, kind, weights):
+    nodes = S + nodes + "y = Identity (z)"
+    result = rewritten(nodes, weights=weights, inputs="float[5, 3, 8, 8] x", **FLAT)
+    assert kind_of("z", result) == kind
+
+
+def test_a_batch_of_one_is_the_same_at_each_step():
+    """Rows that broadcast need no copies."""
+    nodes = S + "a = Add (s, b) y = GlobalAveragePool (a)"
+    model = network(
+        nodes, inputs="float[1, 3, 8, 8] x", outputs="float[1, 3, 1, 1] y", weights={"b": dyadic(1, 3, 8, 8)}
+    )
+    result = rewrite(model)
+    assert kind_of("y", result) == "Current"
+    assert "Tile" not in {node.op_type for node in result.model.graph.node}
+
+
+def test_what_only_counted_rows_is_dropped():
+    """Its input would have to be decoded for it."""
+    nodes = S + "n = Shape (s) m = Gather <axis = 0> (n, first) k = Concat <axis = 0> (m, rest) z = Reshape (s, k)"
+    nodes += "y = MatMul (z, w)"
+    weights = {"first": np.array([0]), "rest": np.array([-1]), "w": dyadic(192, 4)}
+    result = rewritten(nodes, weights=weights, **FLAT)
+    operators = [node.op_type for node in result.model.graph.node]
+    assert operators == ["ParallelSpike", "Reshape", "MatMul", "TemporalMean"]
+
+
+def test_levels_of_split_channels_follow_them():
+    nodes = S + "u, y = Split <axis = 1> (s, parts) z = Concat <axis = 2> (u, u)"
+    weights = {"parts": np.array([1, 2]), **PER_CHANNEL}
+    kinds = rewritten(nodes, weights=weights, outputs="float[N, 2, 8, 8] y, float[N, 1, 16, 8] z").plan.kinds
+    np.testing.assert_array_equal(kinds["u"].levels[:, -1], [0.5])
+    np.testing.assert_array_equal(kinds["y"].levels[:, -1], [1, 4])
 
 
 def test_levels_of_concatenated_channels_follow_them():
@@ -168,8 +263,8 @@ def test_a_neuron_takes_the_steps_of_another():
 
 
 def test_rows_that_would_broadcast_are_decoded():
-    nodes = S + qcfs("one_row", "r") + "y = Add (s, r)"
-    result = rewritten(nodes, weights={"one_row": dyadic(1, 3, 8, 8)})
+    nodes = "one_row = Exp (zeros)" + S + qcfs("one_row", "r") + "y = Add (s, r)"
+    result = rewritten(nodes, weights={"zeros": np.zeros((1, 3, 8, 8), dtype=np.float32)})
     assert kind_of("y", result) == "Static"
 
 
@@ -194,7 +289,7 @@ def test_unknown_domains_are_decoded():
     class Node:
         op, domain, inputs, outputs = "Conv", "com.example", [], []
 
-    assert transfer(Site(None, Node(), [Current(8)])).steps == 1
+    assert transfer(Site(None, Node(), [Current(8)])).kinds == ()
 
 
 def test_weights_are_left_alone():

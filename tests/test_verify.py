@@ -191,7 +191,7 @@ def test_inputs_that_cannot_be_drawn_ask_for_data():
 
 
 def test_a_network_without_inputs_is_told():
-    ann = network(qcfs("k", "y"), inputs="", outputs="float[2, 3] y", weights={"k": weight(2, 3)})
+    ann = network("e = Exp (k)" + qcfs("e", "y"), inputs="", outputs="float[2, 3] y", weights={"k": weight(2, 3)})
     assert "has no inputs" in refusal(ann, rewrite(ann).model)
 
 

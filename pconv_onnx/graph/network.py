@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
-
-from pconv_onnx.neuron import Array
 
 Dimension = int | str | None
 
@@ -53,9 +52,15 @@ class Network:
             self._enter_bodies(node)
         for function in graph.functions:
             self._enter(function.nodes, f"the function '{function.name}'")
+        self._metadata = {
+            id(node): proto.metadata_props for node, proto in zip(self.nodes, self.proto.graph.node, strict=True)
+        }
         self._graph_outputs = {tensor.name for tensor in graph.outputs}
         self.shapes, self.dtypes = {}, {}
-        inferred = onnx.shape_inference.infer_shapes(self.proto).graph
+        for tensor in self.proto.graph.initializer:
+            self.shapes[tensor.name] = tuple(tensor.dims)
+            self.dtypes[tensor.name] = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        inferred = onnx.shape_inference.infer_shapes(self.proto, data_prop=True).graph
         for info in (*inferred.input, *inferred.value_info, *inferred.output):
             tensor_type = info.type.tensor_type
             if tensor_type.elem_type:
@@ -103,57 +108,30 @@ class Network:
 
     def shape(self, tensor: gs.Tensor) -> tuple[Dimension, ...] | None:
         """Shape of a tensor, None where not even its rank is known."""
-        if isinstance(tensor, gs.Constant):
-            return tuple(tensor.shape)
         return self.shapes.get(tensor.name)
 
     def dtype(self, tensor: gs.Tensor) -> np.dtype | None:
         """Element type of a tensor, None where unknown."""
-        if isinstance(tensor, gs.Constant):
-            return _values(tensor).dtype
         return self.dtypes.get(tensor.name)
+
+    def module(self, node: gs.Node) -> str:
+        """Path of the PyTorch module that a node comes from, as both exporters of torch record it; empty if unknown."""
+        scopes = next(
+            (e.value for e in self._metadata.get(id(node), ()) if e.key == "pkg.torch.onnx.name_scopes"), None
+        )
+        if scopes is not None:
+            with contextlib.suppress(ValueError, SyntaxError, IndexError, TypeError):
+                # Paths from the root to the module, then the node itself.
+                return str(ast.literal_eval(scopes)[-2])
+        path = ""
+        # `/layer1/layer1.0/act/Floor`: what a container holds repeats the container's name.
+        for part in node.name.split("/")[1:-1]:
+            path = part if part.startswith(f"{path}.") or not path else f"{path}.{part}"
+        return path
 
     def is_output(self, tensor: gs.Tensor) -> bool:
         """Whether the tensor is an output of the model."""
         return tensor.name in self._graph_outputs
-
-
-def is_standard(node: gs.Node) -> bool:
-    """Whether a node is an operator of ONNX itself: another domain may use its names for something else."""
-    return node.domain in (None, "", "ai.onnx")
-
-
-def constant(tensor: gs.Tensor) -> Array | None:
-    """Value of an initializer or a Constant node, as it is or behind Identity and Cast; None for what is computed."""
-    if isinstance(tensor, gs.Constant):
-        return _values(tensor)
-    if len(tensor.inputs) != 1 or not is_standard(tensor.inputs[0]):
-        return None
-    node = tensor.inputs[0]
-    if node.op == "Constant":
-        if "value" in node.attrs:
-            return _values(node.attrs["value"])
-        for name, dtype in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64),
-                            ("value_ints", np.int64)):  # fmt: skip
-            if name in node.attrs:
-                return np.asarray(node.attrs[name], dtype=dtype)
-    if node.op in ("Identity", "Cast"):
-        source = constant(node.inputs[0])
-        if source is None or node.op == "Identity":
-            return source
-        return source.astype(_numpy_type(node.attrs["to"]))
-    return None
-
-
-def _values(tensor: gs.Constant) -> Array:
-    # GraphSurgeon warns of types without a NumPy counterpart of their own; onnx reads them all the same.
-    with LoggerSuppress(G_LOGGER, G_LOGGER.ERROR):
-        return np.asarray(tensor.values)
-
-
-def _numpy_type(element: Any) -> np.dtype[Any]:
-    """The NumPy type of an ONNX element type, which GraphSurgeon has replaced already where it could."""
-    return onnx.helper.tensor_dtype_to_np_dtype(element) if isinstance(element, int) else np.dtype(element)
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

@@ -25,18 +25,19 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.network import Dimension, constant, is_standard
+from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.graph.network import Dimension
 from pconv_onnx.neuron import MAX_STEPS, SUM_TYPES, Array, FloatOperation, QuantizerSpec
 from pconv_onnx.recognise.base import Activation, Status
 
 # How far a product of constants may be from the number that it stands for, in units of their type's last place.
 _TOLERANCE = 16
 
-# One letter a node: scaling, clipping, Add. Read in the direction of the data.
-_LETTERS = {"Mul": "S", "Div": "S", "Clip": "C", "Max": "C", "Min": "C", "Relu": "C", "Add": "A"}
+# One letter a node: scaling, clipping, Add; Identity is passed over. Read in the direction of the data.
+_LETTERS = {"Mul": "S", "Div": "S", "Clip": "C", "Max": "C", "Min": "C", "Relu": "C", "Add": "A", "Identity": ""}
 _HEAD = re.compile(r"A?(S{1,2}|S{0,2}C{1,2}S{1,2}|S{1,2}C{1,2})A")
 _TAIL = re.compile(r"S{1,2}|S{0,2}C{1,2}S{1,2}|S{1,2}C{1,2}")
-_LONGEST = 8
+_LONGEST = 12
 
 # Bounds of what does not clip on that side.
 _BELOW, _ABOVE = np.full(1, -np.inf), np.full(1, np.inf)
@@ -116,30 +117,37 @@ class Qcfs:
             try:
                 spec.neuron()
             except ValueError as error:
-                return self._activation(chain, reason=str(error))
-            return self._activation(chain, spec=spec)
+                return self._activation(network, chain, reason=str(error))
+            return self._activation(network, chain, spec=spec)
         if refused is not None:
-            return self._activation(refused[0], reason=f"{refused[1]}{_broken_off(match)}")
+            return self._activation(network, refused[0], reason=f"{refused[1]}{_broken_off(match)}")
         operators = " → ".join(node.op for node in match.nodes)
         expected = "expected a scaling by θ, + 1/2, Floor, a Clip and the scaling back"
-        return self._activation(match, reason=f"{operators} is not QCFS: {expected}{_broken_off(match)}")
+        return self._activation(network, match, reason=f"{operators} is not QCFS: {expected}{_broken_off(match)}")
 
-    def _activation(self, chain: _Chain, spec: QuantizerSpec | None = None, reason: str = "") -> Activation:
+    def _activation(
+        self, network: Network, chain: _Chain, spec: QuantizerSpec | None = None, reason: str = ""
+    ) -> Activation:
         start = chain.head[0].tensor
         end = chain.tail[-1].tensor
         status: Status = "converted" if spec is not None else "refused"
-        return Activation(_name(chain), self.encoding, chain.nodes, start, end, status, reason, spec)
+        return Activation(_name(network, chain), self.encoding, chain.nodes, start, end, status, reason, spec)
 
 
 def _straight_through(floor: gs.Node, free: Callable[[gs.Node], bool]) -> tuple[gs.Node, ...] | None:
     """The nodes of `z + (⌊z⌋ − z)`, in that order, where this Floor is part of it."""
     z, code = floor.inputs[0], floor.outputs[0]
     for difference in code.outputs:
-        if difference.op == "Sub" and difference.inputs[0] is code and difference.inputs[1] is z:
-            for total in difference.outputs[0].outputs:
-                if total.op == "Add" and any(tensor is z for tensor in total.inputs):
-                    nodes = (floor, difference, total)
-                    return nodes if all(is_standard(node) and free(node) for node in nodes) else None
+        if difference.op != "Sub" or difference.inputs[0] is not code or difference.inputs[1] is not z:
+            continue
+        nodes = [floor, difference]
+        # Where a gradient was stopped.
+        while len(nodes[-1].outputs[0].outputs) == 1 and nodes[-1].outputs[0].outputs[0].op == "Identity":
+            nodes.append(nodes[-1].outputs[0].outputs[0])
+        for total in nodes[-1].outputs[0].outputs:
+            if total.op == "Add" and any(tensor is z for tensor in total.inputs):
+                nodes.append(total)
+                return tuple(nodes) if all(is_standard(node) and free(node) for node in nodes) else None
     return None
 
 
@@ -177,7 +185,7 @@ def _downstream(belongs: Callable[[gs.Node], bool], tensor: gs.Tensor) -> _Link 
 
 def _data_input(node: gs.Node) -> gs.Tensor | None:
     """The one input that is not a constant; None where there is no such, or where it divides or bounds."""
-    if node.op in ("Clip", "Div", "Relu"):
+    if node.op in ("Clip", "Div", "Identity", "Relu"):
         data, *others = node.inputs
         return data if constant(data) is None and all(other is not data for other in others) else None
     varying = [tensor for tensor in node.inputs if constant(tensor) is None]
@@ -186,8 +194,8 @@ def _data_input(node: gs.Node) -> gs.Tensor | None:
 
 def _cuts(chain: _Chain) -> Iterator[_Chain]:
     """Parts of the chain that are spelled like QCFS, longest first: what is left over belongs to the neighbours."""
-    heads = [chain.head[start:] for start in range(len(chain.head))]
-    tails = [chain.tail[:end] for end in range(len(chain.tail), 0, -1)]
+    heads = [chain.head[start:] for start, link in enumerate(chain.head) if link.letter]
+    tails = [chain.tail[: end + 1] for end, link in enumerate(chain.tail) if link.letter]
     spelled = [
         _Chain(head, chain.floor, tail)
         for head in heads
@@ -227,10 +235,10 @@ def _read(network: Network, chain: _Chain) -> QuantizerSpec:
     if shape == ():
         raise _Refusal("its input is a scalar, without rows for time-steps")
     reader = _ConstantReader(shape)
-    head = [reader.operation(link.node) for link in chain.head]
-    tail = [reader.operation(link.node) for link in chain.tail]
+    head = [(link, reader.operation(link.node)) for link in chain.head if link.letter]
+    tail = [(link, reader.operation(link.node)) for link in chain.tail if link.letter]
 
-    dtype = network.dtype(pre_activation) or head[-1].constants[0].dtype
+    dtype = network.dtype(pre_activation) or head[-1][1].constants[0].dtype
     if dtype not in SUM_TYPES:
         supported = ", ".join(str(supported) for supported in SUM_TYPES)
         raise _Refusal(f"it computes in {dtype}; {supported} are supported")
@@ -238,19 +246,19 @@ def _read(network: Network, chain: _Chain) -> QuantizerSpec:
 
     # Both ends in float64: code = floor((x + bias)·gain + 1/2), value = code·step.
     gain, bias, low, high = np.ones(1), np.zeros(1), np.full(1, -np.inf), np.full(1, np.inf)
-    for link, operation in zip(chain.head, head, strict=True):
+    for link, operation in head:
         constants = [value.astype(np.float64) for value in operation.constants]
         if link.letter == "S":
             factor = _factor(link.node, operation)
             gain, low, high = gain * factor, low * factor, high * factor
         elif link.letter == "C":
             low, high = np.maximum(low, constants[0]), np.minimum(high, constants[1])
-        elif link is not chain.head[-1]:
+        elif link is not head[-1][0]:
             bias = constants[0]
         elif not np.all(constants[0] == 0.5):
             raise _Refusal(f"'{link.node.name}' adds {_some(constants[0])} before Floor; QCFS adds 0.5")
     step = np.ones(1)
-    for link, operation in zip(chain.tail, tail, strict=True):
+    for link, operation in tail:
         if link.letter == "S":
             step = step * _factor(link.node, operation)
         else:
@@ -260,9 +268,9 @@ def _read(network: Network, chain: _Chain) -> QuantizerSpec:
     threshold = levels / gain
     return QuantizerSpec(
         dtype,
-        tuple(head),
+        tuple(operation for _, operation in head),
         FloatOperation("Floor"),
-        tuple(tail),
+        tuple(operation for _, operation in tail),
         levels,
         threshold,
         threshold / 2,
@@ -277,9 +285,11 @@ def _refuse_shared(network: Network, chain: _Chain) -> None:
     for tensor in inner:
         if network.is_output(tensor):
             raise _Shared(f"its intermediate value '{tensor.name}' is also an output of the model")
-        others = ", ".join(f"{node.op} '{node.name}'" for node in tensor.outputs if id(node) not in own)
+        # CastLike takes only the type of the value.
+        others = [node for node in tensor.outputs if id(node) not in own and constant(node.outputs[0]) is None]
         if others:
-            raise _Shared(f"its intermediate value '{tensor.name}' is also used by {others}")
+            told = ", ".join(f"{node.op} '{node.name}'" for node in others)
+            raise _Shared(f"its intermediate value '{tensor.name}' is also used by {told}")
 
 
 def _levels(low: Array, high: Array, tolerance: float) -> int:
@@ -364,13 +374,15 @@ def _some(values: Array) -> str:
     return f"{numbers[0]:.6g}" + (f" … {numbers[-1]:.6g}" if numbers.size > 1 else "")
 
 
-def _name(chain: _Chain) -> str:
-    """The module that owns θ (`layer1.0.act1` for `layer1.0.act1.up`), else the Floor node or its output."""
+def _name(network: Network, chain: _Chain) -> str:
+    """The module that it comes from, or that owns θ (`layer1.0.act1` for `layer1.0.act1.up`), else the Floor node."""
+    module = network.module(chain.floor[0])
+    if module:
+        return module
     for link in (*chain.tail[::-1], *chain.head):
         if link.letter == "S":
             for tensor in link.node.inputs:
                 owner, _, parameter = tensor.name.rpartition(".")
-                # Names with a slash or a colon are the exporter's own.
-                if constant(tensor) is not None and owner and parameter and not re.search("[/:]", tensor.name):
+                if isinstance(tensor, gs.Constant) and owner and parameter:
                     return owner
     return chain.floor[0].name or chain.floor[0].outputs[0].name

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.network import is_standard
+from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.recognise.base import Activation
 
 

@@ -308,7 +308,7 @@ def test_chains_that_are_not_qcfs_are_refused_with_the_reason(nodes, reason):
 
 
 def test_a_computed_bound_is_refused():
-    nodes = "top = Abs (one)" + FLOOR_THEN_CLIP.replace("zero, one)", "zero, top)")
+    nodes = "top = Exp (zero)" + FLOOR_THEN_CLIP.replace("zero, one)", "zero, top)")
     assert "'top', an operand of '', is computed; a constant is needed" in only(nodes).reason
 
 
