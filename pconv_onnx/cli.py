@@ -18,6 +18,7 @@ from pconv_onnx.errors import PconvError
 
 DONE, ANSWER_IS_NO, WRONG_ARGUMENTS = 0, 1, 2
 _MODES = ("parallel", "folded")
+_PRECISIONS = ("float16",)
 _MAX_STEPS = 256
 
 
@@ -114,8 +115,16 @@ def _parser() -> argparse.ArgumentParser:
         "--mode", choices=_MODES, default="parallel",
         help="parallel: spike trains flow (default); folded: their temporal means do, in one step",
     )  # fmt: skip
+    sub.add_argument(
+        "--precision", choices=_PRECISIONS,
+        help="compute in this type; inputs and outputs stay as they are (default: the source's type)",
+    )  # fmt: skip
     sub.add_argument("--include", action="append", default=[], metavar="PATTERN", help="convert only these activations")
     sub.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="leave these activations")
+    sub.add_argument(
+        "--per-step-outputs", action="store_true",
+        help="add outputs NAME_per_step [T, B, ...]: the means over the first t of T steps (steps are not causal)",
+    )  # fmt: skip
     sub.add_argument("--strict", action="store_true", help="fail where any activation is not converted")
     sub.add_argument("--dry-run", action="store_true", help="only say what would be done")
     sub.add_argument("--force", action="store_true", help="allow the output to be the input")
@@ -175,8 +184,10 @@ def _rewrite(options: argparse.Namespace) -> _Answer:
         output,
         steps=options.steps,
         mode=options.mode,
+        precision=options.precision,
         include=options.include,
         exclude=options.exclude,
+        per_step_outputs=options.per_step_outputs,
         strict=options.strict,
         dry_run=options.dry_run,
         force=options.force,
@@ -233,7 +244,8 @@ def _rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
         if steps != levels:
             yield f"T = {steps} is not the source's L = {levels}: not lossless, outputs will differ from the source's"
     if summary["output"] is not None:
-        yield f"{summary['output']}: mode {summary['mode']}, T = {summary['steps'] or 'different for each neuron'}"
+        steps = summary["steps"] or "different for each neuron"
+        yield f"{summary['output']}: mode {summary['mode']}, T = {steps}, {summary['precision']}"
 
 
 def _verification_lines(summary: dict[str, Any]) -> Iterator[str]:

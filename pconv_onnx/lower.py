@@ -16,12 +16,15 @@ from onnx import helper, numpy_helper
 
 from pconv_onnx import operator
 from pconv_onnx.graph.network import captured
+from pconv_onnx.half import in_float16
 from pconv_onnx.neuron import Array, ParallelNeuron, train_decoder
 from pconv_onnx.plan import Plan
 from pconv_onnx.recognise import Activation
 from pconv_onnx.temporal import Passage, Spikes, Static
 
 METADATA_PREFIX = "pconv_onnx."
+# How an output step by step is called after the output.
+PER_STEP = "_per_step"
 
 # Model-local functions came with this version of the file format.
 _FUNCTIONS_IR_VERSION = 8
@@ -57,19 +60,23 @@ class _Lowering:
                 self._neuron(ended, plan.neurons[ended.name])
         for output in source.graph.output:
             self._decode(output.name)
+        outputs = [self._at_each_time(output) for output in source.graph.output if output.name in plan.outputs_in_time]
 
         model = onnx.ModelProto()
         model.CopyFrom(source)
         _replace(model.graph.node, self.nodes)
         model.graph.initializer.extend(self.initializers)
+        model.graph.output.extend(outputs)
         model.graph.value_info.extend(self._known_shapes())
         _drop_what_the_activations_left(model.graph, source.graph)
         model.ir_version = max(model.ir_version, _FUNCTIONS_IR_VERSION)
         model.opset_import.append(helper.make_opsetid(operator.DOMAIN, operator.VERSION))
         max_steps = max(neuron.steps for neuron in plan.neurons.values())
         model.functions.extend(operator.functions(plan.network.opset, plan.dtype, max_steps))
+        if outputs:
+            model.functions.append(operator.running_mean(plan.network.opset, plan.dtype))
         _write_provenance(model, plan, self.neuron_names)
-        return model
+        return model if plan.dtype == plan.source_dtype else in_float16(model, plan.network.name)
 
     def _copy(self, proto: onnx.NodeProto, passage: Passage | None) -> None:
         """A node of the source, in time if its outputs are, else on decoded inputs."""
@@ -152,6 +159,24 @@ class _Lowering:
                 )  # fmt: skip
             )
 
+    def _at_each_time(self, output: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+        """A further output `[T, B, …]` beside one that is in time."""
+        kind, node_name = self.plan.kind(output.name), _unused(f"{output.name}/running_mean", self.node_names)
+        name = _unused(output.name + PER_STEP, self.names)
+        source = self._steps_name(output.name)
+        self.nodes.append(
+            helper.make_node(
+                operator.RUNNING_MEAN_OP_TYPE, [source], [name], node_name, domain=operator.DOMAIN, steps=kind.steps
+            )
+        )
+        info = onnx.ValueInfoProto()
+        info.CopyFrom(output)
+        info.name = name
+        dims = info.type.tensor_type.shape.dim
+        if dims:
+            dims.insert(0, onnx.TensorShapeProto.Dimension(dim_value=kind.steps))
+        return info
+
     def _known_shapes(self) -> Iterator[onnx.ValueInfoProto]:
         """Shapes that the source does not declare: of tensors in time, and what inference tells of the others.
 
@@ -160,8 +185,8 @@ class _Lowering:
         """
         network = self.plan.network
         declared = {info.name for info in (*network.proto.graph.value_info, *network.proto.graph.output)}
-        names = {name: name for node in self.nodes for name in node.output if name in network.shapes} | self.in_time
-        for name, written in names.items():
+        names = [(name, name) for node in self.nodes for name in node.output if name in network.shapes]
+        for name, written in (*names, *self.in_time.items()):
             shape = network.shapes.get(name)
             if shape and name in network.dtypes and (written != name or name not in declared):
                 element = helper.np_dtype_to_tensor_dtype(network.dtypes[name])

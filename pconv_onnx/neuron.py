@@ -211,6 +211,21 @@ class ParallelNeuron:
         threshold, shift, amplitude = (np.asarray(v).reshape(-1, 1) for v in (threshold, shift, amplitude))
         return cls((t[1:] * threshold - shift) / steps, amplitude * t / steps, channel_axis)
 
+    def astype(self, dtype: np.dtype[Any]) -> ParallelNeuron:
+        """The neuron in a narrower type: the same count for every input of that type, levels rounded to it.
+
+        Raises:
+            ValueError: its levels are not told apart in that type, or leave its range.
+        """
+        with np.errstate(over="ignore"):
+            thresholds, levels = self.thresholds.astype(dtype), self.levels.astype(dtype)
+        # A threshold becomes the next value of the type, so that the same values reach it.
+        below = thresholds.astype(self.thresholds.dtype) < self.thresholds
+        thresholds = np.where(below, np.nextafter(thresholds, dtype.type(np.inf)), thresholds)
+        if not np.isfinite(levels).all() or (levels[:, 1:] <= levels[:, :-1]).any():
+            raise ValueError(f"its levels are not finite and ascending in {dtype}")
+        return ParallelNeuron(thresholds, levels, self.channel_axis)
+
     @property
     def steps(self) -> int:
         """T."""

@@ -22,6 +22,8 @@ DOMAIN = "pconv"
 OP_TYPE = "ParallelSpike"
 # The mean over time by itself, where a current is decoded; a function of standard operators, no kernel.
 MEAN_OP_TYPE = "TemporalMean"
+# The means over the first 1, 2, … T time-steps, where an output is asked for step by step; likewise.
+RUNNING_MEAN_OP_TYPE = "RunningMean"
 VERSION = 1
 
 # GreaterOrEqual, Clip and Split with the signatures that the body and the lowerings use.
@@ -91,6 +93,32 @@ def functions(opset: int, dtype: np.dtype[Any], max_steps: int = MAX_STEPS) -> l
     return [_temporal_mean(opset, dtype), _parallel_spike(opset, dtype, max_steps)]
 
 
+def running_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
+    """`pconv::RunningMean`, `[T·B, …]` to `[T, B, …]`: row t is the mean of the first t time-steps."""
+    return onnx.parser.parse_function(f"""
+    <opset_import: ["" : {opset}], domain: "{DOMAIN}">
+    {RUNNING_MEAN_OP_TYPE} <steps> (current) => (means)
+    {{
+        zero = Constant <value = int64 {{0}}> ()
+        one = Constant <value = int64 {{1}}> ()
+        first = Constant <value_ints = [0]> ()
+        second = Constant <value_ints = [1]> ()
+        end = Constant <value_ints = [9223372036854775807]> ()
+        count = Constant <value_int: int = @steps> ()
+        {_running_sum(opset, dtype)}
+        after = Add (count, one)
+        step = Range (one, after, one)
+        rank = Shape (time_major)
+        ones = Expand (one, rank)
+        divisor_shape = ScatterElements (ones, first, count_1d)
+        divisor_by_time = Reshape (step, divisor_shape)
+        divisor = Cast <to = {_element_type(SUM_TYPES[dtype])}> (divisor_by_time)
+        quotient = Div (running, divisor)
+        means = Cast <to = {_element_type(dtype)}> (quotient)
+    }}
+    """)
+
+
 def _element_type(dtype: np.dtype[Any]) -> int:
     return helper.np_dtype_to_tensor_dtype(dtype)
 
@@ -98,6 +126,20 @@ def _element_type(dtype: np.dtype[Any]) -> int:
 def _allow_zero(opset: int) -> str:
     """Attribute of Reshape; without it a zero means "keep the input's dimension", which is wrong for an empty batch."""
     return " <allowzero = 1>" if opset >= 14 else ""
+
+
+def _running_sum(opset: int, dtype: np.dtype[Any]) -> str:
+    """`running` `[T, B, …]` of `current` `[T·B, …]`, in order and in the type of `SUM_TYPES`."""
+    return f"""
+                shape = Shape (current)
+                rows = Slice (shape, first, second)
+                sample = Slice (shape, second, end)
+                count_1d = Reshape (count, second)
+                batch = Div (rows, count_1d)
+                time_major = Concat <axis = 0> (count_1d, batch, sample)
+                wide = Cast <to = {_element_type(SUM_TYPES[dtype])}> (current)
+                by_time = Reshape{_allow_zero(opset)} (wide, time_major)
+                running = CumSum (by_time, zero)"""
 
 
 def _temporal_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
@@ -122,15 +164,7 @@ def _temporal_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
             }},
             else_branch = over_time () => ({type_name}[] average)
             {{
-                shape = Shape (current)
-                rows = Slice (shape, first, second)
-                sample = Slice (shape, second, end)
-                count_1d = Reshape (count, second)
-                batch = Div (rows, count_1d)
-                time_major = Concat <axis = 0> (count_1d, batch, sample)
-                wide = Cast <to = {wide}> (current)
-                by_time = Reshape{_allow_zero(opset)} (wide, time_major)
-                running = CumSum (by_time, zero)
+                {_running_sum(opset, dtype)}
                 last = Sub (count, one)
                 total = Gather <axis = 0> (running, last)
                 divisor = Cast <to = {wide}> (count)

@@ -13,13 +13,15 @@ import numpy as np
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.network import captured
-from pconv_onnx.neuron import MAX_STEPS, ParallelNeuron
-from pconv_onnx.operator import DOMAIN, MIN_OPSET, is_operator
+from pconv_onnx.neuron import MAX_STEPS, ParallelNeuron, QuantizerSpec
+from pconv_onnx.operator import DOMAIN, is_operator
 from pconv_onnx.recognise import Activation, recognise
 from pconv_onnx.temporal import STATIC, Kind, Passage, Site, Spikes, Static, transfer
 
 Mode = Literal["parallel", "folded"]
 MODES: tuple[Mode, ...] = ("parallel", "folded")
+Precision = Literal["float16"]
+PRECISIONS: tuple[Precision, ...] = ("float16",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,7 @@ class Plan:
         passages: how each node that stays runs, by identity; those that are not there run as they are.
         kinds: kind in time of every tensor of the rewritten network, by its name in the source; tensors that are not
             there are Static.
+        outputs_in_time: the model's outputs that are handed out at each step as well.
     """
 
     network: Network
@@ -44,11 +47,17 @@ class Plan:
     replaced: dict[int, Activation | None]
     passages: dict[int, Passage]
     kinds: dict[str, Kind]
+    outputs_in_time: Sequence[str]
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type that all neurons compute in."""
         return next(iter(self.neurons.values())).levels.dtype
+
+    @property
+    def source_dtype(self) -> np.dtype[Any]:
+        """The type that the activations which neurons replace compute in."""
+        return next(a.spec.dtype for a in self.activations if a.spec is not None and a.name in self.neurons)
 
     @property
     def steps(self) -> int | None:
@@ -67,6 +76,7 @@ class Plan:
                 "name": activation.name,
                 "op_types": activation.op_types,
                 "encoding": activation.encoding,
+                "dtype": str(activation.spec.dtype) if activation.spec else None,
                 "levels": activation.spec.levels if activation.spec else None,
                 "steps": self.neurons[activation.name].steps if activation.name in self.neurons else None,
                 "status": activation.status,
@@ -79,6 +89,8 @@ class Plan:
             "activations": rows,
             "steps": self.steps,
             "mode": self.mode,
+            "precision": str(self.dtype) if self.neurons else None,
+            "outputs_in_time": list(self.outputs_in_time),
             "counts": {
                 "converted": statuses.count("converted"),
                 "needs_calibration": statuses.count("needs-calibration"),
@@ -92,37 +104,45 @@ def make_plan(
     *,
     mode: Mode = "parallel",
     steps: int | None = None,
+    precision: Precision | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    per_step_outputs: bool = False,
 ) -> Plan:
     """Decide what becomes of every activation and every tensor.
 
     Args:
-        network: the source.
+        network: the source, of opset `MIN_OPSET` or later.
         mode: one of `MODES`.
         steps: T of every neuron; by default each neuron has its source's levels, which is lossless.
+        precision: `float16` to compute in that type what the source computes in float32; None keeps the source's type.
         include: shell patterns of activation names; where given, others are left as they are.
         exclude: shell patterns of activation names that are left as they are.
+        per_step_outputs: whether outputs are handed out at each step as well.
 
     Raises:
-        PconvError: the network is already a spiking one, or too old; `mode` or `steps` is out of range.
+        PconvError: the network is already a spiking one; `mode`, `steps` or `precision` is out of range; no output has
+            a time axis.
     """
     if mode not in MODES:
         raise PconvError(f"there is no mode '{mode}'", f"choose one of {', '.join(MODES)}")
     if steps is not None and steps not in range(1, MAX_STEPS + 1):
         raise PconvError(f"{steps!r} is not a number of time-steps", f"choose 1 to {MAX_STEPS}")
+    if precision not in (None, *PRECISIONS):
+        raise PconvError(f"there is no precision '{precision}'", f"choose {', '.join(PRECISIONS)}")
+    if per_step_outputs and mode != "parallel":
+        raise PconvError(f"mode '{mode}' has no time-steps to hand out", "choose mode 'parallel'")
     _refuse_spiking(network)
-    if network.opset < MIN_OPSET:
-        raise PconvError(
-            f"{network.name} uses opset {network.opset}; {MIN_OPSET} or later is needed",
-            f"export it again, or convert it with onnx.version_converter.convert_version(model, {MIN_OPSET})",
-        )
     activations = _of_one_type([_chosen(activation, include, exclude) for activation in recognise(network)])
     neurons: dict[str, ParallelNeuron] = {}
     for index, activation in enumerate(activations):
         if activation.spec is None:
             continue
-        neuron = activation.spec.neuron(steps)
+        try:
+            neuron = _neuron(activation.spec, steps, precision)
+        except ValueError as error:
+            activations[index] = replace(activation, status="refused", reason=str(error), spec=None)
+            continue
         if mode == "parallel" and not neuron.carried_by_trains:
             reason = (
                 f"its levels are not evenly spaced in {neuron.levels.dtype}, so no train of equal spikes carries them; "
@@ -138,7 +158,39 @@ def make_plan(
             replaced[id(activation.nodes[-1])] = activation
     passages, kinds = _in_time(network, neurons, replaced) if mode == "parallel" else ({}, {})
     replaced |= dict.fromkeys(_unused(network, replaced, passages))
-    return Plan(network, mode, activations, neurons, replaced, passages, kinds)
+    outputs_in_time = _outputs_in_time(network, kinds) if per_step_outputs and neurons else []
+    return Plan(network, mode, activations, neurons, replaced, passages, kinds, outputs_in_time)
+
+
+def _neuron(spec: QuantizerSpec, steps: int | None, precision: Precision | None) -> ParallelNeuron:
+    """The neuron of a quantiser in the type that is asked for.
+
+    Raises:
+        ValueError: there is none.
+    """
+    neuron = spec.neuron(steps)
+    if precision is None:
+        return neuron
+    if spec.dtype != np.float32:
+        raise ValueError(f"it computes in {spec.dtype}; precision {precision} is for what computes in float32")
+    return neuron.astype(np.dtype(precision))
+
+
+def _outputs_in_time(network: Network, kinds: dict[str, Kind]) -> list[str]:
+    """The outputs that have a time axis.
+
+    Raises:
+        PconvError: none has.
+    """
+    names = [output.name for output in network.proto.graph.output]
+    in_time = [name for name in names if name in kinds]
+    if not in_time:
+        told = ", ".join(f"'{name}'" for name in names)
+        raise PconvError(
+            f"no output of {network.name} has time-steps: {told} come after an operator that needs the temporal mean",
+            "leave --per-step-outputs out",
+        )
+    return in_time
 
 
 def _refuse_spiking(network: Network) -> None:

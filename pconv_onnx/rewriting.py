@@ -11,8 +11,10 @@ import onnx
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load, save
+from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.lower import lower
-from pconv_onnx.plan import Mode, Plan, make_plan
+from pconv_onnx.operator import MIN_OPSET
+from pconv_onnx.plan import Mode, Plan, Precision, make_plan
 from pconv_onnx.recognise import Activation
 
 
@@ -45,7 +47,7 @@ def inspect(source: ModelSource) -> dict[str, Any]:
     Raises:
         PconvError: the model cannot be read, or is a spiking one already.
     """
-    return make_plan(load(source)).summary()
+    return make_plan(upgraded(load(source), MIN_OPSET)).summary()
 
 
 def rewrite(
@@ -54,8 +56,10 @@ def rewrite(
     *,
     steps: int | None = None,
     mode: Mode = "parallel",
+    precision: Precision | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    per_step_outputs: bool = False,
     strict: bool = False,
     dry_run: bool = False,
     force: bool = False,
@@ -68,8 +72,11 @@ def rewrite(
         steps: time-steps T of every neuron, 1 to 256; by default each has as many as its source has levels, which is
             lossless.
         mode: `parallel` or `folded`.
+        precision: `float16` turns a float32 network into that type, inputs and outputs excepted; None keeps its type.
         include: shell patterns of activation names to convert; by default all.
         exclude: shell patterns of activation names to leave as they are.
+        per_step_outputs: add to each output that has time-steps an output `<name>_per_step` `[T, B, …]`, row t the mean
+            over the first t steps. Steps are not causal: that is not what the network gives with t steps.
         strict: refuse to write anything where an activation is not converted.
         dry_run: only plan.
         force: allow `output` to be the source.
@@ -79,7 +86,15 @@ def rewrite(
     """
     if output is not None and not force and not isinstance(source, onnx.ModelProto) and _same_file(source, output):
         raise PconvError(f"'{output}' is the input", "choose another name with -o, or pass --force")
-    plan = make_plan(load(source), mode=mode, steps=steps, include=include, exclude=exclude)
+    plan = make_plan(
+        upgraded(load(source), MIN_OPSET),
+        mode=mode,
+        steps=steps,
+        precision=precision,
+        include=include,
+        exclude=exclude,
+        per_step_outputs=per_step_outputs,
+    )
     left = [activation for activation in plan.activations if activation.name not in plan.neurons]
     if not plan.neurons:
         if not left:

@@ -7,6 +7,7 @@ the tensor is decoded first: exact always, at the price of a time axis that ends
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -315,14 +316,12 @@ def _reshape(site: Site) -> Kind | Passage | None:
     before, after = site.shape(0), site.output_shape(0)
     if not before or not after or before[0] is None or before[0] != after[0]:
         return None
-    old, new = (
-        [size if isinstance(size, int) and size > 0 else None for size in shape[1:]] for shape in (before, after)
-    )
-    if new.count(None) == 1 and None not in old:
+    old, new = ([size for size in shape[1:] if isinstance(size, int) and size > 0] for shape in (before, after))
+    open_sizes = [axis for axis, size in enumerate(after[1:]) if not isinstance(size, int)]
+    if len(open_sizes) == 1 and len(old) == len(before) - 1 and math.prod(old) % math.prod(new) == 0:
         # What is left open besides the rows is what the others leave of a row.
-        left, rest = divmod(int(np.prod(old)), int(np.prod([size for size in new if size])))
-        new[new.index(None)] = left if not rest else None
-    return None if None in new else Passage((kind,), constants={1: np.array([-1, *new])})
+        new.insert(open_sizes[0], math.prod(old) // math.prod(new))
+    return Passage((kind,), constants={1: np.array([-1, *new])}) if len(new) == len(after) - 1 else None
 
 
 def _transpose(site: Site) -> Kind | None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
-from pconv_onnx.lower import METADATA_PREFIX
+from pconv_onnx.lower import METADATA_PREFIX, PER_STEP
 from pconv_onnx.neuron import Array, ParallelNeuron
 from pconv_onnx.operator import is_operator
 from pconv_onnx.progress import track
@@ -160,20 +162,21 @@ def verify(
     rows = _provenance(source, spiking)
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
     tapped = _session(_with_taps(source, rows), source.name, disabled)
+    outputs = [output.name for output in source.proto.graph.output]
     sessions = {
         "ann": _session(source.proto, source.name),
         "snn": _session(spiking.proto, spiking.name),
         "snn unoptimised": _session(spiking.proto, spiking.name, disabled),
     }
     _check_ends(sessions, source, spiking)
-    checks = [_LayerCheck(row, spiking) for row in rows]
+    checks = [_LayerCheck(row, source, spiking) for row in rows]
     samples = load_samples(data, sessions["ann"]) if data is not None else random_samples(sessions["ann"])
     result = Verification(len(samples), data is None, [check.layer for check in checks], atol)
     if samples.labels is not None:
         result.correct = {"ann": 0, "snn": 0}
     batches = list(samples.batches(_BATCH))
     for part, feed in track(batches, "verifying", len(batches)):
-        _verify_batch(result, checks, tapped, sessions, feed, samples, part)
+        _verify_batch(result, checks, tapped, sessions, outputs, feed, samples, part)
     return result
 
 
@@ -182,16 +185,17 @@ def _verify_batch(
     checks: list[_LayerCheck],
     tapped: Any,
     sessions: dict[str, Any],
+    names: list[str],
     feed: dict[str, Array],
     samples: Samples,
     part: slice,
 ) -> None:
-    names = [output.name for output in tapped.get_outputs()]
-    values = dict(zip(names, _run(tapped, feed), strict=True)) | feed
+    tapped_names = [output.name for output in tapped.get_outputs()]
+    values = dict(zip(tapped_names, _run(tapped, feed), strict=True)) | feed
     for check in checks:
-        check.add(values)
-    outputs = {name: _run(session, feed) for name, session in sessions.items()}
-    plain = [values[output.name] for output in sessions["ann"].get_outputs()]
+        check.add(values[check.input])
+    outputs = {name: _run(session, feed, names) for name, session in sessions.items()}
+    plain = [values[name] for name in names]
     count = part.stop - part.start
     result.has_classes = _classes(plain) is not None
     result.as_run.add(outputs["ann"], outputs["snn"], count)
@@ -204,12 +208,12 @@ def _verify_batch(
 
 
 class _LayerCheck:
-    """One neuron of the spiking network, cut out and run by itself."""
+    """One neuron of the spiking network and the activation it replaced, each cut out and run by itself."""
 
-    def __init__(self, row: dict[str, Any], network: Network) -> None:
+    def __init__(self, row: dict[str, Any], source: Network, network: Network) -> None:
         spiking = network.proto
         self.layer = Layer(row["name"], exact=row["steps"] == row["levels"])
-        self.input, self.output = row["input"], row["output"]
+        self.input = row["input"]
         try:
             node = next(n for n in spiking.graph.node if is_operator(n) and n.name == row["node"])
             tables = {t.name: t for t in spiking.graph.initializer if t.name in node.input[1:]}
@@ -226,6 +230,8 @@ class _LayerCheck:
         # belongs); and only levels evenly spaced are carried by a number of equal spikes.
         in_order = np.array_equal(np.sort(thresholds, axis=1), thresholds, equal_nan=True)
         self.well_formed = in_order and (not self.spikes or self.neuron.carried_by_trains)
+        if not self.layer.exact:
+            return
         element = tables[node.input[1]].data_type
         graph = helper.make_graph(
             [node],
@@ -237,13 +243,17 @@ class _LayerCheck:
         alone = helper.make_model(
             graph, opset_imports=spiking.opset_import, functions=spiking.functions, ir_version=spiking.ir_version
         )
-        self.session = _session(alone, f"neuron '{row['name']}' of {network.name}") if self.layer.exact else None
+        self.session = _session(alone, f"neuron '{row['name']}' of {network.name}")
+        self.activation = _evaluator(source, row)
 
-    def add(self, values: dict[str, Array]) -> None:
-        """Take in one batch of the source's tensors by name."""
-        if self.session is None:
+    def add(self, current: Array) -> None:
+        """Take in one batch of the source's pre-activation."""
+        if not self.layer.exact:
             return
-        current, expected = values[self.input], values[self.output]
+        dtype = self.neuron.levels.dtype
+        # What the neuron sees: the pre-activation in its own type.
+        current = current.astype(dtype)
+        expected = self.activation(current)
         in_time = np.concatenate([current] * self.input_steps)
         (found,) = _run(self.session, {self.session.get_inputs()[0].name: in_time})
         wrong = np.full(expected.shape, not self.well_formed)
@@ -257,9 +267,50 @@ class _LayerCheck:
             # A train that is not sorted, or not of spikes of the neuron's amplitude, is wrong whatever its count.
             wrong |= (fired[1:] & ~fired[:-1]).any(axis=0) | (fired & (trains != spike)).any(axis=0)
             found = self.neuron.value(count)
-        wrong |= found != expected
+        wrong |= found != expected.astype(dtype)
         self.layer.mismatches += int(wrong.sum())
         self.layer.elements += wrong.size
+
+
+def _evaluator(source: Network, row: dict[str, Any]) -> Callable[[Array], Array]:
+    """An activation of the source as a function of its pre-activation.
+
+    onnxruntime runs float32 operator by operator. Half types it computes in float32 over several operators on the CPU;
+    the meaning of the operators, each rounded to its type, is that of onnx's reference.
+    """
+    dtype = np.dtype(row["dtype"])
+    model = _between(source.proto, row["input"], row["output"], helper.np_dtype_to_tensor_dtype(dtype))
+    if dtype == np.float32:
+        session = _session(
+            model,
+            f"activation '{row['name']}' of {source.name}",
+            import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL,
+        )
+        return lambda x: _run(session, {row["input"]: x.astype(dtype)})[0]
+    evaluator = ReferenceEvaluator(model)
+
+    def run(x: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return np.asarray(evaluator.run(None, {row["input"]: x.astype(dtype)})[0])
+
+    return run
+
+
+def _between(model: onnx.ModelProto, start: str, end: str, element: int) -> onnx.ModelProto:
+    """The part of a model from one tensor of that element type to another."""
+    needed, nodes = {end}, []
+    for node in reversed(model.graph.node):
+        if not needed.isdisjoint(node.output) and start not in node.output:
+            nodes.append(node)
+            needed.update(node.input)
+    graph = helper.make_graph(
+        nodes[::-1],
+        "activation",
+        [helper.make_tensor_value_info(start, element, None)],
+        [helper.make_tensor_value_info(end, element, None)],
+        [tensor for tensor in model.graph.initializer if tensor.name in needed],
+    )
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
 def _provenance(source: Network, spiking: Network) -> list[dict[str, Any]]:
@@ -281,7 +332,8 @@ def _check_ends(sessions: dict[str, Any], source: Network, spiking: Network) -> 
     """Refuse networks whose inputs or outputs are not each other's, or are no tensors."""
     ann, snn = sessions["ann"], sessions["snn"]
     for ours, theirs in ((snn.get_inputs(), ann.get_inputs()), (snn.get_outputs(), ann.get_outputs())):
-        if [entry.name for entry in ours] != [entry.name for entry in theirs]:
+        names = [entry.name for entry in ours if not entry.name.endswith(PER_STEP)]
+        if names != [entry.name for entry in theirs]:
             raise PconvError(f"{spiking.name} has other inputs or outputs than {source.name}", "rewrite that again")
     for output in ann.get_outputs():
         if not output.type.startswith("tensor("):
@@ -289,13 +341,14 @@ def _check_ends(sessions: dict[str, Any], source: Network, spiking: Network) -> 
 
 
 def _with_taps(source: Network, rows: list[dict[str, Any]]) -> onnx.ModelProto:
-    """The source with every converted activation's input and value as outputs."""
+    """The source with every converted activation's input as an output."""
     model = onnx.ModelProto()
     model.CopyFrom(source.proto)
     known = {info.name for info in (*model.graph.input, *model.graph.output)}
-    for name in dict.fromkeys(name for row in rows for name in (row["input"], row["output"])):
+    for name, dtype in {row["input"]: row["dtype"] for row in rows}.items():
         if name not in known:
-            model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+            element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+            model.graph.output.append(helper.make_tensor_value_info(name, element, None))
     return model
 
 
@@ -310,9 +363,9 @@ def _session(model: onnx.ModelProto, name: str, level: Any = None) -> Any:
         raise PconvError(f"{name}: {error.message}", error.hint) from error
 
 
-def _run(runner: Any, feed: dict[str, Array]) -> list[Array]:
+def _run(runner: Any, feed: dict[str, Array], names: list[str] | None = None) -> list[Array]:
     try:
-        return list(runner.run(None, feed))
+        return list(runner.run(names, feed))
     except Exception as error:  # onnxruntime raises its own types, without a common base
         raise PconvError(f"onnxruntime cannot run the model: {error}", "") from error
 

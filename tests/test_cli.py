@@ -293,7 +293,7 @@ def test_inspect_and_rewrite_give_the_promised_documents(ann, tmp_path, run):
         assert (found["steps"], found["mode"]) == (4, "parallel")
         assert found["counts"].keys() == {"converted", "needs_calibration", "refused"}
         for row in found["activations"]:
-            assert row.keys() == {"name", "op_types", "encoding", "levels", "steps", "status", "reason"}
+            assert row.keys() == {"name", "op_types", "encoding", "dtype", "levels", "steps", "status", "reason"}
             assert all(isinstance(name, str) for name in row["op_types"])
     assert [row["status"] for row in inspected["activations"]] == ["converted", "converted"]
     assert [row["reason"] for row in inspected["activations"]] == ["", ""]

@@ -11,6 +11,7 @@ import pytest
 from networks import network, qcfs, weight
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
+from refusals import refusal_of
 
 from pconv_onnx import session, verify
 from pconv_onnx.errors import PconvError
@@ -258,10 +259,27 @@ def test_a_foreign_use_of_the_domain_is_refused():
         rewrite(source)
 
 
-def test_an_old_opset_is_refused_with_what_to_do():
-    source = network("y = Relu (x)", opset=12)
-    with pytest.raises(PconvError, match=r"opset 12; 13 or later is needed.*convert_version"):
-        rewrite(source)
+@pytest.mark.parametrize("opset", [9, 11, 12])
+def test_an_old_opset_is_brought_to_one_that_functions_can_be_written_in(opset):
+    clip = "f = Clip <min = 0.0, max = 1.0> (e)" if opset < 11 else "f = Clip (e, zero, one)"
+    nodes = f"""
+        a = Div (x, theta) b = Mul (a, count) c = Add (b, half) d = Floor (c) e = Div (d, count) {clip}
+        s = Mul (f, theta) m = ReduceMean <axes = [2, 3], keepdims = 0> (s) y = Softmax <axis = 1> (m)
+    """
+    source = network(nodes, opset=opset, ir_version=6, outputs="float[N, 3] y")
+    with pytest.warns(UserWarning, match=f"uses opset {opset}; what is written uses opset 13"):
+        result = rewrite(source)
+    onnx.checker.check_model(result.model, full_check=True)
+    assert verify(source, result.model, atol=1e-6).passed
+
+
+def test_an_opset_that_onnx_cannot_convert_is_told(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no adapter for Act\nin some file")
+
+    monkeypatch.setattr("onnx.version_converter.convert_version", fail)
+    told = refusal_of(rewrite, model(opset=11, ir_version=6))
+    assert "uses opset 11, which onnx cannot convert to 13: no adapter for Act; export it with opset 13" in told
 
 
 def test_plans_do_not_change_the_source():

@@ -103,8 +103,8 @@ def backwards(trains):
 def test_a_kernel_that_emits_wrong_trains_of_the_right_count_is_noticed(small_network, edit, monkeypatch):
     run = pconv_onnx.verification._run
 
-    def faulty(runner, feed):
-        outputs = run(runner, feed)
+    def faulty(runner, feed, names=None):
+        outputs = run(runner, feed, names)
         return list(map(edit, outputs)) if runner.get_outputs()[0].name == "a/steps" else outputs
 
     monkeypatch.setattr(pconv_onnx.verification, "_run", faulty)
