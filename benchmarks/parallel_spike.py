@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from measure import arguments, machine, report, rows
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 import pconv_onnx
 
@@ -41,7 +41,7 @@ class Session:
         if library is not None:
             options.register_custom_ops_library(str(library))
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self.output = np.ones(self._session.get_outputs()[0].shape, np.float32)
+        self.output = np.ones(self._session.get_outputs()[0].shape, x.dtype)
         self._values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in (x, self.output)]
         self._binding = self._session.io_binding()
         self._binding.bind_ortvalue_input("x", self._values[0])
@@ -51,19 +51,20 @@ class Session:
         self._session.run_with_iobinding(self._binding)
 
 
-def make_model(nodes: list[onnx.NodeProto], shape: tuple[int, ...], batch: int, constants: dict[str, Any]) -> bytes:
+def make_model(nodes: list[onnx.NodeProto], x: Array, batch: int, constants: dict[str, Any]) -> bytes:
+    element = helper.np_dtype_to_tensor_dtype(x.dtype)
     graph = helper.make_graph(
         nodes,
         "operator",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (batch, *shape[1:]))],
-        [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in constants.items()],
+        [helper.make_tensor_value_info("x", element, x.shape)],
+        [helper.make_tensor_value_info("y", element, (batch, *x.shape[1:]))],
+        [numpy_helper.from_array(np.asarray(value, x.dtype), name) for name, value in constants.items()],
     )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("pconv", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
 
 
-def parallel_spike(shape: tuple[int, ...], input_steps: int, steps: int, channels: int, spikes: bool) -> bytes:
+def parallel_spike(x: Array, input_steps: int, steps: int, channels: int, spikes: bool) -> bytes:
     """QCFS neurons in one node: one θ = 1 for the whole tensor, or one θ for each channel."""
     theta = np.linspace(0.5, 1.5, channels)[:, None] if channels > 1 else np.ones((1, 1))
     node = helper.make_node("ParallelSpike", ["x", "thresholds", "levels"], ["y"], domain="pconv")
@@ -72,10 +73,10 @@ def parallel_spike(shape: tuple[int, ...], input_steps: int, steps: int, channel
         for name, value in {"input_steps": input_steps, "channel_axis": 1, "spikes": int(spikes)}.items()
     )
     constants = {"thresholds": theta * (np.arange(steps) + 0.5) / steps, "levels": theta * np.arange(steps + 1) / steps}
-    return make_model([node], shape, shape[0] // input_steps * (steps if spikes else 1), constants)
+    return make_model([node], x, len(x) // input_steps * (steps if spikes else 1), constants)
 
 
-def qcfs(shape: tuple[int, ...]) -> bytes:
+def qcfs(x: Array) -> bytes:
     """θ·clip(⌊x·L/θ + 1/2⌋/L, 0, 1) with θ = 1."""
     nodes = [
         helper.make_node("Mul", ["x", "levels_per_theta"], ["scaled"]),
@@ -86,7 +87,7 @@ def qcfs(shape: tuple[int, ...]) -> bytes:
         helper.make_node("Mul", ["clipped", "theta"], ["y"]),
     ]
     constants = {"levels_per_theta": LEVELS, "half": 0.5, "levels": LEVELS, "zero": 0, "one": 1, "theta": 1}
-    return make_model(nodes, shape, shape[0], constants)
+    return make_model(nodes, x, len(x), constants)
 
 
 def threaded_copy(source: Array, threads: int) -> Callable[[], None]:
@@ -127,25 +128,25 @@ def main() -> None:
     static = x[: SHAPE[0]].copy()
 
     def operator(current: Array, input_steps: int, steps: int, channels: int, spikes: bool) -> Session:
-        model = parallel_spike(current.shape, input_steps, steps, channels, spikes)
+        model = parallel_spike(current, input_steps, steps, channels, spikes)
         return Session(model, current, options.threads, library)
 
-    activation = Session(qcfs(SHAPE), static, options.threads)
-    trains = f"copy of {x.nbytes >> 20} MiB"
+    groups: dict[str, dict[str, Callable[[], object]]] = {}
+    for currents in (x, x.astype(np.float16)):
+        trains = f"copy of {currents.nbytes >> 20} MiB"
+        groups[trains] = {
+            trains: threaded_copy(currents, options.threads),
+            f"spikes, {currents.dtype}, I=8, S=8, per tensor": operator(currents, 8, 8, 1, True),
+            f"spikes, {currents.dtype}, I=8, S=8, per channel": operator(currents, 8, 8, SHAPE[1], True),
+        }
+    activation = Session(qcfs(static), static, options.threads)
     means = f"QCFS, L={LEVELS}"
-    groups: dict[str, dict[str, Callable[[], object]]] = {
-        trains: {
-            trains: threaded_copy(x, options.threads),
-            "spikes, I=8, S=8, per tensor": operator(x, 8, 8, 1, True),
-            "spikes, I=8, S=8, per channel": operator(x, 8, 8, SHAPE[1], True),
-        },
-        means: {
-            means: activation,
-            "mean, I=1, S=8, per tensor": (mean := operator(static, 1, 8, 1, False)),
-            "mean, I=1, S=8, per channel": operator(static, 1, 8, SHAPE[1], False),
-            "mean, I=1, S=255, per tensor": operator(static, 1, 255, 1, False),
-            "mean, I=1, S=255, per channel": operator(static, 1, 255, SHAPE[1], False),
-        },
+    groups[means] = {
+        means: activation,
+        "mean, I=1, S=8, per tensor": (mean := operator(static, 1, 8, 1, False)),
+        "mean, I=1, S=8, per channel": operator(static, 1, 8, SHAPE[1], False),
+        "mean, I=1, S=255, per tensor": operator(static, 1, 255, 1, False),
+        "mean, I=1, S=255, per channel": operator(static, 1, 255, SHAPE[1], False),
     }
     activation()
     mean()

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_operator import case, in_kernel
+from test_operator import TYPES, case, in_kernel
 
 from pconv_onnx import operator
 from pconv_onnx.operator import reference
 
 SOURCE = Path(__file__).parents[1] / "custom_ops"
 
-pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler"),
+    pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +46,10 @@ def test_only_the_entry_point_is_exported(baseline):
 @pytest.mark.slow
 @pytest.mark.parametrize("shape, rows", [((7, 3, 41), 1), ((7, 3, 41), 3), ((9, 5), 5), ((2, 16, 33, 33), 16)])
 @pytest.mark.parametrize("steps, input_steps, spikes", [(8, 8, 1), (8, 1, 0), (5, 3, 0), (100, 1, 1), (255, 2, 0)])
+@TYPES
 def test_without_vector_instructions_the_values_are_the_same(
-    baseline, monkeypatch, shape, rows, steps, input_steps, spikes
+    baseline, monkeypatch, shape, rows, steps, input_steps, spikes, dtype
 ):
     monkeypatch.setattr(operator, "_LIBRARY_FOLDER", baseline.parent)
-    arrays, attributes = case(shape, steps=steps, rows=rows, input_steps=input_steps, spikes=spikes)
+    arrays, attributes = case(shape, steps=steps, rows=rows, input_steps=input_steps, spikes=spikes, dtype=dtype)
     np.testing.assert_array_equal(in_kernel(arrays, attributes), reference(**arrays, **attributes))

@@ -18,6 +18,10 @@ template <class T>
 constexpr abi::ElementType kElementType{};
 template <>
 constexpr abi::ElementType kElementType<float> = abi::kFloat;
+template <>
+constexpr abi::ElementType kElementType<Half> = abi::kFloat16;
+template <>
+constexpr abi::ElementType kElementType<BFloat16> = abi::kBFloat16;
 
 struct Kernel {
   const OrtApi* api;
@@ -112,12 +116,14 @@ ParallelSpikeOp parallel_spike_op(const OrtApi* api) {
   };
   op.ReleaseMayInplace = [](int*, int*) {};
   op.InferOutputShapeFn = [](const OrtCustomOp* self, OrtShapeInferContext* context) -> OrtStatus* {
-    ort::infer_output_shape(static_cast<const ParallelSpikeOp*>(self)->api, context, kElementType<T>);
+    ort::infer_output_shape(static_cast<const ParallelSpikeOp*>(self)->api, context);
     return nullptr;
   };
   return op;
 }
 
 template ParallelSpikeOp parallel_spike_op<float>(const OrtApi* api);
+template ParallelSpikeOp parallel_spike_op<Half>(const OrtApi* api);
+template ParallelSpikeOp parallel_spike_op<BFloat16>(const OrtApi* api);
 
 }  // namespace pconv::cpu

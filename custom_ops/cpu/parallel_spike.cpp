@@ -19,7 +19,7 @@ constexpr int64_t kShortChannel = 16;
 constexpr int32_t kFewSteps = 16;
 // Values read and written that are worth handing to a thread.
 constexpr int64_t kChunkValues = 1 << 16;
-// Output above which even the next operator would find nothing of it in the cache.
+// Output from which on even the next operator would find nothing of it in the cache.
 constexpr int64_t kStreamedBytes = 32 << 20;
 
 constexpr int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
@@ -54,7 +54,7 @@ struct Expanded {
   alignas(64) int32_t row[kExpandedWidth];  // the channel of each neuron, counted from first_channel
   alignas(64) T silent[kExpandedWidth];
   alignas(64) T firing[kExpandedWidth];
-  alignas(64) EvenThresholds<T> even[kExpandedWidth];
+  alignas(64) EvenThresholds even[kExpandedWidth];
   alignas(64) T thresholds[kFewSteps * kStride];    // filled where steps are few
   alignas(64) T levels[(kFewSteps + 1) * kStride];  // filled where steps are few and the output is the mean
 
@@ -162,7 +162,7 @@ PCONV_INLINE void run_channels(const Plan<T>& plan, const Tile<T>& tile, int32_t
       count_by_search(mean, thresholds, row, steps, size, count);
       look_up(count, levels, row, steps, size, output);
     } else {
-      find_nearest(mean, Same<EvenThresholds<T>>{plan.even[static_cast<size_t>(stretch.channel)]}, size, count);
+      find_nearest(mean, Same<EvenThresholds>{plan.even[static_cast<size_t>(stretch.channel)]}, size, count);
       look_up_from_nearest(mean, count, thresholds, levels, row, steps, size, output);
     }
   }
@@ -242,13 +242,13 @@ PCONV_INLINE void run(const Plan<T>& plan, int64_t chunk) {
 
 /// Empty unless every channel is evenly spaced and has neurons enough to pay for the pass over its thresholds.
 template <class T>
-std::vector<EvenThresholds<T>> fit_even(const Call<T>& call) {
+std::vector<EvenThresholds> fit_even(const Call<T>& call) {
   const Layout& layout = call.layout;
-  std::vector<EvenThresholds<T>> even;
+  std::vector<EvenThresholds> even;
   if (layout.steps <= kFewSteps || layout.elements / layout.channels < layout.steps / 2) return even;
   for (int64_t channel = 0; channel < layout.channels; ++channel) {
     const T* thresholds = call.thresholds + channel * layout.steps;
-    even.push_back(EvenThresholds<T>::fit(thresholds, layout.steps));
+    even.push_back(EvenThresholds::fit(thresholds, layout.steps));
     if (!even.back().holds_for(thresholds)) return {};
   }
   return even;
@@ -260,7 +260,7 @@ template <class T>
 Plan<T>::Plan(const Call<T>& call) : call(call) {
   const Layout& layout = call.layout;
   expanded = layout.channels > 1 && layout.inner < kShortChannel;
-  streamed = layout.spikes && layout.elements * layout.steps * static_cast<int64_t>(sizeof(T)) > kStreamedBytes;
+  streamed = layout.spikes && layout.elements * layout.steps * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes;
   if (expanded || !layout.spikes) even = fit_even(call);
 
   const int64_t pattern = expanded ? layout.channels * layout.inner : 1;
@@ -274,7 +274,11 @@ Plan<T>::Plan(const Call<T>& call) : call(call) {
 }
 
 PCONV_MULTIVERSION void run_chunk(const Plan<float>& plan, int64_t chunk) { run(plan, chunk); }
+PCONV_MULTIVERSION void run_chunk(const Plan<Half>& plan, int64_t chunk) { run(plan, chunk); }
+PCONV_MULTIVERSION void run_chunk(const Plan<BFloat16>& plan, int64_t chunk) { run(plan, chunk); }
 
 template struct Plan<float>;
+template struct Plan<Half>;
+template struct Plan<BFloat16>;
 
 }  // namespace pconv::cpu

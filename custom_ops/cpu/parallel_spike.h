@@ -36,10 +36,12 @@ struct Plan {
   bool expanded;  ///< channels are too short for loops of their own: thresholds are laid out per neuron
   bool streamed;  ///< the output is written past the cache
   /// One for each channel, or empty: thresholds are then searched, or passed one by one.
-  std::vector<EvenThresholds<T>> even;
+  std::vector<EvenThresholds> even;
 };
 
 /// Runs one chunk of a call with at least one element.
 void run_chunk(const Plan<float>& plan, int64_t chunk);
+void run_chunk(const Plan<Half>& plan, int64_t chunk);
+void run_chunk(const Plan<BFloat16>& plan, int64_t chunk);
 
 }  // namespace pconv::cpu

@@ -6,6 +6,7 @@
 
 #include "cpu/custom_op.h"
 #include "ort/guard.h"
+#include "pconv/half.h"
 
 #ifdef _WIN32
 #define PCONV_EXPORT __declspec(dllexport)
@@ -19,7 +20,10 @@ namespace {
 /// The domain and its operators, which sessions refer to for as long as the library is loaded.
 class Domain {
  public:
-  explicit Domain(const OrtApi* api) : api_(api), ops_{cpu::parallel_spike_op<float>(api)} {
+  explicit Domain(const OrtApi* api)
+      : api_(api),
+        ops_{cpu::parallel_spike_op<float>(api), cpu::parallel_spike_op<Half>(api),
+             cpu::parallel_spike_op<BFloat16>(api)} {
     check(abi::CreateCustomOpDomain(api, "pconv", &domain_));
     for (const auto& op : ops_) check(abi::CustomOpDomain_Add(api, domain_, &op));
   }
@@ -31,7 +35,7 @@ class Domain {
 
  private:
   const OrtApi* api_;
-  std::array<cpu::ParallelSpikeOp, 1> ops_;
+  std::array<cpu::ParallelSpikeOp, 3> ops_;
   OrtCustomOpDomain* domain_ = nullptr;
 };
 

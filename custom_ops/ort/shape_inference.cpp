@@ -22,10 +22,14 @@ struct Dimension {
 };
 using Dimensions = std::vector<Dimension>;
 
-/// Empty where the rank is unknown, which onnxruntime does not tell from rank 0.
-Dimensions input_shape(const OrtApi* api, OrtShapeInferContext* context, size_t index) {
+OrtTensorTypeAndShapeInfo* borrow_input(const OrtApi* api, OrtShapeInferContext* context, size_t index) {
   OrtTensorTypeAndShapeInfo* info = nullptr;
   check(abi::ShapeInferContext_GetInputTypeShape(api, context, index, &info));
+  return info;
+}
+
+/// Empty where the rank is unknown, which onnxruntime does not tell from rank 0.
+Dimensions shape_of(const OrtApi* api, const OrtTensorTypeAndShapeInfo* info) {
   size_t rank = 0;
   check(abi::GetDimensionsCount(api, info, &rank));
   std::vector<int64_t> values(rank);
@@ -68,8 +72,7 @@ std::optional<Dimension> scaled(const Dimension& dim, int64_t rows, int64_t inpu
   return Dimension{-1, quotient == 1 ? base : std::to_string(quotient) + "*" + base};
 }
 
-void set_output_shape(const OrtApi* api, OrtShapeInferContext* context, const Dimensions& shape,
-                      abi::ElementType type) {
+void set_output_shape(const OrtApi* api, OrtShapeInferContext* context, const Dimensions& shape, int type) {
   std::vector<int64_t> values;
   std::vector<const char*> names;
   for (const Dimension& dim : shape) {
@@ -86,9 +89,10 @@ void set_output_shape(const OrtApi* api, OrtShapeInferContext* context, const Di
   check(abi::ShapeInferContext_SetOutputTypeShape(api, context, 0, info));
 }
 
-void infer(const OrtApi* api, OrtShapeInferContext* context, abi::ElementType type) {
-  Dimensions shape = input_shape(api, context, 0);
-  const Dimensions thresholds = input_shape(api, context, 1);
+void infer(const OrtApi* api, OrtShapeInferContext* context) {
+  const OrtTensorTypeAndShapeInfo* current = borrow_input(api, context, 0);
+  Dimensions shape = shape_of(api, current);
+  const Dimensions thresholds = shape_of(api, borrow_input(api, context, 1));
   const int64_t input_steps = attribute(api, context, "input_steps");
   const bool spikes = attribute(api, context, "spikes") == 1;
   if (shape.empty() || input_steps < 1) return;
@@ -99,13 +103,16 @@ void infer(const OrtApi* api, OrtShapeInferContext* context, abi::ElementType ty
   const std::optional<Dimension> batch = scaled(shape[0], spikes ? thresholds[1].value : 1, input_steps);
   if (!batch) return;
   shape[0] = *batch;
+  // onnxruntime asks the operator that was added first, whatever the type.
+  int type = 0;
+  check(abi::GetTensorElementType(api, current, &type));
   set_output_shape(api, context, shape, type);
 }
 
 }  // namespace
 
-void infer_output_shape(const OrtApi* api, OrtShapeInferContext* context, abi::ElementType type) noexcept {
-  OrtStatus* status = guard(api, [&] { infer(api, context, type); });
+void infer_output_shape(const OrtApi* api, OrtShapeInferContext* context) noexcept {
+  OrtStatus* status = guard(api, [&] { infer(api, context); });
   if (status != nullptr) abi::ReleaseStatus(api, status);
 }
 

@@ -7,6 +7,6 @@ namespace pconv::ort {
 
 /// Sets the output shape where it follows from what is known, and leaves it unset otherwise. Never fails: the kernel
 /// reports errors.
-void infer_output_shape(const OrtApi* api, OrtShapeInferContext* context, abi::ElementType type) noexcept;
+void infer_output_shape(const OrtApi* api, OrtShapeInferContext* context) noexcept;
 
 }  // namespace pconv::ort

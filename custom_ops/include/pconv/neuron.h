@@ -3,28 +3,17 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define PCONV_HD __host__ __device__
-#else
-#define PCONV_HD
-#endif
-
-// Loops over neurons are compiled once per instruction set; a helper that were not inlined would stay at the baseline
-// set.
-#if defined(__GNUC__)
-#define PCONV_INLINE inline __attribute__((always_inline))
-#elif defined(_MSC_VER)
-#define PCONV_INLINE __forceinline
-#else
-#define PCONV_INLINE inline
-#endif
+#include "pconv/half.h"
+#include "pconv/portable.h"
 
 namespace pconv {
 
 /// The type in which currents are summed over time: wide enough that `I` equal currents have exactly that current as
-/// their mean.
+/// their mean, unless their sum overflows.
 template <class T>
-struct TimeSum;
+struct TimeSum {
+  using type = float;
+};
 template <>
 struct TimeSum<float> {
   using type = double;
@@ -55,26 +44,27 @@ PCONV_HD PCONV_INLINE int32_t search_half(T mean, const T* thresholds, int32_t r
 ///
 /// The spike count is then `index + fires(mean, thresholds[index])`. `index` never falls as the mean rises, so it is
 /// right for every mean if it is `k` at threshold `k` for each `k`: `holds_for` is a proof, not a sample.
-template <class T>
 struct EvenThresholds {
-  T first;
-  T per_unit;  ///< thresholds per unit of current
+  float first;
+  float per_unit;  ///< thresholds per unit of current
   int32_t last;
 
+  template <class T>
   PCONV_HD static EvenThresholds fit(const T* thresholds, int32_t steps) {
     int32_t last = steps - 1;
     while (last > 0 && thresholds[last] != thresholds[last]) --last;  // NaN, never reached
-    const T span = thresholds[last] - thresholds[0];
-    return {thresholds[0], last > 0 ? static_cast<T>(last) / span : T(0), last};
+    const float span = thresholds[last] - thresholds[0];
+    return {thresholds[0], last > 0 ? static_cast<float>(last) / span : 0.0F, last};
   }
 
-  PCONV_HD PCONV_INLINE int32_t nearest(T mean) const {
-    const T index = (mean - first) * per_unit + T(0.5);
-    const T floored = index > T(0) ? index : T(0);  // NaN becomes 0
-    const T top = static_cast<T>(last);
+  PCONV_HD PCONV_INLINE int32_t nearest(float mean) const {
+    const float index = (mean - first) * per_unit + 0.5F;
+    const float floored = index > 0.0F ? index : 0.0F;  // NaN becomes 0
+    const float top = static_cast<float>(last);
     return static_cast<int32_t>(floored < top ? floored : top);
   }
 
+  template <class T>
   PCONV_HD bool holds_for(const T* thresholds) const {
     bool holds = true;
     for (int32_t k = 0; k <= last; ++k) holds &= nearest(thresholds[k]) == k;

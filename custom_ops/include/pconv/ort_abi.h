@@ -74,7 +74,7 @@ namespace pconv::abi {
 inline constexpr uint32_t kVersion = 18;
 
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
-enum ElementType : int { kFloat = 1 };
+enum ElementType : int { kFloat = 1, kFloat16 = 10, kBFloat16 = 16 };
 enum AttributeType : int { kInt = 1 };
 
 template <std::size_t Index, class Signature>
@@ -99,6 +99,7 @@ inline constexpr Slot<51, OrtStatus*(OrtValue*, void** data)> GetTensorMutableDa
 inline constexpr Slot<57, OrtStatus*(OrtTensorTypeAndShapeInfo**)> CreateTensorTypeAndShapeInfo;
 inline constexpr Slot<58, OrtStatus*(OrtTensorTypeAndShapeInfo*, int type)> SetTensorElementType;
 inline constexpr Slot<59, OrtStatus*(OrtTensorTypeAndShapeInfo*, const int64_t* dims, size_t rank)> SetDimensions;
+inline constexpr Slot<60, OrtStatus*(const OrtTensorTypeAndShapeInfo*, int* type)> GetTensorElementType;
 inline constexpr Slot<61, OrtStatus*(const OrtTensorTypeAndShapeInfo*, size_t* rank)> GetDimensionsCount;
 inline constexpr Slot<62, OrtStatus*(const OrtTensorTypeAndShapeInfo*, int64_t* dims, size_t rank)> GetDimensions;
 inline constexpr Slot<63, OrtStatus*(const OrtTensorTypeAndShapeInfo*, const char** names, size_t rank)>

@@ -1,0 +1,93 @@
+// The 16-bit floats of ONNX as their bits. Conversions and comparisons have no branches, so that loops over them
+// vectorise.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "pconv/portable.h"
+
+namespace pconv {
+
+PCONV_HD PCONV_INLINE float float_of(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+PCONV_HD PCONV_INLINE uint32_t bits_of(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+
+/// The bits of a float with that biased exponent alone: 2^(biased - 127), or infinity for 255.
+PCONV_HD PCONV_INLINE constexpr uint32_t exponent(uint32_t biased) { return biased << 23; }
+
+PCONV_HD PCONV_INLINE constexpr uint32_t lower(uint32_t a, uint32_t b) { return a < b ? a : b; }
+PCONV_HD PCONV_INLINE constexpr uint32_t higher(uint32_t a, uint32_t b) { return a < b ? b : a; }
+
+/// An integer that ascends with the number of 16 bits, the same for both zeros; `nan` where they are above infinity.
+PCONV_HD PCONV_INLINE int16_t order(uint16_t bits, uint16_t infinity, int16_t nan) {
+  const int16_t magnitude = bits & 0x7fff;
+  const int16_t sign = static_cast<int16_t>(bits) >> 15;
+  return magnitude > infinity ? nan : static_cast<int16_t>((magnitude ^ sign) - sign);
+}
+
+/// tensor(float16): 5 bits of exponent, 10 of mantissa.
+struct Half {
+  static constexpr uint16_t kInfinity = 0x7c00;
+  uint16_t bits;
+
+  Half() = default;
+
+  /// To nearest, ties to even.
+  PCONV_HD PCONV_INLINE explicit Half(float value) {
+    const uint32_t magnitude = bits_of(value) & 0x7fffffff;
+    const uint32_t bounded = lower(magnitude, exponent(127 + 16));  // what overflows is infinity, by its exponent
+    const uint32_t normal = higher(bounded & exponent(255), exponent(127 - 14));
+    // Added to the power of two whose last place is the half's, a float is rounded to that place.
+    const uint32_t places = bits_of(float_of(bounded) + float_of(normal + exponent(13))) & 0xfff;
+    const uint32_t number = ((normal - exponent(127 - 14)) >> 13) + places;
+    const uint32_t nan = magnitude > exponent(255);
+    bits = static_cast<uint16_t>(number | 0x7e00 * nan | (bits_of(value) >> 16 & 0x8000));
+  }
+
+  PCONV_HD PCONV_INLINE operator float() const {
+    // The sign spreads over the bits that are then cleared. As a float this is 2^112 too small, subnormals included.
+    const uint32_t moved = static_cast<uint32_t>(static_cast<int16_t>(bits)) << 13 & 0x8fffe000;
+    const uint32_t infinite = (moved & exponent(31)) == exponent(31);
+    return float_of(bits_of(float_of(moved) * float_of(exponent(127 + 112))) | exponent(255 * infinite));
+  }
+
+  /// As of floats: false where either is NaN.
+  PCONV_HD PCONV_INLINE bool operator>=(Half other) const {
+    return order(bits, kInfinity, INT16_MIN) >= order(other.bits, kInfinity, INT16_MAX);
+  }
+};
+
+/// tensor(bfloat16): the upper half of a float.
+struct BFloat16 {
+  static constexpr uint16_t kInfinity = 0x7f80;
+  uint16_t bits;
+
+  BFloat16() = default;
+
+  /// To nearest, ties to even.
+  PCONV_HD PCONV_INLINE explicit BFloat16(float value) {
+    const uint32_t magnitude = bits_of(value) & 0x7fffffff;
+    const uint32_t bounded = lower(magnitude, exponent(255));
+    const uint32_t number = (bounded + 0x7fff + (bounded >> 16 & 1)) >> 16;
+    const uint32_t nan = magnitude > exponent(255);
+    bits = static_cast<uint16_t>(number | 0x7fc0 * nan | (bits_of(value) >> 16 & 0x8000));
+  }
+
+  PCONV_HD PCONV_INLINE operator float() const { return float_of(static_cast<uint32_t>(bits) << 16); }
+
+  /// As of floats: false where either is NaN.
+  PCONV_HD PCONV_INLINE bool operator>=(BFloat16 other) const {
+    return order(bits, kInfinity, INT16_MIN) >= order(other.bits, kInfinity, INT16_MAX);
+  }
+};
+
+}  // namespace pconv

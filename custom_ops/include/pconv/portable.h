@@ -1,0 +1,18 @@
+// Marks for functions that several compilers compile for several processors.
+#pragma once
+
+#ifdef __CUDACC__
+#define PCONV_HD __host__ __device__
+#else
+#define PCONV_HD
+#endif
+
+// Loops over neurons are compiled once per instruction set; a helper that were not inlined would stay at the baseline
+// set.
+#if defined(__GNUC__)
+#define PCONV_INLINE inline __attribute__((always_inline))
+#elif defined(_MSC_VER)
+#define PCONV_INLINE __forceinline
+#else
+#define PCONV_INLINE inline
+#endif
