@@ -291,7 +291,8 @@ def _evaluator(source: Network, row: dict[str, Any]) -> Callable[[Array], Array]
 
     def run(x: Array) -> Array:
         with np.errstate(all="ignore"):
-            return np.asarray(evaluator.run(None, {row["input"]: x.astype(dtype)})[0])
+            (value,) = evaluator.run(None, {row["input"]: x.astype(dtype)})
+        return np.asarray(value)
 
     return run
 

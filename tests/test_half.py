@@ -27,7 +27,7 @@ def in_type(dtype: np.dtype, nodes: str = NODES, **weights) -> onnx.ModelProto:
     shape = f"{dtype}[N, 3, 8, 8]"
     constants = {name: np.array(value).astype(dtype) for name, value in CONSTANTS.items()}
     weights = {name: value.astype(dtype) for name, value in ({"w": 3 * weight(3, 3, 3, 3)} | weights).items()}
-    return network(nodes, inputs=f"{shape} x", outputs=f"{shape} y", weights=constants | weights)
+    return network(nodes, inputs=f"{shape} x", outputs=f"{dtype}[N, C, H, W] y", weights=constants | weights)
 
 
 def samples(dtype: np.dtype) -> np.ndarray:
@@ -52,7 +52,6 @@ def test_half_networks_run_through_their_function_body_as_onnx_defines_them(dtyp
     """No Conv, whose sums differ between implementations: every value is the source's."""
     nodes = qcfs("x", "s") + "p = MaxPool <kernel_shape = [2, 2]> (s) c = Concat <axis = 1> (p, p)" + qcfs("c", "z")
     ann = in_type(dtype, nodes + "y = Identity (z)", theta=np.array(1.7))
-    ann.graph.output[0].type.tensor_type.ClearField("shape")
     snn = rewrite(ann).model
     x = samples(dtype)
     (expected,) = ReferenceEvaluator(ann).run(None, {"x": x})
@@ -89,11 +88,13 @@ def test_precision_keeps_inputs_and_outputs_and_every_count(mode, small_network)
     assert verification.as_run.agreeing >= 45
 
 
-def test_precision_agrees_with_float32_on_a_real_network(qcfs_resnet, resnet_samples):
-    result = rewrite(qcfs_resnet, mode="folded", precision="float16")
-    verification = verify(qcfs_resnet, result.model, resnet_samples)
+def test_precision_keeps_the_accuracy_of_a_real_network(qcfs_resnet, every_sample):
+    """Single answers change, as values that float16 rounds across a threshold do, in either direction."""
+    snn = rewrite(qcfs_resnet, mode="folded", precision="float16").model
+    verification = verify(qcfs_resnet, snn, {name: values[:300] for name, values in every_sample.items()})
     assert verification.passed
-    assert verification.as_run.agreeing >= 98
+    accuracy = verification.summary()["accuracy"]
+    assert abs(accuracy["snn"] - accuracy["ann"]) <= 0.02
 
 
 def test_operators_without_a_float16_form_stay_in_float32():
@@ -119,15 +120,22 @@ def test_a_body_keeps_its_types():
     ann = network(nodes, weights={"w": weight(3, 3, 1, 1), "yes": np.array(True)})
     snn = rewrite(ann, precision="float16").model
     onnx.checker.check_model(snn, full_check=True)
-    np.testing.assert_allclose(
-        *(session(m).run(None, {"x": samples(np.dtype("f4"))})[0] for m in (ann, snn)), atol=0.02
-    )
+    expected, found = (session(m).run(None, {"x": samples(np.dtype("f4"))})[0] for m in (ann, snn))
+    # A value that float16 rounds across a threshold is one spike off.
+    assert (np.abs(found - expected) < 0.02).mean() > 0.99
 
 
 def test_weights_beyond_float16_are_refused_by_name():
-    ann = network(qcfs("x", "s") + "y = Mul (s, w)", weights={"w": np.full((3, 1, 1), 1e5, dtype=np.float32)})
-    told = refusal_of(rewrite, ann, precision="float16", exclude=())
-    assert "float16" in told
+    ann = network(qcfs("x", "s") + "y = Conv (s, w)", weights={"w": np.full((3, 3, 1, 1), 1e5, dtype=np.float32)})
+    told = refusal_of(rewrite, ann, precision="float16")
+    assert told == "'w' of the model holds 100000; float16 ends at 65504; leave this network in float32"
+
+
+def test_levels_that_float16_does_not_tell_apart_are_refused():
+    ann = network(qcfs("x", "s") + qcfs("s", "y").replace("theta", "tiny"), weights={"tiny": 1e-8})
+    result = rewrite(ann, precision="float16")
+    assert [activation.status for activation in result.plan.activations] == ["converted", "refused"]
+    assert "its levels are not finite and ascending in float16" in result.plan.activations[1].reason
 
 
 def test_precision_is_for_float32_networks():

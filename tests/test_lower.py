@@ -288,3 +288,48 @@ def test_plans_do_not_change_the_source():
     make_plan(load(source))
     rewrite(source)
     assert source.SerializeToString(deterministic=True) == before
+
+
+PER_STEP_NODES = {
+    "spikes": qcfs("x", "y"),
+    "current": qcfs("x", "s") + "y = Conv (s, w)",
+}
+
+
+@pytest.mark.parametrize("opset", [13, 14, 20])
+@pytest.mark.parametrize("kind", PER_STEP_NODES)
+def test_outputs_step_by_step_are_the_means_of_the_first_steps(kind, opset):
+    source = network(PER_STEP_NODES[kind], opset=opset, weights={"w": weight(3, 3, 1, 1)})
+    result = rewrite(source, per_step_outputs=True)
+    onnx.checker.check_model(result.model, full_check=True)
+    assert result.summary()["outputs_in_time"] == ["y"]
+    assert [output.name for output in result.model.graph.output] == ["y", "y_per_step"]
+    assert [dim.dim_value for dim in result.model.graph.output[1].type.tensor_type.shape.dim] == [4, 0, 3, 8, 8]
+    mean, means = session(result.model).run(None, {"x": X})
+    neuron = next(iter(result.plan.neurons.values()))
+    trains = neuron.trains(X)
+    if kind == "current":
+        trains = np.einsum("tbchw,oc->tbohw", trains, weight(3, 3, 1, 1)[:, :, 0, 0])
+    expected = trains.cumsum(axis=0) / np.arange(1, 5).reshape(-1, 1, 1, 1, 1)
+    np.testing.assert_allclose(means, expected, atol=1e-6)
+    np.testing.assert_allclose(means[-1], mean, atol=1e-6)
+    assert verify(source, result.model, {"x": X}).passed
+
+
+def test_outputs_step_by_step_are_for_outputs_in_time():
+    """One that comes after a decoder has no steps; where none has, that is told."""
+    two = {"outputs": "float[N, 3, 8, 8] y, float[N, 3, 8, 8] z"}
+    result = rewrite(network(qcfs("x", "y") + "z = Softmax (y)", **two), per_step_outputs=True)
+    assert [output.name for output in result.model.graph.output] == ["y", "z", "y_per_step"]
+    told = refusal_of(rewrite, network(qcfs("x", "s") + "y = Softmax (s)"), per_step_outputs=True)
+    assert "'y' come after an operator that needs the temporal mean" in told
+    told = refusal_of(rewrite, model(), mode="folded", per_step_outputs=True)
+    assert "mode 'folded' has no time-steps to hand out" in told
+
+
+def test_outputs_step_by_step_of_float16_keep_the_type_of_the_output():
+    result = rewrite(model(), per_step_outputs=True, precision="float16")
+    onnx.checker.check_model(result.model, full_check=True)
+    mean, means = session(result.model).run(None, {"x": X})
+    assert means.dtype == mean.dtype == np.float32
+    np.testing.assert_allclose(means[-1], mean, atol=2e-3)
