@@ -10,10 +10,10 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-abi lint bench clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .venv: $(STAMP) ## install the package (editable) and its development tools into .venv
 
@@ -34,6 +34,12 @@ demo: $(STAMP) ## convert a trained ResNet-20, verify it and run it
 
 test: lint ## lint, type-check and run the tests
 	$(BIN)/pytest -n 2
+
+test-abi: $(STAMP) ## compare our declarations of onnxruntime's C ABI with the official header
+	@$(BIN)/cmake --fresh -S custom_ops -B build/abi -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >/dev/null
+	@! grep -q '^ORT_INCLUDE_DIR:.*NOTFOUND' build/abi/CMakeCache.txt || { \
+		echo "error: no onnxruntime_c_api.h found; name its folder: make test-abi ORT_INCLUDE_DIR=folder" >&2; exit 1; }
+	$(BIN)/cmake --build build/abi --target test_abi
 
 lint: $(STAMP) ## lint and type-check
 	$(BIN)/ruff check

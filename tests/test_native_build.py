@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,17 +23,26 @@ pytestmark = [
 ]
 
 
+def cmake(*arguments) -> subprocess.CompletedProcess[str]:
+    found = pytest.importorskip("cmake")
+    return subprocess.run([os.path.join(found.CMAKE_BIN_DIR, "cmake"), *arguments], capture_output=True, text=True)
+
+
+def build(folder: Path, target: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Build a target there, with warnings as errors."""
+    ninja = os.path.join(pytest.importorskip("ninja").BIN_DIR, "ninja")
+    options = ("-DPCONV_WERROR=ON", "-DCMAKE_BUILD_TYPE=Release", *options)
+    done = cmake("-S", SOURCE, "-B", folder, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return cmake("--build", folder, "--target", target)
+
+
 @pytest.fixture(scope="module")
 def baseline(tmp_path_factory) -> Path:
-    """The library for the processor's baseline instruction set, compiled with warnings as errors."""
-    cmake, ninja = pytest.importorskip("cmake"), pytest.importorskip("ninja")
-    tool = os.path.join(cmake.CMAKE_BIN_DIR, "cmake")
+    """The library for the processor's baseline instruction set."""
     folder = tmp_path_factory.mktemp("baseline")
-    options = ["-DPCONV_WERROR=ON", "-DPCONV_ISA_DISPATCH=OFF", "-DCMAKE_BUILD_TYPE=Release"]
-    generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={os.path.join(ninja.BIN_DIR, 'ninja')}"]
-    for command in (["-S", SOURCE, "-B", folder, *generator, *options], ["--build", folder]):
-        done = subprocess.run([tool, *command], capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+    done = build(folder, "pconv_ops", "-DPCONV_ISA_DISPATCH=OFF")
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder / "libpconv_ops.so"
 
 
@@ -53,3 +63,15 @@ def test_without_vector_instructions_the_values_are_the_same(
     monkeypatch.setattr(operator, "_LIBRARY_FOLDER", baseline.parent)
     arrays, attributes = case(shape, steps=steps, rows=rows, input_steps=input_steps, spikes=spikes, dtype=dtype)
     np.testing.assert_array_equal(in_kernel(arrays, attributes), reference(**arrays, **attributes))
+
+
+def test_the_declarations_of_the_abi_are_the_official_ones(tmp_path):
+    done = build(tmp_path, "test_abi")
+    if "unknown target" in done.stdout + done.stderr:
+        pytest.skip("no onnxruntime_c_api.h on this machine; the environment variable ORT_INCLUDE_DIR names its folder")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_declared_function_of_the_abi_is_compared_with_the_official_one():
+    declared = re.findall(r"Slot<\d+,[^;]*>\s+(\w+);", (SOURCE / "include/pconv/ort_abi.h").read_text())
+    assert re.findall(r"CHECK_SLOT\((\w+)\);", (SOURCE / "tests/abi.cpp").read_text()) == declared != []

@@ -95,9 +95,9 @@ ParallelSpikeOp parallel_spike_op(const OrtApi* api) {
   op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
   op.GetInputType = [](const OrtCustomOp*, size_t) -> int { return kElementType<T>; };
   op.GetOutputType = [](const OrtCustomOp*, size_t) -> int { return kElementType<T>; };
-  op.GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };   // required
-  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };  // required
-  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return 0; };       // the provider's own
+  op.GetInputCharacteristic = [](const OrtCustomOp*, size_t) -> int { return abi::kRequired; };
+  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) -> int { return abi::kRequired; };
+  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) -> int { return abi::kOfProvider; };
   op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
   op.GetEndVersion = [](const OrtCustomOp*) { return std::numeric_limits<int>::max(); };
   op.CreateKernelV2 = [](const OrtCustomOp*, const OrtApi* runtime, const OrtKernelInfo* info, void** kernel) {

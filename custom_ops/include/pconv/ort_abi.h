@@ -1,7 +1,8 @@
 // The part of ONNX Runtime's C ABI that this library uses.
 //
 // Source: the public C API, whose function table and OrtCustomOp struct are append-only: a position never changes. The
-// positions were taken from API version 29 and hold from version 18 on.
+// positions were taken from API version 29 and hold from version 18 on. custom_ops/tests/abi.cpp compares them with the
+// official header where there is one.
 #pragma once
 
 #include <cstddef>
@@ -76,6 +77,8 @@ inline constexpr uint32_t kVersion = 18;
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
 enum ElementType : int { kFloat = 1, kFloat16 = 10, kBFloat16 = 16 };
 enum AttributeType : int { kInt = 1 };
+enum Characteristic : int { kRequired = 0 };
+enum MemoryType : int { kOfProvider = 0 };
 
 template <std::size_t Index, class Signature>
 struct Slot;
