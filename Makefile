@@ -4,13 +4,16 @@ STAMP := .venv/installed
 LIBRARY := pconv_onnx/lib/libpconv_ops.so
 SOURCES := setup.py setup.cfg pyproject.toml constraints.txt $(shell find custom_ops -type f -not -path '*/build/*')
 
+# The oldest onnxruntime that is supported, one between, and the newest.
+ORT_VERSIONS := 1.20.1 1.26.0 1.32.0
+
 # Isolated builds read constraints from the environment only; newer pips have a variable of their own for them.
 export PIP_CONSTRAINT := $(abspath constraints.txt)
 export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-abi lint bench clean
+.PHONY: help demo test test-ort-matrix test-abi lint bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +38,17 @@ demo: $(STAMP) ## convert a trained ResNet-20, verify it and run it
 test: lint ## lint, type-check and run the tests
 	$(BIN)/pytest -n 2
 
+test-ort-matrix: $(ORT_VERSIONS:%=test-onnxruntime-%) ## run the tests with each supported onnxruntime, in .venv-ort/
+
+test-onnxruntime-%: .venv-ort/%/installed
+	.venv-ort/$*/bin/pytest -n 2
+
+.venv-ort/%/installed: $(SOURCES)
+	test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
+	sed 's/^onnxruntime==.*/onnxruntime==$*/' constraints.txt >$(@D)/constraints.txt
+	PIP_CONSTRAINT=$(abspath $(@D)/constraints.txt) $(@D)/bin/pip install --quiet -e '.[cpu,test]'
+	@touch $@
+
 test-abi: $(STAMP) ## compare our declarations of onnxruntime's C ABI with the official header
 	@$(BIN)/cmake --fresh -S custom_ops -B build/abi -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >/dev/null
 	@! grep -q '^ORT_INCLUDE_DIR:.*NOTFOUND' build/abi/CMakeCache.txt || { \
@@ -54,5 +68,5 @@ bench: $(STAMP) ## measure, into benchmarks/results/
 	$(BIN)/python benchmarks/agreement.py -o benchmarks/results/agreement.json
 
 clean: ## remove everything that was built or installed here
-	rm -rf .venv build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-ort build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

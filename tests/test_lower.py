@@ -11,6 +11,7 @@ import pytest
 from networks import network, qcfs, weight
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
+from opsets import opsets
 from refusals import refusal_of
 
 from pconv_onnx import session, verify
@@ -33,7 +34,7 @@ def operators(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("opset", [13, 14, 17, 18, 20, 23])
+@pytest.mark.parametrize("opset", opsets(13, 14, 17, 18, 20, 23))
 def test_result_is_valid_and_computes_what_the_source_computes(mode, opset):
     source = model(opset=opset, ir_version=7 if opset == 13 else 10)
     result = rewrite(source, mode=mode).model

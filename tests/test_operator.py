@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from opsets import opsets
 
 from pconv_onnx import operator
 from pconv_onnx.operator import DOMAIN, OP_TYPE, VERSION, reference
@@ -22,7 +23,6 @@ FLOAT16, BFLOAT16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
 TYPES = pytest.mark.parametrize("dtype", [np.dtype(np.float32), FLOAT16, BFLOAT16], ids=str)
 HALF_TYPES = pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16], ids=str)
 
-OPSETS = [13, 14, 17, 20, 23]
 LEVELS = [onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL]
 
 
@@ -154,7 +154,7 @@ def test_kernel_is_right_where_the_output_outgrows_the_cache(rows, spikes, dtype
     )
 
 
-@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize("opset", opsets(13, 14, 17, 20, 23))
 @pytest.mark.parametrize("shape, rows, axis", [SHAPES[i] for i in (0, 2, 3, 5, 7)])
 @pytest.mark.parametrize("steps, input_steps, spikes", [(1, 3, 0), (8, 1, 1), (8, 8, 0), (17, 3, 1), (256, 1, 0)])
 def test_function_body_gives_the_reference_value(opset, shape, rows, axis, steps, input_steps, spikes):
