@@ -6,6 +6,7 @@ SOURCES := setup.py setup.cfg pyproject.toml constraints.txt $(shell find custom
 
 # The oldest onnxruntime that is supported, one between, and the newest.
 ORT_VERSIONS := 1.20.1 1.26.0 1.32.0
+ORT_TESTS := $(ORT_VERSIONS:%=test-onnxruntime-%)
 
 # Isolated builds read constraints from the environment only; newer pips have a variable of their own for them.
 export PIP_CONSTRAINT := $(abspath constraints.txt)
@@ -13,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ort-matrix test-abi lint bench clean
+.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,12 +39,12 @@ demo: $(STAMP) ## convert a trained ResNet-20, verify it and run it
 test: lint ## lint, type-check and run the tests
 	$(BIN)/pytest -n 2
 
-test-ort-matrix: $(ORT_VERSIONS:%=test-onnxruntime-%) ## run the tests with each supported onnxruntime, in .venv-ort/
+test-ort-matrix: $(ORT_TESTS) ## run the tests with each supported onnxruntime, in .venv-ort/
 
-test-onnxruntime-%: .venv-ort/%/installed
+$(ORT_TESTS): test-onnxruntime-%: .venv-ort/%/installed
 	.venv-ort/$*/bin/pytest -n 2
 
-.venv-ort/%/installed: $(SOURCES)
+$(ORT_VERSIONS:%=.venv-ort/%/installed): .venv-ort/%/installed: $(SOURCES)
 	test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
 	sed 's/^onnxruntime==.*/onnxruntime==$*/' constraints.txt >$(@D)/constraints.txt
 	PIP_CONSTRAINT=$(abspath $(@D)/constraints.txt) $(@D)/bin/pip install --quiet -e '.[cpu,test]'

@@ -125,6 +125,20 @@ def test_kernel_gives_the_reference_value(shape, rows, axis, steps, input_steps,
     )
 
 
+@pytest.mark.parametrize("shape, rows", [((4, 6, 67), 1), ((4, 6, 67), 6), ((90, 6), 6)])
+@pytest.mark.parametrize("steps", [17, 64, 255])
+@pytest.mark.parametrize("spikes", [0, 1])
+@TYPES
+def test_evenly_spaced_thresholds_are_reached_as_any_others_are(shape, rows, steps, spikes, dtype):
+    arrays, attributes = case(shape, steps=steps, rows=rows, spikes=spikes, dtype=dtype)
+    theta = np.linspace(1, 3, rows).reshape(-1, 1)
+    arrays["thresholds"] = (theta * (np.arange(steps) + 0.5) / steps).astype(dtype)
+    flat = arrays["current"].reshape(-1)
+    flat[::3] = np.resize(arrays["thresholds"], flat[::3].shape)
+    flat[1::3] = np.nextafter(flat[::3], dtype.type(-np.inf))[: flat[1::3].size]
+    assert_kernel_gives_the_reference_value(arrays, attributes)
+
+
 @settings(deadline=None, max_examples=150)
 @given(data=st.data())
 def test_kernel_gives_the_reference_value_at_any_size(data):
@@ -258,8 +272,8 @@ def test_every_number_of_a_half_type_is_its_own_mean(dtype):
 def test_means_of_half_types_are_rounded_to_the_nearest_and_ties_to_even(dtype):
     numbers = every_number(dtype)
     wide = numbers.astype(np.float32)
-    half_way = np.nextafter(numbers, dtype.type(np.inf)).astype(np.float32)
-    assert_means_are(((wide + half_way) / 2).astype(dtype), numbers, half_way.astype(dtype))
+    above = np.nextafter(numbers, dtype.type(np.inf))
+    assert_means_are(((wide + above.astype(np.float32)) / 2).astype(dtype), numbers, above)
     for seed in range(8):
         others = [np.random.default_rng([seed, i]).permutation(numbers) for i in range(2)]
         total = wide + others[0].astype(np.float32)
