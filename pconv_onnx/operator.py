@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx.parser
-from onnx import TensorProto, helper
+from onnx import helper
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.neuron import MAX_STEPS, SUM_TYPES, Array, ParallelNeuron, temporal_mean
@@ -143,9 +143,10 @@ def _running_sum(opset: int, dtype: np.dtype[Any]) -> str:
 
 
 def _temporal_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
-    """`[T·B, …]` to `[B, …]`. A running sum, since the order of ReduceSum is not defined."""
-    element, wide = _element_type(dtype), _element_type(SUM_TYPES[dtype])
-    type_name = "float" if element == TensorProto.FLOAT else dtype.name
+    """`[T·B, …]` to `[B, …]`. A running sum, since the order of ReduceSum is not defined.
+
+    If hands on float32, which it does for every opset, and which holds half types and what is rounded to them.
+    """
     return onnx.parser.parse_function(f"""
     <opset_import: ["" : {opset}], domain: "{DOMAIN}">
     {MEAN_OP_TYPE} <steps> (current) => (mean)
@@ -157,21 +158,22 @@ def _temporal_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
         end = Constant <value_ints = [9223372036854775807]> ()
         count = Constant <value_int: int = @steps> ()
         no_time_axis = Equal (count, one)
-        mean = If (no_time_axis) <
-            then_branch = static () => ({type_name}[] value)
+        wide_mean = If (no_time_axis) <
+            then_branch = static () => (float[] value)
             {{
-                value = Identity (current)
+                value = Cast <to = 1> (current)
             }},
-            else_branch = over_time () => ({type_name}[] average)
+            else_branch = over_time () => (float[] average)
             {{
                 {_running_sum(opset, dtype)}
                 last = Sub (count, one)
                 total = Gather <axis = 0> (running, last)
-                divisor = Cast <to = {wide}> (count)
+                divisor = Cast <to = {_element_type(SUM_TYPES[dtype])}> (count)
                 quotient = Div (total, divisor)
-                average = Cast <to = {element}> (quotient)
+                average = Cast <to = 1> (quotient)
             }}
         >
+        mean = Cast <to = {_element_type(dtype)}> (wide_mean)
     }}
     """)
 

@@ -62,7 +62,10 @@ def in_kernel(arrays, attributes, threads=2) -> np.ndarray:
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     operator.register(options)
-    one = model(arrays, attributes, with_body=False)
+    return run(model(arrays, attributes, with_body=False), arrays, options)
+
+
+def run(one: onnx.ModelProto, arrays, options) -> np.ndarray:
     if arrays["current"].dtype == BFLOAT16:
         behind_float32(one.graph)
         arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
@@ -77,8 +80,7 @@ def in_body(arrays, attributes, opset=20, level=LEVELS[1]) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = level
     options.log_severity_level = 4
-    content = model(arrays, attributes, opset=opset).SerializeToString()
-    return onnxruntime.InferenceSession(content, options).run(None, arrays)[0]
+    return run(model(arrays, attributes, opset=opset), arrays, options)
 
 
 def case(shape, *, steps, rows=1, axis=1, input_steps=1, spikes=1, dtype=np.float32, seed=0):
@@ -171,8 +173,11 @@ def test_kernel_is_right_where_the_output_outgrows_the_cache(rows, spikes, dtype
 @pytest.mark.parametrize("opset", opsets(13, 14, 17, 20, 23))
 @pytest.mark.parametrize("shape, rows, axis", [SHAPES[i] for i in (0, 2, 3, 5, 7)])
 @pytest.mark.parametrize("steps, input_steps, spikes", [(1, 3, 0), (8, 1, 1), (8, 8, 0), (17, 3, 1), (256, 1, 0)])
-def test_function_body_gives_the_reference_value(opset, shape, rows, axis, steps, input_steps, spikes):
-    arrays, attributes = case(shape, steps=steps, rows=rows, axis=axis, input_steps=input_steps, spikes=spikes)
+@TYPES
+def test_function_body_gives_the_reference_value(opset, shape, rows, axis, steps, input_steps, spikes, dtype):
+    arrays, attributes = case(
+        shape, steps=steps, rows=rows, axis=axis, input_steps=input_steps, spikes=spikes, dtype=dtype
+    )
     expected = reference(**arrays, **attributes)
     for level in LEVELS:
         np.testing.assert_array_equal(in_body(arrays, attributes, opset, level), expected)
@@ -181,8 +186,9 @@ def test_function_body_gives_the_reference_value(opset, shape, rows, axis, steps
 
 @pytest.mark.parametrize("shape, rows, axis", [SHAPES[i] for i in (0, 2, 5, 7)])
 @pytest.mark.parametrize("input_steps, spikes", [(1, 1), (3, 0), (3, 1)])
-def test_function_body_runs_in_the_reference_evaluator(shape, rows, axis, input_steps, spikes):
-    arrays, attributes = case(shape, steps=6, rows=rows, axis=axis, input_steps=input_steps, spikes=spikes)
+@TYPES
+def test_function_body_runs_in_the_reference_evaluator(shape, rows, axis, input_steps, spikes, dtype):
+    arrays, attributes = case(shape, steps=6, rows=rows, axis=axis, input_steps=input_steps, spikes=spikes, dtype=dtype)
     (found,) = ReferenceEvaluator(model(arrays, attributes)).run(None, arrays)
     np.testing.assert_array_equal(found, reference(**arrays, **attributes))
 
@@ -199,8 +205,7 @@ def test_an_empty_batch_gives_an_empty_output(runner, spikes, input_steps):
 
 
 RUNNERS = pytest.mark.parametrize(
-    "runner, dtype",
-    [(in_kernel, np.float32), (in_body, np.float32), (in_kernel, FLOAT16), (in_kernel, BFLOAT16)],
+    "runner, dtype", [(runner, dtype) for runner in (in_kernel, in_body) for dtype in (np.float32, FLOAT16, BFLOAT16)]
 )
 
 
