@@ -93,17 +93,22 @@ def functions(opset: int, dtype: np.dtype[Any], max_steps: int = MAX_STEPS) -> l
     return [_temporal_mean(opset, dtype), _parallel_spike(opset, dtype, max_steps)]
 
 
+# What every body begins with.
+_CONSTANTS = """
+        zero = Constant <value = int64 {0}> ()
+        one = Constant <value = int64 {1}> ()
+        first = Constant <value_ints = [0]> ()
+        second = Constant <value_ints = [1]> ()
+        end = Constant <value_ints = [9223372036854775807]> ()"""
+
+
 def running_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
     """`pconv::RunningMean`, `[T·B, …]` to `[T, B, …]`: row t is the mean of the first t time-steps."""
     return onnx.parser.parse_function(f"""
     <opset_import: ["" : {opset}], domain: "{DOMAIN}">
     {RUNNING_MEAN_OP_TYPE} <steps> (current) => (means)
     {{
-        zero = Constant <value = int64 {{0}}> ()
-        one = Constant <value = int64 {{1}}> ()
-        first = Constant <value_ints = [0]> ()
-        second = Constant <value_ints = [1]> ()
-        end = Constant <value_ints = [9223372036854775807]> ()
+        {_CONSTANTS}
         count = Constant <value_int: int = @steps> ()
         {_running_sum(opset, dtype)}
         after = Add (count, one)
@@ -151,11 +156,7 @@ def _temporal_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
     <opset_import: ["" : {opset}], domain: "{DOMAIN}">
     {MEAN_OP_TYPE} <steps> (current) => (mean)
     {{
-        zero = Constant <value = int64 {{0}}> ()
-        one = Constant <value = int64 {{1}}> ()
-        first = Constant <value_ints = [0]> ()
-        second = Constant <value_ints = [1]> ()
-        end = Constant <value_ints = [9223372036854775807]> ()
+        {_CONSTANTS}
         count = Constant <value_int: int = @steps> ()
         no_time_axis = Equal (count, one)
         wide_mean = If (no_time_axis) <
@@ -237,12 +238,8 @@ def _parallel_spike(opset: int, dtype: np.dtype[Any], max_steps: int) -> onnx.Fu
     <opset_import: ["" : {opset}, "{DOMAIN}" : {VERSION}], domain: "{DOMAIN}">
     {OP_TYPE} <input_steps, channel_axis, spikes> (current, thresholds, levels) => (output)
     {{
-        zero = Constant <value = int64 {{0}}> ()
-        one = Constant <value = int64 {{1}}> ()
-        first = Constant <value_ints = [0]> ()
-        second = Constant <value_ints = [1]> ()
+        {_CONSTANTS}
         third = Constant <value_ints = [2]> ()
-        end = Constant <value_ints = [9223372036854775807]> ()
         axis = Constant <value_int: int = @channel_axis> ()
         wants_spikes = Constant <value_int: int = @spikes> ()
 
