@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint bench clean
+.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint bench exports clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ bench: $(STAMP) ## measure, into benchmarks/results/
 	$(BIN)/python benchmarks/resnet20.py -o benchmarks/results/resnet20.json
 	$(BIN)/python benchmarks/rewriting.py -o benchmarks/results/rewriting.json
 	$(BIN)/python benchmarks/agreement.py -o benchmarks/results/agreement.json
+
+exports: $(STAMP) ## convert every export of QCFS by PyTorch, into docs/exports.md (20 minutes)
+	$(BIN)/python benchmarks/exports.py -o benchmarks/results/exports.json --page docs/exports.md
 
 clean: ## remove everything that was built or installed here
 	rm -rf .venv .venv-ort build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache
