@@ -67,6 +67,7 @@ bench: $(STAMP) ## measure, into benchmarks/results/
 	$(BIN)/python benchmarks/resnet20.py -o benchmarks/results/resnet20.json
 	$(BIN)/python benchmarks/rewriting.py -o benchmarks/results/rewriting.json
 	$(BIN)/python benchmarks/agreement.py -o benchmarks/results/agreement.json
+	$(BIN)/python benchmarks/digits.py -o benchmarks/results/digits.json
 
 exports: $(STAMP) ## convert every export of QCFS by PyTorch, into docs/exports.md (20 minutes)
 	$(BIN)/python benchmarks/exports.py -o benchmarks/results/exports.json --page docs/exports.md

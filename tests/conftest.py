@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from networks import network, qcfs, weight
 from prepare_images import prepare, read_npz
 
 from pconv_onnx import PconvError, library_path, rewrite
+
+# Tests run side by side: the threads of PyTorch in one process would spin for the cores of another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "resnet20"
 
