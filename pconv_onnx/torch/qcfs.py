@@ -15,8 +15,10 @@ from pconv_onnx.neuron import MAX_STEPS
 # θ is kept at or above this; a normal number in float16 too.
 _SMALLEST = 1e-4
 
-# Values per θ that the initial one is fitted to, and the candidates: from the largest value down to 1/1024 of it.
+# The first θ: how many values it is fitted to, which share of them counts in full, and the candidates: from the largest
+# that does down to 1/1024 of it.
 _SAMPLE = 2**14
+_COUNTED = 0.999
 _SHARES = tuple(2 ** (-step / 8) for step in range(81))
 
 
@@ -45,9 +47,11 @@ class QCFS(nn.Module):
     ultra-low-latency spiking neural networks" (ICLR 2022).
 
     Without a `threshold`, θ is NaN until the first forward in training mode, or `initialise`, sets it from data: to the
-    value at which quantising these inputs has the least mean absolute error to their ReLU. That bears outliers, as a
-    maximum or a squared error does not, and depends on L, as a percentile does not: few levels need a lower θ. Under
-    DistributedDataParallel do this before wrapping; otherwise each process would start from another θ.
+    value at which quantising these inputs has the least mean cubed error to their ReLU, the largest 0.1 % of them
+    counted as no larger than the rest. So an outlier has no say, as it has in a maximum, and few levels get a lower θ,
+    as from a percentile they do not. Measured on a pretrained ResNet-20 without any training, cubes give a higher
+    accuracy at L = 2, 4 and 16 than squares do, and than the percentiles 99 and 99.9. Under DistributedDataParallel set
+    it before wrapping; otherwise each process would start from another θ.
 
     After an optimiser step took it to zero or below, θ is put back to the smallest positive number allowed, at the next
     forward in training mode or when training mode ends: it stays a plain parameter, in training and in ONNX.
@@ -96,14 +100,15 @@ class QCFS(nn.Module):
             raise PconvError(f"inputs of shape {list(x.shape)} do not fit {self}", "give it another shape") from error
         if not bool(rows.isfinite().all()):
             raise PconvError(f"the inputs that {self} is to be set from have a NaN or an infinity", "mend the data")
-        peak = rows.amax(1, keepdim=True)
+        peak, largest = rows.quantile(_COUNTED, dim=1, keepdim=True), rows.amax(1, keepdim=True)
+        peak = peak.where(peak > 0, largest)
         # Where nothing is positive any θ fits; that of the others is of a sensible size.
-        peak = peak.where(peak > 0, peak.amax() if bool(peak.amax() > 0) else torch.ones_like(peak))
+        peak = peak.where(peak > 0, largest.amax().where(largest.amax() > 0, 1.0))
+        rows = rows.minimum(peak)
         target, best, least = rows.relu(), peak, torch.full_like(peak, math.inf)
         for candidate in (peak * share for share in _SHARES):
-            error_ = (_quantise(rows, candidate, self.levels) - target).abs().mean(1, keepdim=True)
-            best = best.where(error_ >= least, candidate)
-            least = least.minimum(error_)
+            missed = (_quantise(rows, candidate, self.levels) - target).abs().pow(3).mean(1, keepdim=True)
+            best, least = best.where(missed >= least, candidate), least.minimum(missed)
         self.threshold.copy_(best.clamp(min=_SMALLEST).reshape(self.threshold.shape))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
