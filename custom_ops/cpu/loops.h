@@ -30,10 +30,14 @@ struct NeuronTable {
   PCONV_INLINE const T* row(int32_t t) const { return entries + t * stride; }
 };
 
-/// A choice between values that are both loaded: a load under a condition would keep a loop from being vectorised.
+/// A choice between values that are both loaded: a load under a condition would keep a loop from being vectorised, and
+/// so would a choice between structs.
+PCONV_INLINE float choose(bool condition, float yes, float no) { return condition ? yes : no; }
 template <class T>
 PCONV_INLINE T choose(bool condition, T yes, T no) {
-  return condition ? yes : no;
+  T chosen;
+  chosen.bits = condition ? yes.bits : no.bits;
+  return chosen;
 }
 
 /// The temporal means of `current` [input_steps, stride].

@@ -27,11 +27,16 @@ PCONV_HD PCONV_INLINE constexpr uint32_t exponent(uint32_t biased) { return bias
 PCONV_HD PCONV_INLINE constexpr uint32_t lower(uint32_t a, uint32_t b) { return a < b ? a : b; }
 PCONV_HD PCONV_INLINE constexpr uint32_t higher(uint32_t a, uint32_t b) { return a < b ? b : a; }
 
-/// An integer that ascends with the number of 16 bits, the same for both zeros; `nan` where they are above infinity.
-PCONV_HD PCONV_INLINE int16_t order(uint16_t bits, uint16_t infinity, int16_t nan) {
+/// An integer that ascends with the number of 16 bits, the same for both zeros.
+PCONV_HD PCONV_INLINE int16_t order(uint16_t bits) {
   const int16_t magnitude = bits & 0x7fff;
   const int16_t sign = static_cast<int16_t>(bits) >> 15;
-  return magnitude > infinity ? nan : static_cast<int16_t>((magnitude ^ sign) - sign);
+  return static_cast<int16_t>((magnitude ^ sign) - sign);
+}
+
+/// a >= b as of floats: false where either is a NaN, beyond infinity.
+PCONV_HD PCONV_INLINE bool at_least(uint16_t a, uint16_t b, uint16_t infinity) {
+  return (order(a) >= order(b)) & ((a & 0x7fff) <= infinity) & ((b & 0x7fff) <= infinity);
 }
 
 /// tensor(float16): 5 bits of exponent, 10 of mantissa.
@@ -54,15 +59,15 @@ struct Half {
   }
 
   PCONV_HD PCONV_INLINE operator float() const {
-    // The sign spreads over the bits that are then cleared. As a float this is 2^112 too small, subnormals included.
+    // The sign spreads over the bits that are then cleared. As a float this is 2^112 too small, subnormals included: a
+    // session that sets those of float to zero does so with those of half.
     const uint32_t moved = static_cast<uint32_t>(static_cast<int16_t>(bits)) << 13 & 0x8fffe000;
     const uint32_t infinite = (moved & exponent(31)) == exponent(31);
     return float_of(bits_of(float_of(moved) * float_of(exponent(127 + 112))) | exponent(255 * infinite));
   }
 
-  /// As of floats: false where either is NaN.
   PCONV_HD PCONV_INLINE bool operator>=(Half other) const {
-    return order(bits, kInfinity, INT16_MIN) >= order(other.bits, kInfinity, INT16_MAX);
+    return at_least(bits, other.bits, kInfinity);
   }
 };
 
@@ -84,9 +89,8 @@ struct BFloat16 {
 
   PCONV_HD PCONV_INLINE operator float() const { return float_of(static_cast<uint32_t>(bits) << 16); }
 
-  /// As of floats: false where either is NaN.
   PCONV_HD PCONV_INLINE bool operator>=(BFloat16 other) const {
-    return order(bits, kInfinity, INT16_MIN) >= order(other.bits, kInfinity, INT16_MAX);
+    return at_least(bits, other.bits, kInfinity);
   }
 };
 
