@@ -3,8 +3,8 @@
 Each form of the activation is exported by itself, by each of torch's exporters, at each opset and in each type; the
 file is rewritten, and its neuron is compared with the source on every threshold, the floats next to it, and others of
 every size. The source is what onnx defines: its reference evaluator, operator by operator. The neuron runs as its
-function body in the same evaluator, and on the native kernel where it is all that is left and onnxruntime takes its
-type from NumPy (bfloat16 it does not).
+function body in the same evaluator (mode folded), and as spike trains on the native kernel where it is all that is left
+and onnxruntime takes its type from NumPy (bfloat16 it does not).
 
 Needs torch: pip install 'pconv-onnx[torch]'. Writes docs/exports.md.
 """
@@ -115,7 +115,7 @@ FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "calibrated: (θ + φ)·clamp(floor((x + ψ)·L/θ + ½)/L, 0, 1)": lambda x, t: (
         (t * 1.1) * torch.clamp(torch.floor((x + t * 0.3) * LEVELS / t + 0.5) / LEVELS, 0, 1)
     ),
-    "θ = |parameter|": lambda x, t: floor_then_clip(x, t.abs()),
+    "θ = abs(parameter)": lambda x, t: floor_then_clip(x, t.abs()),
     "θ = softplus(parameter)": lambda x, t: floor_then_clip(x, functional.softplus(t)),
 }
 THETAS = {
@@ -198,14 +198,14 @@ def inputs(neuron: Any, dtype: np.dtype) -> np.ndarray:
 def compare(path: Path, dtype: np.dtype) -> tuple[str, str, int, int, int]:
     """Outcome, reason, values compared, mismatches and overflows of one file."""
     try:
-        result = pconv_onnx.rewrite(path)
+        result, folded = pconv_onnx.rewrite(path), pconv_onnx.rewrite(path, mode="folded")
     except PconvError as error:
         return "refused", error.message.split(": ", 1)[1], 0, 0, 0
     (neuron,) = result.plan.neurons.values()
     x = inputs(neuron, dtype)
     with np.errstate(all="ignore"):
         (expected,) = ReferenceEvaluator(onnx.load(path)).run(None, {"x": x})
-        (found,) = ReferenceEvaluator(result.model).run(None, {"x": x})
+        (found,) = ReferenceEvaluator(folded.model).run(None, {"x": x})
     overflown = np.isnan(expected.astype(np.float64))
     wrong = (found != expected) & ~overflown
     if dtype.name != "bfloat16" and all(node.domain == "pconv" for node in result.model.graph.node):
