@@ -52,10 +52,10 @@ def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return train, train_labels, test, test_labels
 
 
-def fit(model: nn.Module, images: np.ndarray, labels: np.ndarray, epochs: int, rate: float) -> None:
+def fit(model: nn.Module, images: np.ndarray, labels: np.ndarray, epochs: int = 30) -> None:
     """Train with Adam, the rate falling to 0 along a cosine."""
     inputs, targets = torch.from_numpy(images), torch.from_numpy(labels)
-    optimizer = torch.optim.Adam(model.parameters(), rate)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     model.train()
     for _ in range(epochs):
@@ -83,14 +83,14 @@ def run(folder: Path, seed: int = 0) -> dict[str, Any]:
     torch.set_num_threads(1)  # so small a network is no faster on more, and much slower beside other programs
     train, train_labels, test, test_labels = load()
     relu = Net()
-    fit(relu, train, train_labels, epochs=30, rate=3e-3)
+    fit(relu, train, train_labels)
     found = {"levels": LEVELS, "seed": seed, "test_images": len(test)}
     found["relu_accuracy"] = accuracy(predict(relu, test), test_labels)
 
     qcfs, findings = replace_relu(relu, LEVELS)
     print(*findings, sep="\n")
     # The first batch in training mode sets the thresholds.
-    fit(qcfs, train, train_labels, epochs=30, rate=1e-3)
+    fit(qcfs, train, train_labels)
     found["qcfs_accuracy"] = accuracy(predict(qcfs, test), test_labels)
 
     folder.mkdir(parents=True, exist_ok=True)
