@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,8 +87,14 @@ def rewrite(
     """
     if output is not None and not force and not isinstance(source, onnx.ModelProto) and _same_file(source, output):
         raise PconvError(f"'{output}' is the input", "choose another name with -o, or pass --force")
+    given = load(source)
+    network = upgraded(given, MIN_OPSET)
+    if network is not given:
+        warnings.warn(
+            f"{given.name} uses opset {given.opset}; what is written uses opset {network.opset}", stacklevel=2
+        )
     plan = make_plan(
-        upgraded(load(source), MIN_OPSET),
+        network,
         mode=mode,
         steps=steps,
         precision=precision,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 
 from onnx import version_converter
@@ -27,5 +26,4 @@ def upgraded(network: Network, opset: int) -> Network:
             f"{network.name} uses opset {network.opset}, which onnx cannot convert to {opset}: {reason}",
             f"export it with opset {opset} or later",
         ) from error
-    warnings.warn(f"{network.name} uses opset {network.opset}; what is written uses opset {opset}", stacklevel=3)
     return replace(network, proto=model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import inspect as signatures
 import io
@@ -14,7 +13,6 @@ from typing import Any, Literal
 
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import nn
 
 from pconv_onnx.errors import PconvError
@@ -24,7 +22,7 @@ from pconv_onnx.torch.qcfs import QCFS
 
 # Operator sets that an exporter of torch writes, and this project reads. dynamo writes 18 and converts upwards; asked
 # for less it gives 18. torchscript lets through 21 and more, for which it has no operators.
-_OPSETS = {"dynamo": (18, 23), "torchscript": (13, 20)}
+_OPSETS = {"dynamo": (18, 25), "torchscript": (11, 20)}
 
 
 def export(
@@ -47,7 +45,7 @@ def export(
         example: input tensors `[B, …]`, one or several of the same B ≥ 1; the file takes any B.
         path: where to write.
         exporter: which exporter of torch.
-        opset: version of the ONNX operators; 18 to 23 by dynamo, 13 to 20 by torchscript.
+        opset: version of the ONNX operators; 18 to 25 by dynamo, 11 to 20 by torchscript.
         input_names: default: the names of the parameters of `forward`.
         output_names: default: `output`, or `output_0`, `output_1`, ….
 
@@ -88,7 +86,6 @@ def export(
                 f"torch's {exporter} exporter cannot export the model: {_first_cause(error)}", f"try exporter='{other}'"
             ) from error
     _require_open_batch(proto, len(inputs[0]))
-    _give_thresholds_their_names(proto, {name: modules[name].threshold for name in called})
     summary = inspect(proto)
     save(proto, path)
     _warn_of_missing(summary, called, path)
@@ -203,48 +200,6 @@ def _require_open_batch(proto: onnx.ModelProto, batch: int) -> None:
                 f"the model fixes the batch of '{output.name}' at the example's {batch}",
                 "take sizes from the input where they are needed: x.flatten(1), x.reshape(len(x), …)",
             )
-
-
-def _give_thresholds_their_names(proto: onnx.ModelProto, thresholds: dict[str, torch.Tensor]) -> None:
-    """Give each QCFS an initializer of its own, `<path>.threshold`: exporters merge equal constants.
-
-    dynamo lets both nodes read one of them and says in its metadata where a node comes from; torchscript puts an
-    Identity in between, whose output has the name.
-    """
-    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    wanted = {f"{path}.threshold": tensor for path, tensor in thresholds.items()}
-
-    def add(name: str, source: onnx.TensorProto) -> None:
-        if name not in constants:
-            constants[name] = proto.graph.initializer.add()
-            constants[name].CopyFrom(source)
-            constants[name].name = name
-
-    for node in list(proto.graph.node):
-        if node.op_type == "Identity" and node.output[0] in wanted and node.input[0] in constants:
-            add(node.output[0], constants[node.input[0]])
-            proto.graph.node.remove(node)
-        name = f"{_path(node)}.threshold"
-        if name not in wanted or node.op_type not in ("Div", "Mul"):
-            continue
-        source = constants.get(node.input[1])
-        if source is not None and _equal(source, wanted[name]):
-            add(name, source)
-            node.input[1] = name
-
-
-def _equal(constant: onnx.TensorProto, tensor: torch.Tensor) -> bool:
-    values = numpy_helper.to_array(constant).astype("float64")
-    return values.shape == tensor.shape and bool((values == tensor.detach().cpu().double().numpy()).all())
-
-
-def _path(node: onnx.NodeProto) -> str | None:
-    """The path of the module that a node comes from, where dynamo says it."""
-    for entry in node.metadata_props:
-        if entry.key == "pkg.torch.onnx.name_scopes":
-            scopes = ast.literal_eval(entry.value)
-            return scopes[-2] if len(scopes) > 1 else None
-    return None
 
 
 def _warn_of_missing(summary: dict[str, Any], called: list[str], path: str | os.PathLike[str]) -> None:

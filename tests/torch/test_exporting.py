@@ -82,7 +82,7 @@ def test_rewriting_verifies(exported, images, mode, tmp_path):
     assert verification.unoptimised.max_abs_diff < 1e-4
 
 
-@pytest.mark.parametrize("exporter, opset", [("dynamo", 18), ("dynamo", 23), ("torchscript", 13), ("torchscript", 20)])
+@pytest.mark.parametrize("exporter, opset", [("dynamo", 18), ("dynamo", 25), ("torchscript", 11), ("torchscript", 20)])
 def test_the_first_and_the_last_opset_of_each_exporter_are_written(exporter, opset, tmp_path):
     summary = export(small(), torch.zeros(2, 3), tmp_path / "m.onnx", exporter=exporter, opset=opset)
     assert summary["counts"]["converted"] == 1
@@ -165,10 +165,10 @@ class Branching(nn.Module):
     [
         ({"model": nn.Sequential(QCFS(4))}, "QCFS '0' has no positive threshold; run the model on data"),
         ({"exporter": "onnx"}, "'onnx' is not an exporter of torch; choose one of: dynamo, torchscript"),
-        ({"opset": 17}, "torch's dynamo exporter does not write opset 17; choose 18 to 23"),
-        ({"opset": 24}, "does not write opset 24; choose 18 to 23"),
-        ({"opset": 12, "exporter": "torchscript"}, "does not write opset 12; choose 13 to 20"),
-        ({"opset": 21, "exporter": "torchscript"}, "does not write opset 21; choose 13 to 20"),
+        ({"opset": 17}, "torch's dynamo exporter does not write opset 17; choose 18 to 25"),
+        ({"opset": 26}, "does not write opset 26; choose 18 to 25"),
+        ({"opset": 10, "exporter": "torchscript"}, "does not write opset 10; choose 11 to 20"),
+        ({"opset": 21, "exporter": "torchscript"}, "does not write opset 21; choose 11 to 20"),
         ({"example": torch.tensor(1.0)}, "first axis is one and the same batch; pass [B, …] for each"),
         ({"example": torch.zeros(0, 3)}, "first axis is one and the same batch"),
         ({"example": (torch.zeros(2, 3), torch.zeros(3, 3))}, "first axis is one and the same batch"),
