@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from measure import machine
 
@@ -16,13 +17,19 @@ import pconv_onnx
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 RESNET = EXAMPLES / "resnet20" / "resnet20-qcfs8.onnx"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "parallel": {"mode": "parallel"},
+    "folded": {"mode": "folded"},
+    "parallel, float16": {"mode": "parallel", "precision": "float16"},
+    "folded, float16": {"mode": "folded", "precision": "float16"},
+}
 sys.path.insert(0, str(EXAMPLES))
 
 from prepare_images import prepare, read_npz  # noqa: E402  # a script beside the networks, not a module
 
 
 def main() -> None:
-    """Verify both modes, print, write."""
+    """Verify each variant, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, default=EXAMPLES / "resnet20" / "cifar10-test-1000.npz", metavar="FILE")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures there, as JSON")
@@ -30,18 +37,18 @@ def main() -> None:
     images, labels = read_npz(options.images)
     data = {"image": prepare(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], "NCHW"), "labels": labels}
     results = {}
-    for mode in ("parallel", "folded"):
-        model = pconv_onnx.rewrite(RESNET, mode=mode).model
-        results[mode] = summary = pconv_onnx.verify(RESNET, model, data).summary()
+    for name, arguments in VARIANTS.items():
+        model = pconv_onnx.rewrite(RESNET, **arguments).model
+        results[name] = summary = pconv_onnx.verify(RESNET, model, data).summary()
         wrong = sum(bool(layer["count_mismatch_rate"]) for layer in summary["layers"])
-        print(f"\n{mode}, {summary['samples']} images")
+        print(f"\n{name}, {summary['samples']} images")
         print(f"  layers with another spike count than the source's: {wrong} of {len(summary['layers'])}")
-        for name, values in (
+        for what, values in (
             ("as onnxruntime runs them", summary),
             ("optimisations disabled", summary["unoptimised"]),
             ("the source against itself", summary["source_against_itself"]),
         ):
-            print(f"  {name:<27} top-1 agreement {values['top1_agreement']:.4f}, largest {values['max_abs_diff']:.3g}")
+            print(f"  {what:<27} top-1 agreement {values['top1_agreement']:.4f}, largest {values['max_abs_diff']:.3g}")
         print(f"  accuracy {summary['accuracy']}")
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
