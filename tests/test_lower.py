@@ -268,7 +268,7 @@ def test_an_old_opset_is_brought_to_one_that_functions_can_be_written_in(opset):
         s = Mul (f, theta) m = ReduceMean <axes = [2, 3], keepdims = 0> (s) y = Softmax <axis = 1> (m)
     """
     source = network(nodes, opset=opset, ir_version=6, outputs="float[N, 3] y")
-    with pytest.warns(UserWarning, match=f"uses opset {opset}; what is written uses opset 13"):
+    with pytest.warns(UserWarning, match=f"uses opset {opset}; what is written uses opset 17"):
         result = rewrite(source)
     onnx.checker.check_model(result.model, full_check=True)
     assert verify(source, result.model, atol=1e-6).passed
@@ -280,7 +280,7 @@ def test_an_opset_that_onnx_cannot_convert_is_told(monkeypatch):
 
     monkeypatch.setattr("onnx.version_converter.convert_version", fail)
     told = refusal_of(rewrite, model(opset=11, ir_version=6))
-    assert "uses opset 11, which onnx cannot convert to 13: no adapter for Act; export it with opset 13" in told
+    assert "uses opset 11, which onnx cannot convert to 17: no adapter for Act; export it with opset 17" in told
 
 
 def test_plans_do_not_change_the_source():
