@@ -113,7 +113,7 @@ def running_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
         {_running_sum(opset, dtype)}
         after = Add (count, one)
         step = Range (one, after, one)
-        rank = Shape (time_major)
+        rank = Shape (by_time_shape)
         ones = Expand (one, rank)
         divisor_shape = ScatterElements (ones, first, count_1d)
         divisor_by_time = Reshape (step, divisor_shape)
@@ -128,9 +128,21 @@ def _element_type(dtype: np.dtype[Any]) -> int:
     return helper.np_dtype_to_tensor_dtype(dtype)
 
 
-def _allow_zero(opset: int) -> str:
-    """Attribute of Reshape; without it a zero means "keep the input's dimension", which is wrong for an empty batch."""
-    return " <allowzero = 1>" if opset >= 14 else ""
+def _reshape(opset: int, name: str, source: str, shape: tuple[str, str, str]) -> str:
+    """`name`, the Reshape of `source` to three joined parts; the second is the number of rows, which may be zero.
+
+    A zero there would mean "as in the input" but for an attribute that came with opset 14. Before, the number is left
+    open.
+    """
+    before, rows, after = shape
+    if opset < 14:
+        rows = f"{name}_open"
+    nodes = f"{rows} = Constant <value_ints = [-1]> ()" if opset < 14 else ""
+    allow_zero = " <allowzero = 1>" if opset >= 14 else ""
+    return f"""
+                {nodes}
+                {name}_shape = Concat <axis = 0> ({before}{", " if before else ""}{rows}, {after})
+                {name} = Reshape{allow_zero} ({source}, {name}_shape)"""
 
 
 def _running_sum(opset: int, dtype: np.dtype[Any]) -> str:
@@ -141,9 +153,8 @@ def _running_sum(opset: int, dtype: np.dtype[Any]) -> str:
                 sample = Slice (shape, second, end)
                 count_1d = Reshape (count, second)
                 batch = Div (rows, count_1d)
-                time_major = Concat <axis = 0> (count_1d, batch, sample)
                 wide = Cast <to = {_element_type(SUM_TYPES[dtype])}> (current)
-                by_time = Reshape{_allow_zero(opset)} (wide, time_major)
+                {_reshape(opset, "by_time", "wide", ("count_1d", "batch", "sample"))}
                 running = CumSum (by_time, zero)"""
 
 
@@ -297,8 +308,7 @@ def _parallel_spike(opset: int, dtype: np.dtype[Any], max_steps: int) -> onnx.Fu
                 out_batch = Slice (mean_shape, first, second)
                 out_rows = Mul (out_batch, out_steps_1d)
                 out_sample = Slice (mean_shape, second, end)
-                out_shape = Concat <axis = 0> (out_rows, out_sample)
-                trains = Reshape{_allow_zero(opset)} (by_time, out_shape)
+                {_reshape(opset, "trains", "by_time", ("", "out_rows", "out_sample"))}
             }}
         >
         output = Cast <to = {_element_type(dtype)}> (value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import ml_dtypes
 import numpy as np
 import onnx
@@ -193,7 +195,7 @@ def test_function_body_runs_in_the_reference_evaluator(shape, rows, axis, input_
     np.testing.assert_array_equal(found, reference(**arrays, **attributes))
 
 
-@pytest.mark.parametrize("runner", [in_kernel, in_body, reference])
+@pytest.mark.parametrize("runner", [in_kernel, partial(in_body, opset=13), partial(in_body, opset=20), reference])
 @pytest.mark.parametrize("spikes", [0, 1])
 @pytest.mark.parametrize("input_steps", [1, 4])
 def test_an_empty_batch_gives_an_empty_output(runner, spikes, input_steps):
