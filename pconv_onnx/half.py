@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
 from pconv_onnx.errors import PconvError
-from pconv_onnx.graph.network import captured
+from pconv_onnx.graph.network import captured, subgraphs
 
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -23,46 +26,67 @@ def in_float16(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         name: how to call it in messages.
 
     Raises:
-        PconvError: onnxruntime is missing, or a weight is beyond the range of float16.
+        PconvError: onnxruntime is missing, a constant is beyond the range of float16, or the result is no valid model.
     """
     try:
-        from onnxruntime.transformers.float16 import convert_float_to_float16
+        from onnxruntime.transformers import float16
     except ImportError as error:
         raise PconvError(
             f"float16 needs onnxruntime's converter, which cannot be imported: {error}", "pip install 'pconv-onnx[cpu]'"
         ) from error
-    for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
-            value = numpy_helper.to_array(tensor)
-            largest = np.abs(value[np.isfinite(value)]).max(initial=0)
-            if largest > _LARGEST:
-                raise PconvError(
-                    f"'{tensor.name}' of {name} holds {largest:.6g}; float16 ends at {_LARGEST:.0f}",
-                    "leave this network in float32",
-                )
+    hint = "leave this network in float32"
+    if model.graph.sparse_initializer:
+        raise PconvError(f"{name} has sparse weights, which cannot be written in float16", hint)
+    exact = {}
+    for key, tensor in _float_constants(model.graph):
+        value = numpy_helper.to_array(tensor)
+        largest = np.abs(value[np.isfinite(value)]).max(initial=0)
+        if largest > _LARGEST:
+            raise PconvError(f"'{key}' of {name} holds {largest:.6g}; float16 ends at {_LARGEST:.0f}", hint)
+        exact[key] = value.astype(np.float16)
     # Nothing more can be inferred: neurons are float16 already, the tensors around them are not yet.
-    model = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
+    model = float16.convert_float_to_float16(
+        model,
+        keep_io_types=True,
+        disable_shape_infer=True,
+        op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, "EyeLike"],
+    )
     _sort(model.graph)
+    # The converter raises what is next to zero; rounding does not.
+    for key, tensor in _constants(model.graph):
+        if key in exact and tensor.data_type == TensorProto.FLOAT16:
+            tensor.CopyFrom(numpy_helper.from_array(exact[key], tensor.name))
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # of two types, without a common base
+        reason = str(error).strip().splitlines()[0]
+        raise PconvError(f"{name} cannot be written in float16: {reason}", hint) from error
     return model
+
+
+def _float_constants(graph: onnx.GraphProto) -> Iterator[tuple[str, TensorProto]]:
+    return (entry for entry in _constants(graph) if entry[1].data_type == TensorProto.FLOAT)
+
+
+def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, TensorProto]]:
+    """Initializers and tensors of Constant nodes, in bodies too, with the name of their value."""
+    for tensor in graph.initializer:
+        yield tensor.name, tensor
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield node.output[0], attribute.t
+        for body in subgraphs(node):
+            yield from _constants(body)
 
 
 def _sort(graph: onnx.GraphProto) -> None:
     """Put nodes in topological order again: the converter appends its Casts at the end."""
-    waiting = list(graph.node)
-    made = {name for node in waiting for name in node.output}
-    done: set[str] = set()
-    nodes: list[onnx.NodeProto] = []
-    while waiting:
-        left = []
-        for node in waiting:
-            if any(name in made and name not in done for name in (*node.input, *captured(node))):
-                left.append(node)
-            else:
-                nodes.append(node)
-                done.update(node.output)
-        if len(left) == len(waiting):
-            raise AssertionError("the converter made a cycle")
-        waiting = left
-    sorted_nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+    maker = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    needs = {
+        index: sorted({maker[name] for name in (*node.input, *captured(node)) if name in maker})
+        for index, node in enumerate(nodes)
+    }
     del graph.node[:]
-    graph.node.extend(sorted_nodes)
+    graph.node.extend(nodes[index] for index in TopologicalSorter(needs).static_order())

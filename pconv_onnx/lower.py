@@ -23,8 +23,6 @@ from pconv_onnx.recognise import Activation
 from pconv_onnx.temporal import Passage, Spikes, Static
 
 METADATA_PREFIX = "pconv_onnx."
-# How an output step by step is called after the output.
-PER_STEP = "_per_step"
 
 # Model-local functions came with this version of the file format.
 _FUNCTIONS_IR_VERSION = 8
@@ -40,7 +38,7 @@ class _Lowering:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.names = set(plan.network.names)
+        self.names = plan.network.names | set(plan.per_step_outputs.values())
         self.node_names = {node.name for node in plan.network.nodes if id(node) not in plan.replaced}
         self.neuron_names = {name: _unused(name, self.node_names) for name in plan.neurons}
         self.nodes: list[onnx.NodeProto] = []
@@ -60,7 +58,7 @@ class _Lowering:
                 self._neuron(ended, plan.neurons[ended.name])
         for output in source.graph.output:
             self._decode(output.name)
-        outputs = [self._at_each_time(output) for output in source.graph.output if output.name in plan.outputs_in_time]
+        outputs = [self._step_by_step(output) for output in source.graph.output if output.name in plan.per_step_outputs]
 
         model = onnx.ModelProto()
         model.CopyFrom(source)
@@ -159,10 +157,10 @@ class _Lowering:
                 )  # fmt: skip
             )
 
-    def _at_each_time(self, output: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    def _step_by_step(self, output: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
         """A further output `[T, B, …]` beside one that is in time."""
         kind, node_name = self.plan.kind(output.name), _unused(f"{output.name}/running_mean", self.node_names)
-        name = _unused(output.name + PER_STEP, self.names)
+        name = self.plan.per_step_outputs[output.name]
         source = self._steps_name(output.name)
         self.nodes.append(
             helper.make_node(
@@ -259,6 +257,7 @@ def _write_provenance(model: onnx.ModelProto, plan: Plan, neuron_names: dict[str
         "mode": plan.mode,
         "steps": json.dumps(summary["steps"]),
         "activations": json.dumps(summary["activations"]),
+        "per_step_outputs": json.dumps(summary["per_step_outputs"]),
     }
     kept = [entry for entry in model.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
     _replace(model.metadata_props, kept)

@@ -37,7 +37,7 @@ class Plan:
         passages: how each node that stays runs, by identity; those that are not there run as they are.
         kinds: kind in time of every tensor of the rewritten network, by its name in the source; tensors that are not
             there are Static.
-        outputs_in_time: the model's outputs that are handed out at each step as well.
+        per_step_outputs: names of the outputs that hand one of the source's out at each step as well, by its name.
     """
 
     network: Network
@@ -47,7 +47,7 @@ class Plan:
     replaced: dict[int, Activation | None]
     passages: dict[int, Passage]
     kinds: dict[str, Kind]
-    outputs_in_time: Sequence[str]
+    per_step_outputs: dict[str, str]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -90,7 +90,7 @@ class Plan:
             "steps": self.steps,
             "mode": self.mode,
             "precision": str(self.dtype) if self.neurons else None,
-            "outputs_in_time": list(self.outputs_in_time),
+            "per_step_outputs": list(self.per_step_outputs.values()),
             "counts": {
                 "converted": statuses.count("converted"),
                 "needs_calibration": statuses.count("needs-calibration"),
@@ -158,8 +158,8 @@ def make_plan(
             replaced[id(activation.nodes[-1])] = activation
     passages, kinds = _in_time(network, neurons, replaced) if mode == "parallel" else ({}, {})
     replaced |= dict.fromkeys(_unused(network, replaced, passages))
-    outputs_in_time = _outputs_in_time(network, kinds) if per_step_outputs and neurons else []
-    return Plan(network, mode, activations, neurons, replaced, passages, kinds, outputs_in_time)
+    per_step = _per_step_outputs(network, kinds) if per_step_outputs and neurons else {}
+    return Plan(network, mode, activations, neurons, replaced, passages, kinds, per_step)
 
 
 def _neuron(spec: QuantizerSpec, steps: int | None, precision: Precision | None) -> ParallelNeuron:
@@ -176,8 +176,8 @@ def _neuron(spec: QuantizerSpec, steps: int | None, precision: Precision | None)
     return neuron.astype(np.dtype(precision))
 
 
-def _outputs_in_time(network: Network, kinds: dict[str, Kind]) -> list[str]:
-    """The outputs that have a time axis.
+def _per_step_outputs(network: Network, kinds: dict[str, Kind]) -> dict[str, str]:
+    """A name of its own for each output that has a time axis.
 
     Raises:
         PconvError: none has.
@@ -190,7 +190,12 @@ def _outputs_in_time(network: Network, kinds: dict[str, Kind]) -> list[str]:
             f"no output of {network.name} has time-steps: {told} come after an operator that needs the temporal mean",
             "leave --per-step-outputs out",
         )
-    return in_time
+    per_step: dict[str, str] = {}
+    for name in in_time:
+        per_step[name] = f"{name}_per_step"
+        while per_step[name] in network.names:
+            per_step[name] += "_"
+    return per_step
 
 
 def _refuse_spiking(network: Network) -> None:

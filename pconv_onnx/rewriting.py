@@ -12,7 +12,7 @@ import onnx
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load, save
-from pconv_onnx.graph.sizes import folded
+from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.lower import lower
 from pconv_onnx.operator import MIN_OPSET
@@ -49,7 +49,7 @@ def inspect(source: ModelSource) -> dict[str, Any]:
     Raises:
         PconvError: the model cannot be read, or is a spiking one already.
     """
-    return make_plan(folded(upgraded(load(source), MIN_OPSET))).summary()
+    return make_plan(fold(upgraded(load(source), MIN_OPSET))).summary()
 
 
 def rewrite(
@@ -95,7 +95,7 @@ def rewrite(
             f"{given.name} uses opset {given.opset}; what is written uses opset {network.opset}", stacklevel=2
         )
     plan = make_plan(
-        folded(network),
+        fold(network),
         mode=mode,
         steps=steps,
         precision=precision,

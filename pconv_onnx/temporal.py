@@ -116,6 +116,14 @@ class Site:
         """Value of a constant input; None where it is absent or computed."""
         return constant(self.node.inputs[index]) if self.given(index) else None
 
+    def first_size(self, index: int) -> Dimension:
+        """The first entry of an input that holds sizes: a number or the name of a dimension; None where unknown."""
+        value = self.constant(index)
+        if value is not None:
+            return int(value.reshape(-1)[0]) if value.size else None
+        sizes = self.network.sizes.get(self.node.inputs[index].name)
+        return None if sizes is None or not sizes.size else sizes.reshape(-1)[0]
+
     def attribute(self, name: str, default: Any) -> Any:
         """Value of an attribute."""
         return self.node.attrs.get(name, default)
@@ -307,14 +315,17 @@ def _reshape(site: Site) -> Kind | Passage | None:
     shape that spells out the number of rows, or computes it, becomes a constant that does not.
     """
     kind, target = _same_where_uniform(site.kinds[0]), site.constant(1)
+    keeps_zero = not site.attribute("allowzero", 0)
     if target is not None and target.size:
-        keeps_zero = not site.attribute("allowzero", 0)
         open_first = target[0] == -1 or (target[0] == 0 and keeps_zero)
         others_fixed = (target[1:] > 0).all() or (target[0] == 0 and (target[1:] != 0).all())
         if open_first and others_fixed:
             return kind
     before, after = site.shape(0), site.output_shape(0)
     if not before or not after or before[0] is None or before[0] != after[0]:
+        return None
+    rows = site.first_size(1)
+    if rows != before[0] and not (rows == 0 and keeps_zero):
         return None
     old, new = ([size for size in shape[1:] if isinstance(size, int) and size > 0] for shape in (before, after))
     open_sizes = [axis for axis, size in enumerate(after[1:]) if not isinstance(size, int)]
@@ -393,6 +404,7 @@ def _resize(site: Site) -> Kind | Passage | None:
     """Of axes other than the first, by a factor; a size that counts the rows becomes a factor."""
     before, after = site.shape(0), site.output_shape(0)
     extrapolates = site.attribute("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+    stretches = site.attribute("keep_aspect_ratio_policy", "stretch") == "stretch"
     if not before or extrapolates or not site.only_first_varies:
         return None
     nearest = site.attribute("mode", "nearest") == "nearest"
@@ -403,7 +415,7 @@ def _resize(site: Site) -> Kind | Passage | None:
         resized = {axis for axis, scale in zip(sorted(resized), scales, strict=False) if axes or scale != 1}
         constants: dict[int, Array | None] = {}
     elif axes is None:
-        if _first_entry(site.network, site.node.inputs[3]) != before[0]:
+        if not site.given(3) or not stretches or site.first_size(3) != before[0]:
             return None
         factors = _factors(before, after)
         if factors is None:
@@ -417,23 +429,6 @@ def _resize(site: Site) -> Kind | Passage | None:
     kind = site.kinds[0]
     moves_channels = isinstance(kind, Spikes) and kind.channel_axis in resized
     return Passage((kind if nearest and not moves_channels else _current(kind),), constants=constants)
-
-
-def _first_entry(network: Network, tensor: gs.Tensor) -> Dimension:
-    """The first entry of a vector of sizes, as a number or as the name of a dimension; None where it is not known."""
-    value = constant(tensor)
-    if value is not None:
-        return int(value.reshape(-1)[0])
-    if len(tensor.inputs) != 1 or not is_standard(tensor.inputs[0]):
-        return None
-    node = tensor.inputs[0]
-    if node.op == "Shape" and not node.attrs.get("start", 0):
-        shape = network.shape(node.inputs[0])
-        return shape[0] if shape else None
-    begin = constant(node.inputs[1]) if node.op in ("Gather", "Slice") else np.zeros(1)
-    if node.op in ("Cast", "Concat", "Gather", "Identity", "Slice", "Unsqueeze") and begin is not None:
-        return _first_entry(network, node.inputs[0]) if begin.reshape(-1)[0] == 0 else None
-    return None
 
 
 def _factors(before: Sequence[Dimension], after: Sequence[Dimension] | None) -> Array | None:
@@ -457,6 +452,8 @@ def _concat(site: Site) -> Kind | Passage | None:
         return None
     trains = [kind for kind in site.kinds if isinstance(kind, Spikes)]
     if len(trains) < len(site.kinds):
+        if any(site.shape(index) is None for index in range(len(site.kinds))):
+            return None
         lifted = tuple(index for index in range(len(site.kinds)) if not site.varies(index))
         return Passage((Current(steps.pop()),), lifted)
     first = trains[0]

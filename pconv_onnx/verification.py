@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
-from pconv_onnx.lower import METADATA_PREFIX, PER_STEP
+from pconv_onnx.lower import METADATA_PREFIX
 from pconv_onnx.neuron import Array, ParallelNeuron
 from pconv_onnx.operator import is_operator
 from pconv_onnx.progress import track
@@ -329,12 +330,23 @@ def _provenance(source: Network, spiking: Network) -> list[dict[str, Any]]:
     return rows
 
 
+def _per_step_outputs(spiking: Network) -> list[str]:
+    """Outputs that the spiking network says it has besides its source's."""
+    entries = {entry.key: entry.value for entry in spiking.proto.metadata_props}
+    with contextlib.suppress(KeyError, ValueError, TypeError):
+        return [str(name) for name in json.loads(entries[f"{METADATA_PREFIX}per_step_outputs"])]
+    return []
+
+
 def _check_ends(sessions: dict[str, Any], source: Network, spiking: Network) -> None:
     """Refuse networks whose inputs or outputs are not each other's, or are no tensors."""
     ann, snn = sessions["ann"], sessions["snn"]
-    for ours, theirs in ((snn.get_inputs(), ann.get_inputs()), (snn.get_outputs(), ann.get_outputs())):
-        names = [entry.name for entry in ours if not entry.name.endswith(PER_STEP)]
-        if names != [entry.name for entry in theirs]:
+    expected = [output.name for output in ann.get_outputs()] + _per_step_outputs(spiking)
+    for ours, theirs in (
+        (snn.get_inputs(), [entry.name for entry in ann.get_inputs()]),
+        (snn.get_outputs(), expected),
+    ):
+        if [entry.name for entry in ours] != theirs:
             raise PconvError(f"{spiking.name} has other inputs or outputs than {source.name}", "rewrite that again")
     for output in ann.get_outputs():
         if not output.type.startswith("tensor("):

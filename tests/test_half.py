@@ -131,6 +131,45 @@ def test_weights_beyond_float16_are_refused_by_name():
     assert told == "'w' of the model holds 100000; float16 ends at 65504; leave this network in float32"
 
 
+def test_constants_beyond_float16_are_refused_wherever_they_are():
+    nodes = qcfs("x", "s") + "big = Constant <value = float {1e9}> () y = Sub (s, big)"
+    assert "'big' of the model holds 1e+09; float16 ends at 65504" in refusal_of(
+        rewrite, network(nodes), precision="float16"
+    )
+
+
+def test_small_weights_are_rounded_and_not_raised():
+    tiny = np.array([1e-9, 3e-8, 1e-7, -1e-9], dtype=np.float32).reshape(1, 4, 1, 1)
+    ann = network("c = Conv (x, w)" + qcfs("c", "y"), inputs="float[N, 4, 8, 8] x", outputs="float[N, 1, 8, 8] y",
+                  weights={"w": tiny})  # fmt: skip
+    weights = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in rewrite(ann, precision="float16").model.graph.initializer
+    }
+    np.testing.assert_array_equal(weights["w"], tiny.astype(np.float16))
+
+
+NOT_IN_FLOAT16 = {
+    "an operator without float16 in a body": (
+        qcfs("x", "s") + """y = If (yes) <
+            then_branch = a () => (float[N, 3, 8, 8] p) { p = Max (s, half) },
+            else_branch = b () => (float[N, 3, 8, 8] q) { q = Identity (s) }
+        >""", {}),
+    "an input that is an output": (qcfs("x", "y"), {"outputs": "float[N, 3, 8, 8] y, float[N, 3, 8, 8] x"}),
+    "a name that the converter takes": ("graph_input_cast_0 = Neg (x)" + qcfs("graph_input_cast_0", "y"), {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NOT_IN_FLOAT16)
+def test_what_the_converter_would_break_is_refused(case):
+    """Nothing is written that no runtime loads."""
+    nodes, arguments = NOT_IN_FLOAT16[case]
+    ann = network(nodes, weights={"yes": np.array(True)} if "yes" in nodes else {}, **arguments)
+    told = refusal_of(rewrite, ann, precision="float16")
+    assert told.startswith("the model cannot be written in float16: ")
+    assert told.endswith("leave this network in float32")
+
+
 def test_levels_that_float16_does_not_tell_apart_are_refused():
     ann = network(qcfs("x", "s") + qcfs("s", "y").replace("theta", "tiny"), weights={"tiny": 1e-8})
     result = rewrite(ann, precision="float16")

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime
 import pytest
 from networks import network, qcfs, weight
@@ -274,6 +275,22 @@ def test_an_old_opset_is_brought_to_one_that_functions_can_be_written_in(opset):
     assert verify(source, result.model, atol=1e-6).passed
 
 
+def test_an_old_model_keeps_its_annotations_and_names():
+    source = model(opset=11, ir_version=6)
+    floor = next(node for node in source.graph.node if node.op_type == "Floor")
+    floor.metadata_props.add(key="pkg.torch.onnx.name_scopes", value="['', 'layer1', 'layer1.act', 'floor']")
+    with pytest.warns(UserWarning, match="uses opset 11"):
+        activations = rewrite(source).plan.activations
+    assert activations[0].name == "layer1.act"
+
+
+def test_functions_of_an_old_model_are_refused():
+    """The converter would lose them."""
+    text = """<ir_version: 8, opset_import: ["" : 12, "mine" : 1]> test (float[N, 3] x) => (float[N, 3] y)
+        { y = mine.Act (x) } <opset_import: ["" : 12], domain: "mine"> Act (a) => (b) { b = Relu (a) }"""
+    assert "inline them with onnx.inliner" in refusal_of(rewrite, onnx.parser.parse_model(text))
+
+
 def test_an_opset_that_onnx_cannot_convert_is_told(monkeypatch):
     def fail(*_):
         raise RuntimeError("no adapter for Act\nin some file")
@@ -303,7 +320,7 @@ def test_outputs_step_by_step_are_the_means_of_the_first_steps(kind, opset):
     source = network(PER_STEP_NODES[kind], opset=opset, weights={"w": weight(3, 3, 1, 1)})
     result = rewrite(source, per_step_outputs=True)
     onnx.checker.check_model(result.model, full_check=True)
-    assert result.summary()["outputs_in_time"] == ["y"]
+    assert result.summary()["per_step_outputs"] == ["y_per_step"]
     assert [output.name for output in result.model.graph.output] == ["y", "y_per_step"]
     assert [dim.dim_value for dim in result.model.graph.output[1].type.tensor_type.shape.dim] == [4, 0, 3, 8, 8]
     mean, means = session(result.model).run(None, {"x": X})
@@ -334,3 +351,14 @@ def test_outputs_step_by_step_of_float16_keep_the_type_of_the_output():
     mean, means = session(result.model).run(None, {"x": X})
     assert means.dtype == mean.dtype == np.float32
     np.testing.assert_allclose(means[-1], mean, atol=2e-3)
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_outputs_step_by_step_do_not_take_a_name_that_is_there(per_step):
+    nodes = qcfs("x", "y") + "y_per_step = Neg (y)"
+    source = network(nodes, outputs="float[N, 3, 8, 8] y, float[N, 3, 8, 8] y_per_step")
+    result = rewrite(source, per_step_outputs=per_step)
+    names = [output.name for output in result.model.graph.output]
+    added = ["y_per_step_", "y_per_step_per_step"] if per_step else []
+    assert names == ["y", "y_per_step", *added]
+    assert verify(source, result.model, {"x": X}).passed

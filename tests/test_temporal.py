@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx.parser
 import onnxruntime
 import pytest
 from networks import network, qcfs, weight
@@ -138,6 +139,8 @@ CASES = [
     ("z = Resize <coordinate_transformation_mode = \"tf_crop_and_resize\"> (s, roi, by)", "Static",
      {"roi": np.array([0, 0, 0, 0, 1, 1, 1, 1], dtype=np.float32), "by": np.array([1, 1, 2, 2], dtype=np.float32)}),
     ("z = MatMul (w, s)", "Current", {"w": dyadic(5, 8)}),
+    ("e = Exp (none) z = Resize (s, , e)", "Static", {"none": np.zeros(4, dtype=np.float32)}),
+    ("n = Shape (s) z = Resize <keep_aspect_ratio_policy = \"not_larger\"> (s, , , n)", "Static", {}),
 ]  # fmt: skip
 
 
@@ -167,6 +170,9 @@ FLAT_CASES = [
     ("z = Reshape (s, to)", "Spikes", {"to": np.array([-1, 64])}),
     ("z = Reshape (s, to)", "Static", {"to": np.array([5, 192])}),
     ("z = Reshape (s, to)", "Static", {"to": np.array([15, -1])}),
+    ("r = Reshape (s, to) z = Flatten (r)", "Spikes", {"to": np.array([0, 0, -1])}),
+    ("n = Shape (s) m = Gather <axis = 0> (n, first) t = Mul (m, three) k = Concat <axis = 0> (t, rest)"
+     " z = Reshape (s, k)", "Static", {"first": np.array([0]), "three": np.array([3]), "rest": np.array([-1])}),
     ("n = Shape (x) m = Gather <axis = 0> (n, first) k = Concat <axis = 0> (m, rest) z = Reshape (s, k)", "Spikes",
      {"first": np.array([0]), "rest": np.array([192])}),
     ("n = Shape (s) m = Gather <axis = 0> (n, first) k = Concat <axis = 0> (m, rest) z = Reshape (s, k)", "Spikes",
@@ -290,6 +296,14 @@ def test_unknown_domains_are_decoded():
         op, domain, inputs, outputs = "Conv", "com.example", [], []
 
     assert transfer(Site(None, Node(), [Current(8)])).kinds == ()
+
+
+def test_what_has_no_known_rank_is_not_lifted():
+    nodes = S + "u = com.microsoft.QuickGelu (x) y = Concat <axis = 1> (s, u)"
+    text = f'<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]> test (float[N, 3, 8, 8] x)' \
+        f" => (float[N, 6, 8, 8] y) <float theta = {{2.0}}, float count = {{4.0}}, float half = {{0.5}}, float zero =" \
+        f" {{0.0}}, float one = {{1.0}}> {{ {nodes} }}"  # fmt: skip
+    assert kind_of("y", rewrite(onnx.parser.parse_model(text))) == "Static"
 
 
 def test_weights_are_left_alone():

@@ -13,6 +13,8 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 
+from pconv_onnx.neuron import Array
+
 Dimension = int | str | None
 
 
@@ -31,6 +33,8 @@ class Network:
         inner_nodes: the nodes of If, Loop and Scan bodies and of model-local functions.
         shapes: shape by tensor name, declared or inferred; tensors of unknown rank are not there.
         dtypes: element type by tensor name, likewise.
+        sizes: entries of computed integer scalars and vectors (numbers, names of dimensions, None) by tensor name, as
+            far as `folding.fold` finds them.
     """
 
     proto: onnx.ModelProto
@@ -40,6 +44,7 @@ class Network:
     inner_nodes: list[gs.Node] = field(init=False, default_factory=list)
     shapes: dict[str, tuple[Dimension, ...]] = field(init=False)
     dtypes: dict[str, np.dtype] = field(init=False)
+    sizes: dict[str, Array] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Import the graph and infer the shapes and types of its tensors."""

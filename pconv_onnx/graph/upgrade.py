@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import onnx
 from onnx import version_converter
 
 from pconv_onnx.errors import PconvError
@@ -21,12 +22,29 @@ def upgraded(network: Network, oldest: int) -> Network:
     """
     if network.opset >= oldest:
         return network
+    if network.proto.functions:
+        raise PconvError(
+            f"{network.name} uses opset {network.opset}, and onnx cannot convert its functions",
+            "inline them with onnx.inliner.inline_local_functions first",
+        )
     try:
         model = version_converter.convert_version(network.proto, _OPSET)
+        onnx.checker.check_model(model)
     except Exception as error:  # onnx raises what its C++ code does
         reason = str(error).splitlines()[0]
         raise PconvError(
             f"{network.name} uses opset {network.opset}, which onnx cannot convert to {_OPSET}: {reason}",
             f"export it with opset {_OPSET} or later",
         ) from error
+    _keep_annotations(network.proto.graph, model.graph)
     return replace(network, proto=model)
+
+
+def _keep_annotations(source: onnx.GraphProto, graph: onnx.GraphProto) -> None:
+    """Bring back what the converter forgets."""
+    of_node = {node.output[0]: node.metadata_props for node in source.node if node.output}
+    for node in graph.node:
+        if node.output and not node.metadata_props:
+            node.metadata_props.extend(of_node.get(node.output[0], ()))
+    if not graph.quantization_annotation:
+        graph.quantization_annotation.extend(source.quantization_annotation)

@@ -8,6 +8,7 @@ Anchored at Floor. Forms, where a scaling is Mul or Div by constants and may be 
 
 The Clip may be one, or Max or Relu below and Min above, together or apart. The floor may be spelled for
 straight-through gradients: `z + (⌊z⌋ − z)`, which is ⌊z⌋ in floats as well where z ≥ 0, and is clipped where it is not.
+Only where z overflows it is a NaN (∞ − ∞); the neuron then saturates, as the floor does.
 
 θ, ψ and a are scalars or per channel. Source: Bu et al., "Optimal ANN-SNN conversion for high-accuracy and
 ultra-low-latency spiking neural networks" (ICLR 2022), and the activation of Hao et al. (ICML 2025).
@@ -155,7 +156,7 @@ def _broken_off(chain: _Chain) -> str:
     """What else to tell of a chain that is refused: a Cast at its ends, which may have cut it in two."""
     for node in (*chain.head[0].tensor.inputs, *chain.tail[-1].tensor.outputs):
         if node.op == "Cast" and is_standard(node):
-            return f"; Cast '{node.name or node.outputs[0].name}' ends the chain: export it in one type throughout"
+            return f"; Cast '{_called(node)}' ends the chain: export it in one type throughout"
     return ""
 
 
@@ -256,7 +257,7 @@ def _read(network: Network, chain: _Chain) -> QuantizerSpec:
         elif link is not head[-1][0]:
             bias = constants[0]
         elif not np.all(constants[0] == 0.5):
-            raise _Refusal(f"'{link.node.name}' adds {_some(constants[0])} before Floor; QCFS adds 0.5")
+            raise _Refusal(f"'{_called(link.node)}' adds {_some(constants[0])} before Floor; QCFS adds 0.5")
     step = np.ones(1)
     for link, operation in tail:
         if link.letter == "S":
@@ -285,10 +286,9 @@ def _refuse_shared(network: Network, chain: _Chain) -> None:
     for tensor in inner:
         if network.is_output(tensor):
             raise _Shared(f"its intermediate value '{tensor.name}' is also an output of the model")
-        # CastLike takes only the type of the value.
-        others = [node for node in tensor.outputs if id(node) not in own and constant(node.outputs[0]) is None]
+        others = [node for node in tensor.outputs if id(node) not in own]
         if others:
-            told = ", ".join(f"{node.op} '{node.name}'" for node in others)
+            told = ", ".join(f"{node.op} '{_called(node)}'" for node in others)
             raise _Shared(f"its intermediate value '{tensor.name}' is also used by {told}")
 
 
@@ -335,12 +335,12 @@ class _ConstantReader:
         """A constant as `[1]` or `[C]`."""
         value = constant(tensor)
         if value is None:
-            raise _Refusal(f"'{tensor.name}', an operand of '{node.name}', is computed; a constant is needed")
+            raise _Refusal(f"'{tensor.name}', an operand of '{_called(node)}', is computed; a constant is needed")
         if not np.isfinite(value.astype(np.float64)).all():
-            raise _Refusal(f"'{tensor.name}', an operand of '{node.name}', is not finite")
+            raise _Refusal(f"'{tensor.name}', an operand of '{_called(node)}', is not finite")
         rank = None if self.shape is None else len(self.shape)
         if value.ndim > (1 if rank is None else rank):
-            raise _Refusal(f"'{tensor.name}', an operand of '{node.name}', has more dimensions than the activation")
+            raise _Refusal(f"'{tensor.name}', an operand of '{_called(node)}', has more dimensions than the activation")
         if value.size == 1:
             return value.reshape(1)
         long = [axis for axis, size in enumerate(value.shape) if size > 1]
@@ -364,8 +364,12 @@ def _factor(node: gs.Node, operation: FloatOperation) -> Array:
     """The factor that a Mul or Div scales by, in float64."""
     value = operation.constants[0].astype(np.float64)
     if (value <= 0).any():
-        raise _Refusal(f"'{node.name}' scales by {_some(value[value <= 0])}; θ and L must be positive")
+        raise _Refusal(f"'{_called(node)}' scales by {_some(value[value <= 0])}; θ and L must be positive")
     return np.asarray(1 / value if operation.op_type == "Div" else value)
+
+
+def _called(node: gs.Node) -> str:
+    return str(node.name or node.outputs[0].name)
 
 
 def _some(values: Array) -> str:
@@ -383,6 +387,7 @@ def _name(network: Network, chain: _Chain) -> str:
         if link.letter == "S":
             for tensor in link.node.inputs:
                 owner, _, parameter = tensor.name.rpartition(".")
-                if isinstance(tensor, gs.Constant) and owner and parameter:
+                # Names with a slash or a colon are the exporter's own.
+                if constant(tensor) is not None and owner and parameter and not re.search("[/:]", tensor.name):
                     return owner
     return chain.floor[0].name or chain.floor[0].outputs[0].name

@@ -1,0 +1,224 @@
+"""What is known of a graph before it runs becomes constants: exporters leave more of it to run time than need be.
+
+Constants of constants, where the operator has one right answer: operators of layout and type, and arithmetic that
+IEEE 754 rounds in one way only. What a runtime approximates (Exp, Softplus, …) stays computed. And sizes: what a graph
+computes from shapes, as far as they are known.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import helper, numpy_helper
+
+from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.graph.network import Network
+from pconv_onnx.neuron import Array
+
+# Elements up to which a constant is worth having as one: thresholds and sizes, not weights.
+_LARGEST = 1 << 16
+
+
+def fold(network: Network) -> Network:
+    """The network with such values as Constant nodes, and what can be inferred from them in turn.
+
+    Its `sizes` are filled in.
+    """
+    while True:
+        walk = _Walk(network)
+        if not walk.known:
+            network.sizes = walk.sizes
+            return network
+        model = onnx.ModelProto()
+        model.CopyFrom(network.proto)
+        for node in model.graph.node:
+            name = node.output[0] if node.output else ""
+            if name in walk.known:
+                value = numpy_helper.from_array(walk.known[name], name)
+                node.CopyFrom(helper.make_node("Constant", [], [name], node.name, value=value))
+        network = replace(network, proto=model)
+
+
+class _Walk:
+    """One pass in topological order.
+
+    Attributes:
+        known: values that nodes other than Constant compute, by tensor.
+        sizes: entries of integer scalars and vectors, as objects: numbers, names of dimensions, None where unknown.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.known: dict[str, Array] = {}
+        self.sizes: dict[str, Array] = {}
+        self._constants: dict[str, Array | None] = {}
+        for node in network.nodes:
+            if is_standard(node) and node.inputs and len(node.outputs) == 1 and node.op != "Constant":
+                self._visit(node, node.outputs[0].name)
+
+    def _visit(self, node: gs.Node, name: str) -> None:
+        value = self._folded(node)
+        if value is not None:
+            self.known[name] = value
+            return
+        sizes = self._computed_sizes(node)
+        if sizes is None:
+            return
+        self.sizes[name] = sizes
+        dtype = self.network.dtypes.get(name)
+        if dtype is not None and _are_numbers(sizes):
+            self.known[name] = sizes.astype(dtype)
+
+    def _value(self, tensor: gs.Tensor) -> Array | None:
+        name = tensor.name
+        if name in self.known:
+            return self.known[name]
+        if name not in self._constants:
+            shape = self.network.shape(tensor)
+            small = shape is not None and all(isinstance(size, int) for size in shape) and math.prod(shape) <= _LARGEST  # type: ignore[arg-type]
+            self._constants[name] = constant(tensor) if small else None
+        return self._constants[name]
+
+    def _folded(self, node: gs.Node) -> Array | None:
+        """Value of an operator on constants."""
+        if node.op == "CastLike":
+            source, dtype = self._value(node.inputs[0]), self.network.dtypes.get(node.outputs[0].name)
+            return source.astype(dtype) if source is not None and _is_plain(dtype) else None
+        if node.op not in _EXACT:
+            return None
+        operands = []
+        for tensor in node.inputs:
+            operands.append(self._value(tensor))
+            if operands[-1] is None:
+                return None
+        try:
+            with np.errstate(all="ignore"):
+                return np.asarray(_EXACT[node.op](node, *operands))
+        except (ArithmeticError, IndexError, MemoryError, TypeError, ValueError):  # a runtime refuses it as well
+            return None
+
+    def _computed_sizes(self, node: gs.Node) -> Array | None:
+        """Entries of what a node computes from shapes; None where it does something else."""
+        if node.op == "Shape":
+            shape = self.network.shape(node.inputs[0])
+            if shape is None:
+                return None
+            return _objects(shape)[node.attrs.get("start", 0) : node.attrs.get("end", len(shape))]
+        rule = _SIZES.get(node.op)
+        if rule is None or not any(tensor.name in self.sizes for tensor in node.inputs):
+            return None
+        operands = [self._entries(tensor) for tensor in node.inputs]
+        return None if any(operand is None for operand in operands) else rule(node, *operands)
+
+    def _entries(self, tensor: gs.Tensor) -> Array | None:
+        if tensor.name in self.sizes:
+            return self.sizes[tensor.name]
+        value = self._value(tensor)
+        return _objects(value.tolist()) if value is not None and value.ndim <= 1 and value.dtype.kind == "i" else None
+
+
+def _is_plain(dtype: np.dtype[Any] | None) -> bool:
+    """Whether NumPy casts to a type as ONNX does; to 8-bit floats and less it does not."""
+    return dtype is not None and (dtype.kind in "fiub" or dtype == ml_dtypes.bfloat16)
+
+
+def _cast(node: gs.Node, x: Array) -> Array:
+    # GraphSurgeon has replaced the element type where it could.
+    to = node.attrs["to"]
+    dtype = helper.tensor_dtype_to_np_dtype(to) if isinstance(to, int) else np.dtype(to)
+    if not _is_plain(dtype) or x.dtype.kind not in "fiubV":
+        raise TypeError
+    return x.astype(dtype)
+
+
+def _divide(_: gs.Node, x: Array, y: Array) -> Array:
+    if x.dtype.kind not in "iu":
+        return np.asarray(x / y)
+    if not y.all():
+        raise ZeroDivisionError
+    # Towards zero.
+    return np.asarray(x // y + ((x % y != 0) & ((x < 0) != (y < 0))).astype(x.dtype))
+
+
+def _expand(_: gs.Node, x: Array, shape: Array) -> Array:
+    sizes = np.broadcast_shapes(x.shape, tuple(int(size) for size in shape))
+    if math.prod(sizes) > _LARGEST:
+        raise MemoryError
+    return np.broadcast_to(x, sizes)
+
+
+def _reshape(node: gs.Node, x: Array, shape: Array) -> Array:
+    copies = not node.attrs.get("allowzero", 0)
+    return x.reshape([x.shape[i] if size == 0 and copies else int(size) for i, size in enumerate(shape)])
+
+
+def _axes(axes: Array) -> tuple[int, ...]:
+    return tuple(int(axis) for axis in axes)
+
+
+_EXACT: dict[str, Callable[..., Array]] = {
+    "Abs": lambda _, x: np.abs(x),
+    "Add": lambda _, x, y: x + y,
+    "Cast": _cast,
+    "Div": _divide,
+    "Expand": _expand,
+    "Identity": lambda _, x: x,
+    "Mul": lambda _, x, y: x * y,
+    "Neg": lambda _, x: -x,
+    "Reciprocal": lambda _, x: x.dtype.type(1) / x,
+    "Reshape": _reshape,
+    "Squeeze": lambda _, x, *axes: np.squeeze(x, _axes(*axes) if axes else None),
+    "Sub": lambda _, x, y: x - y,
+    "Unsqueeze": lambda _, x, axes: np.expand_dims(x, _axes(axes)),
+}
+
+
+def _objects(entries: object) -> Array:
+    return np.array(entries, dtype=object)
+
+
+def _are_numbers(sizes: Array) -> bool:
+    return all(isinstance(entry, int) for entry in sizes.flat)
+
+
+def _arithmetic(operation: Callable[[int, int], int | None]) -> Callable[..., Array]:
+    def entry(left: object, right: object) -> int | None:
+        return operation(left, right) if isinstance(left, int) and isinstance(right, int) else None
+
+    return lambda _, left, right: np.asarray(np.frompyfunc(entry, 2, 1)(left, right), dtype=object)
+
+
+def _gather(_: gs.Node, sizes: Array, indices: Array) -> Array | None:
+    inside = _are_numbers(indices) and all(-len(sizes) <= index < len(sizes) for index in indices.flat)
+    return np.asarray(sizes[indices.astype(np.int64)], dtype=object) if inside else None
+
+
+def _slice(_: gs.Node, sizes: Array, *bounds: Array) -> Array | None:
+    if not all(map(_are_numbers, bounds)) or sizes.ndim != 1:
+        return None
+    start, end = (int(bound[0]) for bound in bounds[:2])
+    return sizes[start : end : int(bounds[3][0]) if len(bounds) > 3 else 1]
+
+
+_SIZES: dict[str, Callable[..., Array | None]] = {
+    "Add": _arithmetic(operator.add),
+    "Cast": lambda _, sizes: sizes,
+    "Concat": lambda _, *parts: np.concatenate(parts),
+    # Towards zero or down: no size is negative.
+    "Div": _arithmetic(lambda left, right: left // right if left >= 0 and right > 0 else None),
+    "Gather": _gather,
+    "Identity": lambda _, sizes: sizes,
+    "Mul": _arithmetic(operator.mul),
+    "Slice": _slice,
+    "Squeeze": lambda _, sizes, *axes: sizes.reshape(()) if sizes.size == 1 else None,
+    "Sub": _arithmetic(operator.sub),
+    "Unsqueeze": lambda _, sizes, *axes: sizes.reshape(1) if sizes.ndim == 0 else None,
+}

@@ -1,0 +1,165 @@
+"""What is known before a run becomes constants, and the values stay."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from networks import network, qcfs
+from onnx.reference import ReferenceEvaluator
+
+from pconv_onnx import rewrite, session
+from pconv_onnx.graph import Network, load
+from pconv_onnx.graph.folding import fold
+
+X = (np.random.default_rng(0).integers(-8, 24, (5, 3, 8, 8)) / 8).astype(np.float32)
+NUMBERS = {"zero_": np.array(0), "one_": np.array(1), "at1": np.array([1]), "two_": np.array(2), "at2": np.array([2]),
+           "minus": np.array([-1]), "at0": np.array([0])}  # fmt: skip
+
+COMPUTED = {
+    # what is computed, the nodes, and the value that tensor k then has
+    "gather": ("s = Shape (x) k = Gather (s, at1)", [3]),
+    "scalar gather": ("s = Shape (x) g = Gather (s, two_) k = Unsqueeze (g, at0)", [8]),
+    "negative index": ("s = Shape (x) k = Gather (s, minus)", [8]),
+    "slice": ("s = Shape (x) k = Slice (s, at2, four_)", [8, 8]),
+    "slice of slice": ("s = Shape <start = 1> (x) k = Slice (s, at0, at2, at0, at2)", [3]),
+    "shape of a part": ("k = Shape <start = 1, end = 3> (x)", [3, 8]),
+    "arithmetic": ("s = Shape (x) g = Gather (s, two_) h = Add (g, one_) d = Div (h, two_) m = Mul (d, two_)"
+                   " n = Sub (m, one_) k = Unsqueeze (n, at0)", [7]),
+    "casts": ("s = Shape (x) c = Cast <to = 6> (s) d = Cast <to = 7> (c) k = Gather (d, at2)", [8]),
+    "concat": ("s = Shape (x) g = Gather (s, at1) h = Gather (s, at2) k = Concat <axis = 0> (g, h, minus)", [3, 8, -1]),
+    "squeeze": ("s = Shape (x) g = Gather (s, at1) q = Squeeze (g) k = Unsqueeze (q, at0)", [3]),
+}  # fmt: skip
+
+
+def constants(model: onnx.ModelProto) -> dict[str, list[int]]:
+    return {
+        node.output[0]: onnx.numpy_helper.to_array(node.attribute[0].t).tolist()
+        for node in model.graph.node
+        if node.op_type == "Constant"
+    }
+
+
+@pytest.mark.parametrize("case", COMPUTED)
+def test_a_size_that_shapes_tell_becomes_a_constant(case):
+    nodes, expected = COMPUTED[case]
+    weights = {name: value for name, value in (NUMBERS | {"four_": np.array([4])}).items() if name in nodes}
+    model = network(nodes + " y = Cast <to = 1> (k)", outputs="float[K] y", weights=weights)
+    result = fold(load(model)).proto
+    onnx.checker.check_model(result, full_check=True)
+    assert constants(result)["k"] == expected
+    np.testing.assert_array_equal(*(ReferenceEvaluator(m).run(None, {"x": X})[0] for m in (model, result)))
+
+
+@pytest.mark.parametrize(
+    "nodes", ["s = Shape (x) k = Gather (s, at0)", "k = Shape (x)", "s = Size (x) k = Unsqueeze (s, at0)"]
+)
+def test_a_size_that_depends_on_the_batch_stays_computed(nodes):
+    weights = {"at0": NUMBERS["at0"]} if "at0" in nodes else {}
+    model = network(nodes + " y = Cast <to = 1> (k)", outputs="float[K] y", weights=weights)
+    assert fold(load(model)).proto == model
+
+
+def test_what_can_be_inferred_then_is_inferred():
+    """A Slice by computed bounds has no shape until they are known; what follows needs it."""
+    nodes = """
+        s = Shape (x) g = Gather (s, at2) d = Div (g, at2) h = Slice (x, at0, d, at2)
+        t = Shape (h) k = Gather (t, at2) y = Cast <to = 1> (k)
+    """
+    weights = {name: NUMBERS[name] for name in ("at0", "at2")}
+    network_ = fold(load(network(nodes, outputs="float[K] y", weights=weights)))
+    assert network_.shapes["h"][2] == 4
+    assert constants(network_.proto)["k"] == [4]
+
+
+def test_halves_of_channels_by_computed_bounds_stay_in_time():
+    """As TorchScript exports `x.chunk(2, 1)` with an open batch."""
+    nodes = qcfs("x", "s") + """
+        n = Shape (s) g = Gather (n, at1) a = Add (g, at1) d = Div (a, at2) e = Mul (d, at2)
+        l = Slice (s, at0, d, at1) r = Slice (s, d, e, at1) c = Concat <axis = 1> (r, l) y = GlobalAveragePool (c)
+    """  # fmt: skip
+    weights = {name: NUMBERS[name] for name in ("at0", "at1", "at2")}
+    model = network(nodes, outputs="float[N, 3, 1, 1] y", weights=weights)
+    result = rewrite(model)
+    assert "Shape" not in {node.op_type for node in result.model.graph.node}
+    assert type(result.plan.kinds["y"]).__name__ == "Current"
+    np.testing.assert_array_equal(
+        session(result.model).run(None, {"x": X})[0], ReferenceEvaluator(model).run(None, {"x": X})[0]
+    )
+
+
+FOLDED = {
+    "truncated division": ("k = Div (a, b)", {"a": np.array([-7, 7, 9]), "b": np.array([2, -2, 2])}, [-3, -3, 4]),
+    "unsigned division": ("k = Div (a, b)", {"a": np.array([9], np.uint8), "b": np.array([2], np.uint8)}, [4]),
+    "reciprocal": ("k = Reciprocal (a)", {"a": np.array([3], np.float32)}, [np.float32(1) / np.float32(3)]),
+    "cast and arithmetic": ("c = Cast <to = 1> (a) d = Mul (c, b) k = Sub (d, b)",
+                            {"a": np.array([3]), "b": np.array([0.1], np.float32)},
+                            [np.float32(3) * np.float32(0.1) - np.float32(0.1)]),
+    "reshape": ("r = Reshape (a, b) k = Squeeze (r, b1)",
+                {"a": np.array([1, 2], np.float32), "b": np.array([1, -1]), "b1": np.array([0])}, [1, 2]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FOLDED)
+def test_what_is_computed_from_constants_in_one_way_only_is_a_constant(case):
+    nodes, weights, expected = FOLDED[case]
+    model = network(nodes + " c_ = Cast <to = 1> (k) y = Add (x, c_)", inputs="float[K] x", outputs="float[K] y",
+                    weights=weights)  # fmt: skip
+    result = folded_constants(model)
+    assert result["k"] == expected
+    x = np.zeros(len(expected), np.float32)
+    np.testing.assert_array_equal(
+        ReferenceEvaluator(fold(load(model)).proto).run(None, {"x": x})[0],
+        ReferenceEvaluator(model).run(None, {"x": x})[0],
+    )
+
+
+def folded_constants(model: onnx.ModelProto) -> dict[str, list[float]]:
+    return constants(fold(load(model)).proto)
+
+
+@pytest.mark.parametrize(
+    "nodes, weights",
+    [
+        ("k = Div (a, b)", {"a": np.array([1]), "b": np.array([0])}),
+        ("k = Reshape (a, b)", {"a": np.ones(3, np.float32), "b": np.array([2])}),
+        ("k = Reshape (a, b)", {"a": np.ones(3, np.float32), "b": np.array([3, 0, 0])}),
+        ("k = Squeeze (a, b)", {"a": np.ones(3, np.float32), "b": np.array([0])}),
+        ("k = Expand (a, b)", {"a": np.ones(1, np.float32), "b": np.array([200000, 200000])}),
+        ("k = Expand (a, b)", {"a": np.ones(1, np.float32), "b": np.array([-1])}),
+        ("k = Exp (a)", {"a": np.ones(1, np.float32)}),
+        ("k = Cast <to = 17> (a)", {"a": np.full(1, 1e6, np.float32)}),
+    ],
+)
+def test_what_has_no_one_value_stays_computed(nodes, weights):
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["" : 20]> test (float[N] x) => (float[N] y) {{ {nodes} y = Identity (x) }}'
+    )
+    for name, value in weights.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    walk = fold(Network(model, "the model", ""))
+    assert "k" not in constants(walk.proto)
+
+
+def test_folding_takes_one_pass_however_constants_are_shared():
+    """Each node reads the one before it twice: 2 to the power of 400 ways to it."""
+    chain = "d0 = Identity (one) " + "".join(f"d{i + 1} = Add (d{i}, d{i}) " for i in range(60))
+    chain += "".join(f"e{i + 1} = Mul ({f'e{i}' if i else 'd60'}, one) " for i in range(2000))
+    model = network(chain + "y = Add (x, e2000)")
+    assert folded_constants(model)["e2000"] == 2.0**60
+
+
+def test_a_constant_of_the_type_of_a_value_does_not_read_the_value():
+    """As exporters write bounds of a Clip; a CastLike that others use as well outlives the activation."""
+    nodes = """
+        a = Div (x, theta) b = Mul (a, count) h = CastLike (half, b) c = Add (b, h) d = Floor (c) e = Div (d, count)
+        f = Clip (e, zero, one) s = Mul (f, theta) y = Add (s, h)
+    """
+    model = network(nodes)
+    result = rewrite(model)
+    assert result.summary()["counts"]["converted"] == 1
+    onnx.checker.check_model(result.model, full_check=True)
+    np.testing.assert_array_equal(
+        session(result.model).run(None, {"x": X})[0], ReferenceEvaluator(model).run(None, {"x": X})[0]
+    )
