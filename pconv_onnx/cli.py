@@ -244,6 +244,8 @@ def _rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
         if steps != levels:
             yield f"T = {steps} is not the source's L = {levels}: not lossless, outputs will differ from the source's"
     if summary["output"] is not None:
+        if summary["per_step_outputs"]:
+            yield f"added outputs: {', '.join(summary['per_step_outputs'])}"
         steps = summary["steps"] or "different for each neuron"
         yield f"{summary['output']}: mode {summary['mode']}, T = {steps}, {summary['precision']}"
 

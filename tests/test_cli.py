@@ -303,6 +303,17 @@ def test_inspect_and_rewrite_give_the_promised_documents(ann, tmp_path, run):
     assert rewritten["counts"] == {"converted": 1, "needs_calibration": 0, "refused": 1}
 
 
+def test_precision_and_outputs_step_by_step_are_told(ann, tmp_path, run):
+    snn = tmp_path / "snn.onnx"
+    status, out, _ = run("rewrite", ann, "-o", snn, "--precision", "float16", "--per-step-outputs")
+    assert status == 0
+    assert f"added outputs: y_per_step\n{snn}: mode parallel, T = 4, float16" in out
+    found = document(run, "rewrite", ann, "-o", snn, "--precision", "float16", "--per-step-outputs")
+    assert (found["precision"], found["per_step_outputs"]) == ("float16", ["y_per_step"])
+    assert run("verify", ann, snn)[0] == 0
+    assert run("rewrite", ann, "--precision", "int4")[0] == 2
+
+
 def test_inspect_of_a_relu_network_asks_for_calibration(relu_resnet, run):
     found = document(run, "inspect", relu_resnet)
     assert {row["status"] for row in found["activations"]} == {"needs-calibration"}
