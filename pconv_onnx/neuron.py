@@ -35,6 +35,7 @@ _FLOAT_OPERATIONS: dict[str, Callable[..., Array]] = {
     "Mul": np.multiply,
     "Div": np.divide,
     "Floor": np.floor,
+    "Round": np.rint,
     "Clip": lambda x, low, high: np.minimum(np.maximum(x, low), high),
 }
 
@@ -44,7 +45,7 @@ class FloatOperation:
     """One ONNX operator of a quantiser, with its constant operands.
 
     Attributes:
-        op_type: a key of the semantics table (`Add`, `Sub`, `Mul`, `Div`, `Floor`, `Clip`).
+        op_type: a key of the semantics table (`Add`, `Sub`, `Mul`, `Div`, `Floor`, `Round`, `Clip`).
         constants: the operands after the first, each of shape `[1]` or `[C]`.
     """
 

@@ -11,9 +11,10 @@ import onnx_graphsurgeon as gs
 from pconv_onnx.graph import Network
 from pconv_onnx.recognise.base import Activation, Recogniser
 from pconv_onnx.recognise.qcfs import Qcfs
+from pconv_onnx.recognise.qdq import Qdq
 from pconv_onnx.recognise.relu import Relu
 
-RECOGNISERS: tuple[Recogniser, ...] = (Qcfs(), Relu())
+RECOGNISERS: tuple[Recogniser, ...] = (Qcfs(), Qdq(), Relu())
 
 __all__ = ["RECOGNISERS", "Activation", "recognise"]
 

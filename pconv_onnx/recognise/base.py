@@ -44,6 +44,10 @@ class Activation:
         return [node.op for node in self.nodes]
 
 
+class Refusal(Exception):
+    """Why a candidate is not converted, in words that a user can act on."""
+
+
 class Recogniser(Protocol):
     """One encoding of quantised activations.
 

@@ -29,7 +29,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.network import Dimension
 from pconv_onnx.neuron import MAX_STEPS, SUM_TYPES, Array, FloatOperation, QuantizerSpec
-from pconv_onnx.recognise.base import Activation, Status
+from pconv_onnx.recognise.base import Activation, Refusal, Status
 
 # How far a product of constants may be from the number that it stands for, in units of their type's last place.
 _TOLERANCE = 16
@@ -69,11 +69,7 @@ class _Chain:
         return (*(link.node for link in self.head), *self.floor, *(link.node for link in self.tail))
 
 
-class _Refusal(Exception):
-    """Why a chain is not QCFS."""
-
-
-class _Shared(_Refusal):
+class _Shared(Refusal):
     """A value within the chain is used elsewhere too: what is on its other side belongs to the neighbours."""
 
 
@@ -102,13 +98,13 @@ class Qcfs:
         both ends have, such as a θ that is not positive: dropping it from both would hide the fault.
         """
         read: list[tuple[_Chain, QuantizerSpec]] = []
-        refused: tuple[_Chain, _Refusal] | None = None
+        refused: tuple[_Chain, Refusal] | None = None
         for chain in _cuts(match):
             if refused is not None and not isinstance(refused[1], _Shared) and _shorter_at_both_ends(chain, refused[0]):
                 continue
             try:
                 spec = _read(network, chain)
-            except _Refusal as refusal:
+            except Refusal as refusal:
                 refused = refused or (chain, refusal)
             else:
                 read.append((chain, spec))
@@ -228,13 +224,13 @@ def _read(network: Network, chain: _Chain) -> QuantizerSpec:
     """The spec of a chain.
 
     Raises:
-        _Refusal: which constant of which node is wrong.
+        Refusal: which constant of which node is wrong.
     """
     _refuse_shared(network, chain)
     pre_activation = chain.head[0].tensor
     shape = network.shape(pre_activation)
     if shape == ():
-        raise _Refusal("its input is a scalar, without rows for time-steps")
+        raise Refusal("its input is a scalar, without rows for time-steps")
     reader = _ConstantReader(shape)
     head = [(link, reader.operation(link.node)) for link in chain.head if link.letter]
     tail = [(link, reader.operation(link.node)) for link in chain.tail if link.letter]
@@ -242,7 +238,7 @@ def _read(network: Network, chain: _Chain) -> QuantizerSpec:
     dtype = network.dtype(pre_activation) or head[-1][1].constants[0].dtype
     if dtype not in SUM_TYPES:
         supported = ", ".join(str(supported) for supported in SUM_TYPES)
-        raise _Refusal(f"it computes in {dtype}; {supported} are supported")
+        raise Refusal(f"it computes in {dtype}; {supported} are supported")
     tolerance = _TOLERANCE * float(ml_dtypes.finfo(dtype).eps)
 
     # Both ends in float64: code = floor((x + bias)·gain + 1/2), value = code·step.
@@ -257,7 +253,7 @@ def _read(network: Network, chain: _Chain) -> QuantizerSpec:
         elif link is not head[-1][0]:
             bias = constants[0]
         elif not np.all(constants[0] == 0.5):
-            raise _Refusal(f"'{_called(link.node)}' adds {_some(constants[0])} before Floor; QCFS adds 0.5")
+            raise Refusal(f"'{_called(link.node)}' adds {_some(constants[0])} before Floor; QCFS adds 0.5")
     step = np.ones(1)
     for link, operation in tail:
         if link.letter == "S":
@@ -295,18 +291,18 @@ def _refuse_shared(network: Network, chain: _Chain) -> None:
 def _levels(low: Array, high: Array, tolerance: float) -> int:
     """L, from the bounds of the code; each may be per channel."""
     if (np.isinf(low) & np.isinf(high)).any():
-        raise _Refusal("it is not bounded: there is no Clip before or after Floor")
+        raise Refusal("it is not bounded: there is no Clip before or after Floor")
     if (np.isinf(low) | np.isinf(high)).any():
-        raise _Refusal(
+        raise Refusal(
             f"it is not bounded {'below' if np.isinf(low).any() else 'above'}; QCFS ends at 0 and at L levels"
         )
     if (low != 0).any():
-        raise _Refusal(f"its Clip starts at {_some(low)} levels; QCFS starts at 0")
+        raise Refusal(f"its Clip starts at {_some(low)} levels; QCFS starts at 0")
     levels = int(np.round(high[0]))
     if levels < 1 or not np.allclose(high, levels, rtol=tolerance, atol=0):
-        raise _Refusal(f"its Clip ends at {_some(high)} levels, which is not one whole number of them")
+        raise Refusal(f"its Clip ends at {_some(high)} levels, which is not one whole number of them")
     if levels > MAX_STEPS:
-        raise _Refusal(f"it has {levels} levels; up to {MAX_STEPS} are possible")
+        raise Refusal(f"it has {levels} levels; up to {MAX_STEPS} are possible")
     return levels
 
 
@@ -335,25 +331,23 @@ class _ConstantReader:
         """A constant as `[1]` or `[C]`."""
         value = constant(tensor)
         if value is None:
-            raise _Refusal(f"'{tensor.name}', an operand of '{_called(node)}', is computed; a constant is needed")
+            raise Refusal(f"'{tensor.name}', an operand of '{_called(node)}', is computed; a constant is needed")
         if not np.isfinite(value.astype(np.float64)).all():
-            raise _Refusal(f"'{tensor.name}', an operand of '{_called(node)}', is not finite")
+            raise Refusal(f"'{tensor.name}', an operand of '{_called(node)}', is not finite")
         rank = None if self.shape is None else len(self.shape)
         if value.ndim > (1 if rank is None else rank):
-            raise _Refusal(f"'{tensor.name}', an operand of '{_called(node)}', has more dimensions than the activation")
+            raise Refusal(f"'{tensor.name}', an operand of '{_called(node)}', has more dimensions than the activation")
         if value.size == 1:
             return value.reshape(1)
         long = [axis for axis, size in enumerate(value.shape) if size > 1]
         if len(long) != 1 or self.shape is None:
-            raise _Refusal(
-                f"'{tensor.name}' of shape {list(value.shape)} does not run along one axis of the activation"
-            )
+            raise Refusal(f"'{tensor.name}' of shape {list(value.shape)} does not run along one axis of the activation")
         axis = len(self.shape) - value.ndim + long[0]
         if axis == 0 or self.channel_axis not in (None, axis):
-            raise _Refusal(f"'{tensor.name}' runs along axis {axis}, which is not the activation's channel axis")
+            raise Refusal(f"'{tensor.name}' runs along axis {axis}, which is not the activation's channel axis")
         if self.shape[axis] != value.size:
             size = self.shape[axis] if isinstance(self.shape[axis], int) else "a size that is open"
-            raise _Refusal(
+            raise Refusal(
                 f"'{tensor.name}' holds {value.size} values along axis {axis}, where the activation has {size}"
             )
         self.channel_axis = axis
@@ -364,7 +358,7 @@ def _factor(node: gs.Node, operation: FloatOperation) -> Array:
     """The factor that a Mul or Div scales by, in float64."""
     value = operation.constants[0].astype(np.float64)
     if (value <= 0).any():
-        raise _Refusal(f"'{_called(node)}' scales by {_some(value[value <= 0])}; θ and L must be positive")
+        raise Refusal(f"'{_called(node)}' scales by {_some(value[value <= 0])}; θ and L must be positive")
     return np.asarray(1 / value if operation.op_type == "Div" else value)
 
 
