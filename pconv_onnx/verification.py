@@ -24,6 +24,8 @@ from pconv_onnx.progress import track
 from pconv_onnx.runtime import import_onnxruntime, session
 
 _BATCH = 50
+# Rows of T·B that networks are run on at most, but for one sample: of many steps the tensors are large.
+_ROWS = 2048
 
 
 @dataclass
@@ -175,7 +177,8 @@ def verify(
     result = Verification(len(samples), data is None, [check.layer for check in checks], atol)
     if samples.labels is not None:
         result.correct = {"ann": 0, "snn": 0}
-    batches = list(samples.batches(_BATCH))
+    steps = max((row["steps"] for row in rows), default=1)
+    batches = list(samples.batches(max(1, min(_BATCH, _ROWS // steps))))
     for part, feed in track(batches, "verifying", len(batches)):
         _verify_batch(result, checks, tapped, sessions, outputs, feed, samples, part)
     return result

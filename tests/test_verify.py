@@ -144,6 +144,22 @@ def test_other_steps_than_levels_leave_nothing_to_be_equal_to(small_network, mod
     assert result.as_run.max_abs_diff > 0
 
 
+def test_networks_of_many_steps_are_run_on_few_samples_at_once(monkeypatch):
+    """T·B rows of a large network would not fit in memory."""
+    sizes = []
+    run = pconv_onnx.verification._run
+
+    def noted(runner, feed, names=None):
+        sizes.append(max(len(array) for array in feed.values()))
+        return run(runner, feed, names)
+
+    monkeypatch.setattr(pconv_onnx.verification, "_run", noted)
+    nodes = qcfs("x", "y").replace("count", "many")
+    ann = network(nodes, weights={"many": 256.0}, outputs="float[N, 3, 8, 8] y")
+    result = verify(ann, rewrite(ann).model, {"x": np.ones((20, 3, 8, 8), np.float32)})
+    assert (result.passed, result.samples, max(sizes)) == (True, 20, 8)
+
+
 def test_networks_with_a_fixed_batch_work():
     nodes = f"{qcfs('x', 'a')} y = MatMul (a, w)"
     ann = network(nodes, inputs="float[4, 3] x", outputs="float[4, 5] y", weights={"w": weight(3, 5)})
