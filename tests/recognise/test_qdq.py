@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -44,6 +45,22 @@ CONVERTED = {
     "int8 per channel after Relu": (RELU, PER_CHANNEL, zeros(np.int8, 0, (3,)), 127),
     "no zero-point": (RELU.replace(", z)", ")"), 0.0237, zeros(np.uint8), 255),
 }
+
+
+@pytest.mark.parametrize("element, zero, nodes, levels", [
+    ("uint4", 0, NO_RELU, 15), ("uint4", 3, RELU, 12), ("int4", -8, NO_RELU, 15), ("int4", 0, RELU, 7),
+])  # fmt: skip
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+def test_codes_of_four_bits_are_converted_bit_by_bit(element, zero, nodes, levels, mode):
+    dtype = np.dtype(getattr(ml_dtypes, element))
+    source = pair(nodes, 0.3, np.full((), zero).astype(dtype), opset=21)
+    result = rewrite(source, mode=mode)
+    (neuron,) = result.plan.neurons.values()
+    assert neuron.steps == levels
+    x = boundaries(neuron)
+    x = x[(np.abs(x) < 1e6).all(axis=(1, 2, 3))]
+    (expected,) = ReferenceEvaluator(source).run(None, {"x": x})
+    np.testing.assert_array_equal(session(result.model).run(None, {"x": x})[0], expected)
 
 
 def boundaries(neuron) -> np.ndarray:
