@@ -240,9 +240,13 @@ def _rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
         for row in summary["activations"]:
             if row["status"] != "converted":
                 yield f"not converted: {row['name']}: {row['reason']}"
-    for levels, steps in sorted({(row["levels"], row["steps"]) for row in summary["activations"] if row["steps"]}):
+    converted = [row for row in summary["activations"] if row["steps"]]
+    for levels, steps, error in sorted({(row["levels"], row["steps"], row["rms_error"]) for row in converted}):
         if steps != levels:
-            yield f"T = {steps} is not the source's L = {levels}: not lossless, outputs will differ from the source's"
+            yield (
+                f"T = {steps} is not the source's L = {levels}: not lossless; for inputs spread evenly a neuron's "
+                f"error is zero in the mean and {error:.2g} θ as root mean square"
+            )
     if summary["output"] is not None:
         if summary["per_step_outputs"]:
             yield f"added outputs: {', '.join(summary['per_step_outputs'])}"

@@ -297,6 +297,17 @@ def train_decoder(levels: Array, channel_axis: int | None) -> ParallelNeuron:
     return ParallelNeuron(between.astype(levels.dtype), levels, channel_axis)
 
 
+def rms_error(levels: int, steps: int) -> float:
+    """Root mean square of what T ≠ L costs a neuron whose shift is θ/2, for inputs spread evenly over `[0, θ]`.
+
+    In units of θ; the mean is zero (Theorem 4.1). Both values are steps, so that the integral is a sum.
+    """
+    edges = np.unique(np.concatenate([[0, 1], *((2 * np.arange(1, n + 1) - 1) / (2 * n) for n in (levels, steps))]))
+    middle = (edges[:-1] + edges[1:]) / 2
+    ann, snn = (np.floor(middle * n + 0.5) / n for n in (levels, steps))
+    return float(np.sqrt((np.diff(edges) * (snn - ann) ** 2).sum()))
+
+
 def temporal_mean(current: Array) -> Array:
     """`(1/T)·Σ_t I_t` of currents `[T, …]`: summed in order in the type of `SUM_TYPES`, divided there, rounded once.
 

@@ -13,7 +13,7 @@ import numpy as np
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.network import captured
-from pconv_onnx.neuron import MAX_STEPS, ParallelNeuron, QuantizerSpec
+from pconv_onnx.neuron import MAX_STEPS, ParallelNeuron, QuantizerSpec, rms_error
 from pconv_onnx.operator import DOMAIN, is_operator
 from pconv_onnx.recognise import Activation, recognise
 from pconv_onnx.temporal import STATIC, Kind, Passage, Site, Spikes, Static, transfer
@@ -71,6 +71,7 @@ class Plan:
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `inspect` and `rewrite --dry-run`."""
+        steps = {name: neuron.steps for name, neuron in self.neurons.items()}
         rows = [
             {
                 "name": activation.name,
@@ -78,7 +79,10 @@ class Plan:
                 "encoding": activation.encoding,
                 "dtype": str(activation.spec.dtype) if activation.spec else None,
                 "levels": activation.spec.levels if activation.spec else None,
-                "steps": self.neurons[activation.name].steps if activation.name in self.neurons else None,
+                "steps": steps.get(activation.name),
+                "rms_error": rms_error(activation.spec.levels, steps[activation.name])
+                if activation.spec and activation.name in steps
+                else None,
                 "status": activation.status,
                 "reason": activation.reason,
             }

@@ -273,7 +273,7 @@ def test_patterns_that_leave_nothing_are_told(ann, refusal):
 
 def test_a_loss_is_told(ann, run):
     _, out, _ = run("rewrite", ann, "--steps", 3)
-    assert "T = 3 is not the source's L = 4: not lossless, outputs will differ from the source's" in out
+    assert "T = 3 is not the source's L = 4: not lossless; for inputs spread evenly a neuron's error is zero" in out
     _, out, _ = run("rewrite", ann, "--steps", 4)
     assert "lossless" not in out
 
@@ -293,7 +293,17 @@ def test_inspect_and_rewrite_give_the_promised_documents(ann, tmp_path, run):
         assert (found["steps"], found["mode"]) == (4, "parallel")
         assert found["counts"].keys() == {"converted", "needs_calibration", "refused"}
         for row in found["activations"]:
-            assert row.keys() == {"name", "op_types", "encoding", "dtype", "levels", "steps", "status", "reason"}
+            assert row.keys() == {
+                "name",
+                "op_types",
+                "encoding",
+                "dtype",
+                "levels",
+                "steps",
+                "rms_error",
+                "status",
+                "reason",
+            }
             assert all(isinstance(name, str) for name in row["op_types"])
     assert [row["status"] for row in inspected["activations"]] == ["converted", "converted"]
     assert [row["reason"] for row in inspected["activations"]] == ["", ""]

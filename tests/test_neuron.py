@@ -15,6 +15,7 @@ from pconv_onnx.neuron import (
     QuantizerSpec,
     closed_form,
     matrix_form,
+    rms_error,
     temporal_mean,
     train_decoder,
 )
@@ -131,6 +132,20 @@ def test_expected_error_is_zero_for_inputs_spread_over_the_range(theta, levels, 
     ann = theta * closed_form(x, levels, theta, theta / 2) / levels
     snn = theta * closed_form(x, steps, theta, theta / 2) / steps
     assert sum(ann) == sum(snn)
+
+
+@pytest.mark.parametrize("levels, steps", [(8, 4), (4, 8), (5, 3), (255, 16), (1, 256)])
+def test_the_error_of_other_steps_is_what_neurons_show(levels, steps):
+    source = floor_then_clip(vector(1), levels)
+    x = ((np.arange(2**18) + 0.5) / 2**18).astype(np.float32)
+    neuron = source.neuron(steps)
+    found = neuron.value(neuron.search_form(x)) - source(x[np.newaxis])[0]
+    assert rms_error(levels, steps) == pytest.approx(np.sqrt((found.astype(np.float64) ** 2).mean()), rel=1e-2)
+    assert rms_error(levels, levels) == 0
+
+
+def test_the_error_of_four_steps_for_eight_levels():
+    assert rms_error(8, 4) == pytest.approx(0.088, abs=5e-4)
 
 
 @pytest.mark.parametrize("form", FORMS)
