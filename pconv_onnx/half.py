@@ -38,7 +38,9 @@ def in_float16(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     if model.graph.sparse_initializer:
         raise PconvError(f"{name} has sparse weights, which cannot be written in float16", hint)
     exact = {}
-    for key, tensor in _float_constants(model.graph):
+    for key, tensor in _constants(model.graph):
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
         value = numpy_helper.to_array(tensor)
         largest = np.abs(value[np.isfinite(value)]).max(initial=0)
         if largest > _LARGEST:
@@ -62,10 +64,6 @@ def in_float16(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         reason = str(error).strip().splitlines()[0]
         raise PconvError(f"{name} cannot be written in float16: {reason}", hint) from error
     return model
-
-
-def _float_constants(graph: onnx.GraphProto) -> Iterator[tuple[str, TensorProto]]:
-    return (entry for entry in _constants(graph) if entry[1].data_type == TensorProto.FLOAT)
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, TensorProto]]:

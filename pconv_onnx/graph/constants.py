@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 
@@ -12,6 +15,11 @@ from pconv_onnx.neuron import Array
 def is_standard(node: gs.Node) -> bool:
     """Whether a node is an operator of ONNX itself: another domain may use its names for something else."""
     return node.domain in (None, "", "ai.onnx")
+
+
+def element_type(value: Any) -> np.dtype[Any]:
+    """The NumPy type of an attribute that names an element type; GraphSurgeon has replaced it where it could."""
+    return onnx.helper.tensor_dtype_to_np_dtype(value) if isinstance(value, int) else np.dtype(value)
 
 
 def constant(tensor: gs.Tensor) -> Array | None:

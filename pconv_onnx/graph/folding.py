@@ -19,7 +19,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
-from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.graph.constants import constant, element_type, is_standard
 from pconv_onnx.graph.network import Network
 from pconv_onnx.neuron import Array
 
@@ -131,9 +131,7 @@ def _is_plain(dtype: np.dtype[Any] | None) -> bool:
 
 
 def _cast(node: gs.Node, x: Array) -> Array:
-    # GraphSurgeon has replaced the element type where it could.
-    to = node.attrs["to"]
-    dtype = helper.tensor_dtype_to_np_dtype(to) if isinstance(to, int) else np.dtype(to)
+    dtype = element_type(node.attrs["to"])
     if not _is_plain(dtype) or x.dtype.kind not in "fiubV":
         raise TypeError
     return x.astype(dtype)

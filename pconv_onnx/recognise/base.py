@@ -48,6 +48,11 @@ class Refusal(Exception):
     """Why a candidate is not converted, in words that a user can act on."""
 
 
+def called(node: gs.Node) -> str:
+    """How to call a node in messages: not all have names."""
+    return str(node.name or node.outputs[0].name)
+
+
 class Recogniser(Protocol):
     """One encoding of quantised activations.
 

@@ -29,7 +29,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.network import Dimension
 from pconv_onnx.neuron import MAX_STEPS, SUM_TYPES, Array, FloatOperation, QuantizerSpec
-from pconv_onnx.recognise.base import Activation, Refusal, Status
+from pconv_onnx.recognise.base import Activation, Refusal, Status, called
 
 # How far a product of constants may be from the number that it stands for, in units of their type's last place.
 _TOLERANCE = 16
@@ -152,7 +152,7 @@ def _broken_off(chain: _Chain) -> str:
     """What else to tell of a chain that is refused: a Cast at its ends, which may have cut it in two."""
     for node in (*chain.head[0].tensor.inputs, *chain.tail[-1].tensor.outputs):
         if node.op == "Cast" and is_standard(node):
-            return f"; Cast '{_called(node)}' ends the chain: export it in one type throughout"
+            return f"; Cast '{called(node)}' ends the chain: export it in one type throughout"
     return ""
 
 
@@ -253,7 +253,7 @@ def _read(network: Network, chain: _Chain) -> QuantizerSpec:
         elif link is not head[-1][0]:
             bias = constants[0]
         elif not np.all(constants[0] == 0.5):
-            raise Refusal(f"'{_called(link.node)}' adds {_some(constants[0])} before Floor; QCFS adds 0.5")
+            raise Refusal(f"'{called(link.node)}' adds {_some(constants[0])} before Floor; QCFS adds 0.5")
     step = np.ones(1)
     for link, operation in tail:
         if link.letter == "S":
@@ -284,7 +284,7 @@ def _refuse_shared(network: Network, chain: _Chain) -> None:
             raise _Shared(f"its intermediate value '{tensor.name}' is also an output of the model")
         others = [node for node in tensor.outputs if id(node) not in own]
         if others:
-            told = ", ".join(f"{node.op} '{_called(node)}'" for node in others)
+            told = ", ".join(f"{node.op} '{called(node)}'" for node in others)
             raise _Shared(f"its intermediate value '{tensor.name}' is also used by {told}")
 
 
@@ -331,12 +331,12 @@ class _ConstantReader:
         """A constant as `[1]` or `[C]`."""
         value = constant(tensor)
         if value is None:
-            raise Refusal(f"'{tensor.name}', an operand of '{_called(node)}', is computed; a constant is needed")
+            raise Refusal(f"'{tensor.name}', an operand of '{called(node)}', is computed; a constant is needed")
         if not np.isfinite(value.astype(np.float64)).all():
-            raise Refusal(f"'{tensor.name}', an operand of '{_called(node)}', is not finite")
+            raise Refusal(f"'{tensor.name}', an operand of '{called(node)}', is not finite")
         rank = None if self.shape is None else len(self.shape)
         if value.ndim > (1 if rank is None else rank):
-            raise Refusal(f"'{tensor.name}', an operand of '{_called(node)}', has more dimensions than the activation")
+            raise Refusal(f"'{tensor.name}', an operand of '{called(node)}', has more dimensions than the activation")
         if value.size == 1:
             return value.reshape(1)
         long = [axis for axis, size in enumerate(value.shape) if size > 1]
@@ -358,12 +358,8 @@ def _factor(node: gs.Node, operation: FloatOperation) -> Array:
     """The factor that a Mul or Div scales by, in float64."""
     value = operation.constants[0].astype(np.float64)
     if (value <= 0).any():
-        raise Refusal(f"'{_called(node)}' scales by {_some(value[value <= 0])}; θ and L must be positive")
+        raise Refusal(f"'{called(node)}' scales by {_some(value[value <= 0])}; θ and L must be positive")
     return np.asarray(1 / value if operation.op_type == "Div" else value)
-
-
-def _called(node: gs.Node) -> str:
-    return str(node.name or node.outputs[0].name)
 
 
 def _some(values: Array) -> str:
@@ -384,4 +380,4 @@ def _name(network: Network, chain: _Chain) -> str:
                 # Names with a slash or a colon are the exporter's own.
                 if constant(tensor) is not None and owner and parameter and not re.search("[/:]", tensor.name):
                     return owner
-    return chain.floor[0].name or chain.floor[0].outputs[0].name
+    return called(chain.floor[0])

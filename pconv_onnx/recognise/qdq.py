@@ -18,9 +18,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.graph.constants import constant, element_type, is_standard
 from pconv_onnx.neuron import MAX_STEPS, Array, FloatOperation, QuantizerSpec
-from pconv_onnx.recognise.base import Activation, Refusal
+from pconv_onnx.recognise.base import Activation, Refusal, called
 
 # Codes of the element types that QuantizeLinear writes; the others are floats of 8 and 4 bits.
 _RANGES = {f"{sign}int{bits}": ((-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if not sign else (0, 2**bits - 1))
@@ -65,13 +65,17 @@ class Qdq:
             spec = _read(network, relu is not None, quantise, dequantise)
         except Refusal as refusal:
             nodes = (quantise, *match.readers[:1])
-            name = quantise.name or quantise.outputs[0].name
             return Activation(
-                name, self.encoding, nodes, quantise.inputs[0], nodes[-1].outputs[0], "refused", str(refusal)
+                called(quantise),
+                self.encoding,
+                nodes,
+                quantise.inputs[0],
+                nodes[-1].outputs[0],
+                "refused",
+                str(refusal),
             )
         nodes = (*([relu] if relu is not None else []), quantise, dequantise)
-        name = (relu.name if relu is not None else "") or quantise.name or quantise.outputs[0].name
-        return Activation(name, self.encoding, nodes, start, dequantise.outputs[0], "converted", "", spec)
+        return Activation(called(nodes[0]), self.encoding, nodes, start, dequantise.outputs[0], "converted", "", spec)
 
 
 def _only_reader(network: Network, match: _Pair) -> gs.Node:
@@ -80,7 +84,7 @@ def _only_reader(network: Network, match: _Pair) -> gs.Node:
         raise Refusal(f"its codes '{codes.name}' are also an output of the model")
     others = [node for node in match.readers if node.op != "DequantizeLinear" or not is_standard(node)]
     if others:
-        told = ", ".join(f"{node.op} '{node.name or node.outputs[0].name}'" for node in others)
+        told = ", ".join(f"{node.op} '{called(node)}'" for node in others)
         raise Refusal(f"its codes are also read by {told}; export with QuantizeLinear and DequantizeLinear in pairs")
     if len(match.readers) > 1:
         raise Refusal(f"its codes are read by {len(match.readers)} DequantizeLinear; export one for each quantiser")
@@ -100,9 +104,14 @@ def _read(network: Network, has_relu: bool, quantise: gs.Node, dequantise: gs.No
     dtype = network.dtype(pre_activation)
     if dtype is not None and dtype != np.float32:
         raise Refusal(f"it quantises {dtype}; float32 is supported")
+    for node, attribute in ((quantise, "precision"), (dequantise, "output_dtype")):
+        other = node.attrs.get(attribute, 0)
+        if other and element_type(other) != np.float32:
+            raise Refusal(f"'{called(node)}' has {attribute} {element_type(other)}; float32 is supported")
     scale, zero, axis = _constants(network, quantise)
-    if not all(np.array_equal(*both) for both in zip((scale, zero), _constants(network, dequantise)[:2], strict=True)):
-        raise Refusal("QuantizeLinear and DequantizeLinear have unequal scales or zero-points")
+    other_scale, other_zero, other_axis = _constants(network, dequantise)
+    if axis != other_axis or not (np.array_equal(scale, other_scale) and np.array_equal(zero, other_zero)):
+        raise Refusal("QuantizeLinear and DequantizeLinear have unequal scales, zero-points or axes")
     element = zero.dtype.name
     if element not in _RANGES:
         raise Refusal(f"its codes are {element}; integers are supported")
@@ -140,24 +149,26 @@ def _read(network: Network, has_relu: bool, quantise: gs.Node, dequantise: gs.No
 
 def _constants(network: Network, node: gs.Node) -> tuple[Array, Array, int | None]:
     """Scale `[1]` or `[C]`, zero-point of as many entries, and the channel axis where they are per channel."""
-    called = node.name or node.outputs[0].name
+    name = called(node)
     if node.attrs.get("block_size", 0):
-        raise Refusal(f"'{called}' has a scale for each block; export one scale per tensor or per channel")
+        raise Refusal(f"'{name}' has a scale for each block; export one scale per tensor or per channel")
     values = []
     for tensor in node.inputs[1:3]:
         value = constant(tensor) if tensor.name else None
         if tensor.name and value is None:
-            raise Refusal(f"'{tensor.name}', an operand of '{called}', is computed; quantise statically")
+            raise Refusal(f"'{tensor.name}', an operand of '{name}', is computed; quantise statically")
         values.append(value)
     scale, zero = (*values, None)[:2]
     if scale is None or scale.dtype != np.float32:
-        raise Refusal(f"'{called}' has no scale of float32")
+        raise Refusal(f"'{name}' has no scale of float32")
     if not np.isfinite(scale).all() or (scale <= 0).any():
-        raise Refusal(f"'{node.inputs[1].name}', the scale of '{called}', is not positive and finite")
+        raise Refusal(f"'{node.inputs[1].name}', the scale of '{name}', is not positive and finite")
     if zero is None:
-        zero = np.zeros(scale.shape, dtype=np.uint8)
+        # Of DequantizeLinear the attribute is the type of the values, and that of the codes does not matter.
+        codes = node.attrs.get("output_dtype", 0) if node.op == "QuantizeLinear" else 0
+        zero = np.zeros(scale.shape, dtype=element_type(codes) if codes else np.uint8)
     if zero.shape != scale.shape:
-        raise Refusal(f"'{called}' has a scale of shape {list(scale.shape)} and a zero-point of {list(zero.shape)}")
+        raise Refusal(f"'{name}' has a scale of shape {list(scale.shape)} and a zero-point of {list(zero.shape)}")
     if scale.size == 1:
         return scale.reshape(1), zero.reshape(1), None
     shape = network.shape(node.inputs[0])

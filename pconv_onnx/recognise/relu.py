@@ -8,7 +8,7 @@ import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
-from pconv_onnx.recognise.base import Activation
+from pconv_onnx.recognise.base import Activation, called
 
 
 class Relu:
@@ -24,6 +24,4 @@ class Relu:
         """It cannot be converted as it stands."""
         (output,) = match.outputs
         reason = "a ReLU has no levels of its own; quantise it (QCFS) and fine-tune before the export"
-        return Activation(
-            match.name or output.name, self.encoding, (match,), match.inputs[0], output, "needs-calibration", reason
-        )
+        return Activation(called(match), self.encoding, (match,), match.inputs[0], output, "needs-calibration", reason)

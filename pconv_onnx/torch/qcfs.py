@@ -49,10 +49,8 @@ class QCFS(nn.Module):
     Without a `threshold`, θ is NaN until the first forward in training mode, or `initialise`, sets it from data: to the
     value at which quantising these inputs has the least mean cubed error to their ReLU, the largest 0.1 % of them
     counted as no larger than the rest. So an outlier has no say, as it has in a maximum, and few levels get a lower θ,
-    as from a percentile they do not. On a pretrained ResNet-20 without any training cubes gave a higher accuracy than
-    squares at each of L = 2, 4, 8 and 16, and never much less than the better of the percentiles 99 and 99.9, each of
-    which fails at some L. Under DistributedDataParallel set it before wrapping; otherwise each process would start from
-    another θ.
+    as from a percentile they do not. Under DistributedDataParallel set it before wrapping; otherwise each process would
+    start from another θ.
 
     After an optimiser step took it to zero or below, θ is put back to the smallest positive number allowed, at the next
     forward in training mode or when training mode ends: it stays a plain parameter, in training and in ONNX.

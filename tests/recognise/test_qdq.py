@@ -47,6 +47,37 @@ CONVERTED = {
 }
 
 
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+def test_the_type_of_codes_may_be_an_attribute(mode):
+    """Without a zero-point, from opset 21 on."""
+    nodes = "r = Relu (x) q = QuantizeLinear <output_dtype = 3> (r, s) y = DequantizeLinear (q, s)"
+    source = pair(nodes, 0.0237, zeros(np.int8))
+    result = rewrite(source, mode=mode)
+    (neuron,) = result.plan.neurons.values()
+    assert neuron.steps == 127
+    x = boundaries(neuron)
+    x = x[(np.abs(x) < 1e6).all(axis=(1, 2, 3))]
+    (expected,) = ReferenceEvaluator(source).run(None, {"x": x})
+    np.testing.assert_array_equal(session(result.model).run(None, {"x": x})[0], expected)
+
+
+def test_axes_that_differ_are_refused():
+    nodes = "r = Relu (x) q = QuantizeLinear <axis = 1> (r, s, z) y = DequantizeLinear <axis = 2> (q, s, z)"
+    weights = {"s": PER_CHANNEL, "z": zeros(np.uint8, 0, (3,))}
+    shape = "float[N, 3, 3, 1]"
+    (activation,) = (
+        a for a in recognise(load(network(nodes, inputs=f"{shape} x", outputs=f"{shape} y", weights=weights)))
+        if a.encoding == "qdq"
+    )  # fmt: skip
+    assert "unequal scales, zero-points or axes" in activation.reason
+
+
+def test_a_quantiser_that_divides_in_another_type_is_refused():
+    nodes = "r = Relu (x) q = QuantizeLinear <precision = 10> (r, s, z) y = DequantizeLinear (q, s, z)"
+    found = recognise(load(pair(nodes, 0.1, zeros(np.uint8), opset=23)))
+    assert any("has precision float16; float32 is supported" in activation.reason for activation in found)
+
+
 @pytest.mark.parametrize("element, zero, nodes, levels", [
     ("uint4", 0, NO_RELU, 15), ("uint4", 3, RELU, 12), ("int4", -8, NO_RELU, 15), ("int4", 0, RELU, 7),
 ])  # fmt: skip
@@ -107,7 +138,7 @@ REFUSED = {
     "shapes": (RELU, PER_CHANNEL, zeros(np.uint8), {}, "a scale of shape [3] and a zero-point of []"),
     "uint16": (RELU, 0.1, zeros(np.uint16), {}, "it has 65535 levels; up to 256 are possible"),
     "another scale": (RELU.replace("DequantizeLinear (q, s, z)", "DequantizeLinear (q, t, z)"), 0.1, zeros(np.uint8),
-                      {"t": np.float32(0.2)}, "have unequal scales or zero-points"),
+                      {"t": np.float32(0.2)}, "have unequal scales, zero-points or axes"),
     "computed scale": ("t = Exp (s)" + RELU.replace("s, z", "t, z"), 0.1, zeros(np.uint8), {},
                        "'t', an operand of 'q', is computed; quantise statically"),
     "codes used elsewhere": (RELU.replace("y =", "d =") + "c = Cast <to = 1> (q) y = Add (c, d)", 0.1,
