@@ -275,8 +275,10 @@ class Training:
         return total / len(images)
 
 
-def finetune(data: Path, test: Path, weights: Path, levels: int, epochs: int, rate: float, folder: Path) -> None:
-    """Everything.
+def finetune(
+    data: Path, test: Path, weights: Path, levels: int, epochs: int, rate: float, folder: Path
+) -> dict[str, Any]:
+    """Everything; the figures by name.
 
     Raises:
         PconvError: something that it needs is not there, or not what it should be.
@@ -302,7 +304,10 @@ def finetune(data: Path, test: Path, weights: Path, levels: int, epochs: int, ra
         print(f"epoch {training.done} of {epochs}: {told}", file=sys.stderr)
     path = folder / "resnet20-qcfs.onnx"
     export(model, tensor(held_out[0][:1], device), path, output_names=["logits"])
-    print(f"ReLU {before:.2%}, QCFS (L = {levels}) {accuracy(model, *held_out, device):.2%}: {path}")
+    after = accuracy(model, *held_out, device)
+    print(f"ReLU {before:.2%}, QCFS (L = {levels}) {after:.2%}: {path}")
+    figures = {"test_images": len(held_out[0]), "relu_accuracy": before, "qcfs_accuracy": after}
+    return {"levels": levels, "epochs": epochs, "rate": rate, "training_images": len(train[0]), **figures}
 
 
 def main() -> None:
