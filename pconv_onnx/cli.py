@@ -119,6 +119,11 @@ def _parser() -> argparse.ArgumentParser:
         "--precision", choices=_PRECISIONS,
         help="compute in this type; inputs and outputs stay as they are (default: the source's type)",
     )  # fmt: skip
+    sub.add_argument(
+        "--signed", action="store_true",
+        help="convert activations whose lowest value is not zero too: their neurons emit it while silent, so no "
+        "operations are saved",
+    )  # fmt: skip
     sub.add_argument("--include", action="append", default=[], metavar="PATTERN", help="convert only these activations")
     sub.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="leave these activations")
     sub.add_argument(
@@ -185,6 +190,7 @@ def _rewrite(options: argparse.Namespace) -> _Answer:
         steps=options.steps,
         mode=options.mode,
         precision=options.precision,
+        signed=options.signed,
         include=options.include,
         exclude=options.exclude,
         per_step_outputs=options.per_step_outputs,
@@ -241,11 +247,17 @@ def _rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
             if row["status"] != "converted":
                 yield f"not converted: {row['name']}: {row['reason']}"
     converted = [row for row in summary["activations"] if row["steps"]]
+    signed = sum(row["signed"] for row in converted)
+    if signed:
+        yield (
+            f"{signed} signed: where silent their neurons emit their lowest value instead of zero, so their trains are "
+            "dense and save no operations"
+        )
     for levels, steps, error in sorted({(row["levels"], row["steps"], row["rms_error"]) for row in converted}):
         if steps != levels:
             yield (
                 f"T = {steps} is not the source's L = {levels}: not lossless; for inputs spread evenly a neuron's "
-                f"error is zero in the mean and {error:.2g} θ as root mean square"
+                f"error is {'zero in the mean and ' if steps < levels else ''}{error:.2g} θ as root mean square"
             )
     if summary["output"] is not None:
         if summary["per_step_outputs"]:

@@ -6,7 +6,7 @@ NumPy only. Everything that runs elsewhere (kernel, function body) is tested aga
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -25,18 +25,26 @@ SUM_TYPES: dict[np.dtype[Any], np.dtype[Any]] = {
     np.dtype(ml_dtypes.bfloat16): np.dtype(np.float32),
 }
 
+# The longest train of spikes.
 MAX_STEPS = 256
+# The highest spike count; of so many steps only the temporal mean is ever computed.
+MAX_LEVELS = 65535
 
-# Semantics of the ONNX operators that quantisers are made of; each is monotone in its first operand as long as the
-# factors are positive, in floats as well as in reals.
+# Semantics of the operators that quantisers are made of; each is monotone in its first operand as long as the factors
+# are positive, in floats as well as in reals.
 _FLOAT_OPERATIONS: dict[str, Callable[..., Array]] = {
     "Add": np.add,
     "Sub": np.subtract,
     "Mul": np.multiply,
     "Div": np.divide,
     "Floor": np.floor,
+    "Ceil": np.ceil,
     "Round": np.rint,
     "Clip": lambda x, low, high: np.minimum(np.maximum(x, low), high),
+    # How many of the thresholds of its row each value reaches.
+    "MultiThreshold": lambda x, thresholds: sum(
+        (x >= column[:, np.newaxis]).astype(x.dtype) for column in thresholds.T
+    ),
 }
 
 
@@ -45,8 +53,9 @@ class FloatOperation:
     """One ONNX operator of a quantiser, with its constant operands.
 
     Attributes:
-        op_type: a key of the semantics table (`Add`, `Sub`, `Mul`, `Div`, `Floor`, `Round`, `Clip`).
-        constants: the operands after the first, each of shape `[1]` or `[C]`.
+        op_type: a key of the semantics table (`Add`, `Sub`, `Mul`, `Div`, `Floor`, `Ceil`, `Round`, `Clip`,
+            `MultiThreshold`).
+        constants: the operands after the first, each of shape `[1]` or `[C]`; thresholds `[1, L]` or `[C, L]`.
     """
 
     op_type: str
@@ -54,7 +63,7 @@ class FloatOperation:
 
     def __call__(self, x: Array) -> Array:
         """Apply the operator to `x` of shape `[R, n]`; the result is rounded to the type of `x`."""
-        operands = [c.reshape(-1, 1).astype(x.dtype) for c in self.constants]
+        operands = [c.reshape(len(c), -1).astype(x.dtype) for c in self.constants]
         with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
             return np.asarray(_FLOAT_OPERATIONS[self.op_type](x, *operands), dtype=x.dtype)
 
@@ -69,8 +78,8 @@ def _apply(operations: tuple[FloatOperation, ...], x: Array) -> Array:
 class QuantizerSpec:
     """What a recogniser read from a graph: a quantised activation as the exact operations of its source.
 
-    The source computes `tail(round(head(x)))`. Its integer code `round(head(x))` counts spikes from 0 to `levels`;
-    codes outside that range are clipped, by the head or by the tail.
+    The source computes `tail(round(head(x)))`. Its integer code `round(head(x))` counts spikes, from `lowest` for none
+    to `lowest + levels`; codes outside that range are clipped, by the head or by the tail.
 
     Attributes:
         dtype: the float type that the source computes in.
@@ -78,10 +87,12 @@ class QuantizerSpec:
         rounding: the operation that makes the code an integer.
         tail: operations after it.
         levels: L, the highest spike count.
-        threshold: θ of the source, `[1]` or `[C]`: the input distance that raises the code from 0 to L.
-        shift: b, the charge that the neuron holds before the first step, `[1]` or `[C]`.
+        threshold: θ of the source, `[1]` or `[C]`: the input distance that raises the count from 0 to L; None where
+            the source's thresholds are not evenly spaced.
+        shift: b, the charge that the neuron with T = L holds before the first step, `[1]` or `[C]`.
         bias: ψ, what the source adds to its input, and the neuron therefore to the current of each step.
         channel_axis: the axis that per-channel constants run along; None where all are scalar.
+        lowest: the code of a silent neuron, `[1]` or `[C]`; below zero where values are signed.
     """
 
     dtype: np.dtype[Any]
@@ -89,21 +100,30 @@ class QuantizerSpec:
     rounding: FloatOperation
     tail: tuple[FloatOperation, ...]
     levels: int
-    threshold: Array
+    threshold: Array | None
     shift: Array
     bias: Array
     channel_axis: int | None = None
+    lowest: Array = field(default_factory=lambda: np.zeros(1))
 
     @property
     def rows(self) -> int:
         """R: 1 where every constant is scalar, otherwise the number of channels."""
         operations = (*self.head, self.rounding, *self.tail)
-        return max((c.size for operation in operations for c in operation.constants), default=1)
+        return max((len(self.lowest), *(len(c) for operation in operations for c in operation.constants)))
+
+    @property
+    def silent(self) -> Array:
+        """The value of a neuron that never fires, `[1]` or `[C]`."""
+        return self._value(0)
 
     @property
     def amplitude(self) -> Array:
-        """The value of the highest code, `[1]` or `[C]`."""
-        return _apply(self.tail, np.full((1, 1), self.levels, dtype=self.dtype)).reshape(-1)
+        """What all spikes of a train add to that, `[1]` or `[C]` in float64."""
+        return self._value(self.levels).astype(np.float64) - self.silent.astype(np.float64)
+
+    def _value(self, count: int) -> Array:
+        return _apply(self.tail, (self.lowest + count).astype(self.dtype).reshape(-1, 1)).reshape(-1)
 
     def code(self, x: Array) -> Array:
         """The integer code of `x` `[R, n]`, before any clipping that the tail does."""
@@ -118,31 +138,44 @@ class QuantizerSpec:
 
         With `steps` equal to `levels` (the default) it is compiled from the source's operations and gives the
         source's value for every float (Theorem 4.1, made exact for floats). With another number of steps there is no
-        source value to be equal to: thresholds are `(t·θ − b)/T − ψ`, levels `a·k/T`, rounded once.
+        source value to be equal to: thresholds are `(t·θ − b')/T − ψ`, levels `v_0 + a·k/T`, rounded once, with the
+        shift b' of `shift_of`.
 
         Raises:
-            ValueError: the operations are not a bounded ascending staircase, or `steps` is out of range.
+            ValueError: the operations are not a bounded ascending staircase, `steps` is out of range, or it is not
+                `levels` and the source's thresholds are not evenly spaced.
         """
         if steps is None or steps == self.levels:
             return self._exact
-        threshold, shift, bias, amplitude = (
+        if self.threshold is None:
+            raise ValueError(f"its thresholds are not evenly spaced, so it has no neuron but that of T = {self.levels}")
+        threshold, shift, bias, silent, amplitude = (
             np.broadcast_to(v.astype(np.float64), (self.rows,))
-            for v in (self.threshold, self.shift, self.bias, self.amplitude)
+            for v in (self.threshold, self.shift, self.bias, self.silent, self.amplitude)
         )
-        even = ParallelNeuron.even(steps, threshold, shift + steps * bias, amplitude, self.channel_axis)
-        return ParallelNeuron(even.thresholds.astype(self.dtype), even.levels.astype(self.dtype), self.channel_axis)
+        share = shift_of(self.levels, steps, shift / threshold)
+        even = ParallelNeuron.even(steps, threshold, share * threshold + steps * bias, amplitude, self.channel_axis)
+        levels = silent[:, np.newaxis] + even.levels
+        return ParallelNeuron(even.thresholds.astype(self.dtype), levels.astype(self.dtype), self.channel_axis)
+
+    def rms_error(self, steps: int) -> float | None:
+        """What that number of steps costs, as the function `rms_error` has it; None where thresholds are uneven."""
+        if self.threshold is None:
+            return None
+        share = np.broadcast_to(self.shift / self.threshold, (self.rows,))
+        return max(rms_error(self.levels, steps, float(value)) for value in np.unique(share))
 
     @cached_property
     def _exact(self) -> ParallelNeuron:
-        counts = np.broadcast_to(np.arange(self.levels + 1).astype(self.dtype), (self.rows, self.levels + 1))
-        levels = np.broadcast_to(_apply(self.tail, counts), counts.shape).copy()
+        counts = np.arange(self.levels + 1) + np.broadcast_to(self.lowest, (self.rows,)).reshape(-1, 1)
+        codes = counts.astype(self.dtype)
+        levels = np.broadcast_to(_apply(self.tail, codes), codes.shape).copy()
         if not np.isfinite(levels).all() or (levels[:, 1:] <= levels[:, :-1]).any():
             raise ValueError("its levels are not finite and ascending")
         ends = self(np.array([[-np.inf, np.inf]]))
         if (ends[:, 0] != levels[:, 0]).any() or (ends[:, 1] != levels[:, -1]).any():
-            raise ValueError(f"its output does not stay between the values of codes 0 and {self.levels}")
-        steps = np.arange(1, self.levels + 1).astype(self.dtype).reshape(1, -1)
-        thresholds = _smallest_float(lambda x: self.code(x) >= steps, (self.rows, self.levels), self.dtype)
+            raise ValueError(f"its output does not stay between the values of counts 0 and {self.levels}")
+        thresholds = _smallest_float(lambda x: self.code(x) >= codes[:, 1:], codes[:, 1:].shape, self.dtype)
         return ParallelNeuron(thresholds, levels, self.channel_axis)
 
 
@@ -194,8 +227,8 @@ class ParallelNeuron:
     def __post_init__(self) -> None:
         """Refuse tables that no kernel could run."""
         rows, steps = self.thresholds.shape
-        if not 1 <= steps <= MAX_STEPS:
-            raise ValueError(f"{steps} time-steps; 1 to {MAX_STEPS} are possible")
+        if not 1 <= steps <= MAX_LEVELS:
+            raise ValueError(f"{steps} levels; 1 to {MAX_LEVELS} are possible")
         if self.levels.shape != (rows, steps + 1):
             raise ValueError(f"levels of shape {self.levels.shape} for thresholds of shape {self.thresholds.shape}")
         if rows > 1 and self.channel_axis is None:
@@ -236,13 +269,14 @@ class ParallelNeuron:
     def carried_by_trains(self) -> bool:
         """Whether trains of equal spikes carry the levels.
 
-        They do where levels are evenly spaced, to the rounding of their type, and far enough apart for `train_decoder`
-        to tell the means of trains from each other.
+        They do where levels are evenly spaced, to the rounding of their type (that of the silent value included, which
+        is in every mean), and far enough apart for `train_decoder` to tell the means of trains from each other.
         """
         levels = self.levels.astype(np.float64)
         counts = np.arange(self.steps + 1)
         means = (levels[:, :1] * (self.steps - counts) + levels[:, -1:] * counts) / self.steps
-        even = np.allclose(levels, means, rtol=4 * float(ml_dtypes.finfo(self.levels.dtype).eps), atol=0)
+        rounding = 4 * float(ml_dtypes.finfo(self.levels.dtype).eps) * np.maximum(abs(means), abs(levels[:, :1]))
+        even = (abs(levels - means) <= rounding).all()
         told_apart = train_decoder(self.levels, self.channel_axis).thresholds.astype(np.float64)
         means = means.astype(self.levels.dtype).astype(np.float64)
         return bool(even and (means[:, :-1] < told_apart).all() and (told_apart <= means[:, 1:]).all())
@@ -297,14 +331,26 @@ def train_decoder(levels: Array, channel_axis: int | None) -> ParallelNeuron:
     return ParallelNeuron(between.astype(levels.dtype), levels, channel_axis)
 
 
-def rms_error(levels: int, steps: int) -> float:
-    """Root mean square of what T ≠ L costs a neuron whose shift is θ/2, for inputs spread evenly over `[0, θ]`.
+def shift_of(levels: int, steps: int, shift: Any = 0.5) -> Any:
+    """The shift of a neuron with T steps whose mean error is zero where that with T = L has `shift`, in units of θ.
 
-    In units of θ; the mean is zero (Theorem 4.1). Both values are steps, so that the integral is a sum.
+    Of inputs spread evenly over `[0, θ]` a staircase of n steps has the mean `θ·(1/2 + (b − 1/2)/n)`, as long as its
+    thresholds lie within that range; those of T > L do where b is 1/2.
     """
-    edges = np.unique(np.concatenate([[0, 1], *((2 * np.arange(1, n + 1) - 1) / (2 * n) for n in (levels, steps))]))
+    return 0.5 + (shift - 0.5) * steps / levels
+
+
+def rms_error(levels: int, steps: int, shift: float = 0.5) -> float:
+    """Root mean square of what T ≠ L costs a neuron, for inputs spread evenly over `[0, θ]`.
+
+    In units of θ, as is `shift`, that of the neuron with T = L; the mean is zero for T ≤ L (Theorem 4.1; `shift_of`).
+    Both values are steps, so that the integral is a sum.
+    """
+    shifts = {levels: shift, steps: shift_of(levels, steps, shift)}
+    edges = np.concatenate([[0, 1], *((np.arange(1, n + 1) - b) / n for n, b in shifts.items())])
+    edges = np.unique(np.clip(edges, 0, 1))
     middle = (edges[:-1] + edges[1:]) / 2
-    ann, snn = (np.floor(middle * n + 0.5) / n for n in (levels, steps))
+    ann, snn = (np.clip(np.floor(middle * n + shifts[n]), 0, n) / n for n in (levels, steps))
     return float(np.sqrt((np.diff(edges) * (snn - ann) ** 2).sum()))
 
 

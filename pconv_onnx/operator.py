@@ -13,7 +13,7 @@ import onnx.parser
 from onnx import helper
 
 from pconv_onnx.errors import PconvError
-from pconv_onnx.neuron import MAX_STEPS, SUM_TYPES, Array, ParallelNeuron, temporal_mean
+from pconv_onnx.neuron import SUM_TYPES, Array, ParallelNeuron, temporal_mean
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -77,7 +77,7 @@ def reference(
     return neuron.trains(mean).reshape(neuron.steps * batch, *current.shape[1:])
 
 
-def functions(opset: int, dtype: np.dtype[Any], max_steps: int = MAX_STEPS) -> list[onnx.FunctionProto]:
+def functions(opset: int, dtype: np.dtype[Any], max_steps: int) -> list[onnx.FunctionProto]:
     """The operators as model-local functions of standard operators, for models of that opset and type.
 
     onnxruntime inlines a body under the model's opset and ignores the body's own, hence one for each opset; and no

@@ -13,7 +13,7 @@ import numpy as np
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.network import captured
-from pconv_onnx.neuron import MAX_STEPS, ParallelNeuron, QuantizerSpec, rms_error
+from pconv_onnx.neuron import MAX_STEPS, ParallelNeuron, QuantizerSpec
 from pconv_onnx.operator import DOMAIN, is_operator
 from pconv_onnx.recognise import Activation, recognise
 from pconv_onnx.temporal import STATIC, Kind, Passage, Site, Spikes, Static, transfer
@@ -80,7 +80,8 @@ class Plan:
                 "dtype": str(activation.spec.dtype) if activation.spec else None,
                 "levels": activation.spec.levels if activation.spec else None,
                 "steps": steps.get(activation.name),
-                "rms_error": rms_error(activation.spec.levels, steps[activation.name])
+                "signed": _is_signed(activation.spec) if activation.spec else None,
+                "rms_error": activation.spec.rms_error(steps[activation.name])
                 if activation.spec and activation.name in steps
                 else None,
                 "status": activation.status,
@@ -109,6 +110,7 @@ def make_plan(
     mode: Mode = "parallel",
     steps: int | None = None,
     precision: Precision | None = None,
+    signed: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     per_step_outputs: bool = False,
@@ -120,6 +122,7 @@ def make_plan(
         mode: one of `MODES`.
         steps: T of every neuron; by default each neuron has its source's levels, which is lossless.
         precision: `float16` to compute in that type what the source computes in float32; None keeps the source's type.
+        signed: whether activations whose lowest value is not zero are converted as well.
         include: shell patterns of activation names; where given, others are left as they are.
         exclude: shell patterns of activation names that are left as they are.
         per_step_outputs: whether outputs are handed out at each step as well.
@@ -137,24 +140,15 @@ def make_plan(
     if per_step_outputs and mode != "parallel":
         raise PconvError(f"mode '{mode}' has no time-steps to hand out", "choose mode 'parallel'")
     _refuse_spiking(network)
-    activations = _of_one_type([_chosen(activation, include, exclude) for activation in recognise(network)])
+    activations = _of_one_type([_chosen(activation, signed, include, exclude) for activation in recognise(network)])
     neurons: dict[str, ParallelNeuron] = {}
     for index, activation in enumerate(activations):
         if activation.spec is None:
             continue
         try:
-            neuron = _neuron(activation.spec, steps, precision)
+            neurons[activation.name] = _neuron(activation.spec, mode, steps, precision)
         except ValueError as error:
-            activations[index] = replace(activation, status="refused", reason=str(error), spec=None)
-            continue
-        if mode == "parallel" and not neuron.carried_by_trains:
-            reason = (
-                f"its levels are not evenly spaced in {neuron.levels.dtype}, so no train of equal spikes carries them; "
-                "mode 'folded' takes it"
-            )
-            activations[index] = replace(activation, status="refused", reason=reason, spec=None)
-        else:
-            neurons[activation.name] = neuron
+            activations[index] = _refused(activation, str(error))
     replaced: dict[int, Activation | None] = {}
     for activation in activations:
         if activation.name in neurons:
@@ -166,18 +160,37 @@ def make_plan(
     return Plan(network, mode, activations, neurons, replaced, passages, kinds, per_step)
 
 
-def _neuron(spec: QuantizerSpec, steps: int | None, precision: Precision | None) -> ParallelNeuron:
+def _neuron(spec: QuantizerSpec, mode: Mode, steps: int | None, precision: Precision | None) -> ParallelNeuron:
     """The neuron of a quantiser in the type that is asked for.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or no trains carry its values where they have to.
     """
+    if mode == "parallel" and (steps or spec.levels) > MAX_STEPS:
+        raise ValueError(
+            f"it has {spec.levels} levels and a train has up to {MAX_STEPS} steps; mode 'folded' takes it, as does "
+            "--steps with fewer"
+        )
     neuron = spec.neuron(steps)
-    if precision is None:
-        return neuron
-    if spec.dtype != np.float32:
-        raise ValueError(f"it computes in {spec.dtype}; precision {precision} is for what computes in float32")
-    return neuron.astype(np.dtype(precision))
+    if precision is not None:
+        if spec.dtype != np.float32:
+            raise ValueError(f"it computes in {spec.dtype}; precision {precision} is for what computes in float32")
+        neuron = neuron.astype(np.dtype(precision))
+    if mode == "parallel" and not neuron.carried_by_trains:
+        raise ValueError(
+            f"its levels are not evenly spaced in {neuron.levels.dtype}, so no train of equal spikes carries them; "
+            "mode 'folded' takes it"
+        )
+    return neuron
+
+
+def _is_signed(spec: QuantizerSpec) -> bool:
+    """Whether a silent neuron emits something other than zero."""
+    return bool((spec.silent != 0).any())
+
+
+def _refused(activation: Activation, reason: str) -> Activation:
+    return replace(activation, status="refused", reason=reason, spec=None)
 
 
 def _per_step_outputs(network: Network, kinds: dict[str, Kind]) -> dict[str, str]:
@@ -214,13 +227,20 @@ def _refuse_spiking(network: Network) -> None:
         raise PconvError(f"{network.name} uses the operator domain '{DOMAIN}' for something else", "rename that domain")
 
 
-def _chosen(activation: Activation, include: Sequence[str], exclude: Sequence[str]) -> Activation:
+def _chosen(activation: Activation, signed: bool, include: Sequence[str], exclude: Sequence[str]) -> Activation:
     if activation.spec is None:
         return activation
     if include and not any(fnmatchcase(activation.name, pattern) for pattern in include):
-        return replace(activation, status="refused", reason="not among those to include", spec=None)
+        return _refused(activation, "not among those to include")
     if any(fnmatchcase(activation.name, pattern) for pattern in exclude):
-        return replace(activation, status="refused", reason="excluded", spec=None)
+        return _refused(activation, "excluded")
+    if _is_signed(activation.spec) and not signed:
+        # The value itself would make as many reasons as there are activations.
+        reason = (
+            "its lowest value is not zero, so its neurons would emit something while silent and save no operations; "
+            "--signed converts it all the same"
+        )
+        return _refused(activation, reason)
     return activation
 
 
@@ -233,12 +253,9 @@ def _of_one_type(activations: Sequence[Activation]) -> list[Activation]:
     return [
         activation
         if activation.spec is None or activation.spec.dtype == common
-        else replace(
+        else _refused(
             activation,
-            status="refused",
-            reason=f"it computes in {activation.spec.dtype} and most others in {common}; neurons of one model have one "
-            "type",
-            spec=None,
+            f"it computes in {activation.spec.dtype} and most others in {common}; neurons of one model have one type",
         )
         for activation in activations
     ]

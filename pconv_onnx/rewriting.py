@@ -59,6 +59,7 @@ def rewrite(
     steps: int | None = None,
     mode: Mode = "parallel",
     precision: Precision | None = None,
+    signed: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     per_step_outputs: bool = False,
@@ -75,6 +76,8 @@ def rewrite(
             lossless.
         mode: `parallel` or `folded`.
         precision: `float16` turns a float32 network into that type, inputs and outputs excepted; None keeps its type.
+        signed: convert activations whose lowest value is not zero as well. Where silent their neurons emit that value,
+            so that every time-step costs what dense values cost.
         include: shell patterns of activation names to convert; by default all.
         exclude: shell patterns of activation names to leave as they are.
         per_step_outputs: add to each output that has time-steps an output `<name>_per_step` `[T, B, …]`, row t the mean
@@ -99,6 +102,7 @@ def rewrite(
         mode=mode,
         steps=steps,
         precision=precision,
+        signed=signed,
         include=include,
         exclude=exclude,
         per_step_outputs=per_step_outputs,

@@ -301,6 +301,7 @@ def test_inspect_and_rewrite_give_the_promised_documents(ann, tmp_path, run):
                 "dtype",
                 "levels",
                 "steps",
+                "signed",
                 "rms_error",
                 "status",
                 "reason",

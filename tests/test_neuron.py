@@ -140,8 +140,59 @@ def test_the_error_of_other_steps_is_what_neurons_show(levels, steps):
     x = ((np.arange(2**18) + 0.5) / 2**18).astype(np.float32)
     neuron = source.neuron(steps)
     found = neuron.value(neuron.search_form(x)) - source(x[np.newaxis])[0]
+    assert source.rms_error(steps) == rms_error(levels, steps)
     assert rms_error(levels, steps) == pytest.approx(np.sqrt((found.astype(np.float64) ** 2).mean()), rel=1e-2)
     assert rms_error(levels, levels) == 0
+
+
+def rounded(rounding: str, levels: int, share: float, lowest: int = 0) -> QuantizerSpec:
+    """`clip(round(x/s), lowest, lowest + levels)·s` with `s = 1/levels`; the shift is `share` of a threshold of 1."""
+    step = vector(1 / levels)
+    clip = FloatOperation("Clip", (vector(lowest), vector(lowest + levels)))
+    tail = (clip, FloatOperation("Mul", (step,)))
+    return QuantizerSpec(
+        F32, (FloatOperation("Div", (step,)),), FloatOperation(rounding), tail, levels, np.ones(1), np.full(1, share),
+        -lowest * step.astype(np.float64), lowest=np.full(1, lowest),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("rounding, share", [("Floor", 0.0), ("Round", 0.5), ("Ceil", 1.0)])
+@pytest.mark.parametrize("levels, steps", [(8, 4), (8, 7), (5, 3), (255, 16)])
+@pytest.mark.parametrize("lowest", [0, -2])
+def test_the_mean_error_of_other_steps_is_zero_whatever_the_rounding(rounding, share, levels, steps, lowest):
+    source = rounded(rounding, levels, share, lowest)
+    x = ((np.arange(2**18) + 0.5) / 2**18 + lowest / levels).astype(np.float32)
+    neuron = source.neuron(steps)
+    found = (neuron.value(neuron.search_form(x)) - source(x[np.newaxis])[0]).astype(np.float64)
+    assert abs(found.mean()) < 1e-4
+    assert source.rms_error(steps) == pytest.approx(np.sqrt((found**2).mean()), rel=1e-2)
+
+
+@pytest.mark.parametrize("rounding, share", [("Floor", 0.0), ("Round", 0.5), ("Ceil", 1.0)])
+def test_a_signed_staircase_has_the_source_s_value_for_every_float(rounding, share):
+    source = rounded(rounding, 15, share, -8)
+    neuron = source.neuron()
+    assert (neuron.levels[0, 0], neuron.levels[0, 8], neuron.steps) == (np.float32(-8) * vector(1 / 15)[0], 0, 15)
+    assert neuron.carried_by_trains
+    x = on_every_boundary(neuron, np.random.default_rng(0))
+    np.testing.assert_array_equal(values(neuron, x), source(x))
+    assert (source.silent, source.amplitude) == (neuron.levels[0, 0], pytest.approx(1))
+
+
+def test_thresholds_that_are_not_evenly_spaced_have_one_neuron():
+    generator = np.random.default_rng(0)
+    table = np.sort(generator.normal(0, 1, (3, 15)).astype(np.float32), axis=1)
+    tail = (FloatOperation("Mul", (vector(0.3),)), FloatOperation("Add", (vector(-2),)))
+    source = QuantizerSpec(
+        F32, (), FloatOperation("MultiThreshold", (table,)), tail, 15, None, np.zeros(1), np.zeros(1), 1
+    )
+    neuron = source.neuron()
+    np.testing.assert_array_equal(neuron.thresholds, table)
+    x = on_every_boundary(neuron, generator)
+    np.testing.assert_array_equal(values(neuron, x), source(x))
+    with pytest.raises(ValueError, match="thresholds are not evenly spaced, so it has no neuron but that of T = 15"):
+        source.neuron(4)
+    assert source.rms_error(15) is None
 
 
 def test_the_error_of_four_steps_for_eight_levels():
@@ -232,7 +283,7 @@ def test_a_count_that_no_float_reaches_is_a_nan_threshold():
     source = spec(
         vector(1), 2, (*head, FloatOperation("Add", (vector(0.5),))), (FloatOperation("Mul", (vector(0.25),)),)
     )
-    with pytest.raises(ValueError, match="does not stay between the values of codes 0 and 2"):
+    with pytest.raises(ValueError, match="does not stay between the values of counts 0 and 2"):
         source.neuron()
 
 

@@ -129,6 +129,13 @@ def test_kernel_gives_the_reference_value(shape, rows, axis, steps, input_steps,
     )
 
 
+@pytest.mark.parametrize("shape, rows", [((2, 3, 40), 1), ((2, 3, 40), 3), ((90, 3), 3)])
+@pytest.mark.parametrize("steps", [32767, 65535])
+def test_counts_of_sixteen_bits_are_found(shape, rows, steps):
+    arrays, attributes = case(shape, steps=steps, rows=rows, spikes=0)
+    assert_kernel_gives_the_reference_value(arrays, attributes)
+
+
 @pytest.mark.parametrize("shape, rows", [((4, 6, 67), 1), ((4, 6, 67), 6), ((90, 6), 6)])
 @pytest.mark.parametrize("steps", [17, 64, 255])
 @pytest.mark.parametrize("spikes", [0, 1])
@@ -311,7 +318,7 @@ WRONG = [
     ("thresholds", lambda a, b: a.update(thresholds=a["thresholds"][:0], levels=a["levels"][:0])),
     ("current", lambda a, b: a.update(current=np.zeros((2**60, 0), "f4"))),
     ("thresholds", lambda a, b: a.update(thresholds=a["thresholds"][:, :0], levels=a["levels"][:, :1])),
-    ("thresholds", lambda a, b: a.update(thresholds=np.zeros((3, 257), "f4"), levels=np.zeros((3, 258), "f4"))),
+    ("thresholds", lambda a, b: a.update(thresholds=np.zeros((3, 65536), "f4"), levels=np.zeros((3, 65537), "f4"))),
     ("thresholds", lambda a, b: a.update(thresholds=a["thresholds"][:2], levels=a["levels"][:2])),
     ("levels", lambda a, b: a.update(levels=a["levels"][:, 1:])),
     ("levels", lambda a, b: a.update(levels=a["levels"][:1])),

@@ -28,7 +28,7 @@ import onnx_graphsurgeon as gs
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.network import Dimension
-from pconv_onnx.neuron import MAX_STEPS, SUM_TYPES, Array, FloatOperation, QuantizerSpec
+from pconv_onnx.neuron import MAX_LEVELS, SUM_TYPES, Array, FloatOperation, QuantizerSpec
 from pconv_onnx.recognise.base import Activation, Refusal, Status, called
 
 # How far a product of constants may be from the number that it stands for, in units of their type's last place.
@@ -214,8 +214,9 @@ def _preference(cut: tuple[_Chain, QuantizerSpec]) -> tuple[bool, bool, int]:
     else is scalar: one table for all channels is faster than an addition saved. Apart from that, the longest is best.
     """
     chain, spec = cut
+    assert spec.threshold is not None
     tolerance = _TOLERANCE * float(ml_dtypes.finfo(spec.dtype).eps)
-    rescales = not np.allclose(spec.amplitude.astype(np.float64), spec.threshold, rtol=tolerance, atol=0)
+    rescales = not np.allclose(spec.amplitude, spec.threshold, rtol=tolerance, atol=0)
     only_bias_varies = spec.bias.size > 1 and spec.threshold.size == spec.amplitude.size == 1
     return rescales, only_bias_varies, -len(chain.nodes)
 
@@ -301,8 +302,8 @@ def _levels(low: Array, high: Array, tolerance: float) -> int:
     levels = int(np.round(high[0]))
     if levels < 1 or not np.allclose(high, levels, rtol=tolerance, atol=0):
         raise Refusal(f"its Clip ends at {_some(high)} levels, which is not one whole number of them")
-    if levels > MAX_STEPS:
-        raise Refusal(f"it has {levels} levels; up to {MAX_STEPS} are possible")
+    if levels > MAX_LEVELS:
+        raise Refusal(f"it has {levels} levels; up to {MAX_LEVELS} are possible")
     return levels
 
 

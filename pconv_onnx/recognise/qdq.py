@@ -19,7 +19,7 @@ import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, element_type, is_standard
-from pconv_onnx.neuron import MAX_STEPS, Array, FloatOperation, QuantizerSpec
+from pconv_onnx.neuron import Array, FloatOperation, QuantizerSpec
 from pconv_onnx.recognise.base import Activation, Refusal, called
 
 # Codes of the element types that QuantizeLinear writes; the others are floats of 8 and 4 bits.
@@ -115,30 +115,26 @@ def _read(network: Network, has_relu: bool, quantise: gs.Node, dequantise: gs.No
     element = zero.dtype.name
     if element not in _RANGES:
         raise Refusal(f"its codes are {element}; integers are supported")
-    codes = zero.astype(np.int64)
-    low, high = (_RANGES[element][end] - codes for end in (0, 1))
-    if not has_relu and (low != 0).any():
-        raise Refusal(
-            f"its values may be negative (zero-point {codes.min()}, no Relu in front); a spike count starts at zero"
-        )
-    if (high != high[0]).any() or high[0] < 1:
-        raise Refusal(f"its channels have from {high.min()} to {high.max()} levels; one number for all is needed")
-    levels = int(high[0])
-    if levels > MAX_STEPS:
-        raise Refusal(f"it has {levels} levels; up to {MAX_STEPS} are possible")
+    low, high = (_RANGES[element][end] - zero.astype(np.int64) for end in (0, 1))
+    lowest = np.maximum(low, 0) if has_relu else low
+    number = high - lowest
+    if (number != number[0]).any() or number[0] < 1:
+        raise Refusal(f"its channels have from {number.min()} to {number.max()} levels; one number for all is needed")
+    levels = int(number[0])
     relu = (FloatOperation("Clip", (np.zeros(1), np.full(1, np.inf))),) if has_relu else ()
     bounds = (low.astype(np.float32), high.astype(np.float32))
-    threshold = levels * scale.astype(np.float64)
+    step = scale.astype(np.float64)
     spec = QuantizerSpec(
         np.dtype(np.float32),
         (*relu, FloatOperation("Div", (scale,))),
         FloatOperation("Round"),
         (FloatOperation("Clip", bounds), FloatOperation("Mul", (scale,))),
         levels,
-        threshold,
-        threshold / 2,
-        np.zeros(1),
+        levels * step,
+        levels * step / 2,
+        -lowest * step,
         axis,
+        lowest,
     )
     try:
         spec.neuron()

@@ -273,7 +273,7 @@ NEAR_MISSES = {
     "levels not whole": ({"count": 4.5}, "its Clip ends at 4.5 levels, which is not one whole number of them"),
     "clip between levels": ({"one": 0.9}, "its Clip ends at 3.6 levels, which is not one whole number of them"),
     "clip from below zero": ({"zero": -1.0}, "its Clip starts at -4 levels; QCFS starts at 0"),
-    "too many levels": ({"count": 300.0}, "it has 300 levels; up to 256 are possible"),
+    "too many levels": ({"count": 70000.0}, "it has 70000 levels; up to 65535 are possible"),
     "threshold along two axes": (
         {"theta": np.ones((3, 8, 1), dtype=np.float32)},
         "'theta' of shape [3, 8, 1] does not run along one axis of the activation",

@@ -5,7 +5,7 @@
 
 namespace pconv {
 
-inline constexpr int64_t kMaxSteps = 256;
+inline constexpr int64_t kMaxSteps = 65535;
 
 /// One time-step is a dense array of `elements` neurons; neuron `m` belongs to channel `(m / inner) % channels`.
 struct Layout {
