@@ -1,0 +1,102 @@
+"""The one test of a converted activation: the source's value at every threshold, beside it and everywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx.reference import ReferenceEvaluator
+
+from pconv_onnx import ParallelNeuron, rewrite, session
+from pconv_onnx.plan import Mode
+
+Array = np.ndarray
+Oracle = Callable[[Array], Array]
+
+
+def onnxruntime_of(source: onnx.ModelProto) -> Oracle:
+    """The source's value in onnxruntime, whose optimiser may not change it."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    runtime = onnxruntime.InferenceSession(source.SerializeToString(), options)
+    return lambda x: runtime.run(["y"], {"x": x})[0]
+
+
+def definition_of(source: onnx.ModelProto) -> Oracle:
+    """The source's value as onnx defines its operators; of QuantizeLinear it wants codes that fit in 32 bits."""
+    evaluator = ReferenceEvaluator(source)
+    return lambda x: evaluator.run(["y"], {"x": x})[0]
+
+
+def boundaries(neuron: ParallelNeuron, channels: int, dtype: Any = np.float32, limit: float = np.inf) -> Array:
+    """`[n, C, 1, 1]`: thresholds, the floats on either side of them, and floats of every kind and size.
+
+    Of types of 16 bits it is all of them. NaN is left out, and what is beyond the limit becomes the limit.
+    """
+    own = neuron.thresholds.dtype
+    if own.itemsize == 2:
+        every = np.arange(2**16, dtype=np.uint16).view(own)
+        values = np.broadcast_to(every[~np.isnan(every)], (channels, np.count_nonzero(~np.isnan(every))))
+    else:
+        generator = np.random.default_rng(0)
+        # A threshold that nothing reaches is NaN.
+        at = np.nan_to_num(np.broadcast_to(neuron.thresholds, (channels, neuron.steps)), nan=0)
+        spread = 2 * np.abs(np.nan_to_num(at, posinf=1, neginf=1)).max(axis=1, keepdims=True) + 1
+        values = np.concatenate(
+            [
+                at,
+                np.nextafter(at, own.type(-np.inf)),
+                np.nextafter(at, own.type(np.inf)),
+                spread * generator.uniform(-1, 1, (channels, 4000)),
+                generator.normal(0, 3, (channels, 4000)),
+                np.nan_to_num(generator.integers(0, 2**32, (channels, 4000), dtype=np.uint32).view(np.float32), nan=0),
+                np.tile([0.0, -0.0, 1e-45, -1e-45, 3.4e38, -3.4e38, np.inf, -np.inf], (channels, 1)),
+            ],
+            axis=1,
+            dtype=own,
+        )
+    values = np.clip(values.astype(dtype), dtype(-limit), dtype(limit))
+    return np.ascontiguousarray(values.T).reshape(-1, channels, 1, 1)
+
+
+def assert_converted(
+    source: onnx.ModelProto,
+    oracle: Oracle,
+    mode: Mode,
+    *,
+    levels: int | None = None,
+    signed: bool = False,
+    limit: float = np.inf,
+) -> ParallelNeuron:
+    """Rewrite a source with one activation, and compare its value with the oracle's, as numbers, bit by bit.
+
+    Args:
+        source: a model from `x` `[N, C, 1, 1]` to `y` of the same shape.
+        oracle: the source's value.
+        mode: one of `MODES`.
+        levels: L, where that is to be as given too.
+        signed: as `rewrite` has it.
+        limit: the largest input that the oracle is defined for.
+
+    Returns:
+        The neuron.
+    """
+    result = rewrite(source, mode=mode, signed=signed)
+    (neuron,) = result.plan.neurons.values()
+    assert levels is None or neuron.steps == levels
+    tensor_type = source.graph.input[0].type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor_type.elem_type).type
+    x = boundaries(neuron, tensor_type.shape.dim[1].dim_value, dtype, limit)
+    expected = oracle(x)
+    actual = session(result.model).run(["y"], {"x": x})[0]
+    np.testing.assert_array_equal(actual, expected, strict=True)
+    # The comparison was not of a few values only: every level between whose thresholds there is an input is met.
+    thresholds, table = (np.broadcast_to(t, (x.shape[1], t.shape[1])) for t in (neuron.thresholds, neuron.levels))
+    for channel, (ends, row) in enumerate(zip(thresholds, table, strict=True)):
+        starts, ends = np.append(-limit, ends), np.append(ends, np.inf)
+        met = (starts <= limit) & ((starts < ends) | np.isnan(ends))
+        assert set(row[met].tolist()) <= set(actual[:, channel].reshape(-1).astype(row.dtype).tolist())
+    return neuron
