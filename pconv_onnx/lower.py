@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 
 from pconv_onnx import operator
 from pconv_onnx.graph.network import captured
+from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.half import in_float16
 from pconv_onnx.neuron import Array, ParallelNeuron, train_decoder
 from pconv_onnx.plan import Plan
@@ -74,6 +75,7 @@ class _Lowering:
         if outputs:
             model.functions.append(operator.running_mean(plan.network.opset, plan.dtype))
         _write_provenance(model, plan, self.neuron_names)
+        model = standardised(model)
         return model if plan.dtype == plan.source_dtype else in_float16(model, plan.network.name)
 
     def _copy(self, proto: onnx.NodeProto, passage: Passage | None) -> None:

@@ -5,7 +5,7 @@ NumPy only. Everything that runs elsewhere (kernel, function body) is tested aga
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -40,6 +40,11 @@ _FLOAT_OPERATIONS: dict[str, Callable[..., Array]] = {
     "Floor": np.floor,
     "Ceil": np.ceil,
     "Round": np.rint,
+    # To integers away from zero, towards it, and to the nearest with halves away from zero or towards it.
+    "RoundUp": lambda x: np.sign(x) * np.ceil(np.abs(x)),
+    "RoundDown": np.trunc,
+    "RoundHalfUp": lambda x: np.sign(x) * np.floor(np.abs(x) + x.dtype.type(0.5)),
+    "RoundHalfDown": lambda x: np.sign(x) * np.ceil(np.abs(x) - x.dtype.type(0.5)),
     "Clip": lambda x, low, high: np.minimum(np.maximum(x, low), high),
     # How many of the thresholds of its row each value reaches.
     "MultiThreshold": lambda x, thresholds: sum(
@@ -53,8 +58,8 @@ class FloatOperation:
     """One ONNX operator of a quantiser, with its constant operands.
 
     Attributes:
-        op_type: a key of the semantics table (`Add`, `Sub`, `Mul`, `Div`, `Floor`, `Ceil`, `Round`, `Clip`,
-            `MultiThreshold`).
+        op_type: a key of the semantics table: `Add`, `Sub`, `Mul`, `Div`, `Clip`, a rounding (`Floor`, `Ceil`, `Round`,
+            `RoundUp`, `RoundDown`, `RoundHalfUp`, `RoundHalfDown`) or `MultiThreshold`.
         constants: the operands after the first, each of shape `[1]` or `[C]`; thresholds `[1, L]` or `[C, L]`.
     """
 
@@ -68,7 +73,8 @@ class FloatOperation:
             return np.asarray(_FLOAT_OPERATIONS[self.op_type](x, *operands), dtype=x.dtype)
 
 
-def _apply(operations: tuple[FloatOperation, ...], x: Array) -> Array:
+def apply(operations: Iterable[FloatOperation], x: Array) -> Array:
+    """Apply operations one after another to `x` of shape `[R, n]`."""
     for operation in operations:
         x = operation(x)
     return x
@@ -123,15 +129,15 @@ class QuantizerSpec:
         return self._value(self.levels).astype(np.float64) - self.silent.astype(np.float64)
 
     def _value(self, count: int) -> Array:
-        return _apply(self.tail, (self.lowest + count).astype(self.dtype).reshape(-1, 1)).reshape(-1)
+        return apply(self.tail, (self.lowest + count).astype(self.dtype).reshape(-1, 1)).reshape(-1)
 
     def code(self, x: Array) -> Array:
         """The integer code of `x` `[R, n]`, before any clipping that the tail does."""
-        return self.rounding(_apply(self.head, x))
+        return self.rounding(apply(self.head, x))
 
     def __call__(self, x: Array) -> Array:
         """The source's own value for `x` of shape `[R, n]` (or `[1, n]`), rounded operator by operator."""
-        return _apply(self.tail, self.code(np.asarray(x, dtype=self.dtype)))
+        return apply(self.tail, self.code(np.asarray(x, dtype=self.dtype)))
 
     def neuron(self, steps: int | None = None) -> ParallelNeuron:
         """The parallel neuron of this quantiser.
@@ -169,7 +175,7 @@ class QuantizerSpec:
     def _exact(self) -> ParallelNeuron:
         counts = np.arange(self.levels + 1) + np.broadcast_to(self.lowest, (self.rows,)).reshape(-1, 1)
         codes = counts.astype(self.dtype)
-        levels = np.broadcast_to(_apply(self.tail, codes), codes.shape).copy()
+        levels = np.broadcast_to(apply(self.tail, codes), codes.shape).copy()
         if not np.isfinite(levels).all() or (levels[:, 1:] <= levels[:, :-1]).any():
             raise ValueError("its levels are not finite and ascending")
         ends = self(np.array([[-np.inf, np.inf]]))

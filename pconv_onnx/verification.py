@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
+from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.lower import METADATA_PREFIX
 from pconv_onnx.neuron import Array, ParallelNeuron
 from pconv_onnx.operator import is_operator
@@ -162,6 +163,7 @@ def verify(
     if atol is not None and not 0 <= atol < math.inf:
         raise PconvError(f"{atol} is not a tolerance", "choose a finite number that is not negative")
     source, spiking = load(ann), load(snn)
+    source = replace(source, proto=standardised(source.proto))
     rows = _provenance(source, spiking)
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
     tapped = _session(_with_taps(source, rows), source.name, disabled)

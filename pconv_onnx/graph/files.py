@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx.external_data_helper import uses_external_data
 
 from pconv_onnx.errors import PconvError
+from pconv_onnx.graph import qonnx
 from pconv_onnx.graph.network import Network
 
 _ELSEWHERE = "choose another place with -o"
@@ -71,6 +72,7 @@ def load(source: ModelSource) -> Network:
 
 
 def _checked(proto: onnx.ModelProto, name: str, digest: str) -> Network:
+    proto = qonnx.with_imports(proto)
     try:
         onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, ValueError) as error:

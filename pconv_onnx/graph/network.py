@@ -13,6 +13,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 
+from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.neuron import Array
 
 Dimension = int | str | None
@@ -65,7 +66,7 @@ class Network:
         for tensor in self.proto.graph.initializer:
             self.shapes[tensor.name] = tuple(tensor.dims)
             self.dtypes[tensor.name] = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        inferred = onnx.shape_inference.infer_shapes(self.proto, data_prop=True).graph
+        inferred = onnx.shape_inference.infer_shapes(standardised(self.proto), data_prop=True).graph
         for info in (*inferred.input, *inferred.value_info, *inferred.output):
             tensor_type = info.type.tensor_type
             if tensor_type.elem_type:

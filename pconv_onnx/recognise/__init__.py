@@ -12,9 +12,10 @@ from pconv_onnx.graph import Network
 from pconv_onnx.recognise.base import Activation, Recogniser
 from pconv_onnx.recognise.qcfs import Qcfs
 from pconv_onnx.recognise.qdq import Qdq
+from pconv_onnx.recognise.qonnx import Qonnx
 from pconv_onnx.recognise.relu import Relu
 
-RECOGNISERS: tuple[Recogniser, ...] = (Qcfs(), Qdq(), Relu())
+RECOGNISERS: tuple[Recogniser, ...] = (Qcfs(), Qdq(), Qonnx(), Relu())
 
 __all__ = ["RECOGNISERS", "Activation", "recognise"]
 

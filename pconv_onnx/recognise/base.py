@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
+from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.neuron import QuantizerSpec
 
 Status = Literal["converted", "needs-calibration", "refused"]
@@ -51,6 +52,15 @@ class Refusal(Exception):
 def called(node: gs.Node) -> str:
     """How to call a node in messages: not all have names."""
     return str(node.name or node.outputs[0].name)
+
+
+def relu_before(node: gs.Node, free: Callable[[gs.Node], bool]) -> gs.Node | None:
+    """The Relu that a quantiser's data come from, where nothing else uses them."""
+    data = node.inputs[0]
+    if len(data.inputs) != 1 or len(data.outputs) > 1:
+        return None
+    (relu,) = data.inputs
+    return relu if relu.op == "Relu" and is_standard(relu) and free(relu) else None
 
 
 class Recogniser(Protocol):

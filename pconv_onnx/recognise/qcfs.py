@@ -319,16 +319,16 @@ class _ConstantReader:
         data = _data_input(node)
         operands = [tensor for tensor in node.inputs if tensor is not data]
         if _LETTERS[node.op] != "C":
-            return FloatOperation(node.op, tuple(self._vector(node, tensor) for tensor in operands))
+            return FloatOperation(node.op, tuple(self.vector(node, tensor) for tensor in operands))
         if node.op == "Relu":
             return FloatOperation("Clip", (np.zeros(1), _ABOVE))
         low, high = (*([None] if node.op == "Min" else []), *operands, None, None)[:2]
         return FloatOperation("Clip", (self._bound(node, low, _BELOW), self._bound(node, high, _ABOVE)))
 
     def _bound(self, node: gs.Node, tensor: gs.Tensor | None, otherwise: Array) -> Array:
-        return otherwise if tensor is None or not tensor.name else self._vector(node, tensor)
+        return otherwise if tensor is None or not tensor.name else self.vector(node, tensor)
 
-    def _vector(self, node: gs.Node, tensor: gs.Tensor) -> Array:
+    def vector(self, node: gs.Node, tensor: gs.Tensor) -> Array:
         """A constant as `[1]` or `[C]`."""
         value = constant(tensor)
         if value is None:

@@ -1,0 +1,270 @@
+"""The quantisers of QONNX, which Brevitas and FINN write: what they compute, in operators of ONNX.
+
+onnxruntime has none of these operators. Here each is a chain of float operations, which recognition reads and which
+`standardised` writes out for what stays. Source: the QONNX operators' specification and its executable form, the
+package qonnx 1.0 (Pappalardo et al., "QONNX: Representing arbitrary-precision quantized neural networks", 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from pconv_onnx.neuron import Array
+
+# The present domain, and those of earlier versions of QONNX and FINN.
+DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
+
+_SCALE, _ZERO_POINT, BIT_WIDTH = 1, 2, 3
+THRESHOLDS = 1
+
+_ROUNDING_MODES = {
+    "ROUND": "Round",
+    "HALF_EVEN": "Round",
+    "CEIL": "Ceil",
+    "FLOOR": "Floor",
+    "UP": "RoundUp",
+    "DOWN": "RoundDown",
+    "HALF_UP": "RoundHalfUp",
+    "HALF_DOWN": "RoundHalfDown",
+}
+# Where channels lie if MultiThreshold does not say.
+_LAYOUTS = {2: "NC", 3: "NWC", 4: "NCHW"}
+
+
+class Operation(NamedTuple):
+    """One float operation: an operator of `neuron.FloatOperation`, and after its data a number or an input's index."""
+
+    op_type: str
+    operands: tuple[int | float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Quantiser:
+    """What a node computes: `tail(rounding(head(x)))`.
+
+    Attributes:
+        head: operations before the rounding.
+        rounding: the operation that makes an integer.
+        tail: operations after it.
+        channel_axis: the axis that the rows of thresholds run along.
+    """
+
+    head: tuple[Operation, ...]
+    rounding: Operation
+    tail: tuple[Operation, ...]
+    channel_axis: int = 1
+
+
+def quantiser(op_type: str, attributes: Mapping[str, Any], bit_width: Array | None, rank: int | None) -> Quantiser:
+    """The meaning of a node.
+
+    Args:
+        op_type: `Quant`, `IntQuant`, `BipolarQuant` or `MultiThreshold`.
+        attributes: the node's, strings as strings.
+        bit_width: value of input `BIT_WIDTH`; None where there is none, or where it is computed.
+        rank: that of the node's data; None where unknown.
+
+    Raises:
+        ValueError: why it has none, or none that is known here.
+    """
+    bipolar = (Operation("Mul", (2.0,)), Operation("Sub", (1.0,)))
+    if op_type == "BipolarQuant":
+        return Quantiser((), Operation("MultiThreshold", (0.0,)), (*bipolar, Operation("Mul", (_SCALE,))))
+    if op_type == "MultiThreshold":
+        tail = (("Mul", attributes.get("out_scale", 1.0)), ("Add", attributes.get("out_bias", 0.0)))
+        return Quantiser(
+            (),
+            Operation("MultiThreshold", (THRESHOLDS,)),
+            tuple(Operation(name, (float(value),)) for name, value in tail),
+            _channel_axis(attributes.get("data_layout", ""), rank),
+        )
+    if op_type not in ("Quant", "IntQuant"):
+        raise ValueError(f"there is no neuron for {op_type}; export its quantiser as Quant, with integers")
+    scaling = (Operation("Div", (_SCALE,)), Operation("Add", (_ZERO_POINT,)))
+    scaling_back = (Operation("Sub", (_ZERO_POINT,)), Operation("Mul", (_SCALE,)))
+    signed, narrow = bool(attributes.get("signed", 1)), bool(attributes.get("narrow", 1))
+    low, high = _bounds(bit_width, signed, narrow)
+    if signed and bit_width == 1:
+        return Quantiser(scaling, Operation("MultiThreshold", (0.0,)), (*bipolar, *scaling_back))
+    mode = str(attributes.get("rounding_mode", "ROUND")).upper()
+    if mode not in _ROUNDING_MODES:
+        raise ValueError(f"its rounding_mode '{mode}' is not one of {', '.join(_ROUNDING_MODES)}")
+    clip = Operation("Clip", (low, high))
+    return Quantiser((*scaling, clip), Operation(_ROUNDING_MODES[mode]), scaling_back)
+
+
+def _bounds(bit_width: Array | None, signed: bool, narrow: bool) -> tuple[float, float]:
+    if bit_width is None or bit_width.size != 1:
+        raise ValueError("its bit width is not one constant")
+    bits = float(bit_width.item())
+    if not 1 <= bits <= 32 or bits != int(bits):
+        raise ValueError(f"its bit width is {bits:g}; a whole number from 1 to 32 is needed")
+    if signed:
+        return -(2.0 ** (bits - 1)) + narrow, 2.0 ** (bits - 1) - 1
+    return 0.0, 2.0**bits - 1 - narrow
+
+
+def _channel_axis(layout: str, rank: int | None) -> int:
+    layout = layout or _LAYOUTS.get(rank or 0, "")
+    return layout.index("C") if "C" in layout else 1
+
+
+def with_imports(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the domains of QONNX that its nodes use imported; its tools leave that out, and ONNX needs it."""
+    missing = {node.domain for node in model.graph.node if node.domain in DOMAINS}
+    missing -= {entry.domain for entry in model.opset_import}
+    if not missing:
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    result.opset_import.extend(helper.make_opsetid(domain, 1) for domain in sorted(missing))
+    return result
+
+
+def standardised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its quantisers of QONNX as operators of ONNX, computed scales and weights included.
+
+    Tensors keep their names. What cannot be expressed stays as it is: nodes that `quantiser` refuses, nodes in bodies.
+    The model itself is returned where there is nothing to do.
+    """
+    if not any(node.domain in DOMAINS for node in model.graph.node):
+        return model
+    ranks = _ranks(model.graph)
+    while True:
+        result = _written(model, ranks)
+        if not any(node.op_type == "MultiThreshold" for node in result.graph.node):
+            return result
+        # The rank of its data tells where their channels are; it may follow from what was written now.
+        known = len(ranks)
+        ranks |= _ranks(onnx.shape_inference.infer_shapes(result).graph)
+        if len(ranks) == known:
+            return result
+
+
+def _ranks(graph: onnx.GraphProto) -> dict[str, int]:
+    infos = (*graph.input, *graph.value_info, *graph.output)
+    shaped = (info for info in infos if info.type.tensor_type.HasField("shape"))
+    return {info.name: len(info.type.tensor_type.shape.dim) for info in shaped}
+
+
+def _written(model: onnx.ModelProto, ranks: Mapping[str, int]) -> onnx.ModelProto:
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    writer = _Writer(model.graph, ranks)
+    del result.graph.node[:]
+    result.graph.node.extend(writer.nodes)
+    alive = {node.domain for node in writer.nodes}
+    imports = [entry for entry in result.opset_import if entry.domain not in DOMAINS or entry.domain in alive]
+    del result.opset_import[:]
+    result.opset_import.extend(imports)
+    return result
+
+
+class _Writer:
+    """The nodes of a graph, those of QONNX written out."""
+
+    def __init__(self, graph: onnx.GraphProto, ranks: Mapping[str, int]) -> None:
+        self._ranks = ranks
+        self.nodes: list[onnx.NodeProto] = []
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        self._constants |= {
+            node.output[0]: attribute.t
+            for node in graph.node
+            for attribute in node.attribute
+            if node.op_type == "Constant" and attribute.name == "value"
+        }
+        self._names = {name for node in graph.node for name in (*node.input, *node.output)}
+        for node in graph.node:
+            if node.domain not in DOMAINS or not self._expand(node):
+                self.nodes.append(node)
+
+    def _expand(self, node: onnx.NodeProto) -> bool:
+        attributes = {attribute.name: _value(attribute) for attribute in node.attribute}
+        rank = self._ranks.get(node.input[0]) or len(attributes.get("data_layout", "")) or None
+        if node.op_type == "MultiThreshold" and rank is None:
+            return False
+        bit_width = self._constants.get(node.input[BIT_WIDTH]) if len(node.input) > BIT_WIDTH else None
+        try:
+            meaning = quantiser(
+                node.op_type,
+                attributes,
+                None if bit_width is None else numpy_helper.to_array(bit_width),
+                rank,
+            )
+        except ValueError:
+            return False
+        operand = self._constants.get(node.input[1])
+        self._element = operand.data_type if operand is not None else onnx.TensorProto.FLOAT
+        self._prefix, value = node.output[0], node.input[0]
+        first = len(self.nodes)
+        for operation in (*meaning.head, meaning.rounding, *meaning.tail):
+            operands = [node.input[o] if isinstance(o, int) else self._number(o) for o in operation.operands]
+            axis = meaning.channel_axis if node.op_type == "MultiThreshold" else None
+            value = self._operation(operation.op_type, value, operands, rank, axis)
+        self.nodes[-1].output[0] = node.output[0]
+        for written in self.nodes[first:]:
+            written.metadata_props.extend(node.metadata_props)
+        return True
+
+    def _operation(
+        self, op_type: str, x: str, operands: Sequence[str], rank: int | None, channel_axis: int | None
+    ) -> str:
+        if op_type == "MultiThreshold":
+            return self._count(x, operands[0], rank, channel_axis)
+        if op_type not in _AWAY_FROM_STANDARD:
+            return self._node(op_type, x, *operands)
+        before, rounding = _AWAY_FROM_STANDARD[op_type]
+        magnitude = self._node("Abs", x)
+        if before:
+            magnitude = self._node("Add", magnitude, self._number(before))
+        return self._node("Mul", self._node("Sign", x), self._node(rounding, magnitude))
+
+    def _count(self, x: str, thresholds: str, rank: int | None, channel_axis: int | None) -> str:
+        """How many thresholds of its channel each value reaches; channels go last, then a new axis of thresholds."""
+        swapped = None
+        if rank is not None and channel_axis not in (None, rank - 1):
+            swapped = [*(axis for axis in range(rank) if axis != channel_axis), channel_axis]
+            x = self._node("Transpose", x, perm=swapped)
+        by_threshold = self._node("Unsqueeze", x, self._constant(np.array([-1])))
+        reached = self._node("Cast", self._node("GreaterOrEqual", by_threshold, thresholds), to=self._element)
+        count = self._node("ReduceSum", reached, self._constant(np.array([-1])), keepdims=0)
+        return (
+            count
+            if swapped is None
+            else self._node("Transpose", count, perm=[swapped.index(axis) for axis in range(len(swapped))])
+        )
+
+    def _number(self, value: float) -> str:
+        dtype = helper.tensor_dtype_to_np_dtype(self._element)
+        return self._constant(np.array(value, dtype=dtype))
+
+    def _constant(self, value: Array) -> str:
+        return self._node("Constant", value=numpy_helper.from_array(value))
+
+    def _node(self, op_type: str, *inputs: str, **attributes: Any) -> str:
+        name = f"{self._prefix}/{op_type}"
+        while name in self._names:
+            name += "_"
+        self._names.add(name)
+        self.nodes.append(helper.make_node(op_type, inputs, [name], name, **attributes))
+        return name
+
+
+# What is added to the magnitude, and how that is rounded.
+_AWAY_FROM_STANDARD = {
+    "RoundUp": (0.0, "Ceil"),
+    "RoundDown": (0.0, "Floor"),
+    "RoundHalfUp": (0.5, "Floor"),
+    "RoundHalfDown": (-0.5, "Ceil"),
+}
+
+
+def _value(attribute: onnx.AttributeProto) -> Any:
+    value = helper.get_attribute_value(attribute)
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
