@@ -21,7 +21,7 @@ from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.qonnx import BIT_WIDTH, DOMAINS, THRESHOLDS, Operation, Quantiser, quantiser
 from pconv_onnx.neuron import MAX_LEVELS, SUM_TYPES, Array, FloatOperation, QuantizerSpec, apply
 from pconv_onnx.recognise.base import Activation, Refusal, called, relu_before
-from pconv_onnx.recognise.qcfs import _ConstantReader
+from pconv_onnx.recognise.operands import ConstantReader
 
 _OPERATORS = ("Quant", "IntQuant", "BipolarQuant", "MultiThreshold", "Trunc", "FloatQuant")
 
@@ -129,7 +129,7 @@ class _Reader:
 
     def __init__(self, network: Network, node: gs.Node, meaning: Quantiser, dtype: np.dtype) -> None:
         self._node, self._dtype = node, dtype
-        self._constants = _ConstantReader(network.shape(node.inputs[0]))
+        self._constants = ConstantReader(network.shape(node.inputs[0]))
         self._shape = network.shape(node.inputs[0])
         self.thresholds: Array | None = None
         self._threshold_axis = meaning.channel_axis

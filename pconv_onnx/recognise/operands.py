@@ -1,0 +1,90 @@
+"""The constants of a chain of operators, brought to one channel axis."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from pconv_onnx.graph.constants import constant
+from pconv_onnx.graph.network import Dimension
+from pconv_onnx.neuron import Array, FloatOperation
+from pconv_onnx.recognise.base import Refusal, called
+from pconv_onnx.recognise.chain import LETTERS, data_input
+
+# Bounds of what does not clip on that side.
+_BELOW, _ABOVE = np.full(1, -np.inf), np.full(1, np.inf)
+
+
+class ConstantReader:
+    """Reads the constants of one activation and settles on the channel axis that they share."""
+
+    def __init__(self, shape: tuple[Dimension, ...] | None) -> None:
+        """For activations of that shape, as far as it is known."""
+        self.shape = shape
+        self.channel_axis: int | None = None
+
+    def operation(self, node: gs.Node) -> FloatOperation:
+        """The operation of a node; whatever clips is a Clip, up to an infinity on a side that it leaves open.
+
+        Raises:
+            Refusal: which constant of it is wrong.
+        """
+        data = data_input(node)
+        operands = [tensor for tensor in node.inputs if tensor is not data]
+        if LETTERS[node.op] != "C":
+            return FloatOperation(node.op, tuple(self.vector(node, tensor) for tensor in operands))
+        if node.op == "Relu":
+            return FloatOperation("Clip", (np.zeros(1), _ABOVE))
+        low, high = (*([None] if node.op == "Min" else []), *operands, None, None)[:2]
+        return FloatOperation("Clip", (self._bound(node, low, _BELOW), self._bound(node, high, _ABOVE)))
+
+    def _bound(self, node: gs.Node, tensor: gs.Tensor | None, otherwise: Array) -> Array:
+        return otherwise if tensor is None or not tensor.name else self.vector(node, tensor)
+
+    def vector(self, node: gs.Node, tensor: gs.Tensor) -> Array:
+        """A constant as `[1]` or `[C]`.
+
+        Raises:
+            Refusal: it is computed, not finite, or does not run along the channel axis.
+        """
+        value = constant(tensor)
+        if value is None:
+            raise Refusal(f"'{tensor.name}', an operand of '{called(node)}', is computed; a constant is needed")
+        if not np.isfinite(value.astype(np.float64)).all():
+            raise Refusal(f"'{tensor.name}', an operand of '{called(node)}', is not finite")
+        rank = None if self.shape is None else len(self.shape)
+        if value.ndim > (1 if rank is None else rank):
+            raise Refusal(f"'{tensor.name}', an operand of '{called(node)}', has more dimensions than the activation")
+        if value.size == 1:
+            return value.reshape(1)
+        long = [axis for axis, size in enumerate(value.shape) if size > 1]
+        if len(long) != 1 or self.shape is None:
+            raise Refusal(f"'{tensor.name}' of shape {list(value.shape)} does not run along one axis of the activation")
+        axis = len(self.shape) - value.ndim + long[0]
+        if axis == 0 or self.channel_axis not in (None, axis):
+            raise Refusal(f"'{tensor.name}' runs along axis {axis}, which is not the activation's channel axis")
+        if self.shape[axis] != value.size:
+            size = self.shape[axis] if isinstance(self.shape[axis], int) else "a size that is open"
+            raise Refusal(
+                f"'{tensor.name}' holds {value.size} values along axis {axis}, where the activation has {size}"
+            )
+        self.channel_axis = axis
+        return value.reshape(-1)
+
+
+def factor(node: gs.Node, operation: FloatOperation) -> Array:
+    """The factor that a Mul or Div scales by, in float64.
+
+    Raises:
+        Refusal: it is not positive.
+    """
+    value = operation.constants[0].astype(np.float64)
+    if (value <= 0).any():
+        raise Refusal(f"'{called(node)}' scales by {some(value[value <= 0])}; θ and L must be positive")
+    return np.asarray(1 / value if operation.op_type == "Div" else value)
+
+
+def some(values: Array) -> str:
+    """A constant for a message."""
+    numbers = np.unique(values.astype(np.float64))
+    return f"{numbers[0]:.6g}" + (f" … {numbers[-1]:.6g}" if numbers.size > 1 else "")
