@@ -27,6 +27,8 @@ from pconv_onnx.runtime import import_onnxruntime, session
 _BATCH = 50
 # Rows of T·B that networks are run on at most, but for one sample: of many steps the tensors are large.
 _ROWS = 2048
+# Share of the largest output that rounding in float32 explains.
+_ROUNDING = 1e-4
 
 
 @dataclass
@@ -36,11 +38,13 @@ class Comparison:
     Attributes:
         max_abs_diff: largest difference of an output value; infinite where shapes differ, or where one network has a
             NaN, an infinity or another string than the other.
+        magnitude: largest finite value of the float outputs expected.
         agreeing: samples on which the largest logit is the same.
-        samples: samples compared.
+        samples: samples compared; 0 where one of the networks could not be run.
     """
 
     max_abs_diff: float = 0.0
+    magnitude: float = 0.0
     agreeing: int = 0
     samples: int = 0
 
@@ -48,14 +52,15 @@ class Comparison:
         """Take in the outputs of one batch; top-1 is that of the first output with classes."""
         for left, right in zip(expected, found, strict=True):
             self.max_abs_diff = max(self.max_abs_diff, _difference(left, right))
+            self.magnitude = max(self.magnitude, _magnitude(left))
         self.samples += count
         index = _classes(expected)
         if index is not None and found[index].shape == expected[index].shape:
             self.agreeing += int((expected[index].argmax(1) == found[index].argmax(1)).sum())
 
     def top1_agreement(self, has_classes: bool) -> float | None:
-        """Share of samples with the same top-1; None where no output has classes."""
-        return self.agreeing / self.samples if has_classes else None
+        """Share of samples with the same top-1; None where no output has classes or nothing was compared."""
+        return self.agreeing / self.samples if has_classes and self.samples else None
 
 
 @dataclass
@@ -85,14 +90,17 @@ class Verification:
     """What `verify` found.
 
     Attributes:
-        passed: no layer has a mismatch, and outputs are within `atol` if one was given.
+        passed: see there.
         samples: samples compared.
         random_inputs: whether they were drawn, since no data was given.
-        as_run: outputs against the source's, both as a user runs them.
-        unoptimised: the same, both with onnxruntime's graph optimisations disabled.
+        unoptimised: outputs against the source's, both with onnxruntime's graph optimisations disabled, so that every
+            operator is what ONNX defines.
+        as_run: the same, both as a user runs them.
         source_itself: the source as a user runs it against the source unoptimised; what onnxruntime alone changes.
+        spiking_itself: the spiking network likewise.
+        load_errors: why `ann` or `snn` loads only with graph optimisations disabled, and is not run otherwise.
         layers: one a neuron layer.
-        accuracy: top-1 accuracy of source and spiking network, where there are labels.
+        correct: top-1 answers that are right of source and spiking network, where there are labels; each as it is run.
         has_classes: whether an output looks like logits.
         atol: the tolerance on outputs, if one was given.
     """
@@ -101,26 +109,41 @@ class Verification:
     random_inputs: bool
     layers: list[Layer]
     atol: float | None
-    as_run: Comparison = field(default_factory=Comparison)
     unoptimised: Comparison = field(default_factory=Comparison)
+    as_run: Comparison = field(default_factory=Comparison)
     source_itself: Comparison = field(default_factory=Comparison)
+    spiking_itself: Comparison = field(default_factory=Comparison)
+    load_errors: dict[str, str] = field(default_factory=dict)
     correct: dict[str, int] | None = None
     has_classes: bool = False
 
     @property
     def passed(self) -> bool:
-        """No layer has a mismatch, no output another shape, a NaN or an infinity of its own, none is beyond `atol`."""
-        bounded = all(math.isfinite(outputs.max_abs_diff) for outputs in (self.as_run, self.unoptimised))
-        within = self.atol is None or self.as_run.max_abs_diff <= self.atol
-        return bounded and within and not any(layer.mismatches for layer in self.layers)
+        """Every layer counts as its source does, and outputs are what they may be in every setting that runs.
+
+        Outputs may not have another shape, a NaN or an infinity of their own, nor be beyond `atol`; a spiking network
+        has to load as its source does.
+        """
+        settings = (self.unoptimised, self.as_run)
+        bounded = all(math.isfinite(outputs.max_abs_diff) for outputs in settings)
+        within = self.atol is None or all(outputs.max_abs_diff <= self.atol for outputs in settings)
+        loads = "snn" not in self.load_errors or "ann" in self.load_errors
+        return bounded and within and loads and not any(layer.mismatches for layer in self.layers)
+
+    @property
+    def outputs_differ(self) -> list[str]:
+        """The settings in which outputs differ by more than `atol`, or without one by more than rounding explains."""
+        tolerance = self.atol if self.atol is not None else _ROUNDING * self.unoptimised.magnitude
+        return [name for name in ("unoptimised", "as_run") if getattr(self, name).max_abs_diff > tolerance]
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx verify`."""
 
         def outputs(comparison: Comparison) -> dict[str, Any]:
+            # JSON has no infinity.
+            known = comparison.samples and math.isfinite(comparison.max_abs_diff)
             return {
-                # JSON has no infinity.
-                "max_abs_diff": comparison.max_abs_diff if math.isfinite(comparison.max_abs_diff) else None,
+                "max_abs_diff": comparison.max_abs_diff if known else None,
                 "top1_agreement": comparison.top1_agreement(self.has_classes),
             }
 
@@ -135,6 +158,9 @@ class Verification:
             "accuracy": accuracy,
             "unoptimised": outputs(self.unoptimised),
             "source_against_itself": outputs(self.source_itself),
+            "spiking_against_itself": outputs(self.spiking_itself),
+            "outputs_differ": self.outputs_differ,
+            "load_errors": self.load_errors,
             "layers": [
                 {"name": layer.name, "exact": layer.exact, "count_mismatch_rate": layer.count_mismatch_rate}
                 for layer in self.layers
@@ -149,7 +175,8 @@ def verify(
 
     Each neuron layer runs as it is deployed, on the pre-activation that the source computes (graph optimisations
     disabled, so that its operators are what they say); its spike counts must be the source's on every element. End to
-    end the outputs are compared and reported: a Conv over T·B rows may round otherwise than one over B rows.
+    end the outputs are compared and reported, first without graph optimisations and then as a user runs them: a Conv
+    over T·B rows may round otherwise than one over B rows, and onnxruntime's optimisations change either network.
 
     Args:
         ann: the source.
@@ -168,15 +195,16 @@ def verify(
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
     tapped = _session(_with_taps(source, rows), source.name, disabled)
     outputs = [output.name for output in source.proto.graph.output]
-    sessions = {
-        "ann": _session(source.proto, source.name),
-        "snn": _session(spiking.proto, spiking.name),
-        "snn unoptimised": _session(spiking.proto, spiking.name, disabled),
-    }
-    _check_ends(sessions, source, spiking)
+    sessions = {"snn unoptimised": _session(spiking.proto, spiking.name, disabled)}
+    _check_ends(tapped, sessions["snn unoptimised"], source, spiking)
     checks = [_LayerCheck(row, source, spiking) for row in rows]
-    samples = load_samples(data, sessions["ann"]) if data is not None else random_samples(sessions["ann"])
+    samples = load_samples(data, tapped) if data is not None else random_samples(tapped)
     result = Verification(len(samples), data is None, [check.layer for check in checks], atol)
+    for key, network in (("ann", source), ("snn", spiking)):
+        try:
+            sessions[key] = _session(network.proto, network.name)
+        except PconvError as error:
+            result.load_errors[key] = error.message
     if samples.labels is not None:
         result.correct = {"ann": 0, "snn": 0}
     steps = max((row["steps"] for row in rows), default=1)
@@ -200,17 +228,22 @@ def _verify_batch(
     values = dict(zip(tapped_names, _run(tapped, feed), strict=True)) | feed
     for check in checks:
         check.add(values[check.input])
-    outputs = {name: _run(session, feed, names) for name, session in sessions.items()}
-    plain = [values[name] for name in names]
-    count = part.stop - part.start
-    result.has_classes = _classes(plain) is not None
-    result.as_run.add(outputs["ann"], outputs["snn"], count)
-    result.unoptimised.add(plain, outputs["snn unoptimised"], count)
-    result.source_itself.add(plain, outputs["ann"], count)
-    index = _classes(plain)
+    outputs = {"ann unoptimised": [values[name] for name in names]}
+    outputs |= {name: _run(session, feed, names) for name, session in sessions.items()}
+    for comparison, expected, found in (
+        (result.unoptimised, "ann unoptimised", "snn unoptimised"),
+        (result.as_run, "ann", "snn"),
+        (result.source_itself, "ann unoptimised", "ann"),
+        (result.spiking_itself, "snn unoptimised", "snn"),
+    ):
+        if expected in outputs and found in outputs:
+            comparison.add(outputs[expected], outputs[found], part.stop - part.start)
+    index = _classes(outputs["ann unoptimised"])
+    result.has_classes = index is not None
     if result.correct is not None and samples.labels is not None and index is not None:
         for name in result.correct:
-            result.correct[name] += int((outputs[name][index].argmax(1) == samples.labels[part]).sum())
+            logits = outputs[name if name in outputs else f"{name} unoptimised"][index]
+            result.correct[name] += int((logits.argmax(1) == samples.labels[part]).sum())
 
 
 class _LayerCheck:
@@ -343,17 +376,17 @@ def _per_step_outputs(spiking: Network) -> list[str]:
     return []
 
 
-def _check_ends(sessions: dict[str, Any], source: Network, spiking: Network) -> None:
+def _check_ends(tapped: Any, snn: Any, source: Network, spiking: Network) -> None:
     """Refuse networks whose inputs or outputs are not each other's, or are no tensors."""
-    ann, snn = sessions["ann"], sessions["snn"]
-    expected = [output.name for output in ann.get_outputs()] + _per_step_outputs(spiking)
+    outputs = tapped.get_outputs()[: len(source.proto.graph.output)]
+    expected = [output.name for output in outputs] + _per_step_outputs(spiking)
     for ours, theirs in (
-        (snn.get_inputs(), [entry.name for entry in ann.get_inputs()]),
+        (snn.get_inputs(), [entry.name for entry in tapped.get_inputs()]),
         (snn.get_outputs(), expected),
     ):
         if [entry.name for entry in ours] != theirs:
             raise PconvError(f"{spiking.name} has other inputs or outputs than {source.name}", "rewrite that again")
-    for output in ann.get_outputs():
+    for output in outputs:
         if not output.type.startswith("tensor("):
             raise PconvError(f"output '{output.name}' of {source.name} is {output.type}; only tensors can be compared")
 
@@ -399,6 +432,12 @@ def _difference(left: Array, right: Array) -> float:
     with np.errstate(invalid="ignore"):
         difference = np.where(same, 0.0, np.abs(left - right))
     return float(np.where(np.isnan(difference), np.inf, difference).max(initial=0.0))
+
+
+def _magnitude(values: Array) -> float:
+    """Largest finite float of an output."""
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else np.zeros(0)
+    return float(np.abs(finite).max(initial=0.0))
 
 
 def _classes(outputs: list[Array]) -> int | None:

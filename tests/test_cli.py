@@ -11,6 +11,7 @@ import warnings
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from networks import network, qcfs, weight
 from onnx import numpy_helper
@@ -19,6 +20,7 @@ import pconv_onnx
 from pconv_onnx import cli, neuron, operator, plan
 from pconv_onnx.cli import main
 from pconv_onnx.progress import track
+from pconv_onnx.verification import Verification
 
 COMMANDS = {
     "inspect": ["MODEL", "--json"],
@@ -342,8 +344,42 @@ def test_verify_gives_the_promised_document(ann, snn, run):
     assert found["layers"] == [
         {"name": name, "exact": True, "count_mismatch_rate": 0.0} for name in ("a_code", "b_code")
     ]
-    for part in ("unoptimised", "source_against_itself"):
+    for part in ("unoptimised", "source_against_itself", "spiking_against_itself"):
         assert found[part].keys() == {"max_abs_diff", "top1_agreement"}
+    assert (found["outputs_differ"], found["load_errors"]) == ([], {})
+
+
+@pytest.mark.usefixtures("library")
+def test_verify_compares_without_optimisations_first_and_says_what_they_change(ann, snn, run, monkeypatch):
+    _, out, _ = run("verify", ann, snn)
+    assert out.index("outputs, graph optimisations disabled: ") < out.index("outputs, as onnxruntime runs them: ")
+    assert "differ as run" not in out
+    summary = Verification.summary
+    changes = {"outputs_differ": ["as_run"], "source_against_itself": {"max_abs_diff": 2.4, "top1_agreement": 0.5}}
+    monkeypatch.setattr(Verification, "summary", lambda self: summary(self) | changes)
+    _, out, _ = run("verify", ann, snn)
+    told = "outputs agree with graph optimisations disabled and differ as run: onnxruntime's optimisation changes "
+    assert f"{told}the source by 2.4 and the spiking network by " in out
+
+
+@pytest.mark.usefixtures("library")
+def test_verify_says_what_it_could_not_run(ann, snn, run, monkeypatch):
+    open_session = pconv_onnx.verification.session
+
+    def session(model, *, options):
+        level = options.graph_optimization_level
+        if model.graph.name != "neuron" and level != onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL:
+            raise pconv_onnx.PconvError("onnxruntime cannot load the model: no reason")
+        return open_session(model, options=options)
+
+    monkeypatch.setattr(pconv_onnx.verification, "session", session)
+    status, out, err = run("verify", ann, snn)
+    assert (status, err) == (0, "")
+    assert "as onnxruntime runs them" not in out and "against itself" not in out
+    for path in (ann, snn):
+        reason = f"'{path}': onnxruntime cannot load the model: no reason"
+        assert f"compared only with graph optimisations disabled: {reason}\n" in out
+    assert document(run, "verify", ann, snn)["load_errors"].keys() == {"ann", "snn"}
 
 
 @pytest.mark.usefixtures("library")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from functools import partial
 
+import ml_dtypes
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from networks import network, qcfs, weight
 from onnx import numpy_helper
 from refusals import refusal_of
 
 import pconv_onnx.verification
-from pconv_onnx import rewrite, verify
+from pconv_onnx import PconvError, rewrite, verify
 from pconv_onnx.verification import Comparison
 
 
@@ -298,6 +300,106 @@ def test_a_network_that_fails_while_it_runs_is_told(capfd):
     data = {"x": np.ones((2, 4), np.float32), "i": np.array([3, 5])}
     assert "onnxruntime cannot run the model: " in refusal(ann, rewrite(ann).model, data)
     assert capfd.readouterr().err == ""
+
+
+def low_bit_network() -> onnx.ModelProto:
+    """A Relu that onnxruntime leaves out at full optimisation, and negative values come through."""
+    nodes = "r = Relu (x) q = QuantizeLinear (r, s, z) y = DequantizeLinear (q, s, z)"
+    zero = np.zeros((), ml_dtypes.int4)
+    return network(nodes, weights={"s": np.float32(0.3), "z": zero}, opset=21)
+
+
+def test_outputs_that_onnxruntime_s_optimisation_changes_are_told_from_the_networks_own():
+    ann = low_bit_network()
+    x = np.linspace(-2, 2, 192, dtype=np.float32).reshape(1, 3, 8, 8)
+    if (pconv_onnx.session(ann).run(None, {"x": x})[0] >= 0).all():
+        pytest.skip("this onnxruntime keeps the Relu")
+    snn = rewrite(ann).model
+    result = verify(ann, snn, {"x": x})
+    assert result.passed
+    assert (result.unoptimised.max_abs_diff, result.spiking_itself.max_abs_diff) == (0, 0)
+    assert result.as_run.max_abs_diff == result.source_itself.max_abs_diff > 1
+    assert result.outputs_differ == ["as_run"]
+    # What a user runs is not within the tolerance, whoever is to blame.
+    assert not verify(ann, snn, {"x": x}, atol=0.1).passed
+
+
+def test_no_setting_is_named_where_outputs_agree_to_rounding(pair):
+    assert verify(*pair).outputs_differ == []
+
+
+def test_a_broken_weight_differs_in_both_settings(pair):
+    ann, snn = pair
+    broken = change(snn, "u", lambda table: table + np.float32(0.5))
+    assert verify(ann, broken).outputs_differ == ["unoptimised", "as_run"]
+    assert verify(ann, broken, atol=1e4).outputs_differ == []
+
+
+@pytest.fixture
+def unloadable(monkeypatch):
+    """A function that makes onnxruntime refuse a model unless graph optimisations are disabled."""
+    open_session = pconv_onnx.verification.session
+    refused = []
+
+    def session(model, *, options):
+        level = options.graph_optimization_level
+        if model in refused and level != onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL:
+            raise PconvError("onnxruntime cannot load the model: no reason")
+        return open_session(model, options=options)
+
+    monkeypatch.setattr(pconv_onnx.verification, "session", session)
+    return lambda *models: refused.extend(models)
+
+
+def test_a_source_that_loads_only_unoptimised_is_compared_so(pair, unloadable):
+    ann, snn = pair
+    unloadable(ann)
+    x = np.random.default_rng(1).normal(size=(60, 3, 8, 8)).astype(np.float32)
+    result = verify(ann, snn, {"x": x, "labels": np.zeros(60, int)}, atol=1e-4)
+    assert result.passed
+    summary = result.summary()
+    assert summary["load_errors"] == {"ann": "the model: onnxruntime cannot load the model: no reason"}
+    not_run = {"max_abs_diff": None, "top1_agreement": None}
+    assert {name: summary[name] for name in not_run} == summary["source_against_itself"] == not_run
+    assert summary["unoptimised"]["top1_agreement"] == summary["spiking_against_itself"]["top1_agreement"] == 1
+    assert summary["accuracy"]["ann"] == summary["accuracy"]["snn"]
+    broken = change(snn, "u", lambda table: table + np.float32(0.5))
+    assert not verify(ann, broken, {"x": x}, atol=1e-4).passed
+
+
+def test_a_spiking_network_has_to_load_as_its_source_does(pair, unloadable):
+    ann, snn = pair
+    unloadable(snn)
+    assert not verify(ann, snn).passed
+    unloadable(ann)
+    result = verify(ann, snn)
+    assert result.passed
+    assert result.load_errors.keys() == {"ann", "snn"}
+    assert result.unoptimised.samples == result.samples and result.as_run.samples == 0
+
+
+def test_a_network_that_onnxruntime_breaks_while_it_optimises_it_is_verified():
+    nodes = """
+        a = Conv <pads = [1, 1, 1, 1]> (x, w) q = QuantizeLinear (a, s, z) d = DequantizeLinear (q, s, z)
+        p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (d)
+        b = Conv <pads = [1, 1, 1, 1]> (p, v) r = Relu (b) k = QuantizeLinear (r, s, z) e = DequantizeLinear (k, s, z)
+        g = GlobalAveragePool (e) f = Flatten (g) y = Gemm (f, u)
+    """
+    weights = {"w": 2 * weight(4, 3, 3, 3), "v": 2 * weight(4, 4, 3, 3, seed=1), "u": weight(4, 5, seed=2)}
+    weights |= {"s": np.float32(0.03), "z": np.zeros((), np.int8)}
+    ann = network(nodes, outputs="float[N, 5] y", weights=weights, opset=21)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        onnxruntime.InferenceSession(ann.SerializeToString(), options)
+    except Exception as error:  # onnxruntime raises its own types, without a common base
+        reason = str(error).rstrip(".")
+    else:
+        pytest.skip("this onnxruntime loads it")
+    result = verify(ann, rewrite(ann, signed=True).model)
+    assert result.passed
+    assert result.load_errors == {"ann": f"the model: onnxruntime cannot load the model: {reason}"}
+    assert result.unoptimised.max_abs_diff < 1e-5
 
 
 def comparison(left, right) -> float:
