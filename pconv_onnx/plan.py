@@ -154,7 +154,11 @@ def make_plan(
         if activation.name in neurons:
             replaced.update({id(node): None for node in activation.nodes})
             replaced[id(activation.nodes[-1])] = activation
-    passages, kinds = _in_time(network, neurons, replaced) if mode == "parallel" else ({}, {})
+    passages, kinds = _in_time(network, neurons, replaced)
+    # A Relu or Clip on spikes within its bounds is the identity, and nothing that stays analog.
+    activations = [activation for activation in activations if not _hands_spikes_on(activation, passages)]
+    if mode == "folded":
+        passages, kinds = {}, {}
     replaced |= dict.fromkeys(_unused(network, replaced, passages))
     per_step = _per_step_outputs(network, kinds) if per_step_outputs and neurons else {}
     return Plan(network, mode, activations, neurons, replaced, passages, kinds, per_step)
@@ -191,6 +195,11 @@ def _is_signed(spec: QuantizerSpec) -> bool:
 
 def _refused(activation: Activation, reason: str) -> Activation:
     return replace(activation, status="refused", reason=reason, spec=None)
+
+
+def _hands_spikes_on(activation: Activation, passages: dict[int, Passage]) -> bool:
+    passage = passages.get(id(activation.nodes[-1])) if len(activation.nodes) == 1 else None
+    return passage is not None and all(isinstance(kind, Spikes) for kind in passage.kinds)
 
 
 def _per_step_outputs(network: Network, kinds: dict[str, Kind]) -> dict[str, str]:

@@ -9,13 +9,14 @@ from functools import partial
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
+from pconv_onnx.recognise.analog import Analog
 from pconv_onnx.recognise.base import Activation, Recogniser
 from pconv_onnx.recognise.qcfs import Qcfs
 from pconv_onnx.recognise.qdq import Qdq
 from pconv_onnx.recognise.qonnx import Qonnx
 from pconv_onnx.recognise.relu import Relu
 
-RECOGNISERS: tuple[Recogniser, ...] = (Qcfs(), Qdq(), Qonnx(), Relu())
+RECOGNISERS: tuple[Recogniser, ...] = (Qcfs(), Qdq(), Qonnx(), Relu(), Analog())
 
 __all__ = ["RECOGNISERS", "Activation", "recognise"]
 
@@ -23,7 +24,8 @@ __all__ = ["RECOGNISERS", "Activation", "recognise"]
 def recognise(network: Network) -> list[Activation]:
     """Every activation of the network, converted or not, in topological order; those of bodies and functions last.
 
-    A node belongs to one converted activation at most: to that of the first recogniser that converts it.
+    A node belongs to one converted activation at most: to that of the first recogniser that converts it. What is not
+    converted is listed unless all its nodes are part of something larger: a Clip of a chain that is refused, say.
     """
     nodes = [*network.nodes, *network.inner_nodes]
     position = {id(node): index for index, node in enumerate(nodes)}
@@ -35,10 +37,18 @@ def recognise(network: Network) -> list[Activation]:
             match = recogniser.pattern(node, partial(_free, network, place, claimed))
             if id(node) in claimed or match is None:
                 continue
-            activation = _only_in_the_main_graph(recogniser.check(network, match), place)
+            checked = recogniser.check(network, match)
+            if checked is None:
+                continue
+            activation = _only_in_the_main_graph(checked, place)
             if activation.spec is not None:
                 claimed.update(map(id, activation.nodes))
             found.append(activation)
+    size: dict[int, int] = {}
+    for activation in found:
+        for node in activation.nodes:
+            size[id(node)] = max(size.get(id(node), 0), len(activation.nodes))
+    found = [a for a in found if a.spec is not None or any(size[id(node)] == len(a.nodes) for node in a.nodes)]
     found.sort(key=lambda activation: position[id(activation.nodes[0])])
     return _with_unique_names(found)
 

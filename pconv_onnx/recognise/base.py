@@ -22,7 +22,7 @@ class Activation:
     Attributes:
         name: unique in its network; what reports and patterns call it.
         encoding: name of the recogniser.
-        nodes: the nodes it is made of, in topological order.
+        nodes: the nodes it is made of, in topological order; where it is not converted perhaps only some of them.
         input: its pre-activation.
         output: its value.
         status: `converted` where `spec` is known.
@@ -77,5 +77,8 @@ class Recogniser(Protocol):
         It may take other nodes that are `free`: in the same graph, and not part of a converted activation.
         """
 
-    def check(self, network: Network, match: Any) -> Activation:
-        """The activation with its QuantizerSpec, or refused with a reason that a user can act on."""
+    def check(self, network: Network, match: Any) -> Activation | None:
+        """The activation with its QuantizerSpec, or refused with a reason that a user can act on.
+
+        None where its types tell that it is none at all.
+        """

@@ -1,0 +1,141 @@
+"""Activations other than ReLU without a quantiser: found and listed, since they have no levels to convert.
+
+1. One operator: Clip, LeakyRelu, Sigmoid, Gelu, …
+2. A product of a tensor with a gate computed from it, as exporters spell GELU, SiLU, HardSwish and Mish.
+
+Listed is what works element by element. Softmax and normalisations mix elements, and Erf alone, a Clip with its lower
+bound above zero (before a division) or a computed bound guard something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from pconv_onnx.graph import Network
+from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.recognise.base import Activation, called
+
+# What to call an operator.
+_NAMES = {
+    "Celu": "CELU",
+    "Elu": "ELU",
+    "Gelu": "GELU",
+    "HardSigmoid": "HardSigmoid",
+    "HardSwish": "HardSwish",
+    "LeakyRelu": "LeakyReLU",
+    "Mish": "Mish",
+    "PRelu": "PReLU",
+    "Selu": "SELU",
+    "Sigmoid": "Sigmoid",
+    "Softplus": "Softplus",
+    "Softsign": "Softsign",
+    "Swish": "SiLU",
+    "Tanh": "Tanh",
+    "ThresholdedRelu": "ThresholdedReLU",
+}
+# Those of onnxruntime's optimiser, in its own domain.
+_NAMES_OF_ONNXRUNTIME = {"BiasGelu": "GELU", "FastGelu": "GELU", "Gelu": "GELU", "QuickGelu": "SiLU"}
+# What to call the product of a tensor and a gate of that operator.
+_GATED = {"Clip": "HardSwish", "Erf": "GELU", "HardSigmoid": "HardSwish", "Sigmoid": "SiLU", "Tanh": "GELU"}
+
+# Operators between a tensor and its gate, and how many may follow each other.
+_ELEMENTWISE = ("Add", "Div", "Identity", "Mul", "Neg", "Pow", "Softplus", "Sub")
+_DEPTH = 6
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """An activation: what to call it, the nodes of one path through it, its input, and whether it cuts at zero."""
+
+    name: str
+    nodes: tuple[gs.Node, ...]
+    input: gs.Tensor
+    rectifies: bool = False
+
+
+class Analog:
+    """See the module."""
+
+    encoding = "analog"
+
+    def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> _Found | None:
+        """An operator of the tables on something computed, with the product if it is a gate."""
+        if node.domain == "com.microsoft":
+            found = _operator(node, _NAMES_OF_ONNXRUNTIME)
+        elif not is_standard(node):
+            return None
+        else:
+            product = _product(node, free) if node.op in _GATED else None
+            found = product or (_clip(node) if node.op == "Clip" else _operator(node, _NAMES))
+        return found if found is not None and constant(found.input) is None else None
+
+    def check(self, network: Network, match: _Found) -> Activation | None:
+        """It cannot be converted as it stands; None where it works on integers."""
+        dtype = network.dtype(match.input)
+        if dtype is not None and dtype.kind in "iub":
+            return None
+        advice = (
+            "; quantise it (QCFS) and fine-tune before the export"
+            if match.rectifies
+            else ", so it runs on the temporal mean; a QCFS in its place, fine-tuned before the export, is converted"
+        )
+        reason = f"{match.name} has no levels of its own{advice}"
+        (output,) = match.nodes[-1].outputs
+        name = called(match.nodes[0])
+        return Activation(name, self.encoding, match.nodes, match.input, output, "needs-calibration", reason)
+
+
+def _operator(node: gs.Node, names: dict[str, str]) -> _Found | None:
+    return _Found(names[node.op], (node,), node.inputs[0]) if node.op in names else None
+
+
+def _clip(node: gs.Node) -> _Found | None:
+    """A Clip that is an activation, with a constant lower bound that is not above zero."""
+    low, high = (
+        constant(node.inputs[index]) if index < len(node.inputs) and node.inputs[index].name else unbounded
+        for index, unbounded in ((1, np.full(1, -np.inf)), (2, np.full(1, np.inf)))
+    )
+    if low is None or high is None or not low.item() <= 0 < high.item() or np.isinf(low.item()):
+        return None
+    end = "∞)" if np.isinf(high.item()) else f"{high.item():g}]"
+    name = f"Clip to [{low.item() + 0.0:g}, {end}"
+    return _Found(name, (node,), node.inputs[0], rectifies=low.item() == 0)
+
+
+def _product(gate: gs.Node, free: Callable[[gs.Node], bool]) -> _Found | None:
+    """`x · g(x)`, with constants added and multiplied anywhere, where `gate` is the operator of g."""
+    before = [(tensor, nodes) for tensor, nodes in _sources(gate.inputs[0], (), free)]
+    value, after = gate.outputs[0], [gate]
+    while len(value.outputs) == 1 and len(after) < _DEPTH:
+        (user,) = value.outputs
+        others = [tensor for tensor in user.inputs if tensor is not value]
+        if user.op not in ("Add", "Div", "Mul") or len(others) != 1 or not is_standard(user) or not free(user):
+            return None
+        after.append(user)
+        value = user.outputs[0]
+        if constant(others[0]) is None:
+            for factor, _ in _sources(others[0], (), free) if user.op == "Mul" else ():
+                for x, nodes in before:
+                    if x is factor:
+                        name = "Mish" if any(node.op == "Softplus" for node in nodes) else _GATED[gate.op]
+                        return _Found(name, (*nodes, *after), x)
+            return None
+    return None
+
+
+def _sources(
+    tensor: gs.Tensor, after: tuple[gs.Node, ...], free: Callable[[gs.Node], bool]
+) -> Iterator[tuple[gs.Tensor, tuple[gs.Node, ...]]]:
+    """The tensor, and what it is computed from element by element, each with the nodes from there on."""
+    yield tensor, after
+    if len(tensor.inputs) != 1 or len(after) == _DEPTH:
+        return
+    (node,) = tensor.inputs
+    if node.op in _ELEMENTWISE and is_standard(node) and free(node):
+        for operand in node.inputs:
+            if constant(operand) is None:
+                yield from _sources(operand, (node, *after), free)
