@@ -1,0 +1,55 @@
+"""Quantised operators without a float between quantiser and product: found and refused, with what to export instead.
+
+1. Integers fused into the operator, as onnxruntime's quantiser writes them with `QuantFormat.QOperator`: QLinearConv,
+   QLinearMatMul, and in its own domain QLinearAdd, QGemm and their like.
+2. Scales computed at run time, as `quantize_dynamic` writes them: DynamicQuantizeLinear with the operators that read
+   its integers, and onnxruntime's fusions of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_graphsurgeon as gs
+
+from pconv_onnx.graph import Network
+from pconv_onnx.graph.constants import is_standard
+from pconv_onnx.recognise.base import Activation, called
+
+_FUSED = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
+_FUSED_BY_ONNXRUNTIME = ("QAttention", "QGemm")
+_FAMILIES_OF_ONNXRUNTIME = ("QLinear", "QOrdered")
+_DYNAMIC = ("DynamicQuantizeLinear",)
+_DYNAMIC_OF_ONNXRUNTIME = ("DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")
+
+
+class Fused:
+    """See the module."""
+
+    encoding = "fused"
+
+    def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> gs.Node | None:
+        """Any such operator."""
+        return node if _is_fused(node) or _is_dynamic(node) else None
+
+    def check(self, network: Network, match: gs.Node) -> Activation:
+        """It cannot be converted as it stands."""
+        if _is_dynamic(match):
+            reason = "its scale is computed at run time; quantise statically, with quant_format=QuantFormat.QDQ"
+        else:
+            reason = "its integers are fused into the operator; export with quant_format=QuantFormat.QDQ"
+        readers = match.outputs[0].outputs if match.op in _DYNAMIC else ()
+        nodes = (match, *(node for node in readers if _is_fused(node)))
+        return Activation(called(match), self.encoding, nodes, match.inputs[0], nodes[-1].outputs[0], "refused", reason)
+
+
+def _is_fused(node: gs.Node) -> bool:
+    if node.domain == "com.microsoft":
+        return node.op in _FUSED_BY_ONNXRUNTIME or node.op.startswith(_FAMILIES_OF_ONNXRUNTIME)
+    return is_standard(node) and node.op in _FUSED
+
+
+def _is_dynamic(node: gs.Node) -> bool:
+    if node.domain == "com.microsoft":
+        return node.op in _DYNAMIC_OF_ONNXRUNTIME
+    return is_standard(node) and node.op in _DYNAMIC
