@@ -236,6 +236,14 @@ def _plan_lines(summary: dict[str, Any]) -> Iterator[str]:
     for reason, names in reasons.items():
         yield f"\n{names[0] if len(names) == 1 else f'{names[0]} and {len(names) - 1} more'}: {reason}"
     yield "{converted} convertible, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
+    yield from _hybrid_line(summary)
+
+
+def _hybrid_line(summary: dict[str, Any]) -> Iterator[str]:
+    names = summary["hybrid"]
+    if names:
+        stay = "1 activation stays" if len(names) == 1 else f"{len(names)} activations stay"
+        yield f"hybrid: {stay} analog between spiking layers"
 
 
 def _rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -246,6 +254,7 @@ def _rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
         for row in summary["activations"]:
             if row["status"] != "converted":
                 yield f"not converted: {row['name']}: {row['reason']}"
+        yield from _hybrid_line(summary)
     converted = [row for row in summary["activations"] if row["steps"]]
     signed = sum(row["signed"] for row in converted)
     if signed:

@@ -260,6 +260,7 @@ def _write_provenance(model: onnx.ModelProto, plan: Plan, neuron_names: dict[str
         "steps": json.dumps(summary["steps"]),
         "activations": json.dumps(summary["activations"]),
         "per_step_outputs": json.dumps(summary["per_step_outputs"]),
+        "hybrid": json.dumps(summary["hybrid"]),
     }
     kept = [entry for entry in model.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
     _replace(model.metadata_props, kept)

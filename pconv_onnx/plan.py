@@ -38,6 +38,8 @@ class Plan:
         kinds: kind in time of every tensor of the rewritten network, by its name in the source; tensors that are not
             there are Static.
         per_step_outputs: names of the outputs that hand one of the source's out at each step as well, by its name.
+        hybrid: names of the activations of the main graph that stay analog between neurons, behind one and in front of
+            another; a network that has any is a hybrid.
     """
 
     network: Network
@@ -48,6 +50,7 @@ class Plan:
     passages: dict[int, Passage]
     kinds: dict[str, Kind]
     per_step_outputs: dict[str, str]
+    hybrid: Sequence[str]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -96,6 +99,7 @@ class Plan:
             "mode": self.mode,
             "precision": str(self.dtype) if self.neurons else None,
             "per_step_outputs": list(self.per_step_outputs.values()),
+            "hybrid": list(self.hybrid),
             "counts": {
                 "converted": statuses.count("converted"),
                 "needs_calibration": statuses.count("needs-calibration"),
@@ -161,7 +165,8 @@ def make_plan(
         passages, kinds = {}, {}
     replaced |= dict.fromkeys(_unused(network, replaced, passages))
     per_step = _per_step_outputs(network, kinds) if per_step_outputs and neurons else {}
-    return Plan(network, mode, activations, neurons, replaced, passages, kinds, per_step)
+    hybrid = _between_neurons(network, activations, neurons)
+    return Plan(network, mode, activations, neurons, replaced, passages, kinds, per_step, hybrid)
 
 
 def _neuron(spec: QuantizerSpec, mode: Mode, steps: int | None, precision: Precision | None) -> ParallelNeuron:
@@ -290,6 +295,33 @@ def _in_time(
                     kinds[tensor.name] = kind
                     passages[id(node)] = passage
     return passages, kinds
+
+
+def _between_neurons(
+    network: Network, activations: Sequence[Activation], neurons: dict[str, ParallelNeuron]
+) -> list[str]:
+    """Names of activations that are not converted, depend on one neuron and affect another.
+
+    One walk forwards and one back over the source, in which activations that become neurons are still whole.
+    """
+    converted = [activation for activation in activations if activation.name in neurons]
+    behind = {activation.output.name for activation in converted}
+    in_front = {activation.input.name for activation in converted}
+    needs = [{name for name in (*node.input, *captured(node)) if name} for node in network.proto.graph.node]
+    gives = [{name for name in node.output if name} for node in network.proto.graph.node]
+    for inputs, outputs in zip(needs, gives, strict=True):
+        if not behind.isdisjoint(inputs):
+            behind |= outputs
+    for inputs, outputs in zip(reversed(needs), reversed(gives), strict=True):
+        if not in_front.isdisjoint(outputs):
+            in_front |= inputs
+    return [
+        activation.name
+        for activation in activations
+        if activation.name not in neurons
+        and any(tensor.name in behind for node in activation.nodes for tensor in node.inputs)
+        and any(tensor.name in in_front for node in activation.nodes for tensor in node.outputs)
+    ]
 
 
 def _unused(network: Network, replaced: dict[int, Activation | None], passages: dict[int, Passage]) -> Iterator[int]:

@@ -269,6 +269,15 @@ def test_what_is_not_converted_is_told_and_strict_makes_it_fail(ann, tmp_path, r
     assert "1 converted, 0 without levels, 1 refused\nnot converted: b_code: excluded\n" in out
 
 
+def test_a_hybrid_is_called_so(tmp_path, run):
+    onnx.save(network(f"{qcfs('x', 'a')} e = Relu (a) f = Gelu (e) {qcfs('f', 'b')} y = Gelu (b)"), tmp_path / "m.onnx")
+    for arguments in (["inspect"], ["rewrite", "--dry-run"], ["rewrite"]):
+        status, out, _ = run(*arguments, tmp_path / "m.onnx")
+        assert status == 0
+        assert "hybrid: 1 activation stays analog between spiking layers\n" in out
+        assert document(run, *arguments, tmp_path / "m.onnx")["hybrid"] == ["f"]
+
+
 def test_patterns_that_leave_nothing_are_told(ann, refusal):
     told = refusal("rewrite", ann, "--include", "other*")
     assert told == f"nothing to convert in '{ann}': 'a_code' (and 1 more): not among those to include"
@@ -295,6 +304,7 @@ def test_inspect_and_rewrite_give_the_promised_documents(ann, tmp_path, run):
     for found in (inspected, rewritten):
         assert (found["steps"], found["mode"]) == (4, "parallel")
         assert found["counts"].keys() == {"converted", "needs_calibration", "refused"}
+        assert found["hybrid"] == []
         for row in found["activations"]:
             assert row.keys() == {
                 "name",

@@ -1,0 +1,71 @@
+"""What a plan decides and tells of a whole network."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+from networks import network, qcfs
+
+from pconv_onnx import inspect, rewrite
+
+
+def hybrid(source: onnx.ModelProto) -> list[str]:
+    """Activations that stay analog between neurons; the same in both modes, and in what the model tells of itself."""
+    results = [rewrite(source, mode=mode) for mode in ("parallel", "folded")]
+    found = inspect(source)["hybrid"]
+    for result in results:
+        (told,) = (entry.value for entry in result.model.metadata_props if entry.key == "pconv_onnx.hybrid")
+        assert result.summary()["hybrid"] == json.loads(told) == found
+    return found
+
+
+def test_what_is_analog_between_two_neurons_makes_a_hybrid():
+    nodes = f"""
+        before = Gelu (x) {qcfs("before", "a")}
+        i = Relu (a) m = Tanh (i) n = Neg (m) between = Elu (n) {qcfs("between", "b")}
+        y = Sigmoid (b)
+    """
+    assert hybrid(network(nodes)) == ["m", "between"]
+
+
+def test_a_branch_beside_the_neurons_is_not_between_them():
+    nodes = f"""
+        beside = Gelu (x) {qcfs("x", "a")}
+        s = Add (a, beside) {qcfs("s", "b")}
+        after = Tanh (a)
+        y = Add (b, after)
+    """
+    assert hybrid(network(nodes)) == []
+
+
+def test_a_quantiser_that_is_not_converted_is_between_as_well():
+    nodes = f"""{qcfs("x", "a")}
+        n = Neg (a) q = QuantizeLinear (n, scale, zero_point) d = DequantizeLinear (q, scale, zero_point)
+        {qcfs("d", "y")}
+    """
+    weights = {"scale": np.float32(0.1), "zero_point": np.array(100, np.uint8)}
+    assert hybrid(network(nodes, weights=weights)) == ["q"]
+
+
+def test_what_a_body_uses_is_between():
+    nodes = f"""{qcfs("x", "a")} m = Gelu (a)
+        i = If (yes) <
+            then_branch = p () => (float[N, 3, 8, 8] f) {{ f = Neg (m) }},
+            else_branch = q () => (float[N, 3, 8, 8] h) {{ h = Identity (m) }}
+        >
+        {qcfs("i", "y")}
+    """
+    assert hybrid(network(nodes, weights={"yes": np.array(True)})) == ["m"]
+
+
+def test_optional_tensors_that_are_left_out_connect_nothing():
+    """They all have the same empty name."""
+    nodes = f"""
+        {qcfs("x", "a")} m = Dropout (a) c = Clip (x, , one) t = Gelu (c) {qcfs("t", "b")}
+        y = Add (b, m)
+    """
+    source = network(nodes)
+    next(node for node in source.graph.node if node.op_type == "Dropout").output.append("")
+    assert hybrid(source) == []
