@@ -112,6 +112,16 @@ class Network:
                 stack.extend(subgraphs(node))
         return used
 
+    @cached_property
+    def computed_from_inputs(self) -> set[str]:
+        """Names of the tensors of the main graph that depend on what the model is run on."""
+        constants = {tensor.name for tensor in self.proto.graph.initializer}
+        found = {info.name for info in self.proto.graph.input} - constants
+        for node in self.proto.graph.node:
+            if not found.isdisjoint(node.input) or not found.isdisjoint(captured(node)):
+                found.update(node.output)
+        return found
+
     def shape(self, tensor: gs.Tensor) -> tuple[Dimension, ...] | None:
         """Shape of a tensor, None where not even its rank is known."""
         return self.shapes.get(tensor.name)

@@ -25,6 +25,7 @@ __all__ = ["RECOGNISERS", "Activation", "recognise"]
 def recognise(network: Network) -> list[Activation]:
     """Every activation of the network, converted or not, in topological order; those of bodies and functions last.
 
+    What is computed from constants alone, such as quantised weights, is no activation.
     A node belongs to one converted activation at most: to that of the first recogniser that converts it. What is not
     converted is listed unless all its nodes are part of something larger: a Clip of a chain that is refused, say.
     """
@@ -39,7 +40,7 @@ def recognise(network: Network) -> list[Activation]:
             if id(node) in claimed or match is None:
                 continue
             checked = recogniser.check(network, match)
-            if checked is None:
+            if checked is None or not (place or checked.input.name in network.computed_from_inputs):
                 continue
             activation = _only_in_the_main_graph(checked, place)
             if activation.spec is not None:

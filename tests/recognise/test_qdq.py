@@ -156,8 +156,10 @@ def test_other_pairs_are_refused_with_the_reason(case):
     assert reason in activation.reason
 
 
-def test_quantised_weights_are_no_activation():
-    nodes = "q = QuantizeLinear (w, s, z) d = DequantizeLinear (q, s, z) y = Conv (x, d)"
+@pytest.mark.parametrize("before", ["", "t = Transpose <perm = [0, 1, 3, 2]> (w) "])
+def test_quantised_weights_are_no_activation(before):
+    weights = "t" if before else "w"
+    nodes = f"{before} q = QuantizeLinear ({weights}, s, z) d = DequantizeLinear (q, s, z) y = Conv (x, d)"
     model = network(nodes, outputs="float[N, 3, 8, 8] y",
                     weights={"w": weight(3, 3, 1, 1), "s": np.float32(0.1), "z": zeros(np.int8)})  # fmt: skip
     assert recognise(load(model)) == []
