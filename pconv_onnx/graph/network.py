@@ -114,11 +114,12 @@ class Network:
 
     @cached_property
     def computed_from_inputs(self) -> set[str]:
-        """Names of the tensors of the main graph that depend on what the model is run on."""
+        """Names of the tensors of the main graph that depend on its inputs; all of them where it has none."""
         constants = {tensor.name for tensor in self.proto.graph.initializer}
         found = {info.name for info in self.proto.graph.input} - constants
+        no_inputs = not found
         for node in self.proto.graph.node:
-            if not found.isdisjoint(node.input) or not found.isdisjoint(captured(node)):
+            if no_inputs or not found.isdisjoint(node.input) or not found.isdisjoint(captured(node)):
                 found.update(node.output)
         return found
 
