@@ -54,13 +54,35 @@ def called(node: gs.Node) -> str:
     return str(node.name or node.outputs[0].name)
 
 
-def relu_before(node: gs.Node, free: Callable[[gs.Node], bool]) -> gs.Node | None:
-    """The Relu that a quantiser's data come from, where nothing else uses them."""
-    data = node.inputs[0]
-    if len(data.inputs) != 1 or len(data.outputs) > 1:
-        return None
-    (relu,) = data.inputs
-    return relu if relu.op == "Relu" and is_standard(relu) and free(relu) else None
+@dataclass(frozen=True, eq=False)
+class ReluBefore:
+    """The Relu that a quantiser's data come from, if there is one: what it gives to the quantiser is not negative.
+
+    Attributes:
+        node: the Relu.
+        alone: whether nothing else reads it or is made of it.
+    """
+
+    node: gs.Node | None
+    alone: bool = False
+
+    @classmethod
+    def find(cls, quantiser: gs.Node, free: Callable[[gs.Node], bool]) -> ReluBefore:
+        """That of a quantiser's first input."""
+        data = quantiser.inputs[0]
+        if len(data.inputs) != 1 or data.inputs[0].op != "Relu" or not is_standard(data.inputs[0]):
+            return cls(None)
+        return cls(data.inputs[0], free(data.inputs[0]) and len(data.outputs) == 1)
+
+    def __bool__(self) -> bool:
+        """Whether there is one."""
+        return self.node is not None
+
+    def part(self, network: Network) -> tuple[gs.Node, ...]:
+        """The Relu as part of the activation; nothing where it stays, as an output or for other readers."""
+        if self.node is None or not self.alone or network.is_output(self.node.outputs[0]):
+            return ()
+        return (self.node,)
 
 
 class Recogniser(Protocol):

@@ -1,4 +1,4 @@
-"""QDQ: `QuantizeLinear → DequantizeLinear`, the form of onnxruntime's quantiser and of PyTorch's quantised exports.
+"""QDQ: `QuantizeLinear → DequantizeLinear`, the form of onnxruntime's quantiser, of Brevitas and of PyTorch's exports.
 
 The value is `s · (clip(round(x/s) + z, q_min, q_max) − z)`, rounded half to even. It is a spike count where it does not
 fall below zero:
@@ -6,33 +6,54 @@ fall below zero:
 1. a Relu in front; the zero-point z is then any, the codes run from z to q_max;
 2. no Relu, and z = q_min (0 of uint8, −128 of int8): the quantiser left the Relu out, since the clip is one.
 
-Scale and zero-point are scalars or per channel. Source: the ONNX operators' specification.
+q_min and q_max are those of the type of codes, or nearer where codes are clipped in between (QCDQ): by a Clip, or by
+Max and Min. A Cast to the type that the codes have already, or an Identity, changes nothing.
+
+Scale and zero-point are scalars or per channel. All is computed in one type. Of float16 and bfloat16 the operators of
+opset 23 say that x/s is rounded to that type; before, onnx does so and onnxruntime does not. Source: the ONNX
+operators' specification.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, element_type, is_standard
-from pconv_onnx.neuron import Array, FloatOperation, QuantizerSpec
-from pconv_onnx.recognise.base import Activation, Refusal, called
+from pconv_onnx.neuron import SUM_TYPES, Array, FloatOperation, QuantizerSpec
+from pconv_onnx.recognise.base import Activation, Refusal, ReluBefore, called
 
 # Codes of the element types that QuantizeLinear writes; the others are floats of 8 and 4 bits.
 _RANGES = {f"{sign}int{bits}": ((-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if not sign else (0, 2**bits - 1))
            for sign in ("", "u") for bits in (2, 4, 8, 16)}  # fmt: skip
 
+# What may stand between the two operators.
+_ON_CODES = ("Cast", "Clip", "Identity", "Max", "Min")
+
+# The first opset that says in which type float16 is divided.
+_PRECISE_OPSET = 23
+
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """A quantiser and what reads its codes, with the Relu in front if there is one."""
+    """A quantiser and what reads its codes.
 
-    relu: gs.Node | None
+    Attributes:
+        relu: the Relu in front, if there is one.
+        quantise: the QuantizeLinear.
+        between: the nodes that the codes go through, one after another.
+        readers: the nodes that read them then.
+    """
+
+    relu: ReluBefore
     quantise: gs.Node
+    between: tuple[gs.Node, ...]
     readers: tuple[gs.Node, ...]
 
 
@@ -42,93 +63,87 @@ class Qdq:
     encoding = "qdq"
 
     def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> _Pair | None:
-        """A QuantizeLinear of something computed that a DequantizeLinear reads."""
-        if node.op != "QuantizeLinear" or not is_standard(node) or constant(node.inputs[0]) is not None:
+        """A quantiser, with what its codes go through."""
+        if node.op != "QuantizeLinear" or not is_standard(node):
             return None
-        readers = tuple(node.outputs[0].outputs)
-        if not any(reader.op == "DequantizeLinear" for reader in readers):
-            return None
-        before = node.inputs[0].inputs
-        relu = before[0] if len(before) == 1 and before[0].op == "Relu" and is_standard(before[0]) else None
-        if relu is not None and (not free(relu) or len(node.inputs[0].outputs) > 1):
-            relu = None
-        return _Pair(relu, node, readers)
+        between: list[gs.Node] = []
+        codes = node.outputs[0]
+        while len(codes.outputs) == 1 and codes.outputs[0].op in _ON_CODES and is_standard(codes.outputs[0]):
+            between.append(codes.outputs[0])
+            codes = between[-1].outputs[0]
+        return _Pair(ReluBefore.find(node, free), node, tuple(between), tuple(codes.outputs))
 
     def check(self, network: Network, match: _Pair) -> Activation:
-        """One DequantizeLinear with the same constants, and codes that start at zero."""
-        relu, quantise = match.relu, match.quantise
+        """One DequantizeLinear with the same constants, and codes that it may be a staircase of."""
+        quantise = match.quantise
         try:
-            if relu is not None and network.is_output(quantise.inputs[0]):
-                relu = None
             dequantise = _only_reader(network, match)
-            start = (relu or quantise).inputs[0]
-            spec = _read(network, relu is not None, quantise, dequantise)
+            spec = _read(network, match, dequantise)
         except Refusal as refusal:
-            nodes = (quantise, *match.readers[:1])
-            return Activation(
-                called(quantise),
-                self.encoding,
-                nodes,
-                quantise.inputs[0],
-                nodes[-1].outputs[0],
-                "refused",
-                str(refusal),
-            )
-        nodes = (*([relu] if relu is not None else []), quantise, dequantise)
-        return Activation(called(nodes[0]), self.encoding, nodes, start, dequantise.outputs[0], "converted", "", spec)
+            nodes = (quantise, *match.between, *match.readers[:1])
+            start, end = quantise.inputs[0], nodes[-1].outputs[0]
+            return Activation(called(quantise), self.encoding, nodes, start, end, "refused", str(refusal))
+        nodes = (*match.relu.part(network), quantise, *match.between, dequantise)
+        start, end = nodes[0].inputs[0], dequantise.outputs[0]
+        return Activation(called(nodes[0]), self.encoding, nodes, start, end, "converted", "", spec)
 
 
 def _only_reader(network: Network, match: _Pair) -> gs.Node:
-    codes = match.quantise.outputs[0]
-    if network.is_output(codes):
-        raise Refusal(f"its codes '{codes.name}' are also an output of the model")
-    others = [node for node in match.readers if node.op != "DequantizeLinear" or not is_standard(node)]
+    steps = (match.quantise, *match.between)
+    for codes in (node.outputs[0] for node in steps):
+        if network.is_output(codes):
+            raise Refusal(f"its codes '{codes.name}' are also an output of the model")
+    place = network.place(match.quantise)
+    others = [
+        node
+        for node in match.readers
+        if node.op != "DequantizeLinear" or not is_standard(node) or network.place(node) != place
+    ]
     if others:
         told = ", ".join(f"{node.op} '{called(node)}'" for node in others)
         raise Refusal(f"its codes are also read by {told}; export with QuantizeLinear and DequantizeLinear in pairs")
+    if not match.readers:
+        raise Refusal("nothing reads its codes")
     if len(match.readers) > 1:
-        raise Refusal(f"its codes are read by {len(match.readers)} DequantizeLinear; export one for each quantiser")
+        raise Refusal(f"its codes are read by {len(match.readers)} unequal DequantizeLinear; export one for each")
     return match.readers[0]
 
 
-def _read(network: Network, has_relu: bool, quantise: gs.Node, dequantise: gs.Node) -> QuantizerSpec:
+def _read(network: Network, match: _Pair, dequantise: gs.Node) -> QuantizerSpec:
     """The spec of a pair.
 
     Raises:
         Refusal: which constant of which node is wrong.
     """
+    quantise = match.quantise
     pre_activation = quantise.inputs[0]
-    shape = network.shape(pre_activation)
-    if shape == ():
+    if network.shape(pre_activation) == ():
         raise Refusal("its input is a scalar, without rows for time-steps")
-    dtype = network.dtype(pre_activation)
-    if dtype is not None and dtype != np.float32:
-        raise Refusal(f"it quantises {dtype}; float32 is supported")
-    for node, attribute in ((quantise, "precision"), (dequantise, "output_dtype")):
-        other = node.attrs.get(attribute, 0)
-        if other and element_type(other) != np.float32:
-            raise Refusal(f"'{called(node)}' has {attribute} {element_type(other)}; float32 is supported")
     scale, zero, axis = _constants(network, quantise)
     other_scale, other_zero, other_axis = _constants(network, dequantise)
     if axis != other_axis or not (np.array_equal(scale, other_scale) and np.array_equal(zero, other_zero)):
-        raise Refusal("QuantizeLinear and DequantizeLinear have unequal scales, zero-points or axes")
-    element = zero.dtype.name
-    if element not in _RANGES:
-        raise Refusal(f"its codes are {element}; integers are supported")
-    low, high = (_RANGES[element][end] - zero.astype(np.int64) for end in (0, 1))
-    lowest = np.maximum(low, 0) if has_relu else low
+        raise Refusal(
+            f"'{called(quantise)}' and '{called(dequantise)}' have unequal scales, zero-points or axes; "
+            "export them in pairs"
+        )
+    dtype = _dtype(network, quantise, dequantise, scale, other_scale)
+    low, high = (bound - zero.astype(np.int64) for bound in _range(match, zero.dtype))
+    lowest = np.maximum(low, 0) if match.relu else low
     number = high - lowest
-    if (number != number[0]).any() or number[0] < 1:
+    if number.min() < 1:
+        raise Refusal(f"the codes of '{called(quantise)}' have no range; calibrate and export it again")
+    if number.min() != number.max():
         raise Refusal(f"its channels have from {number.min()} to {number.max()} levels; one number for all is needed")
+    if max(abs(low).max(), abs(high).max()) > 2 ** (ml_dtypes.finfo(dtype).nmant + 1):
+        raise Refusal(f"{dtype} cannot tell the codes of '{called(quantise)}' apart; quantise float32")
     levels = int(number[0])
-    relu = (FloatOperation("Clip", (np.zeros(1), np.full(1, np.inf))),) if has_relu else ()
-    bounds = (low.astype(np.float32), high.astype(np.float32))
+    relu = (FloatOperation("Clip", (np.zeros(1), np.full(1, np.inf))),) if match.relu else ()
     step = scale.astype(np.float64)
     spec = QuantizerSpec(
-        np.dtype(np.float32),
+        dtype,
         (*relu, FloatOperation("Div", (scale,))),
         FloatOperation("Round"),
-        (FloatOperation("Clip", bounds), FloatOperation("Mul", (scale,))),
+        (FloatOperation("Clip", (low.astype(dtype), high.astype(dtype))), FloatOperation("Mul", (scale,))),
         levels,
         levels * step,
         levels * step / 2,
@@ -139,8 +154,68 @@ def _read(network: Network, has_relu: bool, quantise: gs.Node, dequantise: gs.No
     try:
         spec.neuron()
     except ValueError as error:
-        raise Refusal(str(error)) from error
+        raise Refusal(
+            f"{error} in {dtype}, with a scale of '{called(quantise)}' of up to {step.max():.6g}; calibrate again, or "
+            "quantise float32 to fewer levels"
+        ) from error
     return spec
+
+
+def _dtype(network: Network, quantise: gs.Node, dequantise: gs.Node, *scales: Array) -> np.dtype[Any]:
+    """The one type that a pair computes in."""
+    name = called(quantise)
+    dtype = np.dtype(network.dtype(quantise.inputs[0]) or scales[0].dtype)
+    if dtype not in SUM_TYPES:
+        raise Refusal(f"'{name}' quantises {dtype}; {', '.join(map(str, SUM_TYPES))} are supported")
+    types = {scale.dtype for scale in scales}
+    for node, attribute in ((quantise, "precision"), (dequantise, "output_dtype")):
+        types |= {element_type(node.attrs[attribute])} if node.attrs.get(attribute, 0) else set()
+    if types != {dtype}:
+        others = ", ".join(sorted(str(other) for other in types - {dtype}))
+        raise Refusal(f"'{name}' quantises {dtype} with scales, precision or values of {others}; export one type")
+    if dtype != np.float32 and network.opset < _PRECISE_OPSET:
+        raise Refusal(
+            f"'{name}' quantises {dtype}, which runtimes divide in different types before opset {_PRECISE_OPSET}; "
+            "export with that, or quantise float32"
+        )
+    return dtype
+
+
+def _range(match: _Pair, codes: np.dtype[Any]) -> tuple[int, int]:
+    """The lowest and the highest code that the DequantizeLinear may read."""
+    name = called(match.quantise)
+    if codes.name not in _RANGES:
+        raise Refusal(f"'{name}' writes codes of {codes}; quantise to integers, such as uint8")
+    low, high = _RANGES[codes.name]
+    for node in match.between:
+        if node.op == "Cast" and element_type(node.attrs["to"]) != codes:
+            raise Refusal(f"'{called(node)}' casts the codes of '{name}' to another type; export in one type of codes")
+        # Each is monotone, so that the ends of the range stay its ends.
+        for operation, bound in _bounds(node):
+            low, high = operation(low, bound), operation(high, bound)
+    return low, high
+
+
+def _bounds(node: gs.Node) -> list[tuple[Callable[[int, int], int], int]]:
+    """`max` and `min` with a bound each, in the order in which a node that clips codes takes them."""
+    if node.op == "Clip":
+        operands = list(zip((max, min), node.inputs[1:], strict=False))
+    else:
+        operation = {"Max": max, "Min": min}.get(node.op)
+        operands = [(operation, tensor) for tensor in node.inputs if constant(tensor) is not None] if operation else []
+        if operation and len(operands) != len(node.inputs) - 1:
+            raise Refusal(f"'{called(node)}' clips codes by something computed; export constant bounds")
+    bounds: list[tuple[Callable[[int, int], int], int]] = []
+    for operation, tensor in operands:
+        if not tensor.name:
+            continue
+        value = constant(tensor)
+        if value is None:
+            raise Refusal(f"'{tensor.name}', a bound of '{called(node)}', is computed; export constant bounds")
+        if value.size != 1:
+            raise Refusal(f"'{tensor.name}', a bound of '{called(node)}', has {value.size} values; export one for all")
+        bounds.append((operation, int(value.reshape(-1)[0])))
+    return bounds
 
 
 def _constants(network: Network, node: gs.Node) -> tuple[Array, Array, int | None]:
@@ -152,13 +227,13 @@ def _constants(network: Network, node: gs.Node) -> tuple[Array, Array, int | Non
     for tensor in node.inputs[1:3]:
         value = constant(tensor) if tensor.name else None
         if tensor.name and value is None:
-            raise Refusal(f"'{tensor.name}', an operand of '{name}', is computed; quantise statically")
+            raise Refusal(f"'{tensor.name}', an operand of '{name}', is not a constant; quantise statically")
         values.append(value)
     scale, zero = (*values, None)[:2]
-    if scale is None or scale.dtype != np.float32:
-        raise Refusal(f"'{name}' has no scale of float32")
-    if not np.isfinite(scale).all() or (scale <= 0).any():
-        raise Refusal(f"'{node.inputs[1].name}', the scale of '{name}', is not positive and finite")
+    if scale is None:
+        raise Refusal(f"'{name}' has no scale; export it again")
+    if not np.isfinite(scale.astype(np.float64)).all() or (scale <= 0).any():
+        raise Refusal(f"'{node.inputs[1].name}', the scale of '{name}', is not positive and finite; calibrate again")
     if zero is None:
         # Of DequantizeLinear the attribute is the type of the values, and that of the codes does not matter.
         codes = node.attrs.get("output_dtype", 0) if node.op == "QuantizeLinear" else 0

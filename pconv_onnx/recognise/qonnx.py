@@ -20,7 +20,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.qonnx import BIT_WIDTH, DOMAINS, THRESHOLDS, Operation, Quantiser, quantiser
 from pconv_onnx.neuron import MAX_LEVELS, SUM_TYPES, Array, FloatOperation, QuantizerSpec, apply
-from pconv_onnx.recognise.base import Activation, Refusal, called, relu_before
+from pconv_onnx.recognise.base import Activation, Refusal, ReluBefore, called
 from pconv_onnx.recognise.operands import ConstantReader
 
 _OPERATORS = ("Quant", "IntQuant", "BipolarQuant", "MultiThreshold", "Trunc", "FloatQuant")
@@ -37,7 +37,7 @@ _TOLERANCE = 16
 class _Match:
     """A quantiser, with the Relu in front if there is one."""
 
-    relu: gs.Node | None
+    relu: ReluBefore
     quantise: gs.Node
 
 
@@ -47,20 +47,18 @@ class Qonnx:
     encoding = "qonnx"
 
     def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> _Match | None:
-        """A quantiser of something computed."""
-        if node.domain not in DOMAINS or node.op not in _OPERATORS or constant(node.inputs[0]) is not None:
+        """A quantiser."""
+        if node.domain not in DOMAINS or node.op not in _OPERATORS:
             return None
-        return _Match(relu_before(node, free), node)
+        return _Match(ReluBefore.find(node, free), node)
 
     def check(self, network: Network, match: _Match) -> Activation:
         """Constant parameters, and thresholds in order."""
-        relu, quantise = match.relu, match.quantise
-        if relu is not None and network.is_output(quantise.inputs[0]):
-            relu = None
-        nodes = (quantise,) if relu is None else (relu, quantise)
+        quantise = match.quantise
+        nodes = (*match.relu.part(network), quantise)
         start, end = nodes[0].inputs[0], quantise.outputs[0]
         try:
-            spec = _read(network, relu is not None, quantise)
+            spec = _read(network, bool(match.relu), quantise)
         except Refusal as refusal:
             return Activation(called(quantise), self.encoding, nodes, start, end, "refused", str(refusal))
         return Activation(called(nodes[0]), self.encoding, nodes, start, end, "converted", "", spec)

@@ -17,12 +17,12 @@ Array = np.ndarray
 Oracle = Callable[[Array], Array]
 
 
-def onnxruntime_of(source: onnx.ModelProto) -> Oracle:
+def onnxruntime_of(source: onnx.ModelProto, output: str = "y") -> Oracle:
     """The source's value in onnxruntime, whose optimiser may not change it."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    runtime = onnxruntime.InferenceSession(source.SerializeToString(), options)
-    return lambda x: runtime.run(["y"], {"x": x})[0]
+    runtime = session(source, options=options)
+    return lambda x: runtime.run([output], {"x": x})[0]
 
 
 def definition_of(source: onnx.ModelProto) -> Oracle:
@@ -39,12 +39,13 @@ def boundaries(neuron: ParallelNeuron, channels: int, dtype: Any = np.float32, l
     own = neuron.thresholds.dtype
     if own.itemsize == 2:
         every = np.arange(2**16, dtype=np.uint16).view(own)
-        values = np.broadcast_to(every[~np.isnan(every)], (channels, np.count_nonzero(~np.isnan(every))))
+        numbers = every[~np.isnan(every.astype(np.float32))]
+        values = np.broadcast_to(numbers, (channels, len(numbers)))
     else:
         generator = np.random.default_rng(0)
         # A threshold that nothing reaches is NaN.
         at = np.nan_to_num(np.broadcast_to(neuron.thresholds, (channels, neuron.steps)), nan=0)
-        spread = 2 * np.abs(np.nan_to_num(at, posinf=1, neginf=1)).max(axis=1, keepdims=True) + 1
+        spread = 1.5 * np.abs(np.nan_to_num(at, posinf=1, neginf=1)).max(axis=1, keepdims=True) + 1
         values = np.concatenate(
             [
                 at,
@@ -58,7 +59,8 @@ def boundaries(neuron: ParallelNeuron, channels: int, dtype: Any = np.float32, l
             axis=1,
             dtype=own,
         )
-    values = np.clip(values.astype(dtype), dtype(-limit), dtype(limit))
+    # NumPy's clip would make float32 of bfloat16.
+    values = np.minimum(np.maximum(values.astype(dtype), dtype(-limit)), dtype(limit))
     return np.ascontiguousarray(values.T).reshape(-1, channels, 1, 1)
 
 
