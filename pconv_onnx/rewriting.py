@@ -12,6 +12,7 @@ import onnx
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load, save
+from pconv_onnx.graph.duplicates import without_duplicates
 from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.lower import lower
@@ -49,7 +50,7 @@ def inspect(source: ModelSource) -> dict[str, Any]:
     Raises:
         PconvError: the model cannot be read, or is a spiking one already.
     """
-    return make_plan(fold(upgraded(load(source), MIN_OPSET))).summary()
+    return make_plan(without_duplicates(fold(upgraded(load(source), MIN_OPSET)))).summary()
 
 
 def rewrite(
@@ -98,7 +99,7 @@ def rewrite(
             f"{given.name} uses opset {given.opset}; what is written uses opset {network.opset}", stacklevel=2
         )
     plan = make_plan(
-        fold(network),
+        without_duplicates(fold(network)),
         mode=mode,
         steps=steps,
         precision=precision,

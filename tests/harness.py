@@ -45,7 +45,8 @@ def boundaries(neuron: ParallelNeuron, channels: int, dtype: Any = np.float32, l
         generator = np.random.default_rng(0)
         # A threshold that nothing reaches is NaN.
         at = np.nan_to_num(np.broadcast_to(neuron.thresholds, (channels, neuron.steps)), nan=0)
-        spread = 1.5 * np.abs(np.nan_to_num(at, posinf=1, neginf=1)).max(axis=1, keepdims=True) + 1
+        finite = np.where(np.isfinite(at), at, 1).astype(np.float64)
+        spread = np.minimum(1.5 * np.abs(finite).max(axis=1, keepdims=True) + 1, 3e38)
         values = np.concatenate(
             [
                 at,

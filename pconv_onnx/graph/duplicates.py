@@ -1,0 +1,72 @@
+"""Tools quantise or dequantise a tensor once for each of its consumers; what is equal becomes one again.
+
+Otherwise one activation would have as many outputs, or as many neurons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import replace
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from pconv_onnx.graph.constants import constant, is_standard, of_constants
+from pconv_onnx.graph.network import Network, captured
+
+# A quantiser, and what reads its codes.
+_QUANTISER, _READERS = "QuantizeLinear", ("Cast", "Clip", "DequantizeLinear", "Identity")
+
+
+def without_duplicates(network: Network) -> Network:
+    """The network in which a quantiser or dequantiser that repeats an earlier one is an Identity of its output."""
+    same = _repeated(network)
+    if not same:
+        return network
+    model = onnx.ModelProto()
+    model.CopyFrom(network.proto)
+    for node in model.graph.node:
+        if node.output and node.output[0] in same:
+            name = node.output[0]
+            node.CopyFrom(onnx.helper.make_node("Identity", [same[name]], [name], node.name))
+    _drop_unread(model.graph, set(same))
+    return replace(network, proto=model)
+
+
+def _repeated(network: Network) -> dict[str, str]:
+    """The tensors that are made twice, each with the first that is equal."""
+    first: dict[Hashable, str] = {}
+    same: dict[str, str] = {}
+    codes: set[str] = set()
+    for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
+        if not is_standard(node) or not (
+            (node.op == _QUANTISER and not of_constants(node.inputs[0]))
+            or (node.op in _READERS and node.inputs[0].name in codes)
+        ):
+            continue
+        data, output = node.inputs[0].name, node.outputs[0].name
+        attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in proto.attribute)
+        operands = [_value(tensor) for tensor in node.inputs[1:]]
+        key = (node.op, same.get(data, data), *operands, *attributes)
+        if key in first:
+            same[output] = first[key]
+        first.setdefault(key, output)
+        if node.op != "DequantizeLinear":
+            codes.add(output)
+    return same
+
+
+def _value(tensor: gs.Tensor) -> Hashable:
+    """Equal for equal constants; what is computed is equal to itself."""
+    value = constant(tensor)
+    return tensor.name if value is None else (value.dtype, value.shape, value.tobytes())
+
+
+def _drop_unread(graph: onnx.GraphProto, candidates: set[str]) -> None:
+    needed = {output.name for output in graph.output}
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        if node.output and node.output[0] in candidates - needed:
+            del graph.node[index]
+        else:
+            needed |= set(node.input) | captured(node)
