@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 
 from pconv_onnx.errors import PconvError
-from pconv_onnx.graph import ModelSource, load, save
+from pconv_onnx.graph import ModelSource, Network, load, save
 from pconv_onnx.graph.duplicates import without_duplicates
 from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.upgrade import upgraded
@@ -50,7 +50,7 @@ def inspect(source: ModelSource) -> dict[str, Any]:
     Raises:
         PconvError: the model cannot be read, or is a spiking one already.
     """
-    return make_plan(without_duplicates(fold(upgraded(load(source), MIN_OPSET)))).summary()
+    return make_plan(_prepared(upgraded(load(source), MIN_OPSET))).summary()
 
 
 def rewrite(
@@ -99,7 +99,7 @@ def rewrite(
             f"{given.name} uses opset {given.opset}; what is written uses opset {network.opset}", stacklevel=2
         )
     plan = make_plan(
-        without_duplicates(fold(network)),
+        _prepared(network),
         mode=mode,
         steps=steps,
         precision=precision,
@@ -121,6 +121,11 @@ def rewrite(
     if output is not None:
         save(model, output)
     return Rewriting(model, plan)
+
+
+def _prepared(network: Network) -> Network:
+    """The network with as much known of it, and said once, as can be: what plans are made of."""
+    return fold(without_duplicates(network))
 
 
 def _told(left: Sequence[Activation]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import onnx
 import onnx_graphsurgeon as gs
 
-from pconv_onnx.graph.constants import constant, is_standard, of_constants
+from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.network import Network, captured
 
 # A quantiser, and what reads its codes.
@@ -40,7 +40,7 @@ def _repeated(network: Network) -> dict[str, str]:
     codes: set[str] = set()
     for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
         if not is_standard(node) or not (
-            (node.op == _QUANTISER and not of_constants(node.inputs[0]))
+            (node.op == _QUANTISER and node.inputs[0].name in network.computed_from_inputs)
             or (node.op in _READERS and node.inputs[0].name in codes)
         ):
             continue
