@@ -30,7 +30,7 @@ class Fused:
 
     def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> gs.Node | None:
         """Any such operator."""
-        return node if _is_fused(node) or _is_dynamic(node) else None
+        return node if is_fused(node) or _is_dynamic(node) else None
 
     def check(self, network: Network, match: gs.Node) -> Activation:
         """It cannot be converted as it stands."""
@@ -39,11 +39,12 @@ class Fused:
         else:
             reason = "its integers are fused into the operator; export with quant_format=QuantFormat.QDQ"
         readers = match.outputs[0].outputs if match.op in _DYNAMIC else ()
-        nodes = (match, *(node for node in readers if _is_fused(node)))
+        nodes = (match, *(node for node in readers if is_fused(node)))
         return Activation(called(match), self.encoding, nodes, match.inputs[0], nodes[-1].outputs[0], "refused", reason)
 
 
-def _is_fused(node: gs.Node) -> bool:
+def is_fused(node: gs.Node) -> bool:
+    """Whether a node computes with integers that it is handed."""
     if node.domain == "com.microsoft":
         return node.op in _FUSED_BY_ONNXRUNTIME or node.op.startswith(_FAMILIES_OF_ONNXRUNTIME)
     return is_standard(node) and node.op in _FUSED

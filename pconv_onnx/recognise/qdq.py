@@ -28,6 +28,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, element_type, is_standard
 from pconv_onnx.neuron import SUM_TYPES, Array, FloatOperation, QuantizerSpec
 from pconv_onnx.recognise.base import Activation, Refusal, ReluBefore, called
+from pconv_onnx.recognise.fused import is_fused
 
 # Codes of the element types that QuantizeLinear writes; the others are floats of 8 and 4 bits.
 _RANGES = {f"{sign}int{bits}": ((-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if not sign else (0, 2**bits - 1))
@@ -71,6 +72,9 @@ class Qdq:
         while len(codes.outputs) == 1 and codes.outputs[0].op in _ON_CODES and is_standard(codes.outputs[0]):
             between.append(codes.outputs[0])
             codes = between[-1].outputs[0]
+        # Operators that compute with codes are listed themselves.
+        if codes.outputs and all(is_fused(reader) for reader in codes.outputs):
+            return None
         return _Pair(ReluBefore.find(node, free), node, tuple(between), tuple(codes.outputs))
 
     def check(self, network: Network, match: _Pair) -> Activation:

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from harness import assert_converted, boundaries, definition_of, onnxruntime_of
 from networks import network, weight
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from opsets import known, opsets
 
 from pconv_onnx import inspect, rewrite, verify
@@ -253,10 +253,6 @@ REFUSED = {
     "no DequantizeLinear": (
         pair("q = QuantizeLinear (x, s, z) y = Cast <to = 1> (q)", 0.1, zeros(np.uint8)),
         "its codes 'y' are also an output of the model"),
-    "integer operators": (
-        network("q = QuantizeLinear (x, s, z) i = ConvInteger (q, w, z) y = Cast <to = 1> (i)",
-                weights={"s": 0.1, "z": zeros(np.uint8), "w": zeros(np.uint8, 1, (3, 3, 1, 1))}),
-        "its codes are also read by ConvInteger 'i'; export with QuantizeLinear and DequantizeLinear in pairs"),
     "two readers": (
         pair("q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) e = DequantizeLinear (q, t, z)"
              "y = Add (d, e)", 0.1, zeros(np.uint8), t=np.float32(0.2)),
@@ -384,19 +380,3 @@ def test_a_network_of_onnxruntime_s_quantiser_is_converted(tmp_path, activations
     verification = verify(tmp_path / "qdq.onnx", tmp_path / "snn.onnx", {"x": x})
     assert verification.passed
     assert verification.unoptimised.agreeing >= 19
-
-
-@pytest.mark.parametrize("convert, told", [
-    (lambda path, to: quantize_dynamic(path, to), "computes its scale from each input; quantise statically"),
-    (lambda path, to: quantize_static(path, to, Images(), quant_format=QuantFormat.QOperator),
-     "its codes are also read by QLinearConv"),
-])  # fmt: skip
-def test_other_formats_of_onnxruntime_s_quantiser_are_refused_with_the_reason(tmp_path, convert, told):
-    nodes = "a = Conv <kernel_shape = [3, 3]> (x, w) f = Flatten (a) y = MatMul (f, u)"
-    weights = {"w": weight(8, 3, 3, 3), "u": weight(288, 5, seed=2)}
-    onnx.save(network(nodes, outputs="float[N, 5] y", weights=weights, opset=17), tmp_path / "float.onnx")
-    convert(tmp_path / "float.onnx", tmp_path / "quantised.onnx")
-    rows = inspect(tmp_path / "quantised.onnx")["activations"]
-    assert rows
-    assert all(row["status"] == "refused" for row in rows)
-    assert any(told in row["reason"] for row in rows)
