@@ -69,7 +69,7 @@ class Qdq:
             return None
         between: list[gs.Node] = []
         codes = node.outputs[0]
-        while len(codes.outputs) == 1 and codes.outputs[0].op in _ON_CODES and is_standard(codes.outputs[0]):
+        while len(codes.outputs) == 1 and _is_on_codes(codes.outputs[0]) and free(codes.outputs[0]):
             between.append(codes.outputs[0])
             codes = between[-1].outputs[0]
         # Operators that compute with codes are listed themselves.
@@ -90,6 +90,10 @@ class Qdq:
         nodes = (*match.relu.part(network), quantise, *match.between, dequantise)
         start, end = nodes[0].inputs[0], dequantise.outputs[0]
         return Activation(called(nodes[0]), self.encoding, nodes, start, end, "converted", "", spec)
+
+
+def _is_on_codes(node: gs.Node) -> bool:
+    return node.op in _ON_CODES and is_standard(node)
 
 
 def _only_reader(network: Network, match: _Pair) -> gs.Node:
