@@ -153,6 +153,11 @@ def _expand(_: gs.Node, x: Array, shape: Array) -> Array:
     return np.broadcast_to(x, sizes)
 
 
+def _filled(node: gs.Node, shape: Array) -> Array:
+    value = node.attrs.get("value")
+    return _expand(node, np.zeros(1, np.float32) if value is None else np.asarray(value.values), shape)
+
+
 def _reshape(node: gs.Node, x: Array, shape: Array) -> Array:
     copies = not node.attrs.get("allowzero", 0)
     return x.reshape([x.shape[i] if size == 0 and copies else int(size) for i, size in enumerate(shape)])
@@ -166,6 +171,7 @@ _EXACT: dict[str, Callable[..., Array]] = {
     "Abs": lambda _, x: np.abs(x),
     "Add": lambda _, x, y: x + y,
     "Cast": _cast,
+    "ConstantOfShape": _filled,
     "Div": _divide,
     "Expand": _expand,
     "Identity": lambda _, x: x,

@@ -96,6 +96,8 @@ FOLDED = {
     "cast and arithmetic": ("c = Cast <to = 1> (a) d = Mul (c, b) k = Sub (d, b)",
                             {"a": np.array([3]), "b": np.array([0.1], np.float32)},
                             [np.float32(3) * np.float32(0.1) - np.float32(0.1)]),
+    "filled": ("c = ConstantOfShape (a) d = ConstantOfShape <value = float {2.5}> (a) k = Sub (c, d)",
+               {"a": np.array([2])}, [-2.5, -2.5]),
     "reshape": ("r = Reshape (a, b) k = Squeeze (r, b1)",
                 {"a": np.array([1, 2], np.float32), "b": np.array([1, -1]), "b1": np.array([0])}, [1, 2]),
 }  # fmt: skip
@@ -128,6 +130,7 @@ def folded_constants(model: onnx.ModelProto) -> dict[str, list[float]]:
         ("k = Squeeze (a, b)", {"a": np.ones(3, np.float32), "b": np.array([0])}),
         ("k = Expand (a, b)", {"a": np.ones(1, np.float32), "b": np.array([200000, 200000])}),
         ("k = Expand (a, b)", {"a": np.ones(1, np.float32), "b": np.array([-1])}),
+        ("k = ConstantOfShape (b)", {"b": np.array([200000, 200000])}),
         ("k = Exp (a)", {"a": np.ones(1, np.float32)}),
         ("k = Cast <to = 17> (a)", {"a": np.full(1, 1e6, np.float32)}),
     ],
