@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.utils
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
 from pconv_onnx import ParallelNeuron, rewrite, session
+from pconv_onnx.graph import load
+from pconv_onnx.graph.folding import fold
 from pconv_onnx.plan import Mode
+from pconv_onnx.recognise import Activation, recognise
 
 Array = np.ndarray
 Oracle = Callable[[Array], Array]
@@ -103,3 +107,22 @@ def assert_converted(
         met = (starts <= limit) & ((starts < ends) | np.isnan(ends))
         assert set(row[met].tolist()) <= set(actual[:, channel].reshape(-1).astype(row.dtype).tolist())
     return neuron
+
+
+def found(model: onnx.ModelProto) -> list[Activation]:
+    """The activations of a model."""
+    return recognise(fold(load(model)))
+
+
+def own_part(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model of its one activation alone, from `x` to `y`."""
+    (activation,) = found(model)
+    inferred = onnx.shape_inference.infer_shapes(model)
+    names = {activation.input.name: "x", activation.output.name: "y"}
+    part = onnx.utils.Extractor(inferred).extract_model(*([name] for name in names))
+    for value in (*part.graph.input, *part.graph.output):
+        value.name = names[value.name]
+    for node in part.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    return part

@@ -12,12 +12,12 @@ from pconv_onnx.graph import Network
 from pconv_onnx.recognise.analog import Analog
 from pconv_onnx.recognise.base import Activation, Recogniser
 from pconv_onnx.recognise.fused import Fused
-from pconv_onnx.recognise.qcfs import Qcfs
 from pconv_onnx.recognise.qdq import Qdq
 from pconv_onnx.recognise.qonnx import Qonnx
 from pconv_onnx.recognise.relu import Relu
+from pconv_onnx.recognise.uniform import Uniform
 
-RECOGNISERS: tuple[Recogniser, ...] = (Qcfs(), Qdq(), Qonnx(), Fused(), Relu(), Analog())
+RECOGNISERS: tuple[Recogniser, ...] = (Uniform(), Qdq(), Qonnx(), Fused(), Relu(), Analog())
 
 __all__ = ["RECOGNISERS", "Activation", "recognise"]
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import onnx_graphsurgeon as gs
 
@@ -16,17 +17,63 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.recognise.base import Refusal, called
 
-# One letter a node: scaling, clipping, Add; Identity is passed over. Read in the direction of the data.
-LETTERS = {"Mul": "S", "Div": "S", "Clip": "C", "Max": "C", "Min": "C", "Relu": "C", "Add": "A", "Identity": ""}
+# One letter a node: scaling, clipping, adding; Identity is passed over. Read in the direction of the data.
+LETTERS = {
+    "Mul": "S", "Div": "S", "Clip": "C", "Max": "C", "Min": "C", "Relu": "C", "Where": "C", "Add": "A", "Sub": "A",
+    "Identity": "",
+}  # fmt: skip
+# Operators whose data come first: the other way round they are something else.
+_DATA_FIRST = ("Clip", "Div", "Identity", "Relu")
+_GREATER, _LESS = ("Greater", "GreaterOrEqual"), ("Less", "LessOrEqual")
 _LONGEST = 12
+# A scaling may be split in two, and so may an addition; more of them at one end are not all the quantiser's.
+_MOST = {"S": 2, "A": 2}
+# How many nodes may lie between a weight and its rounding.
+_WEIGHT_NODES = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """A Where that is a Max or Min of data and a constant: `x > c ? c : x` and the like."""
+
+    op_type: Literal["Max", "Min"]
+    data: gs.Tensor
+    comparison: gs.Node
+    compared: gs.Tensor
+    chosen: gs.Tensor
+
+
+def selection(node: gs.Node) -> Selection | None:
+    """What a Where is, if it is such."""
+    condition, positive, negative = node.inputs
+    if len(condition.inputs) != 1 or condition.inputs[0].op not in (*_GREATER, *_LESS):
+        return None
+    comparison = condition.inputs[0]
+    left, right = comparison.inputs
+    for data, chosen in ((positive, negative), (negative, positive)):
+        if (data is left or data is right) and constant(data) is None:
+            compared = right if data is left else left
+            keeps_greater = ((comparison.op in _GREATER) == (data is left)) == (data is positive)
+            if constant(compared) is None or constant(chosen) is None:
+                return None
+            return Selection("Max" if keeps_greater else "Min", data, comparison, compared, chosen)
+    return None
 
 
 @dataclass(frozen=True, eq=False)
 class Link:
-    """A node of the chain around a rounding: `tensor` is its other end, away from there."""
+    """An operator of the chain around a rounding: `tensor` is its other end, away from there.
 
-    node: gs.Node
+    It is one node, or two where a Where has its comparison in front.
+    """
+
+    nodes: tuple[gs.Node, ...]
     tensor: gs.Tensor
+
+    @property
+    def node(self) -> gs.Node:
+        """The node that has the value."""
+        return self.nodes[-1]
 
     @property
     def letter(self) -> str:
@@ -45,7 +92,40 @@ class Chain:
     @property
     def nodes(self) -> tuple[gs.Node, ...]:
         """All nodes, in topological order."""
-        return (*(link.node for link in self.head), *self.rounding, *(link.node for link in self.tail))
+        head, tail = (tuple(node for link in links for node in link.nodes) for links in (self.head, self.tail))
+        return (*head, *self.rounding, *tail)
+
+    @property
+    def start(self) -> gs.Tensor:
+        """What it is given."""
+        return self.head[0].tensor if self.head else self.rounding[0].inputs[0]
+
+    @property
+    def end(self) -> gs.Tensor:
+        """What it hands on."""
+        return self.tail[-1].tensor if self.tail else self.rounding[-1].outputs[0]
+
+    def cuts(self) -> list[Chain]:
+        """Its parts that may be a quantiser, longest first: what is left over belongs to the neighbours."""
+        heads = [self.head[start:] for start in range(len(self.head) + 1)]
+        tails = [self.tail[:end] for end in range(len(self.tail) + 1)]
+        parts = [
+            Chain(head, self.rounding, tail)
+            for head in heads
+            if _is_end(head, head[:1])
+            for tail in tails
+            if _is_end(tail, tail[-1:])
+        ]
+        return sorted(parts, key=lambda part: -len(part.nodes))
+
+    def is_within(self, other: Chain) -> bool:
+        """Whether it is shorter than another chain around its rounding at both ends."""
+        return len(self.head) < len(other.head) and len(self.tail) < len(other.tail)
+
+
+def _is_end(links: tuple[Link, ...], outermost: tuple[Link, ...]) -> bool:
+    letters = "".join(link.letter for link in links)
+    return all(link.letter for link in outermost) and all(letters.count(kind) <= most for kind, most in _MOST.items())
 
 
 class Shared(Refusal):
@@ -53,18 +133,37 @@ class Shared(Refusal):
 
 
 def chain_around(node: gs.Node, free: Callable[[gs.Node], bool]) -> Chain | None:
-    """The longest chain around a rounding node; None where it has no head or no tail."""
+    """The longest chain around a rounding node; None where it is no quantiser of something computed.
+
+    That takes a Clip, or operators on both sides.
+    """
 
     def belongs(other: gs.Node) -> bool:
-        return other.op in LETTERS and is_standard(other) and free(other)
+        return is_standard(other) and free(other)
 
-    rounding = _straight_through(node, free) or (node,)
+    rounding = _straight_through(node, belongs) or (node,)
     head = tuple(_walk(node.inputs[0], partial(_upstream, belongs)))[::-1]
     tail = tuple(_walk(rounding[-1].outputs[0], partial(_downstream, belongs)))
-    return Chain(head, rounding, tail) if head and tail else None
+    chain = Chain(head, rounding, tail)
+    clips = any(link.letter == "C" for link in (*head, *tail))
+    return chain if (clips or (head and tail)) and not _is_weight(chain.start) else None
 
 
-def _straight_through(rounding: gs.Node, free: Callable[[gs.Node], bool]) -> tuple[gs.Node, ...] | None:
+def _is_weight(tensor: gs.Tensor) -> bool:
+    """Whether a tensor is computed of constants alone."""
+    pending, nodes = [tensor], 0
+    while pending:
+        tensor = pending.pop()
+        if isinstance(tensor, gs.Constant):
+            continue
+        nodes += 1
+        if not tensor.inputs or nodes > _WEIGHT_NODES:
+            return False
+        pending.extend(tensor.inputs[0].inputs)
+    return True
+
+
+def _straight_through(rounding: gs.Node, belongs: Callable[[gs.Node], bool]) -> tuple[gs.Node, ...] | None:
     """The nodes of `z + (⌊z⌋ − z)`, in that order, where this rounding is part of it."""
     z, code = rounding.inputs[0], rounding.outputs[0]
     for difference in code.outputs:
@@ -77,7 +176,7 @@ def _straight_through(rounding: gs.Node, free: Callable[[gs.Node], bool]) -> tup
         for total in nodes[-1].outputs[0].outputs:
             if total.op == "Add" and any(tensor is z for tensor in total.inputs):
                 nodes.append(total)
-                return tuple(nodes) if all(is_standard(node) and free(node) for node in nodes) else None
+                return tuple(nodes) if all(map(belongs, nodes)) else None
     return None
 
 
@@ -91,32 +190,40 @@ def _walk(tensor: gs.Tensor, follow: Callable[[gs.Tensor], Link | None]) -> Iter
 
 
 def _upstream(belongs: Callable[[gs.Node], bool], tensor: gs.Tensor) -> Link | None:
-    if len(tensor.inputs) != 1 or not belongs(tensor.inputs[0]):
+    if len(tensor.inputs) != 1:
         return None
     node = tensor.inputs[0]
     data = data_input(node)
-    return None if data is None else Link(node, data)
+    nodes = _nodes_of(node)
+    return Link(nodes, data) if data is not None and all(map(belongs, nodes)) else None
 
 
 def _downstream(belongs: Callable[[gs.Node], bool], tensor: gs.Tensor) -> Link | None:
     for node in tensor.outputs:
-        if belongs(node) and node.op != "Add" and data_input(node) is tensor:
-            return Link(node, node.outputs[0])
+        if data_input(node) is tensor and all(map(belongs, _nodes_of(node))):
+            return Link(_nodes_of(node), node.outputs[0])
     return None
 
 
+def _nodes_of(node: gs.Node) -> tuple[gs.Node, ...]:
+    chosen = selection(node) if node.op == "Where" else None
+    return (node,) if chosen is None else (chosen.comparison, node)
+
+
 def data_input(node: gs.Node) -> gs.Tensor | None:
-    """The one input that is not a constant; None where there is no such, or where it divides or bounds."""
-    if node.op in ("Clip", "Div", "Identity", "Relu"):
+    """The one input of a link's node that is not a constant; None where there is no such, or not in its place."""
+    if node.op not in LETTERS:
+        return None
+    if node.op == "Where":
+        chosen = selection(node)
+        return None if chosen is None else chosen.data
+    if node.op in _DATA_FIRST:
         data, *others = node.inputs
         return data if constant(data) is None and all(other is not data for other in others) else None
     varying = [tensor for tensor in node.inputs if constant(tensor) is None]
-    return varying[0] if len(varying) == 1 and len(node.inputs) == 2 else None
-
-
-def shorter_at_both_ends(chain: Chain, other: Chain) -> bool:
-    """Whether one chain has fewer nodes than the other before its rounding, and after it."""
-    return len(chain.head) < len(other.head) and len(chain.tail) < len(other.tail)
+    if len(varying) != 1 or len(node.inputs) != 2 or (node.op == "Sub" and varying[0] is not node.inputs[0]):
+        return None
+    return varying[0]
 
 
 def refuse_shared(network: Network, chain: Chain) -> None:
@@ -137,10 +244,15 @@ def refuse_shared(network: Network, chain: Chain) -> None:
 
 
 def broken_off(chain: Chain) -> str:
-    """What else to tell of a chain that is refused: a Cast at its ends, which may have cut it in two."""
-    for node in (*chain.head[0].tensor.inputs, *chain.tail[-1].tensor.outputs):
-        if node.op == "Cast" and is_standard(node):
+    """What else to tell of a chain that is refused: what may have cut it off at its ends."""
+    for node in filter(is_standard, (*chain.start.inputs, *chain.end.outputs)):
+        if node.op == "Cast":
             return f"; Cast '{called(node)}' ends the chain: export it in one type throughout"
+    for node in filter(is_standard, chain.start.inputs):
+        # PACT's ½(|x| − |x − α| + α) is not monotone in floats: of a large x it makes α/2.
+        ramps = node.op == "Sub" and all(part.inputs and part.inputs[0].op in ("Abs", "Relu") for part in node.inputs)
+        if ramps or node.op == "Where":
+            return f"; {node.op} '{called(node)}' before it is no clip for every float: export clamp(x, 0, α) instead"
     return ""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
@@ -9,7 +11,7 @@ from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.network import Dimension
 from pconv_onnx.neuron import Array, FloatOperation
 from pconv_onnx.recognise.base import Refusal, called
-from pconv_onnx.recognise.chain import LETTERS, data_input
+from pconv_onnx.recognise.chain import LETTERS, data_input, selection
 
 # Bounds of what does not clip on that side.
 _BELOW, _ABOVE = np.full(1, -np.inf), np.full(1, np.inf)
@@ -22,6 +24,7 @@ class ConstantReader:
         """For activations of that shape, as far as it is known."""
         self.shape = shape
         self.channel_axis: int | None = None
+        self.dtype: np.dtype[Any] | None = None
 
     def operation(self, node: gs.Node) -> FloatOperation:
         """The operation of a node; whatever clips is a Clip, up to an infinity on a side that it leaves open.
@@ -29,6 +32,8 @@ class ConstantReader:
         Raises:
             Refusal: which constant of it is wrong.
         """
+        if node.op == "Where":
+            return self._selection(node)
         data = data_input(node)
         operands = [tensor for tensor in node.inputs if tensor is not data]
         if LETTERS[node.op] != "C":
@@ -37,6 +42,14 @@ class ConstantReader:
             return FloatOperation("Clip", (np.zeros(1), _ABOVE))
         low, high = (*([None] if node.op == "Min" else []), *operands, None, None)[:2]
         return FloatOperation("Clip", (self._bound(node, low, _BELOW), self._bound(node, high, _ABOVE)))
+
+    def _selection(self, node: gs.Node) -> FloatOperation:
+        chosen = selection(node)
+        assert chosen is not None
+        compared, value = (self.vector(node, tensor) for tensor in (chosen.compared, chosen.chosen))
+        if not np.array_equal(compared, value):
+            raise Refusal(f"'{called(node)}' compares with {some(compared)} and gives {some(value)}; one is expected")
+        return FloatOperation("Clip", (value, _ABOVE) if chosen.op_type == "Max" else (_BELOW, value))
 
     def _bound(self, node: gs.Node, tensor: gs.Tensor | None, otherwise: Array) -> Array:
         return otherwise if tensor is None or not tensor.name else self.vector(node, tensor)
@@ -52,6 +65,7 @@ class ConstantReader:
             raise Refusal(f"'{tensor.name}', an operand of '{called(node)}', is computed; a constant is needed")
         if not np.isfinite(value.astype(np.float64)).all():
             raise Refusal(f"'{tensor.name}', an operand of '{called(node)}', is not finite")
+        self.dtype = value.dtype
         rank = None if self.shape is None else len(self.shape)
         if value.ndim > (1 if rank is None else rank):
             raise Refusal(f"'{tensor.name}', an operand of '{called(node)}', has more dimensions than the activation")

@@ -1,0 +1,219 @@
+"""Uniform quantisers in standard operators: a rounding to integers, scalings and offsets around it, and a Clip.
+
+Anchored at Floor, Ceil or Round (half to even), `y = step·clip(round((x + bias)·gain + shift), low, high) + intercept`
+is read off whatever spells it:
+
+1. a scaling is a Mul or Div, an offset an Add or Sub, by constants; each may be split in two, on either side;
+2. the Clip may be one, or Max or Relu below and Min above, together or apart, before or after the rounding; a Where
+   that compares with the constant that it gives is one of these as well;
+3. the rounding may be spelled for straight-through gradients, `z + (round(z) − z)`. In floats too that is round(z);
+   only where z is infinite it is a NaN, and the neuron then saturates, as the rounding does.
+
+So do LSQ (Esser et al., ICLR 2020), PACT (Choi et al., 2018), DoReFa (Zhou et al., 2016), LSQ+ (Bhalgat et al., 2020),
+affine quantisers with a zero-point, and QCFS. Constants are scalars or per channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from pconv_onnx.graph import Network
+from pconv_onnx.graph.constants import is_standard
+from pconv_onnx.neuron import MAX_LEVELS, SUM_TYPES, Array, FloatOperation, QuantizerSpec
+from pconv_onnx.recognise.base import Activation, Refusal, Status
+from pconv_onnx.recognise.chain import Chain, Link, Shared, broken_off, chain_around, name_of, refuse_shared
+from pconv_onnx.recognise.operands import ConstantReader, factor, some
+from pconv_onnx.recognise.qcfs import is_qcfs
+
+# Roundings, each with how far its thresholds lie below the integers.
+_ROUNDINGS = {"Floor": 0.0, "Round": 0.5, "Ceil": 1.0}
+
+# How far a product of constants may be from the number that it stands for, in units of their type's last place.
+_TOLERANCE = 16
+
+
+class Uniform:
+    """See the module."""
+
+    encoding = "uniform"
+
+    def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> Chain | None:
+        """The longest chain around a rounding."""
+        return chain_around(node, free) if node.op in _ROUNDINGS and is_standard(node) else None
+
+    def check(self, network: Network, match: Chain) -> Activation:
+        """Read the cuts of the chain; the reason of the longest is the one to tell where none can be read.
+
+        A shorter cut serves where something at one end is not part of the activation. It is no way around a fault that
+        both ends have, such as a θ that is not positive: dropping it from both would hide the fault.
+        """
+        refused: tuple[Chain, Refusal] | None = None
+        longest: Chain | None = None
+        best: tuple[tuple[bool, ...], Chain, QuantizerSpec] | None = None
+        for chain in match.cuts():
+            if longest is not None and chain.is_within(longest):
+                continue
+            if refused is not None and not isinstance(refused[1], Shared) and chain.is_within(refused[0]):
+                continue
+            try:
+                spec = _read(network, chain)
+            except Refusal as refusal:
+                refused = refused or (chain, refusal)
+                continue
+            longest = longest or chain
+            drawbacks = _drawbacks(chain, spec)
+            if best is None or drawbacks < best[0]:
+                best = drawbacks, chain, spec
+            if not any(drawbacks):
+                break
+        if best is None:
+            assert refused is not None  # a whole chain is a cut, or has one
+            return self._activation(network, refused[0], reason=f"{refused[1]}{broken_off(match)}")
+        _, chain, spec = best
+        try:
+            spec.neuron()
+        except ValueError as error:
+            return self._activation(network, chain, reason=str(error))
+        return self._activation(network, chain, spec)
+
+    def _activation(
+        self, network: Network, chain: Chain, spec: QuantizerSpec | None = None, reason: str = ""
+    ) -> Activation:
+        status: Status = "converted" if spec is not None else "refused"
+        encoding = "qcfs" if spec is not None and is_qcfs(spec) else self.encoding
+        return Activation(name_of(network, chain), encoding, chain.nodes, chain.start, chain.end, status, reason, spec)
+
+
+def _drawbacks(chain: Chain, spec: QuantizerSpec) -> tuple[bool, ...]:
+    """What speaks against a cut, the worst first; of cuts that are equal in this the longest is best.
+
+    Its lowest value is not zero: a neuron is to be silent at no cost, and what is added to its value is the next
+    layer's. Its scalings do not undo each other, so that a is not θ: where leaving one to the neighbours makes them
+    equal, they own it. And ψ is per channel where all else is scalar: one table for all channels is faster than an
+    addition saved.
+    """
+    assert spec.threshold is not None
+    tolerance = _TOLERANCE * float(ml_dtypes.finfo(spec.dtype).eps)
+    scales_both = all(any(link.letter == "S" for link in links) for links in (chain.head, chain.tail))
+    undone = scales_both and np.allclose(spec.amplitude, spec.threshold, rtol=tolerance, atol=0)
+    only_bias_varies = spec.bias.size > 1 and spec.threshold.size == spec.amplitude.size == 1
+    return bool(spec.silent.any()), not undone, only_bias_varies
+
+
+def _read(network: Network, chain: Chain) -> QuantizerSpec:
+    """The spec of a chain.
+
+    Raises:
+        Refusal: which constant of which node is wrong.
+    """
+    refuse_shared(network, chain)
+    shape = network.shape(chain.start)
+    if shape == ():
+        raise Refusal("its input is a scalar, without rows for time-steps")
+    reader = ConstantReader(shape)
+    head, tail = (
+        [_Step(link, reader.operation(link.node)) for link in links if link.letter]
+        for links in (chain.head, chain.tail)
+    )
+    dtype = network.dtype(chain.start) or reader.dtype
+    if dtype not in SUM_TYPES:
+        supported = ", ".join(str(supported) for supported in SUM_TYPES)
+        raise Refusal(f"it computes in {dtype}; {supported} are supported")
+    rounding = FloatOperation(chain.rounding[0].op)
+    gain, bias, shift = _into_codes(head)
+    lowest, levels = _codes(head, rounding, tail, dtype)
+    threshold = levels / gain
+    # The codes below the lowest, whole ones, are the bias's; the rest is a shift between 0 and θ.
+    whole = np.floor(shift - lowest)
+    return QuantizerSpec(
+        dtype,
+        tuple(step.operation for step in head),
+        rounding,
+        tuple(step.operation for step in tail),
+        levels,
+        threshold,
+        threshold * (_ROUNDINGS[rounding.op_type] + shift - lowest - whole),
+        bias + whole / gain,
+        reader.channel_axis,
+        lowest,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """An operator of the chain, read."""
+
+    link: Link
+    operation: FloatOperation
+
+    @property
+    def factor(self) -> Array:
+        return factor(self.link.node, self.operation)
+
+    @property
+    def summand(self) -> Array:
+        value = self.operation.constants[0].astype(np.float64)
+        return -value if self.operation.op_type == "Sub" else value
+
+
+def _into_codes(head: list[_Step]) -> tuple[Array, Array, Array]:
+    """Gain, bias and shift of `(x + bias)·gain + shift`, in float64."""
+    gain, bias, shift = np.ones(1), np.zeros(1), np.zeros(1)
+    scaled = False
+    for step in head:
+        if step.link.letter == "S":
+            gain, shift, scaled = gain * step.factor, shift * step.factor, True
+        elif step.link.letter == "A" and scaled:
+            shift = shift + step.summand
+        elif step.link.letter == "A":
+            bias = bias + step.summand
+    return gain, bias, shift
+
+
+def _codes(
+    head: list[_Step], rounding: FloatOperation, tail: list[_Step], dtype: np.dtype[np.generic]
+) -> tuple[Array, int]:
+    """The lowest code, and how many are above it.
+
+    Raises:
+        Refusal: that is not one number, or codes have no end.
+    """
+    # What the head lets through is computed as the source computes it.
+    codes = np.array([[-np.inf, np.inf]], dtype=dtype)
+    for operation in (*(step.operation for step in head), rounding):
+        codes = operation(codes)
+    low, high = codes.astype(np.float64).T
+    step, intercept = np.ones(1), np.zeros(1)
+    tolerance = _TOLERANCE * float(ml_dtypes.finfo(dtype).eps)
+    for end in tail:
+        if end.link.letter == "S":
+            step, intercept = step * end.factor, intercept * end.factor
+        elif end.link.letter == "A":
+            intercept = intercept + end.summand
+        else:
+            bounds = [(value.astype(np.float64) - intercept) / step for value in end.operation.constants]
+            low, high = np.maximum(low, bounds[0]), np.minimum(high, bounds[1])
+    _require_bounds(low, high, rounding)
+    for side, bound in (("starts", low), ("ends", high)):
+        if not np.allclose(bound, np.round(bound), rtol=tolerance, atol=tolerance):
+            raise Refusal(f"its Clip {side} at {some(bound)} levels, which is not one whole number of them")
+    lowest = np.round(low)
+    levels = np.unique(np.round(high) - lowest)
+    if len(levels) > 1:
+        raise Refusal(f"its channels have from {levels[0]:g} to {levels[-1]:g} levels; one number for all is needed")
+    if not 1 <= levels[0] <= MAX_LEVELS:
+        raise Refusal(f"it has {levels[0]:g} levels; 1 to {MAX_LEVELS} are possible")
+    return lowest[:1] if (lowest == lowest[0]).all() else lowest, int(levels[0])
+
+
+def _require_bounds(low: Array, high: Array, rounding: FloatOperation) -> None:
+    if (np.isinf(low) & np.isinf(high)).any():
+        raise Refusal(f"it is not bounded: there is no Clip before or after {rounding.op_type}")
+    for side, bound in (("below", low), ("above", high)):
+        if np.isinf(bound).any():
+            raise Refusal(f"it is not bounded {side}; expected a Clip with both ends, or Relu and Min")
