@@ -25,8 +25,9 @@ from pconv_onnx.progress import track
 from pconv_onnx.runtime import import_onnxruntime, session
 
 _BATCH = 50
-# Rows of T·B that networks are run on at most, but for one sample: of many steps the tensors are large.
-_ROWS = 2048
+# Rows of T·B that networks are run on at most, but for one sample: of many steps the tensors are large, and the session
+# of each layer keeps its own.
+_ROWS = 512
 # Share of the largest output that rounding in float32 explains.
 _ROUNDING = 1e-4
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import partial
 
 import ml_dtypes
@@ -191,6 +193,42 @@ def test_function_body_gives_the_reference_value(opset, shape, rows, axis, steps
     for level in LEVELS:
         np.testing.assert_array_equal(in_body(arrays, attributes, opset, level), expected)
     onnx.checker.check_model(model(arrays, attributes, opset=opset))
+
+
+@pytest.mark.slow
+def test_function_body_builds_no_tensor_of_all_time_steps_where_the_mean_is_asked_for():
+    """The peak of a process of its own: at T = 255 such a tensor would hold 255 MiB as booleans alone."""
+    code = """
+import resource
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from pconv_onnx.operator import functions
+
+def peak_mib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+node = helper.make_node("ParallelSpike", ["x", "thresholds", "levels"], ["y"], domain="pconv", input_steps=1,
+                        channel_axis=1, spikes=0)
+tables = {"thresholds": (np.arange(255) + 0.5) / 255, "levels": np.arange(256) / 255}
+graph = helper.make_graph(
+    [node], "neuron",
+    [helper.make_tensor_value_info("x", TensorProto.FLOAT, [32, 32, 32, 32])],
+    [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    [numpy_helper.from_array(table[None].astype(np.float32), name) for name, table in tables.items()],
+)
+model = helper.make_model(
+    graph, functions=functions(17, np.dtype(np.float32), 255), ir_version=8,
+    opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("pconv", 1)],
+)
+session = onnxruntime.InferenceSession(model.SerializeToString())
+x = np.random.default_rng(0).normal(0.5, 0.5, (32, 32, 32, 32)).astype(np.float32)
+before = peak_mib()
+session.run(None, {"x": x})
+print(peak_mib() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 100
 
 
 @pytest.mark.parametrize("shape, rows, axis", [SHAPES[i] for i in (0, 2, 5, 7)])
