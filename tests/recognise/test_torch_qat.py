@@ -170,7 +170,9 @@ def converted_as_a_graph() -> onnx.ModelProto:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("make, levels", [
-    (trained_with_fake_quantisers, [127] * 4), (converted_module_by_module, [255] * 5), (converted_as_a_graph, [255] * 5),
+    (trained_with_fake_quantisers, [127] * 4),
+    (converted_module_by_module, [255] * 5),
+    (converted_as_a_graph, [255] * 5),
 ])  # fmt: skip
 def test_networks_are_converted(make, levels, mode):
     """The input and the classifier are quantised as well, with a sign."""
