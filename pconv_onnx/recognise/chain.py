@@ -28,8 +28,6 @@ _GREATER, _LESS = ("Greater", "GreaterOrEqual"), ("Less", "LessOrEqual")
 _LONGEST = 12
 # A scaling may be split in two, and so may an addition; more of them at one end are not all the quantiser's.
 _MOST = {"S": 2, "A": 2}
-# How many nodes may lie between a weight and its rounding.
-_WEIGHT_NODES = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,10 +131,7 @@ class Shared(Refusal):
 
 
 def chain_around(node: gs.Node, free: Callable[[gs.Node], bool]) -> Chain | None:
-    """The longest chain around a rounding node; None where it is no quantiser of something computed.
-
-    That takes a Clip, or operators on both sides.
-    """
+    """The longest chain around a rounding node; None where there is neither a Clip nor operators on both sides."""
 
     def belongs(other: gs.Node) -> bool:
         return is_standard(other) and free(other)
@@ -146,21 +141,7 @@ def chain_around(node: gs.Node, free: Callable[[gs.Node], bool]) -> Chain | None
     tail = tuple(_walk(rounding[-1].outputs[0], partial(_downstream, belongs)))
     chain = Chain(head, rounding, tail)
     clips = any(link.letter == "C" for link in (*head, *tail))
-    return chain if (clips or (head and tail)) and not _is_weight(chain.start) else None
-
-
-def _is_weight(tensor: gs.Tensor) -> bool:
-    """Whether a tensor is computed of constants alone."""
-    pending, nodes = [tensor], 0
-    while pending:
-        tensor = pending.pop()
-        if isinstance(tensor, gs.Constant):
-            continue
-        nodes += 1
-        if not tensor.inputs or nodes > _WEIGHT_NODES:
-            return False
-        pending.extend(tensor.inputs[0].inputs)
-    return True
+    return chain if clips or (head and tail) else None
 
 
 def _straight_through(rounding: gs.Node, belongs: Callable[[gs.Node], bool]) -> tuple[gs.Node, ...] | None:

@@ -110,9 +110,8 @@ def test_a_gate_of_another_tensor_is_listed_by_itself():
 
 
 def test_parts_of_a_quantiser_that_is_refused_are_not_listed_again():
-    nodes = qcfs("x", "y").replace("half", "odd")
-    (activation,) = recognise(load(network(nodes, weights={"odd": 0.3})))
-    assert (activation.encoding, activation.status) == ("qcfs", "refused")
+    (activation,) = recognise(load(network(qcfs("x", "y"), weights={"theta": -2.0})))
+    assert (activation.encoding, activation.status) == ("uniform", "refused")
 
 
 @pytest.mark.parametrize("mode", ["parallel", "folded"])
@@ -129,7 +128,9 @@ def test_a_relu_on_spikes_is_the_identity_and_not_listed(identity, mode):
 
 
 @pytest.mark.parametrize("mode", ["parallel", "folded"])
-@pytest.mark.parametrize("nodes", ["y = Clip (a, low, one)", "n = Neg (a) y = Relu (n)"])
+@pytest.mark.parametrize(
+    "nodes", ["p = MaxPool <kernel_shape = [1, 1]> (a) y = Clip (p, low, one)", "n = Neg (a) y = Relu (n)"]
+)
 def test_a_relu_that_cuts_spikes_is_listed(nodes, mode):
     ann = network(qcfs("x", "a") + nodes, weights=CONSTANTS)
     assert [a.status for a in rewrite(ann, mode=mode).plan.activations] == ["converted", "needs-calibration"]

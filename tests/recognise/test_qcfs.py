@@ -211,7 +211,7 @@ def test_a_cast_within_the_chain_is_told():
     nodes = nodes.replace(
         "f = Clip (e, zero, one)", "j = Cast <to = 10> (e) k = Cast <to = 1> (j) f = Clip (k, zero, one)"
     )
-    (reason,) = (found.reason for found in recognise(folded(network(nodes))) if found.encoding == "qcfs")
+    (reason,) = (found.reason for found in recognise(folded(network(nodes))) if found.encoding == "uniform")
     assert (
         reason == "it is not bounded: there is no Clip before or after Floor; Cast 'i' ends the chain: export it in"
         " one type throughout"

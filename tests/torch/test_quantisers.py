@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from harness import assert_converted, found, onnxruntime_of, own_part
 from quantisers import (
     ROUNDINGS,
     Affine,
@@ -25,7 +26,6 @@ from quantisers import (
     Quantiser,
     SignedLsq,
 )
-from recognise.harness import assert_converted, found, onnxruntime_of, own_part
 from torch import nn
 
 from pconv_onnx import inspect, rewrite, verify
