@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from pconv_onnx.blocked import stay_blocked
 from pconv_onnx.errors import PconvError
@@ -47,7 +48,8 @@ def session(
     Args:
         model: path of an ONNX file, or a model in memory.
         providers: execution providers as onnxruntime takes them; by default the CPU's.
-        options: session options to use; the library is registered with them.
+        options: session options to use; the library is registered with them. For spiking networks they also keep
+            onnxruntime from fusing weights that are quantised, which would keep convolutions out of its fast layout.
 
     Raises:
         PconvError: onnxruntime is missing, or refuses the model or the providers.
@@ -71,8 +73,10 @@ def session(
             raise PconvError(f"this onnxruntime has no provider '{name}'", f"it has {available}")
     try:
         content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
-        may_spike = not isinstance(model, onnx.ModelProto) or any(map(is_operator, model.graph.node))
-        if may_spike and providers == ["CPUExecutionProvider"] and _may_stay_blocked(ort, options):
+        spikes = _spikes(model)
+        if spikes:
+            _set_default(options, "session.disable_quant_qdq", "1")
+        if spikes and providers == ["CPUExecutionProvider"] and _may_stay_blocked(ort, options):
             blocked = _blocked_session(ort, content, options)
             if blocked is not None:
                 return blocked
@@ -80,6 +84,24 @@ def session(
     except Exception as error:  # onnxruntime raises its own types, without a common base
         name = "the model" if isinstance(model, onnx.ModelProto) else f"'{model}'"
         raise PconvError(f"onnxruntime cannot load {name}: {error}", "") from error
+
+
+def _spikes(model: ModelSource) -> bool:
+    """Whether a model has neurons; a file that cannot be read is onnxruntime's to refuse."""
+    if isinstance(model, onnx.ModelProto):
+        return any(map(is_operator, model.graph.node))
+    try:
+        return _spikes(onnx.load(os.fspath(model), load_external_data=False))
+    except (OSError, DecodeError):
+        return False
+
+
+def _set_default(options: onnxruntime.SessionOptions, key: str, value: str) -> None:
+    """Set an entry that the user has not set."""
+    try:
+        options.get_session_config_entry(key)
+    except RuntimeError:  # no such entry
+        options.add_session_config_entry(key, value)
 
 
 def _may_stay_blocked(ort: Any, options: onnxruntime.SessionOptions) -> bool:

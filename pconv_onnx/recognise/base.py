@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.constants import is_standard
-from pconv_onnx.neuron import QuantizerSpec
+from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.neuron import FloatOperation, QuantizerSpec
 
 Status = Literal["converted", "needs-calibration", "refused"]
 
@@ -55,31 +56,37 @@ def called(node: gs.Node) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class ReluBefore:
-    """The Relu that a quantiser's data come from, if there is one: what it gives to the quantiser is not negative.
+class ClipBefore:
+    """The Relu or Clip that a quantiser's data come from, if there is one: what it gives lies between constants.
 
     Attributes:
-        node: the Relu.
+        node: the Relu or Clip.
         alone: whether nothing else reads it or is made of it.
+        operations: what it does; nothing where there is none.
     """
 
-    node: gs.Node | None
+    node: gs.Node | None = None
     alone: bool = False
+    operations: tuple[FloatOperation, ...] = ()
 
     @classmethod
-    def find(cls, quantiser: gs.Node, free: Callable[[gs.Node], bool]) -> ReluBefore:
+    def find(cls, quantiser: gs.Node, free: Callable[[gs.Node], bool]) -> ClipBefore:
         """That of a quantiser's first input."""
         data = quantiser.inputs[0]
-        if len(data.inputs) != 1 or data.inputs[0].op != "Relu" or not is_standard(data.inputs[0]):
-            return cls(None)
-        return cls(data.inputs[0], free(data.inputs[0]) and len(data.outputs) == 1)
-
-    def __bool__(self) -> bool:
-        """Whether there is one."""
-        return self.node is not None
+        node = data.inputs[0] if len(data.inputs) == 1 else None
+        if node is None or node.op not in ("Relu", "Clip") or not is_standard(node):
+            return cls()
+        bounds = [np.zeros(1) if node.op == "Relu" else np.full(1, -np.inf), np.full(1, np.inf)]
+        for index, tensor in enumerate(node.inputs[1:]):
+            value = constant(tensor) if tensor.name else bounds[index]
+            if value is None or value.size != 1 or np.isnan(value).any():
+                return cls()
+            bounds[index] = value.reshape(1)
+        clip = FloatOperation("Clip", tuple(bounds))
+        return cls(node, free(node) and len(data.outputs) == 1, (clip,))
 
     def part(self, network: Network) -> tuple[gs.Node, ...]:
-        """The Relu as part of the activation; nothing where it stays, as an output or for other readers."""
+        """The node as part of the activation; nothing where it stays, as an output or for other readers."""
         if self.node is None or not self.alone or network.is_output(self.node.outputs[0]):
             return ()
         return (self.node,)

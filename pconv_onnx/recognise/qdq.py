@@ -3,7 +3,7 @@
 The value is `s · (clip(round(x/s) + z, q_min, q_max) − z)`, rounded half to even. It is a spike count where it does not
 fall below zero:
 
-1. a Relu in front; the zero-point z is then any, the codes run from z to q_max;
+1. a Relu in front, or a Clip from zero on; the zero-point z is then any, the codes run from z to q_max;
 2. no Relu, and z = q_min (0 of uint8, −128 of int8): the quantiser left the Relu out, since the clip is one.
 
 q_min and q_max are those of the type of codes, or nearer where codes are clipped in between (QCDQ): by a Clip, or by
@@ -26,8 +26,8 @@ import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, element_type, is_standard
-from pconv_onnx.neuron import SUM_TYPES, Array, FloatOperation, QuantizerSpec
-from pconv_onnx.recognise.base import Activation, Refusal, ReluBefore, called
+from pconv_onnx.neuron import SUM_TYPES, Array, FloatOperation, QuantizerSpec, apply
+from pconv_onnx.recognise.base import Activation, ClipBefore, Refusal, called
 from pconv_onnx.recognise.fused import is_fused
 
 # Codes of the element types that QuantizeLinear writes; the others are floats of 8 and 4 bits.
@@ -46,13 +46,13 @@ class _Pair:
     """A quantiser and what reads its codes.
 
     Attributes:
-        relu: the Relu in front, if there is one.
+        clip: the Relu or Clip in front, if there is one.
         quantise: the QuantizeLinear.
         between: the nodes that the codes go through, one after another.
         readers: the nodes that read them then.
     """
 
-    relu: ReluBefore
+    clip: ClipBefore
     quantise: gs.Node
     between: tuple[gs.Node, ...]
     readers: tuple[gs.Node, ...]
@@ -75,7 +75,7 @@ class Qdq:
         # Operators that compute with codes are listed themselves.
         if codes.outputs and all(is_fused(reader) for reader in codes.outputs):
             return None
-        return _Pair(ReluBefore.find(node, free), node, tuple(between), tuple(codes.outputs))
+        return _Pair(ClipBefore.find(node, free), node, tuple(between), tuple(codes.outputs))
 
     def check(self, network: Network, match: _Pair) -> Activation:
         """One DequantizeLinear with the same constants, and codes that it may be a staircase of."""
@@ -87,7 +87,7 @@ class Qdq:
             nodes = (quantise, *match.between, *match.readers[:1])
             start, end = quantise.inputs[0], nodes[-1].outputs[0]
             return Activation(called(quantise), self.encoding, nodes, start, end, "refused", str(refusal))
-        nodes = (*match.relu.part(network), quantise, *match.between, dequantise)
+        nodes = (*match.clip.part(network), quantise, *match.between, dequantise)
         start, end = nodes[0].inputs[0], dequantise.outputs[0]
         return Activation(called(nodes[0]), self.encoding, nodes, start, end, "converted", "", spec)
 
@@ -136,8 +136,12 @@ def _read(network: Network, match: _Pair, dequantise: gs.Node) -> QuantizerSpec:
         )
     dtype = _dtype(network, quantise, dequantise, scale, other_scale)
     low, high = (bound - zero.astype(np.int64) for bound in _range(match, zero.dtype))
-    lowest = np.maximum(low, 0) if match.relu else low
-    number = high - lowest
+    head = (*match.clip.operations, FloatOperation("Div", (scale,)))
+    clip = FloatOperation("Clip", (low.astype(dtype), high.astype(dtype)))
+    # What the quantiser's own clip and that in front of it leave.
+    ends = apply((*head, FloatOperation("Round"), clip), np.array([[-np.inf, np.inf]], dtype=dtype))
+    lowest, highest = ends.astype(np.int64).T
+    number = highest - lowest
     if number.min() < 1:
         raise Refusal(f"the codes of '{called(quantise)}' have no range; calibrate and export it again")
     if number.min() != number.max():
@@ -145,13 +149,12 @@ def _read(network: Network, match: _Pair, dequantise: gs.Node) -> QuantizerSpec:
     if max(abs(low).max(), abs(high).max()) > 2 ** (ml_dtypes.finfo(dtype).nmant + 1):
         raise Refusal(f"{dtype} cannot tell the codes of '{called(quantise)}' apart; quantise float32")
     levels = int(number[0])
-    relu = (FloatOperation("Clip", (np.zeros(1), np.full(1, np.inf))),) if match.relu else ()
     step = scale.astype(np.float64)
     spec = QuantizerSpec(
         dtype,
-        (*relu, FloatOperation("Div", (scale,))),
+        head,
         FloatOperation("Round"),
-        (FloatOperation("Clip", (low.astype(dtype), high.astype(dtype))), FloatOperation("Mul", (scale,))),
+        (clip, FloatOperation("Mul", (scale,))),
         levels,
         levels * step,
         levels * step / 2,

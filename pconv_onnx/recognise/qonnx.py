@@ -1,7 +1,7 @@
 """QONNX: `Quant`, `BipolarQuant` and `MultiThreshold`, the form of Brevitas and FINN.
 
 1. Quant: `s · (round(clip(x/s + z, q_min, q_max)) − z)`. The zero-point is added before the rounding, so that an odd
-   one moves the ties of half to even. A Relu in front is taken along.
+   one moves the ties of half to even. A Relu or Clip in front is taken along.
 2. MultiThreshold: `out_scale · #{τ_i ≤ x} + out_bias`, with thresholds of any spacing.
 3. BipolarQuant: `s` where x ≥ 0, else `−s`; one level, signed.
 
@@ -20,7 +20,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.qonnx import BIT_WIDTH, DOMAINS, THRESHOLDS, Operation, Quantiser, quantiser
 from pconv_onnx.neuron import MAX_LEVELS, SUM_TYPES, Array, FloatOperation, QuantizerSpec, apply
-from pconv_onnx.recognise.base import Activation, Refusal, ReluBefore, called
+from pconv_onnx.recognise.base import Activation, ClipBefore, Refusal, called
 from pconv_onnx.recognise.operands import ConstantReader
 
 _OPERATORS = ("Quant", "IntQuant", "BipolarQuant", "MultiThreshold", "Trunc", "FloatQuant")
@@ -35,9 +35,9 @@ _TOLERANCE = 16
 
 @dataclass(frozen=True, eq=False)
 class _Match:
-    """A quantiser, with the Relu in front if there is one."""
+    """A quantiser, with the Relu or Clip in front if there is one."""
 
-    relu: ReluBefore
+    clip: ClipBefore
     quantise: gs.Node
 
 
@@ -50,26 +50,27 @@ class Qonnx:
         """A quantiser."""
         if node.domain not in DOMAINS or node.op not in _OPERATORS:
             return None
-        return _Match(ReluBefore.find(node, free), node)
+        return _Match(ClipBefore.find(node, free), node)
 
     def check(self, network: Network, match: _Match) -> Activation:
         """Constant parameters, and thresholds in order."""
         quantise = match.quantise
-        nodes = (*match.relu.part(network), quantise)
+        nodes = (*match.clip.part(network), quantise)
         start, end = nodes[0].inputs[0], quantise.outputs[0]
         try:
-            spec = _read(network, bool(match.relu), quantise)
+            spec = _read(network, match)
         except Refusal as refusal:
             return Activation(called(quantise), self.encoding, nodes, start, end, "refused", str(refusal))
         return Activation(called(nodes[0]), self.encoding, nodes, start, end, "converted", "", spec)
 
 
-def _read(network: Network, has_relu: bool, node: gs.Node) -> QuantizerSpec:
+def _read(network: Network, match: _Match) -> QuantizerSpec:
     """The spec of a quantiser.
 
     Raises:
         Refusal: which of its inputs or attributes is wrong.
     """
+    node = match.quantise
     shape = network.shape(node.inputs[0])
     if shape == ():
         raise Refusal("its input is a scalar, without rows for time-steps")
@@ -83,8 +84,7 @@ def _read(network: Network, has_relu: bool, node: gs.Node) -> QuantizerSpec:
         raise Refusal(f"it computes in {dtype}; {', '.join(map(str, SUM_TYPES))} are supported")
     reader = _Reader(network, node, meaning, dtype)
     head, rounding, tail = map(reader.operations, (meaning.head, (meaning.rounding,), meaning.tail))
-    if has_relu:
-        head = (FloatOperation("Clip", (np.zeros(1), np.full(1, np.inf))), *head)
+    head = (*match.clip.operations, *head)
     ends = np.array([[-np.inf, np.inf]], dtype=dtype)
     lowest, highest = np.asarray(apply((*head, *rounding), ends), dtype=np.float64).T
     levels = highest - lowest

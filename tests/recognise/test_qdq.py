@@ -19,6 +19,7 @@ from pconv_onnx.recognise import Activation, recognise
 
 RELU = "r = Relu (x) q = QuantizeLinear (r, s, z) y = DequantizeLinear (q, s, z)"
 NO_RELU = "q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z)"
+AFTER = NO_RELU.replace("(x", "(r")
 PER_CHANNEL = np.array([0.013, 0.4, 2.3], dtype=np.float32)
 TYPES = {"float": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -46,6 +47,9 @@ def only(source: onnx.ModelProto, **options) -> Activation:
 
 
 CONVERTED = {
+    "int8 after a bounded ReLU": ("r = Clip (x, zero, theta)" + AFTER, 0.025, zeros(np.int8), 80),
+    "uint8 after a bounded ReLU": ("r = Clip (x, zero, theta)" + AFTER, 2 / 255, zeros(np.uint8), 255),
+    "uint8 after a Clip without an end": ("r = Clip (x, zero)" + AFTER, 0.05, zeros(np.uint8, 7), 248),
     "uint8 after Relu": (RELU, 0.0237, zeros(np.uint8), 255),
     "uint8 without Relu": (NO_RELU, 0.0237, zeros(np.uint8), 255),
     "int8 whose lowest code is zero": (NO_RELU, 0.0237, zeros(np.int8, -128), 255),
