@@ -194,33 +194,52 @@ def _temporal_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
 _FEW_STEPS = 16
 
 
-def _count_by_comparing(steps: int) -> str:
-    """`count` of each element: how many of the `padded` thresholds `[R, steps]` it reaches."""
+def _comparing(steps: int) -> tuple[str, str]:
+    """Tables, and `count` of each element: how many of the `padded` thresholds `[R, steps]` it reaches."""
+    tables = "".join(
+        f"""
+        start_{t} = Constant <value_ints = [{t - 1}]> ()
+        end_{t} = Constant <value_ints = [{t}]> ()
+        column_{t} = Slice (padded, start_{t}, end_{t}, second)
+        threshold_{t} = Reshape (column_{t}, along_channels)"""
+        for t in range(1, steps + 1)
+    )
     # Counts are small enough to be exact in floats, which onnxruntime casts and adds fastest.
     compared = "".join(
         f"""
-                start_{t} = Constant <value_ints = [{t - 1}]> ()
-                end_{t} = Constant <value_ints = [{t}]> ()
-                column_{t} = Slice (padded, start_{t}, end_{t}, second)
-                threshold_{t} = Reshape (column_{t}, along_channels)
                 reached_{t} = GreaterOrEqual (mean, threshold_{t})
                 step_{t} = Cast <to = 1> (reached_{t})
                 count_{t} = {f"Add (count_{t - 1}, step_{t})" if t > 1 else f"Identity (step_{t})"}"""
         for t in range(1, steps + 1)
     )
-    return f"""{compared}
-                count = Cast <to = 6> (count_{steps})"""
+    return (
+        tables,
+        f"""{compared}
+                count = Cast <to = 6> (count_{steps})""",
+    )
 
 
-def _count_by_search(width: int) -> str:
+def _searching(width: int) -> tuple[str, str]:
     """The same by binary search among `width = 2^n − 1` padded thresholds; positions count from the first row."""
     strides = [1 << bit for bit in reversed(range(width.bit_length()))]
     before = dict(zip(strides, ["row", *(f"after_{stride}" for stride in strides)], strict=False))
+    probes = {
+        stride: f"""
+        probe_{stride} = Constant <value = int32 {{{stride - 1}}}> ()
+        position_{stride} = Add ({before[stride]}, probe_{stride})
+        threshold_{stride} = Gather (table, position_{stride})"""
+        for stride in strides
+    }
+    # The first probe is the same for all elements of a channel, and so a table.
+    tables = f"""
+        table = Reshape (padded, flat)
+        row_start = Mul (channel_index, width)
+        row_start_32 = Cast <to = 6> (row_start)
+        row = Reshape (row_start_32, along_channels)
+        {probes.pop(strides[0])}"""
     halvings = "".join(
         f"""
-                probe_{stride} = Constant <value = int32 {{{stride - 1}}}> ()
-                position_{stride} = Add ({before[stride]}, probe_{stride})
-                threshold_{stride} = Gather (table, position_{stride})
+                {probes.get(stride, "")}
                 reached_{stride} = GreaterOrEqual (mean, threshold_{stride})
                 weight_{stride} = Cast <to = 6> (reached_{stride})
                 stride_{stride} = Constant <value = int32 {{{stride}}}> ()
@@ -228,23 +247,25 @@ def _count_by_search(width: int) -> str:
                 after_{stride} = Add ({before[stride]}, step_{stride})"""
         for stride in strides
     )
-    return f"""
-                table = Reshape (padded, flat)
-                row_start = Mul (channel_index, width)
-                row_start_32 = Cast <to = 6> (row_start)
-                row = Reshape (row_start_32, along_channels)
-                {halvings}
-                count = Sub (after_1, row)"""
+    return (
+        tables,
+        f"""{halvings}
+                count = Sub (after_1, row)""",
+    )
 
 
 def _parallel_spike(opset: int, dtype: np.dtype[Any], max_steps: int) -> onnx.FunctionProto:
     """No `[T, …]` tensor is built where only the temporal mean is asked for.
+
+    Tables are made outside the branches: onnxruntime 1.26 loses constants that it has folded within a branch, once it
+    puts the branch in the place of its If.
 
     Everything is compared in float32, which holds each type exactly: few providers compare half types and choose among
     them.
     """
     few = max_steps <= _FEW_STEPS
     width = max_steps if few else (1 << max_steps.bit_length()) - 1
+    tables, count = _comparing(width) if few else _searching(width)
     text = f"""
     <opset_import: ["" : {opset}, "{DOMAIN}" : {VERSION}], domain: "{DOMAIN}">
     {OP_TYPE} <input_steps, channel_axis, spikes> (current, thresholds, levels) => (output)
@@ -270,40 +291,41 @@ def _parallel_spike(opset: int, dtype: np.dtype[Any], max_steps: int) -> onnx.Fu
         out_steps_1d = Slice (table_shape, second, third)
         along_channels = Where (is_channel, channels_1d, second)
 
+        width = Constant <value_ints = [{width}]> ()
+        unused = Sub (width, out_steps_1d)
+        padding_shape = Concat <axis = 0> (channels_1d, unused)
+        nothing = Constant <value = float {{0.0}}> ()
+        never = Div (nothing, nothing)
+        padding = Expand (never, padding_shape)
+        padded = Concat <axis = 1> (threshold_rows, padding)
+        flat = Constant <value_ints = [-1]> ()
+        channels = Squeeze (channels_1d)
+        channel_index = Range (zero, channels, one)
+        {tables}
+        level_table = Reshape (level_rows, flat)
+        level_end = Add (out_steps_1d, second)
+        level_start = Mul (channel_index, level_end)
+        level_start_32 = Cast <to = 6> (level_start)
+        level_row = Reshape (level_start_32, along_channels)
+        by_step = Transpose <perm = [1, 0]> (threshold_rows)
+        step_shape = Concat <axis = 0> (out_steps_1d, along_channels)
+        threshold = Reshape (by_step, step_shape)
+        silent_column = Slice (level_rows, first, second, second)
+        silent = Reshape (silent_column, along_channels)
+        firing_column = Slice (level_rows, out_steps_1d, level_end, second)
+        firing = Reshape (firing_column, along_channels)
+
         emits_mean = Equal (wants_spikes, zero)
         value = If (emits_mean) <
             then_branch = temporal_mean () => (float[] level)
             {{
-                width = Constant <value_ints = [{width}]> ()
-                unused = Sub (width, out_steps_1d)
-                padding_shape = Concat <axis = 0> (channels_1d, unused)
-                nothing = Constant <value = float {{0.0}}> ()
-                never = Div (nothing, nothing)
-                padding = Expand (never, padding_shape)
-                padded = Concat <axis = 1> (threshold_rows, padding)
-                flat = Constant <value_ints = [-1]> ()
-                channels = Squeeze (channels_1d)
-                channel_index = Range (zero, channels, one)
-                {_count_by_comparing(width) if few else _count_by_search(width)}
-                level_table = Reshape (level_rows, flat)
-                level_width = Add (out_steps_1d, second)
-                level_start = Mul (channel_index, level_width)
-                level_start_32 = Cast <to = 6> (level_start)
-                level_row = Reshape (level_start_32, along_channels)
+                {count}
                 level_position = Add (count, level_row)
                 level = Gather (level_table, level_position)
             }},
             else_branch = spike_trains () => (float[] trains)
             {{
-                by_step = Transpose <perm = [1, 0]> (threshold_rows)
-                step_shape = Concat <axis = 0> (out_steps_1d, along_channels)
-                threshold = Reshape (by_step, step_shape)
                 fires = GreaterOrEqual (mean, threshold)
-                silent_column = Slice (level_rows, first, second, second)
-                silent = Reshape (silent_column, along_channels)
-                level_end = Add (out_steps_1d, second)
-                firing_column = Slice (level_rows, out_steps_1d, level_end, second)
-                firing = Reshape (firing_column, along_channels)
                 by_time = Where (fires, firing, silent)
                 out_batch = Slice (mean_shape, first, second)
                 out_rows = Mul (out_batch, out_steps_1d)

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from opsets import opsets
 
@@ -193,6 +193,27 @@ def test_function_body_gives_the_reference_value(opset, shape, rows, axis, steps
     for level in LEVELS:
         np.testing.assert_array_equal(in_body(arrays, attributes, opset, level), expected)
     onnx.checker.check_model(model(arrays, attributes, opset=opset))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("spikes", [0, 1])
+@pytest.mark.parametrize(("rows", "steps"), [(64, 8), (64, 16), (1, 40), (64, 255)])
+def test_function_body_folds_tables_that_are_constants(rows, steps, spikes, level):
+    """As they are in a rewritten network; large ones onnxruntime keeps apart from the graph."""
+    generator = np.random.default_rng(0)
+    tables = {"thresholds": (rows, steps), "levels": (rows, steps + 1)}
+    tables = {name: np.sort(generator.normal(0, 1, shape).astype(np.float32)) for name, shape in tables.items()}
+    arrays = {"current": generator.normal(0, 1, (2, 64, 3, 3)).astype(np.float32), **tables}
+    attributes = {"input_steps": 1, "channel_axis": 1, "spikes": spikes}
+    constants = model(arrays, attributes, opset=17)
+    del constants.graph.input[1:]
+    constants.graph.initializer.extend(numpy_helper.from_array(table, name) for name, table in tables.items())
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = level
+    (found,) = onnxruntime.InferenceSession(constants.SerializeToString(), options).run(
+        None, {"current": arrays["current"]}
+    )
+    np.testing.assert_array_equal(found, reference(**arrays, **attributes))
 
 
 @pytest.mark.slow
