@@ -22,7 +22,7 @@ class Activation:
 
     Attributes:
         name: unique in its network; what reports and patterns call it.
-        encoding: name of the recogniser.
+        encoding: what it is called, such as `qcfs`.
         nodes: the nodes it is made of, in topological order; where it is not converted perhaps only some of them.
         input: its pre-activation.
         output: its value.

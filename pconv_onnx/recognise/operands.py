@@ -94,7 +94,7 @@ def factor(node: gs.Node, operation: FloatOperation) -> Array:
     """
     value = operation.constants[0].astype(np.float64)
     if (value <= 0).any():
-        raise Refusal(f"'{called(node)}' scales by {some(value[value <= 0])}; θ and L must be positive")
+        raise Refusal(f"'{called(node)}' scales by {some(value[value <= 0])}; a scale must be positive")
     return np.asarray(1 / value if operation.op_type == "Div" else value)
 
 

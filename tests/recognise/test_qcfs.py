@@ -261,11 +261,11 @@ def test_names_are_unique_across_bodies_too():
 
 
 NEAR_MISSES = {
-    "threshold zero": ({"theta": 0.0}, "'first' scales by 0; θ and L must be positive"),
-    "threshold negative": ({"theta": -2.0}, "'first' scales by -2; θ and L must be positive"),
+    "threshold zero": ({"theta": 0.0}, "'first' scales by 0; a scale must be positive"),
+    "threshold negative": ({"theta": -2.0}, "'first' scales by -2; a scale must be positive"),
     "one channel negative": (
         {"theta": np.array([1, -3, 2], dtype=np.float32).reshape(3, 1, 1)},
-        "'first' scales by -3; θ and L must be positive",
+        "'first' scales by -3; a scale must be positive",
     ),
     "threshold infinite": ({"theta": np.inf}, "'theta', an operand of 'first', is not finite"),
     "threshold NaN": ({"theta": np.nan}, "'theta', an operand of 'first', is not finite"),

@@ -227,9 +227,9 @@ def test_a_choice_of_a_constant_is_a_clip(choice):
 
 
 REFUSED = {
-    "scale zero": (LSQ, {"s": 0}, "'a' scales by 0; θ and L must be positive"),
-    "scale negative": (LSQ, {"s": -0.1}, "'a' scales by -0.1; θ and L must be positive"),
-    "scale of a channel negative": (LSQ, {"s": PER_CHANNEL - 0.1}, "'a' scales by -0.087; θ and L must be positive"),
+    "scale zero": (LSQ, {"s": 0}, "'a' scales by 0; a scale must be positive"),
+    "scale negative": (LSQ, {"s": -0.1}, "'a' scales by -0.1; a scale must be positive"),
+    "scale of a channel negative": (LSQ, {"s": PER_CHANNEL - 0.1}, "'a' scales by -0.087; a scale must be positive"),
     "scale infinite": (LSQ, {"s": np.inf}, "'s', an operand of 'a', is not finite"),
     "scale NaN": (LSQ, {"s": np.nan}, "'s', an operand of 'a', is not finite"),
     "a bound infinite": (LSQ, {"n": np.inf}, "'n', an operand of 'b', is not finite"),
