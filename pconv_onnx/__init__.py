@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pconv_onnx.calibration import Calibration, calibrate
     from pconv_onnx.errors import PconvError
     from pconv_onnx.installation import doctor
     from pconv_onnx.neuron import ParallelNeuron, QuantizerSpec
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
     from pconv_onnx.verification import Verification, verify
 
 __all__ = [
+    "Calibration",
     "ParallelNeuron",
     "PconvError",
     "QuantizerSpec",
     "Rewriting",
     "Verification",
+    "calibrate",
     "doctor",
     "inspect",
     "library_path",
@@ -32,11 +35,13 @@ __all__ = [
 
 # No module has the name of a function: importing it would put the module in the function's place.
 _MODULES = {
+    "Calibration": "calibration",
     "ParallelNeuron": "neuron",
     "PconvError": "errors",
     "QuantizerSpec": "neuron",
     "Rewriting": "rewriting",
     "Verification": "verification",
+    "calibrate": "calibration",
     "doctor": "installation",
     "inspect": "rewriting",
     "library_path": "operator",

@@ -20,6 +20,7 @@ DONE, ANSWER_IS_NO, WRONG_ARGUMENTS = 0, 1, 2
 _MODES = ("parallel", "folded")
 _PRECISIONS = ("float16",)
 _MAX_STEPS = 256
+_METHODS = ("refit", "fit", "da-qcfs", "mse", "percentile", "max")
 
 
 class _Answer(NamedTuple):
@@ -134,6 +135,28 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--dry-run", action="store_true", help="only say what would be done")
     sub.add_argument("--force", action="store_true", help="allow the output to be the input")
 
+    sub.add_argument(
+        "--calibration", metavar="FILE",
+        help="quantise ReLUs first, on the data of this .npz or directory, to --steps levels; or random: good for "
+        "measuring time alone",
+    )  # fmt: skip
+    sub.add_argument("--method", choices=_METHODS, default=_METHODS[0], help="how to calibrate (default: refit)")
+
+    sub = add("calibrate", _calibrate, "quantise a model's ReLUs on data, without training")
+    sub.add_argument("model", metavar="MODEL", help="ONNX file")
+    sub.add_argument(
+        "--data", required=True, metavar="FILE",
+        help=".npz with arrays named as the model's inputs, or a directory of such files; or random",
+    )  # fmt: skip
+    sub.add_argument("--steps", type=_steps, required=True, metavar="T", help=f"levels, 1 to {_MAX_STEPS}")
+    sub.add_argument(
+        "-o", "--output", metavar="FILE", help="where to write (default: MODEL with .quantised.onnx as its end)"
+    )
+    sub.add_argument(
+        "--method", choices=_METHODS, default=_METHODS[0],
+        help="refit: weights, biases and activations (default); the others change activations alone",
+    )  # fmt: skip
+
     sub = add("verify", _verify, "compare a spiking network with its source, layer by layer and end to end")
     sub.add_argument("ann", metavar="ANN", help="the ONNX file that was rewritten")
     sub.add_argument("snn", metavar="SNN", help="the ONNX file that rewrite wrote")
@@ -191,6 +214,8 @@ def _rewrite(options: argparse.Namespace) -> _Answer:
         mode=options.mode,
         precision=options.precision,
         signed=options.signed,
+        calibration=options.calibration,
+        method=options.method,
         include=options.include,
         exclude=options.exclude,
         per_step_outputs=options.per_step_outputs,
@@ -200,6 +225,15 @@ def _rewrite(options: argparse.Namespace) -> _Answer:
     )
     summary = {**result.summary(), "output": None if options.dry_run else output}
     return _Answer(summary, _rewriting_lines(summary))
+
+
+def _calibrate(options: argparse.Namespace) -> _Answer:
+    from pconv_onnx.calibration import calibrate
+
+    output = options.output or f"{options.model.removesuffix('.onnx')}.quantised.onnx"
+    result = calibrate(options.model, options.data, output, steps=options.steps, method=options.method)
+    summary = {**result.summary(), "output": output}
+    return _Answer(summary, _calibration_lines(summary))
 
 
 def _verify(options: argparse.Namespace) -> _Answer:
@@ -226,9 +260,7 @@ def _plan_lines(summary: dict[str, Any]) -> Iterator[str]:
     for row in summary["activations"]:
         levels, steps = (str(row[key] or "-") for key in ("levels", "steps"))
         table.append([row["name"], row["encoding"], levels, steps, row["status"], " ".join(row["op_types"])])
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    for cells in table:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+    yield from _columns(table)
     reasons: dict[str, list[str]] = {}
     for entry in summary["activations"]:
         if entry["reason"]:
@@ -246,7 +278,36 @@ def _hybrid_line(summary: dict[str, Any]) -> Iterator[str]:
         yield f"hybrid: {stay} analog between spiking layers"
 
 
+def _calibration_lines(summary: dict[str, Any]) -> Iterator[str]:
+    rows = [row for row in summary["activations"] if row["status"] == "calibrated"]
+    table = [["activation", "channels", "silent", "threshold", "squared error"]]
+    for row in rows:
+        low, high = (f"{value:.3g}" for value in row["threshold"])
+        share = f"{100 * row['relative_error']:.2g} %"
+        table.append([row["name"], str(row["channels"]), str(row["silent_channels"]), f"{low} … {high}", share])
+    yield from _columns(table)
+    for row in summary["activations"]:
+        if row["status"] != "calibrated":
+            yield f"not calibrated: {row['name']}: {row['reason']}"
+    if summary["random"]:
+        yield "the data were random: the network is good for measuring time, and its accuracy means nothing"
+    for name in summary["uncorrected_layers"]:
+        yield f"too wide to be corrected: {name}"
+    corrected = f", {summary['corrected_layers']} layers corrected" if summary["method"] == "refit" else ""
+    where = f"{summary['output']}: " if "output" in summary else ""
+    yield f"{where}T = {summary['steps']}, method {summary['method']}, {summary['samples']} samples{corrected}"
+
+
+def _columns(table: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows of cells under each other."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for cells in table:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
 def _rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
+    if summary["calibration"] is not None:
+        yield from _calibration_lines(summary["calibration"])
     if summary["output"] is None:
         yield from _plan_lines(summary)
     else:

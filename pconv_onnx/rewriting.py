@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
 
+from pconv_onnx.calibration import METHODS, Calibration, calibrate
+from pconv_onnx.data import DataSource
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load, save
 from pconv_onnx.graph.duplicates import without_duplicates
 from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.upgrade import upgraded
-from pconv_onnx.lower import lower
+from pconv_onnx.lower import METADATA_PREFIX, lower
 from pconv_onnx.operator import MIN_OPSET
 from pconv_onnx.plan import Mode, Plan, Precision, make_plan
 from pconv_onnx.recognise import Activation
@@ -28,14 +31,17 @@ class Rewriting:
     Attributes:
         model: the spiking network; None after a dry run.
         plan: why it is as it is.
+        calibration: how its ReLUs were quantised first, if they were.
     """
 
     model: onnx.ModelProto | None
     plan: Plan
+    calibration: Calibration | None = None
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx rewrite`."""
-        return self.plan.summary()
+        calibration = self.calibration.summary() if self.calibration is not None else None
+        return {**self.plan.summary(), "calibration": calibration}
 
 
 def inspect(source: ModelSource) -> dict[str, Any]:
@@ -61,6 +67,8 @@ def rewrite(
     mode: Mode = "parallel",
     precision: Precision | None = None,
     signed: bool = False,
+    calibration: DataSource | None = None,
+    method: str = METHODS[0],
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     per_step_outputs: bool = False,
@@ -79,6 +87,8 @@ def rewrite(
         precision: `float16` turns a float32 network into that type, inputs and outputs excepted; None keeps its type.
         signed: convert activations whose lowest value is not zero as well. Where silent their neurons emit that value,
             so that every time-step costs what dense values cost.
+        calibration: data as `calibrate` takes them; ReLUs are then quantised first, to `steps` levels.
+        method: of the calibration.
         include: shell patterns of activation names to convert; by default all.
         exclude: shell patterns of activation names to leave as they are.
         per_step_outputs: add to each output that has time-steps an output `<name>_per_step` `[T, B, …]`, row t the mean
@@ -98,6 +108,12 @@ def rewrite(
         warnings.warn(
             f"{given.name} uses opset {given.opset}; what is written uses opset {network.opset}", stacklevel=2
         )
+    calibrated = None
+    if calibration is not None:
+        if steps is None:
+            raise PconvError("calibration needs a number of time-steps", "pass --steps")
+        calibrated = calibrate(source, calibration, steps=steps, method=method)
+        network = replace(network, proto=calibrated.model)
     plan = make_plan(
         _prepared(network),
         mode=mode,
@@ -116,11 +132,14 @@ def rewrite(
     if strict and left:
         raise PconvError(f"not all activations can be converted: {_told(left)}", "without --strict the others are")
     if dry_run:
-        return Rewriting(None, plan)
+        return Rewriting(None, plan, calibrated)
     model = lower(plan)
+    if calibrated is not None:
+        entry = json.dumps(calibrated.provenance())
+        model.metadata_props.add(key=f"{METADATA_PREFIX}calibration", value=entry)
     if output is not None:
         save(model, output)
-    return Rewriting(model, plan)
+    return Rewriting(model, plan, calibrated)
 
 
 def _prepared(network: Network) -> Network:

@@ -366,6 +366,10 @@ def _provenance(source: Network, spiking: Network) -> list[dict[str, Any]]:
         ) from error
     if digest != source.sha256:
         raise PconvError(f"{spiking.name} was not made from {source.name}", "pass the file that was rewritten")
+    with contextlib.suppress(KeyError, ValueError, TypeError):
+        calibrated = set(json.loads(entries[f"{METADATA_PREFIX}calibration"])["outputs"])
+        # The source has no levels there that a count could be equal to.
+        rows = [row | ({"levels": None} if row["output"] in calibrated else {}) for row in rows]
     return rows
 
 

@@ -107,6 +107,7 @@ def test_the_parser_agrees_with_the_library():
     assert cli._MODES == plan.MODES
     assert cli._PRECISIONS == plan.PRECISIONS
     assert cli._MAX_STEPS == neuron.MAX_STEPS
+    assert cli._METHODS == calibration.METHODS
 
 
 @pytest.mark.parametrize("name", ["verify", "doctor", "inspect", "rewrite", "session"])

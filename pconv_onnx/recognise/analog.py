@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
-from pconv_onnx.recognise.base import Activation, called
+from pconv_onnx.recognise.base import CALIBRATE, Activation, called
 
 # What to call an operator.
 _NAMES = {
@@ -41,6 +41,11 @@ _NAMES = {
 _NAMES_OF_ONNXRUNTIME = {"BiasGelu": "GELU", "FastGelu": "GELU", "Gelu": "GELU", "QuickGelu": "SiLU"}
 # What to call the product of a tensor and a gate of that operator.
 _GATED = {"Clip": "HardSwish", "Erf": "GELU", "HardSigmoid": "HardSwish", "Sigmoid": "SiLU", "Tanh": "GELU"}
+
+_ON_THE_MEAN = (
+    "{} has no levels of its own, so it runs on the temporal mean; a QCFS in its place, fine-tuned before the export, "
+    "is converted"
+)
 
 # Operators between a tensor and its gate, and how many may follow each other.
 _ELEMENTWISE = ("Add", "Div", "Identity", "Mul", "Neg", "Pow", "Softplus", "Sub")
@@ -78,12 +83,7 @@ class Analog:
         dtype = network.dtype(match.input)
         if dtype is not None and dtype.kind in "iub":
             return None
-        advice = (
-            "; quantise it (QCFS) and fine-tune before the export"
-            if match.rectifies
-            else ", so it runs on the temporal mean; a QCFS in its place, fine-tuned before the export, is converted"
-        )
-        reason = f"{match.name} has no levels of its own{advice}"
+        reason = (CALIBRATE if match.rectifies else _ON_THE_MEAN).format(match.name)
         (output,) = match.nodes[-1].outputs
         name = called(match.nodes[0])
         return Activation(name, self.encoding, match.nodes, match.input, output, "needs-calibration", reason)

@@ -46,6 +46,13 @@ class Activation:
         return [node.op for node in self.nodes]
 
 
+# What to do with an activation without levels.
+CALIBRATE = (
+    "{} has no levels of its own; pass --calibration data.npz --steps T, or quantise it (QCFS) and fine-tune before "
+    "the export"
+)
+
+
 class Refusal(Exception):
     """Why a candidate is not converted, in words that a user can act on."""
 

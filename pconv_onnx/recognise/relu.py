@@ -8,7 +8,7 @@ import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
-from pconv_onnx.recognise.base import Activation, called
+from pconv_onnx.recognise.base import CALIBRATE, Activation, called
 
 
 class Relu:
@@ -23,5 +23,5 @@ class Relu:
     def check(self, network: Network, match: gs.Node) -> Activation:
         """It cannot be converted as it stands."""
         (output,) = match.outputs
-        reason = "a ReLU has no levels of its own; quantise it (QCFS) and fine-tune before the export"
+        reason = CALIBRATE.format("a ReLU")
         return Activation(called(match), self.encoding, (match,), match.inputs[0], output, "needs-calibration", reason)

@@ -1,0 +1,84 @@
+"""Accuracy of a ReLU network that is calibrated, for each method and number of time-steps.
+
+The images that it is calibrated on and those that it is tested on are uint8 `images` [N, H, W, 3] with `labels` in an
+.npz; methods are to be compared on images of the first kind (--validation counts those at the file's end).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from measure import machine
+
+from pconv_onnx import calibrate
+from pconv_onnx.calibration import METHODS
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+from prepare_images import prepare, read_npz  # noqa: E402  # a script beside the networks, not a module
+
+
+def main() -> None:
+    """Calibrate, test, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="ReLU network that takes `image` [N, 3, 32, 32]")
+    parser.add_argument("--calibration", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--images", type=Path, metavar="FILE", help="test images (default: none)")
+    parser.add_argument("--count", type=int, default=2000, metavar="N", help="images to calibrate on")
+    parser.add_argument("--validation", type=int, default=0, metavar="N", help="images of the same file to compare on")
+    parser.add_argument("--steps", type=int, nargs="+", default=[2, 4, 8, 16, 32], metavar="T")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures there, as JSON")
+    options = parser.parse_args()
+    images, labels = _read(options.calibration)
+    sets = {}
+    if options.images is not None:
+        sets["test"] = _read(options.images)
+    if options.validation:
+        sets["validation"] = (images[-options.validation :], labels[-options.validation :])
+    ann = options.model.read_bytes()
+    results: list[dict[str, Any]] = [{"method": "ANN", **{name: _accuracy(ann, *pair) for name, pair in sets.items()}}]
+    print(results[0], flush=True)
+    for method in options.methods:
+        for steps in options.steps:
+            start = time.perf_counter()
+            result = calibrate(options.model, {"image": images[: options.count]}, steps=steps, method=method)
+            seconds = time.perf_counter() - start
+            model = result.model.SerializeToString()
+            accuracy = {name: _accuracy(model, *pair) for name, pair in sets.items()}
+            results.append({"method": method, "steps": steps, "seconds": seconds, **accuracy})
+            print(results[-1], flush=True)
+    if options.output is not None:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        document = {
+            "benchmark": "calibration",
+            "machine": machine(threads=0),
+            "model": options.model.name,
+            "calibration_images": options.count,
+            "images": {name: len(pair[0]) for name, pair in sets.items()},
+            "results": results,
+        }
+        options.output.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = read_npz(path)
+    return prepare(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], "NCHW"), labels
+
+
+def _accuracy(model: bytes, images: np.ndarray, labels: np.ndarray) -> float:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    batches = (session.run(None, {"image": images[i : i + 100]})[0] for i in range(0, len(images), 100))
+    return float((np.concatenate([batch.argmax(axis=1) for batch in batches]) == labels).mean())
+
+
+if __name__ == "__main__":
+    main()

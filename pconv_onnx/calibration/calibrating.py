@@ -1,0 +1,164 @@
+"""`calibrate`: from a network with ReLUs and data to the same network with QCFS activations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from pconv_onnx.calibration.sweep import METHODS, Found, sweep
+from pconv_onnx.calibration.writing import quantised_model
+from pconv_onnx.data import DataSource, load_samples, random_samples
+from pconv_onnx.errors import PconvError
+from pconv_onnx.graph import ModelSource, Network, load, save
+from pconv_onnx.graph.constants import constant
+from pconv_onnx.graph.upgrade import upgraded
+from pconv_onnx.neuron import MAX_STEPS
+from pconv_onnx.operator import MIN_OPSET
+from pconv_onnx.recognise import Activation, recognise
+from pconv_onnx.runtime import session
+
+# Instead of data: draw them.
+RANDOM = "random"
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What `calibrate` did.
+
+    Attributes:
+        model: the quantised network.
+        steps: T.
+        method: one of `METHODS`.
+        samples: how many samples it saw.
+        random: whether they were drawn, so that the result is good for measuring time alone.
+        found: staircases and corrected weights.
+        left: activations that stay as they are, each with the reason.
+    """
+
+    model: onnx.ModelProto
+    steps: int
+    method: str
+    samples: int
+    random: bool
+    found: Found
+    left: Sequence[tuple[Activation, str]]
+
+    def provenance(self) -> dict[str, Any]:
+        """What a spiking network made of it keeps: `outputs` are the activations that differ from the source's."""
+        outputs = [entry.activation.output.name for entry in self.found.activations]
+        return {"method": self.method, "samples": self.samples, "random": self.random, "outputs": outputs}
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON document of `pconv-onnx calibrate`."""
+        rows = [
+            {
+                "name": entry.activation.name,
+                "channels": len(entry.staircase.threshold),
+                "silent_channels": int(entry.staircase.silent.sum()),
+                "threshold": [float(entry.staircase.threshold.min()), float(entry.staircase.threshold.max())],
+                "relative_error": error,
+                "status": "calibrated",
+                "reason": "",
+            }
+            for entry, error in zip(self.found.activations, self.found.errors, strict=True)
+        ]
+        rows += [
+            {
+                "name": activation.name,
+                "channels": None,
+                "silent_channels": None,
+                "threshold": None,
+                "relative_error": None,
+                "status": activation.status,
+                "reason": reason,
+            }
+            for activation, reason in self.left
+        ]
+        return {
+            "activations": rows,
+            "steps": self.steps,
+            "method": self.method,
+            "samples": self.samples,
+            "random": self.random,
+            "corrected_layers": len(self.found.corrections),
+            "uncorrected_layers": list(self.found.uncorrected),
+        }
+
+
+def calibrate(
+    source: ModelSource,
+    data: DataSource,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    steps: int,
+    method: str = METHODS[0],
+) -> Calibration:
+    """Replace each ReLU by a quantised activation of T levels that `rewrite` converts losslessly.
+
+    Args:
+        source: path of an ONNX file, or a model in memory.
+        data: samples as `load_samples` takes them; labels are not looked at. `random` draws them, for benchmarks.
+        output: where to write the quantised model; None only returns it.
+        steps: T, 1 to 256.
+        method: one of `METHODS`; `refit` also corrects weights and biases, the others change activations alone.
+
+    Raises:
+        PconvError: the model or the data cannot be read or do not fit, there is no ReLU, or `steps` or `method` is not
+            one that there is.
+    """
+    if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
+        raise PconvError(f"{steps!r} is not a number of time-steps", f"choose 1 to {MAX_STEPS}")
+    if method not in METHODS:
+        raise PconvError(f"there is no method '{method}'", f"choose one of {', '.join(METHODS)}")
+    network = upgraded(load(source), MIN_OPSET)
+    chosen, left = _activations(network)
+    if not chosen:
+        told = f"'{left[0][0].name}': {left[0][1]}" if left else "it has no activation"
+        raise PconvError(f"nothing to calibrate in {network.name}: {told}", "")
+    random = isinstance(data, str) and data == RANDOM
+    runner = session(network.proto)
+    samples = random_samples(runner) if random else load_samples(data, runner)
+    found = sweep(network, chosen, samples, steps, method)
+    model = quantised_model(network, found.activations, found.corrections)
+    if output is not None:
+        save(model, output)
+    return Calibration(model, steps, method, len(samples), random, found, left)
+
+
+def _activations(network: Network) -> tuple[list[Activation], list[tuple[Activation, str]]]:
+    """Those that can be calibrated, and the others with the reason."""
+    chosen, left = [], []
+    for activation in recognise(network):
+        if activation.spec is not None:
+            continue
+        reason = _why_not(network, activation)
+        if reason:
+            left.append((activation, reason))
+        else:
+            chosen.append(activation)
+    return chosen, left
+
+
+def _why_not(network: Network, activation: Activation) -> str:
+    """Why an activation is not calibrated; empty where it is."""
+    if activation.status != "needs-calibration" or len(activation.nodes) != 1:
+        return activation.reason
+    (node,) = activation.nodes
+    if network.place(node):
+        return f"it is in {network.place(node)}, where nothing is calibrated"
+    if node.op not in ("Relu", "Clip"):
+        return f"{node.op} is not calibrated; Relu and Clip from zero are"
+    if node.op == "Clip":
+        low = constant(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1].name else None
+        if low is None or low.size != 1 or low.item() != 0:
+            return "its Clip does not start at zero"
+    if network.dtype(activation.input) not in (None, np.dtype(np.float32)):
+        return f"it computes in {network.dtype(activation.input)}; float32 is calibrated"
+    if not network.shape(activation.input):
+        return "the shape of its input is not known, or it is a scalar"
+    return ""

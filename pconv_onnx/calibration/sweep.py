@@ -1,0 +1,281 @@
+"""Layer by layer: each activation is quantised on what the layers before it give once they are quantised.
+
+Two networks run side by side. The reference is the source; the quantised one has everything that was found so far. At
+each segment the last layer's weights may be corrected, so that its pre-activation comes close to the reference's
+although its inputs are quantised, and then a staircase is chosen for that pre-activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx
+
+from pconv_onnx.calibration import staircases
+from pconv_onnx.calibration.segments import Layer, Runner, Segment, cut
+from pconv_onnx.calibration.staircases import Staircase
+from pconv_onnx.calibration.statistics import Moments, NormalEquations, PairHistogram
+from pconv_onnx.calibration.streams import Stream
+from pconv_onnx.calibration.writing import Correction, Quantised
+from pconv_onnx.data import Samples
+from pconv_onnx.graph import Network
+from pconv_onnx.graph.constants import constant
+from pconv_onnx.neuron import Array
+from pconv_onnx.progress import track
+from pconv_onnx.recognise import Activation
+
+# What changes: `refit` weights, biases and activations, the others activations alone.
+METHODS = ("refit", "fit", "da-qcfs", "mse", "percentile", "max")
+
+_BATCH = 25
+# Weight of the correction's own size against the residual; results hardly depend on it.
+_RIDGE = 1e-3
+# Where the reference is silent only what is above zero is an error: that depends on the correction, hence twice.
+_PASSES = 2
+# Inputs of a layer up to which its normal equations are solved: they are as many squared.
+_MOST_INPUTS = 8192
+# Of few steps it pays to leave a mean error to the next layer's shift; of many it costs at padded borders.
+_CENTRED_STEPS = 4
+# Name under which the pre-activation of the segment at hand is kept.
+_BEFORE = "/before"
+# Up to here a channel counts as never firing.
+_SILENT = 1e-6
+
+
+@dataclass
+class Found:
+    """What a sweep found.
+
+    Attributes:
+        activations: what takes the place of each.
+        corrections: new weights by the output of their layer.
+        errors: for each activation the mean squared error of its output, as a share of the output's mean square.
+        uncorrected: outputs of layers that are too wide to be corrected.
+    """
+
+    activations: list[Quantised] = field(default_factory=list)
+    corrections: dict[str, Correction] = field(default_factory=dict)
+    errors: list[float] = field(default_factory=list)
+    uncorrected: list[str] = field(default_factory=list)
+
+
+def sweep(network: Network, activations: Sequence[Activation], samples: Samples, steps: int, method: str) -> Found:
+    """Choose a staircase for each activation.
+
+    Args:
+        network: the source.
+        activations: Relu, or Clip from zero on, in topological order.
+        samples: the data; labels are not looked at.
+        steps: T.
+        method: one of `METHODS`.
+    """
+    with Stream(samples.arrays) as reference, Stream(samples.arrays) as quantised:
+        return _Sweep(network, activations, samples, steps, method, (reference, quantised)).found
+
+
+class _Sweep:
+    """State of one sweep."""
+
+    def __init__(
+        self,
+        network: Network,
+        activations: Sequence[Activation],
+        samples: Samples,
+        steps: int,
+        method: str,
+        streams: tuple[Stream, Stream],
+    ) -> None:
+        self.network, self.samples, self.steps, self.method = network, samples, steps, method
+        self.reference, self.quantised = streams
+        self.found = Found()
+        # Quantised activations are kept as codes, each worth a level. Corrected layers are nodes with weights of
+        # their own.
+        self.levels: dict[str, Array] = {}
+        self.corrected: dict[str, onnx.NodeProto] = {}
+        self.weights: dict[str, Array] = {}
+        segments = cut(network, activations)
+        if method != "refit":
+            segments = [segment for segment in segments if segment.activation is not None]
+        self.leads_to_output = {name for segment in segments if segment.activation is None for name in segment.inputs}
+        last_use = {name: index for index, segment in enumerate(segments) for name in segment.inputs}
+        computed: set[str] = set()
+        for index, segment in enumerate(track(segments, "calibrating", len(segments))):
+            self._segment(segment, computed)
+            computed |= {node.output[0] for node in segment.nodes}
+            for name in segment.inputs:
+                if last_use[name] == index and name not in samples.arrays:
+                    self.reference.drop(name)
+                    self.quantised.drop(name)
+
+    def _segment(self, segment: Segment, computed: set[str]) -> None:
+        """Correct the layer of a segment and quantise its activation, on everything before it."""
+        clip, rows = _clip(segment.activation), _Rows(self.network, segment)
+        inputs, outputs = Moments(), Moments()
+        for part, values in self._run(segment, self.reference):
+            self.reference.put(_BEFORE, part, values[segment.target], len(self.samples))
+            inputs.add(rows(values[segment.target]))
+            outputs.add(rows(clip(values[segment.target])))
+        layer = segment.layer
+        # A layer that an earlier segment goes through as well is settled.
+        if self.method == "refit" and layer is not None and layer.node.output[0] not in computed:
+            self._correct(segment, layer, clip)
+        if segment.activation is not None:
+            for part, values in self._run(segment, self.quantised):
+                self.quantised.put(_BEFORE, part, values[segment.target], len(self.samples))
+            self._quantise(segment.activation, rows, clip, inputs, outputs)
+        for stream in (self.reference, self.quantised):
+            stream.drop(_BEFORE)
+
+    def _run(self, segment: Segment, stream: Stream, also: str = "") -> Iterator[tuple[slice, dict[str, Array]]]:
+        """What a segment computes, batch by batch."""
+        if stream is self.quantised:
+            nodes = tuple(self.corrected.get(node.output[0], node) for node in segment.nodes)
+            segment = replace(segment, nodes=nodes)
+        runner = Runner(self.network, segment, self.weights, also)
+        for part, _ in self.samples.batches(_BATCH):
+            feed = {}
+            for name in segment.inputs:
+                values = stream[name][part]
+                coded = stream is self.quantised and name in self.levels
+                feed[name] = values * self.levels[name] if coded else np.ascontiguousarray(values)
+            yield part, runner(feed)
+
+    def _correct(self, segment: Segment, layer: Layer, clip: Clip) -> None:
+        """Give a layer the weights with which its segment comes closest to the reference."""
+        node = layer.node
+        output = node.output[0]
+        matrix, bias = layer.matrix()
+        if matrix.shape[1] > _MOST_INPUTS:
+            self.found.uncorrected.append(output)
+            return
+        names = (f"{output}/weights", f"{output}/bias")
+        self.corrected[output] = onnx.helper.make_node(
+            node.op_type, [node.input[0], *names], [output], node.name, domain=node.domain
+        )
+        self.corrected[output].attribute.extend(node.attribute)
+        gram: Array | None = None
+        for _ in range(_PASSES if segment.activation is not None else 1):
+            self.weights |= dict(zip(names, layer.arrays(matrix, bias), strict=True))
+            equations = NormalEquations.empty(matrix.shape[1] + 1, len(matrix))
+            for part, values in self._run(segment, self.quantised, also=node.input[0]):
+                residual = clip.nearest(self.reference[_BEFORE][part], values[segment.target]) - values[segment.target]
+                outputs = residual.swapaxes(0, 1).reshape(len(matrix), -1) / layer.gain.reshape(-1, 1)
+                equations.add(layer.columns(values[node.input[0]]), outputs.astype(np.float32), with_gram=gram is None)
+            # Its inputs are the same in each pass.
+            gram = equations.gram = equations.gram if gram is None else gram
+            change = equations.solve(_RIDGE)
+            matrix, bias = matrix + change[:-1].T, bias + change[-1]
+        weights, bias = layer.arrays(matrix, bias)
+        self.weights |= dict(zip(names, (weights, bias), strict=True))
+        self.found.corrections[output] = Correction(output, weights, bias)
+
+    def _quantise(self, activation: Activation, rows: _Rows, clip: Clip, inputs: Moments, outputs: Moments) -> None:
+        """Choose a staircase, and hand on what it makes of the quantised pre-activation."""
+        name = activation.output.name
+        staircase = self._staircase(rows, clip, inputs, outputs, centred=name not in self.leads_to_output)
+        staircase = staircases.with_silent(staircase, staircase.silent | (outputs.maximum <= _SILENT))
+        quantised = Quantised(activation, staircase, rows.axis, rows.rank)
+        level = quantised.along_channels(staircase.constants()[2])
+        error = square = 0.0
+        for part, _ in self.samples.batches(_BATCH):
+            before = self.quantised[_BEFORE][part]
+            codes = rows.back(staircase.codes(rows(before)), before.shape)
+            wanted = clip(self.reference[_BEFORE][part])
+            error += float(np.square(codes * level - wanted, dtype=np.float64).sum())
+            square += float(np.square(wanted, dtype=np.float64).sum())
+            self.reference.put(name, part, wanted, len(self.samples))
+            self.quantised.put(name, part, codes.astype(np.uint8 if self.steps < 256 else np.uint16), len(self.samples))
+        self.levels[name] = level
+        self.found.activations.append(quantised)
+        self.found.errors.append(error / square if square else 0.0)
+
+    def _staircase(self, rows: _Rows, clip: Clip, inputs: Moments, outputs: Moments, *, centred: bool) -> Staircase:
+        """That of the method."""
+        maximum = np.maximum(outputs.maximum, _SILENT)
+        if self.method in ("percentile", "mse"):
+            histogram = PairHistogram(np.zeros_like(maximum), maximum)
+            for part, _ in self.samples.batches(_BATCH):
+                values = rows(clip(self.reference[_BEFORE][part]))
+                histogram.add(values, values)
+            choose = staircases.by_percentile if self.method == "percentile" else staircases.by_squared_error
+            return choose(histogram, maximum, self.steps)
+        if self.method in ("max", "da-qcfs"):
+            staircase = staircases.by_maximum(maximum, self.steps)
+            if self.method == "max":
+                return staircase
+            before, codes = Moments(), Moments()
+            for part, _ in self.samples.batches(_BATCH):
+                before.add(rows(self.quantised[_BEFORE][part]))
+            staircase = staircases.with_shifts(staircase, inputs, before)
+            for part, _ in self.samples.batches(_BATCH):
+                codes.add(staircase.codes(rows(self.quantised[_BEFORE][part])))
+            return staircases.with_amplitudes(staircase, outputs, codes)
+        pairs = PairHistogram(-maximum / 2, maximum)
+        for part, _ in self.samples.batches(_BATCH):
+            pairs.add(rows(self.quantised[_BEFORE][part]), rows(clip(self.reference[_BEFORE][part])))
+        centred &= self.method == "refit" or self.steps <= _CENTRED_STEPS
+        return staircases.by_fit(pairs, self.steps, centred=centred)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An activation of the source: `clip(x, low, high)`, or the identity."""
+
+    low: float = -np.inf
+    high: float = np.inf
+
+    def __call__(self, values: Array) -> Array:
+        """Of each value."""
+        return np.clip(values, np.float32(self.low), np.float32(self.high))
+
+    def nearest(self, reference: Array, values: Array) -> Array:
+        """What is nearest to each value and has the same output as the reference."""
+        below, above = reference <= self.low, reference >= self.high
+        nearest = np.where(below, np.minimum(values, np.float32(self.low)), reference)
+        return np.where(above, np.maximum(values, np.float32(self.high)), nearest)
+
+
+def _clip(activation: Activation | None) -> Clip:
+    if activation is None:
+        return Clip()
+    (node,) = activation.nodes
+    if node.op == "Relu":
+        return Clip(0.0)
+    high = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2].name else None
+    return Clip(0.0, np.inf if high is None else float(high.item()))
+
+
+class _Rows:
+    """A pre-activation `[B, …]` as rows of channels `[C, n]`, and back."""
+
+    def __init__(self, network: Network, segment: Segment) -> None:
+        shape = network.shapes.get(segment.target)
+        self.rank = len(shape or ())
+        self.axis: int | None = None
+        if shape is not None and len(shape) > 1:
+            axis = len(shape) - 1 if _ends_in_matmul(segment) else 1
+            self.axis = axis if isinstance(shape[axis], int) else None
+
+    def __call__(self, values: Array) -> Array:
+        """`[C, n]`; one row where there are no channels."""
+        if self.axis is None:
+            return values.reshape(1, -1)
+        return np.moveaxis(values, self.axis, 0).reshape(values.shape[self.axis], -1)
+
+    def back(self, rows: Array, shape: tuple[int, ...]) -> Array:
+        """Rows in the shape that they come from."""
+        if self.axis is None:
+            return rows.reshape(shape)
+        moved = [shape[self.axis], *(size for axis, size in enumerate(shape) if axis != self.axis)]
+        return np.moveaxis(rows.reshape(moved), 0, self.axis)
+
+
+def _ends_in_matmul(segment: Segment) -> bool:
+    """Whether channels come last, as behind a MatMul."""
+    maker = {node.output[0]: node for node in segment.nodes if node.output}
+    node = maker.get(segment.target)
+    while node is not None and node.op_type in ("Add", "Identity", "Sub"):
+        node = next((maker[name] for name in node.input if name in maker), None)
+    return node is not None and node.op_type in ("Gemm", "LayerNormalization", "MatMul")

@@ -1,0 +1,144 @@
+"""The quantised network in standard operators: QCFS in place of activations, and corrected weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from pconv_onnx.calibration.staircases import Staircase
+from pconv_onnx.graph import Network
+from pconv_onnx.neuron import Array
+from pconv_onnx.recognise import Activation
+
+
+@dataclass(frozen=True, eq=False)
+class Quantised:
+    """An activation and what takes its place.
+
+    Attributes:
+        activation: of the source.
+        staircase: per channel.
+        channel_axis: the axis that channels run along; None where there is one staircase for all.
+        rank: of the activation.
+    """
+
+    activation: Activation
+    staircase: Staircase
+    channel_axis: int | None
+    rank: int
+
+    def along_channels(self, values: Array) -> Array:
+        """`[C]` in a shape that broadcasts against the activation."""
+        if self.channel_axis is None:
+            return values.reshape(())
+        return values.reshape([-1, *[1] * (self.rank - self.channel_axis - 1)])
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """New weights of one layer.
+
+    Attributes:
+        output: name of the layer's output.
+        weights: in the layout of its own.
+        bias: `[C]`.
+    """
+
+    output: str
+    weights: Array
+    bias: Array
+
+
+def quantised_model(
+    network: Network, activations: Sequence[Quantised], corrections: Mapping[str, Correction]
+) -> onnx.ModelProto:
+    """The network with each activation as `a/T · clip(⌊(x + ψ)·T/θ + 1/2⌋, 0, T)`; all else stays as it is."""
+    model = onnx.ModelProto()
+    model.CopyFrom(network.proto)
+    ended = {id(entry.activation.nodes[-1]): entry for entry in activations}
+    gone = {id(node) for entry in activations for node in entry.activation.nodes}
+    names = set(network.names)
+    nodes: list[onnx.NodeProto] = []
+    constants: list[onnx.TensorProto] = []
+
+    def constant(name: str, value: Array) -> str:
+        name = _unused(name, names)
+        constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
+        if id(node) in ended:
+            entry = ended[id(node)]
+            operands = {
+                key: constant(f"{entry.activation.name}.{key}", value) for key, value in _constants(entry).items()
+            }
+            nodes += _nodes(entry, operands, names)
+        elif id(node) not in gone:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(proto)
+            correction = corrections.get(proto.output[0]) if proto.output else None
+            if correction is not None:
+                inputs = [proto.input[0]]
+                inputs.append(constant(f"{proto.input[1]}.corrected", correction.weights))
+                inputs.append(constant(f"{proto.name or proto.output[0]}.bias.corrected", correction.bias))
+                copy.input[:] = inputs
+            nodes.append(copy)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(constants)
+    used = {name for node in nodes for name in node.input} | {info.name for info in model.graph.output}
+    corrected = {node.input[1] for node in network.proto.graph.node if node.output and node.output[0] in corrections}
+    corrected |= {
+        node.input[2]
+        for node in network.proto.graph.node
+        if node.output and node.output[0] in corrections and len(node.input) > 2
+    }
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used or tensor.name not in corrected]
+    inputs = [info for info in model.graph.input if info.name in used or info.name not in corrected]
+    for field, values in ((model.graph.initializer, kept), (model.graph.input, inputs)):
+        del field[:]
+        field.extend(values)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _constants(entry: Quantised) -> dict[str, Array]:
+    shift, step, level = (entry.along_channels(value) for value in entry.staircase.constants())
+    number = np.float32
+    return {
+        "shift": shift,
+        "step": step,
+        "half": np.array(0.5, number),
+        "zero": np.array(0, number),
+        "steps": np.array(entry.staircase.steps, number),
+        "amplitude": level,
+    }
+
+
+def _nodes(entry: Quantised, operands: Mapping[str, str], names: set[str]) -> Iterator[onnx.NodeProto]:
+    chain = (
+        ("Add", ("shift",)),
+        ("Div", ("step",)),
+        ("Add", ("half",)),
+        ("Floor", ()),
+        ("Clip", ("zero", "steps")),
+        ("Mul", ("amplitude",)),
+    )
+    value = entry.activation.input.name
+    for index, (op_type, keys) in enumerate(chain):
+        last = index == len(chain) - 1
+        output = entry.activation.output.name if last else _unused(f"{entry.activation.name}/{op_type}", names)
+        inputs = [value, *(operands[key] for key in keys)]
+        yield helper.make_node(op_type, inputs, [output], f"{entry.activation.name}/{op_type}_{index}")
+        value = output
+
+
+def _unused(name: str, used: set[str]) -> str:
+    while name in used:
+        name += "_"
+    used.add(name)
+    return name

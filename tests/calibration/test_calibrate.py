@@ -1,0 +1,214 @@
+"""From a ReLU network to a quantised one, and on to a spiking one."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from harness import onnxruntime_of
+from networks import network, weight
+from refusals import refusal_of
+
+from pconv_onnx import calibrate, inspect, rewrite, session, verify
+from pconv_onnx.calibration import METHODS
+
+# A stem with BatchNormalization, a residual block, a strided convolution whose output two activations share, a head.
+NODES = """
+    a = Conv <pads = [1, 1, 1, 1]> (x, w1)
+    n = BatchNormalization (a, scale, shift, mean, variance)
+    r = Relu (n)
+    b = Conv <pads = [1, 1, 1, 1]> (r, w2, b2)
+    s = Relu (b)
+    c = Conv <pads = [1, 1, 1, 1]> (s, w3)
+    t = Add (c, r)
+    u = Relu (t)
+    d = Conv <strides = [2, 2], kernel_shape = [3, 3]> (u, w4, b4)
+    v = Relu (d)
+    e = Clip (d, zero, six)
+    f = Add (v, e)
+    g = GlobalAveragePool (f)
+    h = Flatten (g)
+    i = Gemm <transB = 1> (h, w5, b5)
+    j = Relu (i)
+    y = Gemm (j, w6)
+"""
+WEIGHTS = {
+    "w1": 2 * weight(8, 3, 3, 3), "scale": np.linspace(0.5, 2, 8, dtype=np.float32),
+    "shift": np.linspace(-1, 1, 8, dtype=np.float32), "mean": np.zeros(8, np.float32),
+    "variance": np.full(8, 2, np.float32), "w2": 2 * weight(8, 8, 3, 3, seed=1), "b2": weight(1, 8, seed=2)[0],
+    "w3": weight(8, 8, 3, 3, seed=3), "w4": 2 * weight(12, 8, 3, 3, seed=4), "b4": weight(1, 12, seed=5)[0],
+    "w5": 2 * weight(16, 12, seed=6), "b5": weight(1, 16, seed=7)[0], "w6": weight(16, 5, seed=8), "six": 1.5,
+}  # fmt: skip
+
+
+def source(nodes: str = NODES, outputs: str = "float[N, 5] y", **weights) -> onnx.ModelProto:
+    used = {
+        name: value
+        for name, value in (WEIGHTS | weights).items()
+        if name in nodes.replace("(", " ").replace(",", " ").replace(")", " ").split()
+    }
+    return network(nodes, outputs=outputs, weights=used)
+
+
+def data(count: int = 64, seed: int = 0) -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(seed).normal(0, 1, (count, 3, 8, 8)).astype(np.float32)}
+
+
+def error(model: onnx.ModelProto, ann: onnx.ModelProto, x: np.ndarray) -> float:
+    expected, found = (onnxruntime_of(m)(x) for m in (ann, model))
+    return float(np.square(found - expected).mean() / np.square(expected).mean())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_result_is_a_network_that_is_converted_losslessly(method):
+    ann = source()
+    result = calibrate(ann, data(), steps=4, method=method)
+    onnx.checker.check_model(result.model, full_check=True)
+    rows = inspect(result.model)["activations"]
+    assert [(row["encoding"], row["levels"], row["status"]) for row in rows] == [("qcfs", 4, "converted")] * 6
+    assert [info.name for info in result.model.graph.output] == ["y"]
+    x = data(16, seed=1)
+    for mode in ("parallel", "folded"):
+        snn = rewrite(result.model, mode=mode).model
+        verification = verify(result.model, snn, x)
+        assert verification.passed and len(verification.layers) == 6
+    summary = result.summary()
+    assert [row["channels"] for row in summary["activations"]] == [8, 8, 8, 12, 12, 16]
+    assert summary["corrected_layers"] == (6 if method == "refit" else 0)
+    assert (summary["steps"], summary["method"], summary["samples"], summary["random"]) == (4, method, 64, False)
+
+
+def test_errors_fall_with_time_steps_and_with_better_methods():
+    ann, test = source(), data(200, seed=1)["x"]
+    errors = {
+        (method, steps): error(calibrate(ann, data(256), steps=steps, method=method).model, ann, test)
+        for method in ("max", "fit", "refit")
+        for steps in (2, 8, 32)
+    }
+    for method in ("max", "fit", "refit"):
+        assert errors[method, 2] > errors[method, 8] > errors[method, 32]
+    for steps in (2, 8):
+        assert errors["refit", steps] < errors["fit", steps] < errors["max", steps]
+    assert errors["refit", 32] < 1e-2
+
+
+def test_neither_the_order_of_samples_nor_their_parts_matter(tmp_path):
+    """But for a code that is another because a sum rounds otherwise."""
+    ann, x = source(), data(100)["x"]
+    order = np.random.default_rng(3).permutation(100)
+    np.savez(tmp_path / "a.npz", x=x[order[:30]])
+    np.savez(tmp_path / "b.npz", x=x[order[30:]])
+    whole, parts = (calibrate(ann, given, steps=8) for given in ({"x": x}, tmp_path))
+    for left, right in zip(whole.found.activations, parts.found.activations, strict=True):
+        np.testing.assert_allclose(left.staircase.threshold, right.staircase.threshold, rtol=2e-2)
+    test = data(50, seed=1)["x"]
+    first, second = (onnxruntime_of(found.model)(test) for found in (whole, parts))
+    assert np.square(first - second).mean() < 1e-3 * np.square(first).mean()
+
+
+def test_a_layer_that_two_activations_share_is_corrected_once():
+    result = calibrate(source(), data(), steps=4)
+    assert sorted(result.found.corrections) == ["a", "b", "c", "d", "i", "y"]
+    corrected = {
+        node.output[0]: list(node.input) for node in result.model.graph.node if node.op_type in ("Conv", "Gemm")
+    }
+    assert corrected["y"] == ["j", "w6.corrected", "y.bias.corrected"]
+    names = {tensor.name for tensor in result.model.graph.initializer}
+    assert not names & {"w1", "w2", "w3", "w4", "w5", "w6", "b2", "b4", "b5"}
+
+
+def test_weights_that_others_use_too_stay_for_them():
+    conv = "Conv <pads = [1, 1, 1, 1]> (x, w)"
+    nodes = f"a = {conv} r = Relu (a) b = {conv} y = Concat <axis = 1> (r, b)"
+    ann = source(nodes, "float[N, 6, 8, 8] y", w=weight(3, 3, 3, 3))
+    result = calibrate(ann, data(), steps=4)
+    assert {"w", "w.corrected"} <= {tensor.name for tensor in result.model.graph.initializer}
+    before, after = (onnxruntime_of(model)(data(4, seed=1)["x"]) for model in (ann, result.model))
+    np.testing.assert_array_equal(before[:, 3:], after[:, 3:])
+
+
+def test_channels_that_never_fire_stay_silent_and_are_told():
+    nodes = "a = Conv <pads = [1, 1, 1, 1]> (x, w, b) r = Relu (a) y = GlobalAveragePool (r)"
+    weights = {"w": weight(4, 3, 3, 3), "b": np.array([0, -100, 0, -100], np.float32)}
+    for method in METHODS:
+        result = calibrate(source(nodes, "float[N, 4, 1, 1] y", **weights), data(), steps=4, method=method)
+        (row,) = result.summary()["activations"]
+        assert (row["channels"], row["silent_channels"]) == (4, 2)
+        found = onnxruntime_of(result.model)(1e3 * data(4)["x"])
+        assert (found[:, [1, 3]] == 0).all() and (found[:, [0, 2]] > 0).all()
+        assert rewrite(result.model).summary()["counts"]["converted"] == 1
+
+
+@pytest.mark.parametrize("given", [np.zeros((8, 3, 8, 8)), np.ones((8, 3, 8, 8)), np.ones((1, 3, 8, 8))])
+@pytest.mark.parametrize("method", METHODS)
+def test_data_that_say_little_do_no_harm(given, method):
+    result = calibrate(source(), {"x": given.astype(np.float32)}, steps=4, method=method)
+    found = session(rewrite(result.model).model).run(None, data(8, seed=1))[0]
+    assert np.isfinite(found).all()
+
+
+def test_activations_that_are_not_calibrated_are_listed():
+    nodes = "a = Conv (x, w) r = Relu (a) g = Gelu (r) b = Conv (g, v) y = Relu (b)"
+    ann = source(nodes, "float[N, 4, 8, 8] y", w=weight(4, 3, 1, 1), v=weight(4, 4, 1, 1, seed=1))
+    rows = calibrate(ann, data(), steps=4).summary()["activations"]
+    assert [(row["name"], row["status"]) for row in rows] == [
+        ("r", "calibrated"), ("y", "calibrated"), ("g", "needs-calibration"),
+    ]  # fmt: skip
+    assert "Gelu is not calibrated" in rows[2]["reason"]
+
+
+def test_what_is_quantised_already_stays():
+    nodes = "r = Relu (x) q = QuantizeLinear (r, s, z) d = DequantizeLinear (q, s, z) a = Conv (d, w) y = Relu (a)"
+    ann = source(nodes, "float[N, 4, 8, 8] y", w=weight(4, 3, 1, 1), s=np.float32(0.1), z=np.array(0, np.uint8))
+    result = rewrite(ann, steps=4, calibration=data())
+    assert [row["encoding"] for row in result.summary()["activations"]] == ["qdq", "qcfs"]
+    assert verify(ann, result.model, data(8)).passed
+
+
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+def test_rewrite_does_both_at_once(mode):
+    ann = source()
+    result = rewrite(ann, steps=8, mode=mode, calibration=data(256))
+    summary = result.summary()
+    assert summary["counts"]["converted"] == 6
+    assert summary["calibration"]["method"] == "refit"
+    verification = verify(ann, result.model, data(100, seed=1))
+    assert verification.passed
+    # A ReLU has no levels that a spike count could be equal to.
+    assert [layer.exact for layer in verification.layers] == [False] * 6
+    x = data(100, seed=1)
+    expected, found = onnxruntime_of(ann)(x["x"]), session(result.model).run(["y"], x)[0]
+    assert np.square(found - expected).mean() < 0.05 * np.square(expected).mean()
+
+
+def test_random_data_are_told():
+    result = rewrite(source(), steps=4, calibration="random")
+    assert result.summary()["calibration"]["random"]
+
+
+def test_faults_are_told():
+    ann = source()
+    assert "0 is not a number of time-steps" in refusal_of(calibrate, ann, data(), steps=0)
+    assert "there is no method 'best'" in refusal_of(calibrate, ann, data(), steps=4, method="best")
+    assert "calibration needs a number of time-steps" in refusal_of(rewrite, ann, calibration=data())
+    assert "has no array 'x'" in refusal_of(calibrate, ann, {"image": data()["x"]}, steps=4)
+    wrong = {"x": data()["x"].astype(np.float64)}
+    assert "is float64; the model takes float32" in refusal_of(calibrate, ann, wrong, steps=4)
+    bad = data()
+    bad["x"][3, 0, 0, 0] = np.nan
+    assert "has a NaN or an infinity, first in sample 3" in refusal_of(calibrate, ann, bad, steps=4)
+    nothing = network("y = Gelu (x)")
+    assert "nothing to calibrate in the model: 'y': Gelu is not calibrated" in refusal_of(
+        calibrate, nothing, data(), steps=4
+    )
+    assert "it has no activation" in refusal_of(calibrate, network("y = Neg (x)"), data(), steps=4)
+    computed = "l = Exp (low) a = Conv (x, w) y = Clip (a, l, six)"
+    model = source(computed, "float[N, 4, 8, 8] y", w=weight(4, 3, 1, 1), low=np.float32(0))
+    assert "nothing to calibrate" in refusal_of(calibrate, model, data(), steps=4)
+
+
+def test_the_file_appears_whole(tmp_path):
+    path = tmp_path / "relu.onnx"
+    onnx.save(source(), path)
+    result = calibrate(path, data(), tmp_path / "quantised.onnx", steps=4)
+    assert onnx.load(tmp_path / "quantised.onnx") == result.model

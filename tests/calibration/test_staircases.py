@@ -1,0 +1,119 @@
+"""Each method's staircase against its definition on the data themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pconv_onnx.calibration import staircases
+from pconv_onnx.calibration.staircases import Staircase
+from pconv_onnx.calibration.statistics import Moments, PairHistogram
+
+GENERATOR = np.random.default_rng(0)
+VALUES = (GENERATOR.normal(0, 1, (3, 20000)) * [[0.1], [1], [30]]).astype(np.float32)
+OUTPUTS = np.maximum(VALUES, 0)
+MAXIMUM = OUTPUTS.max(axis=1)
+
+
+def moments(values: np.ndarray) -> Moments:
+    result = Moments()
+    result.add(values)
+    return result
+
+
+def outputs_histogram() -> PairHistogram:
+    result = PairHistogram(np.zeros(3), MAXIMUM)
+    result.add(OUTPUTS, OUTPUTS)
+    return result
+
+
+def pairs(values: np.ndarray = VALUES) -> PairHistogram:
+    result = PairHistogram(-MAXIMUM / 2, MAXIMUM)
+    result.add(values, OUTPUTS)
+    return result
+
+
+def error(staircase: Staircase, values: np.ndarray = VALUES) -> np.ndarray:
+    """Mean squared error of each channel, in units of its variance."""
+    level = staircase.constants()[2].reshape(-1, 1)
+    return np.square(staircase.codes(values) * level - OUTPUTS).mean(axis=1) / OUTPUTS.var(axis=1)
+
+
+def test_max_takes_the_largest_output():
+    staircase = staircases.by_maximum(MAXIMUM, 4)
+    np.testing.assert_array_equal(staircase.threshold, MAXIMUM)
+    assert staircase.codes(VALUES).max() == 4
+    np.testing.assert_allclose(
+        staircase.codes(MAXIMUM.reshape(-1, 1) * [[0.124, 0.126, 0.874, 0.876, 5]]), [[0, 1, 3, 4, 4]] * 3
+    )
+
+
+def test_percentile_cuts_off_one_in_a_thousand():
+    staircase = staircases.by_percentile(outputs_histogram(), MAXIMUM, 4)
+    share = (OUTPUTS > staircase.threshold.reshape(-1, 1)).mean(axis=1)
+    np.testing.assert_allclose(share, 0.001, atol=3e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+def test_mse_is_the_best_of_all_thresholds(steps):
+    found = error(staircases.by_squared_error(outputs_histogram(), MAXIMUM, steps))
+    others = [error(staircases.by_maximum(MAXIMUM * share, steps)) for share in np.linspace(0.05, 1.1, 60)]
+    assert (found <= np.min(others, axis=0) * 1.002).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 8, 32])
+def test_fit_is_no_worse_than_any_other_method(steps):
+    noisy = VALUES * np.float32(0.8) - np.float32(0.1) * MAXIMUM.reshape(-1, 1) / 10
+    found = error(staircases.by_fit(pairs(noisy), steps, centred=False), noisy)
+    others = [staircases.by_maximum(MAXIMUM, steps), staircases.by_squared_error(outputs_histogram(), MAXIMUM, steps)]
+    shifted = staircases.with_shifts(others[0], moments(VALUES), moments(noisy))
+    others.append(staircases.with_amplitudes(shifted, moments(OUTPUTS), moments(shifted.codes(noisy))))
+    assert all((found <= error(other, noisy) * 1.01).all() for other in others)
+
+
+def test_fit_finds_a_staircase_that_is_there():
+    """Outputs that are five levels of the inputs already."""
+    codes = np.clip(np.floor((VALUES - 0.3 * MAXIMUM.reshape(-1, 1)) / (0.1 * MAXIMUM.reshape(-1, 1)) + 1), 0, 4)
+    outputs = (codes * 0.2 * MAXIMUM.reshape(-1, 1)).astype(np.float32)
+    histogram = PairHistogram(-MAXIMUM / 2, MAXIMUM)
+    histogram.add(VALUES, outputs)
+    staircase = staircases.by_fit(histogram, 4, centred=False)
+    assert (staircase.codes(VALUES) == codes).mean() > 0.998
+    np.testing.assert_allclose(staircase.amplitude / 4, 0.2 * MAXIMUM, rtol=0.01)
+
+
+def test_a_mean_error_does_not_count_where_it_is_corrected_later():
+    centred, plain = (staircases.by_fit(pairs(), 2, centred=flag) for flag in (True, False))
+
+    def deviation(staircase):
+        wrong = staircase.codes(VALUES) * staircase.constants()[2].reshape(-1, 1) - OUTPUTS
+        return wrong.var(axis=1)
+
+    assert (deviation(centred) < deviation(plain)).all()
+    assert (error(plain) < error(centred)).all()
+
+
+def test_the_paper_s_corrections_come_to_rest():
+    noisy = VALUES - np.float32(0.05) * MAXIMUM.reshape(-1, 1)
+    staircase = staircases.with_shifts(staircases.by_maximum(MAXIMUM, 4), moments(VALUES), moments(noisy))
+    np.testing.assert_allclose(staircase.shift, 0.05 * MAXIMUM, rtol=1e-2)
+    codes = staircase.codes(noisy)
+    corrected = staircases.with_amplitudes(staircase, moments(OUTPUTS), moments(codes))
+    # φ is the mean of y_ref − (θ + φ)·k/T.
+    correction = corrected.amplitude - staircase.threshold
+    rest = (OUTPUTS - corrected.amplitude.reshape(-1, 1) * codes / 4).mean(axis=1)
+    np.testing.assert_allclose(correction, rest, rtol=1e-3, atol=1e-6)
+
+
+def test_a_silent_channel_never_fires():
+    staircase = staircases.with_silent(staircases.by_maximum(MAXIMUM, 4), np.array([True, False, True]))
+    np.testing.assert_array_equal(staircase.silent, [True, False, True])
+    huge = np.full((3, 1), 1e20, np.float32)
+    np.testing.assert_array_equal(staircase.codes(huge), [[0], [4], [0]])
+    assert all(np.isfinite(constant).all() for constant in staircase.constants())
+
+
+def test_outputs_that_no_threshold_explains_make_a_channel_silent():
+    histogram = PairHistogram(np.full(1, -0.5), np.ones(1))
+    histogram.add(np.linspace(-0.5, 0.9, 100, dtype=np.float32)[np.newaxis], np.zeros((1, 100), np.float32))
+    assert staircases.by_fit(histogram, 4, centred=False).silent.all()
