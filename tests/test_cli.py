@@ -17,7 +17,7 @@ from networks import network, qcfs, weight
 from onnx import numpy_helper
 
 import pconv_onnx
-from pconv_onnx import cli, neuron, operator, plan
+from pconv_onnx import calibration, cli, neuron, operator, plan
 from pconv_onnx.cli import main
 from pconv_onnx.progress import track
 from pconv_onnx.verification import Verification
@@ -25,7 +25,8 @@ from pconv_onnx.verification import Verification
 COMMANDS = {
     "inspect": ["MODEL", "--json"],
     "rewrite": ["MODEL", "-o", "--output", "--steps", "--mode", "parallel", "folded", "--include", "--exclude",
-                "--strict", "--dry-run", "--force", "--json"],
+                "--signed", "--calibration", "--method", "--strict", "--dry-run", "--force", "--json"],
+    "calibrate": ["MODEL", "--data", "--steps", "-o", "--output", "--method", "refit", "--json"],
     "verify": ["ANN", "SNN", "--data", "--atol", "--json"],
     "doctor": ["--json"],
 }  # fmt: skip
@@ -78,7 +79,7 @@ def test_help_of_each_command_names_its_options_and_imports_nothing_heavy():
 import contextlib, io, json, sys
 from pconv_onnx.cli import main
 found = {}
-for command in ["", "inspect", "rewrite", "verify", "doctor"]:
+for command in ["", "inspect", "rewrite", "calibrate", "verify", "doctor"]:
     with contextlib.redirect_stdout(io.StringIO()) as out:
         try:
             main([command, "--help"] if command else ["--help"])
