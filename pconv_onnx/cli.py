@@ -293,7 +293,7 @@ def _calibration_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield "the data were random: the network is good for measuring time, and its accuracy means nothing"
     for name in summary["uncorrected_layers"]:
         yield f"too wide to be corrected: {name}"
-    corrected = f", {summary['corrected_layers']} layers corrected" if summary["method"] == "refit" else ""
+    corrected = f", corrected layers: {summary['corrected_layers']}" if summary["method"] == "refit" else ""
     where = f"{summary['output']}: " if "output" in summary else ""
     yield f"{where}T = {summary['steps']}, method {summary['method']}, {summary['samples']} samples{corrected}"
 

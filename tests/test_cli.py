@@ -504,3 +504,36 @@ def test_progress_is_for_terminals_only(capfd, monkeypatch):
     os.close(ours)
     assert b"counting" in shown
     assert capfd.readouterr() == ("", "")
+
+
+def test_calibration_is_a_command_and_an_option(tmp_path, run):
+    relu, data = tmp_path / "relu.onnx", tmp_path / "data.npz"
+    onnx.save(network("a = Conv (x, w) y = Relu (a)", weights={"w": weight(3, 3, 1, 1)}), relu)
+    np.savez(data, x=np.random.default_rng(0).normal(0, 1, (20, 3, 8, 8)).astype(np.float32))
+    found = document(
+        run, "calibrate", relu, "--data", data, "--steps", "4", "-o", tmp_path / "q.onnx", "--method", "mse"
+    )
+    (row,) = found["activations"]
+    assert (row["name"], row["status"], row["channels"], row["silent_channels"]) == ("y", "calibrated", 3, 0)
+    assert (found["steps"], found["method"], found["samples"], found["output"]) == (
+        4,
+        "mse",
+        20,
+        str(tmp_path / "q.onnx"),
+    )
+    assert inspect_rows(tmp_path / "q.onnx") == [("qcfs", 4)]
+    status, out, err = run("calibrate", relu, "--data", "random", "--steps", "4")
+    assert status == 0 and err == ""
+    assert "the data were random: the network is good for measuring time, and its accuracy means nothing" in out
+    assert (tmp_path / "relu.quantised.onnx").exists()
+    status, out, err = run("rewrite", relu, "--calibration", data, "--steps", "4", "-o", tmp_path / "snn.onnx")
+    assert status == 0
+    assert "T = 4, method refit, 20 samples, corrected layers: 1" in out
+    assert run("verify", relu, tmp_path / "snn.onnx", "--data", data)[0] == 0
+    status, out, err = run("rewrite", relu, "-o", tmp_path / "other.onnx")
+    assert status == 1
+    assert "a ReLU has no levels of its own; pass --calibration data.npz --steps T" in err
+
+
+def inspect_rows(path):
+    return [(row["encoding"], row["levels"]) for row in pconv_onnx.inspect(path)["activations"]]
