@@ -18,16 +18,13 @@ from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.qonnx import standardised
+from pconv_onnx.inference import batches, classes, open_session, run_session
 from pconv_onnx.lower import METADATA_PREFIX
 from pconv_onnx.neuron import Array, ParallelNeuron
 from pconv_onnx.operator import is_operator
 from pconv_onnx.progress import track
-from pconv_onnx.runtime import import_onnxruntime, session
+from pconv_onnx.runtime import import_onnxruntime
 
-_BATCH = 50
-# Rows of T·B that networks are run on at most, but for one sample: of many steps the tensors are large, and the session
-# of each layer keeps its own.
-_ROWS = 512
 # Share of the largest output that rounding in float32 explains.
 _ROUNDING = 1e-4
 
@@ -55,7 +52,7 @@ class Comparison:
             self.max_abs_diff = max(self.max_abs_diff, _difference(left, right))
             self.magnitude = max(self.magnitude, _magnitude(left))
         self.samples += count
-        index = _classes(expected)
+        index = classes(expected, count)
         if index is not None and found[index].shape == expected[index].shape:
             self.agreeing += int((expected[index].argmax(1) == found[index].argmax(1)).sum())
 
@@ -194,23 +191,23 @@ def verify(
     source = replace(source, proto=standardised(source.proto))
     rows = _provenance(source, spiking)
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
-    tapped = _session(_with_taps(source, rows), source.name, disabled)
+    tapped = open_session(_with_taps(source, rows), source.name, disabled)
     outputs = [output.name for output in source.proto.graph.output]
-    sessions = {"snn unoptimised": _session(spiking.proto, spiking.name, disabled)}
+    sessions = {"snn unoptimised": open_session(spiking.proto, spiking.name, disabled)}
     _check_ends(tapped, sessions["snn unoptimised"], source, spiking)
     checks = [_LayerCheck(row, source, spiking) for row in rows]
     samples = load_samples(data, tapped) if data is not None else random_samples(tapped)
     result = Verification(len(samples), data is None, [check.layer for check in checks], atol)
     for key, network in (("ann", source), ("snn", spiking)):
         try:
-            sessions[key] = _session(network.proto, network.name)
+            sessions[key] = open_session(network.proto, network.name)
         except PconvError as error:
             result.load_errors[key] = error.message
     if samples.labels is not None:
         result.correct = {"ann": 0, "snn": 0}
     steps = max((row["steps"] for row in rows), default=1)
-    batches = list(samples.batches(max(1, min(_BATCH, _ROWS // steps))))
-    for part, feed in track(batches, "verifying", len(batches)):
+    parts = batches(samples, steps)
+    for part, feed in track(parts, "verifying", len(parts)):
         _verify_batch(result, checks, tapped, sessions, outputs, feed, samples, part)
     return result
 
@@ -226,11 +223,11 @@ def _verify_batch(
     part: slice,
 ) -> None:
     tapped_names = [output.name for output in tapped.get_outputs()]
-    values = dict(zip(tapped_names, _run(tapped, feed), strict=True)) | feed
+    values = dict(zip(tapped_names, run_session(tapped, feed), strict=True)) | feed
     for check in checks:
         check.add(values[check.input])
     outputs = {"ann unoptimised": [values[name] for name in names]}
-    outputs |= {name: _run(session, feed, names) for name, session in sessions.items()}
+    outputs |= {name: run_session(session, feed, names) for name, session in sessions.items()}
     for comparison, expected, found in (
         (result.unoptimised, "ann unoptimised", "snn unoptimised"),
         (result.as_run, "ann", "snn"),
@@ -239,7 +236,7 @@ def _verify_batch(
     ):
         if expected in outputs and found in outputs:
             comparison.add(outputs[expected], outputs[found], part.stop - part.start)
-    index = _classes(outputs["ann unoptimised"])
+    index = classes(outputs["ann unoptimised"], part.stop - part.start)
     result.has_classes = index is not None
     if result.correct is not None and samples.labels is not None and index is not None:
         for name in result.correct:
@@ -283,7 +280,7 @@ class _LayerCheck:
         alone = helper.make_model(
             graph, opset_imports=spiking.opset_import, functions=spiking.functions, ir_version=spiking.ir_version
         )
-        self.session = _session(alone, f"neuron '{row['name']}' of {network.name}")
+        self.session = open_session(alone, f"neuron '{row['name']}' of {network.name}")
         self.activation = _evaluator(source, row)
 
     def add(self, current: Array) -> None:
@@ -295,7 +292,7 @@ class _LayerCheck:
         current = current.astype(dtype)
         expected = self.activation(current)
         in_time = np.concatenate([current] * self.input_steps)
-        (found,) = _run(self.session, {self.session.get_inputs()[0].name: in_time})
+        (found,) = run_session(self.session, {self.session.get_inputs()[0].name: in_time})
         wrong = np.full(expected.shape, not self.well_formed)
         if self.spikes:
             trains = found.reshape(self.neuron.steps, *expected.shape)
@@ -321,12 +318,12 @@ def _evaluator(source: Network, row: dict[str, Any]) -> Callable[[Array], Array]
     dtype = np.dtype(row["dtype"])
     model = _between(source.proto, row["input"], row["output"], helper.np_dtype_to_tensor_dtype(dtype))
     if dtype == np.float32:
-        session = _session(
+        session = open_session(
             model,
             f"activation '{row['name']}' of {source.name}",
             import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL,
         )
-        return lambda x: _run(session, {row["input"]: x.astype(dtype)})[0]
+        return lambda x: run_session(session, {row["input"]: x.astype(dtype)})[0]
     evaluator = ReferenceEvaluator(model)
 
     def run(x: Array) -> Array:
@@ -408,24 +405,6 @@ def _with_taps(source: Network, rows: list[dict[str, Any]]) -> onnx.ModelProto:
     return model
 
 
-def _session(model: onnx.ModelProto, name: str, level: Any = None) -> Any:
-    options = import_onnxruntime().SessionOptions()
-    options.log_severity_level = 4  # errors are raised; logged as well they would be told twice
-    if level is not None:
-        options.graph_optimization_level = level
-    try:
-        return session(model, options=options)
-    except PconvError as error:
-        raise PconvError(f"{name}: {error.message}", error.hint) from error
-
-
-def _run(runner: Any, feed: dict[str, Array], names: list[str] | None = None) -> list[Array]:
-    try:
-        return list(runner.run(names, feed))
-    except Exception as error:  # onnxruntime raises its own types, without a common base
-        raise PconvError(f"onnxruntime cannot run the model: {error}", "") from error
-
-
 def _difference(left: Array, right: Array) -> float:
     """Largest difference between two outputs; values that are the same, NaN and infinities too, differ by nothing."""
     if left.shape != right.shape or left.dtype != right.dtype:
@@ -443,12 +422,6 @@ def _magnitude(values: Array) -> float:
     """Largest finite float of an output."""
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else np.zeros(0)
     return float(np.abs(finite).max(initial=0.0))
-
-
-def _classes(outputs: list[Array]) -> int | None:
-    """Index of the first output that looks like logits: `[B, classes]`."""
-    fitting = (i for i, output in enumerate(outputs) if output.ndim == 2 and output.shape[1] > 1)
-    return next((i for i in fitting if outputs[i].dtype.kind == "f"), None)
 
 
 __all__ = ["Comparison", "Layer", "Verification", "verify"]

@@ -17,6 +17,7 @@ from networks import network, qcfs, weight
 from onnx import numpy_helper
 
 import pconv_onnx
+import pconv_onnx.inference
 from pconv_onnx import calibration, cli, neuron, operator, plan
 from pconv_onnx.cli import main
 from pconv_onnx.progress import track
@@ -376,7 +377,7 @@ def test_verify_compares_without_optimisations_first_and_says_what_they_change(a
 
 @pytest.mark.usefixtures("library")
 def test_verify_says_what_it_could_not_run(ann, snn, run, monkeypatch):
-    open_session = pconv_onnx.verification.session
+    open_session = pconv_onnx.inference.session
 
     def session(model, *, options):
         level = options.graph_optimization_level
@@ -384,7 +385,7 @@ def test_verify_says_what_it_could_not_run(ann, snn, run, monkeypatch):
             raise pconv_onnx.PconvError("onnxruntime cannot load the model: no reason")
         return open_session(model, options=options)
 
-    monkeypatch.setattr(pconv_onnx.verification, "session", session)
+    monkeypatch.setattr(pconv_onnx.inference, "session", session)
     status, out, err = run("verify", ann, snn)
     assert (status, err) == (0, "")
     assert "as onnxruntime runs them" not in out and "against itself" not in out

@@ -14,6 +14,7 @@ from networks import network, qcfs, weight
 from onnx import numpy_helper
 from refusals import refusal_of
 
+import pconv_onnx.inference
 import pconv_onnx.verification
 from pconv_onnx import PconvError, rewrite, verify
 from pconv_onnx.verification import Comparison
@@ -103,13 +104,13 @@ def backwards(trains):
 
 @pytest.mark.parametrize("edit", [backwards, lambda trains: 1.5 * trains], ids=["unsorted", "another amplitude"])
 def test_a_kernel_that_emits_wrong_trains_of_the_right_count_is_noticed(small_network, edit, monkeypatch):
-    run = pconv_onnx.verification._run
+    run = pconv_onnx.verification.run_session
 
     def faulty(runner, feed, names=None):
         outputs = run(runner, feed, names)
         return list(map(edit, outputs)) if runner.get_outputs()[0].name == "a/steps" else outputs
 
-    monkeypatch.setattr(pconv_onnx.verification, "_run", faulty)
+    monkeypatch.setattr(pconv_onnx.verification, "run_session", faulty)
     assert mismatches(verify(small_network, rewrite(small_network).model)).keys() == {"a_code"}
 
 
@@ -149,13 +150,13 @@ def test_other_steps_than_levels_leave_nothing_to_be_equal_to(small_network, mod
 def test_networks_of_many_steps_are_run_on_few_samples_at_once(monkeypatch):
     """T·B rows of a large network would not fit in memory."""
     sizes = []
-    run = pconv_onnx.verification._run
+    run = pconv_onnx.verification.run_session
 
     def noted(runner, feed, names=None):
         sizes.append(max(len(array) for array in feed.values()))
         return run(runner, feed, names)
 
-    monkeypatch.setattr(pconv_onnx.verification, "_run", noted)
+    monkeypatch.setattr(pconv_onnx.verification, "run_session", noted)
     nodes = qcfs("x", "y").replace("count", "many")
     ann = network(nodes, weights={"many": 256.0}, outputs="float[N, 3, 8, 8] y")
     result = verify(ann, rewrite(ann).model, {"x": np.ones((20, 3, 8, 8), np.float32)})
@@ -338,7 +339,7 @@ def test_a_broken_weight_differs_in_both_settings(pair):
 @pytest.fixture
 def unloadable(monkeypatch):
     """A function that makes onnxruntime refuse a model unless graph optimisations are disabled."""
-    open_session = pconv_onnx.verification.session
+    open_session = pconv_onnx.inference.session
     refused = []
 
     def session(model, *, options):
@@ -347,7 +348,7 @@ def unloadable(monkeypatch):
             raise PconvError("onnxruntime cannot load the model: no reason")
         return open_session(model, options=options)
 
-    monkeypatch.setattr(pconv_onnx.verification, "session", session)
+    monkeypatch.setattr(pconv_onnx.inference, "session", session)
     return lambda *models: refused.extend(models)
 
 
@@ -437,6 +438,16 @@ def test_logits_of_another_shape_agree_on_no_sample():
     result = Comparison()
     result.add([np.eye(2, 5)], [np.eye(2, 4)], 2)
     assert (result.agreeing, result.max_abs_diff) == (0, INF)
+
+
+def test_an_output_without_a_row_for_each_sample_is_no_logits():
+    nodes = f"{qcfs('x', 'a')} y = Reshape (a, shape)"
+    ann = network(
+        nodes, inputs="float[N, 4, 6] x", outputs="float[M, 6] y", weights={"shape": np.array([-1, 6], np.int64)}
+    )
+    result = verify(ann, rewrite(ann).model)
+    assert result.passed
+    assert result.summary()["top1_agreement"] is None
 
 
 def test_a_network_that_answers_nan_differs_and_is_still_a_json_document(small_network):

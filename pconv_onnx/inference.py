@@ -1,0 +1,63 @@
+"""Networks run side by side on samples: faults told by name, batches that fit in memory, the output with classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+
+from pconv_onnx.data import Samples
+from pconv_onnx.errors import PconvError
+from pconv_onnx.neuron import Array
+from pconv_onnx.runtime import import_onnxruntime, session
+
+_BATCH = 50
+# Rows of T·B that networks are run on at most, but for one sample: of many steps the tensors are large, and each
+# session keeps its own.
+_ROWS = 512
+
+
+def open_session(model: onnx.ModelProto, name: str, level: Any = None) -> Any:
+    """An onnxruntime session that takes turns with others.
+
+    Args:
+        model: the network.
+        name: what to call it in messages.
+        level: onnxruntime's level of graph optimisation; None leaves it as users have it.
+
+    Raises:
+        PconvError: onnxruntime refuses the model.
+    """
+    options = import_onnxruntime().SessionOptions()
+    options.log_severity_level = 4  # errors are raised; logged as well they would be told twice
+    # Threads that spin while they wait would take the cores of the session whose turn it is.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if level is not None:
+        options.graph_optimization_level = level
+    try:
+        return session(model, options=options)
+    except PconvError as error:
+        raise PconvError(f"{name}: {error.message}", error.hint) from error
+
+
+def run_session(runner: Any, feed: dict[str, Array], names: list[str] | None = None) -> list[Array]:
+    """The outputs of a session, all or those named.
+
+    Raises:
+        PconvError: onnxruntime fails while it runs.
+    """
+    try:
+        return list(runner.run(names, feed))
+    except Exception as error:  # onnxruntime raises its own types, without a common base
+        raise PconvError(f"onnxruntime cannot run the model: {error}", "") from error
+
+
+def batches(samples: Samples, steps: int) -> list[tuple[slice, dict[str, Array]]]:
+    """Feeds for networks of up to that many time-steps, and where each comes from."""
+    return list(samples.batches(max(1, min(_BATCH, _ROWS // steps))))
+
+
+def classes(outputs: list[Array], samples: int) -> int | None:
+    """Index of the first output that looks like logits: floats `[samples, classes]`, of two classes or more."""
+    fitting = (i for i, output in enumerate(outputs) if output.ndim == 2 and output.shape[1] > 1)
+    return next((i for i in fitting if outputs[i].dtype.kind == "f" and len(outputs[i]) == samples), None)
