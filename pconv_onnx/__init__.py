@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pconv_onnx.calibration import Calibration, calibrate
     from pconv_onnx.errors import PconvError
+    from pconv_onnx.evaluation import Evaluation, evaluate
     from pconv_onnx.installation import doctor
     from pconv_onnx.neuron import ParallelNeuron, QuantizerSpec
     from pconv_onnx.operator import library_path, register
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Calibration",
+    "Evaluation",
     "ParallelNeuron",
     "PconvError",
     "QuantizerSpec",
@@ -25,6 +27,7 @@ __all__ = [
     "Verification",
     "calibrate",
     "doctor",
+    "evaluate",
     "inspect",
     "library_path",
     "register",
@@ -36,6 +39,7 @@ __all__ = [
 # No module has the name of a function: importing it would put the module in the function's place.
 _MODULES = {
     "Calibration": "calibration",
+    "Evaluation": "evaluation",
     "ParallelNeuron": "neuron",
     "PconvError": "errors",
     "QuantizerSpec": "neuron",
@@ -43,6 +47,7 @@ _MODULES = {
     "Verification": "verification",
     "calibrate": "calibration",
     "doctor": "installation",
+    "evaluate": "evaluation",
     "inspect": "rewriting",
     "library_path": "operator",
     "register": "operator",

@@ -1,0 +1,247 @@
+"""How good are the answers of a network, and those of its spiking form at each number of time-steps?"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from pconv_onnx import curve
+from pconv_onnx.data import LABELS, DataSource, load_samples
+from pconv_onnx.errors import PconvError
+from pconv_onnx.graph import ModelSource, load
+from pconv_onnx.graph.qonnx import standardised
+from pconv_onnx.inference import batches, classes, open_session, run_session
+from pconv_onnx.lower import METADATA_PREFIX
+from pconv_onnx.neuron import Array
+from pconv_onnx.operator import is_operator
+from pconv_onnx.plan import Mode
+from pconv_onnx.progress import track
+from pconv_onnx.rewriting import rewrite
+
+_FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
+_TOP = 5
+
+
+@dataclass
+class Score:
+    """The answers of one network, added up batch by batch.
+
+    Attributes:
+        steps: its time-steps T; None for an ANN, and where neurons have different ones.
+        mode: `parallel` or `folded`; None for an ANN.
+        correct: samples whose label has the largest logit (of equal ones the first, as in argmax).
+        among_top: samples whose label has one of the five largest.
+        agreeing: samples on which the ANN has the same top-1.
+        squared_error: squared differences from the ANN's outputs, summed.
+        values: how many values were compared with the ANN's; 0 without one.
+    """
+
+    steps: int | None = None
+    mode: str | None = None
+    correct: int = 0
+    among_top: int = 0
+    agreeing: int = 0
+    squared_error: float = 0.0
+    values: int = 0
+
+    def judge(self, logits: Array, labels: Array) -> None:
+        """Take in the logits `[B, classes]` and the labels `[B]` of one batch."""
+        column = labels.astype(np.int64)[:, np.newaxis]
+        own = np.take_along_axis(logits, column, axis=1)
+        before = (logits > own) | ((logits == own) & (np.arange(logits.shape[1]) < column))
+        # Among NaNs nothing is largest.
+        rank = np.where(np.isnan(logits).any(axis=1), logits.shape[1], before.sum(axis=1))
+        self.correct += int((rank < 1).sum())
+        self.among_top += int((rank < _TOP).sum())
+
+    def compare(self, outputs: list[Array], expected: list[Array], index: int | None) -> None:
+        """Take in the outputs of one batch and the ANN's; those numbered `index` are logits."""
+        for ours, theirs in zip(outputs, expected, strict=True):
+            with np.errstate(invalid="ignore", over="ignore"):
+                self.squared_error += float(np.square(ours.astype(np.float64) - theirs).sum())
+            self.values += theirs.size
+        if index is not None:
+            self.agreeing += int((outputs[index].argmax(1) == expected[index].argmax(1)).sum())
+
+
+@dataclass
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+        samples: samples evaluated.
+        labels: whether they have labels.
+        classes: number of classes; None where no output has any.
+        ann: the source; None where it is a spiking network itself.
+        rows: its spiking form at each T, or the spiking network that was given.
+    """
+
+    samples: int
+    labels: bool
+    classes: int | None
+    ann: Score | None
+    rows: list[Score]
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON document of `pconv-onnx evaluate`; None where something is not defined."""
+        return {
+            "samples": self.samples,
+            "labels": self.labels,
+            "ann": self._accuracy(self.ann) if self.ann else None,
+            "rows": [
+                {"steps": row.steps, "mode": row.mode, **self._accuracy(row), **self._likeness(row)}
+                for row in self.rows
+            ],
+        }
+
+    def draw(self, output: str | os.PathLike[str]) -> Path:
+        """Draw the curve against time-steps: accuracy, or without labels agreement, or without classes error.
+
+        Args:
+            output: a .png, .svg or .pdf file, or a directory, which gets `curve.png`.
+
+        Returns:
+            The file written.
+
+        Raises:
+            PconvError: there is nothing to draw, matplotlib is missing, or the file cannot be written.
+        """
+        path = curve.destination(output)
+        curve.draw(self.summary(), path)
+        return path
+
+    def _accuracy(self, score: Score) -> dict[str, float | None]:
+        if not self.labels:
+            return {"top1": None, "top1_standard_error": None, "top5": None}
+        top1 = score.correct / self.samples
+        return {
+            "top1": top1,
+            "top1_standard_error": math.sqrt(top1 * (1 - top1) / self.samples),
+            "top5": score.among_top / self.samples if self.classes and self.classes > _TOP else None,
+        }
+
+    def _likeness(self, score: Score) -> dict[str, float | None]:
+        if not score.values:
+            return {"agreement": None, "mse": None}
+        mse = score.squared_error / score.values
+        return {
+            "agreement": score.agreeing / self.samples if self.classes else None,
+            "mse": mse if math.isfinite(mse) else None,
+        }
+
+
+def evaluate(
+    source: ModelSource,
+    data: DataSource,
+    *,
+    steps: Sequence[int] = (),
+    mode: Mode = "folded",
+    signed: bool = False,
+) -> Evaluation:
+    """Accuracy of a network, and of its spiking form at each number of time-steps.
+
+    The source is rewritten at each T, which is the only way to an accuracy against time-steps: steps are not causal, so
+    the first t steps of a network are not the network of t steps. Every network runs as a user runs it.
+
+    Args:
+        source: an ANN; or, without `steps`, a spiking network.
+        data: samples as `load_samples` takes them. Without labels spiking forms are only compared with the ANN.
+        steps: numbers of time-steps to rewrite at, each 1 to 256.
+        mode: `folded` computes at the price of one step what `parallel` does. They differ by rounding: `parallel` runs
+            its linear layers on T·B rows.
+        signed: as `rewrite` takes it.
+
+    Raises:
+        PconvError: a file cannot be read or run, nothing can be converted, the data or their labels do not fit, or
+            there is nothing to evaluate.
+    """
+
+    def spiking(count: int) -> onnx.ModelProto:
+        model = rewrite(source, steps=count, mode=mode, signed=signed).model
+        assert model is not None  # only a dry run gives none
+        return model
+
+    network = load(source)
+    is_spiking = any(map(is_operator, network.proto.graph.node))
+    runners = [open_session(standardised(network.proto), network.name)]
+    names = [output.name for output in runners[0].get_outputs() if output.type in _FLOATS]
+    if not names:
+        raise PconvError(f"no output of {network.name} is a tensor of floats, so there is nothing to evaluate")
+    samples = load_samples(data, runners[0])
+    if samples.labels is None and not steps:
+        other = "compare it with its ANN by verify" if is_spiking else "pass --steps to compare spiking forms with it"
+        raise PconvError(f"the data have no '{LABELS}' to count right answers by", f"add them, or {other}")
+    scores = [Score(*_recorded(network.proto)) if is_spiking else Score()]
+    in_flight = _steps_in_flight(network.proto)
+    # All are rewritten before any is run, so that no fault is told late.
+    counts = list(dict.fromkeys(steps))
+    for count in track(counts, "rewriting", len(counts)):
+        model = spiking(count)
+        scores.append(Score(count, mode))
+        runners.append(open_session(model, f"{network.name} at T = {count}"))
+        in_flight = max(in_flight, _steps_in_flight(model))
+
+    ann, rows = (None, scores) if is_spiking else (scores[0], scores[1:])
+    result = Evaluation(len(samples), samples.labels is not None, None, ann, rows)
+    parts = batches(samples, in_flight)
+    for part, feed in track(parts, "evaluating", len(parts)):
+        outputs = [run_session(runner, feed, names) for runner in runners]
+        index = classes(outputs[0], part.stop - part.start)
+        if part.start == 0:
+            result.classes = None if index is None else outputs[0][index].shape[1]
+            if samples.labels is not None:
+                _check_labels(samples.labels, result.classes, network.name)
+        for score, found in zip(scores, outputs, strict=True):
+            if samples.labels is not None and index is not None:
+                score.judge(found[index], samples.labels[part])
+            if score is not scores[0]:
+                score.compare(found, outputs[0], index)
+    return result
+
+
+def _recorded(model: onnx.ModelProto) -> tuple[int | None, str | None]:
+    """T and the mode of a spiking network, as far as `rewrite` recorded them in it."""
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    steps = None
+    with suppress(KeyError, ValueError):
+        steps = json.loads(entries[f"{METADATA_PREFIX}steps"])
+    return steps if isinstance(steps, int) else None, entries.get(f"{METADATA_PREFIX}mode")
+
+
+def _steps_in_flight(model: onnx.ModelProto) -> int:
+    """The most time-steps that a tensor of a network has; 1 where no neuron emits spikes."""
+    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    emitting = (
+        node
+        for node in model.graph.node
+        if is_operator(node) and any(attribute.name == "spikes" and attribute.i for attribute in node.attribute)
+    )
+    return max((shapes[node.input[1]][1] for node in emitting if node.input[1] in shapes), default=1)
+
+
+def _check_labels(labels: Array, classes: int | None, name: str) -> None:
+    """Raise where labels do not name classes of the network.
+
+    Raises:
+        PconvError: they do not.
+    """
+    if classes is None:
+        raise PconvError(
+            f"no output of {name} has classes, floats [samples, classes], for '{LABELS}' to name",
+            "leave the labels out and pass --steps to compare outputs",
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        raise PconvError(
+            f"'{LABELS}' has {labels[wrong[0]]} at sample {wrong[0]}; {name} has {classes} classes",
+            f"number them from 0 to {classes - 1}",
+        )

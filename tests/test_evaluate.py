@@ -1,0 +1,261 @@
+"""`evaluate`: right answers are counted as their definitions say, of each network that is rewritten."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from functools import partial
+
+import numpy as np
+import onnx
+import pytest
+from networks import network, qcfs, weight
+from refusals import refusal_of
+
+import pconv_onnx.evaluation
+from pconv_onnx import evaluate, rewrite, session
+from pconv_onnx.evaluation import Score
+
+refusal = partial(refusal_of, evaluate)
+X = np.random.default_rng(1).normal(size=(120, 3, 8, 8)).astype(np.float32)
+
+
+def logits(model, x=X) -> np.ndarray:
+    return session(model).run(None, {"x": x})[0]
+
+
+@pytest.fixture
+def wide_network() -> onnx.ModelProto:
+    """A small network of ten classes."""
+    nodes = f"c = Conv (x, w) {qcfs('c', 'a')} f = Flatten (a) y = MatMul (f, u)"
+    weights = {"w": 4 * weight(2, 3, 3, 3), "u": weight(72, 10, seed=1)}
+    return network(nodes, outputs="float[N, 10] y", weights=weights)
+
+
+def test_right_answers_are_counted_as_numpy_counts_them(wide_network):
+    labels = np.random.default_rng(2).integers(0, 10, len(X))
+    summary = evaluate(wide_network, {"x": X, "labels": labels}, steps=[1, 3, 4]).summary()
+    assert (summary["samples"], summary["labels"]) == (120, True)
+    assert [(row["steps"], row["mode"]) for row in summary["rows"]] == [(1, "folded"), (3, "folded"), (4, "folded")]
+    expected = logits(wide_network)
+    for row in (summary["ann"], *summary["rows"]):
+        model = rewrite(wide_network, steps=row["steps"], mode="folded").model if "steps" in row else wide_network
+        found = logits(model)
+        order = np.argsort(-found, axis=1)
+        assert row["top1"] == (order[:, 0] == labels).mean()
+        assert row["top5"] == (order[:, :5] == labels[:, np.newaxis]).any(axis=1).mean()
+        assert row["top1_standard_error"] == pytest.approx(math.sqrt(row["top1"] * (1 - row["top1"]) / 120))
+        if "steps" in row:
+            assert row["agreement"] == (found.argmax(1) == expected.argmax(1)).mean()
+            assert row["mse"] == pytest.approx(np.square(found.astype(float) - expected).mean(), abs=1e-12)
+    errors = [row["mse"] for row in summary["rows"]]
+    assert errors[0] > errors[1] > 1e-3 > 1e-10 > errors[2]
+
+
+def test_without_labels_networks_are_compared_with_the_ann_only(small_network):
+    (row,) = evaluate(small_network, {"x": X}, steps=[4]).summary()["rows"]
+    assert (row["top1"], row["top1_standard_error"], row["top5"]) == (None, None, None)
+    assert row["agreement"] == 1 and row["mse"] < 1e-10
+    assert evaluate(small_network, {"x": X}, steps=[4]).summary()["ann"]["top1"] is None
+
+
+def test_top5_needs_six_classes(small_network, wide_network):
+    data = {"x": X, "labels": np.zeros(120, np.uint8)}
+    assert evaluate(small_network, data).summary()["ann"]["top5"] is None
+    assert evaluate(wide_network, data).summary()["ann"]["top5"] > 0
+
+
+def test_without_classes_outputs_are_compared():
+    ann = network(qcfs("x", "y"))
+    (row,) = evaluate(ann, {"x": X}, steps=[2]).summary()["rows"]
+    found = logits(rewrite(ann, steps=2).model)
+    assert row["agreement"] is None
+    assert row["mse"] == pytest.approx(np.square(found.astype(float) - logits(ann)).mean())
+
+
+def test_both_modes_score_alike(small_network):
+    data = {"x": X, "labels": logits(small_network).argmax(1)}
+    rows = [evaluate(small_network, data, steps=[2], mode=mode).summary()["rows"][0] for mode in ("folded", "parallel")]
+    assert [row.pop("mode") for row in rows] == ["folded", "parallel"]
+    assert rows[0] == pytest.approx(rows[1])
+    assert 0 < rows[0]["top1"] < 1
+
+
+@pytest.mark.parametrize("mode", ["folded", "parallel"])
+def test_a_spiking_network_is_evaluated_by_itself(small_network, mode):
+    snn = rewrite(small_network, steps=3, mode=mode).model
+    labels = logits(snn).argmax(1)
+    labels[:30] = (labels[:30] + 1) % 5
+    summary = evaluate(snn, {"x": X, "labels": labels}).summary()
+    assert summary["ann"] is None
+    (row,) = summary["rows"]
+    assert (row["steps"], row["mode"], row["top1"], row["agreement"], row["mse"]) == (3, mode, 0.75, None, None)
+    del snn.metadata_props[:]
+    (bare,) = evaluate(snn, {"x": X, "labels": labels}).summary()["rows"]
+    assert (bare["steps"], bare["mode"], bare["top1"]) == (None, None, 0.75)
+
+
+def test_steps_that_are_named_twice_are_evaluated_once(small_network):
+    rows = evaluate(small_network, {"x": X}, steps=[4, 2, 4]).rows
+    assert [row.steps for row in rows] == [4, 2]
+
+
+@pytest.mark.parametrize(("mode", "largest"), [("parallel", 2), ("folded", 50)])
+def test_networks_of_many_steps_are_run_on_few_samples_at_once(mode, largest, small_network, monkeypatch):
+    sizes = []
+    run = pconv_onnx.evaluation.run_session
+
+    def noted(runner, feed, names):
+        sizes.append(len(feed["x"]))
+        return run(runner, feed, names)
+
+    monkeypatch.setattr(pconv_onnx.evaluation, "run_session", noted)
+    evaluate(small_network, {"x": X}, steps=[2, 256], mode=mode)
+    assert (max(sizes), sum(sizes)) == (largest, 3 * 120)
+    sizes.clear()
+    snn = rewrite(small_network, steps=256, mode=mode).model
+    evaluate(snn, {"x": X, "labels": np.zeros(120, int)})
+    assert max(sizes) == largest
+
+
+NAN = np.nan
+
+
+@pytest.mark.parametrize(
+    ("answers", "label", "correct", "among_top"),
+    [
+        ([0, 1, 2, 3, 4, 5, 6], 6, 1, 1),
+        ([0, 1, 2, 3, 4, 5, 6], 2, 0, 1),
+        ([0, 1, 2, 3, 4, 5, 6], 1, 0, 0),
+        ([1, 1, 1, 1, 1, 1, 1], 0, 1, 1),  # of equal ones the first, as in argmax
+        ([1, 1, 1, 1, 1, 1, 1], 1, 0, 1),
+        ([1, 1, 1, 1, 1, 1, 1], 5, 0, 0),
+        ([9, NAN, 0, 0, 0, 0, 0], 0, 0, 0),
+        ([NAN] * 7, 0, 0, 0),
+    ],
+)
+def test_ties_and_nans_have_one_answer(answers, label, correct, among_top):
+    score = Score()
+    score.judge(np.array([answers], np.float32), np.array([label], np.uint64))
+    assert (score.correct, score.among_top) == (correct, among_top)
+
+
+def test_outputs_that_are_no_numbers_are_still_a_json_document(small_network):
+    ann = onnx.ModelProto()
+    ann.CopyFrom(small_network)
+    table = next(tensor for tensor in ann.graph.initializer if tensor.name == "u")
+    table.CopyFrom(onnx.numpy_helper.from_array(np.full((8, 5), np.inf, np.float32), "u"))
+    (row,) = json.loads(json.dumps(evaluate(ann, {"x": X}, steps=[2]).summary(), allow_nan=False))["rows"]
+    assert row["mse"] is None
+
+
+@pytest.mark.parametrize(("label", "sample"), [(5, 7), (-1, 0), (99, 119)])
+def test_labels_that_name_no_class_are_told(label, sample, small_network):
+    labels = np.zeros(120, int)
+    labels[sample] = label
+    told = refusal(small_network, {"x": X, "labels": labels})
+    assert told == f"'labels' has {label} at sample {sample}; the model has 5 classes; number them from 0 to 4"
+
+
+def test_labels_without_classes_are_told():
+    ann = network(qcfs("x", "y"))
+    told = refusal(ann, {"x": X, "labels": np.zeros(120, int)}, steps=[2])
+    assert told.startswith("no output of the model has classes, floats [samples, classes], for 'labels' to name; ")
+
+
+def test_no_labels_and_no_steps_leave_nothing_to_evaluate(small_network):
+    told = "the data have no 'labels' to count right answers by; add them, or "
+    assert refusal(small_network, {"x": X}) == f"{told}pass --steps to compare spiking forms with it"
+    assert refusal(rewrite(small_network).model, {"x": X}) == f"{told}compare it with its ANN by verify"
+
+
+def test_a_network_without_float_outputs_is_told():
+    ann = network(f"{qcfs('x', 'a')} y = ArgMax <axis = 1> (a)", outputs="int64[N, 1, 8, 8] y")
+    assert refusal(ann, {"x": X}, steps=[2]).startswith("no output of the model is a tensor of floats")
+
+
+@pytest.mark.parametrize("steps", [[0], [4, 257], [2.5], ["x"]])
+def test_steps_out_of_range_are_told_before_anything_runs(steps, small_network, monkeypatch):
+    monkeypatch.setattr(pconv_onnx.evaluation, "run_session", None)
+    assert "is not a number of time-steps; choose 1 to 256" in refusal(small_network, {"x": X}, steps=steps)
+
+
+def test_a_network_that_cannot_be_rewritten_is_evaluated_as_it_is(relu_resnet, resnet_samples):
+    few = {name: array[:20] for name, array in resnet_samples.items()}
+    assert evaluate(relu_resnet, few).summary()["ann"]["top1"] > 0.5
+    assert refusal(relu_resnet, few, steps=[4]).startswith(f"nothing to convert in '{relu_resnet}': ")
+
+
+def test_a_spiking_network_has_no_other_steps(small_network):
+    snn = rewrite(small_network).model
+    assert "is a spiking network already" in refusal(snn, {"x": X}, steps=[4])
+
+
+def test_the_accuracy_of_the_resnet_rises_to_its_ann_s(qcfs_resnet, every_sample):
+    few = {name: array[:300] for name, array in every_sample.items()}
+    summary = evaluate(qcfs_resnet, few, steps=[1, 4, 8]).summary()
+    one, four, eight = summary["rows"]
+    assert summary["ann"]["top1"] > 0.8 and summary["ann"]["top5"] > 0.97
+    assert 0.1 < one["top1"] < four["top1"] - 0.2
+    assert abs(eight["top1"] - summary["ann"]["top1"]) <= 1 / 300
+    assert eight["agreement"] >= 299 / 300 > four["agreement"] > one["agreement"]
+    assert one["mse"] > four["mse"] > eight["mse"]
+
+
+@pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_a_curve_is_a_picture_of_the_kind_that_its_name_says(suffix, start, wide_network, tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / f"curve.{suffix}"
+    assert evaluate(wide_network, {"x": X[:20]}, steps=[4, 1]).draw(path) == path
+    assert path.read_bytes().startswith(start)
+
+
+def test_a_curve_shows_what_the_data_tell(wide_network, tmp_path):
+    pytest.importorskip("matplotlib")
+    accuracies = {f"{who}: top-{k} accuracy" for who in ("spiking", "ANN") for k in (1, 5)}
+    likenesses = {"spiking: top-1 agreement with the ANN", "spiking: mean squared error"}
+    for ann, labels, shown in (
+        (wide_network, {"labels": np.zeros(5, int)}, accuracies),
+        (wide_network, {}, {"spiking: top-1 agreement with the ANN"}),
+        (network(qcfs("x", "y")), {}, {"spiking: mean squared error"}),
+    ):
+        path = evaluate(ann, {"x": X[:5], **labels}, steps=[1, 2]).draw(tmp_path / "curve.svg")
+        # matplotlib writes every text as a comment above its glyphs.
+        text = path.read_text()
+        assert {label for label in accuracies | likenesses if f"<!-- {label} -->" in text} == shown
+
+
+def test_a_curve_may_go_to_a_directory(small_network, tmp_path):
+    pytest.importorskip("matplotlib")
+    result = evaluate(small_network, {"x": X[:5]}, steps=[1])
+    for folder in (tmp_path, tmp_path / "new", f"{tmp_path}/v1.0/"):
+        path = result.draw(folder)
+        assert path.name == "curve.png" and path.exists()
+        assert path.parent.samefile(folder)
+
+
+def test_there_is_no_curve_without_steps(wide_network, tmp_path):
+    pytest.importorskip("matplotlib")
+    result = evaluate(wide_network, {"x": X[:5], "labels": np.zeros(5, int)})
+    assert refusal_of(result.draw, tmp_path).startswith("there is no curve without time-steps")
+
+
+def test_a_place_that_a_curve_cannot_go_to_is_told(small_network, tmp_path):
+    pytest.importorskip("matplotlib")
+    result = evaluate(small_network, {"x": X[:5]}, steps=[2])
+    assert refusal_of(result.draw, tmp_path / "c.jpg") == (
+        f"'{tmp_path}/c.jpg' is no place for a curve; choose a directory or a .png, .svg, .pdf file"
+    )
+    (tmp_path / "file").write_bytes(b"")
+    for place in (tmp_path / "file", tmp_path / "file" / "c.png"):
+        told = refusal_of(result.draw, place)
+        assert told.endswith(f": nothing can be made in '{tmp_path}/file'; choose another place with -o")
+
+
+def test_missing_matplotlib_is_told_with_its_extra(small_network, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
+    result = evaluate(small_network, {"x": X[:5]}, steps=[2])
+    told = refusal_of(result.draw, tmp_path)
+    assert told.startswith("matplotlib cannot be imported: ") and told.endswith("; pip install 'pconv-onnx[report]'")
