@@ -21,6 +21,8 @@ _MODES = ("parallel", "folded")
 _PRECISIONS = ("float16",)
 _MAX_STEPS = 256
 _METHODS = ("refit", "fit", "da-qcfs", "mse", "percentile", "max")
+_BAR = 40
+_DATA = ".npz with arrays named as the model's inputs, and labels if there are any; or a directory of such files"
 
 
 class _Answer(NamedTuple):
@@ -160,12 +162,28 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("verify", _verify, "compare a spiking network with its source, layer by layer and end to end")
     sub.add_argument("ann", metavar="ANN", help="the ONNX file that was rewritten")
     sub.add_argument("snn", metavar="SNN", help="the ONNX file that rewrite wrote")
-    sub.add_argument(
-        "--data", metavar="FILE",
-        help=".npz with arrays named as the model's inputs, and labels if there are any; or a directory of such files "
-        "(default: seeded random inputs)",
-    )  # fmt: skip
+    sub.add_argument("--data", metavar="FILE", help=f"{_DATA} (default: seeded random inputs)")
     sub.add_argument("--atol", type=_tolerance, metavar="A", help="fail where an output differs by more than this")
+
+    sub = add(
+        "evaluate", _evaluate, "count right answers of a network, and of its spiking form at each number of steps"
+    )
+    sub.add_argument("model", metavar="MODEL", help="ONNX file: an ANN; or, without --steps, a spiking network")
+    sub.add_argument("--data", metavar="FILE", required=True, help=_DATA)
+    sub.add_argument(
+        "--steps", type=_steps, nargs="+", default=[], metavar="T",
+        help="rewrite the ANN at each of these T, and evaluate that (steps are not causal: no run at one T tells of "
+        "another)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--mode", choices=_MODES, default="folded",
+        help="how to rewrite; folded (default) computes at the price of one step what parallel does, but for rounding",
+    )  # fmt: skip
+    sub.add_argument("--signed", action="store_true", help="as rewrite takes it")
+    sub.add_argument(
+        "-o", "--output", metavar="PLACE",
+        help="draw the curve against time-steps: a .png, .svg or .pdf file, or a directory, which gets curve.png",
+    )  # fmt: skip
 
     add("doctor", _doctor, "show versions, providers and the native library, and what is missing")
     return parser
@@ -242,6 +260,21 @@ def _verify(options: argparse.Namespace) -> _Answer:
     result = verify(options.ann, options.snn, options.data, atol=options.atol)
     summary = result.summary()
     return _Answer(summary, _verification_lines(summary), DONE if result.passed else ANSWER_IS_NO)
+
+
+def _evaluate(options: argparse.Namespace) -> _Answer:
+    if options.output and not options.steps:
+        raise _WrongArguments("argument -o/--output: there is no curve without --steps")
+    from pconv_onnx import curve
+    from pconv_onnx.evaluation import evaluate
+
+    path = curve.destination(options.output) if options.output else None
+    result = evaluate(options.model, options.data, steps=options.steps, mode=options.mode, signed=options.signed)
+    summary = result.summary()
+    if path:
+        result.draw(path)
+    summary["output"] = str(path) if path else None
+    return _Answer(summary, _evaluation_lines(summary))
 
 
 def _doctor(options: argparse.Namespace) -> _Answer:
@@ -377,6 +410,34 @@ def _verification_lines(summary: dict[str, Any]) -> Iterator[str]:
 def _difference(outputs: dict[str, Any]) -> str:
     difference = outputs["max_abs_diff"]
     return "without bound (a NaN, an infinity or another shape)" if difference is None else f"{difference:.3g}"
+
+
+def _evaluation_lines(summary: dict[str, Any]) -> Iterator[str]:
+    rows = summary["rows"] if summary["ann"] is None else [{"steps": "ANN", **summary["ann"]}, *summary["rows"]]
+    ruler = "top1" if summary["labels"] else "agreement"
+    table = [["T", "top-1", "top-5", "agreement", "mse", ""]]
+    for row in rows:
+        top1, error, top5, agreement, mse = (
+            row.get(key) for key in ("top1", "top1_standard_error", "top5", "agreement", "mse")
+        )
+        table.append(
+            [
+                str(row["steps"] or "-"),
+                "-" if top1 is None else f"{100 * top1:.2f} ± {100 * error:.2f} %",
+                _percent(top5),
+                _percent(agreement),
+                "-" if mse is None else f"{mse:.3g}",
+                "#" * round(_BAR * (row.get(ruler) or 0)),
+            ]
+        )
+    yield f"samples: {summary['samples']}{'' if summary['labels'] else ', without labels'}"
+    yield from _columns(table)
+    if summary["output"]:
+        yield f"{summary['output']}: the curve"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
 
 
 def _installation_lines(summary: dict[str, Any]) -> Iterator[str]:

@@ -29,6 +29,7 @@ COMMANDS = {
                 "--signed", "--calibration", "--method", "--strict", "--dry-run", "--force", "--json"],
     "calibrate": ["MODEL", "--data", "--steps", "-o", "--output", "--method", "refit", "--json"],
     "verify": ["ANN", "SNN", "--data", "--atol", "--json"],
+    "evaluate": ["MODEL", "--data", "--steps", "--mode", "parallel", "folded", "--signed", "-o", "--output", "--json"],
     "doctor": ["--json"],
 }  # fmt: skip
 
@@ -80,13 +81,14 @@ def test_help_of_each_command_names_its_options_and_imports_nothing_heavy():
 import contextlib, io, json, sys
 from pconv_onnx.cli import main
 found = {}
-for command in ["", "inspect", "rewrite", "calibrate", "verify", "doctor"]:
+for command in ["", "inspect", "rewrite", "calibrate", "verify", "evaluate", "doctor"]:
     with contextlib.redirect_stdout(io.StringIO()) as out:
         try:
             main([command, "--help"] if command else ["--help"])
         except SystemExit as stopped:
             found[command] = [stopped.code, out.getvalue()]
-found["imported"] = sorted({"numpy", "onnx", "onnxruntime", "onnx_graphsurgeon", "rich"} & set(sys.modules))
+heavy = {"matplotlib", "numpy", "onnx", "onnxruntime", "onnx_graphsurgeon", "rich"}
+found["imported"] = sorted(heavy & set(sys.modules))
 print(json.dumps(found))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -112,7 +114,7 @@ def test_the_parser_agrees_with_the_library():
     assert cli._METHODS == calibration.METHODS
 
 
-@pytest.mark.parametrize("name", ["verify", "doctor", "inspect", "rewrite", "session"])
+@pytest.mark.parametrize("name", ["verify", "evaluate", "doctor", "inspect", "rewrite", "session"])
 def test_functions_are_not_shadowed_by_modules(name):
     code = f"from pconv_onnx import *; assert callable({name}), {name}"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -131,6 +133,10 @@ def test_functions_are_not_shadowed_by_modules(name):
         (["verify", "a.onnx"], "the following arguments are required: SNN; see pconv-onnx verify --help"),
         *((["rewrite", "m.onnx", "--steps", steps], f"--steps: '{steps}' is not a number of time-steps from 1 to 256")
           for steps in ("0", "-3", "x", "257", "1e9", "2.5", "", "9" * 5000)),
+        (["evaluate", "m.onnx"], "the following arguments are required: --data; see pconv-onnx evaluate --help"),
+        (["evaluate", "m.onnx", "--data", "d.npz", "--steps"], "argument --steps: expected at least one argument"),
+        (["evaluate", "m.onnx", "--data", "d.npz", "--steps", "4", "0"], "'0' is not a number of time-steps from 1"),
+        (["evaluate", "m.onnx", "--data", "d.npz", "-o", "c.png"], "-o/--output: there is no curve without --steps"),
         *((["verify", "a.onnx", "b.onnx", "--atol", atol], f"argument --atol: '{atol}' is not a tolerance")
           for atol in ("-1", "nan", "inf", "x")),
     ],
@@ -168,7 +174,13 @@ def test_a_faulty_model_is_told_by_every_command_and_nothing_is_written(fault, a
         "rejected": f"'{model}' is not a valid ONNX model: ",
     }[fault]
     before = files(folder)
-    for arguments in (["inspect", model], ["rewrite", model], ["verify", model, ann], ["verify", ann, model]):
+    for arguments in (
+        ["inspect", model],
+        ["rewrite", model],
+        ["verify", model, ann],
+        ["verify", ann, model],
+        ["evaluate", model, "--data", "d.npz"],
+    ):
         assert refusal(*arguments).startswith(reason)
     assert refusal("rewrite", model, "-o", folder / "out.onnx").startswith(reason)
     assert files(folder) == before
@@ -433,6 +445,76 @@ def test_verify_reads_data_and_says_when_it_had_none(ann, snn, tmp_path, run, re
     np.savez(tmp_path / "d.npz", image=np.ones((3, 3, 8, 8), np.float32))
     told = refusal("verify", ann, snn, "--data", tmp_path / "d.npz")
     assert f"'{tmp_path}/d.npz' has no array 'x', which is an input of the model; it has 'image'" in told
+
+
+@pytest.fixture
+def labelled(ann, tmp_path):
+    """Samples of the small network, and the network's own answers but for a quarter of them."""
+    x = np.random.default_rng(1).normal(size=(60, 3, 8, 8)).astype(np.float32)
+    labels = pconv_onnx.session(ann).run(None, {"x": x})[0].argmax(1)
+    labels[:15] = (labels[:15] + 1) % 5
+    np.savez(tmp_path / "labelled.npz", x=x, labels=labels)
+    return tmp_path / "labelled.npz"
+
+
+@pytest.mark.usefixtures("library")
+def test_evaluate_gives_the_promised_document(ann, labelled, run):
+    found = document(run, "evaluate", ann, "--data", labelled, "--steps", 1, 4)
+    assert (found["samples"], found["labels"], found["output"]) == (60, True, None)
+    accuracy = {"top1", "top1_standard_error", "top5"}
+    assert found["ann"].keys() == accuracy
+    assert found["ann"] == {"top1": 0.75, "top1_standard_error": pytest.approx((0.75 * 0.25 / 60) ** 0.5), "top5": None}
+    assert all(row.keys() == {"steps", "mode", "agreement", "mse", *accuracy} for row in found["rows"])
+    assert [(row["steps"], row["mode"]) for row in found["rows"]] == [(1, "folded"), (4, "folded")]
+    assert (found["rows"][1]["top1"], found["rows"][1]["agreement"]) == (0.75, 1.0)
+    assert document(run, "evaluate", ann, "--data", labelled)["rows"] == []
+
+
+@pytest.mark.usefixtures("library")
+def test_evaluate_draws_a_table_with_bars(ann, labelled, tmp_path, run):
+    status, out, err = run("evaluate", ann, "--data", labelled, "--steps", 1, 4, "--mode", "parallel")
+    assert (status, err) == (0, "")
+    samples, header, ours, one, four = out.splitlines()
+    assert (samples, header.split()) == ("samples: 60", ["T", "top-1", "top-5", "agreement", "mse"])
+    assert ours == f"ANN  75.00 ± 5.59 %  -      -          -         {'#' * 30}"
+    assert one.startswith("1 ") and one.count("#") < 30
+    assert four.startswith("4    75.00 ± 5.59 %  -      100.00 %   ") and four.endswith(" " + 30 * "#")
+    np.savez(tmp_path / "bare.npz", x=np.load(labelled)["x"])
+    _, out, _ = run("evaluate", ann, "--data", tmp_path / "bare.npz", "--steps", 4)
+    assert out.startswith("samples: 60, without labels\n")
+    assert out.splitlines()[-1].startswith("4    -      -      100.00 %") and out.endswith(40 * "#" + "\n")
+
+
+@pytest.mark.usefixtures("library")
+def test_evaluate_tells_what_a_spiking_network_is(ann, labelled, tmp_path, run):
+    run("rewrite", ann, "-o", tmp_path / "snn.onnx", "--steps", 3)
+    status, out, _ = run("evaluate", tmp_path / "snn.onnx", "--data", labelled)
+    assert status == 0
+    assert "ANN" not in out and out.splitlines()[-1].startswith("3  ")
+    assert document(run, "evaluate", tmp_path / "snn.onnx", "--data", labelled)["ann"] is None
+
+
+@pytest.mark.usefixtures("library")
+def test_evaluate_writes_the_curve_and_says_where(ann, labelled, tmp_path, run):
+    pytest.importorskip("matplotlib")
+    arguments = ["evaluate", ann, "--data", labelled, "--steps", 1, 4, "-o"]
+    _, out, _ = run(*arguments, tmp_path / "c.png")
+    assert out.endswith(f"{tmp_path}/c.png: the curve\n")
+    assert (tmp_path / "c.png").exists()
+    assert document(run, *arguments, f"{tmp_path}/report/")["output"] == f"{tmp_path}/report/curve.png"
+    assert (tmp_path / "report" / "curve.png").exists()
+
+
+def test_evaluate_says_before_it_starts_that_matplotlib_is_missing(refusal, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
+    told = refusal("evaluate", "missing.onnx", "--data", "missing.npz", "--steps", 4, "-o", "c.png")
+    assert told.endswith("; pip install 'pconv-onnx[report]'")
+
+
+def test_evaluate_says_that_data_cannot_be_read(ann, tmp_path, refusal):
+    told = refusal("evaluate", ann, "--data", tmp_path / "d.npz")
+    assert told == f"cannot read '{tmp_path}/d.npz': No such file or directory; check it"
 
 
 def test_swapped_arguments_are_told(ann, snn, refusal):
