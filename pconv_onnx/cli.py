@@ -180,6 +180,8 @@ def _parser() -> argparse.ArgumentParser:
         help="how to rewrite; folded (default) computes at the price of one step what parallel does, but for rounding",
     )  # fmt: skip
     sub.add_argument("--signed", action="store_true", help="as rewrite takes it")
+    sub.add_argument("--calibration", metavar="FILE", help="as rewrite takes it, anew at each T")
+    sub.add_argument("--method", choices=_METHODS, default=_METHODS[0], help="how to calibrate (default: refit)")
     sub.add_argument(
         "-o", "--output", metavar="PLACE",
         help="draw the curve against time-steps: a .png, .svg or .pdf file, or a directory, which gets curve.png",
@@ -269,7 +271,15 @@ def _evaluate(options: argparse.Namespace) -> _Answer:
     from pconv_onnx.evaluation import evaluate
 
     path = curve.destination(options.output) if options.output else None
-    result = evaluate(options.model, options.data, steps=options.steps, mode=options.mode, signed=options.signed)
+    result = evaluate(
+        options.model,
+        options.data,
+        steps=options.steps,
+        mode=options.mode,
+        signed=options.signed,
+        calibration=options.calibration,
+        method=options.method,
+    )
     summary = result.summary()
     if path:
         result.draw(path)

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from pconv_onnx import curve
+from pconv_onnx.calibration import METHODS, RANDOM
 from pconv_onnx.data import LABELS, DataSource, load_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load
@@ -146,6 +147,8 @@ def evaluate(
     steps: Sequence[int] = (),
     mode: Mode = "folded",
     signed: bool = False,
+    calibration: DataSource | None = None,
+    method: str = METHODS[0],
 ) -> Evaluation:
     """Accuracy of a network, and of its spiking form at each number of time-steps.
 
@@ -159,6 +162,8 @@ def evaluate(
         mode: `folded` computes at the price of one step what `parallel` does. They differ by rounding: `parallel` runs
             its linear layers on T·B rows.
         signed: as `rewrite` takes it.
+        calibration: as `rewrite` takes it, for a ReLU network; at each T it is calibrated anew.
+        method: of the calibration.
 
     Raises:
         PconvError: a file cannot be read or run, nothing can be converted, the data or their labels do not fit, or
@@ -166,7 +171,7 @@ def evaluate(
     """
 
     def spiking(count: int) -> onnx.ModelProto:
-        model = rewrite(source, steps=count, mode=mode, signed=signed).model
+        model = rewrite(source, steps=count, mode=mode, signed=signed, calibration=given, method=method).model
         assert model is not None  # only a dry run gives none
         return model
 
@@ -177,6 +182,8 @@ def evaluate(
     if not names:
         raise PconvError(f"no output of {network.name} is a tensor of floats, so there is nothing to evaluate")
     samples = load_samples(data, runners[0])
+    # A reader of batches can be read once.
+    given = calibration if calibration in (None, RANDOM) else load_samples(calibration, runners[0]).arrays
     if samples.labels is None and not steps:
         other = "compare it with its ANN by verify" if is_spiking else "pass --steps to compare spiking forms with it"
         raise PconvError(f"the data have no '{LABELS}' to count right answers by", f"add them, or {other}")
