@@ -17,13 +17,20 @@ def is_standard(node: gs.Node) -> bool:
     return node.domain in (None, "", "ai.onnx")
 
 
-def element_type(value: Any) -> np.dtype[Any]:
-    """The NumPy type of an attribute that names an element type; GraphSurgeon has replaced it where it could."""
-    return onnx.helper.tensor_dtype_to_np_dtype(value) if isinstance(value, int) else np.dtype(value)
+def element_type(value: Any) -> np.dtype[Any] | None:
+    """The NumPy type of an attribute that names an element type; None where there is none of that number.
+
+    GraphSurgeon has replaced the number where it could.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, int):
+        return np.dtype(value)
+    return onnx.helper.tensor_dtype_to_np_dtype(value) if value in onnx.helper.get_all_tensor_dtypes() else None
 
 
 def constant(tensor: gs.Tensor) -> Array | None:
-    """Value of an initializer or of a Constant node, None for what is computed."""
+    """Value of an initializer or of a Constant node, None for what is computed or has no real numbers."""
     if isinstance(tensor, gs.Constant):
         return _values(tensor)
     if len(tensor.inputs) == 1 and tensor.inputs[0].op == "Constant" and is_standard(tensor.inputs[0]):
@@ -37,7 +44,8 @@ def constant(tensor: gs.Tensor) -> Array | None:
     return None
 
 
-def _values(tensor: gs.Constant) -> Array:
+def _values(tensor: gs.Constant) -> Array | None:
     # GraphSurgeon warns of types without a NumPy counterpart of their own; onnx reads them all the same.
     with LoggerSuppress(G_LOGGER, G_LOGGER.ERROR):
-        return np.asarray(tensor.values)
+        values = np.asarray(tensor.values)
+    return None if values.dtype.kind in "cOSU" else values

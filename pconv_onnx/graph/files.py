@@ -83,6 +83,8 @@ def _checked(proto: onnx.ModelProto, name: str, digest: str) -> Network:
         return Network(proto, name, digest)
     except KeyError as error:  # the checker lets through element types that onnx itself cannot name
         raise PconvError(f"{name} has a tensor of the unknown type {error}", "export or copy it again") from error
+    except UnicodeDecodeError as error:
+        raise PconvError(f"{name} has an attribute that is not text: {error}", "export or copy it again") from error
 
 
 def save(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> None:

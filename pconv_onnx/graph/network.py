@@ -86,6 +86,9 @@ class Network:
     def _enter(self, nodes: Iterable[gs.Node], place: str) -> None:
         for node in nodes:
             self.inner_nodes.append(node)
+            # What the caller of a function decides is not known here.
+            for key in [key for key, value in node.attrs.items() if isinstance(value, gs.Node.AttributeRef)]:
+                del node.attrs[key]
             self._places[id(node)] = place
             self._enter_bodies(node)
 

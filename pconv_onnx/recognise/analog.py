@@ -99,7 +99,9 @@ def _clip(node: gs.Node) -> _Found | None:
         constant(node.inputs[index]) if index < len(node.inputs) and node.inputs[index].name else unbounded
         for index, unbounded in ((1, np.full(1, -np.inf)), (2, np.full(1, np.inf)))
     )
-    if low is None or high is None or not low.item() <= 0 < high.item() or np.isinf(low.item()):
+    if low is None or high is None or low.size != 1 or high.size != 1:
+        return None
+    if not low.item() <= 0 < high.item() or np.isinf(low.item()):
         return None
     end = "∞)" if np.isinf(high.item()) else f"{high.item():g}]"
     name = f"Clip to [{low.item() + 0.0:g}, {end}"

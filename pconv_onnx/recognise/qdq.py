@@ -22,6 +22,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
@@ -178,11 +179,11 @@ def _dtype(network: Network, quantise: gs.Node, dequantise: gs.Node, *scales: Ar
     dtype = np.dtype(network.dtype(quantise.inputs[0]) or scales[0].dtype)
     if dtype not in SUM_TYPES:
         raise Refusal(f"'{name}' quantises {dtype}; {', '.join(map(str, SUM_TYPES))} are supported")
-    types = {scale.dtype for scale in scales}
+    types: set[np.dtype[Any] | None] = {scale.dtype for scale in scales}
     for node, attribute in ((quantise, "precision"), (dequantise, "output_dtype")):
         types |= {element_type(node.attrs[attribute])} if node.attrs.get(attribute, 0) else set()
     if types != {dtype}:
-        others = ", ".join(sorted(str(other) for other in types - {dtype}))
+        others = ", ".join(sorted(str(other or "an unknown type") for other in types - {dtype}))
         raise Refusal(f"'{name}' quantises {dtype} with scales, precision or values of {others}; export one type")
     if dtype != np.float32 and network.opset < _PRECISE_OPSET:
         raise Refusal(
@@ -199,7 +200,7 @@ def _range(match: _Pair, codes: np.dtype[Any]) -> tuple[int, int]:
         raise Refusal(f"'{name}' writes codes of {codes}; quantise to integers, such as uint8")
     low, high = _RANGES[codes.name]
     for node in match.between:
-        if node.op == "Cast" and element_type(node.attrs["to"]) != codes:
+        if node.op == "Cast" and element_type(node.attrs.get("to")) != codes:
             raise Refusal(f"'{called(node)}' casts the codes of '{name}' to another type; export in one type of codes")
         # Each is monotone, so that the ends of the range stay its ends.
         for operation, bound in _bounds(node):
@@ -248,13 +249,17 @@ def _constants(network: Network, node: gs.Node) -> tuple[Array, Array, int | Non
     if zero is None:
         # Of DequantizeLinear the attribute is the type of the values, and that of the codes does not matter.
         codes = node.attrs.get("output_dtype", 0) if node.op == "QuantizeLinear" else 0
-        zero = np.zeros(scale.shape, dtype=element_type(codes) if codes else np.uint8)
+        dtype = element_type(codes or onnx.TensorProto.UINT8)
+        if dtype is None:
+            raise Refusal(f"'{name}' writes codes of an unknown type; export it again")
+        zero = np.zeros(scale.shape, dtype=dtype)
     if zero.shape != scale.shape:
         raise Refusal(f"'{name}' has a scale of shape {list(scale.shape)} and a zero-point of {list(zero.shape)}")
     if scale.size == 1:
         return scale.reshape(1), zero.reshape(1), None
     shape = network.shape(node.inputs[0])
     axis = node.attrs.get("axis", 1)
-    if scale.ndim != 1 or shape is None or shape[axis] != scale.size or axis % len(shape) == 0:
+    rank = len(shape or ())
+    if scale.ndim != 1 or shape is None or axis in (0, -rank) or not -rank <= axis < rank or shape[axis] != scale.size:
         raise Refusal(f"'{node.inputs[1].name}' holds {scale.size} scales, which do not run along a channel axis")
-    return scale, zero, axis % len(shape)
+    return scale, zero, axis % rank

@@ -79,6 +79,13 @@ def test_an_element_type_that_nobody_knows_is_told(model):
     assert "unknown type 81" in refusal(model)
 
 
+def test_a_text_that_is_none_is_told(model):
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("note", b"\xff"))
+    model.graph.node[0].domain = "other"
+    model.opset_import.add(domain="other", version=1)
+    assert "an attribute that is not text" in refusal(model)
+
+
 def test_external_data_is_read_from_beside_the_model(model, tmp_path):
     onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0)
     loaded = load(tmp_path / "m.onnx").proto

@@ -383,6 +383,25 @@ def test_activations_in_bodies_and_functions_are_listed_as_refused():
     assert inlined.status == "converted"
 
 
+@pytest.mark.parametrize("nodes", [
+    "k = Constant <value_float : float = @v> () c = Clip (a, zero, k) b = Relu (c)",
+    "k = Constant <value : tensor = @v> () q = QuantizeLinear (a, k) b = DequantizeLinear (q, k)",
+    "q = QuantizeLinear <output_dtype : int = @v> (a, one) b = DequantizeLinear (q, one)",
+    "q = QuantizeLinear (a, one) c = Cast <to : int = @v> (q) b = DequantizeLinear (c, one)",
+])  # fmt: skip
+def test_what_the_caller_of_a_function_gives_is_not_known(nodes):
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["" : 21, "mine" : 1]> test (float[N, 3] x) => (float[N, 3] y)
+        {{ y = mine.Act <v = 1> (x) }}
+        <opset_import: ["" : 21], domain: "mine"> Act <v> (a) => (b) {{
+            zero = Constant <value_float = 0.0> () one = Constant <value_float = 1.0> () {nodes}
+        }}
+    """)
+    found = recognise(folded(model))
+    assert found
+    assert all("it is in the function 'Act'" in activation.reason for activation in found)
+
+
 @pytest.mark.parametrize("channels", ["1", "C"])
 def test_a_scaling_that_broadcasts_the_activation_stays_outside(channels):
     theta = {"theta": np.array([1, 2, 3], dtype=np.float32).reshape(1, 3, 1, 1)}

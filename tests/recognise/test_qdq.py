@@ -212,6 +212,21 @@ REFUSED = {
         pair(RELU, PER_CHANNEL, zeros(np.uint8)), "'q' has a scale of shape [3] and a zero-point of []"),
     "too many scales": (
         pair(RELU, [0.1] * 4, zeros(np.uint8, 0, (4,))), "'s' holds 4 scales, which do not run along a channel axis"),
+    "an axis that is none": (
+        pair(NO_RELU.replace("(x", "<axis = 7> (x").replace("(q", "<axis = 7> (q"), PER_CHANNEL,
+             zeros(np.uint8, 0, (3,))),
+        "'s' holds 3 scales, which do not run along a channel axis"),
+    "codes of no type": (
+        pair("q = QuantizeLinear <output_dtype = 999> (x, s) y = DequantizeLinear (q, s)", 0.1, zeros(np.uint8)),
+        "'q' writes codes of an unknown type; export it again"),
+    "codes that are cast to no type": (
+        pair("q = QuantizeLinear (x, s, z) c = Cast <to = 999> (q) y = DequantizeLinear (c, s, z)", 0.1,
+             zeros(np.uint8)),
+        "'c' casts the codes of 'q' to another type; export in one type of codes"),
+    "values of no type": (
+        pair("q = QuantizeLinear (x, s, z) y = DequantizeLinear <output_dtype = 999> (q, s, z)", 0.1, zeros(np.uint8),
+             opset=23),
+        "'q' quantises float32 with scales, precision or values of an unknown type; export one type"),
     "another scale": (
         pair("q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, t, z)", 0.1, zeros(np.uint8), t=np.float32(0.2)),
         "'q' and 'y' have unequal scales, zero-points or axes; export them in pairs"),
