@@ -66,7 +66,7 @@ class Qdq:
 
     def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> _Pair | None:
         """A quantiser, with what its codes go through."""
-        if node.op != "QuantizeLinear" or not is_standard(node):
+        if node.op != "QuantizeLinear" or not (is_standard(node) or node.domain == "com.microsoft"):
             return None
         between: list[gs.Node] = []
         codes = node.outputs[0]
@@ -98,6 +98,8 @@ def _is_on_codes(node: gs.Node) -> bool:
 
 
 def _only_reader(network: Network, match: _Pair) -> gs.Node:
+    if not is_standard(match.quantise):
+        raise Refusal("it is onnxruntime's own QuantizeLinear; quantise at opset 21 or later to have that of ONNX")
     steps = (match.quantise, *match.between)
     for codes in (node.outputs[0] for node in steps):
         if network.is_output(codes):

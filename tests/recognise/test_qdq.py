@@ -332,6 +332,17 @@ def test_other_quantisers_are_refused_with_the_reason(case):
     assert "\n" not in activation.reason
 
 
+def test_a_quantiser_of_onnxruntime_s_own_domain_is_listed():
+    """Its quantize_static writes that for codes of 16 and 4 bits before opset 21."""
+    source = pair(RELU, 0.1, zeros(np.uint16), opset=20)
+    for node in source.graph.node[1:]:
+        node.domain = "com.microsoft"
+    source.opset_import.add(domain="com.microsoft", version=1)
+    activation = only(source)
+    assert (activation.status, activation.op_types) == ("refused", ["QuantizeLinear", "DequantizeLinear"])
+    assert "it is onnxruntime's own QuantizeLinear; quantise at opset 21 or later" in activation.reason
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("scale", [0.0, -1.0, np.inf, np.nan, 3e36])
 def test_the_rest_of_a_network_is_converted(scale, mode):
