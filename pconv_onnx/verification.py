@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
+from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.inference import batches, classes, open_session, run_session
 from pconv_onnx.lower import METADATA_PREFIX
@@ -188,7 +189,9 @@ def verify(
     if atol is not None and not 0 <= atol < math.inf:
         raise PconvError(f"{atol} is not a tolerance", "choose a finite number that is not negative")
     source, spiking = load(ann), load(snn)
-    source = replace(source, proto=standardised(source.proto))
+    if standardised(source.proto) is not source.proto:
+        # A bit width may be computed from constants.
+        source = replace(source, proto=standardised(fold(source).proto))
     rows = _provenance(source, spiking)
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
     tapped = open_session(_with_taps(source, rows), source.name, disabled)

@@ -7,7 +7,7 @@ package qonnx 1.0 (Pappalardo et al., "QONNX: Representing arbitrary-precision q
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -77,18 +77,18 @@ def quantiser(op_type: str, attributes: Mapping[str, Any], bit_width: Array | No
     if op_type == "BipolarQuant":
         return Quantiser((), Operation("MultiThreshold", (0.0,)), (*bipolar, Operation("Mul", (_SCALE,))))
     if op_type == "MultiThreshold":
-        tail = (("Mul", attributes.get("out_scale", 1.0)), ("Add", attributes.get("out_bias", 0.0)))
+        tail = (("Mul", _number(attributes, "out_scale", 1)), ("Add", _number(attributes, "out_bias", 0)))
         return Quantiser(
             (),
             Operation("MultiThreshold", (THRESHOLDS,)),
-            tuple(Operation(name, (float(value),)) for name, value in tail),
-            _channel_axis(attributes.get("data_layout", ""), rank),
+            tuple(Operation(name, (value,)) for name, value in tail),
+            _channel_axis(str(attributes.get("data_layout", "")), rank),
         )
     if op_type not in ("Quant", "IntQuant"):
         raise ValueError(f"there is no neuron for {op_type}; export its quantiser as Quant, with integers")
     scaling = (Operation("Div", (_SCALE,)), Operation("Add", (_ZERO_POINT,)))
     scaling_back = (Operation("Sub", (_ZERO_POINT,)), Operation("Mul", (_SCALE,)))
-    signed, narrow = bool(attributes.get("signed", 1)), bool(attributes.get("narrow", 1))
+    signed, narrow = (bool(_number(attributes, name, 1)) for name in ("signed", "narrow"))
     low, high = _bounds(bit_width, signed, narrow)
     if signed and bit_width == 1:
         return Quantiser(scaling, Operation("MultiThreshold", (0.0,)), (*bipolar, *scaling_back))
@@ -99,8 +99,15 @@ def quantiser(op_type: str, attributes: Mapping[str, Any], bit_width: Array | No
     return Quantiser((*scaling, clip), Operation(_ROUNDING_MODES[mode]), scaling_back)
 
 
+def _number(attributes: Mapping[str, Any], name: str, otherwise: float) -> float:
+    value = attributes.get(name, otherwise)
+    if not isinstance(value, int | float):
+        raise ValueError(f"its {name} is not a number")
+    return float(value)
+
+
 def _bounds(bit_width: Array | None, signed: bool, narrow: bool) -> tuple[float, float]:
-    if bit_width is None or bit_width.size != 1:
+    if bit_width is None or bit_width.size != 1 or bit_width.dtype.kind in "cOSU":
         raise ValueError("its bit width is not one constant")
     bits = float(bit_width.item())
     if not 1 <= bits <= 32 or bits != int(bits):
@@ -117,7 +124,7 @@ def _channel_axis(layout: str, rank: int | None) -> int:
 
 def with_imports(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with the domains of QONNX that its nodes use imported; its tools leave that out, and ONNX needs it."""
-    missing = {node.domain for node in model.graph.node if node.domain in DOMAINS}
+    missing = _domains(model.graph.node).intersection(DOMAINS)
     missing -= {entry.domain for entry in model.opset_import}
     if not missing:
         return model
@@ -125,6 +132,17 @@ def with_imports(model: onnx.ModelProto) -> onnx.ModelProto:
     result.CopyFrom(model)
     result.opset_import.extend(helper.make_opsetid(domain, 1) for domain in sorted(missing))
     return result
+
+
+def _domains(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """The domains of nodes and of those in their bodies."""
+    found: set[str] = set()
+    for node in nodes:
+        found.add(node.domain)
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                found |= _domains(body.node)
+    return found
 
 
 def standardised(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -150,7 +168,8 @@ def standardised(model: onnx.ModelProto) -> onnx.ModelProto:
 def _ranks(graph: onnx.GraphProto) -> dict[str, int]:
     infos = (*graph.input, *graph.value_info, *graph.output)
     shaped = (info for info in infos if info.type.tensor_type.HasField("shape"))
-    return {info.name: len(info.type.tensor_type.shape.dim) for info in shaped}
+    ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    return ranks | {info.name: len(info.type.tensor_type.shape.dim) for info in shaped}
 
 
 def _written(model: onnx.ModelProto, ranks: Mapping[str, int]) -> onnx.ModelProto:
@@ -159,7 +178,7 @@ def _written(model: onnx.ModelProto, ranks: Mapping[str, int]) -> onnx.ModelProt
     writer = _Writer(model.graph, ranks)
     del result.graph.node[:]
     result.graph.node.extend(writer.nodes)
-    alive = {node.domain for node in writer.nodes}
+    alive = _domains(writer.nodes)
     imports = [entry for entry in result.opset_import if entry.domain not in DOMAINS or entry.domain in alive]
     del result.opset_import[:]
     result.opset_import.extend(imports)
@@ -174,10 +193,10 @@ class _Writer:
         self.nodes: list[onnx.NodeProto] = []
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
         self._constants |= {
-            node.output[0]: attribute.t
+            node.output[0]: _tensor(attribute)
             for node in graph.node
             for attribute in node.attribute
-            if node.op_type == "Constant" and attribute.name == "value"
+            if node.op_type == "Constant" and attribute.name in _CONSTANTS
         }
         self._names = {name for node in graph.node for name in (*node.input, *node.output)}
         for node in graph.node:
@@ -185,8 +204,10 @@ class _Writer:
                 self.nodes.append(node)
 
     def _expand(self, node: onnx.NodeProto) -> bool:
+        if not node.input or not node.output or not node.output[0]:
+            return False
         attributes = {attribute.name: _value(attribute) for attribute in node.attribute}
-        rank = self._ranks.get(node.input[0]) or len(attributes.get("data_layout", "")) or None
+        rank = self._ranks.get(node.input[0]) or len(str(attributes.get("data_layout", ""))) or None
         if node.op_type == "MultiThreshold" and rank is None:
             return False
         bit_width = self._constants.get(node.input[BIT_WIDTH]) if len(node.input) > BIT_WIDTH else None
@@ -199,11 +220,17 @@ class _Writer:
             )
         except ValueError:
             return False
+        operations = (*meaning.head, meaning.rounding, *meaning.tail)
+        read = {0, *(o for operation in operations for o in operation.operands if isinstance(o, int))}
+        if max(read) >= len(node.input) or not all(node.input[index] for index in read):
+            return False
         operand = self._constants.get(node.input[1])
         self._element = operand.data_type if operand is not None else onnx.TensorProto.FLOAT
+        if self._element not in _ELEMENTS:
+            return False
         self._prefix, value = node.output[0], node.input[0]
         first = len(self.nodes)
-        for operation in (*meaning.head, meaning.rounding, *meaning.tail):
+        for operation in operations:
             operands = [node.input[o] if isinstance(o, int) else self._number(o) for o in operation.operands]
             axis = meaning.channel_axis if node.op_type == "MultiThreshold" else None
             value = self._operation(operation.op_type, value, operands, rank, axis)
@@ -228,7 +255,7 @@ class _Writer:
     def _count(self, x: str, thresholds: str, rank: int | None, channel_axis: int | None) -> str:
         """How many thresholds of its channel each value reaches; channels go last, then a new axis of thresholds."""
         swapped = None
-        if rank is not None and channel_axis not in (None, rank - 1):
+        if rank is not None and channel_axis is not None and channel_axis < rank - 1:
             swapped = [*(axis for axis in range(rank) if axis != channel_axis), channel_axis]
             x = self._node("Transpose", x, perm=swapped)
         by_threshold = self._node("Unsqueeze", x, self._constant(np.array([-1])))
@@ -256,6 +283,11 @@ class _Writer:
         return name
 
 
+# The attributes of Constant that may hold an operand, each with its type; None for a tensor.
+_CONSTANTS = {"value": None, "value_float": np.float32, "value_floats": np.float32, "value_int": np.int64,
+              "value_ints": np.int64}  # fmt: skip
+_ELEMENTS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+
 # What is added to the magnitude, and how that is rounded.
 _AWAY_FROM_STANDARD = {
     "RoundUp": (0.0, "Ceil"),
@@ -263,6 +295,13 @@ _AWAY_FROM_STANDARD = {
     "RoundHalfUp": (0.5, "Floor"),
     "RoundHalfDown": (-0.5, "Ceil"),
 }
+
+
+def _tensor(attribute: onnx.AttributeProto) -> onnx.TensorProto:
+    dtype = _CONSTANTS[attribute.name]
+    if dtype is None:
+        return attribute.t
+    return numpy_helper.from_array(np.asarray(helper.get_attribute_value(attribute), dtype))
 
 
 def _value(attribute: onnx.AttributeProto) -> Any:

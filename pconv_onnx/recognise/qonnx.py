@@ -48,7 +48,7 @@ class Qonnx:
 
     def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> _Match | None:
         """A quantiser."""
-        if node.domain not in DOMAINS or node.op not in _OPERATORS:
+        if node.domain not in DOMAINS or node.op not in _OPERATORS or not node.inputs or not node.outputs:
             return None
         return _Match(ClipBefore.find(node, free), node)
 
@@ -168,6 +168,8 @@ class _Reader:
         return value
 
     def _threshold_table(self) -> Array:
+        if THRESHOLDS >= len(self._node.inputs):
+            raise Refusal(f"'{called(self._node)}' has {len(self._node.inputs)} inputs")
         name = f"'{self._node.inputs[THRESHOLDS].name}', the thresholds of '{called(self._node)}',"
         table = constant(self._node.inputs[THRESHOLDS])
         if table is None:

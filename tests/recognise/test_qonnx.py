@@ -168,6 +168,15 @@ def test_the_layout_says_where_channels_are(layout, mode):
     assert verify(source, result.model, {"x": x}).passed
 
 
+@pytest.mark.parametrize("shape", [("N",), ("N", 3)])
+def test_a_layout_of_more_axes_than_there_are_is_told_or_does_not_matter(shape):
+    table = thresholds_of(3, 3)
+    (row,) = inspect(quantised("MultiThreshold", {"t": table}, shape=shape, data_layout="NHWC"))["activations"]
+    assert "have no such channels on axis 3" in row["reason"]
+    source = quantised("MultiThreshold", {"t": table[:1]}, shape=shape, data_layout="NHWC")
+    assert verify(source, rewrite(source).model).passed
+
+
 def test_evenly_spaced_thresholds_may_have_other_steps():
     even = (np.arange(15, dtype=np.float32) + 0.5)[np.newaxis] / 4
     (row,) = rewrite(quantised("MultiThreshold", {"thresholds": even}), steps=5).summary()["activations"]
@@ -203,6 +212,21 @@ REFUSED = {
     "thresholds of one axis": (quantised("MultiThreshold", {"t": float32([1, 2])}), "have shape [2]; [channels or 1"),
     "thresholds for others": (quantised("MultiThreshold", {"t": thresholds_of(4, 3)}), "have 4 rows, and the data of"),
     "falling values": (quantised("MultiThreshold", {"t": thresholds_of(1, 3)}, out_scale=-1.0), "and ascending"),
+    "bits that are no number": (
+        quantised("Quant", {"scale": float32(1), "zero": float32(0), "bits": np.array("four", object)}),
+        "its bit width is not one constant",
+    ),
+    "a complex scale": (
+        quantised("Quant", {"scale": np.complex64(1), "zero": float32(0), "bits": float32(4)}, signed=0),
+        "'scale', an operand of 'quant', is computed",
+    ),
+    "no operands": (quantised("Quant", {}), "its bit width is not one constant"),
+    "no scale": (quantised("BipolarQuant", {}), "'quant' has 1 inputs"),
+    "no thresholds": (quantised("MultiThreshold", {}), "'quant' has 1 inputs"),
+    "values that are no number": (
+        quantised("MultiThreshold", {"t": thresholds_of(1, 3)}, out_scale=[1.0]), "its out_scale is not a number",
+    ),
+    "a sign that is no number": (quant(0.1, signed="no")[0], "its signed is not a number"),
     "truncation": (
         quantised("Trunc", dict.fromkeys("szb", float32(1)) | {"t": float32(1)}),
         "there is no neuron for Trunc; export its quantiser as Quant",
@@ -357,6 +381,50 @@ def test_networks_that_qonnx_is_shipped_with_are_converted(name, mode):
     # Sums of convolutions round differently, and then a code may be another.
     assert np.abs(found - expected).max() < 1 / 64
     assert np.mean(np.abs(found - expected) < 1e-5) > 0.9
+
+
+def test_parameters_may_be_given_in_any_way():
+    """As numbers of Constant nodes, computed from constants; and thresholds of weights."""
+    nodes = """
+        s = Constant <value_float = 0.1> () z = Constant <value_floats = [0.0]> () n = Constant <value_int = 4> ()
+        b = Cast <to = 1> (n) h = Identity (s)
+        v = Q.MultiThreshold (w, t)
+        c = Conv (x, v)
+        q = Q.Quant <signed = 1> (c, s, z, b)
+        y = Q.Quant <signed = 0> (q, h, z, b)
+    """
+    source = custom(nodes, "float[N, 4, 6, 6] y", {"w": weight(4, 3, 3, 3), "t": thresholds_of(3, 2) / 5})
+    result = rewrite(source)
+    assert [row["status"] for row in result.summary()["activations"]] == ["refused", "converted"]
+    assert verify(source, result.model).passed
+
+
+@pytest.mark.parametrize("imports", [0, 1])
+def test_quantisers_in_bodies_are_listed_and_stay(imports):
+    nodes = """
+        q = Q.Quant <signed = 0> (x, s, z, b)
+        y = If (k) <then_branch = a () => (float[N, 3, 8, 8] t) { t = Q.Quant (q, s, z, b) },
+                    else_branch = c () => (float[N, 3, 8, 8] e) { e = Q.Quant (q, s, z, b) }>
+    """
+    source = custom(nodes, "float[N, 3, 8, 8] y", PARAMETERS | {"k": np.array(True)})
+    del source.opset_import[1 + imports :]
+    result = rewrite(source)
+    statuses = {row["name"]: (row["status"], row["reason"][:15]) for row in result.summary()["activations"]}
+    assert statuses == {
+        "q": ("converted", ""),
+        "t": ("refused", "it is in the bo"),
+        "e": ("refused", "it is in the bo"),
+    }
+    onnx.checker.check_model(result.model)
+
+
+def test_a_quantiser_without_data_or_value_is_passed_over():
+    nodes = "n = Neg (x) q = Q.Quant <signed = 0> (n, s, z, b) y = Identity (q)"
+    source = custom(nodes, "float[N, 3, 8, 8] y", PARAMETERS)
+    source.graph.node.append(helper.make_node("Quant", [], ["nothing"], domain=DOMAINS[0]))
+    source.graph.node.append(helper.make_node("Quant", ["x", "s", "z", "b"], [], domain=DOMAINS[0]))
+    (row,) = rewrite(source).summary()["activations"]
+    assert (row["name"], row["status"]) == ("q", "converted")
 
 
 def test_a_domain_that_is_not_imported_is_that_of_version_1():
