@@ -47,10 +47,14 @@ _FLOAT_OPERATIONS: dict[str, Callable[..., Array]] = {
     "RoundHalfDown": lambda x: np.sign(x) * np.ceil(np.abs(x) - x.dtype.type(0.5)),
     "Clip": lambda x, low, high: np.minimum(np.maximum(x, low), high),
     # How many of the thresholds of its row each value reaches.
-    "MultiThreshold": lambda x, thresholds: sum(
-        (x >= column[:, np.newaxis]).astype(x.dtype) for column in thresholds.T
-    ),
+    "MultiThreshold": lambda x, thresholds: _reached(x, thresholds),
 }
+
+
+def _reached(x: Array, thresholds: Array) -> Array:
+    rows = max(len(x), len(thresholds))
+    x, thresholds = (np.broadcast_to(table, (rows, table.shape[1])) for table in (x, thresholds))
+    return np.array([np.searchsorted(row, values, side="right") for row, values in zip(thresholds, x, strict=True)])
 
 
 @dataclass(frozen=True, eq=False)

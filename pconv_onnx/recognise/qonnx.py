@@ -110,7 +110,7 @@ def _spacing(meaning: Quantiser, reader: _Reader, lowest: Array, levels: int) ->
         step = (thresholds[:, -1] - thresholds[:, 0]) / max(levels - 1, 1)
         even = thresholds[:, :1] + np.arange(thresholds.shape[1]) * step[:, np.newaxis]
         rounding = _TOLERANCE * float(np.finfo(np.float32).eps) * abs(thresholds).max(axis=1, keepdims=True)
-        if thresholds.shape[1] != levels or levels < 2 or not (abs(even - thresholds) <= rounding).all():
+        if thresholds.shape[1] != levels or not (step > 0).all() or not (abs(even - thresholds) <= rounding).all():
             return uneven
         return levels * step, levels * step / 2, step / 2 - thresholds[:, 0]
     shifts = _SHIFTS | (_SHIFTS_ABOVE_ZERO if (lowest >= 0).all() else {})

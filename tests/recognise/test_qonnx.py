@@ -168,12 +168,26 @@ def test_the_layout_says_where_channels_are(layout, mode):
     assert verify(source, result.model, {"x": x}).passed
 
 
+def test_many_thresholds_are_compiled_in_time():
+    table = np.sort(np.random.default_rng(0).normal(0, 1, (3, 20000)).astype(np.float32))
+    source = quantised("MultiThreshold", {"thresholds": table})
+    (neuron,) = rewrite(source, mode="folded").plan.neurons.values()
+    np.testing.assert_array_equal(neuron.thresholds, table)
+
+
 @pytest.mark.parametrize("shape", [("N",), ("N", 3)])
 def test_a_layout_of_more_axes_than_there_are_is_told_or_does_not_matter(shape):
     table = thresholds_of(3, 3)
     (row,) = inspect(quantised("MultiThreshold", {"t": table}, shape=shape, data_layout="NHWC"))["activations"]
     assert "have no such channels on axis 3" in row["reason"]
     source = quantised("MultiThreshold", {"t": table[:1]}, shape=shape, data_layout="NHWC")
+    assert verify(source, rewrite(source).model).passed
+
+
+def test_equal_thresholds_are_not_evenly_spaced():
+    source = quantised("MultiThreshold", {"thresholds": np.ones((1, 3), dtype=np.float32)})
+    (row,) = inspect(source)["activations"]
+    assert (row["status"], row["rms_error"]) == ("converted", None)
     assert verify(source, rewrite(source).model).passed
 
 
