@@ -19,10 +19,11 @@ from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.qonnx import standardised
+from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.inference import batches, classes, open_session, run_session
 from pconv_onnx.lower import METADATA_PREFIX
 from pconv_onnx.neuron import Array, ParallelNeuron
-from pconv_onnx.operator import is_operator
+from pconv_onnx.operator import MIN_OPSET, is_operator
 from pconv_onnx.progress import track
 from pconv_onnx.runtime import import_onnxruntime
 
@@ -190,8 +191,9 @@ def verify(
         raise PconvError(f"{atol} is not a tolerance", "choose a finite number that is not negative")
     source, spiking = load(ann), load(snn)
     if standardised(source.proto) is not source.proto:
-        # A bit width may be computed from constants.
-        source = replace(source, proto=standardised(fold(source).proto))
+        # As rewrite does: operators of the opset that they are written in, bit widths that are computed from constants.
+        source = fold(upgraded(source, MIN_OPSET))
+        source = replace(source, proto=standardised(source.proto))
     rows = _provenance(source, spiking)
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
     tapped = open_session(_with_taps(source, rows), source.name, disabled)

@@ -7,7 +7,7 @@ package qonnx 1.0 (Pappalardo et al., "QONNX: Representing arbitrary-precision q
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -124,7 +124,7 @@ def _channel_axis(layout: str, rank: int | None) -> int:
 
 def with_imports(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with the domains of QONNX that its nodes use imported; its tools leave that out, and ONNX needs it."""
-    missing = _domains(model.graph.node).intersection(DOMAINS)
+    missing = {node.domain for node in _with_bodies(model.graph.node) if node.domain in DOMAINS}
     missing -= {entry.domain for entry in model.opset_import}
     if not missing:
         return model
@@ -134,15 +134,12 @@ def with_imports(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _domains(nodes: Iterable[onnx.NodeProto]) -> set[str]:
-    """The domains of nodes and of those in their bodies."""
-    found: set[str] = set()
+def _with_bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     for node in nodes:
-        found.add(node.domain)
+        yield node
         for attribute in node.attribute:
             for body in (attribute.g, *attribute.graphs):
-                found |= _domains(body.node)
-    return found
+                yield from _with_bodies(body.node)
 
 
 def standardised(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -178,7 +175,7 @@ def _written(model: onnx.ModelProto, ranks: Mapping[str, int]) -> onnx.ModelProt
     writer = _Writer(model.graph, ranks)
     del result.graph.node[:]
     result.graph.node.extend(writer.nodes)
-    alive = _domains(writer.nodes)
+    alive = {node.domain for node in _with_bodies(writer.nodes)}
     imports = [entry for entry in result.opset_import if entry.domain not in DOMAINS or entry.domain in alive]
     del result.opset_import[:]
     result.opset_import.extend(imports)
@@ -198,7 +195,8 @@ class _Writer:
             for attribute in node.attribute
             if node.op_type == "Constant" and attribute.name in _CONSTANTS
         }
-        self._names = {name for node in graph.node for name in (*node.input, *node.output)}
+        self._names = {name for node in _with_bodies(graph.node) for name in (*node.input, *node.output)}
+        self._names |= {entry.name for entry in (*graph.input, *graph.initializer)}
         for node in graph.node:
             if node.domain not in DOMAINS or not self._expand(node):
                 self.nodes.append(node)

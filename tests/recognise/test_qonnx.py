@@ -413,6 +413,24 @@ def test_parameters_may_be_given_in_any_way():
     assert verify(source, result.model).passed
 
 
+@pytest.mark.filterwarnings("ignore:.*uses opset")
+@pytest.mark.parametrize("opset", [9, 12])
+def test_old_opsets_verify(opset):
+    nodes = """
+        a = Q.Quant <signed = 1> (x, s, z, b)
+        t = Q.MultiThreshold <out_bias = -1.0> (a, thresholds)
+        y = Q.Quant <signed = 0> (t, s, z, b)
+    """
+    source = custom(nodes, "float[N, 3, 8, 8] y", PARAMETERS | {"thresholds": thresholds_of(3, 2)}, opset=opset)
+    assert verify(source, rewrite(source).model).passed
+
+
+def test_what_is_written_out_has_names_of_its_own():
+    nodes = "a = Q.Quant <signed = 1> (x, s, z, b) y = Q.Quant <signed = 0> (a, s, z, b)"
+    source = custom(nodes, "float[N, 3, 8, 8] y", PARAMETERS | {"a/Div": float32(0)})
+    assert verify(source, rewrite(source).model).passed
+
+
 @pytest.mark.parametrize("imports", [0, 1])
 def test_quantisers_in_bodies_are_listed_and_stay(imports):
     nodes = """
