@@ -40,7 +40,11 @@ def _repeated(network: Network) -> dict[str, str]:
     codes: set[str] = set()
     for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
         if not is_standard(node) or not (
-            (node.op == _QUANTISER and node.inputs[0].name in network.computed_from_inputs)
+            (
+                node.op == _QUANTISER
+                and node.inputs[0].name in network.computed_from_inputs
+                and _are_only_dequantised(network, node.outputs[0])
+            )
             or (node.op in _READERS and node.inputs[0].name in codes)
         ):
             continue
@@ -54,6 +58,21 @@ def _repeated(network: Network) -> dict[str, str]:
         if node.op != "DequantizeLinear":
             codes.add(output)
     return same
+
+
+def _are_only_dequantised(network: Network, codes: gs.Tensor) -> bool:
+    """Whether nothing looks at codes as such: what does may keep its quantiser, and leave an equal one alone."""
+    tensors = [codes]
+    while tensors:
+        tensor = tensors.pop()
+        if network.is_output(tensor):
+            return False
+        for reader in tensor.outputs:
+            if reader.op not in _READERS or not is_standard(reader) or network.place(reader):
+                return False
+            if reader.op != "DequantizeLinear":
+                tensors.append(reader.outputs[0])
+    return True
 
 
 def _value(tensor: gs.Tensor) -> Hashable:

@@ -51,6 +51,18 @@ def test_what_is_equal_becomes_one_neuron(case, mode):
     np.testing.assert_array_equal(onnxruntime_of(result.model)(X), onnxruntime_of(source)(X))
 
 
+@pytest.mark.parametrize("reader", [
+    "", "c = Cast <to = 1> (p) n = Neg (c)", "i = Identity (p) c = Shape (i)",
+    "l = Size (x) b = Cast <to = 9> (l) c = If (b) <then_branch = g () => (o) { o = DequantizeLinear (p, s, z) },"
+    " else_branch = h () => (o) { o = Neg (x) }>",
+])  # fmt: skip
+def test_codes_that_are_looked_at_leave_an_equal_quantiser_alone(reader):
+    nodes = f"{RELU} y = DequantizeLinear (q, s, z) p = QuantizeLinear (r, s, z) {reader}"
+    outputs = "float[N, 3, 8, 8] y" + ("" if reader else ", uint8[N, 3, 8, 8] p")
+    rows = inspect(network(nodes, weights=CONSTANTS, outputs=outputs))["activations"]
+    assert [row["status"] for row in rows if row["encoding"] == "qdq"][:2] == ["converted", "refused"]
+
+
 DIFFERENT = {
     "scales": f"{RELU} d = DequantizeLinear (q, s, z) e = DequantizeLinear (q, v, z) y = Add (d, e)",
     "inputs": "q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) n = Neg (x) p = QuantizeLinear (n, s, z)"
