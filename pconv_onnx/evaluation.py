@@ -19,8 +19,7 @@ from pconv_onnx.calibration import METHODS, RANDOM
 from pconv_onnx.data import LABELS, DataSource, load_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load
-from pconv_onnx.graph.qonnx import standardised
-from pconv_onnx.inference import batches, classes, open_session, run_session
+from pconv_onnx.inference import batches, classes, open_session, run_session, runnable
 from pconv_onnx.lower import METADATA_PREFIX
 from pconv_onnx.neuron import Array
 from pconv_onnx.operator import is_operator
@@ -175,9 +174,9 @@ def evaluate(
         assert model is not None  # only a dry run gives none
         return model
 
-    network = load(source)
+    network = runnable(load(source))
     is_spiking = any(map(is_operator, network.proto.graph.node))
-    runners = [open_session(standardised(network.proto), network.name)]
+    runners = [open_session(network.proto, network.name)]
     names = [output.name for output in runners[0].get_outputs() if output.type in _FLOATS]
     if not names:
         raise PconvError(f"no output of {network.name} is a tensor of floats, so there is nothing to evaluate")

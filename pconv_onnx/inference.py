@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import onnx
 
 from pconv_onnx.data import Samples
 from pconv_onnx.errors import PconvError
+from pconv_onnx.graph import Network
+from pconv_onnx.graph.folding import fold
+from pconv_onnx.graph.qonnx import standardised
+from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.neuron import Array
+from pconv_onnx.operator import MIN_OPSET
 from pconv_onnx.runtime import import_onnxruntime, session
 
 _BATCH = 50
 # Rows of T·B that networks are run on at most, but for one sample: of many steps the tensors are large, and each
 # session keeps its own.
 _ROWS = 512
+
+
+def runnable(network: Network) -> Network:
+    """The network in operators that onnxruntime has: those of QONNX are written out."""
+    if standardised(network.proto) is network.proto:
+        return network
+    # As rewrite does: operators of the opset that they are written in, bit widths that are computed from constants.
+    network = fold(upgraded(network, MIN_OPSET))
+    return replace(network, proto=standardised(network.proto))
 
 
 def open_session(model: onnx.ModelProto, name: str, level: Any = None) -> Any:

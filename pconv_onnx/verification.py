@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,10 @@ from onnx.reference import ReferenceEvaluator
 from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
-from pconv_onnx.graph.folding import fold
-from pconv_onnx.graph.qonnx import standardised
-from pconv_onnx.graph.upgrade import upgraded
-from pconv_onnx.inference import batches, classes, open_session, run_session
+from pconv_onnx.inference import batches, classes, open_session, run_session, runnable
 from pconv_onnx.lower import METADATA_PREFIX
 from pconv_onnx.neuron import Array, ParallelNeuron
-from pconv_onnx.operator import MIN_OPSET, is_operator
+from pconv_onnx.operator import is_operator
 from pconv_onnx.progress import track
 from pconv_onnx.runtime import import_onnxruntime
 
@@ -189,11 +186,7 @@ def verify(
     """
     if atol is not None and not 0 <= atol < math.inf:
         raise PconvError(f"{atol} is not a tolerance", "choose a finite number that is not negative")
-    source, spiking = load(ann), load(snn)
-    if standardised(source.proto) is not source.proto:
-        # As rewrite does: operators of the opset that they are written in, bit widths that are computed from constants.
-        source = fold(upgraded(source, MIN_OPSET))
-        source = replace(source, proto=standardised(source.proto))
+    source, spiking = runnable(load(ann)), load(snn)
     rows = _provenance(source, spiking)
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
     tapped = open_session(_with_taps(source, rows), source.name, disabled)

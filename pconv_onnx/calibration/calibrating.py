@@ -17,10 +17,10 @@ from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load, save
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.upgrade import upgraded
+from pconv_onnx.inference import open_session, runnable
 from pconv_onnx.neuron import MAX_STEPS
 from pconv_onnx.operator import MIN_OPSET
 from pconv_onnx.recognise import Activation, recognise
-from pconv_onnx.runtime import session
 
 # Instead of data: draw them.
 RANDOM = "random"
@@ -115,13 +115,13 @@ def calibrate(
         raise PconvError(f"{steps!r} is not a number of time-steps", f"choose 1 to {MAX_STEPS}")
     if method not in METHODS:
         raise PconvError(f"there is no method '{method}'", f"choose one of {', '.join(METHODS)}")
-    network = upgraded(load(source), MIN_OPSET)
+    network = runnable(upgraded(load(source), MIN_OPSET))
     chosen, left = _activations(network)
     if not chosen:
         told = f"'{left[0][0].name}': {left[0][1]}" if left else "it has no activation"
         raise PconvError(f"nothing to calibrate in {network.name}: {told}", "")
     random = isinstance(data, str) and data == RANDOM
-    runner = session(network.proto)
+    runner = open_session(network.proto, network.name)
     samples = random_samples(runner) if random else load_samples(data, runner)
     found = sweep(network, chosen, samples, steps, method)
     model = quantised_model(network, found.activations, found.corrections)
