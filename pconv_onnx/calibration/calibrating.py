@@ -63,7 +63,7 @@ class Calibration:
                 "threshold": [float(entry.staircase.threshold.min()), float(entry.staircase.threshold.max())],
                 "relative_error": error,
                 "status": "calibrated",
-                "reason": "",
+                "reason": "" if entry.offset is None else _stays(entry.activation),
             }
             for entry, error in zip(self.found.activations, self.found.errors, strict=True)
         ]
@@ -100,6 +100,9 @@ def calibrate(
 ) -> Calibration:
     """Replace each ReLU by a quantised activation of T levels that `rewrite` converts losslessly.
 
+    A Clip from zero on (ReLU6) is one too. Any other activation that works element by element stays, and its output is
+    quantised.
+
     Args:
         source: path of an ONNX file, or a model in memory.
         data: samples as `load_samples` takes them; labels are not looked at. `random` draws them, for benchmarks.
@@ -130,6 +133,11 @@ def calibrate(
     return Calibration(model, steps, method, len(samples), random, found, left)
 
 
+def _stays(activation: Activation) -> str:
+    operators = " ".join(activation.op_types)
+    return f"{operators} stays, on the temporal mean, and a neuron encodes its output"
+
+
 def _activations(network: Network) -> tuple[list[Activation], list[tuple[Activation, str]]]:
     """Those that can be calibrated, and the others with the reason."""
     chosen, left = [], []
@@ -146,17 +154,15 @@ def _activations(network: Network) -> tuple[list[Activation], list[tuple[Activat
 
 def _why_not(network: Network, activation: Activation) -> str:
     """Why an activation is not calibrated; empty where it is."""
-    if activation.status != "needs-calibration" or len(activation.nodes) != 1:
+    node = activation.nodes[0]
+    if activation.status != "needs-calibration":
         return activation.reason
-    (node,) = activation.nodes
     if network.place(node):
         return f"it is in {network.place(node)}, where nothing is calibrated"
-    if node.op not in ("Relu", "Clip"):
-        return f"{node.op} is not calibrated; Relu and Clip from zero are"
-    if node.op == "Clip":
-        low = constant(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1].name else None
-        if low is None or low.size != 1 or low.item() != 0:
-            return "its Clip does not start at zero"
+    own = {id(node.outputs[0]) for node in activation.nodes} | {id(activation.input)}
+    for tensor in (tensor for node in activation.nodes for tensor in node.inputs):
+        if tensor.name and id(tensor) not in own and constant(tensor) is None:
+            return f"it depends on '{tensor.name}' as well, which is computed"
     if network.dtype(activation.input) not in (None, np.dtype(np.float32)):
         return f"it computes in {network.dtype(activation.input)}; float32 is calibrated"
     if not network.shape(activation.input):

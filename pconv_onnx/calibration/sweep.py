@@ -7,14 +7,15 @@ although its inputs are quantised, and then a staircase is chosen for that pre-a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 
 from pconv_onnx.calibration import staircases
-from pconv_onnx.calibration.segments import Layer, Runner, Segment, cut
+from pconv_onnx.calibration.segments import Layer, Runner, Segment, cut, function_of
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.statistics import Moments, NormalEquations, PairHistogram
 from pconv_onnx.calibration.streams import Stream
@@ -66,7 +67,7 @@ def sweep(network: Network, activations: Sequence[Activation], samples: Samples,
 
     Args:
         network: the source.
-        activations: Relu, or Clip from zero on, in topological order.
+        activations: element by element, in topological order.
         samples: the data; labels are not looked at.
         steps: T.
         method: one of `METHODS`.
@@ -90,9 +91,9 @@ class _Sweep:
         self.network, self.samples, self.steps, self.method = network, samples, steps, method
         self.reference, self.quantised = streams
         self.found = Found()
-        # Quantised activations are kept as codes, each worth a level. Corrected layers are nodes with weights of
-        # their own.
-        self.levels: dict[str, Array] = {}
+        # Quantised activations are kept as codes, each worth a level above an offset. Corrected layers are nodes with
+        # weights of their own.
+        self.levels: dict[str, tuple[Array, Array]] = {}
         self.corrected: dict[str, onnx.NodeProto] = {}
         self.weights: dict[str, Array] = {}
         segments = cut(network, activations)
@@ -112,11 +113,8 @@ class _Sweep:
     def _segment(self, segment: Segment, computed: set[str]) -> None:
         """Correct the layer of a segment and quantise its activation, on everything before it."""
         clip, rows = _clip(segment.activation), _Rows(self.network, segment)
-        inputs, outputs = Moments(), Moments()
         for part, values in self._run(segment, self.reference):
             self.reference.put(_BEFORE, part, values[segment.target], len(self.samples))
-            inputs.add(rows(values[segment.target]))
-            outputs.add(rows(clip(values[segment.target])))
         layer = segment.layer
         # A layer that an earlier segment goes through as well is settled.
         if self.method == "refit" and layer is not None and layer.node.output[0] not in computed:
@@ -124,7 +122,7 @@ class _Sweep:
         if segment.activation is not None:
             for part, values in self._run(segment, self.quantised):
                 self.quantised.put(_BEFORE, part, values[segment.target], len(self.samples))
-            self._quantise(segment.activation, rows, clip, inputs, outputs)
+            self._quantise(segment.activation, rows, clip)
         for stream in (self.reference, self.quantised):
             stream.drop(_BEFORE)
 
@@ -138,8 +136,11 @@ class _Sweep:
             feed = {}
             for name in segment.inputs:
                 values = stream[name][part]
-                coded = stream is self.quantised and name in self.levels
-                feed[name] = values * self.levels[name] if coded else np.ascontiguousarray(values)
+                if stream is self.quantised and name in self.levels:
+                    level, offset = self.levels[name]
+                    feed[name] = values * level + offset
+                else:
+                    feed[name] = np.ascontiguousarray(values)
             yield part, runner(feed)
 
     def _correct(self, segment: Segment, layer: Layer, clip: Clip) -> None:
@@ -156,7 +157,7 @@ class _Sweep:
         )
         self.corrected[output].attribute.extend(node.attribute)
         gram: Array | None = None
-        for _ in range(_PASSES if segment.activation is not None else 1):
+        for _ in range(_PASSES if clip.rectifies else 1):
             self.weights |= dict(zip(names, layer.arrays(matrix, bias), strict=True))
             equations = NormalEquations.empty(matrix.shape[1] + 1, len(matrix))
             for part, values in self._run(segment, self.quantised, also=node.input[0]):
@@ -171,13 +172,36 @@ class _Sweep:
         self.weights |= dict(zip(names, (weights, bias), strict=True))
         self.found.corrections[output] = Correction(output, weights, bias)
 
-    def _quantise(self, activation: Activation, rows: _Rows, clip: Clip, inputs: Moments, outputs: Moments) -> None:
-        """Choose a staircase, and hand on what it makes of the quantised pre-activation."""
+    def _quantise(self, activation: Activation, rows: _Rows, clip: Clip) -> None:
+        """Choose a staircase, and hand on what it makes of the quantised pre-activation.
+
+        That of a Relu or Clip takes its place; of any other activation it is a staircase of its output, which begins at
+        the least that the reference gives.
+        """
         name = activation.output.name
+        offset: Array | None = None
+        function: Callable[[Array], Array] = clip
+        if not clip.rectifies:
+            function = function_of(self.network, activation)
+            least = Moments()
+            for part, _ in self.samples.batches(_BATCH):
+                least.add(-rows(function(self.reference[_BEFORE][part])))
+            offset = -least.maximum.astype(np.float32)
+            for part, _ in self.samples.batches(_BATCH):
+                shifted = function(self.quantised[_BEFORE][part]) - rows.along_channels(offset)
+                self.quantised.put(_BEFORE, part, shifted, len(self.samples))
+                shifted = function(self.reference[_BEFORE][part]) - rows.along_channels(offset)
+                self.reference.put(_BEFORE, part, shifted, len(self.samples))
+            clip = Clip(0.0)
+        inputs, outputs = Moments(), Moments()
+        for part, _ in self.samples.batches(_BATCH):
+            inputs.add(rows(self.reference[_BEFORE][part]))
+            outputs.add(rows(clip(self.reference[_BEFORE][part])))
         staircase = self._staircase(rows, clip, inputs, outputs, centred=name not in self.leads_to_output)
         staircase = staircases.with_silent(staircase, staircase.silent | (outputs.maximum <= _SILENT))
-        quantised = Quantised(activation, staircase, rows.axis, rows.rank)
+        quantised = Quantised(activation, staircase, rows.axis, rows.rank, offset)
         level = quantised.along_channels(staircase.constants()[2])
+        start = rows.along_channels(np.zeros(1, np.float32) if offset is None else offset)
         error = square = 0.0
         for part, _ in self.samples.batches(_BATCH):
             before = self.quantised[_BEFORE][part]
@@ -185,9 +209,9 @@ class _Sweep:
             wanted = clip(self.reference[_BEFORE][part])
             error += float(np.square(codes * level - wanted, dtype=np.float64).sum())
             square += float(np.square(wanted, dtype=np.float64).sum())
-            self.reference.put(name, part, wanted, len(self.samples))
+            self.reference.put(name, part, wanted + start, len(self.samples))
             self.quantised.put(name, part, codes.astype(np.uint8 if self.steps < 256 else np.uint16), len(self.samples))
-        self.levels[name] = level
+        self.levels[name] = level, start
         self.found.activations.append(quantised)
         self.found.errors.append(error / square if square else 0.0)
 
@@ -226,6 +250,11 @@ class Clip:
     low: float = -np.inf
     high: float = np.inf
 
+    @property
+    def rectifies(self) -> bool:
+        """Whether it is not the identity."""
+        return self.low > -np.inf
+
     def __call__(self, values: Array) -> Array:
         """Of each value."""
         return np.clip(values, np.float32(self.low), np.float32(self.high))
@@ -238,12 +267,17 @@ class Clip:
 
 
 def _clip(activation: Activation | None) -> Clip:
-    if activation is None:
+    """What a Relu or a Clip from zero does; the identity for any other activation."""
+    if activation is None or len(activation.nodes) > 1:
         return Clip()
     (node,) = activation.nodes
     if node.op == "Relu":
         return Clip(0.0)
-    high = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2].name else None
+    if node.op != "Clip":
+        return Clip()
+    low, high = (constant(tensor) if tensor.name else None for tensor in (*node.inputs[1:3], gs.Variable(""))[:2])
+    if low is None or low.item() != 0:
+        return Clip()
     return Clip(0.0, np.inf if high is None else float(high.item()))
 
 
@@ -263,6 +297,12 @@ class _Rows:
         if self.axis is None:
             return values.reshape(1, -1)
         return np.moveaxis(values, self.axis, 0).reshape(values.shape[self.axis], -1)
+
+    def along_channels(self, values: Array) -> Array:
+        """`[C]` or `[1]` in a shape that broadcasts against the pre-activation."""
+        if self.axis is None or values.size == 1:
+            return values.reshape(())
+        return values.reshape([-1, *[1] * (self.rank - self.axis - 1)])
 
     def back(self, rows: Array, shape: tuple[int, ...]) -> Array:
         """Rows in the shape that they come from."""

@@ -24,12 +24,15 @@ class Quantised:
         staircase: per channel.
         channel_axis: the axis that channels run along; None where there is one staircase for all.
         rank: of the activation.
+        offset: `[C]`, the output of a channel that does not fire. Where it is given the activation itself stays, and
+            the staircase is of its output; without, the staircase takes its place.
     """
 
     activation: Activation
     staircase: Staircase
     channel_axis: int | None
     rank: int
+    offset: Array | None = None
 
     def along_channels(self, values: Array) -> Array:
         """`[C]` in a shape that broadcasts against the activation."""
@@ -56,11 +59,14 @@ class Correction:
 def quantised_model(
     network: Network, activations: Sequence[Quantised], corrections: Mapping[str, Correction]
 ) -> onnx.ModelProto:
-    """The network with each activation as `a/T · clip(⌊(x + ψ)·T/θ + 1/2⌋, 0, T)`; all else stays as it is."""
+    """The network with each activation as `a/T · clip(⌊(x + ψ)·T/θ + 1/2⌋, 0, T)`; all else stays as it is.
+
+    An activation that stays gives its output to that, with its offset taken away before and put back after.
+    """
     model = onnx.ModelProto()
     model.CopyFrom(network.proto)
     ended = {id(entry.activation.nodes[-1]): entry for entry in activations}
-    gone = {id(node) for entry in activations for node in entry.activation.nodes}
+    gone = {id(node) for entry in activations if entry.offset is None for node in entry.activation.nodes}
     names = set(network.names)
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
@@ -73,10 +79,17 @@ def quantised_model(
     for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
         if id(node) in ended:
             entry = ended[id(node)]
+            value = entry.activation.input.name
+            if entry.offset is not None:
+                value = _unused(f"{entry.activation.name}/analog", names)
+                copy = onnx.NodeProto()
+                copy.CopyFrom(proto)
+                copy.output[0] = value
+                nodes.append(copy)
             operands = {
-                key: constant(f"{entry.activation.name}.{key}", value) for key, value in _constants(entry).items()
+                key: constant(f"{entry.activation.name}.{key}", array) for key, array in _constants(entry).items()
             }
-            nodes += _nodes(entry, operands, names)
+            nodes += _nodes(entry, value, operands, names)
         elif id(node) not in gone:
             copy = onnx.NodeProto()
             copy.CopyFrom(proto)
@@ -109,7 +122,9 @@ def quantised_model(
 def _constants(entry: Quantised) -> dict[str, Array]:
     shift, step, level = (entry.along_channels(value) for value in entry.staircase.constants())
     number = np.float32
+    offset = {} if entry.offset is None else {"offset": entry.along_channels(entry.offset.astype(number))}
     return {
+        **offset,
         "shift": shift,
         "step": step,
         "half": np.array(0.5, number),
@@ -119,8 +134,8 @@ def _constants(entry: Quantised) -> dict[str, Array]:
     }
 
 
-def _nodes(entry: Quantised, operands: Mapping[str, str], names: set[str]) -> Iterator[onnx.NodeProto]:
-    chain = (
+def _nodes(entry: Quantised, value: str, operands: Mapping[str, str], names: set[str]) -> Iterator[onnx.NodeProto]:
+    chain: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("Add", ("shift",)),
         ("Div", ("step",)),
         ("Add", ("half",)),
@@ -128,7 +143,8 @@ def _nodes(entry: Quantised, operands: Mapping[str, str], names: set[str]) -> It
         ("Clip", ("zero", "steps")),
         ("Mul", ("amplitude",)),
     )
-    value = entry.activation.input.name
+    if entry.offset is not None:
+        chain = (("Sub", ("offset",)), *chain, ("Add", ("offset",)))
     for index, (op_type, keys) in enumerate(chain):
         last = index == len(chain) - 1
         output = entry.activation.output.name if last else _unused(f"{entry.activation.name}/{op_type}", names)
