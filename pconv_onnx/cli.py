@@ -158,6 +158,9 @@ def _parser() -> argparse.ArgumentParser:
         "--method", choices=_METHODS, default=_METHODS[0],
         help="refit: weights, biases and activations (default); the others change activations alone",
     )  # fmt: skip
+    sub.add_argument(
+        "--cache", metavar="FILE", help="keep the calibration there, and take it from there if nothing has changed"
+    )
 
     sub = add("verify", _verify, "compare a spiking network with its source, layer by layer and end to end")
     sub.add_argument("ann", metavar="ANN", help="the ONNX file that was rewritten")
@@ -251,7 +254,9 @@ def _calibrate(options: argparse.Namespace) -> _Answer:
     from pconv_onnx.calibration import calibrate
 
     output = options.output or f"{options.model.removesuffix('.onnx')}.quantised.onnx"
-    result = calibrate(options.model, options.data, output, steps=options.steps, method=options.method)
+    result = calibrate(
+        options.model, options.data, output, steps=options.steps, method=options.method, cache=options.cache
+    )
     summary = {**result.summary(), "output": output}
     return _Answer(summary, _calibration_lines(summary))
 

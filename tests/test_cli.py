@@ -27,7 +27,7 @@ COMMANDS = {
     "inspect": ["MODEL", "--json"],
     "rewrite": ["MODEL", "-o", "--output", "--steps", "--mode", "parallel", "folded", "--include", "--exclude",
                 "--signed", "--calibration", "--method", "--strict", "--dry-run", "--force", "--json"],
-    "calibrate": ["MODEL", "--data", "--steps", "-o", "--output", "--method", "refit", "--json"],
+    "calibrate": ["MODEL", "--data", "--steps", "-o", "--output", "--method", "refit", "--cache", "--json"],
     "verify": ["ANN", "SNN", "--data", "--atol", "--json"],
     "evaluate": ["MODEL", "--data", "--steps", "--mode", "parallel", "folded", "--signed", "-o", "--output", "--json"],
     "doctor": ["--json"],

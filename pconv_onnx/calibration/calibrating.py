@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from pconv_onnx.calibration.cache import key_of, restore, store
 from pconv_onnx.calibration.sweep import METHODS, Found, sweep
 from pconv_onnx.calibration.writing import quantised_model
 from pconv_onnx.data import DataSource, load_samples, random_samples
@@ -97,6 +98,7 @@ def calibrate(
     *,
     steps: int,
     method: str = METHODS[0],
+    cache: str | os.PathLike[str] | None = None,
 ) -> Calibration:
     """Replace each ReLU by a quantised activation of T levels that `rewrite` converts losslessly.
 
@@ -109,6 +111,7 @@ def calibrate(
         output: where to write the quantised model; None only returns it.
         steps: T, 1 to 256.
         method: one of `METHODS`; `refit` also corrects weights and biases, the others change activations alone.
+        cache: file to keep the calibration in, and to take it from where it is of this model, these data and settings.
 
     Raises:
         PconvError: the model or the data cannot be read or do not fit, there is no ReLU, or `steps` or `method` is not
@@ -126,7 +129,14 @@ def calibrate(
     random = isinstance(data, str) and data == RANDOM
     runner = open_session(network.proto, network.name)
     samples = random_samples(runner) if random else load_samples(data, runner)
-    found = sweep(network, chosen, samples, steps, method)
+    found = None
+    if cache is not None:
+        key = key_of(network.sha256, samples, steps, method)
+        found = restore(cache, key, chosen)
+    if found is None:
+        found = sweep(network, chosen, samples, steps, method)
+        if cache is not None:
+            store(cache, key, found)
     model = quantised_model(network, found.activations, found.corrections)
     if output is not None:
         save(model, output)

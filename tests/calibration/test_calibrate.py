@@ -260,3 +260,26 @@ def test_the_file_appears_whole(tmp_path):
     onnx.save(source(), path)
     result = calibrate(path, data(), tmp_path / "quantised.onnx", steps=4)
     assert onnx.load(tmp_path / "quantised.onnx") == result.model
+
+
+def test_a_calibration_is_kept_and_taken_from_its_file(tmp_path, monkeypatch):
+    ann, path = source(NODES.replace("v = Relu (d)", "v = Gelu (d)")), tmp_path / "kept.npz"
+    first = calibrate(ann, data(), steps=4, cache=path)
+
+    def swept(*_):
+        raise AssertionError("swept again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pconv_onnx.calibration.calibrating.sweep", swept)
+        again = calibrate(ann, data(), steps=4, cache=path)
+        assert again.model == first.model
+        assert again.summary() == first.summary()
+        for change in ({"steps": 5}, {"steps": 4, "method": "fit"}):
+            with pytest.raises(AssertionError, match="swept again"):
+                calibrate(ann, data(), cache=path, **change)
+        with pytest.raises(AssertionError, match="swept again"):
+            calibrate(ann, data(seed=1), steps=4, cache=path)
+    other = calibrate(ann, data(seed=1), steps=4, cache=path)
+    assert other.model != first.model
+    path.write_bytes(b"something else")
+    assert "is not a calibration" in refusal_of(calibrate, ann, data(), steps=4, cache=path)

@@ -1,0 +1,91 @@
+"""What a sweep found, in a file: the next run with the same model, data and settings takes it from there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pconv_onnx.calibration.staircases import Staircase
+from pconv_onnx.calibration.sweep import Found
+from pconv_onnx.calibration.writing import Correction, Quantised
+from pconv_onnx.data import Samples
+from pconv_onnx.errors import PconvError
+from pconv_onnx.graph import write_atomically
+from pconv_onnx.neuron import Array
+from pconv_onnx.recognise import Activation
+
+_VERSION = 1
+
+
+def key_of(digest: str, samples: Samples, steps: int, method: str) -> str:
+    """What a calibration depends on, as a digest: the model's own, the samples, T and the method."""
+    total = hashlib.sha256(f"{_VERSION} {digest} {steps} {method}".encode())
+    for name, array in sorted(samples.arrays.items()):
+        total.update(f"{name} {array.dtype} {array.shape}".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
+
+
+def store(path: str | os.PathLike[str], key: str, found: Found) -> None:
+    """Write the file.
+
+    Raises:
+        PconvError: it cannot be written.
+    """
+    arrays: dict[str, Array] = {}
+    rows = []
+    for index, entry in enumerate(found.activations):
+        staircase = entry.staircase
+        values = {"threshold": staircase.threshold, "shift": staircase.shift, "amplitude": staircase.amplitude}
+        values |= {} if entry.offset is None else {"offset": entry.offset}
+        arrays |= {f"activation/{index}/{name}": value for name, value in values.items()}
+        rows.append([entry.activation.name, entry.channel_axis, entry.rank, staircase.steps])
+    for index, correction in enumerate(found.corrections.values()):
+        arrays |= {f"layer/{index}/weights": correction.weights, f"layer/{index}/bias": correction.bias}
+    meta = {
+        "key": key,
+        "activations": rows,
+        "layers": list(found.corrections),
+        "errors": found.errors,
+        "uncorrected": found.uncorrected,
+    }
+    arrays["meta"] = np.array(json.dumps(meta))
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+
+def restore(path: str | os.PathLike[str], key: str, activations: Sequence[Activation]) -> Found | None:
+    """What the file holds; None where there is none, or where it is of another model, other data or settings.
+
+    Raises:
+        PconvError: the file is not one of these.
+    """
+    if not Path(path).exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            meta = json.loads(str(archive["meta"]))
+            if meta["key"] != key:
+                return None
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise PconvError(f"'{path}' is not a calibration: {error}", "name another file, or remove it") from error
+    by_name = {activation.name: activation for activation in activations}
+    found = Found(errors=meta["errors"], uncorrected=meta["uncorrected"])
+    for index, (name, axis, rank, steps) in enumerate(meta["activations"]):
+        threshold, shift, amplitude = (
+            arrays[f"activation/{index}/{part}"] for part in ("threshold", "shift", "amplitude")
+        )
+        offset = arrays.get(f"activation/{index}/offset")
+        found.activations.append(
+            Quantised(by_name[name], Staircase(threshold, shift, amplitude, steps), axis, rank, offset)
+        )
+    for index, output in enumerate(meta["layers"]):
+        weights, bias = (arrays[f"layer/{index}/{part}"] for part in ("weights", "bias"))
+        found.corrections[output] = Correction(output, weights, bias)
+    return found
