@@ -69,6 +69,8 @@ class _Lowering:
         model.graph.value_info.extend(self._known_shapes())
         _drop_what_the_activations_left(model.graph, source.graph)
         model.ir_version = max(model.ir_version, _FUNCTIONS_IR_VERSION)
+        # onnxruntime declares every domain that it knows in the models that it saves.
+        _replace(model.opset_import, [entry for entry in model.opset_import if entry.domain != operator.DOMAIN])
         model.opset_import.append(helper.make_opsetid(operator.DOMAIN, operator.VERSION))
         max_steps = max(neuron.steps for neuron in plan.neurons.values())
         model.functions.extend(operator.functions(plan.network.opset, plan.dtype, max_steps))

@@ -237,7 +237,8 @@ def _refuse_spiking(network: Network) -> None:
     """
     if any(is_operator(node) for node in network.proto.graph.node):
         raise PconvError(f"{network.name} is a spiking network already", "pass the ANN that it was made from")
-    if any(entry.domain == DOMAIN for entry in network.proto.opset_import):
+    used = {node.domain for node in network.proto.graph.node} | {entry.domain for entry in network.proto.functions}
+    if DOMAIN in used:
         raise PconvError(f"{network.name} uses the operator domain '{DOMAIN}' for something else", "rename that domain")
 
 

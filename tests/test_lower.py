@@ -257,8 +257,18 @@ def test_rewriting_twice_is_refused(mode):
 def test_a_foreign_use_of_the_domain_is_refused():
     source = model()
     source.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    source.graph.node.append(helper.make_node("Other", ["x"], ["other"], domain=DOMAIN))
     with pytest.raises(PconvError, match="uses the operator domain 'pconv' for something else"):
         rewrite(source)
+
+
+def test_a_domain_that_is_declared_alone_is_no_use_of_it():
+    """As onnxruntime writes it into what it saves, once the library was registered."""
+    source = model()
+    source.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    result = rewrite(source).model
+    assert [entry.domain for entry in result.opset_import].count(DOMAIN) == 1
+    onnx.checker.check_model(result)
 
 
 @pytest.mark.parametrize("opset", [9, 11, 12])
