@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,21 +209,6 @@ class Runner:
         """What it computes from one batch."""
         found = self._session.run(self.names, {name: feed[name] for name in self._inputs})
         return dict(zip(self.names, found, strict=True))
-
-
-def function_of(network: Network, activation: Activation) -> Callable[[Array], Array]:
-    """An activation by itself, on arrays."""
-    maker = {name: node for node in network.proto.graph.node for name in node.output}
-    names = {node.outputs[0].name for node in activation.nodes}
-    # In topological order, with the constants that only it uses.
-    nodes = [node for node in network.proto.graph.node if node.output and node.output[0] in names]
-    own = {id(node) for node in nodes}
-    for name in sorted({name for node in nodes for name in node.input if name in maker} - {activation.input.name}):
-        if id(maker[name]) not in own and maker[name].op_type == "Constant":
-            nodes.insert(0, maker[name])
-    segment = Segment(activation, activation.output.name, tuple(nodes), (activation.input.name,), None)
-    runner = Runner(network, segment, {})
-    return lambda values: runner({activation.input.name: np.ascontiguousarray(values)})[activation.output.name]
 
 
 def _info(network: Network, name: str) -> onnx.ValueInfoProto:

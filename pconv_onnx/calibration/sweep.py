@@ -12,17 +12,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 
 from pconv_onnx.calibration import staircases
-from pconv_onnx.calibration.segments import Layer, Runner, Segment, cut, function_of
+from pconv_onnx.calibration.functions import Clip, clip_of, function_of
+from pconv_onnx.calibration.segments import Layer, Runner, Segment, cut
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.statistics import Moments, NormalEquations, PairHistogram
 from pconv_onnx.calibration.streams import Stream
 from pconv_onnx.calibration.writing import Correction, Quantised
 from pconv_onnx.data import Samples
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.constants import constant
 from pconv_onnx.neuron import Array
 from pconv_onnx.progress import track
 from pconv_onnx.recognise import Activation
@@ -112,7 +111,7 @@ class _Sweep:
 
     def _segment(self, segment: Segment, computed: set[str]) -> None:
         """Correct the layer of a segment and quantise its activation, on everything before it."""
-        clip, rows = _clip(segment.activation), _Rows(self.network, segment)
+        clip, rows = clip_of(segment.activation), _Rows(self.network, segment)
         for part, values in self._run(segment, self.reference):
             self.reference.put(_BEFORE, part, values[segment.target], len(self.samples))
         layer = segment.layer
@@ -241,44 +240,6 @@ class _Sweep:
             pairs.add(rows(self.quantised[_BEFORE][part]), rows(clip(self.reference[_BEFORE][part])))
         centred &= self.method == "refit" or self.steps <= _CENTRED_STEPS
         return staircases.by_fit(pairs, self.steps, centred=centred)
-
-
-@dataclass(frozen=True)
-class Clip:
-    """An activation of the source: `clip(x, low, high)`, or the identity."""
-
-    low: float = -np.inf
-    high: float = np.inf
-
-    @property
-    def rectifies(self) -> bool:
-        """Whether it is not the identity."""
-        return self.low > -np.inf
-
-    def __call__(self, values: Array) -> Array:
-        """Of each value."""
-        return np.clip(values, np.float32(self.low), np.float32(self.high))
-
-    def nearest(self, reference: Array, values: Array) -> Array:
-        """What is nearest to each value and has the same output as the reference."""
-        below, above = reference <= self.low, reference >= self.high
-        nearest = np.where(below, np.minimum(values, np.float32(self.low)), reference)
-        return np.where(above, np.maximum(values, np.float32(self.high)), nearest)
-
-
-def _clip(activation: Activation | None) -> Clip:
-    """What a Relu or a Clip from zero does; the identity for any other activation."""
-    if activation is None or len(activation.nodes) > 1:
-        return Clip()
-    (node,) = activation.nodes
-    if node.op == "Relu":
-        return Clip(0.0)
-    if node.op != "Clip":
-        return Clip()
-    low, high = (constant(tensor) if tensor.name else None for tensor in (*node.inputs[1:3], gs.Variable(""))[:2])
-    if low is None or low.item() != 0:
-        return Clip()
-    return Clip(0.0, np.inf if high is None else float(high.item()))
 
 
 class _Rows:

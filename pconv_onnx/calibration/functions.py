@@ -1,0 +1,96 @@
+"""Activations as functions: those that clip, those that ascend, and any by itself on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from pconv_onnx.calibration.segments import Runner, Segment
+from pconv_onnx.graph import Network
+from pconv_onnx.graph.constants import constant
+from pconv_onnx.neuron import Array
+from pconv_onnx.recognise import Activation
+
+# Operators that never fall where their attributes are as they usually are, each with those that have to be positive,
+# and the values that ONNX gives these.
+_ASCENDING: dict[str, dict[str, float]] = {
+    "Celu": {"alpha": 1.0},
+    "Clip": {},
+    "Elu": {"alpha": 1.0},
+    "HardSigmoid": {"alpha": 0.2},
+    "LeakyRelu": {"alpha": 0.01},
+    "PRelu": {},
+    "Selu": {"alpha": 1.67326, "gamma": 1.0507},
+    "Sigmoid": {},
+    "Softplus": {},
+    "Softsign": {},
+    "Tanh": {},
+    "ThresholdedRelu": {"alpha": 1.0},
+}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An activation of the source: `clip(x, low, high)`, or the identity."""
+
+    low: float = -np.inf
+    high: float = np.inf
+
+    @property
+    def rectifies(self) -> bool:
+        """Whether it is not the identity."""
+        return self.low > -np.inf
+
+    def __call__(self, values: Array) -> Array:
+        """Of each value."""
+        return np.clip(values, np.float32(self.low), np.float32(self.high))
+
+    def nearest(self, reference: Array, values: Array) -> Array:
+        """What is nearest to each value and has the same output as the reference."""
+        below, above = reference <= self.low, reference >= self.high
+        nearest = np.where(below, np.minimum(values, np.float32(self.low)), reference)
+        return np.where(above, np.maximum(values, np.float32(self.high)), nearest)
+
+
+def clip_of(activation: Activation | None) -> Clip:
+    """What a Relu or a Clip from zero does; the identity for any other activation."""
+    if activation is None or len(activation.nodes) > 1:
+        return Clip()
+    (node,) = activation.nodes
+    if node.op == "Relu":
+        return Clip(0.0)
+    if node.op != "Clip":
+        return Clip()
+    low, high = (constant(tensor) if tensor.name else None for tensor in (*node.inputs[1:3], gs.Variable(""))[:2])
+    if low is None or low.item() != 0:
+        return Clip()
+    return Clip(0.0, np.inf if high is None else float(high.item()))
+
+
+def ascends(activation: Activation) -> bool:
+    """Whether an activation never falls as its input rises, so that thresholds of its output are some of its input."""
+    node = activation.nodes[0]
+    if len(activation.nodes) > 1 or node.domain not in (None, "", "ai.onnx") or node.op not in _ASCENDING:
+        return False
+    if node.op == "PRelu":
+        slope = constant(node.inputs[1])
+        return slope is not None and bool((slope >= 0).all())
+    return all(float(node.attrs.get(name, usual)) > 0 for name, usual in _ASCENDING[node.op].items())
+
+
+def function_of(network: Network, activation: Activation) -> Callable[[Array], Array]:
+    """An activation by itself, on arrays."""
+    maker = {name: node for node in network.proto.graph.node for name in node.output}
+    names = {node.outputs[0].name for node in activation.nodes}
+    # In topological order, with the constants that only it uses.
+    nodes = [node for node in network.proto.graph.node if node.output and node.output[0] in names]
+    own = {id(node) for node in nodes}
+    for name in sorted({name for node in nodes for name in node.input if name in maker} - {activation.input.name}):
+        if id(maker[name]) not in own and maker[name].op_type == "Constant":
+            nodes.insert(0, maker[name])
+    segment = Segment(activation, activation.output.name, tuple(nodes), (activation.input.name,), None)
+    runner = Runner(network, segment, {})
+    return lambda values: runner({activation.input.name: np.ascontiguousarray(values)})[activation.output.name]
