@@ -185,11 +185,11 @@ class QuantizerSpec:
         ends = self(np.array([[-np.inf, np.inf]]))
         if (ends[:, 0] != levels[:, 0]).any() or (ends[:, 1] != levels[:, -1]).any():
             raise ValueError(f"its output does not stay between the values of counts 0 and {self.levels}")
-        thresholds = _smallest_float(lambda x: self.code(x) >= codes[:, 1:], codes[:, 1:].shape, self.dtype)
+        thresholds = smallest_float(lambda x: self.code(x) >= codes[:, 1:], codes[:, 1:].shape, self.dtype)
         return ParallelNeuron(thresholds, levels, self.channel_axis)
 
 
-def _smallest_float(holds: Callable[[Array], Array], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def smallest_float(holds: Callable[[Array], Array], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Elementwise the smallest float for which a monotone predicate holds; NaN where it holds for none.
 
     Bisects over the floats in order, -inf and +inf included, as sign-magnitude integers.

@@ -14,21 +14,20 @@ from pconv_onnx.graph.constants import constant
 from pconv_onnx.neuron import Array
 from pconv_onnx.recognise import Activation
 
-# Operators that never fall where their attributes are as they usually are, each with those that have to be positive,
-# and the values that ONNX gives these.
-_ASCENDING: dict[str, dict[str, float]] = {
-    "Celu": {"alpha": 1.0},
-    "Clip": {},
-    "Elu": {"alpha": 1.0},
-    "HardSigmoid": {"alpha": 0.2},
-    "LeakyRelu": {"alpha": 0.01},
-    "PRelu": {},
-    "Selu": {"alpha": 1.67326, "gamma": 1.0507},
-    "Sigmoid": {},
-    "Softplus": {},
-    "Softsign": {},
-    "Tanh": {},
-    "ThresholdedRelu": {"alpha": 1.0},
+# Operators that never fall, each with the attributes that have to be positive for that; by default they are.
+_ASCENDING: dict[str, tuple[str, ...]] = {
+    "Celu": ("alpha",),
+    "Clip": (),
+    "Elu": ("alpha",),
+    "HardSigmoid": ("alpha",),
+    "LeakyRelu": ("alpha",),
+    "PRelu": (),
+    "Selu": ("alpha", "gamma"),
+    "Sigmoid": (),
+    "Softplus": (),
+    "Softsign": (),
+    "Tanh": (),
+    "ThresholdedRelu": ("alpha",),
 }
 
 
@@ -78,7 +77,7 @@ def ascends(activation: Activation) -> bool:
     if node.op == "PRelu":
         slope = constant(node.inputs[1])
         return slope is not None and bool((slope >= 0).all())
-    return all(float(node.attrs.get(name, usual)) > 0 for name, usual in _ASCENDING[node.op].items())
+    return all(float(node.attrs.get(name, 1.0)) > 0 for name in _ASCENDING[node.op])
 
 
 def function_of(network: Network, activation: Activation) -> Callable[[Array], Array]:

@@ -251,19 +251,13 @@ class _Writer:
         return self._node("Mul", self._node("Sign", x), self._node(rounding, magnitude))
 
     def _count(self, x: str, thresholds: str, rank: int | None, channel_axis: int | None) -> str:
-        """How many thresholds of its channel each value reaches; channels go last, then a new axis of thresholds."""
-        swapped = None
-        if rank is not None and channel_axis is not None and channel_axis < rank - 1:
-            swapped = [*(axis for axis in range(rank) if axis != channel_axis), channel_axis]
-            x = self._node("Transpose", x, perm=swapped)
+        """How many thresholds of its channel each value reaches, along a new last axis."""
+        after = 0 if rank is None or channel_axis is None else rank - channel_axis - 1
+        if after > 0:
+            thresholds = self._node("Unsqueeze", thresholds, self._constant(np.arange(1, after + 1)))
         by_threshold = self._node("Unsqueeze", x, self._constant(np.array([-1])))
         reached = self._node("Cast", self._node("GreaterOrEqual", by_threshold, thresholds), to=self._element)
-        count = self._node("ReduceSum", reached, self._constant(np.array([-1])), keepdims=0)
-        return (
-            count
-            if swapped is None
-            else self._node("Transpose", count, perm=[swapped.index(axis) for axis in range(len(swapped))])
-        )
+        return self._node("ReduceSum", reached, self._constant(np.array([-1])), keepdims=0)
 
     def _number(self, value: float) -> str:
         dtype = helper.tensor_dtype_to_np_dtype(self._element)

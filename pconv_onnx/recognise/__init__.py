@@ -15,9 +15,10 @@ from pconv_onnx.recognise.fused import Fused
 from pconv_onnx.recognise.qdq import Qdq
 from pconv_onnx.recognise.qonnx import Qonnx
 from pconv_onnx.recognise.relu import Relu
+from pconv_onnx.recognise.thresholds import Thresholds
 from pconv_onnx.recognise.uniform import Uniform
 
-RECOGNISERS: tuple[Recogniser, ...] = (Uniform(), Qdq(), Qonnx(), Fused(), Relu(), Analog())
+RECOGNISERS: tuple[Recogniser, ...] = (Uniform(), Qdq(), Qonnx(), Thresholds(), Fused(), Relu(), Analog())
 
 __all__ = ["RECOGNISERS", "Activation", "recognise"]
 

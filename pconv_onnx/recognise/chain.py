@@ -6,7 +6,7 @@ Nothing is read here but the shape of the graph; constants are in `operands`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -207,14 +207,14 @@ def data_input(node: gs.Node) -> gs.Tensor | None:
     return varying[0]
 
 
-def refuse_shared(network: Network, chain: Chain) -> None:
-    """Refuse a chain that others look into.
+def refuse_shared(network: Network, nodes: Sequence[gs.Node]) -> None:
+    """Refuse nodes, in topological order, that others look into.
 
     Raises:
         Shared: a value within it is used by a node outside, or is an output of the model.
     """
-    own = set(map(id, chain.nodes))
-    inner = [node.outputs[0] for node in chain.nodes[:-1]]
+    own = set(map(id, nodes))
+    inner = [node.outputs[0] for node in nodes[:-1]]
     for tensor in inner:
         if network.is_output(tensor):
             raise Shared(f"its intermediate value '{tensor.name}' is also an output of the model")
@@ -244,9 +244,17 @@ def name_of(network: Network, chain: Chain) -> str:
         return module
     for link in (*chain.tail[::-1], *chain.head):
         if link.letter == "S":
-            for tensor in link.node.inputs:
-                owner, _, parameter = tensor.name.rpartition(".")
-                # Names with a slash or a colon are the exporter's own.
-                if constant(tensor) is not None and owner and parameter and not re.search("[/:]", tensor.name):
-                    return owner
+            owner = owner_of_constants(link.node)
+            if owner:
+                return owner
     return called(chain.rounding[0])
+
+
+def owner_of_constants(node: gs.Node) -> str:
+    """The module that the name of a node's constant tells of; empty where none does."""
+    for tensor in node.inputs:
+        owner, _, parameter = tensor.name.rpartition(".")
+        # Names with a slash or a colon are the exporter's own.
+        if constant(tensor) is not None and owner and parameter and not re.search("[/:]", tensor.name):
+            return str(owner)
+    return ""

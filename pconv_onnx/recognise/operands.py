@@ -13,6 +13,9 @@ from pconv_onnx.neuron import Array, FloatOperation
 from pconv_onnx.recognise.base import Refusal, called
 from pconv_onnx.recognise.chain import LETTERS, data_input, selection
 
+# How far thresholds may be from even ones, in units of their type's last place.
+_TOLERANCE = 16
+
 # Bounds of what does not clip on that side.
 _BELOW, _ABOVE = np.full(1, -np.inf), np.full(1, np.inf)
 
@@ -66,24 +69,31 @@ class ConstantReader:
         if not np.isfinite(value.astype(np.float64)).all():
             raise Refusal(f"'{tensor.name}', an operand of '{called(node)}', is not finite")
         self.dtype = value.dtype
-        rank = None if self.shape is None else len(self.shape)
-        if value.ndim > (1 if rank is None else rank):
-            raise Refusal(f"'{tensor.name}', an operand of '{called(node)}', has more dimensions than the activation")
-        if value.size == 1:
-            return value.reshape(1)
-        long = [axis for axis, size in enumerate(value.shape) if size > 1]
-        if len(long) != 1 or self.shape is None:
-            raise Refusal(f"'{tensor.name}' of shape {list(value.shape)} does not run along one axis of the activation")
-        axis = len(self.shape) - value.ndim + long[0]
-        if axis == 0 or self.channel_axis not in (None, axis):
-            raise Refusal(f"'{tensor.name}' runs along axis {axis}, which is not the activation's channel axis")
-        if self.shape[axis] != value.size:
-            size = self.shape[axis] if isinstance(self.shape[axis], int) else "a size that is open"
-            raise Refusal(
-                f"'{tensor.name}' holds {value.size} values along axis {axis}, where the activation has {size}"
-            )
-        self.channel_axis = axis
+        self.settle(tensor, value.shape)
         return value.reshape(-1)
+
+    def settle(self, tensor: gs.Tensor, shape: tuple[int, ...]) -> None:
+        """Have a constant of that shape run along the channel axis, if it is more than one number.
+
+        Raises:
+            Refusal: it runs along another axis, or along several.
+        """
+        name = f"'{tensor.name}'"
+        rank = None if self.shape is None else len(self.shape)
+        if len(shape) > (1 if rank is None else rank):
+            raise Refusal(f"{name} of shape {list(shape)} has more dimensions than the activation")
+        long = [axis for axis, size in enumerate(shape) if size != 1]
+        if not long:
+            return
+        if len(long) != 1 or self.shape is None:
+            raise Refusal(f"{name} of shape {list(shape)} does not run along one axis of the activation")
+        axis, size = len(self.shape) - len(shape) + long[0], shape[long[0]]
+        if axis == 0 or self.channel_axis not in (None, axis):
+            raise Refusal(f"{name} runs along axis {axis}, which is not the activation's channel axis")
+        if self.shape[axis] != size:
+            own = self.shape[axis] if isinstance(self.shape[axis], int) else "a size that is open"
+            raise Refusal(f"{name} holds {size} values along axis {axis}, where the activation has {own}")
+        self.channel_axis = axis
 
 
 def factor(node: gs.Node, operation: FloatOperation) -> Array:
@@ -102,3 +112,16 @@ def some(values: Array) -> str:
     """A constant for a message."""
     numbers = np.unique(values.astype(np.float64))
     return f"{numbers[0]:.6g}" + (f" … {numbers[-1]:.6g}" if numbers.size > 1 else "")
+
+
+def spacing(thresholds: Array) -> tuple[Array, Array, Array] | None:
+    """θ, b and ψ of ascending thresholds `[R, L]`, `[R]` each in float64; None where they are not evenly spaced."""
+    levels = thresholds.shape[1]
+    exact = thresholds.astype(np.float64)
+    step = (exact[:, -1] - exact[:, 0]) / max(levels - 1, 1)
+    with np.errstate(invalid="ignore"):
+        even = exact[:, :1] + np.arange(levels) * step[:, np.newaxis]
+        rounding = _TOLERANCE * float(np.finfo(np.float32).eps) * abs(exact).max(axis=1, keepdims=True)
+        if not (step > 0).all() or not (abs(even - exact) <= rounding).all():
+            return None
+    return levels * step, levels * step / 2, step / 2 - exact[:, 0]

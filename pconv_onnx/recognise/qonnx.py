@@ -21,16 +21,13 @@ from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.qonnx import BIT_WIDTH, DOMAINS, THRESHOLDS, Operation, Quantiser, quantiser
 from pconv_onnx.neuron import MAX_LEVELS, SUM_TYPES, Array, FloatOperation, QuantizerSpec, apply
 from pconv_onnx.recognise.base import Activation, ClipBefore, Refusal, called
-from pconv_onnx.recognise.operands import ConstantReader
+from pconv_onnx.recognise.operands import ConstantReader, spacing
 
 _OPERATORS = ("Quant", "IntQuant", "BipolarQuant", "MultiThreshold", "Trunc", "FloatQuant")
 
 # The shift that each rounding gives a neuron, in units of θ; of those with None as long as no code is below zero.
 _SHIFTS = {"Floor": 0.0, "Ceil": 1.0, "Round": 0.5, "RoundHalfUp": 0.5, "RoundHalfDown": 0.5}
 _SHIFTS_ABOVE_ZERO = {"RoundUp": 1.0, "RoundDown": 0.0}
-
-# How far thresholds may be from even ones, in units of their type's last place.
-_TOLERANCE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,13 +103,8 @@ def _spacing(meaning: Quantiser, reader: _Reader, lowest: Array, levels: int) ->
     """θ, b and ψ; no θ where thresholds are not evenly spaced."""
     uneven = None, np.zeros(1), np.zeros(1)
     if reader.thresholds is not None:
-        thresholds = reader.thresholds.astype(np.float64)
-        step = (thresholds[:, -1] - thresholds[:, 0]) / max(levels - 1, 1)
-        even = thresholds[:, :1] + np.arange(thresholds.shape[1]) * step[:, np.newaxis]
-        rounding = _TOLERANCE * float(np.finfo(np.float32).eps) * abs(thresholds).max(axis=1, keepdims=True)
-        if thresholds.shape[1] != levels or not (step > 0).all() or not (abs(even - thresholds) <= rounding).all():
-            return uneven
-        return levels * step, levels * step / 2, step / 2 - thresholds[:, 0]
+        even = spacing(reader.thresholds) if reader.thresholds.shape[1] == levels else None
+        return even or uneven
     shifts = _SHIFTS | (_SHIFTS_ABOVE_ZERO if (lowest >= 0).all() else {})
     share = shifts.get(meaning.rounding.op_type)
     if share is None:

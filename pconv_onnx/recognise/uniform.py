@@ -111,7 +111,7 @@ def _read(network: Network, chain: Chain) -> QuantizerSpec:
     Raises:
         Refusal: which constant of which node is wrong.
     """
-    refuse_shared(network, chain)
+    refuse_shared(network, chain.nodes)
     shape = network.shape(chain.start)
     if shape == ():
         raise Refusal("its input is a scalar, without rows for time-steps")
