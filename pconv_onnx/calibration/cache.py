@@ -20,7 +20,7 @@ from pconv_onnx.graph import write_atomically
 from pconv_onnx.neuron import Array
 from pconv_onnx.recognise import Activation
 
-_VERSION = 1
+_VERSION = 2
 
 
 def key_of(digest: str, samples: Samples, steps: int, method: str) -> str:
@@ -43,7 +43,8 @@ def store(path: str | os.PathLike[str], key: str, found: Found) -> None:
     for index, entry in enumerate(found.activations):
         staircase = entry.staircase
         values = {"threshold": staircase.threshold, "shift": staircase.shift, "amplitude": staircase.amplitude}
-        values |= {} if entry.offset is None else {"offset": entry.offset}
+        others = {"offset": entry.offset, "thresholds": entry.thresholds}
+        values |= {name: value for name, value in others.items() if value is not None}
         arrays |= {f"activation/{index}/{name}": value for name, value in values.items()}
         rows.append([entry.activation.name, entry.channel_axis, entry.rank, staircase.steps])
     for index, correction in enumerate(found.corrections.values()):
@@ -81,9 +82,9 @@ def restore(path: str | os.PathLike[str], key: str, activations: Sequence[Activa
         threshold, shift, amplitude = (
             arrays[f"activation/{index}/{part}"] for part in ("threshold", "shift", "amplitude")
         )
-        offset = arrays.get(f"activation/{index}/offset")
+        offset, thresholds = (arrays.get(f"activation/{index}/{part}") for part in ("offset", "thresholds"))
         found.activations.append(
-            Quantised(by_name[name], Staircase(threshold, shift, amplitude, steps), axis, rank, offset)
+            Quantised(by_name[name], Staircase(threshold, shift, amplitude, steps), axis, rank, offset, thresholds)
         )
     for index, output in enumerate(meta["layers"]):
         weights, bias = (arrays[f"layer/{index}/{part}"] for part in ("weights", "bias"))

@@ -54,6 +54,17 @@ class Calibration:
         outputs = [entry.activation.output.name for entry in self.found.activations]
         return {"method": self.method, "samples": self.samples, "random": self.random, "outputs": outputs}
 
+    def why_it_stays(self, activation: Activation) -> str:
+        """What to tell of an activation of the quantised network that stays in front of its neuron; empty of others.
+
+        Its name may be another there, its input and operators are not.
+        """
+        for entry in self.found.activations:
+            same = entry.activation.input.name == activation.input.name
+            if same and entry.activation_stays and entry.activation.op_types == activation.op_types:
+                return _stays(activation)
+        return ""
+
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx calibrate`."""
         rows = [
@@ -64,7 +75,7 @@ class Calibration:
                 "threshold": [float(entry.staircase.threshold.min()), float(entry.staircase.threshold.max())],
                 "relative_error": error,
                 "status": "calibrated",
-                "reason": "" if entry.offset is None else _stays(entry.activation),
+                "reason": _stays(entry.activation) if entry.activation_stays else "",
             }
             for entry, error in zip(self.found.activations, self.found.errors, strict=True)
         ]
@@ -102,8 +113,8 @@ def calibrate(
 ) -> Calibration:
     """Replace each ReLU by a quantised activation of T levels that `rewrite` converts losslessly.
 
-    A Clip from zero on (ReLU6) is one too. Any other activation that works element by element stays, and its output is
-    quantised.
+    A Clip from zero on (ReLU6) is one too. Of any other activation that works element by element the output is
+    quantised: it becomes thresholds where it ascends, and stays in front of them where it does not.
 
     Args:
         source: path of an ONNX file, or a model in memory.
@@ -145,7 +156,7 @@ def calibrate(
 
 def _stays(activation: Activation) -> str:
     operators = " ".join(activation.op_types)
-    return f"{operators} stays, on the temporal mean, and a neuron encodes its output"
+    return f"{operators} does not ascend throughout: it stays, on the temporal mean, and a neuron encodes its output"
 
 
 def _activations(network: Network) -> tuple[list[Activation], list[tuple[Activation, str]]]:

@@ -60,6 +60,12 @@ def with_silent(staircase: Staircase, silent: Array) -> Staircase:
     return Staircase(threshold, np.where(silent, -_NEVER, staircase.shift), amplitude, staircase.steps)
 
 
+def with_shift(staircase: Staircase, shift: Array) -> Staircase:
+    """The staircase with so much more added to the input of its channels that fire."""
+    total = np.where(staircase.silent, staircase.shift, staircase.shift + shift)
+    return Staircase(staircase.threshold, total, staircase.amplitude, staircase.steps)
+
+
 def by_maximum(maximum: Array, steps: int) -> Staircase:
     """`max`: θ is the largest output; ψ is 0 and a is θ. Source: RecReLU thresholds of Hao et al. (ICML 2025)."""
     return Staircase(maximum, np.zeros_like(maximum), maximum, steps)

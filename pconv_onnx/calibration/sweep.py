@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from pconv_onnx.calibration import staircases
-from pconv_onnx.calibration.functions import Clip, clip_of, function_of
+from pconv_onnx.calibration.functions import Clip, ascends, clip_of, function_of
 from pconv_onnx.calibration.segments import Layer, Runner, Segment, cut
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.statistics import Moments, NormalEquations, PairHistogram
@@ -22,7 +22,7 @@ from pconv_onnx.calibration.streams import Stream
 from pconv_onnx.calibration.writing import Correction, Quantised
 from pconv_onnx.data import Samples
 from pconv_onnx.graph import Network
-from pconv_onnx.neuron import Array
+from pconv_onnx.neuron import Array, smallest_float
 from pconv_onnx.progress import track
 from pconv_onnx.recognise import Activation
 
@@ -36,7 +36,7 @@ _RIDGE = 1e-3
 _PASSES = 2
 # Inputs of a layer up to which its normal equations are solved: they are as many squared.
 _MOST_INPUTS = 8192
-# Of few steps it pays to leave a mean error to the next layer's shift; of many it costs at padded borders.
+# Steps up to which a mean error is left to the next layer's shift where weights are not corrected.
 _CENTRED_STEPS = 4
 # Name under which the pre-activation of the segment at hand is kept.
 _BEFORE = "/before"
@@ -174,45 +174,62 @@ class _Sweep:
     def _quantise(self, activation: Activation, rows: _Rows, clip: Clip) -> None:
         """Choose a staircase, and hand on what it makes of the quantised pre-activation.
 
-        That of a Relu or Clip takes its place; of any other activation it is a staircase of its output, which begins at
-        the least that the reference gives.
+        That of a Relu or of a Clip from zero takes its place; of any other activation it is a staircase of its output,
+        which begins at the least that the reference gives.
         """
         name = activation.output.name
-        offset: Array | None = None
+        free = not clip.rectifies
         function: Callable[[Array], Array] = clip
-        if not clip.rectifies:
-            function = function_of(self.network, activation)
-            least = Moments()
-            for part, _ in self.samples.batches(_BATCH):
-                least.add(-rows(function(self.reference[_BEFORE][part])))
-            offset = -least.maximum.astype(np.float32)
-            for part, _ in self.samples.batches(_BATCH):
-                shifted = function(self.quantised[_BEFORE][part]) - rows.along_channels(offset)
-                self.quantised.put(_BEFORE, part, shifted, len(self.samples))
-                shifted = function(self.reference[_BEFORE][part]) - rows.along_channels(offset)
-                self.reference.put(_BEFORE, part, shifted, len(self.samples))
-            clip = Clip(0.0)
+        least = np.zeros(1, np.float32)
+        if free:
+            function, clip = function_of(self.network, activation), Clip(0.0)
+            least = self._from_the_least(function, rows)
         inputs, outputs = Moments(), Moments()
         for part, _ in self.samples.batches(_BATCH):
             inputs.add(rows(self.reference[_BEFORE][part]))
             outputs.add(rows(clip(self.reference[_BEFORE][part])))
-        staircase = self._staircase(rows, clip, inputs, outputs, centred=name not in self.leads_to_output)
+        fitted = self.method in ("refit", "fit")
+        # A mean error is no error where it is taken back: by an offset, or by a later layer. That pays for few steps,
+        # and of many costs at padded borders, unless weights are corrected.
+        later = self.method == "refit" or self.steps <= _CENTRED_STEPS
+        centred = free or (later and name not in self.leads_to_output)
+        staircase = self._staircase(rows, clip, inputs, outputs, centred=centred)
         staircase = staircases.with_silent(staircase, staircase.silent | (outputs.maximum <= _SILENT))
-        quantised = Quantised(activation, staircase, rows.axis, rows.rank, offset)
-        level = quantised.along_channels(staircase.constants()[2])
-        start = rows.along_channels(np.zeros(1, np.float32) if offset is None else offset)
+        level = rows.along_channels(staircase.constants()[2])
+        residuals = Moments()
         error = square = 0.0
         for part, _ in self.samples.batches(_BATCH):
             before = self.quantised[_BEFORE][part]
             codes = rows.back(staircase.codes(rows(before)), before.shape)
             wanted = clip(self.reference[_BEFORE][part])
-            error += float(np.square(codes * level - wanted, dtype=np.float64).sum())
+            residual = wanted - codes * level
+            residuals.add(rows(residual))
+            error += float(np.square(residual, dtype=np.float64).sum())
             square += float(np.square(wanted, dtype=np.float64).sum())
-            self.reference.put(name, part, wanted + start, len(self.samples))
+            self.reference.put(name, part, wanted + rows.along_channels(least), len(self.samples))
             self.quantised.put(name, part, codes.astype(np.uint8 if self.steps < 256 else np.uint16), len(self.samples))
-        self.levels[name] = level, start
-        self.found.activations.append(quantised)
+        offset = thresholds = None
+        if free:
+            mean = residuals.mean if fitted else np.zeros_like(residuals.mean)
+            error -= residuals.count * float(np.square(mean).sum())
+            offset = (least + mean).astype(np.float32)
+            staircase = staircases.with_shift(staircase, -least)
+            thresholds = _thresholds(function, staircase, rows) if ascends(activation) else None
+        self.levels[name] = level, rows.along_channels(np.zeros(1, np.float32) if offset is None else offset)
+        self.found.activations.append(Quantised(activation, staircase, rows.axis, rows.rank, offset, thresholds))
         self.found.errors.append(error / square if square else 0.0)
+
+    def _from_the_least(self, function: Callable[[Array], Array], rows: _Rows) -> Array:
+        """Replace pre-activations by what a function makes of them, above the least `[C]` of the reference's."""
+        least = Moments()
+        for part, _ in self.samples.batches(_BATCH):
+            least.add(-rows(function(self.reference[_BEFORE][part])))
+        start = -least.maximum.astype(np.float32)
+        for stream in (self.reference, self.quantised):
+            for part, _ in self.samples.batches(_BATCH):
+                above = function(stream[_BEFORE][part]) - rows.along_channels(start)
+                stream.put(_BEFORE, part, above, len(self.samples))
+        return start
 
     def _staircase(self, rows: _Rows, clip: Clip, inputs: Moments, outputs: Moments, *, centred: bool) -> Staircase:
         """That of the method."""
@@ -238,8 +255,22 @@ class _Sweep:
         pairs = PairHistogram(-maximum / 2, maximum)
         for part, _ in self.samples.batches(_BATCH):
             pairs.add(rows(self.quantised[_BEFORE][part]), rows(clip(self.reference[_BEFORE][part])))
-        centred &= self.method == "refit" or self.steps <= _CENTRED_STEPS
         return staircases.by_fit(pairs, self.steps, centred=centred)
+
+
+def _thresholds(function: Callable[[Array], Array], staircase: Staircase, rows: _Rows) -> Array | None:
+    """`[C, T]`: the inputs from which on an ascending function reaches each step of a staircase of its output.
+
+    A step that it never reaches has +∞. None where the function differs within a channel.
+    """
+    counts = np.tile(np.arange(1, staircase.steps + 1), (len(staircase.threshold), 1))
+    if function(rows.spread(counts.astype(np.float32))).shape != rows.spread(counts).shape:
+        return None
+
+    def reached(values: Array) -> Array:
+        return staircase.codes(function(rows.spread(values)).reshape(values.T.shape).T) >= counts
+
+    return np.nan_to_num(smallest_float(reached, counts.shape, np.dtype(np.float32)), nan=np.inf, posinf=np.inf)
 
 
 class _Rows:
@@ -264,6 +295,14 @@ class _Rows:
         if self.axis is None or values.size == 1:
             return values.reshape(())
         return values.reshape([-1, *[1] * (self.rank - self.axis - 1)])
+
+    def spread(self, table: Array) -> Array:
+        """A table `[C, n]` as n samples of one value a channel, of the pre-activation's rank."""
+        shape = [1] * self.rank
+        shape[0] = table.shape[1]
+        if self.axis is not None:
+            shape[self.axis] = len(table)
+        return np.ascontiguousarray(table.T).reshape(shape)
 
     def back(self, rows: Array, shape: tuple[int, ...]) -> Array:
         """Rows in the shape that they come from."""

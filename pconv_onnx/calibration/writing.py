@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,8 +25,10 @@ class Quantised:
         staircase: per channel.
         channel_axis: the axis that channels run along; None where there is one staircase for all.
         rank: of the activation.
-        offset: `[C]`, the output of a channel that does not fire. Where it is given the activation itself stays, and
-            the staircase is of its output; without, the staircase takes its place.
+        offset: `[C]`, the output of a channel that does not fire, where the staircase is of the activation's output;
+            None where the staircase takes its place.
+        thresholds: `[C, T]`, inputs of the activation from which on its output reaches each step of that staircase;
+            None where it does not ascend, so that the activation itself stays.
     """
 
     activation: Activation
@@ -33,6 +36,12 @@ class Quantised:
     channel_axis: int | None
     rank: int
     offset: Array | None = None
+    thresholds: Array | None = None
+
+    @property
+    def activation_stays(self) -> bool:
+        """Whether the activation gives its output to the staircase."""
+        return self.offset is not None and self.thresholds is None
 
     def along_channels(self, values: Array) -> Array:
         """`[C]` in a shape that broadcasts against the activation."""
@@ -61,12 +70,13 @@ def quantised_model(
 ) -> onnx.ModelProto:
     """The network with each activation as `a/T · clip(⌊(x + ψ)·T/θ + 1/2⌋, 0, T)`; all else stays as it is.
 
-    An activation that stays gives its output to that, with its offset taken away before and put back after.
+    An activation that stays gives its output to that, and an offset is added; one that ascends becomes
+    `a/T · #{t : τ_t ≤ x}` and an offset.
     """
     model = onnx.ModelProto()
     model.CopyFrom(network.proto)
     ended = {id(entry.activation.nodes[-1]): entry for entry in activations}
-    gone = {id(node) for entry in activations if entry.offset is None for node in entry.activation.nodes}
+    gone = {id(node) for entry in activations if not entry.activation_stays for node in entry.activation.nodes}
     names = set(network.names)
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
@@ -80,7 +90,7 @@ def quantised_model(
         if id(node) in ended:
             entry = ended[id(node)]
             value = entry.activation.input.name
-            if entry.offset is not None:
+            if entry.activation_stays:
                 value = _unused(f"{entry.activation.name}/analog", names)
                 copy = onnx.NodeProto()
                 copy.CopyFrom(proto)
@@ -119,12 +129,35 @@ def quantised_model(
     return model
 
 
+# Operators of each form, with the constants that they take after their data, and their attributes.
+_Chain = tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]
+_STAIRCASE: _Chain = (
+    ("Add", ("shift",), {}),
+    ("Div", ("step",), {}),
+    ("Add", ("half",), {}),
+    ("Floor", (), {}),
+    ("Clip", ("zero", "steps"), {}),
+    ("Mul", ("amplitude",), {}),
+)
+_THRESHOLDS: _Chain = (
+    ("Unsqueeze", ("last",), {}),
+    ("GreaterOrEqual", ("thresholds",), {}),
+    ("Cast", (), {"to": onnx.TensorProto.FLOAT}),
+    ("ReduceSum", ("last",), {"keepdims": 0}),
+    ("Mul", ("amplitude",), {}),
+)
+
+
+def _chain(entry: Quantised) -> _Chain:
+    if entry.offset is None:
+        return _STAIRCASE
+    return *(_STAIRCASE if entry.thresholds is None else _THRESHOLDS), ("Add", ("offset",), {})
+
+
 def _constants(entry: Quantised) -> dict[str, Array]:
     shift, step, level = (entry.along_channels(value) for value in entry.staircase.constants())
     number = np.float32
-    offset = {} if entry.offset is None else {"offset": entry.along_channels(entry.offset.astype(number))}
-    return {
-        **offset,
+    values = {
         "shift": shift,
         "step": step,
         "half": np.array(0.5, number),
@@ -132,24 +165,22 @@ def _constants(entry: Quantised) -> dict[str, Array]:
         "steps": np.array(entry.staircase.steps, number),
         "amplitude": level,
     }
+    if entry.offset is not None:
+        values["offset"] = entry.along_channels(entry.offset.astype(number))
+    if entry.thresholds is not None:
+        values["last"] = np.array([-1])
+        values["thresholds"] = entry.thresholds.reshape(*level.shape, -1)
+    used = {key for _, keys, _ in _chain(entry) for key in keys}
+    return {key: value for key, value in values.items() if key in used}
 
 
 def _nodes(entry: Quantised, value: str, operands: Mapping[str, str], names: set[str]) -> Iterator[onnx.NodeProto]:
-    chain: tuple[tuple[str, tuple[str, ...]], ...] = (
-        ("Add", ("shift",)),
-        ("Div", ("step",)),
-        ("Add", ("half",)),
-        ("Floor", ()),
-        ("Clip", ("zero", "steps")),
-        ("Mul", ("amplitude",)),
-    )
-    if entry.offset is not None:
-        chain = (("Sub", ("offset",)), *chain, ("Add", ("offset",)))
-    for index, (op_type, keys) in enumerate(chain):
+    chain = _chain(entry)
+    for index, (op_type, keys, attributes) in enumerate(chain):
         last = index == len(chain) - 1
         output = entry.activation.output.name if last else _unused(f"{entry.activation.name}/{op_type}", names)
         inputs = [value, *(operands[key] for key in keys)]
-        yield helper.make_node(op_type, inputs, [output], f"{entry.activation.name}/{op_type}_{index}")
+        yield helper.make_node(op_type, inputs, [output], f"{entry.activation.name}/{op_type}_{index}", **attributes)
         value = output
 
 

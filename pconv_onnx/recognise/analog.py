@@ -3,8 +3,8 @@
 1. One operator: Clip, LeakyRelu, Sigmoid, Gelu, …
 2. A product of a tensor with a gate computed from it, as exporters spell GELU, SiLU, HardSwish and Mish.
 
-Listed is what works element by element. Softmax and normalisations mix elements, and Erf alone, a Clip with its lower
-bound above zero (before a division) or a computed bound guard something else.
+Listed is what works element by element. Softmax and normalisations mix elements; Erf alone, and a Clip with its lower
+bound above zero (before a division), guard something else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
-from pconv_onnx.recognise.base import CALIBRATE, Activation, called
+from pconv_onnx.recognise.base import CALIBRATE, Activation, Status, called
 
 # What to call an operator.
 _NAMES = {
@@ -42,11 +42,6 @@ _NAMES_OF_ONNXRUNTIME = {"BiasGelu": "GELU", "FastGelu": "GELU", "Gelu": "GELU",
 # What to call the product of a tensor and a gate of that operator.
 _GATED = {"Clip": "HardSwish", "Erf": "GELU", "HardSigmoid": "HardSwish", "Sigmoid": "SiLU", "Tanh": "GELU"}
 
-_ON_THE_MEAN = (
-    "{} has no levels of its own, so it runs on the temporal mean; a QCFS in its place, fine-tuned before the export, "
-    "is converted"
-)
-
 # Operators between a tensor and its gate, and how many may follow each other.
 _ELEMENTWISE = ("Add", "Div", "Identity", "Mul", "Neg", "Pow", "Softplus", "Sub")
 _DEPTH = 6
@@ -54,12 +49,12 @@ _DEPTH = 6
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """An activation: what to call it, the nodes of one path through it, its input, and whether it cuts at zero."""
+    """An activation: what to call it, the nodes of one path through it, its input, and why no data would help."""
 
     name: str
     nodes: tuple[gs.Node, ...]
     input: gs.Tensor
-    rectifies: bool = False
+    refusal: str = ""
 
 
 class Analog:
@@ -83,10 +78,11 @@ class Analog:
         dtype = network.dtype(match.input)
         if dtype is not None and dtype.kind in "iub":
             return None
-        reason = (CALIBRATE if match.rectifies else _ON_THE_MEAN).format(match.name)
+        status: Status = "refused" if match.refusal else "needs-calibration"
+        reason = match.refusal or CALIBRATE.format(match.name)
         (output,) = match.nodes[-1].outputs
         name = called(match.nodes[0])
-        return Activation(name, self.encoding, match.nodes, match.input, output, "needs-calibration", reason)
+        return Activation(name, self.encoding, match.nodes, match.input, output, status, reason)
 
 
 def _operator(node: gs.Node, names: dict[str, str]) -> _Found | None:
@@ -94,18 +90,21 @@ def _operator(node: gs.Node, names: dict[str, str]) -> _Found | None:
 
 
 def _clip(node: gs.Node) -> _Found | None:
-    """A Clip that is an activation, with a constant lower bound that is not above zero."""
-    low, high = (
-        constant(node.inputs[index]) if index < len(node.inputs) and node.inputs[index].name else unbounded
-        for index, unbounded in ((1, np.full(1, -np.inf)), (2, np.full(1, np.inf)))
-    )
-    if low is None or high is None or low.size != 1 or high.size != 1:
+    """A Clip that is an activation, with a constant lower bound that is not above zero or with computed bounds."""
+    bounds = [np.full(1, -np.inf), np.full(1, np.inf)]
+    for index, tensor in enumerate(node.inputs[1:3]):
+        value = constant(tensor) if tensor.name else bounds[index]
+        if value is None and not isinstance(tensor, gs.Constant):
+            reason = f"its bound '{tensor.name}' is computed; a Clip with constant bounds can be calibrated"
+            return _Found("Clip", (node,), node.inputs[0], reason)
+        if value is None or value.size != 1:
+            return None
+        bounds[index] = value
+    low, high = (bound.item() for bound in bounds)
+    if not low <= 0 < high or np.isinf(low):
         return None
-    if not low.item() <= 0 < high.item() or np.isinf(low.item()):
-        return None
-    end = "∞)" if np.isinf(high.item()) else f"{high.item():g}]"
-    name = f"Clip to [{low.item() + 0.0:g}, {end}"
-    return _Found(name, (node,), node.inputs[0], rectifies=low.item() == 0)
+    end = "∞)" if np.isinf(high) else f"{high:g}]"
+    return _Found(f"Clip to [{low + 0.0:g}, {end}", (node,), node.inputs[0])
 
 
 def _product(gate: gs.Node, free: Callable[[gs.Node], bool]) -> _Found | None:

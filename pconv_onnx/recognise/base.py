@@ -48,8 +48,8 @@ class Activation:
 
 # What to do with an activation without levels.
 CALIBRATE = (
-    "{} has no levels of its own; pass --calibration data.npz --steps T, or quantise it (QCFS) and fine-tune before "
-    "the export"
+    "{} has no levels of its own, so it runs on the temporal mean; pass --calibration data.npz --steps T, or quantise "
+    "it (QCFS) and fine-tune before the export"
 )
 
 

@@ -149,7 +149,9 @@ def test_data_that_say_little_do_no_harm(given, method):
 
 OTHERS = {
     "LeakyReLU": "f = LeakyRelu <alpha = 0.1> (a)",
+    "falling LeakyReLU": "f = LeakyRelu <alpha = -0.1> (a)",
     "PReLU": "f = PRelu (a, slope)",
+    "PReLU of each pixel": "f = PRelu (a, slopes)",
     "ELU": "f = Elu (a)",
     "HardSwish": "f = HardSwish (a)",
     "HardSigmoid": "f = HardSigmoid (a)",
@@ -166,20 +168,36 @@ OTHERS = {
 def test_the_output_of_any_other_activation_is_quantised(case, method):
     nodes = f"a = Conv <pads = [1, 1, 1, 1]> (x, w) {OTHERS[case]} y = Conv (f, v)"
     weights = {"w": 2 * weight(4, 3, 3, 3), "v": weight(5, 4, 3, 3, seed=1), "minus": np.float32(-1)}
-    ann = source(nodes, "float[N, 5, 6, 6] y", **weights, slope=np.full((4, 1, 1), 0.2, np.float32))
+    slopes = np.array([0, 0.1, 0.2, 1], np.float32).reshape(4, 1, 1)
+    each = np.broadcast_to(slopes, (4, 8, 8)).copy()
+    ann = source(nodes, "float[N, 5, 6, 6] y", **weights, slope=slopes, slopes=each)
     result = calibrate(ann, data(200), steps=32, method=method)
     (row,) = result.summary()["activations"]
     assert row["status"] == "calibrated"
-    assert row["reason"].endswith("stays, on the temporal mean, and a neuron encodes its output")
+    stays = case in ("HardSwish", "GELU", "SiLU, written out", "falling LeakyReLU", "PReLU of each pixel")
+    assert row["reason"].endswith("stays, on the temporal mean, and a neuron encodes its output") == stays
     test = data(50, seed=1)
     # The best uniform quantiser of 32 levels leaves 0.0035 of the power of a Gaussian (J. Max, 1960).
     assert error(result.model, ann, test["x"]) < (3.5e-3 if method == "refit" else 5e-3)
     for mode in ("parallel", "folded"):
         snn = rewrite(result.model, mode=mode)
-        assert snn.summary()["counts"]["converted"] == 1
-        assert verify(result.model, snn.model, test).passed
+        assert snn.summary()["counts"] == {"converted": 1, "needs_calibration": int(stays), "refused": 0}
+        verification = verify(result.model, snn.model, test)
+        assert verification.passed and [layer.exact for layer in verification.layers] == [True]
         found, expected = session(snn.model).run(None, test)[0], onnxruntime_of(result.model)(test["x"])
         np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_an_activation_that_stays_is_told_of_once_it_is_calibrated():
+    nodes = "a = Conv <pads = [1, 1, 1, 1]> (x, w) f = Gelu (a) b = Conv (f, v) y = Gelu (b)"
+    ann = source(nodes, "float[N, 5, 6, 6] y", w=weight(4, 3, 3, 3), v=weight(5, 4, 3, 3, seed=1))
+    summary = rewrite(ann, steps=4, calibration=data()).summary()
+    stays = [row for row in summary["activations"] if row["status"] == "refused"]
+    assert [row["reason"] for row in stays] == 2 * [
+        "Gelu does not ascend throughout: it stays, on the temporal mean, and a neuron encodes its output"
+    ]
+    # The first has no neuron before it.
+    assert summary["hybrid"] == [stays[1]["name"]]
 
 
 def test_channels_behind_a_matmul_come_last():
@@ -250,9 +268,10 @@ def test_faults_are_told():
     told = refusal_of(calibrate, nothing, data(), steps=4)
     assert "nothing to calibrate in the model: 'y': it depends on 's' as well" in told
     assert "it has no activation" in refusal_of(calibrate, network("y = Neg (x)"), data(), steps=4)
-    computed = "l = Exp (low) a = Conv (x, w) y = Clip (a, l, six)"
-    model = source(computed, "float[N, 4, 8, 8] y", w=weight(4, 3, 1, 1), low=np.float32(0))
-    assert "nothing to calibrate" in refusal_of(calibrate, model, data(), steps=4)
+    computed = "l = ReduceMin (x) a = Conv (x, w) y = Clip (a, l, six)"
+    model = source(computed, "float[N, 4, 8, 8] y", w=weight(4, 3, 1, 1))
+    told = refusal_of(calibrate, model, data(), steps=4)
+    assert "nothing to calibrate in the model: 'y': its bound 'l' is computed; a Clip with constant bounds" in told
 
 
 def test_the_file_appears_whole(tmp_path):

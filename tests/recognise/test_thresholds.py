@@ -84,8 +84,8 @@ def test_multi_thresholds_written_out_are_these(layout):
 
 REFUSED = {
     "computed thresholds": (
-        NODES.replace("k =", "v = Unsqueeze (x, last) w = Mul (v, thresholds) k =").replace("(u, thresholds)\n    c", "(u, w)\n    c"),
-        {}, "are computed; constants are needed",
+        NODES.replace("(u, thresholds)", "(u, w)").replace("k =", "v = Unsqueeze (x, last) w = Exp (v) k ="), {},
+        "are computed; constants are needed",
     ),
     "one that is always reached": (
         NODES, {"thresholds": np.array([-np.inf, 0], np.float32)}, "does not stay between the values of counts 0 and 2",
