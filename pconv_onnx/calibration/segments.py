@@ -11,7 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.network import captured
+from pconv_onnx.graph.network import Dimension, captured
 from pconv_onnx.neuron import Array
 from pconv_onnx.recognise import Activation
 from pconv_onnx.runtime import import_onnxruntime
@@ -25,8 +25,10 @@ _ADD, _NORMALISE = "Add", "BatchNormalization"
 class Layer:
     """A convolution or matrix product whose weights may be corrected.
 
+    Outputs of one group, C/G of them, are computed from the same n inputs; what is not grouped is one group.
+
     Attributes:
-        node: Conv with a 2-D kernel and one group, or Gemm.
+        node: Conv, Gemm or MatMul.
         weights: as the node has them.
         bias: `[C]`.
         gain: `[C]`, by which its outputs are multiplied on their way to the pre-activation.
@@ -41,44 +43,74 @@ class Layer:
     def _outputs_first(self) -> bool:
         return self.node.op_type == "Conv" or bool(_attributes(self.node).get("transB", 0))
 
-    def matrix(self) -> tuple[Array, Array]:
-        """Its weights as `[C, n]`, and its bias, in float64."""
-        weights = self.weights if self._outputs_first else self.weights.T
-        return weights.reshape(len(weights), -1).astype(np.float64), self.bias.astype(np.float64)
+    @property
+    def _groups(self) -> int:
+        return int(_attributes(self.node).get("group", 1))
 
-    def arrays(self, matrix: Array, bias: Array) -> tuple[Array, Array]:
-        """Such a matrix and bias in the type and layout that its node takes."""
-        weights = matrix if self._outputs_first else matrix.T
-        return weights.reshape(self.weights.shape).astype(self.weights.dtype), bias.astype(self.weights.dtype)
+    def matrices(self) -> tuple[Array, Array]:
+        """Its weights as `[G, C/G, n]`, and its bias as `[G, C/G]`, in float64."""
+        weights = (self.weights if self._outputs_first else self.weights.T).astype(np.float64)
+        groups, outputs = self._groups, len(weights) // self._groups
+        return weights.reshape(groups, outputs, -1), self.bias.reshape(groups, outputs).astype(np.float64)
+
+    def arrays(self, matrices: Array, bias: Array) -> tuple[Array, Array]:
+        """Such matrices and biases in the type and layout that its node takes."""
+        weights = matrices.reshape(len(self.bias), -1)
+        weights = weights if self._outputs_first else weights.T
+        dtype = self.weights.dtype
+        return weights.reshape(self.weights.shape).astype(dtype), bias.reshape(-1).astype(dtype)
+
+    def rows(self, values: Array) -> Array:
+        """Values of its outputs' shape as `[G, C/G, m]`, divided by the gain."""
+        axis = values.ndim - 1 if self.node.op_type == "MatMul" else 1
+        by_channel = np.moveaxis(values, axis, 0).reshape(len(self.gain), -1) / self.gain.reshape(-1, 1)
+        return by_channel.reshape(self._groups, -1, by_channel.shape[1])
 
     def columns(self, data: Array) -> Array:
-        """What its weights are multiplied with, `[n + 1, m]` for inputs `[B, …]`; a last row of ones is for the bias.
+        """What its weights are multiplied with, `[G, n + 1, m]` for its input; a last row of ones is for the bias.
 
-        Columns are in the order of its outputs with channels moved to the front.
+        Columns are in the order of `rows`.
         """
-        if self.node.op_type == "Gemm":
-            return np.concatenate([data.T, np.ones((1, len(data)), data.dtype)])
+        if self.node.op_type != "Conv":
+            flat = data.reshape(-1, data.shape[-1])
+            return np.concatenate([flat.T, np.ones((1, len(flat)), data.dtype)])[np.newaxis]
         attributes = _attributes(self.node)
         kernel = self.weights.shape[2:]
-        top, left, bottom, right = attributes.get("pads", [0] * 4)
-        strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
-        padded = np.pad(data.swapaxes(0, 1), ((0, 0), (0, 0), (top, bottom), (left, right)))
-        height, width = (
+        axes = len(kernel)
+        pads = attributes.get("pads", [0] * (2 * axes))
+        strides, dilations = (attributes.get(name, [1] * axes) for name in ("strides", "dilations"))
+        padded = np.pad(data.swapaxes(0, 1), [(0, 0), (0, 0), *zip(pads[:axes], pads[axes:], strict=True)])
+        sizes = [
             (size - step * (extent - 1) - 1) // stride + 1
             for size, step, extent, stride in zip(padded.shape[2:], dilations, kernel, strides, strict=True)
-        )
-        channels, batch = padded.shape[:2]
-        result = np.ones((channels * kernel[0] * kernel[1] + 1, batch * height * width), data.dtype)
-        view = result[:-1].reshape(channels, *kernel, batch, height, width)
-        for row in range(kernel[0]):
-            for column in range(kernel[1]):
-                view[:, row, column] = padded[
-                    :,
-                    :,
-                    row * dilations[0] : row * dilations[0] + strides[0] * (height - 1) + 1 : strides[0],
-                    column * dilations[1] : column * dilations[1] + strides[1] * (width - 1) + 1 : strides[1],
-                ]
+        ]
+        groups, batch = self._groups, padded.shape[1]
+        padded = padded.reshape(groups, -1, *padded.shape[1:])
+        channels = padded.shape[1]
+        inputs = channels * int(np.prod(kernel))
+        result = np.ones((groups, inputs + 1, batch * int(np.prod(sizes))), data.dtype)
+        for group, columns in zip(padded, result[:, :inputs], strict=True):
+            view = columns.reshape(channels, *kernel, batch, *sizes)
+            for offset in np.ndindex(*kernel):
+                window = tuple(
+                    slice(place * step, place * step + stride * (size - 1) + 1, stride)
+                    for place, step, stride, size in zip(offset, dilations, strides, sizes, strict=True)
+                )
+                view[(slice(None), *offset)] = group[(..., *window)]
         return result
+
+
+def with_weights(node: onnx.NodeProto, weights: str, bias: str, product: str) -> list[onnx.NodeProto]:
+    """A layer's node with a weight and a bias of other names; a MatMul, which has no bias, adds it to its `product`."""
+    layer = onnx.NodeProto()
+    layer.CopyFrom(node)
+    if node.op_type != "MatMul":
+        layer.input[:] = [node.input[0], weights, bias]
+        return [layer]
+    layer.input[:] = [node.input[0], weights]
+    layer.output[0] = product
+    name = f"{node.name}/bias" if node.name else ""
+    return [layer, helper.make_node("Add", [product, bias], list(node.output), name)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +159,20 @@ def cut(network: Network, activations: Sequence[Activation]) -> list[Segment]:
                 chosen[index] = node
                 pending += [*node.input, *captured(node)]
         nodes = tuple(chosen[index] for index in sorted(chosen))
-        segments.append(Segment(activation, target, nodes, tuple(inputs), _layer(nodes, target, values)))
+        layer = _layer(nodes, target, values)
+        # An Add may spread what a layer gives over more than that; its columns are not the target's then.
+        if layer is not None and not _may_be_equal(*(network.shapes.get(n) for n in (layer.node.output[0], target))):
+            layer = None
+        segments.append(Segment(activation, target, nodes, tuple(inputs), layer))
     return segments
+
+
+def _may_be_equal(first: tuple[Dimension, ...] | None, second: tuple[Dimension, ...] | None) -> bool:
+    """Whether two shapes are known and do not differ in a number."""
+    if first is None or second is None or len(first) != len(second):
+        return False
+    pairs = zip(first, second, strict=True)
+    return all(not isinstance(a, int) or not isinstance(b, int) or a == b for a, b in pairs)
 
 
 def _layer(nodes: Sequence[onnx.NodeProto], target: str, values: dict[str, Array]) -> Layer | None:
@@ -157,14 +201,13 @@ def _can_be_corrected(node: onnx.NodeProto, values: dict[str, Array]) -> bool:
     if node.domain not in ("", "ai.onnx") or any(name and name not in values for name in node.input[1:]):
         return False
     attributes = _attributes(node)
+    if node.op_type == "MatMul":
+        return values[node.input[1]].ndim == 2
     if node.op_type == "Gemm":
         bias = values[node.input[2]] if len(node.input) > 2 and node.input[2] else np.zeros(1)
         plain = all(attributes.get(name, 1.0) == 1.0 for name in ("alpha", "beta")) and not attributes.get("transA", 0)
         return plain and bias.ndim == 1
-    padding = attributes.get("auto_pad", b"NOTSET")
-    weights = values.get(node.input[1]) if len(node.input) > 1 else None
-    is_conv = node.op_type == "Conv" and weights is not None and weights.ndim == 4
-    return is_conv and attributes.get("group", 1) == 1 and padding == b"NOTSET"
+    return node.op_type == "Conv" and attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:

@@ -106,11 +106,11 @@ class PairHistogram:
 
 @dataclass(eq=False)
 class NormalEquations:
-    """Those of a linear layer `w·u + b` that is to have other outputs: `(Σ u uᵀ) Δ = Σ u rᵀ`.
+    """Those of G linear layers `w·u + b` that are to have other outputs: `(Σ u uᵀ) Δ = Σ u rᵀ`.
 
     Attributes:
-        gram: `[n, n]`, Σ u uᵀ of inputs, the last of which is 1.
-        moment: `[n, C]`, Σ u rᵀ with the residuals of the outputs.
+        gram: `[G, n, n]`, Σ u uᵀ of inputs, the last of which is 1.
+        moment: `[G, n, C]`, Σ u rᵀ with the residuals of the outputs.
         count: number of terms.
     """
 
@@ -119,28 +119,28 @@ class NormalEquations:
     count: int = 0
 
     @classmethod
-    def empty(cls, inputs: int, outputs: int) -> NormalEquations:
-        """Of a layer with so many inputs, the constant one included."""
-        return cls(np.zeros((inputs, inputs)), np.zeros((inputs, outputs)))
+    def empty(cls, groups: int, inputs: int, outputs: int) -> NormalEquations:
+        """Of layers with so many inputs, the constant one included, and so many outputs."""
+        return cls(np.zeros((groups, inputs, inputs)), np.zeros((groups, inputs, outputs)))
 
     def add(self, inputs: Array, residuals: Array, *, with_gram: bool = True) -> None:
-        """Take in inputs `[n, m]` and residuals `[C, m]`; without the gram matrix where that is known already."""
+        """Take in inputs `[G, n, m]` and residuals `[G, C, m]`; without the gram matrix where that is known already."""
         if with_gram:
-            self.gram += inputs @ inputs.T
-        self.moment += inputs @ residuals.T
-        self.count += inputs.shape[1]
+            self.gram += inputs @ inputs.swapaxes(1, 2)
+        self.moment += inputs @ residuals.swapaxes(1, 2)
+        self.count += inputs.shape[2]
 
     def __add__(self, other: NormalEquations) -> NormalEquations:
         """Those of both parts."""
         return NormalEquations(self.gram + other.gram, self.moment + other.moment, self.count + other.count)
 
     def solve(self, ridge: float) -> Array:
-        """Δ `[n, C]` that minimises the mean squared residual and `ridge` times the size of Δ without its last row.
+        """Δ `[G, n, C]` that minimises the mean squared residual and `ridge` times the size of Δ without its last row.
 
         The size is measured in units of the mean square of an input.
         """
         gram, moment = self.gram / self.count, self.moment / self.count
-        weights = np.arange(len(gram) - 1)
-        unit = np.trace(gram[:-1, :-1]) / max(len(weights), 1)
-        gram[weights, weights] += ridge * unit + np.finfo(np.float64).tiny
-        return np.asarray(np.linalg.lstsq(gram, moment, rcond=None)[0])
+        weights = np.arange(gram.shape[1] - 1)
+        unit = gram[:, weights, weights].sum(axis=1, keepdims=True) / max(len(weights), 1)
+        gram[:, weights, weights] += ridge * unit + np.finfo(np.float64).tiny
+        return np.stack([np.linalg.lstsq(*pair, rcond=None)[0] for pair in zip(gram, moment, strict=True)])

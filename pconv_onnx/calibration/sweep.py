@@ -15,7 +15,7 @@ import onnx
 
 from pconv_onnx.calibration import staircases
 from pconv_onnx.calibration.functions import Clip, ascends, clip_of, function_of
-from pconv_onnx.calibration.segments import Layer, Runner, Segment, cut
+from pconv_onnx.calibration.segments import Layer, Runner, Segment, cut, with_weights
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.statistics import Moments, NormalEquations, PairHistogram
 from pconv_onnx.calibration.streams import Stream
@@ -93,12 +93,13 @@ class _Sweep:
         # Quantised activations are kept as codes, each worth a level above an offset. Corrected layers are nodes with
         # weights of their own.
         self.levels: dict[str, tuple[Array, Array]] = {}
-        self.corrected: dict[str, onnx.NodeProto] = {}
+        self.corrected: dict[str, list[onnx.NodeProto]] = {}
         self.weights: dict[str, Array] = {}
         segments = cut(network, activations)
+        self.leads_to_output = {info.name for info in network.proto.graph.output}
+        self.leads_to_output |= {name for segment in segments if segment.activation is None for name in segment.inputs}
         if method != "refit":
             segments = [segment for segment in segments if segment.activation is not None]
-        self.leads_to_output = {name for segment in segments if segment.activation is None for name in segment.inputs}
         last_use = {name: index for index, segment in enumerate(segments) for name in segment.inputs}
         computed: set[str] = set()
         for index, segment in enumerate(track(segments, "calibrating", len(segments))):
@@ -128,8 +129,8 @@ class _Sweep:
     def _run(self, segment: Segment, stream: Stream, also: str = "") -> Iterator[tuple[slice, dict[str, Array]]]:
         """What a segment computes, batch by batch."""
         if stream is self.quantised:
-            nodes = tuple(self.corrected.get(node.output[0], node) for node in segment.nodes)
-            segment = replace(segment, nodes=nodes)
+            nodes = (made for node in segment.nodes for made in self.corrected.get(node.output[0], [node]))
+            segment = replace(segment, nodes=tuple(nodes))
         runner = Runner(self.network, segment, self.weights, also)
         for part, _ in self.samples.batches(_BATCH):
             feed = {}
@@ -146,30 +147,28 @@ class _Sweep:
         """Give a layer the weights with which its segment comes closest to the reference."""
         node = layer.node
         output = node.output[0]
-        matrix, bias = layer.matrix()
-        if matrix.shape[1] > _MOST_INPUTS:
+        matrices, bias = layer.matrices()
+        groups, outputs, inputs = matrices.shape
+        if inputs > _MOST_INPUTS:
             self.found.uncorrected.append(output)
             return
         names = (f"{output}/weights", f"{output}/bias")
-        self.corrected[output] = onnx.helper.make_node(
-            node.op_type, [node.input[0], *names], [output], node.name, domain=node.domain
-        )
-        self.corrected[output].attribute.extend(node.attribute)
+        self.corrected[output] = with_weights(node, *names, f"{output}/product")
         gram: Array | None = None
         for _ in range(_PASSES if clip.rectifies else 1):
-            self.weights |= dict(zip(names, layer.arrays(matrix, bias), strict=True))
-            equations = NormalEquations.empty(matrix.shape[1] + 1, len(matrix))
+            self.weights |= dict(zip(names, layer.arrays(matrices, bias), strict=True))
+            equations = NormalEquations.empty(groups, inputs + 1, outputs)
             for part, values in self._run(segment, self.quantised, also=node.input[0]):
                 residual = clip.nearest(self.reference[_BEFORE][part], values[segment.target]) - values[segment.target]
-                outputs = residual.swapaxes(0, 1).reshape(len(matrix), -1) / layer.gain.reshape(-1, 1)
-                equations.add(layer.columns(values[node.input[0]]), outputs.astype(np.float32), with_gram=gram is None)
+                residuals = layer.rows(residual).astype(np.float32)
+                equations.add(layer.columns(values[node.input[0]]), residuals, with_gram=gram is None)
             # Its inputs are the same in each pass.
             gram = equations.gram = equations.gram if gram is None else gram
             change = equations.solve(_RIDGE)
-            matrix, bias = matrix + change[:-1].T, bias + change[-1]
-        weights, bias = layer.arrays(matrix, bias)
-        self.weights |= dict(zip(names, (weights, bias), strict=True))
-        self.found.corrections[output] = Correction(output, weights, bias)
+            matrices, bias = matrices + change[:, :-1].swapaxes(1, 2), bias + change[:, -1]
+        weights, biases = layer.arrays(matrices, bias)
+        self.weights |= dict(zip(names, (weights, biases), strict=True))
+        self.found.corrections[output] = Correction(output, weights, biases)
 
     def _quantise(self, activation: Activation, rows: _Rows, clip: Clip) -> None:
         """Choose a staircase, and hand on what it makes of the quantised pre-activation.

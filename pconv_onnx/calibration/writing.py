@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from pconv_onnx.calibration.segments import with_weights
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
 from pconv_onnx.neuron import Array
@@ -101,15 +102,13 @@ def quantised_model(
             }
             nodes += _nodes(entry, value, operands, names)
         elif id(node) not in gone:
-            copy = onnx.NodeProto()
-            copy.CopyFrom(proto)
             correction = corrections.get(proto.output[0]) if proto.output else None
-            if correction is not None:
-                inputs = [proto.input[0]]
-                inputs.append(constant(f"{proto.input[1]}.corrected", correction.weights))
-                inputs.append(constant(f"{proto.name or proto.output[0]}.bias.corrected", correction.bias))
-                copy.input[:] = inputs
-            nodes.append(copy)
+            if correction is None:
+                nodes.append(proto)
+                continue
+            weights = constant(f"{proto.input[1]}.corrected", correction.weights)
+            bias = constant(f"{proto.name or proto.output[0]}.bias.corrected", correction.bias)
+            nodes += with_weights(proto, weights, bias, _unused(f"{proto.output[0]}/product", names))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(constants)

@@ -56,24 +56,24 @@ def test_tails_count_what_lies_at_or_above_an_edge():
     assert (counts[:, 0] == 1000).all() and (counts[:, -1] == 0).all()
 
 
-def test_normal_equations_find_the_weights_of_a_layer():
-    inputs = np.concatenate([GENERATOR.normal(0, 1, (5, 400)), np.ones((1, 400))])
-    weights = GENERATOR.normal(0, 1, (2, 6))
-    whole, parts = NormalEquations.empty(6, 2), NormalEquations.empty(6, 2)
+def test_normal_equations_find_the_weights_of_layers():
+    inputs = np.concatenate([GENERATOR.normal(0, 1, (3, 5, 400)), np.ones((3, 1, 400))], axis=1)
+    weights = GENERATOR.normal(0, 1, (3, 2, 6))
+    whole, parts = NormalEquations.empty(3, 6, 2), NormalEquations.empty(3, 6, 2)
     whole.add(inputs, weights @ inputs)
     for part in (slice(0, 50), slice(50, 400)):
-        one = NormalEquations.empty(6, 2)
-        one.add(inputs[:, part], weights @ inputs[:, part])
+        one = NormalEquations.empty(3, 6, 2)
+        one.add(inputs[:, :, part], weights @ inputs[:, :, part])
         parts = parts + one
-    np.testing.assert_allclose(whole.solve(0), weights.T, atol=1e-9)
+    np.testing.assert_allclose(whole.solve(0), weights.swapaxes(1, 2), atol=1e-9)
     np.testing.assert_allclose(parts.solve(1e-3), whole.solve(1e-3), atol=1e-12)
     # The intercept is not held back.
-    np.testing.assert_allclose(whole.solve(1e6)[:-1], 0, atol=1e-5)
-    assert np.abs(whole.solve(1e6)[-1]).max() > 0.1
+    np.testing.assert_allclose(whole.solve(1e6)[:, :-1], 0, atol=1e-5)
+    assert np.abs(whole.solve(1e6)[:, -1]).max() > 0.1
 
 
 def test_inputs_that_are_always_zero_get_no_weights():
-    inputs = np.concatenate([np.zeros((2, 100)), np.ones((1, 100))])
-    equations = NormalEquations.empty(3, 1)
-    equations.add(inputs, np.full((1, 100), 0.3))
-    np.testing.assert_allclose(equations.solve(1e-3), [[0], [0], [0.3]], atol=1e-12)
+    inputs = np.concatenate([np.zeros((1, 2, 100)), np.ones((1, 1, 100))], axis=1)
+    equations = NormalEquations.empty(1, 3, 1)
+    equations.add(inputs, np.full((1, 1, 100), 0.3))
+    np.testing.assert_allclose(equations.solve(1e-3), [[[0], [0], [0.3]]], atol=1e-12)

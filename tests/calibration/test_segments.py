@@ -1,0 +1,85 @@
+"""Layers as matrices: what is multiplied gives what the layer gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from harness import onnxruntime_of
+from networks import network, weight
+
+from pconv_onnx import calibrate, rewrite, verify
+from pconv_onnx.calibration.segments import cut
+from pconv_onnx.graph import load
+from pconv_onnx.recognise import recognise
+
+# Nodes from x to a pre-activation p, the shape of x, and weights.
+LAYERS = {
+    "Conv": ("p = Conv <pads = [1, 0, 2, 1]> (x, w, b)", (6, 9, 8), weight(4, 6, 3, 2)),
+    "strides and dilations": (
+        "p = Conv <strides = [2, 3], dilations = [2, 1], pads = [2, 1, 0, 1]> (x, w, b)", (6, 9, 8), weight(4, 6, 3, 3)
+    ),
+    "groups": ("p = Conv <group = 2, pads = [1, 1, 1, 1]> (x, w, b)", (6, 9, 8), weight(4, 3, 3, 3)),
+    "depthwise": ("p = Conv <group = 6, pads = [1, 1, 1, 1]> (x, w, b)", (6, 9, 8), weight(6, 1, 3, 3)),
+    "depthwise, two each": ("p = Conv <group = 6> (x, w, b)", (6, 9, 8), weight(12, 1, 3, 3)),
+    "1-D": ("p = Conv <pads = [2, 2], strides = [2]> (x, w, b)", (6, 30), weight(4, 6, 5)),
+    "3-D": ("p = Conv <pads = [1, 1, 1, 0, 0, 0]> (x, w, b)", (2, 5, 4, 6), weight(4, 2, 2, 2, 2)),
+    "without bias": ("p = Conv (x, w)", (6, 9, 8), weight(4, 6, 3, 3)),
+    "normalised": (
+        "q = Conv (x, w) p = BatchNormalization (q, scale, shift, mean, variance)", (6, 9, 8), weight(4, 6, 3, 3)
+    ),
+    "Gemm": ("p = Gemm <transB = 1> (x, w, b)", (20,), weight(4, 20)),
+    "Gemm as it is": ("p = Gemm (x, w, b)", (20,), weight(20, 4)),
+    "MatMul": ("q = MatMul (x, w) p = Add (q, b)", (7, 20), weight(20, 4)),
+    "MatMul of a matrix": ("p = MatMul (x, w)", (20,), weight(20, 4)),
+}  # fmt: skip
+
+
+def model_of(case: str) -> tuple[onnx.ModelProto, np.ndarray]:
+    nodes, shape, weights = LAYERS[case]
+    outputs = len(weights) if "Conv" in nodes or "transB" in nodes else weights.shape[1]
+    ramp = np.linspace(0.5, 2, outputs, dtype=np.float32)
+    names = [name for name in ("b", "scale", "shift", "mean", "variance") if f", {name}" in nodes]
+    values = {"w": weights, **dict.fromkeys(names, ramp)}
+    sizes = ", ".join(map(str, ("N", *shape)))
+    rank = ", ".join("abcde"[: len(shape) + 1])
+    model = network(f"{nodes} y = Relu (p)", inputs=f"float[{sizes}] x", outputs=f"float[{rank}] y", weights=values)
+    return model, np.random.default_rng(0).normal(0, 1, (30, *shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_columns_times_weights_are_the_layer(case):
+    model, x = model_of(case)
+    loaded = load(model)
+    (segment,) = cut(loaded, recognise(loaded))
+    layer = segment.layer
+    matrices, bias = layer.matrices()
+    columns = layer.columns(x)
+    found = matrices @ columns[:, :-1] + bias[:, :, np.newaxis]
+    name = layer.node.output[0]
+    model.graph.output.add(name=name, type=onnx.helper.make_tensor_type_proto(1, None))
+    expected = onnxruntime_of(model, name)(x)
+    np.testing.assert_allclose(layer.rows(expected) * layer.gain.reshape(len(bias), -1, 1), found, atol=1e-4)
+    weights, biases = layer.arrays(matrices, bias)
+    np.testing.assert_array_equal(weights, layer.weights)
+    np.testing.assert_array_equal(biases, layer.bias)
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_a_layer_behind_a_quantised_one_is_corrected(case):
+    """What neighbours have in common tells part of what the quantisation of a ReLU takes away."""
+    model, x = model_of(case)
+    del model.graph.node[-1]
+    model.graph.node[-1].output[0] = "y"
+    model.graph.node[0].input[0] = "r"
+    model.graph.node.insert(0, onnx.helper.make_node("Relu", ["x"], ["r"]))
+    for axis in range(1, x.ndim):
+        x = x + np.roll(x, 1, axis) + np.roll(x, -1, axis)
+    expected = onnxruntime_of(model)(x)
+    errors = {}
+    for method in ("fit", "refit"):
+        result = calibrate(model, {"x": x}, steps=2, method=method)
+        errors[method] = float(np.square(onnxruntime_of(result.model)(x) - expected).mean())
+        assert verify(result.model, rewrite(result.model).model, {"x": x[:4]}).passed
+    assert result.summary()["corrected_layers"] == 1
+    assert errors["refit"] < 0.9 * errors["fit"]
