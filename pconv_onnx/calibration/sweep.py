@@ -26,8 +26,9 @@ from pconv_onnx.neuron import Array, smallest_float
 from pconv_onnx.progress import track
 from pconv_onnx.recognise import Activation
 
-# What changes: `refit` weights, biases and activations, the others activations alone.
-METHODS = ("refit", "fit", "da-qcfs", "mse", "percentile", "max")
+# What changes: `refit` weights, biases and activations, the others activations alone. The corrections of DA-QCFS are
+# on top of the thresholds of another method, as the paper has them of `max`.
+METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
 
 _BATCH = 25
 # Weight of the correction's own size against the residual; results hardly depend on it.
@@ -233,28 +234,29 @@ class _Sweep:
     def _staircase(self, rows: _Rows, clip: Clip, inputs: Moments, outputs: Moments, *, centred: bool) -> Staircase:
         """That of the method."""
         maximum = np.maximum(outputs.maximum, _SILENT)
-        if self.method in ("percentile", "mse"):
+        if self.method in ("refit", "fit"):
+            pairs = PairHistogram(-maximum / 2, maximum)
+            for part, _ in self.samples.batches(_BATCH):
+                pairs.add(rows(self.quantised[_BEFORE][part]), rows(clip(self.reference[_BEFORE][part])))
+            return staircases.by_fit(pairs, self.steps, centred=centred)
+        if self.method.startswith(("mse", "percentile")):
             histogram = PairHistogram(np.zeros_like(maximum), maximum)
             for part, _ in self.samples.batches(_BATCH):
                 values = rows(clip(self.reference[_BEFORE][part]))
                 histogram.add(values, values)
-            choose = staircases.by_percentile if self.method == "percentile" else staircases.by_squared_error
-            return choose(histogram, maximum, self.steps)
-        if self.method in ("max", "da-qcfs"):
+            choose = staircases.by_squared_error if self.method.startswith("mse") else staircases.by_percentile
+            staircase = choose(histogram, maximum, self.steps)
+        else:
             staircase = staircases.by_maximum(maximum, self.steps)
-            if self.method == "max":
-                return staircase
-            before, codes = Moments(), Moments()
-            for part, _ in self.samples.batches(_BATCH):
-                before.add(rows(self.quantised[_BEFORE][part]))
-            staircase = staircases.with_shifts(staircase, inputs, before)
-            for part, _ in self.samples.batches(_BATCH):
-                codes.add(staircase.codes(rows(self.quantised[_BEFORE][part])))
-            return staircases.with_amplitudes(staircase, outputs, codes)
-        pairs = PairHistogram(-maximum / 2, maximum)
+        if not self.method.endswith("da-qcfs"):
+            return staircase
+        before, codes = Moments(), Moments()
         for part, _ in self.samples.batches(_BATCH):
-            pairs.add(rows(self.quantised[_BEFORE][part]), rows(clip(self.reference[_BEFORE][part])))
-        return staircases.by_fit(pairs, self.steps, centred=centred)
+            before.add(rows(self.quantised[_BEFORE][part]))
+        staircase = staircases.with_shifts(staircase, inputs, before)
+        for part, _ in self.samples.batches(_BATCH):
+            codes.add(staircase.codes(rows(self.quantised[_BEFORE][part])))
+        return staircases.with_amplitudes(staircase, outputs, codes)
 
 
 def _thresholds(function: Callable[[Array], Array], staircase: Staircase, rows: _Rows) -> Array | None:
