@@ -38,14 +38,14 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures there, as JSON")
     options = parser.parse_args()
-    images, labels = _read(options.calibration)
+    images, labels = read(options.calibration)
     sets = {}
     if options.images is not None:
-        sets["test"] = _read(options.images)
+        sets["test"] = read(options.images)
     if options.validation:
         sets["validation"] = (images[-options.validation :], labels[-options.validation :])
     ann = options.model.read_bytes()
-    results: list[dict[str, Any]] = [{"method": "ANN", **{name: _accuracy(ann, *pair) for name, pair in sets.items()}}]
+    results: list[dict[str, Any]] = [{"method": "ANN", **{name: accuracy(ann, *pair) for name, pair in sets.items()}}]
     print(results[0], flush=True)
     for method in options.methods:
         for steps in options.steps:
@@ -53,7 +53,7 @@ def main() -> None:
             result = calibrate(options.model, {"image": images[: options.count]}, steps=steps, method=method)
             seconds = time.perf_counter() - start
             model = result.model.SerializeToString()
-            accuracy = {name: _accuracy(model, *pair) for name, pair in sets.items()}
+            accuracy = {name: accuracy(model, *pair) for name, pair in sets.items()}
             results.append({"method": method, "steps": steps, "seconds": seconds, **accuracy})
             print(results[-1], flush=True)
     if options.output is not None:
@@ -69,12 +69,14 @@ def main() -> None:
         options.output.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images `[N, 3, 32, 32]` as the networks take them, and labels."""
     images, labels = read_npz(path)
     return prepare(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], "NCHW"), labels
 
 
-def _accuracy(model: bytes, images: np.ndarray, labels: np.ndarray) -> float:
+def accuracy(model: bytes, images: np.ndarray, labels: np.ndarray) -> float:
+    """Share of the images whose label is the first output's largest entry."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     batches = (session.run(None, {"image": images[i : i + 100]})[0] for i in range(0, len(images), 100))
     return float((np.concatenate([batch.argmax(axis=1) for batch in batches]) == labels).mean())

@@ -17,7 +17,7 @@ class Stream:
 
     def __init__(self, given: dict[str, Array]) -> None:
         """Begin with tensors that are in memory."""
-        self._tensors: dict[str, Array] = dict(given)
+        self._given = dict(given)
         self._files: dict[str, Path] = {}
         self._numbers = count()
         self._folder = tempfile.TemporaryDirectory(prefix="pconv-calibration-")
@@ -28,25 +28,23 @@ class Stream:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         """Remove the files."""
-        self._tensors.clear()
         self._folder.cleanup()
 
     def __getitem__(self, name: str) -> Array:
-        """A tensor `[N, …]`."""
-        return self._tensors[name]
+        """A tensor `[N, …]`, of which only what is looked at is read."""
+        # Mapped anew each time: pages that were looked at count as memory of this process until they are unmapped.
+        return np.load(self._files[name], mmap_mode="r") if name in self._files else self._given[name]
 
     def put(self, name: str, part: slice, values: Array, samples: int) -> None:
         """Keep the rows of some samples of a tensor that has `samples` of them."""
-        if name not in self._tensors:
-            path = Path(self._folder.name) / f"{next(self._numbers)}.npy"
+        if name not in self._files:
+            self._files[name] = Path(self._folder.name) / f"{next(self._numbers)}.npy"
             shape = (samples, *values.shape[1:])
-            self._tensors[name] = np.lib.format.open_memmap(path, "w+", values.dtype, shape)
-            self._files[name] = path
-        self._tensors[name][part] = values
+            np.lib.format.open_memmap(self._files[name], "w+", values.dtype, shape)
+        np.load(self._files[name], mmap_mode="r+")[part] = values
 
     def drop(self, name: str) -> None:
         """Forget a tensor, and remove its file."""
-        self._tensors.pop(name, None)
         path = self._files.pop(name, None)
         if path is not None:
             path.unlink(missing_ok=True)
