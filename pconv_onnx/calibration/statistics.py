@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -143,4 +146,24 @@ class NormalEquations:
         weights = np.arange(gram.shape[1] - 1)
         unit = gram[:, weights, weights].sum(axis=1, keepdims=True) / max(len(weights), 1)
         gram[:, weights, weights] += ridge * unit + np.finfo(np.float64).tiny
-        return np.stack([np.linalg.lstsq(*pair, rcond=None)[0] for pair in zip(gram, moment, strict=True)])
+        return np.linalg.solve(gram, moment)
+
+    def gain(self, change: Array) -> float:
+        """By how much a Δ lowers the sum of the squared residuals."""
+        return float((change * (2 * self.moment - self.gram @ change)).sum())
+
+
+def cross_validated(folds: Sequence[NormalEquations], ridges: Sequence[float]) -> Array:
+    """Δ `[G, n, C]` of all folds, with the ridge with which those of the other folds serve each fold best.
+
+    Where there are fewer terms than weights the smallest ridge fits noise. Without terms in every fold nothing tells,
+    and Δ is 0.
+    """
+    if not all(fold.count for fold in folds):
+        return np.zeros_like(folds[0].moment)
+
+    def held_out(ridge: float) -> float:
+        others = ((fold, [other for other in folds if other is not fold]) for fold in folds)
+        return sum(fold.gain(functools.reduce(operator.add, rest).solve(ridge)) for fold, rest in others)
+
+    return functools.reduce(operator.add, folds).solve(max(ridges, key=held_out))

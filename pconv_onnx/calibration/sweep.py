@@ -7,6 +7,7 @@ although its inputs are quantised, and then a staircase is chosen for that pre-a
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +18,7 @@ from pconv_onnx.calibration import staircases
 from pconv_onnx.calibration.functions import Clip, ascends, clip_of, function_of
 from pconv_onnx.calibration.segments import Layer, Runner, Segment, cut, with_weights
 from pconv_onnx.calibration.staircases import Staircase
-from pconv_onnx.calibration.statistics import Moments, NormalEquations, PairHistogram
+from pconv_onnx.calibration.statistics import Moments, NormalEquations, PairHistogram, cross_validated
 from pconv_onnx.calibration.streams import Stream
 from pconv_onnx.calibration.writing import Correction, Quantised
 from pconv_onnx.data import Samples
@@ -31,12 +32,15 @@ from pconv_onnx.recognise import Activation
 METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
 
 _BATCH = 25
-# Weight of the correction's own size against the residual; results hardly depend on it.
-_RIDGE = 1e-3
+# Weights of the correction's own size against the residual, one of which is chosen for each layer; with the last only
+# the bias is corrected.
+_RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e6)
 # Where the reference is silent only what is above zero is an error: that depends on the correction, hence twice.
 _PASSES = 2
+# Parts of the data, each to be served by what the others say.
+_FOLDS = 2
 # Inputs of a layer up to which its normal equations are solved: they are as many squared.
-_MOST_INPUTS = 8192
+_MOST_INPUTS = 4608
 # Steps up to which a mean error is left to the next layer's shift where weights are not corrected.
 _CENTRED_STEPS = 4
 # Name under which the pre-activation of the segment at hand is kept.
@@ -91,6 +95,7 @@ class _Sweep:
         self.network, self.samples, self.steps, self.method = network, samples, steps, method
         self.reference, self.quantised = streams
         self.found = Found()
+        self.folds = _folds(samples)
         # Quantised activations are kept as codes, each worth a level above an offset. Corrected layers are nodes with
         # weights of their own.
         self.levels: dict[str, tuple[Array, Array]] = {}
@@ -155,17 +160,23 @@ class _Sweep:
             return
         names = (f"{output}/weights", f"{output}/bias")
         self.corrected[output] = with_weights(node, *names, f"{output}/product")
-        gram: Array | None = None
+        grams: list[Array] = []
         for _ in range(_PASSES if clip.rectifies else 1):
             self.weights |= dict(zip(names, layer.arrays(matrices, bias), strict=True))
-            equations = NormalEquations.empty(groups, inputs + 1, outputs)
+            folds = [NormalEquations.empty(groups, inputs + 1, outputs) for _ in range(_FOLDS)]
             for part, values in self._run(segment, self.quantised, also=node.input[0]):
-                residual = clip.nearest(self.reference[_BEFORE][part], values[segment.target]) - values[segment.target]
-                residuals = layer.rows(residual).astype(np.float32)
-                equations.add(layer.columns(values[node.input[0]]), residuals, with_gram=gram is None)
-            # Its inputs are the same in each pass.
-            gram = equations.gram = equations.gram if gram is None else gram
-            change = equations.solve(_RIDGE)
+                given, now = values[node.input[0]], values[segment.target]
+                residual = (clip.nearest(self.reference[_BEFORE][part], now) - now).astype(np.float32)
+                # A sample may have several rows.
+                fold_of = np.resize(np.repeat(self.folds[part], -(-len(given) // len(self.folds[part]))), len(given))
+                for index in np.unique(fold_of):
+                    own = fold_of == index
+                    folds[index].add(layer.columns(given[own]), layer.rows(residual[own]), with_gram=not grams)
+            # The inputs are the same in each pass.
+            grams = grams or [fold.gram for fold in folds]
+            for fold, gram in zip(folds, grams, strict=True):
+                fold.gram = gram
+            change = cross_validated(folds, _RIDGES)
             matrices, bias = matrices + change[:, :-1].swapaxes(1, 2), bias + change[:, -1]
         weights, biases = layer.arrays(matrices, bias)
         self.weights |= dict(zip(names, (weights, biases), strict=True))
@@ -257,6 +268,15 @@ class _Sweep:
         for part, _ in self.samples.batches(_BATCH):
             codes.add(staircase.codes(rows(self.quantised[_BEFORE][part])))
         return staircases.with_amplitudes(staircase, outputs, codes)
+
+
+def _folds(samples: Samples) -> Array:
+    """Which part of the data each sample belongs to, by what it holds: neither its place nor its neighbours matter."""
+    digests = np.zeros(len(samples), np.uint32)
+    for index in range(len(samples)):
+        for name in sorted(samples.arrays):
+            digests[index] = zlib.crc32(np.ascontiguousarray(samples.arrays[name][index]).data, digests[index])
+    return digests % _FOLDS
 
 
 def _thresholds(function: Callable[[Array], Array], staircase: Staircase, rows: _Rows) -> Array | None:

@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 from pconv_onnx.calibration.segments import with_weights
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
+from pconv_onnx.graph.network import captured
 from pconv_onnx.neuron import Array
 from pconv_onnx.recognise import Activation
 
@@ -112,15 +113,11 @@ def quantised_model(
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(constants)
-    used = {name for node in nodes for name in node.input} | {info.name for info in model.graph.output}
-    corrected = {node.input[1] for node in network.proto.graph.node if node.output and node.output[0] in corrections}
-    corrected |= {
-        node.input[2]
-        for node in network.proto.graph.node
-        if node.output and node.output[0] in corrections and len(node.input) > 2
-    }
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used or tensor.name not in corrected]
-    inputs = [info for info in model.graph.input if info.name in used or info.name not in corrected]
+    initializers = {tensor.name for tensor in network.proto.graph.initializer}
+    # What nothing needs any more; what nothing needed before is not ours to remove.
+    unused = initializers & (_needed(network.proto.graph) - _needed(model.graph))
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in unused]
+    inputs = [info for info in model.graph.input if info.name not in unused]
     for field, values in ((model.graph.initializer, kept), (model.graph.input, inputs)):
         del field[:]
         field.extend(values)
@@ -181,6 +178,11 @@ def _nodes(entry: Quantised, value: str, operands: Mapping[str, str], names: set
         inputs = [value, *(operands[key] for key in keys)]
         yield helper.make_node(op_type, inputs, [output], f"{entry.activation.name}/{op_type}_{index}", **attributes)
         value = output
+
+
+def _needed(graph: onnx.GraphProto) -> set[str]:
+    names = {name for node in graph.node for name in (*node.input, *captured(node))}
+    return names | {info.name for info in graph.output}
 
 
 def _unused(name: str, used: set[str]) -> str:
