@@ -53,8 +53,8 @@ def main() -> None:
             result = calibrate(options.model, {"image": images[: options.count]}, steps=steps, method=method)
             seconds = time.perf_counter() - start
             model = result.model.SerializeToString()
-            accuracy = {name: accuracy(model, *pair) for name, pair in sets.items()}
-            results.append({"method": method, "steps": steps, "seconds": seconds, **accuracy})
+            found = {name: accuracy(model, *pair) for name, pair in sets.items()}
+            results.append({"method": method, "steps": steps, "seconds": seconds, **found})
             print(results[-1], flush=True)
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
