@@ -20,7 +20,7 @@ DONE, ANSWER_IS_NO, WRONG_ARGUMENTS = 0, 1, 2
 _MODES = ("parallel", "folded")
 _PRECISIONS = ("float16",)
 _MAX_STEPS = 256
-_METHODS = ("refit", "fit", "da-qcfs", "mse", "percentile", "max")
+_METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
 _BAR = 40
 _DATA = ".npz with arrays named as the model's inputs, and labels if there are any; or a directory of such files"
 
