@@ -248,6 +248,15 @@ def test_rewrite_does_both_at_once(mode):
     assert np.square(found - expected).mean() < 0.05 * np.square(expected).mean()
 
 
+@pytest.mark.parametrize("activation", ["Gelu", "Tanh"])
+def test_the_outputs_of_both_at_once_are_verified_where_neurons_have_an_offset(activation):
+    nodes = f"a = Conv (x, w) f = {activation} (a) b = Conv (f, v) y = Relu (b)"
+    ann = source(nodes, "float[N, 5, 4, 4] y", w=weight(4, 3, 3, 3), v=weight(5, 4, 3, 3, seed=1))
+    verification = verify(ann, rewrite(ann, steps=8, calibration=data()).model, data(8, seed=1))
+    assert verification.passed
+    assert [layer.exact for layer in verification.layers] == [False, False]
+
+
 def test_random_data_are_told():
     result = rewrite(source(), steps=4, calibration="random")
     assert result.summary()["calibration"]["random"]
