@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -137,7 +138,8 @@ def cut(network: Network, activations: Sequence[Activation]) -> list[Segment]:
     graph = network.proto.graph
     constants = {tensor.name for tensor in graph.initializer}
     ends = {info.name for info in graph.input} - constants | {activation.output.name for activation in activations}
-    maker = {name: (index, node) for index, node in enumerate(graph.node) for name in node.output}
+    # An output without a name is one that is left out, as an input without a name is.
+    maker = {name: (index, node) for index, node in enumerate(graph.node) for name in node.output if name}
     # An output that is an activation itself, or an input, is nothing to compute.
     outputs = [info.name for info in graph.output if info.name not in ends]
     targets = [(activation, activation.input.name) for activation in activations] + [(None, name) for name in outputs]
@@ -159,7 +161,7 @@ def cut(network: Network, activations: Sequence[Activation]) -> list[Segment]:
                 chosen[index] = node
                 pending += [*node.input, *captured(node)]
         nodes = tuple(chosen[index] for index in sorted(chosen))
-        layer = _layer(nodes, target, values)
+        layer = _layer(nodes, target, values, len(network.shapes.get(target, ())))
         # An Add may spread what a layer gives over more than that; its columns are not the target's then.
         if layer is not None and not _may_be_equal(*(network.shapes.get(n) for n in (layer.node.output[0], target))):
             layer = None
@@ -175,12 +177,14 @@ def _may_be_equal(first: tuple[Dimension, ...] | None, second: tuple[Dimension, 
     return all(not isinstance(a, int) or not isinstance(b, int) or a == b for a, b in pairs)
 
 
-def _layer(nodes: Sequence[onnx.NodeProto], target: str, values: dict[str, Array]) -> Layer | None:
-    """The last layer whose output reaches the target by sums and normalisations alone."""
+def _layer(nodes: Sequence[onnx.NodeProto], target: str, values: dict[str, Array], rank: int) -> Layer | None:
+    """The last layer whose output reaches the target, of that rank, by sums and normalisations alone."""
     gains: dict[str, Array] = {target: np.ones(1)}
+    uses = Counter(name for node in nodes for name in (*node.input, *captured(node)))
     for node in reversed(nodes):
         gain = gains.get(node.output[0]) if node.output else None
-        if gain is None:
+        # What reaches the target in two ways changes it by more than its gain.
+        if gain is None or uses[node.output[0]] > 1:
             continue
         if node.op_type == _ADD:
             for name in node.input:
@@ -190,6 +194,9 @@ def _layer(nodes: Sequence[onnx.NodeProto], target: str, values: dict[str, Array
             epsilon = _attributes(node).get("epsilon", 1e-5)
             gains[node.input[0]] = gain * scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
         elif _can_be_corrected(node, values) and np.all(gain != 0):
+            # Normalised is axis 1, and channels of a MatMul come last.
+            if node.op_type == "MatMul" and gain.size > 1 and rank != 2:
+                return None
             weights = values[node.input[1]]
             outputs = len(weights) if node.op_type == "Conv" or _attributes(node).get("transB", 0) else weights.shape[1]
             bias = values[node.input[2]] if len(node.input) > 2 and node.input[2] else np.zeros(1)

@@ -98,3 +98,31 @@ def test_few_samples_do_not_mislead_a_correction():
         found = onnxruntime_of(calibrate(model, {"x": x}, steps=2, method=method).model)(test)
         errors.append(float(np.square(found - expected).mean()))
     assert errors[1] <= errors[0]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "a = MatMul (r, w) p = BatchNormalization (a, scale, shift, mean, variance)",
+        "a = MatMul (r, w) p = Add (a, a)",
+        "a = MatMul (r, w) e = Softmax (a) p = Add (a, e)",
+    ],
+)
+def test_a_layer_stays_whose_effect_is_no_factor_a_channel(nodes):
+    names = [name for name in ("scale", "shift", "mean", "variance") if name in nodes]
+    model = network(
+        f"r = Relu (x) {nodes} y = Relu (p)", inputs="float[N, 7, 20] x", outputs="float[N, 7, 7] y",
+        weights={"w": weight(20, 7), **dict.fromkeys(names, np.linspace(0.5, 2, 7, dtype=np.float32))},
+    )  # fmt: skip
+    x = np.random.default_rng(0).normal(0, 1, (30, 7, 20)).astype(np.float32)
+    assert not calibrate(model, {"x": x}, steps=4).found.corrections
+
+
+def test_an_output_that_is_left_out_is_no_input_that_is():
+    nodes = "r = Relu (x) p = Clip (r, , six) u = Relu (p) m = MaxPool <kernel_shape = [2, 2]> (u) y = Relu (m)"
+    model = network(nodes, outputs="float[N, 3, 7, 7] y", weights={"six": 6.0})
+    model.graph.node[3].output.append("")
+    loaded = load(model)
+    assert [[node.op_type for node in segment.nodes] for segment in cut(loaded, recognise(loaded))] == [
+        [], ["Clip"], ["MaxPool"],
+    ]  # fmt: skip
