@@ -104,8 +104,8 @@ class _Sweep:
         segments = cut(network, activations)
         self.leads_to_output = {info.name for info in network.proto.graph.output}
         self.leads_to_output |= {name for segment in segments if segment.activation is None for name in segment.inputs}
-        if method != "refit":
-            segments = [segment for segment in segments if segment.activation is not None]
+        # Before an output there is a layer to correct, or nothing.
+        segments = [s for s in segments if s.activation is not None or (method == "refit" and s.layer is not None)]
         last_use = {name: index for index, segment in enumerate(segments) for name in segment.inputs}
         computed: set[str] = set()
         for index, segment in enumerate(track(segments, "calibrating", len(segments))):

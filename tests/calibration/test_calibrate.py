@@ -311,3 +311,24 @@ def test_a_calibration_is_kept_and_taken_from_its_file(tmp_path, monkeypatch):
     assert other.model != first.model
     path.write_bytes(b"something else")
     assert "is not a calibration" in refusal_of(calibrate, ann, data(), steps=4, cache=path)
+
+
+def test_weights_that_a_body_uses_too_stay_for_it():
+    first, second = (f"g () => (float[4, 3, 1, 1] c) {{ c = {operator} (w) }}" for operator in ("Abs", "Neg"))
+    branches = f"<then_branch = {first}, else_branch = {second}>"
+    nodes = f"r = Relu (x) a = Conv (r, w) y = Relu (a) z = If (flag) {branches}"
+    ann = source(nodes, "float[N, 4, 8, 8] y, float[a, b, c, d] z", w=weight(4, 3, 1, 1), flag=np.array([True]))
+    result = calibrate(ann, data(), steps=4)
+    assert list(result.found.corrections) == ["a"]
+    before, after = (onnxruntime_of(model, "z")(data(4)["x"]) for model in (ann, result.model))
+    np.testing.assert_array_equal(before, after)
+
+
+def test_outputs_without_samples_stay():
+    nodes = "a = Conv (x, w) y = Relu (a) z = Add (w, w) m = ReduceMean (x, axes)"
+    outputs = "float[N, 4, 8, 8] y, float[4, 3, 1, 1] z, float[1, 3, 8, 8] m"
+    ann = source(nodes, outputs, w=weight(4, 3, 1, 1), axes=np.array([0]))
+    result = calibrate(ann, data(), steps=4)
+    for name in ("z", "m"):
+        before, after = (onnxruntime_of(model, name)(data(4)["x"]) for model in (ann, result.model))
+        np.testing.assert_array_equal(before, after)
