@@ -22,6 +22,7 @@ from pconv_onnx.calibration.statistics import Moments, NormalEquations, PairHist
 from pconv_onnx.calibration.streams import Stream
 from pconv_onnx.calibration.writing import Correction, Quantised
 from pconv_onnx.data import Samples
+from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.neuron import Array, smallest_float
 from pconv_onnx.progress import track
@@ -120,6 +121,8 @@ class _Sweep:
         """Correct the layer of a segment and quantise its activation, on everything before it."""
         clip, rows = clip_of(segment.activation), _Rows(self.network, segment)
         for part, values in self._run(segment, self.reference):
+            if not np.isfinite(values[segment.target]).all():
+                raise PconvError(f"'{segment.target}' has a NaN or an infinity on these data", "check their scale")
             self.reference.put(_BEFORE, part, values[segment.target], len(self.samples))
         layer = segment.layer
         # A layer that an earlier segment goes through as well is settled.
@@ -147,7 +150,14 @@ class _Sweep:
                     feed[name] = values * level + offset
                 else:
                     feed[name] = np.ascontiguousarray(values)
-            yield part, runner(feed)
+            found = runner(feed)
+            size = len(found[segment.target])
+            if size != part.stop - part.start:
+                raise PconvError(
+                    f"'{segment.target}' has a first axis of {size}, of {part.stop - part.start} samples",
+                    "export the model with samples along the first axis throughout",
+                )
+            yield part, found
 
     def _correct(self, segment: Segment, layer: Layer, clip: Clip) -> None:
         """Give a layer the weights with which its segment comes closest to the reference."""
@@ -171,7 +181,12 @@ class _Sweep:
                 fold_of = np.resize(np.repeat(self.folds[part], -(-len(given) // len(self.folds[part]))), len(given))
                 for index in np.unique(fold_of):
                     own = fold_of == index
-                    folds[index].add(layer.columns(given[own]), layer.rows(residual[own]), with_gram=not grams)
+                    with np.errstate(over="ignore", invalid="ignore"):
+                        folds[index].add(layer.columns(given[own]), layer.rows(residual[own]), with_gram=not grams)
+            if not all(np.isfinite(table).all() for fold in folds for table in (fold.gram, fold.moment)):
+                raise PconvError(
+                    f"the inputs of '{output}' are too large to be squared", "scale the data, or choose another method"
+                )
             # The inputs are the same in each pass.
             grams = grams or [fold.gram for fold in folds]
             for fold, gram in zip(folds, grams, strict=True):

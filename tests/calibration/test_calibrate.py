@@ -332,3 +332,21 @@ def test_outputs_without_samples_stay():
     for name in ("z", "m"):
         before, after = (onnxruntime_of(model, name)(data(4)["x"]) for model in (ann, result.model))
         np.testing.assert_array_equal(before, after)
+
+
+def test_samples_run_along_the_first_axis():
+    nodes = "t = Transpose <perm = [1, 0, 2, 3]> (x) r = Relu (t) y = Transpose <perm = [1, 0, 2, 3]> (r)"
+    told = refusal_of(calibrate, source(nodes, "float[N, 3, 8, 8] y"), data(), steps=4)
+    assert "'t' has a first axis of 3, of 25 samples" in told
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_that_are_too_large_are_told():
+    nodes = "r = Relu (x) a = Conv (r, w) y = Relu (a)"
+    ann = source(nodes, "float[N, 4, 8, 8] y", w=1e10 * weight(4, 3, 1, 1))
+    x = data()["x"]
+    told = refusal_of(calibrate, ann, {"x": x * np.float32(1e25)}, steps=4)
+    assert "the inputs of 'a' are too large to be squared" in told
+    for method in METHODS:
+        told = refusal_of(calibrate, ann, {"x": x * np.float32(1e35)}, steps=4, method=method)
+        assert "'a' has a NaN or an infinity on these data" in told
