@@ -74,7 +74,7 @@ def restore(path: str | os.PathLike[str], key: str, activations: Sequence[Activa
             if meta["key"] != key:
                 return None
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise PconvError(f"'{path}' is not a calibration: {error}", "name another file, or remove it") from error
     by_name = {activation.name: activation for activation in activations}
     found = Found(errors=meta["errors"], uncorrected=meta["uncorrected"])

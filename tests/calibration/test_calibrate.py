@@ -311,6 +311,9 @@ def test_a_calibration_is_kept_and_taken_from_its_file(tmp_path, monkeypatch):
     assert other.model != first.model
     path.write_bytes(b"something else")
     assert "is not a calibration" in refusal_of(calibrate, ann, data(), steps=4, cache=path)
+    with path.open("wb") as file:
+        np.savez(file, meta="5")
+    assert "is not a calibration" in refusal_of(calibrate, ann, data(), steps=4, cache=path)
 
 
 def test_weights_that_a_body_uses_too_stay_for_it():
