@@ -304,7 +304,10 @@ def _thresholds(function: Callable[[Array], Array], staircase: Staircase, rows: 
         return None
 
     def reached(values: Array) -> Array:
-        return staircase.codes(function(rows.spread(values)).reshape(values.T.shape).T) >= counts
+        # Softsign has no value at infinity.
+        values = np.nan_to_num(values)
+        with np.errstate(over="ignore"):
+            return staircase.codes(function(rows.spread(values)).reshape(values.T.shape).T) >= counts
 
     return np.nan_to_num(smallest_float(reached, counts.shape, np.dtype(np.float32)), nan=np.inf, posinf=np.inf)
 

@@ -158,6 +158,7 @@ OTHERS = {
     "GELU": "f = Gelu (a)",
     "Sigmoid": "f = Sigmoid (a)",
     "Tanh": "f = Tanh (a)",
+    "Softsign": "f = Softsign (a)",
     "hard Tanh": "f = Clip (a, minus, one)",
     "SiLU, written out": "g = Sigmoid (a) f = Mul (a, g)",
 }
