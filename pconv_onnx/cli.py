@@ -161,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--cache", metavar="FILE", help="keep the calibration there, and take it from there if nothing has changed"
     )
+    sub.add_argument("--force", action="store_true", help="allow the output to be the input")
 
     sub = add("verify", _verify, "compare a spiking network with its source, layer by layer and end to end")
     sub.add_argument("ann", metavar="ANN", help="the ONNX file that was rewritten")
@@ -255,7 +256,13 @@ def _calibrate(options: argparse.Namespace) -> _Answer:
 
     output = options.output or f"{options.model.removesuffix('.onnx')}.quantised.onnx"
     result = calibrate(
-        options.model, options.data, output, steps=options.steps, method=options.method, cache=options.cache
+        options.model,
+        options.data,
+        output,
+        steps=options.steps,
+        method=options.method,
+        cache=options.cache,
+        force=options.force,
     )
     summary = {**result.summary(), "output": output}
     return _Answer(summary, _calibration_lines(summary))

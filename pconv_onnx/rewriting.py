@@ -14,7 +14,7 @@ import onnx
 from pconv_onnx.calibration import METHODS, Calibration, calibrate
 from pconv_onnx.data import DataSource
 from pconv_onnx.errors import PconvError
-from pconv_onnx.graph import ModelSource, Network, load, save
+from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, save
 from pconv_onnx.graph.duplicates import without_duplicates
 from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.upgrade import upgraded
@@ -100,8 +100,8 @@ def rewrite(
     Raises:
         PconvError: the model cannot be read, nothing can be converted, or the file cannot be written.
     """
-    if output is not None and not force and not isinstance(source, onnx.ModelProto) and _same_file(source, output):
-        raise PconvError(f"'{output}' is the input", "choose another name with -o, or pass --force")
+    if output is not None and not force:
+        refuse_to_overwrite(source, output)
     given = load(source)
     network = upgraded(given, MIN_OPSET)
     if network is not given:
@@ -163,10 +163,3 @@ def _told(left: Sequence[Activation]) -> str:
     """Activations that are not converted, for a message: the first and why."""
     others = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
     return f"'{left[0].name}'{others}: {left[0].reason}"
-
-
-def _same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
-    try:
-        return os.path.samefile(first, second)
-    except OSError:  # one of them is not there, or cannot be looked at; reading and writing will tell
-        return False

@@ -27,7 +27,8 @@ COMMANDS = {
     "inspect": ["MODEL", "--json"],
     "rewrite": ["MODEL", "-o", "--output", "--steps", "--mode", "parallel", "folded", "--include", "--exclude",
                 "--signed", "--calibration", "--method", "--strict", "--dry-run", "--force", "--json"],
-    "calibrate": ["MODEL", "--data", "--steps", "-o", "--output", "--method", "refit", "--cache", "--json"],
+    "calibrate": ["MODEL", "--data", "--steps", "-o", "--output", "--method", "refit", "--cache", "--force",
+                  "--json"],
     "verify": ["ANN", "SNN", "--data", "--atol", "--json"],
     "evaluate": ["MODEL", "--data", "--steps", "--mode", "parallel", "folded", "--signed", "-o", "--output", "--json"],
     "doctor": ["--json"],
@@ -232,6 +233,9 @@ def test_the_input_is_never_overwritten_unless_forced(way, ann, tmp_path, monkey
         refusal("rewrite", ann, "-o", output)
         == f"'{output}' is the input; choose another name with -o, or pass --force"
     )
+    assert files(tmp_path) == before
+    told = refusal("calibrate", ann, "--data", "random", "--steps", 4, "-o", output)
+    assert told == f"'{output}' is the input; choose another name with -o, or pass --force"
     assert files(tmp_path) == before
     assert run("rewrite", ann, "-o", output, "--force")[0] == 0
     assert files(tmp_path).keys() == before.keys()

@@ -15,7 +15,7 @@ from pconv_onnx.calibration.sweep import METHODS, Found, sweep
 from pconv_onnx.calibration.writing import quantised_model
 from pconv_onnx.data import DataSource, load_samples, random_samples
 from pconv_onnx.errors import PconvError
-from pconv_onnx.graph import ModelSource, Network, load, save
+from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, save
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.inference import open_session, runnable
@@ -110,6 +110,7 @@ def calibrate(
     steps: int,
     method: str = METHODS[0],
     cache: str | os.PathLike[str] | None = None,
+    force: bool = False,
 ) -> Calibration:
     """Replace each ReLU by a quantised activation of T levels that `rewrite` converts losslessly.
 
@@ -123,6 +124,7 @@ def calibrate(
         steps: T, 1 to 256.
         method: one of `METHODS`; `refit` also corrects weights and biases, the others change activations alone.
         cache: file to keep the calibration in, and to take it from where it is of this model, these data and settings.
+        force: allow `output` to be the source.
 
     Raises:
         PconvError: the model or the data cannot be read or do not fit, there is no ReLU, or `steps` or `method` is not
@@ -132,6 +134,8 @@ def calibrate(
         raise PconvError(f"{steps!r} is not a number of time-steps", f"choose 1 to {MAX_STEPS}")
     if method not in METHODS:
         raise PconvError(f"there is no method '{method}'", f"choose one of {', '.join(METHODS)}")
+    if output is not None and not force:
+        refuse_to_overwrite(source, output)
     network = runnable(upgraded(load(source), MIN_OPSET))
     chosen, left = _activations(network)
     if not chosen:

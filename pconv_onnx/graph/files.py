@@ -87,6 +87,16 @@ def _checked(proto: onnx.ModelProto, name: str, digest: str) -> Network:
         raise PconvError(f"{name} has an attribute that is not text: {error}", "export or copy it again") from error
 
 
+def refuse_to_overwrite(source: ModelSource, output: str | os.PathLike[str]) -> None:
+    """Raise where what is made of a model would be written over it.
+
+    Raises:
+        PconvError: it would.
+    """
+    if not isinstance(source, onnx.ModelProto) and _same_file(source, output):
+        raise PconvError(f"'{output}' is the input", "choose another name with -o, or pass --force")
+
+
 def save(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
     """Write a model to a file that appears whole or not at all.
 
@@ -128,3 +138,10 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+def _same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
+    try:
+        return os.path.samefile(first, second)
+    except OSError:  # one of them is not there, or cannot be looked at; reading and writing will tell
+        return False
