@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from pconv_onnx.calibration.cache import key_of, restore, store
+from pconv_onnx.calibration.functions import nodes_of
 from pconv_onnx.calibration.sweep import METHODS, Found, sweep
 from pconv_onnx.calibration.writing import quantised_model
 from pconv_onnx.data import DataSource, load_samples, random_samples
@@ -184,8 +185,9 @@ def _why_not(network: Network, activation: Activation) -> str:
         return activation.reason
     if network.place(node):
         return f"it is in {network.place(node)}, where nothing is calibrated"
-    own = {id(node.outputs[0]) for node in activation.nodes} | {id(activation.input)}
-    for tensor in (tensor for node in activation.nodes for tensor in node.inputs):
+    nodes = nodes_of(activation)
+    own = {id(node.outputs[0]) for node in nodes} | {id(activation.input)}
+    for tensor in (tensor for node in nodes for tensor in node.inputs):
         if tensor.name and id(tensor) not in own and constant(tensor) is None:
             return f"it depends on '{tensor.name}' as well, which is computed"
     if network.dtype(activation.input) not in (None, np.dtype(np.float32)):

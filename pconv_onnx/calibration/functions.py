@@ -10,9 +10,10 @@ import onnx_graphsurgeon as gs
 
 from pconv_onnx.calibration.segments import Runner, Segment
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.constants import constant
+from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.neuron import Array
 from pconv_onnx.recognise import Activation
+from pconv_onnx.recognise.analog import DEPTH, ELEMENTWISE
 
 # Operators that never fall, each with the attributes that have to be positive for that; by default they are.
 _ASCENDING: dict[str, tuple[str, ...]] = {
@@ -80,10 +81,31 @@ def ascends(activation: Activation) -> bool:
     return all(float(node.attrs.get(name, 1.0)) > 0 for name in _ASCENDING[node.op])
 
 
+def nodes_of(activation: Activation) -> list[gs.Node]:
+    """All that an activation is made of: its own nodes are one path, and x + x³ is computed on two."""
+    if len(activation.nodes) == 1:
+        return list(activation.nodes)
+    found = {id(node): node for node in activation.nodes}
+    for tensor in (tensor for node in activation.nodes for tensor in node.inputs):
+        if not any(id(node) in found for node in tensor.inputs):
+            found |= {id(node): node for node in _between(activation.input, tensor, DEPTH) or ()}
+    return list(found.values())
+
+
+def _between(start: gs.Tensor, end: gs.Tensor, depth: int) -> list[gs.Node] | None:
+    """The nodes that compute one tensor from another alone, element by element; None where they do not."""
+    if end is start or constant(end) is not None:
+        return []
+    if not depth or len(end.inputs) != 1 or end.inputs[0].op not in ELEMENTWISE or not is_standard(end.inputs[0]):
+        return None
+    parts = [_between(start, tensor, depth - 1) for tensor in end.inputs[0].inputs]
+    return None if None in parts else [end.inputs[0], *(node for part in parts for node in part or ())]
+
+
 def function_of(network: Network, activation: Activation) -> Callable[[Array], Array]:
     """An activation by itself, on arrays."""
     maker = {name: node for node in network.proto.graph.node for name in node.output}
-    names = {node.outputs[0].name for node in activation.nodes}
+    names = {node.outputs[0].name for node in nodes_of(activation)}
     # In topological order, with the constants that only it uses.
     nodes = [node for node in network.proto.graph.node if node.output and node.output[0] in names]
     own = {id(node) for node in nodes}

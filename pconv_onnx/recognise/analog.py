@@ -43,8 +43,8 @@ _NAMES_OF_ONNXRUNTIME = {"BiasGelu": "GELU", "FastGelu": "GELU", "Gelu": "GELU",
 _GATED = {"Clip": "HardSwish", "Erf": "GELU", "HardSigmoid": "HardSwish", "Sigmoid": "SiLU", "Tanh": "GELU"}
 
 # Operators between a tensor and its gate, and how many may follow each other.
-_ELEMENTWISE = ("Add", "Div", "Identity", "Mul", "Neg", "Pow", "Softplus", "Sub")
-_DEPTH = 6
+ELEMENTWISE = ("Add", "Div", "Identity", "Mul", "Neg", "Pow", "Softplus", "Sub")
+DEPTH = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ def _product(gate: gs.Node, free: Callable[[gs.Node], bool]) -> _Found | None:
     """`x · g(x)`, with constants added and multiplied anywhere, where `gate` is the operator of g."""
     before = [(tensor, nodes) for tensor, nodes in _sources(gate.inputs[0], (), free)]
     value, after = gate.outputs[0], [gate]
-    while len(value.outputs) == 1 and len(after) < _DEPTH:
+    while len(value.outputs) == 1 and len(after) < DEPTH:
         (user,) = value.outputs
         others = [tensor for tensor in user.inputs if tensor is not value]
         if user.op not in ("Add", "Div", "Mul") or len(others) != 1 or not is_standard(user) or not free(user):
@@ -133,10 +133,10 @@ def _sources(
 ) -> Iterator[tuple[gs.Tensor, tuple[gs.Node, ...]]]:
     """The tensor, and what it is computed from element by element, each with the nodes from there on."""
     yield tensor, after
-    if len(tensor.inputs) != 1 or len(after) == _DEPTH:
+    if len(tensor.inputs) != 1 or len(after) == DEPTH:
         return
     (node,) = tensor.inputs
-    if node.op in _ELEMENTWISE and is_standard(node) and free(node):
+    if node.op in ELEMENTWISE and is_standard(node) and free(node):
         for operand in node.inputs:
             if constant(operand) is None:
                 yield from _sources(operand, (node, *after), free)
