@@ -146,7 +146,18 @@ def by_fit(pairs: PairHistogram, steps: int, *, centred: bool) -> Staircase:
     first, spacing, level, gain = parts
     threshold = steps * spacing * pairs.width
     shift = spacing * pairs.width / 2 - (pairs.low + first * pairs.width)
-    return with_silent(Staircase(threshold, shift, level * steps, steps), gain <= 0)
+    staircase = with_silent(Staircase(threshold, shift, level * steps, steps), gain <= 0)
+    # A channel that is constant has nothing but its mean, which no later layer makes up for at padded borders.
+    constant = staircase.silent & (pairs.sums.sum(axis=1) > 0)
+    if not centred or not constant.any():
+        return staircase
+    plain = by_fit(pairs, steps, centred=False)
+    return Staircase(
+        np.where(constant, plain.threshold, staircase.threshold),
+        np.where(constant, plain.shift, staircase.shift),
+        np.where(constant, plain.amplitude, staircase.amplitude),
+        steps,
+    )
 
 
 def _search(pairs: PairHistogram, block: slice, steps: int, centred: bool) -> tuple[Array, Array, Array, Array]:

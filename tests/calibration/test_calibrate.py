@@ -139,6 +139,21 @@ def test_channels_that_never_fire_stay_silent_and_are_told():
         assert rewrite(result.model).summary()["counts"]["converted"] == 1
 
 
+def test_channels_that_are_constant_fire():
+    nodes = "a = Conv (x, w, b) r = Relu (a) c = Conv <pads = [1, 1, 1, 1]> (r, v) y = Relu (c)"
+    ann = source(
+        nodes, "float[N, 5, 8, 8] y",
+        w=weight(4, 3, 1, 1) * np.reshape([0, 1, 1, 1], (4, 1, 1, 1)).astype(np.float32),
+        b=np.array([3, 0, 0, 0], np.float32), v=weight(5, 4, 3, 3, seed=1),
+    )  # fmt: skip
+    for method in ("refit", "fit"):
+        result = calibrate(ann, data(), steps=4, method=method)
+        assert result.summary()["activations"][0]["silent_channels"] == 0
+        staircase = result.found.activations[0].staircase
+        code = staircase.codes(np.full((4, 1), 3, np.float32))[0, 0]
+        assert code * staircase.constants()[2][0] == pytest.approx(3, rel=1e-3)
+
+
 @pytest.mark.parametrize("given", [np.zeros((8, 3, 8, 8)), np.ones((8, 3, 8, 8)), np.ones((1, 3, 8, 8))])
 @pytest.mark.parametrize("method", METHODS)
 def test_data_that_say_little_do_no_harm(given, method):
