@@ -9,15 +9,6 @@
 
 namespace pconv::cpu {
 
-template <class T>
-struct Call {
-  Layout layout;
-  const T* current;     ///< [input_steps, elements]
-  const T* thresholds;  ///< [channels, steps]
-  const T* levels;      ///< [channels, steps + 1]
-  T* output;            ///< [output_rows, elements]
-};
-
 /// How a call is cut up.
 ///
 /// The pattern of channels repeats every `period` neurons. A chunk takes a block of `width` neurons at one place of

@@ -35,7 +35,7 @@ class Domain {
 
  private:
   const OrtApi* api_;
-  std::array<cpu::ParallelSpikeOp, 3> ops_;
+  std::array<ParallelSpikeOp, 3> ops_;
   OrtCustomOpDomain* domain_ = nullptr;
 };
 

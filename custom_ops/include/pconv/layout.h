@@ -1,7 +1,9 @@
-// The sizes of one call of ParallelSpike, after its inputs were checked.
+// One call of ParallelSpike, after its inputs were checked.
 #pragma once
 
 #include <cstdint>
+
+#include "pconv/portable.h"
 
 namespace pconv {
 
@@ -16,7 +18,17 @@ struct Layout {
   int32_t steps;        ///< S: thresholds of one neuron, and time-steps of its spike train
   bool spikes;          ///< the output is the spike trains; otherwise their temporal mean
 
-  int64_t output_rows() const { return spikes ? steps : 1; }
+  PCONV_HD int64_t output_rows() const { return spikes ? steps : 1; }
+};
+
+/// A call on dense arrays in the memory of the provider.
+template <class T>
+struct Call {
+  Layout layout;
+  const T* current;     ///< [input_steps, elements]
+  const T* thresholds;  ///< [channels, steps]
+  const T* levels;      ///< [channels, steps + 1]
+  T* output;            ///< [output_rows, elements]
 };
 
 }  // namespace pconv
