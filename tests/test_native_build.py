@@ -29,12 +29,16 @@ def cmake(*arguments) -> subprocess.CompletedProcess[str]:
 
 
 def build(folder: Path, target: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Build a target there, with warnings as errors."""
-    ninja = os.path.join(pytest.importorskip("ninja").BIN_DIR, "ninja")
-    options = ("-DPCONV_WERROR=ON", "-DCMAKE_BUILD_TYPE=Release", *options)
-    done = cmake("-S", SOURCE, "-B", folder, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", *options)
+    """Build a target there, with warnings as errors; without CUDA, unless an option asks for it."""
+    done = configure(folder, "-DPCONV_WERROR=ON", "-DPCONV_CUDA=OFF", *options)
     assert done.returncode == 0, done.stdout + done.stderr
-    return cmake("--build", folder, "--target", target)
+    return cmake("--build", folder, "--target", target, "--verbose")
+
+
+def configure(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    ninja = os.path.join(pytest.importorskip("ninja").BIN_DIR, "ninja")
+    options = ("-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_MAKE_PROGRAM={ninja}", *options)
+    return cmake("-S", SOURCE, "-B", folder, "-G", "Ninja", *options)
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +50,67 @@ def baseline(tmp_path_factory) -> Path:
     return folder / "libpconv_ops.so"
 
 
+@pytest.fixture(scope="module")
+def with_cuda(tmp_path_factory) -> tuple[Path, str]:
+    """The library with CUDA kernels, for every GPU that the compiler knows, and what the compiler was told."""
+    if shutil.which("nvcc") is None:
+        pytest.skip("no nvcc")
+    folder = tmp_path_factory.mktemp("cuda")
+    done = build(folder, "pconv_ops", "-DPCONV_CUDA=ON")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "libpconv_ops.so", done.stdout
+
+
+def exported(library: Path) -> list[str]:
+    listed = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True)
+    return [line.split()[-1].split("@")[0] for line in listed.stdout.splitlines()]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nm") is None, reason="no nm to list symbols with")
 def test_only_the_entry_point_is_exported(baseline):
-    listed = subprocess.run(["nm", "-D", "--defined-only", baseline], capture_output=True, text=True, check=True)
-    assert [line.split()[-1].split("@")[0] for line in listed.stdout.splitlines()] == ["RegisterCustomOps"]
+    assert exported(baseline) == ["RegisterCustomOps"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nm") is None, reason="no nm to list symbols with")
+def test_with_cuda_only_the_entry_point_is_exported(with_cuda):
+    assert exported(with_cuda[0]) == ["RegisterCustomOps"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("ldd") is None, reason="no ldd to list libraries with")
+def test_with_cuda_the_library_needs_neither_driver_nor_toolkit(with_cuda):
+    listed = subprocess.run(["ldd", with_cuda[0]], capture_output=True, text=True, check=True).stdout
+    needed = {line.split()[0].split("/")[-1].split(".so")[0] for line in listed.splitlines()}
+    assert not {name for name in needed if "cu" in name or "nv" in name or "stdc++" in name}, listed
+
+
+@pytest.mark.slow
+def test_with_cuda_there_is_machine_code_for_each_gpu_and_source_for_later_ones(with_cuda):
+    listed = subprocess.run(["nvcc", "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
+    known = [gpu for gpu in (75, 80, 86, 89, 90, 100, 120) if f"compute_{gpu}" in listed.split()]
+    assert re.findall(r"code=\[(\w+)\]", with_cuda[1]) == [*(f"sm_{gpu}" for gpu in known), f"compute_{known[-1]}"]
+    assert "-fmad=false" in with_cuda[1]
+
+
+@pytest.mark.slow
+@TYPES
+def test_with_cuda_the_cpu_kernel_runs_as_before(with_cuda, monkeypatch, dtype):
+    monkeypatch.setattr(operator, "_LIBRARY_FOLDER", with_cuda[0].parent)
+    arrays, attributes = case((7, 3, 41), steps=8, rows=3, input_steps=8, dtype=dtype)
+    np.testing.assert_array_equal(in_kernel(arrays, attributes), reference(**arrays, **attributes))
+
+
+@pytest.mark.parametrize("compiler", ["/nowhere/nvcc", shutil.which("false")])
+def test_a_missing_cuda_compiler_is_an_error_only_where_cuda_was_asked_for(compiler, monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDACXX", compiler)
+    asked = configure(tmp_path / "on", "-DPCONV_CUDA=ON")
+    assert asked.returncode != 0
+    assert "Install NVIDIA's CUDA toolkit" in " ".join(asked.stderr.split())
+    found = configure(tmp_path / "auto")
+    assert found.returncode == 0
+    assert "No CUDA compiler: CPU kernels only" in found.stdout
 
 
 @pytest.mark.slow

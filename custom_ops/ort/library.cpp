@@ -1,10 +1,12 @@
 // The one symbol that this library exports: it adds every kernel of the domain to a session's options.
-#include <array>
 #include <memory>
 #include <mutex>
 #include <vector>
 
 #include "cpu/custom_op.h"
+#ifdef PCONV_CUDA
+#include "cuda/custom_op.h"
+#endif
 #include "ort/guard.h"
 #include "pconv/half.h"
 
@@ -23,7 +25,12 @@ class Domain {
   explicit Domain(const OrtApi* api)
       : api_(api),
         ops_{cpu::parallel_spike_op<float>(api), cpu::parallel_spike_op<Half>(api),
-             cpu::parallel_spike_op<BFloat16>(api)} {
+             cpu::parallel_spike_op<BFloat16>(api),
+#ifdef PCONV_CUDA
+             cuda::parallel_spike_op<float>(api), cuda::parallel_spike_op<Half>(api),
+             cuda::parallel_spike_op<BFloat16>(api),
+#endif
+        } {
     check(abi::CreateCustomOpDomain(api, "pconv", &domain_));
     for (const auto& op : ops_) check(abi::CustomOpDomain_Add(api, domain_, &op));
   }
@@ -35,7 +42,7 @@ class Domain {
 
  private:
   const OrtApi* api_;
-  std::array<ParallelSpikeOp, 3> ops_;
+  const std::vector<ParallelSpikeOp> ops_;
   OrtCustomOpDomain* domain_ = nullptr;
 };
 

@@ -73,6 +73,7 @@ CHECK_SLOT(KernelContext_GetInput);
 CHECK_SLOT(KernelContext_GetOutput);
 CHECK_SLOT(ReleaseStatus);
 CHECK_SLOT(ReleaseTensorTypeAndShapeInfo);
+CHECK_SLOT(KernelContext_GetGPUComputeStream);
 CHECK_SLOT(ShapeInferContext_GetInputTypeShape);
 CHECK_SLOT(ShapeInferContext_GetAttribute);
 CHECK_SLOT(ShapeInferContext_SetOutputTypeShape);

@@ -35,9 +35,9 @@ PCONV_HD PCONV_INLINE bool fires(T mean, T threshold) {
 
 /// One halving of the binary search for the spike count, over the `2 * half` or `2 * half + 1` thresholds after the
 /// `reached` first ones. The search begins at reached = 0 over all thresholds and ends at one, which is compared.
-template <class T>
-PCONV_HD PCONV_INLINE int32_t search_half(T mean, const T* thresholds, int32_t reached, int32_t half) {
-  return reached + (fires(mean, thresholds[reached + half - 1]) ? half : 0);
+template <class T, class Thresholds>
+PCONV_HD PCONV_INLINE int32_t search_half(T mean, Thresholds thresholds, int32_t reached, int32_t half) {
+  return reached + (fires<T>(mean, thresholds[reached + half - 1]) ? half : 0);
 }
 
 /// Evenly spaced thresholds, in which the nearest one is found in closed form.

@@ -114,6 +114,7 @@ inline constexpr Slot<91, OrtStatus*(OrtKernelContext*, size_t index, const int6
     KernelContext_GetOutput;
 inline constexpr Slot<93, void(OrtStatus*)> ReleaseStatus;
 inline constexpr Slot<99, void(OrtTensorTypeAndShapeInfo*)> ReleaseTensorTypeAndShapeInfo;
+inline constexpr Slot<193, OrtStatus*(const OrtKernelContext*, void** stream)> KernelContext_GetGPUComputeStream;
 inline constexpr Slot<268, OrtStatus*(const OrtShapeInferContext*, size_t index, OrtTensorTypeAndShapeInfo** borrowed)>
     ShapeInferContext_GetInputTypeShape;
 inline constexpr Slot<269, OrtStatus*(const OrtShapeInferContext*, const char* name, const OrtOpAttr**)>

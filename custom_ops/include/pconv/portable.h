@@ -7,6 +7,13 @@
 #define PCONV_HD
 #endif
 
+// Arrays whose every index is a constant stay in registers of a GPU; elsewhere the compiler decides.
+#ifdef __CUDA_ARCH__
+#define PCONV_UNROLL _Pragma("unroll")
+#else
+#define PCONV_UNROLL
+#endif
+
 // Loops over neurons are compiled once per instruction set; a helper that were not inlined would stay at the baseline
 // set.
 #if defined(__GNUC__)

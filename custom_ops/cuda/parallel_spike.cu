@@ -1,0 +1,36 @@
+#include "cuda/parallel_spike.h"
+
+#include <cuda_runtime_api.h>
+
+#include "cuda/thread.h"
+
+namespace pconv::cuda {
+namespace {
+
+template <class T, int32_t kWidth, bool kOneChannel>
+__global__ void __launch_bounds__(kThreads) parallel_spike(const __grid_constant__ Call<T> call) {
+  run_thread<kWidth, kOneChannel>(call, int64_t{blockIdx.x} * kThreads + threadIdx.x, int64_t{gridDim.x} * kThreads);
+}
+
+}  // namespace
+
+template <class T>
+const char* launch(const Call<T>& call, void* stream) {
+  const Grid grid = grid_of(call);
+  const auto kernel = with_constants<T>(grid, [](auto width, auto one_channel) {
+    return reinterpret_cast<const void*>(&parallel_spike<T, decltype(width)::value, decltype(one_channel)::value>);
+  });
+  void* arguments[] = {const_cast<Call<T>*>(&call)};
+  // Asked of the launch itself: the last error of the thread may be one that others left there.
+  const cudaError_t error = cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(grid.blocks)), dim3(kThreads),
+                                             arguments, 0, static_cast<cudaStream_t>(stream));
+  if (error == cudaSuccess) return nullptr;
+  cudaGetLastError();  // told, and so not left for others
+  return cudaGetErrorString(error);
+}
+
+template const char* launch(const Call<float>& call, void* stream);
+template const char* launch(const Call<Half>& call, void* stream);
+template const char* launch(const Call<BFloat16>& call, void* stream);
+
+}  // namespace pconv::cuda

@@ -1,0 +1,15 @@
+// ParallelSpike on a CUDA device: one call on memory of the device.
+#pragma once
+
+#include "pconv/layout.h"
+
+namespace pconv::cuda {
+
+/// Queues a call with at least one element on a stream (a cudaStream_t of the current device), and waits for nothing.
+/// Nothing is allocated or copied either, so that CUDA graphs can capture it.
+///
+/// Returns null, or what CUDA says is wrong.
+template <class T>
+const char* launch(const Call<T>& call, void* stream);
+
+}  // namespace pconv::cuda

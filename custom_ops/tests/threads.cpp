@@ -1,0 +1,61 @@
+// The CUDA kernel on the CPU: the threads of a call, one after another. Called from tests/test_cuda_threads.py.
+#include <cstdint>
+
+#include "cuda/thread.h"
+#include "pconv/half.h"
+#include "pconv/ort_abi.h"
+
+namespace {
+
+using pconv::Call;
+using pconv::Layout;
+using pconv::cuda::Grid;
+
+template <class T>
+Call<T> call_of(const Layout& layout, const void* current, const void* thresholds, const void* levels, void* output) {
+  return {layout, static_cast<const T*>(current), static_cast<const T*>(thresholds), static_cast<const T*>(levels),
+          static_cast<T*>(output)};
+}
+
+/// Threads [first, last) of `blocks` blocks; the other way round where `backwards`.
+template <class T>
+void run(const Call<T>& call, const Grid& grid, int64_t blocks, int64_t first, int64_t last, bool backwards) {
+  pconv::cuda::with_constants<T>(grid, [&](auto width, auto one_channel) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t thread = backwards ? last - 1 - (i - first) : i;
+      pconv::cuda::run_thread<decltype(width)::value, decltype(one_channel)::value>(
+          call, thread, blocks * pconv::cuda::kThreads);
+    }
+  });
+}
+
+template <class Use>
+void with_type(int32_t type, Use&& use) {
+  if (type == pconv::abi::kFloat) use(float{});
+  if (type == pconv::abi::kFloat16) use(pconv::Half{});
+  if (type == pconv::abi::kBFloat16) use(pconv::BFloat16{});
+}
+
+}  // namespace
+
+extern "C" {
+
+/// The grid that a call is launched with.
+__attribute__((visibility("default"))) void grid_of(int32_t type, const Layout* layout, const void* current,
+                                                    void* output, Grid* grid) {
+  with_type(type, [&](auto element) {
+    *grid = pconv::cuda::grid_of(call_of<decltype(element)>(*layout, current, nullptr, nullptr, output));
+  });
+}
+
+__attribute__((visibility("default"))) void run_threads(int32_t type, const Layout* layout, const void* current,
+                                                        const void* thresholds, const void* levels, void* output,
+                                                        const Grid* grid, int64_t blocks, int64_t first, int64_t last,
+                                                        bool backwards) {
+  with_type(type, [&](auto element) {
+    run(call_of<decltype(element)>(*layout, current, thresholds, levels, output), *grid, blocks, first, last,
+        backwards);
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,206 @@
+"""The CUDA kernel, thread by thread on the CPU: every index, vector width and tail gives the CPU kernel's bits.
+
+The GPU compiles the same source; what only a GPU can show is in tests/gpu.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import shutil
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+from test_native_build import build
+from test_operator import BFLOAT16, FLOAT16, SHAPES, TYPES, case, in_kernel
+
+from pconv_onnx.operator import reference
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler"),
+    pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning"),
+]
+
+VECTOR_BYTES = 16
+BLOCK = 128
+
+
+class Layout(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("input_steps", "elements", "channels", "inner")),
+        ("steps", ctypes.c_int32),
+        ("spikes", ctypes.c_bool),
+    ]
+
+
+class Grid(ctypes.Structure):
+    _fields_ = [("width", ctypes.c_int32), ("one_channel", ctypes.c_bool), ("blocks", ctypes.c_int64)]
+
+
+@pytest.fixture(scope="module")
+def threads(tmp_path_factory) -> ctypes.CDLL:
+    folder = tmp_path_factory.mktemp("threads")
+    done = build(folder, "test_threads")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return ctypes.CDLL(str(folder / "libtest_threads.so"))
+
+
+def placed(array: np.ndarray, offset: int) -> np.ndarray:
+    """A copy that begins so many elements past an address that every vector is aligned to."""
+    room = np.zeros(array.nbytes + (offset + 1) * array.itemsize + 64, np.uint8)
+    begin = -room.ctypes.data % 64 + offset * array.itemsize
+    copy = room[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+@dataclass
+class Call:
+    """One call of the kernel on arrays of the test."""
+
+    library: ctypes.CDLL
+    layout: Layout
+    current: np.ndarray
+    tables: tuple[np.ndarray, np.ndarray]
+    output: np.ndarray
+
+    def __post_init__(self) -> None:
+        self.type = helper.np_dtype_to_tensor_dtype(self.current.dtype)
+        self.grid = Grid()
+        self.library.grid_of(
+            self.type,
+            ctypes.byref(self.layout),
+            *(ctypes.c_void_p(array.ctypes.data) for array in (self.current, self.output)),
+            ctypes.byref(self.grid),
+        )
+
+    def run(self, blocks: int = 0, first: int = 0, last: int | None = None, backwards: bool = False) -> np.ndarray:
+        blocks = blocks or self.grid.blocks
+        arrays = (self.current, *self.tables, self.output)
+        self.library.run_threads(
+            self.type,
+            ctypes.byref(self.layout),
+            *(ctypes.c_void_p(array.ctypes.data) for array in arrays),
+            ctypes.byref(self.grid),
+            *(ctypes.c_int64(value) for value in (blocks, first, blocks * BLOCK if last is None else last)),
+            ctypes.c_bool(backwards),
+        )
+        return self.output
+
+
+def call(library, arrays, attributes, *, offsets=(0, 0), in_place=False) -> Call:
+    current, thresholds, levels = arrays.values()
+    input_steps, spikes = attributes["input_steps"], attributes["spikes"]
+    rows, steps = thresholds.shape
+    axis = attributes["channel_axis"] % current.ndim
+    shape = (len(current) // input_steps * (steps if spikes else 1), *current.shape[1:])
+    elements = current.size // input_steps
+    inner = int(np.prod(current.shape[axis + 1 :])) if rows > 1 else elements
+    placed_current = placed(current, offsets[0])
+    # Poisoned: what is not written shows.
+    poison = np.full(shape, 77, current.dtype)
+    output = placed_current.reshape(shape) if in_place else placed(poison, offsets[1])
+    layout = Layout(input_steps, elements, rows, inner, steps, bool(spikes))
+    return Call(library, layout, placed_current, (np.ascontiguousarray(thresholds), levels.copy()), output)
+
+
+def assert_same_bits(found, expected) -> None:
+    bits = np.dtype(f"u{found.dtype.itemsize}")
+    np.testing.assert_array_equal(found.view(bits), expected.astype(found.dtype).view(bits))
+
+
+@pytest.mark.parametrize("shape, rows, axis", [*SHAPES, ((2, 4, 6), 4, 1), ((3, 8, 16), 8, 1), ((2, 8, 12), 8, 1)])
+@pytest.mark.parametrize("steps", [1, 3, 8, 32, 33, 256])
+@pytest.mark.parametrize("input_steps", [1, 3, 8])
+@pytest.mark.parametrize("spikes", [0, 1])
+@TYPES
+def test_threads_give_the_bits_of_the_cpu_kernel(threads, shape, rows, axis, steps, input_steps, spikes, dtype):
+    arrays, attributes = case(
+        shape, steps=steps, rows=rows, axis=axis, input_steps=input_steps, spikes=spikes, dtype=dtype
+    )
+    assert_same_bits(call(threads, arrays, attributes).run(), in_kernel(arrays, attributes))
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_threads_give_the_reference_value_at_any_size_place_and_number_of_blocks(threads, data):
+    draw = data.draw
+    shape = tuple(draw(st.lists(st.integers(1, 41), min_size=1, max_size=4)))
+    axis = draw(st.integers(1, len(shape) - 1)) if len(shape) > 1 else 1
+    per_channel = draw(st.booleans()) and len(shape) > 1
+    arrays, attributes = case(
+        shape,
+        steps=draw(st.integers(1, 40)),
+        rows=shape[axis] if per_channel else 1,
+        axis=axis,
+        input_steps=draw(st.integers(1, 9)),
+        spikes=draw(st.integers(0, 1)),
+        dtype=draw(st.sampled_from([np.dtype(np.float32), FLOAT16, BFLOAT16])),
+        seed=draw(st.integers(0, 999)),
+    )
+    offsets = draw(st.tuples(st.integers(0, 9), st.integers(0, 9)))
+    one = call(threads, arrays, attributes, offsets=offsets)
+    # Fewer blocks than there is work for go round again, more find none.
+    found = one.run(blocks=draw(st.integers(1, 2 * one.grid.blocks)), backwards=draw(st.booleans()))
+    assert_same_bits(found, reference(**arrays, **attributes))
+
+
+@pytest.mark.parametrize("steps, input_steps, spikes", [(1, 1, 1), (8, 8, 1), (3, 3, 1), (17, 1, 0), (255, 1, 0)])
+@pytest.mark.parametrize("rows", [1, 6])
+@pytest.mark.parametrize("shape", [(8, 6, 37), (4, 6, 16), (4, 6)])
+@pytest.mark.parametrize("backwards", [False, True])
+@TYPES
+def test_an_output_may_take_the_place_of_the_current(
+    threads, steps, input_steps, spikes, rows, shape, backwards, dtype
+):
+    arrays, attributes = case(shape, steps=steps, rows=rows, input_steps=input_steps, spikes=spikes, dtype=dtype)
+    found = call(threads, arrays, attributes, in_place=True).run(backwards=backwards)
+    assert_same_bits(found, reference(**arrays, **attributes))
+
+
+@pytest.mark.parametrize("offsets", [(0, 0), (1, 0), (0, 1), (2, 2), (4, 8), (8, 8)])
+@pytest.mark.parametrize("elements", [1, 4, 8, 12, 1000, 1001, 1024])
+@TYPES
+def test_vectors_are_as_wide_as_every_row_is_aligned(threads, offsets, elements, dtype):
+    arrays, attributes = case((elements,), steps=8, input_steps=8, dtype=dtype)
+    one = call(threads, arrays, attributes, offsets=offsets)
+    begins = [array[0] for array in (one.current.reshape(8, -1), one.output.reshape(8, -1))]
+    aligned = all((begin.ctypes.data + t * begin.nbytes) % VECTOR_BYTES == 0 for begin in begins for t in range(8))
+    assert one.grid.width == (VECTOR_BYTES // dtype.itemsize if aligned else 1)
+    assert one.grid.blocks == -(-elements // (one.grid.width * BLOCK))
+
+
+@pytest.mark.parametrize("inner, one_channel", [(16, True), (8, True), (7, False), (1, False)])
+def test_thresholds_are_shared_where_vectors_do_not_cross_channels(threads, inner, one_channel):
+    arrays, attributes = case((8, 3, inner), steps=8, rows=3)
+    grid = call(threads, arrays, attributes).grid
+    assert (grid.width, grid.one_channel) == (4, one_channel)
+
+
+@pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16], ids=str)
+def test_more_than_two_to_the_31_elements_are_reached(threads, dtype):
+    """Of a call of 2³¹ + 4096 neurons the last threads alone; pages that nothing touches take no memory."""
+    channels, inner = 3, 1024
+    rows = 2**31 // (channels * inner) + 2
+    elements = rows * channels * inner
+    limits = ml_dtypes.finfo(dtype)
+    maps = [
+        mmap.mmap(-1, elements * limits.dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)
+        for _ in range(2)
+    ]  # 0x4000: MAP_NORESERVE, which Python has no name for
+    current, output = (np.frombuffer(memory, dtype=dtype) for memory in maps)
+    arrays, attributes = case((1, channels, inner), steps=5, rows=channels, spikes=0, dtype=dtype)
+    tail = channels * inner
+    current[-tail:] = arrays["current"].reshape(-1)
+    layout = Layout(1, elements, channels, inner, 5, False)
+    one = Call(threads, layout, current, (arrays["thresholds"], arrays["levels"]), output)
+    count = elements // one.grid.width
+    one.run(first=count - tail // one.grid.width, last=count)
+    assert elements > 2**31
+    assert_same_bits(output[-tail:].reshape(1, channels, inner), reference(**arrays, **attributes))
+    assert not output[:tail].any()
