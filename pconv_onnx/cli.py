@@ -468,7 +468,8 @@ def _installation_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield f"{name:<12} {summary[name] or 'missing'}"
     yield f"{'providers':<12} {', '.join(summary['providers']) or 'none'}"
     yield f"{'library':<12} {library['path'] or 'missing'}"
-    yield f"{'kernels':<12} CPU: {'works' if library['cpu'] else 'no'}, CUDA: {'works' if library['cuda'] else 'no'}"
+    built_in = "built in" if library["cuda"] else "no"
+    yield f"{'kernels':<12} CPU: {'works' if library['cpu'] else 'no'}, CUDA: {built_in}"
     for problem in summary["problems"]:
         yield f"problem: {problem}"
     if not summary["problems"]:

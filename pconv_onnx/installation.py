@@ -11,8 +11,9 @@ import onnx
 from onnx import helper
 
 from pconv_onnx import operator
+from pconv_onnx.cuda_graph import CUDA
 from pconv_onnx.errors import PconvError
-from pconv_onnx.operator import DOMAIN, OP_TYPE, VERSION, library_path, reference, register
+from pconv_onnx.operator import DOMAIN, OP_TYPE, VERSION, has_cuda_kernels, library_path, reference, register
 from pconv_onnx.runtime import import_onnxruntime
 
 
@@ -33,12 +34,18 @@ def doctor() -> dict[str, Any]:
     except PconvError as error:
         problems.append(str(error))
     path = None
-    works = False
+    works = cuda = False
     try:
         path = str(library_path())
-        works = bool(providers) and _kernel_works()
+        works = bool(providers) and _kernel_works("CPUExecutionProvider")
         if providers and not works:
             problems.append(f"{path} gives wrong values on this machine; reinstall pconv-onnx")
+        cuda = has_cuda_kernels()
+        if CUDA in providers:
+            if not cuda:
+                problems.append(f"{path} has no CUDA kernels; install the CUDA toolkit and reinstall pconv-onnx")
+            elif not (cuda := _kernel_works(CUDA)):
+                problems.append(f"{path} gives wrong values on this machine's GPU; reinstall pconv-onnx")
     except PconvError as error:
         problems.append(str(error))
     return {
@@ -48,7 +55,7 @@ def doctor() -> dict[str, Any]:
         "numpy": np.__version__,
         "onnxruntime": runtime,
         "providers": providers,
-        "library": {"path": path, "cpu": works, "cuda": False},
+        "library": {"path": path, "cpu": works, "cuda": cuda},
         "problems": problems,
     }
 
@@ -60,11 +67,11 @@ def _installed(package: str) -> str | None:
         return None
 
 
-def _kernel_works() -> bool:
+def _kernel_works(provider: str) -> bool:
     """Run the kernel, without a function body to fall back on, against the NumPy reference.
 
     Raises:
-        PconvError: the library does not load, or the kernel refuses to run.
+        PconvError: the library does not load, the provider does not start, or the kernel refuses to run.
     """
     attributes: dict[str, Any] = {"input_steps": 2, "channel_axis": 1, "spikes": 1}
     tensors: dict[str, Any] = {
@@ -81,8 +88,11 @@ def _kernel_works() -> bool:
     ort = import_onnxruntime()
     options = register(ort.SessionOptions())
     try:
-        runner = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        runner = ort.InferenceSession(model.SerializeToString(), options, providers=[provider])
+        started = provider in runner.get_providers()
         (found,) = runner.run(None, tensors)
     except Exception as error:  # onnxruntime raises its own types, without a common base
         raise PconvError(f"the kernel of {library_path()} does not run: {error}", "reinstall pconv-onnx") from error
+    if not started:
+        raise PconvError(f"onnxruntime's '{provider}' does not start on this machine", "onnxruntime has logged why")
     return bool(np.array_equal(found, reference(**tensors, **attributes)))

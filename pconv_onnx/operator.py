@@ -354,6 +354,15 @@ def library_path() -> Path:
     )
 
 
+def has_cuda_kernels() -> bool:
+    """Whether the native library was built with kernels for onnxruntime's CUDA provider, which they are named for.
+
+    Raises:
+        PconvError: this installation has no native library.
+    """
+    return b"CUDAExecutionProvider" in library_path().read_bytes()
+
+
 def register(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptions:
     """Register the native library with session options, once however often this is called, and return them.
 

@@ -6,12 +6,13 @@ import os
 import tempfile
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import onnx
 from google.protobuf.message import DecodeError
 
 from pconv_onnx.blocked import stay_blocked
+from pconv_onnx.cuda_graph import CUDA, GraphSession, capturing
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph.files import ModelSource, require_source
 from pconv_onnx.operator import is_operator, library_path, register
@@ -35,24 +36,51 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
+_CPU = ["CPUExecutionProvider"]
+
+
+@overload
 def session(
     model: ModelSource,
     *,
     providers: Sequence[Any] | None = None,
     options: onnxruntime.SessionOptions | None = None,
-) -> onnxruntime.InferenceSession:
+    cuda_graph: Literal[False] = False,
+) -> onnxruntime.InferenceSession: ...
+
+
+@overload
+def session(
+    model: ModelSource,
+    *,
+    providers: Sequence[Any] | None = None,
+    options: onnxruntime.SessionOptions | None = None,
+    cuda_graph: Literal[True],
+) -> GraphSession: ...
+
+
+def session(
+    model: ModelSource,
+    *,
+    providers: Sequence[Any] | None = None,
+    options: onnxruntime.SessionOptions | None = None,
+    cuda_graph: bool = False,
+) -> onnxruntime.InferenceSession | GraphSession:
     """An onnxruntime session that knows the ParallelSpike operator.
 
     Without a native library the model runs through its function body, with a warning.
 
     Args:
         model: path of an ONNX file, or a model in memory.
-        providers: execution providers as onnxruntime takes them; by default the CPU's.
+        providers: execution providers as onnxruntime takes them; by default the CPU's, or CUDA's for a CUDA graph. One
+            that does not start is an error, unless the CPU's is named to stand in.
         options: session options to use; the library is registered with them. For spiking networks they also keep
             onnxruntime from fusing weights that are quantised, which would keep convolutions out of its fast layout.
+        cuda_graph: capture the network's work on a GPU in the first run and replay it in the others. Shapes must be
+            fixed, and every operator run on the GPU.
 
     Raises:
-        PconvError: onnxruntime is missing, or refuses the model or the providers.
+        PconvError: onnxruntime is missing, or refuses the model or the providers; a shape is open that must be fixed.
         TypeError: `model` is neither.
     """
     require_source(model)
@@ -65,9 +93,11 @@ def session(
         warnings.warn(str(error), stacklevel=2)
     else:
         register(options)
-    providers = list(providers or ["CPUExecutionProvider"])
-    for provider in providers:
-        name = provider if isinstance(provider, str) else provider[0]
+    providers = list(providers or ([CUDA] if cuda_graph else _CPU))
+    if cuda_graph:
+        providers = capturing(providers)
+    names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+    for name in names:
         if name not in ort.get_available_providers():
             available = ", ".join(ort.get_available_providers())
             raise PconvError(f"this onnxruntime has no provider '{name}'", f"it has {available}")
@@ -76,14 +106,18 @@ def session(
         spikes = _spikes(model)
         if spikes:
             _set_default(options, "session.disable_quant_qdq", "1")
-        if spikes and providers == ["CPUExecutionProvider"] and _may_stay_blocked(ort, options):
+        if spikes and providers == _CPU and _may_stay_blocked(ort, options):
             blocked = _blocked_session(ort, content, options)
             if blocked is not None:
                 return blocked
-        return ort.InferenceSession(content, options, providers=providers)
+        runner = ort.InferenceSession(content, options, providers=providers)
     except Exception as error:  # onnxruntime raises its own types, without a common base
         name = "the model" if isinstance(model, onnx.ModelProto) else f"'{model}'"
         raise PconvError(f"onnxruntime cannot load {name}: {error}", "") from error
+    for name in names:
+        if name not in runner.get_providers() and (cuda_graph or _CPU[0] not in names):
+            raise PconvError(f"onnxruntime's '{name}' does not start on this machine", "onnxruntime has logged why")
+    return GraphSession(runner) if cuda_graph else runner
 
 
 def _spikes(model: ModelSource) -> bool:
@@ -125,14 +159,14 @@ def _blocked_session(ort: Any, content: bytes | str, options: onnxruntime.Sessio
             options.optimized_model_filepath = path
             # It warns that the file is for this machine only, which is all that it is for.
             options.log_severity_level = max(severity, 3)
-            plain = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            plain = ort.InferenceSession(content, options, providers=_CPU)
             optimised = onnx.load(path)
         if not any(map(is_operator, optimised.graph.node)) or not stay_blocked(optimised):
             return plain
         del plain  # its weights are not needed beside those of the other
         options.optimized_model_filepath = ""
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return ort.InferenceSession(optimised.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(optimised.SerializeToString(), options, providers=_CPU)
     except Exception:  # whatever it is, an ordinary session either has it too and says so, or does as well
         return None
     finally:

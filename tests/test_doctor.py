@@ -18,7 +18,7 @@ NAME = operator._LIBRARY_NAME
 def test_an_installation_with_a_working_library_has_no_problems(library):
     summary = doctor()
     assert summary["problems"] == []
-    assert summary["library"] == {"path": str(library), "cpu": True, "cuda": False}
+    assert summary["library"] == {"path": str(library), "cpu": True, "cuda": operator.has_cuda_kernels()}
     assert summary["providers"] == onnxruntime.get_available_providers()
     assert main(["doctor"]) == 0
 
@@ -70,6 +70,40 @@ def test_a_kernel_that_does_not_run_is_a_problem(library, monkeypatch):
     monkeypatch.setattr(installation, "register", lambda options: options)
     (problem,) = doctor()["problems"]
     assert problem.startswith(f"the kernel of {library} does not run: ")
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("built_in, told", [(True, "built in"), (False, "no")])
+def test_cuda_kernels_that_nothing_can_run_here_are_said_to_be_there(built_in, told, monkeypatch, capsys):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(installation, "has_cuda_kernels", lambda: built_in)
+    assert main(["doctor"]) == 0
+    assert f"kernels      CPU: works, CUDA: {told}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "built_in, problem",
+    [
+        (False, "has no CUDA kernels; install the CUDA toolkit and reinstall pconv-onnx"),
+        (True, "onnxruntime's 'CUDAExecutionProvider' does not start on this machine; onnxruntime has logged why"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_cuda_provider_without_kernels_or_gpu_is_a_problem(library, built_in, problem, monkeypatch):
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    # Whatever this onnxruntime has, it starts on the CPU.
+    make = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda *positional, providers: make(*positional, providers=providers[1:] or None),
+    )
+    monkeypatch.setattr(installation, "has_cuda_kernels", lambda: built_in)
+    summary = doctor()
+    assert summary["library"] == {"path": str(library), "cpu": True, "cuda": built_in}
+    (found,) = summary["problems"]
+    assert found.endswith(problem)
 
 
 def test_a_missing_onnxruntime_is_a_problem(monkeypatch, capsys):

@@ -1,0 +1,99 @@
+"""Runs that replay one CUDA graph: of one shape, in the same memory each time, launched as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from onnx import TensorProto, helper
+
+from pconv_onnx.errors import PconvError
+from pconv_onnx.neuron import Array
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+CUDA = "CUDAExecutionProvider"
+
+
+def capturing(providers: Sequence[Any]) -> list[Any]:
+    """The providers, with the option to capture set for CUDA's.
+
+    Raises:
+        PconvError: CUDA's is not among them.
+    """
+    split = [(entry, {}) if isinstance(entry, str) else (entry[0], dict(entry[1])) for entry in providers]
+    if CUDA not in dict(split):
+        raise PconvError("a CUDA graph needs the CUDA provider", f"providers=['{CUDA}']")
+    return [(name, {**options, "enable_cuda_graph": "1"} if name == CUDA else options) for name, options in split]
+
+
+class GraphSession:
+    """A session whose inputs and outputs stay in one place on a device, which the first run captures.
+
+    Attributes:
+        session: the onnxruntime session.
+        inputs: the memory of each input, as onnxruntime's `OrtValue`; `replay` reads it.
+        outputs: the memory of each output; `replay` writes it.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, device: str = "cuda") -> None:
+        """Give every input and output its memory.
+
+        Args:
+            session: one that captures, where the device is `cuda`.
+            device: where the memory lies, as onnxruntime calls it.
+
+        Raises:
+            PconvError: a shape is open.
+        """
+        options = session.get_provider_options().get(CUDA, {})
+        place = (device, int(options.get("device_id", 0)))
+        self.session = session
+        self.inputs = {info.name: _memory("input", info, place) for info in session.get_inputs()}
+        self.outputs = {info.name: _memory("output", info, place) for info in session.get_outputs()}
+        self._binding = session.io_binding()
+        for name, value in self.inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in self.outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+        self._lock = Lock()
+
+    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
+        """What `onnxruntime.InferenceSession.run` gives.
+
+        Raises:
+            PconvError: an input is missing, or has another shape or type than the graph.
+        """
+        for name, value in self.inputs.items():
+            found = f"{feed[name].dtype}{list(feed[name].shape)}" if name in feed else "missing"
+            wanted = f"{_dtype(value.data_type())}{list(value.shape())}"
+            if found != wanted:
+                raise PconvError(f"input '{name}' is {found}; the CUDA graph takes {wanted}")
+        with self._lock:
+            for name, value in self.inputs.items():
+                value.update_inplace(feed[name])
+            self.replay()
+            # Of memory on the CPU it would be a view, which later runs write.
+            return [self.outputs[name].numpy().copy() for name in output_names or self.outputs]
+
+    def replay(self) -> None:
+        """Run on what is in `inputs`; for callers whose data is on the device already."""
+        self.session.run_with_iobinding(self._binding)
+
+
+def _memory(kind: str, info: Any, place: tuple[str, int]) -> Any:
+    from onnxruntime import OrtValue
+
+    for dim in info.shape:
+        if not isinstance(dim, int):
+            how = f"options.add_free_dimension_override_by_name('{dim}', 1)" if dim else "give it a size in the model"
+            raise PconvError(f"{kind} '{info.name}' has an open dimension, which a CUDA graph cannot have", how)
+    return OrtValue.ortvalue_from_shape_and_type(info.shape, _dtype(info.type), *place)
+
+
+def _dtype(name: str) -> Any:
+    """The NumPy type of what onnxruntime calls `tensor(float)`."""
+    element = name.removeprefix("tensor(").removesuffix(")")
+    return helper.tensor_dtype_to_np_dtype(TensorProto.DataType.Value(element.upper()))

@@ -1,0 +1,100 @@
+"""Runs in fixed memory: what needs no GPU is tested on the CPU's memory, the refusals as users meet them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import onnxruntime
+import pytest
+from refusals import refusal_of
+
+from pconv_onnx import session
+from pconv_onnx.cuda_graph import CUDA, GraphSession, capturing
+
+BATCH = 3
+
+refusal = partial(refusal_of, partial(session, cuda_graph=True))
+
+
+@pytest.fixture
+def fixed() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.add_free_dimension_override_by_name("N", BATCH)
+    return options
+
+
+@pytest.fixture
+def graph(snn, fixed) -> GraphSession:
+    return GraphSession(session(snn, options=fixed), "cpu")
+
+
+def sample(seed: int) -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(seed).normal(size=(BATCH, 3, 8, 8)).astype(np.float32)}
+
+
+def test_runs_give_what_those_of_a_session_give(graph, snn):
+    plain = session(snn)
+    kept = graph.run(None, sample(0))
+    for seed in (1, 2):
+        np.testing.assert_array_equal(graph.run(["y"], sample(seed)), plain.run(["y"], sample(seed)))
+    # What was given out is no view of the memory that later runs write.
+    np.testing.assert_array_equal(kept, plain.run(None, sample(0)))
+
+
+def test_a_replay_reads_the_inputs_and_writes_the_outputs_where_they_lie(graph, snn):
+    graph.inputs["x"].update_inplace(sample(3)["x"])
+    graph.replay()
+    np.testing.assert_array_equal(graph.outputs["y"].numpy(), session(snn).run(None, sample(3))[0])
+
+
+@pytest.mark.parametrize(
+    "feed, told",
+    [
+        ({}, "input 'x' is missing; the CUDA graph takes float32[3, 3, 8, 8]"),
+        ({"x": np.zeros((2, 3, 8, 8), np.float32)}, "input 'x' is float32[2, 3, 8, 8]; the CUDA graph takes"),
+        ({"x": np.zeros((3, 3, 8, 8))}, "input 'x' is float64[3, 3, 8, 8]; the CUDA graph takes"),
+    ],
+)
+def test_another_input_than_the_graph_has_is_told(graph, feed, told):
+    assert refusal_of(partial(graph.run, None), feed).startswith(told)
+
+
+def test_an_open_shape_is_told(snn):
+    told = refusal_of(partial(GraphSession, device="cpu"), session(snn))
+    assert told.startswith("input 'x' has an open dimension, which a CUDA graph cannot have; ")
+    assert "add_free_dimension_override_by_name('N', 1)" in told
+
+
+def test_the_provider_of_another_device_is_told(snn):
+    told = refusal(snn, providers=["CPUExecutionProvider"])
+    assert told == "a CUDA graph needs the CUDA provider; providers=['CUDAExecutionProvider']"
+
+
+def test_the_users_options_of_the_provider_stay():
+    given = [(CUDA, {"device_id": 1}), "CPUExecutionProvider"]
+    assert capturing(given) == [(CUDA, {"device_id": 1, "enable_cuda_graph": "1"}), ("CPUExecutionProvider", {})]
+
+
+@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="this onnxruntime has the provider")
+def test_an_onnxruntime_without_the_provider_is_told(snn):
+    assert refusal(snn).startswith(f"this onnxruntime has no provider '{CUDA}'; it has ")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.parametrize("cuda_graph, providers", [(True, [CUDA, "CPUExecutionProvider"]), (False, [CUDA])])
+def test_a_provider_that_does_not_start_is_told(snn, monkeypatch, cuda_graph, providers):
+    make = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *positional, providers: make(*positional))
+    told = refusal_of(partial(session, cuda_graph=cuda_graph), snn, providers=providers)
+    assert told == f"onnxruntime's '{CUDA}' does not start on this machine; onnxruntime has logged why"
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_the_cpu_stands_in_where_it_is_named(snn, monkeypatch):
+    make = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *positional, providers: make(*positional))
+    runner = session(snn, providers=[CUDA, "CPUExecutionProvider"])
+    assert "CPUExecutionProvider" in runner.get_providers()
