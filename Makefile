@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint bench exports clean
+.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint bench gpu exports clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,9 +69,22 @@ bench: $(STAMP) ## measure, into benchmarks/results/
 	$(BIN)/python benchmarks/agreement.py -o benchmarks/results/agreement.json
 	$(BIN)/python benchmarks/digits.py -o benchmarks/results/digits.json
 
+gpu: .venv-gpu/installed ## on a machine with an NVIDIA GPU and nvcc: test there, and measure into benchmarks/results/
+	.venv-gpu/bin/pytest tests/gpu
+	if command -v compute-sanitizer >/dev/null; then \
+		compute-sanitizer --error-exitcode 1 .venv-gpu/bin/pytest -q -m 'not slow' tests/gpu/test_kernel.py \
+			--deselect tests/gpu/test_kernel.py::test_what_cuda_refuses_is_told_and_the_next_call_works; \
+	else echo "note: no compute-sanitizer on PATH, so memory accesses were not checked" >&2; fi
+	.venv-gpu/bin/python benchmarks/gpu.py
+
+.venv-gpu/installed: $(SOURCES)
+	test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet -e '.[gpu,test]'
+	@touch $@
+
 exports: $(STAMP) ## convert every export of QCFS by PyTorch, into docs/exports.md (20 minutes)
 	$(BIN)/python benchmarks/exports.py -o benchmarks/results/exports.json --page docs/exports.md
 
 clean: ## remove everything that was built or installed here
-	rm -rf .venv .venv-ort build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-ort .venv-gpu build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

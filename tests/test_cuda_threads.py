@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 import pytest
+from cuda_device import Layout, layout_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
@@ -28,14 +29,6 @@ pytestmark = [
 
 VECTOR_BYTES = 16
 BLOCK = 128
-
-
-class Layout(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("input_steps", "elements", "channels", "inner")),
-        ("steps", ctypes.c_int32),
-        ("spikes", ctypes.c_bool),
-    ]
 
 
 class Grid(ctypes.Structure):
@@ -96,16 +89,13 @@ class Call:
 def call(library, arrays, attributes, *, offsets=(0, 0), in_place=False) -> Call:
     current, thresholds, levels = arrays.values()
     input_steps, spikes = attributes["input_steps"], attributes["spikes"]
-    rows, steps = thresholds.shape
-    axis = attributes["channel_axis"] % current.ndim
+    steps = thresholds.shape[1]
     shape = (len(current) // input_steps * (steps if spikes else 1), *current.shape[1:])
-    elements = current.size // input_steps
-    inner = int(np.prod(current.shape[axis + 1 :])) if rows > 1 else elements
     placed_current = placed(current, offsets[0])
     # Poisoned: what is not written shows.
     poison = np.full(shape, 77, current.dtype)
     output = placed_current.reshape(shape) if in_place else placed(poison, offsets[1])
-    layout = Layout(input_steps, elements, rows, inner, steps, bool(spikes))
+    layout = layout_of(current, thresholds, **attributes)
     return Call(library, layout, placed_current, (np.ascontiguousarray(thresholds), levels.copy()), output)
 
 

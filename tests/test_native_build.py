@@ -95,6 +95,12 @@ def test_with_cuda_there_is_machine_code_for_each_gpu_and_source_for_later_ones(
 
 
 @pytest.mark.slow
+def test_what_gpus_are_tested_and_measured_with_compiles(with_cuda):
+    done = cmake("--build", with_cuda[0].parent, "--target", "test_device")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
 @TYPES
 def test_with_cuda_the_cpu_kernel_runs_as_before(with_cuda, monkeypatch, dtype):
     monkeypatch.setattr(operator, "_LIBRARY_FOLDER", with_cuda[0].parent)

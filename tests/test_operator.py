@@ -69,11 +69,11 @@ def in_kernel(arrays, attributes, threads=2) -> np.ndarray:
     return run(model(arrays, attributes, with_body=False), arrays, options)
 
 
-def run(one: onnx.ModelProto, arrays, options) -> np.ndarray:
+def run(one: onnx.ModelProto, arrays, options, providers=("CPUExecutionProvider",)) -> np.ndarray:
     if arrays["current"].dtype == BFLOAT16:
         behind_float32(one.graph)
         arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-    return onnxruntime.InferenceSession(one.SerializeToString(), options).run(None, arrays)[0]
+    return onnxruntime.InferenceSession(one.SerializeToString(), options, list(providers)).run(None, arrays)[0]
 
 
 def assert_kernel_gives_the_reference_value(arrays, attributes) -> None:
