@@ -1,0 +1,293 @@
+"""The CUDA kernel and rewritten networks on a GPU, into benchmarks/results/<gpu>.json.
+
+The operator is measured by the GPU's clock against copies of as many bytes; then, in onnxruntime, against the same
+neuron in standard operators and in PyTorch; then whole networks, on data that lies on the GPU. What does not fit in its
+memory is listed as left out, with the reason. TF32 is off unless a row says otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from cuda_device import Device, layout_of
+from measure import interleaved, machine, report, rows
+from onnx import TensorProto, helper, numpy_helper
+from parallel_spike import parallel_spike
+
+import pconv_onnx
+from pconv_onnx.cuda_graph import CUDA, GraphSession
+from pconv_onnx.operator import functions, register
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+NETWORKS = Path(__file__).parent.parent / "examples" / "resnet20"
+RESULTS = Path(__file__).parent / "results"
+LEVELS = 8
+STEPS = (4, 8, 16, 32)
+BATCHES = (1, 128)
+OPERATOR_MIB = (64, 256, 1024)
+# A layer of 256 MiB at T = 8: what one run costs beside the operator is then little.
+NEURON_SHAPE = (32, 64, 64, 64)
+RELU = "ReLU ANN"
+
+
+class Provider:
+    """Where a network runs: an execution provider, and what onnxruntime and PyTorch call the device."""
+
+    def __init__(self, name: str = CUDA, device: str = "cuda") -> None:
+        self.name = name
+        self.device = device
+
+    def entry(self, **options: str) -> list[Any]:
+        """For `providers=`; the options are CUDA's alone."""
+        return [(self.name, {"use_tf32": "0", **options} if self.name == CUDA else {})]
+
+
+def operator_rows(device: Device, sizes: Sequence[int], repeats: int) -> Iterator[dict[str, Any]]:
+    """Trains of 8 steps from currents of 8 steps, against a copy of the same array; sizes in bytes of that array."""
+    for size in sizes:
+        source, target = device.allocate(size), device.allocate(size)
+        for dtype in (np.dtype(np.float32), np.dtype(np.float16)):
+            inner, channels = 1024, 64
+            batch = size // dtype.itemsize // (LEVELS * channels * inner)
+            x = np.random.default_rng(0).normal(0.5, 0.5, (LEVELS * batch, channels, inner)).astype(dtype)
+            device.upload(x, source)
+            baseline = f"copy of {size >> 20} MiB, {dtype}"
+            seconds: dict[str, list[float]] = {baseline: []}
+            # In turns, so that a drift of the clock meets both.
+            for _ in range(4):
+                seconds[baseline] += device.time_copies(target, source, x.nbytes, repeats)
+                for count in (1, channels):
+                    theta = np.linspace(0.5, 1.5, count)[:, None] if count > 1 else np.ones((1, 1))
+                    tables = [theta * (np.arange(LEVELS) + 0.5) / LEVELS, theta * np.arange(LEVELS + 1) / LEVELS]
+                    tables = [table.astype(dtype) for table in tables]
+                    places = [device.allocate(table.nbytes) for table in tables]
+                    for table, place in zip(tables, places, strict=True):
+                        device.upload(table, place)
+                    layout = layout_of(x, tables[0], input_steps=LEVELS, channel_axis=1, spikes=1)
+                    name = f"spikes, {dtype}, {size >> 20} MiB, per {'tensor' if count == 1 else 'channel'}"
+                    times = device.time_launches(layout, dtype, [source, *places, target], repeats)
+                    seconds.setdefault(name, []).extend(times)
+                    for place in places:
+                        device.release(place)
+            yield from (row | {"section": "operator"} for row in rows(seconds, baseline))
+        device.release(source)
+        device.release(target)
+
+
+def bound(model: bytes, provider: Provider, with_library: bool = True) -> GraphSession:
+    """A session of fixed shapes whose inputs and outputs lie on the device."""
+    options = onnxruntime.SessionOptions()
+    if with_library:
+        register(options)
+    return GraphSession(onnxruntime.InferenceSession(model, options, providers=provider.entry()), provider.device)
+
+
+def neuron_rows(provider: Provider, shape: Sequence[int], repeats: int) -> Iterator[dict[str, Any]]:
+    """One layer of neurons, 8 steps in and out: the kernel, its function body, and comparisons in PyTorch."""
+    x = np.random.default_rng(0).normal(0.5, 0.5, (LEVELS * shape[0], *shape[1:])).astype(np.float32)
+    plain = onnx.load_from_string(parallel_spike(x, LEVELS, LEVELS, 1, True))
+    body = onnx.ModelProto()
+    body.CopyFrom(plain)
+    body.functions.extend(functions(17, x.dtype, LEVELS))
+    kernel = bound(plain.SerializeToString(), provider)
+    standard = bound(body.SerializeToString(), provider, with_library=False)
+    currents = torch.from_numpy(x).to(provider.device).reshape(LEVELS, *shape)
+    thresholds = (torch.arange(LEVELS, device=provider.device) + 0.5).reshape(-1, *[1] * len(shape)) / LEVELS
+
+    def in_torch() -> torch.Tensor:
+        # As the paper has it: the mean over time, and at each step a comparison with that step's threshold.
+        trains = (currents.mean(0, keepdim=True) >= thresholds).to(currents.dtype)
+        if provider.device == "cuda":
+            torch.cuda.synchronize()
+        return trains
+
+    for session in (kernel, standard):
+        session.inputs["x"].update_inplace(x)
+        session.replay()
+    expected = kernel.outputs["y"].numpy()
+    if not np.array_equal(standard.outputs["y"].numpy(), expected):
+        raise SystemExit("error: the kernel and its function body differ")
+    # A sum in float32 moves means that lie on a threshold.
+    if (in_torch().reshape(expected.shape).cpu().numpy() != expected).mean() > 1e-3:
+        raise SystemExit("error: the kernel and PyTorch differ")
+    candidates: dict[str, Callable[[], object]] = {
+        "ParallelSpike": kernel.replay,
+        "standard operators (function body)": standard.replay,
+        "PyTorch, T × N comparisons": in_torch,
+    }
+    seconds = interleaved(candidates, repeats)
+    yield from (row | {"section": "neuron"} for row in rows(seconds, "ParallelSpike"))
+
+
+def resnet34(activation: str, *, size: int = 224, width: int = 64, classes: int = 1000) -> onnx.ModelProto:
+    """A network with the layers of ResNet-34 and random weights; `activation` is Relu or QCFS with 8 levels."""
+    generator = np.random.default_rng(0)
+    nodes: list[onnx.NodeProto] = []
+    initializers = [
+        numpy_helper.from_array(np.float32(value), name)
+        for name, value in {"theta": 4, "levels": LEVELS, "half": 0.5, "zero": 0, "one": 1}.items()
+    ]
+
+    def add(op_type: str, inputs: list[str], **attributes: Any) -> str:
+        output = f"t{len(nodes)}"
+        nodes.append(helper.make_node(op_type, inputs, [output], f"node_{output}", **attributes))
+        return output
+
+    def weights(*shape: int) -> str:
+        name = f"w{len(initializers)}"
+        values = generator.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
+        initializers.append(numpy_helper.from_array(values, name))
+        return name
+
+    def conv(x: str, inputs: int, outputs: int, kernel: int, stride: int) -> str:
+        around = [kernel // 2] * 4
+        return add("Conv", [x, weights(outputs, inputs, kernel, kernel)], pads=around, strides=[stride] * 2)
+
+    def activate(x: str) -> str:
+        if activation == "Relu":
+            return add("Relu", [x])
+        for op_type, *constants in (
+            ("Div", "theta"), ("Mul", "levels"), ("Add", "half"), ("Floor",), ("Div", "levels"),
+            ("Clip", "zero", "one"), ("Mul", "theta"),
+        ):  # fmt: skip
+            x = add(op_type, [x, *constants])
+        return x
+
+    x = activate(conv("x", 3, width, 7, 2))
+    x = add("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    inputs = width
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        outputs = width << stage
+        for block in range(blocks):
+            stride = 2 if stage and not block else 1
+            skip = x if inputs == outputs else conv(x, inputs, outputs, 1, stride)
+            x = activate(conv(x, inputs, outputs, 3, stride))
+            x = activate(add("Add", [conv(x, outputs, outputs, 3, 1), skip]))
+            inputs = outputs
+    x = add("Flatten", [add("GlobalAveragePool", [x])])
+    nodes.append(helper.make_node("MatMul", [x, weights(inputs, classes)], ["y"], "classifier"))
+    infos = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", ["N", 3, size, size]), ("y", ["N", classes]))
+    ]
+    graph = helper.make_graph(nodes, "resnet34", infos[:1], infos[1:], initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def spiking_forms(quantised: onnx.ModelProto, steps: Sequence[int]) -> Iterator[tuple[dict[str, Any], onnx.ModelProto]]:
+    """The networks to measure, made of a quantised one, each with what tells it from the others."""
+    for count in steps:
+        for precision in (None, "float16"):
+            made = pconv_onnx.rewrite(quantised, mode="parallel", steps=count, precision=precision)
+            yield {"mode": "parallel", "steps": count, "precision": precision or "float32"}, made.model
+    folded = pconv_onnx.rewrite(quantised, mode="folded").model
+    yield {"mode": "folded", "steps": LEVELS, "precision": "float32"}, folded
+
+
+def network_rows(
+    provider: Provider,
+    name: str,
+    relu: onnx.ModelProto,
+    quantised: onnx.ModelProto,
+    *,
+    batches: Sequence[int],
+    steps: Sequence[int],
+    repeats: int,
+    left_out: list[dict[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """Every form of a network against its ReLU ANN at the same batch, launched as a CUDA graph and without.
+
+    Each is measured in turns with the ANN, the two alone on the device. What does not run is appended to `left_out`.
+    """
+    forms = [
+        ({"mode": "QCFS ANN", "steps": None, "precision": "float32"}, quantised),
+        *spiking_forms(quantised, steps),
+    ]
+    captures = (False, True) if provider.name == CUDA else (False,)
+    for batch in batches:
+        for capture in captures:
+            settings = [("off", network) for network in forms]
+            if provider.name == CUDA:
+                settings += [("on", network) for network in forms if network[0]["mode"] == "parallel"]
+            for tf32, (what, model) in settings:
+                where = {"network": name, "batch": batch, "cuda_graph": capture, "tf32": tf32, **what}
+                label = " ".join(str(value) for value in where.values() if value is not None)
+                try:
+                    sessions = {
+                        key: _fixed(candidate, provider, batch, capture, tf32 == "on" and key != RELU)
+                        for key, candidate in ((RELU, relu), (label, model))
+                    }
+                    seconds = interleaved({key: session.replay for key, session in sessions.items()}, repeats)
+                except Exception as error:  # onnxruntime raises its own types, without a common base
+                    left_out.append(where | {"reason": str(error).splitlines()[0]})
+                    continue
+                for row in rows(seconds, RELU):
+                    if row["name"] == label:
+                        per_second = batch / row["median_ms"] * 1e3
+                        yield row | where | {"section": "network", "images_per_s": per_second}
+
+
+def _fixed(model: onnx.ModelProto, provider: Provider, batch: int, capture: bool, tf32: bool) -> GraphSession:
+    """A session for that batch, its input filled."""
+    options = onnxruntime.SessionOptions()
+    options.add_free_dimension_override_by_name(model.graph.input[0].type.tensor_type.shape.dim[0].dim_param, batch)
+    entry = provider.entry(use_tf32="1") if tf32 else provider.entry()
+    if capture:
+        session = pconv_onnx.session(model, providers=entry, options=options, cuda_graph=True)
+    else:
+        session = GraphSession(pconv_onnx.session(model, providers=entry, options=options), provider.device)
+    for value in session.inputs.values():
+        value.update_inplace(np.random.default_rng(0).standard_normal(value.shape()).astype(np.float32))
+    return session
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=30, help="rounds (default: 30)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: benchmarks/results/<gpu>.json")
+    options = parser.parse_args()
+    try:
+        device = Device()
+    except RuntimeError as error:
+        raise SystemExit(f"error: {error}") from error
+    onnxruntime.preload_dlls()
+    provider = Provider()
+    gpu = device.describe()
+    left_out: list[dict[str, Any]] = []
+    found = [*operator_rows(device, [size << 20 for size in OPERATOR_MIB], options.repeats)]
+    found += neuron_rows(provider, NEURON_SHAPE, options.repeats)
+    networks = {
+        "ResNet-20": tuple(onnx.load(NETWORKS / f"resnet20-{kind}.onnx") for kind in ("relu", "qcfs8")),
+        "ResNet-34": tuple(resnet34(activation) for activation in ("Relu", "QCFS")),
+    }
+    for name, (relu, quantised) in networks.items():
+        sizes = {"batches": BATCHES, "steps": STEPS, "repeats": options.repeats}
+        found += network_rows(provider, name, relu, quantised, **sizes, left_out=left_out)
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    versions = {"driver": driver, "torch": torch.__version__}
+    document = {
+        "benchmark": "gpu",
+        "machine": machine(torch.get_num_threads()) | gpu | versions,
+        "rows": found,
+        "left_out": left_out,
+    }
+    output = options.output or RESULTS / f"{re.sub('[^a-z0-9]+', '-', gpu['gpu'].lower()).strip('-')}.json"
+    report(gpu["gpu"], document, output)
+    for entry in left_out:
+        print(f"  left out: {entry}")
+
+
+if __name__ == "__main__":
+    main()
