@@ -15,7 +15,7 @@ from pconv_onnx.blocked import stay_blocked
 from pconv_onnx.cuda_graph import CUDA, GraphSession, capturing
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph.files import ModelSource, require_source
-from pconv_onnx.operator import is_operator, library_path, register
+from pconv_onnx.operator import has_cuda_kernels, is_operator, library_path, register
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -68,7 +68,8 @@ def session(
 ) -> onnxruntime.InferenceSession | GraphSession:
     """An onnxruntime session that knows the ParallelSpike operator.
 
-    Without a native library the model runs through its function body, with a warning.
+    Without a native library, or on CUDA's provider with one that has no kernels for it, the model runs through its
+    function body, with a warning.
 
     Args:
         model: path of an ONNX file, or a model in memory.
@@ -87,12 +88,6 @@ def session(
     ort = import_onnxruntime()
     if options is None:
         options = ort.SessionOptions()
-    try:
-        library_path()
-    except PconvError as error:
-        warnings.warn(str(error), stacklevel=2)
-    else:
-        register(options)
     providers = list(providers or ([CUDA] if cuda_graph else _CPU))
     if cuda_graph:
         providers = capturing(providers)
@@ -101,6 +96,19 @@ def session(
         if name not in ort.get_available_providers():
             available = ", ".join(ort.get_available_providers())
             raise PconvError(f"this onnxruntime has no provider '{name}'", f"it has {available}")
+    try:
+        # With CPU kernels alone every neuron would be copied to the CPU and back.
+        library_path()
+        registers = CUDA not in names or has_cuda_kernels()
+    except PconvError as error:
+        warnings.warn(str(error), stacklevel=2)
+    else:
+        if registers:
+            register(options)
+        else:
+            warnings.warn(
+                "the native library has no CUDA kernels; models run through their function body", stacklevel=2
+            )
     try:
         content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
         spikes = _spikes(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnxruntime
 import pytest
 from refusals import refusal_of
 
-from pconv_onnx import session
+from pconv_onnx import runtime, session
 from pconv_onnx.cuda_graph import CUDA, GraphSession, capturing
 
 BATCH = 3
@@ -98,3 +99,20 @@ def test_the_cpu_stands_in_where_it_is_named(snn, monkeypatch):
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *positional, providers: make(*positional))
     runner = session(snn, providers=[CUDA, "CPUExecutionProvider"])
     assert "CPUExecutionProvider" in runner.get_providers()
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.parametrize("built_in", [True, False])
+def test_a_library_without_cuda_kernels_is_left_out_of_cuda_sessions(snn, monkeypatch, built_in):
+    make = onnxruntime.InferenceSession
+    registered = []
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *positional, providers: make(*positional))
+    monkeypatch.setattr(runtime, "has_cuda_kernels", lambda: built_in)
+    monkeypatch.setattr(runtime, "register", registered.append)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        session(snn, providers=[CUDA, "CPUExecutionProvider"])
+    told = any("the native library has no CUDA kernels" in str(warning.message) for warning in caught)
+    assert (bool(registered), told) == (built_in, not built_in)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cuda_device import Layout
+from onnx import TensorProto
 from test_operator import TYPES, case, in_kernel
 
 from pconv_onnx import operator
@@ -95,9 +98,20 @@ def test_with_cuda_there_is_machine_code_for_each_gpu_and_source_for_later_ones(
 
 
 @pytest.mark.slow
-def test_what_gpus_are_tested_and_measured_with_compiles(with_cuda):
-    done = cmake("--build", with_cuda[0].parent, "--target", "test_device")
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+def test_what_gpus_are_tested_with_compiles_and_tells_where_there_is_none(tmp_path):
+    done = build(tmp_path, "test_device", "-DPCONV_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=90")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert set(re.findall(r"sm_\d+", done.stdout)) == {"sm_90"}
+    if Path("/dev/nvidia0").exists():
+        return
+    # Without a driver, CUDA's words come back, as often as it is tried.
+    kernel = ctypes.CDLL(str(tmp_path / "libtest_device.so")).launch
+    kernel.restype = ctypes.c_char_p
+    layout = Layout(1, 8, 1, 8, 2, True)
+    for _ in range(2):
+        told = kernel(TensorProto.FLOAT, ctypes.byref(layout), *[ctypes.c_void_p(64)] * 4, None)
+        assert b"driver" in told, told
 
 
 @pytest.mark.slow
