@@ -19,6 +19,10 @@ from pconv_onnx.errors import PconvError
 DONE, ANSWER_IS_NO, WRONG_ARGUMENTS = 0, 1, 2
 _MODES = ("parallel", "folded")
 _PRECISIONS = ("float16",)
+_PROVIDERS: dict[str, list[Any]] = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": [("CUDAExecutionProvider", {"use_tf32": "0"})],
+}
 _MAX_STEPS = 256
 _METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
 _BAR = 40
@@ -168,6 +172,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("snn", metavar="SNN", help="the ONNX file that rewrite wrote")
     sub.add_argument("--data", metavar="FILE", help=f"{_DATA} (default: seeded random inputs)")
     sub.add_argument("--atol", type=_tolerance, metavar="A", help="fail where an output differs by more than this")
+    sub.add_argument(
+        "--provider", choices=_PROVIDERS, default="cpu", help="where to run the networks; on CUDA without TF32 (cpu)"
+    )
 
     sub = add(
         "evaluate", _evaluate, "count right answers of a network, and of its spiking form at each number of steps"
@@ -271,7 +278,7 @@ def _calibrate(options: argparse.Namespace) -> _Answer:
 def _verify(options: argparse.Namespace) -> _Answer:
     from pconv_onnx.verification import verify
 
-    result = verify(options.ann, options.snn, options.data, atol=options.atol)
+    result = verify(options.ann, options.snn, options.data, atol=options.atol, providers=_PROVIDERS[options.provider])
     summary = result.summary()
     return _Answer(summary, _verification_lines(summary), DONE if result.passed else ANSWER_IS_NO)
 

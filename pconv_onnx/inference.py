@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,13 +33,14 @@ def runnable(network: Network) -> Network:
     return replace(network, proto=standardised(network.proto))
 
 
-def open_session(model: onnx.ModelProto, name: str, level: Any = None) -> Any:
+def open_session(model: onnx.ModelProto, name: str, level: Any = None, providers: Sequence[Any] | None = None) -> Any:
     """An onnxruntime session that takes turns with others.
 
     Args:
         model: the network.
         name: what to call it in messages.
         level: onnxruntime's level of graph optimisation; None leaves it as users have it.
+        providers: execution providers as `session` takes them.
 
     Raises:
         PconvError: onnxruntime refuses the model.
@@ -50,7 +52,7 @@ def open_session(model: onnx.ModelProto, name: str, level: Any = None) -> Any:
     if level is not None:
         options.graph_optimization_level = level
     try:
-        return session(model, options=options)
+        return session(model, options=options, providers=providers)
     except PconvError as error:
         raise PconvError(f"{name}: {error.message}", error.hint) from error
 

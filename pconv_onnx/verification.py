@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,7 +166,12 @@ class Verification:
 
 
 def verify(
-    ann: ModelSource, snn: ModelSource, data: DataSource | None = None, *, atol: float | None = None
+    ann: ModelSource,
+    snn: ModelSource,
+    data: DataSource | None = None,
+    *,
+    atol: float | None = None,
+    providers: Sequence[Any] | None = None,
 ) -> Verification:
     """Compare a spiking network with the network that it was made from.
 
@@ -180,6 +185,8 @@ def verify(
         snn: what `rewrite` made of it.
         data: samples as `load_samples` takes them; by default seeded random inputs.
         atol: tolerance on output values, a finite number that is not negative; None only reports them.
+        providers: where the spiking network runs, whole and layer by layer, and the source as it is run, as `session`
+            takes them. What is expected of a layer is computed on the CPU all the same.
 
     Raises:
         PconvError: a file cannot be read or run, `snn` was not made from `ann`, or the data do not fit.
@@ -192,14 +199,14 @@ def verify(
     exact = [row for row in rows if row["steps"] == row["levels"]]
     tapped = open_session(_with_taps(source, exact), source.name, disabled)
     outputs = [output.name for output in source.proto.graph.output]
-    sessions = {"snn unoptimised": open_session(spiking.proto, spiking.name, disabled)}
+    sessions = {"snn unoptimised": open_session(spiking.proto, spiking.name, disabled, providers)}
     _check_ends(tapped, sessions["snn unoptimised"], source, spiking)
-    checks = [_LayerCheck(row, source, spiking) for row in rows]
+    checks = [_LayerCheck(row, source, spiking, providers) for row in rows]
     samples = load_samples(data, tapped) if data is not None else random_samples(tapped)
     result = Verification(len(samples), data is None, [check.layer for check in checks], atol)
     for key, network in (("ann", source), ("snn", spiking)):
         try:
-            sessions[key] = open_session(network.proto, network.name)
+            sessions[key] = open_session(network.proto, network.name, providers=providers)
         except PconvError as error:
             result.load_errors[key] = error.message
     if samples.labels is not None:
@@ -247,7 +254,7 @@ def _verify_batch(
 class _LayerCheck:
     """One neuron of the spiking network and the activation it replaced, each cut out and run by itself."""
 
-    def __init__(self, row: dict[str, Any], source: Network, network: Network) -> None:
+    def __init__(self, row: dict[str, Any], source: Network, network: Network, providers: Sequence[Any] | None) -> None:
         spiking = network.proto
         self.layer = Layer(row["name"], exact=row["steps"] == row["levels"])
         self.input = row["input"]
@@ -280,7 +287,7 @@ class _LayerCheck:
         alone = helper.make_model(
             graph, opset_imports=spiking.opset_import, functions=spiking.functions, ir_version=spiking.ir_version
         )
-        self.session = open_session(alone, f"neuron '{row['name']}' of {network.name}")
+        self.session = open_session(alone, f"neuron '{row['name']}' of {network.name}", providers=providers)
         self.activation = _evaluator(source, row)
 
     def add(self, current: Array) -> None:

@@ -20,6 +20,7 @@ import pconv_onnx
 import pconv_onnx.inference
 from pconv_onnx import calibration, cli, neuron, operator, plan
 from pconv_onnx.cli import main
+from pconv_onnx.cuda_graph import CUDA
 from pconv_onnx.progress import track
 from pconv_onnx.verification import Verification
 
@@ -29,7 +30,7 @@ COMMANDS = {
                 "--signed", "--calibration", "--method", "--strict", "--dry-run", "--force", "--json"],
     "calibrate": ["MODEL", "--data", "--steps", "-o", "--output", "--method", "refit", "--cache", "--force",
                   "--json"],
-    "verify": ["ANN", "SNN", "--data", "--atol", "--json"],
+    "verify": ["ANN", "SNN", "--data", "--atol", "--provider", "--json"],
     "evaluate": ["MODEL", "--data", "--steps", "--mode", "parallel", "folded", "--signed", "-o", "--output", "--json"],
     "doctor": ["--json"],
 }  # fmt: skip
@@ -208,6 +209,13 @@ def test_a_network_without_activations_has_nothing_to_convert(tmp_path, refusal,
 
 
 @pytest.mark.usefixtures("library")
+@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="this onnxruntime has the provider")
+def test_verify_asks_for_the_provider_that_is_named(ann, snn, run, refusal):
+    assert run("verify", ann, snn, "--provider", "cpu")[0] == 0
+    told = refusal("verify", ann, snn, "--provider", "cuda")
+    assert told.startswith(f"'{snn}': this onnxruntime has no provider '{CUDA}'; it has ")
+
+
 def test_a_network_without_inputs_is_rewritten_and_verify_says_why_it_cannot(tmp_path, run, refusal):
     ann, snn = tmp_path / "m.onnx", tmp_path / "m.snn.onnx"
     onnx.save(
@@ -395,7 +403,7 @@ def test_verify_compares_without_optimisations_first_and_says_what_they_change(a
 def test_verify_says_what_it_could_not_run(ann, snn, run, monkeypatch):
     open_session = pconv_onnx.inference.session
 
-    def session(model, *, options):
+    def session(model, *, options, providers=None):
         level = options.graph_optimization_level
         if model.graph.name != "neuron" and level != onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL:
             raise pconv_onnx.PconvError("onnxruntime cannot load the model: no reason")

@@ -52,6 +52,26 @@ def test_what_rewrite_wrote_passes(pair):
     assert all(layer.elements > 0 for layer in result.layers)
 
 
+def test_the_spiking_network_runs_on_the_providers_that_are_named(pair, monkeypatch):
+    asked = {}
+
+    def open_session(model, name, level=None, providers=None):
+        asked.setdefault(str(providers), []).append(name)
+        return open_here(model, name, level)
+
+    open_here = pconv_onnx.inference.open_session
+    monkeypatch.setattr(pconv_onnx.verification, "open_session", open_session)
+    assert verify(*pair, providers=["elsewhere"]).passed
+    assert [name.split(" of ")[0] for name in asked["None"]] == [
+        "the model",
+        "activation 'a_code'",
+        "activation 'b_code'",
+    ]
+    assert [name.split(" of ")[0] for name in asked["['elsewhere']"]] == [
+        "the model", "neuron 'a_code'", "neuron 'b_code'", "the model", "the model",
+    ]  # fmt: skip
+
+
 def test_random_inputs_are_seeded_and_said_to_be_random(pair):
     first, second = verify(*pair), verify(*pair)
     assert first.summary() == second.summary()
@@ -342,7 +362,7 @@ def unloadable(monkeypatch):
     open_session = pconv_onnx.inference.session
     refused = []
 
-    def session(model, *, options):
+    def session(model, *, options, providers=None):
         level = options.graph_optimization_level
         if model in refused and level != onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL:
             raise PconvError("onnxruntime cannot load the model: no reason")

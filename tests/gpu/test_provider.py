@@ -14,7 +14,7 @@ import pytest
 from networks import network, qcfs
 from test_operator import SHAPES, TYPES, WRONG, case, in_kernel, model, run
 
-from pconv_onnx import rewrite, session
+from pconv_onnx import rewrite, session, verify
 from pconv_onnx.operator import register
 
 pytestmark = [
@@ -146,23 +146,14 @@ def test_a_network_gives_the_value_of_the_cpu_in_either_layout(exact_network, mo
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_float16_network_counts_as_the_cpu_does_layer_by_layer(resnet_samples, qcfs_resnet):
-    """Each neuron, given the GPU's own current, fires as the CPU kernel does on that current."""
-    spiking = rewrite(qcfs_resnet, mode="parallel", precision="float16").model
-    neurons = [node for node in spiking.graph.node if node.op_type == "ParallelSpike"]
-    names = list(dict.fromkeys(name for node in neurons for name in (node.input[0], node.output[0])))
-    kept = {output.name for output in spiking.graph.output}
-    spiking.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT16, None) for name in names if name not in kept
-    )
-    values = session(spiking, providers=provider()).run(names, {"image": resnet_samples["image"][:8]})
-    found = dict(zip(names, values, strict=True))
-    tables = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in spiking.graph.initializer}
-    for node in neurons:
-        thresholds, levels = (tables[name] for name in node.input[1:])
-        arrays = {"current": found[node.input[0]], "thresholds": thresholds, "levels": levels}
-        attributes = {attribute.name: attribute.i for attribute in node.attribute}
-        np.testing.assert_array_equal(found[node.output[0]], in_kernel(arrays, attributes))
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+@pytest.mark.parametrize("precision", [None, "float16"])
+def test_every_layer_of_a_network_counts_as_its_source_does(mode, precision, qcfs_resnet, resnet_samples, tmp_path):
+    rewrite(qcfs_resnet, tmp_path / "snn.onnx", mode=mode, precision=precision)
+    feed = {"image": resnet_samples["image"][:20]}
+    verified = verify(qcfs_resnet, tmp_path / "snn.onnx", feed, providers=provider())
+    assert verified.load_errors == {}
+    assert [layer.mismatches for layer in verified.layers] == [0] * 19
 
 
 @pytest.mark.parametrize("mode", ["parallel", "folded"])
