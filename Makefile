@@ -77,9 +77,10 @@ gpu: .venv-gpu/installed ## on a machine with an NVIDIA GPU and nvcc: test there
 	else echo "note: no compute-sanitizer on PATH, so memory accesses were not checked" >&2; fi
 	.venv-gpu/bin/python benchmarks/gpu.py
 
+# Without the other extras of tests: qonnx brings onnxruntime, which must not lie beside onnxruntime-gpu.
 .venv-gpu/installed: $(SOURCES)
 	test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet -e '.[gpu,test]'
+	$(@D)/bin/pip install --quiet -e '.[gpu]' cmake hypothesis ninja pillow pytest torch
 	@touch $@
 
 exports: $(STAMP) ## convert every export of QCFS by PyTorch, into docs/exports.md (20 minutes)
