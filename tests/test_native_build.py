@@ -115,6 +115,23 @@ def test_what_gpus_are_tested_with_compiles_and_tells_where_there_is_none(tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+def test_cuda_kernels_move_sixteen_bytes_at_once_and_keep_neurons_in_registers(tmp_path):
+    options = ["-std=c++17", "-O3", "-fmad=false", "-arch=compute_90", f"-I{SOURCE}", f"-I{SOURCE / 'include'}"]
+    ptx = tmp_path / "kernels.ptx"
+    subprocess.run(["nvcc", *options, "-ptx", SOURCE / "cuda/parallel_spike.cu", "-o", ptx], check=True)
+    kernels = re.findall(r"\.entry (\w+)(\(.*?^})", ptx.read_text(), re.DOTALL | re.MULTILINE)
+    assert len(kernels) == 3 * 3
+    for name, body in kernels:
+        assert "ld.local" not in body and "st.local" not in body
+        assert "fma." not in body
+        wide = "Li1E" not in name
+        stores = re.findall(r"st\.global[.\w]*", body)
+        assert stores and all((".v4." in store) == wide for store in stores)
+        assert bool(re.search(r"ld\.global\.v4", body)) == wide
+
+
+@pytest.mark.slow
 @TYPES
 def test_with_cuda_the_cpu_kernel_runs_as_before(with_cuda, monkeypatch, dtype):
     monkeypatch.setattr(operator, "_LIBRARY_FOLDER", with_cuda[0].parent)
