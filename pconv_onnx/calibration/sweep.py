@@ -103,8 +103,7 @@ class _Sweep:
         self.corrected: dict[str, list[onnx.NodeProto]] = {}
         self.weights: dict[str, Array] = {}
         segments = cut(network, activations)
-        self.leads_to_output = {info.name for info in network.proto.graph.output}
-        self.leads_to_output |= {name for segment in segments if segment.activation is None for name in segment.inputs}
+        self.taken_back = self._taken_back(segments)
         # Before an output there is a layer to correct, or nothing.
         segments = [s for s in segments if s.activation is not None or (method == "refit" and s.layer is not None)]
         last_use = {name: index for index, segment in enumerate(segments) for name in segment.inputs}
@@ -116,6 +115,19 @@ class _Sweep:
                 if last_use[name] == index and name not in samples.arrays:
                     self.reference.drop(name)
                     self.quantised.drop(name)
+
+    def _taken_back(self, segments: Sequence[Segment]) -> set[str]:
+        """Activations whose mean error does not count: all that read them correct it before the next activation.
+
+        By the bias of a corrected layer; without, by the shift of the staircase there, which pays for few steps, and of
+        many costs at padded borders.
+        """
+        shifts = self.method != "refit" and self.steps <= _CENTRED_STEPS
+        left = {info.name for info in self.network.proto.graph.output}
+        for segment in segments:
+            if segment.activation is None or not (shifts or (self.method == "refit" and segment.layer is not None)):
+                left.update(segment.inputs)
+        return {segment.activation.output.name for segment in segments if segment.activation is not None} - left
 
     def _segment(self, segment: Segment, computed: set[str]) -> None:
         """Correct the layer of a segment and quantise its activation, on everything before it."""
@@ -215,10 +227,8 @@ class _Sweep:
             inputs.add(rows(self.reference[_BEFORE][part]))
             outputs.add(rows(clip(self.reference[_BEFORE][part])))
         fitted = self.method in ("refit", "fit")
-        # A mean error is no error where it is taken back: by an offset, or by a later layer. That pays for few steps,
-        # and of many costs at padded borders, unless weights are corrected.
-        later = self.method == "refit" or self.steps <= _CENTRED_STEPS
-        centred = free or (later and name not in self.leads_to_output)
+        # A mean error is no error where it is taken back: by an offset, or by a later layer.
+        centred = free or name in self.taken_back
         staircase = self._staircase(rows, clip, inputs, outputs, centred=centred)
         staircase = staircases.with_silent(staircase, staircase.silent | (outputs.maximum <= _SILENT))
         level = rows.along_channels(staircase.constants()[2])

@@ -106,6 +106,13 @@ def test_neither_the_order_of_samples_nor_their_parts_matter(tmp_path):
     assert np.square(first - second).mean() < 1e-3 * np.square(first).mean()
 
 
+def test_a_mean_error_counts_where_no_layer_takes_it_back():
+    nodes = "a = Conv (x, w) r = Relu (a) e = Elu (r) y = GlobalAveragePool (e)"
+    ann = source(nodes, "float[N, 4, 1, 1] y", w=2 * weight(4, 3, 3, 3))
+    fit, refit = (calibrate(ann, data(300), steps=8, method=method).found.errors for method in ("fit", "refit"))
+    assert refit[0] == pytest.approx(fit[0], rel=1e-3)
+
+
 def test_a_layer_that_two_activations_share_is_corrected_once():
     result = calibrate(source(), data(), steps=4)
     assert sorted(result.found.corrections) == ["a", "b", "c", "d", "i", "y"]
