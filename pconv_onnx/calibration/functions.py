@@ -73,7 +73,7 @@ def clip_of(activation: Activation | None) -> Clip:
 def ascends(activation: Activation) -> bool:
     """Whether an activation never falls as its input rises, so that thresholds of its output are some of its input."""
     node = activation.nodes[0]
-    if len(activation.nodes) > 1 or node.domain not in (None, "", "ai.onnx") or node.op not in _ASCENDING:
+    if len(activation.nodes) > 1 or not is_standard(node) or node.op not in _ASCENDING:
         return False
     if node.op == "PRelu":
         slope = constant(node.inputs[1])
