@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 from test_native_build import build
-from test_operator import BFLOAT16, FLOAT16, SHAPES, TYPES, case, in_kernel
+from test_operator import BFLOAT16, FLOAT16, SHAPES, TYPES, case, drawn_case, in_kernel
 
 from pconv_onnx.operator import reference
 
@@ -120,19 +120,7 @@ def test_threads_give_the_bits_of_the_cpu_kernel(threads, shape, rows, axis, ste
 @given(data=st.data())
 def test_threads_give_the_reference_value_at_any_size_place_and_number_of_blocks(threads, data):
     draw = data.draw
-    shape = tuple(draw(st.lists(st.integers(1, 41), min_size=1, max_size=4)))
-    axis = draw(st.integers(1, len(shape) - 1)) if len(shape) > 1 else 1
-    per_channel = draw(st.booleans()) and len(shape) > 1
-    arrays, attributes = case(
-        shape,
-        steps=draw(st.integers(1, 40)),
-        rows=shape[axis] if per_channel else 1,
-        axis=axis,
-        input_steps=draw(st.integers(1, 9)),
-        spikes=draw(st.integers(0, 1)),
-        dtype=draw(st.sampled_from([np.dtype(np.float32), FLOAT16, BFLOAT16])),
-        seed=draw(st.integers(0, 999)),
-    )
+    arrays, attributes = drawn_case(draw)
     offsets = draw(st.tuples(st.integers(0, 9), st.integers(0, 9)))
     one = call(threads, arrays, attributes, offsets=offsets)
     # Fewer blocks than there is work for go round again, more find none.

@@ -152,14 +152,12 @@ def test_evenly_spaced_thresholds_are_reached_as_any_others_are(shape, rows, ste
     assert_kernel_gives_the_reference_value(arrays, attributes)
 
 
-@settings(deadline=None, max_examples=150)
-@given(data=st.data())
-def test_kernel_gives_the_reference_value_at_any_size(data):
-    draw = data.draw
+def drawn_case(draw) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Inputs and attributes of any size and type."""
     shape = tuple(draw(st.lists(st.integers(1, 41), min_size=1, max_size=4)))
     axis = draw(st.integers(1, len(shape) - 1)) if len(shape) > 1 else 1
     per_channel = draw(st.booleans()) and len(shape) > 1
-    arrays, attributes = case(
+    return case(
         shape,
         steps=draw(st.integers(1, 40)),
         rows=shape[axis] if per_channel else 1,
@@ -169,6 +167,12 @@ def test_kernel_gives_the_reference_value_at_any_size(data):
         dtype=draw(st.sampled_from([np.float32, FLOAT16, BFLOAT16])),
         seed=draw(st.integers(0, 999)),
     )
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_kernel_gives_the_reference_value_at_any_size(data):
+    arrays, attributes = drawn_case(data.draw)
     assert_kernel_gives_the_reference_value(arrays, attributes)
 
 
