@@ -216,6 +216,14 @@ def smallest_float(holds: Callable[[Array], Array], shape: tuple[int, ...], dtyp
     return np.where(reached, floats(high) + dtype.type(0), dtype.type(np.nan))
 
 
+def along_channels(table: Array, channel_axis: int | None, rank: int) -> Array:
+    """A table `[R, n]` as `[n, …]`, ready to broadcast against arrays of that rank; None stands for R = 1."""
+    shape = [1] * rank
+    if channel_axis is not None:
+        shape[channel_axis] = table.shape[0]
+    return table.T.reshape([table.shape[1], *shape])
+
+
 @dataclass(frozen=True, eq=False)
 class ParallelNeuron:
     """A layer of parallel spiking neurons as a staircase: count `k = #{t : τ_t ≤ x̄}`, value `v_k`.
@@ -293,11 +301,7 @@ class ParallelNeuron:
 
     def along_channels(self, table: Array, rank: int) -> Array:
         """A table `[R, n]` as `[n, …]`, ready to broadcast against inputs of that rank."""
-        shape = [1] * rank
-        if table.shape[0] > 1:
-            assert self.channel_axis is not None
-            shape[self.channel_axis] = table.shape[0]
-        return table.T.reshape([table.shape[1], *shape])
+        return along_channels(table, self.channel_axis, rank)
 
     def threshold_form(self, mean: Array) -> Array:
         """Form 2: `s_t = [x̄ ≥ τ_t]`. Mean `[B, …]` to booleans `[T, B, …]`."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx.parser
-from onnx import helper
 
+from pconv_onnx.bodies import CONSTANTS, along_channels, element_type
 from pconv_onnx.errors import PconvError
 from pconv_onnx.neuron import SUM_TYPES, Array, ParallelNeuron, temporal_mean
 
@@ -60,21 +60,27 @@ def reference(
     """
     if current.ndim < 1 or input_steps < 1 or current.shape[0] % input_steps:
         raise ValueError(f"current of shape {list(current.shape)} does not hold {input_steps} time-steps")
-    rows = len(thresholds)
-    if rows < 1:
-        raise ValueError("thresholds have no rows")
-    if rows > 1:
-        axis = channel_axis + current.ndim if channel_axis < 0 else channel_axis
-        if not 0 < axis < current.ndim or current.shape[axis] != rows:
-            raise ValueError(
-                f"thresholds have {rows} rows, current of shape {list(current.shape)} has no such channels"
-            )
-    neuron = ParallelNeuron(thresholds, levels, channel_axis if rows > 1 else None)
+    neuron = ParallelNeuron(thresholds, levels, channels_of(current, thresholds, channel_axis))
     batch = current.shape[0] // input_steps
     mean = temporal_mean(current.reshape(input_steps, batch, *current.shape[1:]))
     if not spikes:
         return neuron.value(neuron.search_form(mean))
     return neuron.trains(mean).reshape(neuron.steps * batch, *current.shape[1:])
+
+
+def channels_of(current: Array, table: Array, channel_axis: int) -> int | None:
+    """The axis of `current` that the rows of a table run along; None where there is one row for all.
+
+    Raises:
+        ValueError: the rows are not those of its channels.
+    """
+    rows = len(table)
+    if rows == 1:
+        return None
+    axis = channel_axis + current.ndim if channel_axis < 0 else channel_axis
+    if rows < 1 or not 0 < axis < current.ndim or current.shape[axis] != rows:
+        raise ValueError(f"a table has {rows} rows, current of shape {list(current.shape)} has no such channels")
+    return axis
 
 
 def functions(opset: int, dtype: np.dtype[Any], max_steps: int) -> list[onnx.FunctionProto]:
@@ -93,22 +99,13 @@ def functions(opset: int, dtype: np.dtype[Any], max_steps: int) -> list[onnx.Fun
     return [_temporal_mean(opset, dtype), _parallel_spike(opset, dtype, max_steps)]
 
 
-# What every body begins with.
-_CONSTANTS = """
-        zero = Constant <value = int64 {0}> ()
-        one = Constant <value = int64 {1}> ()
-        first = Constant <value_ints = [0]> ()
-        second = Constant <value_ints = [1]> ()
-        end = Constant <value_ints = [9223372036854775807]> ()"""
-
-
 def running_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
     """`pconv::RunningMean`, `[T·B, …]` to `[T, B, …]`: row t is the mean of the first t time-steps."""
     return onnx.parser.parse_function(f"""
     <opset_import: ["" : {opset}], domain: "{DOMAIN}">
     {RUNNING_MEAN_OP_TYPE} <steps> (current) => (means)
     {{
-        {_CONSTANTS}
+        {CONSTANTS}
         count = Constant <value_int: int = @steps> ()
         {_running_sum(opset, dtype)}
         after = Add (count, one)
@@ -117,15 +114,11 @@ def running_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
         ones = Expand (one, rank)
         divisor_shape = ScatterElements (ones, first, count_1d)
         divisor_by_time = Reshape (step, divisor_shape)
-        divisor = Cast <to = {_element_type(SUM_TYPES[dtype])}> (divisor_by_time)
+        divisor = Cast <to = {element_type(SUM_TYPES[dtype])}> (divisor_by_time)
         quotient = Div (running, divisor)
-        means = Cast <to = {_element_type(dtype)}> (quotient)
+        means = Cast <to = {element_type(dtype)}> (quotient)
     }}
     """)
-
-
-def _element_type(dtype: np.dtype[Any]) -> int:
-    return helper.np_dtype_to_tensor_dtype(dtype)
 
 
 def _reshape(opset: int, name: str, source: str, shape: tuple[str, str, str]) -> str:
@@ -153,7 +146,7 @@ def _running_sum(opset: int, dtype: np.dtype[Any]) -> str:
                 sample = Slice (shape, second, end)
                 count_1d = Reshape (count, second)
                 batch = Div (rows, count_1d)
-                wide = Cast <to = {_element_type(SUM_TYPES[dtype])}> (current)
+                wide = Cast <to = {element_type(SUM_TYPES[dtype])}> (current)
                 {_reshape(opset, "by_time", "wide", ("count_1d", "batch", "sample"))}
                 running = CumSum (by_time, zero)"""
 
@@ -167,7 +160,7 @@ def _temporal_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
     <opset_import: ["" : {opset}], domain: "{DOMAIN}">
     {MEAN_OP_TYPE} <steps> (current) => (mean)
     {{
-        {_CONSTANTS}
+        {CONSTANTS}
         count = Constant <value_int: int = @steps> ()
         no_time_axis = Equal (count, one)
         wide_mean = If (no_time_axis) <
@@ -180,12 +173,12 @@ def _temporal_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
                 {_running_sum(opset, dtype)}
                 last = Sub (count, one)
                 total = Gather <axis = 0> (running, last)
-                divisor = Cast <to = {_element_type(SUM_TYPES[dtype])}> (count)
+                divisor = Cast <to = {element_type(SUM_TYPES[dtype])}> (count)
                 quotient = Div (total, divisor)
                 average = Cast <to = 1> (quotient)
             }}
         >
-        mean = Cast <to = {_element_type(dtype)}> (wide_mean)
+        mean = Cast <to = {element_type(dtype)}> (wide_mean)
     }}
     """)
 
@@ -270,26 +263,16 @@ def _parallel_spike(opset: int, dtype: np.dtype[Any], max_steps: int) -> onnx.Fu
     <opset_import: ["" : {opset}, "{DOMAIN}" : {VERSION}], domain: "{DOMAIN}">
     {OP_TYPE} <input_steps, channel_axis, spikes> (current, thresholds, levels) => (output)
     {{
-        {_CONSTANTS}
+        {CONSTANTS}
         third = Constant <value_ints = [2]> ()
-        axis = Constant <value_int: int = @channel_axis> ()
         wants_spikes = Constant <value_int: int = @spikes> ()
 
         own_mean = {DOMAIN}.{MEAN_OP_TYPE} <steps: int = @input_steps> (current)
         mean = Cast <to = 1> (own_mean)
         threshold_rows = Cast <to = 1> (thresholds)
         level_rows = Cast <to = 1> (levels)
-        mean_shape = Shape (mean)
-        rank_1d = Shape (mean_shape)
-        rank = Squeeze (rank_1d)
-        axes = Range (zero, rank, one)
-        axis_from_end = Add (axis, rank)
-        channel = Mod (axis_from_end, rank)
-        is_channel = Equal (axes, channel)
-        table_shape = Shape (thresholds)
-        channels_1d = Slice (table_shape, first, second)
+        {along_channels("mean", "thresholds")}
         out_steps_1d = Slice (table_shape, second, third)
-        along_channels = Where (is_channel, channels_1d, second)
 
         width = Constant <value_ints = [{width}]> ()
         unused = Sub (width, out_steps_1d)
@@ -327,13 +310,13 @@ def _parallel_spike(opset: int, dtype: np.dtype[Any], max_steps: int) -> onnx.Fu
             {{
                 fires = GreaterOrEqual (mean, threshold)
                 by_time = Where (fires, firing, silent)
-                out_batch = Slice (mean_shape, first, second)
+                out_batch = Slice (shape, first, second)
                 out_rows = Mul (out_batch, out_steps_1d)
-                out_sample = Slice (mean_shape, second, end)
+                out_sample = Slice (shape, second, end)
                 {_reshape(opset, "trains", "by_time", ("", "out_rows", "out_sample"))}
             }}
         >
-        output = Cast <to = {_element_type(dtype)}> (value)
+        output = Cast <to = {element_type(dtype)}> (value)
     }}
     """
     return onnx.parser.parse_function(text)
