@@ -24,7 +24,8 @@ from onnx import TensorProto, helper, numpy_helper
 from parallel_spike import parallel_spike
 
 import pconv_onnx
-from pconv_onnx.cuda_graph import CUDA, GraphSession
+from pconv_onnx.cuda_graph import GraphSession
+from pconv_onnx.device_memory import CUDA
 from pconv_onnx.operator import functions, register
 
 Array = np.ndarray[Any, np.dtype[Any]]

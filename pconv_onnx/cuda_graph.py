@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from onnx import TensorProto, helper
-
+from pconv_onnx.device_memory import CUDA, dtype_of, place_of
 from pconv_onnx.errors import PconvError
 from pconv_onnx.neuron import Array
 
 if TYPE_CHECKING:
     import onnxruntime
-
-CUDA = "CUDAExecutionProvider"
 
 
 def capturing(providers: Sequence[Any]) -> list[Any]:
@@ -38,18 +35,13 @@ class GraphSession:
         outputs: the memory of each output; `replay` writes it.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, device: str = "cuda") -> None:
-        """Give every input and output its memory.
-
-        Args:
-            session: one that captures, where the device is `cuda`.
-            device: where the memory lies, as onnxruntime calls it.
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        """Give every input and output of a session that captures its memory.
 
         Raises:
             PconvError: a shape is open.
         """
-        options = session.get_provider_options().get(CUDA, {})
-        place = (device, int(options.get("device_id", 0)))
+        place = place_of(session)
         self.session = session
         self.inputs = {info.name: _memory("input", info, place) for info in session.get_inputs()}
         self.outputs = {info.name: _memory("output", info, place) for info in session.get_outputs()}
@@ -68,7 +60,7 @@ class GraphSession:
         """
         for name, value in self.inputs.items():
             found = f"{feed[name].dtype}{list(feed[name].shape)}" if name in feed else "missing"
-            wanted = f"{_dtype(value.data_type())}{list(value.shape())}"
+            wanted = f"{dtype_of(value.data_type())}{list(value.shape())}"
             if found != wanted:
                 raise PconvError(f"input '{name}' is {found}; the CUDA graph takes {wanted}")
         with self._lock:
@@ -90,10 +82,4 @@ def _memory(kind: str, info: Any, place: tuple[str, int]) -> Any:
         if not isinstance(dim, int):
             how = f"options.add_free_dimension_override_by_name('{dim}', 1)" if dim else "give it a size in the model"
             raise PconvError(f"{kind} '{info.name}' has an open dimension, which a CUDA graph cannot have", how)
-    return OrtValue.ortvalue_from_shape_and_type(info.shape, _dtype(info.type), *place)
-
-
-def _dtype(name: str) -> Any:
-    """The NumPy type of what onnxruntime calls `tensor(float)`."""
-    element = name.removeprefix("tensor(").removesuffix(")")
-    return helper.tensor_dtype_to_np_dtype(TensorProto.DataType.Value(element.upper()))
+    return OrtValue.ortvalue_from_shape_and_type(info.shape, dtype_of(info.type), *place)

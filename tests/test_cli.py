@@ -20,7 +20,7 @@ import pconv_onnx
 import pconv_onnx.inference
 from pconv_onnx import calibration, cli, neuron, operator, plan
 from pconv_onnx.cli import main
-from pconv_onnx.cuda_graph import CUDA
+from pconv_onnx.device_memory import CUDA
 from pconv_onnx.progress import track
 from pconv_onnx.verification import Verification
 

@@ -11,7 +11,8 @@ import pytest
 from refusals import refusal_of
 
 from pconv_onnx import runtime, session
-from pconv_onnx.cuda_graph import CUDA, GraphSession, capturing
+from pconv_onnx.cuda_graph import GraphSession, capturing
+from pconv_onnx.device_memory import CUDA
 
 BATCH = 3
 
@@ -27,7 +28,7 @@ def fixed() -> onnxruntime.SessionOptions:
 
 @pytest.fixture
 def graph(snn, fixed) -> GraphSession:
-    return GraphSession(session(snn, options=fixed), "cpu")
+    return GraphSession(session(snn, options=fixed))
 
 
 def sample(seed: int) -> dict[str, np.ndarray]:
@@ -62,7 +63,7 @@ def test_another_input_than_the_graph_has_is_told(graph, feed, told):
 
 
 def test_an_open_shape_is_told(snn):
-    told = refusal_of(partial(GraphSession, device="cpu"), session(snn))
+    told = refusal_of(GraphSession, session(snn))
     assert told.startswith("input 'x' has an open dimension, which a CUDA graph cannot have; ")
     assert "add_free_dimension_override_by_name('N', 1)" in told
 

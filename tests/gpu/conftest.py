@@ -7,7 +7,7 @@ import pytest
 from cuda_device import Device
 
 from pconv_onnx import PconvError
-from pconv_onnx.cuda_graph import CUDA
+from pconv_onnx.device_memory import CUDA
 from pconv_onnx.installation import _kernel_works
 from pconv_onnx.operator import has_cuda_kernels
 
