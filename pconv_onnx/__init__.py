@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pconv_onnx.operator import library_path, register
     from pconv_onnx.rewriting import Rewriting, inspect, rewrite
     from pconv_onnx.runtime import session
+    from pconv_onnx.serial_session import SerialSession
     from pconv_onnx.verification import Verification, verify
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "PconvError",
     "QuantizerSpec",
     "Rewriting",
+    "SerialSession",
     "Verification",
     "calibrate",
     "doctor",
@@ -44,6 +46,7 @@ _MODULES = {
     "PconvError": "errors",
     "QuantizerSpec": "neuron",
     "Rewriting": "rewriting",
+    "SerialSession": "serial_session",
     "Verification": "verification",
     "calibrate": "calibration",
     "doctor": "installation",

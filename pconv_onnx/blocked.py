@@ -18,22 +18,25 @@ from onnx import helper
 
 from pconv_onnx.graph.network import captured
 from pconv_onnx.operator import is_operator
+from pconv_onnx.serial_operator import is_neuron
 
 _DOMAIN = "com.microsoft.nchwc"
 # The widest block that onnxruntime uses. Where channels are not a multiple of it, blocks hold padding.
 _WIDEST_BLOCK = 16
 
 
-def stay_blocked(model: onnx.ModelProto) -> bool:
+def stay_blocked(model: onnx.ModelProto, potentials_stay: bool = False) -> bool:
     """Run neurons and residual Adds of a graph that onnxruntime has optimised in the blocked layout.
 
     Args:
         model: onnxruntime's optimised model; changed in place.
+        potentials_stay: whether membrane potentials, which a graph gets as inputs and gives as outputs, may be blocked
+            there too.
 
     Returns:
         Whether anything was changed.
     """
-    walk = _Walk(model.graph)
+    walk = _Walk(model.graph, potentials_stay)
     del model.graph.node[:]
     model.graph.node.extend(walk.nodes)
     return walk.changed
@@ -42,16 +45,18 @@ def stay_blocked(model: onnx.ModelProto) -> bool:
 class _Walk:
     """One pass in topological order. A tensor is written in plain order only when something reads it so."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    def __init__(self, graph: onnx.GraphProto, potentials_stay: bool) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.changed = False
         self._blocked: dict[str, str] = {}
         self._channels: dict[str, int] = {}
         self._unwritten: dict[str, onnx.NodeProto] = {}
         self._same_as: dict[str, str] = {}
+        inputs = {info.name for info in graph.input}
         # A table that a run may override could have more rows then.
-        self._one_row = {tensor.name for tensor in graph.initializer if list(tensor.dims[:-1]) == [1]}
-        self._one_row -= {info.name for info in graph.input}
+        self._one_row = {tensor.name for tensor in graph.initializer if list(tensor.dims[:1]) == [1]} - inputs
+        # Of these no one cares in which order they are, as long as it is the same in and out.
+        self._any_order = inputs if potentials_stay else set()
         self._shapes = {info.name: info.type.tensor_type.shape.dim for info in graph.value_info}
         for node in graph.node:
             self._visit(node)
@@ -77,6 +82,8 @@ class _Walk:
         data = _data(node)
         if is_operator(node):
             indifferent = all(name in self._one_row for name in node.input[1:])
+        elif is_neuron(node):
+            indifferent = node.input[1] in self._any_order and all(name in self._one_row for name in node.input[2:])
         else:
             indifferent = node.op_type == "Add" and not node.domain and self._equal_samples(data)
         blocked = [name for name in data if name in self._blocked]
@@ -94,12 +101,12 @@ class _Walk:
     def _run_blocked(self, node: onnx.NodeProto) -> None:
         data = _data(node)
         channels = next(self._channels[name] for name in data if name in self._blocked)
-        (plain,) = node.output
+        plain = node.output[0]
         blocked = f"{plain}/blocked"
         moved = self._renamed(node)
         for index, name in enumerate(data):
             moved.input[index] = self._in_blocks(name, channels)
-        moved.output[:] = [blocked]
+        moved.output[0] = blocked
         self.nodes.append(moved)
         self._blocked[plain], self._channels[plain] = blocked, channels
         self._unwritten[plain] = _reorder("ReorderOutput", blocked, plain, channels=channels)
@@ -125,8 +132,8 @@ class _Walk:
 
 
 def _data(node: onnx.NodeProto) -> Sequence[str]:
-    """The inputs of a node that come in an order; tables of thresholds and levels do not."""
-    return list(node.input[:1] if is_operator(node) else node.input)
+    """The inputs of a node that come in an order; tables do not, and potentials in whichever they are kept."""
+    return list(node.input[:1] if is_neuron(node) else node.input)
 
 
 def _reorder(op_type: str, source: str, target: str, **attributes: int) -> onnx.NodeProto:

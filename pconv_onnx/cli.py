@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 from pconv_onnx.errors import PconvError
 
 DONE, ANSWER_IS_NO, WRONG_ARGUMENTS = 0, 1, 2
-_MODES = ("parallel", "folded")
+_MODES = ("parallel", "folded", "serial")
 _PRECISIONS = ("float16",)
 _PROVIDERS: dict[str, list[Any]] = {
     "cpu": ["CPUExecutionProvider"],
@@ -120,7 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument(
         "--mode", choices=_MODES, default="parallel",
-        help="parallel: spike trains flow (default); folded: their temporal means do, in one step",
+        help="parallel: spike trains flow (default); folded: their temporal means do, in one step; serial: one "
+        "time-step a run, with membrane potentials as inputs and outputs",
     )  # fmt: skip
     sub.add_argument(
         "--precision", choices=_PRECISIONS,

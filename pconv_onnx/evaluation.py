@@ -26,6 +26,7 @@ from pconv_onnx.operator import is_operator
 from pconv_onnx.plan import Mode
 from pconv_onnx.progress import track
 from pconv_onnx.rewriting import rewrite
+from pconv_onnx.serial_operator import is_neuron
 
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 _TOP = 5
@@ -175,7 +176,7 @@ def evaluate(
         return model
 
     network = runnable(load(source))
-    is_spiking = any(map(is_operator, network.proto.graph.node))
+    is_spiking = any(map(is_neuron, network.proto.graph.node))
     runners = [open_session(network.proto, network.name)]
     names = [output.name for output in runners[0].get_outputs() if output.type in _FLOATS]
     if not names:

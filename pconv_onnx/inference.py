@@ -17,6 +17,8 @@ from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.neuron import Array
 from pconv_onnx.operator import MIN_OPSET
 from pconv_onnx.runtime import import_onnxruntime, session
+from pconv_onnx.serial_operator import is_serial
+from pconv_onnx.serial_session import SerialSession
 
 _BATCH = 50
 # Rows of T·B that networks are run on at most, but for one sample: of many steps the tensors are large, and each
@@ -34,7 +36,7 @@ def runnable(network: Network) -> Network:
 
 
 def open_session(model: onnx.ModelProto, name: str, level: Any = None, providers: Sequence[Any] | None = None) -> Any:
-    """An onnxruntime session that takes turns with others.
+    """An onnxruntime session that takes turns with others; a `SerialSession` for a serial network.
 
     Args:
         model: the network.
@@ -51,8 +53,9 @@ def open_session(model: onnx.ModelProto, name: str, level: Any = None, providers
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if level is not None:
         options.graph_optimization_level = level
+    opened = SerialSession if any(map(is_serial, model.graph.node)) else session
     try:
-        return session(model, options=options, providers=providers)
+        return opened(model, options=options, providers=providers)
     except PconvError as error:
         raise PconvError(f"{name}: {error.message}", error.hint) from error
 

@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from pconv_onnx import operator
+from pconv_onnx import operator, serial_operator
 from pconv_onnx.graph.network import captured
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.half import in_float16
-from pconv_onnx.neuron import Array, ParallelNeuron, train_decoder
+from pconv_onnx.neuron import Array, Neuron, ParallelNeuron, SerialNeuron, train_decoder
 from pconv_onnx.plan import Plan
 from pconv_onnx.recognise import Activation
 from pconv_onnx.temporal import Passage, Spikes, Static
@@ -30,7 +30,11 @@ _FUNCTIONS_IR_VERSION = 8
 
 
 def lower(plan: Plan) -> onnx.ModelProto:
-    """The rewritten model. Inputs and outputs have the source's names, types and shapes."""
+    """The rewritten model. Inputs and outputs have the source's names, types and shapes.
+
+    In mode `serial` there are further ones behind them, the membrane potentials of each neuron before and after the
+    time-step.
+    """
     return _Lowering(plan).model()
 
 
@@ -44,6 +48,8 @@ class _Lowering:
         self.neuron_names = {name: _unused(name, self.node_names) for name in plan.neurons}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.potentials: dict[str, str] = {}
+        self.potential_infos: dict[str, onnx.ValueInfoProto] = {}
         self.in_time: dict[str, str] = {}
         self.repeated: dict[tuple[str, int], str] = {}
         self.decoded: set[str] = set()
@@ -66,17 +72,23 @@ class _Lowering:
         _replace(model.graph.node, self.nodes)
         model.graph.initializer.extend(self.initializers)
         model.graph.output.extend(outputs)
+        for before, after in self.potentials.items():
+            model.graph.input.append(self.potential_infos[before])
+            model.graph.output.append(self.potential_infos[after])
         model.graph.value_info.extend(self._known_shapes())
         _drop_what_the_activations_left(model.graph, source.graph)
         model.ir_version = max(model.ir_version, _FUNCTIONS_IR_VERSION)
         # onnxruntime declares every domain that it knows in the models that it saves.
         _replace(model.opset_import, [entry for entry in model.opset_import if entry.domain != operator.DOMAIN])
         model.opset_import.append(helper.make_opsetid(operator.DOMAIN, operator.VERSION))
-        max_steps = max(neuron.steps for neuron in plan.neurons.values())
-        model.functions.extend(operator.functions(plan.network.opset, plan.dtype, max_steps))
+        if plan.mode == "serial":
+            model.functions.append(serial_operator.serial_spike(plan.network.opset, plan.dtype))
+        else:
+            max_steps = max(neuron.steps for neuron in plan.neurons.values())
+            model.functions.extend(operator.functions(plan.network.opset, plan.dtype, max_steps))
         if outputs:
             model.functions.append(operator.running_mean(plan.network.opset, plan.dtype))
-        _write_provenance(model, plan, self.neuron_names)
+        _write_provenance(model, plan, self.neuron_names, self.potentials)
         model = standardised(model)
         return model if plan.dtype == plan.source_dtype else in_float16(model, plan.network.name)
 
@@ -119,8 +131,11 @@ class _Lowering:
             self.nodes.append(helper.make_node("Tile", [name, repeats], [self.repeated[name, steps]], node_name))
         return self.repeated[name, steps]
 
-    def _neuron(self, activation: Activation, neuron: ParallelNeuron) -> None:
+    def _neuron(self, activation: Activation, neuron: Neuron) -> None:
         source, target = activation.input.name, activation.output.name
+        if isinstance(neuron, SerialNeuron):
+            self._serial_neuron(self.neuron_names[activation.name], neuron, source, target)
+            return
         input_steps = self.plan.kind(source).steps
         if self._varies(source):
             source = self._steps_name(source)
@@ -137,6 +152,28 @@ class _Lowering:
         node = helper.make_node(operator.OP_TYPE, [source, *tables], [target], name=name, domain=operator.DOMAIN)
         for key, value in operator.attributes(neuron, input_steps=input_steps, spikes=spikes).items():
             node.attribute.append(helper.make_attribute(key, value))
+        self.nodes.append(node)
+
+    def _serial_neuron(self, name: str, neuron: SerialNeuron, source: str, target: str) -> None:
+        tables = [
+            self._initializer(f"{name}/{table}", getattr(neuron, table))
+            for table in ("bias", "threshold", "reset", "levels")
+        ]
+        before, after = (_unused(f"{name}/{which}", self.names) for which in ("potential", "new_potential"))
+        element = helper.np_dtype_to_tensor_dtype(neuron.levels.dtype)
+        self.potentials[before] = after
+        for potential in (before, after):
+            self.potential_infos[potential] = helper.make_tensor_value_info(
+                potential, element, self.plan.network.shapes.get(source)
+            )
+        node = helper.make_node(
+            serial_operator.SERIAL_OP_TYPE,
+            [source, before, *tables],
+            [target, after],
+            name=name,
+            domain=operator.DOMAIN,
+            channel_axis=1 if neuron.channel_axis is None else neuron.channel_axis,
+        )
         self.nodes.append(node)
 
     def _decode(self, name: str) -> None:
@@ -248,7 +285,9 @@ def _drop_what_the_activations_left(graph: onnx.GraphProto, source: onnx.GraphPr
     _replace(graph.quantization_annotation, [a for a in graph.quantization_annotation if a.tensor_name in alive])
 
 
-def _write_provenance(model: onnx.ModelProto, plan: Plan, neuron_names: dict[str, str]) -> None:
+def _write_provenance(
+    model: onnx.ModelProto, plan: Plan, neuron_names: dict[str, str], potentials: dict[str, str]
+) -> None:
     summary = plan.summary()
     by_name = {activation.name: activation for activation in plan.activations}
     for row in summary["activations"]:
@@ -264,6 +303,9 @@ def _write_provenance(model: onnx.ModelProto, plan: Plan, neuron_names: dict[str
         "per_step_outputs": json.dumps(summary["per_step_outputs"]),
         "hybrid": json.dumps(summary["hybrid"]),
     }
+    if potentials:
+        # The outputs that a next time-step takes as these inputs; the first takes zeros.
+        entries["potentials"] = json.dumps(potentials)
     kept = [entry for entry in model.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
     _replace(model.metadata_props, kept)
     for key, value in entries.items():

@@ -168,6 +168,26 @@ class QuantizerSpec:
         levels = silent[:, np.newaxis] + even.levels
         return ParallelNeuron(even.thresholds.astype(self.dtype), levels.astype(self.dtype), self.channel_axis)
 
+    def serial_neuron(self, steps: int | None = None) -> SerialNeuron:
+        """The integrate-and-fire neuron of this quantiser, for runs of that many time-steps (default: `levels`).
+
+        Raises:
+            ValueError: the source's thresholds are not evenly spaced, or its operations are no bounded staircase.
+        """
+        if self.threshold is None:
+            raise ValueError(
+                "its thresholds are not evenly spaced, and a soft reset takes the same from each potential"
+            )
+        steps = steps or self.levels
+        threshold = self.threshold.astype(np.float64)
+        shift = shift_of(self.levels, steps, self.shift / threshold) * threshold
+        bias, fires_at, reset = (
+            np.broadcast_to(table, (self.rows,)).astype(self.dtype)
+            for table in (self.bias, threshold - shift, threshold)
+        )
+        levels = self.neuron(steps).levels[:, [0, -1]]
+        return SerialNeuron(steps, bias, fires_at, reset, levels, self.channel_axis)
+
     def rms_error(self, steps: int) -> float | None:
         """What that number of steps costs, as the function `rms_error` has it; None where thresholds are uneven."""
         if self.threshold is None:
@@ -331,6 +351,40 @@ class ParallelNeuron:
     def _rows(self, rank: int) -> Array:
         rows = np.arange(len(self.thresholds)).reshape(-1, 1)
         return np.asarray(self.along_channels(rows, rank)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class SerialNeuron:
+    """A layer of integrate-and-fire neurons with soft reset, run one time-step at a time.
+
+    Potentials are counted from the initial charge b, so that they begin at zero: a neuron fires where its potential
+    reaches θ − b.
+
+    Attributes:
+        steps: T, for which the initial charge was chosen.
+        bias: ψ, what is added to the current of each step, `[R]`.
+        threshold: θ − b, the potential at which it fires, `[R]`.
+        reset: θ, what a spike takes from the potential, `[R]`.
+        levels: what it emits where silent and where it fires, `[R, 2]`.
+        channel_axis: the axis of the current that rows run along; None where R = 1.
+    """
+
+    steps: int
+    bias: Array
+    threshold: Array
+    reset: Array
+    levels: Array
+    channel_axis: int | None = None
+
+    def astype(self, dtype: np.dtype[Any]) -> SerialNeuron:
+        """The neuron with its tables rounded to another type."""
+        bias, threshold, reset, levels = (
+            table.astype(dtype) for table in (self.bias, self.threshold, self.reset, self.levels)
+        )
+        return SerialNeuron(self.steps, bias, threshold, reset, levels, self.channel_axis)
+
+
+Neuron = ParallelNeuron | SerialNeuron
 
 
 def train_decoder(levels: Array, channel_axis: int | None) -> ParallelNeuron:

@@ -13,13 +13,14 @@ import numpy as np
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.network import captured
-from pconv_onnx.neuron import MAX_STEPS, ParallelNeuron, QuantizerSpec
-from pconv_onnx.operator import DOMAIN, is_operator
+from pconv_onnx.neuron import MAX_STEPS, Neuron, ParallelNeuron, QuantizerSpec
+from pconv_onnx.operator import DOMAIN
 from pconv_onnx.recognise import Activation, recognise
+from pconv_onnx.serial_operator import is_neuron
 from pconv_onnx.temporal import STATIC, Kind, Passage, Site, Spikes, Static, transfer
 
-Mode = Literal["parallel", "folded"]
-MODES: tuple[Mode, ...] = ("parallel", "folded")
+Mode = Literal["parallel", "folded", "serial"]
+MODES: tuple[Mode, ...] = ("parallel", "folded", "serial")
 Precision = Literal["float16"]
 PRECISIONS: tuple[Precision, ...] = ("float16",)
 
@@ -30,7 +31,7 @@ class Plan:
 
     Attributes:
         network: the source.
-        mode: `parallel` (spike trains flow) or `folded` (their temporal means do).
+        mode: `parallel` (spike trains flow), `folded` (their temporal means do) or `serial` (one time-step does).
         activations: all that were found, converted or not, in topological order.
         neurons: the neuron of each converted activation, by its name.
         replaced: the nodes that go, by identity, each with the activation that it ends, or None.
@@ -45,7 +46,7 @@ class Plan:
     network: Network
     mode: Mode
     activations: Sequence[Activation]
-    neurons: dict[str, ParallelNeuron]
+    neurons: dict[str, Neuron]
     replaced: dict[int, Activation | None]
     passages: dict[int, Passage]
     kinds: dict[str, Kind]
@@ -145,7 +146,7 @@ def make_plan(
         raise PconvError(f"mode '{mode}' has no time-steps to hand out", "choose mode 'parallel'")
     _refuse_spiking(network)
     activations = _of_one_type([_chosen(activation, signed, include, exclude) for activation in recognise(network)])
-    neurons: dict[str, ParallelNeuron] = {}
+    neurons: dict[str, Neuron] = {}
     for index, activation in enumerate(activations):
         if activation.spec is None:
             continue
@@ -158,10 +159,14 @@ def make_plan(
         if activation.name in neurons:
             replaced.update({id(node): None for node in activation.nodes})
             replaced[id(activation.nodes[-1])] = activation
+    if mode == "serial":
+        _refuse_different_steps(network, neurons)
     passages, kinds = _in_time(network, neurons, replaced)
+    if mode == "serial":
+        _refuse_what_one_step_cannot_do(network, activations, replaced, passages, kinds)
     # A Relu or Clip on spikes within its bounds is the identity, and nothing that stays analog.
     activations = [activation for activation in activations if not _hands_spikes_on(activation, passages)]
-    if mode == "folded":
+    if mode != "parallel":
         passages, kinds = {}, {}
     replaced |= dict.fromkeys(_unused(network, replaced, passages))
     per_step = _per_step_outputs(network, kinds) if per_step_outputs and neurons else {}
@@ -169,28 +174,79 @@ def make_plan(
     return Plan(network, mode, activations, neurons, replaced, passages, kinds, per_step, hybrid)
 
 
-def _neuron(spec: QuantizerSpec, mode: Mode, steps: int | None, precision: Precision | None) -> ParallelNeuron:
+def _neuron(spec: QuantizerSpec, mode: Mode, steps: int | None, precision: Precision | None) -> Neuron:
     """The neuron of a quantiser in the type that is asked for.
 
     Raises:
         ValueError: there is none, or no trains carry its values where they have to.
     """
-    if mode == "parallel" and (steps or spec.levels) > MAX_STEPS:
+    if mode != "folded" and (steps or spec.levels) > MAX_STEPS:
         raise ValueError(
             f"it has {spec.levels} levels and a train has up to {MAX_STEPS} steps; mode 'folded' takes it, as does "
             "--steps with fewer"
         )
-    neuron = spec.neuron(steps)
+    neuron: Neuron = spec.serial_neuron(steps) if mode == "serial" else spec.neuron(steps)
     if precision is not None:
         if spec.dtype != np.float32:
             raise ValueError(f"it computes in {spec.dtype}; precision {precision} is for what computes in float32")
         neuron = neuron.astype(np.dtype(precision))
-    if mode == "parallel" and not neuron.carried_by_trains:
+    if mode == "parallel" and isinstance(neuron, ParallelNeuron) and not neuron.carried_by_trains:
         raise ValueError(
             f"its levels are not evenly spaced in {neuron.levels.dtype}, so no train of equal spikes carries them; "
             "mode 'folded' takes it"
         )
     return neuron
+
+
+def _refuse_different_steps(network: Network, neurons: dict[str, Neuron]) -> None:
+    """Raise where neurons would have to run for different numbers of time-steps.
+
+    Raises:
+        PconvError: they would.
+    """
+    counts = sorted({neuron.steps for neuron in neurons.values()})
+    if len(counts) > 1:
+        told = f"{', '.join(map(str, counts[:-1]))} and {counts[-1]}"
+        raise PconvError(
+            f"the activations of {network.name} have {told} levels, and mode 'serial' runs all neurons for the same "
+            "number of time-steps",
+            "pass --steps",
+        )
+
+
+# Of trains that are not sorted the maximum is not the train of the maximum.
+_MAX_POOLING = ("MaxPool", "GlobalMaxPool", "ReduceMax")
+
+
+def _refuse_what_one_step_cannot_do(
+    network: Network,
+    activations: Sequence[Activation],
+    replaced: dict[int, Activation | None],
+    passages: dict[int, Passage],
+    kinds: dict[str, Kind],
+) -> None:
+    """Raise where a node needs the temporal mean, which a network of one time-step never has.
+
+    Raises:
+        PconvError: one does.
+    """
+    reasons = {id(node): activation.reason for activation in activations for node in activation.nodes}
+    for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
+        in_time = [name for name in (*proto.input, *sorted(captured(proto))) if name in kinds]
+        passes = id(node) in passages and proto.op_type not in _MAX_POOLING
+        if id(node) in replaced or not in_time or passes:
+            continue
+        what = f"{proto.op_type} '{proto.name or proto.output[0]}'"
+        if id(node) in passages:
+            why = "takes a maximum over spikes, which the trains of serial neurons, not being sorted, do not have"
+        else:
+            why = f"needs the temporal mean of '{in_time[0]}'"
+            if reasons.get(id(node)):
+                why += f": {reasons[id(node)]}"
+        raise PconvError(
+            f"mode 'serial' cannot take {network.name}, one time-step at a time: {what} {why}",
+            "modes 'parallel' and 'folded' take it",
+        )
 
 
 def _is_signed(spec: QuantizerSpec) -> bool:
@@ -235,7 +291,7 @@ def _refuse_spiking(network: Network) -> None:
     Raises:
         PconvError: it has.
     """
-    if any(is_operator(node) for node in network.proto.graph.node):
+    if any(map(is_neuron, network.proto.graph.node)):
         raise PconvError(f"{network.name} is a spiking network already", "pass the ANN that it was made from")
     used = {node.domain for node in network.proto.graph.node} | {entry.domain for entry in network.proto.functions}
     if DOMAIN in used:
@@ -277,7 +333,7 @@ def _of_one_type(activations: Sequence[Activation]) -> list[Activation]:
 
 
 def _in_time(
-    network: Network, neurons: dict[str, ParallelNeuron], replaced: dict[int, Activation | None]
+    network: Network, neurons: dict[str, Neuron], replaced: dict[int, Activation | None]
 ) -> tuple[dict[int, Passage], dict[str, Kind]]:
     """One walk in topological order: neurons emit spikes, rules say what becomes of them."""
     passages: dict[int, Passage] = {}
@@ -298,9 +354,7 @@ def _in_time(
     return passages, kinds
 
 
-def _between_neurons(
-    network: Network, activations: Sequence[Activation], neurons: dict[str, ParallelNeuron]
-) -> list[str]:
+def _between_neurons(network: Network, activations: Sequence[Activation], neurons: dict[str, Neuron]) -> list[str]:
     """Names of activations that are not converted, depend on one neuron and affect another.
 
     One walk forwards and one back over the source, in which activations that become neurons are still whole.

@@ -12,10 +12,12 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from pconv_onnx.blocked import stay_blocked
-from pconv_onnx.cuda_graph import CUDA, GraphSession, capturing
+from pconv_onnx.cuda_graph import GraphSession, capturing
+from pconv_onnx.device_memory import CUDA
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph.files import ModelSource, require_source
-from pconv_onnx.operator import has_cuda_kernels, is_operator, library_path, register
+from pconv_onnx.operator import has_cuda_kernels, library_path, register
+from pconv_onnx.serial_operator import is_neuron
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -84,6 +86,28 @@ def session(
         PconvError: onnxruntime is missing, or refuses the model or the providers; a shape is open that must be fixed.
         TypeError: `model` is neither.
     """
+    runner = inference_session(model, providers=providers, options=options, cuda_graph=cuda_graph)
+    return GraphSession(runner) if cuda_graph else runner
+
+
+def inference_session(
+    model: ModelSource,
+    *,
+    providers: Sequence[Any] | None = None,
+    options: onnxruntime.SessionOptions | None = None,
+    cuda_graph: bool = False,
+    potentials_stay: bool = False,
+) -> onnxruntime.InferenceSession:
+    """What `session` opens, as it says there.
+
+    Args:
+        model: as `session` takes it, and so `providers`, `options` and `cuda_graph`.
+        providers: see there.
+        options: see there.
+        cuda_graph: see there.
+        potentials_stay: whether nobody looks into the membrane potentials of a serial network, so that they may lie in
+            another order than their shape says.
+    """
     require_source(model)
     ort = import_onnxruntime()
     if options is None:
@@ -115,7 +139,7 @@ def session(
         if spikes:
             _set_default(options, "session.disable_quant_qdq", "1")
         if spikes and providers == _CPU and _may_stay_blocked(ort, options):
-            blocked = _blocked_session(ort, content, options)
+            blocked = _blocked_session(ort, content, options, potentials_stay)
             if blocked is not None:
                 return blocked
         runner = ort.InferenceSession(content, options, providers=providers)
@@ -125,13 +149,13 @@ def session(
     for name in names:
         if name not in runner.get_providers() and (cuda_graph or _CPU[0] not in names):
             raise PconvError(f"onnxruntime's '{name}' does not start on this machine", "onnxruntime has logged why")
-    return GraphSession(runner) if cuda_graph else runner
+    return runner
 
 
 def _spikes(model: ModelSource) -> bool:
     """Whether a model has neurons; a file that cannot be read is onnxruntime's to refuse."""
     if isinstance(model, onnx.ModelProto):
-        return any(map(is_operator, model.graph.node))
+        return any(map(is_neuron, model.graph.node))
     try:
         return _spikes(onnx.load(os.fspath(model), load_external_data=False))
     except (OSError, DecodeError):
@@ -152,7 +176,9 @@ def _may_stay_blocked(ort: Any, options: onnxruntime.SessionOptions) -> bool:
     return full and not options.optimized_model_filepath
 
 
-def _blocked_session(ort: Any, content: bytes | str, options: onnxruntime.SessionOptions) -> Any | None:
+def _blocked_session(
+    ort: Any, content: bytes | str, options: onnxruntime.SessionOptions, potentials_stay: bool
+) -> Any | None:
     """A session whose neurons stay in the layout of onnxruntime's convolutions, or a plain one where none can.
 
     The options are put back as they were.
@@ -169,7 +195,7 @@ def _blocked_session(ort: Any, content: bytes | str, options: onnxruntime.Sessio
             options.log_severity_level = max(severity, 3)
             plain = ort.InferenceSession(content, options, providers=_CPU)
             optimised = onnx.load(path)
-        if not any(map(is_operator, optimised.graph.node)) or not stay_blocked(optimised):
+        if not any(map(is_neuron, optimised.graph.node)) or not stay_blocked(optimised, potentials_stay):
             return plain
         del plain  # its weights are not needed beside those of the other
         options.optimized_model_filepath = ""

@@ -14,7 +14,7 @@ import onnx.parser
 from pconv_onnx.bodies import CONSTANTS, along_channels, element_type
 from pconv_onnx.neuron import Array
 from pconv_onnx.neuron import along_channels as laid_along_channels
-from pconv_onnx.operator import DOMAIN, channels_of
+from pconv_onnx.operator import DOMAIN, channels_of, is_operator
 
 SERIAL_OP_TYPE = "SerialSpike"
 
@@ -96,3 +96,13 @@ def serial_spike(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
         new_potential = Cast <to = {element_type(dtype)}> (left)
     }}
     """)
+
+
+def is_neuron(node: onnx.NodeProto) -> bool:
+    """Whether a node is a layer of spiking neurons, parallel or serial."""
+    return is_operator(node) or is_serial(node)
+
+
+def is_serial(node: onnx.NodeProto) -> bool:
+    """Whether a node is this operator."""
+    return bool(node.domain == DOMAIN and node.op_type == SERIAL_OP_TYPE)

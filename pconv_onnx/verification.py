@@ -366,6 +366,11 @@ def _provenance(source: Network, spiking: Network) -> list[dict[str, Any]]:
         raise PconvError(
             f"{spiking.name} was not written by pconv-onnx rewrite", "pass the ANN first and then the spiking network"
         ) from error
+    if entries.get(f"{METADATA_PREFIX}mode") == "serial":
+        raise PconvError(
+            f"{spiking.name} is a serial network: its outputs depend on when spikes arrive and are not its source's",
+            "verify what mode 'parallel' gives; accuracy is measured by evaluate with mode 'serial'",
+        )
     if digest != source.sha256:
         raise PconvError(f"{spiking.name} was not made from {source.name}", "pass the file that was rewritten")
     with contextlib.suppress(KeyError, ValueError, TypeError):

@@ -1,0 +1,193 @@
+"""Mode `serial`: one time-step a run, against stepwise computation in PyTorch, and what it refuses."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from networks import network, qcfs, weight
+from onnxruntime import SessionOptions
+from refusals import refusal_of
+
+from pconv_onnx import SerialSession, evaluate, inspect, rewrite, verify
+from pconv_onnx.operator import register
+
+serial = partial(rewrite, mode="serial")
+refusal = partial(refusal_of, serial)
+
+
+def dyadic(*shape: int, seed: int = 0, scale: int = 4) -> np.ndarray:
+    """Values with which sums are exact in float32."""
+    return (np.random.default_rng(seed).integers(-8, 9, shape) / scale).astype(np.float32)
+
+
+WEIGHTS = {"w": dyadic(16, 3, 3, 3), "v": dyadic(16, 16, 3, 3, seed=1), "u": dyadic(16 * 64, 5, seed=2)}
+RESIDUAL = f"""
+    c = Conv <pads = [1, 1, 1, 1]> (x, w) {qcfs("c", "a")}
+    d = Conv <pads = [1, 1, 1, 1]> (a, v)
+    e = Add (d, a) {qcfs("e", "b")}
+    f = Flatten (b)
+    y = MatMul (f, u)
+"""
+
+
+@pytest.fixture(scope="module")
+def source() -> onnx.ModelProto:
+    """Two activations with θ = 2 and a shortcut, in values that add up exactly."""
+    return network(RESIDUAL, outputs="float[N, 5] y", weights=WEIGHTS)
+
+
+def stepwise(x: np.ndarray, steps: int) -> np.ndarray:
+    """The outputs of each time-step as a loop in PyTorch gives them: θ = 2, initial charge θ/2."""
+    w, v, u = (torch.tensor(WEIGHTS[name]) for name in ("w", "v", "u"))
+    image, potentials, outputs = torch.tensor(x), [torch.tensor(1.0)] * 2, []
+
+    def fire(index: int, current: torch.Tensor) -> torch.Tensor:
+        charge = potentials[index] + current
+        spikes = 2.0 * (charge >= 2.0)
+        potentials[index] = charge - spikes
+        return spikes
+
+    for _ in range(steps):
+        first = fire(0, torch.nn.functional.conv2d(image, w, padding=1))
+        second = fire(1, torch.nn.functional.conv2d(first, v, padding=1) + first)
+        outputs.append(second.flatten(1) @ u)
+    return torch.stack(outputs).numpy()
+
+
+@pytest.mark.parametrize("steps", [1, 4, 9])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_time_steps_are_those_of_a_loop_in_pytorch(source, steps, batch):
+    x = dyadic(batch, 3, 8, 8, seed=3)
+    session = SerialSession(serial(source, steps=steps).model)
+    expected = stepwise(x, steps)
+    (found,) = session.run_per_step(None, {"x": x})
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(session.run(["y"], {"x": x})[0], expected.astype(np.float64).mean(0).astype("f4"))
+    assert session.steps == steps
+
+
+def plainly(model: onnx.ModelProto, options: SessionOptions, x: np.ndarray, steps: int) -> np.ndarray:
+    """The outputs of each time-step in an ordinary session, as another language would step it: zeros at first."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    names = [info.name for info in session.get_inputs()]
+    assert names[0] == "x" and session.get_outputs()[0].name == "y"
+    state = {name: np.zeros((len(x), 16, 8, 8), np.float32) for name in names[1:]}
+    outputs = []
+    for _ in range(steps):
+        output, *potentials = session.run(None, {"x": x, **state})
+        state = dict(zip(state, potentials, strict=True))
+        outputs.append(output)
+    return np.stack(outputs)
+
+
+@pytest.mark.parametrize("options", [register, lambda options: options], ids=["kernel", "function body"])
+def test_stock_onnxruntime_steps_it_with_zeros_at_first(source, options):
+    x = dyadic(2, 3, 8, 8, seed=4)
+    found = plainly(serial(source).model, options(SessionOptions()), x, 4)
+    np.testing.assert_array_equal(found, stepwise(x, 4))
+
+
+def test_a_stream_goes_on_where_it_stopped_until_it_is_reset(source):
+    x = dyadic(2, 3, 8, 8, seed=5)
+    session = SerialSession(serial(source).model)
+    expected = stepwise(x, 6)
+    for _ in range(2):
+        found = [session.step(None, {"x": x})[0] for _ in range(6)]
+        np.testing.assert_array_equal(found, expected)
+        session.reset()
+    # A run starts anew, whatever came before, and what it gave stays.
+    session.step(None, {"x": -x})
+    (kept,) = session.run_per_step(None, {"x": x}, steps=6)
+    session.run(None, {"x": -x})
+    np.testing.assert_array_equal(kept, expected)
+
+
+def test_a_shift_of_its_own_and_a_bias_are_the_sources(source):
+    """With an input of its own at T = L, one layer fires as its source quantises: no time for unevenness."""
+    nodes = "b = Add (x, psi)" + qcfs("b", "a") + "y = Identity (a)"
+    psi = dyadic(3, 1, 1, seed=6, scale=16)
+    ann = network(nodes, weights={"psi": psi})
+    x = dyadic(4, 3, 8, 8, seed=7)
+    (expected,) = onnxruntime.InferenceSession(ann.SerializeToString()).run(None, {"x": x})
+    np.testing.assert_array_equal(SerialSession(serial(ann).model).run(None, {"x": x})[0], expected)
+
+
+def test_potentials_lie_in_the_layout_of_convolutions_with_the_same_bits():
+    x = np.random.default_rng(8).normal(0, 1, (2, 3, 8, 8)).astype(np.float32)
+    weights = {"w": weight(16, 3, 3, 3), "v": 3 * weight(16, 16, 3, 3), "u": weight(1024, 5)}
+    model = serial(network(RESIDUAL, outputs="float[N, 5] y", weights=weights)).model
+    np.testing.assert_array_equal(
+        SerialSession(model).run_per_step(None, {"x": x}, 8)[0], plainly(model, register(SessionOptions()), x, 8)
+    )
+
+
+def test_in_float16_inputs_and_outputs_stay_float32(source):
+    session = SerialSession(serial(source, precision="float16").model)
+    assert [info.type for info in (*session.get_inputs(), *session.get_outputs())] == ["tensor(float)"] * 2
+    x = dyadic(2, 3, 8, 8, seed=9)
+    (found,) = session.run_per_step(None, {"x": x})
+    np.testing.assert_array_equal(found, stepwise(x, 4))
+
+
+def test_evaluate_runs_serial_networks(source):
+    x = dyadic(8, 3, 8, 8, seed=10)
+    labels = stepwise(x, 4).mean(0).argmax(1)
+    result = evaluate(source, {"x": x, "labels": labels}, steps=[4], mode="serial").summary()
+    assert result["rows"][0]["mode"] == "serial" and result["rows"][0]["top1"] == 1
+
+
+POOLED = f"{qcfs('x', 'a')} p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a) {qcfs('p', 'y')}"
+SOFTMAX = f"{qcfs('x', 'a')} y = Softmax (a)"
+
+
+@pytest.mark.parametrize(
+    "nodes, told",
+    [
+        (POOLED, "MaxPool 'p' takes a maximum over spikes"),
+        (SOFTMAX, "Softmax 'y' needs the temporal mean of 'a'"),
+        (f"{qcfs('x', 'a')} g = Gelu (a) y = Neg (g)", "Gelu 'g' needs the temporal mean of 'a': "),
+    ],
+)
+def test_what_one_time_step_cannot_do_is_refused(nodes, told):
+    message = refusal(network(nodes, outputs="float[N, 3, H, W] y"))
+    assert "mode 'serial' cannot take" in message and told in message and "'parallel' and 'folded'" in message
+
+
+def test_activations_of_different_levels_need_steps():
+    other = qcfs("a", "y").replace(", count)", ", eight)")
+    ann = network(qcfs("x", "a") + other, weights={"eight": 8.0})
+    assert "have 4 and 8 levels" in refusal(ann) and "--steps" in refusal(ann)
+    assert SerialSession(serial(ann, steps=4).model).steps == 4
+
+
+def test_uneven_thresholds_have_no_soft_reset():
+    nodes = """
+        u = Unsqueeze (x, last) r = GreaterOrEqual (u, tau) f = Cast <to = 1> (r)
+        s = ReduceSum <keepdims = 0> (f, last) y = Mul (s, amplitude)
+    """
+    weights = {"last": np.array([-1]), "tau": np.array([0.5, 1, 4], np.float32), "amplitude": 0.5}
+    ann = network(nodes, weights=weights)
+    assert inspect(ann)["counts"]["converted"] == 1
+    assert "not evenly spaced, and a soft reset" in refusal(ann)
+
+
+def test_a_serial_network_is_not_compared_with_its_source(source, tmp_path):
+    onnx.save(source, tmp_path / "ann.onnx")
+    serial(tmp_path / "ann.onnx", tmp_path / "snn.onnx")
+    message = refusal_of(verify, tmp_path / "ann.onnx", tmp_path / "snn.onnx")
+    assert "serial" in message and "evaluate" in message
+
+
+def test_faults_of_a_run_are_told(source):
+    session = SerialSession(serial(source).model)
+    assert "input 'x' is missing" in refusal_of(session.run, None, {})
+    session.step(None, {"x": dyadic(2, 3, 8, 8)})
+    assert "reset()" in refusal_of(session.step, None, {"x": dyadic(3, 3, 8, 8)})
+    assert "0 is not a number of time-steps" in refusal_of(session.run, None, {"x": dyadic(2, 3, 8, 8)}, 0)
+    assert "onnxruntime cannot run" in refusal_of(session.run, None, {"x": dyadic(2, 3, 8, 8).astype(np.float64)})
+    assert "no serial network" in refusal_of(SerialSession, rewrite(source).model)
