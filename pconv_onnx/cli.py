@@ -189,7 +189,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument(
         "--mode", choices=_MODES, default="folded",
-        help="how to rewrite; folded (default) computes at the price of one step what parallel does, but for rounding",
+        help="how to rewrite; folded (default) computes at the price of one step what parallel does, but for "
+        "rounding; serial steps through time",
     )  # fmt: skip
     sub.add_argument("--signed", action="store_true", help="as rewrite takes it")
     sub.add_argument("--calibration", metavar="FILE", help="as rewrite takes it, anew at each T")
@@ -386,6 +387,8 @@ def _rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
             f"{signed} signed: where silent their neurons emit their lowest value instead of zero, so their trains are "
             "dense and save no operations"
         )
+    if summary["mode"] == "serial":
+        yield "serial: outputs depend on when spikes arrive, so they are not the source's; evaluate tells the accuracy"
     for levels, steps, error in sorted({(row["levels"], row["steps"], row["rms_error"]) for row in converted}):
         if steps != levels:
             yield (

@@ -38,7 +38,7 @@ class Score:
 
     Attributes:
         steps: its time-steps T; None for an ANN, and where neurons have different ones.
-        mode: `parallel` or `folded`; None for an ANN.
+        mode: `parallel`, `folded` or `serial`; None for an ANN.
         correct: samples whose label has the largest logit (of equal ones the first, as in argmax).
         among_top: samples whose label has one of the five largest.
         agreeing: samples on which the ANN has the same top-1.
@@ -160,7 +160,7 @@ def evaluate(
         data: samples as `load_samples` takes them. Without labels spiking forms are only compared with the ANN.
         steps: numbers of time-steps to rewrite at, each 1 to 256.
         mode: `folded` computes at the price of one step what `parallel` does. They differ by rounding: `parallel` runs
-            its linear layers on T·B rows.
+            its linear layers on T·B rows. `serial` runs T time-steps one after another.
         signed: as `rewrite` takes it.
         calibration: as `rewrite` takes it, for a ReLU network; at each T it is calibrated anew.
         method: of the calibration.

@@ -83,7 +83,7 @@ def rewrite(
         output: where to write the spiking model; None only returns it.
         steps: time-steps T of every neuron, 1 to 256; by default each has as many as its source has levels, which is
             lossless.
-        mode: `parallel` or `folded`.
+        mode: `parallel`, `folded` or `serial`: one time-step, which a `SerialSession` repeats.
         precision: `float16` turns a float32 network into that type, inputs and outputs excepted; None keeps its type.
         signed: convert activations whose lowest value is not zero as well. Where silent their neurons emit that value,
             so that every time-step costs what dense values cost.
