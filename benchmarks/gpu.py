@@ -90,7 +90,7 @@ def bound(model: bytes, provider: Provider, with_library: bool = True) -> GraphS
     options = onnxruntime.SessionOptions()
     if with_library:
         register(options)
-    return GraphSession(onnxruntime.InferenceSession(model, options, providers=provider.entry()), provider.device)
+    return GraphSession(onnxruntime.InferenceSession(model, options, providers=provider.entry()))
 
 
 def neuron_rows(provider: Provider, shape: Sequence[int], repeats: int) -> Iterator[dict[str, Any]]:
@@ -246,7 +246,7 @@ def _fixed(model: onnx.ModelProto, provider: Provider, batch: int, capture: bool
     if capture:
         session = pconv_onnx.session(model, providers=entry, options=options, cuda_graph=True)
     else:
-        session = GraphSession(pconv_onnx.session(model, providers=entry, options=options), provider.device)
+        session = GraphSession(pconv_onnx.session(model, providers=entry, options=options))
     for value in session.inputs.values():
         value.update_inplace(np.random.default_rng(0).standard_normal(value.shape()).astype(np.float32))
     return session
