@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from measure import arguments, interleaved, machine, report, rows, session_options
+from measure import arguments, interleaved, machine, report, rows
 
 import pconv_onnx
+from pconv_onnx import timing
 
 NETWORKS = Path(__file__).parent.parent / "examples" / "resnet20"
 BASELINE = "ReLU ANN"
@@ -25,8 +26,13 @@ def main() -> None:
     options = parser.parse_args()
     feed = {"image": np.random.default_rng(0).standard_normal((options.batch, 3, 32, 32)).astype(np.float32)}
 
+    def session_options() -> onnxruntime.SessionOptions:
+        settings = timing.session_options()
+        settings.intra_op_num_threads = options.threads
+        return settings
+
     def plain(model: bytes, with_library: bool) -> onnxruntime.InferenceSession:
-        settings = session_options(options.threads)
+        settings = session_options()
         return onnxruntime.InferenceSession(model, pconv_onnx.register(settings) if with_library else settings)
 
     quantised = NETWORKS / "resnet20-qcfs8.onnx"
@@ -37,7 +43,7 @@ def main() -> None:
     for mode in ("parallel", "folded"):
         model = pconv_onnx.rewrite(quantised, mode=mode, steps=options.steps).model
         content = model.SerializeToString()
-        sessions[f"{mode}, pconv_onnx.session"] = pconv_onnx.session(model, options=session_options(options.threads))
+        sessions[f"{mode}, pconv_onnx.session"] = pconv_onnx.session(model, options=session_options())
         sessions[f"{mode}, onnxruntime with the library"] = plain(content, True)
         sessions[f"{mode}, onnxruntime alone (function body)"] = plain(content, False)
 

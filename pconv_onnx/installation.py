@@ -24,7 +24,7 @@ def doctor() -> dict[str, Any]:
         The JSON document of `pconv-onnx doctor`; `problems` is empty where all is well.
     """
     problems: list[str] = []
-    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
+    if installed("onnxruntime") and installed("onnxruntime-gpu"):
         problems.append("onnxruntime and onnxruntime-gpu provide one module; uninstall both and install one")
     providers: list[str] = []
     runtime = None
@@ -49,7 +49,7 @@ def doctor() -> dict[str, Any]:
     except PconvError as error:
         problems.append(str(error))
     return {
-        "pconv_onnx": _installed("pconv-onnx"),
+        "pconv_onnx": installed("pconv-onnx"),
         "python": platform.python_version(),
         "onnx": onnx.__version__,
         "numpy": np.__version__,
@@ -60,7 +60,8 @@ def doctor() -> dict[str, Any]:
     }
 
 
-def _installed(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """The version of an installed package; None where it is missing."""
     try:
         return version(package)
     except PackageNotFoundError:

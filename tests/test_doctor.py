@@ -116,5 +116,5 @@ def test_a_missing_onnxruntime_is_a_problem(monkeypatch, capsys):
 
 
 def test_two_onnxruntimes_in_one_place_are_a_problem(monkeypatch):
-    monkeypatch.setattr(installation, "_installed", lambda package: "1.32.0")
+    monkeypatch.setattr(installation, "installed", lambda package: "1.32.0")
     assert "onnxruntime and onnxruntime-gpu provide one module" in doctor()["problems"][0]

@@ -1,0 +1,138 @@
+"""How networks are timed against each other, and the record of where it was done."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from pconv_onnx.cuda_graph import CUDA
+from pconv_onnx.errors import PconvError
+from pconv_onnx.installation import installed
+from pconv_onnx.operator import library_path
+from pconv_onnx.runtime import import_onnxruntime
+
+# Share of the CPU time that others may take while figures are still those of a quiet machine.
+_QUIET = 0.05
+
+
+def rounds(candidates: dict[str, Callable[[], object]], count: int) -> Iterator[dict[str, float]]:
+    """Time all candidates in turns, so that a drift of the machine's speed meets them all alike.
+
+    Yields:
+        The seconds of each candidate in one round; each round starts with the next of them.
+    """
+    order = list(candidates)
+    for _ in range(count):
+        seconds = {}
+        for name in order:
+            start = time.perf_counter()
+            candidates[name]()
+            seconds[name] = time.perf_counter() - start
+        yield seconds
+        order = order[1:] + order[:1]
+
+
+def spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Median, 10th and 90th percentile, in ms."""
+    p10, median, p90 = (float(value) for value in np.percentile(np.array(seconds) * 1e3, [10, 50, 90]))
+    return {"median_ms": median, "p10_ms": p10, "p90_ms": p90}
+
+
+def ratio(seconds: Sequence[float], baseline: Sequence[float]) -> float:
+    """The median of the ratios of the same rounds."""
+    return float(np.median(np.array(seconds) / np.array(baseline)))
+
+
+def session_options() -> Any:
+    """Options of an onnxruntime session that takes turns: its threads spin in its own runs, as users have it, only."""
+    options = import_onnxruntime().SessionOptions()
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def machine() -> dict[str, Any]:
+    """What a figure depends on; None where something cannot be had."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    library = None
+    with suppress(PconvError):
+        library = library_path().name
+    ort = import_onnxruntime()
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "cpu": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "gpu": _gpu() if CUDA in ort.get_available_providers() else None,
+        "system": platform.platform(),
+        "load_average": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "pconv_onnx": installed("pconv-onnx"),
+        "onnxruntime": ort.__version__,
+        "onnx": onnx.__version__,
+        "numpy": np.__version__,
+        "library": library,
+    }
+
+
+def _gpu() -> str | None:
+    """Name and driver of the first GPU."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    with suppress(OSError, subprocess.SubprocessError, IndexError):
+        done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.splitlines()[0]
+    return None
+
+
+class OtherWork:
+    """Watches, from when it is made, what other processes take of the CPUs that this one may run on."""
+
+    def __init__(self) -> None:
+        self._start = _cpu_seconds()
+
+    def share(self) -> float | None:
+        """Share of the CPU time since then that went to others; None where the system does not tell."""
+        now = _cpu_seconds()
+        if self._start is None or now is None or now[0] <= self._start[0]:
+            return None
+        total, busy, own = (after - before for after, before in zip(now, self._start, strict=True))
+        return min(1.0, max(0.0, busy - own) / total)
+
+    def summary(self) -> dict[str, Any]:
+        """For the record of the machine: `quiet` and `other_work`, a share; both None where it is not known."""
+        share = self.share()
+        return {"quiet": None if share is None else share <= _QUIET, "other_work": share}
+
+
+def _cpu_seconds() -> tuple[float, float, float] | None:
+    """Time of the CPUs that this process may run on, how much of it was busy, and with this process and its children.
+
+    What a hypervisor took for other guests counts as busy.
+    """
+    try:
+        lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+        own = {f"cpu{index}" for index in os.sched_getaffinity(0)}
+    except (OSError, AttributeError):  # another system than Linux
+        return None
+    # user, nice, system, idle, iowait, irq, softirq, steal; guests are in the time of users.
+    rows = np.array([[int(value) for value in line[1:9]] for line in lines if line[0] in own], dtype=float)
+    seconds = rows.sum(axis=0) / os.sysconf("SC_CLK_TCK")
+    return float(seconds.sum()), float(seconds.sum() - seconds[3] - seconds[4]), sum(os.times()[:4])
+
+
+def threads_of(make: Callable[[], Any]) -> tuple[Any, int | None]:
+    """What `make` gives, and how many threads it runs on: this one and those that it starts; None if not known."""
+    tasks = Path("/proc/self/task")
+    before = len(os.listdir(tasks)) if tasks.exists() else None
+    made = make()
+    return made, None if before is None else 1 + len(os.listdir(tasks)) - before
