@@ -1,6 +1,8 @@
 #include "cpu/custom_op.h"
 
 #include "cpu/parallel_spike.h"
+#include "ort/parallel_spike.h"
+#include "pconv/half.h"
 
 namespace pconv::cpu {
 namespace {
@@ -16,15 +18,15 @@ void run(const OrtApi* api, OrtKernelContext* context, const Call<T>& call) {
                                             const_cast<Plan<T>*>(&plan)));
 }
 
-}  // namespace
-
 template <class T>
-ort::ParallelSpikeOp parallel_spike_op(const OrtApi* api) {
-  return ort::parallel_spike_op<T, run<T>>(api, "CPUExecutionProvider");
+ort::Operator parallel_spike_op(const OrtApi* api) {
+  return ort::operator_of<T, ort::parallel_spike::Node<T, run<T>>>(api, "CPUExecutionProvider");
 }
 
-template ort::ParallelSpikeOp parallel_spike_op<float>(const OrtApi* api);
-template ort::ParallelSpikeOp parallel_spike_op<Half>(const OrtApi* api);
-template ort::ParallelSpikeOp parallel_spike_op<BFloat16>(const OrtApi* api);
+}  // namespace
+
+std::vector<ort::Operator> operators(const OrtApi* api) {
+  return {parallel_spike_op<float>(api), parallel_spike_op<Half>(api), parallel_spike_op<BFloat16>(api)};
+}
 
 }  // namespace pconv::cpu

@@ -1,11 +1,13 @@
-// ParallelSpike for onnxruntime's CPU provider.
+// The operators for onnxruntime's CPU provider.
 #pragma once
+
+#include <vector>
 
 #include "ort/operator.h"
 
 namespace pconv::cpu {
 
-template <class T>
-ort::ParallelSpikeOp parallel_spike_op(const OrtApi* api);
+/// Every operator for every element type.
+std::vector<ort::Operator> operators(const OrtApi* api);
 
 }  // namespace pconv::cpu

@@ -4,6 +4,8 @@
 #include <string>
 
 #include "cuda/parallel_spike.h"
+#include "ort/parallel_spike.h"
+#include "pconv/half.h"
 
 namespace pconv::cuda {
 namespace {
@@ -18,15 +20,15 @@ void run(const OrtApi* api, OrtKernelContext* context, const Call<T>& call) {
   }
 }
 
-}  // namespace
-
 template <class T>
-ort::ParallelSpikeOp parallel_spike_op(const OrtApi* api) {
-  return ort::parallel_spike_op<T, run<T>>(api, "CUDAExecutionProvider");
+ort::Operator parallel_spike_op(const OrtApi* api) {
+  return ort::operator_of<T, ort::parallel_spike::Node<T, run<T>>>(api, "CUDAExecutionProvider");
 }
 
-template ort::ParallelSpikeOp parallel_spike_op<float>(const OrtApi* api);
-template ort::ParallelSpikeOp parallel_spike_op<Half>(const OrtApi* api);
-template ort::ParallelSpikeOp parallel_spike_op<BFloat16>(const OrtApi* api);
+}  // namespace
+
+std::vector<ort::Operator> operators(const OrtApi* api) {
+  return {parallel_spike_op<float>(api), parallel_spike_op<Half>(api), parallel_spike_op<BFloat16>(api)};
+}
 
 }  // namespace pconv::cuda

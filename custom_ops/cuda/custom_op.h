@@ -1,11 +1,13 @@
-// ParallelSpike for onnxruntime's CUDA provider.
+// The operators for onnxruntime's CUDA provider.
 #pragma once
+
+#include <vector>
 
 #include "ort/operator.h"
 
 namespace pconv::cuda {
 
-template <class T>
-ort::ParallelSpikeOp parallel_spike_op(const OrtApi* api);
+/// Every operator for every element type.
+std::vector<ort::Operator> operators(const OrtApi* api);
 
 }  // namespace pconv::cuda

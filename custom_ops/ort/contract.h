@@ -1,26 +1,28 @@
-// What a ParallelSpike node promises: its attributes and the shapes of its inputs (docs/ParallelSpike-1.md, Errors).
+// What nodes of every operator promise: attributes of a type, and tables whose rows run along channels.
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <string>
 
-#include "pconv/layout.h"
+#include "ort/tensor.h"
 #include "pconv/ort_abi.h"
 
 namespace pconv::ort {
 
-using Shape = std::vector<int64_t>;
+/// Throws std::invalid_argument with the name of the operator in front.
+[[noreturn]] void refuse(const char* op, const std::string& what);
 
-struct Attributes {
-  int64_t input_steps;
-  int64_t channel_axis;
-  bool spikes;
-};
+/// "[2, 3]".
+std::string text(const Shape& shape);
 
-/// The attributes of a node. Throws std::invalid_argument where one is missing, of another type or out of range.
-Attributes read_attributes(const OrtApi* api, const OrtKernelInfo* info);
+/// An attribute of a node. Refuses where it is missing or of another type.
+int64_t read_int(const OrtApi* api, const OrtKernelInfo* info, const char* op, const char* name);
 
-/// The sizes of a call. Throws std::invalid_argument where the shapes break the contract.
-Layout check_shapes(const Attributes& attributes, const Shape& current, const Shape& thresholds, const Shape& levels);
+/// Of dimensions that a tensor has: without a zero among them they multiply to its size, with one anything might.
+int64_t product(Shape::const_iterator begin, Shape::const_iterator end);
+
+/// The axis of 'current' along which several rows of an input `table` run. Refuses where there are other than `rows`
+/// channels. Axis 0 holds time and batch, never channels.
+size_t channel_axis(const char* op, int64_t attribute, const Shape& current, const char* table, int64_t rows);
 
 }  // namespace pconv::ort

@@ -8,7 +8,7 @@
 #include "cuda/custom_op.h"
 #endif
 #include "ort/guard.h"
-#include "pconv/half.h"
+#include "ort/operator.h"
 
 #ifdef _WIN32
 #define PCONV_EXPORT __declspec(dllexport)
@@ -19,18 +19,18 @@
 namespace pconv::ort {
 namespace {
 
+std::vector<Operator> operators(const OrtApi* api) {
+  std::vector<Operator> ops = cpu::operators(api);
+#ifdef PCONV_CUDA
+  for (const Operator& op : cuda::operators(api)) ops.push_back(op);
+#endif
+  return ops;
+}
+
 /// The domain and its operators, which sessions refer to for as long as the library is loaded.
 class Domain {
  public:
-  explicit Domain(const OrtApi* api)
-      : api_(api),
-        ops_{cpu::parallel_spike_op<float>(api), cpu::parallel_spike_op<Half>(api),
-             cpu::parallel_spike_op<BFloat16>(api),
-#ifdef PCONV_CUDA
-             cuda::parallel_spike_op<float>(api), cuda::parallel_spike_op<Half>(api),
-             cuda::parallel_spike_op<BFloat16>(api),
-#endif
-        } {
+  explicit Domain(const OrtApi* api) : api_(api), ops_(operators(api)) {
     check(abi::CreateCustomOpDomain(api, "pconv", &domain_));
     for (const auto& op : ops_) check(abi::CustomOpDomain_Add(api, domain_, &op));
   }
@@ -42,7 +42,7 @@ class Domain {
 
  private:
   const OrtApi* api_;
-  const std::vector<ParallelSpikeOp> ops_;
+  const std::vector<Operator> ops_;
   OrtCustomOpDomain* domain_ = nullptr;
 };
 

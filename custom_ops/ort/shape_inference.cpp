@@ -89,7 +89,9 @@ void set_output_shape(const OrtApi* api, OrtShapeInferContext* context, const Di
   check(abi::ShapeInferContext_SetOutputTypeShape(api, context, 0, info));
 }
 
-void infer(const OrtApi* api, OrtShapeInferContext* context) {
+}  // namespace
+
+void infer_parallel_spike(const OrtApi* api, OrtShapeInferContext* context) {
   const OrtTensorTypeAndShapeInfo* current = borrow_input(api, context, 0);
   Dimensions shape = shape_of(api, current);
   const Dimensions thresholds = shape_of(api, borrow_input(api, context, 1));
@@ -109,9 +111,8 @@ void infer(const OrtApi* api, OrtShapeInferContext* context) {
   set_output_shape(api, context, shape, type);
 }
 
-}  // namespace
-
-void infer_output_shape(const OrtApi* api, OrtShapeInferContext* context) noexcept {
+void infer_where_known(const OrtApi* api, OrtShapeInferContext* context,
+                       void (*infer)(const OrtApi*, OrtShapeInferContext*)) noexcept {
   OrtStatus* status = guard(api, [&] { infer(api, context); });
   if (status != nullptr) abi::ReleaseStatus(api, status);
 }

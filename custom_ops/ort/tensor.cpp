@@ -1,4 +1,4 @@
-#include "ort/operator.h"
+#include "ort/tensor.h"
 
 #include <memory>
 
