@@ -5,6 +5,7 @@
 #include "cpu/isa.h"
 #include "cpu/loops.h"
 #include "cpu/memory.h"
+#include "cpu/stretch.h"
 
 namespace pconv::cpu {
 namespace {
@@ -23,26 +24,6 @@ constexpr int64_t kChunkValues = 1 << 16;
 constexpr int64_t kStreamedBytes = 32 << 20;
 
 constexpr int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
-
-/// Walks the stretches [begin, end) of one channel each in `size` neurons from neuron `first` on.
-struct Stretch {
-  const Layout& layout;
-  const int64_t size;
-  int64_t begin = 0;
-  int64_t end;
-  int64_t channel;
-
-  PCONV_INLINE Stretch(const Layout& layout, int64_t first, int64_t size) : layout(layout), size(size) {
-    channel = first / layout.inner % layout.channels;
-    end = layout.channels == 1 ? size : std::min(size, layout.inner - first % layout.inner);
-  }
-  PCONV_INLINE bool more() const { return begin < size; }
-  PCONV_INLINE void next() {
-    begin = end;
-    end = std::min(size, end + layout.inner);
-    if (++channel == layout.channels) channel = 0;
-  }
-};
 
 /// Neurons of short channels, prepared for loops that do not stop between channels.
 template <class T>

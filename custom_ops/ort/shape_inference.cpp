@@ -1,5 +1,6 @@
 #include "ort/shape_inference.h"
 
+#include <algorithm>
 #include <cctype>
 #include <limits>
 #include <memory>
@@ -39,6 +40,10 @@ Dimensions shape_of(const OrtApi* api, const OrtTensorTypeAndShapeInfo* info) {
   Dimensions shape;
   for (size_t axis = 0; axis < rank; ++axis) shape.push_back({values[axis], names[axis]});
   return shape;
+}
+
+bool all_known(const Dimensions& shape) {
+  return std::all_of(shape.begin(), shape.end(), [](const Dimension& dim) { return dim.known(); });
 }
 
 int64_t attribute(const OrtApi* api, OrtShapeInferContext* context, const char* name) {
@@ -99,9 +104,7 @@ void infer_parallel_spike(const OrtApi* api, OrtShapeInferContext* context) {
   const bool spikes = attribute(api, context, "spikes") == 1;
   if (shape.empty() || input_steps < 1) return;
   if (spikes && (thresholds.size() != 2 || thresholds[1].value < 1 || thresholds[1].value > kMaxSteps)) return;
-  for (const Dimension& dim : shape) {
-    if (!dim.known()) return;
-  }
+  if (!all_known(shape)) return;
   const std::optional<Dimension> batch = scaled(shape[0], spikes ? thresholds[1].value : 1, input_steps);
   if (!batch) return;
   shape[0] = *batch;
@@ -109,6 +112,13 @@ void infer_parallel_spike(const OrtApi* api, OrtShapeInferContext* context) {
   int type = 0;
   check(abi::GetTensorElementType(api, current, &type));
   set_output_shape(api, context, shape, type);
+}
+
+void infer_serial_spike(const OrtApi* api, OrtShapeInferContext* context) {
+  const OrtTensorTypeAndShapeInfo* current = borrow_input(api, context, 0);
+  const Dimensions shape = shape_of(api, current);
+  if (shape.empty() || !all_known(shape)) return;
+  for (const size_t output : {0, 1}) check(abi::ShapeInferContext_SetOutputTypeShape(api, context, output, current));
 }
 
 void infer_where_known(const OrtApi* api, OrtShapeInferContext* context,

@@ -1,0 +1,72 @@
+#include "cpu/serial_spike.h"
+
+#include <algorithm>
+
+#include "cpu/isa.h"
+#include "cpu/loops.h"
+#include "cpu/stretch.h"
+
+namespace pconv::cpu {
+namespace {
+
+// Neurons that are worth handing to a thread.
+constexpr int64_t kChunk = 1 << 15;
+
+/// One column of `levels`, for as many channels in a row.
+template <class T>
+struct Column {
+  const T* entries;
+  PCONV_INLINE T operator[](int64_t channel) const { return entries[2 * channel]; }
+};
+
+/// Neurons from `first` on, whose rows of the tables are given.
+template <class T, class Value, class Level>
+PCONV_INLINE void step(const SerialCall<T>& call, int64_t first, int64_t size, Value bias, Value threshold, Value reset,
+                       Level silent, Level firing) {
+  const T* const current = call.current + first;
+  const T* const potential = call.potential + first;
+  T* const spikes = call.spikes + first;
+  T* const new_potential = call.new_potential + first;
+  PCONV_INDEPENDENT
+  for (int64_t i = 0; i < size; ++i) {
+    const float charge = charged(potential[i], current[i], bias[i]);
+    const bool fired = fires<float>(charge, threshold[i]);
+    spikes[i] = choose(fired, firing[i], silent[i]);
+    new_potential[i] = static_cast<T>(left_of(charge, fired, reset[i]));
+  }
+}
+
+template <class T>
+PCONV_INLINE void run(const SerialCall<T>& call, int64_t chunk) {
+  const SerialLayout& layout = call.layout;
+  const int64_t first = chunk * kChunk;
+  const int64_t size = std::min(kChunk, layout.elements - first);
+  if (layout.channels > 1 && layout.inner == 1) {
+    // All channels lie side by side, and so do their rows.
+    for (int64_t begin = 0, end; begin < size; begin = end) {
+      const int64_t channel = (first + begin) % layout.channels;
+      end = std::min(size, begin + layout.channels - channel);
+      const T* const levels = call.levels + 2 * channel;
+      step(call, first + begin, end - begin, call.bias + channel, call.threshold + channel, call.reset + channel,
+           Column<T>{levels}, Column<T>{levels + 1});
+    }
+    return;
+  }
+  for (Stretch stretch(layout, first, size); stretch.more(); stretch.next()) {
+    const auto same = [&](const T* table, int64_t row) { return Same<T>{table[row]}; };
+    const int64_t channel = stretch.channel;
+    step(call, first + stretch.begin, stretch.end - stretch.begin, same(call.bias, channel),
+         same(call.threshold, channel), same(call.reset, channel), same(call.levels, 2 * channel),
+         same(call.levels, 2 * channel + 1));
+  }
+}
+
+}  // namespace
+
+int64_t chunks_of(const SerialLayout& layout) { return (layout.elements + kChunk - 1) / kChunk; }
+
+PCONV_MULTIVERSION void run_chunk(const SerialCall<float>& call, int64_t chunk) { run(call, chunk); }
+PCONV_MULTIVERSION void run_chunk(const SerialCall<Half>& call, int64_t chunk) { run(call, chunk); }
+PCONV_MULTIVERSION void run_chunk(const SerialCall<BFloat16>& call, int64_t chunk) { run(call, chunk); }
+
+}  // namespace pconv::cpu
