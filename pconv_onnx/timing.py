@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from pconv_onnx.cuda_graph import CUDA
+from pconv_onnx.device_memory import CUDA
 from pconv_onnx.errors import PconvError
 from pconv_onnx.installation import installed
 from pconv_onnx.operator import library_path
