@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         help="quantise ReLUs first, on the data of this .npz or directory, to --steps levels; or random: good for "
         "measuring time alone",
     )  # fmt: skip
-    sub.add_argument("--method", choices=_METHODS, default=_METHODS[0], help="how to calibrate (default: refit)")
+    sub.add_argument("--method", choices=_METHODS, help="how to calibrate (default: refit)")
 
     sub = add("calibrate", _calibrate, "quantise a model's ReLUs on data, without training")
     sub.add_argument("model", metavar="MODEL", help="ONNX file")
@@ -194,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument("--signed", action="store_true", help="as rewrite takes it")
     sub.add_argument("--calibration", metavar="FILE", help="as rewrite takes it, anew at each T")
-    sub.add_argument("--method", choices=_METHODS, default=_METHODS[0], help="how to calibrate (default: refit)")
+    sub.add_argument("--method", choices=_METHODS, help="how to calibrate (default: refit)")
     sub.add_argument(
         "-o", "--output", metavar="PLACE",
         help="draw the curve against time-steps: a .png, .svg or .pdf file, or a directory, which gets curve.png",
@@ -229,6 +229,17 @@ class _Version(argparse.Action):
         parser.exit(DONE)
 
 
+def _needs(options: argparse.Namespace, given: str, needed: str, told: str) -> None:
+    """Raise where an option is given that has no effect without another.
+
+    Raises:
+        _WrongArguments: it is; what is `told` is how things are without the other.
+    """
+    if getattr(options, given) and not getattr(options, needed):
+        flag = "-o/--output" if given == "output" else f"--{given}"
+        raise _WrongArguments(f"argument {flag}: {told} without --{needed}")
+
+
 def _inspect(options: argparse.Namespace) -> _Answer:
     from pconv_onnx.rewriting import inspect
 
@@ -237,6 +248,8 @@ def _inspect(options: argparse.Namespace) -> _Answer:
 
 
 def _rewrite(options: argparse.Namespace) -> _Answer:
+    _needs(options, "calibration", "steps", "there are no levels to calibrate to")
+    _needs(options, "method", "calibration", "nothing is calibrated")
     from pconv_onnx.rewriting import rewrite
 
     output = options.output or f"{options.model.removesuffix('.onnx')}.snn.onnx"
@@ -286,8 +299,9 @@ def _verify(options: argparse.Namespace) -> _Answer:
 
 
 def _evaluate(options: argparse.Namespace) -> _Answer:
-    if options.output and not options.steps:
-        raise _WrongArguments("argument -o/--output: there is no curve without --steps")
+    _needs(options, "output", "steps", "there is no curve")
+    _needs(options, "calibration", "steps", "there are no levels to calibrate to")
+    _needs(options, "method", "calibration", "nothing is calibrated")
     from pconv_onnx import curve
     from pconv_onnx.evaluation import evaluate
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from pconv_onnx import curve
-from pconv_onnx.calibration import METHODS, RANDOM
+from pconv_onnx.calibration import RANDOM
 from pconv_onnx.data import LABELS, DataSource, load_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load
@@ -148,7 +148,7 @@ def evaluate(
     mode: Mode = "folded",
     signed: bool = False,
     calibration: DataSource | None = None,
-    method: str = METHODS[0],
+    method: str | None = None,
 ) -> Evaluation:
     """Accuracy of a network, and of its spiking form at each number of time-steps.
 
@@ -163,12 +163,14 @@ def evaluate(
             its linear layers on T·B rows. `serial` runs T time-steps one after another.
         signed: as `rewrite` takes it.
         calibration: as `rewrite` takes it, for a ReLU network; at each T it is calibrated anew.
-        method: of the calibration.
+        method: of the calibration, as `rewrite` takes it.
 
     Raises:
         PconvError: a file cannot be read or run, nothing can be converted, the data or their labels do not fit, or
             there is nothing to evaluate.
     """
+    if not steps and (calibration is not None or method is not None):
+        raise PconvError("a calibration without time-steps would change nothing", "pass --steps")
 
     def spiking(count: int) -> onnx.ModelProto:
         model = rewrite(source, steps=count, mode=mode, signed=signed, calibration=given, method=method).model

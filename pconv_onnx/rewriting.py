@@ -68,7 +68,7 @@ def rewrite(
     precision: Precision | None = None,
     signed: bool = False,
     calibration: DataSource | None = None,
-    method: str = METHODS[0],
+    method: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     per_step_outputs: bool = False,
@@ -88,7 +88,7 @@ def rewrite(
         signed: convert activations whose lowest value is not zero as well. Where silent their neurons emit that value,
             so that every time-step costs what dense values cost.
         calibration: data as `calibrate` takes them; ReLUs are then quantised first, to `steps` levels.
-        method: of the calibration.
+        method: of the calibration, `refit` unless another is named.
         include: shell patterns of activation names to convert; by default all.
         exclude: shell patterns of activation names to leave as they are.
         per_step_outputs: add to each output that has time-steps an output `<name>_per_step` `[T, B, …]`, row t the mean
@@ -100,6 +100,8 @@ def rewrite(
     Raises:
         PconvError: the model cannot be read, nothing can be converted, or the file cannot be written.
     """
+    if calibration is None and method is not None:
+        raise PconvError(f"there is no calibration for the method '{method}'", "pass data as calibration")
     if output is not None and not force:
         refuse_to_overwrite(source, output)
     given = load(source)
@@ -112,7 +114,7 @@ def rewrite(
     if calibration is not None:
         if steps is None:
             raise PconvError("calibration needs a number of time-steps", "pass --steps")
-        calibrated = calibrate(source, calibration, steps=steps, method=method)
+        calibrated = calibrate(source, calibration, steps=steps, method=method or METHODS[0])
         network = replace(network, proto=calibrated.model)
     plan = make_plan(
         _prepared(network),

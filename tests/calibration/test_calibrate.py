@@ -9,7 +9,7 @@ from harness import onnxruntime_of
 from networks import network, weight
 from refusals import refusal_of
 
-from pconv_onnx import calibrate, inspect, rewrite, session, verify
+from pconv_onnx import calibrate, evaluate, inspect, rewrite, session, verify
 from pconv_onnx.calibration import METHODS
 
 # A stem with BatchNormalization, a residual block, a strided convolution whose output two activations share, a head.
@@ -295,6 +295,9 @@ def test_faults_are_told():
     assert "0 is not a number of time-steps" in refusal_of(calibrate, ann, data(), steps=0)
     assert "there is no method 'best'" in refusal_of(calibrate, ann, data(), steps=4, method="best")
     assert "calibration needs a number of time-steps" in refusal_of(rewrite, ann, calibration=data())
+    assert "there is no calibration for the method 'fit'" in refusal_of(rewrite, ann, steps=4, method="fit")
+    for given in ({"calibration": data()}, {"method": "fit"}):
+        assert "without time-steps would change nothing" in refusal_of(evaluate, ann, data(), **given)
     assert "has no array 'x'" in refusal_of(calibrate, ann, {"image": data()["x"]}, steps=4)
     wrong = {"x": data()["x"].astype(np.float64)}
     assert "is float64; the model takes float32" in refusal_of(calibrate, ann, wrong, steps=4)
