@@ -14,7 +14,7 @@ import onnx
 from pconv_onnx.calibration import METHODS, Calibration, calibrate
 from pconv_onnx.data import DataSource
 from pconv_onnx.errors import PconvError
-from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, save
+from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.duplicates import without_duplicates
 from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.upgrade import upgraded
@@ -104,6 +104,8 @@ def rewrite(
         raise PconvError(f"there is no calibration for the method '{method}'", "pass data as calibration")
     if output is not None and not force:
         refuse_to_overwrite(source, output)
+    if output is not None:
+        require_own_file(output, {"the calibration's data": calibration})
     given = load(source)
     network = upgraded(given, MIN_OPSET)
     if network is not given:

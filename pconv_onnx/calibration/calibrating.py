@@ -16,7 +16,7 @@ from pconv_onnx.calibration.sweep import METHODS, Found, sweep
 from pconv_onnx.calibration.writing import quantised_model
 from pconv_onnx.data import DataSource, load_samples, random_samples
 from pconv_onnx.errors import PconvError
-from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, save
+from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.inference import open_session, runnable
@@ -128,8 +128,8 @@ def calibrate(
         force: allow `output` to be the source.
 
     Raises:
-        PconvError: the model or the data cannot be read or do not fit, there is no ReLU, or `steps` or `method` is not
-            one that there is.
+        PconvError: the model or the data cannot be read or do not fit, there is no ReLU, `steps` or `method` is not one
+            that there is, or a file to write is one to read, or the other one to write.
     """
     if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
         raise PconvError(f"{steps!r} is not a number of time-steps", f"choose 1 to {MAX_STEPS}")
@@ -137,6 +137,10 @@ def calibrate(
         raise PconvError(f"there is no method '{method}'", f"choose one of {', '.join(METHODS)}")
     if output is not None and not force:
         refuse_to_overwrite(source, output)
+    if output is not None:
+        require_own_file(output, {"the data": data})
+    if cache is not None:
+        require_own_file(cache, {"the model": source, "the data": data, "the output": output})
     network = runnable(upgraded(load(source), MIN_OPSET))
     chosen, left = _activations(network)
     if not chosen:

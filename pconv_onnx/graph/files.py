@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -97,6 +97,21 @@ def refuse_to_overwrite(source: ModelSource, output: str | os.PathLike[str]) -> 
         raise PconvError(f"'{output}' is the input", "choose another name with -o, or pass --force")
 
 
+def require_own_file(written: str | os.PathLike[str], others: Mapping[str, object]) -> None:
+    """Raise where a file that is to be written has another use as well.
+
+    Args:
+        written: its path.
+        others: what else is used, by what to call it in messages; what is no path is no file.
+
+    Raises:
+        PconvError: it is one of these.
+    """
+    for told, other in others.items():
+        if isinstance(other, str | os.PathLike) and _same_file(written, other):
+            raise PconvError(f"'{written}' is {told} as well, and would be overwritten", "name another file")
+
+
 def save(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
     """Write a model to a file that appears whole or not at all.
 
@@ -143,5 +158,5 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
 def _same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
     try:
         return os.path.samefile(first, second)
-    except OSError:  # one of them is not there, or cannot be looked at; reading and writing will tell
-        return False
+    except OSError:  # one of them is not there yet, or cannot be looked at; reading and writing will tell
+        return os.path.realpath(first) == os.path.realpath(second)

@@ -347,6 +347,22 @@ def test_a_calibration_is_kept_and_taken_from_its_file(tmp_path, monkeypatch):
     assert "is not a calibration" in refusal_of(calibrate, ann, data(), steps=4, cache=path)
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "data.npz", "new"])
+def test_no_file_has_two_uses(name, tmp_path, monkeypatch):
+    model, samples = tmp_path / "model.onnx", tmp_path / "data.npz"
+    onnx.save(source(), model)
+    np.savez(samples, **data())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    told = refusal_of(calibrate, model, samples, tmp_path / "new", steps=4, cache=name, force=True)
+    assert f"'{name}' is the {name.split('.')[0].replace('new', 'output')} as well, and would be overwritten" in told
+    if name == "data.npz":
+        for function, option in ((calibrate, "data"), (rewrite, "calibration")):
+            told = refusal_of(function, model, output=name, steps=4, **{option: samples})
+            assert f"'{name}' is the" in told and "data as well, and would be overwritten" in told
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_weights_that_a_body_uses_too_stay_for_it():
     first, second = (f"g () => (float[4, 3, 1, 1] c) {{ c = {operator} (w) }}" for operator in ("Abs", "Neg"))
     branches = f"<then_branch = {first}, else_branch = {second}>"
