@@ -360,15 +360,17 @@ def _calibration_lines(summary: dict[str, Any]) -> Iterator[str]:
     rows = [row for row in summary["activations"] if row["status"] == "calibrated"]
     table = [["activation", "channels", "silent", "threshold", "squared error"]]
     for row in rows:
-        low, high = (f"{value:.3g}" for value in row["threshold"])
+        threshold = " … ".join(f"{value:.3g}" for value in row["threshold"] or ()) or "-"
         share = f"{100 * row['relative_error']:.2g} %"
-        table.append([row["name"], str(row["channels"]), str(row["silent_channels"]), f"{low} … {high}", share])
+        table.append([row["name"], str(row["channels"]), str(row["silent_channels"]), threshold, share])
     yield from _columns(table)
     for row in summary["activations"]:
         if row["status"] != "calibrated":
             yield f"not calibrated: {row['name']}: {row['reason']}"
     if summary["random"]:
         yield "the data were random: the network is good for measuring time, and its accuracy means nothing"
+    for name in summary["silent_activations"]:
+        yield f"silent: no channel of {name} fires on these data, so that what follows cannot depend on them"
     for name in summary["uncorrected_layers"]:
         yield f"too wide to be corrected: {name}"
     corrected = f", corrected layers: {summary['corrected_layers']}" if summary["method"] == "refit" else ""

@@ -20,7 +20,7 @@ from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, re
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.inference import open_session, runnable
-from pconv_onnx.neuron import MAX_STEPS
+from pconv_onnx.neuron import MAX_STEPS, Array
 from pconv_onnx.operator import MIN_OPSET
 from pconv_onnx.recognise import Activation, recognise
 
@@ -73,7 +73,7 @@ class Calibration:
                 "name": entry.activation.name,
                 "channels": len(entry.staircase.threshold),
                 "silent_channels": int(entry.staircase.silent.sum()),
-                "threshold": [float(entry.staircase.threshold.min()), float(entry.staircase.threshold.max())],
+                "threshold": _range(entry.staircase.threshold[~entry.staircase.silent]),
                 "relative_error": error,
                 "status": "calibrated",
                 "reason": _stays(entry.activation) if entry.activation_stays else "",
@@ -100,6 +100,9 @@ class Calibration:
             "random": self.random,
             "corrected_layers": len(self.found.corrections),
             "uncorrected_layers": list(self.found.uncorrected),
+            "silent_activations": [
+                entry.activation.name for entry in self.found.activations if entry.staircase.silent.all()
+            ],
         }
 
 
@@ -161,6 +164,11 @@ def calibrate(
     if output is not None:
         save(model, output)
     return Calibration(model, steps, method, len(samples), random, found, left)
+
+
+def _range(values: Array) -> list[float] | None:
+    """Least and largest; None of nothing."""
+    return [float(values.min()), float(values.max())] if values.size else None
 
 
 def _stays(activation: Activation) -> str:

@@ -46,7 +46,7 @@ _MOST_INPUTS = 4608
 _CENTRED_STEPS = 4
 # Name under which the pre-activation of the segment at hand is kept.
 _BEFORE = "/before"
-# Up to here a channel counts as never firing.
+# Share of the largest output of all channels up to which a channel counts as never firing.
 _SILENT = 1e-6
 
 
@@ -230,7 +230,7 @@ class _Sweep:
         # A mean error is no error where it is taken back: by an offset, or by a later layer.
         centred = free or name in self.taken_back
         staircase = self._staircase(rows, clip, inputs, outputs, centred=centred)
-        staircase = staircases.with_silent(staircase, staircase.silent | (outputs.maximum <= _SILENT))
+        staircase = staircases.with_silent(staircase, staircase.silent | _silent(outputs))
         level = rows.along_channels(staircase.constants()[2])
         residuals = Moments()
         error = square = 0.0
@@ -269,7 +269,7 @@ class _Sweep:
 
     def _staircase(self, rows: _Rows, clip: Clip, inputs: Moments, outputs: Moments, *, centred: bool) -> Staircase:
         """That of the method."""
-        maximum = np.maximum(outputs.maximum, _SILENT)
+        maximum = np.where(_silent(outputs), 1, outputs.maximum)
         if self.method in ("refit", "fit"):
             pairs = PairHistogram(-maximum / 2, maximum)
             for part, _ in self.samples.batches(_BATCH):
@@ -302,6 +302,11 @@ def _folds(samples: Samples) -> Array:
         for name in sorted(samples.arrays):
             digests[index] = zlib.crc32(np.ascontiguousarray(samples.arrays[name][index]).data, digests[index])
     return digests % _FOLDS
+
+
+def _silent(outputs: Moments) -> Array:
+    """`[C]`: which channels have no output worth a spike."""
+    return outputs.maximum <= _SILENT * outputs.maximum.max()
 
 
 def _thresholds(function: Callable[[Array], Array], staircase: Staircase, rows: _Rows) -> Array | None:

@@ -11,6 +11,7 @@ from refusals import refusal_of
 
 from pconv_onnx import calibrate, evaluate, inspect, rewrite, session, verify
 from pconv_onnx.calibration import METHODS
+from pconv_onnx.cli import _calibration_lines
 
 # A stem with BatchNormalization, a residual block, a strided convolution whose output two activations share, a head.
 NODES = """
@@ -144,6 +145,34 @@ def test_channels_that_never_fire_stay_silent_and_are_told():
         found = onnxruntime_of(result.model)(1e3 * data(4)["x"])
         assert (found[:, [1, 3]] == 0).all() and (found[:, [0, 2]] > 0).all()
         assert rewrite(result.model).summary()["counts"]["converted"] == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_scale_of_activations_does_not_matter(method):
+    nodes = "a = Conv <pads = [1, 1, 1, 1]> (x, w) r = Relu (a) y = Conv (r, v)"
+    w, v = 2 * weight(4, 3, 3, 3), weight(5, 4, 3, 3, seed=1)
+    scale = np.float32(2**-24)
+    plain, small = (
+        calibrate(source(nodes, "float[N, 5, 6, 6] y", w=first, v=v), data(), steps=4, method=method)
+        for first in (w, scale * w)
+    )
+    (row,) = small.summary()["activations"]
+    assert row["silent_channels"] == 0
+    expected, found = (result.found.activations[0].staircase.threshold for result in (plain, small))
+    np.testing.assert_allclose(found, scale * expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("operator", ["Relu", "Sigmoid"])
+def test_activations_that_never_fire_are_told(operator):
+    nodes = f"a = Conv (x, w, b) s = {operator} (a) c = Conv (x, v) r = Relu (c) y = Sum (s, r)"
+    weights = {"w": 0 * weight(4, 3, 1, 1), "b": np.full(4, -2, np.float32), "v": weight(4, 3, 1, 1, seed=1)}
+    summary = calibrate(source(nodes, "float[N, 4, 8, 8] y", **weights), data(), steps=4).summary()
+    assert summary["silent_activations"] == ["s"]
+    assert [row["threshold"] is None for row in summary["activations"]] == [True, False]
+    lines = list(_calibration_lines(summary))
+    assert [line.split(": ")[1].split()[:4] for line in lines if line.startswith("silent:")] == [
+        ["no", "channel", "of", "s"]
+    ]
 
 
 def test_channels_that_are_constant_fire():
