@@ -20,7 +20,7 @@ from pconv_onnx.graph import write_atomically
 from pconv_onnx.neuron import Array
 from pconv_onnx.recognise import Activation
 
-_VERSION = 2
+_VERSION = 3
 
 
 def key_of(digest: str, samples: Samples, steps: int, method: str) -> str:

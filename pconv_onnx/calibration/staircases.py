@@ -18,8 +18,6 @@ _PERCENTILE = 0.999
 _SHARES = np.linspace(0.005, 1.2, 240)
 # `fit`: points of the grid in each of its two directions, how often it is refined, and channels searched at a time.
 _GRID, _REFINEMENTS, _BLOCK = 33, 6, 16
-# Subtracted from inputs of a channel that is to stay silent.
-_NEVER = np.float32(1e30)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +26,7 @@ class Staircase:
 
     Attributes:
         threshold: θ.
-        shift: ψ, added to the input.
+        shift: ψ, added to the input; −∞ in a channel that never fires, whatever its input.
         amplitude: a, the output of the highest level.
         steps: T.
     """
@@ -41,7 +39,7 @@ class Staircase:
     @property
     def silent(self) -> Array:
         """Which channels never fire."""
-        return self.shift <= -_NEVER
+        return np.isneginf(self.shift)
 
     def constants(self) -> tuple[Array, Array, Array]:
         """ψ, the step θ/T and the level a/T as float32, `[C]` each: what the quantised network computes with."""
@@ -57,13 +55,12 @@ class Staircase:
 def with_silent(staircase: Staircase, silent: Array) -> Staircase:
     """The staircase with some channels that never fire."""
     threshold, amplitude = (np.where(silent, 1.0, v) for v in (staircase.threshold, staircase.amplitude))
-    return Staircase(threshold, np.where(silent, -_NEVER, staircase.shift), amplitude, staircase.steps)
+    return Staircase(threshold, np.where(silent, -np.inf, staircase.shift), amplitude, staircase.steps)
 
 
 def with_shift(staircase: Staircase, shift: Array) -> Staircase:
-    """The staircase with so much more added to the input of its channels that fire."""
-    total = np.where(staircase.silent, staircase.shift, staircase.shift + shift)
-    return Staircase(staircase.threshold, total, staircase.amplitude, staircase.steps)
+    """The staircase with so much more added to its input."""
+    return Staircase(staircase.threshold, staircase.shift + shift, staircase.amplitude, staircase.steps)
 
 
 def by_maximum(maximum: Array, steps: int) -> Staircase:

@@ -118,8 +118,8 @@ def spacing(thresholds: Array) -> tuple[Array, Array, Array] | None:
     """θ, b and ψ of ascending thresholds `[R, L]`, `[R]` each in float64; None where they are not evenly spaced."""
     levels = thresholds.shape[1]
     exact = thresholds.astype(np.float64)
-    step = (exact[:, -1] - exact[:, 0]) / max(levels - 1, 1)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # a threshold that is never reached is infinite
+        step = (exact[:, -1] - exact[:, 0]) / max(levels - 1, 1)
         even = exact[:, :1] + np.arange(levels) * step[:, np.newaxis]
         rounding = _TOLERANCE * float(np.finfo(np.float32).eps) * abs(exact).max(axis=1, keepdims=True)
         if not (step > 0).all() or not (abs(even - exact) <= rounding).all():

@@ -142,9 +142,13 @@ def test_channels_that_never_fire_stay_silent_and_are_told():
         result = calibrate(source(nodes, "float[N, 4, 1, 1] y", **weights), data(), steps=4, method=method)
         (row,) = result.summary()["activations"]
         assert (row["channels"], row["silent_channels"]) == (4, 2)
-        found = onnxruntime_of(result.model)(1e3 * data(4)["x"])
-        assert (found[:, [1, 3]] == 0).all() and (found[:, [0, 2]] > 0).all()
-        assert rewrite(result.model).summary()["counts"]["converted"] == 1
+        snns = [rewrite(result.model, mode=mode, steps=steps) for mode in ("parallel", "folded") for steps in (4, 3)]
+        assert all(snn.summary()["counts"]["converted"] == 1 for snn in snns)
+        largest = np.finfo(np.float32).max / 30
+        for model in (result.model, *(snn.model for snn in snns)):
+            for scale in (np.float32(1e3), largest):
+                found = session(model).run(None, {"x": np.clip(scale * data(4)["x"], -largest, largest)})[0]
+                assert (found[:, [1, 3]] == 0).all() and (found[:, [0, 2]] > 0).all()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -162,11 +166,14 @@ def test_the_scale_of_activations_does_not_matter(method):
     np.testing.assert_allclose(found, scale * expected, rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("operator", ["Relu", "Sigmoid"])
 def test_activations_that_never_fire_are_told(operator):
     nodes = f"a = Conv (x, w, b) s = {operator} (a) c = Conv (x, v) r = Relu (c) y = Sum (s, r)"
     weights = {"w": 0 * weight(4, 3, 1, 1), "b": np.full(4, -2, np.float32), "v": weight(4, 3, 1, 1, seed=1)}
-    summary = calibrate(source(nodes, "float[N, 4, 8, 8] y", **weights), data(), steps=4).summary()
+    result = calibrate(source(nodes, "float[N, 4, 8, 8] y", **weights), data(), steps=4)
+    assert rewrite(result.model).summary()["counts"]["converted"] == 2
+    summary = result.summary()
     assert summary["silent_activations"] == ["s"]
     assert [row["threshold"] is None for row in summary["activations"]] == [True, False]
     lines = list(_calibration_lines(summary))
