@@ -12,6 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pconv_onnx.graph import Network
+from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.network import Dimension, captured
 from pconv_onnx.neuron import Array
 from pconv_onnx.recognise import Activation
@@ -143,7 +144,7 @@ def cut(network: Network, activations: Sequence[Activation]) -> list[Segment]:
     # An output that is an activation itself, or an input, is nothing to compute.
     outputs = [info.name for info in graph.output if info.name not in ends]
     targets = [(activation, activation.input.name) for activation in activations] + [(None, name) for name in outputs]
-    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    values = _constants(network)
     segments = []
     for activation, target in targets:
         if target in ends:
@@ -167,6 +168,16 @@ def cut(network: Network, activations: Sequence[Activation]) -> list[Segment]:
             layer = None
         segments.append(Segment(activation, target, nodes, tuple(inputs), layer))
     return segments
+
+
+def _constants(network: Network) -> dict[str, Array]:
+    """Values of initializers and of Constant nodes, by tensor."""
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in network.proto.graph.initializer}
+    for node in network.nodes:
+        value = constant(node.outputs[0]) if node.op == "Constant" else None
+        if value is not None:
+            values[node.outputs[0].name] = value
+    return values
 
 
 def _may_be_equal(first: tuple[Dimension, ...] | None, second: tuple[Dimension, ...] | None) -> bool:

@@ -113,12 +113,12 @@ def quantised_model(
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(constants)
-    initializers = {tensor.name for tensor in network.proto.graph.initializer}
     # What nothing needs any more; what nothing needed before is not ours to remove.
-    unused = initializers & (_needed(network.proto.graph) - _needed(model.graph))
+    unused = _needed(network.proto.graph) - _needed(model.graph)
+    nodes = [node for node in nodes if node.op_type != "Constant" or node.output[0] not in unused]
     kept = [tensor for tensor in model.graph.initializer if tensor.name not in unused]
     inputs = [info for info in model.graph.input if info.name not in unused]
-    for field, values in ((model.graph.initializer, kept), (model.graph.input, inputs)):
+    for field, values in ((model.graph.node, nodes), (model.graph.initializer, kept), (model.graph.input, inputs)):
         del field[:]
         field.extend(values)
     onnx.checker.check_model(model)

@@ -125,6 +125,22 @@ def test_a_layer_that_two_activations_share_is_corrected_once():
     assert not names & {"w1", "w2", "w3", "w4", "w5", "w6", "b2", "b4", "b5"}
 
 
+def test_weights_in_constant_nodes_are_corrected_as_initializers_are():
+    ann, other = source(), source()
+    weights = list(other.graph.initializer)
+    nodes = [onnx.helper.make_node("Constant", [], [value.name], value=value) for value in weights]
+    nodes += other.graph.node
+    for field in (other.graph.initializer, other.graph.node):
+        del field[:]
+    other.graph.node.extend(nodes)
+    expected, result = (calibrate(model, data(), steps=4) for model in (ann, other))
+    assert list(result.found.corrections) == list(expected.found.corrections)
+    outputs = [onnxruntime_of(found.model)(data(8, seed=1)["x"]) for found in (expected, result)]
+    np.testing.assert_array_equal(*outputs)
+    left = {node.output[0] for node in result.model.graph.node if node.op_type == "Constant"}
+    assert left == {"scale", "shift", "mean", "variance"}
+
+
 def test_weights_that_others_use_too_stay_for_them():
     conv = "Conv <pads = [1, 1, 1, 1]> (x, w)"
     nodes = f"a = {conv} r = Relu (a) b = {conv} y = Concat <axis = 1> (r, b)"
