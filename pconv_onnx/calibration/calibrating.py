@@ -198,12 +198,16 @@ def _why_not(network: Network, activation: Activation) -> str:
     if network.place(node):
         return f"it is in {network.place(node)}, where nothing is calibrated"
     nodes = nodes_of(activation)
-    own = {id(node.outputs[0]) for node in nodes} | {id(activation.input)}
-    for tensor in (tensor for node in nodes for tensor in node.inputs):
-        if tensor.name and id(tensor) not in own and constant(tensor) is None:
-            return f"it depends on '{tensor.name}' as well, which is computed"
     if network.dtype(activation.input) not in (None, np.dtype(np.float32)):
         return f"it computes in {network.dtype(activation.input)}; float32 is calibrated"
-    if not network.shape(activation.input):
+    rank = len(network.shape(activation.input) or ())
+    if not rank:
         return "the shape of its input is not known, or it is a scalar"
+    own = {id(node.outputs[0]) for node in nodes} | {id(activation.input)}
+    for tensor in (tensor for node in nodes for tensor in node.inputs if tensor.name and id(tensor) not in own):
+        value = constant(tensor)
+        if value is None:
+            return f"it depends on '{tensor.name}' as well, which is computed"
+        if any(size > 1 for size in value.shape[: max(value.ndim - rank + 1, 0)]):
+            return f"its constant '{tensor.name}' of shape {list(value.shape)} is not the same for all samples"
     return ""

@@ -304,6 +304,18 @@ def test_activations_that_are_not_calibrated_are_listed():
     assert rows[2]["reason"] == "it depends on 's' as well, which is computed"
 
 
+def test_an_activation_that_is_another_for_each_sample_is_listed():
+    nodes = "a = Conv (x, w) p = PRelu (a, slopes) b = Conv (p, v) y = Relu (b)"
+    weights = {"w": weight(4, 3, 1, 1), "v": weight(4, 4, 1, 1, seed=1)}
+    slopes = np.linspace(0, 1, 8, dtype=np.float32).reshape(8, 1, 1, 1)
+    shapes = {"inputs": "float[8, 3, 8, 8] x", "outputs": "float[8, 4, 8, 8] y"}
+    result = calibrate(network(nodes, **shapes, weights={**weights, "slopes": slopes}), data(), steps=4)
+    assert [(activation.name, reason) for activation, reason in result.left] == [
+        ("p", "its constant 'slopes' of shape [8, 1, 1, 1] is not the same for all samples")
+    ]
+    assert rewrite(result.model).summary()["counts"]["converted"] == 1
+
+
 def test_what_is_quantised_already_stays():
     nodes = "r = Relu (x) q = QuantizeLinear (r, s, z) d = DequantizeLinear (q, s, z) a = Conv (d, w) y = Relu (a)"
     ann = source(nodes, "float[N, 4, 8, 8] y", w=weight(4, 3, 1, 1), s=np.float32(0.1), z=np.array(0, np.uint8))
