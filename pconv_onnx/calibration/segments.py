@@ -14,9 +14,9 @@ from onnx import helper, numpy_helper
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.network import Dimension, captured
+from pconv_onnx.inference import open_session, run_session
 from pconv_onnx.neuron import Array
 from pconv_onnx.recognise import Activation
-from pconv_onnx.runtime import import_onnxruntime
 
 # Operators between a layer and its pre-activation through which a change of the layer's output passes as it is, but
 # for a factor a channel.
@@ -236,7 +236,11 @@ class Runner:
     """A segment in onnxruntime, with weights that may differ from the source's."""
 
     def __init__(self, network: Network, segment: Segment, weights: dict[str, Array], also: str = "") -> None:
-        """Prepare it; `also` names a further tensor to give out."""
+        """Prepare it; `also` names a further tensor to give out.
+
+        Raises:
+            PconvError: onnxruntime refuses it.
+        """
         used = {name for node in segment.nodes for name in (*node.input, *captured(node))}
         initializers = [
             numpy_helper.from_array(weights[tensor.name], tensor.name) if tensor.name in weights else tensor
@@ -259,16 +263,16 @@ class Runner:
             functions=network.proto.functions,
             ir_version=network.proto.ir_version,
         )
-        options = import_onnxruntime().SessionOptions()
-        options.log_severity_level = 4
         self._inputs = segment.inputs
-        self._session = import_onnxruntime().InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(model, f"{network.name} as far as '{segment.target}'")
 
     def __call__(self, feed: dict[str, Array]) -> dict[str, Array]:
-        """What it computes from one batch."""
-        found = self._session.run(self.names, {name: feed[name] for name in self._inputs})
+        """What it computes from one batch.
+
+        Raises:
+            PconvError: onnxruntime fails while it runs.
+        """
+        found = run_session(self._session, {name: feed[name] for name in self._inputs}, self.names)
         return dict(zip(self.names, found, strict=True))
 
 

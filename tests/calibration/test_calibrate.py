@@ -454,6 +454,12 @@ def test_samples_run_along_the_first_axis():
     assert "'t' has a first axis of 3, of 25 samples" in told
 
 
+def test_what_onnxruntime_refuses_is_told_in_a_line():
+    nodes = "a = Conv (x, w) t = Reshape (a, seven) y = Relu (t)"
+    model = source(nodes, "float[N, 4, 8, 8] y", w=weight(4, 3, 1, 1), seven=np.array([7, 4, 8, 8]))
+    assert "onnxruntime cannot run the model" in refusal_of(calibrate, model, data(), steps=4)
+
+
 @pytest.mark.filterwarnings("error")
 def test_values_that_are_too_large_are_told():
     nodes = "r = Relu (x) a = Conv (r, w) y = Relu (a)"
