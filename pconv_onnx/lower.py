@@ -15,7 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pconv_onnx import operator, serial_operator
-from pconv_onnx.graph.network import captured
+from pconv_onnx.graph.network import captured, unused
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.half import in_float16
 from pconv_onnx.neuron import Array, Neuron, ParallelNeuron, SerialNeuron, train_decoder
@@ -45,7 +45,7 @@ class _Lowering:
         self.plan = plan
         self.names = plan.network.names | set(plan.per_step_outputs.values())
         self.node_names = {node.name for node in plan.network.nodes if id(node) not in plan.replaced}
-        self.neuron_names = {name: _unused(name, self.node_names) for name in plan.neurons}
+        self.neuron_names = {name: unused(name, self.node_names) for name in plan.neurons}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.potentials: dict[str, str] = {}
@@ -126,8 +126,8 @@ class _Lowering:
         if (name, steps) not in self.repeated:
             shape = self.plan.network.shapes[name]
             repeats = self._initializer(f"{name}/repeats", np.array([steps] + [1] * (len(shape) - 1)))
-            self.repeated[name, steps] = _unused(f"{name}/each_step", self.names)
-            node_name = _unused(f"{name}/repeat", self.node_names)
+            self.repeated[name, steps] = unused(f"{name}/each_step", self.names)
+            node_name = unused(f"{name}/repeat", self.node_names)
             self.nodes.append(helper.make_node("Tile", [name, repeats], [self.repeated[name, steps]], node_name))
         return self.repeated[name, steps]
 
@@ -159,7 +159,7 @@ class _Lowering:
             self._initializer(f"{name}/{table}", getattr(neuron, table))
             for table in ("bias", "threshold", "reset", "levels")
         ]
-        before, after = (_unused(f"{name}/{which}", self.names) for which in ("potential", "new_potential"))
+        before, after = (unused(f"{name}/{which}", self.names) for which in ("potential", "new_potential"))
         element = helper.np_dtype_to_tensor_dtype(neuron.levels.dtype)
         self.potentials[before] = after
         for potential in (before, after):
@@ -182,7 +182,7 @@ class _Lowering:
             return
         self.decoded.add(name)
         kind = self.plan.kind(name)
-        node_name = _unused(f"{name}/decode", self.node_names)
+        node_name = unused(f"{name}/decode", self.node_names)
         if isinstance(kind, Spikes):
             decoder = train_decoder(kind.levels, kind.channel_axis)
             self._operator(node_name, decoder, self._steps_name(name), name, input_steps=kind.steps, spikes=False)
@@ -200,7 +200,7 @@ class _Lowering:
 
     def _step_by_step(self, output: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
         """A further output `[T, B, …]` beside one that is in time."""
-        kind, node_name = self.plan.kind(output.name), _unused(f"{output.name}/running_mean", self.node_names)
+        kind, node_name = self.plan.kind(output.name), unused(f"{output.name}/running_mean", self.node_names)
         name = self.plan.per_step_outputs[output.name]
         source = self._steps_name(output.name)
         self.nodes.append(
@@ -237,21 +237,13 @@ class _Lowering:
 
     def _steps_name(self, name: str) -> str:
         if name not in self.in_time:
-            self.in_time[name] = _unused(f"{name}/steps", self.names)
+            self.in_time[name] = unused(f"{name}/steps", self.names)
         return self.in_time[name]
 
     def _initializer(self, name: str, value: Array) -> str:
-        name = _unused(name, self.names)
+        name = unused(name, self.names)
         self.initializers.append(numpy_helper.from_array(value, name))
         return name
-
-
-def _unused(name: str, used: set[str]) -> str:
-    """The name, longer where it is used, which it then is."""
-    while name in used:
-        name += "_"
-    used.add(name)
-    return name
 
 
 def _replace(field, values) -> None:  # type: ignore[no-untyped-def]  # a protobuf container, repeated of anything

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from pconv_onnx.calibration.segments import with_weights
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.network import captured
+from pconv_onnx.graph.network import captured, unused
 from pconv_onnx.neuron import Array
 from pconv_onnx.recognise import Activation
 
@@ -84,7 +84,7 @@ def quantised_model(
     constants: list[onnx.TensorProto] = []
 
     def constant(name: str, value: Array) -> str:
-        name = _unused(name, names)
+        name = unused(name, names)
         constants.append(numpy_helper.from_array(value, name))
         return name
 
@@ -93,7 +93,7 @@ def quantised_model(
             entry = ended[id(node)]
             value = entry.activation.input.name
             if entry.activation_stays:
-                value = _unused(f"{entry.activation.name}/analog", names)
+                value = unused(f"{entry.activation.name}/analog", names)
                 copy = onnx.NodeProto()
                 copy.CopyFrom(proto)
                 copy.output[0] = value
@@ -109,15 +109,15 @@ def quantised_model(
                 continue
             weights = constant(f"{proto.input[1]}.corrected", correction.weights)
             bias = constant(f"{proto.name or proto.output[0]}.bias.corrected", correction.bias)
-            nodes += with_weights(proto, weights, bias, _unused(f"{proto.output[0]}/product", names))
+            nodes += with_weights(proto, weights, bias, unused(f"{proto.output[0]}/product", names))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(constants)
     # What nothing needs any more; what nothing needed before is not ours to remove.
-    unused = _needed(network.proto.graph) - _needed(model.graph)
-    nodes = [node for node in nodes if node.op_type != "Constant" or node.output[0] not in unused]
-    kept = [tensor for tensor in model.graph.initializer if tensor.name not in unused]
-    inputs = [info for info in model.graph.input if info.name not in unused]
+    superfluous = _needed(network.proto.graph) - _needed(model.graph)
+    nodes = [node for node in nodes if node.op_type != "Constant" or node.output[0] not in superfluous]
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in superfluous]
+    inputs = [info for info in model.graph.input if info.name not in superfluous]
     for field, values in ((model.graph.node, nodes), (model.graph.initializer, kept), (model.graph.input, inputs)):
         del field[:]
         field.extend(values)
@@ -174,7 +174,7 @@ def _nodes(entry: Quantised, value: str, operands: Mapping[str, str], names: set
     chain = _chain(entry)
     for index, (op_type, keys, attributes) in enumerate(chain):
         last = index == len(chain) - 1
-        output = entry.activation.output.name if last else _unused(f"{entry.activation.name}/{op_type}", names)
+        output = entry.activation.output.name if last else unused(f"{entry.activation.name}/{op_type}", names)
         inputs = [value, *(operands[key] for key in keys)]
         yield helper.make_node(op_type, inputs, [output], f"{entry.activation.name}/{op_type}_{index}", **attributes)
         value = output
@@ -183,10 +183,3 @@ def _nodes(entry: Quantised, value: str, operands: Mapping[str, str], names: set
 def _needed(graph: onnx.GraphProto) -> set[str]:
     names = {name for node in graph.node for name in (*node.input, *captured(node))}
     return names | {info.name for info in graph.output}
-
-
-def _unused(name: str, used: set[str]) -> str:
-    while name in used:
-        name += "_"
-    used.add(name)
-    return name

@@ -172,3 +172,11 @@ def captured(node: onnx.NodeProto) -> set[str]:
             inner.update(child.output)
         free |= {info.name for info in graph.output} - inner
     return free
+
+
+def unused(name: str, used: set[str]) -> str:
+    """The name, longer where it is used, which it then is."""
+    while name in used:
+        name += "_"
+    used.add(name)
+    return name
