@@ -55,6 +55,7 @@ def store(path: str | os.PathLike[str], key: str, found: Found) -> None:
         "layers": list(found.corrections),
         "errors": found.errors,
         "uncorrected": found.uncorrected,
+        "left": found.left,
     }
     arrays["meta"] = np.array(json.dumps(meta))
     write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
@@ -77,7 +78,7 @@ def restore(path: str | os.PathLike[str], key: str, activations: Sequence[Activa
     except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise PconvError(f"'{path}' is not a calibration: {error}", "name another file, or remove it") from error
     by_name = {activation.name: activation for activation in activations}
-    found = Found(errors=meta["errors"], uncorrected=meta["uncorrected"])
+    found = Found(errors=meta["errors"], uncorrected=meta["uncorrected"], left=meta["left"])
     for index, (name, axis, rank, steps) in enumerate(meta["activations"]):
         threshold, shift, amplitude = (
             arrays[f"activation/{index}/{part}"] for part in ("threshold", "shift", "amplitude")

@@ -146,9 +146,7 @@ def calibrate(
         require_own_file(cache, {"the model": source, "the data": data, "the output": output})
     network = runnable(upgraded(load(source), MIN_OPSET))
     chosen, left = _activations(network)
-    if not chosen:
-        told = f"'{left[0][0].name}': {left[0][1]}" if left else "it has no activation"
-        raise PconvError(f"nothing to calibrate in {network.name}: {told}", "")
+    _require(chosen, left, network)
     random = isinstance(data, str) and data == RANDOM
     runner = open_session(network.proto, network.name)
     samples = random_samples(runner) if random else load_samples(data, runner)
@@ -160,6 +158,8 @@ def calibrate(
         found = sweep(network, chosen, samples, steps, method)
         if cache is not None:
             store(cache, key, found)
+    left += [(activation, found.left[activation.name]) for activation in chosen if activation.name in found.left]
+    _require(found.activations, left, network)
     model = quantised_model(network, found.activations, found.corrections)
     if output is not None:
         save(model, output)
@@ -174,6 +174,17 @@ def _range(values: Array) -> list[float] | None:
 def _stays(activation: Activation) -> str:
     operators = " ".join(activation.op_types)
     return f"{operators} does not ascend throughout: it stays, on the temporal mean, and a neuron encodes its output"
+
+
+def _require(chosen: Sequence[object], left: Sequence[tuple[Activation, str]], network: Network) -> None:
+    """Raise where no activation can be calibrated.
+
+    Raises:
+        PconvError: none can; it tells why the first of those that are left cannot.
+    """
+    if not chosen:
+        told = f"'{left[0][0].name}': {left[0][1]}" if left else "it has no activation"
+        raise PconvError(f"nothing to calibrate in {network.name}: {told}", "")
 
 
 def _activations(network: Network) -> tuple[list[Activation], list[tuple[Activation, str]]]:

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from pconv_onnx.calibration import staircases
+from pconv_onnx.calibration.faults import faults_of
 from pconv_onnx.calibration.functions import Clip, ascends, clip_of, function_of
 from pconv_onnx.calibration.segments import Layer, Runner, Segment, cut, with_weights
 from pconv_onnx.calibration.staircases import Staircase
@@ -33,6 +34,7 @@ from pconv_onnx.recognise import Activation
 METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
 
 _BATCH = 25
+_FLOAT = onnx.TensorProto.FLOAT
 # Weights of the correction's own size against the residual, one of which is chosen for each layer; with the last only
 # the bias is corrected.
 _RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e6)
@@ -59,12 +61,14 @@ class Found:
         corrections: new weights by the output of their layer.
         errors: for each activation the mean squared error of its output, as a share of the output's mean square.
         uncorrected: outputs of layers that are too wide to be corrected.
+        left: why activations stay that the data do not suit, by name.
     """
 
     activations: list[Quantised] = field(default_factory=list)
     corrections: dict[str, Correction] = field(default_factory=dict)
     errors: list[float] = field(default_factory=list)
     uncorrected: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
 
 
 def sweep(network: Network, activations: Sequence[Activation], samples: Samples, steps: int, method: str) -> Found:
@@ -102,10 +106,20 @@ class _Sweep:
         self.levels: dict[str, tuple[Array, Array]] = {}
         self.corrected: dict[str, list[onnx.NodeProto]] = {}
         self.weights: dict[str, Array] = {}
-        segments = cut(network, activations)
+        outputs = [info.name for info in network.proto.graph.output if info.type.tensor_type.elem_type == _FLOAT]
+        names = list(dict.fromkeys([*(activation.input.name for activation in activations), *outputs]))
+        faults = faults_of(network, names, (feed for _, feed in samples.batches(_BATCH)))
+        self.found.left = {a.name: faults[a.input.name] for a in activations if a.input.name in faults}
+        segments = cut(network, [activation for activation in activations if activation.name not in self.found.left])
         self.taken_back = self._taken_back(segments)
         # Before an output there is a layer to correct, or nothing.
-        segments = [s for s in segments if s.activation is not None or (method == "refit" and s.layer is not None)]
+        correctable = outputs if method == "refit" else []
+        segments = [
+            segment
+            for segment in segments
+            if segment.activation is not None
+            or (segment.layer is not None and segment.target in correctable and segment.target not in faults)
+        ]
         last_use = {name: index for index, segment in enumerate(segments) for name in segment.inputs}
         computed: set[str] = set()
         for index, segment in enumerate(track(segments, "calibrating", len(segments))):
@@ -133,8 +147,6 @@ class _Sweep:
         """Correct the layer of a segment and quantise its activation, on everything before it."""
         clip, rows = clip_of(segment.activation), _Rows(self.network, segment)
         for part, values in self._run(segment, self.reference):
-            if not np.isfinite(values[segment.target]).all():
-                raise PconvError(f"'{segment.target}' has a NaN or an infinity on these data", "check their scale")
             self.reference.put(_BEFORE, part, values[segment.target], len(self.samples))
         layer = segment.layer
         # A layer that an earlier segment goes through as well is settled.
@@ -162,14 +174,7 @@ class _Sweep:
                     feed[name] = values * level + offset
                 else:
                     feed[name] = np.ascontiguousarray(values)
-            found = runner(feed)
-            size = len(found[segment.target])
-            if size != part.stop - part.start:
-                raise PconvError(
-                    f"'{segment.target}' has a first axis of {size}, of {part.stop - part.start} samples",
-                    "export the model with samples along the first axis throughout",
-                )
-            yield part, found
+            yield part, runner(feed)
 
     def _correct(self, segment: Segment, layer: Layer, clip: Clip) -> None:
         """Give a layer the weights with which its segment comes closest to the reference."""

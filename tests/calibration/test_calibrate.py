@@ -448,10 +448,38 @@ def test_outputs_without_samples_stay():
         np.testing.assert_array_equal(before, after)
 
 
-def test_samples_run_along_the_first_axis():
+@pytest.mark.parametrize("method", ["refit", "mse"])
+def test_an_activation_that_the_data_do_not_suit_is_listed_and_the_others_are_calibrated(method, tmp_path):
+    nodes = """
+        t = Transpose <perm = [1, 0, 2, 3]> (x) r = Relu (t) a = Transpose <perm = [1, 0, 2, 3]> (r)
+        b = Conv (a, w) l = Log (a) s = Sigmoid (l) c = Conv (s, w) d = Add (b, c) u = Relu (d) y = Conv (u, v)
+        o = Sum (l, y)
+    """
+    weights = {"w": weight(3, 3, 1, 1), "v": weight(3, 3, 1, 1, seed=1)}
+    ann = source(nodes, "float[N, 3, 8, 8] y, float[N, 3, 8, 8] o", **weights)
+    first, again = (calibrate(ann, data(), steps=8, method=method, cache=tmp_path / "kept.npz") for _ in range(2))
+    assert [(row["name"], row["status"], row["reason"]) for row in first.summary()["activations"]] == [
+        ("u", "calibrated", ""),
+        ("r", "needs-calibration",
+         "'t' has shape [3, 25, 8, 8] for 25 samples, which do not run along its first axis"),
+        ("s", "needs-calibration", "'l' has a NaN or an infinity on these data"),
+    ]  # fmt: skip
+    assert first.summary() == again.summary()
+    assert error(first.model, ann, data(32, seed=1)["x"]) < 5e-2
+    assert rewrite(first.model).summary()["counts"]["converted"] == 1
+
+
+def test_a_model_in_which_the_data_suit_no_activation_is_refused():
     nodes = "t = Transpose <perm = [1, 0, 2, 3]> (x) r = Relu (t) y = Transpose <perm = [1, 0, 2, 3]> (r)"
     told = refusal_of(calibrate, source(nodes, "float[N, 3, 8, 8] y"), data(), steps=4)
-    assert "'t' has a first axis of 3, of 25 samples" in told
+    assert "nothing to calibrate in the model: 'r': 't' has shape [3, 25, 8, 8] for 25 samples" in told
+
+
+@pytest.mark.parametrize("layer", ["y = Conv (r, v)", "b = Conv (r, v) n = Log (r) m = ReduceMin (n) y = Add (b, m)"])
+def test_a_layer_before_an_output_that_is_infinite_stays(layer):
+    ann = source(f"a = Conv (x, w) r = Relu (a) {layer}", "float[N, 3, 8, 8] y",
+                 w=weight(3, 3, 1, 1), v=weight(3, 3, 1, 1, seed=1))  # fmt: skip
+    assert list(calibrate(ann, data(), steps=4).found.corrections) == (["a"] if "Log" in layer else ["a", "y"])
 
 
 def test_what_onnxruntime_refuses_is_told_in_a_line():
@@ -468,5 +496,5 @@ def test_values_that_are_too_large_are_told():
     told = refusal_of(calibrate, ann, {"x": x * np.float32(1e25)}, steps=4)
     assert "the inputs of 'a' are too large to be squared" in told
     for method in METHODS:
-        told = refusal_of(calibrate, ann, {"x": x * np.float32(1e35)}, steps=4, method=method)
-        assert "'a' has a NaN or an infinity on these data" in told
+        ((activation, reason),) = calibrate(ann, {"x": x * np.float32(1e35)}, steps=4, method=method).left
+        assert (activation.name, reason) == ("y", "'a' has a NaN or an infinity on these data")
