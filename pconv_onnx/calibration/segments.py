@@ -49,6 +49,11 @@ class Layer:
     def _groups(self) -> int:
         return int(_attributes(self.node).get("group", 1))
 
+    @property
+    def inputs(self) -> int:
+        """n: what each output is computed from."""
+        return self.weights.size // len(self.bias)
+
     def matrices(self) -> tuple[Array, Array]:
         """Its weights as `[G, C/G, n]`, and its bias as `[G, C/G]`, in float64."""
         weights = (self.weights if self._outputs_first else self.weights.T).astype(np.float64)

@@ -8,7 +8,7 @@ although its inputs are quantised, and then a staircase is chosen for that pre-a
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -111,24 +111,38 @@ class _Sweep:
         faults = faults_of(network, names, (feed for _, feed in samples.batches(_BATCH)))
         self.found.left = {a.name: faults[a.input.name] for a in activations if a.input.name in faults}
         segments = cut(network, [activation for activation in activations if activation.name not in self.found.left])
+        segments = self._with_layers_to_correct(segments, set(outputs) - faults.keys())
         self.taken_back = self._taken_back(segments)
-        # Before an output there is a layer to correct, or nothing.
-        correctable = outputs if method == "refit" else []
-        segments = [
-            segment
-            for segment in segments
-            if segment.activation is not None
-            or (segment.layer is not None and segment.target in correctable and segment.target not in faults)
-        ]
+        segments = [segment for segment in segments if segment.activation is not None or segment.layer is not None]
         last_use = {name: index for index, segment in enumerate(segments) for name in segment.inputs}
-        computed: set[str] = set()
         for index, segment in enumerate(track(segments, "calibrating", len(segments))):
-            self._segment(segment, computed)
-            computed |= {node.output[0] for node in segment.nodes}
+            self._segment(segment)
             for name in segment.inputs:
                 if last_use[name] == index and name not in samples.arrays:
                     self.reference.drop(name)
                     self.quantised.drop(name)
+
+    def _with_layers_to_correct(self, segments: Sequence[Segment], outputs: Container[str]) -> list[Segment]:
+        """The segments, with a layer where it is one to correct, before an activation or one of some outputs."""
+        result = []
+        computed: set[str] = set()
+        corrected: set[str] = set()
+        for segment in segments:
+            wanted = segment.activation is not None or segment.target in outputs
+            layer = segment.layer if self.method == "refit" and wanted else None
+            output = layer.node.output[0] if layer is not None else ""
+            if layer is not None and output not in corrected:
+                if output in computed:  # settled, by an earlier segment that goes through it
+                    layer = None
+                elif layer.inputs > _MOST_INPUTS:
+                    self.found.uncorrected.append(output)
+                    layer = None
+                else:
+                    corrected.add(output)
+            if segment.activation is not None or layer is not None:
+                computed |= {node.output[0] for node in segment.nodes}
+            result.append(replace(segment, layer=layer))
+        return result
 
     def _taken_back(self, segments: Sequence[Segment]) -> set[str]:
         """Activations whose mean error does not count: all that read them correct it before the next activation.
@@ -139,18 +153,18 @@ class _Sweep:
         shifts = self.method != "refit" and self.steps <= _CENTRED_STEPS
         left = {info.name for info in self.network.proto.graph.output}
         for segment in segments:
-            if segment.activation is None or not (shifts or (self.method == "refit" and segment.layer is not None)):
+            if segment.activation is None or not (shifts or segment.layer is not None):
                 left.update(segment.inputs)
         return {segment.activation.output.name for segment in segments if segment.activation is not None} - left
 
-    def _segment(self, segment: Segment, computed: set[str]) -> None:
+    def _segment(self, segment: Segment) -> None:
         """Correct the layer of a segment and quantise its activation, on everything before it."""
         clip, rows = clip_of(segment.activation), _Rows(self.network, segment)
         for part, values in self._run(segment, self.reference):
             self.reference.put(_BEFORE, part, values[segment.target], len(self.samples))
         layer = segment.layer
-        # A layer that an earlier segment goes through as well is settled.
-        if self.method == "refit" and layer is not None and layer.node.output[0] not in computed:
+        # One that two segments end in is corrected in the first.
+        if layer is not None and layer.node.output[0] not in self.corrected:
             self._correct(segment, layer, clip)
         if segment.activation is not None:
             for part, values in self._run(segment, self.quantised):
@@ -182,9 +196,6 @@ class _Sweep:
         output = node.output[0]
         matrices, bias = layer.matrices()
         groups, outputs, inputs = matrices.shape
-        if inputs > _MOST_INPUTS:
-            self.found.uncorrected.append(output)
-            return
         names = (f"{output}/weights", f"{output}/bias")
         self.corrected[output] = with_weights(node, *names, f"{output}/product")
         grams: list[Array] = []

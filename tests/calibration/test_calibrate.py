@@ -10,7 +10,7 @@ from networks import network, weight
 from refusals import refusal_of
 
 from pconv_onnx import calibrate, evaluate, inspect, rewrite, session, verify
-from pconv_onnx.calibration import METHODS
+from pconv_onnx.calibration import METHODS, sweep
 from pconv_onnx.cli import _calibration_lines
 
 # A stem with BatchNormalization, a residual block, a strided convolution whose output two activations share, a head.
@@ -112,6 +112,20 @@ def test_a_mean_error_counts_where_no_layer_takes_it_back():
     ann = source(nodes, "float[N, 4, 1, 1] y", w=2 * weight(4, 3, 3, 3))
     fit, refit = (calibrate(ann, data(300), steps=8, method=method).found.errors for method in ("fit", "refit"))
     assert refit[0] == pytest.approx(fit[0], rel=1e-3)
+
+
+def test_a_mean_error_counts_where_the_layer_that_reads_it_is_not_corrected(monkeypatch):
+    """Too wide, or settled by an earlier segment that goes through it."""
+    wide = "a = Conv (x, w) r = Relu (a) b = Conv (r, v) s = Relu (b) y = GlobalAveragePool (s)"
+    shared = "a = Conv (x, w) r = Relu (a) b = Conv (r, v) c = Conv (b, u) s = Relu (c) t = Relu (b) y = Sum (s, t)"
+    weights = {"w": 2 * weight(4, 3, 1, 1), "v": weight(4, 4, 3, 3, seed=1), "u": weight(4, 4, 1, 1, seed=2)}
+    for nodes, most in ((wide, 20), (shared, 4608)):
+        monkeypatch.setattr(sweep, "_MOST_INPUTS", most)
+        ann = source(nodes, "float[N, 4, m, n] y", **weights)
+        fit, refit = (calibrate(ann, data(300), steps=8, method=method) for method in ("fit", "refit"))
+        assert "b" not in refit.found.corrections
+        assert refit.found.errors[0] == pytest.approx(fit.found.errors[0], rel=1e-3)
+        assert refit.found.uncorrected == (["b"] if nodes == wide else [])
 
 
 def test_a_layer_that_two_activations_share_is_corrected_once():
