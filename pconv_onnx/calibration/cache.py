@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.sweep import Found
 from pconv_onnx.calibration.writing import Correction, Quantised
@@ -46,7 +47,7 @@ def store(path: str | os.PathLike[str], key: str, found: Found) -> None:
         others = {"offset": entry.offset, "thresholds": entry.thresholds}
         values |= {name: value for name, value in others.items() if value is not None}
         arrays |= {f"activation/{index}/{name}": value for name, value in values.items()}
-        rows.append([entry.activation.name, entry.channel_axis, entry.rank, staircase.steps])
+        rows.append([entry.activation.name, entry.channels.axis, entry.channels.rank, staircase.steps])
     for index, correction in enumerate(found.corrections.values()):
         arrays |= {f"layer/{index}/weights": correction.weights, f"layer/{index}/bias": correction.bias}
     meta = {
@@ -85,7 +86,9 @@ def restore(path: str | os.PathLike[str], key: str, activations: Sequence[Activa
         )
         offset, thresholds = (arrays.get(f"activation/{index}/{part}") for part in ("offset", "thresholds"))
         found.activations.append(
-            Quantised(by_name[name], Staircase(threshold, shift, amplitude, steps), axis, rank, offset, thresholds)
+            Quantised(
+                by_name[name], Staircase(threshold, shift, amplitude, steps), Channels(axis, rank), offset, thresholds
+            )
         )
     for index, output in enumerate(meta["layers"]):
         weights, bias = (arrays[f"layer/{index}/{part}"] for part in ("weights", "bias"))

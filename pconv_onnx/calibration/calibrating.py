@@ -11,8 +11,9 @@ import numpy as np
 import onnx
 
 from pconv_onnx.calibration.cache import key_of, restore, store
+from pconv_onnx.calibration.choosing import METHODS
 from pconv_onnx.calibration.functions import nodes_of
-from pconv_onnx.calibration.sweep import METHODS, Found, sweep
+from pconv_onnx.calibration.sweep import Found, sweep
 from pconv_onnx.calibration.writing import quantised_model
 from pconv_onnx.data import DataSource, load_samples, random_samples
 from pconv_onnx.errors import PconvError

@@ -1,4 +1,4 @@
-"""Activations as functions: those that clip, those that ascend, and any by itself on arrays."""
+"""Activations as functions: those that clip, those that ascend and their thresholds, and any by itself on arrays."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.segments import Runner, Segment
+from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
-from pconv_onnx.neuron import Array
+from pconv_onnx.neuron import Array, smallest_float
 from pconv_onnx.recognise import Activation
 from pconv_onnx.recognise.analog import DEPTH, ELEMENTWISE
 
@@ -115,3 +117,21 @@ def function_of(network: Network, activation: Activation) -> Callable[[Array], A
     segment = Segment(activation, activation.output.name, tuple(nodes), (activation.input.name,), None)
     runner = Runner(network, segment, {})
     return lambda values: runner({activation.input.name: np.ascontiguousarray(values)})[activation.output.name]
+
+
+def thresholds_of(function: Callable[[Array], Array], staircase: Staircase, channels: Channels) -> Array | None:
+    """`[C, T]`: the inputs from which on an ascending function reaches each step of a staircase of its output.
+
+    A step that it never reaches has +∞. None where the function differs within a channel.
+    """
+    counts = np.tile(np.arange(1, staircase.steps + 1), (len(staircase.threshold), 1))
+    if function(channels.spread(counts.astype(np.float32))).shape != channels.spread(counts).shape:
+        return None
+
+    def reached(values: Array) -> Array:
+        # Softsign has no value at infinity.
+        values = np.nan_to_num(values)
+        with np.errstate(over="ignore"):
+            return staircase.codes(function(channels.spread(values)).reshape(values.T.shape).T) >= counts
+
+    return np.nan_to_num(smallest_float(reached, counts.shape, np.dtype(np.float32)), nan=np.inf, posinf=np.inf)

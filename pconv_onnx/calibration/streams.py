@@ -15,9 +15,10 @@ from pconv_onnx.neuron import Array
 class Stream:
     """Tensors of all samples by name, in files of a folder that goes with it."""
 
-    def __init__(self, given: dict[str, Array]) -> None:
-        """Begin with tensors that are in memory."""
+    def __init__(self, given: dict[str, Array], samples: int) -> None:
+        """Begin with tensors that are in memory; all have `samples` samples."""
         self._given = dict(given)
+        self._samples = samples
         self._files: dict[str, Path] = {}
         self._numbers = count()
         self._folder = tempfile.TemporaryDirectory(prefix="pconv-calibration-")
@@ -35,11 +36,11 @@ class Stream:
         # Mapped anew each time: pages that were looked at count as memory of this process until they are unmapped.
         return np.load(self._files[name], mmap_mode="r") if name in self._files else self._given[name]
 
-    def put(self, name: str, part: slice, values: Array, samples: int) -> None:
-        """Keep the rows of some samples of a tensor that has `samples` of them."""
+    def put(self, name: str, part: slice, values: Array) -> None:
+        """Keep the rows of some samples of a tensor."""
         if name not in self._files:
             self._files[name] = Path(self._folder.name) / f"{next(self._numbers)}.npy"
-            shape = (samples, *values.shape[1:])
+            shape = (self._samples, *values.shape[1:])
             np.lib.format.open_memmap(self._files[name], "w+", values.dtype, shape)
         np.load(self._files[name], mmap_mode="r+")[part] = values
 

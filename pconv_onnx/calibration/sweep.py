@@ -8,30 +8,27 @@ although its inputs are quantised, and then a staircase is chosen for that pre-a
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
 
-from pconv_onnx.calibration import staircases
+from pconv_onnx.calibration.channels import Channels
+from pconv_onnx.calibration.choosing import FITTED, choose
 from pconv_onnx.calibration.faults import faults_of
-from pconv_onnx.calibration.functions import Clip, ascends, clip_of, function_of
+from pconv_onnx.calibration.functions import Clip, ascends, clip_of, function_of, thresholds_of
 from pconv_onnx.calibration.segments import Layer, Runner, Segment, cut, with_weights
-from pconv_onnx.calibration.staircases import Staircase
-from pconv_onnx.calibration.statistics import Moments, NormalEquations, PairHistogram, cross_validated
+from pconv_onnx.calibration.staircases import Staircase, with_shift
+from pconv_onnx.calibration.statistics import Moments, NormalEquations, cross_validated
 from pconv_onnx.calibration.streams import Stream
 from pconv_onnx.calibration.writing import Correction, Quantised
 from pconv_onnx.data import Samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import Network
-from pconv_onnx.neuron import Array, smallest_float
+from pconv_onnx.neuron import Array
 from pconv_onnx.progress import track
 from pconv_onnx.recognise import Activation
-
-# What changes: `refit` weights, biases and activations, the others activations alone. The corrections of DA-QCFS are
-# on top of the thresholds of another method, as the paper has them of `max`.
-METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
 
 _BATCH = 25
 _FLOAT = onnx.TensorProto.FLOAT
@@ -46,10 +43,8 @@ _FOLDS = 2
 _MOST_INPUTS = 4608
 # Steps up to which a mean error is left to the next layer's shift where weights are not corrected.
 _CENTRED_STEPS = 4
-# Name under which the pre-activation of the segment at hand is kept.
-_BEFORE = "/before"
-# Share of the largest output of all channels up to which a channel counts as never firing.
-_SILENT = 1e-6
+# Names under which the pre-activations of the segment at hand are kept.
+_REFERENCE, _QUANTISED = "reference", "quantised"
 
 
 @dataclass
@@ -81,7 +76,8 @@ def sweep(network: Network, activations: Sequence[Activation], samples: Samples,
         steps: T.
         method: one of `METHODS`.
     """
-    with Stream(samples.arrays) as reference, Stream(samples.arrays) as quantised:
+    given = samples.arrays, len(samples)
+    with Stream(*given) as reference, Stream(*given) as quantised:
         return _Sweep(network, activations, samples, steps, method, (reference, quantised)).found
 
 
@@ -116,7 +112,8 @@ class _Sweep:
         segments = [segment for segment in segments if segment.activation is not None or segment.layer is not None]
         last_use = {name: index for index, segment in enumerate(segments) for name in segment.inputs}
         for index, segment in enumerate(track(segments, "calibrating", len(segments))):
-            self._segment(segment)
+            with Stream({}, len(samples)) as before:
+                self._segment(segment, before)
             for name in segment.inputs:
                 if last_use[name] == index and name not in samples.arrays:
                     self.reference.drop(name)
@@ -157,21 +154,18 @@ class _Sweep:
                 left.update(segment.inputs)
         return {segment.activation.output.name for segment in segments if segment.activation is not None} - left
 
-    def _segment(self, segment: Segment) -> None:
+    def _segment(self, segment: Segment, before: Stream) -> None:
         """Correct the layer of a segment and quantise its activation, on everything before it."""
-        clip, rows = clip_of(segment.activation), _Rows(self.network, segment)
         for part, values in self._run(segment, self.reference):
-            self.reference.put(_BEFORE, part, values[segment.target], len(self.samples))
+            before.put(_REFERENCE, part, values[segment.target])
         layer = segment.layer
         # One that two segments end in is corrected in the first.
         if layer is not None and layer.node.output[0] not in self.corrected:
-            self._correct(segment, layer, clip)
+            self._correct(segment, layer, before)
         if segment.activation is not None:
             for part, values in self._run(segment, self.quantised):
-                self.quantised.put(_BEFORE, part, values[segment.target], len(self.samples))
-            self._quantise(segment.activation, rows, clip)
-        for stream in (self.reference, self.quantised):
-            stream.drop(_BEFORE)
+                before.put(_QUANTISED, part, values[segment.target])
+            self._quantise(segment.activation, Channels.of(self.network, segment), before)
 
     def _run(self, segment: Segment, stream: Stream, also: str = "") -> Iterator[tuple[slice, dict[str, Array]]]:
         """What a segment computes, batch by batch."""
@@ -190,9 +184,9 @@ class _Sweep:
                     feed[name] = np.ascontiguousarray(values)
             yield part, runner(feed)
 
-    def _correct(self, segment: Segment, layer: Layer, clip: Clip) -> None:
+    def _correct(self, segment: Segment, layer: Layer, before: Stream) -> None:
         """Give a layer the weights with which its segment comes closest to the reference."""
-        node = layer.node
+        node, clip = layer.node, clip_of(segment.activation)
         output = node.output[0]
         matrices, bias = layer.matrices()
         groups, outputs, inputs = matrices.shape
@@ -204,7 +198,7 @@ class _Sweep:
             folds = [NormalEquations.empty(groups, inputs + 1, outputs) for _ in range(_FOLDS)]
             for part, values in self._run(segment, self.quantised, also=node.input[0]):
                 given, now = values[node.input[0]], values[segment.target]
-                residual = (clip.nearest(self.reference[_BEFORE][part], now) - now).astype(np.float32)
+                residual = (clip.nearest(before[_REFERENCE][part], now) - now).astype(np.float32)
                 # A sample may have several rows.
                 fold_of = np.resize(np.repeat(self.folds[part], -(-len(given) // len(self.folds[part]))), len(given))
                 for index in np.unique(fold_of):
@@ -225,90 +219,71 @@ class _Sweep:
         self.weights |= dict(zip(names, (weights, biases), strict=True))
         self.found.corrections[output] = Correction(output, weights, biases)
 
-    def _quantise(self, activation: Activation, rows: _Rows, clip: Clip) -> None:
+    def _quantise(self, activation: Activation, channels: Channels, before: Stream) -> None:
         """Choose a staircase, and hand on what it makes of the quantised pre-activation.
 
         That of a Relu or of a Clip from zero takes its place; of any other activation it is a staircase of its output,
         which begins at the least that the reference gives.
         """
-        name = activation.output.name
-        free = not clip.rectifies
-        function: Callable[[Array], Array] = clip
-        least = np.zeros(1, np.float32)
-        if free:
-            function, clip = function_of(self.network, activation), Clip(0.0)
-            least = self._from_the_least(function, rows)
-        inputs, outputs = Moments(), Moments()
+        clip = clip_of(activation)
+        if clip.rectifies:
+            staircase = self._chosen(activation, channels, before, clip)
+            self._hand_on(Quantised(activation, staircase, channels), before)
+            return
+        function = function_of(self.network, activation)
+        least = Moments()
         for part, _ in self.samples.batches(_BATCH):
-            inputs.add(rows(self.reference[_BEFORE][part]))
-            outputs.add(rows(clip(self.reference[_BEFORE][part])))
-        fitted = self.method in ("refit", "fit")
+            for name in (_REFERENCE, _QUANTISED):
+                before.put(name, part, function(before[name][part]))
+            least.add(-channels.rows(before[_REFERENCE][part]))
+        offset = -least.maximum.astype(np.float32)
+        staircase = self._chosen(activation, channels, before, Clip(0.0), offset)
+        thresholds = thresholds_of(function, staircase, channels) if ascends(activation) else None
+        self._hand_on(Quantised(activation, staircase, channels, offset, thresholds), before)
+
+    def _chosen(
+        self, activation: Activation, channels: Channels, before: Stream, clip: Clip, offset: Array | None = None
+    ) -> Staircase:
+        """The staircase of the method, for a clip of what is above an offset `[C]`."""
+        start = np.zeros(1, np.float32) if offset is None else offset
+
+        def batches() -> Iterator[tuple[Array, Array]]:
+            for part, _ in self.samples.batches(_BATCH):
+                reference, quantised = (channels.rows(before[name][part]) for name in (_REFERENCE, _QUANTISED))
+                yield reference - start.reshape(-1, 1), quantised - start.reshape(-1, 1)
+
         # A mean error is no error where it is taken back: by an offset, or by a later layer.
-        centred = free or name in self.taken_back
-        staircase = self._staircase(rows, clip, inputs, outputs, centred=centred)
-        staircase = staircases.with_silent(staircase, staircase.silent | _silent(outputs))
-        level = rows.along_channels(staircase.constants()[2])
+        centred = offset is not None or activation.output.name in self.taken_back
+        return with_shift(choose(self.method, self.steps, batches, clip, centred=centred), -start)
+
+    def _hand_on(self, entry: Quantised, before: Stream) -> None:
+        """Keep what an activation gives in the reference and, quantised, the codes of what takes its place.
+
+        An offset is where its staircase begins; methods that fit add the mean error to it.
+        """
+        name, channels = entry.activation.output.name, entry.channels
+        clip, codes_of = clip_of(entry.activation), entry.staircase.codes
+        start = np.zeros(1, np.float32) if entry.offset is None else entry.offset
+        level = channels.along(entry.staircase.constants()[2])
         residuals = Moments()
         error = square = 0.0
         for part, _ in self.samples.batches(_BATCH):
-            before = self.quantised[_BEFORE][part]
-            codes = rows.back(staircase.codes(rows(before)), before.shape)
-            wanted = clip(self.reference[_BEFORE][part])
-            residual = wanted - codes * level
-            residuals.add(rows(residual))
+            given = before[_QUANTISED][part]
+            codes = channels.back(codes_of(channels.rows(given)), given.shape)
+            wanted = clip(before[_REFERENCE][part])
+            residual = wanted - channels.along(start) - codes * level
+            residuals.add(channels.rows(residual))
             error += float(np.square(residual, dtype=np.float64).sum())
             square += float(np.square(wanted, dtype=np.float64).sum())
-            self.reference.put(name, part, wanted + rows.along_channels(least), len(self.samples))
-            self.quantised.put(name, part, codes.astype(np.uint8 if self.steps < 256 else np.uint16), len(self.samples))
-        offset = thresholds = None
-        if free:
-            mean = residuals.mean if fitted else np.zeros_like(residuals.mean)
-            error -= residuals.count * float(np.square(mean).sum())
-            offset = (least + mean).astype(np.float32)
-            staircase = staircases.with_shift(staircase, -least)
-            thresholds = _thresholds(function, staircase, rows) if ascends(activation) else None
-        self.levels[name] = level, rows.along_channels(np.zeros(1, np.float32) if offset is None else offset)
-        self.found.activations.append(Quantised(activation, staircase, rows.axis, rows.rank, offset, thresholds))
+            self.reference.put(name, part, wanted)
+            self.quantised.put(name, part, codes.astype(np.uint8 if self.steps < 256 else np.uint16))
+        if entry.offset is not None and self.method in FITTED:
+            error -= residuals.count * float(np.square(residuals.mean).sum())
+            start = (start + residuals.mean).astype(np.float32)
+            entry = replace(entry, offset=start)
+        self.levels[name] = level, channels.along(start)
+        self.found.activations.append(entry)
         self.found.errors.append(error / square if square else 0.0)
-
-    def _from_the_least(self, function: Callable[[Array], Array], rows: _Rows) -> Array:
-        """Replace pre-activations by what a function makes of them, above the least `[C]` of the reference's."""
-        least = Moments()
-        for part, _ in self.samples.batches(_BATCH):
-            least.add(-rows(function(self.reference[_BEFORE][part])))
-        start = -least.maximum.astype(np.float32)
-        for stream in (self.reference, self.quantised):
-            for part, _ in self.samples.batches(_BATCH):
-                above = function(stream[_BEFORE][part]) - rows.along_channels(start)
-                stream.put(_BEFORE, part, above, len(self.samples))
-        return start
-
-    def _staircase(self, rows: _Rows, clip: Clip, inputs: Moments, outputs: Moments, *, centred: bool) -> Staircase:
-        """That of the method."""
-        maximum = np.where(_silent(outputs), 1, outputs.maximum)
-        if self.method in ("refit", "fit"):
-            pairs = PairHistogram(-maximum / 2, maximum)
-            for part, _ in self.samples.batches(_BATCH):
-                pairs.add(rows(self.quantised[_BEFORE][part]), rows(clip(self.reference[_BEFORE][part])))
-            return staircases.by_fit(pairs, self.steps, centred=centred)
-        if self.method.startswith(("mse", "percentile")):
-            histogram = PairHistogram(np.zeros_like(maximum), maximum)
-            for part, _ in self.samples.batches(_BATCH):
-                values = rows(clip(self.reference[_BEFORE][part]))
-                histogram.add(values, values)
-            choose = staircases.by_squared_error if self.method.startswith("mse") else staircases.by_percentile
-            staircase = choose(histogram, maximum, self.steps)
-        else:
-            staircase = staircases.by_maximum(maximum, self.steps)
-        if not self.method.endswith("da-qcfs"):
-            return staircase
-        before, codes = Moments(), Moments()
-        for part, _ in self.samples.batches(_BATCH):
-            before.add(rows(self.quantised[_BEFORE][part]))
-        staircase = staircases.with_shifts(staircase, inputs, before)
-        for part, _ in self.samples.batches(_BATCH):
-            codes.add(staircase.codes(rows(self.quantised[_BEFORE][part])))
-        return staircases.with_amplitudes(staircase, outputs, codes)
 
 
 def _folds(samples: Samples) -> Array:
@@ -318,74 +293,3 @@ def _folds(samples: Samples) -> Array:
         for name in sorted(samples.arrays):
             digests[index] = zlib.crc32(np.ascontiguousarray(samples.arrays[name][index]).data, digests[index])
     return digests % _FOLDS
-
-
-def _silent(outputs: Moments) -> Array:
-    """`[C]`: which channels have no output worth a spike."""
-    return outputs.maximum <= _SILENT * outputs.maximum.max()
-
-
-def _thresholds(function: Callable[[Array], Array], staircase: Staircase, rows: _Rows) -> Array | None:
-    """`[C, T]`: the inputs from which on an ascending function reaches each step of a staircase of its output.
-
-    A step that it never reaches has +∞. None where the function differs within a channel.
-    """
-    counts = np.tile(np.arange(1, staircase.steps + 1), (len(staircase.threshold), 1))
-    if function(rows.spread(counts.astype(np.float32))).shape != rows.spread(counts).shape:
-        return None
-
-    def reached(values: Array) -> Array:
-        # Softsign has no value at infinity.
-        values = np.nan_to_num(values)
-        with np.errstate(over="ignore"):
-            return staircase.codes(function(rows.spread(values)).reshape(values.T.shape).T) >= counts
-
-    return np.nan_to_num(smallest_float(reached, counts.shape, np.dtype(np.float32)), nan=np.inf, posinf=np.inf)
-
-
-class _Rows:
-    """A pre-activation `[B, …]` as rows of channels `[C, n]`, and back."""
-
-    def __init__(self, network: Network, segment: Segment) -> None:
-        shape = network.shapes.get(segment.target)
-        self.rank = len(shape or ())
-        self.axis: int | None = None
-        if shape is not None and len(shape) > 1:
-            axis = len(shape) - 1 if _ends_in_matmul(segment) else 1
-            self.axis = axis if isinstance(shape[axis], int) else None
-
-    def __call__(self, values: Array) -> Array:
-        """`[C, n]`; one row where there are no channels."""
-        if self.axis is None:
-            return values.reshape(1, -1)
-        return np.moveaxis(values, self.axis, 0).reshape(values.shape[self.axis], -1)
-
-    def along_channels(self, values: Array) -> Array:
-        """`[C]` or `[1]` in a shape that broadcasts against the pre-activation."""
-        if self.axis is None or values.size == 1:
-            return values.reshape(())
-        return values.reshape([-1, *[1] * (self.rank - self.axis - 1)])
-
-    def spread(self, table: Array) -> Array:
-        """A table `[C, n]` as n samples of one value a channel, of the pre-activation's rank."""
-        shape = [1] * self.rank
-        shape[0] = table.shape[1]
-        if self.axis is not None:
-            shape[self.axis] = len(table)
-        return np.ascontiguousarray(table.T).reshape(shape)
-
-    def back(self, rows: Array, shape: tuple[int, ...]) -> Array:
-        """Rows in the shape that they come from."""
-        if self.axis is None:
-            return rows.reshape(shape)
-        moved = [shape[self.axis], *(size for axis, size in enumerate(shape) if axis != self.axis)]
-        return np.moveaxis(rows.reshape(moved), 0, self.axis)
-
-
-def _ends_in_matmul(segment: Segment) -> bool:
-    """Whether channels come last, as behind a MatMul."""
-    maker = {node.output[0]: node for node in segment.nodes if node.output}
-    node = maker.get(segment.target)
-    while node is not None and node.op_type in ("Add", "Identity", "Sub"):
-        node = next((maker[name] for name in node.input if name in maker), None)
-    return node is not None and node.op_type in ("Gemm", "LayerNormalization", "MatMul")

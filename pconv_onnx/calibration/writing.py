@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.segments import with_weights
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
@@ -25,8 +26,7 @@ class Quantised:
     Attributes:
         activation: of the source.
         staircase: per channel.
-        channel_axis: the axis that channels run along; None where there is one staircase for all.
-        rank: of the activation.
+        channels: of the activation; there is one staircase for all where they run along no axis.
         offset: `[C]`, the output of a channel that does not fire, where the staircase is of the activation's output;
             None where the staircase takes its place.
         thresholds: `[C, T]`, inputs of the activation from which on its output reaches each step of that staircase;
@@ -35,8 +35,7 @@ class Quantised:
 
     activation: Activation
     staircase: Staircase
-    channel_axis: int | None
-    rank: int
+    channels: Channels
     offset: Array | None = None
     thresholds: Array | None = None
 
@@ -44,12 +43,6 @@ class Quantised:
     def activation_stays(self) -> bool:
         """Whether the activation gives its output to the staircase."""
         return self.offset is not None and self.thresholds is None
-
-    def along_channels(self, values: Array) -> Array:
-        """`[C]` in a shape that broadcasts against the activation."""
-        if self.channel_axis is None:
-            return values.reshape(())
-        return values.reshape([-1, *[1] * (self.rank - self.channel_axis - 1)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +144,7 @@ def _chain(entry: Quantised) -> _Chain:
 
 
 def _constants(entry: Quantised) -> dict[str, Array]:
-    shift, step, level = (entry.along_channels(value) for value in entry.staircase.constants())
+    shift, step, level = (entry.channels.along(value) for value in entry.staircase.constants())
     number = np.float32
     values = {
         "shift": shift,
@@ -162,7 +155,7 @@ def _constants(entry: Quantised) -> dict[str, Array]:
         "amplitude": level,
     }
     if entry.offset is not None:
-        values["offset"] = entry.along_channels(entry.offset.astype(number))
+        values["offset"] = entry.channels.along(entry.offset.astype(number))
     if entry.thresholds is not None:
         values["last"] = np.array([-1])
         values["thresholds"] = entry.thresholds.reshape(*level.shape, -1)

@@ -294,6 +294,16 @@ def test_an_activation_that_stays_is_told_of_once_it_is_calibrated():
     assert summary["hybrid"] == [stays[1]["name"]]
 
 
+@pytest.mark.parametrize("operator", ["Relu", "Sigmoid", "Gelu"])
+@pytest.mark.parametrize("method", ["refit", "mse"])
+def test_the_error_that_is_told_is_that_of_what_is_written(operator, method):
+    ann = source(f"a = Conv (x, w, b) y = {operator} (a)", "float[N, 4, 6, 6] y",
+                 w=2 * weight(4, 3, 3, 3), b=np.linspace(-1, 1, 4, dtype=np.float32))  # fmt: skip
+    result = calibrate(ann, data(), steps=4, method=method)
+    (row,) = result.summary()["activations"]
+    assert row["relative_error"] == pytest.approx(error(result.model, ann, data()["x"]), rel=1e-3)
+
+
 def test_channels_behind_a_matmul_come_last():
     nodes = "a = MatMul (x, w) f = Gelu (a) y = MatMul (f, v)"
     model = network(
