@@ -154,7 +154,7 @@ def _prepared(network: Network) -> Network:
 
 
 def _as_calibrated(activations: Sequence[Activation], calibration: Calibration) -> list[Activation]:
-    """Activations, with those that a calibration left in front of their neurons no longer in need of one."""
+    """Activations, with those that a calibration left no longer in need of one."""
     return [
         replace(activation, status="refused", reason=reason)
         if activation.spec is None and (reason := calibration.why_it_stays(activation))

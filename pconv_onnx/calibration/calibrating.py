@@ -57,14 +57,16 @@ class Calibration:
         return {"method": self.method, "samples": self.samples, "random": self.random, "outputs": outputs}
 
     def why_it_stays(self, activation: Activation) -> str:
-        """What to tell of an activation of the quantised network that stays in front of its neuron; empty of others.
+        """What to tell of an activation of the quantised network that has no levels all the same; empty of others.
 
         Its name may be another there, its input and operators are not.
         """
-        for entry in self.found.activations:
-            same = entry.activation.input.name == activation.input.name
-            if same and entry.activation_stays and entry.activation.op_types == activation.op_types:
-                return _stays(activation)
+        stay = [
+            (entry.activation, _stays(entry.activation)) for entry in self.found.activations if entry.activation_stays
+        ]
+        for one, reason in (*stay, *self.left):
+            if one.input.name == activation.input.name and one.op_types == activation.op_types:
+                return reason
         return ""
 
     def summary(self) -> dict[str, Any]:

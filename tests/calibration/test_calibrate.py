@@ -490,7 +490,11 @@ def test_an_activation_that_the_data_do_not_suit_is_listed_and_the_others_are_ca
     ]  # fmt: skip
     assert first.summary() == again.summary()
     assert error(first.model, ann, data(32, seed=1)["x"]) < 5e-2
-    assert rewrite(first.model).summary()["counts"]["converted"] == 1
+    summary = rewrite(ann, steps=8, calibration=data(), method=method).summary()
+    assert summary["counts"] == {"converted": 1, "needs_calibration": 0, "refused": 2}
+    assert [row["reason"] for row in summary["activations"] if row["reason"]] == [
+        row["reason"] for row in first.summary()["activations"][1:]
+    ]
 
 
 def test_a_model_in_which_the_data_suit_no_activation_is_refused():
