@@ -370,7 +370,7 @@ def _calibration_lines(summary: dict[str, Any]) -> Iterator[str]:
     if summary["random"]:
         yield "the data were random: the network is good for measuring time, and its accuracy means nothing"
     for name in summary["silent_activations"]:
-        yield f"silent: no channel of {name} fires on these data, so that what follows cannot depend on them"
+        yield f"silent: no channel of {name} fires on these data, so that it gives a constant"
     for name in summary["uncorrected_layers"]:
         yield f"too wide to be corrected: {name}"
     corrected = f", corrected layers: {summary['corrected_layers']}" if summary["method"] == "refit" else ""
