@@ -19,10 +19,9 @@ from pconv_onnx.calibration import RANDOM
 from pconv_onnx.data import LABELS, DataSource, load_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load
-from pconv_onnx.inference import batches, classes, open_session, run_session, runnable
-from pconv_onnx.lower import METADATA_PREFIX
+from pconv_onnx.inference import batches, classes, open_session, run_session, runnable, steps_in_flight
+from pconv_onnx.lower import recorded
 from pconv_onnx.neuron import Array
-from pconv_onnx.operator import is_operator
 from pconv_onnx.plan import Mode
 from pconv_onnx.progress import track
 from pconv_onnx.rewriting import rewrite
@@ -190,14 +189,14 @@ def evaluate(
         other = "compare it with its ANN by verify" if is_spiking else "pass --steps to compare spiking forms with it"
         raise PconvError(f"the data have no '{LABELS}' to count right answers by", f"add them, or {other}")
     scores = [Score(*_recorded(network.proto)) if is_spiking else Score()]
-    in_flight = _steps_in_flight(network.proto)
+    in_flight = steps_in_flight(network.proto)
     # All are rewritten before any is run, so that no fault is told late.
     counts = list(dict.fromkeys(steps))
     for count in track(counts, "rewriting", len(counts)):
         model = spiking(count)
         scores.append(Score(count, mode))
         runners.append(open_session(model, f"{network.name} at T = {count}"))
-        in_flight = max(in_flight, _steps_in_flight(model))
+        in_flight = max(in_flight, steps_in_flight(model))
 
     ann, rows = (None, scores) if is_spiking else (scores[0], scores[1:])
     result = Evaluation(len(samples), samples.labels is not None, None, ann, rows)
@@ -219,22 +218,11 @@ def evaluate(
 
 def _recorded(model: onnx.ModelProto) -> tuple[int | None, str | None]:
     """T and the mode of a spiking network, as far as `rewrite` recorded them in it."""
-    entries = {entry.key: entry.value for entry in model.metadata_props}
+    entries = recorded(model)
     steps = None
     with suppress(KeyError, ValueError):
-        steps = json.loads(entries[f"{METADATA_PREFIX}steps"])
-    return steps if isinstance(steps, int) else None, entries.get(f"{METADATA_PREFIX}mode")
-
-
-def _steps_in_flight(model: onnx.ModelProto) -> int:
-    """The most time-steps that a tensor of a network has; 1 where no neuron emits spikes."""
-    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
-    emitting = (
-        node
-        for node in model.graph.node
-        if is_operator(node) and any(attribute.name == "spikes" and attribute.i for attribute in node.attribute)
-    )
-    return max((shapes[node.input[1]][1] for node in emitting if node.input[1] in shapes), default=1)
+        steps = json.loads(entries["steps"])
+    return steps if isinstance(steps, int) else None, entries.get("mode")
 
 
 def _check_labels(labels: Array, classes: int | None, name: str) -> None:

@@ -15,7 +15,7 @@ from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.neuron import Array
-from pconv_onnx.operator import MIN_OPSET
+from pconv_onnx.operator import MIN_OPSET, is_operator
 from pconv_onnx.runtime import import_onnxruntime, session
 from pconv_onnx.serial_operator import is_serial
 from pconv_onnx.serial_session import SerialSession
@@ -72,9 +72,20 @@ def run_session(runner: Any, feed: dict[str, Array], names: list[str] | None = N
         raise PconvError(f"onnxruntime cannot run the model: {error}", "") from error
 
 
-def batches(samples: Samples, steps: int) -> list[tuple[slice, dict[str, Array]]]:
-    """Feeds for networks of up to that many time-steps, and where each comes from."""
-    return list(samples.batches(max(1, min(_BATCH, _ROWS // steps))))
+def steps_in_flight(model: onnx.ModelProto) -> int:
+    """The most time-steps that a tensor of a network has; 1 where no neuron emits spikes."""
+    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    emitting = (
+        node
+        for node in model.graph.node
+        if is_operator(node) and any(attribute.name == "spikes" and attribute.i for attribute in node.attribute)
+    )
+    return max((shapes[node.input[1]][1] for node in emitting if node.input[1] in shapes), default=1)
+
+
+def batches(samples: Samples, steps: int, most: int = _BATCH) -> list[tuple[slice, dict[str, Array]]]:
+    """Feeds of up to `most` samples for networks of up to that many time-steps, and where each comes from."""
+    return list(samples.batches(max(1, min(_BATCH, _ROWS // steps, most))))
 
 
 def classes(outputs: list[Array], samples: int) -> int | None:

@@ -277,6 +277,12 @@ def _drop_what_the_activations_left(graph: onnx.GraphProto, source: onnx.GraphPr
     _replace(graph.quantization_annotation, [a for a in graph.quantization_annotation if a.tensor_name in alive])
 
 
+def recorded(model: onnx.ModelProto) -> dict[str, str]:
+    """What `rewrite` recorded in a model, by key; empty where it did not write it."""
+    ours = (entry for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX))
+    return {entry.key.removeprefix(METADATA_PREFIX): entry.value for entry in ours}
+
+
 def _write_provenance(
     model: onnx.ModelProto, plan: Plan, neuron_names: dict[str, str], potentials: dict[str, str]
 ) -> None:

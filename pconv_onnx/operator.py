@@ -5,11 +5,13 @@ The contract is docs/ParallelSpike-1.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx.parser
+from onnx import numpy_helper
 
 from pconv_onnx.bodies import CONSTANTS, along_channels, element_type
 from pconv_onnx.errors import PconvError
@@ -40,6 +42,27 @@ def attributes(neuron: ParallelNeuron, *, input_steps: int, spikes: bool) -> dic
     """The attributes of a node that runs `neuron`; all of them, since a kernel assumes no default."""
     channel_axis = 1 if neuron.channel_axis is None else neuron.channel_axis
     return {"input_steps": input_steps, "channel_axis": channel_axis, "spikes": int(spikes)}
+
+
+def neuron_of(node: onnx.NodeProto, initializers: Mapping[str, onnx.TensorProto]) -> ParallelNeuron:
+    """The neuron that a node runs, from the tables of its model by name.
+
+    Raises:
+        KeyError: an attribute is missing, or a table is no initializer.
+        ValueError: the tables are not those of a neuron.
+    """
+    thresholds, levels = (numpy_helper.to_array(initializers[name]) for name in node.input[1:])
+    channel_axis = attribute(node, "channel_axis")
+    return ParallelNeuron(thresholds, levels, channel_axis if len(levels) > 1 else None)
+
+
+def attribute(node: onnx.NodeProto, name: str) -> int:
+    """The value of an attribute of a node.
+
+    Raises:
+        KeyError: it is missing.
+    """
+    return {entry.name: int(entry.i) for entry in node.attribute}[name]
 
 
 def reference(

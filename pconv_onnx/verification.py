@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.inference import batches, classes, open_session, run_session, runnable
-from pconv_onnx.lower import METADATA_PREFIX
-from pconv_onnx.neuron import Array, ParallelNeuron
-from pconv_onnx.operator import is_operator
+from pconv_onnx.lower import recorded
+from pconv_onnx.neuron import Array
+from pconv_onnx.operator import attribute, is_operator, neuron_of
 from pconv_onnx.progress import track
 from pconv_onnx.runtime import import_onnxruntime
 
@@ -261,10 +261,8 @@ class _LayerCheck:
         try:
             node = next(n for n in spiking.graph.node if is_operator(n) and n.name == row["node"])
             tables = {t.name: t for t in spiking.graph.initializer if t.name in node.input[1:]}
-            attributes = {attribute.name: attribute.i for attribute in node.attribute}
-            self.spikes, self.input_steps = bool(attributes["spikes"]), attributes["input_steps"]
-            thresholds, levels = (numpy_helper.to_array(tables[name]) for name in node.input[1:])
-            self.neuron = ParallelNeuron(thresholds, levels, attributes["channel_axis"] if len(levels) > 1 else None)
+            self.spikes, self.input_steps = bool(attribute(node, "spikes")), attribute(node, "input_steps")
+            self.neuron = neuron_of(node, tables)
         except (StopIteration, KeyError, ValueError) as error:
             raise PconvError(
                 f"neuron '{row['name']}' of {network.name} is not there any more as rewrite wrote it",
@@ -272,6 +270,7 @@ class _LayerCheck:
             ) from error
         # Thresholds out of order have no specified count, whatever this kernel makes of them (NaN sorts last, where it
         # belongs); and only levels evenly spaced are carried by a number of equal spikes.
+        thresholds = self.neuron.thresholds
         in_order = np.array_equal(np.sort(thresholds, axis=1), thresholds, equal_nan=True)
         self.well_formed = in_order and (not self.spikes or self.neuron.carried_by_trains)
         if not self.layer.exact:
@@ -358,15 +357,15 @@ def _between(model: onnx.ModelProto, start: str, end: str, element: int) -> onnx
 
 def _provenance(source: Network, spiking: Network) -> list[dict[str, Any]]:
     """The converted activations that the spiking network says it has."""
-    entries = {entry.key: entry.value for entry in spiking.proto.metadata_props}
+    entries = recorded(spiking.proto)
     try:
-        digest = entries[f"{METADATA_PREFIX}source_sha256"]
-        rows = [row for row in json.loads(entries[f"{METADATA_PREFIX}activations"]) if row["status"] == "converted"]
+        digest = entries["source_sha256"]
+        rows = [row for row in json.loads(entries["activations"]) if row["status"] == "converted"]
     except (KeyError, TypeError, ValueError) as error:
         raise PconvError(
             f"{spiking.name} was not written by pconv-onnx rewrite", "pass the ANN first and then the spiking network"
         ) from error
-    if entries.get(f"{METADATA_PREFIX}mode") == "serial":
+    if entries.get("mode") == "serial":
         raise PconvError(
             f"{spiking.name} is a serial network: its outputs depend on when spikes arrive and are not its source's",
             "verify what mode 'parallel' gives; accuracy is measured by evaluate with mode 'serial'",
@@ -374,7 +373,7 @@ def _provenance(source: Network, spiking: Network) -> list[dict[str, Any]]:
     if digest != source.sha256:
         raise PconvError(f"{spiking.name} was not made from {source.name}", "pass the file that was rewritten")
     with contextlib.suppress(KeyError, ValueError, TypeError):
-        calibrated = set(json.loads(entries[f"{METADATA_PREFIX}calibration"])["outputs"])
+        calibrated = set(json.loads(entries["calibration"])["outputs"])
         # The source has no levels there that a count could be equal to. What a neuron with an offset behind it gives is
         # no tensor of the source at all.
         its_own = source.names - calibrated
@@ -384,9 +383,8 @@ def _provenance(source: Network, spiking: Network) -> list[dict[str, Any]]:
 
 def _per_step_outputs(spiking: Network) -> list[str]:
     """Outputs that the spiking network says it has besides its source's."""
-    entries = {entry.key: entry.value for entry in spiking.proto.metadata_props}
     with contextlib.suppress(KeyError, ValueError, TypeError):
-        return [str(name) for name in json.loads(entries[f"{METADATA_PREFIX}per_step_outputs"])]
+        return [str(name) for name in json.loads(recorded(spiking.proto)["per_step_outputs"])]
     return []
 
 
