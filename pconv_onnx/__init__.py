@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pconv_onnx.rewriting import Rewriting, inspect, rewrite
     from pconv_onnx.runtime import session
     from pconv_onnx.serial_session import SerialSession
+    from pconv_onnx.spike_statistics import Stats, stats
     from pconv_onnx.verification import Verification, verify
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "QuantizerSpec",
     "Rewriting",
     "SerialSession",
+    "Stats",
     "Verification",
     "calibrate",
     "doctor",
@@ -35,6 +37,7 @@ __all__ = [
     "register",
     "rewrite",
     "session",
+    "stats",
     "verify",
 ]
 
@@ -47,6 +50,7 @@ _MODULES = {
     "QuantizerSpec": "neuron",
     "Rewriting": "rewriting",
     "SerialSession": "serial_session",
+    "Stats": "spike_statistics",
     "Verification": "verification",
     "calibrate": "calibration",
     "doctor": "installation",
@@ -56,6 +60,7 @@ _MODULES = {
     "register": "operator",
     "rewrite": "rewriting",
     "session": "runtime",
+    "stats": "spike_statistics",
     "verify": "verification",
 }
 

@@ -26,7 +26,9 @@ _PROVIDERS: dict[str, list[Any]] = {
 _MAX_STEPS = 256
 _METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
 _BAR = 40
+_ENERGY_MAC, _ENERGY_AC = 4.6, 0.9
 _DATA = ".npz with arrays named as the model's inputs, and labels if there are any; or a directory of such files"
+_DATA_OR_RANDOM = f"{_DATA} (default: seeded random inputs)"
 
 
 class _Answer(NamedTuple):
@@ -171,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("verify", _verify, "compare a spiking network with its source, layer by layer and end to end")
     sub.add_argument("ann", metavar="ANN", help="the ONNX file that was rewritten")
     sub.add_argument("snn", metavar="SNN", help="the ONNX file that rewrite wrote")
-    sub.add_argument("--data", metavar="FILE", help=f"{_DATA} (default: seeded random inputs)")
+    sub.add_argument("--data", metavar="FILE", help=_DATA_OR_RANDOM)
     sub.add_argument("--atol", type=_tolerance, metavar="A", help="fail where an output differs by more than this")
     sub.add_argument(
         "--provider", choices=_PROVIDERS, default="cpu", help="where to run the networks; on CUDA without TF32 (cpu)"
@@ -200,6 +202,17 @@ def _parser() -> argparse.ArgumentParser:
         help="draw the curve against time-steps: a .png, .svg or .pdf file, or a directory, which gets curve.png",
     )  # fmt: skip
 
+    sub = add("stats", _stats, "count spikes, and the operations and energy that they leave of the ANN's")
+    sub.add_argument("model", metavar="SNN", help="an ONNX file that rewrite wrote, in either mode")
+    sub.add_argument("--data", metavar="FILE", help=_DATA_OR_RANDOM)
+    sub.add_argument(
+        "--energy-mac", type=_energy, default=_ENERGY_MAC, metavar="PJ",
+        help=f"energy of a multiply-accumulate ({_ENERGY_MAC}: 32-bit floats in 45 nm CMOS)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--energy-ac", type=_energy, default=_ENERGY_AC, metavar="PJ", help=f"energy of an accumulate ({_ENERGY_AC})"
+    )
+
     add("doctor", _doctor, "show versions, providers and the native library, and what is missing")
     return parser
 
@@ -212,10 +225,18 @@ def _steps(text: str) -> int:
 
 
 def _tolerance(text: str) -> float:
+    return _not_negative(text, "a tolerance")
+
+
+def _energy(text: str) -> float:
+    return _not_negative(text, "an energy")
+
+
+def _not_negative(text: str, what: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 <= float(text) < math.inf:
             return float(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is not a tolerance; choose a finite number that is not negative")
+    raise argparse.ArgumentTypeError(f"'{text}' is not {what}; choose a finite number that is not negative")
 
 
 class _Version(argparse.Action):
@@ -322,6 +343,14 @@ def _evaluate(options: argparse.Namespace) -> _Answer:
     return _Answer(summary, _evaluation_lines(summary))
 
 
+def _stats(options: argparse.Namespace) -> _Answer:
+    from pconv_onnx.spike_statistics import stats
+
+    result = stats(options.model, options.data, energy_mac=options.energy_mac, energy_ac=options.energy_ac)
+    summary = result.summary()
+    return _Answer(summary, _stats_lines(summary))
+
+
 def _doctor(options: argparse.Namespace) -> _Answer:
     from pconv_onnx.installation import doctor
 
@@ -422,8 +451,7 @@ def _verification_lines(summary: dict[str, Any]) -> Iterator[str]:
     layers = summary["layers"]
     wrong = [layer for layer in layers if layer["count_mismatch_rate"]]
     exact = sum(layer["exact"] for layer in layers)
-    drawn = " (seeded random inputs; pass --data for real ones)" if summary["random_inputs"] else ""
-    yield f"samples: {summary['samples']}{drawn}"
+    yield _samples_line(summary)
     right = f"{exact - len(wrong)} of {exact}"
     yield f"layers with the source's spike count on every element, given the same input: {right}"
     for layer in wrong:
@@ -456,6 +484,11 @@ def _verification_lines(summary: dict[str, Any]) -> Iterator[str]:
     yield "passed" if summary["passed"] else "FAILED"
 
 
+def _samples_line(summary: dict[str, Any]) -> str:
+    drawn = " (seeded random inputs; pass --data for real ones)" if summary["random_inputs"] else ""
+    return f"samples: {summary['samples']}{drawn}"
+
+
 def _difference(outputs: dict[str, Any]) -> str:
     difference = outputs["max_abs_diff"]
     return "without bound (a NaN, an infinity or another shape)" if difference is None else f"{difference:.3g}"
@@ -483,6 +516,38 @@ def _evaluation_lines(summary: dict[str, Any]) -> Iterator[str]:
     yield from _columns(table)
     if summary["output"]:
         yield f"{summary['output']}: the curve"
+
+
+def _stats_lines(summary: dict[str, Any]) -> Iterator[str]:
+    yield _samples_line(summary)
+    yield f"mode {summary['mode']}, T = {summary['steps'] or 'different for each layer'}\n"
+    table = [["layer", "T", "neurons", "channels", "silent", "saturated", "firing rate"]]
+    for row in summary["layers"]:
+        numbers = (row[key] for key in ("steps", "neurons", "channels", "silent_channels", "saturated_channels"))
+        table.append([row["name"], *map(str, numbers), _percent(row["firing_rate"])])
+    totals, energy = summary["totals"], summary["energy"]
+    table.append(["all", "", "", "", "", "", _percent(totals["firing_rate"])])
+    yield from _columns(table)
+    columns = ("macs", "synaptic_operations", "multiply_accumulates")
+    table = [["operator", "type", "input", "MACs of the ANN", "synaptic operations", "MACs that remain"]]
+    for row in summary["operators"]:
+        table.append([row["name"], row["op_type"], row["input"], *(_whole(row[key]) for key in columns)])
+    table.append(["all", "", "", *(_whole(totals[key]) for key in ("ann_macs", *columns[1:]))])
+    yield ""
+    yield from _columns(table)
+    yield f"\nenergy of a sample: ANN {energy['ann_nj']:,.3f} nJ, spiking network {energy['snn_nj']:,.3f} nJ"
+    if energy["ratio"] is not None:
+        more = "costs more than its ANN" if energy["ratio"] > 1 else "costs no more than its ANN"
+        yield f"the spiking network {more}: {energy['ratio']:.3g} times the energy"
+    for row in summary["operators"]:
+        if row["macs"] is None:
+            yield f"not counted: {row['name']} ({row['op_type']})"
+    for assumption in energy["assumptions"]:
+        yield f"assumed: {assumption}"
+
+
+def _whole(operations: float | None) -> str:
+    return "-" if operations is None else f"{operations:,.0f}"
 
 
 def _percent(share: float | None) -> str:

@@ -1,0 +1,131 @@
+"""How many output elements each input element of a linear operator is multiplied into.
+
+Summed over all input elements it is the operator's multiply-accumulates, summed over those that are not zero the
+operations that zeros leave. An output element has no part in what lies in the padding, so that is counted nowhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from pconv_onnx.neuron import Array
+
+Shape = tuple[int, ...]
+
+
+def fan_out(node: gs.Node, operand: int, shapes: Sequence[Shape]) -> Array:
+    """The fan-out of each element of one operand.
+
+    Args:
+        node: an operator of `LINEAR`.
+        operand: 0 or, of MatMul, 1.
+        shapes: those of its first two inputs.
+
+    Returns:
+        Integers in the shape of the operand's last axes; along the axes before them it is the same.
+    """
+    return LINEAR[node.op](node, operand, *shapes)
+
+
+def total(fan: Array, shape: Shape) -> int:
+    """The fan-out of all elements of an operand of that shape."""
+    return int(fan.sum()) * (math.prod(shape) // fan.size) if fan.size else 0
+
+
+def _conv(node: gs.Node, _: int, shape: Shape, weight: Shape) -> Array:
+    """Weights `[M, C/group, …]`."""
+    sizes, kernel = shape[2:], weight[2:]
+
+    def taps(axis: int, size: int, length: int) -> Array:
+        stride, extent, spread = _window(node, axis, length)
+        same = math.ceil(size / stride)
+        start, end = _pads(node, axis, len(sizes), (same - 1) * stride + extent - size)
+        outputs = (size + start + end - extent) // stride + 1
+        # The input position of each pair of an output and a tap.
+        positions = np.add.outer(np.arange(outputs) * stride, spread) - start
+        return np.bincount(positions[(0 <= positions) & (positions < size)], minlength=size)
+
+    return _outer(taps, sizes, kernel) * (weight[0] // node.attrs.get("group", 1))
+
+
+def _conv_transpose(node: gs.Node, _: int, shape: Shape, weight: Shape) -> Array:
+    """Weights `[C, M/group, …]`."""
+    sizes, kernel = shape[2:], weight[2:]
+
+    def taps(axis: int, size: int, length: int) -> Array:
+        stride, extent, spread = _window(node, axis, length)
+        full = (size - 1) * stride + extent + _entry(node, "output_padding", axis, 0)
+        outputs = _entry(node, "output_shape", axis, None)
+        if outputs is None:
+            start, end = _pads(node, axis, len(sizes), full - size * stride)
+            outputs = full - start - end
+        else:
+            start, _ = _halves(node, full - outputs)
+        # The output position of each pair of an input and a tap.
+        positions = np.add.outer(np.arange(size) * stride, spread) - start
+        return np.count_nonzero((0 <= positions) & (positions < outputs), axis=1)
+
+    return _outer(taps, sizes, kernel) * weight[1]
+
+
+def _outer(taps: Callable[[int, int, int], Array], sizes: Shape, kernel: Shape) -> Array:
+    """Windows are boxes, so the pairs of a position are the product of those along each axis."""
+    fan = np.ones((), np.int64)
+    for axis, (size, length) in enumerate(zip(sizes, kernel, strict=True)):
+        fan = np.multiply.outer(fan, taps(axis, size, length))
+    return fan
+
+
+def _window(node: gs.Node, axis: int, length: int) -> tuple[int, int, Array]:
+    """The stride of a window, the inputs that it spans, and the offsets of its taps."""
+    spread = np.arange(length) * _entry(node, "dilations", axis, 1)
+    return _entry(node, "strides", axis, 1), int(spread[-1]) + 1, spread
+
+
+def _pads(node: gs.Node, axis: int, axes: int, same: int) -> tuple[int, int]:
+    """Padding at the start and the end; `same` is what `auto_pad` has to share out."""
+    mode = node.attrs.get("auto_pad", "NOTSET")
+    if mode.startswith("SAME"):
+        return _halves(node, same)
+    return (0, 0) if mode == "VALID" else (_entry(node, "pads", axis, 0), _entry(node, "pads", axes + axis, 0))
+
+
+def _halves(node: gs.Node, pads: int) -> tuple[int, int]:
+    """Padding shared out between the start and the end, which gets what is left over where `auto_pad` says so."""
+    smaller, larger = max(pads, 0) // 2, (max(pads, 0) + 1) // 2
+    return (smaller, larger) if node.attrs.get("auto_pad") == "SAME_UPPER" else (larger, smaller)
+
+
+def _entry(node: gs.Node, name: str, axis: int, default: Any) -> Any:
+    values = node.attrs.get(name)
+    return values[axis] if values else default
+
+
+def _gemm(node: gs.Node, _: int, shape: Shape, weight: Shape) -> Array:
+    return np.array(weight[0] if node.attrs.get("transB", 0) else weight[1])
+
+
+def _matmul(node: gs.Node, operand: int, left: Shape, right: Shape) -> Array:
+    """Columns of the other matrix, or its rows, once for each matrix of the stack that the element is used in."""
+    stacks = (left[:-2], right[:-2])
+    across = (right[-1] if len(right) > 1 else 1, left[-2] if len(left) > 1 else 1)[operand]
+    uses = math.prod(np.broadcast_shapes(*stacks)) // max(math.prod(stacks[operand]), 1)
+    return np.array(across * uses)
+
+
+LINEAR: dict[str, Callable[..., Array]] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+}
+# Linear in their first input as well, and not counted.
+UNCOUNTED = frozenset(
+    {"Attention", "ConvInteger", "DeformConv", "Einsum", "GRU", "LSTM", "MatMulInteger", "QLinearConv", "QLinearMatMul",
+     "RNN"}
+)  # fmt: skip

@@ -1,0 +1,489 @@
+"""How often do the neurons of a spiking network fire, and what operations does that leave of its ANN's?
+
+A train is sorted, so it is its spike count, and the count follows from its temporal mean: both modes are read in the
+same way.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import TensorProto, helper, numpy_helper
+
+from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
+from pconv_onnx.errors import PconvError
+from pconv_onnx.fan_out import LINEAR, UNCOUNTED, Shape, fan_out, total
+from pconv_onnx.graph import ModelSource, Network, load
+from pconv_onnx.graph.constants import is_standard
+from pconv_onnx.graph.folding import fold
+from pconv_onnx.graph.network import captured, subgraphs
+from pconv_onnx.inference import batches, open_session, run_session, steps_in_flight
+from pconv_onnx.lower import recorded
+from pconv_onnx.neuron import Array, ParallelNeuron, train_decoder
+from pconv_onnx.operator import DOMAIN, OP_TYPE, attribute, attributes, is_operator, neuron_of
+from pconv_onnx.plan import MODES
+from pconv_onnx.progress import track
+from pconv_onnx.temporal import STATIC, Current, Kind, Site, Spikes, Static, transfer
+
+# 32-bit floats in 45 nm CMOS (M. Horowitz, "Computing's energy problem", ISSCC 2014), in pJ.
+ENERGY_MAC, ENERGY_AC = 4.6, 0.9
+
+_EXAMPLES = 32
+# What one batch may hand out, in bytes.
+_HANDED_OUT = 1 << 28
+
+
+@dataclass(eq=False)
+class SpikingLayer:
+    """The spike counts of one layer of neurons, added up batch by batch.
+
+    Attributes:
+        name: name of the activation that it was.
+        kind: the trains that it emits.
+        histogram: `[T+1]`, how often a neuron has each count.
+        fewest: `[C]`, the lowest count of each channel (`[1]` before the first batch).
+        most: `[C]`, the highest.
+        example_neurons: indices of up to 32 neurons, evenly chosen from all of a sample, row by row.
+        example_counts: their counts in the first sample.
+    """
+
+    name: str
+    kind: Spikes
+    histogram: Array = field(init=False)
+    fewest: Array = field(init=False)
+    most: Array = field(init=False)
+    example_neurons: list[int] = field(init=False, default_factory=list)
+    example_counts: list[int] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Nothing is counted yet."""
+        self.histogram = np.zeros(self.steps + 1, np.int64)
+        self.fewest, self.most = np.array([self.steps]), np.array([0])
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return self.kind.steps
+
+    @property
+    def spikes(self) -> int:
+        """How many there are."""
+        return int(self.histogram @ np.arange(self.steps + 1))
+
+    @property
+    def sites(self) -> int:
+        """How many there could be: one for each neuron, step and sample."""
+        return int(self.histogram.sum()) * self.steps
+
+    def add(self, counts: Array, samples: int) -> None:
+        """Take in the counts `[B, …]` of one batch of that many samples."""
+        self.histogram += np.bincount(counts.reshape(-1), minlength=self.steps + 1)
+        channel_axis = 1 if self.kind.channel_axis is None else self.kind.channel_axis
+        others = tuple(axis for axis in range(counts.ndim) if axis != channel_axis)
+        self.fewest = np.minimum(self.fewest, counts.min(axis=others, initial=self.steps))
+        self.most = np.maximum(self.most, counts.max(axis=others, initial=0))
+        if not self.example_neurons:
+            first = counts.reshape(-1)[: counts.size // samples]
+            chosen = np.unique(np.linspace(0, first.size - 1, _EXAMPLES).astype(int))[: first.size]
+            self.example_neurons, self.example_counts = chosen.tolist(), first[chosen].tolist()
+
+    def summary(self, samples: int) -> dict[str, Any]:
+        """Its row in the JSON document."""
+        return {
+            "name": self.name,
+            "channels": len(self.most),
+            "neurons": int(self.histogram.sum()) // samples,
+            "steps": self.steps,
+            "firing_rate": _ratio(self.spikes, self.sites),
+            "spike_counts": self.histogram.tolist(),
+            "silent_channels": int((self.most == 0).sum()),
+            "saturated_channels": int((self.fewest == self.steps).sum()),
+            "example_neurons": self.example_neurons,
+            "example_counts": self.example_counts,
+        }
+
+
+@dataclass(eq=False)
+class LinearOperator:
+    """The operations of one linear operator, added up batch by batch.
+
+    Attributes:
+        name: name of its node.
+        op_type: its ONNX operator.
+        kind: what its input is in time.
+        counted: whether its operations can be counted; those of bodies, functions and a few operators cannot.
+        macs: multiply-accumulates of the ANN.
+        synaptic_operations: non-zero input values of all steps, each times its fan-out; 0 where no spikes come in.
+    """
+
+    name: str
+    op_type: str
+    kind: Kind
+    counted: bool = True
+    macs: int = 0
+    synaptic_operations: int = 0
+
+    @property
+    def multiply_accumulates(self) -> int:
+        """Those that remain: none on spikes, the ANN's at each step on a current, and once on what is static."""
+        return 0 if isinstance(self.kind, Spikes) else self.kind.steps * self.macs
+
+    def add(self, fan: Array, shape: Shape, counts: Array | None) -> None:
+        """Take in one batch: the fan-out of its input, which has that shape without time, and its spike counts."""
+        self.macs += total(fan, shape)
+        if counts is not None and isinstance(self.kind, Spikes) and fan.size:
+            values = _not_zero(counts, self.kind)
+            self.synaptic_operations += int((values.reshape(-1, *fan.shape).sum(axis=0) * fan).sum())
+
+    def summary(self, samples: int) -> dict[str, Any]:
+        """Its row in the JSON document."""
+        operations = {key: getattr(self, key) for key in ("macs", "synaptic_operations", "multiply_accumulates")}
+        return {
+            "name": self.name,
+            "op_type": self.op_type,
+            "input": type(self.kind).__name__.lower(),
+            **{key: _each(value, samples) if self.counted else None for key, value in operations.items()},
+        }
+
+
+@dataclass(eq=False)
+class Stats:
+    """What `stats` found.
+
+    Attributes:
+        samples: samples counted on.
+        random_inputs: whether they were drawn, since no data was given.
+        mode: `parallel` or `folded`.
+        layers: one a layer of neurons.
+        operators: one a linear operator.
+        energy_mac: of a multiply-accumulate, in pJ.
+        energy_ac: of an accumulate, in pJ.
+    """
+
+    samples: int
+    random_inputs: bool
+    mode: str
+    layers: Sequence[SpikingLayer]
+    operators: Sequence[LinearOperator]
+    energy_mac: float
+    energy_ac: float
+
+    @property
+    def steps(self) -> int | None:
+        """T where all neurons have the same, else None."""
+        steps = {layer.steps for layer in self.layers}
+        return steps.pop() if len(steps) == 1 else None
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON document of `pconv-onnx stats`; operations and energies are those of one sample."""
+        counted = [entry for entry in self.operators if entry.counted]
+        macs = sum(entry.macs for entry in counted)
+        accumulates = sum(entry.synaptic_operations for entry in counted)
+        remaining = sum(entry.multiply_accumulates for entry in counted)
+        ann, snn = self.energy_mac * macs, self.energy_mac * remaining + self.energy_ac * accumulates
+        return {
+            "samples": self.samples,
+            "random_inputs": self.random_inputs,
+            "steps": self.steps,
+            "mode": self.mode,
+            "layers": [layer.summary(self.samples) for layer in self.layers],
+            "operators": [entry.summary(self.samples) for entry in self.operators],
+            "totals": {
+                "ann_macs": _each(macs, self.samples),
+                "synaptic_operations": _each(accumulates, self.samples),
+                "multiply_accumulates": _each(remaining, self.samples),
+                "firing_rate": _ratio(sum(layer.spikes for layer in self.layers), sum(x.sites for x in self.layers)),
+            },
+            "energy": {
+                "mac_pj": self.energy_mac,
+                "ac_pj": self.energy_ac,
+                "ann_nj": ann / self.samples / 1000,
+                "snn_nj": snn / self.samples / 1000,
+                "ratio": _ratio(snn, ann),
+                "assumptions": list(self._assumptions()),
+            },
+        }
+
+    def _assumptions(self) -> Iterator[str]:
+        yield (
+            f"digital hardware on which a multiply-accumulate takes {self.energy_mac:g} pJ and an accumulate "
+            f"{self.energy_ac:g} pJ (by default those of 32-bit floats in 45 nm CMOS)"
+        )
+        yield "the ANN multiplies every input value, zeros too, but nothing in the padding"
+        yield (
+            "a value of a spike train that is not zero takes an accumulate for each output element that it has a part "
+            "in, at each step; amplitudes are in the weights"
+        )
+        yield "memory traffic, updates of neurons, biases, normalisation, pooling and elementwise work take nothing"
+        if self.mode == "folded":
+            yield (
+                "mode folded computes temporal means and emits no spikes: counted is the network in mode parallel that "
+                "it stands for"
+            )
+        if not all(entry.counted for entry in self.operators):
+            yield "operators that could not be counted take nothing"
+
+
+def stats(
+    model: ModelSource,
+    data: DataSource | None = None,
+    *,
+    energy_mac: float = ENERGY_MAC,
+    energy_ac: float = ENERGY_AC,
+) -> Stats:
+    """Spike statistics of a network, and the operations and the energy that they stand for.
+
+    Args:
+        model: a network that `rewrite` wrote, in either mode.
+        data: samples as `load_samples` takes them; by default seeded random inputs.
+        energy_mac: energy of a multiply-accumulate, in pJ.
+        energy_ac: energy of an accumulate, in pJ.
+
+    Raises:
+        PconvError: the model cannot be read or run, `rewrite` did not write it, the data do not fit, or an energy is
+            not a finite number or is negative.
+    """
+    for energy in (energy_mac, energy_ac):
+        if not 0 <= energy < math.inf:
+            raise PconvError(f"{energy} is not an energy", "choose a finite number of pJ that is not negative")
+    network = load(model)
+    mode, names = _recorded(network)
+    emitted = _emitted(network, mode)
+    layers = {node.output[0]: SpikingLayer(names.get(node.name, node.name), kind) for node, kind in emitted}
+    readings = _readings(network, mode, _kinds(network, mode, emitted))
+    trains = {output: layer.kind for output, layer in layers.items()}
+    trains |= {reading.input: kind for reading in readings if isinstance(kind := reading.result.kind, Spikes)}
+    counted = [reading for reading in readings if reading.result.counted]
+    taps = _Taps(network, mode, trains, {name for reading in counted for name in reading.operands})
+    runner = open_session(taps.model, network.name)
+    samples = load_samples(data, runner) if data is not None else random_samples(runner)
+    operators = [reading.result for reading in readings]
+    result = Stats(len(samples), data is None, mode, list(layers.values()), operators, energy_mac, energy_ac)
+    parts = batches(samples, steps_in_flight(network.proto), _largest_batch(taps, runner, samples))
+    for part, feed in track(parts, "counting", len(parts)):
+        means, shapes = taps.run(runner, feed)
+        counts = {name: _spike_counts(means[name], kind) for name, kind in trains.items()}
+        for output, layer in layers.items():
+            layer.add(counts[output], part.stop - part.start)
+        for reading in counted:
+            reading.add(shapes, counts)
+    return result
+
+
+def _recorded(network: Network) -> tuple[str, dict[str, str]]:
+    """The mode of a spiking network, and the activation that each neuron was, by the name of its node.
+
+    Raises:
+        PconvError: `rewrite` did not write it.
+    """
+    entries = recorded(network.proto)
+    try:
+        mode, rows = entries["mode"], json.loads(entries["activations"])
+        return MODES[MODES.index(mode)], {row["node"]: row["name"] for row in rows if row["node"]}  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError) as error:
+        raise PconvError(f"{network.name} was not rewritten", "pass what pconv-onnx rewrite wrote") from error
+
+
+def _emitted(network: Network, mode: str) -> list[tuple[onnx.NodeProto, Spikes]]:
+    """The neurons and what they emit; in mode folded the trains whose means they emit.
+
+    Raises:
+        PconvError: they are not there as `rewrite` wrote them.
+    """
+    tables = {tensor.name: tensor for tensor in network.proto.graph.initializer}
+    emitted = []
+    try:
+        for node in filter(is_operator, network.proto.graph.node):
+            # In mode parallel those that emit means are no neurons but decode trains.
+            if attribute(node, "spikes") == (mode == "parallel"):
+                neuron = neuron_of(node, tables)
+                emitted.append((node, Spikes(neuron.steps, neuron.levels, neuron.channel_axis)))
+    except (KeyError, ValueError) as error:
+        raise PconvError(
+            f"the neurons of {network.name} are not there any more as rewrite wrote them",
+            "count before other tools edit the spiking network",
+        ) from error
+    return emitted
+
+
+def _kinds(network: Network, mode: str, emitted: Iterable[tuple[onnx.NodeProto, Spikes]]) -> dict[str, Kind]:
+    """Kind in time of each tensor that has one; in mode folded, the kind that it has in mode parallel."""
+    kinds: dict[str, Kind] = {node.output[0]: kind for node, kind in emitted}
+    network = _with_rows_named(network)
+    for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
+        # Bodies, and what decodes, give tensors without time.
+        if proto.domain == DOMAIN or captured(proto):
+            continue
+        site = Site(network, node, [kinds.get(tensor.name, STATIC) for tensor in node.inputs])
+        for tensor, kind in zip(node.outputs, transfer(site).kinds, strict=True):
+            if mode == "parallel" and site.varying and isinstance(kind, Static):
+                # What has no form in time was given decoded tensors, so this has one, whatever is known of it here.
+                kind = Current(site.kinds[site.varying[0]].steps)
+            if not isinstance(kind, Static):
+                kinds[tensor.name] = kind
+    return kinds
+
+
+def _with_rows_named(network: Network) -> Network:
+    """The network with one name for every open number of rows: rules want to know them equal, and files leave it open.
+
+    A batch size that the inputs insist on is named as well, since other tensors may have it open.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(network.proto)
+    infos = (*proto.graph.input, *proto.graph.value_info, *proto.graph.output)
+    first = {info.name: info.type.tensor_type.shape.dim[:1] for info in infos}
+    fixed = {dim.dim_value for info in proto.graph.input for dim in first[info.name]}
+    for dims in first.values():
+        for dim in dims:
+            if not dim.HasField("dim_value") or dim.dim_value in fixed:
+                dim.dim_param = "rows"
+    return fold(replace(network, proto=proto))
+
+
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """A linear operator with what has to be read of it at each batch.
+
+    Attributes:
+        node: its node.
+        operands: the names of its first two inputs.
+        index: which of them is its input, the other its weights.
+        repeats: the time-steps that the rows of its input hold.
+        result: what is counted.
+    """
+
+    node: gs.Node
+    operands: tuple[str, ...]
+    index: int
+    repeats: int
+    result: LinearOperator
+
+    @property
+    def input(self) -> str:
+        return self.operands[self.index]
+
+    def add(self, shapes: Mapping[str, Shape], counts: Mapping[str, Array]) -> None:
+        """Take in one batch: shapes of tensors, and spike counts of trains."""
+        own = [shapes[name] for name in self.operands]
+        own[self.index] = (own[self.index][0] // self.repeats, *own[self.index][1:])
+        self.result.add(fan_out(self.node, self.index, own), own[self.index], counts.get(self.input))
+
+
+def _readings(network: Network, mode: str, kinds: Mapping[str, Kind]) -> list[_Reading]:
+    """The linear operators that depend on the inputs of the network, in topological order."""
+    functions = {(entry.domain, entry.name): entry.node for entry in network.proto.functions if entry.domain != DOMAIN}
+    readings = []
+    for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
+        counted = is_standard(node) and node.op in LINEAR
+        listed = counted or (is_standard(node) and node.op in UNCOUNTED) or _linear_inside(proto, functions)
+        if not listed or network.computed_from_inputs.isdisjoint({*proto.input, *captured(proto)}):
+            continue
+        operands = tuple(proto.input[:2])
+        in_time = proto.output[0] in kinds
+        depends = kinds if in_time else network.computed_from_inputs
+        index = next((i for i, name in enumerate(operands) if name in depends), 0)
+        kind = kinds[operands[index]] if in_time else STATIC
+        result = LinearOperator(node.name or proto.output[0], node.op, kind, counted)
+        readings.append(_Reading(node, operands, index, kind.steps if mode == "parallel" else 1, result))
+    return readings
+
+
+def _linear_inside(node: onnx.NodeProto, functions: Mapping[tuple[str, str], Sequence[onnx.NodeProto]]) -> bool:
+    """Whether a linear operator is in the bodies of a node, or in the function that it calls."""
+    inner = [child for body in subgraphs(node) for child in body.node]
+    inner.extend(functions.get((node.domain, node.op_type), ()))
+    return any(
+        child.op_type in LINEAR or child.op_type in UNCOUNTED or _linear_inside(child, functions) for child in inner
+    )
+
+
+class _Taps:
+    """The network with means of trains and shapes of tensors as further outputs.
+
+    Attributes:
+        model: the network.
+    """
+
+    def __init__(self, network: Network, mode: str, trains: Mapping[str, Spikes], shapes: Iterable[str]) -> None:
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(network.proto)
+        self._prefix = "tap"
+        while any(name.startswith(self._prefix) for name in network.names):
+            self._prefix += "_"
+        self._known = {info.name for info in (*self.model.graph.input, *self.model.graph.output)}
+        self._means = {name: name if mode == "folded" else self._decoded(name, kind) for name, kind in trains.items()}
+        for name, kind in trains.items():
+            self._hand_out(self._means[name], helper.np_dtype_to_tensor_dtype(kind.levels.dtype))
+        self._shapes = {name: self._node("Shape", [name]) for name in sorted(shapes)}
+        for name in self._shapes.values():
+            self._hand_out(name, TensorProto.INT64)
+
+    def run(self, runner: Any, feed: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Shape]]:
+        """Means `[B, …]` and shapes of one batch, each by the name of its tensor."""
+        values = iter(run_session(runner, feed, [*self._means.values(), *self._shapes.values()]))
+        means = {name: next(values) for name in self._means}
+        return means, {name: tuple(next(values).tolist()) for name in self._shapes}
+
+    def _decoded(self, name: str, kind: Spikes) -> str:
+        decoder = train_decoder(kind.levels, kind.channel_axis)
+        tables = [self._table(decoder.thresholds), self._table(decoder.levels)]
+        options = attributes(decoder, input_steps=kind.steps, spikes=False)
+        return self._node(OP_TYPE, [name, *tables], domain=DOMAIN, **options)
+
+    def _node(self, op_type: str, inputs: list[str], **options: Any) -> str:
+        output = f"{self._prefix}/{len(self.model.graph.node)}"
+        self.model.graph.node.append(helper.make_node(op_type, inputs, [output], output, **options))
+        return output
+
+    def _table(self, values: Array) -> str:
+        name = f"{self._prefix}/table/{len(self.model.graph.initializer)}"
+        self.model.graph.initializer.append(numpy_helper.from_array(values, name))
+        return name
+
+    def _hand_out(self, name: str, element: int) -> None:
+        if name not in self._known:
+            self.model.graph.output.append(helper.make_tensor_value_info(name, element, None))
+
+
+def _largest_batch(taps: _Taps, runner: Any, samples: Samples) -> int:
+    """Of how many samples the means fit in memory, as one batch shows."""
+    part, feed = next(samples.batches(1))
+    means, _ = taps.run(runner, feed)
+    return _HANDED_OUT * (part.stop - part.start) // max(sum(mean.nbytes for mean in means.values()), 1)
+
+
+def _spike_counts(means: Array, kind: Spikes) -> Array:
+    """The spike count of each neuron, from the means `[B, …]` of their trains: which of the levels each is."""
+    # NumPy searches no bfloat16; float32 holds each type exactly.
+    levels, means = kind.levels.astype(np.float32), means.astype(np.float32)
+    if kind.channel_axis is None:
+        return np.searchsorted(levels[0], means)
+    counts = np.empty(means.shape, np.int64)
+    for channel, row in enumerate(levels):
+        where = (slice(None),) * kind.channel_axis + (channel,)
+        counts[where] = np.searchsorted(row, means[where])
+    return counts
+
+
+def _not_zero(counts: Array, kind: Spikes) -> Array:
+    """How many of the T values of each train are not zero: all of them where a silent neuron emits something."""
+    neuron = ParallelNeuron(kind.levels[:, 1:], kind.levels, kind.channel_axis)
+    silent, firing = (neuron.along_channels(kind.levels[:, [k]] != 0, counts.ndim)[0] for k in (0, -1))
+    return np.asarray(counts * firing + (kind.steps - counts) * silent)
+
+
+def _each(value: int, samples: int) -> int | float:
+    """The share of one sample."""
+    return value / samples if value % samples else value // samples
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
