@@ -18,7 +18,7 @@ from onnx import numpy_helper
 
 import pconv_onnx
 import pconv_onnx.inference
-from pconv_onnx import calibration, cli, neuron, operator, plan
+from pconv_onnx import calibration, cli, neuron, operator, plan, spike_statistics
 from pconv_onnx.cli import main
 from pconv_onnx.device_memory import CUDA
 from pconv_onnx.progress import track
@@ -32,6 +32,7 @@ COMMANDS = {
                   "--json"],
     "verify": ["ANN", "SNN", "--data", "--atol", "--provider", "--json"],
     "evaluate": ["MODEL", "--data", "--steps", "--mode", "parallel", "folded", "--signed", "-o", "--output", "--json"],
+    "stats": ["SNN", "--data", "--energy-mac", "--energy-ac", "--json"],
     "doctor": ["--json"],
 }  # fmt: skip
 
@@ -83,7 +84,7 @@ def test_help_of_each_command_names_its_options_and_imports_nothing_heavy():
 import contextlib, io, json, sys
 from pconv_onnx.cli import main
 found = {}
-for command in ["", "inspect", "rewrite", "calibrate", "verify", "evaluate", "doctor"]:
+for command in ["", "inspect", "rewrite", "calibrate", "verify", "evaluate", "stats", "doctor"]:
     with contextlib.redirect_stdout(io.StringIO()) as out:
         try:
             main([command, "--help"] if command else ["--help"])
@@ -114,9 +115,10 @@ def test_the_parser_agrees_with_the_library():
     assert cli._PRECISIONS == plan.PRECISIONS
     assert cli._MAX_STEPS == neuron.MAX_STEPS
     assert cli._METHODS == calibration.METHODS
+    assert (cli._ENERGY_MAC, cli._ENERGY_AC) == (spike_statistics.ENERGY_MAC, spike_statistics.ENERGY_AC)
 
 
-@pytest.mark.parametrize("name", ["verify", "evaluate", "doctor", "inspect", "rewrite", "session"])
+@pytest.mark.parametrize("name", ["verify", "evaluate", "stats", "doctor", "inspect", "rewrite", "session"])
 def test_functions_are_not_shadowed_by_modules(name):
     code = f"from pconv_onnx import *; assert callable({name}), {name}"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -149,6 +151,9 @@ def test_functions_are_not_shadowed_by_modules(name):
          "argument --method: nothing is calibrated without --calibration"),
         *((["verify", "a.onnx", "b.onnx", "--atol", atol], f"argument --atol: '{atol}' is not a tolerance")
           for atol in ("-1", "nan", "inf", "x")),
+        (["stats"], "the following arguments are required: SNN; see pconv-onnx stats --help"),
+        *((["stats", "s.onnx", option, energy], f"argument {option}: '{energy}' is not an energy; choose a finite")
+          for option in ("--energy-mac", "--energy-ac") for energy in ("-1", "nan", "inf", "x")),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_told_in_one_line(arguments, told, refusal):
@@ -190,6 +195,7 @@ def test_a_faulty_model_is_told_by_every_command_and_nothing_is_written(fault, a
         ["verify", model, ann],
         ["verify", ann, model],
         ["evaluate", model, "--data", "d.npz"],
+        ["stats", model],
     ):
         assert refusal(*arguments).startswith(reason)
     assert refusal("rewrite", model, "-o", folder / "out.onnx").startswith(reason)
@@ -535,6 +541,70 @@ def test_evaluate_says_before_it_starts_that_matplotlib_is_missing(refusal, monk
 def test_evaluate_says_that_data_cannot_be_read(ann, tmp_path, refusal):
     told = refusal("evaluate", ann, "--data", tmp_path / "d.npz")
     assert told == f"cannot read '{tmp_path}/d.npz': No such file or directory; check it"
+
+
+@pytest.mark.usefixtures("library")
+def test_stats_gives_the_promised_document(snn, run):
+    found = document(run, "stats", snn, "--energy-ac", 0.1)
+    assert found.keys() == {"samples", "random_inputs", "steps", "mode", "layers", "operators", "totals", "energy"}
+    assert (found["samples"], found["random_inputs"], found["steps"], found["mode"]) == (32, True, 4, "parallel")
+    assert [layer["name"] for layer in found["layers"]] == ["a_code", "b_code"]
+    for layer in found["layers"]:
+        assert layer.keys() == {
+            "name", "channels", "neurons", "steps", "firing_rate", "spike_counts", "silent_channels",
+            "saturated_channels", "example_neurons", "example_counts",
+        }  # fmt: skip
+    assert all(
+        row.keys() == {"name", "op_type", "input", "macs", "synaptic_operations", "multiply_accumulates"}
+        for row in found["operators"]
+    )
+    assert found["totals"].keys() == {"ann_macs", "synaptic_operations", "multiply_accumulates", "firing_rate"}
+    assert found["energy"].keys() == {"mac_pj", "ac_pj", "ann_nj", "snn_nj", "ratio", "assumptions"}
+    assert (found["energy"]["mac_pj"], found["energy"]["ac_pj"]) == (4.6, 0.1)
+
+
+@pytest.mark.usefixtures("library")
+def test_stats_draws_its_tables(snn, labelled, run):
+    status, out, err = run("stats", snn)
+    assert (status, err) == (0, "")
+    assert out.startswith(
+        "samples: 32 (seeded random inputs; pass --data for real ones)\nmode parallel, T = 4\n\nlayer "
+    )
+    found = document(run, "stats", snn, "--data", labelled)
+    _, out, _ = run("stats", snn, "--data", labelled)
+    lines = out.splitlines()
+    (layer,) = (line.split() for line in lines if line.startswith("a_code "))
+    rate = f"{100 * found['layers'][0]['firing_rate']:.2f}"
+    assert (lines[0], layer) == ("samples: 60", ["a_code", "4", "144", "4", "0", "0", rate, "%"])
+    (operator,) = (line.split() for line in lines if " static " in line)
+    assert operator == ["c", "Conv", "static", "3,888", "0", "3,888"]
+    cheap = "the spiking network costs no more than its ANN: "
+    assert f"{cheap}{found['energy']['ratio']:.3g} times the energy" in lines
+    assert [line for line in lines if line.startswith("assumed: ")] == [
+        f"assumed: {assumption}" for assumption in found["energy"]["assumptions"]
+    ]
+    assert "the spiking network costs more than its ANN: " in run("stats", snn, "--energy-ac", 100)[1]
+    assert "times the energy" not in run("stats", snn, "--energy-ac", 0, "--energy-mac", 0)[1]
+
+
+def test_stats_lists_what_it_cannot_count(tmp_path, run):
+    nodes = f'{qcfs("x", "a")} y = Einsum <equation = "nchw,oc->nohw"> (a, v)'
+    onnx.save(network(nodes, weights={"v": weight(3, 3)}), tmp_path / "m.onnx")
+    run("rewrite", tmp_path / "m.onnx", "-o", tmp_path / "snn.onnx")
+    status, out, _ = run("stats", tmp_path / "snn.onnx")
+    assert status == 0
+    assert "not counted: y (Einsum)\n" in out
+    assert ["y", "Einsum", "static", "-", "-", "-"] in [line.split() for line in out.splitlines()]
+
+
+def test_stats_of_an_ann_is_refused(ann, refusal):
+    assert refusal("stats", ann) == f"'{ann}' was not rewritten; pass what pconv-onnx rewrite wrote"
+
+
+def test_stats_says_which_array_is_missing(snn, tmp_path, refusal):
+    np.savez(tmp_path / "d.npz", image=np.ones((3, 3, 8, 8), np.float32))
+    told = refusal("stats", snn, "--data", tmp_path / "d.npz")
+    assert told.startswith(f"'{tmp_path}/d.npz' has no array 'x', which is an input of the model; it has 'image'")
 
 
 def test_swapped_arguments_are_told(ann, snn, refusal):
