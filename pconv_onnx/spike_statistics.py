@@ -316,7 +316,8 @@ def _emitted(network: Network, mode: str) -> list[tuple[onnx.NodeProto, Spikes]]
 def _kinds(network: Network, mode: str, emitted: Iterable[tuple[onnx.NodeProto, Spikes]]) -> dict[str, Kind]:
     """Kind in time of each tensor that has one; in mode folded, the kind that it has in mode parallel."""
     kinds: dict[str, Kind] = {node.output[0]: kind for node, kind in emitted}
-    network = _with_rows_named(network)
+    if mode == "folded":
+        network = _with_rows_told(network)
     for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
         # Bodies, and what decodes, give tensors without time.
         if proto.domain == DOMAIN or captured(proto):
@@ -331,20 +332,18 @@ def _kinds(network: Network, mode: str, emitted: Iterable[tuple[onnx.NodeProto, 
     return kinds
 
 
-def _with_rows_named(network: Network) -> Network:
-    """The network with one name for every open number of rows: rules want to know them equal, and files leave it open.
-
-    A batch size that the inputs insist on is named as well, since other tensors may have it open.
-    """
+def _with_rows_told(network: Network) -> Network:
+    """A network of mode folded with one number, or name, of rows where files leave it open: rules compare them."""
     proto = onnx.ModelProto()
     proto.CopyFrom(network.proto)
     infos = (*proto.graph.input, *proto.graph.value_info, *proto.graph.output)
-    first = {info.name: info.type.tensor_type.shape.dim[:1] for info in infos}
-    fixed = {dim.dim_value for info in proto.graph.input for dim in first[info.name]}
-    for dims in first.values():
-        for dim in dims:
-            if not dim.HasField("dim_value") or dim.dim_value in fixed:
-                dim.dim_param = "rows"
+    first = {info.name: info.type.tensor_type.shape.dim[0] for info in infos if info.type.tensor_type.shape.dim}
+    batch, *others = {first[info.name].dim_value for info in proto.graph.input if info.name in first} or {0}
+    for dim in first.values():
+        if not dim.HasField("dim_value"):
+            dim.dim_param = "rows"
+            if batch and not others:
+                dim.dim_value = batch
     return fold(replace(network, proto=proto))
 
 

@@ -10,9 +10,12 @@ import onnx.parser
 import pytest
 from networks import network, qcfs, weight
 from refusals import refusal_of
+from test_temporal import CASES, FIXED_BATCH_CASES, FLAT, FLAT_CASES, OPEN, S
 
 import pconv_onnx.spike_statistics
 from pconv_onnx import Stats, rewrite, session, stats
+from pconv_onnx.graph import load
+from pconv_onnx.spike_statistics import _emitted, _kinds
 
 Array = np.ndarray
 MODES = ("parallel", "folded")
@@ -204,6 +207,25 @@ def test_the_kind_of_an_input_decides_what_remains(name, rows_of_input):
     for mode in MODES:
         (*_, row) = stats(rewrite(ann, mode=mode).model, {"x": IMAGES}).summary()["operators"]
         assert tuple(row[key] for key in KEYS) == (kind, macs, pytest.approx(operations, rel=1e-12), left), mode
+
+
+@pytest.mark.parametrize(
+    ("nodes", "weights", "inputs", "outputs"),
+    [
+        *((nodes, weights, "N", OPEN) for nodes, _, weights in CASES),
+        *((nodes, weights, "N", FLAT) for nodes, _, weights in FLAT_CASES),
+        *((nodes, weights, "5", FLAT) for nodes, _, weights in FIXED_BATCH_CASES),
+    ],
+)
+def test_kinds_read_from_a_network_are_those_that_it_was_planned_with(nodes, weights, inputs, outputs):
+    nodes = f"{S} {nodes} y = Identity ({'m' if 'm = MaxPool' in nodes else 'z'})"
+    model = network(nodes, inputs=f"float[{inputs}, 3, 8, 8] x", weights=weights, **outputs)
+    in_time = rewrite(model)
+    planned = {name: type(kind) for name, kind in in_time.plan.kinds.items()}
+    for mode, written in (("parallel", in_time.model), ("folded", rewrite(model, mode="folded").model)):
+        snn = load(written)
+        found = _kinds(snn, mode, _emitted(snn, mode))
+        assert {name.removesuffix("/steps"): type(kind) for name, kind in found.items()} == planned, mode
 
 
 @pytest.mark.parametrize("mode", MODES)
