@@ -6,6 +6,7 @@ same way.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,7 +38,7 @@ ENERGY_MAC, ENERGY_AC = 4.6, 0.9
 
 _EXAMPLES = 32
 # What one batch may hand out, in bytes.
-_HANDED_OUT = 1 << 28
+_HANDED_OUT = 1 << 27
 
 
 @dataclass(eq=False)
@@ -255,8 +256,13 @@ def stats(
             raise PconvError(f"{energy} is not an energy", "choose a finite number of pJ that is not negative")
     network = load(model)
     mode, names = _recorded(network)
-    emitted = _emitted(network, mode)
-    layers = {node.output[0]: SpikingLayer(names.get(node.name, node.name), kind) for node, kind in emitted}
+    try:
+        emitted = _emitted(network, mode)
+        layers = {node.output[0]: SpikingLayer(names.pop(node.name), kind) for node, kind in emitted}
+    except (KeyError, ValueError) as error:
+        raise _edited(network) from error
+    if names:
+        raise _edited(network)
     readings = _readings(network, mode, _kinds(network, mode, emitted))
     trains = {output: layer.kind for output, layer in layers.items()}
     trains |= {reading.input: kind for reading in readings if isinstance(kind := reading.result.kind, Spikes)}
@@ -284,32 +290,34 @@ def _recorded(network: Network) -> tuple[str, dict[str, str]]:
         PconvError: `rewrite` did not write it.
     """
     entries = recorded(network.proto)
-    try:
-        mode, rows = entries["mode"], json.loads(entries["activations"])
-        return MODES[MODES.index(mode)], {row["node"]: row["name"] for row in rows if row["node"]}  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError) as error:
-        raise PconvError(f"{network.name} was not rewritten", "pass what pconv-onnx rewrite wrote") from error
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        names = {row["node"]: row["name"] for row in json.loads(entries["activations"]) if row["node"]}
+        if entries["mode"] in MODES:
+            return entries["mode"], names
+    raise PconvError(f"{network.name} was not rewritten", "pass what pconv-onnx rewrite wrote")
+
+
+def _edited(network: Network) -> PconvError:
+    return PconvError(
+        f"the neurons of {network.name} are not there any more as rewrite wrote them",
+        "count before other tools edit the spiking network",
+    )
 
 
 def _emitted(network: Network, mode: str) -> list[tuple[onnx.NodeProto, Spikes]]:
     """The neurons and what they emit; in mode folded the trains whose means they emit.
 
     Raises:
-        PconvError: they are not there as `rewrite` wrote them.
+        KeyError: they are not as `rewrite` wrote them.
+        ValueError: likewise.
     """
     tables = {tensor.name: tensor for tensor in network.proto.graph.initializer}
     emitted = []
-    try:
-        for node in filter(is_operator, network.proto.graph.node):
-            # In mode parallel those that emit means are no neurons but decode trains.
-            if attribute(node, "spikes") == (mode == "parallel"):
-                neuron = neuron_of(node, tables)
-                emitted.append((node, Spikes(neuron.steps, neuron.levels, neuron.channel_axis)))
-    except (KeyError, ValueError) as error:
-        raise PconvError(
-            f"the neurons of {network.name} are not there any more as rewrite wrote them",
-            "count before other tools edit the spiking network",
-        ) from error
+    for node in filter(is_operator, network.proto.graph.node):
+        # In mode parallel those that emit means are no neurons but decode trains.
+        if attribute(node, "spikes") == (mode == "parallel"):
+            neuron = neuron_of(node, tables)
+            emitted.append((node, Spikes(neuron.steps, neuron.levels, neuron.channel_axis)))
     return emitted
 
 
@@ -354,7 +362,7 @@ class _Reading:
     Attributes:
         node: its node.
         operands: the names of its first two inputs.
-        index: which of them is its input, the other its weights.
+        index: which of them is its input.
         repeats: the time-steps that the rows of its input hold.
         result: what is counted.
     """
@@ -388,7 +396,8 @@ def _readings(network: Network, mode: str, kinds: Mapping[str, Kind]) -> list[_R
         operands = tuple(proto.input[:2])
         in_time = proto.output[0] in kinds
         depends = kinds if in_time else network.computed_from_inputs
-        index = next((i for i, name in enumerate(operands) if name in depends), 0)
+        # Of the others it is the first.
+        index = 1 if node.op == "MatMul" and operands[0] not in depends else 0
         kind = kinds[operands[index]] if in_time else STATIC
         result = LinearOperator(node.name or proto.output[0], node.op, kind, counted)
         readings.append(_Reading(node, operands, index, kind.steps if mode == "parallel" else 1, result))

@@ -380,6 +380,32 @@ def test_weights_that_no_input_changes_are_no_operators():
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_weights_may_be_what_depends_on_inputs(mode):
+    """A constant matrix by one of the run, and a constant image under a kernel of the run."""
+    nodes = f"""
+        {qcfs("x", "a")}
+        f = Flatten <axis = 3> (a)
+        g = Gemm <transB = 1> (u, f)
+        k = Slice (a, zero_at, two, zero_at)
+        c = Conv (image, k)
+        p = Size (g)
+        q = Size (c)
+        y = Add (p, q)
+    """
+    weights = {"u": weight(3, 7), "image": weight(1, 4, 12, 9), "zero_at": np.array([0]), "two": np.array([2])}
+    gemm, conv = rows(spiking(nodes, IMAGES, weights, mode)).values()
+    assert gemm == ("static", 3 * 7 * 4 * 9, 0, 3 * 7 * 4 * 9)
+    # Two filters for all samples together.
+    macs = 2 * 4 * (9 * 7) * (4 * 3) / 6
+    assert conv == ("static", macs, 0, macs)
+
+
+def test_outputs_step_by_step_change_nothing(small_network):
+    with_steps = stats(rewrite(small_network, per_step_outputs=True).model).summary()
+    assert with_steps == stats(rewrite(small_network).model).summary()
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_values_that_are_no_numbers_are_counted_as_silence(mode):
     nodes = f"c = Conv (x, e) {qcfs('c', 'a')} y = Conv (a, w)"
     weights = {"e": np.full((4, 4, 1, 1), np.nan, np.float32), "w": weight(5, 4, 3, 3)}
@@ -458,6 +484,17 @@ def test_neurons_that_were_edited_are_told(small_network):
     (levels,) = [tensor for tensor in snn.graph.initializer if tensor.name == "a_code/levels"]
     snn.graph.initializer.remove(levels)
     snn.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["a_code/levels"], value=levels))
+    assert refusal_of(stats, snn).startswith("the neurons of the model are not there any more as rewrite wrote them; ")
+
+
+@pytest.mark.parametrize("edit", ["gone", "renamed"])
+def test_neurons_that_are_gone_are_told(edit, small_network):
+    snn = rewrite(small_network, mode="folded").model
+    (neuron,) = [node for node in snn.graph.node if node.name == "b_code"]
+    if edit == "gone":
+        neuron.CopyFrom(onnx.helper.make_node("Relu", neuron.input[:1], neuron.output))
+    else:
+        neuron.name = "other"
     assert refusal_of(stats, snn).startswith("the neurons of the model are not there any more as rewrite wrote them; ")
 
 
