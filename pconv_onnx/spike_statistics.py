@@ -290,6 +290,11 @@ def _recorded(network: Network) -> tuple[str, dict[str, str]]:
         PconvError: `rewrite` did not write it.
     """
     entries = recorded(network.proto)
+    if entries.get("mode") == "serial":
+        raise PconvError(
+            f"{network.name} is a serial network, which spikes in one time-step at a time",
+            "pass what mode 'parallel' or 'folded' gives",
+        )
     with contextlib.suppress(KeyError, TypeError, ValueError):
         names = {row["node"]: row["name"] for row in json.loads(entries["activations"]) if row["node"]}
         if entries["mode"] in MODES:
