@@ -125,13 +125,13 @@ def inference_session(
         library_path()
         registers = CUDA not in names or has_cuda_kernels()
     except PconvError as error:
-        warnings.warn(str(error), stacklevel=2)
+        warnings.warn(str(error), stacklevel=3)
     else:
         if registers:
             register(options)
         else:
             warnings.warn(
-                "the native library has no CUDA kernels; models run through their function body", stacklevel=2
+                "the native library has no CUDA kernels; models run through their function body", stacklevel=3
             )
     try:
         content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)

@@ -6,6 +6,9 @@ import numpy as np
 import onnx
 import onnx.parser
 
+# The modes in which one run is the whole network.
+MODES = ("parallel", "folded")
+
 QCFS = """
     {y}_scaled = Div ({x}, theta)
     {y}_times = Mul ({y}_scaled, count)

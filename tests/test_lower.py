@@ -9,7 +9,7 @@ import onnx
 import onnx.parser
 import onnxruntime
 import pytest
-from networks import network, qcfs, weight
+from networks import MODES, network, qcfs, weight
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from opsets import opsets
@@ -19,7 +19,7 @@ from pconv_onnx import session, verify
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import load
 from pconv_onnx.operator import DOMAIN, OP_TYPE
-from pconv_onnx.plan import MODES, make_plan
+from pconv_onnx.plan import make_plan
 from pconv_onnx.rewriting import inspect, rewrite
 
 NODES = qcfs("x", "s") + "c = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (s, w, b)" + qcfs("c", "y")

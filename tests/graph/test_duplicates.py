@@ -7,13 +7,12 @@ import onnx
 import onnxruntime
 import pytest
 from harness import onnxruntime_of
-from networks import network, weight
+from networks import MODES, network, weight
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
 from pconv_onnx import inspect, rewrite, verify
 from pconv_onnx.graph import load
 from pconv_onnx.graph.duplicates import without_duplicates
-from pconv_onnx.plan import MODES
 
 RELU = "r = Relu (x) q = QuantizeLinear (r, s, z)"
 # Powers of two, so that sums of spikes are exact.
