@@ -165,7 +165,8 @@ def resnet34(activation: str, *, size: int = 224, width: int = 64, classes: int 
         return x
 
     x = activate(conv("x", 3, width, 7, 2))
-    x = add("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    # Not its MaxPool, which serial neurons cannot feed.
+    x = add("AveragePool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     inputs = width
     for stage, blocks in enumerate((3, 4, 6, 3)):
         outputs = width << stage
@@ -191,6 +192,8 @@ def spiking_forms(quantised: onnx.ModelProto, steps: Sequence[int]) -> Iterator[
         for precision in (None, "float16"):
             made = pconv_onnx.rewrite(quantised, mode="parallel", steps=count, precision=precision)
             yield {"mode": "parallel", "steps": count, "precision": precision or "float32"}, made.model
+        serial = pconv_onnx.rewrite(quantised, mode="serial", steps=count).model
+        yield {"mode": "serial", "steps": count, "precision": "float32"}, serial
     folded = pconv_onnx.rewrite(quantised, mode="folded").model
     yield {"mode": "folded", "steps": LEVELS, "precision": "float32"}, folded
 
@@ -228,7 +231,11 @@ def network_rows(
                         key: _fixed(candidate, provider, batch, capture, tf32 == "on" and key != RELU)
                         for key, candidate in ((RELU, relu), (label, model))
                     }
-                    seconds = interleaved({key: session.replay for key, session in sessions.items()}, repeats)
+                    runs = {key: session.replay for key, session in sessions.items()}
+                    if what["mode"] == "serial":
+                        step, times = sessions[label].replay, what["steps"]
+                        runs[label] = lambda step=step, times=times: [step() for _ in range(times)]
+                    seconds = interleaved(runs, repeats)
                 except Exception as error:  # onnxruntime raises its own types, without a common base
                     left_out.append(where | {"reason": str(error).splitlines()[0]})
                     continue

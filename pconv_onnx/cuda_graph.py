@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pconv_onnx.device_memory import CUDA, dtype_of, place_of
 from pconv_onnx.errors import PconvError
 from pconv_onnx.neuron import Array
+from pconv_onnx.provenance import own, potentials
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -29,6 +30,8 @@ def capturing(providers: Sequence[Any]) -> list[Any]:
 class GraphSession:
     """A session whose inputs and outputs stay in one place on a device, which the first run captures.
 
+    The membrane potentials of a serial network have one place for both, so that a replay is a time-step.
+
     Attributes:
         session: the onnxruntime session.
         inputs: the memory of each input, as onnxruntime's `OrtValue`; `replay` reads it.
@@ -44,7 +47,13 @@ class GraphSession:
         place = place_of(session)
         self.session = session
         self.inputs = {info.name: _memory("input", info, place) for info in session.get_inputs()}
-        self.outputs = {info.name: _memory("output", info, place) for info in session.get_outputs()}
+        kept = potentials(own(session.get_modelmeta().custom_metadata_map))
+        self.outputs = {after: self.inputs[before] for before, after in kept.items()} | {
+            info.name: _memory("output", info, place)
+            for info in session.get_outputs()
+            if info.name not in kept.values()
+        }
+        self._names = [info.name for info in session.get_outputs()]
         self._binding = session.io_binding()
         for name, value in self.inputs.items():
             self._binding.bind_ortvalue_input(name, value)
@@ -68,7 +77,7 @@ class GraphSession:
                 value.update_inplace(feed[name])
             self.replay()
             # Of memory on the CPU it would be a view, which later runs write.
-            return [self.outputs[name].numpy().copy() for name in output_names or self.outputs]
+            return [self.outputs[name].numpy().copy() for name in output_names or self._names]
 
     def replay(self) -> None:
         """Run on what is in `inputs`; for callers whose data is on the device already."""

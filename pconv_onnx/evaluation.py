@@ -20,10 +20,10 @@ from pconv_onnx.data import LABELS, DataSource, load_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load
 from pconv_onnx.inference import batches, classes, open_session, run_session, runnable, steps_in_flight
-from pconv_onnx.lower import recorded
 from pconv_onnx.neuron import Array
 from pconv_onnx.plan import Mode
 from pconv_onnx.progress import track
+from pconv_onnx.provenance import recorded
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.serial_operator import is_neuron
 

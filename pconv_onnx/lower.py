@@ -20,10 +20,9 @@ from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.half import in_float16
 from pconv_onnx.neuron import Array, Neuron, ParallelNeuron, SerialNeuron, train_decoder
 from pconv_onnx.plan import Plan
+from pconv_onnx.provenance import METADATA_PREFIX
 from pconv_onnx.recognise import Activation
 from pconv_onnx.temporal import Passage, Spikes, Static
-
-METADATA_PREFIX = "pconv_onnx."
 
 # Model-local functions came with this version of the file format.
 _FUNCTIONS_IR_VERSION = 8
@@ -275,12 +274,6 @@ def _drop_what_the_activations_left(graph: onnx.GraphProto, source: onnx.GraphPr
     }
     _replace(graph.value_info, [info for info in graph.value_info if info.name in alive])
     _replace(graph.quantization_annotation, [a for a in graph.quantization_annotation if a.tensor_name in alive])
-
-
-def recorded(model: onnx.ModelProto) -> dict[str, str]:
-    """What `rewrite` recorded in a model, by key; empty where it did not write it."""
-    ours = (entry for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX))
-    return {entry.key.removeprefix(METADATA_PREFIX): entry.value for entry in ours}
 
 
 def _write_provenance(

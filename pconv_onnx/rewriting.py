@@ -18,9 +18,10 @@ from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, re
 from pconv_onnx.graph.duplicates import without_duplicates
 from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.upgrade import upgraded
-from pconv_onnx.lower import METADATA_PREFIX, lower
+from pconv_onnx.lower import lower
 from pconv_onnx.operator import MIN_OPSET
 from pconv_onnx.plan import Mode, Plan, Precision, make_plan
+from pconv_onnx.provenance import METADATA_PREFIX
 from pconv_onnx.recognise import Activation
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,8 @@ import numpy as np
 from pconv_onnx.device_memory import place_of, zeros
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource
-from pconv_onnx.lower import METADATA_PREFIX
 from pconv_onnx.neuron import SUM_TYPES, Array, temporal_mean
+from pconv_onnx.provenance import own, potentials
 from pconv_onnx.runtime import inference_session
 
 if TYPE_CHECKING:
@@ -44,12 +43,11 @@ class SerialSession:
             PconvError: onnxruntime is missing, or refuses the model or the providers; the model is no serial network.
         """
         self.session = inference_session(model, providers=providers, options=options, potentials_stay=True)
-        entries = self.session.get_modelmeta().custom_metadata_map
-        try:
-            self._potentials: dict[str, str] = json.loads(entries[f"{METADATA_PREFIX}potentials"])
-            self.steps = int(entries[f"{METADATA_PREFIX}steps"])
-        except (KeyError, ValueError) as error:
-            raise PconvError("the model is no serial network", "write one with rewrite, mode 'serial'") from error
+        entries = own(self.session.get_modelmeta().custom_metadata_map)
+        self._potentials = potentials(entries)
+        if not self._potentials:
+            raise PconvError("the model is no serial network", "write one with rewrite, mode 'serial'")
+        self.steps = int(entries["steps"])
         self._place = place_of(self.session)
         self._inputs = [info for info in self.session.get_inputs() if info.name not in self._potentials]
         kept = set(self._potentials.values())

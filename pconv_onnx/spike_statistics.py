@@ -26,11 +26,11 @@ from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.network import captured, subgraphs
 from pconv_onnx.inference import batches, open_session, run_session, steps_in_flight
-from pconv_onnx.lower import recorded
 from pconv_onnx.neuron import Array, ParallelNeuron, train_decoder
 from pconv_onnx.operator import DOMAIN, OP_TYPE, attribute, attributes, is_operator, neuron_of
 from pconv_onnx.plan import MODES
 from pconv_onnx.progress import track
+from pconv_onnx.provenance import recorded
 from pconv_onnx.temporal import STATIC, Current, Kind, Site, Spikes, Static, transfer
 
 # 32-bit floats in 45 nm CMOS (M. Horowitz, "Computing's energy problem", ISSCC 2014), in pJ.

@@ -8,6 +8,7 @@ import pytest
 from gpu import Provider, network_rows, neuron_rows, resnet34, spiking_forms
 
 from pconv_onnx import inspect
+from pconv_onnx.provenance import potentials, recorded
 
 CPU = Provider("CPUExecutionProvider", "cpu")
 
@@ -29,11 +30,15 @@ def test_the_network_has_the_layers_of_resnet34(small):
 
 def test_the_forms_are_what_they_are_called(small):
     forms = list(spiking_forms(small[1], [4, 8]))
+    per_step = [("parallel", "float32"), ("parallel", "float16"), ("serial", "float32")]
     assert [(what["mode"], what["steps"], what["precision"]) for what, _ in forms] == [
-        *(("parallel", steps, precision) for steps in (4, 8) for precision in ("float32", "float16")),
+        *((mode, steps, precision) for steps in (4, 8) for mode, precision in per_step),
         ("folded", 8, "float32"),
     ]
     for what, model in forms:
+        if what["mode"] == "serial":
+            assert len(potentials(recorded(model))) == 33
+            continue
         neurons = [node for node in model.graph.node if node.op_type == "ParallelSpike"]
         tables = {tensor.name: tensor for tensor in model.graph.initializer}
         spikes = {attribute.i for node in neurons for attribute in node.attribute if attribute.name == "spikes"}
@@ -60,7 +65,7 @@ def test_every_form_of_a_network_is_measured_against_the_ann(small):
     assert left_out == []
     cells = [(row["batch"], row["mode"], row["steps"], row["precision"]) for row in found]
     forms = [("QCFS ANN", None, "float32"), ("parallel", 4, "float32"), ("parallel", 4, "float16"),
-             ("folded", 8, "float32")]  # fmt: skip
+             ("serial", 4, "float32"), ("folded", 8, "float32")]  # fmt: skip
     assert cells == [(batch, *form) for batch in (1, 2) for form in forms]
     assert all(row["ratio"] > 0 and row["baseline"] == "ReLU ANN" for row in found)
 
@@ -74,4 +79,4 @@ def test_what_does_not_run_is_left_out_with_the_reason(small, monkeypatch):
     left_out = []
     sizes = {"batches": (1,), "steps": (4,), "repeats": 1}
     assert list(network_rows(CPU, "small", *small, **sizes, left_out=left_out)) == []
-    assert len(left_out) == 4 and all("out of memory" in entry["reason"] for entry in left_out)
+    assert len(left_out) == 5 and all("out of memory" in entry["reason"] for entry in left_out)

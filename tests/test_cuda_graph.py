@@ -8,9 +8,10 @@ from functools import partial
 import numpy as np
 import onnxruntime
 import pytest
+from networks import network, qcfs, weight
 from refusals import refusal_of
 
-from pconv_onnx import runtime, session
+from pconv_onnx import SerialSession, rewrite, runtime, session
 from pconv_onnx.cuda_graph import GraphSession, capturing
 from pconv_onnx.device_memory import CUDA
 
@@ -117,3 +118,16 @@ def test_a_library_without_cuda_kernels_is_left_out_of_cuda_sessions(snn, monkey
         session(snn, providers=[CUDA, "CPUExecutionProvider"])
     told = any("the native library has no CUDA kernels" in str(warning.message) for warning in caught)
     assert (bool(registered), told) == (built_in, not built_in)
+
+
+def test_a_replay_of_a_serial_network_is_a_time_step(fixed):
+    nodes = "c = Conv <pads = [1, 1, 1, 1]> (x, w)" + qcfs("c", "y")
+    model = rewrite(network(nodes, weights={"w": weight(3, 3, 3, 3)}), mode="serial").model
+    graph = GraphSession(session(model, options=fixed))
+    expected = SerialSession(model).run_per_step(None, sample(4), steps=5)[0]
+    graph.inputs["x"].update_inplace(sample(4)["x"])
+    for name in graph.inputs.keys() - {"x"}:
+        graph.inputs[name].update_inplace(np.zeros((BATCH, 3, 8, 8), np.float32))
+    for output in expected:
+        graph.replay()
+        np.testing.assert_array_equal(graph.outputs["y"].numpy(), output)

@@ -1,0 +1,30 @@
+"""What `rewrite` records in a model's metadata, and how it is read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import onnx
+
+METADATA_PREFIX = "pconv_onnx."
+
+
+def recorded(model: onnx.ModelProto) -> dict[str, str]:
+    """What `rewrite` recorded in a model, by key; empty where it did not write it."""
+    return own({entry.key: entry.value for entry in model.metadata_props})
+
+
+def own(entries: Mapping[str, str]) -> dict[str, str]:
+    """The entries of some metadata that are this project's, without its prefix."""
+    ours = (key for key in entries if key.startswith(METADATA_PREFIX))
+    return {key.removeprefix(METADATA_PREFIX): entries[key] for key in ours}
+
+
+def potentials(entries: Mapping[str, str]) -> dict[str, str]:
+    """The membrane potentials of a serial network by its own entries: by input the output that the next step takes.
+
+    Raises:
+        ValueError: they are not what `rewrite` wrote.
+    """
+    return {str(before): str(after) for before, after in dict(json.loads(entries.get("potentials", "{}"))).items()}
