@@ -332,8 +332,8 @@ def _kinds(network: Network, mode: str, emitted: Iterable[tuple[onnx.NodeProto, 
     if mode == "folded":
         network = _with_rows_told(network)
     for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
-        # Bodies, and what decodes, give tensors without time.
-        if proto.domain == DOMAIN or captured(proto):
+        # What decodes gives tensors without time.
+        if proto.domain == DOMAIN:
             continue
         site = Site(network, node, [kinds.get(tensor.name, STATIC) for tensor in node.inputs])
         for tensor, kind in zip(node.outputs, transfer(site).kinds, strict=True):
@@ -391,7 +391,7 @@ class _Reading:
 
 def _readings(network: Network, mode: str, kinds: Mapping[str, Kind]) -> list[_Reading]:
     """The linear operators that depend on the inputs of the network, in topological order."""
-    functions = {(entry.domain, entry.name): entry.node for entry in network.proto.functions if entry.domain != DOMAIN}
+    functions = {(entry.domain, entry.name): entry.node for entry in network.proto.functions}
     readings = []
     for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
         counted = is_standard(node) and node.op in LINEAR

@@ -63,6 +63,7 @@ OPERATORS = {
     "depthwise": ("Conv <group = 4, pads = [1, 1, 1, 1], strides = [2, 2]> (a, w)", (8, 1, 3, 3)),
     "SAME_UPPER": ('Conv <auto_pad = "SAME_UPPER", strides = [2, 2]> (a, w)', (5, 4, 4, 3)),
     "SAME_LOWER": ('Conv <auto_pad = "SAME_LOWER", strides = [2, 2]> (a, w)', (5, 4, 4, 2)),
+    "SAME_UPPER, strides that skip inputs": ('Conv <auto_pad = "SAME_UPPER", strides = [3, 4]> (a, w)', (5, 4, 1, 1)),
     "VALID": ('Conv <auto_pad = "VALID", strides = [2, 2]> (a, w)', (5, 4, 4, 3)),
     "transposed": ("ConvTranspose (a, w)", (4, 5, 3, 3)),
     "transposed, all attributes": (
