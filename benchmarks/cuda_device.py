@@ -1,4 +1,4 @@
-"""The CUDA kernel without onnxruntime: built, called and timed on memory of a GPU."""
+"""The CUDA kernels without onnxruntime: built, called and timed on memory of a GPU."""
 
 from __future__ import annotations
 
@@ -38,6 +38,24 @@ def layout_of(current: Array, thresholds: Array, *, input_steps: int, channel_ax
     return Layout(input_steps, elements, rows, int(np.prod(after)) if rows > 1 else elements, steps, bool(spikes))
 
 
+class SerialLayout(ctypes.Structure):
+    """`pconv::SerialLayout`."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("elements", "channels", "inner")]
+
+
+def serial_layout_of(current: Array, levels: Array, *, channel_axis: int) -> SerialLayout:
+    """What SerialSpike makes of its inputs and its attribute."""
+    rows = len(levels)
+    after = current.shape[channel_axis % current.ndim + 1 :]
+    return SerialLayout(current.size, rows, int(np.prod(after)) if rows > 1 else current.size)
+
+
+def addresses_of(addresses: Sequence[int]) -> Any:
+    """The array that kernels take where they have many arguments."""
+    return (ctypes.c_void_p * len(addresses))(*addresses)
+
+
 class Device:
     """The first GPU of this machine.
 
@@ -53,7 +71,7 @@ class Device:
         self._library = ctypes.CDLL(str(_built()))
         for function in ("describe", "allocate", "release", "copy", "fill", "make_stream", "synchronize", "launch"):
             getattr(self._library, function).restype = ctypes.c_char_p
-        for function in ("device_count", "time_launches", "time_copies"):
+        for function in ("device_count", "launch_serial", "time_launches", "time_copies"):
             getattr(self._library, function).restype = ctypes.c_char_p
         count = ctypes.c_int32()
         self._check(self._library.device_count(ctypes.byref(count)))
@@ -115,6 +133,12 @@ class Device:
     def launch(self, layout: Layout, dtype: Any, addresses: Sequence[int], stream: int = 0) -> None:
         """Queue a call on current, thresholds, levels and output."""
         self._check(self._library.launch(*_call(layout, dtype, addresses), ctypes.c_void_p(stream)))
+
+    def launch_serial(self, layout: SerialLayout, dtype: Any, addresses: Sequence[int], stream: int = 0) -> None:
+        """Queue a call of SerialSpike on its inputs and outputs."""
+        element = ctypes.c_int32(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+        arguments = (ctypes.byref(layout), addresses_of(addresses), ctypes.c_void_p(stream))
+        self._check(self._library.launch_serial(element, *arguments))
 
     def time_launches(self, layout: Layout, dtype: Any, addresses: Sequence[int], repeats: int) -> list[float]:
         """Seconds of each of several calls, by the clock of the GPU."""

@@ -1,4 +1,4 @@
-"""The CUDA kernel, thread by thread on the CPU: every index, vector width and tail gives the CPU kernel's bits.
+"""The CUDA kernels, thread by thread on the CPU: every index, vector width and tail gives the CPU kernels' bits.
 
 The GPU compiles the same source; what only a GPU can show is in tests/gpu.
 """
@@ -13,14 +13,19 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 import pytest
-from cuda_device import Layout, layout_of
+from cuda_device import Layout, SerialLayout, addresses_of, layout_of, serial_layout_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 from test_native_build import build
 from test_operator import BFLOAT16, FLOAT16, SHAPES, TYPES, case, drawn_case, in_kernel
+from test_serial_operator import assert_same_bits as assert_same_outputs
+from test_serial_operator import case as serial_case
+from test_serial_operator import drawn_case as drawn_serial_case
+from test_serial_operator import in_kernel as in_serial_kernel
 
 from pconv_onnx.operator import reference
+from pconv_onnx.serial_operator import serial_reference
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler"),
@@ -40,7 +45,9 @@ def threads(tmp_path_factory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("threads")
     done = build(folder, "test_threads")
     assert done.returncode == 0, done.stdout + done.stderr
-    return ctypes.CDLL(str(folder / "libtest_threads.so"))
+    library = ctypes.CDLL(str(folder / "libtest_threads.so"))
+    library.serial_blocks_of.restype = ctypes.c_int64
+    return library
 
 
 def placed(array: np.ndarray, offset: int) -> np.ndarray:
@@ -182,3 +189,40 @@ def test_more_than_two_to_the_31_elements_are_reached(threads, dtype):
     assert elements > 2**31
     assert_same_bits(output[-tail:].reshape(1, channels, inner), reference(**arrays, **attributes))
     assert not output[:tail].any()
+
+
+def serial_threads(library, arrays, attributes, *, blocks=0, in_place=False, backwards=False) -> list[np.ndarray]:
+    """The outputs of SerialSpike, by that many blocks or as many as it is launched with."""
+    layout = serial_layout_of(arrays["current"], arrays["levels"], **attributes)
+    inputs = [np.array(array, order="C") for array in arrays.values()]
+    outputs = inputs[:2] if in_place else [np.full_like(array, 77) for array in inputs[:2]]
+    library.run_serial_threads(
+        helper.np_dtype_to_tensor_dtype(arrays["current"].dtype),
+        ctypes.byref(layout),
+        addresses_of([array.ctypes.data for array in (*inputs, *outputs)]),
+        ctypes.c_int64(blocks or library.serial_blocks_of(ctypes.byref(layout))),
+        ctypes.c_bool(backwards),
+    )
+    return outputs
+
+
+@pytest.mark.parametrize("shape, rows, axis", SHAPES)
+@TYPES
+def test_serial_threads_give_the_bits_of_the_cpu_kernel(threads, shape, rows, axis, dtype):
+    arrays, attributes = serial_case(shape, rows=rows, axis=axis, dtype=dtype)
+    assert_same_outputs(serial_threads(threads, arrays, attributes), in_serial_kernel(arrays, attributes))
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data())
+def test_serial_threads_give_the_reference_bits_at_any_size_and_number_of_blocks(threads, data):
+    draw = data.draw
+    arrays, attributes = drawn_serial_case(draw)
+    how = {"blocks": draw(st.integers(1, 40)), "in_place": draw(st.booleans()), "backwards": draw(st.booleans())}
+    found = serial_threads(threads, arrays, attributes, **how)
+    assert_same_outputs(found, serial_reference(**arrays, **attributes))
+
+
+def test_serial_calls_of_any_size_have_a_grid(threads):
+    blocks = [threads.serial_blocks_of(ctypes.byref(SerialLayout(size, 1, size))) for size in (1, 128, 129, 2**40)]
+    assert blocks == [1, 1, 2, 2**31 - 1]

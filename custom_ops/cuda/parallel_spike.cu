@@ -1,7 +1,6 @@
 #include "cuda/parallel_spike.h"
 
-#include <cuda_runtime_api.h>
-
+#include "cuda/launch.h"
 #include "cuda/thread.h"
 
 namespace pconv::cuda {
@@ -20,13 +19,7 @@ const char* launch(const Call<T>& call, void* stream) {
   const auto kernel = with_constants<T>(grid, [](auto width, auto one_channel) {
     return reinterpret_cast<const void*>(&parallel_spike<T, decltype(width)::value, decltype(one_channel)::value>);
   });
-  void* arguments[] = {const_cast<Call<T>*>(&call)};
-  // Asked of the launch itself: the last error of the thread may be one that others left there.
-  const cudaError_t error = cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(grid.blocks)), dim3(kThreads),
-                                             arguments, 0, static_cast<cudaStream_t>(stream));
-  if (error == cudaSuccess) return nullptr;
-  cudaGetLastError();  // told, and so not left for others
-  return cudaGetErrorString(error);
+  return launch(kernel, grid.blocks, call, stream);
 }
 
 template const char* launch(const Call<float>& call, void* stream);

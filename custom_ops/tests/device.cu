@@ -1,10 +1,11 @@
-// The CUDA kernel without onnxruntime, for tests and benchmarks: benchmarks/cuda_device.py calls it. What fails is
+// The CUDA kernels without onnxruntime, for tests and benchmarks: benchmarks/cuda_device.py calls it. What fails is
 // returned in words, as cuda::launch does.
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
 
 #include "cuda/parallel_spike.h"
+#include "cuda/serial_spike.h"
 #include "pconv/half.h"
 #include "pconv/ort_abi.h"
 
@@ -66,6 +67,20 @@ EXPORT const char* launch(int32_t type, const Layout* layout, const void* curren
     using T = decltype(element);
     return pconv::cuda::launch(Call<T>{*layout, static_cast<const T*>(current), static_cast<const T*>(thresholds),
                                        static_cast<const T*>(levels), static_cast<T*>(output)},
+                               stream);
+  };
+  if (type == pconv::abi::kFloat) return with(float{});
+  if (type == pconv::abi::kFloat16) return with(pconv::Half{});
+  return with(pconv::BFloat16{});
+}
+
+/// `arrays` are those of a SerialCall, in its order.
+EXPORT const char* launch_serial(int32_t type, const pconv::SerialLayout* layout, void* const* arrays, void* stream) {
+  const auto with = [&](auto element) {
+    using T = decltype(element);
+    const auto array = [&](int i) { return static_cast<T*>(arrays[i]); };
+    return pconv::cuda::launch(pconv::SerialCall<T>{*layout, array(0), array(1), array(2), array(3), array(4), array(5),
+                                                    array(6), array(7)},
                                stream);
   };
   if (type == pconv::abi::kFloat) return with(float{});

@@ -1,6 +1,7 @@
-// The CUDA kernel on the CPU: the threads of a call, one after another. Called from tests/test_cuda_threads.py.
+// The CUDA kernels on the CPU: the threads of a call, one after another. Called from tests/test_cuda_threads.py.
 #include <cstdint>
 
+#include "cuda/serial_thread.h"
 #include "cuda/thread.h"
 #include "pconv/half.h"
 #include "pconv/ort_abi.h"
@@ -9,6 +10,8 @@ namespace {
 
 using pconv::Call;
 using pconv::Layout;
+using pconv::SerialCall;
+using pconv::SerialLayout;
 using pconv::cuda::Grid;
 
 template <class T>
@@ -56,6 +59,23 @@ __attribute__((visibility("default"))) void run_threads(int32_t type, const Layo
     run(call_of<decltype(element)>(*layout, current, thresholds, levels, output), *grid, blocks, first, last,
         backwards);
   });
+}
+
+/// All threads of `blocks` blocks; `arrays` are those of a SerialCall, in its order.
+__attribute__((visibility("default"))) void run_serial_threads(int32_t type, const SerialLayout* layout,
+                                                               void* const* arrays, int64_t blocks, bool backwards) {
+  with_type(type, [&](auto element) {
+    using T = decltype(element);
+    const auto array = [&](int i) { return static_cast<T*>(arrays[i]); };
+    const SerialCall<T> call{*layout, array(0), array(1), array(2), array(3), array(4), array(5), array(6), array(7)};
+    const int64_t threads = blocks * pconv::cuda::kThreads;
+    for (int64_t i = 0; i < threads; ++i) pconv::cuda::run_thread(call, backwards ? threads - 1 - i : i, threads);
+  });
+}
+
+/// The blocks that a call is launched with.
+__attribute__((visibility("default"))) int64_t serial_blocks_of(const SerialLayout* layout) {
+  return pconv::cuda::blocks_of(*layout);
 }
 
 }  // extern "C"

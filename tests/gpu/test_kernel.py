@@ -1,13 +1,16 @@
-"""The CUDA kernel on a GPU, without onnxruntime: the bits of the reference, wherever its memory lies."""
+"""The CUDA kernels on a GPU, without onnxruntime: the bits of the reference, wherever its memory lies."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from cuda_device import Device, Layout, layout_of
+from cuda_device import Device, Layout, layout_of, serial_layout_of
 from test_operator import FLOAT16, HALF_TYPES, SHAPES, TYPES, case, every_number
+from test_serial_operator import assert_same_bits
+from test_serial_operator import case as serial_case
 
 from pconv_onnx.operator import reference
+from pconv_onnx.serial_operator import serial_reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")
 
@@ -93,6 +96,22 @@ def test_an_output_may_take_the_place_of_the_current(device, steps, input_steps,
 def test_another_stream_than_the_default_one_is_used(device):
     arrays, attributes = case((16, 64, 32, 32), steps=8, rows=64, input_steps=8)
     assert_reference_bits(device, arrays, attributes, stream=device.make_stream())
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("shape, rows, axis", [*SHAPES, ((16, 64, 31, 67), 64, 1)])
+@TYPES
+def test_serial_kernel_gives_the_bits_of_the_reference(device, shape, rows, axis, in_place, dtype):
+    arrays, attributes = serial_case(shape, rows=rows, axis=axis, dtype=dtype)
+    layout = serial_layout_of(arrays["current"], arrays["levels"], **attributes)
+    stream = device.make_stream()
+    with Memory(device) as memory:
+        inputs = [memory.copy_of(array) for array in arrays.values()]
+        outputs = inputs[:2] if in_place else [memory.room(arrays["current"].nbytes) for _ in range(2)]
+        device.launch_serial(layout, dtype, [*inputs, *outputs], stream)
+        device.synchronize(stream)
+        found = [device.download(address, shape, dtype) for address in outputs]
+    assert_same_bits(found, serial_reference(**arrays, **attributes))
 
 
 @HALF_TYPES

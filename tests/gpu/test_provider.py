@@ -1,4 +1,4 @@
-"""The operator and rewritten networks on onnxruntime's CUDA provider: the values of the CPU provider.
+"""The operators and rewritten networks on onnxruntime's CUDA provider: the values of the CPU provider.
 
 Networks whose convolutions are exact in any order are compared bit by bit. TF32 is off.
 """
@@ -13,6 +13,11 @@ import onnxruntime
 import pytest
 from networks import network, qcfs
 from test_operator import SHAPES, TYPES, WRONG, case, in_kernel, model, run
+from test_serial_operator import assert_same_bits
+from test_serial_operator import case as serial_case
+from test_serial_operator import in_kernel as in_serial_kernel
+from test_serial_operator import model as serial_model
+from test_serial_operator import run as run_serial
 
 from pconv_onnx import rewrite, session, verify
 from pconv_onnx.operator import register
@@ -76,6 +81,14 @@ def test_operator_gives_the_value_of_the_cpu(shape, rows, axis, steps, input_ste
         shape, steps=steps, rows=rows, axis=axis, input_steps=input_steps, spikes=spikes, dtype=dtype
     )
     np.testing.assert_array_equal(on_gpu(arrays, attributes), in_kernel(arrays, attributes))
+
+
+@pytest.mark.parametrize("shape, rows, axis", SHAPES)
+@TYPES
+def test_serial_operator_gives_the_bits_of_the_cpu(shape, rows, axis, dtype):
+    arrays, attributes = serial_case(shape, rows=rows, axis=axis, dtype=dtype)
+    one = serial_model(arrays, attributes, with_body=False)
+    assert_same_bits(run_serial(one, arrays, gpu_only(), provider()), in_serial_kernel(arrays, attributes))
 
 
 @pytest.mark.parametrize("spikes", [0, 1])
