@@ -1,5 +1,4 @@
-// ParallelSpike as onnxruntime sees it (docs/ParallelSpike-1.md). What providers differ in, the arithmetic over memory
-// of their own, they bring.
+// ParallelSpike as onnxruntime sees it (docs/ParallelSpike-1.md).
 #pragma once
 
 #include <cstdint>
@@ -26,11 +25,7 @@ Attributes read_attributes(const OrtApi* api, const OrtKernelInfo* info);
 /// The sizes of a call. Throws std::invalid_argument where the shapes break the contract.
 Layout check_shapes(const Attributes& attributes, const Shape& current, const Shape& thresholds, const Shape& levels);
 
-/// A provider's arithmetic, for a call with at least one element. It throws what `guard` makes a status of.
-template <class T>
-using Run = void (*)(const OrtApi* api, OrtKernelContext* context, const Call<T>& call);
-
-template <class T, Run<T> run>
+template <class T, class Provider>
 struct Node {
   static constexpr const char* kName = parallel_spike::kName;
   static constexpr size_t kInputs = 3;
@@ -54,7 +49,7 @@ struct Node {
     shape[0] = shape[0] / layout.input_steps * layout.output_rows();
     T* const train = output<T>(api, context, 0, shape);
     if (layout.elements == 0) return;
-    run(api, context, {layout, current.data, thresholds.data, levels.data, train});
+    Provider::run(api, context, Call<T>{layout, current.data, thresholds.data, levels.data, train});
   }
 };
 

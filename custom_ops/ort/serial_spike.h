@@ -1,4 +1,4 @@
-// SerialSpike as onnxruntime sees it (docs/SerialSpike-1.md). What providers differ in they bring.
+// SerialSpike as onnxruntime sees it (docs/SerialSpike-1.md).
 #pragma once
 
 #include <cstdint>
@@ -28,11 +28,7 @@ struct Shapes {
 /// The sizes of a call. Throws std::invalid_argument where the shapes break the contract.
 SerialLayout check_shapes(int64_t channel_axis, const Shapes& shapes);
 
-/// A provider's arithmetic, for a call with at least one element. It throws what `guard` makes a status of.
-template <class T>
-using Run = void (*)(const OrtApi* api, OrtKernelContext* context, const SerialCall<T>& call);
-
-template <class T, Run<T> run>
+template <class T, class Provider>
 struct Node {
   static constexpr const char* kName = serial_spike::kName;
   static constexpr size_t kInputs = 6;
@@ -59,9 +55,9 @@ struct Node {
     T* const spikes = output<T>(api, context, 0, current.shape);
     T* const new_potential = output<T>(api, context, 1, current.shape);
     if (layout.elements == 0) return;
-    run(api, context,
-        {layout, current.data, potential.data, bias.data, threshold.data, reset.data, levels.data, spikes,
-         new_potential});
+    Provider::run(api, context,
+                  SerialCall<T>{layout, current.data, potential.data, bias.data, threshold.data, reset.data,
+                                levels.data, spikes, new_potential});
   }
 };
 
