@@ -14,9 +14,13 @@ import pytest
 from cuda_device import Layout
 from onnx import TensorProto
 from test_operator import TYPES, case, in_kernel
+from test_serial_operator import assert_same_bits
+from test_serial_operator import case as serial_case
+from test_serial_operator import in_kernel as in_serial_kernel
 
 from pconv_onnx import operator
 from pconv_onnx.operator import reference
+from pconv_onnx.serial_operator import serial_reference
 
 SOURCE = Path(__file__).parents[1] / "custom_ops"
 
@@ -163,6 +167,15 @@ def test_without_vector_instructions_the_values_are_the_same(
     monkeypatch.setattr(operator, "_LIBRARY_FOLDER", baseline.parent)
     arrays, attributes = case(shape, steps=steps, rows=rows, input_steps=input_steps, spikes=spikes, dtype=dtype)
     np.testing.assert_array_equal(in_kernel(arrays, attributes), reference(**arrays, **attributes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape, rows", [((7, 3, 41), 1), ((7, 3, 41), 3), ((9, 5), 5)])
+@TYPES
+def test_without_vector_instructions_serial_neurons_do_the_same(baseline, monkeypatch, shape, rows, dtype):
+    monkeypatch.setattr(operator, "_LIBRARY_FOLDER", baseline.parent)
+    arrays, attributes = serial_case(shape, rows=rows, dtype=dtype)
+    assert_same_bits(in_serial_kernel(arrays, attributes), serial_reference(**arrays, **attributes))
 
 
 def test_the_declarations_of_the_abi_are_the_official_ones(tmp_path):

@@ -47,9 +47,9 @@ struct Node {
 
     Shape shape = current.shape;
     shape[0] = shape[0] / layout.input_steps * layout.output_rows();
-    T* const train = output<T>(api, context, 0, shape);
+    T* const values = output<T>(api, context, 0, shape);
     if (layout.elements == 0) return;
-    Provider::run(api, context, Call<T>{layout, current.data, thresholds.data, levels.data, train});
+    Provider::run(api, context, Call<T>{layout, current.data, thresholds.data, levels.data, values});
   }
 };
 
