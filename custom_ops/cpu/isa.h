@@ -1,5 +1,5 @@
-// What compilers are told about loops. Run-time choice of the instruction set: the loader binds a function marked
-// PCONV_MULTIVERSION to the copy for this processor.
+// Run-time choice of the instruction set: the loader binds a function marked PCONV_MULTIVERSION to the copy for this
+// processor.
 #pragma once
 
 #include <cstddef>  // defines __GLIBC__, whose loader resolves the copies
@@ -13,16 +13,4 @@
 #define PCONV_MULTIVERSION __attribute__((target_clones(PCONV_AVX512, "avx2", "default")))
 #else
 #define PCONV_MULTIVERSION
-#endif
-
-// Before a loop whose rounds touch no memory of one another's: an output may be an input, element for element, which a
-// compiler by itself would have to rule out before it vectorises.
-#if defined(__clang__)
-#define PCONV_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#elif defined(__GNUC__)
-#define PCONV_INDEPENDENT _Pragma("GCC ivdep")
-#elif defined(_MSC_VER)
-#define PCONV_INDEPENDENT __pragma(loop(ivdep))
-#else
-#define PCONV_INDEPENDENT
 #endif

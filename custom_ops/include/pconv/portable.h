@@ -1,4 +1,4 @@
-// Marks for functions that several compilers compile for several processors.
+// Marks for functions and loops that several compilers compile for several processors.
 #pragma once
 
 #ifdef __CUDACC__
@@ -12,6 +12,18 @@
 #define PCONV_UNROLL _Pragma("unroll")
 #else
 #define PCONV_UNROLL
+#endif
+
+// Before a loop whose rounds touch no memory of one another's: an output may be an input, element for element, which a
+// compiler by itself would have to rule out before it vectorises.
+#if defined(__clang__)
+#define PCONV_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define PCONV_INDEPENDENT _Pragma("GCC ivdep")
+#elif defined(_MSC_VER)
+#define PCONV_INDEPENDENT __pragma(loop(ivdep))
+#else
+#define PCONV_INDEPENDENT
 #endif
 
 // Loops over neurons are compiled once per instruction set; a helper that were not inlined would stay at the baseline
