@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pconv_onnx.device_memory import place_of, zeros
+from pconv_onnx.device_memory import dtype_of, place_of, zeros
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource
 from pconv_onnx.neuron import SUM_TYPES, Array, temporal_mean
@@ -52,7 +52,7 @@ class SerialSession:
         self._inputs = [info for info in self.session.get_inputs() if info.name not in self._potentials]
         kept = set(self._potentials.values())
         self._outputs = [info for info in self.session.get_outputs() if info.name not in kept]
-        self._state: dict[str, Any] = {}
+        self._memory: _Memory | None = None
         self._lock = Lock()
 
     def get_inputs(self) -> list[Any]:
@@ -66,7 +66,7 @@ class SerialSession:
     def reset(self) -> None:
         """Put every membrane potential back to its initial charge."""
         with self._lock:
-            self._state.clear()
+            self._memory = None
 
     def step(self, output_names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
         """One time-step, from the potentials that the last one left.
@@ -106,60 +106,95 @@ class SerialSession:
         if count < 1:
             raise PconvError(f"{count} is not a number of time-steps", "choose 1 or more")
         with self._lock:
-            self._state.clear()
+            self._memory = None
             by_step = self._steps(output_names, feed, count)
         return [np.stack(outputs) for outputs in zip(*by_step, strict=True)]
 
     def _steps(self, output_names: Sequence[str] | None, feed: Mapping[str, Array], count: int) -> list[list[Array]]:
         """The outputs of so many time-steps on the same inputs."""
-        from onnxruntime import OrtValue
-
-        self._fit_potentials(feed)
-        names = [info.name for info in self._outputs] if output_names is None else list(output_names)
+        names = [info.name for info in self._outputs]
+        wanted = [names.index(name) for name in names if output_names is None or name in output_names]
+        if self._memory is None:
+            self._memory = _Memory(self.session, self._potentials, self._place, feed)
+        self._memory.fill(feed)
         try:
-            binding = self.session.io_binding()
-            for name, value in feed.items():
-                array = np.ascontiguousarray(value)
-                binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array, *self._place))
-            for before, after in self._potentials.items():
-                # In one place: a neuron reads its potential before it writes it.
-                binding.bind_ortvalue_input(before, self._state[before])
-                binding.bind_ortvalue_output(after, self._state[before])
             by_step = []
             for _ in range(count):
-                for name in names:
-                    binding.bind_output(name)
-                self.session.run_with_iobinding(binding)
-                by_step.append([value.numpy().copy() for value in binding.get_outputs()[len(self._potentials) :]])
+                self.session.run_with_iobinding(self._memory.binding)
+                outputs = self._memory.binding.get_outputs()
+                # Of memory on the CPU it would be a view, which the next time-step writes.
+                by_step.append([outputs[index].numpy().copy() for index in wanted])
         except Exception as error:  # onnxruntime raises its own types, without a common base
-            self._state.clear()
+            self._memory = None
             raise PconvError(f"onnxruntime cannot run the network: {error}", "") from error
         return by_step
 
-    def _fit_potentials(self, feed: Mapping[str, Array]) -> None:
-        """Give each potential its memory, at the first time-step; at later ones that memory has to fit."""
-        sizes: dict[Any, int] = {}
-        for info in self._inputs:
+
+class _Memory:
+    """Where the inputs and potentials of runs of one size lie, and the binding of the session to them."""
+
+    def __init__(
+        self, session: Any, potentials: Mapping[str, str], place: tuple[str, int], feed: Mapping[str, Array]
+    ) -> None:
+        """Give them memory, potentials of zero; the feed tells sizes.
+
+        Raises:
+            PconvError: an input is missing, or a size cannot be told.
+        """
+        infos = session.get_inputs()
+        own = [info for info in infos if info.name not in potentials]
+        for info in own:
             if info.name not in feed:
                 raise PconvError(f"the input '{info.name}' is missing", "pass an array for it")
-            sizes.update(zip(info.shape, np.shape(feed[info.name]), strict=False))
-        rows = next((np.shape(feed[info.name])[0] for info in self._inputs if info.shape), None)
-        for info in self.session.get_inputs():
-            if info.name not in self._potentials:
-                continue
-            known = [size if isinstance(size, int) else sizes.get(size) for size in info.shape]
-            if known[:1] == [None]:
-                known[0] = rows
-            shape = [size for size in known if size is not None]
-            if len(shape) < len(known):
+        shapes = {info.name: np.shape(feed[info.name]) for info in own}
+        sizes = {size: given for info in own for size, given in zip(info.shape, shapes[info.name], strict=False)}
+        rows = next((shape[0] for shape in shapes.values() if shape), None)
+        self.inputs = {info.name: zeros(shapes[info.name], info.type, place) for info in own}
+        self.potentials = {
+            info.name: zeros(_shape(info, sizes, rows), info.type, place) for info in infos if info.name in potentials
+        }
+        self.binding = session.io_binding()
+        for name, value in (self.inputs | self.potentials).items():
+            self.binding.bind_ortvalue_input(name, value)
+        for info in session.get_outputs():
+            if info.name not in potentials.values():
+                self.binding.bind_output(info.name, *place)
+        for before, after in potentials.items():
+            # In one place: a neuron reads its potential before it writes it.
+            self.binding.bind_ortvalue_output(after, self.potentials[before])
+
+    def fill(self, feed: Mapping[str, Array]) -> None:
+        """Write the inputs of a time-step.
+
+        Raises:
+            PconvError: one is missing, or has another shape or type than there is room for.
+        """
+        for name, memory in self.inputs.items():
+            if name not in feed:
+                raise PconvError(f"the input '{name}' is missing", "pass an array for it")
+            value, dtype = np.ascontiguousarray(feed[name]), dtype_of(memory.data_type())
+            if value.dtype != dtype:
+                raise PconvError(f"the input '{name}' is {value.dtype}; the network takes {dtype}", "convert it")
+            if list(value.shape) != memory.shape():
                 raise PconvError(
-                    f"the shape of '{info.name}', {info.shape}, does not follow from the inputs", "fix it in the ANN"
-                )
-            if info.name not in self._state:
-                self._state[info.name] = zeros(shape, info.type, self._place)
-            elif self._state[info.name].shape() != shape:
-                raise PconvError(
-                    f"the inputs of this time-step need potentials of shape {shape}, and those of '{info.name}' are "
-                    f"{self._state[info.name].shape()}",
+                    f"the input '{name}' has shape {list(value.shape)}, and the potentials are those of {memory.shape()}",
                     "reset() the session before other sizes",
                 )
+            memory.update_inplace(value)
+
+
+def _shape(info: Any, sizes: Mapping[Any, int], rows: int | None) -> list[int]:
+    """The shape of a potential, where dimensions of that name have these sizes and the first counts rows.
+
+    Raises:
+        PconvError: a size is not known.
+    """
+    known = [size if isinstance(size, int) else sizes.get(size) for size in info.shape]
+    if known[:1] == [None]:
+        known[0] = rows
+    shape = [size for size in known if size is not None]
+    if len(shape) < len(known):
+        raise PconvError(
+            f"the shape of '{info.name}', {info.shape}, does not follow from the inputs", "fix it in the ANN"
+        )
+    return shape

@@ -105,6 +105,11 @@ def test_a_stream_goes_on_where_it_stopped_until_it_is_reset(source):
     (kept,) = session.run_per_step(None, {"x": x}, steps=6)
     session.run(None, {"x": -x})
     np.testing.assert_array_equal(kept, expected)
+    # Inputs need not lie in one piece, and are not written.
+    turned = np.asfortranarray(x)
+    np.testing.assert_array_equal(session.run_per_step(["y"], {"x": turned}, steps=6)[0], expected)
+    session.step(None, {"x": -x})
+    np.testing.assert_array_equal(x, dyadic(2, 3, 8, 8, seed=5))
 
 
 def test_a_shift_of_its_own_and_a_bias_are_the_sources(source):
@@ -189,5 +194,6 @@ def test_faults_of_a_run_are_told(source):
     session.step(None, {"x": dyadic(2, 3, 8, 8)})
     assert "reset()" in refusal_of(session.step, None, {"x": dyadic(3, 3, 8, 8)})
     assert "0 is not a number of time-steps" in refusal_of(session.run, None, {"x": dyadic(2, 3, 8, 8)}, 0)
-    assert "onnxruntime cannot run" in refusal_of(session.run, None, {"x": dyadic(2, 3, 8, 8).astype(np.float64)})
+    assert "float64; the network takes float32" in refusal_of(session.run, None, {"x": np.zeros((2, 3, 8, 8))})
+    assert "onnxruntime cannot run" in refusal_of(session.run, None, {"x": dyadic(2, 4, 8, 8)})
     assert "no serial network" in refusal_of(SerialSession, rewrite(source).model)
