@@ -177,7 +177,7 @@ class _Memory:
                 raise PconvError(f"the input '{name}' is {value.dtype}; the network takes {dtype}", "convert it")
             if list(value.shape) != memory.shape():
                 raise PconvError(
-                    f"the input '{name}' has shape {list(value.shape)}, and the potentials are those of {memory.shape()}",
+                    f"the input '{name}' has shape {list(value.shape)}, potentials are for {memory.shape()}",
                     "reset() the session before other sizes",
                 )
             memory.update_inplace(value)
