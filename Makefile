@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint bench gpu exports clean
+.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint bench peers gpu exports clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,15 @@ bench: $(STAMP) ## measure, into benchmarks/results/
 	$(BIN)/python benchmarks/agreement.py -o benchmarks/results/agreement.json
 	$(BIN)/python benchmarks/digits.py -o benchmarks/results/digits.json
 
+peers: .venv-peers/installed ## measure against PyTorch and SpikingJelly, into benchmarks/results/ (15 minutes)
+	.venv-peers/bin/python benchmarks/peers/resnet20.py -o benchmarks/results/peers.json
+	.venv-peers/bin/python benchmarks/peers/figure.py benchmarks/results/peers.json docs/speed.svg
+
+.venv-peers/installed: $(SOURCES) benchmarks/peers/requirements.txt
+	test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet -e '.[cpu,report]' -r benchmarks/peers/requirements.txt
+	@touch $@
+
 gpu: .venv-gpu/installed ## on a machine with an NVIDIA GPU and nvcc: test there, and measure into benchmarks/results/
 	.venv-gpu/bin/pytest tests/gpu
 	if command -v compute-sanitizer >/dev/null; then \
@@ -87,5 +96,5 @@ exports: $(STAMP) ## convert every export of QCFS by PyTorch, into docs/exports.
 	$(BIN)/python benchmarks/exports.py -o benchmarks/results/exports.json --page docs/exports.md
 
 clean: ## remove everything that was built or installed here
-	rm -rf .venv .venv-ort .venv-gpu build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-ort .venv-gpu .venv-peers build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -64,7 +64,10 @@ def in_onnxruntime(x: np.ndarray, steps: int, threads: int) -> Candidates:
         ),
         "folded": pconv_onnx.session(quantised["folded"], options=options()),
     }
-    return {name: lambda session=session: session.run(None, {"image": x})[0] for name, session in sessions.items()}
+    candidates = {
+        name: lambda session=session: session.run(None, {"image": x})[0] for name, session in sessions.items()
+    }
+    return candidates | {"serial, one step": lambda: sessions["serial"].step(None, {"image": x})[0]}
 
 
 def in_pytorch(x: np.ndarray, steps: int, threads: int) -> Candidates:

@@ -1,0 +1,59 @@
+"""The figure of the comparison: time of a run in ReLU ANNs of the same runtime, against T.
+
+python benchmarks/peers/figure.py benchmarks/results/peers.json docs/speed.svg
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import matplotlib
+
+matplotlib.use("svg")
+matplotlib.rcParams |= {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "pconv-onnx",
+    "axes.grid": True,
+    "grid.color": "#c9ced6",
+}
+
+import matplotlib.pyplot as plt  # noqa: E402  # after what it is set to
+
+LINES = {
+    ("onnxruntime", "folded"): ("pconv-onnx, folded", {"color": "#007a5e", "marker": "D", "linestyle": "--"}),
+    ("onnxruntime", "parallel"): ("pconv-onnx, parallel", {"color": "#0068a8", "marker": "o", "linewidth": 2.5}),
+    ("onnxruntime", "serial"): ("pconv-onnx, serial", {"color": "#c85200", "marker": "s", "linestyle": "--"}),
+    ("onnxruntime", "parallel, standard operators"): (
+        "onnxruntime without the library",
+        {"color": "#a8457f", "marker": "^", "linestyle": "-."},
+    ),
+    ("PyTorch, memory kept", "the paper's formulas"): (
+        "PyTorch, the paper's formulas",
+        {"color": "#6a717b", "marker": "v", "linestyle": ":"},
+    ),
+    ("PyTorch, memory kept", "SpikingJelly"): ("SpikingJelly", {"color": "#1b1f24", "marker": "x", "linestyle": ":"}),
+}
+
+
+def main(source: str, target: str) -> None:
+    """Draw."""
+    with open(source, encoding="utf-8") as file:
+        rows = json.load(file)["rows"]
+    batches = sorted({row["batch"] for row in rows})
+    figure, panels = plt.subplots(1, len(batches), figsize=(9, 3.8), sharey=True, layout="constrained")
+    for axes, batch in zip(panels, batches, strict=True):
+        for (runtime, name), (label, style) in LINES.items():
+            points = [row for row in rows if (row["runtime"], row["name"], row["batch"]) == (runtime, name, batch)]
+            axes.loglog([row["steps"] for row in points], [row["ratio"] for row in points], label=label, **style)
+        steps = sorted({row["steps"] for row in rows})
+        axes.set(title=f"batch {batch}", xlabel="time-steps T", xticks=steps, xticklabels=steps)
+        axes.minorticks_off()
+        axes.set_yticks([1, 2, 5, 10, 20, 50, 100, 200], [1, 2, 5, 10, 20, 50, 100, 200])
+    panels[0].set_ylabel("ReLU ANNs of the same runtime")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.savefig(target, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
