@@ -67,6 +67,7 @@ bench: $(STAMP) ## measure, into benchmarks/results/
 	$(BIN)/python benchmarks/resnet20.py -o benchmarks/results/resnet20.json
 	$(BIN)/python benchmarks/rewriting.py -o benchmarks/results/rewriting.json
 	$(BIN)/python benchmarks/agreement.py -o benchmarks/results/agreement.json
+	$(BIN)/python benchmarks/accuracy.py -o benchmarks/results/accuracy.json
 	$(BIN)/python benchmarks/digits.py -o benchmarks/results/digits.json
 
 peers: .venv-peers/installed ## measure against PyTorch and SpikingJelly, into benchmarks/results/ (15 minutes)
