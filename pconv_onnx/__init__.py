@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pconv_onnx.benchmarking import Benchmark, bench
     from pconv_onnx.calibration import Calibration, calibrate
     from pconv_onnx.errors import PconvError
     from pconv_onnx.evaluation import Evaluation, evaluate
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pconv_onnx.verification import Verification, verify
 
 __all__ = [
+    "Benchmark",
     "Calibration",
     "Evaluation",
     "ParallelNeuron",
@@ -29,6 +31,7 @@ __all__ = [
     "SerialSession",
     "Stats",
     "Verification",
+    "bench",
     "calibrate",
     "doctor",
     "evaluate",
@@ -43,6 +46,7 @@ __all__ = [
 
 # No module has the name of a function: importing it would put the module in the function's place.
 _MODULES = {
+    "Benchmark": "benchmarking",
     "Calibration": "calibration",
     "Evaluation": "evaluation",
     "ParallelNeuron": "neuron",
@@ -52,6 +56,7 @@ _MODULES = {
     "SerialSession": "serial_session",
     "Stats": "spike_statistics",
     "Verification": "verification",
+    "bench": "benchmarking",
     "calibrate": "calibration",
     "doctor": "installation",
     "evaluate": "evaluation",

@@ -15,15 +15,13 @@ from typing import Any, NamedTuple, NoReturn
 
 # Argument parsing imports nothing heavy, so that --help and faults in the arguments answer at once.
 from pconv_onnx.errors import PconvError
+from pconv_onnx.providers import PROVIDERS
 
-DONE, ANSWER_IS_NO, WRONG_ARGUMENTS = 0, 1, 2
+DONE, ANSWER_IS_NO, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 _MODES = ("parallel", "folded", "serial")
 _PRECISIONS = ("float16",)
-_PROVIDERS: dict[str, list[Any]] = {
-    "cpu": ["CPUExecutionProvider"],
-    "cuda": [("CUDAExecutionProvider", {"use_tf32": "0"})],
-}
 _MAX_STEPS = 256
+_STEPS, _REPEATS = (4, 8, 16), 20
 _METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
 _BAR = 40
 _ENERGY_MAC, _ENERGY_AC = 4.6, 0.9
@@ -60,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except KeyboardInterrupt:
         print("pconv-onnx: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _print(text: str, status: int) -> int:
@@ -176,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--data", metavar="FILE", help=_DATA_OR_RANDOM)
     sub.add_argument("--atol", type=_tolerance, metavar="A", help="fail where an output differs by more than this")
     sub.add_argument(
-        "--provider", choices=_PROVIDERS, default="cpu", help="where to run the networks; on CUDA without TF32 (cpu)"
+        "--provider", choices=PROVIDERS, default="cpu", help="where to run the networks; on CUDA without TF32 (cpu)"
     )
 
     sub = add(
@@ -213,6 +211,22 @@ def _parser() -> argparse.ArgumentParser:
         "--energy-ac", type=_energy, default=_ENERGY_AC, metavar="PJ", help=f"energy of an accumulate ({_ENERGY_AC})"
     )
 
+    sub = add("bench", _bench, "time a network against its spiking forms, at each number of steps and batch size")
+    sub.add_argument("model", metavar="MODEL", help="ONNX file: an ANN")
+    sub.add_argument(
+        "--steps", type=_steps, nargs="+", default=_STEPS, metavar="T", help="rewrite at these T (default: 4 8 16)"
+    )
+    sub.add_argument(
+        "--batch", type=_positive, nargs="+", metavar="B",
+        help="samples a run (default: 1 32, or the one that the model insists on)",
+    )  # fmt: skip
+    sub.add_argument("--provider", choices=PROVIDERS, default="cpu", help="where to run; on CUDA without TF32 (cpu)")
+    sub.add_argument("--data", metavar="FILE", help=_DATA_OR_RANDOM)
+    sub.add_argument("--calibration", metavar="FILE", help="as rewrite takes it, anew at each T")
+    sub.add_argument("--method", choices=_METHODS, help="how to calibrate (default: refit)")
+    sub.add_argument("--signed", action="store_true", help="as rewrite takes it")
+    sub.add_argument("--repeats", type=_positive, default=_REPEATS, metavar="N", help="rounds to measure (20)")
+
     add("doctor", _doctor, "show versions, providers and the native library, and what is missing")
     return parser
 
@@ -222,6 +236,13 @@ def _steps(text: str) -> int:
         if 1 <= int(text) <= _MAX_STEPS:
             return int(text)
     raise argparse.ArgumentTypeError(f"'{text}' is not a number of time-steps from 1 to {_MAX_STEPS}")
+
+
+def _positive(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if int(text) >= 1:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 on")
 
 
 def _tolerance(text: str) -> float:
@@ -314,7 +335,7 @@ def _calibrate(options: argparse.Namespace) -> _Answer:
 def _verify(options: argparse.Namespace) -> _Answer:
     from pconv_onnx.verification import verify
 
-    result = verify(options.ann, options.snn, options.data, atol=options.atol, providers=_PROVIDERS[options.provider])
+    result = verify(options.ann, options.snn, options.data, atol=options.atol, providers=PROVIDERS[options.provider])
     summary = result.summary()
     return _Answer(summary, _verification_lines(summary), DONE if result.passed else ANSWER_IS_NO)
 
@@ -349,6 +370,26 @@ def _stats(options: argparse.Namespace) -> _Answer:
     result = stats(options.model, options.data, energy_mac=options.energy_mac, energy_ac=options.energy_ac)
     summary = result.summary()
     return _Answer(summary, _stats_lines(summary))
+
+
+def _bench(options: argparse.Namespace) -> _Answer:
+    _needs(options, "method", "calibration", "nothing is calibrated")
+    from pconv_onnx.benchmarking import bench
+
+    result = bench(
+        options.model,
+        steps=options.steps,
+        batches=options.batch,
+        provider=options.provider,
+        data=options.data,
+        calibration=options.calibration,
+        method=options.method,
+        signed=options.signed,
+        repeats=options.repeats,
+    )
+    summary = result.summary()
+    status = DONE if summary["complete"] and any(row["repetitions"] for row in summary["rows"]) else ANSWER_IS_NO
+    return _Answer(summary, _benchmark_lines(summary), INTERRUPTED if result.interrupted else status)
 
 
 def _doctor(options: argparse.Namespace) -> _Answer:
@@ -548,6 +589,40 @@ def _stats_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 def _whole(operations: float | None) -> str:
     return "-" if operations is None else f"{operations:,.0f}"
+
+
+def _benchmark_lines(summary: dict[str, Any]) -> Iterator[str]:
+    machine = summary["machine"]
+    drawn = "seeded random inputs" if summary["random_inputs"] else "the data given"
+    yield f"{summary['model']} on {machine['cpu']}, {summary['threads'] or '?'} threads, {drawn}"
+    table = [["batch", "mode", "T", "median", "10 % … 90 %", "images/s", "× ANN", "peak memory"]]
+    for row in summary["rows"]:
+        if row["repetitions"]:
+            table.append(
+                [
+                    str(row["batch"]),
+                    row["mode"],
+                    str(row["steps"] or "-"),
+                    f"{row['median_ms']:.2f} ms",
+                    f"{row['p10_ms']:.2f} … {row['p90_ms']:.2f} ms",
+                    f"{row['images_per_s']:.4g}",
+                    "-" if row["ratio_to_ann"] is None else f"{row['ratio_to_ann']:.2f}",
+                    "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f} MiB",
+                ]
+            )
+    if len(table) > 1:
+        yield from _columns(table)
+    failed: dict[str, list[str]] = {}
+    for row in summary["rows"]:
+        if row["error"]:
+            at = f" at T = {row['steps']}" if row["steps"] else ""
+            failed.setdefault(row["error"], []).append(f"{row['mode']}{at}, batch {row['batch']}")
+    for error, rows in failed.items():
+        yield f"not measured: {rows[0] if len(rows) == 1 else f'{rows[0]} and {len(rows) - 1} more'}: {error}"
+    if machine["quiet"] is False:
+        yield f"the machine was not quiet: other processes took {_percent(machine['other_work'])} of the CPU time"
+    if not summary["complete"]:
+        yield f"incomplete: {summary['stopped']}"
 
 
 def _percent(share: float | None) -> str:

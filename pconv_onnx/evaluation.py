@@ -183,8 +183,7 @@ def evaluate(
     if not names:
         raise PconvError(f"no output of {network.name} is a tensor of floats, so there is nothing to evaluate")
     samples = load_samples(data, runners[0])
-    # A reader of batches can be read once.
-    given = calibration if calibration in (None, RANDOM) else load_samples(calibration, runners[0]).arrays
+    given = readable_again(calibration, runners[0])
     if samples.labels is None and not steps:
         other = "compare it with its ANN by verify" if is_spiking else "pass --steps to compare spiking forms with it"
         raise PconvError(f"the data have no '{LABELS}' to count right answers by", f"add them, or {other}")
@@ -214,6 +213,15 @@ def evaluate(
             if score is not scores[0]:
                 score.compare(found, outputs[0], index)
     return result
+
+
+def readable_again(calibration: DataSource | None, session: Any) -> DataSource | None:
+    """Data of a calibration that can be read at each T: a reader of batches can be read once.
+
+    Raises:
+        PconvError: the data cannot be read, or do not fit the inputs of the session.
+    """
+    return calibration if calibration in (None, RANDOM) else load_samples(calibration, session).arrays
 
 
 def _recorded(model: onnx.ModelProto) -> tuple[int | None, str | None]:

@@ -68,6 +68,8 @@ def run_session(runner: Any, feed: dict[str, Array], names: list[str] | None = N
     """
     try:
         return list(runner.run(names, feed))
+    except PconvError:  # of a serial session
+        raise
     except Exception as error:  # onnxruntime raises its own types, without a common base
         raise PconvError(f"onnxruntime cannot run the model: {error}", "") from error
 

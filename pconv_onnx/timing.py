@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,7 +25,7 @@ from pconv_onnx.runtime import import_onnxruntime
 _QUIET = 0.05
 
 
-def rounds(candidates: dict[str, Callable[[], object]], count: int) -> Iterator[dict[str, float]]:
+def rounds(candidates: Mapping[str, Callable[[], object]], count: int) -> Iterator[dict[str, float]]:
     """Time all candidates in turns, so that a drift of the machine's speed meets them all alike.
 
     Yields:

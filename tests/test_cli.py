@@ -18,7 +18,7 @@ from onnx import numpy_helper
 
 import pconv_onnx
 import pconv_onnx.inference
-from pconv_onnx import calibration, cli, neuron, operator, plan, spike_statistics
+from pconv_onnx import benchmarking, calibration, cli, neuron, operator, plan, spike_statistics
 from pconv_onnx.cli import main
 from pconv_onnx.device_memory import CUDA
 from pconv_onnx.progress import track
@@ -33,6 +33,8 @@ COMMANDS = {
     "verify": ["ANN", "SNN", "--data", "--atol", "--provider", "--json"],
     "evaluate": ["MODEL", "--data", "--steps", "--mode", "parallel", "folded", "--signed", "-o", "--output", "--json"],
     "stats": ["SNN", "--data", "--energy-mac", "--energy-ac", "--json"],
+    "bench": ["MODEL", "--steps", "--batch", "--provider", "--data", "--calibration", "--method", "--signed",
+              "--repeats", "--json"],
     "doctor": ["--json"],
 }  # fmt: skip
 
@@ -84,7 +86,7 @@ def test_help_of_each_command_names_its_options_and_imports_nothing_heavy():
 import contextlib, io, json, sys
 from pconv_onnx.cli import main
 found = {}
-for command in ["", "inspect", "rewrite", "calibrate", "verify", "evaluate", "stats", "doctor"]:
+for command in ["", "inspect", "rewrite", "calibrate", "verify", "evaluate", "stats", "bench", "doctor"]:
     with contextlib.redirect_stdout(io.StringIO()) as out:
         try:
             main([command, "--help"] if command else ["--help"])
@@ -117,8 +119,10 @@ def test_the_parser_agrees_with_the_library():
     assert cli._METHODS == calibration.METHODS
     assert (cli._ENERGY_MAC, cli._ENERGY_AC) == (spike_statistics.ENERGY_MAC, spike_statistics.ENERGY_AC)
 
+    assert (cli._STEPS, cli._REPEATS) == (benchmarking.STEPS, benchmarking.REPEATS)
 
-@pytest.mark.parametrize("name", ["verify", "evaluate", "stats", "doctor", "inspect", "rewrite", "session"])
+
+@pytest.mark.parametrize("name", ["verify", "evaluate", "stats", "bench", "doctor", "inspect", "rewrite", "session"])
 def test_functions_are_not_shadowed_by_modules(name):
     code = f"from pconv_onnx import *; assert callable({name}), {name}"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -149,6 +153,9 @@ def test_functions_are_not_shadowed_by_modules(name):
          "argument --calibration: there are no levels to calibrate to without --steps"),
         (["rewrite", "m.onnx", "--steps", "4", "--method", "refit"],
          "argument --method: nothing is calibrated without --calibration"),
+        (["bench", "m.onnx", "--method", "max"], "argument --method: nothing is calibrated without --calibration"),
+        *((["bench", "m.onnx", *wrong], f"'{wrong[1]}' is not a number from 1 on")
+          for wrong in (["--batch", "0"], ["--batch", "x"], ["--repeats", "-1"], ["--repeats", "2.5"])),
         *((["verify", "a.onnx", "b.onnx", "--atol", atol], f"argument --atol: '{atol}' is not a tolerance")
           for atol in ("-1", "nan", "inf", "x")),
         (["stats"], "the following arguments are required: SNN; see pconv-onnx stats --help"),
@@ -196,6 +203,7 @@ def test_a_faulty_model_is_told_by_every_command_and_nothing_is_written(fault, a
         ["verify", ann, model],
         ["evaluate", model, "--data", "d.npz"],
         ["stats", model],
+        ["bench", model],
     ):
         assert refusal(*arguments).startswith(reason)
     assert refusal("rewrite", model, "-o", folder / "out.onnx").startswith(reason)

@@ -1,0 +1,298 @@
+"""`bench`: how fast is the spiking form of a network, in every mode, at each number of steps and each batch size?"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from pconv_onnx.calibration import METHODS, calibrate
+from pconv_onnx.candidate import ANN, BODY, FOLDED, PARALLEL, QUANTISED, SERIAL, Candidate
+from pconv_onnx.data import LABELS, DataSource, Samples, load_samples, random_samples
+from pconv_onnx.errors import PconvError
+from pconv_onnx.evaluation import readable_again
+from pconv_onnx.graph import ModelSource, load, save
+from pconv_onnx.inference import open_session, run_session, runnable
+from pconv_onnx.neuron import Array
+from pconv_onnx.plan import Mode
+from pconv_onnx.progress import track
+from pconv_onnx.providers import PROVIDERS
+from pconv_onnx.rewriting import rewrite
+from pconv_onnx.timing import OtherWork, machine, ratio, rounds, spread, threads_of
+
+STEPS = (4, 8, 16)
+BATCHES = (1, 32)
+REPEATS = 20
+_INTERRUPTED = "interrupted"
+_WARM_UP = 3
+# What each spiking row is, as `rewrite` calls it.
+_REWRITTEN: dict[str, Mode] = {BODY: "parallel", SERIAL: "serial", PARALLEL: "parallel", FOLDED: "folded"}
+
+
+@dataclass
+class Row:
+    """What was measured of one network at one batch size.
+
+    Attributes:
+        mode: as in `Candidate`.
+        steps: its time-steps T, or of a quantised ANN its levels; None for the ANN as given.
+        batch: samples a run.
+        seconds: of each run.
+        ann_seconds: of the ANN in the same round; empty where the ANN cannot be run.
+        peak_memory: of a process that runs it, in MiB; None where it is not known.
+        error: why it could not be measured.
+    """
+
+    mode: str
+    steps: int | None
+    batch: int
+    seconds: list[float] = field(default_factory=list)
+    ann_seconds: list[float] = field(default_factory=list)
+    peak_memory: float | None = None
+    error: str | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """One of the rows in the JSON document of `pconv-onnx bench`."""
+        found = spread(self.seconds) if self.seconds else dict.fromkeys(("median_ms", "p10_ms", "p90_ms"))
+        median = found["median_ms"]
+        return {
+            "mode": self.mode,
+            "steps": self.steps,
+            "batch": self.batch,
+            **found,
+            "images_per_s": None if median is None else self.batch / median * 1e3,
+            "ratio_to_ann": ratio(self.seconds, self.ann_seconds) if self.ann_seconds else None,
+            "repetitions": len(self.seconds),
+            "peak_memory_mib": self.peak_memory,
+            "error": self.error,
+        }
+
+
+@dataclass
+class Benchmark:
+    """What `bench` found.
+
+    Attributes:
+        source: the ANN.
+        name: what to call it.
+        data: the samples that were given; None where they were drawn.
+        calibration: the data that its ReLUs were quantised on, at each T anew, if they were.
+        method: of the calibration.
+        signed: as `rewrite` takes it.
+        provider: where networks ran.
+        steps: the numbers of time-steps.
+        machine: hardware and versions, and whether other processes left it alone.
+        threads: on how many threads the ANN ran; None where it is not known.
+        rows: those measured, or not measured for a reason; in order of batch sizes, then of steps.
+        stopped: why it ended before everything was measured; None where it did not.
+    """
+
+    source: ModelSource
+    name: str
+    data: dict[str, Array] | None
+    calibration: DataSource | None
+    method: str
+    signed: bool
+    provider: str
+    steps: Sequence[int]
+    machine: dict[str, Any] = field(default_factory=machine)
+    threads: int | None = None
+    rows: list[Row] = field(default_factory=list)
+    stopped: str | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user ended it."""
+        return self.stopped == _INTERRUPTED
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON document of `pconv-onnx bench`."""
+        rows = [row for row in self.rows if row.seconds or row.error]
+        return {
+            "model": self.name,
+            "machine": self.machine,
+            "threads": self.threads,
+            "random_inputs": self.data is None,
+            "calibration": self.method if self.calibration is not None else None,
+            "complete": self.stopped is None,
+            "stopped": self.stopped,
+            "rows": [{"model": self.name, "provider": self.provider, **row.summary()} for row in rows],
+        }
+
+
+def bench(
+    source: ModelSource,
+    *,
+    steps: Sequence[int] = STEPS,
+    batches: Sequence[int] | None = None,
+    provider: str = "cpu",
+    data: DataSource | None = None,
+    calibration: DataSource | None = None,
+    method: str | None = None,
+    signed: bool = False,
+    repeats: int = REPEATS,
+) -> Benchmark:
+    """Time a network against its spiking forms: function body, serial, parallel and folded, at each T and batch size.
+
+    All networks of one T and batch size are measured in turns; a ratio to the ANN is the median of the ratios of the
+    same rounds. What cannot be measured has the reason in its row. An interruption (Ctrl-C) ends the measuring and
+    returns what there is.
+
+    Args:
+        source: an ANN.
+        steps: numbers of time-steps to rewrite at, each 1 to 256.
+        batches: numbers of samples a run, by default 1 and 32, or the one that the model insists on.
+        provider: `cpu`, or `cuda` (without TF32).
+        data: samples as `load_samples` takes them, repeated where a batch needs more; by default seeded random inputs.
+        calibration: as `rewrite` takes it, for a ReLU network; the quantised ANN at each T is then measured as well.
+        method: of the calibration, `refit` unless another is named.
+        signed: as `rewrite` takes it.
+        repeats: rounds to measure.
+
+    Raises:
+        PconvError: a file cannot be read, nothing can be converted, the data do not fit, or there is no room for
+            temporary files.
+    """
+    if calibration is None and method is not None:
+        raise PconvError(f"there is no calibration for the method '{method}'", "pass data as calibration")
+    if provider not in PROVIDERS:
+        raise PconvError(f"there is no provider '{provider}'", f"choose {' or '.join(PROVIDERS)}")
+    for what, numbers in (("batch size", batches or ()), ("number of rounds", (repeats,))):
+        for number in numbers:
+            if not isinstance(number, int) or number < 1:
+                raise PconvError(f"{number!r} is not a {what}", "choose 1 or more")
+    network = runnable(load(source))
+    inputs = open_session(network.proto, network.name)
+    samples = random_samples(inputs) if data is None else load_samples(data, inputs)
+    result = Benchmark(
+        source,
+        "the model" if isinstance(source, onnx.ModelProto) else os.path.basename(source),
+        None if data is None else samples.arrays | ({} if samples.labels is None else {LABELS: samples.labels}),
+        readable_again(calibration, inputs),
+        method or METHODS[0],
+        signed,
+        provider,
+        tuple(dict.fromkeys(steps)),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        measuring = _Measuring(result, samples, Path(folder), repeats)
+        measuring.make(network.proto)
+        sizes = tuple(dict.fromkeys(batches or ((samples.fixed_batch,) if samples.fixed_batch else BATCHES)))
+        work = OtherWork()
+        total = len(sizes) * len(result.steps) * (_WARM_UP + repeats + len(measuring.modes))
+        try:
+            for _ in track(measuring.run(sizes), "measuring", total):
+                pass
+        except KeyboardInterrupt:
+            result.stopped = _INTERRUPTED
+        except (PconvError, OSError) as error:
+            result.stopped = str(error)
+        result.machine |= work.summary()
+    return result
+
+
+class _Measuring:
+    """The networks of a benchmark, as files, and the way through them."""
+
+    def __init__(self, result: Benchmark, samples: Samples, folder: Path, repeats: int) -> None:
+        self.result = result
+        self.samples = samples
+        self.folder = folder
+        self.repeats = repeats
+        self.modes = [ANN, *([QUANTISED] if result.calibration is not None else []), *_REWRITTEN]
+        # A file or the reason that there is none, by mode and T; the ANN's T is None.
+        self.files: dict[tuple[str, int | None], str | PconvError] = {}
+
+    def make(self, ann: onnx.ModelProto) -> None:
+        """Write every network.
+
+        Raises:
+            PconvError: nothing can be converted, or a file cannot be written.
+        """
+        self.files[ANN, None] = self._write(ann)
+        for count in self.result.steps:
+            source, fault = self.result.source, None
+            if self.result.calibration is not None:
+                try:
+                    source = calibrate(
+                        self.result.source, self.result.calibration, steps=count, method=self.result.method
+                    ).model
+                except PconvError as error:
+                    fault = error
+                self.files[QUANTISED, count] = fault or self._write(source)
+            made: dict[str, str | PconvError] = {}
+            for mode, rewritten in _REWRITTEN.items():
+                if rewritten not in made:
+                    made[rewritten] = fault or self._rewritten(source, count, rewritten)
+                self.files[mode, count] = made[rewritten]
+        spiking = [self.files[mode, count] for count in self.result.steps for mode in _REWRITTEN]
+        if all(isinstance(file, PconvError) for file in spiking):
+            raise next(file for file in spiking if isinstance(file, PconvError))
+
+    def _rewritten(self, source: ModelSource, count: int, mode: Mode) -> str | PconvError:
+        try:
+            model = rewrite(source, steps=count, mode=mode, signed=self.result.signed).model
+        except PconvError as error:
+            return error
+        return self._write(model)
+
+    def _write(self, model: Any) -> str:
+        path = self.folder / f"{len(list(self.folder.iterdir()))}.onnx"
+        save(model, path)
+        return str(path)
+
+    def run(self, sizes: Sequence[int]) -> Iterator[None]:
+        """Measure; yields after each round and after each process that tells its memory."""
+        for size in sizes:
+            rows: dict[tuple[str, int | None], Row] = {(ANN, None): Row(ANN, None, size)}
+            for count in self.result.steps:
+                rows |= {(mode, count): Row(mode, count, size) for mode in self.modes[1:]}
+            self.result.rows += rows.values()
+            fixed = self.samples.fixed_batch
+            if fixed not in (None, size):
+                for row in rows.values():
+                    row.error = f"the model takes batches of {fixed} only"
+                continue
+            feed = {name: values[np.arange(size) % len(values)] for name, values in self.samples.arrays.items()}
+            file = self.folder / f"{size}.npz"
+            np.savez(file, *feed.values())
+            for count in self.result.steps:
+                group = {mode: rows[mode, count if mode != ANN else None] for mode in self.modes}
+                yield from self._time(group, feed)
+                for row in group.values():
+                    if row.seconds and row.peak_memory is None:
+                        row.peak_memory = self._candidate(row).peak_memory(list(feed), str(file))
+                        yield
+
+    def _candidate(self, row: Row) -> Candidate:
+        file = self.files[row.mode, row.steps]
+        if isinstance(file, PconvError):
+            raise file
+        return Candidate(row.mode, file, self.result.provider)
+
+    def _time(self, group: dict[str, Row], feed: dict[str, Array]) -> Iterator[None]:
+        """Measure the networks of one T and batch size in turns; their sessions live as long as this."""
+        runners = {}
+        for mode, row in group.items():
+            try:
+                runners[mode], threads = threads_of(self._candidate(row).open)
+                if mode == ANN:
+                    self.result.threads = threads
+                run_session(runners[mode], feed)
+            except PconvError as error:
+                row.error = str(error)
+                runners.pop(mode, None)
+        candidates = {mode: lambda runner=runner: run_session(runner, feed) for mode, runner in runners.items()}
+        for index, seconds in enumerate(rounds(candidates, _WARM_UP + self.repeats if candidates else 0)):
+            if index >= _WARM_UP:
+                for mode, value in seconds.items():
+                    group[mode].seconds.append(value)
+                    if ANN in seconds:
+                        group[mode].ann_seconds.append(seconds[ANN])
+            yield

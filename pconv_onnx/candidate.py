@@ -1,0 +1,106 @@
+"""One network as it is benchmarked: opened as its mode is run, and alone in a process for its peak memory.
+
+`python -m pconv_onnx.candidate` is that process.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pconv_onnx.errors import PconvError
+from pconv_onnx.providers import PROVIDERS
+from pconv_onnx.runtime import import_onnxruntime, session
+from pconv_onnx.serial_session import SerialSession
+from pconv_onnx.timing import session_options
+
+ANN, QUANTISED, BODY, SERIAL, PARALLEL, FOLDED = "ANN", "quantised ANN", "function body", "serial", "parallel", "folded"
+_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network to be measured.
+
+    Attributes:
+        mode: the ANN as given or quantised; the parallel network with the native library or, through its function
+            body, without; the serial or the folded one.
+        path: its file.
+        provider: a name in `PROVIDERS`.
+    """
+
+    mode: str
+    path: str
+    provider: str
+
+    def open(self) -> Any:
+        """A session of it, or what runs like one.
+
+        Raises:
+            PconvError: it does not load, or not there.
+        """
+        providers = PROVIDERS[self.provider]
+        options = session_options()
+        options.log_severity_level = 4  # errors are raised; logged as well they would be told twice
+        if self.mode == BODY:
+            return _without_library(self.path, options, providers)
+        if self.mode == SERIAL:
+            return SerialSession(self.path, providers=providers, options=options)
+        return session(self.path, providers=providers, options=options)
+
+    def peak_memory(self, inputs: list[str], feed: str) -> float | None:
+        """The peak resident memory, in MiB, of a process that opens a session and runs it a few times.
+
+        Of a process on a GPU that is its memory outside of the GPU.
+
+        Args:
+            inputs: names of its inputs.
+            feed: an .npz of unnamed arrays, one an input.
+
+        Returns:
+            None where the process fails, or the system does not tell.
+        """
+        task = json.dumps({"candidate": asdict(self), "inputs": inputs, "feed": feed})
+        command = [sys.executable, "-m", "pconv_onnx.candidate", task]
+        with suppress(OSError, ValueError):
+            # A session of its own: Ctrl-C is for the one who asked.
+            done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+            return float(done.stdout)
+        return None
+
+
+def _without_library(path: str, options: Any, providers: list[Any]) -> Any:
+    """A session of stock onnxruntime."""
+    name = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the provider is missing, which is raised below
+            runner = import_onnxruntime().InferenceSession(path, options, providers=providers)
+    except Exception as error:  # onnxruntime raises its own types, without a common base
+        raise PconvError(f"onnxruntime cannot load the model: {error}", "") from error
+    if name not in runner.get_providers():
+        raise PconvError(f"onnxruntime's '{name}' is not there or does not start on this machine", "")
+    return runner
+
+
+def _main(task: dict[str, Any]) -> None:
+    runner = Candidate(**task["candidate"]).open()
+    with np.load(task["feed"]) as arrays:
+        feed = dict(zip(task["inputs"], arrays.values(), strict=True))
+    for _ in range(_RUNS):
+        runner.run(None, feed)
+    # Not what getrusage tells, which begins with the peak of the process that started this one.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(int(status["VmHWM"].split()[0]) / 1024)
+
+
+if __name__ == "__main__":
+    _main(json.loads(sys.argv[1]))
