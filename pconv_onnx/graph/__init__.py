@@ -1,6 +1,25 @@
 """Reading and writing of models: thin over onnx and onnx-graphsurgeon."""
 
-from pconv_onnx.graph.files import ModelSource, load, refuse_to_overwrite, require_own_file, save, write_atomically
+from pconv_onnx.graph.files import (
+    ModelSource,
+    load,
+    make_folder,
+    refuse_to_overwrite,
+    require_own_file,
+    require_place,
+    save,
+    write_atomically,
+)
 from pconv_onnx.graph.network import Network
 
-__all__ = ["ModelSource", "Network", "load", "refuse_to_overwrite", "require_own_file", "save", "write_atomically"]
+__all__ = [
+    "ModelSource",
+    "Network",
+    "load",
+    "make_folder",
+    "refuse_to_overwrite",
+    "require_own_file",
+    "require_place",
+    "save",
+    "write_atomically",
+]

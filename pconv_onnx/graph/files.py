@@ -125,6 +125,29 @@ def save(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
     write_atomically(path, lambda file: file.write(content))
 
 
+def require_place(path: Path) -> None:
+    """Raise where a file or folder cannot be made, in folders that may have to be made first.
+
+    Raises:
+        PconvError: it cannot.
+    """
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise PconvError(f"cannot write '{path}': nothing can be made in '{there}'", _ELSEWHERE)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those that it lies in, where they are not there.
+
+    Raises:
+        PconvError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PconvError(f"cannot make '{path}': {error.strerror}", _ELSEWHERE) from error
+
+
 def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
     """Call `write` with a file beside `path`, then rename it to `path`; on any fault `path` is as it was.
 
