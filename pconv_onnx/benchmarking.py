@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from pconv_onnx.calibration import METHODS, calibrate
+from pconv_onnx.calibration import METHODS, RANDOM, calibrate
 from pconv_onnx.candidate import ANN, BODY, FOLDED, PARALLEL, QUANTISED, SERIAL, Candidate
-from pconv_onnx.data import LABELS, DataSource, Samples, load_samples, random_samples
+from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.evaluation import readable_again
 from pconv_onnx.graph import ModelSource, load, save
@@ -23,6 +23,8 @@ from pconv_onnx.neuron import Array
 from pconv_onnx.plan import Mode
 from pconv_onnx.progress import track
 from pconv_onnx.providers import PROVIDERS
+from pconv_onnx.report import page
+from pconv_onnx.report.gathering import gather
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.timing import OtherWork, machine, ratio, rounds, spread, threads_of
 
@@ -81,7 +83,8 @@ class Benchmark:
     Attributes:
         source: the ANN.
         name: what to call it.
-        data: the samples that were given; None where they were drawn.
+        samples: those it ran on.
+        random_inputs: whether they were drawn, since no data was given.
         calibration: the data that its ReLUs were quantised on, at each T anew, if they were.
         method: of the calibration.
         signed: as `rewrite` takes it.
@@ -90,12 +93,15 @@ class Benchmark:
         machine: hardware and versions, and whether other processes left it alone.
         threads: on how many threads the ANN ran; None where it is not known.
         rows: those measured, or not measured for a reason; in order of batch sizes, then of steps.
+        quantised: what calibration made of the source, by T.
         stopped: why it ended before everything was measured; None where it did not.
+        analysis: what a report tells besides, as `gather` gives it; empty without one.
     """
 
     source: ModelSource
     name: str
-    data: dict[str, Array] | None
+    samples: Samples
+    random_inputs: bool
     calibration: DataSource | None
     method: str
     signed: bool
@@ -104,12 +110,18 @@ class Benchmark:
     machine: dict[str, Any] = field(default_factory=machine)
     threads: int | None = None
     rows: list[Row] = field(default_factory=list)
+    quantised: dict[int, onnx.ModelProto] = field(default_factory=dict)
     stopped: str | None = None
+    analysis: dict[str, Any] = field(default_factory=dict)
 
     @property
     def interrupted(self) -> bool:
         """Whether the user ended it."""
         return self.stopped == _INTERRUPTED
+
+    def interrupt(self) -> None:
+        """Say that the user ended it."""
+        self.stopped = _INTERRUPTED
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx bench`."""
@@ -118,12 +130,34 @@ class Benchmark:
             "model": self.name,
             "machine": self.machine,
             "threads": self.threads,
-            "random_inputs": self.data is None,
+            "random_inputs": self.random_inputs,
             "calibration": self.method if self.calibration is not None else None,
+            "random_calibration": isinstance(self.calibration, str) and self.calibration == RANDOM,
             "complete": self.stopped is None,
             "stopped": self.stopped,
             "rows": [{"model": self.name, "provider": self.provider, **row.summary()} for row in rows],
+            **self.analysis,
         }
+
+    def write(self, output: str | os.PathLike[str]) -> Path:
+        """Write a report: a page, its figures, and the document with what the report tells besides the timings.
+
+        Accuracy, firing rates, operations and spike-count mismatches are found out first, on the same samples. An
+        interruption (Ctrl-C) leaves out what is not known by then.
+
+        Args:
+            output: a directory, made where it is not there.
+
+        Returns:
+            The page.
+
+        Raises:
+            PconvError: jinja2 or matplotlib is missing, or the files cannot be written.
+        """
+        folder = page.destination(output)
+        if not self.analysis:
+            self.analysis = gather(self)
+        return page.write(self.summary(), folder)
 
 
 def bench(
@@ -173,7 +207,8 @@ def bench(
     result = Benchmark(
         source,
         "the model" if isinstance(source, onnx.ModelProto) else os.path.basename(source),
-        None if data is None else samples.arrays | ({} if samples.labels is None else {LABELS: samples.labels}),
+        samples,
+        data is None,
         readable_again(calibration, inputs),
         method or METHODS[0],
         signed,
@@ -181,7 +216,7 @@ def bench(
         tuple(dict.fromkeys(steps)),
     )
     with tempfile.TemporaryDirectory() as folder:
-        measuring = _Measuring(result, samples, Path(folder), repeats)
+        measuring = _Measuring(result, Path(folder), repeats)
         measuring.make(network.proto)
         sizes = tuple(dict.fromkeys(batches or ((samples.fixed_batch,) if samples.fixed_batch else BATCHES)))
         work = OtherWork()
@@ -190,7 +225,7 @@ def bench(
             for _ in track(measuring.run(sizes), "measuring", total):
                 pass
         except KeyboardInterrupt:
-            result.stopped = _INTERRUPTED
+            result.interrupt()
         except (PconvError, OSError) as error:
             result.stopped = str(error)
         result.machine |= work.summary()
@@ -200,9 +235,8 @@ def bench(
 class _Measuring:
     """The networks of a benchmark, as files, and the way through them."""
 
-    def __init__(self, result: Benchmark, samples: Samples, folder: Path, repeats: int) -> None:
+    def __init__(self, result: Benchmark, folder: Path, repeats: int) -> None:
         self.result = result
-        self.samples = samples
         self.folder = folder
         self.repeats = repeats
         self.modes = [ANN, *([QUANTISED] if result.calibration is not None else []), *_REWRITTEN]
@@ -219,10 +253,10 @@ class _Measuring:
         for count in self.result.steps:
             source, fault = self.result.source, None
             if self.result.calibration is not None:
+                method = self.result.method
                 try:
-                    source = calibrate(
-                        self.result.source, self.result.calibration, steps=count, method=self.result.method
-                    ).model
+                    source = calibrate(source, self.result.calibration, steps=count, method=method).model
+                    self.result.quantised[count] = source
                 except PconvError as error:
                     fault = error
                 self.files[QUANTISED, count] = fault or self._write(source)
@@ -254,12 +288,12 @@ class _Measuring:
             for count in self.result.steps:
                 rows |= {(mode, count): Row(mode, count, size) for mode in self.modes[1:]}
             self.result.rows += rows.values()
-            fixed = self.samples.fixed_batch
+            fixed = self.result.samples.fixed_batch
             if fixed not in (None, size):
                 for row in rows.values():
                     row.error = f"the model takes batches of {fixed} only"
                 continue
-            feed = {name: values[np.arange(size) % len(values)] for name, values in self.samples.arrays.items()}
+            feed = {name: values[np.arange(size) % len(values)] for name, values in self.result.samples.arrays.items()}
             file = self.folder / f"{size}.npz"
             np.savez(file, *feed.values())
             for count in self.result.steps:

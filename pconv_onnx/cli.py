@@ -226,6 +226,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--method", choices=_METHODS, help="how to calibrate (default: refit)")
     sub.add_argument("--signed", action="store_true", help="as rewrite takes it")
     sub.add_argument("--repeats", type=_positive, default=_REPEATS, metavar="N", help="rounds to measure (20)")
+    sub.add_argument(
+        "-o", "--output", metavar="FOLDER",
+        help="write a report there: accuracy, firing rates, operations and mismatches as well, with figures",
+    )  # fmt: skip
 
     add("doctor", _doctor, "show versions, providers and the native library, and what is missing")
     return parser
@@ -375,7 +379,10 @@ def _stats(options: argparse.Namespace) -> _Answer:
 def _bench(options: argparse.Namespace) -> _Answer:
     _needs(options, "method", "calibration", "nothing is calibrated")
     from pconv_onnx.benchmarking import bench
+    from pconv_onnx.report import page
 
+    if options.output:
+        page.destination(options.output)
     result = bench(
         options.model,
         steps=options.steps,
@@ -387,8 +394,15 @@ def _bench(options: argparse.Namespace) -> _Answer:
         signed=options.signed,
         repeats=options.repeats,
     )
-    summary = result.summary()
-    status = DONE if summary["complete"] and any(row["repetitions"] for row in summary["rows"]) else ANSWER_IS_NO
+    written = None
+    if options.output:
+        try:
+            written = str(result.write(options.output))
+        except PconvError as error:  # what was measured is printed all the same
+            warnings.warn(f"no report: {error}", stacklevel=1)
+    summary = {**result.summary(), "output": written}
+    done = summary["complete"] and any(row["repetitions"] for row in summary["rows"])
+    status = DONE if done and bool(written) == bool(options.output) else ANSWER_IS_NO
     return _Answer(summary, _benchmark_lines(summary), INTERRUPTED if result.interrupted else status)
 
 
@@ -623,6 +637,8 @@ def _benchmark_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield f"the machine was not quiet: other processes took {_percent(machine['other_work'])} of the CPU time"
     if not summary["complete"]:
         yield f"incomplete: {summary['stopped']}"
+    if summary["output"]:
+        yield f"{summary['output']}: the report"
 
 
 def _percent(share: float | None) -> str:

@@ -34,7 +34,7 @@ COMMANDS = {
     "evaluate": ["MODEL", "--data", "--steps", "--mode", "parallel", "folded", "--signed", "-o", "--output", "--json"],
     "stats": ["SNN", "--data", "--energy-mac", "--energy-ac", "--json"],
     "bench": ["MODEL", "--steps", "--batch", "--provider", "--data", "--calibration", "--method", "--signed",
-              "--repeats", "--json"],
+              "--repeats", "-o", "--output", "--json"],
     "doctor": ["--json"],
 }  # fmt: skip
 

@@ -74,6 +74,9 @@ def test_wheel_has_a_loadable_library_and_fits_any_python(source):
     load = "import onnxruntime; from pconv_onnx import operator; operator.register(onnxruntime.SessionOptions())"
     ran = run_from(wheel, load)
     assert ran.returncode == 0, ran.stderr
+    template = "from pconv_onnx.report import page; page.destination('report')"
+    ran = run_from(wheel, template)
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize("missing", [{"CXX": "/nowhere/c++", "CC": "/nowhere/cc"}, {"CXX": "", "PATH": "/nowhere"}])

@@ -1,0 +1,90 @@
+"""The files of a report: one page that needs nothing else, its figures, and the document that it was made from."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pconv_onnx.errors import PconvError
+from pconv_onnx.graph import make_folder, require_place
+from pconv_onnx.report import figures
+from pconv_onnx.report.sections import Figure, findings, sections, warnings
+
+PAGE, DOCUMENT = "index.html", "bench.json"
+_TEMPLATE = "page.html.j2"
+
+
+def destination(output: str | os.PathLike[str]) -> Path:
+    """The folder that a report goes to; to be asked before anything takes long.
+
+    Raises:
+        PconvError: it is a file, or lies where nothing can be made, or jinja2 or matplotlib is missing.
+    """
+    _template()
+    figures.available()
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise PconvError(f"'{output}' is no folder for a report", "choose another place with -o")
+    require_place(folder / PAGE)
+    return folder
+
+
+def write(document: dict[str, Any], folder: Path) -> Path:
+    """Write the report of a benchmark's document; all files appear, or none.
+
+    Args:
+        document: what `Benchmark.summary` gives.
+        folder: as `destination` gives it; made where it is not there.
+
+    Returns:
+        The page.
+
+    Raises:
+        PconvError: jinja2 or matplotlib is missing, or the files cannot be written.
+    """
+    files = {DOCUMENT: f"{json.dumps(document, indent=1, allow_nan=False)}\n".encode()}
+    parts = sections(document)
+    drawn: dict[str, str] = {}
+    for figure in (figure for part in parts for figure in part.figures):
+        for kind in ("png", "svg"):
+            files[f"{figure.name}.{kind}"] = figures.rendered(figure.draw, figure.part, kind)
+        drawn[figure.name] = _element(figure, files[f"{figure.name}.svg"])
+    text = _template().render(
+        document=document,
+        warnings=list(warnings(document)),
+        findings=list(findings(document)),
+        sections=parts,
+        drawn=drawn,
+    )
+    # Letters that no encoding has, in the names of a model, must not cost the report.
+    files[PAGE] = text.encode(errors="replace")
+    make_folder(folder)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".pconv-onnx-") as beside:
+            for name, content in files.items():
+                Path(beside, name).write_bytes(content)
+            for name in files:
+                os.replace(Path(beside, name), folder / name)
+    except OSError as error:
+        raise PconvError(
+            f"cannot write '{folder}': {error.strerror or error}", "choose another place with -o"
+        ) from error
+    return folder / PAGE
+
+
+def _element(figure: Figure, svg: bytes) -> str:
+    return figures.inline(svg, figure.name, figure.title, figure.description)
+
+
+def _template() -> Any:
+    try:
+        import jinja2
+    except ImportError as error:
+        raise PconvError(f"jinja2 cannot be imported: {error}", "pip install 'pconv-onnx[report]'") from error
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.from_string(Path(__file__).with_name(_TEMPLATE).read_text(encoding="utf-8"))

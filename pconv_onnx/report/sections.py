@@ -1,0 +1,402 @@
+"""The sections of a report, as data: what they say, each figure with its text and the table behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pconv_onnx.report import figures
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells under a caption; the first cell of a row is what the row is about."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure to be drawn.
+
+    Attributes:
+        name: of its files, and of the element in the page.
+        title: what it is.
+        description: what it shows, for those who cannot see it.
+        draw: one of the functions of `figures`.
+        part: of the document, which it draws.
+        table: the same in figures.
+    """
+
+    name: str
+    title: str
+    description: str
+    draw: Callable[..., Any]
+    part: Any
+    table: Table
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it; the last paragraph may end in a list, and tables have no figure."""
+
+    title: str
+    text: Sequence[str] = ()
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    points: Sequence[str] = ()
+
+
+def warnings(document: dict[str, Any]) -> Iterator[str]:
+    """What has to be known before any figure is believed."""
+    machine = document["machine"]
+    if not document["complete"]:
+        yield f"This report is incomplete: {document['stopped']}."
+    if machine["quiet"] is False:
+        yield (
+            f"The machine was not quiet: other processes took {_percent(machine['other_work'])} of the CPU time while "
+            "networks were timed. Ratios of the same rounds suffer less from that than times do."
+        )
+    if document["random_inputs"]:
+        yield "The inputs were seeded random numbers: firing rates and agreement on real data are others."
+    if document["calibration"] and document["random_calibration"]:
+        yield "The network was calibrated on random numbers, so its accuracy and firing rates mean nothing."
+
+
+def findings(document: dict[str, Any]) -> Iterator[str]:
+    """The report in sentences."""
+    rows = [row for row in document["rows"] if row["repetitions"]]
+    where = {(row["mode"], row["steps"], row["batch"]): row for row in rows}
+    batches = sorted({row["batch"] for row in rows})
+    steps = sorted({row["steps"] for row in rows if row["mode"] in ("parallel", "folded")})
+    own = (document.get("plan") or {}).get("steps")
+    at = own if own in steps else (steps[-1] if steps else None)
+    for batch in batches:
+        parallel, serial = (where.get((mode, at, batch)) for mode in ("parallel", "serial"))
+        if parallel is None:
+            continue
+        cost = parallel["ratio_to_ann"]
+        told = f"{_times(cost)} the time of the ANN" if cost is not None else f"{parallel['median_ms']:.3g} ms a run"
+        sentence = f"At T = {at} and batch {batch} the parallel network takes {told}"
+        if serial is not None:
+            gain = serial["median_ms"] / parallel["median_ms"]
+            faster = f"{_times(gain)} as fast as" if gain >= 1 else f"slower ({_times(1 / gain)} the time) than"
+            sentence += f", and is {faster} stepping through time serially"
+        yield f"{sentence}."
+    if at is not None and at > 1 and document["rows"][0]["provider"] == "cpu":
+        yield (
+            f"It computes {at} rows a sample; on a CPU, at large batch, that costs about {at} ANNs. Its gain over "
+            "serial stepping is at small batch and on GPUs."
+        )
+    folded = [where[key] for key in where if key[0] == "folded" and key[1] == at]
+    ratios = [row["ratio_to_ann"] for row in folded if row["ratio_to_ann"] is not None]
+    if ratios:
+        span = _times(ratios[0]) if len(ratios) == 1 else f"{min(ratios):.2f} to {_times(max(ratios))}"
+        yield (
+            f"The folded network takes {span} the time of the ANN. It is exact arithmetic on the time axis, not a "
+            "spiking simulation."
+        )
+    yield from _accuracy_finding(document.get("evaluation") or {}, at)
+    layers = [layer for layer in (document.get("verification") or {}).get("layers", ()) if layer["exact"]]
+    if layers:
+        right = sum(not layer["count_mismatch_rate"] for layer in layers)
+        yield (f"{right} of {len(layers)} layers have the source's spike count on every element, given the same input.")
+    energy = (document.get("statistics") or {}).get("energy")
+    if energy and energy["ratio"] is not None:
+        yield (
+            f"On hardware that adds only where there is a spike, its arithmetic is estimated to take "
+            f"{_percent(energy['ratio'])} of the energy of the ANN's."
+        )
+
+
+def _accuracy_finding(evaluation: dict[str, Any], steps: int | None) -> Iterator[str]:
+    row = next((row for row in evaluation.get("rows", ()) if row["steps"] == steps), None)
+    if row is None:
+        return
+    samples = evaluation["samples"]
+    if row["top1"] is not None:
+        yield (
+            f"On {samples} samples its top-1 accuracy at T = {steps} is {_percent(row['top1'])}; the ANN's is "
+            f"{_percent(evaluation['ann']['top1'])}."
+        )
+    elif row["agreement"] is not None:
+        yield f"At T = {steps} it gives the ANN's top-1 answer on {_percent(row['agreement'])} of {samples} samples."
+
+
+def sections(document: dict[str, Any]) -> list[Section]:
+    """All sections, in order; those that could not be made say why."""
+    makers: dict[str, tuple[str, Callable[[dict[str, Any]], Section]]] = {
+        "evaluation": ("Accuracy", _evaluation),
+        "statistics": ("Spikes", _statistics),
+        "verification": ("Verification", _verification),
+        "plan": ("Activations", _plan),
+    }
+    found = [_timing(document)]
+    for key, (title, make) in makers.items():
+        part = document.get(key) or {"error": "not looked at"}
+        error = part.get("error")
+        found.append(Section(title, [f"Not known: {error}."]) if error else make(part))
+    return [*found, _machine(document)]
+
+
+def _timing(document: dict[str, Any]) -> Section:
+    rows = [
+        [
+            row["mode"],
+            str(row["steps"] or "–"),
+            str(row["batch"]),
+            f"{row['median_ms']:.2f}",
+            f"{row['p10_ms']:.2f} … {row['p90_ms']:.2f}",
+            f"{row['images_per_s']:,.0f}" if row["images_per_s"] >= 100 else f"{row['images_per_s']:.3g}",
+            "–" if row["ratio_to_ann"] is None else f"{row['ratio_to_ann']:.2f}",
+            "–" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}",
+        ]
+        for row in document["rows"]
+        if row["repetitions"]
+    ]
+    header = ["mode", "T", "batch", "median (ms)", "10 % … 90 % (ms)", "images/s", "× ANN", "peak memory (MiB)"]
+    table = Table("Time of a run, throughput, ratio to the ANN, peak memory of the process", header, rows)
+    failed = [
+        [row["mode"], str(row["steps"] or "–"), str(row["batch"]), row["error"]]
+        for row in document["rows"]
+        if row["error"]
+    ]
+    tables = [Table("Not measured", ["mode", "T", "batch", "reason"], failed)] if failed else []
+    if not rows:
+        return Section("Speed", ["Nothing could be measured."], tables=tables)
+    figure = Figure(
+        "speed",
+        "Time of a run against time-steps",
+        "Both axes are logarithmic. A panel for each batch size, a line for each mode, the ANN as a horizontal line; "
+        "bars from the 10th to the 90th percentile. The table after it has the values.",
+        figures.speed,
+        document["rows"],
+        table,
+    )
+    text = [
+        "All networks of one T and batch size ran in turns, in the same rounds; the ratio to the ANN is the median of "
+        "the ratios of each round. Peak memory is that of a process of its own, Python and onnxruntime included."
+    ]
+    return Section("Speed", text, [figure], tables)
+
+
+def _evaluation(part: dict[str, Any]) -> Section:
+    ann = [{"steps": None, "agreement": None, "mse": None, **part["ann"]}] if part["ann"] else []
+    rows = [
+        [
+            f"T = {row['steps']}" if row["steps"] else "ANN",
+            _percent(row["top1"])
+            + (f" ± {_percent(row['top1_standard_error'])}" if row["top1_standard_error"] is not None else ""),
+            _percent(row["top5"]),
+            _percent(row["agreement"]),
+            "–" if row["mse"] is None else f"{row['mse']:.3g}",
+        ]
+        for row in (*ann, *part["rows"])
+    ]
+    header = ["network", "top-1 ± standard error", "top-5", "agreement with the ANN", "mean squared difference"]
+    subject = "Accuracy" if part["labels"] else "Agreement with the ANN"
+    figure = Figure(
+        "accuracy",
+        f"{subject} against time-steps",
+        "One point for each number of time-steps; where there are labels, horizontal lines for the ANN, and bars of "
+        "one standard error. The table after it has the values.",
+        figures.accuracy,
+        part,
+        Table(f"{subject} on {part['samples']} samples", header, rows),
+    )
+    text = ["The network was rewritten at each T: steps are not causal, so no run at one T tells of another."]
+    drawable = bool(figures.known_accuracies(part))
+    return Section("Accuracy", text, [figure] if drawable else [], [] if drawable else [figure.table])
+
+
+def _statistics(part: dict[str, Any]) -> Section:
+    layers, totals, energy = part["layers"], part["totals"], part["energy"]
+    drawn = "seeded random inputs" if part["random_inputs"] else "samples"
+    rates = Table(
+        f"Firing of each layer, on {part['samples']} {drawn}",
+        ["layer", "name", "neurons", "T", "firing rate", "silent channels", "saturated channels"],
+        [
+            [
+                str(number),
+                layer["name"],
+                f"{layer['neurons']:,}",
+                str(layer["steps"]),
+                _percent(layer["firing_rate"]),
+                f"{layer['silent_channels']} of {layer['channels']}",
+                f"{layer['saturated_channels']} of {layer['channels']}",
+            ]
+            for number, layer in enumerate(layers, 1)
+        ],
+    )
+    trains = Table(
+        "Spike counts of the neurons shown, on the first sample",
+        ["layer", "name", "T", "neurons, as numbered in the layer", "spikes of each"],
+        [
+            [
+                str(number),
+                layer["name"],
+                str(layer["steps"]),
+                " ".join(map(str, layer["example_neurons"])),
+                " ".join(map(str, layer["example_counts"])),
+            ]
+            for number, layer in figures.raster_layers(layers)
+        ],
+    )
+    work = Table(
+        "Operations of each linear operator, a sample",
+        ["operator", "type", "input", "ANN: MAC", "spiking: AC", "spiking: MAC"],
+        [
+            [
+                entry["name"],
+                entry["op_type"],
+                entry["input"],
+                *(_count(entry[key]) for key in ("macs", "synaptic_operations", "multiply_accumulates")),
+            ]
+            for entry in part["operators"]
+        ],
+    )
+    found = []
+    if layers:
+        found.append(
+            Figure(
+                "firing-rates",
+                "Firing rate of each layer",
+                "A bar for each layer from the input on: the share of neurons and steps that have a spike. Over all "
+                f"layers it is {_percent(totals['firing_rate'])}. The table after it has names and values.",
+                figures.firing_rates,
+                layers,
+                rates,
+            )
+        )
+        found.append(
+            Figure(
+                "raster",
+                "Spike trains of some neurons",
+                "For up to four layers, neurons from top to bottom and steps from left to right, a mark for each "
+                "spike. Trains are sorted: a neuron of count k fires in its first k steps. The table after it has "
+                "the counts.",
+                figures.raster,
+                layers,
+                trains,
+            )
+        )
+    if any(entry["macs"] for entry in part["operators"]):
+        found.append(
+            Figure(
+                "operations",
+                "Operations and estimated energy",
+                f"Left, on a logarithmic axis, the operations of each linear operator. Right, the estimated energy of "
+                f"a sample: {energy['ann_nj'] / 1000:.3g} µJ of the ANN, {energy['snn_nj'] / 1000:.3g} µJ of the "
+                "spiking network. The table after it has the values.",
+                figures.operations,
+                part,
+                work,
+            )
+        )
+    text = [
+        f"Counted on {part['samples']} {drawn}: {_percent(totals['firing_rate'])} of all neurons and steps have a "
+        f"spike. A sample takes {_count(totals['ann_macs'])} multiply-accumulates (MAC) in the ANN; in the spiking "
+        f"network {_count(totals['synaptic_operations'])} accumulates (AC, one for each spike and synapse) and "
+        f"{_count(totals['multiply_accumulates'])} multiply-accumulates.",
+        f"Estimated energy: {energy['ann_nj'] / 1000:.3g} µJ against {energy['snn_nj'] / 1000:.3g} µJ, under these "
+        "assumptions:",
+    ]
+    return Section("Spikes", text, found, points=energy["assumptions"])
+
+
+def _verification(part: dict[str, Any]) -> Section:
+    layers = part["layers"]
+    exact = [layer for layer in layers if layer["exact"]]
+    table = Table(
+        "Elements of each layer with another spike count than the source's, given the same input",
+        ["layer", "name", "elements that differ"],
+        [
+            [
+                str(number),
+                layer["name"],
+                _percent(layer["count_mismatch_rate"]) if layer["exact"] else "nothing to be equal to (T is not L)",
+            ]
+            for number, layer in enumerate(layers, 1)
+        ],
+    )
+    wrong = sum(bool(layer["count_mismatch_rate"]) for layer in exact)
+    drawn = "seeded random inputs" if part["random_inputs"] else "samples"
+    text = [
+        f"On {part['samples']} {drawn}, {len(exact) - wrong} of {len(exact)} layers have the source's spike count on "
+        "every element, given the same input."
+    ]
+    if part["max_abs_diff"] is not None:
+        agreement = "" if part["top1_agreement"] is None else f", top-1 agreement {_percent(part['top1_agreement'])}"
+        text.append(
+            f"End to end, both as they run, outputs differ by at most {part['max_abs_diff']:.3g}{agreement}: a "
+            "convolution over T·B rows may round otherwise than over B rows, and a spike flipped by that travels."
+        )
+    if not exact:
+        return Section("Verification", text, tables=[table])
+    figure = Figure(
+        "mismatches",
+        "Spike-count mismatches of each layer",
+        "A mark for each layer from the input on: the share of its elements with another spike count than the "
+        f"source's. {wrong} of {len(exact)} layers have any. The table after it has names and values.",
+        figures.mismatches,
+        layers,
+        table,
+    )
+    return Section("Verification", text, [figure])
+
+
+def _plan(part: dict[str, Any]) -> Section:
+    rows = [
+        [
+            row["name"],
+            row["encoding"],
+            str(row["levels"] or "–"),
+            str(row["steps"] or "–"),
+            row["status"],
+            row["reason"] or "–",
+        ]
+        for row in part["activations"]
+    ]
+    text = ["{converted} converted, {needs_calibration} without levels, {refused} refused.".format(**part["counts"])]
+    if part["hybrid"]:
+        text.append(f"The network is a hybrid: {len(part['hybrid'])} activations stay analog between spiking layers.")
+    header = ["activation", "encoding", "levels", "T", "status", "reason"]
+    return Section("Activations", text, tables=[Table("What became of each activation", header, rows)])
+
+
+def _machine(document: dict[str, Any]) -> Section:
+    names = {
+        "cpu": "processor",
+        "cores": "cores",
+        "gpu": "GPU",
+        "system": "system",
+        "load_average": "load average at the start",
+        "other_work": "CPU time of other processes",
+        "pconv_onnx": "pconv-onnx",
+        "onnxruntime": "onnxruntime",
+        "onnx": "onnx",
+        "numpy": "NumPy",
+        "python": "Python",
+        "library": "native library",
+    }
+    values = dict(document["machine"])
+    values["other_work"] = _percent(values["other_work"])
+    values["load_average"] = f"{values['load_average']:.2f}"
+    rows = [[label, "–" if values[key] is None else str(values[key])] for key, label in names.items()]
+    rows.insert(2, ["threads of a session", str(document["threads"] or "–")])
+    return Section("Machine", tables=[Table("Where it was measured", ["what", "value"], rows)])
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}\N{NO-BREAK SPACE}times"
+
+
+def _count(number: float | None) -> str:
+    return "–" if number is None else figures.readable(number)
