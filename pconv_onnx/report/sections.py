@@ -178,7 +178,9 @@ def _timing(document: dict[str, Any]) -> Section:
     )
     text = [
         "All networks of one T and batch size ran in turns, in the same rounds; the ratio to the ANN is the median of "
-        "the ratios of each round. Peak memory is that of a process of its own, Python and onnxruntime included."
+        "the ratios of each round. Peak memory is that of a process of its own, Python and onnxruntime included. The "
+        "serial network steps integrate-and-fire neurons through time; what it gives depends on when spikes arrive, so "
+        "it is not the ANN's output."
     ]
     return Section("Speed", text, [figure], tables)
 
@@ -215,6 +217,7 @@ def _evaluation(part: dict[str, Any]) -> Section:
 def _statistics(part: dict[str, Any]) -> Section:
     layers, totals, energy = part["layers"], part["totals"], part["energy"]
     drawn = "seeded random inputs" if part["random_inputs"] else "samples"
+    at = f" at T = {part['steps']}" if part["steps"] else ""
     rates = Table(
         f"Firing of each layer, on {part['samples']} {drawn}",
         ["layer", "name", "neurons", "T", "firing rate", "silent channels", "saturated channels"],
@@ -297,7 +300,7 @@ def _statistics(part: dict[str, Any]) -> Section:
             )
         )
     text = [
-        f"Counted on {part['samples']} {drawn}: {_percent(totals['firing_rate'])} of all neurons and steps have a "
+        f"Counted on {part['samples']} {drawn}{at}: {_percent(totals['firing_rate'])} of all neurons and steps have a "
         f"spike. A sample takes {_count(totals['ann_macs'])} multiply-accumulates (MAC) in the ANN; in the spiking "
         f"network {_count(totals['synaptic_operations'])} accumulates (AC, one for each spike and synapse) and "
         f"{_count(totals['multiply_accumulates'])} multiply-accumulates.",
