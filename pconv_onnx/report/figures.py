@@ -180,7 +180,7 @@ def accuracy(summary: dict[str, Any]) -> Any:
             axes.axhline(summary["ann"][kind], color=colour, linestyle=style, label=f"ANN: {_ACCURACIES[kind]}")
     _steps_axis(axes, [row["steps"] for row in rows])
     if known[0] != "mse":
-        axes.yaxis.set_major_formatter("{x:.0%}")
+        _percent_axis(axes)
     axes.set_title(f"{summary['samples']} samples, each T rewritten, mode {rows[0]['mode']}")
     axes.legend()
     return axes.figure
@@ -204,7 +204,7 @@ def firing_rates(layers: Sequence[dict[str, Any]]) -> Any:
     """Share of the possible spikes that each layer emits."""
     (axes,) = _panels(1, 3.0)
     axes.bar(range(1, len(layers) + 1), [layer["firing_rate"] or 0 for layer in layers], color=BLUE)
-    axes.yaxis.set_major_formatter("{x:.0%}")
+    _percent_axis(axes)
     axes.set_ylabel("firing rate")
     axes.grid(axis="x", visible=False)
     _layers_axis(axes, len(layers))
@@ -269,9 +269,10 @@ def mismatches(layers: Sequence[dict[str, Any]]) -> Any:
     rates = [layer["count_mismatch_rate"] for layer in layers]
     at = [number for number, rate in enumerate(rates, 1) if rate is not None]
     values = [rate for rate in rates if rate is not None]
-    axes.stem(at, values, linefmt=BLUE, markerfmt="o", basefmt=" ")
+    axes.vlines(at, 0, values, color=BLUE)
+    axes.plot(at, values, color=BLUE, linestyle="", marker="o")
     axes.set_ylim(-0.0008, max(0.01, 1.1 * max(values, default=0)))
-    axes.yaxis.set_major_formatter("{x:.1%}")
+    _percent_axis(axes)
     axes.set_ylabel("elements that differ")
     _layers_axis(axes, len(layers))
     return axes.figure
@@ -281,6 +282,12 @@ def _layers_axis(axes: Any, count: int) -> None:
     axes.set_xlim(0.4, count + 0.6)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("layer, from the input on")
+
+
+def _percent_axis(axes: Any) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    axes.yaxis.set_major_formatter(PercentFormatter(1))  # as many decimals as tell the labels apart
 
 
 def _log_axis(axes: Any, text: Callable[[float], str]) -> None:

@@ -198,8 +198,9 @@ def test_every_figure_has_text_and_a_table_for_those_who_cannot_see_it(text):
         assert picture["aria-labelledby"].split() == [f"{name}-title", f"{name}-text"]
         assert all(label in ids for label in picture["aria-labelledby"].split())
     assert all(len(told) > 10 for told in found.text["desc"])
-    for figure in re.findall(r"<figure.*?</figure>", text, flags=re.DOTALL):
-        assert "<details" in figure and "<table>" in figure and "<caption>" in figure
+    behind = re.findall(r"</figure>\s*<details[^>]*>.*?</details>", text, flags=re.DOTALL)
+    assert len(behind) == len(FIGURES) == len(found.all("figcaption"))
+    assert all("<table>" in table and "<caption>" in table for table in behind)
     used = {reference[1:] for attributes in found.all("use") for reference in [attributes["href"]]}
     assert used and used <= ids.keys()
 
@@ -296,6 +297,16 @@ def test_rasters_are_of_sorted_trains(document):
     trains = [collection.get_positions() for collection in drawn.axes[0].collections]
     assert [list(train) for train in trains] == [list(range(1, 9)), [], [1, 2, 3], [1]]
     assert [cells[-1] for cells in raster.table.rows] == ["8 0 3 1"] * 2
+
+
+def test_labels_of_an_axis_are_the_values_at_its_marks(document):
+    for row, top1 in zip(document["evaluation"]["rows"], (0.82, 0.84), strict=True):
+        row["top1"] = row["top5"] = top1
+    drawn = figures.accuracy(document["evaluation"])
+    drawn.canvas.draw()
+    axis = drawn.axes[0].yaxis
+    labels = [float(label.get_text().rstrip("%")) / 100 for label in axis.get_ticklabels()]
+    assert labels == pytest.approx(axis.get_ticklocs())
 
 
 def test_many_layers_are_spread_over_the_raster():
