@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from calibration import read
 from measure import machine
 
 from pconv_onnx import calibrate
-from pconv_onnx.timing import OtherWork
+from pconv_onnx.timing import OtherWork, peak_memory
 
 
 def main() -> None:
@@ -65,8 +64,7 @@ def cost(model: Path, prepared: Path, steps: int) -> dict[str, float]:
     images = np.load(prepared, mmap_mode="r")
     start = time.perf_counter()
     calibrate(model, {"image": images}, steps=steps)
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": time.perf_counter() - start, "peak_mib": peak_mib}
+    return {"seconds": time.perf_counter() - start, "peak_mib": peak_memory()}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import sys
 import warnings
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from pconv_onnx.errors import PconvError
 from pconv_onnx.providers import PROVIDERS
 from pconv_onnx.runtime import import_onnxruntime, session
 from pconv_onnx.serial_session import SerialSession
-from pconv_onnx.timing import session_options
+from pconv_onnx.timing import peak_memory, session_options
 
 ANN, QUANTISED, BODY, SERIAL, PARALLEL, FOLDED = "ANN", "quantised ANN", "function body", "serial", "parallel", "folded"
 _RUNS = 3
@@ -97,9 +96,7 @@ def _main(task: dict[str, Any]) -> None:
         feed = dict(zip(task["inputs"], arrays.values(), strict=True))
     for _ in range(_RUNS):
         runner.run(None, feed)
-    # Not what getrusage tells, which begins with the peak of the process that started this one.
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print(int(status["VmHWM"].split()[0]) / 1024)
+    print(peak_memory())
 
 
 if __name__ == "__main__":

@@ -130,6 +130,15 @@ def _cpu_seconds() -> tuple[float, float, float] | None:
     return float(seconds.sum()), float(seconds.sum() - seconds[3] - seconds[4]), sum(os.times()[:4])
 
 
+def peak_memory() -> float:
+    """The most resident memory that this process has had, in MiB; Linux alone tells.
+
+    Not what getrusage tells, which begins with the peak of the process that started this one.
+    """
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024
+
+
 def threads_of(make: Callable[[], Any]) -> tuple[Any, int | None]:
     """What `make` gives, and how many threads it runs on: this one and those that it starts; None if not known."""
     tasks = Path("/proc/self/task")
