@@ -45,18 +45,11 @@ def main() -> None:
             command = [sys.executable, __file__, str(options.model), "--prepared", str(prepared)]
             done = subprocess.run([*command, "--steps", str(options.steps)], stdout=subprocess.PIPE, check=True)
         rows.append({"images": count, **json.loads(done.stdout.splitlines()[-1])})
-        print(
-            "{images:>6} images: {seconds:6.1f} s, {peak_mib:6.0f} MiB, of which {before_mib:.0f} before".format(
-                **rows[-1]
-            )
-        )
-    document = {
-        "benchmark": "calibration cost",
-        "machine": machine(threads=0) | quiet.summary(),
-        "steps": options.steps,
-    }
+        print("{images:>6} images: {seconds:6.1f} s, {peak_mib:.0f} MiB at the most".format(**rows[-1]), flush=True)
     if options.output is not None:
-        options.output.write_text(json.dumps(document | {"rows": rows}, indent=1) + "\n")
+        where = machine(threads=0) | quiet.summary()
+        document = {"benchmark": "calibration cost", "machine": where, "steps": options.steps, "rows": rows}
+        options.output.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def cost(model: Path, prepared: Path, steps: int) -> dict[str, float]:
