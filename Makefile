@@ -70,7 +70,7 @@ bench: $(STAMP) ## measure, into benchmarks/results/
 	$(BIN)/python benchmarks/accuracy.py -o benchmarks/results/accuracy.json
 	$(BIN)/python benchmarks/digits.py -o benchmarks/results/digits.json
 
-peers: .venv-peers/installed ## measure against PyTorch and SpikingJelly, into benchmarks/results/ (15 minutes)
+peers: .venv-peers/installed ## measure against PyTorch and SpikingJelly, into benchmarks/results/ (6 minutes)
 	.venv-peers/bin/python benchmarks/peers/resnet20.py -o benchmarks/results/peers.json
 	.venv-peers/bin/python benchmarks/peers/figure.py benchmarks/results/peers.json docs/speed.svg
 

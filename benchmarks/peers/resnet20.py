@@ -185,7 +185,7 @@ def measured(runtime: str, options: Any) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Measure, compare, print, write."""
-    parser = arguments(__doc__, repeats=15)
+    parser = arguments(__doc__, repeats=10)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16, 32])
     parser.add_argument("--runtime", choices=RUNTIMES, help="measure this alone, in this process, and print its rows")
