@@ -83,7 +83,7 @@ def assert_converted(
     Args:
         source: a model from `x` `[N, C, 1, 1]` to `y` of the same shape.
         oracle: the source's value.
-        mode: one of `MODES`.
+        mode: `parallel` or `folded`.
         levels: L, where that is to be as given too.
         signed: as `rewrite` has it.
         limit: the largest input that the oracle is defined for.

@@ -10,10 +10,10 @@ import onnx
 import pytest
 import torch
 from harness import assert_converted, onnxruntime_of
+from networks import MODES
 from refusals import refusal_of
 
 from pconv_onnx import inspect, rewrite, verify
-from pconv_onnx.plan import MODES
 
 pytest.importorskip("brevitas")
 with warnings.catch_warnings():

@@ -7,14 +7,14 @@ import numpy as np
 import onnx
 import pytest
 from harness import assert_converted, boundaries, definition_of, onnxruntime_of
-from networks import network, weight
+from networks import MODES, network, weight
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from opsets import known, opsets
 
 from pconv_onnx import inspect, rewrite, verify
 from pconv_onnx.graph import load
 from pconv_onnx.graph.folding import fold
-from pconv_onnx.plan import MODES, make_plan
+from pconv_onnx.plan import make_plan
 from pconv_onnx.recognise import Activation, recognise
 
 RELU = "r = Relu (x) q = QuantizeLinear (r, s, z) y = DequantizeLinear (q, s, z)"

@@ -8,9 +8,9 @@ import onnx
 import pytest
 import torch
 from harness import assert_converted, onnxruntime_of
+from networks import MODES
 
 from pconv_onnx import rewrite, verify
-from pconv_onnx.plan import MODES
 
 # PyTorch is moving it to a package of its own.
 tq = pytest.importorskip("torch.ao.quantization")
