@@ -18,6 +18,9 @@ from pconv_onnx.graph.network import captured, unused
 from pconv_onnx.neuron import Array
 from pconv_onnx.recognise import Activation
 
+# Up to here an initializer had to be an input as well.
+_INITIALIZERS_IR_VERSION = 4
+
 
 @dataclass(frozen=True, eq=False)
 class Quantised:
@@ -103,6 +106,7 @@ def quantised_model(
             weights = constant(f"{proto.input[1]}.corrected", correction.weights)
             bias = constant(f"{proto.name or proto.output[0]}.bias.corrected", correction.bias)
             nodes += with_weights(proto, weights, bias, unused(f"{proto.output[0]}/product", names))
+    model.ir_version = max(model.ir_version, _INITIALIZERS_IR_VERSION)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(constants)

@@ -526,3 +526,15 @@ def test_values_that_are_too_large_are_told():
     for method in METHODS:
         ((activation, reason),) = calibrate(ann, {"x": x * np.float32(1e35)}, steps=4, method=method).left
         assert (activation.name, reason) == ("y", "'a' has a NaN or an infinity on these data")
+
+
+def test_a_file_of_a_version_that_wants_initializers_as_inputs():
+    ann = source("a = Conv (x, w1) r = Relu (a) y = GlobalAveragePool (r)", "float[N, 8, 1, 1] y")
+    ann.ir_version = 3
+    ann.graph.input.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in ann.graph.initializer
+    )
+    result = calibrate(ann, data(), steps=4)
+    onnx.checker.check_model(result.model, full_check=True)
+    assert verify(result.model, rewrite(result.model).model, data(4)).passed
