@@ -34,7 +34,7 @@ class Spikes:
 
     Attributes:
         steps: T.
-        levels: `[R, T+1]`, the value that each spike count stands for.
+        levels: `[R, T+1]`, the value that each spike count stands for; of serial neurons `[R, 2]`, silent and spike.
         channel_axis: the axis along which the rows of `levels` run; None where R = 1.
     """
 
@@ -470,7 +470,7 @@ def _joined(site: Site, trains: Sequence[Spikes], axis: int) -> Spikes | None:
         channels = shape[axis] if shape else None
         if not isinstance(channels, int) or train.channel_axis not in (None, axis):
             return None
-        tables.append(np.broadcast_to(train.levels, (channels, train.steps + 1)))
+        tables.append(np.broadcast_to(train.levels, (channels, train.levels.shape[1])))
     return Spikes(trains[0].steps, np.concatenate(tables), axis)
 
 

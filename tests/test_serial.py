@@ -197,3 +197,18 @@ def test_faults_of_a_run_are_told(source):
     assert "float64; the network takes float32" in refusal_of(session.run, None, {"x": np.zeros((2, 3, 8, 8))})
     assert "onnxruntime cannot run" in refusal_of(session.run, None, {"x": dyadic(2, 4, 8, 8)})
     assert "no serial network" in refusal_of(SerialSession, rewrite(source).model)
+
+
+def test_channels_of_unequal_amplitudes_side_by_side():
+    weights = {"theta": np.array([1, 2, 4], np.float32).reshape(3, 1, 1), "w": dyadic(5, 6, 1, 1)}
+    nodes = f"""
+        {qcfs("x", "a")} {qcfs("x", "b")}
+        c = Concat <axis = 1> (a, b)
+        y = Conv (c, w)
+    """
+    model = network(nodes, outputs="float[N, 5, 8, 8] y", weights=weights)
+    x = {"x": np.tile(dyadic(2, 3, 1, 1), (1, 1, 8, 8))}
+    # Each neuron has the same input at each step, so that what is uneven is its remainder alone.
+    (found,) = SerialSession(serial(model).model).run(None, x)
+    (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, x)
+    np.testing.assert_array_equal(found, expected)
