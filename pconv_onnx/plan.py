@@ -214,8 +214,9 @@ def _refuse_different_steps(network: Network, neurons: dict[str, Neuron]) -> Non
         )
 
 
-# Of trains that are not sorted the maximum is not the train of the maximum.
-_MAX_POOLING = ("MaxPool", "GlobalMaxPool", "ReduceMax")
+# Of trains that are not sorted the maximum is not the train of the maximum, nor the minimum that of the minimum.
+_EXTREMA = {"MaxPool": "maximum", "GlobalMaxPool": "maximum", "ReduceMax": "maximum", "Max": "maximum",
+            "ReduceMin": "minimum", "Min": "minimum"}  # fmt: skip
 
 
 def _refuse_what_one_step_cannot_do(
@@ -233,12 +234,13 @@ def _refuse_what_one_step_cannot_do(
     reasons = {id(node): activation.reason for activation in activations for node in activation.nodes}
     for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
         in_time = [name for name in (*proto.input, *sorted(captured(proto))) if name in kinds]
-        passes = id(node) in passages and proto.op_type not in _MAX_POOLING
+        passes = id(node) in passages and proto.op_type not in _EXTREMA
         if id(node) in replaced or not in_time or passes:
             continue
         what = f"{proto.op_type} '{proto.name or proto.output[0]}'"
         if id(node) in passages:
-            why = "takes a maximum over spikes, which the trains of serial neurons, not being sorted, do not have"
+            extremum = _EXTREMA[proto.op_type]
+            why = f"takes a {extremum} over spikes, which the trains of serial neurons, not being sorted, do not have"
         else:
             why = f"needs the temporal mean of '{in_time[0]}'"
             if reasons.get(id(node)):

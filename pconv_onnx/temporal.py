@@ -192,7 +192,7 @@ def _matmul(site: Site) -> Kind | None:
 
 
 def _add(site: Site) -> Passage | None:
-    """Add, Sub, Sum: of tensors in time with the same T, and of others at each step."""
+    """Add, Sub, Sum, Mean: of tensors in time with the same T, and of others at each step."""
     varying = site.varying
     steps = {site.kinds[index].steps for index in varying}
     shapes = {site.shape(index) for index in varying}
@@ -216,6 +216,27 @@ def _divide(site: Site) -> Passage | None:
     """Div by a constant without zeros."""
     divisor = site.constant(1)
     return _multiply(site) if divisor is not None and (divisor != 0).all() else None
+
+
+def _where(site: Site) -> Passage | None:
+    """Where takes each element from the same tensor at each step: conditions, being no floats, have no time axis."""
+    constants = [site.constant(index) for index in (1, 2)]
+    if any(value is not None and not np.isfinite(value).all() for value in constants):
+        return None
+    return _add(site)
+
+
+def _einsum(site: Site) -> Kind | None:
+    """Linear in one tensor in time, whose first axis is the first of the result and no axis of another tensor."""
+    terms, arrow, result = site.attribute("equation", "").replace(" ", "").partition("->")
+    operands = terms.split(",")
+    if len(site.varying) != 1 or not arrow or "." in terms:
+        return None
+    (varying,) = site.varying
+    row = operands[varying][:1]
+    if not row or not result.startswith(row) or terms.count(row) > 1:
+        return None
+    return _current(site.kinds[varying])
 
 
 def _negate(site: Site) -> Kind | None:
@@ -276,10 +297,22 @@ def _within(site: Site, low: Array | None, high: Array | None) -> Kind | None:
     return kind if above and (high is None or (kind.levels[:, -1] <= high).all()) else None
 
 
-def _reduce_max(site: Site) -> Kind | None:
-    """As max pooling, over constant axes other than the first."""
-    kind = site.kinds[0]
-    return kind if isinstance(kind, Spikes) and kind.uniform and _reduce(site) is not None else None
+def _extremum(site: Site) -> Kind | None:
+    """As max pooling, over constant axes other than the first; the minimum of sorted trains is that of the minimum."""
+    kind, axes, rank = site.kinds[0], _reduced(site), site.rank(0)
+    if not isinstance(kind, Spikes) or axes is None or rank is None or kind.channel_axis in axes:
+        return None
+    keeps = site.attribute("keepdims", 1)
+    return _channels_moved(kind, [axis for axis in range(rank) if keeps or axis not in axes])
+
+
+def _extremes(site: Site) -> Kind | None:
+    """Max, Min of trains that have the same levels everywhere."""
+    first, *others = site.kinds
+    if not isinstance(first, Spikes) or not first.uniform or len({site.rank(i) for i in range(len(site.kinds))}) > 1:
+        return None
+    same = all(isinstance(kind, Spikes) and np.array_equal(kind.levels, first.levels) for kind in others)
+    return first if same and _add(site) is not None else None
 
 
 def _cast(site: Site) -> Kind | None:
@@ -335,6 +368,27 @@ def _reshape(site: Site) -> Kind | Passage | None:
     return Passage((kind,), constants={1: np.array([-1, *new])}) if len(new) == len(after) - 1 else None
 
 
+def _expand(site: Site) -> Passage | None:
+    """Of axes other than the first, to constant or computed sizes."""
+    before, after, kind = site.shape(0), site.output_shape(0), site.kinds[0]
+    if not before or not after or len(before) != len(after) or before[0] is None or before[0] != after[0]:
+        return None
+    sizes = [size for size in after[1:] if isinstance(size, int) and size > 0]
+    if len(sizes) < len(after) - 1:
+        return None
+    grown = {axis for axis, (old, new) in enumerate(zip(before, after, strict=True)) if old != new}
+    kind = _current(kind) if isinstance(kind, Spikes) and kind.channel_axis in grown else kind
+    return Passage((kind,), constants={1: np.array([1, *sizes])})
+
+
+def _tile(site: Site) -> Kind | None:
+    """Along other axes than the first."""
+    repeats, kind = site.constant(1), site.kinds[0]
+    if repeats is None or repeats[0] != 1:
+        return None
+    return _current(kind) if isinstance(kind, Spikes) and not kind.uniform and repeats[kind.channel_axis] != 1 else kind
+
+
 def _transpose(site: Site) -> Kind | None:
     permutation = site.attribute("perm", None)
     return None if permutation is None or permutation[0] != 0 else _channels_moved(site.kinds[0], list(permutation))
@@ -362,16 +416,16 @@ def _squeeze(site: Site) -> Kind | None:
 
 
 def _gather(site: Site) -> Kind | None:
-    """One constant index, or a list of them, along another axis than the first."""
-    indices, rank, kind = site.constant(1), site.rank(0), site.kinds[0]
-    if indices is None or indices.ndim > 1 or rank is None or not site.only_first_varies:
+    """Indices without a time axis, along another axis than the first: each row has the same."""
+    rank, index_rank, kind = site.rank(0), site.rank(1), site.kinds[0]
+    if rank is None or index_rank is None or not site.only_first_varies:
         return None
     axis = site.attribute("axis", 0) % rank
     if axis == 0:
         return None
     if isinstance(kind, Spikes) and kind.channel_axis == axis:
         return _current(kind)
-    return _channels_moved(kind, [a for a in range(rank) if a != axis or indices.ndim])
+    return _channels_moved(kind, [*range(axis), *([None] * index_rank), *range(axis + 1, rank)])
 
 
 def _split(site: Site) -> Passage | None:
@@ -509,11 +563,16 @@ def _slice(site: Site) -> Kind | None:
 
 def _reduce(site: Site) -> Kind | None:
     """ReduceMean, ReduceSum over constant axes other than the first."""
+    return None if _reduced(site) is None else _current(site.kinds[0])
+
+
+def _reduced(site: Site) -> set[int] | None:
+    """The constant axes, other than the first, that an operator reduces; None where they are not that."""
     rank = site.rank(0)
     axes = site.constant(1) if site.given(1) else site.attribute("axes", None)
     if rank is None or axes is None or not len(axes) or 0 in site.axes(axes, rank):
         return None
-    return _current(site.kinds[0])
+    return site.axes(axes, rank)
 
 
 # One row an operator. An operator that is not here is decoded first.
@@ -529,6 +588,8 @@ TRANSFER_RULES: dict[str, Rule] = {
     "DepthToSpace": _depth_to_space,
     "Div": _divide,
     "Dropout": _dropout,
+    "Einsum": _einsum,
+    "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,
     "Gemm": _gemm,
@@ -536,12 +597,16 @@ TRANSFER_RULES: dict[str, Rule] = {
     "GlobalMaxPool": _max_pool,
     "Identity": _identity,
     "MatMul": _matmul,
+    "Max": _extremes,
     "MaxPool": _max_pool,
+    "Mean": _add,
+    "Min": _extremes,
     "Mul": _multiply,
     "Neg": _negate,
     "Pad": _pad,
-    "ReduceMax": _reduce_max,
+    "ReduceMax": _extremum,
     "ReduceMean": _reduce,
+    "ReduceMin": _extremum,
     "ReduceSum": _reduce,
     "Relu": _relu,
     "Reshape": _reshape,
@@ -552,6 +617,8 @@ TRANSFER_RULES: dict[str, Rule] = {
     "Squeeze": _squeeze,
     "Sub": _add,
     "Sum": _add,
+    "Tile": _tile,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
+    "Where": _where,
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import onnx.parser
 import onnxruntime
@@ -11,6 +14,7 @@ from onnx.checker import check_model
 
 from pconv_onnx import session
 from pconv_onnx.rewriting import rewrite
+from pconv_onnx.temporal import TRANSFER_RULES
 
 # T = 4 and values on a grid of powers of two: everything below is exact in float32, so outputs are equal in every bit.
 X = (np.random.default_rng(0).integers(-8, 24, (5, 3, 8, 8)) / 8).astype(np.float32)
@@ -40,6 +44,7 @@ def kind_of(name: str, result) -> str:
     return type(kind).__name__ if kind is not None else "Static"
 
 
+CHECKS = (np.indices((8, 8)).sum(0) % 2).astype(bool)
 OPEN = {"outputs": "float[N, M, H, W] y"}
 FLAT = {"outputs": "float[N, K] y"}
 S = qcfs("x", "s")
@@ -68,6 +73,7 @@ CASES = [
     ("z = Sub (b, s)", "Current", {"b": dyadic(1, 3, 1, 1)}),
     ("z = Add (s, b)", "Static", {"b": dyadic(5, 3, 8, 8)}),
     ("z = Add (s, x)", "Current", {}),
+    ("z = Mean (s, x, s)", "Current", {}),
     ("z = Mul (s, b)", "Current", {"b": dyadic(3, 1, 1)}),
     ("z = Mul (b, s)", "Current", {"b": dyadic(1)}),
     ("z = Div (s, b)", "Current", {"b": np.array([2], dtype=np.float32)}),
@@ -109,6 +115,19 @@ CASES = [
     ("g = ReduceMax <keepdims = 0> (x, all) z = Mul (s, g)", "Current", {"all": np.array([0, 1, 2, 3])}),
     ("a = Abs (x) b = Add (a, one) z = Div (s, b)", "Static", {"one": 1.0}),
     ("z = Concat <axis = -1> (x, s, x)", "Current", {}),
+    ("z = Where (mask, s, x)", "Current", {"mask": CHECKS}),
+    ("c = Conv (s, w) z = Where (mask, c, s)", "Current", {"w": dyadic(3, 3, 1, 1), "mask": CHECKS}),
+    ("c = Greater (x, one) z = Where (c, s, b)", "Current", {"b": dyadic(3, 1, 1)}),
+    ("c = Greater (s, one) z = Where (c, s, x)", "Current", {}),
+    ("w = Where (mask, s, b) z = Clip (w, zero, one)", "Static", {"mask": CHECKS, "b": np.array(np.inf, np.float32)}),
+    ("c = Greater (s, one) w = Where (mask, s, b) z = Clip (w, zero, one)", "Static",
+     {"mask": CHECKS, "b": np.array(-np.inf, np.float32)}),
+    ("z = Einsum <equation = \"nchw, cd -> ndhw\"> (s, w)", "Current", {"w": dyadic(3, 4)}),
+    ("z = Einsum <equation = \"ij,nchj->nchi\"> (w, s)", "Current", {"w": dyadic(5, 8)}),
+    ("z = Einsum <equation = \"nchw,n->nchw\"> (s, w)", "Static", {"w": dyadic(5)}),
+    ("z = Einsum <equation = \"nchw,nchw->nchw\"> (s, s)", "Static", {}),
+    ("z = Einsum <equation = \"nchw,c->cnhw\"> (s, w)", "Static", {"w": dyadic(3)}),
+    ("z = Einsum <equation = \"n...,c->n...\"> (s, w)", "Static", {"w": dyadic(1)}),
     ("z = Neg (s)", "Current", PER_CHANNEL),
     ("z = Cast <to = 1> (s)", "Spikes", PER_CHANNEL),
     ("d = Cast <to = 11> (s) z = Cast <to = 1> (d)", "Static", {}),
@@ -128,6 +147,30 @@ CASES = [
     ("z = SpaceToDepth <blocksize = 2> (s)", "Current", PER_CHANNEL),
     ("z = ReduceMax <keepdims = 1> (s, on)", "Spikes", {"on": np.array([2, 3])}),
     ("z = ReduceMax <keepdims = 1> (s, on)", "Static", {"on": np.array([0])}),
+    ("z = ReduceMax <keepdims = 1> (s, on)", "Spikes", {"on": np.array([2]), **PER_CHANNEL}),
+    ("z = ReduceMin <keepdims = 1> (s, on)", "Spikes", {"on": np.array([-1]), **PER_CHANNEL}),
+    ("m = ReduceMin <keepdims = 0> (s, on) z = Unsqueeze (m, on)", "Spikes", {"on": np.array([2]), **PER_CHANNEL}),
+    ("t = Transpose <perm = [0, 2, 1, 3]> (s) m = ReduceMax <keepdims = 0> (t, on) z = Unsqueeze (m, on)", "Spikes",
+     {"on": np.array([1]), **PER_CHANNEL}),
+    ("z = ReduceMax <keepdims = 1> (s, on)", "Static", {"on": np.array([1]), **PER_CHANNEL}),
+    ("t = Transpose <perm = [0, 1, 3, 2]> (s) z = Max (s, t)", "Spikes", {}),
+    ("t = Transpose <perm = [0, 1, 3, 2]> (s) z = Min (s, t, s)", "Spikes", {}),
+    ("t = Transpose <perm = [0, 1, 3, 2]> (s) z = Max (s, t)", "Static", PER_CHANNEL),
+    ("z = Max (s, x)", "Static", {}),
+    ("c = Conv (s, w) z = Min (s, c)", "Static", {"w": dyadic(3, 3, 1, 1)}),
+    ("g = GlobalAveragePool (x) m = GlobalMaxPool (s) z = Expand (m, to)", "Spikes",
+     {"to": np.array([1, 3, 4, 5]), **PER_CHANNEL}),
+    ("f = Slice (s, from, to, on) z = Expand (f, sizes)", "Current",
+     {"from": np.array([1]), "to": np.array([2]), "on": np.array([1]), "sizes": np.array([1, 6, 8, 8]), **PER_CHANNEL}),
+    ("m = GlobalMaxPool (s) n = Shape (s) z = Expand (m, n)", "Spikes", {}),
+    ("z = Tile (s, by)", "Spikes", {"by": np.array([1, 1, 2, 1]), **PER_CHANNEL}),
+    ("z = Tile (s, by)", "Current", {"by": np.array([1, 2, 1, 3]), **PER_CHANNEL}),
+    ("z = Tile (s, by)", "Static", {"by": np.array([2, 1, 1, 1])}),
+    ("n = ReduceMax <keepdims = 0> (x, all) i = Cast <to = 7> (n) j = Mod (i, eight) g = Gather <axis = 3> (s, j)"
+     " z = Unsqueeze (g, on)", "Spikes",
+     {"all": np.array([0, 1, 2, 3]), "eight": np.array(8), "on": np.array([3]), **PER_CHANNEL}),
+    ("g = Gather <axis = 3> (s, at) z = Squeeze (g, on)", "Spikes",
+     {"at": np.array([[0, 2, 5]]), "on": np.array([3]), **PER_CHANNEL}),
     ("c = Conv (s, w) z = ReduceMax (c, on)", "Static", {"w": dyadic(4, 3, 1, 1), "on": np.array([2])}),
     ("z = ConvTranspose <strides = [2, 2]> (s, w)", "Current", {"w": dyadic(3, 4, 2, 2)}),
     ("z = Resize (s, , by)", "Spikes", {"by": np.array([1, 1, 2, 2], dtype=np.float32), **PER_CHANNEL}),
@@ -310,3 +353,10 @@ def test_weights_are_left_alone():
     model = network(S + "y = Conv (s, w)", weights={"w": weight(3, 3, 1, 1)})
     kept = {tensor.name: tensor for tensor in rewrite(model).model.graph.initializer}
     assert kept["w"] == {tensor.name: tensor for tensor in model.graph.initializer}["w"]
+
+
+def test_the_page_lists_every_operator_that_has_a_rule():
+    page = (Path(__file__).parents[1] / "docs" / "time.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("|") and "---" not in line][1:]
+    listed = [name for row in rows for name in re.findall(r"\b[A-Z]\w+", row)]
+    assert sorted(listed) == sorted(TRANSFER_RULES)
