@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint bench peers gpu exports clean
+.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint bench peers gpu exports zoo clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +95,10 @@ gpu: .venv-gpu/installed ## on a machine with an NVIDIA GPU and nvcc: test there
 
 exports: $(STAMP) ## convert every export of QCFS by PyTorch, into docs/exports.md (20 minutes)
 	$(BIN)/python benchmarks/exports.py -o benchmarks/results/exports.json --page docs/exports.md
+
+zoo: $(STAMP) ## put well-known architectures through the whole pipeline, into docs/support.md (15 minutes)
+	mkdir -p benchmarks/results
+	$(BIN)/python benchmarks/zoo.py -o benchmarks/results/zoo.json --page docs/support.md
 
 clean: ## remove everything that was built or installed here
 	rm -rf .venv .venv-ort .venv-gpu .venv-peers build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache
