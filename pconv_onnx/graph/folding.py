@@ -2,14 +2,15 @@
 
 Constants of constants, where the operator has one right answer: operators of layout and type, and arithmetic that
 IEEE 754 rounds in one way only. What a runtime approximates (Exp, Softplus, …) stays computed. And sizes: what a graph
-computes from shapes, as far as they are known.
+computes from shapes, as far as they are known, and the shapes that follow from such sizes in turn, where onnx's
+inference does not tell them.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
 from pconv_onnx.graph.constants import constant, element_type, is_standard
-from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.network import Dimension, Network
 from pconv_onnx.neuron import Array
 
 # Elements up to which a constant is worth having as one: thresholds and sizes, not weights.
@@ -34,7 +35,7 @@ def fold(network: Network) -> Network:
     """
     while True:
         walk = _Walk(network)
-        if not walk.known:
+        if not walk.known and not walk.shapes:
             network.sizes = walk.sizes
             return network
         model = onnx.ModelProto()
@@ -44,7 +45,7 @@ def fold(network: Network) -> Network:
             if name in walk.known:
                 value = numpy_helper.from_array(walk.known[name], name)
                 node.CopyFrom(helper.make_node("Constant", [], [name], node.name, value=value))
-        network = replace(network, proto=model)
+        network = replace(network, proto=model, hints={**network.hints, **walk.shapes})
 
 
 class _Walk:
@@ -53,13 +54,17 @@ class _Walk:
     Attributes:
         known: values that nodes other than Constant compute, by tensor.
         sizes: entries of integer scalars and vectors, as objects: numbers, names of dimensions, None where unknown.
+        shapes: of tensors that are made to such sizes, where more is known of them than was inferred.
     """
 
     def __init__(self, network: Network) -> None:
         self.network = network
         self.known: dict[str, Array] = {}
         self.sizes: dict[str, Array] = {}
+        self.shapes: dict[str, tuple[Dimension, ...]] = {}
         self._constants: dict[str, Array | None] = {}
+        self._names = {dim.dim_param for info in network.proto.graph.input for dim in info.type.tensor_type.shape.dim}
+        self._names.discard("")
         for node in network.nodes:
             if is_standard(node) and node.inputs and len(node.outputs) == 1 and node.op != "Constant":
                 self._visit(node, node.outputs[0].name)
@@ -69,6 +74,7 @@ class _Walk:
         if value is not None:
             self.known[name] = value
             return
+        self._hint(node, name)
         sizes = self._computed_sizes(node)
         if sizes is None:
             return
@@ -118,11 +124,33 @@ class _Walk:
         operands = [self._entries(tensor) for tensor in node.inputs]
         return None if any(operand is None for operand in operands) else rule(node, *operands)
 
+    def _hint(self, node: gs.Node, name: str) -> None:
+        """Note the shape of what a node makes to computed sizes, where it is better known than it was inferred."""
+        if node.op not in _MADE_TO_SIZE:
+            return
+        rule, index = _MADE_TO_SIZE[node.op]
+        before = self.network.shape(node.inputs[0])
+        sizes = self.sizes.get(node.inputs[index].name) if len(node.inputs) > index else None
+        if before is None or sizes is None:
+            return
+        found = [self._told(size) for size in rule(node, before, sizes.tolist())]
+        inferred = [self._told(size) for size in self.network.shapes.get(name, [None] * len(found))]
+        if len(found) != len(inferred):
+            return
+        merged = [old if new is None else new for new, old in zip(found, inferred, strict=True)]
+        if merged.count(None) < inferred.count(None):
+            self.shapes[name] = tuple(merged)
+
+    def _told(self, size: Dimension) -> Dimension:
+        """A dimension, None where it has no number and no name but that which inference gave it, anew each time."""
+        known = size >= 0 if isinstance(size, int) else size in self._names
+        return size if known else None
+
     def _entries(self, tensor: gs.Tensor) -> Array | None:
         if tensor.name in self.sizes:
             return self.sizes[tensor.name]
         value = self._value(tensor)
-        return _objects(value.tolist()) if value is not None and value.ndim <= 1 and value.dtype.kind == "i" else None
+        return _objects(value.tolist()) if value is not None and value.ndim <= 1 and value.dtype.kind in "bi" else None
 
 
 def _is_plain(dtype: np.dtype[Any] | None) -> bool:
@@ -163,6 +191,15 @@ def _reshape(node: gs.Node, x: Array, shape: Array) -> Array:
     return x.reshape([x.shape[i] if size == 0 and copies else int(size) for i, size in enumerate(shape)])
 
 
+def _sliced(_: gs.Node, x: Array, starts: Array, ends: Array, *others: Array) -> Array:
+    axes = others[0] if others else np.arange(len(starts))
+    steps = others[1] if len(others) > 1 else np.ones(len(starts), np.int64)
+    parts = [slice(None)] * x.ndim
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        parts[axis] = slice(int(start), int(end), int(step))
+    return x[tuple(parts)]
+
+
 def _axes(axes: Array) -> tuple[int, ...]:
     return tuple(int(axis) for axis in axes)
 
@@ -171,17 +208,22 @@ _EXACT: dict[str, Callable[..., Array]] = {
     "Abs": lambda _, x: np.abs(x),
     "Add": lambda _, x, y: x + y,
     "Cast": _cast,
+    "Concat": lambda node, *parts: np.concatenate(parts, node.attrs["axis"]),
     "ConstantOfShape": _filled,
     "Div": _divide,
+    "Equal": lambda _, x, y: x == y,
     "Expand": _expand,
     "Identity": lambda _, x: x,
     "Mul": lambda _, x, y: x * y,
     "Neg": lambda _, x: -x,
     "Reciprocal": lambda _, x: x.dtype.type(1) / x,
     "Reshape": _reshape,
+    "Slice": _sliced,
     "Squeeze": lambda _, x, *axes: np.squeeze(x, _axes(*axes) if axes else None),
     "Sub": lambda _, x, y: x - y,
+    "Transpose": lambda node, x: np.transpose(x, node.attrs.get("perm")),
     "Unsqueeze": lambda _, x, axes: np.expand_dims(x, _axes(axes)),
+    "Where": lambda _, *operands: np.asarray(np.where(*operands)),
 }
 
 
@@ -212,17 +254,76 @@ def _slice(_: gs.Node, sizes: Array, *bounds: Array) -> Array | None:
     return sizes[start : end : int(bounds[3][0]) if len(bounds) > 3 else 1]
 
 
+def _same(left: object, right: object) -> bool | None:
+    """Whether two entries are equal; a dimension that has a name is not negative."""
+    if left is None or right is None:
+        return None
+    if isinstance(left, str) == isinstance(right, str):
+        return True if left == right else None if isinstance(left, str) else False
+    number = right if isinstance(left, str) else left
+    return False if isinstance(number, int) and number < 0 else None
+
+
+def _chosen(condition: object, left: object, right: object) -> object:
+    return None if condition is None else left if condition else right
+
+
+def _flat(_: gs.Node, sizes: Array, shape: Array) -> Array | None:
+    return sizes.reshape(-1) if shape.tolist() in ([-1], [sizes.size]) else None
+
+
 _SIZES: dict[str, Callable[..., Array | None]] = {
     "Add": _arithmetic(operator.add),
     "Cast": lambda _, sizes: sizes,
     "Concat": lambda _, *parts: np.concatenate(parts),
     # Towards zero or down: no size is negative.
     "Div": _arithmetic(lambda left, right: left // right if left >= 0 and right > 0 else None),
+    "Equal": lambda _, left, right: np.asarray(np.frompyfunc(_same, 2, 1)(left, right), dtype=object),
     "Gather": _gather,
     "Identity": lambda _, sizes: sizes,
     "Mul": _arithmetic(operator.mul),
+    "Reshape": _flat,
     "Slice": _slice,
     "Squeeze": lambda _, sizes, *axes: sizes.reshape(()) if sizes.size == 1 else None,
     "Sub": _arithmetic(operator.sub),
     "Unsqueeze": lambda _, sizes, *axes: sizes.reshape(1) if sizes.ndim == 0 else None,
+    "Where": lambda _, *operands: np.asarray(np.frompyfunc(_chosen, 3, 1)(*operands), dtype=object),
+}
+
+
+def _reshaped(node: gs.Node, before: Sequence[Dimension], sizes: Sequence[Dimension]) -> list[Dimension]:
+    copies = not node.attrs.get("allowzero", 0)
+    after = [before[i] if size == 0 and copies and i < len(before) else size for i, size in enumerate(sizes)]
+    if -1 in after:
+        # What the others leave: names on both sides cancel.
+        open_axis, left, taken = after.index(-1), list(before), [size for size in after if size != -1]
+        for size in [size for size in taken if isinstance(size, str) and size in left]:
+            left.remove(size)
+            taken.remove(size)
+        numbers = [size for size in (*left, *taken) if isinstance(size, int) and size > 0]
+        known = len(numbers) == len(left) + len(taken)
+        rest, divisor = (math.prod(numbers[: len(left)]), math.prod(numbers[len(left) :])) if known else (1, 2)
+        after[open_axis] = rest // divisor if rest % divisor == 0 else None
+    return after
+
+
+def _expanded(_: gs.Node, before: Sequence[Dimension], sizes: Sequence[Dimension]) -> list[Dimension]:
+    if len(before) != len(sizes):
+        return []
+    return [
+        old if new in (1, old) or (isinstance(old, int) and old > 1) else new if old == 1 else None
+        for old, new in zip(before, sizes, strict=True)
+    ]
+
+
+def _resized(node: gs.Node, _: Sequence[Dimension], sizes: Sequence[Dimension]) -> list[Dimension]:
+    plain = "axes" not in node.attrs and node.attrs.get("keep_aspect_ratio_policy", "stretch") == "stretch"
+    return list(sizes) if plain else []
+
+
+# Operators that make something to sizes: what shape they give it, and which input has the sizes.
+_MADE_TO_SIZE: dict[str, tuple[Callable[..., list[Dimension]], int]] = {
+    "Expand": (_expanded, 1),
+    "Reshape": (_reshaped, 1),
+    "Resize": (_resized, 3),
 }

@@ -30,6 +30,8 @@ class Network:
         proto: the model.
         name: how to call it in messages.
         sha256: digest of its file.
+        hints: shapes by tensor name that inference does not find by itself, as far as `folding.fold` does; None is a
+            dimension that it does not know either.
         nodes: the nodes of the main graph, in the order of `proto`.
         inner_nodes: the nodes of If, Loop and Scan bodies and of model-local functions.
         shapes: shape by tensor name, declared or inferred; tensors of unknown rank are not there.
@@ -41,6 +43,7 @@ class Network:
     proto: onnx.ModelProto
     name: str
     sha256: str
+    hints: dict[str, tuple[Dimension, ...]] = field(default_factory=dict)
     nodes: list[gs.Node] = field(init=False)
     inner_nodes: list[gs.Node] = field(init=False, default_factory=list)
     shapes: dict[str, tuple[Dimension, ...]] = field(init=False)
@@ -66,7 +69,7 @@ class Network:
         for tensor in self.proto.graph.initializer:
             self.shapes[tensor.name] = tuple(tensor.dims)
             self.dtypes[tensor.name] = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        inferred = onnx.shape_inference.infer_shapes(standardised(self.proto), data_prop=True).graph
+        inferred = onnx.shape_inference.infer_shapes(self._with_hints(), data_prop=True).graph
         for info in (*inferred.input, *inferred.value_info, *inferred.output):
             tensor_type = info.type.tensor_type
             if tensor_type.elem_type:
@@ -76,6 +79,29 @@ class Network:
                     dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
                     for dim in tensor_type.shape.dim
                 )
+        for name, hint in self.hints.items():
+            # What a graph declares of its outputs, inference keeps.
+            found = zip(hint, self.shapes.get(name, hint), strict=True)
+            self.shapes[name] = tuple(old if new is None else new for new, old in found)
+
+    def _with_hints(self) -> onnx.ModelProto:
+        model = standardised(self.proto)
+        if not self.hints:
+            return model
+        hinted = onnx.ModelProto()
+        hinted.CopyFrom(model)
+        del hinted.graph.value_info[:]
+        hinted.graph.value_info.extend(info for info in model.graph.value_info if info.name not in self.hints)
+        for name in self.hints.keys() - self._graph_outputs:
+            info = hinted.graph.value_info.add(name=name)
+            info.type.tensor_type.elem_type = onnx.TensorProto.UNDEFINED
+            for size in self.hints[name]:
+                dim = info.type.tensor_type.shape.dim.add()
+                if isinstance(size, int):
+                    dim.dim_value = size
+                elif size is not None:
+                    dim.dim_param = size
+        return hinted
 
     def _enter_bodies(self, node: gs.Node) -> None:
         for value in node.attrs.values():

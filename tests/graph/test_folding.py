@@ -16,6 +16,7 @@ from pconv_onnx.graph.folding import fold
 X = (np.random.default_rng(0).integers(-8, 24, (5, 3, 8, 8)) / 8).astype(np.float32)
 NUMBERS = {"zero_": np.array(0), "one_": np.array(1), "at1": np.array([1]), "two_": np.array(2), "at2": np.array([2]),
            "minus": np.array([-1]), "at0": np.array([0])}  # fmt: skip
+MORE = {"four_": np.array([4]), "square": np.array([2, 2]), "least": np.array([np.iinfo(np.int64).min])}
 
 COMPUTED = {
     # what is computed, the nodes, and the value that tensor k then has
@@ -29,6 +30,15 @@ COMPUTED = {
                    " n = Sub (m, one_) k = Unsqueeze (n, at0)", [7]),
     "casts": ("s = Shape (x) c = Cast <to = 6> (s) d = Cast <to = 7> (c) k = Gather (d, at2)", [8]),
     "concat": ("s = Shape (x) g = Gather (s, at1) h = Gather (s, at2) k = Concat <axis = 0> (g, h, minus)", [3, 8, -1]),
+    "concat of constants": ("k = Concat <axis = 0> (at2, minus, at1)", [2, -1, 1]),
+    "reversed and transposed": ("c = Concat <axis = 0> (at2, minus, at1, at0) r = Reshape (c, square)"
+                                " v = Slice (r, minus, least, at0, minus) t = Transpose <perm = [1, 0]> (v)"
+                                " k = Reshape (t, minus)", [1, 2, 0, -1]),
+    "every second": ("c = Concat <axis = 0> (at2, minus, at1) k = Slice (c, at0, four_, at0, at2)", [2, 1]),
+    "choice of constants": ("c = Concat <axis = 0> (at2, minus) e = Equal (c, minus) k = Where (e, at1, c)", [2, 1]),
+    # As TorchScript writes x.expand(-1, 3, 8): the batch is none of them.
+    "choice": ("s = Shape (x) g = Gather (s, at1) h = Gather (s, at2) c = Concat <axis = 0> (minus, g, h)"
+               " r = Reshape (c, minus) e = Equal (r, minus) k = Where (e, at1, r)", [1, 3, 8]),
     "squeeze": ("s = Shape (x) g = Gather (s, at1) q = Squeeze (g) k = Unsqueeze (q, at0)", [3]),
 }  # fmt: skip
 
@@ -44,7 +54,7 @@ def constants(model: onnx.ModelProto) -> dict[str, list[int]]:
 @pytest.mark.parametrize("case", COMPUTED)
 def test_a_size_that_shapes_tell_becomes_a_constant(case):
     nodes, expected = COMPUTED[case]
-    weights = {name: value for name, value in (NUMBERS | {"four_": np.array([4])}).items() if name in nodes}
+    weights = {name: value for name, value in (NUMBERS | MORE).items() if name in nodes}
     model = network(nodes + " y = Cast <to = 1> (k)", outputs="float[K] y", weights=weights)
     result = fold(load(model)).proto
     onnx.checker.check_model(result, full_check=True)
@@ -166,3 +176,39 @@ def test_a_constant_of_the_type_of_a_value_does_not_read_the_value():
     np.testing.assert_array_equal(
         session(result.model).run(None, {"x": X})[0], ReferenceEvaluator(model).run(None, {"x": X})[0]
     )
+
+
+N = "n = Shape <end = 1> (x)"
+MADE_TO_SIZE = {
+    "resize": (f"{N} c = Concat <axis = 0> (n, to) k = Resize (x, , , c)", [3, 16, 4], ("N", 3, 16, 4)),
+    "reshape": (f"{N} c = Concat <axis = 0> (n, to) k = Reshape (x, c)", [-1, 16], ("N", 12, 16)),
+    "reshape to a vector": (f"{N} c = Concat <axis = 0> (n, to) p = Reshape (x, c) k = Reshape (p, minus)", [-1],
+                            (None,)),
+    "reshape of rows": (f"{N} c = Concat <axis = 0> (to, n) k = Reshape (x, c)", [16, -1], (16, 12, "N")),
+    "reshape, zero": (f"{N} c = Concat <axis = 0> (n, to) k = Reshape (x, c)", [0, -1], ("N", 3, 64)),
+    "expand": (f"{N} g = ReduceMax (x, last) c = Concat <axis = 0> (n, to) k = Expand (g, c)", [3, 1, 5],
+               ("N", 3, 8, 5)),
+    "expand a row": ("s = Shape (x) r = ReduceMax (x, first) k = Expand (r, s)", [0], ("N", 3, 8, 8)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MADE_TO_SIZE)
+def test_shapes_of_what_is_made_to_computed_sizes(case):
+    nodes, to, expected = MADE_TO_SIZE[case]
+    weights = {"to": np.array(to), "last": np.array([3]), "first": np.array([0]), "minus": np.array([-1])}
+    weights = {name: value for name, value in weights.items() if f" {name})" in nodes or f"({name}," in nodes}
+    dims = ", ".join(f"K{axis}" for axis in range(len(expected)))
+    model = network(f"{nodes} y = Neg (k)", outputs=f"float[{dims}] y", weights=weights)
+    folded = fold(load(model))
+    assert tuple(size if size == "N" or isinstance(size, int) else None for size in folded.shapes["k"]) == expected
+    assert folded.dtypes["k"] == np.float32
+    (value,) = ReferenceEvaluator(model).run(None, {"x": X})
+    assert all(size in (None, "N", actual) for size, actual in zip(expected, value.shape, strict=True))
+
+
+def test_an_output_that_declares_less_is_left_alone():
+    nodes = f"{N} c = Concat <axis = 0> (n, to) y = Reshape (x, c)"
+    model = network(nodes, outputs="float[K, L] y", weights={"to": np.array([-1])})
+    folded = fold(load(model))
+    assert folded.shapes["y"] == ("N", 192)
+    assert folded.proto.graph.output == model.graph.output
