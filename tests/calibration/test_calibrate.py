@@ -538,3 +538,15 @@ def test_a_file_of_a_version_that_wants_initializers_as_inputs():
     result = calibrate(ann, data(), steps=4)
     onnx.checker.check_model(result.model, full_check=True)
     assert verify(result.model, rewrite(result.model).model, data(4)).passed
+
+
+def test_a_rank_that_computed_sizes_tell():
+    nodes = """
+        n = Shape <end = 1> (x) c = Concat <axis = 0> (n, sizes) u = Reshape (x, c)
+        r = Relu (u) y = ReduceMean (r, on)
+    """
+    ann = source(nodes, "float[N, 3, 1, 1, 1] y", sizes=np.array([3, 2, 4, 8]), on=np.array([2, 3, 4]))
+    result = calibrate(ann, data(), steps=4)
+    assert result.summary()["activations"][0]["channels"] == 3
+    kept = [node.op_type for node in result.model.graph.node]
+    assert kept[:3] == ["Shape", "Concat", "Reshape"]
