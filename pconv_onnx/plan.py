@@ -234,7 +234,8 @@ def _refuse_what_one_step_cannot_do(
     reasons = {id(node): activation.reason for activation in activations for node in activation.nodes}
     for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
         in_time = [name for name in (*proto.input, *sorted(captured(proto))) if name in kinds]
-        passes = id(node) in passages and proto.op_type not in _EXTREMA
+        # A tensor has the same shape at each step.
+        passes = (id(node) in passages and proto.op_type not in _EXTREMA) or proto.op_type == "Shape"
         if id(node) in replaced or not in_time or passes:
             continue
         what = f"{proto.op_type} '{proto.name or proto.output[0]}'"

@@ -331,10 +331,11 @@ def _identity(site: Site) -> Kind | None:
 
 
 def _dropout(site: Site) -> Kind | None:
-    """The identity at inference."""
+    """The identity at inference, with a mask that nothing reads."""
     training = site.constant(2)
     inference = not site.given(2) or (training is not None and not training.any())
-    return site.kinds[0] if inference and len(site.node.outputs) == 1 else None
+    read = any(mask.outputs or site.network.is_output(mask) for mask in site.node.outputs[1:])
+    return site.kinds[0] if inference and not read else None
 
 
 def _flatten(site: Site) -> Kind | None:
@@ -368,17 +369,17 @@ def _reshape(site: Site) -> Kind | Passage | None:
     return Passage((kind,), constants={1: np.array([-1, *new])}) if len(new) == len(after) - 1 else None
 
 
-def _expand(site: Site) -> Passage | None:
-    """Of axes other than the first, to constant or computed sizes."""
+def _expand(site: Site) -> Kind | Passage | None:
+    """Of axes other than the first; a size that counts the rows becomes one, which broadcasts."""
     before, after, kind = site.shape(0), site.output_shape(0), site.kinds[0]
     if not before or not after or len(before) != len(after) or before[0] is None or before[0] != after[0]:
         return None
-    sizes = [size for size in after[1:] if isinstance(size, int) and size > 0]
-    if len(sizes) < len(after) - 1:
-        return None
     grown = {axis for axis, (old, new) in enumerate(zip(before, after, strict=True)) if old != new}
     kind = _current(kind) if isinstance(kind, Spikes) and kind.channel_axis in grown else kind
-    return Passage((kind,), constants={1: np.array([1, *sizes])})
+    if site.first_size(1) == 1:
+        return kind
+    sizes = [size for size in after[1:] if isinstance(size, int)]
+    return Passage((kind,), constants={1: np.array([1, *sizes])}) if len(sizes) == len(after) - 1 else None
 
 
 def _tile(site: Site) -> Kind | None:

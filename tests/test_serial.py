@@ -199,6 +199,19 @@ def test_faults_of_a_run_are_told(source):
     assert "no serial network" in refusal_of(SerialSession, rewrite(source).model)
 
 
+def test_shapes_are_those_of_one_step():
+    nodes = f"""
+        {qcfs("x", "a")}
+        s = Shape (a) h = Slice (s, from, to) b = Resize (x, , , s) c = Add (a, b)
+        f = ConstantOfShape (h) y = Add (c, f)
+    """
+    model = network(nodes, weights={"from": np.array([2]), "to": np.array([4])})
+    x = {"x": np.tile(dyadic(2, 3, 1, 1), (1, 1, 8, 8))}
+    (found,) = SerialSession(serial(model).model).run(None, x)
+    (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, x)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_channels_of_unequal_amplitudes_side_by_side():
     weights = {"theta": np.array([1, 2, 4], np.float32).reshape(3, 1, 1), "w": dyadic(5, 6, 1, 1)}
     nodes = f"""

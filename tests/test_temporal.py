@@ -65,6 +65,8 @@ CASES = [
     ("c = Conv (s, w) z = MaxPool <kernel_shape = [2, 2]> (c)", "Static", {"w": dyadic(4, 3, 1, 1)}),
     ("z = Identity (s)", "Spikes", PER_CHANNEL),
     ("z = Dropout (s)", "Spikes", PER_CHANNEL),
+    ("z, unread = Dropout (s)", "Spikes", PER_CHANNEL),
+    ("d, kept = Dropout (s) z = Where (kept, d, x)", "Static", {}),
     ("z = Add (s, s)", "Current", {}),
     ("c = Conv (s, w) z = Add (c, s)", "Current", {"w": dyadic(3, 3, 1, 1)}),
     ("c = Conv (s, w) z = Sub (s, c)", "Current", {"w": dyadic(3, 3, 1, 1)}),
