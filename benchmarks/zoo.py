@@ -20,7 +20,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,9 @@ def export(name: str, exporter: str, path: Path) -> None:
             )  # fmt: skip
 
 
-def networks(folder: Path, chosen: list[str]) -> Iterator[tuple[Row, Path, dict[str, np.ndarray]]]:
+def networks(
+    folder: Path, chosen: Sequence[str], exporters: Sequence[str] = EXPORTERS
+) -> Iterator[tuple[Row, Path, dict[str, np.ndarray]]]:
     """A file and samples for each network; a row with a reason where there is no file."""
     for path in sorted(LIGHT.glob("light_*.onnx")):
         name = path.stem.removeprefix("light_")
@@ -101,7 +103,7 @@ def networks(folder: Path, chosen: list[str]) -> Iterator[tuple[Row, Path, dict[
             yield Row(name, "Caffe2"), written, {image: values}
             written.unlink()
     for name in TORCH:
-        for exporter in EXPORTERS if name in chosen else ():
+        for exporter in exporters if name in chosen else ():
             written = folder / "network.onnx"
             row = Row(name, exporter)
             try:
@@ -114,8 +116,8 @@ def networks(folder: Path, chosen: list[str]) -> Iterator[tuple[Row, Path, dict[
 def convert(row: Row, path: Path, data: dict[str, np.ndarray]) -> None:
     """Fill in a row."""
     row.opset = onnx.load(path).opset_import[0].version
-    row.found = len(pconv_onnx.inspect(path)["activations"])
     try:
+        row.found = len(pconv_onnx.inspect(path)["activations"])
         calibration = pconv_onnx.calibrate(path, data, steps=STEPS, method=METHOD)
     except PconvError as error:
         row.modes["calibrate"] = str(error)
@@ -129,7 +131,7 @@ def convert(row: Row, path: Path, data: dict[str, np.ndarray]) -> None:
         if mode == "parallel":
             plan = result.plan
             left = [activation for activation in plan.activations if activation.name not in plan.neurons]
-            row.left = dict(Counter(calibration.why_it_stays(a) or a.reason for a in left))
+            row.left = dict(Counter(_nameless(calibration.why_it_stays(a) or a.reason) for a in left))
             row.converted, row.hybrid, row.decoded = len(plan.neurons), len(plan.hybrid), dict(decoding(plan))
         if not compared(row, mode, calibration.model, result.model, data):
             row.wrong.append(mode)
@@ -201,15 +203,13 @@ def markdown(rows: list[Row], where: dict[str, Any]) -> str:
     """The rows as a page."""
     notes: dict[str, int] = {}
     modes = list(MODES)
-    heads = ["network", "exporter", "opset", "found", "neurons", "left", "decoded", *modes, "itself", "H"]
+    heads = ["network", "exporter", "opset", "found", "neurons", "H", "decoded", "left", *modes, "itself"]
     table = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
         left = "; ".join(f"{count} {_note(reason, notes)}" for reason, count in row.left.items()) or "–"
-        decoded = ", ".join(f"{count} {name}" for name, count in sorted(row.decoded.items())) or "–"
         told = [_note(value, notes) for key, value in row.modes.items() if key not in modes] * len(modes)
         told = told or [_told(row.modes[mode], notes) for mode in modes]
-        cells = [row.model, row.exporter, row.opset or "–", row.found or "–", row.converted or "–", left, decoded]
-        cells += [*told, row.itself or "–", "H" if row.hybrid else ""]
+        cells = [*counts(row), left, *told, row.itself or "–"]
         table.append(f"| {' | '.join(map(str, cells))} |")
     return PAGE.format(
         **where,
@@ -224,14 +224,24 @@ def markdown(rows: list[Row], where: dict[str, Any]) -> str:
     )
 
 
+def counts(row: Row) -> list[object]:
+    """The first cells of a row of the table."""
+    decoded = ", ".join(f"{count} {name}" for name, count in sorted(row.decoded.items())) or "–"
+    return [row.model, row.exporter, row.opset, row.found, row.converted, "H" if row.hybrid else "", decoded]
+
+
 def _told(value: str, notes: dict[str, int]) -> str:
     return _note(value, notes) if " " in value and "spike counts" not in value else value
 
 
 def _note(sentence: str, notes: dict[str, int]) -> str:
-    """A number for a sentence, whatever names it has in it."""
-    sentence = re.sub(r" ?'[^']*'", "", sentence.split("one time-step at a time: ")[-1])
+    """A number for a sentence, the same whatever names it has in it."""
+    sentence = _nameless(sentence.split("one time-step at a time: ")[-1])
     return f"[{notes.setdefault(sentence, len(notes) + 1)}]"
+
+
+def _nameless(sentence: str) -> str:
+    return re.sub(r"'[^']*'", "…", sentence)
 
 
 def main() -> None:
