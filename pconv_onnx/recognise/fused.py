@@ -1,9 +1,10 @@
-"""Quantised operators without a float between quantiser and product: found and refused, with what to export instead.
+"""Operators that hold an activation within: found and refused, with what to export instead.
 
 1. Integers fused into the operator, as onnxruntime's quantiser writes them with `QuantFormat.QOperator`: QLinearConv,
    QLinearMatMul, and in its own domain QLinearAdd, QGemm and their like.
 2. Scales computed at run time, as `quantize_dynamic` writes them: DynamicQuantizeLinear with the operators that read
    its integers, and onnxruntime's fusions of both.
+3. A Relu or another activation fused into a Conv or Gemm, as onnxruntime's optimiser saves them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pconv_onnx.recognise.base import Activation, called
 _FUSED = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
 _FUSED_BY_ONNXRUNTIME = ("QAttention", "QGemm")
 _FAMILIES_OF_ONNXRUNTIME = ("QLinear", "QOrdered")
+_ACTIVATED_BY_ONNXRUNTIME = ("FusedConv", "FusedGemm", "NhwcFusedConv")
 _DYNAMIC = ("DynamicQuantizeLinear",)
 _DYNAMIC_OF_ONNXRUNTIME = ("DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")
 
@@ -30,12 +32,17 @@ class Fused:
 
     def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> gs.Node | None:
         """Any such operator."""
-        return node if is_fused(node) or _is_dynamic(node) else None
+        return node if is_fused(node) or _is_dynamic(node) or _activation_within(node) else None
 
     def check(self, network: Network, match: gs.Node) -> Activation:
         """It cannot be converted as it stands."""
         if _is_dynamic(match):
             reason = "its scale is computed at run time; quantise statically, with quant_format=QuantFormat.QDQ"
+        elif _activation_within(match):
+            reason = (
+                f"its {_activation_within(match)} is fused into the operator; save the model without onnxruntime's "
+                "optimisations"
+            )
         else:
             reason = "its integers are fused into the operator; export with quant_format=QuantFormat.QDQ"
         readers = match.outputs[0].outputs if match.op in _DYNAMIC else ()
@@ -54,3 +61,9 @@ def _is_dynamic(node: gs.Node) -> bool:
     if node.domain == "com.microsoft":
         return node.op in _DYNAMIC_OF_ONNXRUNTIME
     return is_standard(node) and node.op in _DYNAMIC
+
+
+def _activation_within(node: gs.Node) -> str:
+    """The activation that onnxruntime's optimiser fused into a node; empty where there is none."""
+    activated = node.domain == "com.microsoft" and node.op in _ACTIVATED_BY_ONNXRUNTIME
+    return str(node.attrs.get("activation", "")) if activated else ""

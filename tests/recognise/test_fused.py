@@ -126,3 +126,16 @@ def test_products_of_integers_that_are_given_are_refused(op_type, inputs):
     )
     ((operators, reason),) = [(a.op_types, a.reason) for a in recognise(load(model))]
     assert (operators, reason) == ([op_type], FUSED)
+
+
+@pytest.mark.parametrize("op_type", ["FusedConv", "FusedGemm", "NhwcFusedConv"])
+def test_an_activation_that_onnxruntime_fused_is_listed(op_type):
+    model = network("y = Conv (x, w)", outputs="float[N, 4, 8, 8] y", weights={"w": weight(4, 3, 1, 1)})
+    node = model.graph.node[0]
+    node.op_type, node.domain = op_type, "com.microsoft"
+    model.opset_import.add(domain="com.microsoft", version=1)
+    assert inspect(model)["activations"] == []
+    node.attribute.append(helper.make_attribute("activation", "Relu"))
+    (row,) = inspect(model)["activations"]
+    told = "its Relu is fused into the operator; save the model without onnxruntime's optimisations"
+    assert (row["encoding"], row["status"], row["reason"]) == ("fused", "refused", told)
