@@ -344,8 +344,8 @@ def test_unknown_domains_are_decoded():
 
 
 def test_what_has_no_known_rank_is_not_lifted():
-    nodes = S + "u = com.microsoft.QuickGelu (x) y = Concat <axis = 1> (s, u)"
-    text = f'<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]> test (float[N, 3, 8, 8] x)' \
+    nodes = S + "u = com.example.Unknown (x) y = Concat <axis = 1> (s, u)"
+    text = f'<ir_version: 10, opset_import: ["" : 20, "com.example" : 1]> test (float[N, 3, 8, 8] x)' \
         f" => (float[N, 6, 8, 8] y) <float theta = {{2.0}}, float count = {{4.0}}, float half = {{0.5}}, float zero =" \
         f" {{0.0}}, float one = {{1.0}}> {{ {nodes} }}"  # fmt: skip
     assert kind_of("y", rewrite(onnx.parser.parse_model(text))) == "Static"

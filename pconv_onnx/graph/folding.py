@@ -35,7 +35,7 @@ def fold(network: Network) -> Network:
     """
     while True:
         walk = _Walk(network)
-        if not walk.known and not walk.shapes:
+        if not walk.known and not walk.hints:
             network.sizes = walk.sizes
             return network
         model = onnx.ModelProto()
@@ -45,7 +45,7 @@ def fold(network: Network) -> Network:
             if name in walk.known:
                 value = numpy_helper.from_array(walk.known[name], name)
                 node.CopyFrom(helper.make_node("Constant", [], [name], node.name, value=value))
-        network = replace(network, proto=model, hints={**network.hints, **walk.shapes})
+        network = replace(network, proto=model, hints={**network.hints, **walk.hints})
 
 
 class _Walk:
@@ -54,27 +54,30 @@ class _Walk:
     Attributes:
         known: values that nodes other than Constant compute, by tensor.
         sizes: entries of integer scalars and vectors, as objects: numbers, names of dimensions, None where unknown.
-        shapes: of tensors that are made to such sizes, where more is known of them than was inferred.
+        hints: tensors of whose shapes more is known, from such sizes for one, than was inferred.
     """
 
     def __init__(self, network: Network) -> None:
         self.network = network
         self.known: dict[str, Array] = {}
         self.sizes: dict[str, Array] = {}
-        self.shapes: dict[str, tuple[Dimension, ...]] = {}
+        self.hints: dict[str, onnx.ValueInfoProto] = {}
         self._constants: dict[str, Array | None] = {}
         self._names = {dim.dim_param for info in network.proto.graph.input for dim in info.type.tensor_type.shape.dim}
         self._names.discard("")
         for node in network.nodes:
             if is_standard(node) and node.inputs and len(node.outputs) == 1 and node.op != "Constant":
                 self._visit(node, node.outputs[0].name)
+            elif node.domain == "com.microsoft" and node.op in _OF_ITS_INPUT_SHAPE:
+                # onnx infers nothing of operators that are not its own.
+                self._note(node, self.network.shape(node.inputs[0]) or ())
 
     def _visit(self, node: gs.Node, name: str) -> None:
         value = self._folded(node)
         if value is not None:
             self.known[name] = value
             return
-        self._hint(node, name)
+        self._hint(node)
         sizes = self._computed_sizes(node)
         if sizes is None:
             return
@@ -124,8 +127,8 @@ class _Walk:
         operands = [self._entries(tensor) for tensor in node.inputs]
         return None if any(operand is None for operand in operands) else rule(node, *operands)
 
-    def _hint(self, node: gs.Node, name: str) -> None:
-        """Note the shape of what a node makes to computed sizes, where it is better known than it was inferred."""
+    def _hint(self, node: gs.Node) -> None:
+        """Note the shape of what a node makes to computed sizes."""
         if node.op not in _MADE_TO_SIZE:
             return
         rule, index = _MADE_TO_SIZE[node.op]
@@ -133,13 +136,19 @@ class _Walk:
         sizes = self.sizes.get(node.inputs[index].name) if len(node.inputs) > index else None
         if before is None or sizes is None:
             return
-        found = [self._told(size) for size in rule(node, before, sizes.tolist())]
+        self._note(node, rule(node, before, sizes.tolist()))
+
+    def _note(self, node: gs.Node, shape: Sequence[Dimension]) -> None:
+        """Note the shape of a node's output, of the type of its data, where more is known of it than was inferred."""
+        name, found = node.outputs[0].name, [self._told(size) for size in shape]
         inferred = [self._told(size) for size in self.network.shapes.get(name, [None] * len(found))]
         if len(found) != len(inferred):
             return
         merged = [old if new is None else new for new, old in zip(found, inferred, strict=True)]
         if merged.count(None) < inferred.count(None):
-            self.shapes[name] = tuple(merged)
+            dtype = self.network.dtype(node.inputs[0])
+            element = onnx.TensorProto.UNDEFINED if dtype is None else helper.np_dtype_to_tensor_dtype(dtype)
+            self.hints[name] = helper.make_tensor_value_info(name, element, merged)
 
     def _told(self, size: Dimension) -> Dimension:
         """A dimension, None where it has no number and no name but that which inference gave it, anew each time."""
@@ -320,6 +329,9 @@ def _resized(node: gs.Node, _: Sequence[Dimension], sizes: Sequence[Dimension]) 
     plain = "axes" not in node.attrs and node.attrs.get("keep_aspect_ratio_policy", "stretch") == "stretch"
     return list(sizes) if plain else []
 
+
+# Operators of onnxruntime whose first output has the shape of their first input.
+_OF_ITS_INPUT_SHAPE = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu", "SkipLayerNormalization")
 
 # Operators that make something to sizes: what shape they give it, and which input has the sizes.
 _MADE_TO_SIZE: dict[str, tuple[Callable[..., list[Dimension]], int]] = {

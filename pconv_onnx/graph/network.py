@@ -30,8 +30,7 @@ class Network:
         proto: the model.
         name: how to call it in messages.
         sha256: digest of its file.
-        hints: shapes by tensor name that inference does not find by itself, as far as `folding.fold` does; None is a
-            dimension that it does not know either.
+        hints: types and shapes, by tensor name, that inference does not find by itself, as far as `folding.fold` does.
         nodes: the nodes of the main graph, in the order of `proto`.
         inner_nodes: the nodes of If, Loop and Scan bodies and of model-local functions.
         shapes: shape by tensor name, declared or inferred; tensors of unknown rank are not there.
@@ -43,7 +42,7 @@ class Network:
     proto: onnx.ModelProto
     name: str
     sha256: str
-    hints: dict[str, tuple[Dimension, ...]] = field(default_factory=dict)
+    hints: dict[str, onnx.ValueInfoProto] = field(default_factory=dict)
     nodes: list[gs.Node] = field(init=False)
     inner_nodes: list[gs.Node] = field(init=False, default_factory=list)
     shapes: dict[str, tuple[Dimension, ...]] = field(init=False)
@@ -75,12 +74,10 @@ class Network:
             if tensor_type.elem_type:
                 self.dtypes[info.name] = onnx.helper.tensor_dtype_to_np_dtype(tensor_type.elem_type)
             if tensor_type.HasField("shape"):
-                self.shapes[info.name] = tuple(
-                    dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-                    for dim in tensor_type.shape.dim
-                )
-        for name, hint in self.hints.items():
+                self.shapes[info.name] = _dimensions(info)
+        for name, info in self.hints.items():
             # What a graph declares of its outputs, inference keeps.
+            hint = _dimensions(info)
             found = zip(hint, self.shapes.get(name, hint), strict=True)
             self.shapes[name] = tuple(old if new is None else new for new, old in found)
 
@@ -92,15 +89,7 @@ class Network:
         hinted.CopyFrom(model)
         del hinted.graph.value_info[:]
         hinted.graph.value_info.extend(info for info in model.graph.value_info if info.name not in self.hints)
-        for name in self.hints.keys() - self._graph_outputs:
-            info = hinted.graph.value_info.add(name=name)
-            info.type.tensor_type.elem_type = onnx.TensorProto.UNDEFINED
-            for size in self.hints[name]:
-                dim = info.type.tensor_type.shape.dim.add()
-                if isinstance(size, int):
-                    dim.dim_value = size
-                elif size is not None:
-                    dim.dim_param = size
+        hinted.graph.value_info.extend(info for name, info in self.hints.items() if name not in self._graph_outputs)
         return hinted
 
     def _enter_bodies(self, node: gs.Node) -> None:
@@ -178,6 +167,11 @@ class Network:
     def is_output(self, tensor: gs.Tensor) -> bool:
         """Whether the tensor is an output of the model."""
         return tensor.name in self._graph_outputs
+
+
+def _dimensions(info: onnx.ValueInfoProto) -> tuple[Dimension, ...]:
+    dims = info.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims)
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

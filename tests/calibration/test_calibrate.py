@@ -550,3 +550,13 @@ def test_a_rank_that_computed_sizes_tell():
     assert result.summary()["activations"][0]["channels"] == 3
     kept = [node.op_type for node in result.model.graph.node]
     assert kept[:3] == ["Shape", "Concat", "Reshape"]
+
+
+def test_what_follows_an_operator_of_which_onnx_infers_nothing():
+    ann = source("a = Conv (x, w1) g = Gelu (a) r = Relu (g) y = GlobalAveragePool (r)", "float[N, 8, 1, 1] y")
+    ann.graph.node[1].domain = "com.microsoft"
+    ann.opset_import.add(domain="com.microsoft", version=1)
+    result = calibrate(ann, data(), steps=4)
+    rewritten = rewrite(result.model)
+    assert list(rewritten.plan.neurons) == ["g", "r"]
+    assert verify(result.model, rewritten.model, data(8)).passed
