@@ -183,6 +183,13 @@ def _divide(_: gs.Node, x: Array, y: Array) -> Array:
     return np.asarray(x // y + ((x % y != 0) & ((x < 0) != (y < 0))).astype(x.dtype))
 
 
+def _remainder(node: gs.Node, x: Array, y: Array) -> Array:
+    if x.dtype.kind in "iu" and not y.all():
+        raise ZeroDivisionError
+    # With the sign of the divisor, or of what is divided.
+    return np.asarray(np.fmod(x, y) if node.attrs.get("fmod", 0) else np.mod(x, y))
+
+
 def _expand(_: gs.Node, x: Array, shape: Array) -> Array:
     sizes = np.broadcast_shapes(x.shape, tuple(int(size) for size in shape))
     if math.prod(sizes) > _LARGEST:
@@ -223,6 +230,7 @@ _EXACT: dict[str, Callable[..., Array]] = {
     "Equal": lambda _, x, y: x == y,
     "Expand": _expand,
     "Identity": lambda _, x: x,
+    "Mod": _remainder,
     "Mul": lambda _, x, y: x * y,
     "Neg": lambda _, x: -x,
     "Reciprocal": lambda _, x: x.dtype.type(1) / x,

@@ -16,7 +16,12 @@ from pconv_onnx.graph.folding import fold
 X = (np.random.default_rng(0).integers(-8, 24, (5, 3, 8, 8)) / 8).astype(np.float32)
 NUMBERS = {"zero_": np.array(0), "one_": np.array(1), "at1": np.array([1]), "two_": np.array(2), "at2": np.array([2]),
            "minus": np.array([-1]), "at0": np.array([0])}  # fmt: skip
-MORE = {"four_": np.array([4]), "square": np.array([2, 2]), "least": np.array([np.iinfo(np.int64).min])}
+MORE = {
+    "three_": np.array([3]),
+    "four_": np.array([4]),
+    "square": np.array([2, 2]),
+    "least": np.array([np.iinfo(np.int64).min]),
+}
 
 COMPUTED = {
     # what is computed, the nodes, and the value that tensor k then has
@@ -34,6 +39,8 @@ COMPUTED = {
     "reversed and transposed": ("c = Concat <axis = 0> (at2, minus, at1, at0) r = Reshape (c, square)"
                                 " v = Slice (r, minus, least, at0, minus) t = Transpose <perm = [1, 0]> (v)"
                                 " k = Reshape (t, minus)", [1, 2, 0, -1]),
+    "remainder": ("k = Mod (minus, three_)", [2]),
+    "remainder of its own sign": ("k = Mod <fmod = 1> (minus, three_)", [-1]),
     "every second": ("c = Concat <axis = 0> (at2, minus, at1) k = Slice (c, at0, four_, at0, at2)", [2, 1]),
     "choice of constants": ("c = Concat <axis = 0> (at2, minus) e = Equal (c, minus) k = Where (e, at1, c)", [2, 1]),
     # As TorchScript writes x.expand(-1, 3, 8): the batch is none of them.
