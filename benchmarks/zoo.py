@@ -90,18 +90,17 @@ def export(name: str, exporter: str, path: Path) -> None:
 def networks(
     folder: Path, chosen: Sequence[str], exporters: Sequence[str] = EXPORTERS
 ) -> Iterator[tuple[Row, Path, dict[str, np.ndarray]]]:
-    """A file and samples for each network; a row with a reason where there is no file."""
+    """A file, until the next is written, and samples for each network; a row with a reason where there is no file."""
     for path in sorted(LIGHT.glob("light_*.onnx")):
         name = path.stem.removeprefix("light_")
         if name in chosen:
-            written = folder / f"{name}.onnx"
+            written = folder / "network.onnx"
             model = light(path)
             onnx.save(model, written)
             constants = {tensor.name for tensor in model.graph.initializer}
             (image,) = (info.name for info in model.graph.input if info.name not in constants)
             values = np.random.default_rng(1).standard_normal((2, 3, 224, 224)).astype(np.float32)
             yield Row(name, "Caffe2"), written, {image: values}
-            written.unlink()
     for name in TORCH:
         for exporter in exporters if name in chosen else ():
             written = folder / "network.onnx"
