@@ -329,8 +329,7 @@ def _emitted(network: Network, mode: str) -> list[tuple[onnx.NodeProto, Spikes]]
 def _kinds(network: Network, mode: str, emitted: Iterable[tuple[onnx.NodeProto, Spikes]]) -> dict[str, Kind]:
     """Kind in time of each tensor that has one; in mode folded, the kind that it has in mode parallel."""
     kinds: dict[str, Kind] = {node.output[0]: kind for node, kind in emitted}
-    if mode == "folded":
-        network = _with_rows_told(network)
+    network = _with_rows_told(network)
     for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
         # What decodes gives tensors without time.
         if proto.domain == DOMAIN:
@@ -346,7 +345,7 @@ def _kinds(network: Network, mode: str, emitted: Iterable[tuple[onnx.NodeProto, 
 
 
 def _with_rows_told(network: Network) -> Network:
-    """A network of mode folded with one number, or name, of rows where files leave it open: rules compare them."""
+    """The network with one number, or name, of rows where files leave it open: rules compare them."""
     proto = onnx.ModelProto()
     proto.CopyFrom(network.proto)
     infos = (*proto.graph.input, *proto.graph.value_info, *proto.graph.output)

@@ -349,8 +349,8 @@ def test_what_cannot_be_counted_is_null_and_in_no_total():
         summary = spiking(nodes, IMAGES, {"v": weight(4, 4), "w": weight(4, 4, 1, 1)}, mode)
         einsum, body, conv = summary["operators"]
         assert [row["op_type"] for row in (einsum, body, conv)] == ["Einsum", "If", "Conv"]
-        for row in (einsum, body):
-            assert tuple(row[key] for key in KEYS) == ("static", None, None, None)
+        for row, kind in ((einsum, "spikes"), (body, "static")):
+            assert tuple(row[key] for key in KEYS) == (kind, None, None, None)
         assert summary["totals"]["ann_macs"] == conv["macs"] == 16 * 63
         assert summary["energy"]["assumptions"][-1] == "operators that could not be counted take nothing"
 
