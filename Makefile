@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint bench peers gpu exports zoo clean
+.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz bench peers gpu exports zoo clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,17 @@ lint: $(STAMP) ## lint and type-check
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+sanitize: $(STAMP) ## test the native operators under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)
+	rm -rf build/sanitized
+	CMAKE_ARGS="-DPCONV_CUDA=OFF -DCMAKE_BUILD_TYPE=Debug '-DCMAKE_CXX_FLAGS=-fsanitize=address,undefined -fno-sanitize-recover=all -O1'" \
+		$(BIN)/pip install --quiet --no-deps --target build/sanitized .
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+		PYTHONPATH=build/sanitized $(BIN)/pytest -n 2 tests/test_operator.py tests/test_serial_operator.py tests/test_serial.py \
+		tests/test_blocked.py
+
+fuzz: $(STAMP) ## compare 10,000 random networks with what rewrite makes of them, element for element (30 minutes)
+	$(BIN)/python tests/fuzzing/run.py --count 10000
 
 bench: $(STAMP) ## measure, into benchmarks/results/
 	mkdir -p benchmarks/results

@@ -1,0 +1,373 @@
+"""Random networks of supported operators in which all arithmetic is exact, so that every right answer has one value.
+
+Weights, thresholds and inputs are multiples of powers of two. Each tensor has a bound on its magnitude and the finest
+power of two that its values are multiples of; an operator that could take it beyond the 24 bits of float32 is not
+chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_BITS = 22
+_OUTPUTS = 6
+_OPSETS = (13, 15, 17, 18, 20, 21)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the network: its name, its shape without the batch, `|x| ≤ bound`, `x · 2^fine` whole."""
+
+    name: str
+    shape: tuple[int, ...]
+    bound: float
+    fine: int
+
+    @property
+    def exact(self) -> bool:
+        """Whether float32 holds every value, and sums of a few of them."""
+        return self.bound * 2**self.fine < 2**_BITS
+
+
+class Grower:
+    """A network that grows node by node."""
+
+    def __init__(self, seed: int) -> None:
+        """Begin with the inputs."""
+        self.random = np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: dict[str, Array] = {}
+        self.opset = int(self.random.choice(_OPSETS))
+        size, channels = int(self.random.choice([4, 8])), int(self.random.integers(1, 5))
+        self.inputs = [Tensor("x", (channels, size, size), 4.0, 3)]
+        if self.random.random() < 0.2:
+            self.inputs.append(Tensor("second", (channels, size, size), 4.0, 3))
+        self.tensors = list(self.inputs)
+        self.activations = 0
+
+    def node(self, op_type: str, inputs: list[str], outputs: int = 1, **attributes: Any) -> list[str]:
+        """Add a node; the names of its outputs."""
+        names = [f"t{len(self.nodes)}_{index}" for index in range(outputs)]
+        self.nodes.append(helper.make_node(op_type, inputs, names, f"{op_type}/{len(self.nodes)}", **attributes))
+        return names
+
+    def weight(self, values: Array) -> str:
+        """Add an initializer."""
+        name = f"w{len(self.weights)}"
+        self.weights[name] = values
+        return name
+
+    def dyadic(self, *shape: int, most: int = 4, fine: int = 2) -> Array:
+        """Multiples of `2^-fine` of magnitude up to `most · 2^-fine`, many of them zero."""
+        values = self.random.integers(-most, most + 1, shape) * (self.random.random(shape) < 0.7)
+        return (values / 2**fine).astype(np.float32)
+
+    def pick(self, rank: int | None = None) -> Tensor:
+        """One of the tensors, later ones more often."""
+        fitting = [tensor for tensor in self.tensors if rank is None or len(tensor.shape) == rank]
+        fitting = fitting or self.tensors
+        return fitting[max(self.random.integers(len(fitting)), self.random.integers(len(fitting)))]
+
+    def add(self, tensor: Tensor) -> bool:
+        """Keep a tensor if it is exact and not too large; whether it is."""
+        if not tensor.exact or prod(tensor.shape) > 4096 or 0 in tensor.shape:
+            return False
+        self.tensors.append(tensor)
+        return True
+
+    def activate(self) -> None:
+        """Put a quantised activation behind a tensor."""
+        x = self.pick()
+        per_channel = len(x.shape) == 3 and self.random.random() < 0.4
+        shape = (x.shape[0], 1, 1) if per_channel else ()
+        if self.random.random() < 0.3:
+            x = Tensor(
+                self.node("Add", [x.name, self.weight(self.dyadic(*shape))])[0], x.shape, x.bound + 1, max(x.fine, 2)
+            )
+            if not x.exact:
+                return
+        if self.random.random() < 0.6:
+            levels = 2 ** int(self.random.integers(0, 5))
+            theta = np.float32(2.0) ** self.random.integers(-1, 3, shape).astype(np.float32)
+            y = self.qcfs(x.name, np.asarray(theta, np.float32), levels)
+            fine = levels.bit_length() - 1 + 1
+        else:
+            levels = int(self.random.integers(1, 20))
+            step = np.asarray(np.float32(2.0) ** self.random.integers(-3, 0, shape).astype(np.float32))
+            theta, fine = step * levels, 3
+            y = self.uniform(x.name, step, levels)
+        self.activations += 1
+        self.add(Tensor(y, x.shape, float(np.max(theta)), fine))
+
+    def qcfs(self, x: str, theta: Array, levels: int) -> str:
+        """`θ · clip(⌊x/θ · L + 1/2⌋ / L, 0, 1)`."""
+        count, half = self.weight(np.array(levels, np.float32)), self.weight(np.array(0.5, np.float32))
+        threshold = self.weight(theta)
+        ends = [self.weight(np.array(end, np.float32)) for end in (0, 1)]
+        (y,) = self.node("Div", [x, threshold])
+        (y,) = self.node("Mul", [y, count])
+        (y,) = self.node("Add", [y, half])
+        (y,) = self.node("Floor", [y])
+        (y,) = self.node("Div", [y, count])
+        (y,) = self.node("Clip", [y, *ends])
+        return self.node("Mul", [y, threshold])[0]
+
+    def uniform(self, x: str, step: Array, levels: int) -> str:
+        """`s · clip(round(x/s), 0, L)`."""
+        scale = self.weight(step)
+        ends = [self.weight(np.array(end, np.float32)) for end in (0, levels)]
+        (y,) = self.node("Div", [x, scale])
+        if self.random.random() < 0.5:
+            (y,) = self.node("Round", self.node("Clip", [y, *ends]))
+        else:
+            (y,) = self.node("Clip", self.node("Round", [y]) + ends)
+        return self.node("Mul", [y, scale])[0]
+
+    def model(self) -> onnx.ModelProto:
+        """The network."""
+        used = {name for node in self.nodes for name in node.input}
+        # All that nothing reads, so that no part of the network is idle.
+        outputs = [tensor for tensor in self.tensors if tensor.name not in used][:_OUTPUTS] or [self.tensors[-1]]
+        infos = [
+            [helper.make_tensor_value_info(t.name, TensorProto.FLOAT, ["N", *t.shape]) for t in tensors]
+            for tensors in (self.inputs, outputs)
+        ]
+        tensors = [numpy_helper.from_array(value, name) for name, value in self.weights.items()]
+        graph = helper.make_graph(self.nodes, "grown", *infos, tensors)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=9)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def feed(self) -> dict[str, Array]:
+        """Inputs on the grid that the bounds were reckoned with."""
+        batch = int(self.random.integers(1, 4))
+        return {x.name: (self.random.integers(-32, 33, (batch, *x.shape)) / 8).astype(np.float32) for x in self.inputs}
+
+
+Growth = Callable[[Grower], object]
+
+
+def conv(grower: Grower) -> None:
+    """Convolutions: grouped, depthwise, strided, padded on some sides."""
+    x = grower.pick(3)
+    if len(x.shape) != 3:
+        return
+    channels, height, width = x.shape
+    group = int(grower.random.choice([g for g in (1, channels) if channels % g == 0]))
+    outputs, kernel = group * int(grower.random.integers(1, 4)), int(grower.random.choice([1, 2, 3]))
+    stride = int(grower.random.choice([1, 1, 2]))
+    pads = [int(pad) for pad in grower.random.integers(0, kernel, 4)]
+    if min(height + pads[0] + pads[2], width + pads[1] + pads[3]) < kernel:
+        return
+    w, b = grower.dyadic(outputs, channels // group, kernel, kernel), grower.dyadic(outputs)
+    bound = x.bound * float(np.abs(w).sum(axis=(1, 2, 3)).max()) + 1
+    shape = tuple((size + before + after - kernel) // stride + 1 for size, before, after in
+                  ((height, pads[0], pads[2]), (width, pads[1], pads[3])))  # fmt: skip
+    inputs = [x.name, grower.weight(w)] + ([grower.weight(b)] if grower.random.random() < 0.6 else [])
+    if bound * 2 ** (x.fine + 2) < 2**_BITS:
+        (y,) = grower.node("Conv", inputs, group=group, pads=pads, strides=[stride] * 2, kernel_shape=[kernel] * 2)
+        grower.add(Tensor(y, (outputs, *shape), bound, x.fine + 2))
+
+
+def conv_transpose(grower: Grower) -> None:
+    """Transposed convolution by two."""
+    x = grower.pick(3)
+    if len(x.shape) == 3:
+        w = grower.dyadic(x.shape[0], 2, 2, 2)
+        y = Tensor("", (2, 2 * x.shape[1], 2 * x.shape[2]), x.bound * x.shape[0], x.fine + 2)
+        if y.exact and prod(y.shape) <= 4096:
+            (name,) = grower.node("ConvTranspose", [x.name, grower.weight(w)], strides=[2, 2], kernel_shape=[2, 2])
+            grower.add(Tensor(name, y.shape, y.bound, y.fine))
+
+
+def pool(grower: Grower) -> None:
+    """Pooling over windows and over everything."""
+    x = grower.pick(3)
+    if len(x.shape) != 3 or x.shape[1] % 2 or x.shape[2] % 2:
+        return
+    halved = (x.shape[0], x.shape[1] // 2, x.shape[2] // 2)
+    kind = grower.random.choice(["MaxPool", "AveragePool", "padded", "GlobalMaxPool", "GlobalAveragePool"])
+    if kind == "padded":
+        (y,) = grower.node("MaxPool", [x.name], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    elif kind.startswith("Global"):
+        area = x.shape[1] * x.shape[2]
+        if area & (area - 1):
+            return
+        y, halved = grower.node(kind, [x.name])[0], (x.shape[0], 1, 1)
+        return void(grower.add(Tensor(y, halved, x.bound, x.fine + (area.bit_length() if "Average" in kind else 0))))
+    else:
+        (y,) = grower.node(kind, [x.name], kernel_shape=[2, 2], strides=[2, 2])
+    grower.add(Tensor(y, halved, x.bound, x.fine + (2 if kind == "AveragePool" else 0)))
+
+
+def void(_: object) -> None:
+    """Nothing, whatever was given."""
+
+
+def combine(grower: Grower) -> None:
+    """Two tensors of one shape: sums, differences, products, extrema, or one beside the other."""
+    x = grower.pick()
+    others = [tensor for tensor in grower.tensors if tensor.shape == x.shape]
+    y = others[grower.random.integers(len(others))]
+    op_type = str(grower.random.choice(["Add", "Add", "Sub", "Sum", "Mul", "Max", "Min", "Concat"]))
+    fine = x.fine + y.fine if op_type == "Mul" else max(x.fine, y.fine)
+    bound = {"Mul": x.bound * y.bound}.get(op_type, x.bound + y.bound)
+    shape = (2 * x.shape[0], *x.shape[1:]) if op_type == "Concat" else x.shape
+    attributes = {"axis": 1} if op_type == "Concat" else {}
+    if Tensor("", shape, bound, fine).exact and prod(shape) <= 4096:
+        (name,) = grower.node(op_type, [x.name, y.name], **attributes)
+        grower.add(Tensor(name, shape, bound, fine))
+
+
+def scale(grower: Grower) -> None:
+    """By constants: products, sums, batch normalisation."""
+    x = grower.pick()
+    columns = (x.shape[0], *[1] * (len(x.shape) - 1)) if grower.random.random() < 0.5 else ()
+    kind = grower.random.choice(["Mul", "Div", "Add", "Sub", "from", "BatchNormalization"])
+    if kind == "BatchNormalization" and grower.opset < 14:
+        return  # onnx's reference (1.23) adds something else than epsilon to the variance there
+    constant = grower.dyadic(*columns)
+    y = Tensor("", x.shape, x.bound * 4 + 1, x.fine + 2)
+    if not y.exact:
+        return
+    if kind == "BatchNormalization":
+        parts = [grower.dyadic(x.shape[0]) for _ in range(3)] + [np.ones(x.shape[0], np.float32)]
+        names = [grower.weight(part) for part in parts]
+        (name,) = grower.node(kind, [x.name, *names], epsilon=0.0)
+        y = Tensor("", x.shape, x.bound + 2, x.fine + 2)
+    elif kind == "Div":
+        power = 2.0 ** grower.random.integers(-1, 2, columns).astype(np.float32)
+        (name,) = grower.node("Div", [x.name, grower.weight(np.asarray(power, np.float32))])
+    elif kind == "from":
+        (name,) = grower.node("Sub", [grower.weight(constant), x.name])
+    else:
+        (name,) = grower.node(str(kind), [x.name, grower.weight(constant)])
+    grower.add(Tensor(name, x.shape, y.bound, y.fine))
+
+
+def elementwise(grower: Grower) -> None:
+    """Of one tensor: what commutes with time on spikes, and what never does."""
+    x = grower.pick()
+    op_type = str(grower.random.choice(["Relu", "Clip", "Neg", "Abs", "Identity", "Dropout", "Sign"]))
+    ends = [grower.weight(np.array(end, np.float32)) for end in (-0.5, 2)] if op_type == "Clip" else []
+    (name,) = grower.node(op_type, [x.name, *ends])
+    grower.add(Tensor(name, x.shape, max(x.bound, 1), x.fine))
+
+
+def shape_up(grower: Grower) -> None:
+    """What moves elements: transposes, slices, splits, gathers, pads, resizes, blocks."""
+    x = grower.pick(3)
+    if len(x.shape) != 3:
+        return
+    channels, height, width = x.shape
+    kind = str(grower.random.choice(["transpose", "slice", "split", "gather", "pad", "resize", "block", "space"]))
+    fine, bound = x.fine, x.bound
+    if kind == "transpose":
+        order = [int(axis) + 1 for axis in grower.random.permutation(3)]
+        (name,) = grower.node("Transpose", [x.name], perm=[0, *order])
+        shape = tuple(x.shape[axis - 1] for axis in order)
+    elif kind == "slice":
+        axis = int(grower.random.integers(1, 4))
+        end = int(grower.random.integers(1, x.shape[axis - 1] + 1))
+        parts = [grower.weight(np.array([part])) for part in (0, end, axis)]
+        (name,) = grower.node("Slice", [x.name, *parts])
+        shape = tuple(end if index + 1 == axis else size for index, size in enumerate(x.shape))
+    elif kind == "split":
+        if channels % 2:
+            return
+        sizes = grower.weight(np.array([channels // 2] * 2))
+        names = grower.node("Split", [x.name, sizes], 2, axis=1)
+        grower.add(Tensor(names[0], (channels // 2, height, width), bound, fine))
+        name, shape = names[1], (channels // 2, height, width)
+    elif kind == "gather":
+        indices = grower.random.integers(0, channels, int(grower.random.integers(1, 4)))
+        (name,) = grower.node("Gather", [x.name, grower.weight(indices)], axis=1)
+        shape = (len(indices), height, width)
+    elif kind == "pad":
+        pads = [0, 0, *grower.random.integers(0, 2, 2), 0, 0, *grower.random.integers(0, 2, 2)]
+        value = [] if grower.random.random() < 0.5 else [grower.weight(np.array(0.5, np.float32))]
+        (name,) = grower.node("Pad", [x.name, grower.weight(np.array(pads, np.int64)), *value])
+        shape, fine = (channels, height + int(pads[2] + pads[6]), width + int(pads[3] + pads[7])), max(fine, 1)
+    elif kind == "resize":
+        scales = grower.weight(np.array([1, 1, 2, 2], np.float32))
+        nearest = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        (name,) = grower.node("Resize", [x.name, "", scales], mode="nearest", **nearest)
+        shape = (channels, 2 * height, 2 * width)
+    elif kind == "block":
+        if channels % 4:
+            return
+        (name,) = grower.node("DepthToSpace", [x.name], blocksize=2)
+        shape = (channels // 4, 2 * height, 2 * width)
+    else:
+        if height % 2 or width % 2:
+            return
+        (name,) = grower.node("SpaceToDepth", [x.name], blocksize=2)
+        shape = (4 * channels, height // 2, width // 2)
+    grower.add(Tensor(name, shape, bound, fine))
+
+
+def flatten(grower: Grower) -> None:
+    """To rows, by Flatten, Reshape or a reduction."""
+    x = grower.pick(3)
+    if len(x.shape) != 3:
+        return
+    area, fine = x.shape[1] * x.shape[2], x.fine
+    kind = str(grower.random.choice(["Flatten", "Reshape", "zero", "ReduceMax", "ReduceMean"]))
+    if kind == "Flatten":
+        (name,) = grower.node("Flatten", [x.name])
+    elif kind in ("Reshape", "zero"):
+        target = np.array([-1, prod(x.shape)] if kind == "Reshape" else [0, -1])
+        (name,) = grower.node("Reshape", [x.name, grower.weight(target)])
+    else:
+        if area & (area - 1) or grower.opset >= 18:
+            return
+        (name,) = grower.node(kind, [x.name], axes=[2, 3], keepdims=0)
+        grower.add(Tensor(name, (x.shape[0],), x.bound, fine + (area.bit_length() if kind == "ReduceMean" else 0)))
+        return
+    grower.add(Tensor(name, (prod(x.shape),), x.bound, fine))
+
+
+def dense(grower: Grower) -> None:
+    """Gemm and MatMul of rows."""
+    x = grower.pick(1)
+    if len(x.shape) != 1:
+        return
+    outputs = int(grower.random.integers(1, 6))
+    w = grower.dyadic(x.shape[0], outputs, most=2)
+    y = Tensor("", (outputs,), x.bound * float(np.abs(w).sum(axis=0).max()) + 1, x.fine + 2)
+    if not y.exact:
+        return
+    if grower.random.random() < 0.5:
+        (name,) = grower.node("MatMul", [x.name, grower.weight(w)])
+    else:
+        (name,) = grower.node(
+            "Gemm", [x.name, grower.weight(w.T.copy()), grower.weight(grower.dyadic(outputs))], transB=1
+        )
+    grower.add(Tensor(name, y.shape, y.bound, y.fine))
+
+
+_GROWTHS: tuple[Growth, ...] = (
+    conv, conv, conv_transpose, pool, combine, combine, scale, elementwise, shape_up, shape_up, flatten, dense, dense,
+)  # fmt: skip
+
+
+def grown(seed: int) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """A network with at least one activation, and inputs for it; the same for the same seed."""
+    grower = Grower(seed)
+    grower.activate()
+    for _ in range(int(grower.random.integers(3, 16))):
+        if grower.random.random() < 0.25:
+            grower.activate()
+        else:
+            _GROWTHS[grower.random.integers(len(_GROWTHS))](grower)
+    while not grower.activations or grower.tensors[-1] in grower.inputs:
+        grower.activate()
+    return grower.model(), grower.feed()
