@@ -76,7 +76,8 @@ class SerialSession:
             feed: the inputs of this time-step, by name; they may be others at each.
 
         Raises:
-            PconvError: an input is missing, its shape is not that of the last time-step, or the network cannot be run.
+            PconvError: an input is missing, its shape is not that of the last time-step, there is no output of that
+                name, or the network cannot be run.
         """
         with self._lock:
             return self._steps(output_names, feed, 1)[0]
@@ -113,7 +114,10 @@ class SerialSession:
     def _steps(self, output_names: Sequence[str] | None, feed: Mapping[str, Array], count: int) -> list[list[Array]]:
         """The outputs of so many time-steps on the same inputs."""
         names = [info.name for info in self._outputs]
-        wanted = [names.index(name) for name in names if output_names is None or name in output_names]
+        for name in output_names or ():
+            if name not in names:
+                raise PconvError(f"there is no output '{name}'", f"the network has {', '.join(names)}")
+        wanted = [names.index(name) for name in output_names or names]
         if self._memory is None:
             self._memory = _Memory(self.session, self._potentials, self._place, feed)
         self._memory.fill(feed)
@@ -147,7 +151,13 @@ class _Memory:
             if info.name not in feed:
                 raise PconvError(f"the input '{info.name}' is missing", "pass an array for it")
         shapes = {info.name: np.shape(feed[info.name]) for info in own}
-        sizes = {size: given for info in own for size, given in zip(info.shape, shapes[info.name], strict=False)}
+        # A dimension without a name is None, and says nothing of others.
+        sizes = {
+            size: given
+            for info in own
+            for size, given in zip(info.shape, shapes[info.name], strict=False)
+            if size is not None
+        }
         rows = next((shape[0] for shape in shapes.values() if shape), None)
         self.inputs = {info.name: zeros(shapes[info.name], info.type, place) for info in own}
         self.potentials = {
@@ -193,8 +203,10 @@ def _shape(info: Any, sizes: Mapping[Any, int], rows: int | None) -> list[int]:
     if known[:1] == [None]:
         known[0] = rows
     shape = [size for size in known if size is not None]
-    if len(shape) < len(known):
+    # No neuron takes a scalar: a potential without dimensions is one of unknown rank.
+    if not known or len(shape) < len(known):
         raise PconvError(
-            f"the shape of '{info.name}', {info.shape}, does not follow from the inputs", "fix it in the ANN"
+            f"the shape of '{info.name}', {info.shape or 'unknown'}, does not follow from the inputs",
+            "fix it in the ANN",
         )
     return shape

@@ -131,6 +131,39 @@ def test_potentials_lie_in_the_layout_of_convolutions_with_the_same_bits():
     )
 
 
+def test_trains_of_different_neurons_lie_side_by_side():
+    nodes = qcfs("x", "a") + qcfs("x", "b").replace("theta", "other") + "y = Concat <axis = 1> (a, b)"
+    ann = network(nodes, outputs="float[N, 6, 8, 8] y", weights={"other": 4.0})
+    x = dyadic(2, 3, 8, 8, seed=11)
+    found = SerialSession(serial(ann).model).run(None, {"x": x})[0]
+    np.testing.assert_array_equal(found, onnxruntime.InferenceSession(ann.SerializeToString()).run(None, {"x": x})[0])
+
+
+def test_outputs_are_in_the_order_that_is_asked_for():
+    nodes = qcfs("x", "a") + "y = Neg (a) z = Add (a, a)"
+    session = SerialSession(serial(network(nodes, outputs="float[N, 3, 8, 8] y, float[N, 3, 8, 8] z")).model)
+    x = {"x": dyadic(2, 3, 8, 8)}
+    y, z = session.run(None, x)
+    np.testing.assert_array_equal(session.run(["z", "y", "z"], x), [z, y, z])
+    assert "no output 'w'; the network has y, z" in refusal_of(session.run, ["y", "w"], x)
+
+
+def test_potentials_have_the_shape_that_the_inputs_tell():
+    ann = network(qcfs("x", "a") + "y = Neg (a)", inputs="float[N, 3, H, W] x", outputs="float[N, 3, H, W] y")
+    session = SerialSession(serial(ann).model)
+    assert session.run(None, {"x": dyadic(2, 3, 8, 6)})[0].shape == (2, 3, 8, 6)
+    for info in (*ann.graph.input, *ann.graph.output):
+        for dim in info.type.tensor_type.shape.dim[2:]:
+            dim.ClearField("dim_param")
+    session = SerialSession(serial(ann).model)
+    assert "['N', 3, None, None], does not follow" in refusal_of(session.run, None, {"x": dyadic(2, 3, 8, 6)})
+    nodes = "r = Reshape (x, shape)" + qcfs("r", "a") + "y = Neg (a)"
+    ann = network(nodes, inputs="float[N, 3, 8, 8] x, int64[K] shape", outputs="float[N, 3, H] y")
+    session = SerialSession(serial(ann).model)
+    feed = {"x": dyadic(2, 3, 8, 8), "shape": np.array([0, 3, -1])}
+    assert "unknown, does not follow" in refusal_of(session.run, None, feed)
+
+
 def test_in_float16_inputs_and_outputs_stay_float32(source):
     session = SerialSession(serial(source, precision="float16").model)
     assert [info.type for info in (*session.get_inputs(), *session.get_outputs())] == ["tensor(float)"] * 2
