@@ -1,4 +1,4 @@
-// The part of ONNX Runtime's C ABI that this library uses.
+// The part of ONNX Runtime's C ABI that this library uses, and the program that deployed bundles have in C++.
 //
 // Source: the public C API, whose function table and OrtCustomOp struct are append-only: a position never changes. The
 // positions were taken from API version 29 and hold from version 18 on. custom_ops/tests/abi.cpp compares them with the
@@ -10,11 +10,16 @@
 
 extern "C" {
 
+struct OrtAllocator;
 struct OrtApi;  // a table of function pointers, reached through pconv::abi
 struct OrtCustomOpDomain;
+struct OrtEnv;
 struct OrtKernelContext;
 struct OrtKernelInfo;
+struct OrtMemoryInfo;
 struct OrtOpAttr;
+struct OrtRunOptions;
+struct OrtSession;
 struct OrtSessionOptions;
 struct OrtShapeInferContext;
 struct OrtStatus;
@@ -79,6 +84,8 @@ enum ElementType : int { kFloat = 1, kFloat16 = 10, kBFloat16 = 16 };
 enum AttributeType : int { kInt = 1 };
 enum Characteristic : int { kRequired = 0 };
 enum MemoryType : int { kOfProvider = 0 };
+enum AllocatorType : int { kArenaAllocator = 1 };
+enum LoggingLevel : int { kWarning = 2 };
 
 template <std::size_t Index, class Signature>
 struct Slot;
@@ -95,9 +102,25 @@ struct Slot<Index, Result(Args...)> {
 
 inline constexpr Slot<0, OrtStatus*(int code, const char* message)> CreateStatus;
 inline constexpr Slot<2, const char*(const OrtStatus*)> GetErrorMessage;
+inline constexpr Slot<3, OrtStatus*(int level, const char* log_id, OrtEnv**)> CreateEnv;
+inline constexpr Slot<7, OrtStatus*(const OrtEnv*, const char* path, const OrtSessionOptions*, OrtSession**)>
+    CreateSession;
+inline constexpr Slot<9, OrtStatus*(OrtSession*, const OrtRunOptions*, const char* const* input_names,
+                                    const OrtValue* const* inputs, size_t input_count, const char* const* output_names,
+                                    size_t output_count, OrtValue** outputs)>
+    Run;
+inline constexpr Slot<10, OrtStatus*(OrtSessionOptions**)> CreateSessionOptions;
 inline constexpr Slot<26, OrtStatus*(const char* name, OrtCustomOpDomain**)> CreateCustomOpDomain;
 inline constexpr Slot<27, OrtStatus*(OrtCustomOpDomain*, const OrtCustomOp*)> CustomOpDomain_Add;
 inline constexpr Slot<28, OrtStatus*(OrtSessionOptions*, OrtCustomOpDomain*)> AddCustomOpDomain;
+inline constexpr Slot<29, OrtStatus*(OrtSessionOptions*, const char* path, void** handle)> RegisterCustomOpsLibrary;
+inline constexpr Slot<30, OrtStatus*(const OrtSession*, size_t* count)> SessionGetInputCount;
+inline constexpr Slot<31, OrtStatus*(const OrtSession*, size_t* count)> SessionGetOutputCount;
+inline constexpr Slot<36, OrtStatus*(const OrtSession*, size_t index, OrtAllocator*, char** name)> SessionGetInputName;
+inline constexpr Slot<37, OrtStatus*(const OrtSession*, size_t index, OrtAllocator*, char** name)> SessionGetOutputName;
+inline constexpr Slot<49, OrtStatus*(const OrtMemoryInfo*, void* data, size_t bytes, const int64_t* dims, size_t rank,
+                                     int type, OrtValue**)>
+    CreateTensorWithDataAsOrtValue;
 inline constexpr Slot<51, OrtStatus*(OrtValue*, void** data)> GetTensorMutableData;
 inline constexpr Slot<57, OrtStatus*(OrtTensorTypeAndShapeInfo**)> CreateTensorTypeAndShapeInfo;
 inline constexpr Slot<58, OrtStatus*(OrtTensorTypeAndShapeInfo*, int type)> SetTensorElementType;
@@ -108,12 +131,20 @@ inline constexpr Slot<62, OrtStatus*(const OrtTensorTypeAndShapeInfo*, int64_t* 
 inline constexpr Slot<63, OrtStatus*(const OrtTensorTypeAndShapeInfo*, const char** names, size_t rank)>
     GetSymbolicDimensions;
 inline constexpr Slot<65, OrtStatus*(const OrtValue*, OrtTensorTypeAndShapeInfo**)> GetTensorTypeAndShape;
+inline constexpr Slot<69, OrtStatus*(int allocator_type, int memory_type, OrtMemoryInfo**)> CreateCpuMemoryInfo;
+inline constexpr Slot<76, OrtStatus*(OrtAllocator*, void*)> AllocatorFree;
+inline constexpr Slot<78, OrtStatus*(OrtAllocator**)> GetAllocatorWithDefaultOptions;
 inline constexpr Slot<86, OrtStatus*(const OrtKernelInfo*, const char* name, int64_t*)> KernelInfoGetAttribute_int64;
 inline constexpr Slot<90, OrtStatus*(const OrtKernelContext*, size_t index, const OrtValue**)> KernelContext_GetInput;
 inline constexpr Slot<91, OrtStatus*(OrtKernelContext*, size_t index, const int64_t* dims, size_t rank, OrtValue**)>
     KernelContext_GetOutput;
+inline constexpr Slot<92, void(OrtEnv*)> ReleaseEnv;
 inline constexpr Slot<93, void(OrtStatus*)> ReleaseStatus;
+inline constexpr Slot<94, void(OrtMemoryInfo*)> ReleaseMemoryInfo;
+inline constexpr Slot<95, void(OrtSession*)> ReleaseSession;
+inline constexpr Slot<96, void(OrtValue*)> ReleaseValue;
 inline constexpr Slot<99, void(OrtTensorTypeAndShapeInfo*)> ReleaseTensorTypeAndShapeInfo;
+inline constexpr Slot<100, void(OrtSessionOptions*)> ReleaseSessionOptions;
 inline constexpr Slot<193, OrtStatus*(const OrtKernelContext*, void** stream)> KernelContext_GetGPUComputeStream;
 inline constexpr Slot<268, OrtStatus*(const OrtShapeInferContext*, size_t index, OrtTensorTypeAndShapeInfo** borrowed)>
     ShapeInferContext_GetInputTypeShape;
