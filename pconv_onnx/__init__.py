@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pconv_onnx.benchmarking import Benchmark, bench
     from pconv_onnx.calibration import Calibration, calibrate
+    from pconv_onnx.deployment import Deployment, deploy
     from pconv_onnx.errors import PconvError
     from pconv_onnx.evaluation import Evaluation, evaluate
     from pconv_onnx.installation import doctor
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Benchmark",
     "Calibration",
+    "Deployment",
     "Evaluation",
     "ParallelNeuron",
     "PconvError",
@@ -33,6 +35,7 @@ __all__ = [
     "Verification",
     "bench",
     "calibrate",
+    "deploy",
     "doctor",
     "evaluate",
     "inspect",
@@ -48,6 +51,7 @@ __all__ = [
 _MODULES = {
     "Benchmark": "benchmarking",
     "Calibration": "calibration",
+    "Deployment": "deployment",
     "Evaluation": "evaluation",
     "ParallelNeuron": "neuron",
     "PconvError": "errors",
@@ -58,6 +62,7 @@ _MODULES = {
     "Verification": "verification",
     "bench": "benchmarking",
     "calibrate": "calibration",
+    "deploy": "deployment",
     "doctor": "installation",
     "evaluate": "evaluation",
     "inspect": "rewriting",

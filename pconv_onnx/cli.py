@@ -23,6 +23,7 @@ _PRECISIONS = ("float16",)
 _MAX_STEPS = 256
 _STEPS, _REPEATS = (4, 8, 16), 20
 _METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
+_TARGETS = ("bundle", "triton")
 _BAR = 40
 _ENERGY_MAC, _ENERGY_AC = 4.6, 0.9
 _DATA = ".npz with arrays named as the model's inputs, and labels if there are any; or a directory of such files"
@@ -231,6 +232,16 @@ def _parser() -> argparse.ArgumentParser:
         help="write a report there: accuracy, firing rates, operations and mismatches as well, with figures",
     )  # fmt: skip
 
+    sub = add("deploy", _deploy, "write a spiking network into a folder that runs without pconv-onnx")
+    sub.add_argument("model", metavar="SNN", help="an ONNX file that rewrite wrote, in any mode")
+    sub.add_argument("-o", "--output", metavar="FOLDER", required=True, help="a new folder")
+    sub.add_argument(
+        "--target", choices=_TARGETS, required=True,
+        help="bundle: model, library, hashes and programs in Python and C++; triton: a model repository for its "
+        "onnxruntime backend",
+    )  # fmt: skip
+    sub.add_argument("--gpu", action="store_true", help="have Triton run it on a GPU")
+
     add("doctor", _doctor, "show versions, providers and the native library, and what is missing")
     return parser
 
@@ -404,6 +415,13 @@ def _bench(options: argparse.Namespace) -> _Answer:
     done = summary["complete"] and any(row["repetitions"] for row in summary["rows"])
     status = DONE if done and bool(written) == bool(options.output) else ANSWER_IS_NO
     return _Answer(summary, _benchmark_lines(summary), INTERRUPTED if result.interrupted else status)
+
+
+def _deploy(options: argparse.Namespace) -> _Answer:
+    from pconv_onnx.deployment import deploy
+
+    summary = deploy(options.model, options.output, target=options.target, gpu=options.gpu).summary()
+    return _Answer(summary, _deployment_lines(summary))
 
 
 def _doctor(options: argparse.Namespace) -> _Answer:
@@ -643,6 +661,12 @@ def _benchmark_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def _deployment_lines(summary: dict[str, Any]) -> Iterator[str]:
+    yield from summary["notes"]
+    providers = ", ".join(summary["providers"])
+    yield f"{summary['output']}: {summary['target']} of {len(summary['files'])} files, with kernels for {providers}"
 
 
 def _installation_lines(summary: dict[str, Any]) -> Iterator[str]:

@@ -31,6 +31,9 @@ VERSION = 1
 # GreaterOrEqual, Clip and Split with the signatures that the body and the lowerings use.
 MIN_OPSET = 13
 
+# The oldest that tests run with.
+MIN_ONNXRUNTIME = "1.20"
+
 # Entry of session options that have the library: onnxruntime refuses a model where it was registered twice.
 _REGISTERED = "pconv_onnx.library"
 

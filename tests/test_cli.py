@@ -18,7 +18,7 @@ from onnx import numpy_helper
 
 import pconv_onnx
 import pconv_onnx.inference
-from pconv_onnx import benchmarking, calibration, cli, neuron, operator, plan, spike_statistics
+from pconv_onnx import benchmarking, calibration, cli, deployment, neuron, operator, plan, spike_statistics
 from pconv_onnx.cli import main
 from pconv_onnx.device_memory import CUDA
 from pconv_onnx.progress import track
@@ -35,6 +35,7 @@ COMMANDS = {
     "stats": ["SNN", "--data", "--energy-mac", "--energy-ac", "--json"],
     "bench": ["MODEL", "--steps", "--batch", "--provider", "--data", "--calibration", "--method", "--signed",
               "--repeats", "-o", "--output", "--json"],
+    "deploy": ["SNN", "-o", "--output", "--target", "bundle", "triton", "--gpu", "--json"],
     "doctor": ["--json"],
 }  # fmt: skip
 
@@ -86,7 +87,7 @@ def test_help_of_each_command_names_its_options_and_imports_nothing_heavy():
 import contextlib, io, json, sys
 from pconv_onnx.cli import main
 found = {}
-for command in ["", "inspect", "rewrite", "calibrate", "verify", "evaluate", "stats", "bench", "doctor"]:
+for command in ["", "inspect", "rewrite", "calibrate", "verify", "evaluate", "stats", "bench", "deploy", "doctor"]:
     with contextlib.redirect_stdout(io.StringIO()) as out:
         try:
             main([command, "--help"] if command else ["--help"])
@@ -119,10 +120,13 @@ def test_the_parser_agrees_with_the_library():
     assert cli._METHODS == calibration.METHODS
     assert (cli._ENERGY_MAC, cli._ENERGY_AC) == (spike_statistics.ENERGY_MAC, spike_statistics.ENERGY_AC)
 
+    assert cli._TARGETS == tuple(deployment.TARGETS)
     assert (cli._STEPS, cli._REPEATS) == (benchmarking.STEPS, benchmarking.REPEATS)
 
 
-@pytest.mark.parametrize("name", ["verify", "evaluate", "stats", "bench", "doctor", "inspect", "rewrite", "session"])
+@pytest.mark.parametrize(
+    "name", ["verify", "evaluate", "stats", "bench", "deploy", "doctor", "inspect", "rewrite", "session"]
+)
 def test_functions_are_not_shadowed_by_modules(name):
     code = f"from pconv_onnx import *; assert callable({name}), {name}"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,10 +5,12 @@ from pconv_onnx.graph.files import (
     load,
     make_folder,
     refuse_to_overwrite,
+    require_new_folder,
     require_own_file,
     require_place,
     save,
     write_atomically,
+    write_folder,
 )
 from pconv_onnx.graph.network import Network
 
@@ -18,8 +20,10 @@ __all__ = [
     "load",
     "make_folder",
     "refuse_to_overwrite",
+    "require_new_folder",
     "require_own_file",
     "require_place",
     "save",
     "write_atomically",
+    "write_folder",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -176,6 +177,49 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+def require_new_folder(path: str | os.PathLike[str]) -> None:
+    """Raise where a folder cannot appear as a whole, because there is something already.
+
+    Raises:
+        PconvError: it is a file or a folder that is not empty, or lies where nothing can be made.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise PconvError(f"cannot write '{path}': it exists and is not a folder", _ELSEWHERE)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise PconvError(f"'{path}' is not empty", "name a new folder with -o, or remove this one")
+    require_place(folder)
+
+
+def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes | Path]) -> None:
+    """Write a new folder that appears whole or not at all.
+
+    Args:
+        path: the folder; not there yet, or empty.
+        files: what each is to hold, or which file to copy, by path in the folder.
+
+    Raises:
+        PconvError: it is there, or cannot be written.
+    """
+    require_new_folder(path)
+    target = Path(os.path.realpath(path))
+    make_folder(target.parent)
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pconv-onnx-") as beside:
+            # Inside, with the permissions of any other folder that the user makes: the one around it is private.
+            folder = Path(beside, target.name)
+            for name, content in files.items():
+                place = folder / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(content, Path):
+                    shutil.copyfile(content, place)
+                else:
+                    place.write_bytes(content)
+            os.replace(folder, target)
+    except OSError as error:
+        raise PconvError(f"cannot write '{path}': {error.strerror or error}", _ELSEWHERE) from error
 
 
 def _same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:

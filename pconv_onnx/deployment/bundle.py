@@ -1,0 +1,66 @@
+"""The target `bundle`: a network, its library, a manifest of hashes, and programs in Python and C++ that run them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from onnx.helper import tensor_dtype_to_np_dtype
+
+from pconv_onnx.deployment.package import MODEL, Package, Tensor
+from pconv_onnx.errors import PconvError
+from pconv_onnx.operator import MIN_ONNXRUNTIME
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_HERE = Path(__file__).parent
+# As they lie in this package.
+_PROGRAMS = ("run.py", "cpp/CMakeLists.txt", "cpp/main.cpp", "cpp/pconv/ort_abi.h")
+
+
+def files(packed: Package) -> dict[str, bytes | Path]:
+    """The files of a bundle, by path in it.
+
+    Raises:
+        PconvError: external data of the model has the name of another file.
+    """
+    own: dict[str, bytes | Path] = {packed.library.name: packed.library}
+    own |= {name: _HERE / name for name in _PROGRAMS}
+    for name in packed.model_files:
+        if name in own or name == MANIFEST:
+            raise PconvError(f"the model's external data '{name}' has the name of a file of the bundle", "rename it")
+    found = packed.model_files | own
+    manifest = _manifest(packed, {name: _sha256(content) for name, content in found.items()})
+    return found | {MANIFEST: f"{json.dumps(manifest, indent=1)}\n".encode()}
+
+
+def _manifest(packed: Package, hashes: dict[str, str]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "pconv_onnx": version("pconv-onnx"),
+        "onnxruntime": f">={MIN_ONNXRUNTIME}",
+        "platform": {"system": platform.system(), "machine": platform.machine()},
+        "model": MODEL,
+        "mode": packed.mode,
+        "steps": packed.steps,
+        "opsets": {entry.domain or "ai.onnx": entry.version for entry in packed.model.opset_import},
+        "inputs": [_described(tensor) for tensor in packed.inputs],
+        "outputs": [_described(tensor) for tensor in packed.outputs],
+        "potentials": packed.potentials,
+        "library": packed.library.name,
+        "operators": packed.operators(),
+        "providers": packed.providers,
+        "files": hashes,
+    }
+
+
+def _described(tensor: Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "type": tensor_dtype_to_np_dtype(tensor.type).name, "shape": tensor.shape}
+
+
+def _sha256(content: bytes | Path) -> str:
+    return hashlib.sha256(content if isinstance(content, bytes) else content.read_bytes()).hexdigest()

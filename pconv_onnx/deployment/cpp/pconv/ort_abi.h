@@ -1,0 +1,1 @@
+../../../../custom_ops/include/pconv/ort_abi.h

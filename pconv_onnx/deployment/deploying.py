@@ -1,0 +1,81 @@
+"""`deploy`: a spiking network as a folder for one place to run it in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pconv_onnx.deployment import bundle, triton
+from pconv_onnx.deployment.package import Package, package
+from pconv_onnx.errors import PconvError
+from pconv_onnx.graph import ModelSource, require_new_folder, write_folder
+
+# By target, what goes into the folder, by path, for the CPU or for a GPU.
+TARGETS: dict[str, Callable[[Package, bool], dict[str, bytes | Path]]] = {
+    "bundle": lambda packed, _: bundle.files(packed),
+    "triton": triton.files,
+}
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What `deploy` wrote.
+
+    Attributes:
+        output: the folder.
+        target: what it is for.
+        files: its files, by path in it.
+        providers: the places that the library has kernels for: `cpu`, `cuda`.
+        notes: what a user should know of this network there.
+    """
+
+    output: Path
+    target: str
+    files: list[str]
+    providers: list[str]
+    notes: list[str]
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON document of `pconv-onnx deploy`."""
+        return {**vars(self), "output": str(self.output)}
+
+
+def deploy(
+    source: ModelSource, output: str | os.PathLike[str], *, target: str = "bundle", gpu: bool = False
+) -> Deployment:
+    """Write a spiking network and its native library into a folder that needs no pconv-onnx.
+
+    Args:
+        source: path of an ONNX file that `rewrite` wrote, or such a model in memory.
+        output: the folder, which appears whole or not at all; not there yet, or empty.
+        target: `bundle`, with programs in Python and C++ that run it, or `triton`, a model repository of NVIDIA's
+            Triton Inference Server.
+        gpu: have Triton run it on a GPU.
+
+    Raises:
+        PconvError: the model cannot be read or is no spiking network, the library is missing or has no CUDA kernels
+            for a GPU, the target cannot express the network, or the folder cannot be written.
+    """
+    if target not in TARGETS:
+        raise PconvError(f"'{target}' is no target", f"choose one of {', '.join(TARGETS)}")
+    if gpu and target != "triton":
+        raise PconvError(f"a {target} is for every provider of its library", "leave out --gpu; run.py has --provider")
+    require_new_folder(output)
+    packed = package(source)
+    if gpu and "cuda" not in packed.providers:
+        raise PconvError(f"{packed.library} has no CUDA kernels", "install the CUDA toolkit and reinstall pconv-onnx")
+    files = TARGETS[target](packed, gpu)
+    write_folder(output, files)
+    return Deployment(Path(output), target, sorted(files), packed.providers, _notes(packed, target))
+
+
+def _notes(packed: Package, target: str) -> list[str]:
+    notes = []
+    if packed.potentials:
+        notes.append("serial: membrane potentials are inputs and outputs; each step takes those that the last one gave")
+    if target == "triton" and not triton.batched(packed):
+        notes.append("not every input and output begins with the same open batch, so Triton does not batch requests")
+    return notes

@@ -1,0 +1,126 @@
+"""Run the spiking network of this bundle in onnxruntime, after a check of every file: python run.py --help."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PROVIDERS: dict[str, list[Any]] = {
+    "cpu": ["CPUExecutionProvider"],
+    # TF32 would round inputs of convolutions to 10 bits.
+    "cuda": [("CUDAExecutionProvider", {"use_tf32": "0"})],
+}
+
+
+def main() -> None:
+    """Run it as the command line says."""
+    parser = argparse.ArgumentParser(description="Run this spiking network in onnxruntime.")
+    parser.add_argument("inputs", nargs="?", help=".npz of arrays named as the inputs (default: seeded random numbers)")
+    parser.add_argument("--provider", choices=PROVIDERS, default="cpu", help="where to run (cpu)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the outputs to this .npz")
+    options = parser.parse_args()
+    folder = Path(__file__).resolve().parent
+    manifest = checked(folder)
+    if options.provider not in manifest["providers"]:
+        sys.exit(f"run.py: {manifest['library']} has kernels for {', '.join(manifest['providers'])} only")
+    session = open_session(folder, manifest, PROVIDERS[options.provider])
+    if options.inputs:
+        with np.load(options.inputs) as arrays:
+            given = dict(arrays)
+    else:
+        given = {}
+    feed = complete(manifest, given)
+    outputs = run(session, manifest, feed)
+    for name, value in outputs.items():
+        told = f"{name} {value.dtype} {list(value.shape)}"
+        # Logits: one row of classes a sample.
+        if value.ndim == 2 and value.shape[1] > 1 and np.issubdtype(value.dtype, np.floating):
+            told += f", top-1 {' '.join(map(str, value.argmax(1)))}"
+        print(told)
+    if options.output:
+        np.savez(options.output, **outputs)
+
+
+def checked(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle whose files are what it says, and that is for this machine; else the program ends."""
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
+    if manifest["format"] != 1:
+        sys.exit(f"run.py: this is for bundles of format 1, the manifest has format {manifest['format']}")
+    for name, digest in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            sys.exit(f"run.py: {name} is missing; copy the whole bundle again")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            sys.exit(f"run.py: {name} is not the file that was deployed (its SHA-256 differs); copy the bundle again")
+    here = {"system": platform.system(), "machine": platform.machine()}
+    if manifest["platform"] != here:
+        sys.exit(f"run.py: the library is for {manifest['platform']}, this machine is {here}; deploy it there")
+    return manifest
+
+
+def open_session(folder: Path, manifest: dict[str, Any], providers: list[Any]) -> Any:
+    """An onnxruntime session of the network, with the library."""
+    import onnxruntime
+
+    oldest = manifest["onnxruntime"].removeprefix(">=")
+    if _numbers(onnxruntime.__version__) < _numbers(oldest):
+        sys.exit(f"run.py: onnxruntime {onnxruntime.__version__} is installed; {oldest} or newer is needed")
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(str(folder / manifest["library"]))
+    session = onnxruntime.InferenceSession(folder / manifest["model"], options, providers=providers)
+    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if wanted not in session.get_providers():
+        sys.exit(f"run.py: onnxruntime's {wanted} does not start on this machine")
+    return session
+
+
+def complete(manifest: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The given inputs, or seeded random ones where there are none, and potentials of zero."""
+    sizes: dict[str, int] = {}
+    for described in manifest["inputs"]:
+        array = given.get(described["name"])
+        if array is not None:
+            sizes |= {name: size for name, size in zip(described["shape"], array.shape, strict=False) if name}
+    draw = np.random.default_rng(0)
+    feed = {}
+    for described in manifest["inputs"]:
+        name, dtype = described["name"], np.dtype(described["type"])
+        shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in described["shape"]]
+        if name in given:
+            feed[name] = np.ascontiguousarray(given[name], dtype)
+        elif name in manifest["potentials"]:
+            feed[name] = np.zeros(shape, dtype)
+        elif given:
+            sys.exit(f"run.py: the input '{name}' is missing; the arrays given are {', '.join(given)}")
+        else:
+            feed[name] = draw.normal(size=shape).astype(dtype)
+    return feed
+
+
+def run(session: Any, manifest: dict[str, Any], feed: dict[str, Any]) -> dict[str, Any]:
+    """The outputs by name; of a serial network their means over T time-steps, potentials left out."""
+    potentials = manifest["potentials"]
+    names = [described["name"] for described in manifest["outputs"]]
+    if not potentials:
+        return dict(zip(names, session.run(names, feed), strict=True))
+    steps = []
+    for _ in range(manifest["steps"]):
+        steps.append(dict(zip(names, session.run(names, feed), strict=True)))
+        feed = feed | {before: steps[-1][after] for before, after in potentials.items()}
+    own = [name for name in names if name not in potentials.values()]
+    return {name: np.mean([step[name] for step in steps], axis=0, dtype=np.float64) for name in own}
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(".")[:2]]
+
+
+if __name__ == "__main__":
+    main()
