@@ -605,8 +605,8 @@ def test_stats_lists_what_it_cannot_count(tmp_path, run):
     run("rewrite", tmp_path / "m.onnx", "-o", tmp_path / "snn.onnx")
     status, out, _ = run("stats", tmp_path / "snn.onnx")
     assert status == 0
-    assert "not counted: y (Einsum)\n" in out
-    assert ["y", "Einsum", "static", "-", "-", "-"] in [line.split() for line in out.splitlines()]
+    assert "not counted: y/steps (Einsum)\n" in out
+    assert ["y/steps", "Einsum", "spikes", "-", "-", "-"] in [line.split() for line in out.splitlines()]
 
 
 def test_stats_of_an_ann_is_refused(ann, refusal):
