@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz bench peers gpu exports zoo clean
+.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz node dist bench peers gpu exports zoo clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ test-abi: $(STAMP) ## compare our declarations of onnxruntime's C ABI with the o
 	@! grep -q '^ORT_INCLUDE_DIR:.*NOTFOUND' build/abi/CMakeCache.txt || { \
 		echo "error: no onnxruntime_c_api.h found; name its folder: make test-abi ORT_INCLUDE_DIR=folder" >&2; exit 1; }
 	$(BIN)/cmake --build build/abi --target test_abi
+
+node: $(STAMP) ## run the example network under Node.js, in stock onnxruntime (needs npm)
+	npm install --prefix examples/node
+	$(BIN)/pytest tests/test_node.py
 
 lint: $(STAMP) ## lint and type-check
 	$(BIN)/ruff check
@@ -112,5 +116,6 @@ zoo: $(STAMP) ## put well-known architectures through the whole pipeline, into d
 	$(BIN)/python benchmarks/zoo.py -o benchmarks/results/zoo.json --page docs/support.md
 
 clean: ## remove everything that was built or installed here
-	rm -rf .venv .venv-ort .venv-gpu .venv-peers build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-ort .venv-gpu .venv-peers build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache \
+		examples/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
