@@ -8,6 +8,9 @@ SOURCES := setup.py setup.cfg pyproject.toml constraints.txt $(shell find custom
 ORT_VERSIONS := 1.20.1 1.26.0 1.32.0
 ORT_TESTS := $(ORT_VERSIONS:%=test-onnxruntime-%)
 
+# The C library that wheels may need: that of the oldest Linux distributions they are for, and what is older.
+GLIBC := $(shell seq -s '|' 5 35)
+
 # Isolated builds read constraints from the environment only; newer pips have a variable of their own for them.
 export PIP_CONSTRAINT := $(abspath constraints.txt)
 export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
@@ -59,6 +62,24 @@ test-abi: $(STAMP) ## compare our declarations of onnxruntime's C ABI with the o
 node: $(STAMP) ## run the example network under Node.js, in stock onnxruntime (needs npm)
 	npm install --prefix examples/node
 	$(BIN)/pytest tests/test_node.py
+
+# The wheel is built from the source distribution, and tried where nothing else is installed.
+dist: .venv-dist/bin/auditwheel ## build dist/: source distribution and wheel, and try the wheel in an empty environment
+	rm -rf dist .venv-dist/empty
+	.venv-dist/bin/python -m build --outdir dist
+	.venv-dist/bin/auditwheel show dist/*.whl | tee .venv-dist/audit.txt
+	@grep -qE '"manylinux_2_($(GLIBC))_' .venv-dist/audit.txt \
+		|| { echo "error: the wheel is not for manylinux_2_$(lastword $(subst |, ,$(GLIBC))) or older" >&2; exit 1; }
+	$(PYTHON) -m venv .venv-dist/empty
+	.venv-dist/empty/bin/pip install --quiet "$$(echo dist/*.whl)[cpu]"
+	cd .venv-dist/empty && export PATH="$$PWD/bin:$$PATH" && pconv-onnx doctor \
+		&& pconv-onnx rewrite $(CURDIR)/examples/resnet20/resnet20-qcfs8.onnx -o snn.onnx \
+		&& pconv-onnx deploy snn.onnx -o bundle --target bundle && python bundle/run.py
+
+.venv-dist/bin/auditwheel: constraints.txt
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/pip install --quiet auditwheel build
+	@touch $@
 
 lint: $(STAMP) ## lint and type-check
 	$(BIN)/ruff check
@@ -116,6 +137,6 @@ zoo: $(STAMP) ## put well-known architectures through the whole pipeline, into d
 	$(BIN)/python benchmarks/zoo.py -o benchmarks/results/zoo.json --page docs/support.md
 
 clean: ## remove everything that was built or installed here
-	rm -rf .venv .venv-ort .venv-gpu .venv-peers build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf .venv .venv-dist .venv-gpu .venv-ort .venv-peers build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache \
 		examples/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -118,12 +118,43 @@ def test_a_broken_compiler_is_not_taken_for_a_missing_one(source):
     assert not wheels
 
 
-def test_source_distribution_has_the_native_sources(source):
+def source_distribution(source):
     code = "import sys, setuptools.build_meta as backend; print(backend.build_sdist(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", code, source.parent], cwd=source, check=True, capture_output=True)
     (archive,) = source.parent.glob("*.tar.gz")
+    return archive
+
+
+def test_source_distribution_has_the_native_sources(source):
+    archive = source_distribution(source)
     with tarfile.open(archive) as file:
         packed = {Path(*Path(name).parts[1:]) for name in file.getnames()}
     native = {path.relative_to(source) for path in source.glob("custom_ops/**/*")}
     assert Path("custom_ops/CMakeLists.txt") in native
     assert native <= packed
+
+
+@needs_compiler
+def test_the_wheel_of_a_source_distribution_is_that_of_the_repository(source):
+    done, (wheel,) = build_wheel(source)
+    assert done.returncode == 0, done.stdout
+    contents = zipfile.ZipFile(wheel)
+    expected = {name: contents.read(name) for name in contents.namelist()}
+    wheel.unlink()
+    done, (wheel,) = build_wheel(source_distribution(source))
+    assert done.returncode == 0, done.stdout
+    contents = zipfile.ZipFile(wheel)
+    assert {name: contents.read(name) for name in contents.namelist()} == expected
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="no readelf to read the library with")
+def test_the_library_of_a_wheel_needs_the_c_library_alone_and_no_path_of_this_machine(source):
+    done, (wheel,) = build_wheel(source)
+    assert done.returncode == 0, done.stdout
+    library = zipfile.ZipFile(wheel).extract(LIBRARY, source.parent)
+    read = subprocess.run(["readelf", "--dynamic", library], capture_output=True, text=True, check=True).stdout
+    needed = {line.split("[")[1].split(".so")[0] for line in read.splitlines() if "(NEEDED)" in line}
+    assert needed <= {"libc", "libm", "libpthread", "libdl", "librt", "ld-linux-x86-64", "ld-linux-aarch64"}
+    assert "libc" in needed
+    assert "RPATH" not in read and "RUNPATH" not in read
