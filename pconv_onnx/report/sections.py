@@ -100,15 +100,20 @@ def findings(document: dict[str, Any]) -> Iterator[str]:
             "spiking simulation."
         )
     yield from _accuracy_finding(document.get("evaluation") or {}, at)
+    # Spikes and mismatches are those of neurons with a T of their own, whether or not that was timed.
+    counted_at = f"At T = {own or 'L'}"
     layers = [layer for layer in (document.get("verification") or {}).get("layers", ()) if layer["exact"]]
     if layers:
         right = sum(not layer["count_mismatch_rate"] for layer in layers)
-        yield (f"{right} of {len(layers)} layers have the source's spike count on every element, given the same input.")
+        yield (
+            f"{counted_at}, {right} of {len(layers)} layers have the source's spike count on every element, given the "
+            "same input."
+        )
     energy = (document.get("statistics") or {}).get("energy")
     if energy and energy["ratio"] is not None:
         yield (
-            f"On hardware that adds only where there is a spike, its arithmetic is estimated to take "
-            f"{_percent(energy['ratio'])} of the energy of the ANN's."
+            f"{counted_at}, on hardware that adds only where there is a spike, the arithmetic of the spiking network "
+            f"is estimated to take {_percent(energy['ratio'])} of the energy of the ANN's."
         )
 
 
@@ -320,7 +325,10 @@ def _verification(part: dict[str, Any]) -> Section:
             [
                 str(number),
                 layer["name"],
-                _percent(layer["count_mismatch_rate"]) if layer["exact"] else "nothing to be equal to (T is not L)",
+                # One element of a large layer must not be rounded to none.
+                f"{100 * layer['count_mismatch_rate']:.3g}\N{NO-BREAK SPACE}%"
+                if layer["exact"]
+                else "nothing to be equal to (T is not L)",
             ]
             for number, layer in enumerate(layers, 1)
         ],
@@ -328,8 +336,8 @@ def _verification(part: dict[str, Any]) -> Section:
     wrong = sum(bool(layer["count_mismatch_rate"]) for layer in exact)
     drawn = "seeded random inputs" if part["random_inputs"] else "samples"
     text = [
-        f"On {part['samples']} {drawn}, {len(exact) - wrong} of {len(exact)} layers have the source's spike count on "
-        "every element, given the same input."
+        f"On {part['samples']} {drawn}, {len(exact) - wrong} of {len(exact)} layers with T = L have the source's spike "
+        "count on every element, given the same input."
     ]
     if part["max_abs_diff"] is not None:
         agreement = "" if part["top1_agreement"] is None else f", top-1 agreement {_percent(part['top1_agreement'])}"

@@ -283,11 +283,29 @@ def test_the_findings_are_honest(document):
     )
     assert any("at large batch, that costs about 8 ANNs" in sentence for sentence in told)
     assert any("not a spiking simulation" in sentence for sentence in told)
-    assert any(sentence.startswith("1 of 2 layers have the source's spike count") for sentence in told)
+    assert any(sentence.startswith("At T = 8, 1 of 2 layers have the source's spike count") for sentence in told)
     for entry in document["rows"]:
         if entry["mode"] == "serial" and entry["repetitions"]:
             entry["median_ms"] /= 3
     assert "is slower (2.00\N{NO-BREAK SPACE}times the time) than stepping" in next(findings(document))
+
+
+def test_findings_say_at_which_steps_spikes_were_counted_where_others_were_timed(document):
+    document["rows"] = [row for row in document["rows"] if row["steps"] != 8]
+    told = list(findings(document))
+    assert told[0].startswith("At T = 4 and batch 1 the parallel network")
+    assert [sentence.partition(",")[0] for sentence in told[-2:]] == ["At T = 8"] * 2
+    document["plan"]["steps"] = None
+    assert [sentence.partition(",")[0] for sentence in list(findings(document))[-2:]] == ["At T = L"] * 2
+
+
+def test_a_mismatch_is_not_rounded_away(document):
+    document["verification"]["layers"][1]["count_mismatch_rate"] = 1e-7
+    (section,) = (section for section in sections(document) if section.title == "Verification")
+    assert [cells[-1] for cells in section.figures[0].table.rows] == [
+        "0\N{NO-BREAK SPACE}%",
+        "1e-05\N{NO-BREAK SPACE}%",
+    ]
 
 
 def test_rasters_are_of_sorted_trains(document):
