@@ -202,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     sub = add("stats", _stats, "count spikes, and the operations and energy that they leave of the ANN's")
-    sub.add_argument("model", metavar="SNN", help="an ONNX file that rewrite wrote, in either mode")
+    sub.add_argument("model", metavar="SNN", help="an ONNX file that rewrite wrote, in mode parallel or folded")
     sub.add_argument("--data", metavar="FILE", help=_DATA_OR_RANDOM)
     sub.add_argument(
         "--energy-mac", type=_energy, default=_ENERGY_MAC, metavar="PJ",

@@ -242,7 +242,7 @@ def stats(
     """Spike statistics of a network, and the operations and the energy that they stand for.
 
     Args:
-        model: a network that `rewrite` wrote, in either mode.
+        model: a network that `rewrite` wrote, in mode `parallel` or `folded`.
         data: samples as `load_samples` takes them; by default seeded random inputs.
         energy_mac: energy of a multiply-accumulate, in pJ.
         energy_ac: energy of an accumulate, in pJ.

@@ -256,6 +256,7 @@ def test_wrong_arguments_are_told(small_network):
     assert refusal_of(bench, small_network, method="max").startswith("there is no calibration for the method 'max'")
     assert refusal_of(bench, small_network, provider="tpu") == "there is no provider 'tpu'; choose cpu or cuda"
     assert "is not a number of time-steps" in refusal_of(bench, small_network, steps=[0])
+    assert refusal_of(bench, small_network, steps=[]).startswith("there is no number of time-steps")
     snn = pconv_onnx.rewrite(small_network).model
     assert "is a spiking network already" in refusal_of(bench, snn)
 
