@@ -182,7 +182,7 @@ class _Memory:
         for name, memory in self.inputs.items():
             if name not in feed:
                 raise PconvError(f"the input '{name}' is missing", "pass an array for it")
-            value, dtype = np.ascontiguousarray(feed[name]), dtype_of(memory.data_type())
+            value, dtype = np.asarray(feed[name], order="C"), dtype_of(memory.data_type())
             if value.dtype != dtype:
                 raise PconvError(f"the input '{name}' is {value.dtype}; the network takes {dtype}", "convert it")
             if list(value.shape) != memory.shape():

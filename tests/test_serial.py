@@ -148,6 +148,14 @@ def test_outputs_are_in_the_order_that_is_asked_for():
     assert "no output 'w'; the network has y, z" in refusal_of(session.run, ["y", "w"], x)
 
 
+def test_an_input_may_be_a_number():
+    nodes = qcfs("x", "a") + "y = Mul (a, k)"
+    session = SerialSession(serial(network(nodes, inputs="float[N, 3, 8, 8] x, float k")).model)
+    x = dyadic(2, 3, 8, 8)
+    once, twice = (session.run(None, {"x": x, "k": np.float32(k)})[0] for k in (1, 2))
+    assert once.any() and np.array_equal(twice, 2 * once)
+
+
 def test_potentials_have_the_shape_that_the_inputs_tell():
     ann = network(qcfs("x", "a") + "y = Neg (a)", inputs="float[N, 3, H, W] x", outputs="float[N, 3, H, W] y")
     session = SerialSession(serial(ann).model)
