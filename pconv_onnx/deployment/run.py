@@ -114,8 +114,13 @@ def run(session: Any, manifest: dict[str, Any], feed: dict[str, Any]) -> dict[st
     for _ in range(manifest["steps"]):
         steps.append(dict(zip(names, session.run(names, feed), strict=True)))
         feed = feed | {before: steps[-1][after] for before, after in potentials.items()}
-    own = [name for name in names if name not in potentials.values()]
-    return {name: np.mean([step[name] for step in steps], axis=0, dtype=np.float64) for name in own}
+    return {name: mean([step[name] for step in steps]) for name in names if name not in potentials.values()}
+
+
+def mean(steps: list[Any]) -> Any:
+    """The mean of an output over time-steps; what is no float does not depend on spikes, and is the same at each."""
+    dtype = steps[-1].dtype
+    return np.mean(steps, axis=0, dtype=np.float64).astype(dtype) if dtype.kind == "f" else steps[-1]
 
 
 def _numbers(text: str) -> list[int]:

@@ -58,12 +58,17 @@ def test_run_needs_no_inputs(bundle):
     assert done.stdout.startswith("y float32 [1, 5], top-1 ")
 
 
-def test_a_serial_network_is_stepped_and_its_manifest_says_how(tmp_path):
-    # Without max pooling, which has no serial form.
+@pytest.fixture
+def serial(tmp_path) -> Path:
+    """A serial network of two layers; without max pooling, which has no serial form."""
     nodes = f"c = Conv (x, w) {qcfs('c', 'a')} d = Conv (a, v) {qcfs('d', 'y')}"
     weights = {"w": 4 * weight(4, 3, 3, 3), "v": 2 * weight(2, 4, 2, 2, seed=1)}
-    serial = tmp_path / "serial.onnx"
-    rewrite(network(nodes, outputs="float[N, 2, 5, 5] y", weights=weights), serial, mode="serial")
+    path = tmp_path / "serial.onnx"
+    rewrite(network(nodes, outputs="float[N, 2, 5, 5] y", weights=weights), path, mode="serial")
+    return path
+
+
+def test_a_serial_network_is_stepped_and_its_manifest_says_how(serial, tmp_path):
     deploy(serial, tmp_path / "bundle")
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
     assert manifest["mode"] == "serial"
@@ -76,6 +81,7 @@ def test_a_serial_network_is_stepped_and_its_manifest_says_how(tmp_path):
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "out.npz") as found:
         assert list(found) == ["y"]
+        assert found["y"].dtype == np.float32
         np.testing.assert_allclose(found["y"], SerialSession(serial).run(None, {"x": images(5)})[0], rtol=1e-6)
 
 
@@ -131,47 +137,76 @@ def onnxruntime_library() -> Path:
 
 
 @pytest.fixture(scope="module")
-def program(onnxruntime_library, tmp_path_factory):
-    """The C++ program of a bundle, built as its user would."""
+def program(onnxruntime_library, small_network, library, tmp_path_factory) -> Path:
+    """The C++ program of a bundle, built as its user would; it is the same in every bundle."""
     if shutil.which(os.environ.get("CXX", "c++")) is None:
         pytest.skip("no C++ compiler")
     cmake = os.path.join(pytest.importorskip("cmake").CMAKE_BIN_DIR, "cmake")
     ninja = os.path.join(pytest.importorskip("ninja").BIN_DIR, "ninja")
+    bundle, build = tmp_path_factory.mktemp("bundle"), tmp_path_factory.mktemp("build")
+    deploy(rewrite(small_network).model, bundle)
+    options = [f"-DONNXRUNTIME_LIBRARY={onnxruntime_library}", "-DCMAKE_CXX_FLAGS=-Werror"]
+    configure = [cmake, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", "-S", bundle / "cpp", "-B", build, *options]
+    for command in (configure, [cmake, "--build", build]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return build / "run_snn"
 
-    def program(bundle: Path) -> Path:
-        build = tmp_path_factory.mktemp("build")
-        options = [f"-DONNXRUNTIME_LIBRARY={onnxruntime_library}", "-DCMAKE_CXX_FLAGS=-Werror"]
-        configure = [cmake, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", "-S", bundle / "cpp", "-B", build, *options]
-        for command in (configure, [cmake, "--build", build]):
-            done = subprocess.run(command, capture_output=True, text=True)
-            assert done.returncode == 0, done.stdout + done.stderr
-        return build / "run_snn"
 
-    return program
+def run_cpp(program: Path, bundle: Path, results: Path, *arrays: np.ndarray) -> list[np.ndarray]:
+    """The outputs of the C++ program on these inputs."""
+    results.mkdir()
+    paths = [results / f"input{index}.npy" for index in range(len(arrays))]
+    for path, array in zip(paths, arrays, strict=True):
+        np.save(path, array)
+    command = [program, bundle / "model.onnx", bundle / "libpconv_ops.so", results, *paths]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [np.load(results / f"{index}.npy") for index in range(len(done.stdout.splitlines()))]
 
 
 @pytest.mark.slow
-def test_in_cpp_the_example_network_has_the_bits_that_it_has_in_python(program, qcfs_resnet, resnet_samples, tmp_path):
-    built = None
-    for mode in MODES:
-        folder = tmp_path / mode
-        rewrite(qcfs_resnet, tmp_path / f"{mode}.onnx", mode=mode)
-        deploy(tmp_path / f"{mode}.onnx", folder)
-        built = built or program(folder)
-        feed = {"image": resnet_samples["image"][:20]}
-        np.save(tmp_path / "image.npy", feed["image"])
-        command = [built, folder / "model.onnx", folder / "libpconv_ops.so", folder, tmp_path / "image.npy"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        found = np.load(folder / "0.npy")
-        (expected,) = ordinary(folder / "model.onnx", feed)
-        np.testing.assert_array_equal(found, expected)
-    for arguments, told in (
+@pytest.mark.parametrize("mode", MODES)
+def test_in_cpp_the_example_network_has_the_bits_that_it_has_in_python(
+    mode, program, qcfs_resnet, resnet_samples, tmp_path
+):
+    rewrite(qcfs_resnet, tmp_path / "snn.onnx", mode=mode)
+    deploy(tmp_path / "snn.onnx", tmp_path / "bundle")
+    feed = {"image": resnet_samples["image"][:20]}
+    (found,) = run_cpp(program, tmp_path / "bundle", tmp_path / "results", feed["image"])
+    np.testing.assert_array_equal(found, ordinary(tmp_path / "snn.onnx", feed)[0])
+
+
+@pytest.mark.slow
+def test_in_cpp_a_serial_network_is_stepped_by_passing_its_potentials_on(program, serial, tmp_path):
+    deploy(serial, tmp_path / "bundle")
+    manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
+    inputs, outputs = ([tensor["name"] for tensor in manifest[kind]] for kind in ("inputs", "outputs"))
+    potentials = {"a": np.zeros((2, 4, 6, 6), np.float32), "b": np.zeros((2, 2, 5, 5), np.float32)}
+    feed = dict(zip(inputs, [images(2), *potentials.values()], strict=True))
+    for step in ("first", "second"):
+        found = run_cpp(program, tmp_path / "bundle", tmp_path / step, *feed.values())
+        expected = ordinary(serial, feed)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+        given = dict(zip(outputs, found, strict=True))
+        feed |= {before: given[after] for before, after in manifest["potentials"].items()}
+    assert any(array.any() for name, array in feed.items() if name != "x")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
         ([], "usage: run_snn"),
-        ([folder / "model.onnx", folder / "libpconv_ops.so", folder, tmp_path / "none.npy"], "cannot be read"),
-        ([folder / "model.onnx", folder / "libpconv_ops.so", folder, "a", "b"], "one .npy file is needed for each"),
-        ([folder / "none.onnx", folder / "libpconv_ops.so", folder, "a"], "none.onnx"),
-    ):
-        done = subprocess.run([built, *arguments], capture_output=True, text=True)
-        assert done.returncode != 0
-        assert told in done.stderr
+        (["model.onnx", "libpconv_ops.so", ".", "none.npy"], "none.npy cannot be read"),
+        (["model.onnx", "libpconv_ops.so", ".", "run.py"], "run.py cannot be read, or is no .npy file"),
+        (["model.onnx", "libpconv_ops.so", ".", "a", "b"], "one .npy file is needed for each input: x"),
+        (["none.onnx", "libpconv_ops.so", ".", "a"], "none.onnx"),
+        (["model.onnx", "none.so", ".", "a"], "none.so"),
+    ],
+)
+def test_in_cpp_faults_are_told(arguments, told, program, bundle):
+    done = subprocess.run([program, *arguments], cwd=bundle, capture_output=True, text=True)
+    assert done.returncode in (1, 2)
+    assert told in done.stderr

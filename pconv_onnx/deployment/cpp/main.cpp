@@ -6,6 +6,7 @@
 // the order of the outputs. Of a serial network a run is one time-step, and some outputs are the next step's inputs.
 #include <cstdint>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -152,8 +153,10 @@ void run(const std::string& model, const std::string& library, const std::string
   const Owned<OrtEnv, abi::ReleaseEnv> env(got<OrtEnv*>(abi::CreateEnv, int{abi::kWarning}, "run_snn"));
   const Owned<OrtSessionOptions, abi::ReleaseSessionOptions> options(
       got<OrtSessionOptions*>(abi::CreateSessionOptions));
-  // The library stays loaded as long as the program runs.
-  got<void*>(abi::RegisterCustomOpsLibrary, options.get(), library.c_str());
+  // The loader looks for a name without a folder elsewhere than here. The library stays loaded as long as the program
+  // runs.
+  const std::string path_of_library = std::filesystem::absolute(library).string();
+  got<void*>(abi::RegisterCustomOpsLibrary, options.get(), path_of_library.c_str());
   const Owned<OrtSession, abi::ReleaseSession> session(
       got<OrtSession*>(abi::CreateSession, env.get(), model.c_str(), options.get()));
 
