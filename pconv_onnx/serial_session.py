@@ -43,15 +43,22 @@ class SerialSession:
             PconvError: onnxruntime is missing, or refuses the model or the providers; the model is no serial network.
         """
         self.session = inference_session(model, providers=providers, options=options, potentials_stay=True)
-        entries = own(self.session.get_modelmeta().custom_metadata_map)
-        self._potentials = potentials(entries)
-        if not self._potentials:
-            raise PconvError("the model is no serial network", "write one with rewrite, mode 'serial'")
-        self.steps = int(entries["steps"])
-        self._place = place_of(self.session)
-        self._inputs = [info for info in self.session.get_inputs() if info.name not in self._potentials]
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        try:
+            entries = own(self.session.get_modelmeta().custom_metadata_map)
+            self._potentials, self.steps = potentials(entries), int(entries["steps"])
+        except (KeyError, TypeError, ValueError):
+            self._potentials = {}
         kept = set(self._potentials.values())
-        self._outputs = [info for info in self.session.get_outputs() if info.name not in kept]
+        # Other tools may have renamed what is recorded, or dropped the record.
+        there = self._potentials.keys() <= {info.name for info in inputs} and kept <= {info.name for info in outputs}
+        if not self._potentials or not there:
+            raise PconvError(
+                "the model is no serial network as rewrite writes it", "write one with rewrite, mode 'serial'"
+            )
+        self._place = place_of(self.session)
+        self._inputs = [info for info in inputs if info.name not in self._potentials]
+        self._outputs = [info for info in outputs if info.name not in kept]
         self._memory: _Memory | None = None
         self._lock = Lock()
 

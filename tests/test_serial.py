@@ -266,3 +266,17 @@ def test_channels_of_unequal_amplitudes_side_by_side():
     (found,) = SerialSession(serial(model).model).run(None, x)
     (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, x)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [("potentials", "?"), ("potentials", "[1]"), ("potentials", '{"a": "b"}'), ("steps", "null"), ("steps", None)],
+)
+def test_a_record_that_is_not_that_of_rewrite_is_told(source, key, value):
+    model = serial(source).model
+    for index, entry in reversed(list(enumerate(model.metadata_props))):
+        if entry.key == f"pconv_onnx.{key}":
+            del model.metadata_props[index]
+    if value is not None:
+        model.metadata_props.add(key=f"pconv_onnx.{key}", value=value)
+    assert "no serial network as rewrite writes it" in refusal_of(SerialSession, model)
