@@ -189,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         "another)",
     )  # fmt: skip
     sub.add_argument(
-        "--mode", choices=_MODES, default="folded",
+        "--mode", choices=_MODES,
         help="how to rewrite; folded (default) computes at the price of one step what parallel does, but for "
         "rounding; serial steps through time",
     )  # fmt: skip
@@ -357,6 +357,8 @@ def _verify(options: argparse.Namespace) -> _Answer:
 
 def _evaluate(options: argparse.Namespace) -> _Answer:
     _needs(options, "output", "steps", "there is no curve")
+    for given in ("mode", "signed"):
+        _needs(options, given, "steps", "nothing is rewritten")
     _needs(options, "calibration", "steps", "there are no levels to calibrate to")
     _needs(options, "method", "calibration", "nothing is calibrated")
     from pconv_onnx import curve
@@ -367,7 +369,7 @@ def _evaluate(options: argparse.Namespace) -> _Answer:
         options.model,
         options.data,
         steps=options.steps,
-        mode=options.mode,
+        mode=options.mode or "folded",
         signed=options.signed,
         calibration=options.calibration,
         method=options.method,

@@ -149,6 +149,8 @@ def test_functions_are_not_shadowed_by_modules(name):
         (["evaluate", "m.onnx", "--data", "d.npz", "--steps"], "argument --steps: expected at least one argument"),
         (["evaluate", "m.onnx", "--data", "d.npz", "--steps", "4", "0"], "'0' is not a number of time-steps from 1"),
         (["evaluate", "m.onnx", "--data", "d.npz", "-o", "c.png"], "-o/--output: there is no curve without --steps"),
+        (["evaluate", "m.onnx", "--data", "d.npz", "--mode", "serial"], "--mode: nothing is rewritten without --steps"),
+        (["evaluate", "m.onnx", "--data", "d.npz", "--signed"], "--signed: nothing is rewritten without --steps"),
         (["evaluate", "m.onnx", "--data", "d.npz", "--calibration", "c.npz"],
          "argument --calibration: there are no levels to calibrate to without --steps"),
         (["evaluate", "m.onnx", "--data", "d.npz", "--steps", "4", "--method", "refit"],
