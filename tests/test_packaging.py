@@ -62,7 +62,7 @@ def run_from(wheel, code):
 
 
 @needs_compiler
-def test_wheel_has_a_loadable_library_and_fits_any_python(source):
+def test_wheel_has_a_loadable_library_and_fits_any_python(source, qcfs_resnet):
     done, wheels = build_wheel(source, CMAKE_ARGS="")
     assert done.returncode == 0, done.stdout
     (wheel,) = wheels
@@ -76,6 +76,8 @@ def test_wheel_has_a_loadable_library_and_fits_any_python(source):
     assert ran.returncode == 0, ran.stderr
     template = "from pconv_onnx.report import page; page.destination('report')"
     ran = run_from(wheel, template)
+    assert ran.returncode == 0, ran.stderr
+    ran = run_from(wheel, f"pconv_onnx.deploy(pconv_onnx.rewrite({str(qcfs_resnet)!r}).model, 'bundle')")
     assert ran.returncode == 0, ran.stderr
 
 
