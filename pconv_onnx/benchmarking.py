@@ -197,7 +197,7 @@ def bench(
         raise PconvError(f"there is no calibration for the method '{method}'", "pass data as calibration")
     if provider not in PROVIDERS:
         raise PconvError(f"there is no provider '{provider}'", f"choose {' or '.join(PROVIDERS)}")
-    if not steps:
+    if len(steps) == 0:
         raise PconvError("there is no number of time-steps to measure at", "pass one or more as steps")
     for what, numbers in (("batch size", batches or ()), ("number of rounds", (repeats,))):
         for number in numbers:

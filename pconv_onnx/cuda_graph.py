@@ -65,8 +65,11 @@ class GraphSession:
         """What `onnxruntime.InferenceSession.run` gives.
 
         Raises:
-            PconvError: an input is missing, or has another shape or type than the graph.
+            PconvError: an input is missing, or has another shape or type than the graph, or there is no such output.
         """
+        for name in output_names or ():
+            if name not in self.outputs:
+                raise PconvError(f"there is no output '{name}'", f"the network has {', '.join(self._names)}")
         for name, value in self.inputs.items():
             found = f"{feed[name].dtype}{list(feed[name].shape)}" if name in feed else "missing"
             wanted = f"{dtype_of(value.data_type())}{list(value.shape())}"

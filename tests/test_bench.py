@@ -230,7 +230,7 @@ def test_a_network_that_breaks_at_one_batch_size_is_measured_at_others():
 def test_a_fixed_batch_is_the_one_that_is_measured():
     ann = network(qcfs("x", "y"), inputs="float[4, 3, 8, 8] x", outputs="float[4, 3, 8, 8] y")
     assert {batch for *_, batch in measured(bench(ann, steps=[4], repeats=1).summary())} == {4}
-    summary = bench(ann, steps=[4], batches=[4, 8], repeats=1).summary()
+    summary = bench(ann, steps=np.array([4]), batches=[4, 8], repeats=1).summary()
     assert {batch for *_, batch in measured(summary)} == {4}
     assert {row["error"] for row in summary["rows"] if row["batch"] == 8} == {"the model takes batches of 4 only"}
 

@@ -63,6 +63,10 @@ def test_another_input_than_the_graph_has_is_told(graph, feed, told):
     assert refusal_of(partial(graph.run, None), feed).startswith(told)
 
 
+def test_an_output_that_is_not_there_is_told(graph):
+    assert refusal_of(graph.run, ["y", "z"], sample(0)) == "there is no output 'z'; the network has y"
+
+
 def test_an_open_shape_is_told(snn):
     told = refusal_of(GraphSession, session(snn))
     assert told.startswith("input 'x' has an open dimension, which a CUDA graph cannot have; ")
