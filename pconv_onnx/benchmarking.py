@@ -215,7 +215,7 @@ def bench(
         method or METHODS[0],
         signed,
         provider,
-        tuple(dict.fromkeys(steps)),
+        tuple(dict.fromkeys(np.asarray(steps).tolist())),  # numbers that a document can hold
     )
     with tempfile.TemporaryDirectory() as folder:
         measuring = _Measuring(result, Path(folder), repeats)

@@ -190,7 +190,7 @@ def evaluate(
     scores = [Score(*_recorded(network.proto)) if is_spiking else Score()]
     in_flight = steps_in_flight(network.proto)
     # All are rewritten before any is run, so that no fault is told late.
-    counts = list(dict.fromkeys(steps))
+    counts = list(dict.fromkeys(np.asarray(steps).tolist()))  # numbers that a document can hold
     for count in track(counts, "rewriting", len(counts)):
         model = spiking(count)
         scores.append(Score(count, mode))

@@ -140,6 +140,8 @@ def make_plan(
         raise PconvError(f"there is no mode '{mode}'", f"choose one of {', '.join(MODES)}")
     if steps is not None and steps not in range(1, MAX_STEPS + 1):
         raise PconvError(f"{steps!r} is not a number of time-steps", f"choose 1 to {MAX_STEPS}")
+    # One of NumPy's could not be recorded.
+    steps = None if steps is None else int(steps)
     if precision not in (None, *PRECISIONS):
         raise PconvError(f"there is no precision '{precision}'", f"choose {', '.join(PRECISIONS)}")
     if per_step_outputs and mode != "parallel":

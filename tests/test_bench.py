@@ -231,6 +231,7 @@ def test_a_fixed_batch_is_the_one_that_is_measured():
     ann = network(qcfs("x", "y"), inputs="float[4, 3, 8, 8] x", outputs="float[4, 3, 8, 8] y")
     assert {batch for *_, batch in measured(bench(ann, steps=[4], repeats=1).summary())} == {4}
     summary = bench(ann, steps=np.array([4]), batches=[4, 8], repeats=1).summary()
+    json.dumps(summary)
     assert {batch for *_, batch in measured(summary)} == {4}
     assert {row["error"] for row in summary["rows"] if row["batch"] == 8} == {"the model takes batches of 4 only"}
 

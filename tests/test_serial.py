@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 
 import numpy as np
@@ -183,7 +184,8 @@ def test_in_float16_inputs_and_outputs_stay_float32(source):
 def test_evaluate_runs_serial_networks(source):
     x = dyadic(8, 3, 8, 8, seed=10)
     labels = stepwise(x, 4).mean(0).argmax(1)
-    result = evaluate(source, {"x": x, "labels": labels}, steps=[4], mode="serial").summary()
+    result = evaluate(source, {"x": x, "labels": labels}, steps=[np.int64(4)], mode="serial").summary()
+    json.dumps(result)
     assert result["rows"][0]["mode"] == "serial" and result["rows"][0]["top1"] == 1
 
 
@@ -209,6 +211,10 @@ def test_activations_of_different_levels_need_steps():
     ann = network(qcfs("x", "a") + other, weights={"eight": 8.0})
     assert "have 4 and 8 levels" in refusal(ann) and "--steps" in refusal(ann)
     assert SerialSession(serial(ann, steps=4).model).steps == 4
+
+
+def test_steps_may_be_a_number_of_numpys(source):
+    assert SerialSession(serial(source, steps=np.int64(3)).model).steps == 3
 
 
 def test_uneven_thresholds_have_no_soft_reset():
