@@ -214,6 +214,6 @@ def _shape(info: Any, sizes: Mapping[Any, int], rows: int | None) -> list[int]:
     if not known or len(shape) < len(known):
         raise PconvError(
             f"the shape of '{info.name}', {info.shape or 'unknown'}, does not follow from the inputs",
-            "fix it in the ANN",
+            "give the inputs of the ANN fixed sizes, and rewrite it again",
         )
     return shape
