@@ -6,11 +6,10 @@ The repository holds 1,000 images; --images takes more, in the same form.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from agreement import EXAMPLES, RESNET, prepare, read_npz
-from measure import machine
+from measure import machine, write
 
 import pconv_onnx
 from pconv_onnx.plan import Mode
@@ -32,10 +31,7 @@ def main() -> None:
     print(f"ANN {results['folded']['ann']['top1']:.2%}, {len(labels)} images")
     for folded, serial in zip(*(results[mode]["rows"] for mode in MODES), strict=True):
         print(f"T = {folded['steps']:<3} folded {folded['top1']:.2%}  serial {serial['top1']:.2%}")
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        document = {"benchmark": "accuracy", "machine": machine(threads=0), "results": results}
-        options.output.write_text(json.dumps(document, indent=1) + "\n")
+    write({"benchmark": "accuracy", "machine": machine(threads=0), "results": results}, options.output)
 
 
 if __name__ == "__main__":

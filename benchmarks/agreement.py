@@ -6,12 +6,11 @@ The repository holds 1,000 images; --images takes more, in the same form.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from measure import machine
+from measure import machine, write
 
 import pconv_onnx
 
@@ -50,10 +49,7 @@ def main() -> None:
         ):
             print(f"  {what:<27} top-1 agreement {values['top1_agreement']:.4f}, largest {values['max_abs_diff']:.3g}")
         print(f"  accuracy {summary['accuracy']}")
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        document = {"benchmark": "agreement", "machine": machine(threads=0), "results": results}
-        options.output.write_text(json.dumps(document, indent=1) + "\n")
+    write({"benchmark": "agreement", "machine": machine(threads=0), "results": results}, options.output)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,11 @@ def report(title: str, document: dict[str, Any], output: Path | None) -> None:
     for row in document["rows"]:
         spread = f"(10 % {row['p10_ms']:.2f}, 90 % {row['p90_ms']:.2f})"
         print(f"  {row['name']:<58} {row['median_ms']:9.2f} ms {spread:<28} {row['ratio']:6.2f} × {row['baseline']}")
+    write(document, output)
+
+
+def write(document: dict[str, Any], output: Path | None) -> None:
+    """Write raw figures as JSON, if a file was given."""
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(document, indent=1) + "\n")

@@ -193,9 +193,7 @@ def _parser() -> argparse.ArgumentParser:
         help="how to rewrite; folded (default) computes at the price of one step what parallel does, but for "
         "rounding; serial steps through time",
     )  # fmt: skip
-    sub.add_argument("--signed", action="store_true", help="as rewrite takes it")
-    sub.add_argument("--calibration", metavar="FILE", help="as rewrite takes it, anew at each T")
-    sub.add_argument("--method", choices=_METHODS, help="how to calibrate (default: refit)")
+    _add_rewriting(sub)
     sub.add_argument(
         "-o", "--output", metavar="PLACE",
         help="draw the curve against time-steps: a .png, .svg or .pdf file, or a directory, which gets curve.png",
@@ -223,9 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument("--provider", choices=PROVIDERS, default="cpu", help="where to run; on CUDA without TF32 (cpu)")
     sub.add_argument("--data", metavar="FILE", help=_DATA_OR_RANDOM)
-    sub.add_argument("--calibration", metavar="FILE", help="as rewrite takes it, anew at each T")
-    sub.add_argument("--method", choices=_METHODS, help="how to calibrate (default: refit)")
-    sub.add_argument("--signed", action="store_true", help="as rewrite takes it")
+    _add_rewriting(sub)
     sub.add_argument("--repeats", type=_positive, default=_REPEATS, metavar="N", help="rounds to measure (20)")
     sub.add_argument(
         "-o", "--output", metavar="FOLDER",
@@ -244,6 +240,13 @@ def _parser() -> argparse.ArgumentParser:
 
     add("doctor", _doctor, "show versions, providers and the native library, and what is missing")
     return parser
+
+
+def _add_rewriting(sub: argparse.ArgumentParser) -> None:
+    """The options of commands that rewrite at several T."""
+    sub.add_argument("--calibration", metavar="FILE", help="as rewrite takes it, anew at each T")
+    sub.add_argument("--method", choices=_METHODS, help="how to calibrate (default: refit)")
+    sub.add_argument("--signed", action="store_true", help="as rewrite takes it")
 
 
 def _steps(text: str) -> int:

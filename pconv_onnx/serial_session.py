@@ -125,6 +125,9 @@ class SerialSession:
             if name not in names:
                 raise PconvError(f"there is no output '{name}'", f"the network has {', '.join(names)}")
         wanted = [names.index(name) for name in output_names or names]
+        for info in self._inputs:
+            if info.name not in feed:
+                raise PconvError(f"the input '{info.name}' is missing", "pass an array for it")
         if self._memory is None:
             self._memory = _Memory(self.session, self._potentials, self._place, feed)
         self._memory.fill(feed)
@@ -150,13 +153,10 @@ class _Memory:
         """Give them memory, potentials of zero; the feed tells sizes.
 
         Raises:
-            PconvError: an input is missing, or a size cannot be told.
+            PconvError: a size cannot be told.
         """
         infos = session.get_inputs()
         own = [info for info in infos if info.name not in potentials]
-        for info in own:
-            if info.name not in feed:
-                raise PconvError(f"the input '{info.name}' is missing", "pass an array for it")
         shapes = {info.name: np.shape(feed[info.name]) for info in own}
         # A dimension without a name is None, and says nothing of others.
         sizes = {
@@ -184,11 +184,9 @@ class _Memory:
         """Write the inputs of a time-step.
 
         Raises:
-            PconvError: one is missing, or has another shape or type than there is room for.
+            PconvError: one has another shape or type than there is room for.
         """
         for name, memory in self.inputs.items():
-            if name not in feed:
-                raise PconvError(f"the input '{name}' is missing", "pass an array for it")
             value, dtype = np.asarray(feed[name], order="C"), dtype_of(memory.data_type())
             if value.dtype != dtype:
                 raise PconvError(f"the input '{name}' is {value.dtype}; the network takes {dtype}", "convert it")
