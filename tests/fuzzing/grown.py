@@ -194,9 +194,13 @@ def pool(grower: Grower) -> None:
     if len(x.shape) != 3 or x.shape[1] % 2 or x.shape[2] % 2:
         return
     halved = (x.shape[0], x.shape[1] // 2, x.shape[2] // 2)
-    kind = grower.random.choice(["MaxPool", "AveragePool", "padded", "GlobalMaxPool", "GlobalAveragePool"])
+    kind = grower.random.choice(["MaxPool", "AveragePool", "padded", "dilated", "GlobalMaxPool", "GlobalAveragePool"])
     if kind == "padded":
         (y,) = grower.node("MaxPool", [x.name], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    elif kind == "dilated":
+        (y,) = grower.node(
+            "MaxPool", [x.name], kernel_shape=[2, 2], dilations=[2, 2], strides=[2, 2], pads=[1, 1, 1, 1]
+        )
     elif kind.startswith("Global"):
         area = x.shape[1] * x.shape[2]
         if area & (area - 1):
@@ -217,8 +221,8 @@ def combine(grower: Grower) -> None:
     x = grower.pick()
     others = [tensor for tensor in grower.tensors if tensor.shape == x.shape]
     y = others[grower.random.integers(len(others))]
-    op_type = str(grower.random.choice(["Add", "Add", "Sub", "Sum", "Mul", "Max", "Min", "Concat"]))
-    fine = x.fine + y.fine if op_type == "Mul" else max(x.fine, y.fine)
+    op_type = str(grower.random.choice(["Add", "Add", "Sub", "Sum", "Mean", "Mul", "Max", "Min", "Concat"]))
+    fine = x.fine + y.fine if op_type == "Mul" else max(x.fine, y.fine) + (op_type == "Mean")
     bound = {"Mul": x.bound * y.bound}.get(op_type, x.bound + y.bound)
     shape = (2 * x.shape[0], *x.shape[1:]) if op_type == "Concat" else x.shape
     attributes = {"axis": 1} if op_type == "Concat" else {}
@@ -256,9 +260,9 @@ def scale(grower: Grower) -> None:
 def elementwise(grower: Grower) -> None:
     """Of one tensor: what commutes with time on spikes, and what never does."""
     x = grower.pick()
-    op_type = str(grower.random.choice(["Relu", "Clip", "Neg", "Abs", "Identity", "Dropout", "Sign"]))
+    op_type = str(grower.random.choice(["Relu", "Clip", "Neg", "Abs", "Identity", "Dropout", "Sign", "Cast"]))
     ends = [grower.weight(np.array(end, np.float32)) for end in (-0.5, 2)] if op_type == "Clip" else []
-    (name,) = grower.node(op_type, [x.name, *ends])
+    (name,) = grower.node(op_type, [x.name, *ends], **({"to": TensorProto.FLOAT} if op_type == "Cast" else {}))
     grower.add(Tensor(name, x.shape, max(x.bound, 1), x.fine))
 
 
@@ -315,24 +319,119 @@ def shape_up(grower: Grower) -> None:
 
 
 def flatten(grower: Grower) -> None:
-    """To rows, by Flatten, Reshape or a reduction."""
+    """To rows, by Flatten or Reshape; or to signals `[C, H·W]` by a Reshape whose number of rows is computed."""
     x = grower.pick(3)
     if len(x.shape) != 3:
         return
-    area, fine = x.shape[1] * x.shape[2], x.fine
-    kind = str(grower.random.choice(["Flatten", "Reshape", "zero", "ReduceMax", "ReduceMean"]))
+    kind, shape = str(grower.random.choice(["Flatten", "Reshape", "zero", "computed"])), (prod(x.shape),)
     if kind == "Flatten":
         (name,) = grower.node("Flatten", [x.name])
-    elif kind in ("Reshape", "zero"):
-        target = np.array([-1, prod(x.shape)] if kind == "Reshape" else [0, -1])
-        (name,) = grower.node("Reshape", [x.name, grower.weight(target)])
+    elif kind == "computed":
+        shape = (x.shape[0], x.shape[1] * x.shape[2])
+        (rows,) = grower.node("Gather", [grower.node("Shape", [x.name])[0], grower.weight(np.array([0]))])
+        (target,) = grower.node("Concat", [rows, grower.weight(np.array(shape))], axis=0)
+        (name,) = grower.node("Reshape", [x.name, target])
     else:
-        if area & (area - 1) or grower.opset >= 18:
-            return
-        (name,) = grower.node(kind, [x.name], axes=[2, 3], keepdims=0)
-        grower.add(Tensor(name, (x.shape[0],), x.bound, fine + (area.bit_length() if kind == "ReduceMean" else 0)))
+        target = grower.weight(np.array([-1, *shape] if kind == "Reshape" else [0, -1]))
+        (name,) = grower.node("Reshape", [x.name, target])
+    grower.add(Tensor(name, shape, x.bound, x.fine))
+
+
+def reduce(grower: Grower) -> None:
+    """Sums, means and extrema over some axes, which stay or go."""
+    x = grower.pick()
+    op_type = str(grower.random.choice(["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin"]))
+    chosen = {axis for axis in range(len(x.shape)) if grower.random.random() < 0.5} or {len(x.shape) - 1}
+    count, keeps = prod(x.shape[axis] for axis in chosen), bool(grower.random.integers(2))
+    if op_type == "ReduceMean" and count & (count - 1):
         return
-    grower.add(Tensor(name, (prod(x.shape),), x.bound, fine))
+    shape = tuple(1 if axis in chosen else size for axis, size in enumerate(x.shape) if keeps or axis not in chosen)
+    bound = x.bound * count if op_type == "ReduceSum" else x.bound
+    y = Tensor("", shape, bound, x.fine + (count.bit_length() if op_type == "ReduceMean" else 0))
+    if y.exact and shape:
+        axes = [axis + 1 for axis in sorted(chosen)]
+        if grower.opset >= (13 if op_type == "ReduceSum" else 18):
+            (name,) = grower.node(op_type, [x.name, grower.weight(np.array(axes))], keepdims=int(keeps))
+        else:
+            (name,) = grower.node(op_type, [x.name], axes=axes, keepdims=int(keeps))
+        grower.add(Tensor(name, shape, y.bound, y.fine))
+
+
+def choose(grower: Grower) -> None:
+    """Elements of one tensor or another, by a condition that is constant or computed."""
+    x = grower.pick()
+    others = [tensor for tensor in grower.tensors if tensor.shape == x.shape]
+    y, z = (others[grower.random.integers(len(others))] for _ in range(2))
+    condition = grower.weight(grower.random.random(x.shape) < 0.5)
+    if grower.random.random() < 0.5:
+        (condition,) = grower.node("Greater", [z.name, grower.weight(np.array(0.25, np.float32))])
+    (name,) = grower.node("Where", [condition, x.name, y.name])
+    grower.add(Tensor(name, x.shape, max(x.bound, y.bound), max(x.fine, y.fine)))
+
+
+def repeat(grower: Grower) -> None:
+    """More of the same along an axis: Tile, and Expand of an axis of one."""
+    x = grower.pick()
+    axis, times = int(grower.random.integers(len(x.shape))), int(grower.random.integers(1, 4))
+    factors = [times if index == axis else 1 for index in range(len(x.shape))]
+    shape = tuple(size * factor for size, factor in zip(x.shape, factors, strict=True))
+    sizes = grower.weight(np.array([1, *(factors if x.shape[axis] > 1 else shape)]))
+    (name,) = grower.node("Tile" if x.shape[axis] > 1 else "Expand", [x.name, sizes])
+    grower.add(Tensor(name, shape, x.bound, x.fine))
+
+
+def axes(grower: Grower) -> None:
+    """An axis of one that comes, or goes."""
+    x = grower.pick()
+    ones = [axis for axis, size in enumerate(x.shape) if size == 1 and len(x.shape) > 1]
+    if ones:
+        (name,) = grower.node("Squeeze", [x.name, grower.weight(np.array([ones[0] + 1]))])
+        shape = (*x.shape[: ones[0]], *x.shape[ones[0] + 1 :])
+    else:
+        axis = int(grower.random.integers(len(x.shape) + 1))
+        (name,) = grower.node("Unsqueeze", [x.name, grower.weight(np.array([axis + 1]))])
+        shape = (*x.shape[:axis], 1, *x.shape[axis:])
+    if len(shape) < 5:
+        grower.add(Tensor(name, shape, x.bound, x.fine))
+
+
+def contract(grower: Grower) -> None:
+    """Sums of products: Einsum with a matrix, MatMul of two tensors, a convolution along signals."""
+    x = grower.pick()
+    kind, rank = str(grower.random.choice(["Einsum", "MatMul", "Conv"])), len(x.shape)
+    if kind == "Einsum":
+        rest = "hwd"[: rank - 1]
+        w = grower.dyadic(int(grower.random.integers(1, 4)), x.shape[0], most=2)
+        y = Tensor("", (len(w), *x.shape[1:]), x.bound * float(np.abs(w).sum(axis=1).max()) + 1, x.fine + 2)
+        if y.exact:
+            equation = f"nc{rest},kc->nk{rest}"
+            (name,) = grower.node("Einsum", [x.name, grower.weight(w)], equation=equation)
+            grower.add(Tensor(name, y.shape, y.bound, y.fine))
+    elif kind == "MatMul" and rank == 3:
+        others = [tensor for tensor in grower.tensors if tensor.shape == x.shape]
+        other = others[grower.random.integers(len(others))]
+        y = Tensor("", (*x.shape[:2], x.shape[1]), x.bound * other.bound * x.shape[2], x.fine + other.fine)
+        if y.exact:
+            (turned,) = grower.node("Transpose", [other.name], perm=[0, 1, 3, 2])
+            (name,) = grower.node("MatMul", [x.name, turned])
+            grower.add(Tensor(name, y.shape, y.bound, y.fine))
+    elif kind == "Conv" and rank == 2:
+        w = grower.dyadic(2, x.shape[0], 2)
+        dilation = int(grower.random.integers(1, 3))
+        y = Tensor("", (2, x.shape[1] - dilation), x.bound * float(np.abs(w).sum(axis=(1, 2)).max()) + 1, x.fine + 2)
+        if y.exact and y.shape[1] > 0:
+            (name,) = grower.node("Conv", [x.name, grower.weight(w)], dilations=[dilation], kernel_shape=[2])
+            grower.add(Tensor(name, y.shape, y.bound, y.fine))
+
+
+def swap(grower: Grower) -> None:
+    """Rows as channels for one operator, and back."""
+    x = grower.pick()
+    order = [1, 0, *range(2, len(x.shape) + 1)]
+    (name,) = grower.node("Transpose", [x.name], perm=order)
+    op_type = str(grower.random.choice(["Neg", "Relu", "Abs", "Identity"]))
+    (name,) = grower.node("Transpose", grower.node(op_type, [name]), perm=order)
+    grower.add(Tensor(name, x.shape, x.bound, x.fine))
 
 
 def dense(grower: Grower) -> None:
@@ -354,8 +453,22 @@ def dense(grower: Grower) -> None:
     grower.add(Tensor(name, y.shape, y.bound, y.fine))
 
 
+def successive(grower: Grower) -> None:
+    """A current or spikes, and directly behind them what takes the one in time and the other not, or moves channels."""
+    before = len(grower.tensors)
+    (scale, conv, Grower.activate, Grower.activate)[grower.random.integers(4)](grower)
+    if len(grower.tensors) > before:
+        # Without the others it is the one that is picked.
+        others, grower.tensors = grower.tensors, grower.tensors[-1:]
+        behind = (pool, elementwise, reduce, combine, shape_up, shape_up, flatten, axes, repeat)
+        behind[grower.random.integers(len(behind))](grower)
+        grower.tensors = others + grower.tensors[1:]
+
+
 _GROWTHS: tuple[Growth, ...] = (
     conv, conv, conv_transpose, pool, combine, combine, scale, elementwise, shape_up, shape_up, flatten, dense, dense,
+    reduce, choose, repeat, axes, contract, swap,
+    successive, successive, successive, successive,
 )  # fmt: skip
 
 
