@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pool
+import protocol
 import pytest
 import tritonclient.http as triton
 from networks import network, qcfs, weight
@@ -200,6 +201,38 @@ def test_what_is_no_request_is_told_in_one_line(body, status, told, server):
     assert len(answer["error"].splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("dtype", "datatype", "data", "told"),
+    [
+        ("int64", "INT64", [1, -2], None),
+        ("uint8", "UINT8", [1, 255], None),
+        ("bool", "BOOL", [True, False], None),
+        ("float16", "FP16", [1, 0.5], None),
+        ("int64", "INT64", [1, 2.5], "are not all INT64"),
+        ("uint8", "UINT8", [1, 256], "are not all UINT8"),
+        ("uint8", "UINT8", [1, -1], "are not all UINT8"),
+        ("bool", "BOOL", [0, 1], "are not all BOOL"),
+    ],
+)
+def test_values_in_json_are_of_the_type_of_their_input(dtype, datatype, data, told):
+    tensors = [protocol.Tensor("x", np.dtype(dtype), ["N"])]
+    served = protocol.Network("snn", tensors, tensors, batched=True)
+    body = json.dumps({"inputs": [{"name": "x", "shape": [2], "datatype": datatype, "data": data}]}).encode()
+    if told is None:
+        found = protocol.read(body, None, served).feed["x"]
+        assert (found.dtype, found.tolist()) == (np.dtype(dtype), data)
+    else:
+        with pytest.raises(protocol.Refused, match=told):
+            protocol.read(body, None, served)
+
+
+def test_what_json_cannot_hold_is_refused():
+    tensors = [protocol.Tensor("y", np.dtype("float32"), ["N"])]
+    served = protocol.Network("snn", tensors, tensors, batched=True)
+    with pytest.raises(protocol.Refused, match="ask for binary data"):
+        protocol.answer(protocol.Request(None, {}, [(0, False)]), [np.array([np.inf], np.float32)], served)
+
+
 @pytest.mark.parametrize("length", ["-1", "x", "9999999"])
 def test_a_length_of_the_header_that_cannot_be_is_refused(length, server):
     body = json.dumps(asked(images(1), parameters={"binary_data_size": 768}, data=None)).encode()
@@ -267,7 +300,7 @@ def test_a_full_queue_says_when_to_come_again(fragile, expected):
         os.kill(worker, signal.SIGCONT)
         require_answers(sent, expected)
     assert (status, headers["Retry-After"]) == (503, "1")
-    assert answer == {"error": "3 requests are waiting already; try again later"}
+    assert answer == {"error": "the queue of 3 is full; try again later"}
 
 
 def test_a_server_that_ends_answers_what_it_has_and_leaves_no_process(bundle, expected):

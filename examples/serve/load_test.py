@@ -38,7 +38,9 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="clients at a time")
     parser.add_argument("--time-limit", type=float, default=120, metavar="S", help="of each concurrency")
     parser.add_argument("--kill-worker", action="store_true", help="kill a worker after a third of the answers")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures there, as JSON")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="write the figures there, as JSON"
+    )
     parser.epilog = "Further options are those of serve.py: --workers, --threads, --max-batch, --delay, --queue."
     options, server = parser.parse_known_args()
     samples = samples_of(options.bundle, options.inputs)
@@ -49,7 +51,7 @@ def main() -> None:
             arguments = (samples, expected, options.requests, concurrency, options.time_limit, options.kill_worker)
             rows.append(asyncio.run(load(url, *arguments)))
             print(told(rows[-1]), flush=True)
-    if options.output:
+    if "output" in options:
         options.output.write_text(json.dumps({"server": server, "rows": rows}, indent=1) + "\n")
     sys.exit(any(row["lost"] or row["wrong"] for row in rows))
 

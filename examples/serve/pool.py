@@ -208,7 +208,8 @@ class Pool:
         Raises:
             WorkerDied: one does not start.
         """
-        started = await asyncio.gather(*(self._started() for _ in range(self._count)), return_exceptions=True)
+        starts = (Worker.start(self._bundle, self._threads) for _ in range(self._count))
+        started = await asyncio.gather(*starts, return_exceptions=True)
         workers = [worker for worker in started if isinstance(worker, Worker)]
         if len(workers) < self._count:
             await asyncio.gather(*(worker.stop() for worker in workers))
@@ -231,15 +232,12 @@ class Pool:
         self._waiting.add(job)
         return await job.outputs
 
-    async def _started(self) -> Worker:
-        return await Worker.start(self._bundle, self._threads)
-
     async def _keep(self, worker: Worker | None) -> None:
         """Have one worker at any time, and give it batches."""
         while True:
             if worker is None:
                 try:
-                    worker = await self._started()
+                    worker = await Worker.start(self._bundle, self._threads)
                 except (WorkerDied, OSError, asyncio.TimeoutError):
                     log.warning("a worker does not start; trying again")
                     await asyncio.sleep(1)
@@ -275,9 +273,9 @@ class Pool:
                 log.warning("worker %d died; what it was working on is run again: %d", worker.pid, len(jobs))
                 self._again(jobs)
                 return
-            except RunFailed as error:
+            except Exception as error:  # RunFailed, and whatever else must not leave requests without an answer
                 for job in jobs:
-                    _fail(job, str(error))
+                    _fail(job, str(error) or type(error).__name__)
             else:
                 self._answer(jobs, outputs)
             finally:

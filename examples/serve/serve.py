@@ -32,7 +32,7 @@ def main() -> None:
     logging.basicConfig(format="serve.py: %(message)s")
     program = program_of(options.bundle)
     manifest = program.checked(options.bundle)
-    name = options.name or options.bundle.resolve().name
+    name = getattr(options, "name", options.bundle.resolve().name)
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
         sys.exit(f"serve.py: '{name}' cannot be a part of URLs; give another --name: letters, digits, '_', '-', '.'")
     try:
@@ -56,7 +56,6 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("bundle", type=Path, help="folder that `pconv-onnx deploy --target bundle` wrote")
     parser.add_argument("--name", help="of the model, in URLs (default: the folder's)", default=argparse.SUPPRESS)
-    parser.set_defaults(name=None)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="0: one that is free")
     parser.add_argument("--workers", type=count, default=cores, metavar="N", help="processes")
@@ -131,7 +130,7 @@ def application(network: Network, pool: Pool, options: argparse.Namespace) -> Fa
     @api.post(f"{model}/infer")
     async def infer(http: Request) -> Response:
         if places.locked():
-            raise Refused(503, f"{options.queue} requests are waiting already; try again later")
+            raise Refused(503, f"the queue of {options.queue} is full; try again later")
         async with places:  # before the body is read, so that bodies in memory are bounded as well
             request = read(await body_of(http, options.max_body << 20), http.headers.get(HEADER_LENGTH), network)
             rows = len(next(iter(request.feed.values()))) if network.batched else 1
