@@ -15,7 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pconv_onnx import operator, serial_operator
-from pconv_onnx.graph.network import captured, unused
+from pconv_onnx.graph.nesting import captured, unused
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.half import in_float16
 from pconv_onnx.neuron import Array, Neuron, ParallelNeuron, SerialNeuron, train_decoder

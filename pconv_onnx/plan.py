@@ -12,7 +12,7 @@ import numpy as np
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.network import captured
+from pconv_onnx.graph.nesting import captured
 from pconv_onnx.neuron import MAX_STEPS, Neuron, ParallelNeuron, QuantizerSpec
 from pconv_onnx.operator import DOMAIN
 from pconv_onnx.recognise import Activation, recognise

@@ -24,7 +24,7 @@ from pconv_onnx.fan_out import LINEAR, UNCOUNTED, Shape, fan_out, total
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.folding import fold
-from pconv_onnx.graph.network import captured, subgraphs
+from pconv_onnx.graph.nesting import captured, subgraphs
 from pconv_onnx.inference import batches, open_session, run_session, steps_in_flight
 from pconv_onnx.neuron import Array, ParallelNeuron, train_decoder
 from pconv_onnx.operator import DOMAIN, OP_TYPE, attribute, attributes, is_operator, neuron_of
