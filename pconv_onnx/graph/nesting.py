@@ -91,7 +91,7 @@ def _made(graph: onnx.GraphProto) -> set[str]:
 def _rename(graph: onnx.GraphProto, outer: Mapping[str, str], taken: set[str], used: set[str]) -> None:
     """Give new names to what has one that is taken, and have the graph use them and those of the graphs around it."""
     own = {name: unused(name, used) if name in taken else name for name in sorted(_made(graph))}
-    taken |= own.keys()
+    taken.update(own)
     names = {**outer, **own}
     for entry in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         entry.name = names.get(entry.name, entry.name)

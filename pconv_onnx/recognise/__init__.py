@@ -44,7 +44,7 @@ def recognise(network: Network) -> list[Activation]:
             checked = recogniser.check(network, match)
             if checked is None or checked.input.name not in network.computed_from_inputs:
                 continue
-            activation = _only_in_the_main_graph(checked, graph)
+            activation = _unless_repeated(checked, graph)
             if activation.spec is not None:
                 claimed.update(map(id, activation.nodes))
             found.append(activation)
@@ -61,10 +61,10 @@ def _free(network: Network, graph: Graph, claimed: set[int], node: gs.Node) -> b
     return network.graph_of(node) is graph and id(node) not in claimed
 
 
-def _only_in_the_main_graph(activation: Activation, graph: Graph) -> Activation:
-    if not graph.place:
+def _unless_repeated(activation: Activation, graph: Graph) -> Activation:
+    if not graph.repeated_by:
         return activation
-    reason = f"it is in {graph.place}, where nothing is converted"
+    reason = f"it is in {graph.place}, which may run many times; export {graph.repeated_by} unrolled to convert it"
     return replace(activation, status="refused", reason=reason, spec=None)
 
 
