@@ -267,7 +267,7 @@ def _statistics(part: dict[str, Any]) -> Section:
         ],
     )
     found = []
-    if layers:
+    if figures.raster_layers(layers):
         found.append(
             Figure(
                 "firing-rates",
