@@ -125,7 +125,7 @@ class LinearOperator:
         name: name of its node.
         op_type: its ONNX operator.
         kind: what its input is in time.
-        counted: whether its operations can be counted; those of bodies, functions and a few operators cannot.
+        counted: whether its operations can be counted; those of bodies and a few operators cannot.
         macs: multiply-accumulates of the ANN.
         synaptic_operations: non-zero input values of all steps, each times its fan-out; 0 where no spikes come in.
     """
@@ -398,11 +398,10 @@ class _Reading:
 
 def _readings(network: Network, mode: str, kinds: Mapping[str, Kind]) -> list[_Reading]:
     """The linear operators that depend on the inputs of the network, in topological order."""
-    functions = {(entry.domain, entry.name): entry.node for entry in network.proto.functions}
     readings = []
     for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
         counted = is_standard(node) and node.op in LINEAR
-        listed = counted or (is_standard(node) and node.op in UNCOUNTED) or _linear_inside(proto, functions)
+        listed = counted or (is_standard(node) and node.op in UNCOUNTED) or _linear_inside(proto)
         if not listed or network.computed_from_inputs.isdisjoint({*proto.input, *captured(proto)}):
             continue
         operands = tuple(proto.input[:2])
@@ -416,13 +415,10 @@ def _readings(network: Network, mode: str, kinds: Mapping[str, Kind]) -> list[_R
     return readings
 
 
-def _linear_inside(node: onnx.NodeProto, functions: Mapping[tuple[str, str], Sequence[onnx.NodeProto]]) -> bool:
-    """Whether a linear operator is in the bodies of a node, or in the function that it calls."""
-    inner = [child for body in subgraphs(node) for child in body.node]
-    inner.extend(functions.get((node.domain, node.op_type), ()))
-    return any(
-        child.op_type in LINEAR or child.op_type in UNCOUNTED or _linear_inside(child, functions) for child in inner
-    )
+def _linear_inside(node: onnx.NodeProto) -> bool:
+    """Whether a linear operator is in the bodies of a node."""
+    inner = (child for body in subgraphs(node) for child in every_node(body))
+    return any(child.op_type in LINEAR or child.op_type in UNCOUNTED for child in inner)
 
 
 class _Taps:
