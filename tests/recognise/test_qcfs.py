@@ -358,7 +358,7 @@ def test_a_chain_does_not_enter_a_body():
     assert [activation.encoding for activation in found if activation.op_types != ["Clip"]] == []
 
 
-def test_activations_in_bodies_are_listed_as_refused():
+def test_activations_in_branches_are_recognised():
     body = qcfs("x", "f").replace("f_", "in_")
     nodes = f"""
         y = If (yes) <
@@ -368,7 +368,7 @@ def test_activations_in_bodies_are_listed_as_refused():
     """
     found = recognise(folded(network(nodes, weights={**CONSTANTS, "yes": np.array(True)})))
     assert [activation.encoding for activation in found] == ["qcfs", "relu"]
-    assert all("it is in the body of If" in activation.reason and not activation.spec for activation in found)
+    assert [activation.status for activation in found] == ["converted", "needs-calibration"]
 
 
 @pytest.mark.parametrize("channels", ["1", "C"])
