@@ -45,6 +45,8 @@ class Grower:
         self.random = np.random.default_rng(seed)
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, Array] = {}
+        self.functions: list[onnx.FunctionProto] = []
+        self.named = 0
         self.opset = int(self.random.choice(_OPSETS))
         size, channels = int(self.random.choice([4, 8])), int(self.random.integers(1, 5))
         self.inputs = [Tensor("x", (channels, size, size), 4.0, 3)]
@@ -55,13 +57,15 @@ class Grower:
 
     def node(self, op_type: str, inputs: list[str], outputs: int = 1, **attributes: Any) -> list[str]:
         """Add a node; the names of its outputs."""
-        names = [f"t{len(self.nodes)}_{index}" for index in range(outputs)]
-        self.nodes.append(helper.make_node(op_type, inputs, names, f"{op_type}/{len(self.nodes)}", **attributes))
+        self.named += 1
+        names = [f"t{self.named}_{index}" for index in range(outputs)]
+        self.nodes.append(helper.make_node(op_type, inputs, names, f"{op_type}/{self.named}", **attributes))
         return names
 
     def weight(self, values: Array) -> str:
         """Add an initializer."""
-        name = f"w{len(self.weights)}"
+        self.named += 1
+        name = f"w{self.named}"
         self.weights[name] = values
         return name
 
@@ -142,9 +146,32 @@ class Grower:
         ]
         tensors = [numpy_helper.from_array(value, name) for name, value in self.weights.items()]
         graph = helper.make_graph(self.nodes, "grown", *infos, tensors)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=9)
+        model = helper.make_model(graph, opset_imports=self.imports(), functions=self.functions, ir_version=9)
         onnx.checker.check_model(model, full_check=True)
         return model
+
+    def imports(self) -> list[onnx.OperatorSetIdProto]:
+        """The operator sets of the network and its functions."""
+        return [helper.make_opsetid("", self.opset), helper.make_opsetid("grown", 1)]
+
+    def within(self, tensors: list[Tensor], x: Tensor) -> tuple[list[onnx.NodeProto], dict[str, Array], Tensor]:
+        """Nodes and weights that grow apart from the network, on these tensors, and a new tensor of the shape of x."""
+        outside, self.nodes = self.nodes, []
+        pool, self.tensors = self.tensors, list(tensors)
+        held = set(self.weights)
+        for _ in range(int(self.random.integers(1, 5))):
+            self.grow()
+        fitting = [y for y in self.tensors if y not in tensors and y.shape == x.shape]
+        y = fitting[-1] if fitting else Tensor(self.node("Neg", [x.name])[0], x.shape, x.bound, x.fine)
+        nodes, self.nodes, self.tensors = self.nodes, outside, pool
+        return nodes, {name: self.weights.pop(name) for name in self.weights.keys() - held}, y
+
+    def grow(self) -> None:
+        """Put an activation or something else behind a tensor."""
+        if self.random.random() < 0.25:
+            self.activate()
+        else:
+            _GROWTHS[self.random.integers(len(_GROWTHS))](self)
 
     def feed(self) -> dict[str, Array]:
         """Inputs on the grid that the bounds were reckoned with."""
@@ -465,10 +492,53 @@ def successive(grower: Grower) -> None:
         grower.tensors = others + grower.tensors[1:]
 
 
+def branch(grower: Grower) -> None:
+    """An If whose condition is computed. Branches may share names, and hold their constants or find them outside."""
+    x = grower.pick()
+    (peak,) = grower.node("ReduceMax", [x.name], keepdims=0)
+    (condition,) = grower.node("Greater", [peak, grower.weight(np.array(grower.random.integers(-2, 3), np.float32))])
+    bodies, results = {}, []
+    shared, first, last = grower.random.random() < 0.5, grower.named, grower.named
+    for name in ("then_branch", "else_branch"):
+        if shared:
+            grower.named = first
+        nodes, weights, y = grower.within(grower.tensors, x)
+        last = max(last, grower.named)
+        if not shared and grower.random.random() < 0.5:
+            grower.weights |= weights
+            weights = {}
+        info = helper.make_tensor_value_info(y.name, TensorProto.FLOAT, ["N", *y.shape])
+        tensors = [numpy_helper.from_array(value, key) for key, value in weights.items()]
+        bodies[name] = helper.make_graph(nodes, name, [], [info], tensors)
+        results.append(y)
+    grower.named = last
+    (name,) = grower.node("If", [condition], **bodies)
+    grower.add(Tensor(name, x.shape, max(y.bound for y in results), max(y.fine for y in results)))
+
+
+def function(grower: Grower) -> None:
+    """A model-local function, called once or twice."""
+    x = grower.pick()
+    parameter = Tensor("x", x.shape, x.bound, x.fine)
+    nodes, weights, y = grower.within([parameter], parameter)
+    constants = [
+        helper.make_node("Constant", [], [key], value=numpy_helper.from_array(value)) for key, value in weights.items()
+    ]
+    op_type = f"Function{len(grower.functions)}"
+    grower.functions.append(
+        helper.make_function("grown", op_type, ["x"], [y.name], [*constants, *nodes], grower.imports())
+    )
+    fitting = [z for z in grower.tensors if z.shape == x.shape and z.bound <= x.bound and z.fine <= x.fine]
+    for z in [x, *fitting[: int(grower.random.integers(0, 2))]]:
+        (name,) = grower.node(op_type, [z.name], domain="grown")
+        grower.add(Tensor(name, x.shape, y.bound, y.fine))
+
+
 _GROWTHS: tuple[Growth, ...] = (
     conv, conv, conv_transpose, pool, combine, combine, scale, elementwise, shape_up, shape_up, flatten, dense, dense,
     reduce, choose, repeat, axes, contract, swap,
     successive, successive, successive, successive,
+    branch, function,
 )  # fmt: skip
 
 
@@ -477,10 +547,7 @@ def grown(seed: int) -> tuple[onnx.ModelProto, dict[str, Array]]:
     grower = Grower(seed)
     grower.activate()
     for _ in range(int(grower.random.integers(3, 16))):
-        if grower.random.random() < 0.25:
-            grower.activate()
-        else:
-            _GROWTHS[grower.random.integers(len(_GROWTHS))](grower)
+        grower.grow()
     while not grower.activations or grower.tensors[-1] in grower.inputs:
         grower.activate()
     return grower.model(), grower.feed()
