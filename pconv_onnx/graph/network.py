@@ -7,13 +7,17 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx.external_data_helper import uses_external_data
+from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 
 from pconv_onnx.graph.qonnx import standardised
+from pconv_onnx.graph.tensors import initializer_names, values
 from pconv_onnx.neuron import Array
 
 Dimension = int | str | None
@@ -29,7 +33,8 @@ class Network:
     Attributes:
         proto: the model.
         name: how to call it in messages.
-        sha256: digest of its file.
+        sha256: digest of its file, and of the tensors that it keeps in others.
+        folder: where these others lie; None of a model that was in memory.
         hints: types and shapes, by tensor name, that inference does not find by itself, as far as `folding.fold` does.
         nodes: the nodes of the main graph, in the order of `proto`.
         inner_nodes: the nodes of If, Loop and Scan bodies and of model-local functions.
@@ -42,6 +47,7 @@ class Network:
     proto: onnx.ModelProto
     name: str
     sha256: str
+    folder: Path | None = None
     hints: dict[str, onnx.ValueInfoProto] = field(default_factory=dict)
     nodes: list[gs.Node] = field(init=False)
     inner_nodes: list[gs.Node] = field(init=False, default_factory=list)
@@ -57,6 +63,7 @@ class Network:
         self.nodes = list(graph.nodes)
         self._places = {id(node): "" for node in self.nodes}
         for node in self.nodes:
+            self._read_lazily(node)
             self._enter_bodies(node)
         for function in graph.functions:
             self._enter(function.nodes, f"the function '{function.name}'")
@@ -68,6 +75,9 @@ class Network:
         for tensor in self.proto.graph.initializer:
             self.shapes[tensor.name] = tuple(tensor.dims)
             self.dtypes[tensor.name] = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        for sparse in self.proto.graph.sparse_initializer:
+            self.shapes[sparse.values.name] = tuple(sparse.dims)
+            self.dtypes[sparse.values.name] = onnx.helper.tensor_dtype_to_np_dtype(sparse.values.data_type)
         inferred = onnx.shape_inference.infer_shapes(self._with_hints(), data_prop=True).graph
         for info in (*inferred.input, *inferred.value_info, *inferred.output):
             tensor_type = info.type.tensor_type
@@ -105,7 +115,16 @@ class Network:
             for key in [key for key, value in node.attrs.items() if isinstance(value, gs.Node.AttributeRef)]:
                 del node.attrs[key]
             self._places[id(node)] = place
+            self._read_lazily(node)
             self._enter_bodies(node)
+
+    def _read_lazily(self, node: gs.Node) -> None:
+        """Have the constants of a node that GraphSurgeon cannot read be read here, when they are asked for."""
+        for tensor in (*node.inputs, *node.attrs.values()):
+            if isinstance(tensor, gs.Constant) and isinstance(tensor._values, LazyValues):
+                proto = tensor._values.tensor
+                if isinstance(proto, onnx.SparseTensorProto) or uses_external_data(proto):
+                    tensor.values = _Lazy(proto, self.folder)
 
     def place(self, node: gs.Node) -> str:
         """The body or function that a node is in; empty for the main graph."""
@@ -124,7 +143,7 @@ class Network:
         while stack:
             graph = stack.pop()
             used.update(info.name for info in (*graph.input, *graph.output, *graph.value_info))
-            used.update(tensor.name for tensor in graph.initializer)
+            used |= initializer_names(graph)
             for node in graph.node:
                 used.update((node.name, *node.input, *node.output))
                 stack.extend(subgraphs(node))
@@ -133,8 +152,7 @@ class Network:
     @cached_property
     def computed_from_inputs(self) -> set[str]:
         """Names of the tensors of the main graph that depend on its inputs; all of them where it has none."""
-        constants = {tensor.name for tensor in self.proto.graph.initializer}
-        found = {info.name for info in self.proto.graph.input} - constants
+        found = {info.name for info in self.proto.graph.input} - initializer_names(self.proto.graph)
         no_inputs = not found
         for node in self.proto.graph.node:
             if no_inputs or not found.isdisjoint(node.input) or not found.isdisjoint(captured(node)):
@@ -169,6 +187,17 @@ class Network:
         return tensor.name in self._graph_outputs
 
 
+class _Lazy(LazyValues):
+    """Values in another file, which stays there, or of a sparse tensor."""
+
+    def __init__(self, tensor: onnx.TensorProto | onnx.SparseTensorProto, folder: Path | None) -> None:
+        super().__init__(tensor)
+        self._folder = folder
+
+    def load(self) -> Array:
+        return values(self.tensor, self._folder)
+
+
 def _dimensions(info: onnx.ValueInfoProto) -> tuple[Dimension, ...]:
     dims = info.type.tensor_type.shape.dim
     return tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims)
@@ -186,7 +215,7 @@ def captured(node: onnx.NodeProto) -> set[str]:
     """Names of tensors from outside that the bodies of a node use."""
     free: set[str] = set()
     for graph in subgraphs(node):
-        inner = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
+        inner = {info.name for info in graph.input} | initializer_names(graph)
         for child in graph.node:
             free |= ({name for name in child.input if name} | captured(child)) - inner
             inner.update(child.output)

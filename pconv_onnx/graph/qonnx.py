@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from pconv_onnx.graph.tensors import values
 from pconv_onnx.neuron import Array
 
 # The present domain, and those of earlier versions of QONNX and FINN.
@@ -213,7 +214,7 @@ class _Writer:
             meaning = quantiser(
                 node.op_type,
                 attributes,
-                None if bit_width is None else numpy_helper.to_array(bit_width),
+                None if bit_width is None else values(bit_width, None),
                 rank,
             )
         except ValueError:
