@@ -14,10 +14,10 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
+from pconv_onnx.data import BatchAxis, DataSource, Samples, load_samples, random_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
-from pconv_onnx.inference import batches, classes, open_session, run_session, runnable
+from pconv_onnx.inference import batches, by_sample, classes, open_session, run_session, runnable, sample_axes
 from pconv_onnx.neuron import Array
 from pconv_onnx.operator import attribute, is_operator, neuron_of
 from pconv_onnx.progress import track
@@ -170,6 +170,7 @@ def verify(
     snn: ModelSource,
     data: DataSource | None = None,
     *,
+    batch_axis: BatchAxis = 0,
     atol: float | None = None,
     providers: Sequence[Any] | None = None,
 ) -> Verification:
@@ -184,6 +185,7 @@ def verify(
         ann: the source.
         snn: what `rewrite` made of it.
         data: samples as `load_samples` takes them; by default seeded random inputs.
+        batch_axis: along which axis of the inputs samples lie in the model, as `load_samples` takes it.
         atol: tolerance on output values, a finite number that is not negative; None only reports them.
         providers: where the spiking network runs, whole and layer by layer, and the source as it is run, as `session`
             takes them. What is expected of a layer is computed on the CPU all the same.
@@ -202,7 +204,10 @@ def verify(
     sessions = {"snn unoptimised": open_session(spiking.proto, spiking.name, disabled, providers)}
     _check_ends(tapped, sessions["snn unoptimised"], source, spiking)
     checks = [_LayerCheck(row, source, spiking, providers) for row in rows]
-    samples = load_samples(data, tapped) if data is not None else random_samples(tapped)
+    if data is not None:
+        samples = load_samples(data, tapped, batch_axis)
+    else:
+        samples = random_samples(tapped, batch_axis=batch_axis)
     result = Verification(len(samples), data is None, [check.layer for check in checks], atol)
     for key, network in (("ann", source), ("snn", spiking)):
         try:
@@ -212,9 +217,10 @@ def verify(
     if samples.labels is not None:
         result.correct = {"ann": 0, "snn": 0}
     steps = max((row["steps"] for row in rows), default=1)
+    axes = sample_axes(tapped, samples, outputs)
     parts = batches(samples, steps)
     for part, feed in track(parts, "verifying", len(parts)):
-        _verify_batch(result, checks, tapped, sessions, outputs, feed, samples, part)
+        _verify_batch(result, checks, tapped, sessions, outputs, axes, feed, samples, part)
     return result
 
 
@@ -224,6 +230,7 @@ def _verify_batch(
     tapped: Any,
     sessions: dict[str, Any],
     names: list[str],
+    axes: list[int | None] | None,
     feed: dict[str, Array],
     samples: Samples,
     part: slice,
@@ -233,8 +240,8 @@ def _verify_batch(
     for check in checks:
         if check.layer.exact:
             check.add(values[check.input])
-    outputs = {"ann unoptimised": [values[name] for name in names]}
-    outputs |= {name: run_session(session, feed, names) for name, session in sessions.items()}
+    outputs = {"ann unoptimised": by_sample([values[name] for name in names], axes)}
+    outputs |= {name: by_sample(run_session(session, feed, names), axes) for name, session in sessions.items()}
     for comparison, expected, found in (
         (result.unoptimised, "ann unoptimised", "snn unoptimised"),
         (result.as_run, "ann", "snn"),
