@@ -11,11 +11,13 @@ import argparse
 import gc
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -128,15 +130,21 @@ def in_a_process(kind: str, sessions: int, warm_up: int, every: int, keep: bool 
 
 
 def growth(found: list[dict[str, int]]) -> float:
-    """KiB of resident memory a session, by least squares over the second half, where allocators have settled."""
+    """KiB of resident memory a session, over the second half, where allocators have settled.
+
+    The median slope between two states: now and then an allocator hands pages back, and takes them again.
+    """
     settled = found[len(found) // 2 :]
-    return float(np.polyfit([row["sessions"] for row in settled], [row["resident_kib"] for row in settled], 1)[0])
+    return statistics.median(
+        (later["resident_kib"] - state["resident_kib"]) / (later["sessions"] - state["sessions"])
+        for state, later in combinations(settled, 2)
+    )
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sessions", type=int, default=300, help="sessions of each kind (300)")
+    parser.add_argument("--sessions", type=int, default=500, help="sessions of each kind (500)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the raw figures there, as JSON")
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -19,6 +19,7 @@ from pconv_onnx.calibration import RANDOM
 from pconv_onnx.data import LABELS, BatchAxis, DataSource, load_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load
+from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.inference import (
     batches,
     by_sample,
@@ -190,7 +191,7 @@ def evaluate(
         return model
 
     network = runnable(load(source))
-    is_spiking = any(map(is_neuron, network.proto.graph.node))
+    is_spiking = any(map(is_neuron, every_node(network.proto.graph)))
     runners = [open_session(network.proto, network.name)]
     names = [output.name for output in runners[0].get_outputs() if output.type in _FLOATS]
     if not names:

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime
 import pytest
 from networks import MODES, network, qcfs, weight
@@ -175,6 +176,44 @@ def test_statistics_are_those_of_the_network_with_samples_first():
         assert ours["layers"] == theirs["layers"]
         # Sequence-first, time ends where sequences are summed up, so operators have other inputs; not more of them.
         assert [row["macs"] for row in ours["operators"]] == [row["macs"] for row in theirs["operators"]]
+
+
+def branching(batch: int) -> onnx.ModelProto:
+    """The mean of all samples tells whether their own values or others go through the layer."""
+    shape = f"float[{('N, 6', '6, N')[batch]}, 8]"
+    weights = "float[8, 8] w, float theta, float count, float half, float zero, float one"
+    constants = {"w": 3 * W, "theta": 2, "count": 4, "half": 0.5, "zero": 0, "one": 1}
+    branches = ", ".join(
+        f"{name} = {name} () => ({shape} p) {{ h = {before} {qcfs('h', 'p')} }}"
+        for name, before in (("then_branch", "MatMul (x, w)"), ("else_branch", "Neg (x)"))
+    )
+    source = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["" : 20]> branching ({shape} x) => ({shape} y) <{weights}> {{
+            mean = ReduceMean <keepdims = 0> (x) yes = Greater (mean, zero) y = If (yes) <{branches}>
+        }}"""
+    )
+    for name, value in constants.items():
+        source.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value, np.float32), name))
+    onnx.checker.check_model(source, full_check=True)
+    return source
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_statistics_and_checks_of_branches_are_those_with_samples_first(mode):
+    first, second = (rewrite(branching(axis), mode=mode).model for axis in (0, 1))
+    for sign in (1, -1):
+        data = {"x": sign * np.abs(X)}
+        layers = stats(second, data, batch_axis=1).summary()["layers"]
+        assert layers == stats(first, data).summary()["layers"]
+        assert sorted(layer["neurons"] for layer in layers) == [0, 48]
+        checked = verify(branching(1), second, data, batch_axis=1)
+        assert checked.passed and {layer.count_mismatch_rate for layer in checked.layers} == {0, None}
+
+
+def test_neurons_of_a_branch_that_the_first_sample_does_not_enter_are_not_counted():
+    model = rewrite(branching(1)).model
+    data = {"x": np.concatenate([-np.abs(X[:1]), 9 * np.abs(X)])}
+    assert "samples run along no axis that can be told of layer" in refusal_of(stats, model, data, batch_axis=1)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx.external_data_helper import uses_external_data
 
 from pconv_onnx.errors import PconvError
-from pconv_onnx.graph import qonnx
+from pconv_onnx.graph import nesting, qonnx
 from pconv_onnx.graph.network import Network
 
 _ELSEWHERE = "choose another place with -o"
@@ -81,7 +81,7 @@ def _checked(proto: onnx.ModelProto, name: str, digest: str) -> Network:
     if not any(entry.domain in ("", "ai.onnx") for entry in proto.opset_import):
         raise PconvError(f"{name} does not use the standard ONNX operators", "")
     try:
-        return Network(proto, name, digest)
+        return Network(nesting.with_names_of_their_own(proto), name, digest)
     except KeyError as error:  # the checker lets through element types that onnx itself cannot name
         raise PconvError(f"{name} has a tensor of the unknown type {error}", "export or copy it again") from error
     except UnicodeDecodeError as error:
