@@ -144,7 +144,7 @@ def growth(found: list[dict[str, int]]) -> float:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sessions", type=int, default=500, help="sessions of each kind (500)")
+    parser.add_argument("--sessions", type=int, default=400, help="sessions of each kind (400)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the raw figures there, as JSON")
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
