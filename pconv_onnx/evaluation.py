@@ -17,11 +17,21 @@ import onnx
 
 from pconv_onnx import curve
 from pconv_onnx.calibration import RANDOM
-from pconv_onnx.data import LABELS, DataSource, load_samples
+from pconv_onnx.data import LABELS, BatchAxis, DataSource, load_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load
 from pconv_onnx.graph.nesting import every_node
-from pconv_onnx.inference import Sessions, batches, classes, open_session, run_session, runnable, steps_in_flight
+from pconv_onnx.inference import (
+    Sessions,
+    batches,
+    by_sample,
+    classes,
+    open_session,
+    run_session,
+    runnable,
+    sample_axes,
+    steps_in_flight,
+)
 from pconv_onnx.neuron import Array
 from pconv_onnx.plan import Mode
 from pconv_onnx.progress import track
@@ -145,6 +155,7 @@ def evaluate(
     source: ModelSource,
     data: DataSource,
     *,
+    batch_axis: BatchAxis = 0,
     steps: Sequence[int] = (),
     mode: Mode = "folded",
     signed: bool = False,
@@ -159,6 +170,7 @@ def evaluate(
     Args:
         source: an ANN; or, without `steps`, a spiking network.
         data: samples as `load_samples` takes them. Without labels spiking forms are only compared with the ANN.
+        batch_axis: along which axis of the inputs they lie in the model, as there; of the calibration's as well.
         steps: numbers of time-steps to rewrite at, each 1 to 256.
         mode: `folded` computes at the price of one step what `parallel` does. They differ by rounding: `parallel` runs
             its linear layers on T·B rows. `serial` runs T time-steps one after another.
@@ -174,7 +186,9 @@ def evaluate(
         raise PconvError("a calibration without time-steps would change nothing", "pass --steps")
 
     def spiking(count: int) -> onnx.ModelProto:
-        model = rewrite(source, steps=count, mode=mode, signed=signed, calibration=given, method=method).model
+        model = rewrite(
+            source, steps=count, mode=mode, signed=signed, calibration=given, batch_axis=batch_axis, method=method
+        ).model
         assert model is not None  # only a dry run gives none
         return model
 
@@ -185,8 +199,8 @@ def evaluate(
     names = [output.name for output in sessions["source"].get_outputs() if output.type in _FLOATS]
     if not names:
         raise PconvError(f"no output of {network.name} is a tensor of floats, so there is nothing to evaluate")
-    samples = load_samples(data, sessions["source"])
-    given = readable_again(calibration, sessions["source"])
+    samples = load_samples(data, sessions["source"], batch_axis)
+    given = readable_again(calibration, sessions["source"], batch_axis)
     if samples.labels is None and not steps:
         other = "compare it with its ANN by verify" if is_spiking else "pass --steps to compare spiking forms with it"
         raise PconvError(f"the data have no '{LABELS}' to count right answers by", f"add them, or {other}")
@@ -203,9 +217,10 @@ def evaluate(
 
     ann, rows = (None, scores) if is_spiking else (scores[0], scores[1:])
     result = Evaluation(len(samples), samples.labels is not None, None, ann, rows)
+    axes = sample_axes(sessions["source"], samples, names)
     parts = batches(samples, in_flight)
     for part, feed in track(parts, "evaluating", len(parts)):
-        outputs = [run_session(sessions[name], feed, names) for name in sessions]
+        outputs = [by_sample(run_session(sessions[name], feed, names), axes) for name in sessions]
         index = classes(outputs[0], part.stop - part.start)
         if part.start == 0:
             result.classes = None if index is None else outputs[0][index].shape[1]
@@ -219,13 +234,13 @@ def evaluate(
     return result
 
 
-def readable_again(calibration: DataSource | None, session: Any) -> DataSource | None:
+def readable_again(calibration: DataSource | None, session: Any, batch_axis: BatchAxis) -> DataSource | None:
     """Data of a calibration that can be read at each T: a reader of batches can be read once.
 
     Raises:
         PconvError: the data cannot be read, or do not fit the inputs of the session.
     """
-    return calibration if calibration in (None, RANDOM) else load_samples(calibration, session).arrays
+    return calibration if calibration in (None, RANDOM) else load_samples(calibration, session, batch_axis)
 
 
 def _recorded(model: onnx.ModelProto) -> tuple[int | None, str | None]:

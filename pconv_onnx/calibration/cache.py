@@ -29,6 +29,8 @@ def key_of(digest: str, samples: Samples, steps: int, method: str) -> str:
     total = hashlib.sha256(f"{_VERSION} {digest} {steps} {method}".encode())
     for name, array in sorted(samples.arrays.items()):
         total.update(f"{name} {array.dtype} {array.shape}".encode())
+        if not samples.first_everywhere:
+            total.update(f"{samples.axes.get(name, 0)}".encode())
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()
 

@@ -15,7 +15,7 @@ from pconv_onnx.calibration.choosing import METHODS
 from pconv_onnx.calibration.functions import nodes_of
 from pconv_onnx.calibration.sweep import Found, sweep
 from pconv_onnx.calibration.writing import quantised_model
-from pconv_onnx.data import DataSource, load_samples, random_samples
+from pconv_onnx.data import BatchAxis, DataSource, load_samples, random_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.constants import constant
@@ -117,6 +117,7 @@ def calibrate(
     data: DataSource,
     output: str | os.PathLike[str] | None = None,
     *,
+    batch_axis: BatchAxis = 0,
     steps: int,
     method: str = METHODS[0],
     cache: str | os.PathLike[str] | None = None,
@@ -130,6 +131,7 @@ def calibrate(
     Args:
         source: path of an ONNX file, or a model in memory.
         data: samples as `load_samples` takes them; labels are not looked at. `random` draws them, for benchmarks.
+        batch_axis: along which axis of the inputs they lie in the model, as there.
         output: where to write the quantised model; None only returns it.
         steps: T, 1 to 256.
         method: one of `METHODS`; `refit` also corrects weights and biases, the others change activations alone.
@@ -163,7 +165,7 @@ def calibrate(
     _require(chosen, left, network)
     random = isinstance(data, str) and data == RANDOM
     runner = open_session(network.proto, network.name)
-    samples = random_samples(runner) if random else load_samples(data, runner)
+    samples = random_samples(runner, batch_axis=batch_axis) if random else load_samples(data, runner, batch_axis)
     found = None
     if cache is not None:
         key = key_of(network.sha256, samples, steps, method)

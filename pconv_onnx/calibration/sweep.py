@@ -16,7 +16,7 @@ import onnx
 
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.choosing import FITTED, choose
-from pconv_onnx.calibration.faults import faults_of
+from pconv_onnx.calibration.faults import axes_and_faults
 from pconv_onnx.calibration.functions import Clip, ascends, clip_of, function_of, thresholds_of
 from pconv_onnx.calibration.segments import Layer, Runner, Segment, cut, with_weights
 from pconv_onnx.calibration.staircases import Staircase, with_shift
@@ -76,9 +76,11 @@ def sweep(network: Network, activations: Sequence[Activation], samples: Samples,
         steps: T.
         method: one of `METHODS`.
     """
-    given = samples.arrays, len(samples)
+    # Of the tensors to calibrate as well, once they are known.
+    axes = {name: samples.axes.get(name, 0) for name in samples.arrays}
+    given = samples.arrays, len(samples), axes
     with Stream(*given) as reference, Stream(*given) as quantised:
-        return _Sweep(network, activations, samples, steps, method, (reference, quantised)).found
+        return _Sweep(network, activations, samples, steps, method, axes, (reference, quantised)).found
 
 
 class _Sweep:
@@ -91,9 +93,10 @@ class _Sweep:
         samples: Samples,
         steps: int,
         method: str,
+        axes: dict[str, int | None],
         streams: tuple[Stream, Stream],
     ) -> None:
-        self.network, self.samples, self.steps, self.method = network, samples, steps, method
+        self.network, self.samples, self.steps, self.method, self.axes = network, samples, steps, method, axes
         self.reference, self.quantised = streams
         self.found = Found()
         self.folds = _folds(samples)
@@ -104,7 +107,9 @@ class _Sweep:
         self.weights: dict[str, Array] = {}
         outputs = [info.name for info in network.proto.graph.output if info.type.tensor_type.elem_type == _FLOAT]
         names = list(dict.fromkeys([*(activation.input.name for activation in activations), *outputs]))
-        faults = faults_of(network, names, (feed for _, feed in samples.batches(_BATCH)))
+        found, faults = axes_and_faults(network, names, samples, _BATCH)
+        # Each activation works element by element.
+        axes |= found | {a.output.name: found[a.input.name] for a in activations}
         self.found.left = {a.name: faults[a.input.name] for a in activations if a.input.name in faults}
         segments = cut(network, [activation for activation in activations if activation.name not in self.found.left])
         segments = self._with_layers_to_correct(segments, set(outputs) - faults.keys())
@@ -112,7 +117,8 @@ class _Sweep:
         segments = [segment for segment in segments if segment.activation is not None or segment.layer is not None]
         last_use = {name: index for index, segment in enumerate(segments) for name in segment.inputs}
         for index, segment in enumerate(track(segments, "calibrating", len(segments))):
-            with Stream({}, len(samples)) as before:
+            axis = axes.get(segment.target, 0)
+            with Stream({}, len(samples), {_REFERENCE: axis, _QUANTISED: axis}) as before:
                 self._segment(segment, before)
             for name in segment.inputs:
                 if last_use[name] == index and name not in samples.arrays:
@@ -165,7 +171,7 @@ class _Sweep:
         if segment.activation is not None:
             for part, values in self._run(segment, self.quantised):
                 before.put(_QUANTISED, part, values[segment.target])
-            self._quantise(segment.activation, Channels.of(self.network, segment), before)
+            self._quantise(segment.activation, Channels.of(self.network, segment, self.axes[segment.target]), before)
 
     def _run(self, segment: Segment, stream: Stream, also: str = "") -> Iterator[tuple[slice, dict[str, Array]]]:
         """What a segment computes, batch by batch."""
@@ -176,12 +182,12 @@ class _Sweep:
         for part, _ in self.samples.batches(_BATCH):
             feed = {}
             for name in segment.inputs:
-                values = stream[name][part]
+                values = stream.batch(name, part)
                 if stream is self.quantised and name in self.levels:
                     level, offset = self.levels[name]
                     feed[name] = values * level + offset
                 else:
-                    feed[name] = np.ascontiguousarray(values)
+                    feed[name] = values
             yield part, runner(feed)
 
     def _correct(self, segment: Segment, layer: Layer, before: Stream) -> None:
@@ -193,12 +199,16 @@ class _Sweep:
         names = (f"{output}/weights", f"{output}/bias")
         self.corrected[output] = with_weights(node, *names, f"{output}/product")
         grams: list[Array] = []
+        axis = self.axes[segment.target] or 0
+        moves = axis != 0 and node.op_type != "Conv"
         for _ in range(_PASSES if clip.rectifies else 1):
             self.weights |= dict(zip(names, layer.arrays(matrices, bias), strict=True))
             folds = [NormalEquations.empty(groups, inputs + 1, outputs) for _ in range(_FOLDS)]
             for part, values in self._run(segment, self.quantised, also=node.input[0]):
                 given, now = values[node.input[0]], values[segment.target]
-                residual = (clip.nearest(before[_REFERENCE][part], now) - now).astype(np.float32)
+                residual = (clip.nearest(before.batch(_REFERENCE, part), now) - now).astype(np.float32)
+                if moves:  # of a matrix product both are rows, in any order
+                    given, residual = (np.moveaxis(rows, axis, 0) for rows in (given, residual))
                 # A sample may have several rows.
                 fold_of = np.resize(np.repeat(self.folds[part], -(-len(given) // len(self.folds[part]))), len(given))
                 for index in np.unique(fold_of):
@@ -234,8 +244,8 @@ class _Sweep:
         least = Moments()
         for part, _ in self.samples.batches(_BATCH):
             for name in (_REFERENCE, _QUANTISED):
-                before.put(name, part, function(before[name][part]))
-            least.add(-channels.rows(before[_REFERENCE][part]))
+                before.put(name, part, function(before.batch(name, part)))
+            least.add(-channels.rows(before.batch(_REFERENCE, part)))
         offset = -least.maximum.astype(np.float32)
         staircase = self._chosen(activation, channels, before, Clip(0.0), offset)
         thresholds = thresholds_of(function, staircase, channels) if ascends(activation) else None
@@ -249,7 +259,7 @@ class _Sweep:
 
         def batches() -> Iterator[tuple[Array, Array]]:
             for part, _ in self.samples.batches(_BATCH):
-                reference, quantised = (channels.rows(before[name][part]) for name in (_REFERENCE, _QUANTISED))
+                reference, quantised = (channels.rows(before.batch(name, part)) for name in (_REFERENCE, _QUANTISED))
                 yield reference - start.reshape(-1, 1), quantised - start.reshape(-1, 1)
 
         # A mean error is no error where it is taken back: by an offset, or by a later layer.
@@ -268,9 +278,9 @@ class _Sweep:
         residuals = Moments()
         error = square = 0.0
         for part, _ in self.samples.batches(_BATCH):
-            given = before[_QUANTISED][part]
+            given = before.batch(_QUANTISED, part)
             codes = channels.back(codes_of(channels.rows(given)), given.shape)
-            wanted = clip(before[_REFERENCE][part])
+            wanted = clip(before.batch(_REFERENCE, part))
             residual = wanted - channels.along(start) - codes * level
             residuals.add(channels.rows(residual))
             error += float(np.square(residual, dtype=np.float64).sum())
