@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import helper, numpy_helper
+from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.fan_out import entry, pads
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
-from pconv_onnx.graph.network import unused
+from pconv_onnx.graph.nesting import captured, unused
+from pconv_onnx.graph.tensors import values
 from pconv_onnx.neuron import Array
 from pconv_onnx.operator import DOMAIN
 from pconv_onnx.serial_operator import SERIAL_OP_TYPE
@@ -197,7 +198,6 @@ class _Walk:
     def add(self, name: str, node: Any) -> str:
         """A node under that name, in characters that HDF5 and PyTorch let names have."""
         name = unused(re.sub(r"\W+", "_", name).strip("_") or "node", self.names)
-        self.names.add(name)
         self.nodes[name] = node
         return name
 
@@ -265,15 +265,18 @@ class _Walk:
 def _constants(network: Network) -> dict[str, Array]:
     """The tensors that do not depend on the inputs."""
     graph = network.proto.graph
-    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    found = {tensor.name: values(tensor, network.folder) for tensor in graph.initializer}
+    found |= {tensor.values.name: values(tensor, network.folder) for tensor in graph.sparse_initializer}
     nodes = [node for node in graph.node if network.computed_from_inputs.isdisjoint(node.output)]
     names = [name for node in nodes for name in node.output if name]
     if names:
-        outputs = [onnx.ValueInfoProto(name=name) for name in names]
-        part = helper.make_graph(nodes, "constants", [], outputs, list(graph.initializer))
+        read = set().union(*(captured(node).union(node.input) for node in nodes)).intersection(found)
+        inputs, outputs = ([onnx.ValueInfoProto(name=name) for name in some] for some in (sorted(read), names))
+        part = helper.make_graph(nodes, "constants", inputs, outputs)
         opsets, functions = list(network.proto.opset_import), list(network.proto.functions)
         model = helper.make_model(part, opset_imports=opsets, functions=functions)
-        found |= dict(zip(names, ReferenceEvaluator(model).run(names, {}), strict=True))
+        feeds = {name: found[name] for name in read}
+        found |= dict(zip(names, ReferenceEvaluator(model).run(names, feeds), strict=True))
     return {name: np.asarray(value) for name, value in found.items()}
 
 
