@@ -23,7 +23,7 @@ _PRECISIONS = ("float16",)
 _MAX_STEPS = 256
 _STEPS, _REPEATS = (4, 8, 16), 20
 _METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
-_TARGETS = ("bundle", "triton")
+_TARGETS = ("bundle", "triton", "nir")
 _BAR = 40
 _ENERGY_MAC, _ENERGY_AC = 4.6, 0.9
 _DATA = ".npz with arrays named as the model's inputs, and labels if there are any; or a directory of such files"
@@ -240,9 +240,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--target", choices=_TARGETS, required=True,
         help="bundle: model, library, hashes and programs in Python and C++; triton: a model repository for its "
-        "onnxruntime backend",
+        "onnxruntime backend; nir: a serial network in the Neuromorphic Intermediate Representation",
     )  # fmt: skip
     sub.add_argument("--gpu", action="store_true", help="have Triton run it on a GPU")
+    sub.add_argument(
+        "--allow-lossy", action="store_true", help="write what NIR can express, and tell what that leaves out"
+    )
 
     add("doctor", _doctor, "show versions, providers and the native library, and what is missing")
     return parser
@@ -470,7 +473,8 @@ def _bench(options: argparse.Namespace) -> _Answer:
 def _deploy(options: argparse.Namespace) -> _Answer:
     from pconv_onnx.deployment import deploy
 
-    summary = deploy(options.model, options.output, target=options.target, gpu=options.gpu).summary()
+    target, gpu, allow_lossy = options.target, options.gpu, options.allow_lossy
+    summary = deploy(options.model, options.output, target=target, gpu=gpu, allow_lossy=allow_lossy).summary()
     return _Answer(summary, _deployment_lines(summary))
 
 
@@ -719,8 +723,9 @@ def _percent(share: float | None) -> str:
 
 def _deployment_lines(summary: dict[str, Any]) -> Iterator[str]:
     yield from summary["notes"]
-    providers = ", ".join(summary["providers"])
-    yield f"{summary['output']}: {summary['target']} of {len(summary['files'])} files, with kernels for {providers}"
+    yield from (f"lost: {loss}" for loss in summary["losses"])
+    kernels = f", with kernels for {', '.join(summary['providers'])}" if summary["providers"] else ""
+    yield f"{summary['output']}: {summary['target']} of {len(summary['files'])} files{kernels}"
 
 
 def _installation_lines(summary: dict[str, Any]) -> Iterator[str]:

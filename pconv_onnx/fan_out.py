@@ -44,7 +44,7 @@ def _conv(node: gs.Node, _: int, shape: Shape, weight: Shape) -> Array:
     def taps(axis: int, size: int, length: int) -> Array:
         stride, extent, spread = _window(node, axis, length)
         same = math.ceil(size / stride)
-        start, end = _pads(node, axis, len(sizes), (same - 1) * stride + extent - size)
+        start, end = pads(node, axis, len(sizes), (same - 1) * stride + extent - size)
         outputs = (size + start + end - extent) // stride + 1
         # The input position of each pair of an output and a tap.
         positions = np.add.outer(np.arange(outputs) * stride, spread) - start
@@ -59,10 +59,10 @@ def _conv_transpose(node: gs.Node, _: int, shape: Shape, weight: Shape) -> Array
 
     def taps(axis: int, size: int, length: int) -> Array:
         stride, extent, spread = _window(node, axis, length)
-        full = (size - 1) * stride + extent + _entry(node, "output_padding", axis, 0)
-        outputs = _entry(node, "output_shape", axis, None)
+        full = (size - 1) * stride + extent + entry(node, "output_padding", axis, 0)
+        outputs = entry(node, "output_shape", axis, None)
         if outputs is None:
-            start, end = _pads(node, axis, len(sizes), full - size * stride)
+            start, end = pads(node, axis, len(sizes), full - size * stride)
             outputs = full - start - end
         else:
             start, _ = _halves(node, full - outputs)
@@ -83,16 +83,16 @@ def _outer(taps: Callable[[int, int, int], Array], sizes: Shape, kernel: Shape) 
 
 def _window(node: gs.Node, axis: int, length: int) -> tuple[int, int, Array]:
     """The stride of a window, the inputs that it spans, and the offsets of its taps."""
-    spread = np.arange(length) * _entry(node, "dilations", axis, 1)
-    return _entry(node, "strides", axis, 1), int(spread[-1]) + 1, spread
+    spread = np.arange(length) * entry(node, "dilations", axis, 1)
+    return entry(node, "strides", axis, 1), int(spread[-1]) + 1, spread
 
 
-def _pads(node: gs.Node, axis: int, axes: int, same: int) -> tuple[int, int]:
+def pads(node: gs.Node, axis: int, axes: int, same: int) -> tuple[int, int]:
     """Padding at the start and the end; `same` is what `auto_pad` has to share out."""
     mode = node.attrs.get("auto_pad", "NOTSET")
     if mode.startswith("SAME"):
         return _halves(node, same)
-    return (0, 0) if mode == "VALID" else (_entry(node, "pads", axis, 0), _entry(node, "pads", axes + axis, 0))
+    return (0, 0) if mode == "VALID" else (entry(node, "pads", axis, 0), entry(node, "pads", axes + axis, 0))
 
 
 def _halves(node: gs.Node, pads: int) -> tuple[int, int]:
@@ -101,7 +101,8 @@ def _halves(node: gs.Node, pads: int) -> tuple[int, int]:
     return (smaller, larger) if node.attrs.get("auto_pad") == "SAME_UPPER" else (larger, smaller)
 
 
-def _entry(node: gs.Node, name: str, axis: int, default: Any) -> Any:
+def entry(node: gs.Node, name: str, axis: int, default: Any) -> Any:
+    """One number of an attribute that has one for each axis."""
     values = node.attrs.get(name)
     return values[axis] if values else default
 

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pconv_onnx.deployment import bundle, triton
-from pconv_onnx.deployment.package import Package, package
+from pconv_onnx.deployment import bundle, nir, triton
+from pconv_onnx.deployment.package import Contents, Package, package
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, require_new_folder, write_folder
 
-# By target, what goes into the folder, by path, for the CPU or for a GPU.
-TARGETS: dict[str, Callable[[Package, bool], dict[str, bytes | Path]]] = {
-    "bundle": lambda packed, _: bundle.files(packed),
-    "triton": triton.files,
+# By target, what goes into the folder, for the CPU or for a GPU.
+TARGETS: dict[str, Callable[[Package, bool], Contents]] = {
+    "bundle": lambda packed, _: Contents(bundle.files(packed), packed.providers),
+    "triton": lambda packed, gpu: Contents(triton.files(packed, gpu), packed.providers),
+    "nir": lambda packed, _: nir.contents(packed),
 }
 
 
@@ -28,8 +29,9 @@ class Deployment:
         output: the folder.
         target: what it is for.
         files: its files, by path in it.
-        providers: the places that the library has kernels for: `cpu`, `cuda`.
+        providers: the places that the library has kernels for: `cpu`, `cuda`; none where there is no library.
         notes: what a user should know of this network there.
+        losses: what of the network could not be expressed there.
     """
 
     output: Path
@@ -37,6 +39,7 @@ class Deployment:
     files: list[str]
     providers: list[str]
     notes: list[str]
+    losses: list[str]
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx deploy`."""
@@ -44,16 +47,22 @@ class Deployment:
 
 
 def deploy(
-    source: ModelSource, output: str | os.PathLike[str], *, target: str = "bundle", gpu: bool = False
+    source: ModelSource,
+    output: str | os.PathLike[str],
+    *,
+    target: str = "bundle",
+    gpu: bool = False,
+    allow_lossy: bool = False,
 ) -> Deployment:
-    """Write a spiking network and its native library into a folder that needs no pconv-onnx.
+    """Write a spiking network into a folder that needs no pconv-onnx.
 
     Args:
         source: path of an ONNX file that `rewrite` wrote, or such a model in memory.
         output: the folder, which appears whole or not at all; not there yet, or empty.
-        target: `bundle`, with programs in Python and C++ that run it, or `triton`, a model repository of NVIDIA's
-            Triton Inference Server.
+        target: `bundle`, with programs in Python and C++ that run it; `triton`, a model repository of NVIDIA's Triton
+            Inference Server; or `nir`, a serial network in the Neuromorphic Intermediate Representation.
         gpu: have Triton run it on a GPU.
+        allow_lossy: write for `nir` what NIR can express; it is told what that leaves out.
 
     Raises:
         PconvError: the model cannot be read or is no spiking network, the library is missing or has no CUDA kernels
@@ -62,19 +71,28 @@ def deploy(
     if target not in TARGETS:
         raise PconvError(f"'{target}' is no target", f"choose one of {', '.join(TARGETS)}")
     if gpu and target != "triton":
-        raise PconvError(f"a {target} is for every provider of its library", "leave out --gpu; run.py has --provider")
+        place = "run.py has --provider" if target == "bundle" else "what reads it decides where it runs"
+        raise PconvError(f"a {target} is for every device", f"leave out --gpu; {place}")
+    if allow_lossy and target != "nir":
+        raise PconvError(f"a {target} is the network as it is", "leave out --allow-lossy")
     require_new_folder(output)
     packed = package(source)
     if gpu and "cuda" not in packed.providers:
         raise PconvError(f"{packed.library} has no CUDA kernels", "install the CUDA toolkit and reinstall pconv-onnx")
-    files = TARGETS[target](packed, gpu)
-    write_folder(output, files)
-    return Deployment(Path(output), target, sorted(files), packed.providers, _notes(packed, target))
+    contents = TARGETS[target](packed, gpu)
+    if contents.losses and not allow_lossy:
+        raise PconvError(
+            f"{target} cannot express all of the network: {'; '.join(contents.losses)}",
+            "--allow-lossy writes the rest",
+        )
+    write_folder(output, contents.files)
+    notes = _notes(packed, target)
+    return Deployment(Path(output), target, sorted(contents.files), contents.providers, notes, contents.losses)
 
 
 def _notes(packed: Package, target: str) -> list[str]:
     notes = []
-    if packed.potentials:
+    if packed.potentials and target != "nir":
         notes.append("serial: membrane potentials are inputs and outputs; each step takes those that the last one gave")
     if target == "triton" and not triton.batched(packed):
         notes.append("not every input and output begins with the same open batch, so Triton does not batch requests")

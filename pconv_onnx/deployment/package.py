@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import onnx
 
 from pconv_onnx.errors import PconvError
-from pconv_onnx.graph import ModelSource, load
+from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.operator import DOMAIN, has_cuda_kernels, library_path
@@ -43,10 +44,8 @@ class Package:
 
     Attributes:
         name: the model's file name without its end; `model` for one in memory.
-        model: the network.
+        network: the model, loaded.
         model_files: `MODEL` and its external data: content, or the file to copy, by path beside each other.
-        library: the native library.
-        providers: names, as in `PROVIDERS`, of those that the library has kernels for.
         inputs: of the network.
         outputs: of the network.
         mode: how it was rewritten.
@@ -55,26 +54,58 @@ class Package:
     """
 
     name: str
-    model: onnx.ModelProto
+    network: Network
     model_files: dict[str, bytes | Path]
-    library: Path
-    providers: list[str]
     inputs: list[Tensor]
     outputs: list[Tensor]
     mode: str
     steps: int | None
     potentials: dict[str, str]
 
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The network as ONNX has it."""
+        return self.network.proto
+
+    @cached_property
+    def library(self) -> Path:
+        """The native library.
+
+        Raises:
+            PconvError: this installation has none.
+        """
+        return library_path()
+
+    @cached_property
+    def providers(self) -> list[str]:
+        """Names, as in `PROVIDERS`, of those that the library has kernels for."""
+        return [name for name in PROVIDERS if name != "cuda" or has_cuda_kernels()]
+
     def operators(self) -> list[str]:
         """The operators of the library that the network has, as `domain::name`."""
         return sorted({f"{DOMAIN}::{node.op_type}" for node in every_node(self.model.graph) if is_neuron(node)})
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """What a target puts into the folder.
+
+    Attributes:
+        files: what each is to hold, or which file to copy, by path in the folder.
+        providers: those that a library among them has kernels for.
+        losses: what of the network the target cannot express, a sentence each.
+    """
+
+    files: dict[str, bytes | Path]
+    providers: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
 
 
 def package(source: ModelSource) -> Package:
     """What deploys a network that `rewrite` wrote.
 
     Raises:
-        PconvError: it cannot be read, `rewrite` did not write it, or this installation has no native library.
+        PconvError: it cannot be read, or `rewrite` did not write it.
     """
     network = load(source)
     model, entries = network.proto, recorded(network.proto)
@@ -85,10 +116,8 @@ def package(source: ModelSource) -> Package:
     in_memory = isinstance(source, onnx.ModelProto)
     return Package(
         name="model" if isinstance(source, onnx.ModelProto) else Path(source).stem,
-        model=model,
+        network=network,
         model_files={MODEL: model.SerializeToString()} if in_memory else _files(Path(os.fspath(source))),
-        library=library_path(),
-        providers=[name for name in PROVIDERS if name != "cuda" or has_cuda_kernels()],
         inputs=_tensors(model.graph.input),
         outputs=_tensors(model.graph.output),
         mode=mode,

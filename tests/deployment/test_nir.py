@@ -1,0 +1,295 @@
+"""What is written for NIR, run by the interpreter of NIR's own project, gives the spikes of the serial network."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import nir
+import nirtorch
+import numpy as np
+import onnx
+import pytest
+import torch
+from networks import network, qcfs
+from refusals import refusal_of
+
+from pconv_onnx import SerialSession, deploy, rewrite
+from pconv_onnx.cli import main
+
+
+def sixteenths(*shape: int, seed: int = 0) -> np.ndarray:
+    """Weights whose sums with spikes of a power of two are exact in float32, in whatever order."""
+    return np.random.default_rng(seed).integers(-16, 17, shape).astype(np.float32) / 16
+
+
+def images(count: int = 4, *shape: int) -> np.ndarray:
+    return sixteenths(count, *(shape or (3, 8, 8)), seed=9) * 4
+
+
+class Neurons(torch.nn.Module):
+    """Integrate-and-fire with what the metadata tell."""
+
+    def __init__(self, node: nir.IF) -> None:
+        super().__init__()
+        assert node.metadata["reset"] == "subtract"
+        self.threshold, self.initial = map(torch.from_numpy, (node.v_threshold, node.metadata["v_initial"]))
+
+    def forward(self, x, state=None):
+        potential, count = (self.initial, 0) if state is None else state
+        potential = potential + x
+        spikes = (potential >= self.threshold).to(x.dtype)
+        return spikes, (potential - self.threshold * spikes, count + spikes)
+
+
+def affine(node: nir.Affine) -> torch.nn.Module:
+    """As nirtorch maps it, with the bias that nirtorch 2.6 leaves random."""
+    layer = torch.nn.Linear(*node.weight.shape[::-1])
+    layer.weight.data, layer.bias.data = torch.from_numpy(node.weight), torch.from_numpy(node.bias)
+    return layer
+
+
+def written(model, tmp_path):
+    """The network in mode `serial`, and what is read of it as NIR."""
+    snn = tmp_path / "snn.onnx"
+    rewrite(model, snn, mode="serial")
+    deploy(snn, tmp_path / "out", target="nir", allow_lossy=True)
+    return snn, nir.read(tmp_path / "out" / "snn.nir")
+
+
+def assert_same(model, tmp_path, x: np.ndarray | None = None) -> nir.NIRGraph:
+    """Equal outputs and spike counts, bit by bit, where all sums are exact."""
+    x = images() if x is None else x
+    snn, graph = written(model, tmp_path)
+    runner = nirtorch.nir_to_torch(graph, {nir.IF: Neurons, nir.Affine: affine})
+    with_spikes = onnx.load(snn)
+    neurons = [node for node in with_spikes.graph.node if node.op_type == "SerialSpike"]
+    with_spikes.graph.output.extend(onnx.ValueInfoProto(name=node.output[0]) for node in neurons)
+    session = SerialSession(onnx.shape_inference.infer_shapes(with_spikes))
+    expected, *spikes = session.run_per_step(None, {"x": x})
+    state, outputs = None, []
+    with torch.no_grad():
+        for _ in range(session.steps):
+            output, state = runner(torch.from_numpy(x), state)
+            outputs.append(output.numpy())
+    np.testing.assert_array_equal(np.stack(outputs), expected)
+    assert neurons
+    counts = {name: value[1].numpy() for name, value in state.items() if value is not None}
+    for node, train in zip(neurons, spikes, strict=True):
+        assert train.any()
+        np.testing.assert_array_equal(counts[node.name.replace(".", "_")], (train != 0).sum(axis=0))
+    return graph
+
+
+def kinds(graph: nir.NIRGraph) -> dict[str, int]:
+    names = [type(node).__name__ for node in graph.nodes.values()]
+    return {name: names.count(name) for name in sorted(set(names))}
+
+
+def convolutions(last: str = "y = Gemm (f, u, z)", output: str = "float[N, 5] y") -> onnx.ModelProto:
+    nodes = f"""
+        c = Conv <pads = [1, 1, 1, 1]> (x, w, k) {qcfs("c", "a")}
+        d = Conv <strides = [2, 2], dilations = [2, 2], group = 2> (a, v) {qcfs("d", "b")}
+        f = Flatten (b)
+        {last}
+    """
+    weights = {
+        **{"w": sixteenths(4, 3, 3, 3), "k": sixteenths(4), "v": sixteenths(6, 2, 3, 3, seed=1)},
+        **{"u": sixteenths(24, 5, seed=2), "z": sixteenths(5, seed=3)},
+    }
+    return network(nodes, outputs=output, weights=weights)
+
+
+def test_convolutions_with_pads_strides_dilations_and_groups(tmp_path):
+    graph = assert_same(convolutions(), tmp_path)
+    assert kinds(graph) == {"Affine": 1, "Conv2d": 2, "Flatten": 1, "IF": 2, "Input": 1, "Output": 1}
+    assert graph.metadata["steps"] == 4
+
+
+def test_a_matrix_and_its_sum_are_one_layer(tmp_path):
+    graph = assert_same(convolutions("m = MatMul (f, u) y = Add (m, z)"), tmp_path)
+    assert kinds(graph)["Affine"] == 1
+
+
+def test_spikes_as_the_output_have_their_amplitude(tmp_path):
+    last = f"m = Gemm (f, u, z) {qcfs('m', 'y')}"
+    graph = assert_same(convolutions(last), tmp_path)
+    assert kinds(graph)["Affine"] == 2
+
+
+def test_convolutions_along_one_axis(tmp_path):
+    nodes = f"c = Conv <strides = [2], pads = [1, 1]> (x, w) {qcfs('c', 'a')} y = Conv (a, v)"
+    weights = {"w": sixteenths(4, 3, 3), "v": sixteenths(2, 4, 2, seed=1)}
+    model = network(nodes, inputs="float[N, 3, 8] x", outputs="float[N, 2, 3] y", weights=weights)
+    assert kinds(assert_same(model, tmp_path, images(4, 3, 8)))["Conv1d"] == 2
+
+
+def residual(shortcut: str) -> onnx.ModelProto:
+    """A sum with spikes themselves, and one with what `shortcut` makes of spikes, in 8 channels of 4 × 4."""
+    nodes = f"""
+        c = Conv <pads = [1, 1, 1, 1]> (x, w) {qcfs("c", "a")}
+        d = Conv <pads = [1, 1, 1, 1]> (a, v)
+        e = Add (d, a) {qcfs("e", "b")}
+        g = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (b, u)
+        {shortcut}
+        h = Add (g, s) {qcfs("h", "i")}
+        y = GlobalAveragePool (i)
+    """
+    weights = {
+        **{"w": sixteenths(4, 3, 3, 3), "v": sixteenths(4, 4, 3, 3, seed=1), "u": sixteenths(8, 4, 3, 3, seed=2)},
+        **{"q": sixteenths(8, 4, 1, 1, seed=3), "start": np.array([0, 0]), "end": np.array([99, 99])},
+        **{"axes": np.array([2, 3]), "step": np.array([2, 2]), "wider": np.array([0, 2, 0, 0, 0, 2, 0, 0])},
+    }
+    return network(nodes, outputs="float[N, 8, 1, 1] y", weights=weights)
+
+
+@pytest.mark.parametrize(
+    "shortcut",
+    ["s = Conv <strides = [2, 2]> (b, q)", "j = Slice (b, start, end, axes, step) s = Pad (j, wider)"],
+    ids=["convolution", "every second pixel and channels of zeros"],
+)
+def test_sums_are_edges_into_one_node(shortcut, tmp_path):
+    graph = assert_same(residual(shortcut), tmp_path)
+    # The spikes of the first shortcut get their amplitude, those of the second are mapped once; the last is the output.
+    assert kinds(graph)["Conv2d"] == 6
+    assert sorted(count for count in map([end for _, end in graph.edges].count, graph.nodes) if count > 1) == [2, 2]
+
+
+def test_constants_of_channels_end_in_the_layer_before(tmp_path):
+    norm = "n = BatchNormalization <epsilon = 0.0> (c, gamma, beta, mean, variance)"
+    nodes = f"""
+        t = Sub (x, offset) c = Conv (t, w) {norm} m = Mul (n, twice) {qcfs("m", "a")}
+        p = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (a) o = Neg (half)
+        r = Add (p, o) y = Flatten (r)
+    """
+    weights = {
+        **{"w": sixteenths(4, 3, 3, 3), "offset": sixteenths(1, 3, 1, 1, seed=4), "twice": 2.0},
+        **{"gamma": sixteenths(4, seed=5), "beta": sixteenths(4, seed=6), "mean": sixteenths(4, seed=7)},
+        **{"variance": np.full(4, 0.25, np.float32)},
+    }
+    graph = assert_same(network(nodes, outputs="float[N, 36] y", weights=weights), tmp_path)
+    # One layer takes the offset of the input, one is the convolution, and one brings means and their constant.
+    assert kinds(graph)["Conv2d"] == 3
+
+
+def test_thresholds_of_channels_and_biases_of_neurons_are_kept(tmp_path):
+    nodes = """
+        c = Conv (x, w) i = Add (c, psi) e = Div (i, theta) g = Mul (e, count) h = Add (g, half) j = Floor (h)
+        k = Div (j, count) l = Clip (k, zero, one) a = Mul (l, theta) f = Flatten (a) y = MatMul (f, u)
+    """
+    weights = {"w": sixteenths(4, 3, 3, 3), "psi": sixteenths(4, 1, 1, seed=3), "u": sixteenths(144, 5, seed=1)}
+    theta = np.array([1, 2, 4, 8], np.float32).reshape(4, 1, 1)
+    model = network(nodes, outputs="float[N, 5] y", weights=weights | {"theta": theta})
+    graph = assert_same(model, tmp_path)
+    (neurons,) = (node for node in graph.nodes.values() if isinstance(node, nir.IF))
+    np.testing.assert_array_equal(neurons.v_threshold, np.broadcast_to(theta, (4, 6, 6)))
+    np.testing.assert_array_equal(neurons.metadata["v_initial"], np.broadcast_to(theta / 2, (4, 6, 6)))
+
+
+def test_the_example_network_is_read_back(qcfs_resnet, tmp_path):
+    snn, graph = written(qcfs_resnet, tmp_path)
+    # Nine sums: two with mapped spikes, seven with spikes whose amplitude is no 1.
+    assert kinds(graph) == {
+        **{"Affine": 1, "Conv2d": 28, "Flatten": 1, "IF": 19, "Input": 1, "Output": 1, "SumPool2d": 1}
+    }
+    runner = nirtorch.nir_to_torch(graph, {nir.IF: Neurons, nir.Affine: affine})
+    image = np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)
+    with torch.no_grad():
+        output, state = runner(torch.from_numpy(image))
+    # Before sums of many layers have rounded otherwise, spikes are those of the network.
+    (expected,) = SerialSession(snn).step(None, {"image": image})
+    np.testing.assert_allclose(output.numpy(), expected, atol=1e-3)
+
+
+def test_what_is_lost_must_be_allowed_and_is_told(tmp_path, capsys):
+    rewrite(convolutions(), tmp_path / "snn.onnx", mode="serial")
+    out = tmp_path / "out"
+    told = refusal_of(deploy, tmp_path / "snn.onnx", out, target="nir")
+    assert told.startswith("nir cannot express all of the network: the reset, ")
+    assert told.endswith("--allow-lossy writes the rest")
+    assert not out.exists()
+    command = ["deploy", str(tmp_path / "snn.onnx"), "-o", str(out), "--target", "nir", "--allow-lossy", "--json"]
+    assert main(command) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["files"] == ["README.md", "snn.nir"]
+    assert (len(document["losses"]), document["providers"]) == (3, [])
+    readme = (out / "README.md").read_text()
+    assert all(loss in readme and loss in told for loss in document["losses"])
+
+
+def test_other_targets_lose_nothing_and_nir_takes_no_gpu(snn, tmp_path):
+    assert "leave out --allow-lossy" in refusal_of(deploy, snn, tmp_path / "out", allow_lossy=True)
+    assert "leave out --gpu" in refusal_of(deploy, snn, tmp_path / "out", target="nir", gpu=True)
+
+
+def refused(model, tmp_path) -> str:
+    serial = rewrite(model, mode="serial").model
+    return refusal_of(deploy, serial, tmp_path / "out", target="nir", allow_lossy=True)
+
+
+def test_a_parallel_network_is_to_be_rewritten(snn, tmp_path):
+    told = refusal_of(deploy, snn, tmp_path / "out", target="nir", allow_lossy=True)
+    assert told.startswith("the network is parallel")
+    assert told.endswith("--mode serial")
+
+
+def test_operators_without_a_counterpart_are_counted(tmp_path):
+    turned = "m = Gemm (f, u, z) n = Transpose <perm = [0, 1]> (m) o = Neg (n) y = Neg (o)"
+    told = refused(convolutions(turned), tmp_path)
+    assert "Transpose 'n' has no counterpart in NIR, nor have 2 further nodes" in told
+
+
+@pytest.mark.parametrize(
+    ("last", "output", "reason"),
+    [
+        ("y = Transpose <perm = [0, 2, 3, 1]> (a)", "float[N, 6, 6, 4] y", "Transpose 'y' has no counterpart in NIR"),
+        ("y = Conv (a, wide)", "float[N, 2, 6, 4] y", "has a kernel of [1, 3]"),
+        (
+            "y = Conv <auto_pad = \"SAME_UPPER\", strides = [2, 2]> (a, odd)", "float[N, 2, 3, 3] y",
+            "pads 0 before and 1 behind",
+        ),
+        (
+            "y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (a)", "float[N, 4, 6, 6] y",
+            "takes means without its padding",
+        ),
+        (
+            "y = AveragePool <kernel_shape = [4, 4], strides = [4, 4], ceil_mode = 1> (a)", "float[N, 4, 2, 2] y",
+            "rounds its size up",
+        ),
+        ("y = Add (a, x2)", "float[N, 4, 6, 6] y", "differs within a channel"),
+        ("y = Reshape (a, columns)", "float[N, 36, 4] y", "makes [36, 4] of [4, 6, 6]"),
+        ("y = Slice (a, inner, outer, spatial)", "float[N, 4, 5, 6] y", "cuts off a border"),
+        ("y = Pad (a, frame)", "float[N, 4, 8, 8] y", "does more than add channels of zeros"),
+    ],
+)  # fmt: skip
+def test_what_nir_has_otherwise_is_refused(last, output, reason, tmp_path):
+    weights = {
+        **{"w": sixteenths(4, 3, 3, 3), "wide": sixteenths(2, 4, 1, 3), "odd": sixteenths(2, 4, 3, 3)},
+        **{"x2": sixteenths(1, 4, 6, 6), "columns": np.array([-1, 36, 4]), "inner": np.array([1])},
+        **{"outer": np.array([6]), "spatial": np.array([2]), "frame": np.array([0, 0, 1, 1, 0, 0, 1, 1])},
+    }
+    used = {name: value for name, value in weights.items() if name == "w" or name in last}
+    model = network(f"c = Conv (x, w) {qcfs('c', 'a')} {last}", outputs=output, weights=used)
+    assert reason in refused(model, tmp_path)
+
+
+def test_values_below_zero_are_refused(tmp_path):
+    nodes = "c = Conv (x, w) q = QuantizeLinear (c, s, o) a = DequantizeLinear (q, s, o) y = Conv (a, v)"
+    weights = {"w": sixteenths(4, 3, 3, 3), "v": sixteenths(2, 4, 2, 2), "s": 0.5, "o": np.array(100, np.uint8)}
+    model = network(nodes, outputs="float[N, 2, 5, 5] y", weights=weights)
+    serial = rewrite(model, mode="serial", signed=True).model
+    told = refusal_of(deploy, serial, tmp_path / "out", target="nir", allow_lossy=True)
+    assert "have a value where they are silent" in told
+
+
+def test_sizes_must_be_known(tmp_path):
+    nodes = f"c = Conv (x, w) {qcfs('c', 'a')} y = GlobalAveragePool (a)"
+    model = network(
+        nodes, inputs="float[N, 3, H, W] x", outputs="float[N, 4, 1, 1] y", weights={"w": sixteenths(4, 3, 3, 3)}
+    )
+    assert "is open beyond the batch" in refused(model, tmp_path)
+
+
+def test_without_the_package_nir_one_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nir", None)
+    assert refused(convolutions(), tmp_path).endswith("pip install 'pconv-onnx[nir]'")
