@@ -18,6 +18,7 @@ from onnx.external_data_helper import uses_external_data
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import qonnx
 from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.soundness import flaw_of, tensors
 
 _ELSEWHERE = "choose another place with -o"
 
@@ -46,7 +47,7 @@ def load(source: ModelSource) -> Network:
     """
     require_source(source)
     if isinstance(source, onnx.ModelProto):
-        if any(map(uses_external_data, source.graph.initializer)):
+        if any(map(uses_external_data, tensors(source))):
             raise PconvError("the model keeps tensors in other files, which are not loaded", "pass its path")
         return _checked(source, "the model", hashlib.sha256(source.SerializeToString(deterministic=True)).hexdigest())
     path = Path(source)
@@ -78,6 +79,8 @@ def _checked(proto: onnx.ModelProto, name: str, digest: str) -> Network:
         onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise PconvError(f"{name} is not a valid ONNX model: {error}", "export it again") from error
+    if flaw := flaw_of(proto):
+        raise PconvError(f"{name} is not a valid ONNX model: {flaw}", "export or copy it again")
     if not any(entry.domain in ("", "ai.onnx") for entry in proto.opset_import):
         raise PconvError(f"{name} does not use the standard ONNX operators", "")
     try:
