@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pconv_onnx.archives import read_npz
 from pconv_onnx.errors import PconvError
 from pconv_onnx.neuron import Array
 
@@ -153,15 +152,10 @@ def _read(source: DataSource) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _read_file(path: Path) -> dict[str, Array]:
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise PconvError(f"'{path}' holds one unnamed array", "save it by name with numpy.savez")
-        with archive:
-            return {name: archive[name] for name in archive.files}
+        return read_npz(path)
     except (OSError, MemoryError) as error:
         raise PconvError(f"cannot read '{path}': {getattr(error, 'strerror', None) or error}", "check it") from error
-    # RuntimeError is zipfile's for encryption and for ways of compression that it does not know.
-    except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except ValueError as error:
         raise PconvError(f"'{path}' is not an .npz of plain arrays: {error}", "write it with numpy.savez") from error
 
 

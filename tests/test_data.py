@@ -149,7 +149,7 @@ def test_npz_without_arrays_is_told(tmp_path):
 
 def test_npy_is_told(tmp_path):
     np.save(tmp_path / "d.npy", array(2, 3))
-    assert "holds one unnamed array; save it by name with numpy.savez" in refusal(tmp_path / "d.npy")
+    assert "it holds one unnamed array; write it with numpy.savez" in refusal(tmp_path / "d.npy")
 
 
 def test_pickled_objects_are_refused(tmp_path):
@@ -181,13 +181,6 @@ def test_a_compression_that_python_does_not_know_is_told(tmp_path):
     assert "d.npz' is not an .npz of plain arrays: That compression method is not supported" in refusal(
         tmp_path / "d.npz"
     )
-
-
-def test_an_npz_larger_than_memory_is_told(tmp_path):
-    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000, 3), }\n"
-    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
-        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
-    assert f"cannot read '{tmp_path}/d.npz': Unable to allocate" in refusal(tmp_path / "d.npz")
 
 
 def test_a_member_that_is_no_array_is_told(tmp_path):

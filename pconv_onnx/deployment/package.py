@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from onnx import helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load
 from pconv_onnx.operator import DOMAIN, has_cuda_kernels, library_path
-from pconv_onnx.provenance import potentials, recorded
+from pconv_onnx.provenance import parsed, potentials, recorded
 from pconv_onnx.providers import PROVIDERS
 from pconv_onnx.serial_operator import is_neuron
 
@@ -73,12 +73,14 @@ def package(source: ModelSource) -> Package:
     """What deploys a network that `rewrite` wrote.
 
     Raises:
-        PconvError: it cannot be read, `rewrite` did not write it, or this installation has no native library.
+        PconvError: it cannot be read, `rewrite` did not write it as it is, or this installation has no native library.
     """
     network = load(source)
     model, entries = network.proto, recorded(network.proto)
     try:
-        mode, steps, carried = entries["mode"], entries["steps"], potentials(entries)
+        mode, steps, carried = entries["mode"], parsed(entries["steps"]), potentials(entries)
+        if not isinstance(steps, int | None):
+            raise ValueError(f"the number of steps is {steps!r}")
     except (KeyError, ValueError) as error:
         raise PconvError(f"{network.name} is no spiking network", "rewrite it first: pconv-onnx rewrite") from error
     in_memory = isinstance(source, onnx.ModelProto)
@@ -91,7 +93,7 @@ def package(source: ModelSource) -> Package:
         inputs=_tensors(model.graph.input),
         outputs=_tensors(model.graph.output),
         mode=mode,
-        steps=json.loads(steps),
+        steps=steps,
         potentials=carried,
     )
 
@@ -110,6 +112,10 @@ def _tensors(infos: Iterable[onnx.ValueInfoProto]) -> list[Tensor]:
     found = []
     for info in infos:
         tensor = info.type.tensor_type
+        if tensor.elem_type not in helper.get_all_tensor_dtypes():
+            raise PconvError(
+                f"'{info.name}' is declared without an element type that ONNX has", "rewrite the model again"
+            )
         shape = [
             int(size.dim_value) if size.HasField("dim_value") else size.dim_param or None for size in tensor.shape.dim
         ]

@@ -66,7 +66,12 @@ def load(source: ModelSource) -> Network:
     external = [tensor for tensor in proto.graph.initializer if uses_external_data(tensor)]
     try:
         onnx.load_external_data_for_model(proto, str(path.parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+    except (
+        OSError,
+        TypeError,
+        ValueError,
+        onnx.checker.ValidationError,
+    ) as error:  # TypeError: of names that are no text
         raise PconvError(f"cannot read the external data of {name}: {error}", "keep it beside the model") from error
     for tensor in external:
         digest = hashlib.sha256(digest.encode() + tensor.raw_data).hexdigest()
@@ -85,6 +90,8 @@ def _checked(proto: onnx.ModelProto, name: str, digest: str) -> Network:
         raise PconvError(f"{name} does not use the standard ONNX operators", "")
     try:
         return Network(proto, name, digest)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:  # of functions, for example
+        raise PconvError(f"{name} is not a valid ONNX model: {error}", "export it again") from error
     except KeyError as error:  # the checker lets through element types that onnx itself cannot name
         raise PconvError(f"{name} has a tensor of the unknown type {error}", "export or copy it again") from error
     except UnicodeDecodeError as error:

@@ -75,7 +75,9 @@ def _of_qonnx(op_type: str, operands: dict[str, float | np.ndarray], **attribute
 
 def _with_function() -> onnx.ModelProto:
     model = _model("a = Identity (c)")
-    body = f"<opset_import: ['' : 17], domain: 'own'> Act (c, theta, count, half, zero, one) => (a) {{ {qcfs('c', 'a')} }}"
+    body = (
+        f"<opset_import: ['' : 17], domain: 'own'> Act (c, theta, count, half, zero, one) => (a) {{ {qcfs('c', 'a')} }}"
+    )
     model.functions.append(onnx.parser.parse_function(body.replace("'", '"')))
     model.opset_import.append(helper.make_opsetid("own", 1))
     (node,) = (node for node in model.graph.node if node.op_type == "Identity")
@@ -109,8 +111,12 @@ def _of_half_type(element: int) -> onnx.ModelProto:
 def sources() -> dict[str, onnx.ModelProto]:
     """ANNs, by name."""
     found = {name: _model(nodes) for name, nodes in _ACTIVATIONS.items()}
-    found |= {f"qcfs, opset {opset}": _of_opset(opset) for opset in range(_FIRST_OPSET, onnx.defs.onnx_opset_version() + 1)}
-    found["quant"] = _of_qonnx("Quant", {"scale": 0.25, "zero": 0, "bits": 3}, signed=0, narrow=0, rounding_mode="ROUND")
+    found |= {
+        f"qcfs, opset {opset}": _of_opset(opset) for opset in range(_FIRST_OPSET, onnx.defs.onnx_opset_version() + 1)
+    }
+    found["quant"] = _of_qonnx(
+        "Quant", {"scale": 0.25, "zero": 0, "bits": 3}, signed=0, narrow=0, rounding_mode="ROUND"
+    )
     found["bipolar"] = _of_qonnx("BipolarQuant", {"scale": 0.5})
     rows = np.array([[-1, 0, 0.5], [0, 1, 2]], np.float32)
     found["multi-threshold"] = _of_qonnx("MultiThreshold", {"rows": rows}, data_layout="NCHW")

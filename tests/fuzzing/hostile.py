@@ -72,7 +72,9 @@ def _source(mutant: onnx.ModelProto | Path, random: np.random.Generator) -> list
     attempt(found, "inspect", lambda: inspect(mutant))
     models = {}
     for mode in random.permutation(_MODES)[: 1 + int(3 * random.random() ** 2)].tolist():
-        result = attempt(found, f"rewrite {mode}", lambda mode=mode: rewrite(mutant, mode=mode, signed=bool(random.integers(2))))
+        result = attempt(
+            found, f"rewrite {mode}", lambda mode=mode: rewrite(mutant, mode=mode, signed=bool(random.integers(2)))
+        )
         if result is not None:
             models[mode] = result.model
     if not models or found:
@@ -235,7 +237,8 @@ def _differences(
     source: onnx.ModelProto, feed: dict[str, Array], expected: list[Array], outputs: list[Array]
 ) -> list[str]:
     same = len(expected) == len(outputs) and all(
-        np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f") for ours, theirs in zip(outputs, expected, strict=True)
+        np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f")
+        for ours, theirs in zip(outputs, expected, strict=True)
     )
     if same or _meets_nan(source, feed):
         return []
@@ -252,4 +255,6 @@ def _meets_nan(source: onnx.ModelProto, feed: dict[str, Array]) -> bool:
     values = _foreign(seen, feed)
     if values is None:
         return True
-    return any(value.dtype.kind == "f" and bool(np.isnan(value).any()) for value in values if isinstance(value, np.ndarray))
+    return any(
+        value.dtype.kind == "f" and bool(np.isnan(value).any()) for value in values if isinstance(value, np.ndarray)
+    )

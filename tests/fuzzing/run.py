@@ -19,8 +19,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fuzzing.hostile import FOREIGN  # noqa: E402  # tests are no package
 from fuzzing.workers import outcomes  # noqa: E402
 
-_CASES = {"networks": "fuzzing.answers", "files": "fuzzing.hostile", "operators": "fuzzing.calls"}
-_SECONDS = 20
+_CASES = {
+    "networks": "fuzzing.answers",
+    "files": "fuzzing.hostile",
+    "archives": "fuzzing.archives",
+    "operators": "fuzzing.calls",
+}
+# Of a case that takes milliseconds, on a machine that may be busy.
+_SECONDS = 60
 
 
 def main() -> int:
