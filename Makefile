@@ -105,6 +105,7 @@ bench: $(STAMP) ## measure, into benchmarks/results/
 	$(BIN)/python benchmarks/agreement.py -o benchmarks/results/agreement.json
 	$(BIN)/python benchmarks/accuracy.py -o benchmarks/results/accuracy.json
 	$(BIN)/python benchmarks/digits.py -o benchmarks/results/digits.json
+	$(BIN)/python benchmarks/serving.py -o benchmarks/results/serving.json
 
 peers: .venv-peers/installed ## measure against PyTorch and SpikingJelly, into benchmarks/results/ (6 minutes)
 	.venv-peers/bin/python benchmarks/peers/resnet20.py -o benchmarks/results/peers.json

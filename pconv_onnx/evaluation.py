@@ -18,6 +18,7 @@ from pconv_onnx.calibration import RANDOM
 from pconv_onnx.data import LABELS, DataSource, load_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load
+from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.inference import batches, classes, open_session, run_session, runnable, steps_in_flight
 from pconv_onnx.neuron import Array
 from pconv_onnx.plan import Mode
@@ -176,7 +177,7 @@ def evaluate(
         return model
 
     network = runnable(load(source))
-    is_spiking = any(map(is_neuron, network.proto.graph.node))
+    is_spiking = any(map(is_neuron, every_node(network.proto.graph)))
     runners = [open_session(network.proto, network.name)]
     names = [output.name for output in runners[0].get_outputs() if output.type in _FLOATS]
     if not names:

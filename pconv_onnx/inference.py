@@ -12,10 +12,12 @@ from pconv_onnx.data import Samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.folding import fold
+from pconv_onnx.graph.inlining import inlined
+from pconv_onnx.graph.nesting import every_graph, every_node
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.neuron import Array
-from pconv_onnx.operator import MIN_OPSET, is_operator
+from pconv_onnx.operator import DOMAIN, MIN_OPSET, is_operator
 from pconv_onnx.runtime import import_onnxruntime, session
 from pconv_onnx.serial_operator import is_serial
 from pconv_onnx.serial_session import SerialSession
@@ -27,7 +29,8 @@ _ROWS = 512
 
 
 def runnable(network: Network) -> Network:
-    """The network in operators that onnxruntime has: those of QONNX are written out."""
+    """The network in operators that onnxruntime has: functions and the operators of QONNX are written out."""
+    network = inlined(network, DOMAIN)
     if standardised(network.proto) is network.proto:
         return network
     # As rewrite does: operators of the opset that they are written in, bit widths that are computed from constants.
@@ -76,10 +79,10 @@ def run_session(runner: Any, feed: dict[str, Array], names: list[str] | None = N
 
 def steps_in_flight(model: onnx.ModelProto) -> int:
     """The most time-steps that a tensor of a network has; 1 where no neuron emits spikes."""
-    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    shapes = {tensor.name: tensor.dims for graph in every_graph(model.graph) for tensor in graph.initializer}
     emitting = (
         node
-        for node in model.graph.node
+        for node in every_node(model.graph)
         if is_operator(node) and any(attribute.name == "spikes" and attribute.i for attribute in node.attribute)
     )
     return max((shapes[node.input[1]][1] for node in emitting if node.input[1] in shapes), default=1)

@@ -16,6 +16,7 @@ from pconv_onnx.cuda_graph import GraphSession, capturing
 from pconv_onnx.device_memory import CUDA
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph.files import ModelSource, require_source
+from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.operator import has_cuda_kernels, library_path, register
 from pconv_onnx.serial_operator import is_neuron
 
@@ -155,7 +156,7 @@ def inference_session(
 def _spikes(model: ModelSource) -> bool:
     """Whether a model has neurons; a file that cannot be read is onnxruntime's to refuse."""
     if isinstance(model, onnx.ModelProto):
-        return any(map(is_neuron, model.graph.node))
+        return any(map(is_neuron, every_node(model.graph)))
     try:
         return _spikes(onnx.load(os.fspath(model), load_external_data=False))
     except (OSError, DecodeError):

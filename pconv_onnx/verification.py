@@ -16,6 +16,8 @@ from onnx.reference import ReferenceEvaluator
 from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
+from pconv_onnx.graph.exposing import expose
+from pconv_onnx.graph.nesting import every_graph, every_node
 from pconv_onnx.inference import batches, classes, open_session, run_session, runnable
 from pconv_onnx.neuron import Array
 from pconv_onnx.operator import attribute, is_operator, neuron_of
@@ -67,7 +69,7 @@ class Layer:
         name: name of the activation.
         exact: whether the source has a value to be equal to (T = L).
         mismatches: elements whose count is not the source's.
-        elements: elements compared.
+        elements: elements compared; none of a layer in a branch that no sample got to.
     """
 
     name: str
@@ -77,8 +79,8 @@ class Layer:
 
     @property
     def count_mismatch_rate(self) -> float | None:
-        """Share of elements with another count; None where there is nothing to be equal to."""
-        return self.mismatches / max(self.elements, 1) if self.exact else None
+        """Share of elements with another count; None where there is nothing to be equal to, or to compare."""
+        return self.mismatches / self.elements if self.exact and self.elements else None
 
 
 @dataclass
@@ -196,11 +198,12 @@ def verify(
     rows = _provenance(source, spiking)
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
     exact = [row for row in rows if row["steps"] == row["levels"]]
-    tapped = open_session(_with_taps(source, exact), source.name, disabled)
+    model, taps = _with_taps(source, exact)
+    tapped = open_session(model, source.name, disabled)
     outputs = [output.name for output in source.proto.graph.output]
     sessions = {"snn unoptimised": open_session(spiking.proto, spiking.name, disabled, providers)}
     _check_ends(tapped, sessions["snn unoptimised"], source, spiking)
-    checks = [_LayerCheck(row, source, spiking, providers) for row in rows]
+    checks = [_LayerCheck(row, taps.get(row["name"], ""), source, spiking, providers) for row in rows]
     samples = load_samples(data, tapped) if data is not None else random_samples(tapped)
     result = Verification(len(samples), data is None, [check.layer for check in checks], atol)
     for key, network in (("ann", source), ("snn", spiking)):
@@ -230,8 +233,9 @@ def _verify_batch(
     tapped_names = [output.name for output in tapped.get_outputs()]
     values = dict(zip(tapped_names, run_session(tapped, feed), strict=True)) | feed
     for check in checks:
-        if check.layer.exact:
-            check.add(values[check.input])
+        # Of a branch that was not entered it is empty.
+        if check.layer.exact and values[check.tap].size:
+            check.add(values[check.tap])
     outputs = {"ann unoptimised": [values[name] for name in names]}
     outputs |= {name: run_session(session, feed, names) for name, session in sessions.items()}
     for comparison, expected, found in (
@@ -253,13 +257,15 @@ def _verify_batch(
 class _LayerCheck:
     """One neuron of the spiking network and the activation it replaced, each cut out and run by itself."""
 
-    def __init__(self, row: dict[str, Any], source: Network, network: Network, providers: Sequence[Any] | None) -> None:
+    def __init__(
+        self, row: dict[str, Any], tap: str, source: Network, network: Network, providers: Sequence[Any] | None
+    ) -> None:
         spiking = network.proto
         self.layer = Layer(row["name"], exact=row["steps"] == row["levels"])
-        self.input = row["input"]
+        self.tap = tap
         try:
-            node = next(n for n in spiking.graph.node if is_operator(n) and n.name == row["node"])
-            tables = {t.name: t for t in spiking.graph.initializer if t.name in node.input[1:]}
+            node = next(n for n in every_node(spiking.graph) if is_operator(n) and n.name == row["node"])
+            tables = {t.name: t for t in _initializers(spiking) if t.name in node.input[1:]}
             self.spikes, self.input_steps = bool(attribute(node, "spikes")), attribute(node, "input_steps")
             self.neuron = neuron_of(node, tables)
         except (StopIteration, KeyError, ValueError) as error:
@@ -337,10 +343,15 @@ def _evaluator(source: Network, row: dict[str, Any]) -> Callable[[Array], Array]
     return run
 
 
+def _initializers(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Those of the main graph and of bodies."""
+    return [tensor for graph in every_graph(model.graph) for tensor in graph.initializer]
+
+
 def _between(model: onnx.ModelProto, start: str, end: str, element: int) -> onnx.ModelProto:
     """The part of a model from one tensor of that element type to another."""
     needed, nodes = {end}, []
-    for node in reversed(model.graph.node):
+    for node in reversed(list(every_node(model.graph))):
         if not needed.isdisjoint(node.output) and start not in node.output:
             nodes.append(node)
             needed.update(node.input)
@@ -349,7 +360,7 @@ def _between(model: onnx.ModelProto, start: str, end: str, element: int) -> onnx
         "activation",
         [helper.make_tensor_value_info(start, element, None)],
         [helper.make_tensor_value_info(end, element, None)],
-        [tensor for tensor in model.graph.initializer if tensor.name in needed],
+        [tensor for tensor in _initializers(model) if tensor.name in needed],
     )
     return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
@@ -402,16 +413,16 @@ def _check_ends(tapped: Any, snn: Any, source: Network, spiking: Network) -> Non
             raise PconvError(f"output '{output.name}' of {source.name} is {output.type}; only tensors can be compared")
 
 
-def _with_taps(source: Network, rows: list[dict[str, Any]]) -> onnx.ModelProto:
-    """The source with the input of each of these activations as an output."""
+def _with_taps(source: Network, rows: list[dict[str, Any]]) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """The source with the input of each of these activations as an output, and the name of that by the activation's."""
     model = onnx.ModelProto()
     model.CopyFrom(source.proto)
-    known = {info.name for info in (*model.graph.input, *model.graph.output)}
-    for name, dtype in {row["input"]: row["dtype"] for row in rows}.items():
-        if name not in known:
-            element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-            model.graph.output.append(helper.make_tensor_value_info(name, element, None))
-    return model
+    used = set(source.names)
+    taps: dict[str, str] = {}
+    for row in rows:
+        element = helper.np_dtype_to_tensor_dtype(np.dtype(row["dtype"]))
+        taps[row["name"]] = expose(model.graph, row["input"], element, used)
+    return model, taps
 
 
 def _difference(left: Array, right: Array) -> float:

@@ -13,6 +13,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load
+from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.operator import DOMAIN, has_cuda_kernels, library_path
 from pconv_onnx.provenance import parsed, potentials, recorded
 from pconv_onnx.providers import PROVIDERS
@@ -66,7 +67,7 @@ class Package:
 
     def operators(self) -> list[str]:
         """The operators of the library that the network has, as `domain::name`."""
-        return sorted({f"{DOMAIN}::{node.op_type}" for node in self.model.graph.node if is_neuron(node)})
+        return sorted({f"{DOMAIN}::{node.op_type}" for node in every_node(self.model.graph) if is_neuron(node)})
 
 
 def package(source: ModelSource) -> Package:

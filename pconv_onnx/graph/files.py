@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx.external_data_helper import uses_external_data
 
 from pconv_onnx.errors import PconvError
-from pconv_onnx.graph import qonnx
+from pconv_onnx.graph import nesting, qonnx
 from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.soundness import flaw_of, tensors
 
@@ -66,12 +66,8 @@ def load(source: ModelSource) -> Network:
     external = [tensor for tensor in proto.graph.initializer if uses_external_data(tensor)]
     try:
         onnx.load_external_data_for_model(proto, str(path.parent))
-    except (
-        OSError,
-        TypeError,
-        ValueError,
-        onnx.checker.ValidationError,
-    ) as error:  # TypeError: of names that are no text
+    # TypeError is of names that are no text.
+    except (OSError, TypeError, ValueError, onnx.checker.ValidationError) as error:
         raise PconvError(f"cannot read the external data of {name}: {error}", "keep it beside the model") from error
     for tensor in external:
         digest = hashlib.sha256(digest.encode() + tensor.raw_data).hexdigest()
@@ -89,7 +85,7 @@ def _checked(proto: onnx.ModelProto, name: str, digest: str) -> Network:
     if not any(entry.domain in ("", "ai.onnx") for entry in proto.opset_import):
         raise PconvError(f"{name} does not use the standard ONNX operators", "")
     try:
-        return Network(proto, name, digest)
+        return Network(nesting.with_names_of_their_own(proto), name, digest)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:  # of functions, for example
         raise PconvError(f"{name} is not a valid ONNX model: {error}", "export it again") from error
     except KeyError as error:  # the checker lets through element types that onnx itself cannot name

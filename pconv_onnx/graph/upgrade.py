@@ -17,16 +17,15 @@ _OPSET = 17
 def upgraded(network: Network, oldest: int) -> Network:
     """The network at a later opset where its own is before `oldest`, by onnx's version converter; names stay.
 
+    Args:
+        network: a network without model-local functions, which the converter would lose.
+        oldest: the first opset that needs no conversion.
+
     Raises:
         PconvError: onnx cannot convert it.
     """
     if network.opset >= oldest:
         return network
-    if network.proto.functions:
-        raise PconvError(
-            f"{network.name} uses opset {network.opset}, and onnx cannot convert its functions",
-            "inline them with onnx.inliner.inline_local_functions first",
-        )
     try:
         model = version_converter.convert_version(network.proto, _OPSET)
         onnx.checker.check_model(model)
