@@ -34,6 +34,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it holds one unnamed array")
         with archive:
+            assert archive.zip is not None
             _require_moderate(archive.zip, os.path.getsize(path))
             return {name: archive[name] for name in archive.files}
     # RuntimeError is zipfile's for encryption and for ways of compression that it does not know, the errors of syntax

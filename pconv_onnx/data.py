@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from pconv_onnx.neuron import Array
 
 LABELS = "labels"
 _RANDOM_SAMPLES = 32
+# Values of one input; more are no inputs of a network but of a mistake.
+_MOST_RANDOM = 1 << 30
 
 
 class CalibrationDataReader(Protocol):
@@ -115,6 +118,8 @@ def random_samples(session: Any, seed: int = 0) -> Samples:
                 "pass --data",
             )
         shape = [fixed_batch or _RANDOM_SAMPLES, *entry.shape[1:]]
+        if math.prod(shape) > _MOST_RANDOM:
+            raise PconvError(f"random values for input '{entry.name}' of shape {entry.shape} are too many", "pass --data")
         values = generator.standard_normal(shape) if "float" in dtype else generator.integers(0, 2, shape)
         arrays[entry.name] = values.astype(dtype)
     return Samples(arrays, None, fixed_batch)

@@ -27,6 +27,8 @@ from pconv_onnx.runtime import import_onnxruntime
 
 # Share of the largest output that rounding in float32 explains.
 _ROUNDING = 1e-4
+# Types that activations compute in.
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass
@@ -375,6 +377,8 @@ def _provenance(source: Network, spiking: Network) -> list[dict[str, Any]]:
         raise PconvError(
             f"{spiking.name} was not written by pconv-onnx rewrite", "pass the ANN first and then the spiking network"
         ) from error
+    if not all(map(_is_row, rows)):
+        raise PconvError(f"the record of {spiking.name} is not as rewrite wrote it", "rewrite the model again")
     if entries.get("mode") == "serial":
         raise PconvError(
             f"{spiking.name} is a serial network: its outputs depend on when spikes arrive and are not its source's",
@@ -389,6 +393,17 @@ def _provenance(source: Network, spiking: Network) -> list[dict[str, Any]]:
         its_own = source.names - calibrated
         rows = [row | ({} if row["output"] in its_own else {"levels": None}) for row in rows]
     return rows
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    """Whether a record of a converted activation has what is read of it, each of its type."""
+    texts = ("name", "node", "input", "output", "dtype")
+    return (
+        all(isinstance(row.get(key), str) for key in texts)
+        and row["dtype"] in _FLOATS
+        and isinstance(row.get("steps"), int)
+        and isinstance(row.get("levels"), int | None)
+    )
 
 
 def _per_step_outputs(spiking: Network) -> list[str]:

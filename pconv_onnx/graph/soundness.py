@@ -28,6 +28,11 @@ def flaw_of(model: onnx.ModelProto) -> str:
     Tensors must have the data of their type and shape, so that what is read is no larger than the file, whatever its
     shapes say. Attributes must have a value; within functions they may refer to one of the function.
     """
+    domains = [entry.domain.removeprefix("ai.onnx") for entry in model.opset_import]
+    if len(domains) != len(set(domains)):
+        return "it imports one set of operators twice"
+    if not all(isinstance(text, str) for entry in model.metadata_props for text in (entry.key, entry.value)):
+        return "its metadata are not text"
     for nodes, in_function in ((model.graph.node, False), *((function.node, True) for function in model.functions)):
         for attribute in _attributes(nodes):
             if attribute.ref_attr_name and not in_function:

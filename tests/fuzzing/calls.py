@@ -75,7 +75,9 @@ _OPERATORS = {
         SERIAL_OP_TYPE, ("current", "potential", "bias", "threshold", "reset", "levels"), ("spikes", "new_potential"),
         serial_reference, ranks={"bias": 1, "threshold": 1, "reset": 1, "levels": 2},
     ),
-    "mean": Operator(MEAN_OP_TYPE, ("current",), ("mean",), _mean_reference, lambda dtype: functions(_OPSET, dtype, 1)[0]),
+    "mean": Operator(
+        MEAN_OP_TYPE, ("current",), ("mean",), _mean_reference, lambda dtype: functions(_OPSET, dtype, 1)[0]
+    ),
     "running": Operator(
         RUNNING_MEAN_OP_TYPE, ("current",), ("means",), _running_reference, lambda dtype: running_mean(_OPSET, dtype)
     ),

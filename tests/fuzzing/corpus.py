@@ -1,4 +1,4 @@
-"""Small valid models, from which mutants are made: every encoding, opset and kind of file, and what `rewrite` writes."""
+"""Small valid models, from which mutants are made: every encoding, opset and kind of file; what `rewrite` writes."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ def _differences(
 
 
 def _meets_nan(source: onnx.ModelProto, feed: dict[str, Array]) -> bool:
-    """Whether a tensor within the source is NaN, for which neurons are silent; True as well where that cannot be seen."""
+    """Whether a tensor within the source is NaN, for which neurons are silent, or that cannot be seen."""
     seen = onnx.ModelProto()
     seen.CopyFrom(source)
     declared = {info.name for info in seen.graph.output}

@@ -310,8 +310,9 @@ def chain(model: onnx.ModelProto, random: Random) -> None:
 def metadata(model: onnx.ModelProto, random: Random) -> None:
     """Record something else than `rewrite` did, or what no exporter records."""
     nested = "[" * 300 + "]" * 300
-    texts = ["0", "-1", "9" * 30, "1e9", "null", "{}", "[]", '{"x": "y"}', '{"x": 3}', "{", nested, "parallel", "serial",
-             "folded", "NaN", "[[1, 2]]", '"text"', "('a', 'b')", "-" * 3000 + "1", "'" * 3, "(" * 90 + ")" * 90]  # fmt: skip
+    texts = ["0", "-1", "9" * 30, "1e9", "null", "{}", "[]", '{"x": "y"}', '{"x": 3}', "{", nested, "parallel",
+             "serial", "folded", "NaN", "[[1, 2]]", '"text"', "('a', 'b')", "-" * 3000 + "1", "'" * 3,
+             "(" * 90 + ")" * 90]  # fmt: skip
     place = model if random.random() < 0.7 or not len(model.graph.node) else _pick(model.graph.node, random)
     props = place.metadata_props
     if len(props) and random.random() < 0.4:
@@ -337,7 +338,7 @@ def annotations(model: onnx.ModelProto, random: Random) -> None:
 
 
 _CHANGES: tuple[Callable[[onnx.ModelProto, Random], None], ...] = (
-    anything, anything, anything, anything, transplant, transplant, retarget, retarget, arity, another_operator, attributes,
-    attributes, tensors, tensors, tensors, tensors, shapes, shapes, opsets, functions, nesting, chain, metadata, metadata,
-    annotations,
+    anything, anything, anything, anything, transplant, transplant, retarget, retarget, arity, another_operator,
+    attributes, attributes, tensors, tensors, tensors, tensors, shapes, shapes, opsets, functions, nesting, chain,
+    metadata, metadata, annotations,
 )  # fmt: skip

@@ -15,7 +15,8 @@ from pconv_onnx.graph.soundness import flaw_of, tensors
 
 BODY = """
     yes = Constant <value = bool {1}> ()
-    y = If (yes) <then_branch = t () => (float[N, 3, 8, 8] p) { k = Constant <value = float[2] {1.0, 2.0}> () p = Relu (x) },
+    y = If (yes) <then_branch = t () => (float[N, 3, 8, 8] p)
+                      { k = Constant <value = float[2] {1.0, 2.0}> () p = Relu (x) },
                   else_branch = e () => (float[N, 3, 8, 8] o) { o = Identity (x) }>
 """
 
@@ -30,7 +31,8 @@ def within_a_body(model: onnx.ModelProto) -> TensorProto:
 
 
 TYPES = [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT64, TensorProto.BOOL,
-         TensorProto.UINT4, TensorProto.INT4, TensorProto.COMPLEX64, TensorProto.DOUBLE, TensorProto.UINT32]  # fmt: skip
+         TensorProto.UINT4, TensorProto.INT4, TensorProto.COMPLEX64, TensorProto.DOUBLE,
+         TensorProto.UINT32]  # fmt: skip
 
 
 @pytest.mark.parametrize("raw", [True, False])
