@@ -17,7 +17,7 @@ from pconv_onnx.neuron import Array
 
 LABELS = "labels"
 _RANDOM_SAMPLES = 32
-# Values of one input; more are no inputs of a network but of a mistake.
+# Values of one input; what claims more is refused before it takes memory.
 _MOST_RANDOM = 1 << 30
 
 
@@ -119,7 +119,9 @@ def random_samples(session: Any, seed: int = 0) -> Samples:
             )
         shape = [fixed_batch or _RANDOM_SAMPLES, *entry.shape[1:]]
         if math.prod(shape) > _MOST_RANDOM:
-            raise PconvError(f"random values for input '{entry.name}' of shape {entry.shape} are too many", "pass --data")
+            raise PconvError(
+                f"random values for input '{entry.name}' of shape {entry.shape} are too many", "pass --data"
+            )
         values = generator.standard_normal(shape) if "float" in dtype else generator.integers(0, 2, shape)
         arrays[entry.name] = values.astype(dtype)
     return Samples(arrays, None, fixed_batch)

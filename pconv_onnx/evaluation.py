@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pconv_onnx.data import LABELS, DataSource, load_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load
 from pconv_onnx.graph.nesting import every_node
-from pconv_onnx.inference import batches, classes, open_session, run_session, runnable, steps_in_flight
+from pconv_onnx.inference import Sessions, batches, classes, open_session, run_session, runnable, steps_in_flight
 from pconv_onnx.neuron import Array
 from pconv_onnx.plan import Mode
 from pconv_onnx.progress import track
@@ -178,12 +179,13 @@ def evaluate(
 
     network = runnable(load(source))
     is_spiking = any(map(is_neuron, every_node(network.proto.graph)))
-    runners = [open_session(network.proto, network.name)]
-    names = [output.name for output in runners[0].get_outputs() if output.type in _FLOATS]
+    sessions = Sessions([network])
+    sessions.add("source", partial(open_session, network.proto, network.name, folder=network.folder))
+    names = [output.name for output in sessions["source"].get_outputs() if output.type in _FLOATS]
     if not names:
         raise PconvError(f"no output of {network.name} is a tensor of floats, so there is nothing to evaluate")
-    samples = load_samples(data, runners[0])
-    given = readable_again(calibration, runners[0])
+    samples = load_samples(data, sessions["source"])
+    given = readable_again(calibration, sessions["source"])
     if samples.labels is None and not steps:
         other = "compare it with its ANN by verify" if is_spiking else "pass --steps to compare spiking forms with it"
         raise PconvError(f"the data have no '{LABELS}' to count right answers by", f"add them, or {other}")
@@ -194,14 +196,15 @@ def evaluate(
     for count in track(counts, "rewriting", len(counts)):
         model = spiking(count)
         scores.append(Score(count, mode))
-        runners.append(open_session(model, f"{network.name} at T = {count}"))
+        told = f"{network.name} at T = {count}"
+        sessions.add(told, partial(open_session, model, told, folder=network.folder))
         in_flight = max(in_flight, steps_in_flight(model))
 
     ann, rows = (None, scores) if is_spiking else (scores[0], scores[1:])
     result = Evaluation(len(samples), samples.labels is not None, None, ann, rows)
     parts = batches(samples, in_flight)
     for part, feed in track(parts, "evaluating", len(parts)):
-        outputs = [run_session(runner, feed, names) for runner in runners]
+        outputs = [run_session(sessions[name], feed, names) for name in sessions]
         index = classes(outputs[0], part.stop - part.start)
         if part.start == 0:
             result.classes = None if index is None else outputs[0][index].shape[1]

@@ -273,7 +273,7 @@ def stats(
     trains |= {reading.input: kind for reading in readings if isinstance(kind := reading.result.kind, Spikes)}
     counted = [reading for reading in readings if reading.result.counted]
     taps = _Taps(network, mode, trains, {name for reading in counted for name in reading.operands})
-    runner = open_session(taps.model, network.name)
+    runner = open_session(taps.model, network.name, folder=network.folder)
     samples = load_samples(data, runner) if data is not None else random_samples(runner)
     operators = [reading.result for reading in readings]
     result = Stats(len(samples), data is None, mode, list(layers.values()), operators, energy_mac, energy_ac)
