@@ -257,3 +257,7 @@ def test_random_samples_fill_the_one_batch_of_mixed_inputs():
 def test_random_samples_need_known_shapes():
     with pytest.raises(PconvError, match=r"for input 'x' of type tensor\(float\), shape \['N', 'M'\]; pass --data"):
         random_samples(session("float[N, M] x"))
+
+
+def test_an_input_that_no_memory_holds_is_not_drawn():
+    assert "of shape ['N', 2147483647, 4, 4] are too many; pass --data" in drawn_refusal("float[N, 2147483647, 4, 4] x")

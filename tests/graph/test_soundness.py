@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -9,7 +11,7 @@ from networks import network, qcfs, weight
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from refusals import refusal_of
 
-from pconv_onnx import inspect, session, stats
+from pconv_onnx import inspect, session, stats, verify
 from pconv_onnx.graph import load
 from pconv_onnx.graph.soundness import flaw_of
 from pconv_onnx.graph.tensors import every_tensor
@@ -134,3 +136,64 @@ def test_tables_of_another_rank_are_refused_by_everything_that_reads_them(table,
     runner = session(model)
     with pytest.raises(Exception, match="ParallelSpike.*thresholds|levels"):
         runner.run(None, {"x": np.ones((1, 3, 8, 8), np.float32)})
+
+
+def twice(model):
+    model.opset_import.append(helper.make_opsetid("ai.onnx", 17))
+
+
+def not_a_key(model):
+    model.metadata_props.add(key="qqqq", value="x")
+    model.ParseFromString(model.SerializeToString().replace(b"qqqq", b"\xff\xfe\xff\xfe"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [(twice, "it imports one set of operators twice"), (not_a_key, "its metadata are not text")],
+)
+def test_what_the_model_says_of_itself_is_looked_at(spoil, told, model):
+    spoil(model)
+    assert told in refusal_of(load, model)
+
+
+def test_shapes_that_no_memory_holds_are_told(model, monkeypatch):
+    def infer_shapes(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", infer_shapes)
+    assert "cannot be inferred: they are too large" in refusal_of(load, model)
+
+
+@pytest.mark.parametrize("scopes", ["{'x': 'y'}", "5", "('a',)", "(" * 300, "'"])
+def test_scopes_that_no_exporter_wrote_name_no_module(scopes, model):
+    for node in model.graph.node:
+        node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+    assert inspect(model)["counts"]["converted"] == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("dtype", [[1]]),
+        ("dtype", 2**70),
+        ("dtype", "f4,i4"),
+        ("input", None),
+        ("output", 5),
+        ("steps", "x"),
+        ("levels", {}),
+    ],
+)
+def test_a_record_that_rewrite_did_not_write_is_not_verified(key, value, ann, snn):
+    model = onnx.load(snn)
+    (entry,) = (entry for entry in model.metadata_props if entry.key == "pconv_onnx.activations")
+    rows = json.loads(entry.value)
+    rows[0][key] = value
+    entry.value = json.dumps(rows)
+    assert "is not as rewrite wrote it" in refusal_of(verify, ann, model)
+
+
+def test_inputs_that_no_memory_holds_are_not_drawn(snn):
+    model = onnx.load(snn)
+    for size in model.graph.input[0].type.tensor_type.shape.dim[1:]:
+        size.dim_value = 2**40
+    refusal_of(stats, model)
