@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 # Argument parsing imports nothing heavy, so that --help and faults in the arguments answer at once.
-from pconv_onnx.errors import PconvError
+from pconv_onnx.errors import PconvError, printable
 from pconv_onnx.providers import PROVIDERS
 
 DONE, ANSWER_IS_NO, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
@@ -31,10 +31,10 @@ _DATA_OR_RANDOM = f"{_DATA} (default: seeded random inputs)"
 
 
 class _Answer(NamedTuple):
-    """What a command has to say: as a JSON document, as lines of text, and as an exit status."""
+    """What a command has to say: as a JSON document, how that reads as lines of text, and as an exit status."""
 
     document: dict[str, Any]
-    lines: Iterator[str]
+    lines: Callable[[dict[str, Any]], Iterator[str]]
     status: int = DONE
 
 
@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # stdout is for the answer alone, whatever a library prints on the way to it.
             with contextlib.redirect_stdout(sys.stderr):
                 answer = options.command(options)
-                text = json.dumps(answer.document, allow_nan=False) if as_json else "\n".join(answer.lines)
+                document = answer.document
+                text = json.dumps(document, allow_nan=False) if as_json else "\n".join(answer.lines(_shown(document)))
         return _print(text, answer.status)
     except PconvError as error:
         status = WRONG_ARGUMENTS if isinstance(error, _WrongArguments) else ANSWER_IS_NO
@@ -79,8 +80,17 @@ def _print(text: str, status: int) -> int:
     return status
 
 
+def _shown(value: Any) -> Any:
+    """A document whose texts, names of a model's tensors among them, may go to a terminal."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {key: _shown(entry) for key, entry in value.items()}
+    return [_shown(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"pconv-onnx: warning: {message}", file=sys.stderr)
+    print(f"pconv-onnx: warning: {printable(str(message))}", file=sys.stderr)
 
 
 class _WrongArguments(PconvError):
@@ -334,7 +344,7 @@ def _inspect(options: argparse.Namespace) -> _Answer:
     from pconv_onnx.rewriting import inspect
 
     summary = inspect(options.model)
-    return _Answer(summary, _plan_lines(summary))
+    return _Answer(summary, _plan_lines)
 
 
 def _rewrite(options: argparse.Namespace) -> _Answer:
@@ -362,7 +372,7 @@ def _rewrite(options: argparse.Namespace) -> _Answer:
         force=options.force,
     )
     summary = {**result.summary(), "output": None if options.dry_run else output}
-    return _Answer(summary, _rewriting_lines(summary))
+    return _Answer(summary, _rewriting_lines)
 
 
 def _calibrate(options: argparse.Namespace) -> _Answer:
@@ -380,7 +390,7 @@ def _calibrate(options: argparse.Namespace) -> _Answer:
         force=options.force,
     )
     summary = {**result.summary(), "output": output}
-    return _Answer(summary, _calibration_lines(summary))
+    return _Answer(summary, _calibration_lines)
 
 
 def _verify(options: argparse.Namespace) -> _Answer:
@@ -395,7 +405,7 @@ def _verify(options: argparse.Namespace) -> _Answer:
         providers=PROVIDERS[options.provider],
     )
     summary = result.summary()
-    return _Answer(summary, _verification_lines(summary), DONE if result.passed else ANSWER_IS_NO)
+    return _Answer(summary, _verification_lines, DONE if result.passed else ANSWER_IS_NO)
 
 
 def _evaluate(options: argparse.Namespace) -> _Answer:
@@ -422,7 +432,7 @@ def _evaluate(options: argparse.Namespace) -> _Answer:
     if path:
         result.draw(path)
     summary["output"] = str(path) if path else None
-    return _Answer(summary, _evaluation_lines(summary))
+    return _Answer(summary, _evaluation_lines)
 
 
 def _stats(options: argparse.Namespace) -> _Answer:
@@ -436,7 +446,7 @@ def _stats(options: argparse.Namespace) -> _Answer:
         energy_ac=options.energy_ac,
     )
     summary = result.summary()
-    return _Answer(summary, _stats_lines(summary))
+    return _Answer(summary, _stats_lines)
 
 
 def _bench(options: argparse.Namespace) -> _Answer:
@@ -467,7 +477,7 @@ def _bench(options: argparse.Namespace) -> _Answer:
     summary = {**result.summary(), "output": written}
     done = summary["complete"] and any(row["repetitions"] for row in summary["rows"])
     status = DONE if done and bool(written) == bool(options.output) else ANSWER_IS_NO
-    return _Answer(summary, _benchmark_lines(summary), INTERRUPTED if result.interrupted else status)
+    return _Answer(summary, _benchmark_lines, INTERRUPTED if result.interrupted else status)
 
 
 def _deploy(options: argparse.Namespace) -> _Answer:
@@ -475,14 +485,14 @@ def _deploy(options: argparse.Namespace) -> _Answer:
 
     target, gpu, allow_lossy = options.target, options.gpu, options.allow_lossy
     summary = deploy(options.model, options.output, target=target, gpu=gpu, allow_lossy=allow_lossy).summary()
-    return _Answer(summary, _deployment_lines(summary))
+    return _Answer(summary, _deployment_lines)
 
 
 def _doctor(options: argparse.Namespace) -> _Answer:
     from pconv_onnx.installation import doctor
 
     summary = doctor()
-    return _Answer(summary, _installation_lines(summary), ANSWER_IS_NO if summary["problems"] else DONE)
+    return _Answer(summary, _installation_lines, ANSWER_IS_NO if summary["problems"] else DONE)
 
 
 def _plan_lines(summary: dict[str, Any]) -> Iterator[str]:

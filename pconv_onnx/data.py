@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,12 +12,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pconv_onnx.archives import read_npz
 from pconv_onnx.errors import PconvError
 from pconv_onnx.neuron import Array
 
 LABELS = "labels"
 _RANDOM_SAMPLES = 32
 _ELSEWHERE = "where samples lie along another axis than the first, give it as batch axis"
+# Values of one input; what claims more is refused before it takes memory.
+_MOST_RANDOM = 1 << 30
 
 
 class CalibrationDataReader(Protocol):
@@ -195,6 +197,10 @@ def random_samples(session: Any, seed: int = 0, batch_axis: BatchAxis = 0) -> Sa
                 "pass --data",
             )
         shape = [1 if axes[entry.name] is None and not alone else count, *sizes]
+        if math.prod(shape) > _MOST_RANDOM:
+            raise PconvError(
+                f"random values for input '{entry.name}' of shape {entry.shape} are too many", "pass --data"
+            )
         values = generator.standard_normal(shape) if "float" in dtype else generator.integers(0, 2, shape)
         arrays[entry.name] = np.broadcast_to(values.astype(dtype), (count, *sizes))
     return Samples(arrays, None, model_batch, axes, alone)
@@ -276,15 +282,10 @@ def _read(source: _Unchecked) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _read_file(path: Path) -> dict[str, Array]:
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise PconvError(f"'{path}' holds one unnamed array", "save it by name with numpy.savez")
-        with archive:
-            return {name: archive[name] for name in archive.files}
+        return read_npz(path)
     except (OSError, MemoryError) as error:
         raise PconvError(f"cannot read '{path}': {getattr(error, 'strerror', None) or error}", "check it") from error
-    # RuntimeError is zipfile's for encryption and for ways of compression that it does not know.
-    except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except ValueError as error:
         raise PconvError(f"'{path}' is not an .npz of plain arrays: {error}", "write it with numpy.savez") from error
 
 

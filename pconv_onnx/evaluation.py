@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ from pconv_onnx.inference import (
 from pconv_onnx.neuron import Array
 from pconv_onnx.plan import Mode
 from pconv_onnx.progress import track
-from pconv_onnx.provenance import recorded
+from pconv_onnx.provenance import parsed, recorded
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.serial_operator import is_neuron
 
@@ -248,7 +247,7 @@ def _recorded(model: onnx.ModelProto) -> tuple[int | None, str | None]:
     entries = recorded(model)
     steps = None
     with suppress(KeyError, ValueError):
-        steps = json.loads(entries["steps"])
+        steps = parsed(entries["steps"])
     return steps if isinstance(steps, int) else None, entries.get("mode")
 
 

@@ -55,6 +55,8 @@ def neuron_of(node: onnx.NodeProto, initializers: Mapping[str, onnx.TensorProto]
         ValueError: the tables are not those of a neuron.
     """
     thresholds, levels = (values(initializers[name], None) for name in node.input[1:])
+    if levels.ndim != 2:
+        raise ValueError(f"levels of shape {levels.shape} are no table")
     channel_axis = attribute(node, "channel_axis")
     return ParallelNeuron(thresholds, levels, channel_axis if len(levels) > 1 else None)
 

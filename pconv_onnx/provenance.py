@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import onnx
 
@@ -27,4 +28,19 @@ def potentials(entries: Mapping[str, str]) -> dict[str, str]:
     Raises:
         ValueError: they are not what `rewrite` wrote.
     """
-    return {str(before): str(after) for before, after in dict(json.loads(entries.get("potentials", "{}"))).items()}
+    found = parsed(entries.get("potentials", "{}"))
+    if not isinstance(found, dict):
+        raise ValueError(f"the potentials are {found!r}")
+    return {str(before): str(after) for before, after in found.items()}
+
+
+def parsed(entry: str) -> Any:
+    """An entry that is a JSON document.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return json.loads(entry)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

@@ -7,7 +7,6 @@ same way.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +31,7 @@ from pconv_onnx.neuron import Array, ParallelNeuron, train_decoder
 from pconv_onnx.operator import DOMAIN, OP_TYPE, attribute, attributes, is_operator, neuron_of
 from pconv_onnx.plan import MODES
 from pconv_onnx.progress import track
-from pconv_onnx.provenance import recorded
+from pconv_onnx.provenance import parsed, recorded
 from pconv_onnx.temporal import STATIC, Current, Kind, Site, Spikes, Static, transfer
 
 # 32-bit floats in 45 nm CMOS (M. Horowitz, "Computing's energy problem", ISSCC 2014), in pJ.
@@ -270,11 +269,11 @@ def stats(
     try:
         emitted = _emitted(network, mode)
         layers = {node.output[0]: SpikingLayer(names.pop(node.name), kind) for node, kind in emitted}
+        readings = _readings(network, mode, _kinds(network, mode, emitted))
     except (KeyError, ValueError) as error:
         raise _edited(network) from error
     if names:
         raise _edited(network)
-    readings = _readings(network, mode, _kinds(network, mode, emitted))
     trains = {output: layer.kind for output, layer in layers.items()}
     trains |= {reading.input: kind for reading in readings if isinstance(kind := reading.result.kind, Spikes)}
     counted = [reading for reading in readings if reading.result.counted]
@@ -343,7 +342,7 @@ def _recorded(network: Network) -> tuple[str, dict[str, str]]:
             "pass what mode 'parallel' or 'folded' gives",
         )
     with contextlib.suppress(KeyError, TypeError, ValueError):
-        names = {row["node"]: row["name"] for row in json.loads(entries["activations"]) if row["node"]}
+        names = {row["node"]: row["name"] for row in parsed(entries["activations"]) if row["node"]}
         if entries["mode"] in MODES:
             return entries["mode"], names
     raise PconvError(f"{network.name} was not rewritten", "pass what pconv-onnx rewrite wrote")

@@ -140,7 +140,10 @@ Rule = Callable[[Site], Kind | Passage | None]
 def transfer(site: Site) -> Passage:
     """How a node runs; on Static tensors where its inputs have to be decoded first."""
     rule = TRANSFER_RULES.get(site.node.op) if site.varying and is_standard(site.node) else None
-    found = (rule(site) if rule is not None else None) or STATIC
+    try:
+        found = (rule(site) if rule is not None else None) or STATIC
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # operands that a runtime refuses as well
+        found = STATIC
     return found if isinstance(found, Passage) else Passage((found,) * len(site.node.outputs))
 
 

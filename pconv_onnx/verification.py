@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -33,11 +32,13 @@ from pconv_onnx.inference import (
 from pconv_onnx.neuron import Array
 from pconv_onnx.operator import attribute, is_operator, neuron_of
 from pconv_onnx.progress import track
-from pconv_onnx.provenance import recorded
+from pconv_onnx.provenance import parsed, recorded
 from pconv_onnx.runtime import import_onnxruntime
 
 # Share of the largest output that rounding in float32 explains.
 _ROUNDING = 1e-4
+# Types that activations compute in.
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass
@@ -405,11 +406,13 @@ def _provenance(source: Network, spiking: Network) -> list[dict[str, Any]]:
     entries = recorded(spiking.proto)
     try:
         digest = entries["source_sha256"]
-        rows = [row for row in json.loads(entries["activations"]) if row["status"] == "converted"]
+        rows = [row for row in parsed(entries["activations"]) if row["status"] == "converted"]
     except (KeyError, TypeError, ValueError) as error:
         raise PconvError(
             f"{spiking.name} was not written by pconv-onnx rewrite", "pass the ANN first and then the spiking network"
         ) from error
+    if not all(map(_is_row, rows)):
+        raise PconvError(f"the record of {spiking.name} is not as rewrite wrote it", "rewrite the model again")
     if entries.get("mode") == "serial":
         raise PconvError(
             f"{spiking.name} is a serial network: its outputs depend on when spikes arrive and are not its source's",
@@ -418,7 +421,7 @@ def _provenance(source: Network, spiking: Network) -> list[dict[str, Any]]:
     if digest != source.sha256:
         raise PconvError(f"{spiking.name} was not made from {source.name}", "pass the file that was rewritten")
     with contextlib.suppress(KeyError, ValueError, TypeError):
-        calibrated = set(json.loads(entries["calibration"])["outputs"])
+        calibrated = set(parsed(entries["calibration"])["outputs"])
         # The source has no levels there that a count could be equal to. What a neuron with an offset behind it gives is
         # no tensor of the source at all.
         its_own = source.names - calibrated
@@ -426,10 +429,21 @@ def _provenance(source: Network, spiking: Network) -> list[dict[str, Any]]:
     return rows
 
 
+def _is_row(row: dict[str, Any]) -> bool:
+    """Whether a record of a converted activation has what is read of it, each of its type."""
+    texts = ("name", "node", "input", "output", "dtype")
+    return (
+        all(isinstance(row.get(key), str) for key in texts)
+        and row["dtype"] in _FLOATS
+        and isinstance(row.get("steps"), int)
+        and isinstance(row.get("levels"), int | None)
+    )
+
+
 def _per_step_outputs(spiking: Network) -> list[str]:
     """Outputs that the spiking network says it has besides its source's."""
     with contextlib.suppress(KeyError, ValueError, TypeError):
-        return [str(name) for name in json.loads(recorded(spiking.proto)["per_step_outputs"])]
+        return [str(name) for name in parsed(recorded(spiking.proto)["per_step_outputs"])]
     return []
 
 

@@ -42,12 +42,12 @@ Layout check_shapes(const Attributes& attributes, const Shape& current, const Sh
   if (batch > std::numeric_limits<int64_t>::max() / kMaxSteps) {
     refuse(kName, "input 'current' has shape " + text(current) + "; its output would have too many rows");
   }
-  const int64_t sample = product(current.begin() + 1, current.end());
-  const int64_t elements = sample == 0 ? 0 : batch * sample;
+  const int64_t elements = product(current.begin(), current.end()) / attributes.input_steps;
   int64_t inner = elements;
   if (rows != 1) {
     const size_t axis = channel_axis(kName, attributes.channel_axis, current, "thresholds", rows);
-    inner = product(current.begin() + static_cast<std::ptrdiff_t>(axis) + 1, current.end());
+    // The other sizes of an empty tensor may have no product.
+    if (elements != 0) inner = product(current.begin() + static_cast<std::ptrdiff_t>(axis) + 1, current.end());
   }
   return {attributes.input_steps, elements, rows, inner, static_cast<int32_t>(steps), attributes.spikes};
 }

@@ -36,7 +36,8 @@ SerialLayout check_shapes(int64_t axis, const Shapes& shapes) {
   int64_t inner = elements;
   if (rows != 1) {
     const size_t channels = channel_axis(kName, axis, current, "threshold", rows);
-    inner = product(current.begin() + static_cast<std::ptrdiff_t>(channels) + 1, current.end());
+    // The other sizes of an empty tensor may have no product.
+    if (elements != 0) inner = product(current.begin() + static_cast<std::ptrdiff_t>(channels) + 1, current.end());
   }
   return {elements, rows, inner};
 }

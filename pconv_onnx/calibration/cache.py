@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pconv_onnx.archives import read_npz
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.sweep import Found
@@ -21,18 +22,13 @@ from pconv_onnx.graph import write_atomically
 from pconv_onnx.neuron import Array
 from pconv_onnx.recognise import Activation
 
-_VERSION = 3
+_VERSION = 5
 
 
 def key_of(digest: str, samples: Samples, steps: int, method: str) -> str:
     """What a calibration depends on, as a digest: the model's own, the samples, T and the method."""
-    total = hashlib.sha256(f"{_VERSION} {digest} {steps} {method}".encode())
-    for name, array in sorted(samples.arrays.items()):
-        total.update(f"{name} {array.dtype} {array.shape}".encode())
-        if not samples.first_everywhere:
-            total.update(f"{samples.axes.get(name, 0)}".encode())
-        total.update(np.ascontiguousarray(array).data)
-    return total.hexdigest()
+    axes = [samples.axes.get(name, 0) for name in sorted(samples.arrays)]
+    return _digest([_VERSION, digest, int(steps), method, axes], samples.arrays)
 
 
 def store(path: str | os.PathLike[str], key: str, found: Found) -> None:
@@ -60,6 +56,7 @@ def store(path: str | os.PathLike[str], key: str, found: Found) -> None:
         "uncorrected": found.uncorrected,
         "left": found.left,
     }
+    meta["sha256"] = _digest(meta, arrays)
     arrays["meta"] = np.array(json.dumps(meta))
     write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
@@ -73,12 +70,13 @@ def restore(path: str | os.PathLike[str], key: str, activations: Sequence[Activa
     if not Path(path).exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            meta = json.loads(str(archive["meta"]))
-            if meta["key"] != key:
-                return None
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_npz(path)
+        meta = json.loads(str(arrays.pop("meta")))
+        if meta["key"] != key:
+            return None
+        if meta.pop("sha256") != _digest(meta, arrays):
+            raise ValueError("it is not as it was written")
+    except (OSError, MemoryError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise PconvError(f"'{path}' is not a calibration: {error}", "name another file, or remove it") from error
     by_name = {activation.name: activation for activation in activations}
     found = Found(errors=meta["errors"], uncorrected=meta["uncorrected"], left=meta["left"])
@@ -96,3 +94,11 @@ def restore(path: str | os.PathLike[str], key: str, activations: Sequence[Activa
         weights, bias = (arrays[f"layer/{index}/{part}"] for part in ("weights", "bias"))
         found.corrections[output] = Correction(output, weights, bias)
     return found
+
+
+def _digest(meta: Any, arrays: Mapping[str, Array]) -> str:
+    total = hashlib.sha256(json.dumps(meta).encode())
+    for name, array in sorted(arrays.items()):
+        total.update(f"{name} {array.dtype} {array.shape}".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,13 +9,14 @@ from functools import cached_property
 from pathlib import Path
 
 import onnx
+from onnx import helper
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.operator import DOMAIN, has_cuda_kernels, library_path
-from pconv_onnx.provenance import potentials, recorded
+from pconv_onnx.provenance import parsed, potentials, recorded
 from pconv_onnx.providers import PROVIDERS
 from pconv_onnx.serial_operator import is_neuron
 
@@ -105,12 +105,14 @@ def package(source: ModelSource) -> Package:
     """What deploys a network that `rewrite` wrote.
 
     Raises:
-        PconvError: it cannot be read, or `rewrite` did not write it.
+        PconvError: it cannot be read, or `rewrite` did not write it as it is.
     """
     network = load(source)
     model, entries = network.proto, recorded(network.proto)
     try:
-        mode, steps, carried = entries["mode"], entries["steps"], potentials(entries)
+        mode, steps, carried = entries["mode"], parsed(entries["steps"]), potentials(entries)
+        if not isinstance(steps, int | None):
+            raise ValueError(f"the number of steps is {steps!r}")
     except (KeyError, ValueError) as error:
         raise PconvError(f"{network.name} is no spiking network", "rewrite it first: pconv-onnx rewrite") from error
     in_memory = isinstance(source, onnx.ModelProto)
@@ -121,7 +123,7 @@ def package(source: ModelSource) -> Package:
         inputs=_tensors(model.graph.input),
         outputs=_tensors(model.graph.output),
         mode=mode,
-        steps=json.loads(steps),
+        steps=steps,
         potentials=carried,
     )
 
@@ -140,6 +142,10 @@ def _tensors(infos: Iterable[onnx.ValueInfoProto]) -> list[Tensor]:
     found = []
     for info in infos:
         tensor = info.type.tensor_type
+        if tensor.elem_type not in helper.get_all_tensor_dtypes():
+            raise PconvError(
+                f"'{info.name}' is declared without an element type that ONNX has", "rewrite the model again"
+            )
         shape = [
             int(size.dim_value) if size.HasField("dim_value") else size.dim_param or None for size in tensor.shape.dim
         ]

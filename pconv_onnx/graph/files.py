@@ -21,13 +21,13 @@ from onnx.external_data_helper import uses_external_data
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import nesting, qonnx
 from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.soundness import flaw_of
 from pconv_onnx.graph.tensors import (
     Place,
     chunks,
     moved,
     read_references,
     references,
-    require_sizes,
     without_references,
 )
 from pconv_onnx.provenance import recorded
@@ -96,13 +96,18 @@ def _checked(proto: onnx.ModelProto, name: str, digest: str, folder: Path | None
     proto = qonnx.with_imports(proto)
     try:
         onnx.checker.check_model(without_references(proto))
-        require_sizes(proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise PconvError(f"{name} is not a valid ONNX model: {error}", "export it again") from error
+    if flaw := flaw_of(proto):
+        raise PconvError(f"{name} is not a valid ONNX model: {flaw}", "export or copy it again")
     if not any(entry.domain in ("", "ai.onnx") for entry in proto.opset_import):
         raise PconvError(f"{name} does not use the standard ONNX operators", "")
     try:
         return Network(nesting.with_names_of_their_own(proto), name, digest, folder)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:  # of functions, for example
+        raise PconvError(f"{name} is not a valid ONNX model: {error}", "export it again") from error
+    except MemoryError as error:  # inference takes some for every element of what it takes for a shape
+        raise PconvError(f"the shapes in {name} cannot be inferred: they are too large", "export it again") from error
     except KeyError as error:  # the checker lets through element types that onnx itself cannot name
         raise PconvError(f"{name} has a tensor of the unknown type {error}", "export or copy it again") from error
     except UnicodeDecodeError as error:

@@ -216,7 +216,7 @@ class Network:
             (e.value for e in self._metadata.get(id(node), ()) if e.key == "pkg.torch.onnx.name_scopes"), None
         )
         if scopes is not None:
-            with contextlib.suppress(ValueError, SyntaxError, IndexError, TypeError):
+            with contextlib.suppress(ValueError, SyntaxError, LookupError, TypeError, RecursionError, MemoryError):
                 # Paths from the root to the module, then the node itself.
                 return str(ast.literal_eval(scopes)[-2])
         path = ""

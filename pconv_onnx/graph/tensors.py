@@ -22,14 +22,12 @@ from pconv_onnx.neuron import Array
 _LARGE = 1 << 20
 # Protobuf ends at 2 GiB; rewriting adds tables.
 _LARGEST_FILE = (1 << 31) - (1 << 24)
-# Elements up to which a sparse tensor is spread out, as onnxruntime does with each.
-_MOST_SPREAD = 1 << 31
 _CHUNK = 1 << 22
 # What a map into memory may begin at.
 _PAGE = 1 << 12
 
-# Several elements lie in a byte: bits of each.
-_PACKED = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+# Elements that do not begin at a byte each: bits of one.
+PACKED = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}
 
 
 def every_tensor(model: onnx.ModelProto) -> Iterator[TensorProto]:
@@ -173,38 +171,7 @@ def _elements(tensor: TensorProto) -> int:
 
 
 def _bits(element: int) -> int:
-    return _PACKED.get(TensorProto.DataType.Name(element)) or 8 * helper.tensor_dtype_to_np_dtype(element).itemsize
-
-
-def require_sizes(model: onnx.ModelProto) -> None:
-    """Raise where tensors claim more than there is: they would take memory for it.
-
-    Raises:
-        ValueError: one that is in the model itself has fewer values than its shape says, or a sparse one has a shape
-            that no memory need be expected to hold.
-    """
-    for tensor in every_tensor(model):
-        # Types that nobody knows are told elsewhere.
-        if not uses_external_data(tensor) and tensor.data_type in helper.get_all_tensor_dtypes():
-            held, claimed = _held(tensor), _elements(tensor)
-            if claimed > held:
-                raise ValueError(
-                    f"tensor '{tensor.name}' has {held} values, and its shape {list(tensor.dims)} takes {claimed}"
-                )
-    for sparse in sparse_tensors(model):
-        if math.prod(sparse.dims) > _MOST_SPREAD:
-            raise ValueError(f"sparse tensor '{sparse.values.name}' of shape {list(sparse.dims)} cannot be spread out")
-
-
-def _held(tensor: TensorProto) -> int:
-    """How many elements there are in a tensor itself."""
-    element = tensor.data_type
-    if tensor.HasField("raw_data"):
-        return len(tensor.raw_data) * 8 // _bits(element)
-    entries = len(getattr(tensor, helper.tensor_dtype_to_field(element)))
-    if element in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
-        return entries // 2
-    return entries * 8 // _PACKED.get(TensorProto.DataType.Name(element), 8)
+    return PACKED.get(TensorProto.DataType.Name(element)) or 8 * helper.tensor_dtype_to_np_dtype(element).itemsize
 
 
 @dataclass(frozen=True)
@@ -231,6 +198,9 @@ class Place:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         taken = nbytes(tensor)
         try:
+            # Protobuf gives bytes for them.
+            if not all(isinstance(text, str) for entry in entries.items() for text in entry):
+                raise ValueError("says where it lies in what is not text")
             path = _file(entries.get("location", ""), folder)
             offset, length = (_number(entries, key, other) for key, other in (("offset", 0), ("length", taken)))
             size = os.stat(path).st_size
@@ -310,7 +280,7 @@ def values(tensor: TensorProto | SparseTensorProto, folder: Path | None) -> Arra
         raise ValueError("lies in a file of an unknown folder")
     place = Place.of(tensor, folder)
     # Of which a map cannot be empty.
-    if not place.length or TensorProto.DataType.Name(tensor.data_type) in _PACKED:
+    if not place.length or TensorProto.DataType.Name(tensor.data_type) in PACKED:
         read = TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=b"".join(place.chunks()))
         return np.asarray(numpy_helper.to_array(read))
     mapped = np.memmap(place.path, np.uint8, "r", place.offset, (place.length,))

@@ -1,14 +1,14 @@
-"""Many random networks, in several processes.
+"""Many random cases, in several processes: networks, mutated files, or calls of the operators.
 
-    python tests/fuzzing/run.py --first 0 --count 10000
+    python tests/fuzzing/run.py --what files --first 0 --count 10000
 
-Each seed makes the same network again; those with a fault are told.
+Each seed makes the same case again; those with a fault are told. A process that crashes, hangs or wants more memory
+than it may have is a fault of its seed; where onnxruntime does not survive a source by itself, that is told apart.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import sys
 import time
@@ -16,34 +16,38 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fuzzing.answers import faults  # noqa: E402  # tests are no package
+from fuzzing.hostile import FOREIGN  # noqa: E402  # tests are no package
+from fuzzing.workers import outcomes  # noqa: E402
 
-
-def told(seed: int) -> tuple[int, list[str]]:
-    """A seed and what is wrong with its network, exceptions included."""
-    try:
-        return seed, faults(seed)
-    except Exception as error:  # whatever it is, it is a fault
-        return seed, [f"{type(error).__name__}: {error}"]
+_CASES = {
+    "networks": "fuzzing.answers",
+    "files": "fuzzing.hostile",
+    "archives": "fuzzing.archives",
+    "operators": "fuzzing.calls",
+}
+# Of a case that takes milliseconds, on a machine that may be busy.
+_SECONDS = 60
 
 
 def main() -> int:
     """Run; the exit status is 1 where there is a fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", choices=_CASES, default="networks")
     parser.add_argument("--first", type=int, default=0, metavar="SEED")
     parser.add_argument("--count", type=int, default=10_000, metavar="N")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), metavar="N")
     options = parser.parse_args()
-    start, wrong = time.monotonic(), 0
+    start, wrong, foreign = time.monotonic(), 0, 0
     seeds = range(options.first, options.first + options.count)
-    with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=50) as pool:
-        for done, (seed, found) in enumerate(pool.imap_unordered(told, seeds, chunksize=20), 1):
-            if found:
-                wrong += 1
-                print(f"seed {seed}: {'; '.join(found)}", flush=True)
-            if done % 1000 == 0:
-                print(f"{done} networks, {wrong} with a fault, {time.monotonic() - start:.0f} s", flush=True)
-    print(f"{options.count} networks from seed {options.first}, {wrong} with a fault")
+    for done, outcome in enumerate(outcomes(_CASES[options.what], seeds, options.processes, _SECONDS), 1):
+        if outcome.faults:
+            elsewhere = outcome.ended_at == FOREIGN
+            foreign, wrong = foreign + elsewhere, wrong + (not elsewhere)
+            print(f"{'(elsewhere) ' if elsewhere else ''}seed {outcome.seed}: {'; '.join(outcome.faults)}", flush=True)
+        if done % 1000 == 0:
+            print(f"{done} {options.what}, {wrong} with a fault, {time.monotonic() - start:.0f} s", flush=True)
+    print(f"{options.count} {options.what} from seed {options.first}, {wrong} with a fault", end="")
+    print(f", {foreign} that onnxruntime does not survive" if foreign else "")
     return 1 if wrong else 0
 
 

@@ -1,0 +1,88 @@
+"""What onnx's checker lets through and later readers do not expect."""
+
+from __future__ import annotations
+
+import math
+
+import onnx
+from onnx import AttributeProto, TensorProto, helper
+from onnx.external_data_helper import uses_external_data
+
+from pconv_onnx.graph.nesting import nodes_within
+from pconv_onnx.graph.tensors import PACKED, every_tensor, nbytes, sparse_tensors
+
+_TYPES = frozenset(helper.get_all_tensor_dtypes())
+# Elements up to which a sparse tensor is spread out, as onnxruntime does with each.
+_MOST_SPREAD = 1 << 31
+# Bits of those types that onnx puts several of in one number.
+_SEVERAL_IN_AN_ENTRY = (2, 4)
+# Where attributes of these types have their value.
+_FIELDS = {
+    AttributeProto.TENSOR: "t",
+    AttributeProto.SPARSE_TENSOR: "sparse_tensor",
+    AttributeProto.GRAPH: "g",
+    AttributeProto.TYPE_PROTO: "tp",
+}
+
+
+def flaw_of(model: onnx.ModelProto) -> str:
+    """What is wrong with a model that the checker takes, for a message; empty where nothing is.
+
+    Tensors must have the data of their type and shape, so that what is read is no larger than the file, whatever its
+    shapes say. Attributes must have a value; within functions they may refer to one of the function.
+    """
+    domains = ["" if entry.domain == "ai.onnx" else entry.domain for entry in model.opset_import]
+    if len(domains) != len(set(domains)):
+        return "it imports one set of operators twice"
+    if not all(isinstance(text, str) for entry in model.metadata_props for text in (entry.key, entry.value)):
+        return "its metadata are not text"
+    for nodes, in_function in ((model.graph.node, False), *((function.node, True) for function in model.functions)):
+        for attribute in (attribute for node in nodes_within(nodes) for attribute in node.attribute):
+            if attribute.ref_attr_name and not in_function:
+                return f"attribute '{attribute.name}' refers to one of a function, and is in none"
+            field = _FIELDS.get(attribute.type)
+            if field is not None and not attribute.ref_attr_name and not attribute.HasField(field):
+                return f"attribute '{attribute.name}' has no value"
+    for sparse in sparse_tensors(model):
+        if math.prod(sparse.dims) > _MOST_SPREAD:
+            return f"sparse tensor '{sparse.values.name}' of shape {list(sparse.dims)} cannot be spread out"
+    return next((flaw for tensor in every_tensor(model) if (flaw := _flaw_of_tensor(tensor))), "")
+
+
+def _flaw_of_tensor(tensor: TensorProto) -> str:
+    name = f"tensor '{tensor.name}'"
+    if tensor.data_type not in _TYPES:
+        return f"{name} is of the unknown type {tensor.data_type}"
+    if any(size < 0 for size in tensor.dims):
+        return f"{name} has the shape {list(tensor.dims)}, with a size below zero"
+    if uses_external_data(tensor):
+        return ""
+    if tensor.HasField("segment"):
+        return f"{name} is in segments"
+    strings = tensor.data_type == TensorProto.STRING
+    if tensor.HasField("raw_data"):
+        if strings:
+            return f"{name} has strings without their ends"
+        held, taken, unit = len(tensor.raw_data), nbytes(tensor), "bytes"
+    else:
+        entries = getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type))
+        held, taken, unit = len(entries), _entries(tensor), "values"
+        if strings and not all(map(_is_text, entries)):
+            return f"{name} has a string that is not text"
+    return "" if held == taken else f"{name} has {held} {unit}, and its shape {list(tensor.dims)} takes {taken}"
+
+
+def _entries(tensor: TensorProto) -> int:
+    """How many numbers or strings the values of a tensor are, where they are not bytes."""
+    if PACKED.get(TensorProto.DataType.Name(tensor.data_type)) in _SEVERAL_IN_AN_ENTRY:
+        return nbytes(tensor)
+    pairs = tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128)
+    return math.prod(tensor.dims) * (2 if pairs else 1)
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,129 @@
+"""Cases in processes that may crash, hang or want too much memory: whatever happens is told of its seed."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
+
+_STAGE_BYTES = 80
+# Address space, most of which onnxruntime and its threads only reserve.
+_MEMORY = 6 << 30
+# So that what a library keeps of each case does not add up.
+_CASES_PER_PROCESS = 2000
+_stage: Any = None
+
+
+class Outcome(NamedTuple):
+    """What became of one seed: its faults, and for a process that ended what it was at."""
+
+    seed: int
+    faults: list[str]
+    ended_at: str = ""
+
+
+def enter(stage: str) -> None:
+    """Note what a case is at, for the case that it ends the process."""
+    if _stage is not None:
+        _stage.value = stage.encode()[: _STAGE_BYTES - 1]
+
+
+def outcomes(module: str, seeds: range, processes: int, seconds: float) -> Iterator[Outcome]:
+    """`faults(seed)` of a module for each seed, in any order.
+
+    Args:
+        module: name of the module.
+        seeds: the cases.
+        processes: how many run at a time.
+        seconds: that one case may take; its process is then ended, as it is where it crashes.
+    """
+    left = iter(seeds)
+    workers: dict[Connection, _Worker] = {}
+
+    def begin(worker: _Worker) -> None:
+        seed = next(left, None)
+        if seed is None:
+            worker.end()
+            return
+        worker.give(seed, seconds)
+        workers[worker.connection] = worker
+
+    for _ in range(min(processes, len(seeds))):
+        begin(_Worker(module))
+    while workers:
+        for connection in wait(list(workers), timeout=1):
+            worker = workers.pop(connection)
+            try:
+                found = connection.recv()
+            except EOFError:
+                yield worker.ended()
+                worker = _Worker(module)
+            else:
+                yield Outcome(worker.seed, found)
+                if worker.cases >= _CASES_PER_PROCESS:
+                    worker.end()
+                    worker = _Worker(module)
+            begin(worker)
+        for connection, worker in list(workers.items()):
+            if time.monotonic() > worker.deadline:
+                del workers[connection]
+                worker.process.kill()
+                yield worker.ended(f"does not end within {seconds:g} s")
+                begin(_Worker(module))
+
+
+class _Worker:
+    """A process, and the case that it is at."""
+
+    def __init__(self, module: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._stage = context.RawArray("c", _STAGE_BYTES)
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(module, theirs, self._stage), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.seed, self.cases, self.deadline = -1, 0, 0.0
+
+    def give(self, seed: int, seconds: float) -> None:
+        # The first case waits for the imports of the process.
+        self.deadline = time.monotonic() + seconds + (0 if self.cases else 60)
+        self.seed, self.cases = seed, self.cases + 1
+        self.connection.send(seed)
+
+    def ended(self, why: str = "") -> Outcome:
+        self.process.join()
+        stage, code = self._stage.value.decode(errors="replace"), self.process.exitcode or 0
+        reason = why or f"the process ends by {signal.Signals(-code).name if code < 0 else f'status {code}'}"
+        return Outcome(self.seed, [f"{stage}: {reason}"], stage)
+
+    def end(self) -> None:
+        self.connection.close()
+        self.process.join()
+
+
+def _serve(module: str, connection: Connection, stage: Any) -> None:
+    global _stage
+    _stage = stage
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(4)
+    faults = importlib.import_module(module).faults
+    while True:
+        try:
+            seed = connection.recv()
+        except EOFError:
+            return
+        enter("the case begins")
+        try:
+            found = faults(seed)
+        except Exception as error:  # whatever it is, it is a fault
+            found = [f"{type(error).__name__}: {error}"]
+        connection.send(found)
