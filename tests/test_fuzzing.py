@@ -1,10 +1,15 @@
-"""Random networks in exact arithmetic: what `rewrite` makes of them has their values, element for element."""
+"""Random networks keep their values; mutants are told; a fault is noticed, even one that ends a process."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
+from fuzzing import archives, calls, hostile
 from fuzzing.answers import faults
 from fuzzing.grown import grown
+from fuzzing.hostile import FOREIGN, attempt
+from fuzzing.workers import outcomes
 
 from pconv_onnx.temporal import TRANSFER_RULES, Current
 
@@ -31,3 +36,52 @@ def _faulty(seed: int) -> bool:
         return bool(faults(seed))
     except Exception:  # a network that does not run is found as well
         return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [hostile, archives, calls], ids=["files", "archives", "operators"])
+def test_what_others_made_is_read_refused_or_computed_as_it_should(module):
+    found = outcomes(module.__name__, range(20), 1, 60)
+    # What onnxruntime itself does not survive differs from version to version.
+    assert [outcome for outcome in found if outcome.faults and outcome.ended_at != FOREIGN] == []
+
+
+def test_a_refusal_that_is_no_sentence_is_a_fault():
+    found: list[str] = []
+    for error in (KeyError("x"), MemoryError(), RecursionError()):
+        attempt(found, "inspect", partial(_raises, error))
+    assert [told.split(" at ")[0] for told in found] == [
+        "inspect: KeyError",
+        "inspect: MemoryError",
+        "inspect: RecursionError",
+    ]
+
+
+def _raises(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.slow
+def test_a_case_that_crashes_hangs_or_wants_too_much_memory_is_told_of_its_seed(tmp_path, monkeypatch):
+    (tmp_path / "cases_of_this_test.py").write_text(_CASES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    told = {outcome.seed: outcome.faults for outcome in outcomes("cases_of_this_test", range(5), 2, 5)}
+    assert told[0] == []
+    assert told[1] == ["the case begins: the process ends by SIGSEGV"]
+    assert told[2] == ["the case begins: does not end within 5 s"]
+    assert told[3][0].startswith("MemoryError")
+    assert told[4] == ["a fault"]
+
+
+_CASES = """
+import os, signal, time
+
+def faults(seed):
+    if seed == 1:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if seed == 2:
+        time.sleep(1000)
+    if seed == 3:
+        bytearray(1 << 40)
+    return ["a fault"] if seed == 4 else []
+"""

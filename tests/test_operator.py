@@ -276,6 +276,14 @@ def test_an_empty_batch_gives_an_empty_output(runner, spikes, input_steps):
     assert found.shape == (0, 3, 4)
 
 
+@pytest.mark.parametrize("rows", [1, 1 << 20])
+def test_an_empty_tensor_may_have_sizes_without_a_product(rows):
+    shape = (0, 1 << 20, 1 << 20, 1 << 20)
+    tables = {"thresholds": np.zeros((rows, 1), np.float32), "levels": np.zeros((rows, 2), np.float32)}
+    arrays = {"current": np.zeros(shape, np.float32), **tables}
+    assert in_kernel(arrays, {"input_steps": 1, "channel_axis": 1, "spikes": 0}).shape == shape
+
+
 RUNNERS = pytest.mark.parametrize(
     "runner, dtype", [(runner, dtype) for runner in (in_kernel, in_body) for dtype in (np.float32, FLOAT16, BFLOAT16)]
 )
