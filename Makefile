@@ -102,6 +102,7 @@ bench: $(STAMP) ## measure, into benchmarks/results/
 	$(BIN)/python benchmarks/parallel_spike.py -o benchmarks/results/parallel_spike.json
 	$(BIN)/python benchmarks/resnet20.py -o benchmarks/results/resnet20.json
 	$(BIN)/python benchmarks/rewriting.py -o benchmarks/results/rewriting.json
+	$(BIN)/python benchmarks/large_models.py -o benchmarks/results/large-models.json
 	$(BIN)/python benchmarks/agreement.py -o benchmarks/results/agreement.json
 	$(BIN)/python benchmarks/accuracy.py -o benchmarks/results/accuracy.json
 	$(BIN)/python benchmarks/digits.py -o benchmarks/results/digits.json

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.inference import (
+    Sessions,
     batches,
     by_sample,
     classes,
@@ -192,15 +194,17 @@ def evaluate(
 
     network = runnable(load(source))
     is_spiking = any(map(is_neuron, every_node(network.proto.graph)))
-    runners = [open_session(network.proto, network.name)]
-    names = [output.name for output in runners[0].get_outputs() if output.type in _FLOATS]
+    sessions = Sessions([network])
+    sessions.add("source", partial(open_session, network.proto, network.name, folder=network.folder))
+    names = [output.name for output in sessions["source"].get_outputs() if output.type in _FLOATS]
     if not names:
         raise PconvError(f"no output of {network.name} is a tensor of floats, so there is nothing to evaluate")
-    samples = load_samples(data, runners[0], batch_axis)
-    given = readable_again(calibration, runners[0], batch_axis)
+    samples = load_samples(data, sessions["source"], batch_axis)
+    given = readable_again(calibration, sessions["source"], batch_axis)
     if samples.labels is None and not steps:
         other = "compare it with its ANN by verify" if is_spiking else "pass --steps to compare spiking forms with it"
         raise PconvError(f"the data have no '{LABELS}' to count right answers by", f"add them, or {other}")
+    axes = sample_axes(sessions["source"], samples, names)
     scores = [Score(*_recorded(network.proto)) if is_spiking else Score()]
     in_flight = steps_in_flight(network.proto)
     # All are rewritten before any is run, so that no fault is told late.
@@ -208,15 +212,15 @@ def evaluate(
     for count in track(counts, "rewriting", len(counts)):
         model = spiking(count)
         scores.append(Score(count, mode))
-        runners.append(open_session(model, f"{network.name} at T = {count}"))
+        told = f"{network.name} at T = {count}"
+        sessions.add(told, partial(open_session, model, told, folder=network.folder))
         in_flight = max(in_flight, steps_in_flight(model))
 
     ann, rows = (None, scores) if is_spiking else (scores[0], scores[1:])
     result = Evaluation(len(samples), samples.labels is not None, None, ann, rows)
-    axes = sample_axes(runners[0], samples, names)
     parts = batches(samples, in_flight)
     for part, feed in track(parts, "evaluating", len(parts)):
-        outputs = [by_sample(run_session(runner, feed, names), axes) for runner in runners]
+        outputs = [by_sample(run_session(sessions[name], feed, names), axes) for name in sessions]
         index = classes(outputs[0], part.stop - part.start)
         if part.start == 0:
             result.classes = None if index is None else outputs[0][index].shape[1]

@@ -19,6 +19,7 @@ from pconv_onnx import operator, serial_operator
 from pconv_onnx.graph.nesting import captured, subgraphs, unused
 from pconv_onnx.graph.network import Graph
 from pconv_onnx.graph.qonnx import standardised
+from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.half import in_float16
 from pconv_onnx.neuron import Array, Neuron, ParallelNeuron, SerialNeuron, train_decoder
 from pconv_onnx.plan import Plan
@@ -289,14 +290,13 @@ def _drop_what_the_activations_left(graph: onnx.GraphProto, source: onnx.GraphPr
     A stale shape is worse than none: onnxruntime plans its memory by it. Nor may an initializer stay an input that a
     run can override: what was decided from its value would then be wrong.
     """
-    constants = {tensor.name for tensor in graph.initializer}
+    constants = initializer_names(graph)
     _replace(graph.input, [info for info in graph.input if info.name not in constants])
     unused = _uses(source) - _uses(graph)
     _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in unused])
     _replace(graph.sparse_initializer, [t for t in graph.sparse_initializer if t.values.name not in unused])
-    alive = {tensor.name for tensor in (*graph.input, *graph.initializer)} | {
-        name for node in graph.node for name in node.output
-    }
+    alive = {info.name for info in graph.input} | initializer_names(graph)
+    alive |= {name for node in graph.node for name in node.output}
     _replace(graph.value_info, [info for info in graph.value_info if info.name in alive])
     _replace(graph.quantization_annotation, [a for a in graph.quantization_annotation if a.tensor_name in alive])
 

@@ -14,6 +14,7 @@ from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import captured, every_node
 from pconv_onnx.graph.network import Graph
+from pconv_onnx.graph.tensors import references
 from pconv_onnx.neuron import MAX_STEPS, Neuron, ParallelNeuron, QuantizerSpec
 from pconv_onnx.operator import DOMAIN
 from pconv_onnx.recognise import Activation, recognise
@@ -141,6 +142,11 @@ def make_plan(
     steps = None if steps is None else int(steps)
     if precision not in (None, *PRECISIONS):
         raise PconvError(f"there is no precision '{precision}'", f"choose {', '.join(PRECISIONS)}")
+    if precision is not None and references(network.proto):
+        raise PconvError(
+            f"{network.name} is too large for one file, and precision {precision} is for models that are not",
+            "leave this network in float32",
+        )
     if per_step_outputs and mode != "parallel":
         raise PconvError(f"mode '{mode}' has no time-steps to hand out", "choose mode 'parallel'")
     _refuse_spiking(network)

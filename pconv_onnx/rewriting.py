@@ -31,7 +31,8 @@ class Rewriting:
     """What `rewrite` did.
 
     Attributes:
-        model: the spiking network; None after a dry run.
+        model: the spiking network; None after a dry run. Where its source is too large for one file, large tensors
+            stay in the source's files, which it names as the source does.
         plan: why it is as it is.
         calibration: how its ReLUs were quantised first, if they were.
     """
@@ -149,7 +150,7 @@ def rewrite(
         entry = json.dumps(calibrated.provenance())
         model.metadata_props.add(key=f"{METADATA_PREFIX}calibration", value=entry)
     if output is not None:
-        save(model, output)
+        save(model, output, plan.network.folder)
     return Rewriting(model, plan, calibrated)
 
 

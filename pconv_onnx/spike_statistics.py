@@ -279,7 +279,7 @@ def stats(
     trains |= {reading.input: kind for reading in readings if isinstance(kind := reading.result.kind, Spikes)}
     counted = [reading for reading in readings if reading.result.counted]
     taps = _Taps(network, mode, trains, {name for reading in counted for name in reading.operands})
-    runner = open_session(taps.model, network.name)
+    runner = open_session(taps.model, network.name, folder=network.folder)
     if data is not None:
         samples = load_samples(data, runner, batch_axis)
     else:

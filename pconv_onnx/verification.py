@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,16 @@ from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.exposing import expose
 from pconv_onnx.graph.nesting import every_graph, every_node
-from pconv_onnx.inference import batches, by_sample, classes, open_session, run_session, runnable, sample_axes
+from pconv_onnx.inference import (
+    Sessions,
+    batches,
+    by_sample,
+    classes,
+    open_session,
+    run_session,
+    runnable,
+    sample_axes,
+)
 from pconv_onnx.neuron import Array
 from pconv_onnx.operator import attribute, is_operator, neuron_of
 from pconv_onnx.progress import track
@@ -201,51 +211,60 @@ def verify(
     rows = _provenance(source, spiking)
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
     exact = [row for row in rows if row["steps"] == row["levels"]]
+    sessions = Sessions([source, spiking])
+
+    def add(key: str, model: onnx.ModelProto, network: Network, level: Any, where: Sequence[Any] | None) -> None:
+        sessions.add(key, partial(open_session, model, network.name, level, where, network.folder))
+
     model, taps = _with_taps(source, exact)
-    tapped = open_session(model, source.name, disabled)
-    outputs = [output.name for output in source.proto.graph.output]
-    sessions = {"snn unoptimised": open_session(spiking.proto, spiking.name, disabled, providers)}
-    _check_ends(tapped, sessions["snn unoptimised"], source, spiking)
+    add("ann unoptimised", model, source, disabled, None)
+    ends = _ends(sessions["ann unoptimised"])
+    add("snn unoptimised", spiking.proto, spiking, disabled, providers)
+    _check_ends(ends, _ends(sessions["snn unoptimised"]), source, spiking)
     checks = [_LayerCheck(row, taps.get(row["name"], ""), source, spiking, providers) for row in rows]
+    tapped = sessions["ann unoptimised"]
     if data is not None:
         samples = load_samples(data, tapped, batch_axis)
     else:
         samples = random_samples(tapped, batch_axis=batch_axis)
+    outputs = [output.name for output in source.proto.graph.output]
+    axes = sample_axes(tapped, samples, outputs)
+    del tapped  # of large networks one session is open at a time
     result = Verification(len(samples), data is None, [check.layer for check in checks], atol)
     for key, network in (("ann", source), ("snn", spiking)):
         try:
-            sessions[key] = open_session(network.proto, network.name, providers=providers)
+            add(key, network.proto, network, None, providers)
         except PconvError as error:
             result.load_errors[key] = error.message
     if samples.labels is not None:
         result.correct = {"ann": 0, "snn": 0}
     steps = max((row["steps"] for row in rows), default=1)
-    axes = sample_axes(tapped, samples, outputs)
     parts = batches(samples, steps)
     for part, feed in track(parts, "verifying", len(parts)):
-        _verify_batch(result, checks, tapped, sessions, outputs, axes, feed, samples, part)
+        _verify_batch(result, checks, sessions, list(ends[1]), outputs, axes, feed, samples, part)
     return result
 
 
 def _verify_batch(
     result: Verification,
     checks: list[_LayerCheck],
-    tapped: Any,
-    sessions: dict[str, Any],
+    sessions: Sessions,
+    tapped: list[str],
     names: list[str],
     axes: list[int | None] | None,
     feed: dict[str, Array],
     samples: Samples,
     part: slice,
 ) -> None:
-    tapped_names = [output.name for output in tapped.get_outputs()]
-    values = dict(zip(tapped_names, run_session(tapped, feed), strict=True)) | feed
+    values = dict(zip(tapped, run_session(sessions["ann unoptimised"], feed), strict=True)) | feed
     for check in checks:
         # Of a branch that was not entered it is empty.
         if check.layer.exact and values[check.tap].size:
             check.add(values[check.tap])
     outputs = {"ann unoptimised": by_sample([values[name] for name in names], axes)}
-    outputs |= {name: by_sample(run_session(session, feed, names), axes) for name, session in sessions.items()}
+    outputs |= {
+        name: by_sample(run_session(sessions[name], feed, names), axes) for name in sessions if name not in outputs
+    }
     for comparison, expected, found in (
         (result.unoptimised, "ann unoptimised", "snn unoptimised"),
         (result.as_run, "ann", "snn"),
@@ -299,7 +318,8 @@ class _LayerCheck:
         alone = helper.make_model(
             graph, opset_imports=spiking.opset_import, functions=spiking.functions, ir_version=spiking.ir_version
         )
-        self.session = open_session(alone, f"neuron '{row['name']}' of {network.name}", providers=providers)
+        told = f"neuron '{row['name']}' of {network.name}"
+        self.session = open_session(alone, told, providers=providers, folder=network.folder)
         self.activation = _evaluator(source, row)
 
     def add(self, current: Array) -> None:
@@ -339,6 +359,7 @@ def _evaluator(source: Network, row: dict[str, Any]) -> Callable[[Array], Array]
             model,
             f"activation '{row['name']}' of {source.name}",
             import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL,
+            folder=source.folder,
         )
         return lambda x: run_session(session, {row["input"]: x.astype(dtype)})[0]
     evaluator = ReferenceEvaluator(model)
@@ -369,6 +390,12 @@ def _between(model: onnx.ModelProto, start: str, end: str, element: int) -> onnx
         [helper.make_tensor_value_info(start, element, None)],
         [helper.make_tensor_value_info(end, element, None)],
         [tensor for tensor in _initializers(model) if tensor.name in needed],
+        sparse_initializer=[
+            tensor
+            for part in every_graph(model.graph)
+            for tensor in part.sparse_initializer
+            if tensor.values.name in needed
+        ],
     )
     return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
@@ -406,19 +433,22 @@ def _per_step_outputs(spiking: Network) -> list[str]:
     return []
 
 
-def _check_ends(tapped: Any, snn: Any, source: Network, spiking: Network) -> None:
+# Names of the inputs of a session, and types of its outputs by name.
+_Ends = tuple[list[str], dict[str, str]]
+
+
+def _ends(session: Any) -> _Ends:
+    return [entry.name for entry in session.get_inputs()], {entry.name: entry.type for entry in session.get_outputs()}
+
+
+def _check_ends(tapped: _Ends, snn: _Ends, source: Network, spiking: Network) -> None:
     """Refuse networks whose inputs or outputs are not each other's, or are no tensors."""
-    outputs = tapped.get_outputs()[: len(source.proto.graph.output)]
-    expected = [output.name for output in outputs] + _per_step_outputs(spiking)
-    for ours, theirs in (
-        (snn.get_inputs(), [entry.name for entry in tapped.get_inputs()]),
-        (snn.get_outputs(), expected),
-    ):
-        if [entry.name for entry in ours] != theirs:
-            raise PconvError(f"{spiking.name} has other inputs or outputs than {source.name}", "rewrite that again")
-    for output in outputs:
-        if not output.type.startswith("tensor("):
-            raise PconvError(f"output '{output.name}' of {source.name} is {output.type}; only tensors can be compared")
+    outputs = [output.name for output in source.proto.graph.output]
+    if snn[0] != tapped[0] or list(snn[1]) != outputs + _per_step_outputs(spiking):
+        raise PconvError(f"{spiking.name} has other inputs or outputs than {source.name}", "rewrite that again")
+    for name in outputs:
+        if not tapped[1][name].startswith("tensor("):
+            raise PconvError(f"output '{name}' of {source.name} is {tapped[1][name]}; only tensors can be compared")
 
 
 def _with_taps(source: Network, rows: list[dict[str, Any]]) -> tuple[onnx.ModelProto, dict[str, str]]:

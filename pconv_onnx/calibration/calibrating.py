@@ -21,6 +21,7 @@ from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, re
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.inlining import inlined
+from pconv_onnx.graph.tensors import references
 from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.inference import open_session, runnable
 from pconv_onnx.neuron import MAX_STEPS, Array
@@ -151,7 +152,13 @@ def calibrate(
         require_own_file(output, {"the data": data})
     if cache is not None:
         require_own_file(cache, {"the model": source, "the data": data, "the output": output})
-    network = runnable(upgraded(inlined(load(source), DOMAIN), MIN_OPSET))
+    network = load(source)
+    if references(network.proto):
+        raise PconvError(
+            f"{network.name} is too large for one file, and calibration takes models that are not",
+            "quantise it where it is trained (QCFS)",
+        )
+    network = runnable(upgraded(inlined(network, DOMAIN), MIN_OPSET))
     # What computed sizes tell of shapes; the network itself stays as it is written.
     network.shapes |= fold(network).shapes
     chosen, left = _activations(network)

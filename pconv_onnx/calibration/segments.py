@@ -262,6 +262,7 @@ class Runner:
             [_info(network, name) for name in segment.inputs],
             [_info(network, name) for name in self.names],
             initializers,
+            sparse_initializer=[t for t in network.proto.graph.sparse_initializer if t.values.name in used],
         )
         model = helper.make_model(
             graph,

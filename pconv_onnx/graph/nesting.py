@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
 
+from pconv_onnx.graph.tensors import initializer_names
+
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """The bodies of an If, Loop or Scan."""
@@ -40,7 +42,7 @@ def captured(node: onnx.NodeProto) -> set[str]:
     """Names of tensors from outside that the bodies of a node use."""
     free: set[str] = set()
     for graph in subgraphs(node):
-        inner = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
+        inner = {info.name for info in graph.input} | initializer_names(graph)
         for child in graph.node:
             free |= ({name for name in child.input if name} | captured(child)) - inner
             inner.update(child.output)
@@ -60,8 +62,8 @@ def tensor_names(graph: onnx.GraphProto) -> set[str]:
     """Every name of a tensor in a graph and the bodies within it."""
     used: set[str] = set()
     for part in every_graph(graph):
-        used.update(entry.name for entry in (*part.input, *part.output, *part.value_info, *part.initializer))
-        used.update(entry.values.name for entry in part.sparse_initializer)
+        used.update(entry.name for entry in (*part.input, *part.output, *part.value_info))
+        used |= initializer_names(part)
         used.update(name for node in part.node for name in (*node.input, *node.output))
     return used
 
@@ -83,9 +85,8 @@ def with_names_of_their_own(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _made(graph: onnx.GraphProto) -> set[str]:
     """Names of the tensors that a graph is given, holds or computes."""
-    held = (entry.name for entry in (*graph.input, *graph.initializer))
-    sparse = (entry.values.name for entry in graph.sparse_initializer)
-    return {*held, *sparse, *(name for node in graph.node for name in node.output if name)}
+    computed = {name for node in graph.node for name in node.output if name}
+    return {info.name for info in graph.input} | initializer_names(graph) | computed
 
 
 def _rename(graph: onnx.GraphProto, outer: Mapping[str, str], taken: set[str], used: set[str]) -> None:

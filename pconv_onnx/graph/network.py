@@ -7,15 +7,19 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx.external_data_helper import uses_external_data
+from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.nesting import captured, every_graph, tensor_names
 from pconv_onnx.graph.qonnx import standardised
+from pconv_onnx.graph.tensors import initializer_names, values
 from pconv_onnx.neuron import Array
 
 Dimension = int | str | None
@@ -53,7 +57,8 @@ class Network:
     Attributes:
         proto: the model.
         name: how to call it in messages.
-        sha256: digest of its file.
+        sha256: digest of its file, and of the tensors that it keeps in others.
+        folder: where these others lie; None of a model that was in memory.
         hints: types and shapes, by tensor name, that inference does not find by itself, as far as `folding.fold` does.
         graph: the main graph.
         shapes: shape by tensor name, declared or inferred; tensors of unknown rank are not there.
@@ -65,6 +70,7 @@ class Network:
     proto: onnx.ModelProto
     name: str
     sha256: str
+    folder: Path | None = None
     hints: dict[str, onnx.ValueInfoProto] = field(default_factory=dict)
     graph: Graph = field(init=False)
     shapes: dict[str, tuple[Dimension, ...]] = field(init=False)
@@ -86,6 +92,9 @@ class Network:
         for tensor in (tensor for graph in graphs for tensor in graph.initializer):
             self.shapes[tensor.name] = tuple(tensor.dims)
             self.dtypes[tensor.name] = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        for sparse in (sparse for graph in graphs for sparse in graph.sparse_initializer):
+            self.shapes[sparse.values.name] = tuple(sparse.dims)
+            self.dtypes[sparse.values.name] = onnx.helper.tensor_dtype_to_np_dtype(sparse.values.data_type)
         inferred = every_graph(onnx.shape_inference.infer_shapes(self._with_hints(), data_prop=True).graph)
         for info in (info for graph in inferred for info in (*graph.input, *graph.value_info, *graph.output)):
             tensor_type = info.type.tensor_type
@@ -115,6 +124,7 @@ class Network:
 
     def _enter(self, graph: Graph) -> Graph:
         for node, proto in graph.pairs():
+            self._read_lazily(node)
             self._graphs[id(node)] = graph
             self._metadata[id(node)] = proto.metadata_props
             called = f"{node.op} '{node.name or node.outputs[0].name}'" if node.outputs else node.op
@@ -154,6 +164,14 @@ class Network:
                 yield from self.every_node(body)
             yield node
 
+    def _read_lazily(self, node: gs.Node) -> None:
+        """Have the constants of a node that GraphSurgeon cannot read be read here, when they are asked for."""
+        for tensor in (*node.inputs, *node.attrs.values()):
+            if isinstance(tensor, gs.Constant) and isinstance(tensor._values, LazyValues):
+                proto = tensor._values.tensor
+                if isinstance(proto, onnx.SparseTensorProto) or uses_external_data(proto):
+                    tensor.values = _Lazy(proto, self.folder)
+
     def place(self, node: gs.Node) -> str:
         """The body that a node is in; empty for the main graph."""
         return self.graph_of(node).place
@@ -172,8 +190,7 @@ class Network:
     @cached_property
     def computed_from_inputs(self) -> set[str]:
         """Names of the tensors that depend on the network's inputs; all of them where it has none."""
-        constants = {tensor.name for tensor in self.proto.graph.initializer}
-        found = {info.name for info in self.proto.graph.input} - constants
+        found = {info.name for info in self.proto.graph.input} - initializer_names(self.proto.graph)
         self._follow(self.graph, found, not found)
         return found
 
@@ -219,6 +236,17 @@ def _bodies(node: gs.Node, proto: onnx.NodeProto) -> Iterator[tuple[gs.Graph, on
             yield node.attrs[attribute.name], attribute.g
         else:
             yield from zip(node.attrs[attribute.name] if attribute.graphs else (), attribute.graphs, strict=True)
+
+
+class _Lazy(LazyValues):
+    """Values in another file, which stays there, or of a sparse tensor."""
+
+    def __init__(self, tensor: onnx.TensorProto | onnx.SparseTensorProto, folder: Path | None) -> None:
+        super().__init__(tensor)
+        self._folder = folder
+
+    def load(self) -> Array:
+        return values(self.tensor, self._folder)
 
 
 def _dimensions(info: onnx.ValueInfoProto) -> tuple[Dimension, ...]:

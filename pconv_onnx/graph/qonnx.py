@@ -16,6 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pconv_onnx.graph.nesting import every_graph, every_node, subgraphs, tensor_names, unused
+from pconv_onnx.graph.tensors import values
 from pconv_onnx.neuron import Array
 
 # The present domain, and those of earlier versions of QONNX and FINN.
@@ -220,7 +221,7 @@ class _Writer:
             meaning = quantiser(
                 node.op_type,
                 attributes,
-                None if bit_width is None else numpy_helper.to_array(bit_width),
+                None if bit_width is None else values(bit_width, None),
                 rank,
             )
         except ValueError:

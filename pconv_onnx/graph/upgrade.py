@@ -9,6 +9,7 @@ from onnx import version_converter
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.tensors import references
 
 # Later than need be: onnx infers computed shapes from 14 on, and has converters of every operator up to here.
 _OPSET = 17
@@ -26,6 +27,11 @@ def upgraded(network: Network, oldest: int) -> Network:
     """
     if network.opset >= oldest:
         return network
+    if references(network.proto):
+        raise PconvError(
+            f"{network.name} uses opset {network.opset}, and is too large for onnx to convert",
+            f"export it with opset {_OPSET} or later",
+        )
     try:
         model = version_converter.convert_version(network.proto, _OPSET)
         onnx.checker.check_model(model)
