@@ -203,6 +203,7 @@ def evaluate(
     if samples.labels is None and not steps:
         other = "compare it with its ANN by verify" if is_spiking else "pass --steps to compare spiking forms with it"
         raise PconvError(f"the data have no '{LABELS}' to count right answers by", f"add them, or {other}")
+    axes = sample_axes(sessions["source"], samples, names)
     scores = [Score(*_recorded(network.proto)) if is_spiking else Score()]
     in_flight = steps_in_flight(network.proto)
     # All are rewritten before any is run, so that no fault is told late.
@@ -216,7 +217,6 @@ def evaluate(
 
     ann, rows = (None, scores) if is_spiking else (scores[0], scores[1:])
     result = Evaluation(len(samples), samples.labels is not None, None, ann, rows)
-    axes = sample_axes(sessions["source"], samples, names)
     parts = batches(samples, in_flight)
     for part, feed in track(parts, "evaluating", len(parts)):
         outputs = [by_sample(run_session(sessions[name], feed, names), axes) for name in sessions]

@@ -120,6 +120,9 @@ def inference_session(
     """
     require_source(model)
     ort = import_onnxruntime()
+    changing = nullcontext() if options is None else _changing_options
+    if options is None:
+        options = ort.SessionOptions()
     providers = list(providers or ([CUDA] if cuda_graph else _CPU))
     if cuda_graph:
         providers = capturing(providers)
@@ -136,8 +139,8 @@ def inference_session(
         if name not in ort.get_available_providers():
             available = ", ".join(ort.get_available_providers())
             raise PconvError(f"this onnxruntime has no provider '{name}'", f"it has {available}")
-    with nullcontext() if options is None else _changing_options:
-        runner = _opened(ort, model, providers, options or ort.SessionOptions(), potentials_stay)
+    with changing:
+        runner = _opened(ort, model, providers, options, potentials_stay)
     for name in names:
         if name not in runner.get_providers() and (cuda_graph or _CPU[0] not in names):
             raise PconvError(f"onnxruntime's '{name}' does not start on this machine", "onnxruntime has logged why")

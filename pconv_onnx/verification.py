@@ -228,6 +228,8 @@ def verify(
         samples = load_samples(data, tapped, batch_axis)
     else:
         samples = random_samples(tapped, batch_axis=batch_axis)
+    outputs = [output.name for output in source.proto.graph.output]
+    axes = sample_axes(tapped, samples, outputs)
     del tapped  # of large networks one session is open at a time
     result = Verification(len(samples), data is None, [check.layer for check in checks], atol)
     for key, network in (("ann", source), ("snn", spiking)):
@@ -237,9 +239,7 @@ def verify(
             result.load_errors[key] = error.message
     if samples.labels is not None:
         result.correct = {"ann": 0, "snn": 0}
-    outputs = [output.name for output in source.proto.graph.output]
     steps = max((row["steps"] for row in rows), default=1)
-    axes = sample_axes(sessions["ann unoptimised"], samples, outputs)
     parts = batches(samples, steps)
     for part, feed in track(parts, "verifying", len(parts)):
         _verify_batch(result, checks, sessions, list(ends[1]), outputs, axes, feed, samples, part)
