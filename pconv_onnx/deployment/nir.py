@@ -63,5 +63,5 @@ What NIR cannot say:
 {lost}
 The metadata of each neuron node has `v_initial`, of the shape of its threshold, and `reset`. A reader that subtracts
 the threshold, and sets potentials to `v_initial` before the first step, gives the spikes of the network that this comes
-from, up to the rounding of its sums. Without `v_initial` far more time-steps are needed.
+from, up to the rounding of its sums. Any other reader has another network, as a rule a far less accurate one.
 """
