@@ -10,7 +10,7 @@ from pconv_onnx.deployment.package import Contents, Package
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph.folding import fold
 
-_RESET = "the reset, which subtracts the threshold here and is left to readers there"
+_RESET = "the reset, which subtracts the threshold here and sets the potential to `v_reset` there"
 _CHARGE = "the charge that neurons begin with (`v_initial`), for which readers begin at 0"
 _TIES = "neurons that fire at their threshold, not only above it"
 
