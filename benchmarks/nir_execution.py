@@ -41,7 +41,6 @@ sys.path.insert(0, str(ROOT / "examples"))
 import train_digits  # noqa: E402
 from prepare_images import prepare, read_npz  # noqa: E402
 
-STEPS = (8, 16, 32)
 BATCH = 100
 Found = tuple[Array, dict[str, Array]]
 
@@ -180,7 +179,7 @@ def told(row: dict[str, Any]) -> str:
 def main() -> None:
     """Measure, print a table, write the raw figures."""
     parser = measure.arguments(__doc__ or "", repeats=1)
-    parser.add_argument("--samples", type=int, default=200, help="test images of CIFAR-10 (default: 200)")
+    parser.add_argument("--samples", type=int, default=50, help="test images of CIFAR-10 (default: 50)")
     options = parser.parse_args()
     packages = ("nir", "nirtorch", "norse", "torch", "onnxruntime")
     document: dict[str, Any] = {
@@ -191,12 +190,12 @@ def main() -> None:
     }
     images, labels = read_npz(EXAMPLE / "cifar10-test-1000.npz")
     images = prepare(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], "NCHW")[: options.samples]
-    resnet = (EXAMPLE / "resnet20-qcfs8.onnx", READERS, images, labels[: options.samples])
+    resnet = (EXAMPLE / "resnet20-qcfs8.onnx", READERS, (8, 16), images, labels[: options.samples])
     with tempfile.TemporaryDirectory() as folder:
         chain = Path(folder, "digits-qcfs8.onnx")
         torch.set_num_threads(1)  # much faster than two beside other programs, as in the digits example
-        for ann, readers, some, those in ((chain, CHAIN_READERS, *digits(chain)), resnet):
-            for steps in STEPS:
+        for ann, readers, steps_of, some, those in ((chain, CHAIN_READERS, (8, 16, 32), *digits(chain)), resnet):
+            for steps in steps_of:
                 for row in rows(ann, readers, steps, some, those):
                     document["rows"].append(row)
                     print(told(row), flush=True)

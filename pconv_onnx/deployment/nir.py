@@ -10,7 +10,7 @@ from pconv_onnx.deployment.package import Contents, Package
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph.folding import fold
 
-_RESET = "the reset, which subtracts the threshold here and is left to readers there"
+_RESET = "the reset, which subtracts the threshold here and sets the potential to `v_reset` there"
 _CHARGE = "the charge that neurons begin with (`v_initial`), for which readers begin at 0"
 _TIES = "neurons that fire at their threshold, not only above it"
 
@@ -63,5 +63,5 @@ What NIR cannot say:
 {lost}
 The metadata of each neuron node has `v_initial`, of the shape of its threshold, and `reset`. A reader that subtracts
 the threshold, and sets potentials to `v_initial` before the first step, gives the spikes of the network that this comes
-from, up to the rounding of its sums. Without `v_initial` far more time-steps are needed.
+from, up to the rounding of its sums. Any other reader has another network, as a rule a far less accurate one.
 """
