@@ -368,6 +368,9 @@ def _emitted(network: Network, mode: str) -> list[tuple[onnx.NodeProto, Spikes]]
         # In mode parallel those that emit means are no neurons but decode trains.
         if attribute(node, "spikes") == (mode == "parallel"):
             neuron = neuron_of(node, tables)
+            # A mean is searched among them.
+            if not (np.diff(neuron.levels.astype(np.float32)) >= 0).all():
+                raise ValueError(f"the levels of '{node.name}' do not ascend")
             emitted.append((node, Spikes(neuron.steps, neuron.levels, neuron.channel_axis)))
     return emitted
 

@@ -21,6 +21,7 @@ import pconv_onnx.inference
 from pconv_onnx import benchmarking, calibration, cli, deployment, neuron, operator, plan, spike_statistics
 from pconv_onnx.cli import main
 from pconv_onnx.device_memory import CUDA
+from pconv_onnx.errors import PconvError
 from pconv_onnx.progress import track
 from pconv_onnx.verification import Verification
 
@@ -651,6 +652,20 @@ def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path):
     done = spawn("rewrite", path, stdout=subprocess.PIPE, env=os.environ | {"PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stderr) == (0, b"")
     assert rb"\u03b8.snn.onnx: mode parallel, T = 4" in done.stdout
+
+
+def test_names_that_a_terminal_would_act_on_are_escaped(tmp_path, capsys):
+    name = "red\x1b[31m\u202e\n"
+    model = network(f"c = Conv (x, w) {qcfs('c', 'y')}", weights={"w": weight(3, 3, 1, 1)})
+    for node in model.graph.node:
+        node.name = name
+        node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=repr(["", name, "node"]))
+    onnx.save(model, tmp_path / "m.onnx")
+    assert main(["inspect", str(tmp_path / "m.onnx")]) == 0
+    told = capsys.readouterr().out
+    assert r"red\x1b[31m\u202e\n" in told
+    assert all(line.isprintable() for line in told.splitlines())
+    assert str(PconvError(f"no '{name}'")) == r"no 'red\x1b[31m\u202e '"
 
 
 def test_a_full_disk_under_stdout_is_told(ann):

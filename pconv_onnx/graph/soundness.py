@@ -29,7 +29,8 @@ def flaw_of(model: onnx.ModelProto) -> str:
     """What is wrong with a model that the checker takes, for a message; empty where nothing is.
 
     Tensors must have the data of their type and shape, so that what is read is no larger than the file, whatever its
-    shapes say. Attributes must have a value; within functions they may refer to one of the function.
+    shapes say, and sparse ones a shape that can be spread out. Attributes must have a value; within functions they may
+    refer to one of the function. A set of operators is imported once, and metadata are text.
     """
     domains = ["" if entry.domain == "ai.onnx" else entry.domain for entry in model.opset_import]
     if len(domains) != len(set(domains)):

@@ -11,7 +11,7 @@ from networks import network, qcfs, weight
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from refusals import refusal_of
 
-from pconv_onnx import inspect, session, stats, verify
+from pconv_onnx import inspect, rewrite, session, stats, verify
 from pconv_onnx.graph import load
 from pconv_onnx.graph.soundness import flaw_of
 from pconv_onnx.graph.tensors import every_tensor
@@ -197,3 +197,13 @@ def test_inputs_that_no_memory_holds_are_not_drawn(snn):
     for size in model.graph.input[0].type.tensor_type.shape.dim[1:]:
         size.dim_value = 2**40
     refusal_of(stats, model)
+
+
+@pytest.mark.parametrize("level", [np.nan, np.inf, 100])
+def test_spikes_are_not_counted_by_levels_that_do_not_ascend(level, ann):
+    model = rewrite(ann, mode="folded").model
+    tensor = next(entry for entry in model.graph.initializer if entry.name.endswith("levels"))
+    levels = numpy_helper.to_array(tensor).copy()
+    levels[:, 0] = level
+    tensor.CopyFrom(numpy_helper.from_array(levels, tensor.name))
+    assert "as rewrite wrote them" in refusal_of(stats, model)
