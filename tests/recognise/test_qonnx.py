@@ -432,7 +432,8 @@ def test_what_is_written_out_has_names_of_its_own():
 
 
 @pytest.mark.parametrize("imports", [0, 1])
-def test_quantisers_in_bodies_are_listed_and_stay(imports):
+@pytest.mark.parametrize("signed", [False, True])
+def test_quantisers_in_branches_are_converted_as_others_are(imports, signed):
     nodes = """
         q = Q.Quant <signed = 0> (x, s, z, b)
         y = If (k) <then_branch = a () => (float[N, 3, 8, 8] t) { t = Q.Quant (q, s, z, b) },
@@ -440,14 +441,12 @@ def test_quantisers_in_bodies_are_listed_and_stay(imports):
     """
     source = custom(nodes, "float[N, 3, 8, 8] y", PARAMETERS | {"k": np.array(True)})
     del source.opset_import[1 + imports :]
-    result = rewrite(source)
+    result = rewrite(source, signed=signed)
     statuses = {row["name"]: (row["status"], row["reason"][:15]) for row in result.summary()["activations"]}
-    assert statuses == {
-        "q": ("converted", ""),
-        "t": ("refused", "it is in the bo"),
-        "e": ("refused", "it is in the bo"),
-    }
+    in_branches = ("converted", "") if signed else ("refused", "its lowest valu")
+    assert statuses == {"q": ("converted", ""), "t": in_branches, "e": in_branches}
     onnx.checker.check_model(result.model)
+    assert verify(source, result.model).passed
 
 
 def test_a_quantiser_without_data_or_value_is_passed_over():
