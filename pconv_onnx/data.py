@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from itertools import accumulate
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.neuron import Array
+from pconv_onnx.sources import LABELS, Given, Part, parts_of
 
-LABELS = "labels"
 _RANDOM_SAMPLES = 32
 
 
@@ -70,33 +69,126 @@ class Samples:
             part = slice(start, min(start + size, len(self)))
             yield part, {name: array[part] for name, array in self.arrays.items()}
 
+    def part(self, rows: slice) -> Samples:
+        """Some of them."""
+        arrays = {name: array[rows] for name, array in self.arrays.items()}
+        return Samples(arrays, None if self.labels is None else self.labels[rows], self.fixed_batch)
 
-def load_samples(source: DataSource, session: Any) -> Samples:
-    """Samples for the inputs of an onnxruntime session.
+
+class Input(NamedTuple):
+    """An input of a session, as onnxruntime tells it."""
+
+    name: str
+    type: str
+    shape: Sequence[Any]
+
+
+class SampleReader:
+    """Samples that are read when they are asked for. One that is pickled takes along where they lie, not what was read.
+
+    Attributes:
+        fixed_batch: the batch size that the model insists on, or None.
+    """
+
+    def __init__(self, parts: Sequence[Part], inputs: Sequence[Input], fixed_batch: int | None) -> None:
+        self.fixed_batch = fixed_batch
+        self._parts, self._inputs = parts, inputs
+        self._ends: list[int] = []
+        self._last: tuple[int, dict[str, Array]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was read."""
+        return {**self.__dict__, "_last": None}
+
+    def __len__(self) -> int:
+        """Number of samples, which the headers of files tell.
+
+        Raises:
+            PconvError: they cannot be read, or have no arrays for the model.
+        """
+        if not self._ends:
+            lengths = [part.lengths() for part in self._parts]
+            for part, held in zip(self._parts, lengths, strict=True):
+                for entry in self._inputs:
+                    _require(part.where, held, entry.name)
+            self._require_labels_throughout(lengths)
+            ends = list(accumulate(held[self._inputs[0].name] for held in lengths))
+            _require_number(ends[-1] if ends else 0, self.fixed_batch)
+            self._ends = ends
+        return self._ends[-1]
+
+    def part(self, rows: slice) -> Samples:
+        """Some of the samples.
+
+        Raises:
+            PconvError: they cannot be read, or do not fit.
+        """
+        assert 0 <= rows.start < rows.stop <= len(self)
+        pieces = []
+        for index in range(bisect_right(self._ends, rows.start), bisect_right(self._ends, rows.stop - 1) + 1):
+            start = self._ends[index - 1] if index else 0
+            inside = slice(max(rows.start - start, 0), rows.stop - start)
+            pieces.append({name: array[inside] for name, array in self._read(index).items()})
+        return self._joined(pieces)
+
+    def everything(self) -> Samples:
+        """All samples.
+
+        Raises:
+            PconvError: they cannot be read, or do not fit.
+        """
+        samples = self._joined([_fitted_part(part, self._inputs) for part in self._parts])
+        _require_number(len(samples), self.fixed_batch)
+        return samples
+
+    def _read(self, index: int) -> dict[str, Array]:
+        """A part of the data; it stays in memory until another is read, as several shards may lie in it."""
+        if self._last is None or self._last[0] != index:
+            self._last = None
+            self._last = index, _fitted_part(self._parts[index], self._inputs)
+        return self._last[1]
+
+    def _joined(self, parts: Sequence[dict[str, Array]]) -> Samples:
+        self._require_labels_throughout(parts)
+        joined = {name: _joined(name, [part[name] for part in parts]) for name in (parts[0] if parts else {})}
+        labels = (
+            joined.pop(LABELS) if LABELS in joined and LABELS not in {entry.name for entry in self._inputs} else None
+        )
+        if not joined:
+            raise PconvError("the data hold no samples")
+        return Samples(joined, labels, self.fixed_batch)
+
+    def _require_labels_throughout(self, parts: Sequence[Collection[str]]) -> None:
+        if len({LABELS in part for part in parts}) > 1:
+            raise PconvError("some parts of the data have labels and others have none", "give labels to all or to none")
+
+
+def open_samples(source: DataSource, session: Any) -> SampleReader:
+    """Samples for the inputs of an onnxruntime session, of which nothing is read yet.
 
     Args:
-        source: an `.npz` whose arrays are named as the inputs (first axis = samples; `labels` optional), a directory
-            of such files, a mapping of arrays, or an object with onnxruntime's `get_next()`.
+        source: an `.npz` whose arrays are named as the inputs (first axis = samples; `labels` optional), a Parquet file
+            with such columns, a directory of files of either kind, a `sources.Recipe` for pictures as a `.json` file, a
+            mapping of arrays, or an object with onnxruntime's `get_next()`.
+        session: the onnxruntime session whose inputs the samples are for.
+
+    Raises:
+        PconvError: there are no such files, or samples fit no such inputs.
+    """
+    return SampleReader(_parts(source), *_inputs(session))
+
+
+def load_samples(source: DataSource, session: Any) -> Samples:
+    """Samples for the inputs of an onnxruntime session, all of them in memory.
+
+    Args:
+        source: as `open_samples` takes it.
         session: the onnxruntime session whose inputs the samples are for.
 
     Raises:
         PconvError: the file cannot be read, or names, ranks, shapes, types, numbers of samples or values do not fit.
     """
-    inputs, fixed_batch = _inputs(session)
-    parts = [_fitted_part(where, arrays, inputs) for where, arrays in _read(source)]
-    if len({LABELS in part for part in parts}) > 1:
-        raise PconvError("some parts of the data have labels and others have none", "give labels to all or to none")
-    joined = {name: _joined(name, [part[name] for part in parts]) for name in (parts[0] if parts else {})}
-    labels = joined.pop(LABELS) if LABELS in joined and LABELS not in {entry.name for entry in inputs} else None
-    if not joined or not len(next(iter(joined.values()))):
-        raise PconvError("the data hold no samples")
-    samples = Samples(joined, labels, fixed_batch)
-    if fixed_batch and len(samples) % fixed_batch:
-        raise PconvError(
-            f"the model takes batches of {fixed_batch}, and {len(samples)} samples are not a multiple of that",
-            "leave some out, or export the model with an open batch size",
-        )
-    return samples
+    return open_samples(source, session).everything()
 
 
 def random_samples(session: Any, seed: int = 0) -> Samples:
@@ -121,9 +213,9 @@ def random_samples(session: Any, seed: int = 0) -> Samples:
     return Samples(arrays, None, fixed_batch)
 
 
-def _inputs(session: Any) -> tuple[Sequence[Any], int | None]:
+def _inputs(session: Any) -> tuple[Sequence[Input], int | None]:
     """The inputs of a session, each with an axis for samples, and the batch size that they insist on."""
-    inputs = session.get_inputs()
+    inputs = [Input(entry.name, entry.type, entry.shape) for entry in session.get_inputs()]
     if not inputs:
         raise PconvError("the model has no inputs, so there are no samples to run it on")
     for entry in inputs:
@@ -138,35 +230,37 @@ def _inputs(session: Any) -> tuple[Sequence[Any], int | None]:
     return inputs, next(iter(sizes.values()), None)
 
 
-def _read(source: DataSource) -> list[tuple[str, Mapping[str, Any]]]:
-    """The parts of the data, and how to call each in messages."""
+def _parts(source: DataSource) -> Sequence[Part]:
     if isinstance(source, Mapping):
-        return [("the data", source)]
+        return [Given("the data", source)]
     if hasattr(source, "get_next"):
-        return [(f"batch {index} of the data", batch) for index, batch in enumerate(iter(source.get_next, None))]
-    path = Path(source)
-    files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
-    if not files:
-        raise PconvError(f"'{path}' holds no .npz files", "write them with numpy.savez")
-    return [(f"'{file}'", _read_file(file)) for file in files]
+        return [Given(f"batch {index} of the data", batch) for index, batch in enumerate(iter(source.get_next, None))]
+    return parts_of(source)
 
 
-def _read_file(path: Path) -> dict[str, Array]:
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise PconvError(f"'{path}' holds one unnamed array", "save it by name with numpy.savez")
-        with archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, MemoryError) as error:
-        raise PconvError(f"cannot read '{path}': {getattr(error, 'strerror', None) or error}", "check it") from error
-    # RuntimeError is zipfile's for encryption and for ways of compression that it does not know.
-    except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise PconvError(f"'{path}' is not an .npz of plain arrays: {error}", "write it with numpy.savez") from error
+def _require(where: str, held: Collection[str], name: str) -> None:
+    if name not in held:
+        told = ", ".join(f"'{other}'" for other in held) or "none"
+        raise PconvError(
+            f"{where} has no array '{name}', which is an input of the model; it has {told}",
+            "name the arrays as the model's inputs (examples/prepare_images.py does so for images)",
+        )
 
 
-def _fitted_part(where: str, arrays: Mapping[str, Any], inputs: Sequence[Any]) -> dict[str, Array]:
+def _require_number(samples: int, fixed_batch: int | None) -> None:
+    if not samples:
+        raise PconvError("the data hold no samples")
+    if fixed_batch and samples % fixed_batch:
+        raise PconvError(
+            f"the model takes batches of {fixed_batch}, and {samples} samples are not a multiple of that",
+            "leave some out, or export the model with an open batch size",
+        )
+
+
+def _fitted_part(source: Part, inputs: Sequence[Input]) -> dict[str, Array]:
     """One part of the data: an array for each input, and labels if it has any."""
+    where = source.where
+    arrays = source.read({LABELS, *(entry.name for entry in inputs)})
     part = {entry.name: _fitted(where, arrays, entry) for entry in inputs}
     if LABELS in arrays and LABELS not in part:
         labels = np.asarray(arrays[LABELS])
@@ -182,13 +276,8 @@ def _fitted_part(where: str, arrays: Mapping[str, Any], inputs: Sequence[Any]) -
     return part
 
 
-def _fitted(where: str, arrays: Mapping[str, Any], entry: Any) -> Array:
-    if entry.name not in arrays:
-        held = ", ".join(f"'{name}'" for name in arrays) or "none"
-        raise PconvError(
-            f"{where} has no array '{entry.name}', which is an input of the model; it has {held}",
-            "name the arrays as the model's inputs (examples/prepare_images.py does so for images)",
-        )
+def _fitted(where: str, arrays: Mapping[str, Any], entry: Input) -> Array:
+    _require(where, arrays, entry.name)
     array = np.asarray(arrays[entry.name])
     expected = _TYPES.get(entry.type)
     if expected is not None and array.dtype != expected:

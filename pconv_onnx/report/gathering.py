@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from pconv_onnx.data import LABELS
 from pconv_onnx.errors import PconvError
 from pconv_onnx.evaluation import evaluate
 from pconv_onnx.neuron import Array
 from pconv_onnx.plan import Mode
 from pconv_onnx.providers import PROVIDERS
 from pconv_onnx.rewriting import Rewriting, inspect, rewrite
+from pconv_onnx.sources import LABELS
 from pconv_onnx.spike_statistics import stats
 from pconv_onnx.verification import verify
 
