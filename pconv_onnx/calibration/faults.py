@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -15,7 +15,15 @@ from pconv_onnx.neuron import Array
 from pconv_onnx.runtime import import_onnxruntime
 
 
-def faults_of(network: Network, names: Sequence[str], batches: Iterable[dict[str, Array]]) -> dict[str, str]:
+class Faults(dict[str, str]):
+    """A reason for each tensor with a fault, the first that was found."""
+
+    def __add__(self, other: Faults) -> Faults:
+        """Those of both parts of the data."""
+        return Faults({**other, **self})
+
+
+def faults_of(network: Network, names: Sequence[str], shards: Iterable[Iterable[dict[str, Array]]]) -> Iterator[Faults]:
     """What is wrong with float32 tensors: their first axis does not count samples, or a value is not finite.
 
     The network itself sums them up, so that no more of it is in memory than where it just runs.
@@ -23,10 +31,10 @@ def faults_of(network: Network, names: Sequence[str], batches: Iterable[dict[str
     Args:
         network: the source.
         names: of the tensors.
-        batches: feeds of the network.
+        shards: feeds of the network, of each shard.
 
-    Returns:
-        A reason for each tensor with a fault.
+    Yields:
+        The faults on each shard.
 
     Raises:
         PconvError: onnxruntime cannot run the network.
@@ -49,14 +57,15 @@ def faults_of(network: Network, names: Sequence[str], batches: Iterable[dict[str
     # Optimised, a product with zero could become part of what computes the tensor.
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
     runner = open_session(model, network.name, disabled)
-    found: dict[str, str] = {}
-    for feed in batches:
-        count = len(next(iter(feed.values())))
-        outputs = run_session(runner, feed)
-        for name, sizes, value in zip(names, outputs[::2], outputs[1::2], strict=True):
-            if sizes.tolist()[:1] != [count]:
-                told = f"'{name}' has shape {sizes.tolist()} for {count} samples, which do not run along its first axis"
-                found.setdefault(name, told)
-            elif not np.isfinite(value):
-                found.setdefault(name, f"'{name}' has a NaN or an infinity on these data")
-    return found
+    for batches in shards:
+        found = Faults()
+        for feed in batches:
+            count = len(next(iter(feed.values())))
+            outputs = run_session(runner, feed)
+            for name, sizes, value in zip(names, outputs[::2], outputs[1::2], strict=True):
+                if sizes.tolist()[:1] != [count]:
+                    told = f"{sizes.tolist()} for {count} samples, which do not run along its first axis"
+                    found.setdefault(name, f"'{name}' has shape {told}")
+                elif not np.isfinite(value):
+                    found.setdefault(name, f"'{name}' has a NaN or an infinity on these data")
+        yield found
