@@ -102,9 +102,11 @@ bench: $(STAMP) ## measure, into benchmarks/results/
 	$(BIN)/python benchmarks/parallel_spike.py -o benchmarks/results/parallel_spike.json
 	$(BIN)/python benchmarks/resnet20.py -o benchmarks/results/resnet20.json
 	$(BIN)/python benchmarks/rewriting.py -o benchmarks/results/rewriting.json
+	$(BIN)/python benchmarks/large_models.py -o benchmarks/results/large-models.json
 	$(BIN)/python benchmarks/agreement.py -o benchmarks/results/agreement.json
 	$(BIN)/python benchmarks/accuracy.py -o benchmarks/results/accuracy.json
 	$(BIN)/python benchmarks/digits.py -o benchmarks/results/digits.json
+	$(BIN)/python benchmarks/serving.py -o benchmarks/results/serving.json
 
 peers: .venv-peers/installed ## measure against PyTorch and SpikingJelly, into benchmarks/results/ (6 minutes)
 	.venv-peers/bin/python benchmarks/peers/resnet20.py -o benchmarks/results/peers.json

@@ -17,7 +17,7 @@ from pconv_onnx.candidate import ANN, BODY, FOLDED, PARALLEL, QUANTISED, SERIAL,
 from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.evaluation import readable_again
-from pconv_onnx.graph import ModelSource, load, save
+from pconv_onnx.graph import ModelSource, Network, load, save
 from pconv_onnx.inference import open_session, run_session, runnable
 from pconv_onnx.neuron import Array
 from pconv_onnx.plan import Mode
@@ -204,7 +204,7 @@ def bench(
             if not isinstance(number, int) or number < 1:
                 raise PconvError(f"{number!r} is not a {what}", "choose 1 or more")
     network = runnable(load(source))
-    inputs = open_session(network.proto, network.name)
+    inputs = open_session(network.proto, network.name, folder=network.folder)
     samples = random_samples(inputs) if data is None else load_samples(data, inputs)
     result = Benchmark(
         source,
@@ -219,7 +219,7 @@ def bench(
     )
     with tempfile.TemporaryDirectory() as folder:
         measuring = _Measuring(result, Path(folder), repeats)
-        measuring.make(network.proto)
+        measuring.make(network)
         sizes = tuple(dict.fromkeys(batches or ((samples.fixed_batch,) if samples.fixed_batch else BATCHES)))
         work = OtherWork()
         total = len(sizes) * len(result.steps) * (_WARM_UP + repeats + len(measuring.modes))
@@ -245,13 +245,13 @@ class _Measuring:
         # A file or the reason that there is none, by mode and T; the ANN's T is None.
         self.files: dict[tuple[str, int | None], str | PconvError] = {}
 
-    def make(self, ann: onnx.ModelProto) -> None:
+    def make(self, ann: Network) -> None:
         """Write every network.
 
         Raises:
             PconvError: nothing can be converted, or a file cannot be written.
         """
-        self.files[ANN, None] = self._write(ann)
+        self.files[ANN, None] = self._write(ann.proto, ann.folder)
         for count in self.result.steps:
             source, fault = self.result.source, None
             if self.result.calibration is not None:
@@ -273,14 +273,14 @@ class _Measuring:
 
     def _rewritten(self, source: ModelSource, count: int, mode: Mode) -> str | PconvError:
         try:
-            model = rewrite(source, steps=count, mode=mode, signed=self.result.signed).model
+            rewriting = rewrite(source, steps=count, mode=mode, signed=self.result.signed)
         except PconvError as error:
             return error
-        return self._write(model)
+        return self._write(rewriting.model, rewriting.plan.network.folder)
 
-    def _write(self, model: Any) -> str:
+    def _write(self, model: Any, folder: Path | None = None) -> str:
         path = self.folder / f"{len(list(self.folder.iterdir()))}.onnx"
-        save(model, path)
+        save(model, path, folder)
         return str(path)
 
     def run(self, sizes: Sequence[int]) -> Iterator[None]:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import onnx
 from onnx import helper
 
-from pconv_onnx.graph.network import captured
+from pconv_onnx.graph.nesting import captured
 from pconv_onnx.operator import is_operator
 from pconv_onnx.serial_operator import is_neuron
 

@@ -528,14 +528,18 @@ def _rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
 def _verification_lines(summary: dict[str, Any]) -> Iterator[str]:
     layers = summary["layers"]
     wrong = [layer for layer in layers if layer["count_mismatch_rate"]]
-    exact = sum(layer["exact"] for layer in layers)
+    exact = [layer for layer in layers if layer["exact"]]
+    compared = sum(layer["count_mismatch_rate"] is not None for layer in exact)
     yield _samples_line(summary)
-    right = f"{exact - len(wrong)} of {exact}"
+    right = f"{compared - len(wrong)} of {compared}"
     yield f"layers with the source's spike count on every element, given the same input: {right}"
     for layer in wrong:
         yield f"  {layer['name']}: {100 * layer['count_mismatch_rate']:.3g} % of the elements differ"
-    if exact < len(layers):
-        yield f"layers with T other than the source's levels, so with nothing to be equal to: {len(layers) - exact}"
+    if compared < len(exact):
+        yield f"layers in branches that no sample got to, so not compared: {len(exact) - compared}"
+    if len(exact) < len(layers):
+        others = len(layers) - len(exact)
+        yield f"layers with T other than the source's levels, so with nothing to be equal to: {others}"
     unloaded = summary["load_errors"]
     for title, values, networks in (
         ("outputs, graph optimisations disabled", summary["unoptimised"], ""),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,8 +20,10 @@ from pconv_onnx.calibration import RANDOM
 from pconv_onnx.data import DataSource, SampleReader, load_samples, open_samples
 from pconv_onnx.engine import Engine, InProcess, merged, shards_of
 from pconv_onnx.errors import PconvError
-from pconv_onnx.graph import ModelSource, load
+from pconv_onnx.graph import ModelSource, Network, load
+from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.inference import (
+    Sessions,
     batch_size,
     batches,
     classes,
@@ -196,8 +198,8 @@ def evaluate(
 
     engine = engine or InProcess()
     network = runnable(load(source))
-    is_spiking = any(map(is_neuron, network.proto.graph.node))
-    runner = open_session(network.proto, network.name)
+    is_spiking = any(map(is_neuron, every_node(network.proto.graph)))
+    runner = open_session(network.proto, network.name, folder=network.folder)
     names = [output.name for output in runner.get_outputs() if output.type in _FLOATS]
     if not names:
         raise PconvError(f"no output of {network.name} is a tensor of floats, so there is nothing to evaluate")
@@ -210,16 +212,16 @@ def evaluate(
         other = "compare it with its ANN by verify" if is_spiking else "pass --steps to compare spiking forms with it"
         raise PconvError(f"the data have no '{LABELS}' to count right answers by", f"add them, or {other}")
     blank = [Score(*_recorded(network.proto)) if is_spiking else Score()]
-    models = [(network.proto, network.name)]
+    models = {network.name: network.proto}
     # All are rewritten before any is run, so that no fault is told late.
     counts = list(dict.fromkeys(np.asarray(steps).tolist()))  # numbers that a document can hold
     for count in track(counts, "rewriting", len(counts)):
-        models.append((spiking(count), f"{network.name} at T = {count}"))
+        models[f"{network.name} at T = {count}"] = spiking(count)
         blank.append(Score(count, mode))
 
-    in_flight = max(steps_in_flight(model) for model, _ in models)
+    in_flight = max(map(steps_in_flight, models.values()))
     shards = shards_of(len(samples), samples.fixed_batch or batch_size(in_flight))
-    found = engine.map(partial(_Scorer, models, names, blank, samples, in_flight), shards, "evaluating")
+    found = engine.map(partial(_Scorer, network, models, names, blank, samples, in_flight), shards, "evaluating")
     scores = list(merged(scores for _, scores in found))
     ann, rows = (None, scores) if is_spiking else (scores[0], scores[1:])
     return Evaluation(len(samples), labels, found[0][0], ann, rows)
@@ -230,22 +232,25 @@ class _Scorer:
 
     def __init__(
         self,
-        models: Sequence[tuple[onnx.ModelProto, str]],
+        source: Network,
+        models: Mapping[str, onnx.ModelProto],
         names: list[str],
         blank: Sequence[Score],
         samples: SampleReader,
         in_flight: int,
     ) -> None:
-        self.name = models[0][1]
+        self.name = source.name
         self.names, self.blank, self.samples, self.in_flight = names, blank, samples, in_flight
-        self.runners = [open_session(model, name) for model, name in models]
+        self.sessions = Sessions([source])
+        for name, model in models.items():
+            self.sessions.add(name, partial(open_session, model, name, folder=source.folder))
 
     def __call__(self, rows: slice) -> tuple[int | None, tuple[Score, ...]]:
         samples = self.samples.part(rows)
         scores = [replace(score) for score in self.blank]
         found = None
         for part, feed in batches(samples, self.in_flight):
-            outputs = [run_session(runner, feed, self.names) for runner in self.runners]
+            outputs = [run_session(self.sessions[name], feed, self.names) for name in self.sessions]
             index = classes(outputs[0], part.stop - part.start)
             if part.start == 0:
                 found = None if index is None else outputs[0][index].shape[1]

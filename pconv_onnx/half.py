@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from pconv_onnx.errors import PconvError
-from pconv_onnx.graph.network import captured, subgraphs
+from pconv_onnx.graph.nesting import captured, subgraphs
 
 _LARGEST = float(np.finfo(np.float16).max)
 

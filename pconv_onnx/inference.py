@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -12,11 +13,14 @@ from pconv_onnx.data import Samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.folding import fold
+from pconv_onnx.graph.inlining import inlined
+from pconv_onnx.graph.nesting import every_graph, every_node
 from pconv_onnx.graph.qonnx import standardised
+from pconv_onnx.graph.tensors import references
 from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.neuron import Array
-from pconv_onnx.operator import MIN_OPSET, is_operator
-from pconv_onnx.runtime import import_onnxruntime, session
+from pconv_onnx.operator import DOMAIN, MIN_OPSET, is_operator
+from pconv_onnx.runtime import EXTERNAL_DATA_FOLDER, import_onnxruntime, session
 from pconv_onnx.serial_operator import is_serial
 from pconv_onnx.serial_session import SerialSession
 
@@ -35,7 +39,8 @@ def limit_threads(count: int) -> None:
 
 
 def runnable(network: Network) -> Network:
-    """The network in operators that onnxruntime has: those of QONNX are written out."""
+    """The network in operators that onnxruntime has: functions and the operators of QONNX are written out."""
+    network = inlined(network, DOMAIN)
     if standardised(network.proto) is network.proto:
         return network
     # As rewrite does: operators of the opset that they are written in, bit widths that are computed from constants.
@@ -43,7 +48,13 @@ def runnable(network: Network) -> Network:
     return replace(network, proto=standardised(network.proto))
 
 
-def open_session(model: onnx.ModelProto, name: str, level: Any = None, providers: Sequence[Any] | None = None) -> Any:
+def open_session(
+    model: onnx.ModelProto,
+    name: str,
+    level: Any = None,
+    providers: Sequence[Any] | None = None,
+    folder: Path | None = None,
+) -> Any:
     """An onnxruntime session that takes turns with others; a `SerialSession` for a serial network.
 
     Args:
@@ -51,6 +62,7 @@ def open_session(model: onnx.ModelProto, name: str, level: Any = None, providers
         name: what to call it in messages.
         level: onnxruntime's level of graph optimisation; None leaves it as users have it.
         providers: execution providers as `session` takes them.
+        folder: where the files of tensors lie that the network keeps in others.
 
     Raises:
         PconvError: onnxruntime refuses the model.
@@ -60,6 +72,8 @@ def open_session(model: onnx.ModelProto, name: str, level: Any = None, providers
     # Threads that spin while they wait would take the cores of the session whose turn it is.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = _threads
+    if folder is not None and references(model):
+        options.add_session_config_entry(EXTERNAL_DATA_FOLDER, str(folder))
     if level is not None:
         options.graph_optimization_level = level
     opened = SerialSession if any(map(is_serial, model.graph.node)) else session
@@ -67,6 +81,39 @@ def open_session(model: onnx.ModelProto, name: str, level: Any = None, providers
         return opened(model, options=options, providers=providers)
     except PconvError as error:
         raise PconvError(f"{name}: {error.message}", error.hint) from error
+
+
+class Sessions:
+    """Sessions of networks that run side by side, by name.
+
+    All stay open; of networks too large for one file only the last one used, and others are opened again.
+    """
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        """Sessions of what is made of these networks."""
+        self._one_at_a_time = any(references(network.proto) for network in networks)
+        self._openers: dict[str, Callable[[], Any]] = {}
+        self._open: dict[str, Any] = {}
+
+    def add(self, name: str, opener: Callable[[], Any]) -> None:
+        """Open one; what the opener raises is raised, and the session is not there."""
+        self._reopen(name, opener)
+        self._openers[name] = opener
+
+    def __getitem__(self, name: str) -> Any:
+        """The session of that name, open."""
+        if name not in self._open:
+            self._reopen(name, self._openers[name])
+        return self._open[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Names, in the order in which they were added."""
+        return iter(self._openers)
+
+    def _reopen(self, name: str, opener: Callable[[], Any]) -> None:
+        if self._one_at_a_time:
+            self._open.clear()
+        self._open[name] = opener()
 
 
 def run_session(runner: Any, feed: dict[str, Array], names: list[str] | None = None) -> list[Array]:
@@ -85,10 +132,10 @@ def run_session(runner: Any, feed: dict[str, Array], names: list[str] | None = N
 
 def steps_in_flight(model: onnx.ModelProto) -> int:
     """The most time-steps that a tensor of a network has; 1 where no neuron emits spikes."""
-    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    shapes = {tensor.name: tensor.dims for graph in every_graph(model.graph) for tensor in graph.initializer}
     emitting = (
         node
-        for node in model.graph.node
+        for node in every_node(model.graph)
         if is_operator(node) and any(attribute.name == "spikes" and attribute.i for attribute in node.attribute)
     )
     return max((shapes[node.input[1]][1] for node in emitting if node.input[1] in shapes), default=1)

@@ -12,17 +12,20 @@ from importlib.metadata import version
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
 from pconv_onnx import operator, serial_operator
-from pconv_onnx.graph.network import captured, unused
+from pconv_onnx.graph.nesting import captured, subgraphs, unused
+from pconv_onnx.graph.network import Graph
 from pconv_onnx.graph.qonnx import standardised
+from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.half import in_float16
 from pconv_onnx.neuron import Array, Neuron, ParallelNeuron, SerialNeuron, train_decoder
 from pconv_onnx.plan import Plan
 from pconv_onnx.provenance import METADATA_PREFIX
 from pconv_onnx.recognise import Activation
-from pconv_onnx.temporal import Passage, Spikes, Static
+from pconv_onnx.temporal import STATIC, Kind, Passage, Spikes, Static
 
 # Model-local functions came with this version of the file format.
 _FUNCTIONS_IR_VERSION = 8
@@ -38,44 +41,26 @@ def lower(plan: Plan) -> onnx.ModelProto:
 
 
 class _Lowering:
-    """State of one lowering: the nodes and initializers written so far."""
+    """State of one lowering: the names in use so far, and what is added to the inputs and outputs."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.names = plan.network.names | set(plan.per_step_outputs.values())
-        self.node_names = {node.name for node in plan.network.nodes if id(node) not in plan.replaced}
+        self.node_names = {node.name for node in plan.network.every_node() if id(node) not in plan.replaced}
         self.neuron_names = {name: unused(name, self.node_names) for name in plan.neurons}
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
         self.potentials: dict[str, str] = {}
         self.potential_infos: dict[str, onnx.ValueInfoProto] = {}
-        self.in_time: dict[str, str] = {}
-        self.repeated: dict[tuple[str, int], str] = {}
-        self.decoded: set[str] = set()
+        self.outputs: list[onnx.ValueInfoProto] = []
 
     def model(self) -> onnx.ModelProto:
         plan, source = self.plan, self.plan.network.proto
-        for node, proto in zip(plan.network.nodes, source.graph.node, strict=True):
-            if id(node) not in plan.replaced:
-                self._copy(proto, plan.passages.get(id(node)))
-                continue
-            ended = plan.replaced[id(node)]
-            if ended is not None:
-                self._neuron(ended, plan.neurons[ended.name])
-        for output in source.graph.output:
-            self._decode(output.name)
-        outputs = [self._step_by_step(output) for output in source.graph.output if output.name in plan.per_step_outputs]
-
         model = onnx.ModelProto()
         model.CopyFrom(source)
-        _replace(model.graph.node, self.nodes)
-        model.graph.initializer.extend(self.initializers)
-        model.graph.output.extend(outputs)
+        _GraphLowering(self, plan.network.graph).write(model.graph)
+        model.graph.output.extend(self.outputs)
         for before, after in self.potentials.items():
             model.graph.input.append(self.potential_infos[before])
             model.graph.output.append(self.potential_infos[after])
-        model.graph.value_info.extend(self._known_shapes())
-        _drop_what_the_activations_left(model.graph, source.graph)
         model.ir_version = max(model.ir_version, _FUNCTIONS_IR_VERSION)
         # onnxruntime declares every domain that it knows in the models that it saves.
         _replace(model.opset_import, [entry for entry in model.opset_import if entry.domain != operator.DOMAIN])
@@ -85,18 +70,56 @@ class _Lowering:
         else:
             max_steps = max(neuron.steps for neuron in plan.neurons.values())
             model.functions.extend(operator.functions(plan.network.opset, plan.dtype, max_steps))
-        if outputs:
+        if self.outputs:
             model.functions.append(operator.running_mean(plan.network.opset, plan.dtype))
         _write_provenance(model, plan, self.neuron_names, self.potentials)
         model = standardised(model)
         return model if plan.dtype == plan.source_dtype else in_float16(model, plan.network.name)
 
-    def _copy(self, proto: onnx.NodeProto, passage: Passage | None) -> None:
+
+class _GraphLowering:
+    """The main graph or a body: the nodes and initializers written so far."""
+
+    def __init__(self, lowering: _Lowering, graph: Graph) -> None:
+        self.lowering, self.plan, self.graph = lowering, lowering.plan, graph
+        self.names, self.node_names = lowering.names, lowering.node_names
+        own = {name for node in graph.proto.node for name in node.output}
+        # A body sees the Static form of what is around it.
+        self.kinds = {name: kind for name, kind in self.plan.kinds.items() if name in own}
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.in_time: dict[str, str] = {}
+        self.repeated: dict[tuple[str, int], str] = {}
+        self.decoded: set[str] = set()
+
+    def write(self, target: onnx.GraphProto) -> None:
+        """Rewrite a copy of the graph."""
+        plan, source = self.plan, self.graph.proto
+        for node, proto in self.graph.pairs():
+            if id(node) not in plan.replaced:
+                self._copy(node, proto, plan.passages.get(id(node)))
+                continue
+            ended = plan.replaced[id(node)]
+            if ended is not None:
+                self._neuron(ended, plan.neurons[ended.name])
+        for output in source.output:
+            self._decode(output.name)
+        if self.graph is plan.network.graph:
+            per_step = [output for output in source.output if output.name in plan.per_step_outputs]
+            self.lowering.outputs.extend(map(self._step_by_step, per_step))
+        _replace(target.node, self.nodes)
+        target.initializer.extend(self.initializers)
+        target.value_info.extend(self._known_shapes())
+        _drop_what_the_activations_left(target, source)
+
+    def _copy(self, source: gs.Node, proto: onnx.NodeProto, passage: Passage | None) -> None:
         """A node of the source, in time if its outputs are, else on decoded inputs."""
         node = onnx.NodeProto()
         node.CopyFrom(proto)
+        for body, target in zip(self.plan.network.bodies(source), subgraphs(node), strict=True):
+            _GraphLowering(self.lowering, body).write(target)
         if passage is None:
-            for name in (*proto.input, *sorted(captured(proto))):
+            for name in (*proto.input, *sorted(captured(node))):
                 self._decode(name)
         else:
             steps = next(kind.steps for kind in passage.kinds if not isinstance(kind, Static))
@@ -133,14 +156,14 @@ class _Lowering:
     def _neuron(self, activation: Activation, neuron: Neuron) -> None:
         source, target = activation.input.name, activation.output.name
         if isinstance(neuron, SerialNeuron):
-            self._serial_neuron(self.neuron_names[activation.name], neuron, source, target)
+            self._serial_neuron(self.lowering.neuron_names[activation.name], neuron, source, target)
             return
-        input_steps = self.plan.kind(source).steps
+        input_steps = self._kind(source).steps
         if self._varies(source):
             source = self._steps_name(source)
         spikes = self._varies(target)
         target = self._steps_name(target) if spikes else target
-        name = self.neuron_names[activation.name]
+        name = self.lowering.neuron_names[activation.name]
         self._operator(name, neuron, source, target, input_steps=input_steps, spikes=spikes)
 
     def _operator(
@@ -160,9 +183,9 @@ class _Lowering:
         ]
         before, after = (unused(f"{name}/{which}", self.names) for which in ("potential", "new_potential"))
         element = helper.np_dtype_to_tensor_dtype(neuron.levels.dtype)
-        self.potentials[before] = after
+        self.lowering.potentials[before] = after
         for potential in (before, after):
-            self.potential_infos[potential] = helper.make_tensor_value_info(
+            self.lowering.potential_infos[potential] = helper.make_tensor_value_info(
                 potential, element, self.plan.network.shapes.get(source)
             )
         node = helper.make_node(
@@ -180,7 +203,7 @@ class _Lowering:
         if not self._varies(name) or name in self.decoded:
             return
         self.decoded.add(name)
-        kind = self.plan.kind(name)
+        kind = self._kind(name)
         node_name = unused(f"{name}/decode", self.node_names)
         if isinstance(kind, Spikes):
             decoder = train_decoder(kind.levels, kind.channel_axis)
@@ -199,7 +222,7 @@ class _Lowering:
 
     def _step_by_step(self, output: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
         """A further output `[T, B, …]` beside one that is in time."""
-        kind, node_name = self.plan.kind(output.name), unused(f"{output.name}/running_mean", self.node_names)
+        kind, node_name = self._kind(output.name), unused(f"{output.name}/running_mean", self.node_names)
         name = self.plan.per_step_outputs[output.name]
         source = self._steps_name(output.name)
         self.nodes.append(
@@ -222,7 +245,7 @@ class _Lowering:
         about the name of its batch, and onnxruntime gives tensors that claim one size one buffer.
         """
         network = self.plan.network
-        declared = {info.name for info in (*network.proto.graph.value_info, *network.proto.graph.output)}
+        declared = {info.name for info in (*self.graph.proto.value_info, *self.graph.proto.output)}
         names = [(name, name) for node in self.nodes for name in node.output if name in network.shapes]
         for name, written in (*names, *self.in_time.items()):
             shape = network.shapes.get(name)
@@ -231,8 +254,11 @@ class _Lowering:
                 sizes = [None, *(size if isinstance(size, int) else None for size in shape[1:])]
                 yield helper.make_tensor_value_info(written, element, sizes)
 
+    def _kind(self, name: str) -> Kind:
+        return self.kinds.get(name, STATIC)
+
     def _varies(self, name: str) -> bool:
-        return not isinstance(self.plan.kind(name), Static)
+        return not isinstance(self._kind(name), Static)
 
     def _steps_name(self, name: str) -> str:
         if name not in self.in_time:
@@ -264,14 +290,13 @@ def _drop_what_the_activations_left(graph: onnx.GraphProto, source: onnx.GraphPr
     A stale shape is worse than none: onnxruntime plans its memory by it. Nor may an initializer stay an input that a
     run can override: what was decided from its value would then be wrong.
     """
-    constants = {tensor.name for tensor in graph.initializer}
+    constants = initializer_names(graph)
     _replace(graph.input, [info for info in graph.input if info.name not in constants])
     unused = _uses(source) - _uses(graph)
     _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in unused])
     _replace(graph.sparse_initializer, [t for t in graph.sparse_initializer if t.values.name not in unused])
-    alive = {tensor.name for tensor in (*graph.input, *graph.initializer)} | {
-        name for node in graph.node for name in node.output
-    }
+    alive = {info.name for info in graph.input} | initializer_names(graph)
+    alive |= {name for node in graph.node for name in node.output}
     _replace(graph.value_info, [info for info in graph.value_info if info.name in alive])
     _replace(graph.quantization_annotation, [a for a in graph.quantization_annotation if a.tensor_name in alive])
 

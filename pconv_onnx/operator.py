@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx.parser
-from onnx import numpy_helper
 
 from pconv_onnx.bodies import CONSTANTS, along_channels, element_type
 from pconv_onnx.errors import PconvError
+from pconv_onnx.graph.tensors import values
 from pconv_onnx.neuron import SUM_TYPES, Array, ParallelNeuron, temporal_mean
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def neuron_of(node: onnx.NodeProto, initializers: Mapping[str, onnx.TensorProto]
         KeyError: an attribute is missing, or a table is no initializer.
         ValueError: the tables are not those of a neuron.
     """
-    thresholds, levels = (numpy_helper.to_array(initializers[name]) for name in node.input[1:])
+    thresholds, levels = (values(initializers[name], None) for name in node.input[1:])
     channel_axis = attribute(node, "channel_axis")
     return ParallelNeuron(thresholds, levels, channel_axis if len(levels) > 1 else None)
 

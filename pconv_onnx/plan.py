@@ -12,7 +12,9 @@ import numpy as np
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.network import captured
+from pconv_onnx.graph.nesting import captured, every_node
+from pconv_onnx.graph.network import Graph
+from pconv_onnx.graph.tensors import references
 from pconv_onnx.neuron import MAX_STEPS, Neuron, ParallelNeuron, QuantizerSpec
 from pconv_onnx.operator import DOMAIN
 from pconv_onnx.recognise import Activation, recognise
@@ -36,11 +38,11 @@ class Plan:
         neurons: the neuron of each converted activation, by its name.
         replaced: the nodes that go, by identity, each with the activation that it ends, or None.
         passages: how each node that stays runs, by identity; those that are not there run as they are.
-        kinds: kind in time of every tensor of the rewritten network, by its name in the source; tensors that are not
-            there are Static.
+        kinds: kind in time of every tensor of the rewritten network, by its name in the source, within the graph that
+            computes it: bodies are given Static tensors. Tensors that are not there are Static.
         per_step_outputs: names of the outputs that hand one of the source's out at each step as well, by its name.
-        hybrid: names of the activations of the main graph that stay analog between neurons, behind one and in front of
-            another; a network that has any is a hybrid.
+        hybrid: names of the activations that stay analog between neurons, behind one and in front of another; a network
+            that has any is a hybrid.
     """
 
     network: Network
@@ -68,10 +70,6 @@ class Plan:
         """T where all neurons have the same, else None."""
         steps = {neuron.steps for neuron in self.neurons.values()}
         return steps.pop() if len(steps) == 1 else None
-
-    def kind(self, name: str) -> Kind:
-        """Kind in time of a tensor, by its name in the source."""
-        return self.kinds.get(name, STATIC)
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `inspect` and `rewrite --dry-run`."""
@@ -144,10 +142,18 @@ def make_plan(
     steps = None if steps is None else int(steps)
     if precision not in (None, *PRECISIONS):
         raise PconvError(f"there is no precision '{precision}'", f"choose {', '.join(PRECISIONS)}")
+    if precision is not None and references(network.proto):
+        raise PconvError(
+            f"{network.name} is too large for one file, and precision {precision} is for models that are not",
+            "leave this network in float32",
+        )
     if per_step_outputs and mode != "parallel":
         raise PconvError(f"mode '{mode}' has no time-steps to hand out", "choose mode 'parallel'")
     _refuse_spiking(network)
-    activations = _of_one_type([_chosen(activation, signed, include, exclude) for activation in recognise(network)])
+    found = [_chosen(activation, signed, include, exclude) for activation in recognise(network)]
+    if mode == "serial":
+        found = [_if_potentials_may_be_there(activation, network) for activation in found]
+    activations = _of_one_type(found)
     neurons: dict[str, Neuron] = {}
     for index, activation in enumerate(activations):
         if activation.spec is None:
@@ -163,14 +169,14 @@ def make_plan(
             replaced[id(activation.nodes[-1])] = activation
     if mode == "serial":
         _refuse_different_steps(network, neurons)
-    passages, kinds = _in_time(network, neurons, replaced)
+    passages, kinds = _in_time(network, network.graph, neurons, replaced)
     if mode == "serial":
         _refuse_what_one_step_cannot_do(network, activations, replaced, passages, kinds)
     # A Relu or Clip on spikes within its bounds is the identity, and nothing that stays analog.
     activations = [activation for activation in activations if not _hands_spikes_on(activation, passages)]
     if mode != "parallel":
         passages, kinds = {}, {}
-    replaced |= dict.fromkeys(_unused(network, replaced, passages))
+    replaced |= dict.fromkeys(_unused(network, network.graph, replaced, passages)[0])
     per_step = _per_step_outputs(network, kinds) if per_step_outputs and neurons else {}
     hybrid = _between_neurons(network, activations, neurons)
     return Plan(network, mode, activations, neurons, replaced, passages, kinds, per_step, hybrid)
@@ -234,7 +240,7 @@ def _refuse_what_one_step_cannot_do(
         PconvError: one does.
     """
     reasons = {id(node): activation.reason for activation in activations for node in activation.nodes}
-    for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
+    for node, proto in network.graph.pairs():
         in_time = [name for name in (*proto.input, *sorted(captured(proto))) if name in kinds]
         # A tensor has the same shape at each step.
         passes = (id(node) in passages and proto.op_type not in _EXTREMA) or proto.op_type == "Shape"
@@ -296,9 +302,10 @@ def _refuse_spiking(network: Network) -> None:
     Raises:
         PconvError: it has.
     """
-    if any(map(is_neuron, network.proto.graph.node)):
+    nodes = list(every_node(network.proto.graph))
+    if any(map(is_neuron, nodes)):
         raise PconvError(f"{network.name} is a spiking network already", "pass the ANN that it was made from")
-    used = {node.domain for node in network.proto.graph.node} | {entry.domain for entry in network.proto.functions}
+    used = {node.domain for node in nodes} | {entry.domain for entry in network.proto.functions}
     if DOMAIN in used:
         raise PconvError(f"{network.name} uses the operator domain '{DOMAIN}' for something else", "rename that domain")
 
@@ -320,6 +327,14 @@ def _chosen(activation: Activation, signed: bool, include: Sequence[str], exclud
     return activation
 
 
+def _if_potentials_may_be_there(activation: Activation, network: Network) -> Activation:
+    place = network.place(activation.nodes[0])
+    if activation.spec is None or not place:
+        return activation
+    reason = f"it is in {place}, where no membrane potential can be kept; modes 'parallel' and 'folded' convert it"
+    return _refused(activation, reason)
+
+
 def _of_one_type(activations: Sequence[Activation]) -> list[Activation]:
     """Activations of the type that most have; a model carries one function body of the neuron, which has one type."""
     types = Counter(activation.spec.dtype for activation in activations if activation.spec is not None)
@@ -338,19 +353,26 @@ def _of_one_type(activations: Sequence[Activation]) -> list[Activation]:
 
 
 def _in_time(
-    network: Network, neurons: dict[str, Neuron], replaced: dict[int, Activation | None]
+    network: Network, graph: Graph, neurons: dict[str, Neuron], replaced: dict[int, Activation | None]
 ) -> tuple[dict[int, Passage], dict[str, Kind]]:
-    """One walk in topological order: neurons emit spikes, rules say what becomes of them."""
+    """One walk in topological order: neurons emit spikes, rules say what becomes of them.
+
+    A body is a network of its own: it sees the tensors around it by name, so it is given the decoded ones.
+    """
     passages: dict[int, Passage] = {}
     kinds: dict[str, Kind] = {}
-    for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
+    for node in graph.nodes:
+        bodies = network.bodies(node)
+        for body in bodies:
+            inner_passages, inner_kinds = _in_time(network, body, neurons, replaced)
+            passages |= inner_passages
+            kinds |= inner_kinds
         if id(node) in replaced:
             ended = replaced[id(node)]
             if ended is not None:
                 neuron = neurons[ended.name]
                 kinds[ended.output.name] = Spikes(neuron.steps, neuron.levels, neuron.channel_axis)
-        # A body sees the tensors around it by name: it is given the decoded ones.
-        elif not captured(proto):
+        elif not bodies:
             passage = transfer(Site(network, node, [kinds.get(tensor.name, STATIC) for tensor in node.inputs]))
             for tensor, kind in zip(node.outputs, passage.kinds, strict=True):
                 if tensor.name and not isinstance(kind, Static):
@@ -367,12 +389,11 @@ def _between_neurons(network: Network, activations: Sequence[Activation], neuron
     converted = [activation for activation in activations if activation.name in neurons]
     behind = {activation.output.name for activation in converted}
     in_front = {activation.input.name for activation in converted}
-    needs = [{name for name in (*node.input, *captured(node)) if name} for node in network.proto.graph.node]
-    gives = [{name for name in node.output if name} for node in network.proto.graph.node]
-    for inputs, outputs in zip(needs, gives, strict=True):
+    steps = list(_flow(network, network.graph))
+    for inputs, outputs in steps:
         if not behind.isdisjoint(inputs):
             behind |= outputs
-    for inputs, outputs in zip(reversed(needs), reversed(gives), strict=True):
+    for inputs, outputs in reversed(steps):
         if not in_front.isdisjoint(outputs):
             in_front |= inputs
     return [
@@ -384,18 +405,46 @@ def _between_neurons(network: Network, activations: Sequence[Activation], neuron
     ]
 
 
-def _unused(network: Network, replaced: dict[int, Activation | None], passages: dict[int, Passage]) -> Iterator[int]:
-    """The nodes, by identity, whose values nothing needs: constants of activations, computed numbers of rows."""
-    needed = {output.name for output in network.proto.graph.output}
-    for node, proto in reversed(list(zip(network.nodes, network.proto.graph.node, strict=True))):
+def _flow(network: Network, graph: Graph) -> Iterator[tuple[set[str], set[str]]]:
+    """In topological order, tensors and those that depend on any of them."""
+    for node, proto in graph.pairs():
+        inputs, outputs = ({name for name in names if name} for names in (proto.input, proto.output))
+        for body in network.bodies(node):
+            if body.repeated_by:
+                # What one pass computes the next may read: everything inside depends on all that goes in.
+                inside = {name for inner in every_node(body.proto) for name in inner.output if name}
+                yield inputs | captured(proto), inside | {info.name for info in body.proto.input}
+                inputs |= inside
+            else:
+                yield from _flow(network, body)
+                inputs |= {info.name for info in body.proto.output}
+        yield inputs | captured(proto), outputs
+
+
+def _unused(
+    network: Network, graph: Graph, replaced: dict[int, Activation | None], passages: dict[int, Passage]
+) -> tuple[set[int], set[str]]:
+    """The nodes, by identity, whose values nothing needs: constants of activations, computed numbers of rows.
+
+    Returns:
+        These, and the names of the tensors that are needed.
+    """
+    unused: set[int] = set()
+    needed = {output.name for output in graph.proto.output}
+    for node, proto in reversed(list(graph.pairs())):
+        bodies = network.bodies(node)
         if id(node) in replaced:
             ended = replaced[id(node)]
             if ended is not None:
                 needed.add(ended.input.name)
-        elif proto.output and needed.isdisjoint(proto.output):
-            yield id(node)
+        elif proto.output and needed.isdisjoint(proto.output) and not bodies:
+            unused.add(id(node))
         else:
             passage = passages.get(id(node))
             constants = passage.constants if passage is not None else {}
             needed.update(name for index, name in enumerate(proto.input) if index not in constants)
-            needed |= captured(proto)
+        for body in bodies:
+            unused_there, needed_there = _unused(network, body, replaced, passages)
+            unused |= unused_there
+            needed |= needed_there
+    return unused, needed

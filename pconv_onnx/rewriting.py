@@ -17,9 +17,10 @@ from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.duplicates import without_duplicates
 from pconv_onnx.graph.folding import fold
+from pconv_onnx.graph.inlining import inlined
 from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.lower import lower
-from pconv_onnx.operator import MIN_OPSET
+from pconv_onnx.operator import DOMAIN, MIN_OPSET
 from pconv_onnx.plan import Mode, Plan, Precision, make_plan
 from pconv_onnx.provenance import METADATA_PREFIX
 from pconv_onnx.recognise import Activation
@@ -30,7 +31,8 @@ class Rewriting:
     """What `rewrite` did.
 
     Attributes:
-        model: the spiking network; None after a dry run.
+        model: the spiking network; None after a dry run. Where its source is too large for one file, large tensors
+            stay in the source's files, which it names as the source does.
         plan: why it is as it is.
         calibration: how its ReLUs were quantised first, if they were.
     """
@@ -57,7 +59,7 @@ def inspect(source: ModelSource) -> dict[str, Any]:
     Raises:
         PconvError: the model cannot be read, or is a spiking one already.
     """
-    return make_plan(_prepared(upgraded(load(source), MIN_OPSET))).summary()
+    return make_plan(_prepared(upgraded(inlined(load(source), DOMAIN), MIN_OPSET))).summary()
 
 
 def rewrite(
@@ -107,7 +109,7 @@ def rewrite(
         refuse_to_overwrite(source, output)
     if output is not None:
         require_own_file(output, {"the calibration's data": calibration})
-    given = load(source)
+    given = inlined(load(source), DOMAIN)
     network = upgraded(given, MIN_OPSET)
     if network is not given:
         warnings.warn(
@@ -145,7 +147,7 @@ def rewrite(
         entry = json.dumps(calibrated.provenance())
         model.metadata_props.add(key=f"{METADATA_PREFIX}calibration", value=entry)
     if output is not None:
-        save(model, output)
+        save(model, output, plan.network.folder)
     return Rewriting(model, plan, calibrated)
 
 

@@ -15,7 +15,9 @@ from pconv_onnx.blocked import stay_blocked
 from pconv_onnx.cuda_graph import GraphSession, capturing
 from pconv_onnx.device_memory import CUDA
 from pconv_onnx.errors import PconvError
-from pconv_onnx.graph.files import ModelSource, require_source
+from pconv_onnx.graph.files import NOT_LOADED, ModelSource, require_source
+from pconv_onnx.graph.nesting import every_node
+from pconv_onnx.graph.tensors import fits_in_one_file, references
 from pconv_onnx.operator import has_cuda_kernels, library_path, register
 from pconv_onnx.serial_operator import is_neuron
 
@@ -39,6 +41,10 @@ def import_onnxruntime() -> Any:
 
 
 _CPU = ["CPUExecutionProvider"]
+# The entry of session options that says where the external data of a model in memory lie.
+EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
+# The first version of onnxruntime that takes it.
+_KNOWS_FOLDER = 1, 21
 
 
 @overload
@@ -115,6 +121,14 @@ def inference_session(
     providers = list(providers or ([CUDA] if cuda_graph else _CPU))
     if cuda_graph:
         providers = capturing(providers)
+    if isinstance(model, onnx.ModelProto) and references(model):
+        if not _has_entry(options, EXTERNAL_DATA_FOLDER):
+            raise PconvError(*NOT_LOADED)
+        if tuple(map(int, ort.__version__.split(".")[:2])) < _KNOWS_FOLDER:
+            raise PconvError(
+                f"onnxruntime {ort.__version__} cannot open a model in memory that keeps tensors in files",
+                f"install onnxruntime {'.'.join(map(str, _KNOWS_FOLDER))} or later",
+            )
     names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
     for name in names:
         if name not in ort.get_available_providers():
@@ -135,13 +149,13 @@ def inference_session(
             )
     try:
         content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
-        spikes = _spikes(model)
-        if spikes:
+        proto = _without_external_data(model)
+        if proto is not None and any(map(is_neuron, every_node(proto.graph))):
             _set_default(options, "session.disable_quant_qdq", "1")
-        if spikes and providers == _CPU and _may_stay_blocked(ort, options):
-            blocked = _blocked_session(ort, content, options, potentials_stay)
-            if blocked is not None:
-                return blocked
+            if providers == _CPU and _may_stay_blocked(ort, options, proto):
+                blocked = _blocked_session(ort, content, options, potentials_stay)
+                if blocked is not None:
+                    return blocked
         runner = ort.InferenceSession(content, options, providers=providers)
     except Exception as error:  # onnxruntime raises its own types, without a common base
         name = "the model" if isinstance(model, onnx.ModelProto) else f"'{model}'"
@@ -152,28 +166,34 @@ def inference_session(
     return runner
 
 
-def _spikes(model: ModelSource) -> bool:
-    """Whether a model has neurons; a file that cannot be read is onnxruntime's to refuse."""
+def _without_external_data(model: ModelSource) -> onnx.ModelProto | None:
+    """A model, not its external data; None of a file that cannot be read, which is onnxruntime's to refuse."""
     if isinstance(model, onnx.ModelProto):
-        return any(map(is_neuron, model.graph.node))
+        return model
     try:
-        return _spikes(onnx.load(os.fspath(model), load_external_data=False))
+        return onnx.load(os.fspath(model), load_external_data=False)
     except (OSError, DecodeError):
+        return None
+
+
+def _has_entry(options: onnxruntime.SessionOptions, key: str) -> bool:
+    try:
+        options.get_session_config_entry(key)
+    except RuntimeError:  # no such entry
         return False
+    return True
 
 
 def _set_default(options: onnxruntime.SessionOptions, key: str, value: str) -> None:
     """Set an entry that the user has not set."""
-    try:
-        options.get_session_config_entry(key)
-    except RuntimeError:  # no such entry
+    if not _has_entry(options, key):
         options.add_session_config_entry(key, value)
 
 
-def _may_stay_blocked(ort: Any, options: onnxruntime.SessionOptions) -> bool:
-    """Whether the user leaves the optimisation of the graph to onnxruntime and does not ask for its result."""
+def _may_stay_blocked(ort: Any, options: onnxruntime.SessionOptions, model: onnx.ModelProto) -> bool:
+    """Whether the user leaves the optimisation of the graph to onnxruntime, and its result may be had, in one file."""
     full = options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    return full and not options.optimized_model_filepath
+    return full and not options.optimized_model_filepath and fits_in_one_file(model)
 
 
 def _blocked_session(

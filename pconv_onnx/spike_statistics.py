@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ from pconv_onnx.errors import PconvError
 from pconv_onnx.fan_out import LINEAR, UNCOUNTED, Shape, fan_out, total
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.constants import is_standard
+from pconv_onnx.graph.exposing import expose
 from pconv_onnx.graph.folding import fold
-from pconv_onnx.graph.network import captured, subgraphs
+from pconv_onnx.graph.nesting import captured, every_graph, every_node, subgraphs
 from pconv_onnx.inference import batches, open_session, run_session, steps_in_flight
 from pconv_onnx.neuron import Array, ParallelNeuron, train_decoder
 from pconv_onnx.operator import DOMAIN, OP_TYPE, attribute, attributes, is_operator, neuron_of
@@ -48,15 +50,17 @@ class SpikingLayer:
     Attributes:
         name: name of the activation that it was.
         kind: the trains that it emits.
+        samples: samples counted on; fewer than there are where it is in a branch that not all get to.
         histogram: `[T+1]`, how often a neuron has each count.
-        fewest: `[C]`, the lowest count of each channel (`[1]` before the first batch).
+        fewest: `[C]`, the lowest count of each channel (`[0]` before the first batch).
         most: `[C]`, the highest.
         example_neurons: indices of up to 32 neurons, evenly chosen from all of a sample, row by row.
-        example_counts: their counts in the first sample.
+        example_counts: their counts in the first sample that got to the layer.
     """
 
     name: str
     kind: Spikes
+    samples: int = field(init=False, default=0)
     histogram: Array = field(init=False)
     fewest: Array = field(init=False)
     most: Array = field(init=False)
@@ -66,7 +70,7 @@ class SpikingLayer:
     def __post_init__(self) -> None:
         """Nothing is counted yet."""
         self.histogram = np.zeros(self.steps + 1, np.int64)
-        self.fewest, self.most = np.array([self.steps]), np.array([0])
+        self.fewest, self.most = np.empty((2, 0), np.int64)
 
     @property
     def steps(self) -> int:
@@ -88,19 +92,21 @@ class SpikingLayer:
         self.histogram += np.bincount(counts.reshape(-1), minlength=self.steps + 1)
         channel_axis = 1 if self.kind.channel_axis is None else self.kind.channel_axis
         others = tuple(axis for axis in range(counts.ndim) if axis != channel_axis)
-        self.fewest = np.minimum(self.fewest, counts.min(axis=others, initial=self.steps))
-        self.most = np.maximum(self.most, counts.max(axis=others, initial=0))
+        fewest, most = counts.min(axis=others, initial=self.steps), counts.max(axis=others, initial=0)
+        self.fewest = np.minimum(self.fewest, fewest) if self.samples else fewest
+        self.most = np.maximum(self.most, most) if self.samples else most
+        self.samples += samples
         if not self.example_neurons:
             first = counts.reshape(-1)[: counts.size // samples]
             chosen = np.unique(np.linspace(0, first.size - 1, _EXAMPLES).astype(int))[: first.size]
             self.example_neurons, self.example_counts = chosen.tolist(), first[chosen].tolist()
 
-    def summary(self, samples: int) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Its row in the JSON document."""
         return {
             "name": self.name,
             "channels": len(self.most),
-            "neurons": int(self.histogram.sum()) // samples,
+            "neurons": int(self.histogram.sum()) // max(self.samples, 1),
             "steps": self.steps,
             "firing_rate": _ratio(self.spikes, self.sites),
             "spike_counts": self.histogram.tolist(),
@@ -119,7 +125,7 @@ class LinearOperator:
         name: name of its node.
         op_type: its ONNX operator.
         kind: what its input is in time.
-        counted: whether its operations can be counted; those of bodies, functions and a few operators cannot.
+        counted: whether its operations can be counted; those of bodies and a few operators cannot.
         macs: multiply-accumulates of the ANN.
         synaptic_operations: non-zero input values of all steps, each times its fan-out; 0 where no spikes come in.
     """
@@ -194,7 +200,7 @@ class Stats:
             "random_inputs": self.random_inputs,
             "steps": self.steps,
             "mode": self.mode,
-            "layers": [layer.summary(self.samples) for layer in self.layers],
+            "layers": [layer.summary() for layer in self.layers],
             "operators": [entry.summary(self.samples) for entry in self.operators],
             "totals": {
                 "ann_macs": _each(macs, self.samples),
@@ -268,16 +274,18 @@ def stats(
     trains |= {reading.input: kind for reading in readings if isinstance(kind := reading.result.kind, Spikes)}
     counted = [reading for reading in readings if reading.result.counted]
     taps = _Taps(network, mode, trains, {name for reading in counted for name in reading.operands})
-    runner = open_session(taps.model, network.name)
+    runner = open_session(taps.model, network.name, folder=network.folder)
     samples = load_samples(data, runner) if data is not None else random_samples(runner)
     operators = [reading.result for reading in readings]
     result = Stats(len(samples), data is None, mode, list(layers.values()), operators, energy_mac, energy_ac)
     parts = batches(samples, steps_in_flight(network.proto), _largest_batch(taps, runner, samples))
     for part, feed in track(parts, "counting", len(parts)):
         means, shapes = taps.run(runner, feed)
-        counts = {name: _spike_counts(means[name], kind) for name, kind in trains.items()}
+        # Those of a branch that was not entered are empty.
+        counts = {name: _spike_counts(means[name], kind) for name, kind in trains.items() if means[name].size}
         for output, layer in layers.items():
-            layer.add(counts[output], part.stop - part.start)
+            if output in counts:
+                layer.add(counts[output], part.stop - part.start)
         for reading in counted:
             reading.add(shapes, counts)
     return result
@@ -316,9 +324,9 @@ def _emitted(network: Network, mode: str) -> list[tuple[onnx.NodeProto, Spikes]]
         KeyError: they are not as `rewrite` wrote them.
         ValueError: likewise.
     """
-    tables = {tensor.name: tensor for tensor in network.proto.graph.initializer}
+    tables = {tensor.name: tensor for graph in every_graph(network.proto.graph) for tensor in graph.initializer}
     emitted = []
-    for node in filter(is_operator, network.proto.graph.node):
+    for node in filter(is_operator, every_node(network.proto.graph)):
         # In mode parallel those that emit means are no neurons but decode trains.
         if attribute(node, "spikes") == (mode == "parallel"):
             neuron = neuron_of(node, tables)
@@ -390,11 +398,10 @@ class _Reading:
 
 def _readings(network: Network, mode: str, kinds: Mapping[str, Kind]) -> list[_Reading]:
     """The linear operators that depend on the inputs of the network, in topological order."""
-    functions = {(entry.domain, entry.name): entry.node for entry in network.proto.functions}
     readings = []
     for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
         counted = is_standard(node) and node.op in LINEAR
-        listed = counted or (is_standard(node) and node.op in UNCOUNTED) or _linear_inside(proto, functions)
+        listed = counted or (is_standard(node) and node.op in UNCOUNTED) or _linear_inside(proto)
         if not listed or network.computed_from_inputs.isdisjoint({*proto.input, *captured(proto)}):
             continue
         operands = tuple(proto.input[:2])
@@ -408,13 +415,10 @@ def _readings(network: Network, mode: str, kinds: Mapping[str, Kind]) -> list[_R
     return readings
 
 
-def _linear_inside(node: onnx.NodeProto, functions: Mapping[tuple[str, str], Sequence[onnx.NodeProto]]) -> bool:
-    """Whether a linear operator is in the bodies of a node, or in the function that it calls."""
-    inner = [child for body in subgraphs(node) for child in body.node]
-    inner.extend(functions.get((node.domain, node.op_type), ()))
-    return any(
-        child.op_type in LINEAR or child.op_type in UNCOUNTED or _linear_inside(child, functions) for child in inner
-    )
+def _linear_inside(node: onnx.NodeProto) -> bool:
+    """Whether a linear operator is in the bodies of a node."""
+    inner = (child for body in subgraphs(node) for child in every_node(body))
+    return any(child.op_type in LINEAR or child.op_type in UNCOUNTED for child in inner)
 
 
 class _Taps:
@@ -430,39 +434,42 @@ class _Taps:
         self._prefix = "tap"
         while any(name.startswith(self._prefix) for name in network.names):
             self._prefix += "_"
-        self._known = {info.name for info in (*self.model.graph.input, *self.model.graph.output)}
-        self._means = {name: name if mode == "folded" else self._decoded(name, kind) for name, kind in trains.items()}
+        self._count = count()
+        self._used = set(network.names)
+        graphs = {name: graph for graph in every_graph(self.model.graph) for node in graph.node for name in node.output}
+        self._means = {}
         for name, kind in trains.items():
-            self._hand_out(self._means[name], helper.np_dtype_to_tensor_dtype(kind.levels.dtype))
-        self._shapes = {name: self._node("Shape", [name]) for name in sorted(shapes)}
-        for name in self._shapes.values():
-            self._hand_out(name, TensorProto.INT64)
+            mean = name if mode == "folded" else self._decoded(graphs[name], name, kind)
+            self._means[name] = self._hand_out(mean, helper.np_dtype_to_tensor_dtype(kind.levels.dtype))
+        main = self.model.graph
+        self._shapes = {
+            name: self._hand_out(self._node(main, "Shape", [name]), TensorProto.INT64) for name in sorted(shapes)
+        }
 
     def run(self, runner: Any, feed: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Shape]]:
-        """Means `[B, …]` and shapes of one batch, each by the name of its tensor."""
+        """Means `[B, …]` (of branches that were not entered `[0]`) and shapes of one batch, by name of the tensor."""
         values = iter(run_session(runner, feed, [*self._means.values(), *self._shapes.values()]))
         means = {name: next(values) for name in self._means}
         return means, {name: tuple(next(values).tolist()) for name in self._shapes}
 
-    def _decoded(self, name: str, kind: Spikes) -> str:
+    def _decoded(self, graph: onnx.GraphProto, name: str, kind: Spikes) -> str:
         decoder = train_decoder(kind.levels, kind.channel_axis)
-        tables = [self._table(decoder.thresholds), self._table(decoder.levels)]
+        tables = [self._table(graph, decoder.thresholds), self._table(graph, decoder.levels)]
         options = attributes(decoder, input_steps=kind.steps, spikes=False)
-        return self._node(OP_TYPE, [name, *tables], domain=DOMAIN, **options)
+        return self._node(graph, OP_TYPE, [name, *tables], domain=DOMAIN, **options)
 
-    def _node(self, op_type: str, inputs: list[str], **options: Any) -> str:
-        output = f"{self._prefix}/{len(self.model.graph.node)}"
-        self.model.graph.node.append(helper.make_node(op_type, inputs, [output], output, **options))
+    def _node(self, graph: onnx.GraphProto, op_type: str, inputs: list[str], **options: Any) -> str:
+        output = f"{self._prefix}/{next(self._count)}"
+        graph.node.append(helper.make_node(op_type, inputs, [output], output, **options))
         return output
 
-    def _table(self, values: Array) -> str:
-        name = f"{self._prefix}/table/{len(self.model.graph.initializer)}"
-        self.model.graph.initializer.append(numpy_helper.from_array(values, name))
+    def _table(self, graph: onnx.GraphProto, values: Array) -> str:
+        name = f"{self._prefix}/table/{next(self._count)}"
+        graph.initializer.append(numpy_helper.from_array(values, name))
         return name
 
-    def _hand_out(self, name: str, element: int) -> None:
-        if name not in self._known:
-            self.model.graph.output.append(helper.make_tensor_value_info(name, element, None))
+    def _hand_out(self, name: str, element: int) -> str:
+        return expose(self.model.graph, name, element, self._used)
 
 
 def _largest_batch(taps: _Taps, runner: Any, samples: Samples) -> int:

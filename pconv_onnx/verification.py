@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from onnx.reference import ReferenceEvaluator
 from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
-from pconv_onnx.inference import batches, classes, open_session, run_session, runnable
+from pconv_onnx.graph.exposing import expose
+from pconv_onnx.graph.nesting import every_graph, every_node
+from pconv_onnx.inference import Sessions, batches, classes, open_session, run_session, runnable
 from pconv_onnx.neuron import Array
 from pconv_onnx.operator import attribute, is_operator, neuron_of
 from pconv_onnx.progress import track
@@ -68,7 +71,7 @@ class Layer:
         name: name of the activation.
         exact: whether the source has a value to be equal to (T = L).
         mismatches: elements whose count is not the source's.
-        elements: elements compared.
+        elements: elements compared; none of a layer in a branch that no sample got to.
     """
 
     name: str
@@ -78,8 +81,8 @@ class Layer:
 
     @property
     def count_mismatch_rate(self) -> float | None:
-        """Share of elements with another count; None where there is nothing to be equal to."""
-        return self.mismatches / max(self.elements, 1) if self.exact else None
+        """Share of elements with another count; None where there is nothing to be equal to, or to compare."""
+        return self.mismatches / self.elements if self.exact and self.elements else None
 
 
 @dataclass
@@ -197,44 +200,53 @@ def verify(
     rows = _provenance(source, spiking)
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
     exact = [row for row in rows if row["steps"] == row["levels"]]
-    tapped = open_session(_with_taps(source, exact), source.name, disabled)
-    outputs = [output.name for output in source.proto.graph.output]
-    sessions = {"snn unoptimised": open_session(spiking.proto, spiking.name, disabled, providers)}
-    _check_ends(tapped, sessions["snn unoptimised"], source, spiking)
-    checks = [_LayerCheck(row, source, spiking, providers) for row in rows]
+    sessions = Sessions([source, spiking])
+
+    def add(key: str, model: onnx.ModelProto, network: Network, level: Any, where: Sequence[Any] | None) -> None:
+        sessions.add(key, partial(open_session, model, network.name, level, where, network.folder))
+
+    model, taps = _with_taps(source, exact)
+    add("ann unoptimised", model, source, disabled, None)
+    ends = _ends(sessions["ann unoptimised"])
+    add("snn unoptimised", spiking.proto, spiking, disabled, providers)
+    _check_ends(ends, _ends(sessions["snn unoptimised"]), source, spiking)
+    checks = [_LayerCheck(row, taps.get(row["name"], ""), source, spiking, providers) for row in rows]
+    tapped = sessions["ann unoptimised"]
     samples = load_samples(data, tapped) if data is not None else random_samples(tapped)
+    del tapped  # of large networks one session is open at a time
     result = Verification(len(samples), data is None, [check.layer for check in checks], atol)
     for key, network in (("ann", source), ("snn", spiking)):
         try:
-            sessions[key] = open_session(network.proto, network.name, providers=providers)
+            add(key, network.proto, network, None, providers)
         except PconvError as error:
             result.load_errors[key] = error.message
     if samples.labels is not None:
         result.correct = {"ann": 0, "snn": 0}
+    outputs = [output.name for output in source.proto.graph.output]
     steps = max((row["steps"] for row in rows), default=1)
     parts = batches(samples, steps)
     for part, feed in track(parts, "verifying", len(parts)):
-        _verify_batch(result, checks, tapped, sessions, outputs, feed, samples, part)
+        _verify_batch(result, checks, sessions, list(ends[1]), outputs, feed, samples, part)
     return result
 
 
 def _verify_batch(
     result: Verification,
     checks: list[_LayerCheck],
-    tapped: Any,
-    sessions: dict[str, Any],
+    sessions: Sessions,
+    tapped: list[str],
     names: list[str],
     feed: dict[str, Array],
     samples: Samples,
     part: slice,
 ) -> None:
-    tapped_names = [output.name for output in tapped.get_outputs()]
-    values = dict(zip(tapped_names, run_session(tapped, feed), strict=True)) | feed
+    values = dict(zip(tapped, run_session(sessions["ann unoptimised"], feed), strict=True)) | feed
     for check in checks:
-        if check.layer.exact:
-            check.add(values[check.input])
+        # Of a branch that was not entered it is empty.
+        if check.layer.exact and values[check.tap].size:
+            check.add(values[check.tap])
     outputs = {"ann unoptimised": [values[name] for name in names]}
-    outputs |= {name: run_session(session, feed, names) for name, session in sessions.items()}
+    outputs |= {name: run_session(sessions[name], feed, names) for name in sessions if name not in outputs}
     for comparison, expected, found in (
         (result.unoptimised, "ann unoptimised", "snn unoptimised"),
         (result.as_run, "ann", "snn"),
@@ -254,13 +266,15 @@ def _verify_batch(
 class _LayerCheck:
     """One neuron of the spiking network and the activation it replaced, each cut out and run by itself."""
 
-    def __init__(self, row: dict[str, Any], source: Network, network: Network, providers: Sequence[Any] | None) -> None:
+    def __init__(
+        self, row: dict[str, Any], tap: str, source: Network, network: Network, providers: Sequence[Any] | None
+    ) -> None:
         spiking = network.proto
         self.layer = Layer(row["name"], exact=row["steps"] == row["levels"])
-        self.input = row["input"]
+        self.tap = tap
         try:
-            node = next(n for n in spiking.graph.node if is_operator(n) and n.name == row["node"])
-            tables = {t.name: t for t in spiking.graph.initializer if t.name in node.input[1:]}
+            node = next(n for n in every_node(spiking.graph) if is_operator(n) and n.name == row["node"])
+            tables = {t.name: t for t in _initializers(spiking) if t.name in node.input[1:]}
             self.spikes, self.input_steps = bool(attribute(node, "spikes")), attribute(node, "input_steps")
             self.neuron = neuron_of(node, tables)
         except (StopIteration, KeyError, ValueError) as error:
@@ -286,7 +300,8 @@ class _LayerCheck:
         alone = helper.make_model(
             graph, opset_imports=spiking.opset_import, functions=spiking.functions, ir_version=spiking.ir_version
         )
-        self.session = open_session(alone, f"neuron '{row['name']}' of {network.name}", providers=providers)
+        told = f"neuron '{row['name']}' of {network.name}"
+        self.session = open_session(alone, told, providers=providers, folder=network.folder)
         self.activation = _evaluator(source, row)
 
     def add(self, current: Array) -> None:
@@ -326,6 +341,7 @@ def _evaluator(source: Network, row: dict[str, Any]) -> Callable[[Array], Array]
             model,
             f"activation '{row['name']}' of {source.name}",
             import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL,
+            folder=source.folder,
         )
         return lambda x: run_session(session, {row["input"]: x.astype(dtype)})[0]
     evaluator = ReferenceEvaluator(model)
@@ -338,10 +354,15 @@ def _evaluator(source: Network, row: dict[str, Any]) -> Callable[[Array], Array]
     return run
 
 
+def _initializers(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Those of the main graph and of bodies."""
+    return [tensor for graph in every_graph(model.graph) for tensor in graph.initializer]
+
+
 def _between(model: onnx.ModelProto, start: str, end: str, element: int) -> onnx.ModelProto:
     """The part of a model from one tensor of that element type to another."""
     needed, nodes = {end}, []
-    for node in reversed(model.graph.node):
+    for node in reversed(list(every_node(model.graph))):
         if not needed.isdisjoint(node.output) and start not in node.output:
             nodes.append(node)
             needed.update(node.input)
@@ -350,7 +371,13 @@ def _between(model: onnx.ModelProto, start: str, end: str, element: int) -> onnx
         "activation",
         [helper.make_tensor_value_info(start, element, None)],
         [helper.make_tensor_value_info(end, element, None)],
-        [tensor for tensor in model.graph.initializer if tensor.name in needed],
+        [tensor for tensor in _initializers(model) if tensor.name in needed],
+        sparse_initializer=[
+            tensor
+            for part in every_graph(model.graph)
+            for tensor in part.sparse_initializer
+            if tensor.values.name in needed
+        ],
     )
     return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
@@ -388,31 +415,34 @@ def _per_step_outputs(spiking: Network) -> list[str]:
     return []
 
 
-def _check_ends(tapped: Any, snn: Any, source: Network, spiking: Network) -> None:
+# Names of the inputs of a session, and types of its outputs by name.
+_Ends = tuple[list[str], dict[str, str]]
+
+
+def _ends(session: Any) -> _Ends:
+    return [entry.name for entry in session.get_inputs()], {entry.name: entry.type for entry in session.get_outputs()}
+
+
+def _check_ends(tapped: _Ends, snn: _Ends, source: Network, spiking: Network) -> None:
     """Refuse networks whose inputs or outputs are not each other's, or are no tensors."""
-    outputs = tapped.get_outputs()[: len(source.proto.graph.output)]
-    expected = [output.name for output in outputs] + _per_step_outputs(spiking)
-    for ours, theirs in (
-        (snn.get_inputs(), [entry.name for entry in tapped.get_inputs()]),
-        (snn.get_outputs(), expected),
-    ):
-        if [entry.name for entry in ours] != theirs:
-            raise PconvError(f"{spiking.name} has other inputs or outputs than {source.name}", "rewrite that again")
-    for output in outputs:
-        if not output.type.startswith("tensor("):
-            raise PconvError(f"output '{output.name}' of {source.name} is {output.type}; only tensors can be compared")
+    outputs = [output.name for output in source.proto.graph.output]
+    if snn[0] != tapped[0] or list(snn[1]) != outputs + _per_step_outputs(spiking):
+        raise PconvError(f"{spiking.name} has other inputs or outputs than {source.name}", "rewrite that again")
+    for name in outputs:
+        if not tapped[1][name].startswith("tensor("):
+            raise PconvError(f"output '{name}' of {source.name} is {tapped[1][name]}; only tensors can be compared")
 
 
-def _with_taps(source: Network, rows: list[dict[str, Any]]) -> onnx.ModelProto:
-    """The source with the input of each of these activations as an output."""
+def _with_taps(source: Network, rows: list[dict[str, Any]]) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """The source with the input of each of these activations as an output, and the name of that by the activation's."""
     model = onnx.ModelProto()
     model.CopyFrom(source.proto)
-    known = {info.name for info in (*model.graph.input, *model.graph.output)}
-    for name, dtype in {row["input"]: row["dtype"] for row in rows}.items():
-        if name not in known:
-            element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-            model.graph.output.append(helper.make_tensor_value_info(name, element, None))
-    return model
+    used = set(source.names)
+    taps: dict[str, str] = {}
+    for row in rows:
+        element = helper.np_dtype_to_tensor_dtype(np.dtype(row["dtype"]))
+        taps[row["name"]] = expose(model.graph, row["input"], element, used)
+    return model, taps
 
 
 def _difference(left: Array, right: Array) -> float:

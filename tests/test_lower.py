@@ -208,18 +208,6 @@ def test_annotations_of_inputs_survive():
     assert len(rewrite(source).model.graph.quantization_annotation) == 1
 
 
-def test_functions_of_the_source_survive():
-    source = onnx.parser.parse_model("""
-        <ir_version: 10, opset_import: ["" : 20, "mine" : 1]> test (float[N, 3] x) => (float[N, 3] y)
-        <float theta = {2.0}, float count = {4.0}, float half = {0.5}, float zero = {0.0}, float one = {1.0}>
-        { """ + qcfs("x", "s") + """ y = mine.Twice (s) }
-        <opset_import: ["" : 20], domain: "mine"> Twice (a) => (b) { b = Add (a, a) }
-    """)  # fmt: skip
-    result = rewrite(source).model
-    assert [function.name for function in result.functions][0] == "Twice"
-    assert session(result).run(None, {"x": X[:, :, 0, 0]})[0].max() == 4
-
-
 def test_excluded_activations_stay_as_they_are():
     source = model()
     names = [row["name"] for row in inspect(source)["activations"]]
@@ -292,13 +280,6 @@ def test_an_old_model_keeps_its_annotations_and_names():
     with pytest.warns(UserWarning, match="uses opset 11"):
         activations = rewrite(source).plan.activations
     assert activations[0].name == "layer1.act"
-
-
-def test_functions_of_an_old_model_are_refused():
-    """The converter would lose them."""
-    text = """<ir_version: 8, opset_import: ["" : 12, "mine" : 1]> test (float[N, 3] x) => (float[N, 3] y)
-        { y = mine.Act (x) } <opset_import: ["" : 12], domain: "mine"> Act (a) => (b) { b = Relu (a) }"""
-    assert "inline them with onnx.inliner" in refusal_of(rewrite, onnx.parser.parse_model(text))
 
 
 def test_an_opset_that_onnx_cannot_convert_is_told(monkeypatch):

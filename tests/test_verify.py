@@ -55,9 +55,9 @@ def test_what_rewrite_wrote_passes(pair):
 def test_the_spiking_network_runs_on_the_providers_that_are_named(pair, monkeypatch):
     asked = {}
 
-    def open_session(model, name, level=None, providers=None):
+    def open_session(model, name, level=None, providers=None, folder=None):
         asked.setdefault(str(providers), []).append(name)
-        return open_here(model, name, level)
+        return open_here(model, name, level, folder=folder)
 
     open_here = pconv_onnx.inference.open_session
     monkeypatch.setattr(pconv_onnx.verification, "open_session", open_session)

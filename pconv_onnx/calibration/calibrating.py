@@ -23,10 +23,12 @@ from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.folding import fold
+from pconv_onnx.graph.inlining import inlined
+from pconv_onnx.graph.tensors import references
 from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.inference import open_session, runnable
 from pconv_onnx.neuron import MAX_STEPS, Array
-from pconv_onnx.operator import MIN_OPSET
+from pconv_onnx.operator import DOMAIN, MIN_OPSET
 from pconv_onnx.recognise import Activation, recognise
 
 # Instead of data: draw them.
@@ -153,7 +155,13 @@ def calibrate(
         require_own_file(output, {"the data": data})
     if cache is not None:
         require_own_file(cache, {"the model": source, "the data": data, "the output": output})
-    network = runnable(upgraded(load(source), MIN_OPSET))
+    network = load(source)
+    if references(network.proto):
+        raise PconvError(
+            f"{network.name} is too large for one file, and calibration takes models that are not",
+            "quantise it where it is trained (QCFS)",
+        )
+    network = runnable(upgraded(inlined(network, DOMAIN), MIN_OPSET))
     # What computed sizes tell of shapes; the network itself stays as it is written.
     network.shapes |= fold(network).shapes
     chosen, left = _activations(network)

@@ -9,7 +9,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.network import unused
+from pconv_onnx.graph.nesting import unused
 from pconv_onnx.inference import open_session, run_session
 from pconv_onnx.neuron import Array
 from pconv_onnx.runtime import import_onnxruntime

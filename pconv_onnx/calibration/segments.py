@@ -13,7 +13,8 @@ from onnx import helper, numpy_helper
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant
-from pconv_onnx.graph.network import Dimension, captured
+from pconv_onnx.graph.nesting import captured
+from pconv_onnx.graph.network import Dimension
 from pconv_onnx.inference import open_session, run_session
 from pconv_onnx.neuron import Array
 from pconv_onnx.recognise import Activation
@@ -261,6 +262,7 @@ class Runner:
             [_info(network, name) for name in segment.inputs],
             [_info(network, name) for name in self.names],
             initializers,
+            sparse_initializer=[t for t in network.proto.graph.sparse_initializer if t.values.name in used],
         )
         model = helper.make_model(
             graph,

@@ -14,7 +14,7 @@ from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.segments import with_weights
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.network import captured, unused
+from pconv_onnx.graph.nesting import captured, unused
 from pconv_onnx.neuron import Array
 from pconv_onnx.recognise import Activation
 

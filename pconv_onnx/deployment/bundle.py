@@ -17,6 +17,8 @@ from pconv_onnx.operator import MIN_ONNXRUNTIME
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+# Bytes read at once: a file of weights may be larger than memory.
+_CHUNK = 1 << 20
 _HERE = Path(__file__).parent
 # As they lie in this package.
 _PROGRAMS = ("run.py", "cpp/CMakeLists.txt", "cpp/main.cpp", "cpp/pconv/ort_abi.h")
@@ -63,4 +65,10 @@ def _described(tensor: Tensor) -> dict[str, Any]:
 
 
 def _sha256(content: bytes | Path) -> str:
-    return hashlib.sha256(content if isinstance(content, bytes) else content.read_bytes()).hexdigest()
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256()
+    with content.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, load
+from pconv_onnx.graph.nesting import every_node
+from pconv_onnx.graph.tensors import references
 from pconv_onnx.operator import DOMAIN, has_cuda_kernels, library_path
 from pconv_onnx.provenance import potentials, recorded
 from pconv_onnx.providers import PROVIDERS
@@ -66,7 +67,7 @@ class Package:
 
     def operators(self) -> list[str]:
         """The operators of the library that the network has, as `domain::name`."""
-        return sorted({f"{DOMAIN}::{node.op_type}" for node in self.model.graph.node if is_neuron(node)})
+        return sorted({f"{DOMAIN}::{node.op_type}" for node in every_node(self.model.graph) if is_neuron(node)})
 
 
 def package(source: ModelSource) -> Package:
@@ -99,8 +100,8 @@ def package(source: ModelSource) -> Package:
 def _files(path: Path) -> dict[str, bytes | Path]:
     """A model's file under the name `MODEL`, and its external data under the names that it has for them."""
     model = onnx.load(path, load_external_data=False)
-    external = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
-    names = {Path(ExternalDataInfo(tensor).location).as_posix() for tensor in external}
+    entries = (entry for tensor in references(model) for entry in tensor.external_data)
+    names = {Path(entry.value).as_posix() for entry in entries if entry.key == "location"}
     if MODEL in names:
         raise PconvError(f"'{path}' keeps tensors in a file named {MODEL}", "save it with another name for them")
     return {MODEL: path, **{name: path.parent / name for name in sorted(names)}}

@@ -7,8 +7,9 @@ import hashlib
 import json
 import platform
 import sys
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -29,15 +30,13 @@ def main() -> None:
     folder = Path(__file__).resolve().parent
     manifest = checked(folder)
     if options.provider not in manifest["providers"]:
-        sys.exit(f"run.py: {manifest['library']} has kernels for {', '.join(manifest['providers'])} only")
+        end(f"{manifest['library']} has kernels for {', '.join(manifest['providers'])} only")
     session = open_session(folder, manifest, PROVIDERS[options.provider])
-    if options.inputs:
-        with np.load(options.inputs) as arrays:
-            given = dict(arrays)
-    else:
-        given = {}
-    feed = complete(manifest, given)
-    outputs = run(session, manifest, feed)
+    feed = complete(manifest, read(options.inputs) if options.inputs else {})
+    try:
+        outputs = run(session, manifest, feed)
+    except Exception as error:  # onnxruntime's exceptions have no narrower class in common
+        end(f"the network does not run on these inputs: {error}")
     for name, value in outputs.items():
         told = f"{name} {value.dtype} {list(value.shape)}"
         # Logits: one row of classes a sample.
@@ -45,39 +44,74 @@ def main() -> None:
             told += f", top-1 {' '.join(map(str, value.argmax(1)))}"
         print(told)
     if options.output:
-        np.savez(options.output, **outputs)
+        try:
+            np.savez(options.output, **outputs)
+        except OSError as error:
+            end(f"cannot write '{options.output}': {error.strerror}")
+
+
+def end(message: str) -> NoReturn:
+    """End the program, with one line."""
+    sys.exit(f"run.py: {' '.join(message.split())}")
+
+
+def read(path: str) -> dict[str, Any]:
+    """The arrays of an .npz file."""
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:  # a single array is no context manager
+        end(f"'{path}' cannot be read as .npz: {error}")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle, which lists what it names."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
+        if manifest["format"] != 1:
+            end(f"this is for bundles of format 1, the manifest has format {manifest['format']}")
+        unlisted = {manifest["model"], manifest["library"]} - set(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        end(f"manifest.json cannot be read ({error!r}); copy the whole bundle again")
+    if unlisted:
+        end(f"the manifest has no hash of {', '.join(sorted(unlisted))}; copy the whole bundle again")
+    return manifest
 
 
 def checked(folder: Path) -> dict[str, Any]:
     """The manifest of a bundle whose files are what it says, and that is for this machine; else the program ends."""
-    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
-    if manifest["format"] != 1:
-        sys.exit(f"run.py: this is for bundles of format 1, the manifest has format {manifest['format']}")
+    manifest = read_manifest(folder)
     for name, digest in manifest["files"].items():
         path = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            end(f"the manifest names {name}, which is outside of the bundle")
         if not path.is_file():
-            sys.exit(f"run.py: {name} is missing; copy the whole bundle again")
+            end(f"{name} is missing; copy the whole bundle again")
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            sys.exit(f"run.py: {name} is not the file that was deployed (its SHA-256 differs); copy the bundle again")
+            end(f"{name} is not the file that was deployed (its SHA-256 differs); copy the bundle again")
     here = {"system": platform.system(), "machine": platform.machine()}
     if manifest["platform"] != here:
-        sys.exit(f"run.py: the library is for {manifest['platform']}, this machine is {here}; deploy it there")
+        end(f"the library is for {manifest['platform']}, this machine is {here}; deploy it there")
     return manifest
 
 
-def open_session(folder: Path, manifest: dict[str, Any], providers: list[Any]) -> Any:
-    """An onnxruntime session of the network, with the library."""
+def open_session(folder: Path, manifest: dict[str, Any], providers: list[Any], threads: int = 0) -> Any:
+    """An onnxruntime session of the network, with the library; on so many threads, by default as many as cores."""
     import onnxruntime
 
     oldest = manifest["onnxruntime"].removeprefix(">=")
     if _numbers(onnxruntime.__version__) < _numbers(oldest):
-        sys.exit(f"run.py: onnxruntime {onnxruntime.__version__} is installed; {oldest} or newer is needed")
+        end(f"onnxruntime {onnxruntime.__version__} is installed; {oldest} or newer is needed")
     options = onnxruntime.SessionOptions()
-    options.register_custom_ops_library(str(folder / manifest["library"]))
-    session = onnxruntime.InferenceSession(folder / manifest["model"], options, providers=providers)
+    options.intra_op_num_threads = threads
+    try:
+        options.register_custom_ops_library(str(folder / manifest["library"]))
+        session = onnxruntime.InferenceSession(folder / manifest["model"], options, providers=providers)
+    except Exception as error:  # onnxruntime's exceptions have no narrower class in common
+        end(f"onnxruntime {onnxruntime.__version__} does not load the network or its library: {error}")
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if wanted not in session.get_providers():
-        sys.exit(f"run.py: onnxruntime's {wanted} does not start on this machine")
+        end(f"onnxruntime's {wanted} does not start on this machine")
     return session
 
 
@@ -94,11 +128,14 @@ def complete(manifest: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         name, dtype = described["name"], np.dtype(described["type"])
         shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in described["shape"]]
         if name in given:
-            feed[name] = np.ascontiguousarray(given[name], dtype)
+            try:
+                feed[name] = np.ascontiguousarray(given[name], dtype)
+            except ValueError as error:
+                end(f"the input '{name}' is no {dtype}: {error}")
         elif name in manifest["potentials"]:
             feed[name] = np.zeros(shape, dtype)
         elif given:
-            sys.exit(f"run.py: the input '{name}' is missing; the arrays given are {', '.join(given)}")
+            end(f"the input '{name}' is missing; the arrays given are {', '.join(given)}")
         else:
             feed[name] = draw.normal(size=shape).astype(dtype)
     return feed

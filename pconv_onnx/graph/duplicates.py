@@ -12,7 +12,8 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph.constants import constant, is_standard
-from pconv_onnx.graph.network import Network, captured
+from pconv_onnx.graph.nesting import captured, every_graph, every_node
+from pconv_onnx.graph.network import Graph, Network
 
 # A quantiser, and what reads its codes.
 _QUANTISER, _READERS = "QuantizeLinear", ("Cast", "Clip", "DequantizeLinear", "Identity")
@@ -20,30 +21,33 @@ _QUANTISER, _READERS = "QuantizeLinear", ("Cast", "Clip", "DequantizeLinear", "I
 
 def without_duplicates(network: Network) -> Network:
     """The network in which a quantiser or dequantiser that repeats an earlier one is an Identity of its output."""
-    same = _repeated(network)
+    same: dict[str, str] = {}
+    for graph in network.graphs():
+        same |= _repeated(network, graph)
     if not same:
         return network
     model = onnx.ModelProto()
     model.CopyFrom(network.proto)
-    for node in model.graph.node:
+    for node in every_node(model.graph):
         if node.output and node.output[0] in same:
             name = node.output[0]
             node.CopyFrom(onnx.helper.make_node("Identity", [same[name]], [name], node.name))
-    _drop_unread(model.graph, set(same))
+    for part in every_graph(model.graph):
+        _drop_unread(part, set(same))
     return replace(network, proto=model)
 
 
-def _repeated(network: Network) -> dict[str, str]:
-    """The tensors that are made twice, each with the first that is equal."""
+def _repeated(network: Network, graph: Graph) -> dict[str, str]:
+    """The tensors that a graph makes twice, each with the first that is equal."""
     first: dict[Hashable, str] = {}
     same: dict[str, str] = {}
     codes: set[str] = set()
-    for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
+    for node, proto in graph.pairs():
         if not is_standard(node) or not (
             (
                 node.op == _QUANTISER
                 and node.inputs[0].name in network.computed_from_inputs
-                and _are_only_dequantised(network, node.outputs[0])
+                and _are_only_dequantised(network, graph, node.outputs[0])
             )
             or (node.op in _READERS and node.inputs[0].name in codes)
         ):
@@ -60,15 +64,18 @@ def _repeated(network: Network) -> dict[str, str]:
     return same
 
 
-def _are_only_dequantised(network: Network, codes: gs.Tensor) -> bool:
-    """Whether nothing looks at codes as such: what does may keep its quantiser, and leave an equal one alone."""
+def _are_only_dequantised(network: Network, graph: Graph, codes: gs.Tensor) -> bool:
+    """Whether nothing looks at codes as such, or from another graph.
+
+    What does may keep its quantiser, and leave an equal one alone.
+    """
     tensors = [codes]
     while tensors:
         tensor = tensors.pop()
         if network.is_output(tensor):
             return False
         for reader in tensor.outputs:
-            if reader.op not in _READERS or not is_standard(reader) or network.place(reader):
+            if reader.op not in _READERS or not is_standard(reader) or network.graph_of(reader) is not graph:
                 return False
             if reader.op != "DequantizeLinear":
                 tensors.append(reader.outputs[0])

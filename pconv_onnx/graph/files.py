@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -16,10 +19,22 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx.external_data_helper import uses_external_data
 
 from pconv_onnx.errors import PconvError
-from pconv_onnx.graph import qonnx
+from pconv_onnx.graph import nesting, qonnx
 from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.tensors import (
+    Place,
+    chunks,
+    moved,
+    read_references,
+    references,
+    require_sizes,
+    without_references,
+)
+from pconv_onnx.provenance import recorded
 
 _ELSEWHERE = "choose another place with -o"
+# What is wrong with a model in memory that nobody knows the folder of, and what to do.
+NOT_LOADED = "the model keeps tensors in other files, which are not loaded", "pass its path"
 
 ModelSource = str | os.PathLike[str] | onnx.ModelProto
 
@@ -38,7 +53,8 @@ def load(source: ModelSource) -> Network:
     """Load and check a model.
 
     Args:
-        source: path of an ONNX file (external data beside it is read as well), or a model in memory.
+        source: path of an ONNX file, or a model in memory. External data beside the file are read as well; of a model
+            too large for one file large tensors stay where they are.
 
     Raises:
         PconvError: there is no such file, or it is not a valid ONNX model.
@@ -46,8 +62,8 @@ def load(source: ModelSource) -> Network:
     """
     require_source(source)
     if isinstance(source, onnx.ModelProto):
-        if any(map(uses_external_data, source.graph.initializer)):
-            raise PconvError("the model keeps tensors in other files, which are not loaded", "pass its path")
+        if references(source):
+            raise PconvError(*NOT_LOADED)
         return _checked(source, "the model", hashlib.sha256(source.SerializeToString(deterministic=True)).hexdigest())
     path = Path(source)
     name = f"'{path}'"
@@ -62,26 +78,31 @@ def load(source: ModelSource) -> Network:
         proto = onnx.load_model_from_string(content)
     except DecodeError as error:
         raise PconvError(f"{name} is not an ONNX model, or is cut short", "export or copy it again") from error
+    folder = path.absolute().parent
     external = [tensor for tensor in proto.graph.initializer if uses_external_data(tensor)]
     try:
-        onnx.load_external_data_for_model(proto, str(path.parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        read_references(proto, folder)
+        for tensor in external:
+            following = hashlib.sha256(digest.encode())
+            for chunk in chunks(tensor, folder):
+                following.update(chunk)
+            digest = following.hexdigest()
+    except (OSError, ValueError) as error:
         raise PconvError(f"cannot read the external data of {name}: {error}", "keep it beside the model") from error
-    for tensor in external:
-        digest = hashlib.sha256(digest.encode() + tensor.raw_data).hexdigest()
-    return _checked(proto, name, digest)
+    return _checked(proto, name, digest, folder)
 
 
-def _checked(proto: onnx.ModelProto, name: str, digest: str) -> Network:
+def _checked(proto: onnx.ModelProto, name: str, digest: str, folder: Path | None = None) -> Network:
     proto = qonnx.with_imports(proto)
     try:
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(without_references(proto))
+        require_sizes(proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise PconvError(f"{name} is not a valid ONNX model: {error}", "export it again") from error
     if not any(entry.domain in ("", "ai.onnx") for entry in proto.opset_import):
         raise PconvError(f"{name} does not use the standard ONNX operators", "")
     try:
-        return Network(proto, name, digest)
+        return Network(nesting.with_names_of_their_own(proto), name, digest, folder)
     except KeyError as error:  # the checker lets through element types that onnx itself cannot name
         raise PconvError(f"{name} has a tensor of the unknown type {error}", "export or copy it again") from error
     except UnicodeDecodeError as error:
@@ -113,17 +134,76 @@ def require_own_file(written: str | os.PathLike[str], others: Mapping[str, objec
             raise PconvError(f"'{written}' is {told} as well, and would be overwritten", "name another file")
 
 
-def save(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
+def save(proto: onnx.ModelProto, path: str | os.PathLike[str], folder: Path | None = None) -> None:
     """Write a model to a file that appears whole or not at all.
 
+    Tensors that it keeps in other files are copied to one beside it, `<name>.data`, or `<name>.1.data` and so on where
+    that is there already: until the model is replaced, an older one keeps its own, which then goes with it.
+
+    Args:
+        proto: the model.
+        path: the file.
+        folder: where the files of its tensors lie, if it has any.
+
     Raises:
-        PconvError: the model is too large for one file, or the file cannot be written.
+        PconvError: the model is too large for one file, or a file cannot be written or, of its tensors, read.
     """
+    target = Path(os.path.realpath(path))
+    older = _data_of(target, rewritten=True)
+    made: set[Path] = set()
+    sources: set[Path] = set()
     try:
-        content = proto.SerializeToString()
-    except (ValueError, EncodeError) as error:
-        raise PconvError(f"'{path}' would be larger than the 2 GB of one ONNX file", "") from error
-    write_atomically(path, lambda file: file.write(content))
+        if folder is not None and references(proto):
+            data = next(file for file in _data_names(target) if not file.exists())
+            try:
+                proto, parts = moved(proto, folder, data.name)
+            except ValueError as error:
+                raise PconvError(
+                    f"cannot write '{path}': {error}", "keep the external data of its source as it was"
+                ) from error
+            sources = {Path(place.path) for place in parts}
+            made = {data}
+            write_atomically(data, partial(_copy, parts))
+        try:
+            content = proto.SerializeToString()
+        except (ValueError, EncodeError) as error:
+            raise PconvError(f"'{path}' would be larger than the 2 GB of one ONNX file", "") from error
+        write_atomically(path, lambda file: file.write(content))
+    finally:
+        # Whichever model is there now, what the other one kept its tensors in goes.
+        for file in (older | made) - sources - _data_of(target):
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+
+def _copy(parts: Mapping[Place, int], file: IO[bytes]) -> None:
+    for place, offset in parts.items():
+        file.seek(offset)
+        for chunk in place.chunks():
+            file.write(chunk)
+
+
+def _data_names(target: Path) -> Iterator[Path]:
+    """The files that the tensors of a model may be written to, in the order in which they are tried."""
+    yield target.with_name(f"{target.name}.data")
+    yield from (target.with_name(f"{target.name}.{number}.data") for number in count(1))
+
+
+def _data_of(target: Path, *, rewritten: bool = False) -> set[Path]:
+    """Those of them that the model in a file keeps tensors in, if there is one; or only if `rewrite` wrote it."""
+    name = re.compile(re.escape(target.name) + r"(\.[0-9]+)?\.data")
+    there = {file for file in target.parent.glob("*.data") if name.fullmatch(file.name)}
+    if not there or not target.is_file():
+        return set()
+    try:
+        model = onnx.load(target, load_external_data=False)
+    except (OSError, DecodeError):
+        return set()
+    if rewritten and not recorded(model):
+        return set()
+    entries = (entry for tensor in references(model) for entry in tensor.external_data)
+    locations = {entry.value for entry in entries if entry.key == "location"}
+    return {file for file in there if file.name in locations}
 
 
 def require_place(path: Path) -> None:

@@ -21,6 +21,7 @@ import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
 from pconv_onnx.graph.constants import constant, element_type, is_standard
+from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.network import Dimension, Network
 from pconv_onnx.neuron import Array
 
@@ -40,7 +41,7 @@ def fold(network: Network) -> Network:
             return network
         model = onnx.ModelProto()
         model.CopyFrom(network.proto)
-        for node in model.graph.node:
+        for node in every_node(model.graph):
             name = node.output[0] if node.output else ""
             if name in walk.known:
                 value = numpy_helper.from_array(walk.known[name], name)
@@ -65,7 +66,7 @@ class _Walk:
         self._constants: dict[str, Array | None] = {}
         self._names = {dim.dim_param for info in network.proto.graph.input for dim in info.type.tensor_type.shape.dim}
         self._names.discard("")
-        for node in network.nodes:
+        for node in network.every_node():
             if is_standard(node) and node.inputs and len(node.outputs) == 1 and node.op != "Constant":
                 self._visit(node, node.outputs[0].name)
             elif node.domain == "com.microsoft" and node.op in _OF_ITS_INPUT_SHAPE:

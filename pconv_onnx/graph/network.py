@@ -4,20 +4,47 @@ from __future__ import annotations
 
 import ast
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx.external_data_helper import uses_external_data
+from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 
+from pconv_onnx.graph.constants import is_standard
+from pconv_onnx.graph.nesting import captured, every_graph, tensor_names
 from pconv_onnx.graph.qonnx import standardised
+from pconv_onnx.graph.tensors import initializer_names, values
 from pconv_onnx.neuron import Array
 
 Dimension = int | str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The main graph of a network, or the body of an If, Loop or Scan.
+
+    Attributes:
+        proto: the graph.
+        nodes: its nodes, in the order of `proto`.
+        place: how to call it in messages; empty for the main graph.
+        repeated_by: how to call the Loop or Scan that runs it more than once; empty where nothing does.
+    """
+
+    proto: onnx.GraphProto
+    nodes: list[gs.Node]
+    place: str = ""
+    repeated_by: str = ""
+
+    def pairs(self) -> Iterator[tuple[gs.Node, onnx.NodeProto]]:
+        """Its nodes, each with that of `proto`."""
+        return zip(self.nodes, self.proto.node, strict=True)
 
 
 @dataclass
@@ -26,14 +53,15 @@ class Network:
 
     The view is for navigation only. Results are written by editing a copy of `proto`, so that whatever this project
     does not know (annotations, metadata of nodes, types without a NumPy counterpart) comes through untouched.
+    A name means one tensor, in bodies as well.
 
     Attributes:
         proto: the model.
         name: how to call it in messages.
-        sha256: digest of its file.
+        sha256: digest of its file, and of the tensors that it keeps in others.
+        folder: where these others lie; None of a model that was in memory.
         hints: types and shapes, by tensor name, that inference does not find by itself, as far as `folding.fold` does.
-        nodes: the nodes of the main graph, in the order of `proto`.
-        inner_nodes: the nodes of If, Loop and Scan bodies and of model-local functions.
+        graph: the main graph.
         shapes: shape by tensor name, declared or inferred; tensors of unknown rank are not there.
         dtypes: element type by tensor name, likewise.
         sizes: entries of computed integer scalars and vectors (numbers, names of dimensions, None) by tensor name, as
@@ -43,9 +71,9 @@ class Network:
     proto: onnx.ModelProto
     name: str
     sha256: str
+    folder: Path | None = None
     hints: dict[str, onnx.ValueInfoProto] = field(default_factory=dict)
-    nodes: list[gs.Node] = field(init=False)
-    inner_nodes: list[gs.Node] = field(init=False, default_factory=list)
+    graph: Graph = field(init=False)
     shapes: dict[str, tuple[Dimension, ...]] = field(init=False)
     dtypes: dict[str, np.dtype] = field(init=False)
     sizes: dict[str, Array] = field(init=False, default_factory=dict)
@@ -55,22 +83,21 @@ class Network:
         # Its warnings are about values that nothing here reads, and they go to stdout.
         with LoggerSuppress(G_LOGGER, G_LOGGER.ERROR):
             graph = gs.import_onnx(self.proto)
-        self.nodes = list(graph.nodes)
-        self._places = {id(node): "" for node in self.nodes}
-        for node in self.nodes:
-            self._enter_bodies(node)
-        for function in graph.functions:
-            self._enter(function.nodes, f"the function '{function.name}'")
-        self._metadata = {
-            id(node): proto.metadata_props for node, proto in zip(self.nodes, self.proto.graph.node, strict=True)
-        }
-        self._graph_outputs = {tensor.name for tensor in graph.outputs}
+        self._graphs: dict[int, Graph] = {}
+        self._bodies: dict[int, list[Graph]] = {}
+        self._metadata: dict[int, Sequence[onnx.StringStringEntryProto]] = {}
+        self.graph = self._enter(Graph(self.proto.graph, list(graph.nodes)))
+        graphs = list(every_graph(self.proto.graph))
+        self._outputs = {info.name for graph in graphs for info in graph.output}
         self.shapes, self.dtypes = {}, {}
-        for tensor in self.proto.graph.initializer:
+        for tensor in (tensor for graph in graphs for tensor in graph.initializer):
             self.shapes[tensor.name] = tuple(tensor.dims)
             self.dtypes[tensor.name] = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        inferred = onnx.shape_inference.infer_shapes(self._with_hints(), data_prop=True).graph
-        for info in (*inferred.input, *inferred.value_info, *inferred.output):
+        for sparse in (sparse for graph in graphs for sparse in graph.sparse_initializer):
+            self.shapes[sparse.values.name] = tuple(sparse.dims)
+            self.dtypes[sparse.values.name] = onnx.helper.tensor_dtype_to_np_dtype(sparse.values.data_type)
+        inferred = every_graph(onnx.shape_inference.infer_shapes(self._with_hints(), data_prop=True).graph)
+        for info in (info for graph in inferred for info in (*graph.input, *graph.value_info, *graph.output)):
             tensor_type = info.type.tensor_type
             if tensor_type.elem_type:
                 self.dtypes[info.name] = onnx.helper.tensor_dtype_to_np_dtype(tensor_type.elem_type)
@@ -84,7 +111,7 @@ class Network:
 
     def __reduce__(self) -> tuple[type[Network], tuple[Any, ...]]:
         """Pickled without the view, whose nodes lead to each other in long chains; it is imported anew."""
-        return Network, (self.proto, self.name, self.sha256, self.hints)
+        return Network, (self.proto, self.name, self.sha256, self.folder, self.hints)
 
     def _with_hints(self) -> onnx.ModelProto:
         model = standardised(self.proto)
@@ -92,29 +119,67 @@ class Network:
             return model
         hinted = onnx.ModelProto()
         hinted.CopyFrom(model)
-        del hinted.graph.value_info[:]
-        hinted.graph.value_info.extend(info for info in model.graph.value_info if info.name not in self.hints)
-        hinted.graph.value_info.extend(info for name, info in self.hints.items() if name not in self._graph_outputs)
+        for graph in every_graph(hinted.graph):
+            declared = [info for info in graph.value_info if info.name not in self.hints]
+            made = {name for node in graph.node for name in node.output} - self._outputs
+            del graph.value_info[:]
+            graph.value_info.extend(declared)
+            graph.value_info.extend(info for name, info in self.hints.items() if name in made)
         return hinted
 
-    def _enter_bodies(self, node: gs.Node) -> None:
-        for value in node.attrs.values():
-            for body in value if isinstance(value, list) else [value]:
-                if isinstance(body, gs.Graph):
-                    self._enter(body.nodes, f"the body of {node.op} '{node.name}'")
+    def _enter(self, graph: Graph) -> Graph:
+        for node, proto in graph.pairs():
+            self._read_lazily(node)
+            self._graphs[id(node)] = graph
+            self._metadata[id(node)] = proto.metadata_props
+            called = f"{node.op} '{node.name or node.outputs[0].name}'" if node.outputs else node.op
+            once = node.op == "If" and is_standard(node)
+            repeated_by = graph.repeated_by or ("" if once else called)
+            self._bodies[id(node)] = [
+                self._enter(Graph(body_proto, list(body.nodes), f"the body of {called}", repeated_by))
+                for body, body_proto in _bodies(node, proto)
+            ]
+        return graph
 
-    def _enter(self, nodes: Iterable[gs.Node], place: str) -> None:
-        for node in nodes:
-            self.inner_nodes.append(node)
-            # What the caller of a function decides is not known here.
-            for key in [key for key, value in node.attrs.items() if isinstance(value, gs.Node.AttributeRef)]:
-                del node.attrs[key]
-            self._places[id(node)] = place
-            self._enter_bodies(node)
+    @property
+    def nodes(self) -> list[gs.Node]:
+        """The nodes of the main graph."""
+        return self.graph.nodes
+
+    def graph_of(self, node: gs.Node) -> Graph:
+        """The graph that a node is in."""
+        return self._graphs[id(node)]
+
+    def bodies(self, node: gs.Node) -> list[Graph]:
+        """The bodies of an If, Loop or Scan; none of other nodes."""
+        return self._bodies[id(node)]
+
+    def graphs(self) -> Iterator[Graph]:
+        """The main graph and all bodies, outer ones first."""
+        waiting = [self.graph]
+        while waiting:
+            graph = waiting.pop(0)
+            yield graph
+            waiting.extend(body for node in graph.nodes for body in self.bodies(node))
+
+    def every_node(self, graph: Graph | None = None) -> Iterator[gs.Node]:
+        """The nodes of a graph (the main one) and of its bodies, those of a body before its own node."""
+        for node in (graph or self.graph).nodes:
+            for body in self.bodies(node):
+                yield from self.every_node(body)
+            yield node
+
+    def _read_lazily(self, node: gs.Node) -> None:
+        """Have the constants of a node that GraphSurgeon cannot read be read here, when they are asked for."""
+        for tensor in (*node.inputs, *node.attrs.values()):
+            if isinstance(tensor, gs.Constant) and isinstance(tensor._values, LazyValues):
+                proto = tensor._values.tensor
+                if isinstance(proto, onnx.SparseTensorProto) or uses_external_data(proto):
+                    tensor.values = _Lazy(proto, self.folder)
 
     def place(self, node: gs.Node) -> str:
-        """The body or function that a node is in; empty for the main graph."""
-        return self._places[id(node)]
+        """The body that a node is in; empty for the main graph."""
+        return self.graph_of(node).place
 
     @property
     def opset(self) -> int:
@@ -124,27 +189,23 @@ class Network:
     @cached_property
     def names(self) -> set[str]:
         """Every tensor and node name in use, subgraphs included."""
-        used: set[str] = set()
-        stack = [self.proto.graph]
-        while stack:
-            graph = stack.pop()
-            used.update(info.name for info in (*graph.input, *graph.output, *graph.value_info))
-            used.update(tensor.name for tensor in graph.initializer)
-            for node in graph.node:
-                used.update((node.name, *node.input, *node.output))
-                stack.extend(subgraphs(node))
-        return used
+        named = {node.name for graph in every_graph(self.proto.graph) for node in graph.node}
+        return named | tensor_names(self.proto.graph)
 
     @cached_property
     def computed_from_inputs(self) -> set[str]:
-        """Names of the tensors of the main graph that depend on its inputs; all of them where it has none."""
-        constants = {tensor.name for tensor in self.proto.graph.initializer}
-        found = {info.name for info in self.proto.graph.input} - constants
-        no_inputs = not found
-        for node in self.proto.graph.node:
-            if no_inputs or not found.isdisjoint(node.input) or not found.isdisjoint(captured(node)):
-                found.update(node.output)
+        """Names of the tensors that depend on the network's inputs; all of them where it has none."""
+        found = {info.name for info in self.proto.graph.input} - initializer_names(self.proto.graph)
+        self._follow(self.graph, found, not found)
         return found
+
+    def _follow(self, graph: Graph, found: set[str], no_inputs: bool) -> None:
+        for node, proto in graph.pairs():
+            for body in self.bodies(node):
+                found.update(info.name for info in body.proto.input)
+                self._follow(body, found, no_inputs)
+            if no_inputs or not found.isdisjoint(proto.input) or not found.isdisjoint(captured(proto)):
+                found.update(proto.output)
 
     def shape(self, tensor: gs.Tensor) -> tuple[Dimension, ...] | None:
         """Shape of a tensor, None where not even its rank is known."""
@@ -170,38 +231,29 @@ class Network:
         return path
 
     def is_output(self, tensor: gs.Tensor) -> bool:
-        """Whether the tensor is an output of the model."""
-        return tensor.name in self._graph_outputs
+        """Whether the tensor is an output of the model, or of the body that it is in."""
+        return tensor.name in self._outputs
+
+
+def _bodies(node: gs.Node, proto: onnx.NodeProto) -> Iterator[tuple[gs.Graph, onnx.GraphProto]]:
+    for attribute in proto.attribute:
+        if attribute.HasField("g"):
+            yield node.attrs[attribute.name], attribute.g
+        else:
+            yield from zip(node.attrs[attribute.name] if attribute.graphs else (), attribute.graphs, strict=True)
+
+
+class _Lazy(LazyValues):
+    """Values in another file, which stays there, or of a sparse tensor."""
+
+    def __init__(self, tensor: onnx.TensorProto | onnx.SparseTensorProto, folder: Path | None) -> None:
+        super().__init__(tensor)
+        self._folder = folder
+
+    def load(self) -> Array:
+        return values(self.tensor, self._folder)
 
 
 def _dimensions(info: onnx.ValueInfoProto) -> tuple[Dimension, ...]:
     dims = info.type.tensor_type.shape.dim
     return tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims)
-
-
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The bodies of an If, Loop or Scan."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def captured(node: onnx.NodeProto) -> set[str]:
-    """Names of tensors from outside that the bodies of a node use."""
-    free: set[str] = set()
-    for graph in subgraphs(node):
-        inner = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
-        for child in graph.node:
-            free |= ({name for name in child.input if name} | captured(child)) - inner
-            inner.update(child.output)
-        free |= {info.name for info in graph.output} - inner
-    return free
-
-
-def unused(name: str, used: set[str]) -> str:
-    """The name, longer where it is used, which it then is."""
-    while name in used:
-        name += "_"
-    used.add(name)
-    return name

@@ -7,7 +7,7 @@ package qonnx 1.0 (Pappalardo et al., "QONNX: Representing arbitrary-precision q
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from pconv_onnx.graph.nesting import every_graph, every_node, subgraphs, tensor_names, unused
+from pconv_onnx.graph.tensors import values
 from pconv_onnx.neuron import Array
 
 # The present domain, and those of earlier versions of QONNX and FINN.
@@ -124,7 +126,7 @@ def _channel_axis(layout: str, rank: int | None) -> int:
 
 def with_imports(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with the domains of QONNX that its nodes use imported; its tools leave that out, and ONNX needs it."""
-    missing = {node.domain for node in _with_bodies(model.graph.node) if node.domain in DOMAINS}
+    missing = {node.domain for node in every_node(model.graph) if node.domain in DOMAINS}
     missing -= {entry.domain for entry in model.opset_import}
     if not missing:
         return model
@@ -134,26 +136,18 @@ def with_imports(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _with_bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                yield from _with_bodies(body.node)
-
-
 def standardised(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with its quantisers of QONNX as operators of ONNX, computed scales and weights included.
 
-    Tensors keep their names. What cannot be expressed stays as it is: nodes that `quantiser` refuses, nodes in bodies.
-    The model itself is returned where there is nothing to do.
+    Tensors keep their names. What cannot be expressed stays as it is: nodes that `quantiser` refuses. The model itself
+    is returned where there is nothing to do.
     """
-    if not any(node.domain in DOMAINS for node in model.graph.node):
+    if not any(node.domain in DOMAINS for node in every_node(model.graph)):
         return model
     ranks = _ranks(model.graph)
     while True:
         result = _written(model, ranks)
-        if not any(node.op_type == "MultiThreshold" for node in result.graph.node):
+        if not any(node.op_type == "MultiThreshold" for node in every_node(result.graph)):
             return result
         # The rank of its data tells where their channels are; it may follow from what was written now.
         known = len(ranks)
@@ -163,40 +157,54 @@ def standardised(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _ranks(graph: onnx.GraphProto) -> dict[str, int]:
-    infos = (*graph.input, *graph.value_info, *graph.output)
+    graphs = list(every_graph(graph))
+    infos = (info for part in graphs for info in (*part.input, *part.value_info, *part.output))
     shaped = (info for info in infos if info.type.tensor_type.HasField("shape"))
-    ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    ranks = {tensor.name: len(tensor.dims) for part in graphs for tensor in part.initializer}
     return ranks | {info.name: len(info.type.tensor_type.shape.dim) for info in shaped}
 
 
 def _written(model: onnx.ModelProto, ranks: Mapping[str, int]) -> onnx.ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    writer = _Writer(model.graph, ranks)
-    del result.graph.node[:]
-    result.graph.node.extend(writer.nodes)
-    alive = {node.domain for node in _with_bodies(writer.nodes)}
+    _write(result.graph, ranks, {}, tensor_names(model.graph))
+    alive = {node.domain for node in every_node(result.graph)}
     imports = [entry for entry in result.opset_import if entry.domain not in DOMAINS or entry.domain in alive]
     del result.opset_import[:]
     result.opset_import.extend(imports)
     return result
 
 
+def _write(
+    graph: onnx.GraphProto, ranks: Mapping[str, int], outer: Mapping[str, onnx.TensorProto], names: set[str]
+) -> None:
+    """Write out the nodes of QONNX in a graph and its bodies, around which there are constants and names in use."""
+    writer = _Writer(graph, ranks, outer, names)
+    for body in (body for node in writer.nodes for body in subgraphs(node)):
+        _write(body, ranks, writer.constants, names)
+    del graph.node[:]
+    graph.node.extend(writer.nodes)
+
+
 class _Writer:
     """The nodes of a graph, those of QONNX written out."""
 
-    def __init__(self, graph: onnx.GraphProto, ranks: Mapping[str, int]) -> None:
-        self._ranks = ranks
+    def __init__(
+        self,
+        graph: onnx.GraphProto,
+        ranks: Mapping[str, int],
+        outer: Mapping[str, onnx.TensorProto],
+        names: set[str],
+    ) -> None:
+        self._ranks, self._names = ranks, names
         self.nodes: list[onnx.NodeProto] = []
-        self._constants = {tensor.name: tensor for tensor in graph.initializer}
-        self._constants |= {
+        self.constants = {**outer, **{tensor.name: tensor for tensor in graph.initializer}}
+        self.constants |= {
             node.output[0]: _tensor(attribute)
             for node in graph.node
             for attribute in node.attribute
             if node.op_type == "Constant" and attribute.name in _CONSTANTS
         }
-        self._names = {name for node in _with_bodies(graph.node) for name in (*node.input, *node.output)}
-        self._names |= {entry.name for entry in (*graph.input, *graph.initializer)}
         for node in graph.node:
             if node.domain not in DOMAINS or not self._expand(node):
                 self.nodes.append(node)
@@ -208,12 +216,12 @@ class _Writer:
         rank = self._ranks.get(node.input[0]) or len(str(attributes.get("data_layout", ""))) or None
         if node.op_type == "MultiThreshold" and rank is None:
             return False
-        bit_width = self._constants.get(node.input[BIT_WIDTH]) if len(node.input) > BIT_WIDTH else None
+        bit_width = self.constants.get(node.input[BIT_WIDTH]) if len(node.input) > BIT_WIDTH else None
         try:
             meaning = quantiser(
                 node.op_type,
                 attributes,
-                None if bit_width is None else numpy_helper.to_array(bit_width),
+                None if bit_width is None else values(bit_width, None),
                 rank,
             )
         except ValueError:
@@ -222,7 +230,7 @@ class _Writer:
         read = {0, *(o for operation in operations for o in operation.operands if isinstance(o, int))}
         if max(read) >= len(node.input) or not all(node.input[index] for index in read):
             return False
-        operand = self._constants.get(node.input[1])
+        operand = self.constants.get(node.input[1])
         self._element = operand.data_type if operand is not None else onnx.TensorProto.FLOAT
         if self._element not in _ELEMENTS:
             return False
@@ -267,10 +275,7 @@ class _Writer:
         return self._node("Constant", value=numpy_helper.from_array(value))
 
     def _node(self, op_type: str, *inputs: str, **attributes: Any) -> str:
-        name = f"{self._prefix}/{op_type}"
-        while name in self._names:
-            name += "_"
-        self._names.add(name)
+        name = unused(f"{self._prefix}/{op_type}", self._names)
         self.nodes.append(helper.make_node(op_type, inputs, [name], name, **attributes))
         return name
 

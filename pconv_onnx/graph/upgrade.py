@@ -9,6 +9,7 @@ from onnx import version_converter
 
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.tensors import references
 
 # Later than need be: onnx infers computed shapes from 14 on, and has converters of every operator up to here.
 _OPSET = 17
@@ -17,15 +18,19 @@ _OPSET = 17
 def upgraded(network: Network, oldest: int) -> Network:
     """The network at a later opset where its own is before `oldest`, by onnx's version converter; names stay.
 
+    Args:
+        network: a network without model-local functions, which the converter would lose.
+        oldest: the first opset that needs no conversion.
+
     Raises:
         PconvError: onnx cannot convert it.
     """
     if network.opset >= oldest:
         return network
-    if network.proto.functions:
+    if references(network.proto):
         raise PconvError(
-            f"{network.name} uses opset {network.opset}, and onnx cannot convert its functions",
-            "inline them with onnx.inliner.inline_local_functions first",
+            f"{network.name} uses opset {network.opset}, and is too large for onnx to convert",
+            f"export it with opset {_OPSET} or later",
         )
     try:
         model = version_converter.convert_version(network.proto, _OPSET)

@@ -9,6 +9,7 @@ from functools import partial
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
+from pconv_onnx.graph.network import Graph
 from pconv_onnx.recognise.analog import Analog
 from pconv_onnx.recognise.base import Activation, Recogniser
 from pconv_onnx.recognise.fused import Fused
@@ -24,26 +25,26 @@ __all__ = ["RECOGNISERS", "Activation", "recognise"]
 
 
 def recognise(network: Network) -> list[Activation]:
-    """Every activation of the network, converted or not, in topological order; those of bodies and functions last.
+    """Every activation of the network and its bodies, converted or not, in topological order.
 
     What is computed from constants alone, such as quantised weights, is no activation.
     A node belongs to one converted activation at most: to that of the first recogniser that converts it. What is not
     converted is listed unless all its nodes are part of something larger: a Clip of a chain that is refused, say.
     """
-    nodes = [*network.nodes, *network.inner_nodes]
+    nodes = list(network.every_node())
     position = {id(node): index for index, node in enumerate(nodes)}
     claimed: set[int] = set()
     found: list[Activation] = []
     for recogniser in RECOGNISERS:
         for node in nodes:
-            place = network.place(node)
-            match = recogniser.pattern(node, partial(_free, network, place, claimed))
+            graph = network.graph_of(node)
+            match = recogniser.pattern(node, partial(_free, network, graph, claimed))
             if id(node) in claimed or match is None:
                 continue
             checked = recogniser.check(network, match)
-            if checked is None or not (place or checked.input.name in network.computed_from_inputs):
+            if checked is None or checked.input.name not in network.computed_from_inputs:
                 continue
-            activation = _only_in_the_main_graph(checked, place)
+            activation = _unless_repeated(checked, graph)
             if activation.spec is not None:
                 claimed.update(map(id, activation.nodes))
             found.append(activation)
@@ -56,16 +57,14 @@ def recognise(network: Network) -> list[Activation]:
     return _with_unique_names(found)
 
 
-def _free(network: Network, place: str, claimed: set[int], node: gs.Node) -> bool:
-    return network.place(node) == place and id(node) not in claimed
+def _free(network: Network, graph: Graph, claimed: set[int], node: gs.Node) -> bool:
+    return network.graph_of(node) is graph and id(node) not in claimed
 
 
-def _only_in_the_main_graph(activation: Activation, place: str) -> Activation:
-    if not place:
+def _unless_repeated(activation: Activation, graph: Graph) -> Activation:
+    if not graph.repeated_by:
         return activation
-    reason = f"it is in {place}, where nothing is converted"
-    if "function" in place:
-        reason += "; inline that with onnx.inliner.inline_local_functions first"
+    reason = f"it is in {graph.place}, which may run many times; export {graph.repeated_by} unrolled to convert it"
     return replace(activation, status="refused", reason=reason, spec=None)
 
 

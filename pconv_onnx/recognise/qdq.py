@@ -104,11 +104,11 @@ def _only_reader(network: Network, match: _Pair) -> gs.Node:
     for codes in (node.outputs[0] for node in steps):
         if network.is_output(codes):
             raise Refusal(f"its codes '{codes.name}' are also an output of the model")
-    place = network.place(match.quantise)
+    graph = network.graph_of(match.quantise)
     others = [
         node
         for node in match.readers
-        if node.op != "DequantizeLinear" or not is_standard(node) or network.place(node) != place
+        if node.op != "DequantizeLinear" or not is_standard(node) or network.graph_of(node) is not graph
     ]
     if others:
         told = ", ".join(f"{node.op} '{called(node)}'" for node in others)

@@ -230,10 +230,11 @@ def raster(layers: Sequence[dict[str, Any]]) -> Any:
 
 
 def raster_layers(layers: Sequence[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
-    """The layers that `raster` shows, numbered from 1: the first, the last and some between."""
-    panels = min(_RASTERS, len(layers))
-    chosen = sorted({round(index * (len(layers) - 1) / max(1, panels - 1)) for index in range(panels)})
-    return [(index + 1, layers[index]) for index in chosen]
+    """The layers that `raster` shows, numbered from 1: of those that a sample got to the first, the last and others."""
+    entered = [(number, layer) for number, layer in enumerate(layers, 1) if layer["example_counts"]]
+    panels = min(_RASTERS, len(entered))
+    chosen = sorted({round(index * (len(entered) - 1) / max(1, panels - 1)) for index in range(panels)})
+    return [entered[index] for index in chosen]
 
 
 def operations(statistics: dict[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +102,7 @@ def findings(document: dict[str, Any]) -> Iterator[str]:
     yield from _accuracy_finding(document.get("evaluation") or {}, at)
     # Spikes and mismatches are those of neurons with a T of their own, whether or not that was timed.
     counted_at = f"At T = {own or 'L'}"
-    layers = [layer for layer in (document.get("verification") or {}).get("layers", ()) if layer["exact"]]
+    layers = _compared((document.get("verification") or {}).get("layers", ()))
     if layers:
         right = sum(not layer["count_mismatch_rate"] for layer in layers)
         yield (
@@ -267,7 +267,7 @@ def _statistics(part: dict[str, Any]) -> Section:
         ],
     )
     found = []
-    if layers:
+    if figures.raster_layers(layers):
         found.append(
             Figure(
                 "firing-rates",
@@ -315,9 +315,14 @@ def _statistics(part: dict[str, Any]) -> Section:
     return Section("Spikes", text, found, points=energy["assumptions"])
 
 
+def _compared(layers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The layers that had something to be equal to."""
+    return [layer for layer in layers if layer["count_mismatch_rate"] is not None]
+
+
 def _verification(part: dict[str, Any]) -> Section:
     layers = part["layers"]
-    exact = [layer for layer in layers if layer["exact"]]
+    compared = _compared(layers)
     table = Table(
         "Elements of each layer with another spike count than the source's, given the same input",
         ["layer", "name", "elements that differ"],
@@ -327,17 +332,19 @@ def _verification(part: dict[str, Any]) -> Section:
                 layer["name"],
                 # One element of a large layer must not be rounded to none.
                 f"{100 * layer['count_mismatch_rate']:.3g}\N{NO-BREAK SPACE}%"
+                if layer["count_mismatch_rate"] is not None
+                else "no sample got to its branch"
                 if layer["exact"]
                 else "nothing to be equal to (T is not L)",
             ]
             for number, layer in enumerate(layers, 1)
         ],
     )
-    wrong = sum(bool(layer["count_mismatch_rate"]) for layer in exact)
+    wrong = sum(bool(layer["count_mismatch_rate"]) for layer in compared)
     drawn = "seeded random inputs" if part["random_inputs"] else "samples"
     text = [
-        f"On {part['samples']} {drawn}, {len(exact) - wrong} of {len(exact)} layers with T = L have the source's spike "
-        "count on every element, given the same input."
+        f"On {part['samples']} {drawn}, {len(compared) - wrong} of {len(compared)} layers with T = L have the source's "
+        "spike count on every element, given the same input."
     ]
     if part["max_abs_diff"] is not None:
         agreement = "" if part["top1_agreement"] is None else f", top-1 agreement {_percent(part['top1_agreement'])}"
@@ -345,13 +352,13 @@ def _verification(part: dict[str, Any]) -> Section:
             f"End to end, both as they run, outputs differ by at most {part['max_abs_diff']:.3g}{agreement}: a "
             "convolution over T·B rows may round otherwise than over B rows, and a spike flipped by that travels."
         )
-    if not exact:
+    if not compared:
         return Section("Verification", text, tables=[table])
     figure = Figure(
         "mismatches",
         "Spike-count mismatches of each layer",
         "A mark for each layer from the input on: the share of its elements with another spike count than the "
-        f"source's. {wrong} of {len(exact)} layers have any. The table after it has names and values.",
+        f"source's. {wrong} of {len(compared)} layers have any. The table after it has names and values.",
         figures.mismatches,
         layers,
         table,

@@ -134,8 +134,11 @@ def _run(model: nn.Module, inputs: tuple[torch.Tensor, ...], modules: dict[str, 
         for name, module in modules.items()
     ]
     try:
-        with torch.no_grad():
+        # Eager, so that hooks are not compiled with the branches of torch.cond.
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             outputs = model(*inputs)
+        # Those in branches that are not taken have to know it before they are traced.
+        _ = [module.initialised for module in modules.values()]
     finally:
         for hook in hooks:
             hook.remove()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -110,6 +111,27 @@ def test_a_missing_file_is_refused(bundle):
     assert run(bundle).stderr == "run.py: model.onnx is missing; copy the whole bundle again\n"
 
 
+def require_one_line(done: subprocess.CompletedProcess[str], told: str) -> None:
+    """A program that ended with a fault: it told so in one line, and printed nothing else."""
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("run.py: ")
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def change(bundle: Path, **entries) -> None:
+    """Other entries in the manifest."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps(manifest | entries))
+
+
+def replace(bundle: Path, name: str, content: bytes) -> None:
+    """Another file, with its hash in the manifest."""
+    (bundle / name).write_bytes(content)
+    files = json.loads((bundle / "manifest.json").read_text())["files"]
+    change(bundle, files=files | {name: hashlib.sha256(content).hexdigest()})
+
+
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
@@ -117,15 +139,56 @@ def test_a_missing_file_is_refused(bundle):
         ("platform", {"system": "Plan 9", "machine": "mips"}, "the library is for"),
         ("onnxruntime", ">=99.0", "99.0 or newer is needed"),
         ("providers", [], "has kernels for"),
+        ("library", "../other.so", "has no hash of ../other.so"),
+        ("model", "other.onnx", "has no hash of other.onnx"),
+        ("files", {"model.onnx": "", "libpconv_ops.so": "", "../other": ""}, "is not the file that was deployed"),
+        ("files", {"../other": "", "model.onnx": "", "libpconv_ops.so": ""}, "which is outside of the bundle"),
+        ("files", None, "manifest.json cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_bundle_for_elsewhere_is_refused(bundle, key, value, told):
+    change(bundle, **{key: value})
+    require_one_line(run(bundle), told)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"format": 1}', b"\xff"])
+def test_a_manifest_that_cannot_be_read_is_refused(content, bundle):
+    (bundle / "manifest.json").unlink()
+    if content is not None:
+        (bundle / "manifest.json").write_bytes(content)
+    require_one_line(run(bundle), "manifest.json cannot be read")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "libpconv_ops.so"])
+def test_what_onnxruntime_does_not_load_is_told(name, bundle):
+    replace(bundle, name, b"neither a model nor a library")
+    require_one_line(run(bundle), "does not load the network or its library")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        ({"y": np.zeros(1)}, "the input 'x' is missing; the arrays given are y"),
+        ({"x": np.zeros((1, 2))}, "the network does not run on these inputs"),
+        ({"x": np.array(["text"])}, "could not convert string"),
     ],
 )
-def test_a_bundle_for_elsewhere_is_refused(bundle, key, value, told):
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    (bundle / "manifest.json").write_text(json.dumps(manifest | {key: value}))
-    done = run(bundle)
-    assert done.returncode == 1
-    assert told in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_inputs_that_do_not_fit_are_told(arrays, told, bundle, tmp_path):
+    np.savez(tmp_path / "in.npz", **arrays)
+    require_one_line(run(bundle, tmp_path / "in.npz"), told)
+
+
+@pytest.mark.parametrize("name", ["none.npz", "text.npz", "array.npy"])
+def test_inputs_that_cannot_be_read_are_told(name, bundle, tmp_path):
+    (tmp_path / "text.npz").write_text("text")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    require_one_line(run(bundle, tmp_path / name), "cannot be read as .npz")
+
+
+def test_outputs_that_cannot_be_written_are_told(bundle, tmp_path):
+    done = run(bundle, "-o", tmp_path / "none" / "out.npz")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "cannot write" in done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import onnxruntime
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import text_format
 from networks import network, qcfs, weight
 from onnx import TensorProto, helper
 from refusals import refusal_of
@@ -20,67 +20,17 @@ from pconv_onnx import deploy, rewrite
 pytestmark = pytest.mark.usefixtures("library")
 
 
-def as_of_tritonclient() -> Any:
-    """Triton's own ModelConfig, from its client package; its file alone, which needs no gRPC."""
-    found = importlib.util.find_spec("tritonclient")
-    if found is None or not found.submodule_search_locations:
-        pytest.skip("no tritonclient: pip install --no-deps tritonclient")
-    path = Path(found.submodule_search_locations[0], "grpc", "model_config_pb2.py")
-    spec = importlib.util.spec_from_file_location("model_config_pb2", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.ModelConfig
-
-
-def as_used_here() -> Any:
-    """The part of ModelConfig that is written, by the names in Triton's documentation; types as text."""
-    text, number, message = 9, 3, 11
-    messages = {
-        "Shape": {"shape": (number, "")},
-        "Tensor": {
-            **{"name": (text, ""), "data_type": (14, ".DataType"), "dims": (number, "")},
-            "reshape": (message, ".Shape"),
-        },
-        "Batching": {},
-        "Group": {"kind": (14, ".Kind")},
-        "Parameter": {"key": (text, ""), "value": (text, "")},
-        "Accelerator": {"name": (text, ""), "parameters": (message, ".Parameter")},
-        "Accelerators": {"gpu_execution_accelerator": (message, ".Accelerator")},
-        "Optimization": {"execution_accelerators": (message, ".Accelerators")},
-        "Operations": {"op_library_filename": (text, "")},
-        "ModelConfig": {
-            **{"name": (text, ""), "backend": (text, ""), "max_batch_size": (number, "")},
-            **{"input": (message, ".Tensor"), "output": (message, ".Tensor")},
-            **{"dynamic_batching": (message, ".Batching"), "instance_group": (message, ".Group")},
-            **{"optimization": (message, ".Optimization"), "model_operations": (message, ".Operations")},
-        },
-    }
-    many = {"shape", "dims", "parameters", "gpu_execution_accelerator", "op_library_filename", "input", "output"}
-    many.add("instance_group")
-    file = descriptor_pb2.FileDescriptorProto(name="used_here.proto", syntax="proto3")
-    for name, fields in messages.items():
-        declared = file.message_type.add(name=name)
-        for index, (field, (kind, type_name)) in enumerate(fields.items(), 1):
-            declared.field.add(
-                name=field, number=index, type=kind, type_name=type_name or None, label=3 if field in many else 1
-            )
-    for name, values in {
-        "DataType": ["TYPE_INVALID", "TYPE_FP32", "TYPE_INT64", "TYPE_BOOL"],
-        "Kind": ["KIND_AUTO", "KIND_GPU", "KIND_CPU"],
-    }.items():
-        declared = file.enum_type.add(name=name)
-        for index, value in enumerate(values):
-            declared.value.add(name=value, number=index)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("ModelConfig"))
-
-
-@pytest.fixture(params=[as_of_tritonclient, as_used_here])
-def config_of(request):
-    """Reads the configuration of a repository's model; unknown names are errors."""
-    schema = request.param()
-    return lambda folder, name="snn": text_format.Parse((folder / name / "config.pbtxt").read_text(), schema())
+@pytest.fixture(scope="session")
+def config_of():
+    """Reads the configuration of a repository's model as Triton's ModelConfig; unknown names are errors."""
+    # The file of the schema alone: the package around it needs gRPC.
+    (package,) = importlib.util.find_spec("tritonclient").submodule_search_locations
+    spec = importlib.util.spec_from_file_location("model_config_pb2", Path(package, "grpc", "model_config_pb2.py"))
+    schema = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(schema)
+    return lambda folder, name="snn": text_format.Parse(
+        (folder / name / "config.pbtxt").read_text(), schema.ModelConfig()
+    )
 
 
 def name_of(message: Any, field: str) -> str:

@@ -45,6 +45,8 @@ class Grower:
         self.random = np.random.default_rng(seed)
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, Array] = {}
+        self.functions: list[onnx.FunctionProto] = []
+        self.named = 0
         self.opset = int(self.random.choice(_OPSETS))
         size, channels = int(self.random.choice([4, 8])), int(self.random.integers(1, 5))
         self.inputs = [Tensor("x", (channels, size, size), 4.0, 3)]
@@ -55,13 +57,15 @@ class Grower:
 
     def node(self, op_type: str, inputs: list[str], outputs: int = 1, **attributes: Any) -> list[str]:
         """Add a node; the names of its outputs."""
-        names = [f"t{len(self.nodes)}_{index}" for index in range(outputs)]
-        self.nodes.append(helper.make_node(op_type, inputs, names, f"{op_type}/{len(self.nodes)}", **attributes))
+        self.named += 1
+        names = [f"t{self.named}_{index}" for index in range(outputs)]
+        self.nodes.append(helper.make_node(op_type, inputs, names, f"{op_type}/{self.named}", **attributes))
         return names
 
     def weight(self, values: Array) -> str:
         """Add an initializer."""
-        name = f"w{len(self.weights)}"
+        self.named += 1
+        name = f"w{self.named}"
         self.weights[name] = values
         return name
 
@@ -142,9 +146,32 @@ class Grower:
         ]
         tensors = [numpy_helper.from_array(value, name) for name, value in self.weights.items()]
         graph = helper.make_graph(self.nodes, "grown", *infos, tensors)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=9)
+        model = helper.make_model(graph, opset_imports=self.imports(), functions=self.functions, ir_version=9)
         onnx.checker.check_model(model, full_check=True)
         return model
+
+    def imports(self) -> list[onnx.OperatorSetIdProto]:
+        """The operator sets of the network and its functions."""
+        return [helper.make_opsetid("", self.opset), helper.make_opsetid("grown", 1)]
+
+    def within(self, tensors: list[Tensor], x: Tensor) -> tuple[list[onnx.NodeProto], dict[str, Array], Tensor]:
+        """Nodes and weights that grow apart from the network, on these tensors, and a new tensor of the shape of x."""
+        outside, self.nodes = self.nodes, []
+        pool, self.tensors = self.tensors, list(tensors)
+        held = set(self.weights)
+        for _ in range(int(self.random.integers(1, 5))):
+            self.grow()
+        fitting = [y for y in self.tensors if y not in tensors and y.shape == x.shape]
+        y = fitting[-1] if fitting else Tensor(self.node("Neg", [x.name])[0], x.shape, x.bound, x.fine)
+        nodes, self.nodes, self.tensors = self.nodes, outside, pool
+        return nodes, {name: self.weights.pop(name) for name in self.weights.keys() - held}, y
+
+    def grow(self) -> None:
+        """Put an activation or something else behind a tensor."""
+        if self.random.random() < 0.25:
+            self.activate()
+        else:
+            _GROWTHS[self.random.integers(len(_GROWTHS))](self)
 
     def feed(self) -> dict[str, Array]:
         """Inputs on the grid that the bounds were reckoned with."""
@@ -194,9 +221,13 @@ def pool(grower: Grower) -> None:
     if len(x.shape) != 3 or x.shape[1] % 2 or x.shape[2] % 2:
         return
     halved = (x.shape[0], x.shape[1] // 2, x.shape[2] // 2)
-    kind = grower.random.choice(["MaxPool", "AveragePool", "padded", "GlobalMaxPool", "GlobalAveragePool"])
+    kind = grower.random.choice(["MaxPool", "AveragePool", "padded", "dilated", "GlobalMaxPool", "GlobalAveragePool"])
     if kind == "padded":
         (y,) = grower.node("MaxPool", [x.name], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    elif kind == "dilated":
+        (y,) = grower.node(
+            "MaxPool", [x.name], kernel_shape=[2, 2], dilations=[2, 2], strides=[2, 2], pads=[1, 1, 1, 1]
+        )
     elif kind.startswith("Global"):
         area = x.shape[1] * x.shape[2]
         if area & (area - 1):
@@ -217,8 +248,8 @@ def combine(grower: Grower) -> None:
     x = grower.pick()
     others = [tensor for tensor in grower.tensors if tensor.shape == x.shape]
     y = others[grower.random.integers(len(others))]
-    op_type = str(grower.random.choice(["Add", "Add", "Sub", "Sum", "Mul", "Max", "Min", "Concat"]))
-    fine = x.fine + y.fine if op_type == "Mul" else max(x.fine, y.fine)
+    op_type = str(grower.random.choice(["Add", "Add", "Sub", "Sum", "Mean", "Mul", "Max", "Min", "Concat"]))
+    fine = x.fine + y.fine if op_type == "Mul" else max(x.fine, y.fine) + (op_type == "Mean")
     bound = {"Mul": x.bound * y.bound}.get(op_type, x.bound + y.bound)
     shape = (2 * x.shape[0], *x.shape[1:]) if op_type == "Concat" else x.shape
     attributes = {"axis": 1} if op_type == "Concat" else {}
@@ -256,9 +287,9 @@ def scale(grower: Grower) -> None:
 def elementwise(grower: Grower) -> None:
     """Of one tensor: what commutes with time on spikes, and what never does."""
     x = grower.pick()
-    op_type = str(grower.random.choice(["Relu", "Clip", "Neg", "Abs", "Identity", "Dropout", "Sign"]))
+    op_type = str(grower.random.choice(["Relu", "Clip", "Neg", "Abs", "Identity", "Dropout", "Sign", "Cast"]))
     ends = [grower.weight(np.array(end, np.float32)) for end in (-0.5, 2)] if op_type == "Clip" else []
-    (name,) = grower.node(op_type, [x.name, *ends])
+    (name,) = grower.node(op_type, [x.name, *ends], **({"to": TensorProto.FLOAT} if op_type == "Cast" else {}))
     grower.add(Tensor(name, x.shape, max(x.bound, 1), x.fine))
 
 
@@ -315,24 +346,119 @@ def shape_up(grower: Grower) -> None:
 
 
 def flatten(grower: Grower) -> None:
-    """To rows, by Flatten, Reshape or a reduction."""
+    """To rows, by Flatten or Reshape; or to signals `[C, H·W]` by a Reshape whose number of rows is computed."""
     x = grower.pick(3)
     if len(x.shape) != 3:
         return
-    area, fine = x.shape[1] * x.shape[2], x.fine
-    kind = str(grower.random.choice(["Flatten", "Reshape", "zero", "ReduceMax", "ReduceMean"]))
+    kind, shape = str(grower.random.choice(["Flatten", "Reshape", "zero", "computed"])), (prod(x.shape),)
     if kind == "Flatten":
         (name,) = grower.node("Flatten", [x.name])
-    elif kind in ("Reshape", "zero"):
-        target = np.array([-1, prod(x.shape)] if kind == "Reshape" else [0, -1])
-        (name,) = grower.node("Reshape", [x.name, grower.weight(target)])
+    elif kind == "computed":
+        shape = (x.shape[0], x.shape[1] * x.shape[2])
+        (rows,) = grower.node("Gather", [grower.node("Shape", [x.name])[0], grower.weight(np.array([0]))])
+        (target,) = grower.node("Concat", [rows, grower.weight(np.array(shape))], axis=0)
+        (name,) = grower.node("Reshape", [x.name, target])
     else:
-        if area & (area - 1) or grower.opset >= 18:
-            return
-        (name,) = grower.node(kind, [x.name], axes=[2, 3], keepdims=0)
-        grower.add(Tensor(name, (x.shape[0],), x.bound, fine + (area.bit_length() if kind == "ReduceMean" else 0)))
+        target = grower.weight(np.array([-1, *shape] if kind == "Reshape" else [0, -1]))
+        (name,) = grower.node("Reshape", [x.name, target])
+    grower.add(Tensor(name, shape, x.bound, x.fine))
+
+
+def reduce(grower: Grower) -> None:
+    """Sums, means and extrema over some axes, which stay or go."""
+    x = grower.pick()
+    op_type = str(grower.random.choice(["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin"]))
+    chosen = {axis for axis in range(len(x.shape)) if grower.random.random() < 0.5} or {len(x.shape) - 1}
+    count, keeps = prod(x.shape[axis] for axis in chosen), bool(grower.random.integers(2))
+    if op_type == "ReduceMean" and count & (count - 1):
         return
-    grower.add(Tensor(name, (prod(x.shape),), x.bound, fine))
+    shape = tuple(1 if axis in chosen else size for axis, size in enumerate(x.shape) if keeps or axis not in chosen)
+    bound = x.bound * count if op_type == "ReduceSum" else x.bound
+    y = Tensor("", shape, bound, x.fine + (count.bit_length() if op_type == "ReduceMean" else 0))
+    if y.exact and shape:
+        axes = [axis + 1 for axis in sorted(chosen)]
+        if grower.opset >= (13 if op_type == "ReduceSum" else 18):
+            (name,) = grower.node(op_type, [x.name, grower.weight(np.array(axes))], keepdims=int(keeps))
+        else:
+            (name,) = grower.node(op_type, [x.name], axes=axes, keepdims=int(keeps))
+        grower.add(Tensor(name, shape, y.bound, y.fine))
+
+
+def choose(grower: Grower) -> None:
+    """Elements of one tensor or another, by a condition that is constant or computed."""
+    x = grower.pick()
+    others = [tensor for tensor in grower.tensors if tensor.shape == x.shape]
+    y, z = (others[grower.random.integers(len(others))] for _ in range(2))
+    condition = grower.weight(grower.random.random(x.shape) < 0.5)
+    if grower.random.random() < 0.5:
+        (condition,) = grower.node("Greater", [z.name, grower.weight(np.array(0.25, np.float32))])
+    (name,) = grower.node("Where", [condition, x.name, y.name])
+    grower.add(Tensor(name, x.shape, max(x.bound, y.bound), max(x.fine, y.fine)))
+
+
+def repeat(grower: Grower) -> None:
+    """More of the same along an axis: Tile, and Expand of an axis of one."""
+    x = grower.pick()
+    axis, times = int(grower.random.integers(len(x.shape))), int(grower.random.integers(1, 4))
+    factors = [times if index == axis else 1 for index in range(len(x.shape))]
+    shape = tuple(size * factor for size, factor in zip(x.shape, factors, strict=True))
+    sizes = grower.weight(np.array([1, *(factors if x.shape[axis] > 1 else shape)]))
+    (name,) = grower.node("Tile" if x.shape[axis] > 1 else "Expand", [x.name, sizes])
+    grower.add(Tensor(name, shape, x.bound, x.fine))
+
+
+def axes(grower: Grower) -> None:
+    """An axis of one that comes, or goes."""
+    x = grower.pick()
+    ones = [axis for axis, size in enumerate(x.shape) if size == 1 and len(x.shape) > 1]
+    if ones:
+        (name,) = grower.node("Squeeze", [x.name, grower.weight(np.array([ones[0] + 1]))])
+        shape = (*x.shape[: ones[0]], *x.shape[ones[0] + 1 :])
+    else:
+        axis = int(grower.random.integers(len(x.shape) + 1))
+        (name,) = grower.node("Unsqueeze", [x.name, grower.weight(np.array([axis + 1]))])
+        shape = (*x.shape[:axis], 1, *x.shape[axis:])
+    if len(shape) < 5:
+        grower.add(Tensor(name, shape, x.bound, x.fine))
+
+
+def contract(grower: Grower) -> None:
+    """Sums of products: Einsum with a matrix, MatMul of two tensors, a convolution along signals."""
+    x = grower.pick()
+    kind, rank = str(grower.random.choice(["Einsum", "MatMul", "Conv"])), len(x.shape)
+    if kind == "Einsum":
+        rest = "hwd"[: rank - 1]
+        w = grower.dyadic(int(grower.random.integers(1, 4)), x.shape[0], most=2)
+        y = Tensor("", (len(w), *x.shape[1:]), x.bound * float(np.abs(w).sum(axis=1).max()) + 1, x.fine + 2)
+        if y.exact:
+            equation = f"nc{rest},kc->nk{rest}"
+            (name,) = grower.node("Einsum", [x.name, grower.weight(w)], equation=equation)
+            grower.add(Tensor(name, y.shape, y.bound, y.fine))
+    elif kind == "MatMul" and rank == 3:
+        others = [tensor for tensor in grower.tensors if tensor.shape == x.shape]
+        other = others[grower.random.integers(len(others))]
+        y = Tensor("", (*x.shape[:2], x.shape[1]), x.bound * other.bound * x.shape[2], x.fine + other.fine)
+        if y.exact:
+            (turned,) = grower.node("Transpose", [other.name], perm=[0, 1, 3, 2])
+            (name,) = grower.node("MatMul", [x.name, turned])
+            grower.add(Tensor(name, y.shape, y.bound, y.fine))
+    elif kind == "Conv" and rank == 2:
+        w = grower.dyadic(2, x.shape[0], 2)
+        dilation = int(grower.random.integers(1, 3))
+        y = Tensor("", (2, x.shape[1] - dilation), x.bound * float(np.abs(w).sum(axis=(1, 2)).max()) + 1, x.fine + 2)
+        if y.exact and y.shape[1] > 0:
+            (name,) = grower.node("Conv", [x.name, grower.weight(w)], dilations=[dilation], kernel_shape=[2])
+            grower.add(Tensor(name, y.shape, y.bound, y.fine))
+
+
+def swap(grower: Grower) -> None:
+    """Rows as channels for one operator, and back."""
+    x = grower.pick()
+    order = [1, 0, *range(2, len(x.shape) + 1)]
+    (name,) = grower.node("Transpose", [x.name], perm=order)
+    op_type = str(grower.random.choice(["Neg", "Relu", "Abs", "Identity"]))
+    (name,) = grower.node("Transpose", grower.node(op_type, [name]), perm=order)
+    grower.add(Tensor(name, x.shape, x.bound, x.fine))
 
 
 def dense(grower: Grower) -> None:
@@ -354,8 +480,65 @@ def dense(grower: Grower) -> None:
     grower.add(Tensor(name, y.shape, y.bound, y.fine))
 
 
+def successive(grower: Grower) -> None:
+    """A current or spikes, and directly behind them what takes the one in time and the other not, or moves channels."""
+    before = len(grower.tensors)
+    (scale, conv, Grower.activate, Grower.activate)[grower.random.integers(4)](grower)
+    if len(grower.tensors) > before:
+        # Without the others it is the one that is picked.
+        others, grower.tensors = grower.tensors, grower.tensors[-1:]
+        behind = (pool, elementwise, reduce, combine, shape_up, shape_up, flatten, axes, repeat)
+        behind[grower.random.integers(len(behind))](grower)
+        grower.tensors = others + grower.tensors[1:]
+
+
+def branch(grower: Grower) -> None:
+    """An If whose condition is computed. Branches may share names, and hold their constants or find them outside."""
+    x = grower.pick()
+    (peak,) = grower.node("ReduceMax", [x.name], keepdims=0)
+    (condition,) = grower.node("Greater", [peak, grower.weight(np.array(grower.random.integers(-2, 3), np.float32))])
+    bodies, results = {}, []
+    shared, first, last = grower.random.random() < 0.5, grower.named, grower.named
+    for name in ("then_branch", "else_branch"):
+        if shared:
+            grower.named = first
+        nodes, weights, y = grower.within(grower.tensors, x)
+        last = max(last, grower.named)
+        if not shared and grower.random.random() < 0.5:
+            grower.weights |= weights
+            weights = {}
+        info = helper.make_tensor_value_info(y.name, TensorProto.FLOAT, ["N", *y.shape])
+        tensors = [numpy_helper.from_array(value, key) for key, value in weights.items()]
+        bodies[name] = helper.make_graph(nodes, name, [], [info], tensors)
+        results.append(y)
+    grower.named = last
+    (name,) = grower.node("If", [condition], **bodies)
+    grower.add(Tensor(name, x.shape, max(y.bound for y in results), max(y.fine for y in results)))
+
+
+def function(grower: Grower) -> None:
+    """A model-local function, called once or twice."""
+    x = grower.pick()
+    parameter = Tensor("x", x.shape, x.bound, x.fine)
+    nodes, weights, y = grower.within([parameter], parameter)
+    constants = [
+        helper.make_node("Constant", [], [key], value=numpy_helper.from_array(value)) for key, value in weights.items()
+    ]
+    op_type = f"Function{len(grower.functions)}"
+    grower.functions.append(
+        helper.make_function("grown", op_type, ["x"], [y.name], [*constants, *nodes], grower.imports())
+    )
+    fitting = [z for z in grower.tensors if z.shape == x.shape and z.bound <= x.bound and z.fine <= x.fine]
+    for z in [x, *fitting[: int(grower.random.integers(0, 2))]]:
+        (name,) = grower.node(op_type, [z.name], domain="grown")
+        grower.add(Tensor(name, x.shape, y.bound, y.fine))
+
+
 _GROWTHS: tuple[Growth, ...] = (
     conv, conv, conv_transpose, pool, combine, combine, scale, elementwise, shape_up, shape_up, flatten, dense, dense,
+    reduce, choose, repeat, axes, contract, swap,
+    successive, successive, successive, successive,
+    branch, function,
 )  # fmt: skip
 
 
@@ -364,10 +547,7 @@ def grown(seed: int) -> tuple[onnx.ModelProto, dict[str, Array]]:
     grower = Grower(seed)
     grower.activate()
     for _ in range(int(grower.random.integers(3, 16))):
-        if grower.random.random() < 0.25:
-            grower.activate()
-        else:
-            _GROWTHS[grower.random.integers(len(_GROWTHS))](grower)
+        grower.grow()
     while not grower.activations or grower.tensors[-1] in grower.inputs:
         grower.activate()
     return grower.model(), grower.feed()

@@ -328,8 +328,11 @@ def test_labels_of_an_axis_are_the_values_at_its_marks(document):
 
 
 def test_many_layers_are_spread_over_the_raster():
-    assert [number for number, _ in figures.raster_layers([{}] * 19)] == [1, 7, 13, 19]
-    assert [number for number, _ in figures.raster_layers([{}])] == [1]
+    entered, skipped = {"example_counts": [1]}, {"example_counts": []}
+    assert [number for number, _ in figures.raster_layers([entered] * 19)] == [1, 7, 13, 19]
+    assert [number for number, _ in figures.raster_layers([entered])] == [1]
+    assert [number for number, _ in figures.raster_layers([skipped, entered, skipped, entered])] == [2, 4]
+    assert figures.raster_layers([skipped]) == []
 
 
 def test_a_report_is_written_whole_or_not_at_all(document, tmp_path, monkeypatch):

@@ -1,0 +1,183 @@
+"""Serves the network of a bundle over HTTP, in the protocol that Triton speaks: python serve.py BUNDLE --help."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pool import Pool, RunFailed, WorkerDied
+from protocol import HEADER_LENGTH, Network, Refused, answer, network_of, read
+from starlette.exceptions import HTTPException
+from worker import program_of
+
+# Seconds in which a request has to arrive, and after which a client may try again where the queue is full.
+READ, RETRY_AFTER = 30, 1
+
+
+def main() -> None:
+    """Serve as the command line says."""
+    options = arguments().parse_args()
+    logging.basicConfig(format="serve.py: %(message)s")
+    program = program_of(options.bundle)
+    manifest = program.checked(options.bundle)
+    name = getattr(options, "name", options.bundle.resolve().name)
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        sys.exit(f"serve.py: '{name}' cannot be a part of URLs; give another --name: letters, digits, '_', '-', '.'")
+    try:
+        network = network_of(manifest, name)
+    except ValueError as error:
+        sys.exit(f"serve.py: {error}")
+    try:
+        listening = socket.create_server((options.host, options.port), backlog=1024)
+    except OSError as error:
+        sys.exit(f"serve.py: cannot listen on {options.host}:{options.port}: {error.strerror}")
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C, which uvicorn raises again after an orderly end
+        asyncio.run(serve(options, network, listening))
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The options; the counts among them are at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser = argparse.ArgumentParser(
+        description="Serve the network of a bundle over HTTP, in the Open Inference Protocol (KServe v2).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("bundle", type=Path, help="folder that `pconv-onnx deploy --target bundle` wrote")
+    parser.add_argument("--name", help="of the model, in URLs (default: the folder's)", default=argparse.SUPPRESS)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8000, help="0: one that is free")
+    parser.add_argument("--workers", type=count, default=cores, metavar="N", help="processes")
+    parser.add_argument("--threads", type=count, default=1, metavar="N", help="onnxruntime's in each process")
+    parser.add_argument("--max-batch", type=count, default=32, metavar="N", help="samples that are run together")
+    parser.add_argument("--delay", type=float, default=2.0, metavar="MS", help="a batch waits so long for more samples")
+    parser.add_argument(
+        "--queue", type=count, default=256, metavar="N", help="requests at a time; further ones get 503"
+    )
+    parser.add_argument("--max-body", type=count, default=16, metavar="MIB", help="a larger request gets 413")
+    return parser
+
+
+def count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+async def serve(options: argparse.Namespace, network: Network, listening: socket.socket) -> None:
+    """Serve until a signal asks to end; requests that are in are answered first."""
+    most = options.max_batch if network.batched else None
+    pool = Pool(options.bundle, options.workers, options.threads, most, options.delay / 1e3)
+    try:
+        await pool.start()
+    except (WorkerDied, OSError, asyncio.TimeoutError):
+        sys.exit("serve.py: a worker does not start")
+    api = application(network, pool, options)
+    server = uvicorn.Server(uvicorn.Config(api, log_level="warning", timeout_graceful_shutdown=30))
+    host, port = listening.getsockname()[:2]
+    print(f"{network.name} is served at http://{host}:{port}", flush=True)
+    await server.serve(sockets=[listening])
+
+
+def application(network: Network, pool: Pool, options: argparse.Namespace) -> FastAPI:
+    """The endpoints of the protocol."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await pool.stop()
+
+    api = FastAPI(title=f"pconv-onnx: {network.name}", lifespan=lifespan, docs_url=None, redoc_url=None)
+    model = f"/v2/models/{network.name}"
+    places = asyncio.Semaphore(options.queue)
+
+    @api.get("/v2")
+    async def server_metadata() -> dict[str, Any]:
+        return {"name": "pconv-onnx", "version": "1", "extensions": ["binary_tensor_data", "statistics"]}
+
+    @api.get("/v2/health/live")
+    async def live() -> Response:
+        return Response()
+
+    @api.get("/v2/health/ready")
+    @api.get(f"{model}/ready")
+    async def ready() -> Response:
+        return Response(status_code=200 if pool.pids else 503)
+
+    @api.get(model)
+    async def metadata() -> dict[str, Any]:
+        return network.metadata()
+
+    @api.get(f"{model}/stats")
+    async def statistics() -> dict[str, Any]:
+        counts = {"inference_count": pool.rows, "execution_count": pool.runs}
+        now = {"workers": pool.pids, "waiting": pool.waiting, "in_flight": pool.in_flight}
+        ever = {"deaths": pool.deaths, "run_again": pool.run_again}
+        return {"model_stats": [{"name": network.name, "version": "1", **counts, **now, **ever}]}
+
+    @api.post(f"{model}/infer")
+    async def infer(http: Request) -> Response:
+        if places.locked():
+            raise Refused(503, f"the queue of {options.queue} is full; try again later")
+        async with places:  # before the body is read, so that bodies in memory are bounded as well
+            request = read(await body_of(http, options.max_body << 20), http.headers.get(HEADER_LENGTH), network)
+            rows = len(next(iter(request.feed.values()))) if network.batched else 1
+            if rows > options.max_batch:
+                raise Refused(400, f"{rows} samples; a request may have {options.max_batch}")
+            try:
+                outputs = await pool.run(request.feed, rows)
+            except RunFailed as error:
+                raise Refused(500, str(error)) from error
+        content, headers = answer(request, outputs, network)
+        return Response(content, headers=headers)
+
+    @api.exception_handler(Refused)
+    async def refused(_: Request, error: Refused) -> Response:
+        headers = {"Retry-After": str(RETRY_AFTER)} if error.status == 503 else None
+        return JSONResponse({"error": error.message}, error.status, headers)
+
+    @api.exception_handler(HTTPException)
+    async def not_served(http: Request, error: HTTPException) -> Response:
+        return JSONResponse({"error": f"{http.url.path}: {error.detail}"}, error.status_code)
+
+    return api
+
+
+async def body_of(http: Request, most: int) -> bytes:
+    """The body of a request.
+
+    Raises:
+        Refused: it is too large, or does not arrive in time.
+    """
+    length = http.headers.get("Content-Length", "0")
+    if int(length) > most:
+        raise Refused(413, f"the request has {length} bytes; {most} are taken")
+
+    async def arriving() -> bytes:
+        body = bytearray()
+        async for part in http.stream():
+            body += part
+            if len(body) > most:
+                raise Refused(413, f"the request has more than {most} bytes")
+        return bytes(body)
+
+    try:
+        return await asyncio.wait_for(arriving(), READ)
+    except asyncio.TimeoutError as error:
+        raise Refused(408, f"the request did not arrive in {READ} seconds") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Model-local functions, written out where they are called: what is in them becomes part of the graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx
+from onnx import helper, inliner
+
+from pconv_onnx.errors import PconvError
+from pconv_onnx.graph.nesting import nodes_within, with_names_of_their_own
+from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.tensors import without_references
+
+
+def inlined(network: Network, own_domain: str) -> Network:
+    """The network without model-local functions, by onnx's inliner.
+
+    A node or tensor of a function gets a number of its call behind its name. A function of another opset is converted
+    to that of the network. The network itself is returned where it has no functions, or one of `own_domain`: those
+    stand for operators.
+
+    Raises:
+        PconvError: onnx cannot inline a function.
+    """
+    functions = network.proto.functions
+    if not functions or any(function.domain == own_domain for function in functions):
+        return network
+    given = onnx.ModelProto()
+    given.CopyFrom(network.proto)
+    _give_defaults(given)
+    known = {entry.domain for entry in given.opset_import}
+    needed = {entry.domain: entry.version for function in functions for entry in function.opset_import}
+    given.opset_import.extend(
+        helper.make_opsetid(domain, version) for domain, version in needed.items() if domain not in {*known, "ai.onnx"}
+    )
+    try:
+        model = inliner.inline_local_functions(given, convert_version=True)
+        onnx.checker.check_model(without_references(model))
+    except Exception as error:  # onnx raises what its C++ code does
+        reason = str(error).splitlines()[0].rpartition("Assertion `false` failed: ")[2]
+        raise PconvError(
+            f"onnx cannot inline the functions of {network.name}: {reason}",
+            "write them in the opset of the model, or inline them in the export",
+        ) from error
+    return replace(network, proto=with_names_of_their_own(model))
+
+
+def _give_defaults(model: onnx.ModelProto) -> None:
+    """Give calls the attributes that they leave to a function's default; the inliner knows none."""
+    defaults = {(entry.domain, entry.name, entry.overload): entry.attribute_proto for entry in model.functions}
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        for node in nodes_within(nodes):
+            given = {attribute.name for attribute in node.attribute}
+            default = defaults.get((node.domain, node.op_type, node.overload), ())
+            node.attribute.extend(attribute for attribute in default if attribute.name not in given)

@@ -1,0 +1,107 @@
+"""Graphs within graphs: the bodies of If, Loop and Scan, and what they use of what is around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import onnx
+
+from pconv_onnx.graph.tensors import initializer_names
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The bodies of an If, Loop or Scan."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def every_graph(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and the bodies within it, outer ones first."""
+    yield graph
+    for node in graph.node:
+        for body in subgraphs(node):
+            yield from every_graph(body)
+
+
+def every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of the bodies within it, in topological order: those of a body before its own node."""
+    return nodes_within(graph.node)
+
+
+def nodes_within(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Nodes of a graph or a function, and those of the bodies within it, likewise."""
+    for node in nodes:
+        for body in subgraphs(node):
+            yield from nodes_within(body.node)
+        yield node
+
+
+def captured(node: onnx.NodeProto) -> set[str]:
+    """Names of tensors from outside that the bodies of a node use."""
+    free: set[str] = set()
+    for graph in subgraphs(node):
+        inner = {info.name for info in graph.input} | initializer_names(graph)
+        for child in graph.node:
+            free |= ({name for name in child.input if name} | captured(child)) - inner
+            inner.update(child.output)
+        free |= {info.name for info in graph.output} - inner
+    return free
+
+
+def unused(name: str, used: set[str]) -> str:
+    """The name, longer where it is used, which it then is."""
+    while name in used:
+        name += "_"
+    used.add(name)
+    return name
+
+
+def tensor_names(graph: onnx.GraphProto) -> set[str]:
+    """Every name of a tensor in a graph and the bodies within it."""
+    used: set[str] = set()
+    for part in every_graph(graph):
+        used.update(entry.name for entry in (*part.input, *part.output, *part.value_info))
+        used |= initializer_names(part)
+        used.update(name for node in part.node for name in (*node.input, *node.output))
+    return used
+
+
+def with_names_of_their_own(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in which no tensor of a body has the name of another tensor.
+
+    Bodies that exclude each other may share names; a name would then not tell which tensor is meant. The model itself
+    is returned where they do not.
+    """
+    made = [name for graph in every_graph(model.graph) for name in _made(graph)]
+    if len(made) == len(set(made)):
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    _rename(result.graph, {}, set(), tensor_names(model.graph))
+    return result
+
+
+def _made(graph: onnx.GraphProto) -> set[str]:
+    """Names of the tensors that a graph is given, holds or computes."""
+    computed = {name for node in graph.node for name in node.output if name}
+    return {info.name for info in graph.input} | initializer_names(graph) | computed
+
+
+def _rename(graph: onnx.GraphProto, outer: Mapping[str, str], taken: set[str], used: set[str]) -> None:
+    """Give new names to what has one that is taken, and have the graph use them and those of the graphs around it."""
+    own = {name: unused(name, used) if name in taken else name for name in sorted(_made(graph))}
+    taken.update(own)
+    names = {**outer, **own}
+    for entry in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        entry.name = names.get(entry.name, entry.name)
+    for sparse in graph.sparse_initializer:
+        sparse.values.name = names.get(sparse.values.name, sparse.values.name)
+    for annotation in graph.quantization_annotation:
+        annotation.tensor_name = names.get(annotation.tensor_name, annotation.tensor_name)
+    for node in graph.node:
+        for body in subgraphs(node):
+            _rename(body, names, taken, used)
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]

@@ -1,0 +1,327 @@
+"""The tensors of a model wherever they are in it, and those of which it says only in which file their values lie."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
+from onnx.external_data_helper import uses_external_data
+
+from pconv_onnx.neuron import Array
+
+# Of a model that does not fit in one file, tensors of that many bytes stay where they are: weights, not the sizes and
+# thresholds that recognisers read.
+_LARGE = 1 << 20
+# Protobuf ends at 2 GiB; rewriting adds tables.
+_LARGEST_FILE = (1 << 31) - (1 << 24)
+# Elements up to which a sparse tensor is spread out, as onnxruntime does with each.
+_MOST_SPREAD = 1 << 31
+_CHUNK = 1 << 22
+# What a map into memory may begin at.
+_PAGE = 1 << 12
+
+# Several elements lie in a byte: bits of each.
+_PACKED = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+
+
+def every_tensor(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Initializers and tensors of attributes, of bodies and functions as well, and both tensors of what is sparse."""
+    for tensor in _tensors(model):
+        if isinstance(tensor, SparseTensorProto):
+            yield from (tensor.values, tensor.indices)
+        else:
+            yield tensor
+
+
+def sparse_tensors(model: onnx.ModelProto) -> Iterator[SparseTensorProto]:
+    """What is sparse of them."""
+    return (tensor for tensor in _tensors(model) if isinstance(tensor, SparseTensorProto))
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto | SparseTensorProto]:
+    yield from _of_graph(model.graph)
+    for function in model.functions:
+        yield from _of_attributes(function.attribute_proto)
+        for node in function.node:
+            yield from _of_attributes(node.attribute)
+
+
+def _of_graph(graph: onnx.GraphProto) -> Iterator[TensorProto | SparseTensorProto]:
+    yield from graph.initializer
+    yield from graph.sparse_initializer
+    for node in graph.node:
+        yield from _of_attributes(node.attribute)
+
+
+def _of_attributes(attributes: Iterable[onnx.AttributeProto]) -> Iterator[TensorProto | SparseTensorProto]:
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.t
+        if attribute.HasField("sparse_tensor"):
+            yield attribute.sparse_tensor
+        if attribute.HasField("g"):
+            yield from _of_graph(attribute.g)
+        yield from attribute.tensors
+        yield from attribute.sparse_tensors
+        for graph in attribute.graphs:
+            yield from _of_graph(graph)
+
+
+def initializer_names(graph: onnx.GraphProto) -> set[str]:
+    """Names of the initializers of a graph, dense and sparse."""
+    sparse = (tensor.values.name for tensor in graph.sparse_initializer)
+    return {*(tensor.name for tensor in graph.initializer), *sparse}
+
+
+def references(model: onnx.ModelProto) -> list[TensorProto]:
+    """The tensors whose values are not in the model but in other files."""
+    return [tensor for tensor in every_tensor(model) if uses_external_data(tensor)]
+
+
+def without_references(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, or a copy in which such tensors are empty: for onnx's checker, which would look for their files."""
+    if not references(model):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for tensor in references(copy):
+        tensor.CopyFrom(TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0]))
+    return copy
+
+
+def fits_in_one_file(model: onnx.ModelProto) -> bool:
+    """Whether one file can hold a model and the tensors that it keeps in others.
+
+    Raises:
+        ValueError: one of these has a size that none can have.
+    """
+    return model.ByteSize() + sum(map(nbytes, references(model))) <= _LARGEST_FILE
+
+
+def read_references(model: onnx.ModelProto, folder: Path) -> None:
+    """Read the tensors that a model keeps in other files of a folder; large ones stay there if not all fit in one.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: which tensor lies nowhere that may be read, and why.
+    """
+    places = [Place.of(tensor, folder) for tensor in references(model)]
+    least = math.inf if fits_in_one_file(model) else _LARGE
+    # What is sparse is checked, value by value.
+    sparse = {part.name for tensor in sparse_tensors(model) for part in (tensor.values, tensor.indices)}
+    for tensor, place in zip(references(model), places, strict=True):
+        if place.length < least or tensor.name in sparse:
+            _embed(tensor, b"".join(place.chunks()))
+
+
+def moved(model: onnx.ModelProto, folder: Path, location: str) -> tuple[onnx.ModelProto, dict[Place, int]]:
+    """A copy of a model that keeps tensors in one file, and where in it each part of files of a folder is to be.
+
+    Raises:
+        ValueError: which tensor lies nowhere that may be read, and why.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    offsets: dict[Place, int] = {}
+    end = 0
+    for tensor in references(copy):
+        place = Place.of(tensor, folder)
+        if place not in offsets:
+            offsets[place] = -(-end // _PAGE) * _PAGE
+            end = offsets[place] + place.length
+        del tensor.external_data[:]
+        for key, value in (("location", location), ("offset", offsets[place]), ("length", place.length)):
+            tensor.external_data.add(key=key, value=str(value))
+    return copy, offsets
+
+
+def _embed(tensor: TensorProto, content: bytes) -> None:
+    del tensor.external_data[:]
+    tensor.ClearField("data_location")
+    tensor.raw_data = content
+
+
+def chunks(tensor: TensorProto, folder: Path) -> Iterator[bytes]:
+    """The bytes of a tensor that lay in another file of a folder, and does so or was read."""
+    return Place.of(tensor, folder).chunks() if uses_external_data(tensor) else iter([tensor.raw_data])
+
+
+def nbytes(tensor: TensorProto) -> int:
+    """The bytes that values of a tensor's type and shape take.
+
+    Raises:
+        ValueError: its type is not known or has no fixed size, or a dimension is negative.
+    """
+    element = tensor.data_type
+    if element == TensorProto.STRING or element not in helper.get_all_tensor_dtypes():
+        raise ValueError(f"tensor '{tensor.name}' is of a type that has no size")
+    return -(-_elements(tensor) * _bits(element) // 8)
+
+
+def _elements(tensor: TensorProto) -> int:
+    if any(size < 0 for size in tensor.dims):
+        raise ValueError(f"tensor '{tensor.name}' has the shape {list(tensor.dims)}, with a size below zero")
+    return math.prod(tensor.dims)
+
+
+def _bits(element: int) -> int:
+    return _PACKED.get(TensorProto.DataType.Name(element)) or 8 * helper.tensor_dtype_to_np_dtype(element).itemsize
+
+
+def require_sizes(model: onnx.ModelProto) -> None:
+    """Raise where tensors claim more than there is: they would take memory for it.
+
+    Raises:
+        ValueError: one that is in the model itself has fewer values than its shape says, or a sparse one has a shape
+            that no memory need be expected to hold.
+    """
+    for tensor in every_tensor(model):
+        # Types that nobody knows are told elsewhere.
+        if not uses_external_data(tensor) and tensor.data_type in helper.get_all_tensor_dtypes():
+            held, claimed = _held(tensor), _elements(tensor)
+            if claimed > held:
+                raise ValueError(
+                    f"tensor '{tensor.name}' has {held} values, and its shape {list(tensor.dims)} takes {claimed}"
+                )
+    for sparse in sparse_tensors(model):
+        if math.prod(sparse.dims) > _MOST_SPREAD:
+            raise ValueError(f"sparse tensor '{sparse.values.name}' of shape {list(sparse.dims)} cannot be spread out")
+
+
+def _held(tensor: TensorProto) -> int:
+    """How many elements there are in a tensor itself."""
+    element = tensor.data_type
+    if tensor.HasField("raw_data"):
+        return len(tensor.raw_data) * 8 // _bits(element)
+    entries = len(getattr(tensor, helper.tensor_dtype_to_field(element)))
+    if element in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
+        return entries // 2
+    return entries * 8 // _PACKED.get(TensorProto.DataType.Name(element), 8)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The part of a file that the values of a tensor are in.
+
+    Attributes:
+        path: the file, links followed.
+        offset: bytes before it.
+        length: its bytes.
+    """
+
+    path: str
+    offset: int
+    length: int
+
+    @classmethod
+    def of(cls, tensor: TensorProto, folder: Path) -> Place:
+        """That of a tensor of a model in a folder.
+
+        Raises:
+            ValueError: it has none that may be opened: its file is not one of the folder, or does not hold as much.
+        """
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        taken = nbytes(tensor)
+        try:
+            path = _file(entries.get("location", ""), folder)
+            offset, length = (_number(entries, key, other) for key, other in (("offset", 0), ("length", taken)))
+            size = os.stat(path).st_size
+            if length != taken:
+                raise ValueError(f"has {length} bytes, and its shape {list(tensor.dims)} takes {taken}")
+            if offset + length > size:
+                raise ValueError(f"ends at byte {offset + length} of a file of {size}")
+        except ValueError as error:
+            raise ValueError(f"tensor '{tensor.name}' {error}") from error
+        return cls(path, offset, length)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Its bytes, a few at a time.
+
+        Raises:
+            OSError: the file cannot be read, or has become shorter.
+        """
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            left = self.length
+            while left:
+                chunk = file.read(min(left, _CHUNK))
+                if not chunk:
+                    raise OSError(f"'{self.path}' has become shorter")
+                left -= len(chunk)
+                yield chunk
+
+
+def _file(location: str, folder: Path) -> str:
+    """The file in a folder that a tensor says its values are in.
+
+    Raises:
+        ValueError: it is not there, not in that folder, or not a file.
+    """
+    told = f"lies in '{location}', which"
+    if not location:
+        raise ValueError("lies in a file without a name")
+    if "\0" in location:
+        raise ValueError("lies in a file that cannot have its name")
+    # Of either kind of system: a model comes from anywhere.
+    if location[0] in "/\\" or re.match("[A-Za-z]:", location):
+        raise ValueError(f"{told} is not a path from the model's folder")
+    if ".." in re.split(r"[/\\]", location):
+        raise ValueError(f"{told} leaves the model's folder")
+    top, path = os.path.realpath(folder), os.path.realpath(folder / location)
+    if os.path.commonpath([top, path]) != top:
+        raise ValueError(f"{told} leaves the model's folder through a link")
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise ValueError(f"{told} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{told} is not a file")
+    return path
+
+
+def _number(entries: dict[str, str], key: str, otherwise: int) -> int:
+    text = entries.get(key)
+    if text is None:
+        return otherwise
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise ValueError(f"has the {key} '{text[:40]}', which is not a number of bytes")
+    return int(text)
+
+
+def values(tensor: TensorProto | SparseTensorProto, folder: Path | None) -> Array:
+    """The values of a tensor; those in another file, in that folder, are mapped into memory and not read.
+
+    Raises:
+        ValueError: they cannot be read.
+    """
+    if isinstance(tensor, SparseTensorProto):
+        return _dense(tensor, folder)
+    if not uses_external_data(tensor):
+        return np.asarray(numpy_helper.to_array(tensor))
+    if folder is None:
+        raise ValueError("lies in a file of an unknown folder")
+    place = Place.of(tensor, folder)
+    # Of which a map cannot be empty.
+    if not place.length or TensorProto.DataType.Name(tensor.data_type) in _PACKED:
+        read = TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=b"".join(place.chunks()))
+        return np.asarray(numpy_helper.to_array(read))
+    mapped = np.memmap(place.path, np.uint8, "r", place.offset, (place.length,))
+    return mapped.view(helper.tensor_dtype_to_np_dtype(tensor.data_type)).reshape(tuple(tensor.dims))
+
+
+def _dense(tensor: SparseTensorProto, folder: Path | None) -> Array:
+    filled, indices = values(tensor.values, folder), values(tensor.indices, folder)
+    result = np.zeros(tuple(tensor.dims), filled.dtype)
+    if indices.ndim == 2:
+        result[tuple(indices.T)] = filled
+    else:
+        result.reshape(-1)[indices] = filled
+    return result

@@ -1,0 +1,401 @@
+"""The serving example: the protocol, batches, and that nothing is lost when a worker dies."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pool
+import protocol
+import pytest
+import tritonclient.http as triton
+from networks import network, qcfs, weight
+
+from pconv_onnx import deploy, register, rewrite
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "serve"
+SECONDS = 60
+
+pytestmark = pytest.mark.usefixtures("library")
+
+
+@dataclass
+class Server:
+    """A running serve.py."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+    def ask(self, method: str, path: str, body: bytes | dict | None = None, **headers: str) -> tuple[int, Any, Any]:
+        """Status, body (JSON where it is) and headers."""
+        connection = http.client.HTTPConnection(self.address, timeout=SECONDS)
+        content = json.dumps(body) if isinstance(body, dict) else body
+        connection.request(method, path, content, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        return answer.status, json.loads(text) if text else None, answer.headers
+
+    def infer(self, body: bytes | dict, **headers: str) -> tuple[int, Any, Any]:
+        return self.ask("POST", "/v2/models/snn/infer", body, **headers)
+
+    def statistics(self) -> dict[str, Any]:
+        return self.ask("GET", "/v2/models/snn/stats")[1]["model_stats"][0]
+
+    def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first statistics of which something holds."""
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            if holds(found := self.statistics()):
+                return found
+        raise AssertionError(f"not within {SECONDS} seconds: {found}")
+
+
+@contextmanager
+def serving(bundle: Path, *options: str) -> Iterator[Server]:
+    command = [sys.executable, EXAMPLE / "serve.py", bundle, "--port", "0", "--name", "snn", *options]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert select.select([process.stdout], [], [], SECONDS)[0], "the server does not start"
+            told = process.stdout.readline()
+            assert told.startswith("snn is served at http://127.0.0.1:"), told
+            yield Server(process, told.split("//")[1].strip())
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def bundle(small_network, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("serve") / "bundle"
+    deploy(rewrite(small_network).model, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(bundle) -> Iterator[Server]:
+    """One that no test harms."""
+    with serving(bundle, "--workers", "2", "--max-batch", "4", "--max-body", "1") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def fragile(bundle) -> Iterator[Server]:
+    """One whose only worker a test may stop or kill."""
+    with serving(bundle, "--workers", "1", "--max-batch", "2", "--delay", "0", "--queue", "3") as found:
+        yield found
+
+
+def images(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, 3, 8, 8)).astype(np.float32)
+
+
+def asked(x: np.ndarray, **changed: Any) -> dict[str, Any]:
+    given = {"name": "x", "shape": list(x.shape), "datatype": "FP32", "data": x.ravel().tolist()}
+    return {"inputs": [given | changed]}
+
+
+@pytest.fixture(scope="module")
+def expected(bundle) -> Callable[[np.ndarray], np.ndarray]:
+    runner = onnxruntime.InferenceSession(bundle / "model.onnx", register(onnxruntime.SessionOptions()))
+    return lambda x: runner.run(None, {"x": x})[0]
+
+
+def outputs_of(answer: dict[str, Any]) -> np.ndarray:
+    (output,) = answer["outputs"]
+    assert (output["name"], output["datatype"]) == ("y", "FP32")
+    return np.array(output["data"], np.float32).reshape(output["shape"])
+
+
+def test_the_server_tells_what_it_serves(server):
+    assert server.ask("GET", "/v2/health/live")[0] == server.ask("GET", "/v2/health/ready")[0] == 200
+    assert server.ask("GET", "/v2/models/snn/ready")[0] == 200
+    assert server.ask("GET", "/v2")[1]["extensions"] == ["binary_tensor_data", "statistics"]
+    found = server.ask("GET", "/v2/models/snn")[1]
+    assert found["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 3, 8, 8]}]
+    assert found["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [-1, 5]}]
+
+
+def test_an_answer_in_json_has_the_bits_of_an_ordinary_session(server, expected):
+    status, answer, _ = server.infer(asked(images(3)) | {"id": "seven"})
+    assert (status, answer["id"], answer["model_name"]) == (200, "seven", "snn")
+    np.testing.assert_array_equal(outputs_of(answer), expected(images(3)))
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_the_client_of_triton_is_answered(binary_in, binary_out, server, expected):
+    with triton.InferenceServerClient(server.address) as client:
+        assert client.is_server_ready()
+        assert client.is_model_ready("snn")
+        given = triton.InferInput("x", [2, 3, 8, 8], "FP32")
+        given.set_data_from_numpy(images(2), binary_data=binary_in)
+        wanted = triton.InferRequestedOutput("y", binary_data=binary_out)
+        found = client.infer("snn", [given], outputs=[wanted]).as_numpy("y")
+        assert client.get_inference_statistics("snn")["model_stats"][0]["name"] == "snn"
+    np.testing.assert_array_equal(found, expected(images(2)))
+
+
+def test_the_client_prints_classes(server, expected, tmp_path):
+    np.savez(tmp_path / "in.npz", x=images(6))
+    command = [
+        sys.executable,
+        EXAMPLE / "client.py",
+        "snn",
+        tmp_path / "in.npz",
+        "--url",
+        server.address,
+        "--batch",
+        "4",
+    ]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert list(map(int, done.stdout.split())) == expected(images(6)).argmax(1).tolist()
+    done = subprocess.run([*map(str, command), "--url", "127.0.0.1:1"], capture_output=True, text=True, timeout=SECONDS)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        (b"{", 400, "Invalid JSON"),
+        (b"", 400, "Invalid JSON"),
+        ({"outputs": []}, 400, "inputs: Field required"),
+        ({"inputs": []}, 400, "takes the inputs x"),
+        ({"inputs": asked(images(1))["inputs"] * 2}, 400, "each once"),
+        (asked(images(1), name="z"), 400, "takes the inputs x"),
+        (asked(images(1), datatype="FP64"), 400, "'x' is FP32, not FP64"),
+        (asked(images(1), shape=[1, 3, 8]), 400, "it takes ['N', 3, 8, 8]"),
+        (asked(images(1), shape=[1, 3, 8, 9]), 400, "it takes ['N', 3, 8, 8]"),
+        (asked(images(1), shape=[0, 3, 8, 8]), 400, "it takes ['N', 3, 8, 8]"),
+        (asked(images(1), shape=[2, 3, 8, 8]), 400, "has 192 values"),
+        (asked(images(1), data=None), 400, "has 0 values"),
+        (asked(images(1), data=["1"] * 192), 400, "are not all FP32"),
+        (asked(images(1), data=[[1.0], [1.0, 2.0]]), 400, "are no array"),
+        (asked(images(1), parameters={"binary_data_size": 768}), 400, "another number of bytes"),
+        (asked(images(1), parameters={"binary_data_size": "768"}), 400, "another number of bytes"),
+        (asked(images(5)), 400, "5 samples; a request may have 4"),
+        (asked(images(1)) | {"outputs": [{"name": "z"}]}, 400, "'z' is no output of snn; it has y"),
+        (b"0" * (1 << 20) + b"0", 413, "1048576 are taken"),
+    ],
+)  # fmt: skip
+def test_what_is_no_request_is_told_in_one_line(body, status, told, server):
+    found, answer, _ = server.infer(body)
+    assert found == status
+    assert told in answer["error"]
+    assert len(answer["error"].splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "datatype", "data", "told"),
+    [
+        ("int64", "INT64", [1, -2], None),
+        ("uint8", "UINT8", [1, 255], None),
+        ("bool", "BOOL", [True, False], None),
+        ("float16", "FP16", [1, 0.5], None),
+        ("int64", "INT64", [1, 2.5], "are not all INT64"),
+        ("uint8", "UINT8", [1, 256], "are not all UINT8"),
+        ("uint8", "UINT8", [1, -1], "are not all UINT8"),
+        ("bool", "BOOL", [0, 1], "are not all BOOL"),
+    ],
+)
+def test_values_in_json_are_of_the_type_of_their_input(dtype, datatype, data, told):
+    tensors = [protocol.Tensor("x", np.dtype(dtype), ["N"])]
+    served = protocol.Network("snn", tensors, tensors, batched=True)
+    body = json.dumps({"inputs": [{"name": "x", "shape": [2], "datatype": datatype, "data": data}]}).encode()
+    if told is None:
+        found = protocol.read(body, None, served).feed["x"]
+        assert (found.dtype, found.tolist()) == (np.dtype(dtype), data)
+    else:
+        with pytest.raises(protocol.Refused, match=told):
+            protocol.read(body, None, served)
+
+
+def test_what_json_cannot_hold_is_refused():
+    tensors = [protocol.Tensor("y", np.dtype("float32"), ["N"])]
+    served = protocol.Network("snn", tensors, tensors, batched=True)
+    with pytest.raises(protocol.Refused, match="ask for binary data"):
+        protocol.answer(protocol.Request(None, {}, [(0, False)]), [np.array([np.inf], np.float32)], served)
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "9999999"])
+def test_a_length_of_the_header_that_cannot_be_is_refused(length, server):
+    body = json.dumps(asked(images(1), parameters={"binary_data_size": 768}, data=None)).encode()
+    status, answer, _ = server.infer(body + b"\0" * 767, Inference_Header_Content_Length=length)
+    assert (status, list(answer)) == (400, ["error"])
+
+
+def test_what_is_not_there_is_told(server):
+    status, answer, _ = server.ask("POST", "/v2/models/other/infer", {})
+    assert (status, answer) == (404, {"error": "/v2/models/other/infer: Not Found"})
+
+
+def stuck(server: Server, threads: ThreadPoolExecutor, count: int) -> tuple[int, list[Future]]:
+    """The worker, which is stopped, and requests: it has the first, the others wait."""
+    (worker,) = server.until(lambda found: found["workers"])["workers"]
+    os.kill(worker, signal.SIGSTOP)
+    sent = [threads.submit(server.infer, asked(images(1, 0)))]
+    server.until(lambda found: found["in_flight"] == 1)
+    sent += [threads.submit(server.infer, asked(images(1, seed))) for seed in range(1, count)]
+    server.until(lambda found: found["waiting"] == count - 1)
+    return worker, sent
+
+
+def require_answers(sent: list[Future], expected: Callable[[np.ndarray], np.ndarray]) -> None:
+    for seed, future in enumerate(sent):
+        status, answer, _ = future.result(SECONDS)
+        assert status == 200
+        np.testing.assert_allclose(outputs_of(answer), expected(images(1, seed)), rtol=1e-5)
+
+
+def test_requests_that_wait_are_joined(fragile, expected):
+    before = fragile.statistics()
+    with ThreadPoolExecutor(3) as threads:
+        worker, sent = stuck(fragile, threads, 3)
+        os.kill(worker, signal.SIGCONT)
+        require_answers(sent, expected)
+    after = fragile.statistics()
+    assert after["inference_count"] - before["inference_count"] == 3
+    assert after["execution_count"] - before["execution_count"] == 2
+
+
+def test_nothing_is_lost_when_a_worker_is_killed(fragile, expected):
+    before = fragile.statistics()
+    with ThreadPoolExecutor(3) as threads:
+        killed, sent = stuck(fragile, threads, 3)
+        os.kill(killed, signal.SIGKILL)
+        require_answers(sent, expected)
+    after = fragile.statistics()
+    assert after["inference_count"] - before["inference_count"] == 3
+    assert after["run_again"] - before["run_again"] == after["deaths"] - before["deaths"] == 1
+    assert after["workers"] != [killed]
+
+
+def test_a_worker_that_dies_without_work_is_replaced(fragile):
+    (killed,) = fragile.statistics()["workers"]
+    os.kill(killed, signal.SIGKILL)
+    fragile.until(lambda found: found["workers"] not in ([killed], []))
+    assert fragile.infer(asked(images(1)))[0] == 200
+
+
+def test_a_full_queue_says_when_to_come_again(fragile, expected):
+    with ThreadPoolExecutor(3) as threads:
+        worker, sent = stuck(fragile, threads, 3)
+        status, answer, headers = fragile.infer(asked(images(1)))
+        os.kill(worker, signal.SIGCONT)
+        require_answers(sent, expected)
+    assert (status, headers["Retry-After"]) == (503, "1")
+    assert answer == {"error": "the queue of 3 is full; try again later"}
+
+
+@pytest.mark.slow
+def test_a_server_that_ends_answers_what_it_has_and_leaves_no_process(bundle, expected):
+    with serving(bundle, "--workers", "1") as server, ThreadPoolExecutor(1) as threads:
+        worker, sent = stuck(server, threads, 1)
+        server.process.send_signal(signal.SIGTERM)
+        os.kill(worker, signal.SIGCONT)
+        require_answers(sent, expected)
+        server.process.wait(SECONDS)
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
+class FakeWorker:
+    """Doubles its input, and dies of a NaN."""
+
+    pid = 0
+
+    def __init__(self) -> None:
+        self.ended = asyncio.get_running_loop().create_future()
+
+    @classmethod
+    async def start(cls, bundle: Path, threads: int) -> FakeWorker:
+        return cls()
+
+    async def run(self, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        if np.isnan(feed["x"]).any():
+            raise pool.WorkerDied
+        await asyncio.sleep(0)
+        return [2 * feed["x"]]
+
+    async def stop(self) -> None:
+        pass
+
+
+async def answers_of(feeds: list[np.ndarray], most: int | None) -> tuple[list[Any], pool.Pool]:
+    """What one worker answers to requests that come at once."""
+    workers = pool.Pool(Path(), 1, 1, most, 0)
+    await workers.start()
+    answers = await asyncio.gather(*(workers.run({"x": x}, len(x)) for x in feeds), return_exceptions=True)
+    await workers.stop()
+    return answers, workers
+
+
+@pytest.fixture
+def fake_workers(monkeypatch):
+    monkeypatch.setattr(pool, "Worker", FakeWorker)
+
+
+def test_a_request_of_which_workers_die_fails_alone(fake_workers):
+    feeds = [np.full((1, 2), value, np.float32) for value in (1, np.nan, 3)]
+    (first, second, third), workers = asyncio.run(answers_of(feeds, 8))
+    assert (str(second), workers.deaths) == ("3 workers died on this request", 3)
+    np.testing.assert_array_equal(first, [[[2.0, 2.0]]])
+    np.testing.assert_array_equal(third, [[[6.0, 6.0]]])
+
+
+@pytest.mark.parametrize(("most", "runs"), [(8, 3), (3, 4), (None, 5)])
+def test_requests_of_one_size_are_joined_in_their_order(most, runs, fake_workers):
+    feeds = [np.full(shape, index, np.float32) for index, shape in enumerate([(1, 2), (2, 2), (1, 3), (1, 2), (3, 2)])]
+    answers, workers = asyncio.run(answers_of(feeds, most))
+    for feed, (found,) in zip(feeds, answers, strict=True):
+        np.testing.assert_array_equal(found, 2 * feed)
+    assert (workers.runs, workers.rows) == (runs, 8)
+
+
+def refusal(bundle: Path, *options: str) -> str:
+    """What serve.py says, in one line, before it ends."""
+    command = [sys.executable, EXAMPLE / "serve.py", bundle, "--port", "0", *options]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=SECONDS)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    return done.stderr
+
+
+@pytest.mark.slow
+def test_what_cannot_be_served_is_told_in_one_line(tmp_path):
+    assert "is no bundle; write one with: pconv-onnx deploy" in refusal(tmp_path)
+    nodes = f"c = Conv (x, w) {qcfs('c', 'y')}"
+    model = network(nodes, outputs="float[N, 4, 6, 6] y", weights={"w": weight(4, 3, 3, 3)})
+    deploy(rewrite(model, mode="serial").model, tmp_path / "serial")
+    assert "a serial network keeps potentials between requests" in refusal(tmp_path / "serial")
+    with (tmp_path / "serial" / "model.onnx").open("ab") as file:
+        file.write(b"\n")
+    assert "model.onnx is not the file that was deployed" in refusal(tmp_path / "serial")
+
+
+@pytest.mark.slow
+def test_a_network_whose_requests_cannot_be_joined_is_served(tmp_path):
+    nodes = f"{qcfs('x', 'a')} y = ReduceSum <keepdims = 0> (a)"
+    model: onnx.ModelProto = network(nodes, inputs="float[2, 3] x", outputs="float y")
+    deploy(rewrite(model).model, tmp_path / "bundle")
+    with serving(tmp_path / "bundle", "--workers", "1", "--max-batch", "1") as server:
+        x = np.full((2, 3), 2.0, np.float32)
+        status, answer, _ = server.infer(asked(x))
+        assert (status, answer["outputs"][0]["shape"], answer["outputs"][0]["data"]) == (200, [], [12.0])
+        assert server.infer(asked(x[:1]))[1]["error"] == "'x' has the shape [1, 3]; it takes [2, 3]"
