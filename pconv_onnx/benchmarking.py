@@ -14,7 +14,7 @@ import onnx
 
 from pconv_onnx.calibration import METHODS, RANDOM, calibrate
 from pconv_onnx.candidate import ANN, BODY, FOLDED, PARALLEL, QUANTISED, SERIAL, Candidate
-from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
+from pconv_onnx.data import BatchAxis, DataSource, Samples, load_samples, random_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.evaluation import readable_again
 from pconv_onnx.graph import ModelSource, Network, load, save
@@ -85,6 +85,7 @@ class Benchmark:
         name: what to call it.
         samples: those it ran on.
         random_inputs: whether they were drawn, since no data was given.
+        batch_axis: as `bench` took it.
         calibration: the data that its ReLUs were quantised on, at each T anew, if they were.
         method: of the calibration.
         signed: as `rewrite` takes it.
@@ -102,6 +103,7 @@ class Benchmark:
     name: str
     samples: Samples
     random_inputs: bool
+    batch_axis: BatchAxis
     calibration: DataSource | None
     method: str
     signed: bool
@@ -167,6 +169,7 @@ def bench(
     batches: Sequence[int] | None = None,
     provider: str = "cpu",
     data: DataSource | None = None,
+    batch_axis: BatchAxis = 0,
     calibration: DataSource | None = None,
     method: str | None = None,
     signed: bool = False,
@@ -184,6 +187,7 @@ def bench(
         batches: numbers of samples a run, by default 1 and 32, or the one that the model insists on.
         provider: `cpu`, or `cuda` (without TF32).
         data: samples as `load_samples` takes them, repeated where a batch needs more; by default seeded random inputs.
+        batch_axis: along which axis of the inputs samples lie in the model, as there; of the calibration's as well.
         calibration: as `rewrite` takes it, for a ReLU network; the quantised ANN at each T is then measured as well.
         method: of the calibration, `refit` unless another is named.
         signed: as `rewrite` takes it.
@@ -205,13 +209,17 @@ def bench(
                 raise PconvError(f"{number!r} is not a {what}", "choose 1 or more")
     network = runnable(load(source))
     inputs = open_session(network.proto, network.name, folder=network.folder)
-    samples = random_samples(inputs) if data is None else load_samples(data, inputs)
+    if data is None:
+        samples = random_samples(inputs, batch_axis=batch_axis)
+    else:
+        samples = load_samples(data, inputs, batch_axis)
     result = Benchmark(
         source,
         "the model" if isinstance(source, onnx.ModelProto) else os.path.basename(source),
         samples,
         data is None,
-        readable_again(calibration, inputs),
+        batch_axis,
+        readable_again(calibration, inputs, batch_axis),
         method or METHODS[0],
         signed,
         provider,
@@ -257,7 +265,13 @@ class _Measuring:
             if self.result.calibration is not None:
                 method = self.result.method
                 try:
-                    source = calibrate(source, self.result.calibration, steps=count, method=method).model
+                    source = calibrate(
+                        source,
+                        self.result.calibration,
+                        batch_axis=self.result.batch_axis,
+                        steps=count,
+                        method=method,
+                    ).model
                     self.result.quantised[count] = source
                 except PconvError as error:
                     fault = error
@@ -295,7 +309,7 @@ class _Measuring:
                 for row in rows.values():
                     row.error = f"the model takes batches of {fixed} only"
                 continue
-            feed = {name: values[np.arange(size) % len(values)] for name, values in self.result.samples.arrays.items()}
+            feed = self.result.samples.feed(np.arange(size) % len(self.result.samples))
             file = self.folder / f"{size}.npz"
             np.savez(file, *feed.values())
             for count in self.result.steps:

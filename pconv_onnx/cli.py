@@ -148,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         help="quantise ReLUs first, on the data of this .npz or directory, to --steps levels; or random: good for "
         "measuring time alone",
     )  # fmt: skip
+    _add_batch_axis(sub)
     sub.add_argument("--method", choices=_METHODS, help="how to calibrate (default: refit)")
 
     sub = add("calibrate", _calibrate, "quantise a model's ReLUs on data, without training")
@@ -156,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data", required=True, metavar="FILE",
         help=".npz with arrays named as the model's inputs, or a directory of such files; or random",
     )  # fmt: skip
+    _add_batch_axis(sub)
     sub.add_argument("--steps", type=_steps, required=True, metavar="T", help=f"levels, 1 to {_MAX_STEPS}")
     sub.add_argument(
         "-o", "--output", metavar="FILE", help="where to write (default: MODEL with .quantised.onnx as its end)"
@@ -173,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("ann", metavar="ANN", help="the ONNX file that was rewritten")
     sub.add_argument("snn", metavar="SNN", help="the ONNX file that rewrite wrote")
     sub.add_argument("--data", metavar="FILE", help=_DATA_OR_RANDOM)
+    _add_batch_axis(sub)
     sub.add_argument("--atol", type=_tolerance, metavar="A", help="fail where an output differs by more than this")
     sub.add_argument(
         "--provider", choices=PROVIDERS, default="cpu", help="where to run the networks; on CUDA without TF32 (cpu)"
@@ -183,6 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("model", metavar="MODEL", help="ONNX file: an ANN; or, without --steps, a spiking network")
     sub.add_argument("--data", metavar="FILE", required=True, help=_DATA)
+    _add_batch_axis(sub)
     sub.add_argument(
         "--steps", type=_steps, nargs="+", default=[], metavar="T",
         help="rewrite the ANN at each of these T, and evaluate that (steps are not causal: no run at one T tells of "
@@ -202,6 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("stats", _stats, "count spikes, and the operations and energy that they leave of the ANN's")
     sub.add_argument("model", metavar="SNN", help="an ONNX file that rewrite wrote, in mode parallel or folded")
     sub.add_argument("--data", metavar="FILE", help=_DATA_OR_RANDOM)
+    _add_batch_axis(sub)
     sub.add_argument(
         "--energy-mac", type=_energy, default=_ENERGY_MAC, metavar="PJ",
         help=f"energy of a multiply-accumulate ({_ENERGY_MAC}: 32-bit floats in 45 nm CMOS)",
@@ -221,6 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument("--provider", choices=PROVIDERS, default="cpu", help="where to run; on CUDA without TF32 (cpu)")
     sub.add_argument("--data", metavar="FILE", help=_DATA_OR_RANDOM)
+    _add_batch_axis(sub)
     _add_rewriting(sub)
     sub.add_argument("--repeats", type=_positive, default=_REPEATS, metavar="N", help="rounds to measure (20)")
     sub.add_argument(
@@ -242,6 +248,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_batch_axis(sub: argparse.ArgumentParser) -> None:
+    """The option of commands that take data."""
+    sub.add_argument(
+        "--batch-axis", type=_batch_axis, action="append", default=[], metavar="[NAME=]AXIS",
+        help="along which axis of the model's inputs, or of the one of that name, samples lie (default: 0), or none; "
+        "may be given several times, for outputs too. In the data they are along the first axis all the same",
+    )  # fmt: skip
+
+
+def _axes(options: argparse.Namespace) -> dict[str, int | None]:
+    """Batch axes as functions take them: by name, that of all others by the empty one."""
+    return dict(options.batch_axis)
+
+
 def _add_rewriting(sub: argparse.ArgumentParser) -> None:
     """The options of commands that rewrite at several T."""
     sub.add_argument("--calibration", metavar="FILE", help="as rewrite takes it, anew at each T")
@@ -254,6 +274,13 @@ def _steps(text: str) -> int:
         if 1 <= int(text) <= _MAX_STEPS:
             return int(text)
     raise argparse.ArgumentTypeError(f"'{text}' is not a number of time-steps from 1 to {_MAX_STEPS}")
+
+
+def _batch_axis(text: str) -> tuple[str, int | None]:
+    name, _, axis = text.rpartition("=")
+    with contextlib.suppress(ValueError):
+        return name, None if axis == "none" else int(axis)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a batch axis; give a number or none, or NAME= and that")
 
 
 def _positive(text: str) -> int:
@@ -296,7 +323,7 @@ def _needs(options: argparse.Namespace, given: str, needed: str, told: str) -> N
         _WrongArguments: it is; what is `told` is how things are without the other.
     """
     if getattr(options, given) and not getattr(options, needed):
-        flag = "-o/--output" if given == "output" else f"--{given}"
+        flag = "-o/--output" if given == "output" else f"--{given.replace('_', '-')}"
         raise _WrongArguments(f"argument {flag}: {told} without --{needed}")
 
 
@@ -309,7 +336,8 @@ def _inspect(options: argparse.Namespace) -> _Answer:
 
 def _rewrite(options: argparse.Namespace) -> _Answer:
     _needs(options, "calibration", "steps", "there are no levels to calibrate to")
-    _needs(options, "method", "calibration", "nothing is calibrated")
+    for given in ("method", "batch_axis"):
+        _needs(options, given, "calibration", "nothing is calibrated")
     from pconv_onnx.rewriting import rewrite
 
     output = options.output or f"{options.model.removesuffix('.onnx')}.snn.onnx"
@@ -321,6 +349,7 @@ def _rewrite(options: argparse.Namespace) -> _Answer:
         precision=options.precision,
         signed=options.signed,
         calibration=options.calibration,
+        batch_axis=_axes(options),
         method=options.method,
         include=options.include,
         exclude=options.exclude,
@@ -341,6 +370,7 @@ def _calibrate(options: argparse.Namespace) -> _Answer:
         options.model,
         options.data,
         output,
+        batch_axis=_axes(options),
         steps=options.steps,
         method=options.method,
         cache=options.cache,
@@ -353,7 +383,14 @@ def _calibrate(options: argparse.Namespace) -> _Answer:
 def _verify(options: argparse.Namespace) -> _Answer:
     from pconv_onnx.verification import verify
 
-    result = verify(options.ann, options.snn, options.data, atol=options.atol, providers=PROVIDERS[options.provider])
+    result = verify(
+        options.ann,
+        options.snn,
+        options.data,
+        batch_axis=_axes(options),
+        atol=options.atol,
+        providers=PROVIDERS[options.provider],
+    )
     summary = result.summary()
     return _Answer(summary, _verification_lines(summary), DONE if result.passed else ANSWER_IS_NO)
 
@@ -371,6 +408,7 @@ def _evaluate(options: argparse.Namespace) -> _Answer:
     result = evaluate(
         options.model,
         options.data,
+        batch_axis=_axes(options),
         steps=options.steps,
         mode=options.mode or "folded",
         signed=options.signed,
@@ -387,7 +425,13 @@ def _evaluate(options: argparse.Namespace) -> _Answer:
 def _stats(options: argparse.Namespace) -> _Answer:
     from pconv_onnx.spike_statistics import stats
 
-    result = stats(options.model, options.data, energy_mac=options.energy_mac, energy_ac=options.energy_ac)
+    result = stats(
+        options.model,
+        options.data,
+        batch_axis=_axes(options),
+        energy_mac=options.energy_mac,
+        energy_ac=options.energy_ac,
+    )
     summary = result.summary()
     return _Answer(summary, _stats_lines(summary))
 
@@ -405,6 +449,7 @@ def _bench(options: argparse.Namespace) -> _Answer:
         batches=options.batch,
         provider=options.provider,
         data=options.data,
+        batch_axis=_axes(options),
         calibration=options.calibration,
         method=options.method,
         signed=options.signed,

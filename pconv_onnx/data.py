@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ from pconv_onnx.neuron import Array
 from pconv_onnx.sources import LABELS, Given, Part, parts_of
 
 _RANDOM_SAMPLES = 32
+_ELSEWHERE = "where samples lie along another axis than the first, give it as batch axis"
 
 
 class CalibrationDataReader(Protocol):
@@ -25,7 +27,9 @@ class CalibrationDataReader(Protocol):
         """The next batch by input name, None at the end."""
 
 
-DataSource = str | os.PathLike[str] | Mapping[str, Array] | CalibrationDataReader
+# Along which axis of a model's inputs samples lie: of all of them, or by name, where the empty name stands for the
+# others (without it, 0). None is an input without such an axis. Outputs may be named as well.
+BatchAxis = int | None | Mapping[str, int | None]
 
 # What onnxruntime calls the element types of inputs.
 _TYPES = {
@@ -49,30 +53,66 @@ class Samples:
     """Checked samples, one or more.
 
     Attributes:
-        arrays: by input name; the first axis counts samples.
+        arrays: by input name; the first axis counts samples, wherever the model has them.
         labels: class of each sample, or None.
-        fixed_batch: the batch size that the model insists on, or None.
+        model_batch: the batch size that the model insists on, or None.
+        axes: along which axis of each input samples lie in the model, and of each output of which that was told; None
+            where along none. What is not here has them along its first.
+        alone: whether a run is of one sample, since an input without an axis for them has other values for each.
     """
 
     arrays: dict[str, Array]
     labels: Array | None
-    fixed_batch: int | None
+    model_batch: int | None
+    axes: Mapping[str, int | None] = field(default_factory=dict)
+    alone: bool = False
 
     def __len__(self) -> int:
         """Number of samples."""
         return len(next(iter(self.arrays.values())))
 
+    @property
+    def fixed_batch(self) -> int | None:
+        """The number of samples that every run has, or None."""
+        return 1 if self.alone else self.model_batch
+
+    @property
+    def first_everywhere(self) -> bool:
+        """Whether samples lie along the first axis in the model as well."""
+        return not any(axis != 0 for axis in self.axes.values())
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether no input has an axis for samples, so that a run is of one."""
+        return all(self.axes.get(name, 0) is None for name in self.arrays)
+
+    def feed(self, chosen: slice | Array) -> dict[str, Array]:
+        """Some of the samples, chosen as NumPy does, as the model takes them."""
+        return {name: from_first(array[chosen], self.axes.get(name, 0)) for name, array in self.arrays.items()}
+
     def batches(self, size: int) -> Iterator[tuple[slice, dict[str, Array]]]:
-        """Feeds of up to `size` samples (of the model's own batch size, if it has one) and where they come from."""
+        """Feeds of up to `size` samples (of the fixed batch, if there is one) and where they come from."""
         size = self.fixed_batch or size
         for start in range(0, len(self), size):
             part = slice(start, min(start + size, len(self)))
-            yield part, {name: array[part] for name, array in self.arrays.items()}
+            yield part, self.feed(part)
 
     def part(self, rows: slice) -> Samples:
         """Some of them."""
-        arrays = {name: array[rows] for name, array in self.arrays.items()}
-        return Samples(arrays, None if self.labels is None else self.labels[rows], self.fixed_batch)
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, arrays={name: array[rows] for name, array in self.arrays.items()}, labels=labels)
+
+
+def from_first(values: Array, axis: int | None) -> Array:
+    """Values of samples, which count along the first axis, with that axis elsewhere; without it, those of the first."""
+    if axis is None:
+        return np.asarray(values[0])
+    return np.ascontiguousarray(np.moveaxis(values, 0, axis)) if axis else values
+
+
+def to_first(values: Array, axis: int | None) -> Array:
+    """The way back: values with samples along that axis, or of one sample without such an axis, with it in front."""
+    return values[np.newaxis] if axis is None else np.moveaxis(values, axis, 0)
 
 
 class Input(NamedTuple):
@@ -83,6 +123,20 @@ class Input(NamedTuple):
     shape: Sequence[Any]
 
 
+class Data(Protocol):
+    """Samples, in memory or not; it can be pickled."""
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The number of samples that every run has, or None."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def part(self, rows: slice) -> Samples:
+        """Some of them."""
+
+
 class SampleReader:
     """Samples that are read when they are asked for. One that is pickled takes along where they lie, not what was read.
 
@@ -90,9 +144,12 @@ class SampleReader:
         fixed_batch: the batch size that the model insists on, or None.
     """
 
-    def __init__(self, parts: Sequence[Part], inputs: Sequence[Input], fixed_batch: int | None) -> None:
+    def __init__(
+        self, parts: Sequence[Part], inputs: Sequence[Input], axes: Mapping[str, int | None], fixed_batch: int | None
+    ) -> None:
+        """Of parts whose arrays have an axis for samples each."""
         self.fixed_batch = fixed_batch
-        self._parts, self._inputs = parts, inputs
+        self._parts, self._inputs, self._axes = parts, inputs, axes
         self._ends: list[int] = []
         self._last: tuple[int, dict[str, Array]] | None = None
 
@@ -111,7 +168,7 @@ class SampleReader:
             for part, held in zip(self._parts, lengths, strict=True):
                 for entry in self._inputs:
                     _require(part.where, held, entry.name)
-            self._require_labels_throughout(lengths)
+            _require_labels_throughout(lengths)
             ends = list(accumulate(held[self._inputs[0].name] for held in lengths))
             _require_number(ends[-1] if ends else 0, self.fixed_batch)
             self._ends = ends
@@ -129,108 +186,190 @@ class SampleReader:
             start = self._ends[index - 1] if index else 0
             inside = slice(max(rows.start - start, 0), rows.stop - start)
             pieces.append({name: array[inside] for name, array in self._read(index).items()})
-        return self._joined(pieces)
-
-    def everything(self) -> Samples:
-        """All samples.
-
-        Raises:
-            PconvError: they cannot be read, or do not fit.
-        """
-        samples = self._joined([_fitted_part(part, self._inputs) for part in self._parts])
-        _require_number(len(samples), self.fixed_batch)
-        return samples
+        return _joined_parts(pieces, self._inputs, self._axes, self.fixed_batch)
 
     def _read(self, index: int) -> dict[str, Array]:
         """A part of the data; it stays in memory until another is read, as several shards may lie in it."""
         if self._last is None or self._last[0] != index:
             self._last = None
-            self._last = index, _fitted_part(self._parts[index], self._inputs)
+            self._last = index, _fitted_part(self._parts[index], self._inputs, self._axes)
         return self._last[1]
 
-    def _joined(self, parts: Sequence[dict[str, Array]]) -> Samples:
-        self._require_labels_throughout(parts)
-        joined = {name: _joined(name, [part[name] for part in parts]) for name in (parts[0] if parts else {})}
-        labels = (
-            joined.pop(LABELS) if LABELS in joined and LABELS not in {entry.name for entry in self._inputs} else None
-        )
-        if not joined:
-            raise PconvError("the data hold no samples")
-        return Samples(joined, labels, self.fixed_batch)
 
-    def _require_labels_throughout(self, parts: Sequence[Collection[str]]) -> None:
-        if len({LABELS in part for part in parts}) > 1:
-            raise PconvError("some parts of the data have labels and others have none", "give labels to all or to none")
+_Unchecked = str | os.PathLike[str] | Mapping[str, Array] | CalibrationDataReader
+DataSource = _Unchecked | Samples
 
 
-def open_samples(source: DataSource, session: Any) -> SampleReader:
-    """Samples for the inputs of an onnxruntime session, of which nothing is read yet.
+def open_samples(source: DataSource, session: Any, batch_axis: BatchAxis = 0) -> Data:
+    """Samples for the inputs of an onnxruntime session, which are read when they are asked for.
+
+    Where an input has no axis for samples they are read at once, for it depends on all what its arrays are.
 
     Args:
         source: an `.npz` whose arrays are named as the inputs (first axis = samples; `labels` optional), a Parquet file
             with such columns, a directory of files of either kind, a `sources.Recipe` for pictures as a `.json` file, a
-            mapping of arrays, or an object with onnxruntime's `get_next()`.
+            mapping of arrays, or an object with onnxruntime's `get_next()`. Samples that were loaded already stay as
+            they are, whatever `batch_axis` is.
         session: the onnxruntime session whose inputs the samples are for.
+        batch_axis: along which axis of the inputs samples lie in the model, a number for all or a mapping by name, in
+            which the empty name stands for those that it does not name (without it, 0). None is an input without such
+            an axis: its array holds one value for all samples, or has samples first as any other, and a run is of one
+            sample. Outputs may be named as well, for `sample_axes`.
 
     Raises:
-        PconvError: there are no such files, or samples fit no such inputs.
+        PconvError: there are no such files, or samples fit no such inputs, or the inputs have no such axis.
     """
-    return SampleReader(_parts(source), *_inputs(session))
+    if isinstance(source, Samples):
+        return source
+    inputs, axes, model_batch = _inputs(session, batch_axis)
+    if any(axes[entry.name] is None for entry in inputs):
+        return load_samples(source, session, batch_axis)
+    return SampleReader(_parts(source), inputs, axes, model_batch)
 
 
-def load_samples(source: DataSource, session: Any) -> Samples:
+def load_samples(source: DataSource, session: Any, batch_axis: BatchAxis = 0) -> Samples:
     """Samples for the inputs of an onnxruntime session, all of them in memory.
 
     Args:
         source: as `open_samples` takes it.
         session: the onnxruntime session whose inputs the samples are for.
+        batch_axis: as `open_samples` takes it.
 
     Raises:
-        PconvError: the file cannot be read, or names, ranks, shapes, types, numbers of samples or values do not fit.
+        PconvError: the file cannot be read, or names, ranks, shapes, types, numbers of samples or values do not fit, or
+            the inputs have no such axis.
     """
-    return open_samples(source, session).everything()
+    if isinstance(source, Samples):
+        return source
+    inputs, axes, model_batch = _inputs(session, batch_axis)
+    parts = [_fitted_part(part, inputs, axes) for part in _parts(source)]
+    samples = _joined_parts(parts, inputs, axes, model_batch)
+    _require_number(len(samples), model_batch)
+    return samples
 
 
-def random_samples(session: Any, seed: int = 0) -> Samples:
-    """Seeded inputs: floats standard normal, integers 0 or 1.
+def _joined_parts(
+    parts: Sequence[dict[str, Array]], inputs: Sequence[Input], axes: Mapping[str, int | None], model_batch: int | None
+) -> Samples:
+    """The samples of parts that `_fitted_part` made.
 
     Raises:
-        PconvError: an input has an open dimension besides the batch, or a type that cannot be drawn.
+        PconvError: they do not fit together, or hold no samples.
     """
-    inputs, fixed_batch = _inputs(session)
+    _require_labels_throughout(parts)
+    shared = {
+        entry.name: _one_value(entry.name, [part.pop(entry.name) for part in parts])
+        for entry in inputs
+        if parts and all(_is_shared(entry, part[entry.name], axes) for part in parts)
+    }
+    joined = {name: _joined(name, [part[name] for part in parts]) for name in (parts[0] if parts else {})}
+    labels = joined.pop(LABELS) if LABELS in joined and LABELS not in {entry.name for entry in inputs} else None
+    if not joined and shared:
+        raise PconvError(
+            "no array of the data counts samples: each has the shape of its input",
+            "put an axis for samples in front of the arrays that differ from sample to sample",
+        )
+    if not joined or not len(next(iter(joined.values()))):
+        raise PconvError("the data hold no samples")
+    alone = next((name for name in joined if axes[name] is None), None)
+    if alone is not None and model_batch not in (None, 1):
+        raise PconvError(
+            f"'{alone}' differs from sample to sample and has no axis for them, and the model takes batches of "
+            f"{model_batch}",
+            "give one value for all samples",
+        )
+    count = len(next(iter(joined.values())))
+    every = {name: np.broadcast_to(value, (count, *value.shape)) for name, value in shared.items()}
+    arrays = {entry.name: (joined | every)[entry.name] for entry in inputs}
+    return Samples(arrays, labels, model_batch, axes, alone is not None)
+
+
+def random_samples(session: Any, seed: int = 0, batch_axis: BatchAxis = 0) -> Samples:
+    """Seeded inputs: floats standard normal, integers 0 or 1; one value for all samples where no axis counts them.
+
+    Raises:
+        PconvError: an input has an open dimension besides the batch, or a type that cannot be drawn, or no such axis.
+    """
+    inputs, axes, model_batch = _inputs(session, batch_axis)
+    alone = all(axes[entry.name] is None for entry in inputs)
+    count = model_batch or _RANDOM_SAMPLES
     generator = np.random.default_rng(seed)
     arrays = {}
     for entry in inputs:
-        dtype = _TYPES.get(entry.type)
-        if dtype is None or not all(isinstance(size, int) for size in entry.shape[1:]):
+        dtype, sizes = _TYPES.get(entry.type), _of_a_sample(entry, axes[entry.name])
+        if dtype is None or not all(isinstance(size, int) for size in sizes):
             raise PconvError(
                 f"no random values can be drawn for input '{entry.name}' of type {entry.type}, shape {entry.shape}",
                 "pass --data",
             )
-        shape = [fixed_batch or _RANDOM_SAMPLES, *entry.shape[1:]]
+        shape = [1 if axes[entry.name] is None and not alone else count, *sizes]
         values = generator.standard_normal(shape) if "float" in dtype else generator.integers(0, 2, shape)
-        arrays[entry.name] = values.astype(dtype)
-    return Samples(arrays, None, fixed_batch)
+        arrays[entry.name] = np.broadcast_to(values.astype(dtype), (count, *sizes))
+    return Samples(arrays, None, model_batch, axes, alone)
 
 
-def _inputs(session: Any) -> tuple[Sequence[Input], int | None]:
-    """The inputs of a session, each with an axis for samples, and the batch size that they insist on."""
+def _inputs(session: Any, batch_axis: BatchAxis) -> tuple[Sequence[Input], dict[str, int | None], int | None]:
+    """The inputs of a session, along which axis of each samples lie, and the batch size that they insist on."""
     inputs = [Input(entry.name, entry.type, entry.shape) for entry in session.get_inputs()]
     if not inputs:
         raise PconvError("the model has no inputs, so there are no samples to run it on")
-    for entry in inputs:
-        if not entry.type.startswith("tensor(") or not entry.shape:
-            raise PconvError(
-                f"input '{entry.name}' of type {entry.type} has no known first axis, which samples would run along"
-            )
-    sizes = {entry.name: entry.shape[0] for entry in inputs if isinstance(entry.shape[0], int)}
+    axes = _axes(session, batch_axis)
+    sizes = {
+        entry.name: entry.shape[axis]
+        for entry in inputs
+        if (axis := axes[entry.name]) is not None and isinstance(entry.shape[axis], int)
+    }
     if len(set(sizes.values())) > 1 or 0 in sizes.values():
         told = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
-        raise PconvError(f"the model's inputs do not take one number of samples: {told}")
-    return inputs, next(iter(sizes.values()), None)
+        raise PconvError(f"the model's inputs do not take one number of samples: {told}", _ELSEWHERE)
+    return inputs, axes, next(iter(sizes.values()), None)
 
 
-def _parts(source: DataSource) -> Sequence[Part]:
+def _axes(session: Any, batch_axis: BatchAxis) -> dict[str, int | None]:
+    """Along which axis samples lie, of each input, and of each output of which it was told."""
+    told = dict(batch_axis) if isinstance(batch_axis, Mapping) else {"": batch_axis}
+    others = told.pop("", 0)
+    inputs = {entry.name: entry for entry in session.get_inputs()}
+    entries = {entry.name: entry for entry in session.get_outputs()} | inputs
+    for name in told.keys() - entries.keys():
+        known = ", ".join(f"'{entry}'" for entry in inputs)
+        raise PconvError(f"a batch axis is given for '{name}', which is no input or output", f"inputs are {known}")
+    return {name: _axis(entries[name], axis) for name, axis in (dict.fromkeys(inputs, others) | told).items()}
+
+
+def _axis(entry: Any, axis: int | None) -> int | None:
+    """The axis of an input or output, counted from the front."""
+    is_tensor = entry.type.startswith("tensor(")
+    if axis is None and is_tensor:
+        return None
+    if axis is not None:
+        try:
+            axis = operator.index(axis)
+        except TypeError as error:
+            raise PconvError(f"{axis!r} is not an axis", "choose a number, or None where there is none") from error
+    rank = len(entry.shape)
+    if not is_tensor or (not axis and not rank):
+        raise PconvError(
+            f"input '{entry.name}' of type {entry.type} has no known first axis, which samples would run along",
+            "where it needs none, give its batch axis as none" if is_tensor else "",
+        )
+    assert axis is not None
+    if not -rank <= axis < rank:
+        raise PconvError(f"'{entry.name}' of shape {entry.shape} has no axis {axis}, which samples would run along")
+    return axis % rank
+
+
+def _of_a_sample(entry: Input, axis: int | None) -> list[Any]:
+    """The shape of one sample of an input."""
+    return [size for index, size in enumerate(entry.shape) if index != axis]
+
+
+def _is_shared(entry: Input, array: Array, axes: Mapping[str, int | None]) -> bool:
+    """Whether an array is one value for all samples: its input has no axis for them, nor has it one in front."""
+    return axes[entry.name] is None and array.ndim == len(entry.shape)
+
+
+def _parts(source: _Unchecked) -> Sequence[Part]:
     if isinstance(source, Mapping):
         return [Given("the data", source)]
     if hasattr(source, "get_next"):
@@ -247,21 +386,26 @@ def _require(where: str, held: Collection[str], name: str) -> None:
         )
 
 
-def _require_number(samples: int, fixed_batch: int | None) -> None:
+def _require_labels_throughout(parts: Sequence[Collection[str]]) -> None:
+    if len({LABELS in part for part in parts}) > 1:
+        raise PconvError("some parts of the data have labels and others have none", "give labels to all or to none")
+
+
+def _require_number(samples: int, model_batch: int | None) -> None:
     if not samples:
         raise PconvError("the data hold no samples")
-    if fixed_batch and samples % fixed_batch:
+    if model_batch and samples % model_batch:
         raise PconvError(
-            f"the model takes batches of {fixed_batch}, and {samples} samples are not a multiple of that",
-            "leave some out, or export the model with an open batch size",
+            f"the model takes batches of {model_batch}, and {samples} samples are not a multiple of that",
+            f"leave some out, or export the model with an open batch size; {_ELSEWHERE}",
         )
 
 
-def _fitted_part(source: Part, inputs: Sequence[Input]) -> dict[str, Array]:
+def _fitted_part(source: Part, inputs: Sequence[Input], axes: Mapping[str, int | None]) -> dict[str, Array]:
     """One part of the data: an array for each input, and labels if it has any."""
     where = source.where
     arrays = source.read({LABELS, *(entry.name for entry in inputs)})
-    part = {entry.name: _fitted(where, arrays, entry) for entry in inputs}
+    part = {entry.name: _fitted(where, arrays, entry, axes) for entry in inputs}
     if LABELS in arrays and LABELS not in part:
         labels = np.asarray(arrays[LABELS])
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
@@ -270,24 +414,34 @@ def _fitted_part(source: Part, inputs: Sequence[Input]) -> dict[str, Array]:
                 "a label is the number of a class, one for each sample",
             )
         part[LABELS] = labels
-    if len({len(array) for array in part.values()}) > 1:
-        told = ", ".join(f"'{name}' {len(array)}" for name, array in part.items())
+    shared = {entry.name for entry in inputs if _is_shared(entry, part[entry.name], axes)}
+    counted = {name: len(array) for name, array in part.items() if name not in shared}
+    if len(set(counted.values())) > 1:
+        told = ", ".join(f"'{name}' {count}" for name, count in counted.items())
         raise PconvError(f"the arrays of {where} have unequal numbers of samples: {told}")
     return part
 
 
-def _fitted(where: str, arrays: Mapping[str, Any], entry: Input) -> Array:
+def _fitted(where: str, arrays: Mapping[str, Any], entry: Input, axes: Mapping[str, int | None]) -> Array:
     _require(where, arrays, entry.name)
     array = np.asarray(arrays[entry.name])
     expected = _TYPES.get(entry.type)
     if expected is not None and array.dtype != expected:
         raise PconvError(f"'{entry.name}' in {where} is {array.dtype}; the model takes {expected}", "convert it")
-    sizes = zip(array.shape[1:], entry.shape[1:], strict=False)
-    if array.ndim != len(entry.shape) or any(isinstance(size, int) and size != given for given, size in sizes):
-        raise PconvError(f"'{entry.name}' in {where} has shape {list(array.shape)}; the model takes {entry.shape}")
+    axis, shared = axes[entry.name], _is_shared(entry, array, axes)
+    given, sizes = array.shape if shared else array.shape[1:], _of_a_sample(entry, axis)
+    fits = len(given) == len(sizes) and (shared or array.ndim)
+    if not fits or any(isinstance(size, int) and size != own for own, size in zip(given, sizes, strict=True)):
+        lie = {0: "", None: ", with no axis for samples"}.get(axis, f", with samples along axis {axis}")
+        raise PconvError(
+            f"'{entry.name}' in {where} has shape {list(array.shape)}; the model takes {entry.shape}{lie}",
+            "" if axis == 0 else "in the data the first axis counts samples",
+        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        sample = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])
-        raise PconvError(f"'{entry.name}' in {where} has a NaN or an infinity, first in sample {sample}")
+        by_sample = array[np.newaxis] if shared else array
+        sample = int(np.flatnonzero(~np.isfinite(by_sample.reshape(len(by_sample), -1)).all(axis=1))[0])
+        first = "" if shared else f", first in sample {sample}"
+        raise PconvError(f"'{entry.name}' in {where} has a NaN or an infinity{first}")
     return array
 
 
@@ -296,3 +450,12 @@ def _joined(name: str, parts: Sequence[Array]) -> Array:
         return np.concatenate(parts)
     except ValueError as error:
         raise PconvError(f"the parts of '{name}' do not fit together: {error}") from error
+
+
+def _one_value(name: str, parts: Sequence[Array]) -> Array:
+    if not all(np.array_equal(part, parts[0]) for part in parts):
+        raise PconvError(
+            f"the parts of '{name}' do not fit together: it has no axis for samples, and its one value differs",
+            "give the same in each, or one for each sample, with an axis for samples in front",
+        )
+    return parts[0]

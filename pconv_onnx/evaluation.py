@@ -17,7 +17,7 @@ import onnx
 
 from pconv_onnx import curve
 from pconv_onnx.calibration import RANDOM
-from pconv_onnx.data import DataSource, SampleReader, load_samples, open_samples
+from pconv_onnx.data import BatchAxis, Data, DataSource, load_samples, open_samples
 from pconv_onnx.engine import Engine, InProcess, merged, shards_of
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
@@ -26,10 +26,12 @@ from pconv_onnx.inference import (
     Sessions,
     batch_size,
     batches,
+    by_sample,
     classes,
     open_session,
     run_session,
     runnable,
+    sample_axes,
     steps_in_flight,
 )
 from pconv_onnx.neuron import Array
@@ -161,6 +163,7 @@ def evaluate(
     source: ModelSource,
     data: DataSource,
     *,
+    batch_axis: BatchAxis = 0,
     steps: Sequence[int] = (),
     mode: Mode = "folded",
     signed: bool = False,
@@ -176,6 +179,7 @@ def evaluate(
     Args:
         source: an ANN; or, without `steps`, a spiking network.
         data: samples as `open_samples` takes them. Without labels spiking forms are only compared with the ANN.
+        batch_axis: along which axis of the inputs they lie in the model, as there; of the calibration's as well.
         steps: numbers of time-steps to rewrite at, each 1 to 256.
         mode: `folded` computes at the price of one step what `parallel` does. They differ by rounding: `parallel` runs
             its linear layers on T·B rows. `serial` runs T time-steps one after another.
@@ -192,7 +196,9 @@ def evaluate(
         raise PconvError("a calibration without time-steps would change nothing", "pass --steps")
 
     def spiking(count: int) -> onnx.ModelProto:
-        model = rewrite(source, steps=count, mode=mode, signed=signed, calibration=given, method=method).model
+        model = rewrite(
+            source, steps=count, mode=mode, signed=signed, calibration=given, batch_axis=batch_axis, method=method
+        ).model
         assert model is not None  # only a dry run gives none
         return model
 
@@ -203,12 +209,13 @@ def evaluate(
     names = [output.name for output in runner.get_outputs() if output.type in _FLOATS]
     if not names:
         raise PconvError(f"no output of {network.name} is a tensor of floats, so there is nothing to evaluate")
-    samples = open_samples(data, runner)
-    given = readable_again(calibration, runner)
+    samples = open_samples(data, runner, batch_axis)
+    given = readable_again(calibration, runner, batch_axis)
     # What does not fit is mostly told by a first sample.
-    labels = samples.part(slice(0, 1)).labels is not None
+    first = samples.part(slice(0, 1))
+    axes = sample_axes(runner, first, names)
     del runner
-    if not labels and not steps:
+    if first.labels is None and not steps:
         other = "compare it with its ANN by verify" if is_spiking else "pass --steps to compare spiking forms with it"
         raise PconvError(f"the data have no '{LABELS}' to count right answers by", f"add them, or {other}")
     blank = [Score(*_recorded(network.proto)) if is_spiking else Score()]
@@ -221,10 +228,11 @@ def evaluate(
 
     in_flight = max(map(steps_in_flight, models.values()))
     shards = shards_of(len(samples), samples.fixed_batch or batch_size(in_flight))
-    found = engine.map(partial(_Scorer, network, models, names, blank, samples, in_flight), shards, "evaluating")
+    make = partial(_Scorer, network, models, names, axes, blank, samples, in_flight)
+    found = engine.map(make, shards, "evaluating")
     scores = list(merged(scores for _, scores in found))
     ann, rows = (None, scores) if is_spiking else (scores[0], scores[1:])
-    return Evaluation(len(samples), labels, found[0][0], ann, rows)
+    return Evaluation(len(samples), first.labels is not None, found[0][0], ann, rows)
 
 
 class _Scorer:
@@ -235,12 +243,13 @@ class _Scorer:
         source: Network,
         models: Mapping[str, onnx.ModelProto],
         names: list[str],
+        axes: list[int | None] | None,
         blank: Sequence[Score],
-        samples: SampleReader,
+        samples: Data,
         in_flight: int,
     ) -> None:
         self.name = source.name
-        self.names, self.blank, self.samples, self.in_flight = names, blank, samples, in_flight
+        self.names, self.axes, self.blank, self.samples, self.in_flight = names, axes, blank, samples, in_flight
         self.sessions = Sessions([source])
         for name, model in models.items():
             self.sessions.add(name, partial(open_session, model, name, folder=source.folder))
@@ -250,7 +259,7 @@ class _Scorer:
         scores = [replace(score) for score in self.blank]
         found = None
         for part, feed in batches(samples, self.in_flight):
-            outputs = [run_session(self.sessions[name], feed, self.names) for name in self.sessions]
+            outputs = [by_sample(run_session(self.sessions[key], feed, self.names), self.axes) for key in self.sessions]
             index = classes(outputs[0], part.stop - part.start)
             if part.start == 0:
                 found = None if index is None else outputs[0][index].shape[1]
@@ -264,13 +273,13 @@ class _Scorer:
         return found, tuple(scores)
 
 
-def readable_again(calibration: DataSource | None, session: Any) -> DataSource | None:
+def readable_again(calibration: DataSource | None, session: Any, batch_axis: BatchAxis) -> DataSource | None:
     """Data of a calibration that can be read at each T: a reader of batches can be read once.
 
     Raises:
         PconvError: the data cannot be read, or do not fit the inputs of the session.
     """
-    return calibration if calibration in (None, RANDOM) else load_samples(calibration, session).arrays
+    return calibration if calibration in (None, RANDOM) else load_samples(calibration, session, batch_axis)
 
 
 def _recorded(model: onnx.ModelProto) -> tuple[int | None, str | None]:

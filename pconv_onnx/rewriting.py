@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from pconv_onnx.calibration import METHODS, Calibration, calibrate
-from pconv_onnx.data import DataSource
+from pconv_onnx.data import BatchAxis, DataSource
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.duplicates import without_duplicates
@@ -71,6 +71,7 @@ def rewrite(
     precision: Precision | None = None,
     signed: bool = False,
     calibration: DataSource | None = None,
+    batch_axis: BatchAxis = 0,
     method: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -91,6 +92,8 @@ def rewrite(
         signed: convert activations whose lowest value is not zero as well. Where silent their neurons emit that value,
             so that every time-step costs what dense values cost.
         calibration: data as `calibrate` takes them; ReLUs are then quantised first, to `steps` levels.
+        batch_axis: along which axis of the inputs samples of the calibration lie in the model, as `load_samples` takes
+            it.
         method: of the calibration, `refit` unless another is named.
         include: shell patterns of activation names to convert; by default all.
         exclude: shell patterns of activation names to leave as they are.
@@ -119,7 +122,7 @@ def rewrite(
     if calibration is not None:
         if steps is None:
             raise PconvError("calibration needs a number of time-steps", "pass --steps")
-        calibrated = calibrate(source, calibration, steps=steps, method=method or METHODS[0])
+        calibrated = calibrate(source, calibration, batch_axis=batch_axis, steps=steps, method=method or METHODS[0])
         network = replace(network, proto=calibrated.model)
     plan = make_plan(
         _prepared(network),

@@ -6,6 +6,8 @@ import os
 import tempfile
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import onnx
@@ -45,6 +47,8 @@ _CPU = ["CPUExecutionProvider"]
 EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 # The first version of onnxruntime that takes it.
 _KNOWS_FOLDER = 1, 21
+# Options are changed while a session is opened with them, and threads may share them.
+_changing_options = Lock()
 
 
 @overload
@@ -116,13 +120,11 @@ def inference_session(
     """
     require_source(model)
     ort = import_onnxruntime()
-    if options is None:
-        options = ort.SessionOptions()
     providers = list(providers or ([CUDA] if cuda_graph else _CPU))
     if cuda_graph:
         providers = capturing(providers)
     if isinstance(model, onnx.ModelProto) and references(model):
-        if not _has_entry(options, EXTERNAL_DATA_FOLDER):
+        if options is None or not _has_entry(options, EXTERNAL_DATA_FOLDER):
             raise PconvError(*NOT_LOADED)
         if tuple(map(int, ort.__version__.split(".")[:2])) < _KNOWS_FOLDER:
             raise PconvError(
@@ -134,18 +136,35 @@ def inference_session(
         if name not in ort.get_available_providers():
             available = ", ".join(ort.get_available_providers())
             raise PconvError(f"this onnxruntime has no provider '{name}'", f"it has {available}")
+    with nullcontext() if options is None else _changing_options:
+        runner = _opened(ort, model, providers, options or ort.SessionOptions(), potentials_stay)
+    for name in names:
+        if name not in runner.get_providers() and (cuda_graph or _CPU[0] not in names):
+            raise PconvError(f"onnxruntime's '{name}' does not start on this machine", "onnxruntime has logged why")
+    return runner
+
+
+def _opened(
+    ort: Any, model: ModelSource, providers: list[Any], options: onnxruntime.SessionOptions, potentials_stay: bool
+) -> Any:
+    """A session with the library registered, in the fast layout where that can be; the options are put back.
+
+    Raises:
+        PconvError: onnxruntime refuses the library or the model.
+    """
+    names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
     try:
         # With CPU kernels alone every neuron would be copied to the CPU and back.
         library_path()
         registers = CUDA not in names or has_cuda_kernels()
     except PconvError as error:
-        warnings.warn(str(error), stacklevel=3)
+        warnings.warn(str(error), stacklevel=4)
     else:
         if registers:
             register(options)
         else:
             warnings.warn(
-                "the native library has no CUDA kernels; models run through their function body", stacklevel=3
+                "the native library has no CUDA kernels; models run through their function body", stacklevel=4
             )
     try:
         content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
@@ -156,14 +175,10 @@ def inference_session(
                 blocked = _blocked_session(ort, content, options, potentials_stay)
                 if blocked is not None:
                     return blocked
-        runner = ort.InferenceSession(content, options, providers=providers)
+        return ort.InferenceSession(content, options, providers=providers)
     except Exception as error:  # onnxruntime raises its own types, without a common base
         name = "the model" if isinstance(model, onnx.ModelProto) else f"'{model}'"
         raise PconvError(f"onnxruntime cannot load {name}: {error}", "") from error
-    for name in names:
-        if name not in runner.get_providers() and (cuda_graph or _CPU[0] not in names):
-            raise PconvError(f"onnxruntime's '{name}' does not start on this machine", "onnxruntime has logged why")
-    return runner
 
 
 def _without_external_data(model: ModelSource) -> onnx.ModelProto | None:

@@ -19,7 +19,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper, numpy_helper
 
-from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
+from pconv_onnx.data import BatchAxis, DataSource, Samples, load_samples, random_samples, to_first
 from pconv_onnx.errors import PconvError
 from pconv_onnx.fan_out import LINEAR, UNCOUNTED, Shape, fan_out, total
 from pconv_onnx.graph import ModelSource, Network, load
@@ -27,7 +27,7 @@ from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.exposing import expose
 from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.nesting import captured, every_graph, every_node, subgraphs
-from pconv_onnx.inference import batches, open_session, run_session, steps_in_flight
+from pconv_onnx.inference import axes_told_by_runs, batches, open_session, run_session, steps_in_flight
 from pconv_onnx.neuron import Array, ParallelNeuron, train_decoder
 from pconv_onnx.operator import DOMAIN, OP_TYPE, attribute, attributes, is_operator, neuron_of
 from pconv_onnx.plan import MODES
@@ -87,10 +87,13 @@ class SpikingLayer:
         """How many there could be: one for each neuron, step and sample."""
         return int(self.histogram.sum()) * self.steps
 
-    def add(self, counts: Array, samples: int) -> None:
-        """Take in the counts `[B, …]` of one batch of that many samples."""
+    def add(self, counts: Array, samples: int, sample_axis: int | None) -> None:
+        """Take in the counts of one batch of that many samples, which lie along that axis; None: all are of one."""
         self.histogram += np.bincount(counts.reshape(-1), minlength=self.steps + 1)
-        channel_axis = 1 if self.kind.channel_axis is None else self.kind.channel_axis
+        counts = to_first(counts, sample_axis)
+        channel_axis = 1
+        if self.kind.channel_axis is not None:
+            channel_axis = self.kind.channel_axis + (sample_axis is None or self.kind.channel_axis < sample_axis)
         others = tuple(axis for axis in range(counts.ndim) if axis != channel_axis)
         fewest, most = counts.min(axis=others, initial=self.steps), counts.max(axis=others, initial=0)
         self.fewest = np.minimum(self.fewest, fewest) if self.samples else fewest
@@ -242,6 +245,7 @@ def stats(
     model: ModelSource,
     data: DataSource | None = None,
     *,
+    batch_axis: BatchAxis = 0,
     energy_mac: float = ENERGY_MAC,
     energy_ac: float = ENERGY_AC,
 ) -> Stats:
@@ -250,6 +254,7 @@ def stats(
     Args:
         model: a network that `rewrite` wrote, in mode `parallel` or `folded`.
         data: samples as `load_samples` takes them; by default seeded random inputs.
+        batch_axis: along which axis of the inputs samples lie in the model, as `load_samples` takes it.
         energy_mac: energy of a multiply-accumulate, in pJ.
         energy_ac: energy of an accumulate, in pJ.
 
@@ -275,7 +280,11 @@ def stats(
     counted = [reading for reading in readings if reading.result.counted]
     taps = _Taps(network, mode, trains, {name for reading in counted for name in reading.operands})
     runner = open_session(taps.model, network.name, folder=network.folder)
-    samples = load_samples(data, runner) if data is not None else random_samples(runner)
+    if data is not None:
+        samples = load_samples(data, runner, batch_axis)
+    else:
+        samples = random_samples(runner, batch_axis=batch_axis)
+    axes = _sample_axes(taps, runner, samples, layers)
     operators = [reading.result for reading in readings]
     result = Stats(len(samples), data is None, mode, list(layers.values()), operators, energy_mac, energy_ac)
     parts = batches(samples, steps_in_flight(network.proto), _largest_batch(taps, runner, samples))
@@ -285,10 +294,40 @@ def stats(
         counts = {name: _spike_counts(means[name], kind) for name, kind in trains.items() if means[name].size}
         for output, layer in layers.items():
             if output in counts:
-                layer.add(counts[output], part.stop - part.start)
+                layer.add(counts[output], part.stop - part.start, _axis(layer, axes[output]))
         for reading in counted:
             reading.add(shapes, counts)
     return result
+
+
+def _sample_axes(
+    taps: _Taps, runner: Any, samples: Samples, layers: Mapping[str, SpikingLayer]
+) -> Mapping[str, set[int | None]]:
+    """Along which axes of the means of each layer samples may lie; None where all of it is of one."""
+    if samples.first_everywhere or samples.one_by_one:
+        return dict.fromkeys(layers, {None if samples.one_by_one else 0})
+
+    def run(feed: dict[str, Array]) -> list[tuple[int, ...]]:
+        means, _ = taps.run(runner, feed)
+        return [means[output].shape for output in layers]
+
+    return dict(zip(layers, map(set[int | None], axes_told_by_runs(run, samples)), strict=True))
+
+
+def _axis(layer: SpikingLayer, axes: set[int | None]) -> int | None:
+    """The one of these axes.
+
+    Raises:
+        PconvError: it is not one, so that neither channels nor single samples are known.
+    """
+    if len(axes) != 1:
+        # Two runs on the first sample may not enter the branch that the layer is in.
+        told = f"may run along axis {' or '.join(map(str, axes))}" if axes else "run along no axis that can be told"
+        raise PconvError(
+            f"samples {told} of layer '{layer.name}', so that its neurons cannot be counted",
+            "rewrite the network without this activation (--exclude)",
+        )
+    return next(iter(axes))
 
 
 def _recorded(network: Network) -> tuple[str, dict[str, str]]:

@@ -15,12 +15,21 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from pconv_onnx.data import DataSource, Samples, load_samples, random_samples
+from pconv_onnx.data import BatchAxis, DataSource, Samples, load_samples, random_samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.exposing import expose
 from pconv_onnx.graph.nesting import every_graph, every_node
-from pconv_onnx.inference import Sessions, batches, classes, open_session, run_session, runnable
+from pconv_onnx.inference import (
+    Sessions,
+    batches,
+    by_sample,
+    classes,
+    open_session,
+    run_session,
+    runnable,
+    sample_axes,
+)
 from pconv_onnx.neuron import Array
 from pconv_onnx.operator import attribute, is_operator, neuron_of
 from pconv_onnx.progress import track
@@ -173,6 +182,7 @@ def verify(
     snn: ModelSource,
     data: DataSource | None = None,
     *,
+    batch_axis: BatchAxis = 0,
     atol: float | None = None,
     providers: Sequence[Any] | None = None,
 ) -> Verification:
@@ -187,6 +197,7 @@ def verify(
         ann: the source.
         snn: what `rewrite` made of it.
         data: samples as `load_samples` takes them; by default seeded random inputs.
+        batch_axis: along which axis of the inputs samples lie in the model, as `load_samples` takes it.
         atol: tolerance on output values, a finite number that is not negative; None only reports them.
         providers: where the spiking network runs, whole and layer by layer, and the source as it is run, as `session`
             takes them. What is expected of a layer is computed on the CPU all the same.
@@ -211,8 +222,13 @@ def verify(
     add("snn unoptimised", spiking.proto, spiking, disabled, providers)
     _check_ends(ends, _ends(sessions["snn unoptimised"]), source, spiking)
     checks = [_LayerCheck(row, taps.get(row["name"], ""), source, spiking, providers) for row in rows]
+    outputs = [output.name for output in source.proto.graph.output]
     tapped = sessions["ann unoptimised"]
-    samples = load_samples(data, tapped) if data is not None else random_samples(tapped)
+    if data is not None:
+        samples = load_samples(data, tapped, batch_axis)
+    else:
+        samples = random_samples(tapped, batch_axis=batch_axis)
+    axes = sample_axes(tapped, samples, outputs)
     del tapped  # of large networks one session is open at a time
     result = Verification(len(samples), data is None, [check.layer for check in checks], atol)
     for key, network in (("ann", source), ("snn", spiking)):
@@ -222,11 +238,10 @@ def verify(
             result.load_errors[key] = error.message
     if samples.labels is not None:
         result.correct = {"ann": 0, "snn": 0}
-    outputs = [output.name for output in source.proto.graph.output]
     steps = max((row["steps"] for row in rows), default=1)
     parts = batches(samples, steps)
     for part, feed in track(parts, "verifying", len(parts)):
-        _verify_batch(result, checks, sessions, list(ends[1]), outputs, feed, samples, part)
+        _verify_batch(result, checks, sessions, list(ends[1]), outputs, axes, feed, samples, part)
     return result
 
 
@@ -236,6 +251,7 @@ def _verify_batch(
     sessions: Sessions,
     tapped: list[str],
     names: list[str],
+    axes: list[int | None] | None,
     feed: dict[str, Array],
     samples: Samples,
     part: slice,
@@ -245,8 +261,9 @@ def _verify_batch(
         # Of a branch that was not entered it is empty.
         if check.layer.exact and values[check.tap].size:
             check.add(values[check.tap])
-    outputs = {"ann unoptimised": [values[name] for name in names]}
-    outputs |= {name: run_session(sessions[name], feed, names) for name in sessions if name not in outputs}
+    outputs = {"ann unoptimised": by_sample([values[name] for name in names], axes)}
+    others = [name for name in sessions if name not in outputs]
+    outputs |= {name: by_sample(run_session(sessions[name], feed, names), axes) for name in others}
     for comparison, expected, found in (
         (result.unoptimised, "ann unoptimised", "snn unoptimised"),
         (result.as_run, "ann", "snn"),

@@ -17,7 +17,7 @@ from pconv_onnx.calibration.functions import nodes_of
 from pconv_onnx.calibration.passes import BATCH, Passes
 from pconv_onnx.calibration.sweep import Found, sweep
 from pconv_onnx.calibration.writing import quantised_model
-from pconv_onnx.data import DataSource, open_samples, random_samples
+from pconv_onnx.data import BatchAxis, DataSource, open_samples, random_samples
 from pconv_onnx.engine import Engine, InProcess, shards_of
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
@@ -120,6 +120,7 @@ def calibrate(
     data: DataSource,
     output: str | os.PathLike[str] | None = None,
     *,
+    batch_axis: BatchAxis = 0,
     steps: int,
     method: str = METHODS[0],
     cache: str | os.PathLike[str] | None = None,
@@ -134,6 +135,7 @@ def calibrate(
     Args:
         source: path of an ONNX file, or a model in memory.
         data: samples as `open_samples` takes them; labels are not looked at. `random` draws them, for benchmarks.
+        batch_axis: along which axis of the inputs they lie in the model, as there.
         output: where to write the quantised model; None only returns it.
         steps: T, 1 to 256.
         method: one of `METHODS`; `refit` also corrects weights and biases, the others change activations alone.
@@ -168,7 +170,7 @@ def calibrate(
     _require(chosen, left, network)
     random = isinstance(data, str) and data == RANDOM
     runner = open_session(network.proto, network.name)
-    samples = random_samples(runner) if random else open_samples(data, runner)
+    samples = random_samples(runner, batch_axis=batch_axis) if random else open_samples(data, runner, batch_axis)
     del runner
     shards = shards_of(len(samples), samples.fixed_batch or BATCH)
     found = None
@@ -177,7 +179,7 @@ def calibrate(
             key = key_of(network.sha256, crew.call("digest"), steps, method)
             found = restore(cache, key, chosen)
         if found is None:
-            found = sweep(network, chosen, crew, steps, method)
+            found = sweep(network, chosen, samples.part(slice(0, 1)), crew, steps, method)
             if cache is not None:
                 store(cache, key, found)
     left += [(activation, found.left[activation.name]) for activation in chosen if activation.name in found.left]

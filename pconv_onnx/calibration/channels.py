@@ -24,13 +24,16 @@ class Channels:
     rank: int
 
     @classmethod
-    def of(cls, network: Network, segment: Segment) -> Channels:
-        """Those of what a segment leads to: the last axis behind a matrix product, otherwise the second."""
+    def of(cls, network: Network, segment: Segment, sample_axis: int | None = 0) -> Channels:
+        """Those of what a segment leads to: the last axis behind a matrix product, otherwise the second.
+
+        None where samples lie along that.
+        """
         shape = network.shapes.get(segment.target) or ()
         if len(shape) < 2:
             return cls(None, len(shape))
         axis = len(shape) - 1 if _ends_in_matmul(segment) else 1
-        return cls(axis if isinstance(shape[axis], int) else None, len(shape))
+        return cls(axis if isinstance(shape[axis], int) and axis != sample_axis else None, len(shape))
 
     def rows(self, values: Array) -> Array:
         """A pre-activation as `[C, n]`."""

@@ -1,16 +1,21 @@
-"""Which tensors of a network the data make useless for calibration: told by running it once, before anything is cut."""
+"""What the data make of the tensors to calibrate: told by running the network once, before anything is cut.
+
+Along which axis of each samples lie, and which of them are of no use.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from pconv_onnx.data import Samples
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import unused
-from pconv_onnx.inference import open_session, run_session
+from pconv_onnx.inference import axes_told_by_runs, open_session, run_session
 from pconv_onnx.neuron import Array
 from pconv_onnx.runtime import import_onnxruntime
 
@@ -23,21 +28,67 @@ class Faults(dict[str, str]):
         return Faults({**other, **self})
 
 
-def faults_of(network: Network, names: Sequence[str], shards: Iterable[Iterable[dict[str, Array]]]) -> Iterator[Faults]:
-    """What is wrong with float32 tensors: their first axis does not count samples, or a value is not finite.
-
-    The network itself sums them up, so that no more of it is in memory than where it just runs.
+def axes_of(network: Network, names: Sequence[str], samples: Samples) -> dict[str, int | None]:
+    """Along which axis of float32 tensors samples lie; None where the whole of one is of one sample, or none is known.
 
     Args:
         network: the source.
         names: of the tensors.
-        shards: feeds of the network, of each shard.
+        samples: one or more of the data.
+
+    Raises:
+        PconvError: onnxruntime cannot run the network.
+    """
+    if samples.first_everywhere or samples.one_by_one:
+        return dict.fromkeys(names, None if samples.one_by_one else 0)
+    runner = _summing(network, names)
+
+    def run(feed: dict[str, Array]) -> list[tuple[int, ...]]:
+        return [tuple(sizes.tolist()) for sizes in run_session(runner, feed)[::2]]
+
+    counting = zip(names, axes_told_by_runs(run, samples), strict=True)
+    return {name: next(iter(found)) if len(found) == 1 else None for name, found in counting}
+
+
+def faults_of(
+    network: Network, axes: Mapping[str, int | None], shards: Iterable[Samples], size: int
+) -> Iterator[Faults]:
+    """What is wrong with float32 tensors: samples do not lie along their axis, or a value is not finite.
+
+    Args:
+        network: the source.
+        axes: what `axes_of` says of the tensors.
+        shards: of the data.
+        size: of a batch of them.
 
     Yields:
         The faults on each shard.
 
     Raises:
         PconvError: onnxruntime cannot run the network.
+    """
+    runner = _summing(network, list(axes))
+    for samples in shards:
+        faults = Faults()
+        first = samples.first_everywhere or samples.one_by_one
+        where = "its first axis" if first else "one of its axes"
+        for part, feed in samples.batches(size):
+            count = part.stop - part.start
+            outputs = run_session(runner, feed)
+            for (name, axis), sizes, value in zip(axes.items(), outputs[::2], outputs[1::2], strict=True):
+                along = sizes.tolist()[axis : axis + 1] if axis is not None else [1] if samples.one_by_one else []
+                if along != [count]:
+                    told = f"'{name}' has shape {sizes.tolist()} for {count} samples, which do not run along {where}"
+                    faults.setdefault(name, told)
+                elif not np.isfinite(value):
+                    faults.setdefault(name, f"'{name}' has a NaN or an infinity on these data")
+        yield faults
+
+
+def _summing(network: Network, names: Sequence[str]) -> Any:
+    """A session that gives the shape of each tensor, and a NaN where any of its values is a NaN or an infinity.
+
+    The network itself sums them up, so that no more of it is in memory than where it just runs.
     """
     model = onnx.ModelProto()
     model.CopyFrom(network.proto)
@@ -49,23 +100,10 @@ def faults_of(network: Network, names: Sequence[str], shards: Iterable[Iterable[
     for name in names:
         shape, product, total = (unused(f"{name}/{part}", used) for part in ("shape", "product", "total"))
         graph.node.append(helper.make_node("Shape", [name], [shape]))
-        # A NaN where any value is a NaN or an infinity.
         graph.node.append(helper.make_node("Mul", [name, zero], [product]))
         graph.node.append(helper.make_node("ReduceSum", [product], [total], keepdims=0))
         graph.output.append(helper.make_tensor_value_info(shape, onnx.TensorProto.INT64, None))
         graph.output.append(helper.make_tensor_value_info(total, onnx.TensorProto.FLOAT, None))
     # Optimised, a product with zero could become part of what computes the tensor.
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
-    runner = open_session(model, network.name, disabled)
-    for batches in shards:
-        found = Faults()
-        for feed in batches:
-            count = len(next(iter(feed.values())))
-            outputs = run_session(runner, feed)
-            for name, sizes, value in zip(names, outputs[::2], outputs[1::2], strict=True):
-                if sizes.tolist()[:1] != [count]:
-                    told = f"{sizes.tolist()} for {count} samples, which do not run along its first axis"
-                    found.setdefault(name, f"'{name}' has shape {told}")
-                elif not np.isfinite(value):
-                    found.setdefault(name, f"'{name}' has a NaN or an infinity on these data")
-        yield found
+    return open_session(model, network.name, disabled)

@@ -9,7 +9,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from pconv_onnx.calibration.segments import Layer, Runner, Segment
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.statistics import Moments, NormalEquations
 from pconv_onnx.calibration.streams import Stream
-from pconv_onnx.data import Samples
+from pconv_onnx.data import Data, Samples
 from pconv_onnx.graph import Network
 from pconv_onnx.neuron import Array
 
@@ -33,13 +33,6 @@ _REFERENCE, _QUANTISED = "reference", "quantised"
 
 # Of quantised activations by name: they are kept as codes, each worth a level above an offset.
 Levels = Mapping[str, tuple[Array, Array]]
-
-
-class Data(Protocol):
-    """Samples, or what reads them."""
-
-    def part(self, rows: slice) -> Samples:
-        """Some of them."""
 
 
 class Passes:
@@ -56,8 +49,11 @@ class Passes:
         self._shards = [slice(shard.start - first, shard.stop - first) for shard in shards]
         self._folds = _folds(self.samples)
         self._left = ExitStack()
-        self._reference, self._quantised = (self._stream(self.samples.arrays) for _ in range(2))
-        self._before = self._stream({})
+        # Along which axis of each tensor samples lie in the network.
+        self._axes = {name: self.samples.axes.get(name, 0) for name in self.samples.arrays}
+        self._axes_before: dict[str, int | None] = {}
+        self._reference, self._quantised = (self._stream(self.samples.arrays, self._axes) for _ in range(2))
+        self._before = self._stream({}, self._axes_before)
 
     def __enter__(self) -> Passes:
         """Itself."""
@@ -72,17 +68,24 @@ class Passes:
         for shard in self._shards:
             total = hashlib.sha256()
             for name, array in sorted(self.samples.part(shard).arrays.items()):
-                total.update(f"{name} {array.dtype} {array.shape}".encode())
+                total.update(f"{name} {array.dtype} {array.shape} {self._axes[name]}".encode())
                 total.update(np.ascontiguousarray(array).data)
             yield total.digest()
 
+    def place(self, axes: Mapping[str, int | None]) -> Iterator[None]:
+        """Take in along which axes of tensors at the cuts samples lie."""
+        self._axes |= axes
+        return self._nothing()
+
     def faults(self, names: Sequence[str]) -> Iterator[Faults]:
         """What is wrong with tensors of the source."""
-        shards = ((feed for _, feed in self.samples.part(shard).batches(BATCH)) for shard in self._shards)
-        return faults_of(self.network, names, shards)
+        axes = {name: self._axes[name] for name in names}
+        return faults_of(self.network, axes, map(self.samples.part, self._shards), BATCH)
 
     def keep_reference(self, segment: Segment) -> Iterator[None]:
         """Compute and keep what a segment of the source leads to."""
+        for name in (_REFERENCE, _QUANTISED):
+            self._axes_before[name] = self._axes[segment.target]
         return self._keep(_REFERENCE, self._runs(segment, self._reference, {}))
 
     def keep_quantised(self, segment: Segment, weights: Mapping[str, Array], levels: Levels) -> Iterator[None]:
@@ -100,11 +103,15 @@ class Passes:
     ) -> Iterator[tuple[NormalEquations, ...]]:
         """Normal equations of each fold, for the layer of a segment of the quantised network to meet the reference."""
         groups, outputs, inputs = layer.matrices()[0].shape
+        axis = self._axes[segment.target] or 0
+        moves = axis != 0 and layer.node.op_type != "Conv"
         for runs in self._runs(segment, self._quantised, weights, levels, layer.node.input[0]):
             folds = tuple(NormalEquations.empty(groups, inputs + 1, outputs) for _ in range(FOLDS))
             for part, values in runs:
                 given, now = values[layer.node.input[0]], values[segment.target]
-                residual = (clip.nearest(self._before[_REFERENCE][part], now) - now).astype(np.float32)
+                residual = (clip.nearest(self._before.batch(_REFERENCE, part), now) - now).astype(np.float32)
+                if moves:  # of a matrix product both are rows, in any order
+                    given, residual = (np.moveaxis(rows, axis, 0) for rows in (given, residual))
                 # A sample may have several rows.
                 own_folds = self._folds[part]
                 fold_of = np.resize(np.repeat(own_folds, -(-len(given) // len(own_folds))), len(given))
@@ -121,8 +128,8 @@ class Passes:
             least = Moments()
             for part in parts:
                 for name in (_REFERENCE, _QUANTISED):
-                    self._before.put(name, part, function(self._before[name][part]))
-                least.add(-channels.rows(self._before[_REFERENCE][part]))
+                    self._before.put(name, part, function(self._before.batch(name, part)))
+                least.add(-channels.rows(self._before.batch(_REFERENCE, part)))
             yield least
 
     def gather(self, count: Callable[[Batches], Any], channels: Channels, start: Array) -> Iterator[Any]:
@@ -130,7 +137,9 @@ class Passes:
 
         def batches(parts: Iterator[slice]) -> Batches:
             for part in parts:
-                reference, quantised = (channels.rows(self._before[name][part]) for name in (_REFERENCE, _QUANTISED))
+                reference, quantised = (
+                    channels.rows(self._before.batch(name, part)) for name in (_REFERENCE, _QUANTISED)
+                )
                 yield reference - start.reshape(-1, 1), quantised - start.reshape(-1, 1)
 
         for parts in self._batches():
@@ -148,9 +157,9 @@ class Passes:
             residuals = Moments()
             error = square = 0.0
             for part in parts:
-                given = self._before[_QUANTISED][part]
+                given = self._before.batch(_QUANTISED, part)
                 codes = channels.back(staircase.codes(channels.rows(given)), given.shape)
-                wanted = clip(self._before[_REFERENCE][part])
+                wanted = clip(self._before.batch(_REFERENCE, part))
                 residual = wanted - channels.along(start) - codes * level
                 residuals.add(channels.rows(residual))
                 error += float(np.square(residual, dtype=np.float64).sum())
@@ -168,8 +177,8 @@ class Passes:
             self._quantised.drop(name)
         return self._nothing()
 
-    def _stream(self, given: dict[str, Array]) -> Stream:
-        return self._left.enter_context(Stream(given, len(self.samples)))
+    def _stream(self, given: dict[str, Array], axes: Mapping[str, int | None]) -> Stream:
+        return self._left.enter_context(Stream(given, len(self.samples), axes))
 
     def _nothing(self) -> Iterator[None]:
         return iter([None] * len(self._shards))
@@ -194,9 +203,9 @@ class Passes:
         runner = Runner(self.network, segment, dict(weights), also)
 
         def feed(name: str, part: slice) -> Array:
-            values = stream[name][part]
+            values = stream.batch(name, part)
             if levels is None or name not in levels:
-                return np.ascontiguousarray(values)
+                return values
             level, offset = levels[name]
             return values * level + offset
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
+from pconv_onnx.data import from_first, to_first
 from pconv_onnx.neuron import Array
 
 
 class Stream:
     """Tensors of all samples by name, in files of a folder that goes with it."""
 
-    def __init__(self, given: dict[str, Array], samples: int) -> None:
-        """Begin with tensors that are in memory; all have `samples` samples."""
+    def __init__(self, given: dict[str, Array], samples: int, axes: Mapping[str, int | None]) -> None:
+        """Begin with tensors that are in memory; all have `samples` samples, along their first axis.
+
+        In the network they lie along those of `axes`; None where a tensor is of one sample.
+        """
         self._given = dict(given)
+        self._axes = axes
         self._samples = samples
         self._files: dict[str, Path] = {}
         self._numbers = count()
@@ -31,13 +37,15 @@ class Stream:
         """Remove the files."""
         self._folder.cleanup()
 
-    def __getitem__(self, name: str) -> Array:
-        """A tensor `[N, …]`, of which only what is looked at is read."""
+    def batch(self, name: str, part: slice) -> Array:
+        """A tensor of some samples, as the network has it."""
         # Mapped anew each time: pages that were looked at count as memory of this process until they are unmapped.
-        return np.load(self._files[name], mmap_mode="r") if name in self._files else self._given[name]
+        every = np.load(self._files[name], mmap_mode="r") if name in self._files else self._given[name]
+        return np.asarray(from_first(every[part], self._axes[name]), order="C")
 
     def put(self, name: str, part: slice, values: Array) -> None:
-        """Keep the rows of some samples of a tensor."""
+        """Keep a tensor of some samples, as the network has it."""
+        values = to_first(values, self._axes[name])
         if name not in self._files:
             self._files[name] = Path(self._folder.name) / f"{next(self._numbers)}.npy"
             shape = (self._samples, *values.shape[1:])

@@ -16,16 +16,18 @@ import onnx
 
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.choosing import FITTED, Batches, choose
+from pconv_onnx.calibration.faults import axes_of
 from pconv_onnx.calibration.functions import Clip, ascends, clip_of, function_of, segment_of, thresholds_of
 from pconv_onnx.calibration.passes import Levels
 from pconv_onnx.calibration.segments import Layer, Segment, cut, with_weights
 from pconv_onnx.calibration.staircases import Staircase, with_shift
 from pconv_onnx.calibration.statistics import cross_validated
 from pconv_onnx.calibration.writing import Correction, Quantised
+from pconv_onnx.data import Samples
 from pconv_onnx.engine import Crew
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.network import captured
+from pconv_onnx.graph.nesting import captured
 from pconv_onnx.neuron import Array
 from pconv_onnx.progress import track
 from pconv_onnx.recognise import Activation
@@ -61,24 +63,33 @@ class Found:
     left: dict[str, str] = field(default_factory=dict)
 
 
-def sweep(network: Network, activations: Sequence[Activation], crew: Crew, steps: int, method: str) -> Found:
+def sweep(
+    network: Network, activations: Sequence[Activation], first: Samples, crew: Crew, steps: int, method: str
+) -> Found:
     """Choose a staircase for each activation.
 
     Args:
         network: the source.
         activations: element by element, in topological order.
+        first: a first sample, or more.
         crew: of `Passes` over the data.
         steps: T.
         method: one of `METHODS`.
     """
-    return _Sweep(network, activations, crew, steps, method).found
+    return _Sweep(network, activations, first, crew, steps, method).found
 
 
 class _Sweep:
     """State of one sweep: what was decided so far. Everything that looks at samples is a pass of the crew."""
 
     def __init__(
-        self, network: Network, activations: Sequence[Activation], crew: Crew, steps: int, method: str
+        self,
+        network: Network,
+        activations: Sequence[Activation],
+        first: Samples,
+        crew: Crew,
+        steps: int,
+        method: str,
     ) -> None:
         self.network, self.crew, self.steps, self.method = network, crew, steps, method
         self.found = Found()
@@ -88,6 +99,10 @@ class _Sweep:
         self.weights: dict[str, Array] = {}
         outputs = [info.name for info in network.proto.graph.output if info.type.tensor_type.elem_type == _FLOAT]
         names = list(dict.fromkeys([*(activation.input.name for activation in activations), *outputs]))
+        axes = axes_of(network, names, first)
+        # Each activation works element by element.
+        self.axes = axes | {a.output.name: axes[a.input.name] for a in activations}
+        crew.call("place", self.axes)
         faults = crew.call("faults", names)
         self.found.left = {a.name: faults[a.input.name] for a in activations if a.input.name in faults}
         segments = cut(network, [activation for activation in activations if activation.name not in self.found.left])
@@ -143,7 +158,7 @@ class _Sweep:
             self._correct(segment, layer)
         if segment.activation is not None:
             self.crew.call("keep_quantised", *self._quantised(segment))
-            self._quantise(segment.activation, Channels.of(self.network, segment))
+            self._quantise(segment.activation, Channels.of(self.network, segment, self.axes[segment.target]))
 
     def _quantised(self, segment: Segment) -> tuple[Segment, dict[str, Array], Levels]:
         """A segment as it is in the quantised network, with what it needs: weights, and levels of its inputs."""

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from pconv_onnx.data import Samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.evaluation import evaluate
-from pconv_onnx.neuron import Array
 from pconv_onnx.plan import Mode
 from pconv_onnx.providers import PROVIDERS
 from pconv_onnx.rewriting import Rewriting, inspect, rewrite
-from pconv_onnx.sources import LABELS
 from pconv_onnx.spike_statistics import stats
 from pconv_onnx.verification import verify
 
@@ -54,7 +53,8 @@ def gather(benchmark: Benchmark) -> dict[str, Any]:
     def evaluation() -> dict[str, Any]:
         return evaluate(
             benchmark.source,
-            _data(benchmark, len(benchmark.samples)),
+            benchmark.samples,
+            batch_axis=benchmark.batch_axis,
             steps=benchmark.steps,
             signed=benchmark.signed,
             calibration=benchmark.calibration,
@@ -83,13 +83,7 @@ def gather(benchmark: Benchmark) -> dict[str, Any]:
     return found
 
 
-def _few(benchmark: Benchmark) -> dict[str, Array]:
+def _few(benchmark: Benchmark) -> Samples:
     """Some of the samples, in whole batches where the model insists on a size."""
     batch = benchmark.samples.fixed_batch or 1
-    return _data(benchmark, max(1, _SAMPLES // batch) * batch)
-
-
-def _data(benchmark: Benchmark, count: int) -> dict[str, Array]:
-    samples = benchmark.samples
-    labels = {} if samples.labels is None else {LABELS: samples.labels[:count]}
-    return {name: values[:count] for name, values in samples.arrays.items()} | labels
+    return benchmark.samples.part(slice(0, max(1, _SAMPLES // batch) * batch))

@@ -62,7 +62,7 @@ def test_layers_are_looked_at_on_few_samples_in_whole_batches(batch, count, monk
     given = []
     monkeypatch.setattr(gathering, "verify", lambda *arguments, **_: given.append(arguments) or interrupted())
     gathering.gather(bench(ann, steps=[2], repeats=1, data={"x": np.tile(X, (50, 1, 1, 1))}))
-    assert [len(samples["x"]) for *_, samples in given] == [count]
+    assert [len(samples) for *_, samples in given] == [count]
 
 
 @pytest.mark.usefixtures("library")
