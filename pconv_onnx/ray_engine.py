@@ -126,8 +126,10 @@ class RayEngine:
         """As `Engine` says; a worker takes the next shard as soon as it is done with one."""
         from ray.util import ActorPool
 
-        with _told(), self._running(_Mapper, [()] * self._count(shards), make) as workers:
-            found = ActorPool(workers).map_unordered(lambda worker, job: worker.apply.remote(*job), enumerate(shards))
+        with _told(), self._running(_Mapper, [()] * self._count(shards)) as workers:
+            shared = _shared(make)
+            jobs = enumerate(shards)
+            found = ActorPool(workers).map_unordered(lambda worker, job: worker.apply.remote(shared, *job), jobs)
             results = dict(track(found, description, len(shards)))
         return [results[index] for index in range(len(shards))]
 
@@ -137,8 +139,8 @@ class RayEngine:
     ) -> Iterator[Crew]:
         """As `Engine` says."""
         runs = [[shards[i] for i in run] for run in np.array_split(np.arange(len(shards)), self._count(shards))]
-        with _told(), self._running(_Member, [(run,) for run in runs], make) as workers:
-            yield _RayCrew(list(zip(workers, map(len, runs), strict=True)))
+        with _told(), self._running(_Member, [(run,) for run in runs]) as workers:
+            yield _RayCrew(_shared(make), list(zip(workers, map(len, runs), strict=True)))
 
     def _count(self, shards: Sequence[slice]) -> int:
         """Of the workers for so many shards."""
@@ -147,16 +149,12 @@ class RayEngine:
         return max(1, min(self._workers or int(ray.cluster_resources().get("CPU", 1)), len(shards)))
 
     @contextmanager
-    def _running(
-        self, kind: type[_Worker], arguments: Sequence[tuple[Any, ...]], make: Callable[..., Any]
-    ) -> Iterator[list[Any]]:
+    def _running(self, kind: type[_Worker], arguments: Sequence[tuple[Any, ...]]) -> Iterator[list[Any]]:
         """Actors of that kind, one for each tuple of arguments."""
         import ray
 
         actor = ray.remote(num_cpus=1, max_restarts=_RETRIES, max_task_retries=_RETRIES)(kind)
-        # In a list, as Ray warns of what is itself an argument of an actor that may be started anew.
-        shared = [ray.put(make)]
-        workers = [actor.remote(shared, *own) for own in arguments]
+        workers = [actor.remote(*own) for own in arguments]
         try:
             ready, late = ray.wait(
                 [worker.ready.remote() for worker in workers], num_returns=len(workers), timeout=_START
@@ -173,22 +171,23 @@ class RayEngine:
                 ray.kill(worker)
 
 
+def _shared(value: Any) -> list[Any]:
+    """A value that Ray keeps for all workers, which get it from there when they need it."""
+    import ray
+
+    # As an argument itself it would be fetched at each call.
+    return [ray.put(value)]
+
+
 class _Worker:
     """What actors are: they share their machine with others."""
 
-    def __init__(self, make: Sequence[Any]) -> None:
-        self._making = make
+    def __init__(self) -> None:
         self._left = ExitStack()
         limit_threads(1)
 
     def ready(self) -> None:
         """It is."""
-
-    def make(self, *arguments: Any) -> Any:
-        """What it works with; not in the constructor, whose faults are not told by their types."""
-        import ray
-
-        return ray.get(self._making[0])(*arguments)
 
     def leave(self) -> None:
         """Give back what it holds."""
@@ -200,29 +199,31 @@ class _Mapper(_Worker):
 
     _work: Callable[[slice], Any] | None = None
 
-    def apply(self, index: int, shard: slice) -> tuple[int, Any]:
+    def apply(self, make: Sequence[Any], index: int, shard: slice) -> tuple[int, Any]:
         """The result of a shard, with its number."""
+        import ray
+
         if self._work is None:
-            self._work = self.make()
+            self._work = ray.get(make[0])()
         return index, self._work(shard)
 
 
 class _Member(_Worker):
     """A state of some shards, which is what all calls so far have made of it."""
 
-    def __init__(self, make: Sequence[Any], shards: Sequence[slice]) -> None:
-        super().__init__(make)
+    def __init__(self, shards: Sequence[slice]) -> None:
+        super().__init__()
         self._shards = shards
         self._state: Any = None
         self._done = 0
         self._results: list[Any] = []
 
-    def run(self, calls: Sequence[Any]) -> Any:
+    def run(self, make: Sequence[Any], calls: Sequence[Any]) -> Any:
         """The results of the last call, one a shard. All calls are named, since a worker started anew knows of none."""
         import ray
 
         if self._state is None:
-            self._state = self._left.enter_context(self.make(self._shards))
+            self._state = self._left.enter_context(ray.get(make[0])(self._shards))
         for call in calls[self._done :]:
             method, arguments = ray.get(call)
             self._results = []
@@ -232,16 +233,18 @@ class _Member(_Worker):
 
 
 class _RayCrew:
-    def __init__(self, workers: Sequence[tuple[Any, int]]) -> None:
-        """Of actors, each with the number of its shards."""
-        self._workers = workers
+    def __init__(self, make: Sequence[Any], workers: Sequence[tuple[Any, int]]) -> None:
+        """Of what makes states, and actors, each with the number of its shards."""
+        self._make, self._workers = make, workers
         self._calls: list[Any] = []
 
     def call(self, method: str, *arguments: Any) -> Any:
         import ray
 
-        self._calls.append(ray.put((method, arguments)))
-        answers = [worker.run.options(num_returns=shards).remote(self._calls) for worker, shards in self._workers]
+        self._calls += _shared((method, arguments))
+        answers = [
+            worker.run.options(num_returns=shards).remote(self._make, self._calls) for worker, shards in self._workers
+        ]
         waiting = [one for answer in answers for one in (answer if isinstance(answer, list) else [answer])]
         # One at a time: of a wide layer each is large.
         return merged(ray.get(waiting.pop(0)) for _ in range(len(waiting)))
