@@ -228,8 +228,8 @@ def evaluate(
 
     in_flight = max(map(steps_in_flight, models.values()))
     shards = shards_of(len(samples), samples.fixed_batch or batch_size(in_flight))
-    make = partial(_Scorer, network, models, names, axes, blank, samples, in_flight)
-    found = engine.map(make, shards, "evaluating")
+    scorer = partial(_Scorer, network, models, names, axes, blank, samples, in_flight)
+    found = engine.map(scorer, shards, "evaluating")
     scores = list(merged(scores for _, scores in found))
     ann, rows = (None, scores) if is_spiking else (scores[0], scores[1:])
     return Evaluation(len(samples), first.labels is not None, found[0][0], ann, rows)

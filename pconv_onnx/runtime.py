@@ -43,12 +43,12 @@ def import_onnxruntime() -> Any:
 
 
 _CPU = ["CPUExecutionProvider"]
+# Options are changed while a session is opened with them, and threads may share them.
+_changing_options = Lock()
 # The entry of session options that says where the external data of a model in memory lie.
 EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 # The first version of onnxruntime that takes it.
 _KNOWS_FOLDER = 1, 21
-# Options are changed while a session is opened with them, and threads may share them.
-_changing_options = Lock()
 
 
 @overload
@@ -120,11 +120,14 @@ def inference_session(
     """
     require_source(model)
     ort = import_onnxruntime()
+    changing = nullcontext() if options is None else _changing_options
+    if options is None:
+        options = ort.SessionOptions()
     providers = list(providers or ([CUDA] if cuda_graph else _CPU))
     if cuda_graph:
         providers = capturing(providers)
     if isinstance(model, onnx.ModelProto) and references(model):
-        if options is None or not _has_entry(options, EXTERNAL_DATA_FOLDER):
+        if not _has_entry(options, EXTERNAL_DATA_FOLDER):
             raise PconvError(*NOT_LOADED)
         if tuple(map(int, ort.__version__.split(".")[:2])) < _KNOWS_FOLDER:
             raise PconvError(
@@ -136,8 +139,8 @@ def inference_session(
         if name not in ort.get_available_providers():
             available = ", ".join(ort.get_available_providers())
             raise PconvError(f"this onnxruntime has no provider '{name}'", f"it has {available}")
-    with nullcontext() if options is None else _changing_options:
-        runner = _opened(ort, model, providers, options or ort.SessionOptions(), potentials_stay)
+    with changing:
+        runner = _opened(ort, model, providers, options, potentials_stay)
     for name in names:
         if name not in runner.get_providers() and (cuda_graph or _CPU[0] not in names):
             raise PconvError(f"onnxruntime's '{name}' does not start on this machine", "onnxruntime has logged why")

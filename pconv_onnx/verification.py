@@ -222,12 +222,12 @@ def verify(
     add("snn unoptimised", spiking.proto, spiking, disabled, providers)
     _check_ends(ends, _ends(sessions["snn unoptimised"]), source, spiking)
     checks = [_LayerCheck(row, taps.get(row["name"], ""), source, spiking, providers) for row in rows]
-    outputs = [output.name for output in source.proto.graph.output]
     tapped = sessions["ann unoptimised"]
     if data is not None:
         samples = load_samples(data, tapped, batch_axis)
     else:
         samples = random_samples(tapped, batch_axis=batch_axis)
+    outputs = [output.name for output in source.proto.graph.output]
     axes = sample_axes(tapped, samples, outputs)
     del tapped  # of large networks one session is open at a time
     result = Verification(len(samples), data is None, [check.layer for check in checks], atol)
@@ -262,8 +262,9 @@ def _verify_batch(
         if check.layer.exact and values[check.tap].size:
             check.add(values[check.tap])
     outputs = {"ann unoptimised": by_sample([values[name] for name in names], axes)}
-    others = [name for name in sessions if name not in outputs]
-    outputs |= {name: by_sample(run_session(sessions[name], feed, names), axes) for name in others}
+    outputs |= {
+        name: by_sample(run_session(sessions[name], feed, names), axes) for name in sessions if name not in outputs
+    }
     for comparison, expected, found in (
         (result.unoptimised, "ann unoptimised", "snn unoptimised"),
         (result.as_run, "ann", "snn"),
