@@ -80,8 +80,9 @@ class RayEngine:
         started.callback(ray.shutdown)
         cpus = self._workers or len(os.sched_getaffinity(0))
         try:
-            # What a worker that is killed leaves in its temporary folder goes with Ray's.
-            with _environment(TMPDIR=folder):
+            # What a worker that is killed leaves in its temporary folder goes with Ray's. Nothing is reported to Ray's
+            # makers.
+            with _environment(TMPDIR=folder, RAY_USAGE_STATS_ENABLED="0"):
                 ray.init(
                     "local",
                     num_cpus=cpus,
