@@ -31,7 +31,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = arguments(__doc__ or "", repeats=2)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="on Ray (default: 1 2)")
-    parser.add_argument("--samples", type=int, default=500, help="to evaluate and calibrate on (default: 500)")
+    parser.add_argument("--samples", type=int, default=1000, help="to evaluate and calibrate on (default: 1000)")
     options = parser.parse_args()
     other = OtherWork()
     document: dict[str, Any] = {"samples": options.samples, "steps": STEPS, "method": METHOD, "rows": []}

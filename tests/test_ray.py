@@ -291,14 +291,15 @@ def recorded(*arguments, **options):
 tempfile.mkdtemp = recorded
 
 def ours():
-    "Processes that were started by this one, by their environment's session."
+    "Processes of this Ray: they were told its folder, and have it as their temporary one."
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if int(path.name) != os.getpid() and folders[0].encode() in (path / "cmdline").read_bytes():
-                found.append(path)
+            told = (path / "cmdline").read_bytes() + (path / "environ").read_bytes()
         except OSError:
-            pass
+            continue
+        if folders[0].encode() in told and path.name != str(os.getpid()):
+            found.append(path)
     return found
 
 def listening(processes):
@@ -317,7 +318,8 @@ print(json.dumps([len(running), addresses, len(ours()), [folder for folder in fo
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     running, addresses, left, folders = json.loads(done.stdout)
-    assert running >= 2
+    # At least what manages the cluster, what manages this machine, and a worker.
+    assert running >= 3
     assert addresses
     # 127.0.0.1, and as an address of IPv6.
     assert set(addresses) <= {"0100007F", "0000000000000000FFFF00000100007F"}
