@@ -20,7 +20,6 @@ from measure import arguments, interleaved, machine, report, rows
 import pconv_onnx
 from pconv_onnx.engine import Engine
 from pconv_onnx.ray_engine import RayEngine
-from pconv_onnx.timing import OtherWork
 
 RELU = RESNET.with_name("resnet20-relu.onnx")
 PROCESS = "one process"
@@ -33,7 +32,6 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="on Ray (default: 1 2)")
     parser.add_argument("--samples", type=int, default=1000, help="to evaluate and calibrate on (default: 1000)")
     options = parser.parse_args()
-    other = OtherWork()
     document: dict[str, Any] = {"samples": options.samples, "steps": STEPS, "method": METHOD, "rows": []}
     with tempfile.TemporaryDirectory() as folder:
         shards(Path(folder), options.samples)
@@ -50,7 +48,7 @@ def main() -> None:
                 if len(set(answers.values())) > 1:
                     raise SystemExit(f"{title}: engines differ: {answers}")
                 document["rows"] += [{"task": title, **row} for row in rows(seconds, PROCESS)]
-    document["machine"] = machine(options.threads) | other.summary()
+    document["machine"] = machine(options.threads)
     for row in document["rows"]:
         row["name"] = f"{row['task']}, {row['name']}"
     report(f"{options.samples} samples; Ray starts in {document['start_s']:.1f} s", document, options.output)
