@@ -17,7 +17,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-hostile node dist bench peers gpu exports zoo clean
+.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-hostile node dist bench peers ray gpu exports zoo clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -122,6 +122,15 @@ peers: .venv-peers/installed ## measure against PyTorch and SpikingJelly, into b
 	$(@D)/bin/pip install --quiet -e '.[cpu,report]' -r benchmarks/peers/requirements.txt
 	@touch $@
 
+ray: .venv-ray/installed ## test the engine on Ray, and measure it into benchmarks/results/
+	.venv-ray/bin/pytest tests/test_ray.py
+	.venv-ray/bin/python benchmarks/scale_out.py -o benchmarks/results/scale-out.json
+
+.venv-ray/installed: $(SOURCES)
+	test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
+	PATH="$(abspath $(@D)/bin):$$PATH" $(@D)/bin/pip install --quiet -e '.[cpu,data,ray]' cmake ninja pytest
+	@touch $@
+
 gpu: .venv-gpu/installed ## on a machine with an NVIDIA GPU and nvcc: test there, and measure into benchmarks/results/
 	.venv-gpu/bin/pytest tests/gpu
 	if command -v compute-sanitizer >/dev/null; then \
@@ -144,6 +153,6 @@ zoo: $(STAMP) ## put well-known architectures through the whole pipeline, into d
 	$(BIN)/python benchmarks/zoo.py -o benchmarks/results/zoo.json --page docs/support.md
 
 clean: ## remove everything that was built or installed here
-	rm -rf .venv .venv-dist .venv-gpu .venv-ort .venv-peers build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf .venv .venv-dist .venv-gpu .venv-ort .venv-peers .venv-ray build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache \
 		examples/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,9 +7,12 @@ import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from tokenize import TokenError
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from pconv_onnx.neuron import Array
 
@@ -29,14 +32,30 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
         MemoryError: it does not fit in memory.
         ValueError: it is no archive of plain arrays, or expands to too much.
     """
+    with _opened(path) as (archive, _):
+        return {name: archive[name] for name in archive.files}
+
+
+def shapes_in_npz(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
+    """Their shapes, from their headers alone.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: as `read_npz` does.
+    """
+    with _opened(path) as (_, shapes):
+        return shapes
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[NpzFile, dict[str, tuple[int, ...]]]]:
     try:
         archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
+        if not isinstance(archive, NpzFile):
             raise ValueError("it holds one unnamed array")
         with archive:
             assert archive.zip is not None
-            _require_moderate(archive.zip, os.path.getsize(path))
-            return {name: archive[name] for name in archive.files}
+            yield archive, _moderate_shapes(archive.zip, os.path.getsize(path))
     # RuntimeError is zipfile's for encryption and for ways of compression that it does not know, the errors of syntax
     # are NumPy's for headers.
     except (
@@ -52,7 +71,8 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
         raise ValueError(str(error)) from error
 
 
-def _require_moderate(archive: zipfile.ZipFile, size: int) -> None:
+def _moderate_shapes(archive: zipfile.ZipFile, size: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
     entries = archive.infolist()
     for entry in entries:
         if entry.filename.endswith(".npy"):
@@ -63,9 +83,11 @@ def _require_moderate(archive: zipfile.ZipFile, size: int) -> None:
                 shape, _, dtype = _HEADERS[version](file)  # type: ignore[arg-type]
                 if not dtype.hasobject and file.tell() + math.prod(shape) * dtype.itemsize != entry.file_size:
                     raise ValueError(f"'{entry.filename}' does not hold the array {list(shape)} that it says")
+                shapes[entry.filename.removesuffix(".npy")] = shape
     expanded = sum(entry.file_size for entry in entries)
     if expanded > max(_ALWAYS, _MOST_TIMES * size):
         raise ValueError(f"it would expand from {size:,} to {expanded:,} bytes")
+    return shapes
 
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

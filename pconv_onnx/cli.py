@@ -11,11 +11,14 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 # Argument parsing imports nothing heavy, so that --help and faults in the arguments answer at once.
 from pconv_onnx.errors import PconvError, printable
 from pconv_onnx.providers import PROVIDERS
+
+if TYPE_CHECKING:
+    from pconv_onnx.engine import Engine
 
 DONE, ANSWER_IS_NO, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 _MODES = ("parallel", "folded", "serial")
@@ -26,7 +29,11 @@ _METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse
 _TARGETS = ("bundle", "triton", "nir")
 _BAR = 40
 _ENERGY_MAC, _ENERGY_AC = 4.6, 0.9
-_DATA = ".npz with arrays named as the model's inputs, and labels if there are any; or a directory of such files"
+_ENGINES = ("ray",)
+_DATA = (
+    ".npz or .parquet with arrays named as the model's inputs, and labels if there are any; a directory of such files; "
+    "or a .json recipe for pictures"
+)
 _DATA_OR_RANDOM = f"{_DATA} (default: seeded random inputs)"
 
 
@@ -165,9 +172,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("model", metavar="MODEL", help="ONNX file")
     sub.add_argument(
         "--data", required=True, metavar="FILE",
-        help=".npz with arrays named as the model's inputs, or a directory of such files; or random",
+        help=f"{_DATA}; or random",
     )  # fmt: skip
     _add_batch_axis(sub)
+    _add_engine(sub)
     sub.add_argument("--steps", type=_steps, required=True, metavar="T", help=f"levels, 1 to {_MAX_STEPS}")
     sub.add_argument(
         "-o", "--output", metavar="FILE", help="where to write (default: MODEL with .quantised.onnx as its end)"
@@ -197,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("model", metavar="MODEL", help="ONNX file: an ANN; or, without --steps, a spiking network")
     sub.add_argument("--data", metavar="FILE", required=True, help=_DATA)
     _add_batch_axis(sub)
+    _add_engine(sub)
     sub.add_argument(
         "--steps", type=_steps, nargs="+", default=[], metavar="T",
         help="rewrite the ANN at each of these T, and evaluate that (steps are not causal: no run at one T tells of "
@@ -273,6 +282,32 @@ def _add_batch_axis(sub: argparse.ArgumentParser) -> None:
 def _axes(options: argparse.Namespace) -> dict[str, int | None]:
     """Batch axes as functions take them: by name, that of all others by the empty one."""
     return dict(options.batch_axis)
+
+
+def _add_engine(sub: argparse.ArgumentParser) -> None:
+    """The options of commands that run over many samples."""
+    sub.add_argument(
+        "--engine", choices=_ENGINES,
+        help="ray: have workers on Ray run the networks, each on its own part of the data (default: this process)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--address", metavar="HOST:PORT", help="of the head of a running Ray cluster (default: start Ray here)"
+    )
+    sub.add_argument("--workers", type=_positive, metavar="N", help="how many at most (default: one for each CPU)")
+
+
+@contextlib.contextmanager
+def _engine(options: argparse.Namespace) -> Iterator[Engine | None]:
+    """The engine that was asked for, running; None is the default."""
+    for given in ("address", "workers"):
+        _needs(options, given, "engine", "all runs in this process")
+    if options.engine is None:
+        yield None
+        return
+    from pconv_onnx.ray_engine import RayEngine
+
+    with RayEngine(options.address, options.workers) as engine:
+        yield engine
 
 
 def _add_rewriting(sub: argparse.ArgumentParser) -> None:
@@ -379,16 +414,18 @@ def _calibrate(options: argparse.Namespace) -> _Answer:
     from pconv_onnx.calibration import calibrate
 
     output = options.output or f"{options.model.removesuffix('.onnx')}.quantised.onnx"
-    result = calibrate(
-        options.model,
-        options.data,
-        output,
-        batch_axis=_axes(options),
-        steps=options.steps,
-        method=options.method,
-        cache=options.cache,
-        force=options.force,
-    )
+    with _engine(options) as engine:
+        result = calibrate(
+            options.model,
+            options.data,
+            output,
+            batch_axis=_axes(options),
+            steps=options.steps,
+            method=options.method,
+            cache=options.cache,
+            force=options.force,
+            engine=engine,
+        )
     summary = {**result.summary(), "output": output}
     return _Answer(summary, _calibration_lines)
 
@@ -418,16 +455,18 @@ def _evaluate(options: argparse.Namespace) -> _Answer:
     from pconv_onnx.evaluation import evaluate
 
     path = curve.destination(options.output) if options.output else None
-    result = evaluate(
-        options.model,
-        options.data,
-        batch_axis=_axes(options),
-        steps=options.steps,
-        mode=options.mode or "folded",
-        signed=options.signed,
-        calibration=options.calibration,
-        method=options.method,
-    )
+    with _engine(options) as engine:
+        result = evaluate(
+            options.model,
+            options.data,
+            batch_axis=_axes(options),
+            steps=options.steps,
+            mode=options.mode or "folded",
+            signed=options.signed,
+            calibration=options.calibration,
+            method=options.method,
+            engine=engine,
+        )
     summary = result.summary()
     if path:
         result.draw(path)

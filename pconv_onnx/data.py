@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol
+from itertools import accumulate
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from pconv_onnx.archives import read_npz
 from pconv_onnx.errors import PconvError
 from pconv_onnx.neuron import Array
+from pconv_onnx.sources import LABELS, Given, Part, parts_of
 
-LABELS = "labels"
 _RANDOM_SAMPLES = 32
 _ELSEWHERE = "where samples lie along another axis than the first, give it as batch axis"
 # Values of one input; what claims more is refused before it takes memory.
@@ -89,11 +89,6 @@ class Samples:
         """Whether no input has an axis for samples, so that a run is of one."""
         return all(self.axes.get(name, 0) is None for name in self.arrays)
 
-    def first(self, count: int) -> Samples:
-        """Up to so many of them."""
-        labels = None if self.labels is None else self.labels[:count]
-        return replace(self, arrays={name: array[:count] for name, array in self.arrays.items()}, labels=labels)
-
     def feed(self, chosen: slice | Array) -> dict[str, Array]:
         """Some of the samples, chosen as NumPy does, as the model takes them."""
         return {name: from_first(array[chosen], self.axes.get(name, 0)) for name, array in self.arrays.items()}
@@ -104,6 +99,11 @@ class Samples:
         for start in range(0, len(self), size):
             part = slice(start, min(start + size, len(self)))
             yield part, self.feed(part)
+
+    def part(self, rows: slice) -> Samples:
+        """Some of them."""
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, arrays={name: array[rows] for name, array in self.arrays.items()}, labels=labels)
 
 
 def from_first(values: Array, axis: int | None) -> Array:
@@ -118,22 +118,125 @@ def to_first(values: Array, axis: int | None) -> Array:
     return values[np.newaxis] if axis is None else np.moveaxis(values, axis, 0)
 
 
+class Input(NamedTuple):
+    """An input of a session, as onnxruntime tells it."""
+
+    name: str
+    type: str
+    shape: Sequence[Any]
+
+
+class Data(Protocol):
+    """Samples, in memory or not; it can be pickled."""
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The number of samples that every run has, or None."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def part(self, rows: slice) -> Samples:
+        """Some of them."""
+
+
+class SampleReader:
+    """Samples that are read when they are asked for. One that is pickled takes along where they lie, not what was read.
+
+    Attributes:
+        fixed_batch: the batch size that the model insists on, or None.
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], inputs: Sequence[Input], axes: Mapping[str, int | None], fixed_batch: int | None
+    ) -> None:
+        """Of parts whose arrays have an axis for samples each."""
+        self.fixed_batch = fixed_batch
+        self._parts, self._inputs, self._axes = parts, inputs, axes
+        self._ends: list[int] = []
+        self._last: tuple[int, dict[str, Array]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was read."""
+        return {**self.__dict__, "_last": None}
+
+    def __len__(self) -> int:
+        """Number of samples, which the headers of files tell.
+
+        Raises:
+            PconvError: they cannot be read, or have no arrays for the model.
+        """
+        if not self._ends:
+            lengths = [part.lengths() for part in self._parts]
+            for part, held in zip(self._parts, lengths, strict=True):
+                for entry in self._inputs:
+                    _require(part.where, held, entry.name)
+            _require_labels_throughout(lengths)
+            ends = list(accumulate(held[self._inputs[0].name] for held in lengths))
+            _require_number(ends[-1] if ends else 0, self.fixed_batch)
+            self._ends = ends
+        return self._ends[-1]
+
+    def part(self, rows: slice) -> Samples:
+        """Some of the samples.
+
+        Raises:
+            PconvError: they cannot be read, or do not fit.
+        """
+        assert 0 <= rows.start < rows.stop <= len(self)
+        pieces = []
+        for index in range(bisect_right(self._ends, rows.start), bisect_right(self._ends, rows.stop - 1) + 1):
+            start = self._ends[index - 1] if index else 0
+            inside = slice(max(rows.start - start, 0), rows.stop - start)
+            pieces.append({name: array[inside] for name, array in self._read(index).items()})
+        return _joined_parts(pieces, self._inputs, self._axes, self.fixed_batch)
+
+    def _read(self, index: int) -> dict[str, Array]:
+        """A part of the data; it stays in memory until another is read, as several shards may lie in it."""
+        if self._last is None or self._last[0] != index:
+            self._last = None
+            self._last = index, _fitted_part(self._parts[index], self._inputs, self._axes)
+        return self._last[1]
+
+
 _Unchecked = str | os.PathLike[str] | Mapping[str, Array] | CalibrationDataReader
 DataSource = _Unchecked | Samples
 
 
-def load_samples(source: DataSource, session: Any, batch_axis: BatchAxis = 0) -> Samples:
-    """Samples for the inputs of an onnxruntime session.
+def open_samples(source: DataSource, session: Any, batch_axis: BatchAxis = 0) -> Data:
+    """Samples for the inputs of an onnxruntime session, which are read when they are asked for.
+
+    Where an input has no axis for samples they are read at once, for it depends on all what its arrays are.
 
     Args:
-        source: an `.npz` whose arrays are named as the inputs (first axis = samples; `labels` optional), a directory
-            of such files, a mapping of arrays, or an object with onnxruntime's `get_next()`. Samples that were loaded
-            already stay as they are, whatever `batch_axis` is.
+        source: an `.npz` whose arrays are named as the inputs (first axis = samples; `labels` optional), a Parquet file
+            with such columns, a directory of files of either kind, a `sources.Recipe` for pictures as a `.json` file, a
+            mapping of arrays, or an object with onnxruntime's `get_next()`. Samples that were loaded already stay as
+            they are, whatever `batch_axis` is.
         session: the onnxruntime session whose inputs the samples are for.
         batch_axis: along which axis of the inputs samples lie in the model, a number for all or a mapping by name, in
             which the empty name stands for those that it does not name (without it, 0). None is an input without such
             an axis: its array holds one value for all samples, or has samples first as any other, and a run is of one
             sample. Outputs may be named as well, for `sample_axes`.
+
+    Raises:
+        PconvError: there are no such files, or samples fit no such inputs, or the inputs have no such axis.
+    """
+    if isinstance(source, Samples):
+        return source
+    inputs, axes, model_batch = _inputs(session, batch_axis)
+    if any(axes[entry.name] is None for entry in inputs):
+        return load_samples(source, session, batch_axis)
+    return SampleReader(_parts(source), inputs, axes, model_batch)
+
+
+def load_samples(source: DataSource, session: Any, batch_axis: BatchAxis = 0) -> Samples:
+    """Samples for the inputs of an onnxruntime session, all of them in memory.
+
+    Args:
+        source: as `open_samples` takes it.
+        session: the onnxruntime session whose inputs the samples are for.
+        batch_axis: as `open_samples` takes it.
 
     Raises:
         PconvError: the file cannot be read, or names, ranks, shapes, types, numbers of samples or values do not fit, or
@@ -142,9 +245,21 @@ def load_samples(source: DataSource, session: Any, batch_axis: BatchAxis = 0) ->
     if isinstance(source, Samples):
         return source
     inputs, axes, model_batch = _inputs(session, batch_axis)
-    parts = [_fitted_part(where, arrays, inputs, axes) for where, arrays in _read(source)]
-    if len({LABELS in part for part in parts}) > 1:
-        raise PconvError("some parts of the data have labels and others have none", "give labels to all or to none")
+    parts = [_fitted_part(part, inputs, axes) for part in _parts(source)]
+    samples = _joined_parts(parts, inputs, axes, model_batch)
+    _require_number(len(samples), model_batch)
+    return samples
+
+
+def _joined_parts(
+    parts: Sequence[dict[str, Array]], inputs: Sequence[Input], axes: Mapping[str, int | None], model_batch: int | None
+) -> Samples:
+    """The samples of parts that `_fitted_part` made.
+
+    Raises:
+        PconvError: they do not fit together, or hold no samples.
+    """
+    _require_labels_throughout(parts)
     shared = {
         entry.name: _one_value(entry.name, [part.pop(entry.name) for part in parts])
         for entry in inputs
@@ -169,13 +284,7 @@ def load_samples(source: DataSource, session: Any, batch_axis: BatchAxis = 0) ->
     count = len(next(iter(joined.values())))
     every = {name: np.broadcast_to(value, (count, *value.shape)) for name, value in shared.items()}
     arrays = {entry.name: (joined | every)[entry.name] for entry in inputs}
-    samples = Samples(arrays, labels, model_batch, axes, alone is not None)
-    if model_batch and len(samples) % model_batch:
-        raise PconvError(
-            f"the model takes batches of {model_batch}, and {len(samples)} samples are not a multiple of that",
-            f"leave some out, or export the model with an open batch size; {_ELSEWHERE}",
-        )
-    return samples
+    return Samples(arrays, labels, model_batch, axes, alone is not None)
 
 
 def random_samples(session: Any, seed: int = 0, batch_axis: BatchAxis = 0) -> Samples:
@@ -206,9 +315,9 @@ def random_samples(session: Any, seed: int = 0, batch_axis: BatchAxis = 0) -> Sa
     return Samples(arrays, None, model_batch, axes, alone)
 
 
-def _inputs(session: Any, batch_axis: BatchAxis) -> tuple[Sequence[Any], dict[str, int | None], int | None]:
+def _inputs(session: Any, batch_axis: BatchAxis) -> tuple[Sequence[Input], dict[str, int | None], int | None]:
     """The inputs of a session, along which axis of each samples lie, and the batch size that they insist on."""
-    inputs = session.get_inputs()
+    inputs = [Input(entry.name, entry.type, entry.shape) for entry in session.get_inputs()]
     if not inputs:
         raise PconvError("the model has no inputs, so there are no samples to run it on")
     axes = _axes(session, batch_axis)
@@ -257,42 +366,52 @@ def _axis(entry: Any, axis: int | None) -> int | None:
     return axis % rank
 
 
-def _of_a_sample(entry: Any, axis: int | None) -> list[Any]:
+def _of_a_sample(entry: Input, axis: int | None) -> list[Any]:
     """The shape of one sample of an input."""
     return [size for index, size in enumerate(entry.shape) if index != axis]
 
 
-def _is_shared(entry: Any, array: Array, axes: Mapping[str, int | None]) -> bool:
+def _is_shared(entry: Input, array: Array, axes: Mapping[str, int | None]) -> bool:
     """Whether an array is one value for all samples: its input has no axis for them, nor has it one in front."""
     return axes[entry.name] is None and array.ndim == len(entry.shape)
 
 
-def _read(source: _Unchecked) -> list[tuple[str, Mapping[str, Any]]]:
-    """The parts of the data, and how to call each in messages."""
+def _parts(source: _Unchecked) -> Sequence[Part]:
     if isinstance(source, Mapping):
-        return [("the data", source)]
+        return [Given("the data", source)]
     if hasattr(source, "get_next"):
-        return [(f"batch {index} of the data", batch) for index, batch in enumerate(iter(source.get_next, None))]
-    path = Path(source)
-    files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
-    if not files:
-        raise PconvError(f"'{path}' holds no .npz files", "write them with numpy.savez")
-    return [(f"'{file}'", _read_file(file)) for file in files]
+        return [Given(f"batch {index} of the data", batch) for index, batch in enumerate(iter(source.get_next, None))]
+    return parts_of(source)
 
 
-def _read_file(path: Path) -> dict[str, Array]:
-    try:
-        return read_npz(path)
-    except (OSError, MemoryError) as error:
-        raise PconvError(f"cannot read '{path}': {getattr(error, 'strerror', None) or error}", "check it") from error
-    except ValueError as error:
-        raise PconvError(f"'{path}' is not an .npz of plain arrays: {error}", "write it with numpy.savez") from error
+def _require(where: str, held: Collection[str], name: str) -> None:
+    if name not in held:
+        told = ", ".join(f"'{other}'" for other in held) or "none"
+        raise PconvError(
+            f"{where} has no array '{name}', which is an input of the model; it has {told}",
+            "name the arrays as the model's inputs (examples/prepare_images.py does so for images)",
+        )
 
 
-def _fitted_part(
-    where: str, arrays: Mapping[str, Any], inputs: Sequence[Any], axes: Mapping[str, int | None]
-) -> dict[str, Array]:
+def _require_labels_throughout(parts: Sequence[Collection[str]]) -> None:
+    if len({LABELS in part for part in parts}) > 1:
+        raise PconvError("some parts of the data have labels and others have none", "give labels to all or to none")
+
+
+def _require_number(samples: int, model_batch: int | None) -> None:
+    if not samples:
+        raise PconvError("the data hold no samples")
+    if model_batch and samples % model_batch:
+        raise PconvError(
+            f"the model takes batches of {model_batch}, and {samples} samples are not a multiple of that",
+            f"leave some out, or export the model with an open batch size; {_ELSEWHERE}",
+        )
+
+
+def _fitted_part(source: Part, inputs: Sequence[Input], axes: Mapping[str, int | None]) -> dict[str, Array]:
     """One part of the data: an array for each input, and labels if it has any."""
+    where = source.where
+    arrays = source.read({LABELS, *(entry.name for entry in inputs)})
     part = {entry.name: _fitted(where, arrays, entry, axes) for entry in inputs}
     if LABELS in arrays and LABELS not in part:
         labels = np.asarray(arrays[LABELS])
@@ -310,13 +429,8 @@ def _fitted_part(
     return part
 
 
-def _fitted(where: str, arrays: Mapping[str, Any], entry: Any, axes: Mapping[str, int | None]) -> Array:
-    if entry.name not in arrays:
-        held = ", ".join(f"'{name}'" for name in arrays) or "none"
-        raise PconvError(
-            f"{where} has no array '{entry.name}', which is an input of the model; it has {held}",
-            "name the arrays as the model's inputs (examples/prepare_images.py does so for images)",
-        )
+def _fitted(where: str, arrays: Mapping[str, Any], entry: Input, axes: Mapping[str, int | None]) -> Array:
+    _require(where, arrays, entry.name)
     array = np.asarray(arrays[entry.name])
     expected = _TYPES.get(entry.type)
     if expected is not None and array.dtype != expected:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ import onnx
 
 from pconv_onnx import curve
 from pconv_onnx.calibration import RANDOM
-from pconv_onnx.data import LABELS, BatchAxis, DataSource, load_samples
+from pconv_onnx.data import BatchAxis, Data, DataSource, load_samples, open_samples
+from pconv_onnx.engine import Engine, InProcess, merged, shards_of
 from pconv_onnx.errors import PconvError
-from pconv_onnx.graph import ModelSource, load
+from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.inference import (
     Sessions,
+    batch_size,
     batches,
     by_sample,
     classes,
@@ -37,6 +39,7 @@ from pconv_onnx.progress import track
 from pconv_onnx.provenance import parsed, recorded
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.serial_operator import is_neuron
+from pconv_onnx.sources import LABELS
 
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 _TOP = 5
@@ -63,6 +66,11 @@ class Score:
     agreeing: int = 0
     squared_error: float = 0.0
     values: int = 0
+
+    def __add__(self, other: Score) -> Score:
+        """That of the same network on the samples of both."""
+        names = ("correct", "among_top", "agreeing", "squared_error", "values")
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def judge(self, logits: Array, labels: Array) -> None:
         """Take in the logits `[B, classes]` and the labels `[B]` of one batch."""
@@ -160,6 +168,7 @@ def evaluate(
     signed: bool = False,
     calibration: DataSource | None = None,
     method: str | None = None,
+    engine: Engine | None = None,
 ) -> Evaluation:
     """Accuracy of a network, and of its spiking form at each number of time-steps.
 
@@ -168,7 +177,7 @@ def evaluate(
 
     Args:
         source: an ANN; or, without `steps`, a spiking network.
-        data: samples as `load_samples` takes them. Without labels spiking forms are only compared with the ANN.
+        data: samples as `open_samples` takes them. Without labels spiking forms are only compared with the ANN.
         batch_axis: along which axis of the inputs they lie in the model, as there; of the calibration's as well.
         steps: numbers of time-steps to rewrite at, each 1 to 256.
         mode: `folded` computes at the price of one step what `parallel` does. They differ by rounding: `parallel` runs
@@ -176,6 +185,7 @@ def evaluate(
         signed: as `rewrite` takes it.
         calibration: as `rewrite` takes it, for a ReLU network; at each T it is calibrated anew.
         method: of the calibration, as `rewrite` takes it.
+        engine: where networks are run; by default in this process.
 
     Raises:
         PconvError: a file cannot be read or run, nothing can be converted, the data or their labels do not fit, or
@@ -191,46 +201,75 @@ def evaluate(
         assert model is not None  # only a dry run gives none
         return model
 
+    engine = engine or InProcess()
     network = runnable(load(source))
     is_spiking = any(map(is_neuron, every_node(network.proto.graph)))
-    sessions = Sessions([network])
-    sessions.add("source", partial(open_session, network.proto, network.name, folder=network.folder))
-    names = [output.name for output in sessions["source"].get_outputs() if output.type in _FLOATS]
+    runner = open_session(network.proto, network.name, folder=network.folder)
+    names = [output.name for output in runner.get_outputs() if output.type in _FLOATS]
     if not names:
         raise PconvError(f"no output of {network.name} is a tensor of floats, so there is nothing to evaluate")
-    samples = load_samples(data, sessions["source"], batch_axis)
-    given = readable_again(calibration, sessions["source"], batch_axis)
-    if samples.labels is None and not steps:
+    samples = open_samples(data, runner, batch_axis)
+    given = readable_again(calibration, runner, batch_axis)
+    # What does not fit is mostly told by a first sample.
+    first = samples.part(slice(0, 1))
+    axes = sample_axes(runner, first, names)
+    del runner
+    if first.labels is None and not steps:
         other = "compare it with its ANN by verify" if is_spiking else "pass --steps to compare spiking forms with it"
         raise PconvError(f"the data have no '{LABELS}' to count right answers by", f"add them, or {other}")
-    axes = sample_axes(sessions["source"], samples, names)
-    scores = [Score(*_recorded(network.proto)) if is_spiking else Score()]
-    in_flight = steps_in_flight(network.proto)
+    blank = [Score(*_recorded(network.proto)) if is_spiking else Score()]
+    models = {network.name: network.proto}
     # All are rewritten before any is run, so that no fault is told late.
     counts = list(dict.fromkeys(np.asarray(steps).tolist()))  # numbers that a document can hold
     for count in track(counts, "rewriting", len(counts)):
-        model = spiking(count)
-        scores.append(Score(count, mode))
-        told = f"{network.name} at T = {count}"
-        sessions.add(told, partial(open_session, model, told, folder=network.folder))
-        in_flight = max(in_flight, steps_in_flight(model))
+        models[f"{network.name} at T = {count}"] = spiking(count)
+        blank.append(Score(count, mode))
 
+    in_flight = max(map(steps_in_flight, models.values()))
+    shards = shards_of(len(samples), samples.fixed_batch or batch_size(in_flight))
+    scorer = partial(_Scorer, network, models, names, axes, blank, samples, in_flight)
+    found = engine.map(scorer, shards, "evaluating")
+    scores = list(merged(scores for _, scores in found))
     ann, rows = (None, scores) if is_spiking else (scores[0], scores[1:])
-    result = Evaluation(len(samples), samples.labels is not None, None, ann, rows)
-    parts = batches(samples, in_flight)
-    for part, feed in track(parts, "evaluating", len(parts)):
-        outputs = [by_sample(run_session(sessions[name], feed, names), axes) for name in sessions]
-        index = classes(outputs[0], part.stop - part.start)
-        if part.start == 0:
-            result.classes = None if index is None else outputs[0][index].shape[1]
-            if samples.labels is not None:
-                _check_labels(samples.labels, result.classes, network.name)
-        for score, found in zip(scores, outputs, strict=True):
-            if samples.labels is not None and index is not None:
-                score.judge(found[index], samples.labels[part])
-            if score is not scores[0]:
-                score.compare(found, outputs[0], index)
-    return result
+    return Evaluation(len(samples), first.labels is not None, found[0][0], ann, rows)
+
+
+class _Scorer:
+    """Networks that are run side by side on a shard of the samples: how many classes there are, and their scores."""
+
+    def __init__(
+        self,
+        source: Network,
+        models: Mapping[str, onnx.ModelProto],
+        names: list[str],
+        axes: list[int | None] | None,
+        blank: Sequence[Score],
+        samples: Data,
+        in_flight: int,
+    ) -> None:
+        self.name = source.name
+        self.names, self.axes, self.blank, self.samples, self.in_flight = names, axes, blank, samples, in_flight
+        self.sessions = Sessions([source])
+        for name, model in models.items():
+            self.sessions.add(name, partial(open_session, model, name, folder=source.folder))
+
+    def __call__(self, rows: slice) -> tuple[int | None, tuple[Score, ...]]:
+        samples = self.samples.part(rows)
+        scores = [replace(score) for score in self.blank]
+        found = None
+        for part, feed in batches(samples, self.in_flight):
+            outputs = [by_sample(run_session(self.sessions[key], feed, self.names), self.axes) for key in self.sessions]
+            index = classes(outputs[0], part.stop - part.start)
+            if part.start == 0:
+                found = None if index is None else outputs[0][index].shape[1]
+                if samples.labels is not None:
+                    _check_labels(samples.labels, found, self.name, rows.start)
+            for score, ours in zip(scores, outputs, strict=True):
+                if samples.labels is not None and index is not None:
+                    score.judge(ours[index], samples.labels[part])
+                if score is not scores[0]:
+                    score.compare(ours, outputs[0], index)
+        return found, tuple(scores)
 
 
 def readable_again(calibration: DataSource | None, session: Any, batch_axis: BatchAxis) -> DataSource | None:
@@ -251,8 +290,8 @@ def _recorded(model: onnx.ModelProto) -> tuple[int | None, str | None]:
     return steps if isinstance(steps, int) else None, entries.get("mode")
 
 
-def _check_labels(labels: Array, classes: int | None, name: str) -> None:
-    """Raise where labels do not name classes of the network.
+def _check_labels(labels: Array, classes: int | None, name: str, first: int) -> None:
+    """Raise where labels, of the samples from the first on, do not name classes of the network.
 
     Raises:
         PconvError: they do not.
@@ -265,6 +304,6 @@ def _check_labels(labels: Array, classes: int | None, name: str) -> None:
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
         raise PconvError(
-            f"'{LABELS}' has {labels[wrong[0]]} at sample {wrong[0]}; {name} has {classes} classes",
+            f"'{LABELS}' has {labels[wrong[0]]} at sample {first + wrong[0]}; {name} has {classes} classes",
             f"number them from 0 to {classes - 1}",
         )

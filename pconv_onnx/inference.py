@@ -30,6 +30,14 @@ _BATCH = 50
 # Rows of T·B that networks are run on at most, but for one sample: of many steps the tensors are large, and each
 # session keeps its own.
 _ROWS = 512
+# Threads of each session that is opened from now on; 0 is onnxruntime's own choice, all cores.
+_threads = 0
+
+
+def limit_threads(count: int) -> None:
+    """Have the sessions of this process use so many threads each: it is one of several on its machine."""
+    global _threads
+    _threads = count
 
 
 def runnable(network: Network) -> Network:
@@ -65,6 +73,7 @@ def open_session(
     options.log_severity_level = 4  # errors are raised; logged as well they would be told twice
     # Threads that spin while they wait would take the cores of the session whose turn it is.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = _threads
     if folder is not None and references(model):
         options.add_session_config_entry(EXTERNAL_DATA_FOLDER, str(folder))
     if level is not None:
@@ -134,9 +143,14 @@ def steps_in_flight(model: onnx.ModelProto) -> int:
     return max((shapes[node.input[1]][1] for node in emitting if node.input[1] in shapes), default=1)
 
 
+def batch_size(steps: int, most: int = _BATCH) -> int:
+    """Samples, up to `most`, that networks of up to that many time-steps are run on at once."""
+    return max(1, min(_BATCH, _ROWS // steps, most))
+
+
 def batches(samples: Samples, steps: int, most: int = _BATCH) -> list[tuple[slice, dict[str, Array]]]:
     """Feeds of up to `most` samples for networks of up to that many time-steps, and where each comes from."""
-    return list(samples.batches(max(1, min(_BATCH, _ROWS // steps, most))))
+    return list(samples.batches(batch_size(steps, most)))
 
 
 def axes_told_by_runs(run: Callable[[dict[str, Array]], list[tuple[int, ...]]], samples: Samples) -> list[set[int]]:

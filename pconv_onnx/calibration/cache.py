@@ -16,7 +16,6 @@ from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.sweep import Found
 from pconv_onnx.calibration.writing import Correction, Quantised
-from pconv_onnx.data import Samples
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import write_atomically
 from pconv_onnx.neuron import Array
@@ -25,10 +24,9 @@ from pconv_onnx.recognise import Activation
 _VERSION = 5
 
 
-def key_of(digest: str, samples: Samples, steps: int, method: str) -> str:
-    """What a calibration depends on, as a digest: the model's own, the samples, T and the method."""
-    axes = [samples.axes.get(name, 0) for name in sorted(samples.arrays)]
-    return _digest([_VERSION, digest, int(steps), method, axes], samples.arrays)
+def key_of(model: str, samples: bytes, steps: int, method: str) -> str:
+    """What a calibration depends on, as a digest: digests of the model and of the samples, T and the method."""
+    return _digest([_VERSION, model, samples.hex(), int(steps), method], {})
 
 
 def store(path: str | os.PathLike[str], key: str, found: Found) -> None:

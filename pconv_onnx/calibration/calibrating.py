@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ import onnx
 from pconv_onnx.calibration.cache import key_of, restore, store
 from pconv_onnx.calibration.choosing import METHODS
 from pconv_onnx.calibration.functions import nodes_of
+from pconv_onnx.calibration.passes import BATCH, Passes
 from pconv_onnx.calibration.sweep import Found, sweep
 from pconv_onnx.calibration.writing import quantised_model
-from pconv_onnx.data import BatchAxis, DataSource, load_samples, random_samples
+from pconv_onnx.data import BatchAxis, DataSource, open_samples, random_samples
+from pconv_onnx.engine import Engine, InProcess, shards_of
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.constants import constant
@@ -122,6 +125,7 @@ def calibrate(
     method: str = METHODS[0],
     cache: str | os.PathLike[str] | None = None,
     force: bool = False,
+    engine: Engine | None = None,
 ) -> Calibration:
     """Replace each ReLU by a quantised activation of T levels that `rewrite` converts losslessly.
 
@@ -130,13 +134,14 @@ def calibrate(
 
     Args:
         source: path of an ONNX file, or a model in memory.
-        data: samples as `load_samples` takes them; labels are not looked at. `random` draws them, for benchmarks.
+        data: samples as `open_samples` takes them; labels are not looked at. `random` draws them, for benchmarks.
         batch_axis: along which axis of the inputs they lie in the model, as there.
         output: where to write the quantised model; None only returns it.
         steps: T, 1 to 256.
         method: one of `METHODS`; `refit` also corrects weights and biases, the others change activations alone.
         cache: file to keep the calibration in, and to take it from where it is of this model, these data and settings.
         force: allow `output` to be the source.
+        engine: where the networks are run; by default in this process.
 
     Raises:
         PconvError: the model or the data cannot be read or do not fit, there is no ReLU, `steps` or `method` is not one
@@ -165,15 +170,18 @@ def calibrate(
     _require(chosen, left, network)
     random = isinstance(data, str) and data == RANDOM
     runner = open_session(network.proto, network.name)
-    samples = random_samples(runner, batch_axis=batch_axis) if random else load_samples(data, runner, batch_axis)
+    samples = random_samples(runner, batch_axis=batch_axis) if random else open_samples(data, runner, batch_axis)
+    del runner
+    shards = shards_of(len(samples), samples.fixed_batch or BATCH)
     found = None
-    if cache is not None:
-        key = key_of(network.sha256, samples, steps, method)
-        found = restore(cache, key, chosen)
-    if found is None:
-        found = sweep(network, chosen, samples, steps, method)
+    with (engine or InProcess()).crew(partial(Passes, network, samples), shards) as crew:
         if cache is not None:
-            store(cache, key, found)
+            key = key_of(network.sha256, crew.call("digest"), steps, method)
+            found = restore(cache, key, chosen)
+        if found is None:
+            found = sweep(network, chosen, samples.part(slice(0, 1)), crew, steps, method)
+            if cache is not None:
+                store(cache, key, found)
     left += [(activation, found.left[activation.name]) for activation in chosen if activation.name in found.left]
     _require(found.activations, left, network)
     model = quantised_model(network, found.activations, found.corrections)

@@ -5,7 +5,8 @@ Along which axis of each samples lie, and which of them are of no use.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,24 +20,75 @@ from pconv_onnx.neuron import Array
 from pconv_onnx.runtime import import_onnxruntime
 
 
-def axes_and_faults(
-    network: Network, names: Sequence[str], samples: Samples, size: int
-) -> tuple[dict[str, int | None], dict[str, str]]:
-    """Along which axis of float32 tensors samples lie, and what is wrong with them: along none, or not finite.
+class Faults(dict[str, str]):
+    """A reason for each tensor with a fault, the first that was found."""
 
-    The network itself sums them up, so that no more of it is in memory than where it just runs.
+    def __add__(self, other: Faults) -> Faults:
+        """Those of both parts of the data."""
+        return Faults({**other, **self})
+
+
+def axes_of(network: Network, names: Sequence[str], samples: Samples) -> dict[str, int | None]:
+    """Along which axis of float32 tensors samples lie; None where the whole of one is of one sample, or none is known.
 
     Args:
         network: the source.
         names: of the tensors.
-        samples: the data.
-        size: of a batch of them.
-
-    Returns:
-        The axis of each tensor, None where the whole of it is of one sample; and a reason for each with a fault.
+        samples: one or more of the data.
 
     Raises:
         PconvError: onnxruntime cannot run the network.
+    """
+    if samples.first_everywhere or samples.one_by_one:
+        return dict.fromkeys(names, None if samples.one_by_one else 0)
+    runner = _summing(network, names)
+
+    def run(feed: dict[str, Array]) -> list[tuple[int, ...]]:
+        return [tuple(sizes.tolist()) for sizes in run_session(runner, feed)[::2]]
+
+    counting = zip(names, axes_told_by_runs(run, samples), strict=True)
+    return {name: next(iter(found)) if len(found) == 1 else None for name, found in counting}
+
+
+def faults_of(
+    network: Network, axes: Mapping[str, int | None], shards: Iterable[Samples], size: int
+) -> Iterator[Faults]:
+    """What is wrong with float32 tensors: samples do not lie along their axis, or a value is not finite.
+
+    Args:
+        network: the source.
+        axes: what `axes_of` says of the tensors.
+        shards: of the data.
+        size: of a batch of them.
+
+    Yields:
+        The faults on each shard.
+
+    Raises:
+        PconvError: onnxruntime cannot run the network.
+    """
+    runner = _summing(network, list(axes))
+    for samples in shards:
+        faults = Faults()
+        first = samples.first_everywhere or samples.one_by_one
+        where = "its first axis" if first else "one of its axes"
+        for part, feed in samples.batches(size):
+            count = part.stop - part.start
+            outputs = run_session(runner, feed)
+            for (name, axis), sizes, value in zip(axes.items(), outputs[::2], outputs[1::2], strict=True):
+                along = sizes.tolist()[axis : axis + 1] if axis is not None else [1] if samples.one_by_one else []
+                if along != [count]:
+                    told = f"'{name}' has shape {sizes.tolist()} for {count} samples, which do not run along {where}"
+                    faults.setdefault(name, told)
+                elif not np.isfinite(value):
+                    faults.setdefault(name, f"'{name}' has a NaN or an infinity on these data")
+        yield faults
+
+
+def _summing(network: Network, names: Sequence[str]) -> Any:
+    """A session that gives the shape of each tensor, and a NaN where any of its values is a NaN or an infinity.
+
+    The network itself sums them up, so that no more of it is in memory than where it just runs.
     """
     model = onnx.ModelProto()
     model.CopyFrom(network.proto)
@@ -48,34 +100,10 @@ def axes_and_faults(
     for name in names:
         shape, product, total = (unused(f"{name}/{part}", used) for part in ("shape", "product", "total"))
         graph.node.append(helper.make_node("Shape", [name], [shape]))
-        # A NaN where any value is a NaN or an infinity.
         graph.node.append(helper.make_node("Mul", [name, zero], [product]))
         graph.node.append(helper.make_node("ReduceSum", [product], [total], keepdims=0))
         graph.output.append(helper.make_tensor_value_info(shape, onnx.TensorProto.INT64, None))
         graph.output.append(helper.make_tensor_value_info(total, onnx.TensorProto.FLOAT, None))
     # Optimised, a product with zero could become part of what computes the tensor.
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
-    runner = open_session(model, network.name, disabled)
-    axes: dict[str, int | None] = dict.fromkeys(names, None if samples.one_by_one else 0)
-    where = "its first axis"
-    if not samples.first_everywhere and not samples.one_by_one:
-        where = "one of its axes"
-
-        def run(feed: dict[str, Array]) -> list[tuple[int, ...]]:
-            return [tuple(sizes.tolist()) for sizes in run_session(runner, feed)[::2]]
-
-        counting = zip(names, axes_told_by_runs(run, samples), strict=True)
-        axes = {name: next(iter(found)) if len(found) == 1 else None for name, found in counting}
-    faults: dict[str, str] = {}
-    for part, feed in samples.batches(size):
-        count = part.stop - part.start
-        outputs = run_session(runner, feed)
-        for name, sizes, value in zip(names, outputs[::2], outputs[1::2], strict=True):
-            axis = axes[name]
-            along = sizes.tolist()[axis : axis + 1] if axis is not None else [1] if samples.one_by_one else []
-            if along != [count]:
-                told = f"'{name}' has shape {sizes.tolist()} for {count} samples, which do not run along {where}"
-                faults.setdefault(name, told)
-            elif not np.isfinite(value):
-                faults.setdefault(name, f"'{name}' has a NaN or an infinity on these data")
-    return axes, faults
+    return open_session(model, network.name, disabled)

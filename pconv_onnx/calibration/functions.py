@@ -104,8 +104,8 @@ def _between(start: gs.Tensor, end: gs.Tensor, depth: int) -> list[gs.Node] | No
     return None if None in parts else [end.inputs[0], *(node for part in parts for node in part or ())]
 
 
-def function_of(network: Network, activation: Activation) -> Callable[[Array], Array]:
-    """An activation by itself, on arrays."""
+def segment_of(network: Network, activation: Activation) -> Segment:
+    """An activation by itself, from its input to its output."""
     maker = {name: node for node in network.proto.graph.node for name in node.output}
     names = {node.outputs[0].name for node in nodes_of(activation)}
     # In topological order, with the constants that only it uses.
@@ -114,9 +114,14 @@ def function_of(network: Network, activation: Activation) -> Callable[[Array], A
     for name in sorted({name for node in nodes for name in node.input if name in maker} - {activation.input.name}):
         if id(maker[name]) not in own and maker[name].op_type == "Constant":
             nodes.insert(0, maker[name])
-    segment = Segment(activation, activation.output.name, tuple(nodes), (activation.input.name,), None)
+    return Segment(None, activation.output.name, tuple(nodes), (activation.input.name,), None)
+
+
+def function_of(network: Network, segment: Segment) -> Callable[[Array], Array]:
+    """A segment from one tensor to another, on arrays."""
     runner = Runner(network, segment, {})
-    return lambda values: runner({activation.input.name: np.ascontiguousarray(values)})[activation.output.name]
+    (given,) = segment.inputs
+    return lambda values: runner({given: np.ascontiguousarray(values)})[segment.target]
 
 
 def thresholds_of(function: Callable[[Array], Array], staircase: Staircase, channels: Channels) -> Array | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -107,6 +108,10 @@ class Network:
             hint = _dimensions(info)
             found = zip(hint, self.shapes.get(name, hint), strict=True)
             self.shapes[name] = tuple(old if new is None else new for new, old in found)
+
+    def __reduce__(self) -> tuple[type[Network], tuple[Any, ...]]:
+        """Pickled without the view, whose nodes lead to each other in long chains; it is imported anew."""
+        return Network, (self.proto, self.name, self.sha256, self.folder, self.hints)
 
     def _with_hints(self) -> onnx.ModelProto:
         model = standardised(self.proto)

@@ -86,4 +86,4 @@ def gather(benchmark: Benchmark) -> dict[str, Any]:
 def _few(benchmark: Benchmark) -> Samples:
     """Some of the samples, in whole batches where the model insists on a size."""
     batch = benchmark.samples.fixed_batch or 1
-    return benchmark.samples.first(max(1, _SAMPLES // batch) * batch)
+    return benchmark.samples.part(slice(0, max(1, _SAMPLES // batch) * batch))

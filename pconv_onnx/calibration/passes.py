@@ -1,0 +1,229 @@
+"""What a sweep has done with samples: tensors computed and kept, statistics counted, for the shards of one worker.
+
+All that depends on several samples is left to the sweep, which adds up what each shard gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from pconv_onnx.calibration.channels import Channels
+from pconv_onnx.calibration.choosing import Batches
+from pconv_onnx.calibration.faults import Faults, faults_of
+from pconv_onnx.calibration.functions import Clip, function_of
+from pconv_onnx.calibration.segments import Layer, Runner, Segment
+from pconv_onnx.calibration.staircases import Staircase
+from pconv_onnx.calibration.statistics import Moments, NormalEquations
+from pconv_onnx.calibration.streams import Stream
+from pconv_onnx.data import Data, Samples
+from pconv_onnx.graph import Network
+from pconv_onnx.neuron import Array
+
+BATCH = 25
+# Parts of the data, each to be served by what the others say.
+FOLDS = 2
+# Names under which the pre-activations of the segment at hand are kept.
+_REFERENCE, _QUANTISED = "reference", "quantised"
+
+# Of quantised activations by name: they are kept as codes, each worth a level above an offset.
+Levels = Mapping[str, tuple[Array, Array]]
+
+
+class Passes:
+    """The two networks of a sweep on some shards, one after the other. Each method yields a result for each shard."""
+
+    def __init__(self, network: Network, data: Data, shards: Sequence[slice]) -> None:
+        """Read the samples of the shards.
+
+        Raises:
+            PconvError: they cannot be read, or do not fit.
+        """
+        first = shards[0].start
+        self.network, self.samples = network, data.part(slice(first, shards[-1].stop))
+        self._shards = [slice(shard.start - first, shard.stop - first) for shard in shards]
+        self._folds = _folds(self.samples)
+        self._left = ExitStack()
+        # Along which axis of each tensor samples lie in the network.
+        self._axes = {name: self.samples.axes.get(name, 0) for name in self.samples.arrays}
+        self._axes_before: dict[str, int | None] = {}
+        self._reference, self._quantised = (self._stream(self.samples.arrays, self._axes) for _ in range(2))
+        self._before = self._stream({}, self._axes_before)
+
+    def __enter__(self) -> Passes:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove what was kept."""
+        self._left.close()
+
+    def digest(self) -> Iterator[bytes]:
+        """What samples the shards hold."""
+        for shard in self._shards:
+            total = hashlib.sha256()
+            for name, array in sorted(self.samples.part(shard).arrays.items()):
+                total.update(f"{name} {array.dtype} {array.shape} {self._axes[name]}".encode())
+                total.update(np.ascontiguousarray(array).data)
+            yield total.digest()
+
+    def place(self, axes: Mapping[str, int | None]) -> Iterator[None]:
+        """Take in along which axes of tensors at the cuts samples lie."""
+        self._axes |= axes
+        return self._nothing()
+
+    def faults(self, names: Sequence[str]) -> Iterator[Faults]:
+        """What is wrong with tensors of the source."""
+        axes = {name: self._axes[name] for name in names}
+        return faults_of(self.network, axes, map(self.samples.part, self._shards), BATCH)
+
+    def keep_reference(self, segment: Segment) -> Iterator[None]:
+        """Compute and keep what a segment of the source leads to."""
+        for name in (_REFERENCE, _QUANTISED):
+            self._axes_before[name] = self._axes[segment.target]
+        return self._keep(_REFERENCE, self._runs(segment, self._reference, {}))
+
+    def keep_quantised(self, segment: Segment, weights: Mapping[str, Array], levels: Levels) -> Iterator[None]:
+        """Compute and keep what a segment of the quantised network leads to."""
+        return self._keep(_QUANTISED, self._runs(segment, self._quantised, weights, levels))
+
+    def equations(
+        self,
+        segment: Segment,
+        weights: Mapping[str, Array],
+        levels: Levels,
+        layer: Layer,
+        clip: Clip,
+        with_gram: bool,
+    ) -> Iterator[tuple[NormalEquations, ...]]:
+        """Normal equations of each fold, for the layer of a segment of the quantised network to meet the reference."""
+        groups, outputs, inputs = layer.matrices()[0].shape
+        axis = self._axes[segment.target] or 0
+        moves = axis != 0 and layer.node.op_type != "Conv"
+        for runs in self._runs(segment, self._quantised, weights, levels, layer.node.input[0]):
+            folds = tuple(NormalEquations.empty(groups, inputs + 1, outputs) for _ in range(FOLDS))
+            for part, values in runs:
+                given, now = values[layer.node.input[0]], values[segment.target]
+                residual = (clip.nearest(self._before.batch(_REFERENCE, part), now) - now).astype(np.float32)
+                if moves:  # of a matrix product both are rows, in any order
+                    given, residual = (np.moveaxis(rows, axis, 0) for rows in (given, residual))
+                # A sample may have several rows.
+                own_folds = self._folds[part]
+                fold_of = np.resize(np.repeat(own_folds, -(-len(given) // len(own_folds))), len(given))
+                for index in np.unique(fold_of):
+                    own = fold_of == index
+                    with np.errstate(over="ignore", invalid="ignore"):
+                        folds[index].add(layer.columns(given[own]), layer.rows(residual[own]), with_gram=with_gram)
+            yield folds
+
+    def apply(self, activation: Segment, channels: Channels) -> Iterator[Moments]:
+        """Put the outputs of an activation in the place of its inputs; the moments of −1 times the reference's."""
+        function = function_of(self.network, activation)
+        for parts in self._batches():
+            least = Moments()
+            for part in parts:
+                for name in (_REFERENCE, _QUANTISED):
+                    self._before.put(name, part, function(self._before.batch(name, part)))
+                least.add(-channels.rows(self._before.batch(_REFERENCE, part)))
+            yield least
+
+    def gather(self, count: Callable[[Batches], Any], channels: Channels, start: Array) -> Iterator[Any]:
+        """What a count over the pre-activations `[C, n]` above `start` gives."""
+
+        def batches(parts: Iterator[slice]) -> Batches:
+            for part in parts:
+                reference, quantised = (
+                    channels.rows(self._before.batch(name, part)) for name in (_REFERENCE, _QUANTISED)
+                )
+                yield reference - start.reshape(-1, 1), quantised - start.reshape(-1, 1)
+
+        for parts in self._batches():
+            yield count(batches(parts))
+
+    def hand_on(
+        self, name: str, staircase: Staircase, channels: Channels, clip: Clip, start: Array
+    ) -> Iterator[tuple[Moments, float, float]]:
+        """Keep what an activation gives in the reference and, quantised, the codes of what takes its place.
+
+        The results are the moments of its error, the sum of the squares of that, and of the squares of what is wanted.
+        """
+        level = channels.along(staircase.constants()[2])
+        for parts in self._batches():
+            residuals = Moments()
+            error = square = 0.0
+            for part in parts:
+                given = self._before.batch(_QUANTISED, part)
+                codes = channels.back(staircase.codes(channels.rows(given)), given.shape)
+                wanted = clip(self._before.batch(_REFERENCE, part))
+                residual = wanted - channels.along(start) - codes * level
+                residuals.add(channels.rows(residual))
+                error += float(np.square(residual, dtype=np.float64).sum())
+                square += float(np.square(wanted, dtype=np.float64).sum())
+                self._reference.put(name, part, wanted)
+                self._quantised.put(name, part, codes.astype(np.uint8 if staircase.steps < 256 else np.uint16))
+            yield residuals, error, square
+
+    def drop(self, names: Sequence[str]) -> Iterator[None]:
+        """Forget the pre-activations at hand, and activations that nothing needs any more."""
+        for name in (_REFERENCE, _QUANTISED):
+            self._before.drop(name)
+        for name in names:
+            self._reference.drop(name)
+            self._quantised.drop(name)
+        return self._nothing()
+
+    def _stream(self, given: dict[str, Array], axes: Mapping[str, int | None]) -> Stream:
+        return self._left.enter_context(Stream(given, len(self.samples), axes))
+
+    def _nothing(self) -> Iterator[None]:
+        return iter([None] * len(self._shards))
+
+    def _batches(self) -> Iterator[Iterator[slice]]:
+        """The batches of each shard."""
+        for shard in self._shards:
+            yield (
+                slice(shard.start + part.start, shard.start + part.stop)
+                for part, _ in self.samples.part(shard).batches(BATCH)
+            )
+
+    def _runs(
+        self,
+        segment: Segment,
+        stream: Stream,
+        weights: Mapping[str, Array],
+        levels: Levels | None = None,
+        also: str = "",
+    ) -> Iterator[Iterator[tuple[slice, dict[str, Array]]]]:
+        """What a segment computes, batch by batch of each shard."""
+        runner = Runner(self.network, segment, dict(weights), also)
+
+        def feed(name: str, part: slice) -> Array:
+            values = stream.batch(name, part)
+            if levels is None or name not in levels:
+                return values
+            level, offset = levels[name]
+            return values * level + offset
+
+        for parts in self._batches():
+            yield ((part, runner({name: feed(name, part) for name in segment.inputs})) for part in parts)
+
+    def _keep(self, name: str, shards: Iterator[Iterator[tuple[slice, dict[str, Array]]]]) -> Iterator[None]:
+        for runs in shards:
+            for part, values in runs:
+                (target,) = values.values()
+                self._before.put(name, part, target)
+            yield None
+
+
+def _folds(samples: Samples) -> Array:
+    """Which part of the data each sample belongs to, by what it holds: neither its place nor its neighbours matter."""
+    digests = np.zeros(len(samples), np.uint32)
+    for index in range(len(samples)):
+        for name in sorted(samples.arrays):
+            digests[index] = zlib.crc32(np.ascontiguousarray(samples.arrays[name][index]).data, digests[index])
+    return digests % FOLDS
