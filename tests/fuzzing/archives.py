@@ -17,7 +17,8 @@ from .hostile import attempt
 from .mutants import of_bytes
 
 _DTYPES = ("<f4", ">f4", "<f8", "|u1", "<i8", "|O", "<U5", "|S3", "<M8[s]", "<c8", "f4,i4", "?", "|V7", "nonsense")
-_SESSION = SimpleNamespace(get_inputs=lambda: [SimpleNamespace(name="x", type="tensor(float)", shape=["N", 3])])
+_INPUT = SimpleNamespace(name="x", type="tensor(float)", shape=["N", 3])
+_SESSION = SimpleNamespace(get_inputs=lambda: [_INPUT], get_outputs=list)
 
 
 def faults(seed: int) -> list[str]:
