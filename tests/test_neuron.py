@@ -16,6 +16,7 @@ from pconv_onnx.neuron import (
     closed_form,
     matrix_form,
     rms_error,
+    smallest_float,
     temporal_mean,
     train_decoder,
 )
@@ -259,6 +260,18 @@ def test_thresholds_are_the_smallest_floats_that_reach_their_count():
     steps = np.arange(1, 9)
     np.testing.assert_array_equal(source.code(at), steps[np.newaxis])
     np.testing.assert_array_equal(source.code(np.nextafter(at, vector(-np.inf))), steps[np.newaxis] - 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_where_a_threshold_is_expected_does_not_change_it(dtype):
+    dtype, rng = np.dtype(dtype), np.random.default_rng(0)
+    least = rng.normal(0, 100, (3, 200)).astype(dtype)
+    least[0, 0], least[1, 0], least[2, 0] = -np.inf, np.inf, np.nan
+    exactly, wrong = least.astype(np.float64), rng.normal(0, 1e30, least.shape)
+    wrong[:, ::7] = np.nan
+    for near in (None, exactly, exactly * (1 + 1e-6), -exactly, wrong):
+        found = smallest_float(lambda x: x >= least, least.shape, dtype, near)
+        np.testing.assert_array_equal(found.astype(np.float64), exactly)
 
 
 def test_levels_afresh_would_not_be_the_source_value():
