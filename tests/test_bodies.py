@@ -231,6 +231,20 @@ def test_what_a_loop_repeats_is_refused_with_what_to_do():
     assert "it is in the body of If 'f', which may run many times; export Loop 'y' unrolled" in row["reason"]
 
 
+def test_a_branch_that_declares_another_shape_than_its_quantiser_gives_is_not_converted():
+    """onnxruntime runs the source, whose last operator is its own, and no neuron in its place."""
+    source = network(CONDITION + branches(qcfs("x", "p"), "p = Relu (x)"))
+    assert_lossless(source, 1)
+    output = next(node for node in source.graph.node if node.op_type == "If").attribute[0].g.output[0]
+    output.type.tensor_type.shape.dim[2].dim_value = 7
+    (row,) = [row for row in inspect(source)["activations"] if row["encoding"] == "qcfs"]
+    assert row["status"] == "refused"
+    assert row["reason"] == (
+        "the body of If 'y' declares shape ['N', 3, 7, 4] for its output, and its input has ['N', 3, 4, 4]; "
+        "correct the declaration"
+    )
+
+
 def test_a_scan_is_refused():
     nodes = f"""y = Scan <num_scan_inputs = 1, body = b (float[3, 4, 4] a) => (float[3, 4, 4] p) {{
         {qcfs("a", "p")} }}> (x)"""

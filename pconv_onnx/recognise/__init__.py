@@ -9,7 +9,7 @@ from functools import partial
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.network import Graph
+from pconv_onnx.graph.network import Dimension, Graph
 from pconv_onnx.recognise.analog import Analog
 from pconv_onnx.recognise.base import Activation, Recogniser
 from pconv_onnx.recognise.fused import Fused
@@ -44,7 +44,7 @@ def recognise(network: Network) -> list[Activation]:
             checked = recogniser.check(network, match)
             if checked is None or checked.input.name not in network.computed_from_inputs:
                 continue
-            activation = _unless_repeated(checked, graph)
+            activation = _unless_repeated(_unless_contradicted(checked, network, graph), graph)
             if activation.spec is not None:
                 claimed.update(map(id, activation.nodes))
             found.append(activation)
@@ -59,6 +59,23 @@ def recognise(network: Network) -> list[Activation]:
 
 def _free(network: Network, graph: Graph, claimed: set[int], node: gs.Node) -> bool:
     return network.graph_of(node) is graph and id(node) not in claimed
+
+
+def _unless_contradicted(activation: Activation, network: Network, graph: Graph) -> Activation:
+    """Refused where a body declares another shape of its output; onnxruntime makes a neuron's output of that one."""
+    if activation.spec is None or not graph.place or not network.is_output(activation.output):
+        return activation
+    found, declared = network.shape(activation.input), network.shape(activation.output)
+    if found is None or declared is None or _may_be_equal(found, declared):
+        return activation
+    reason = f"{graph.place} declares shape {list(declared)} for its output, and its input has {list(found)}"
+    return replace(activation, status="refused", reason=f"{reason}; correct the declaration", spec=None)
+
+
+def _may_be_equal(found: tuple[Dimension, ...], declared: tuple[Dimension, ...]) -> bool:
+    return len(found) == len(declared) and not any(
+        isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(found, declared, strict=True)
+    )
 
 
 def _unless_repeated(activation: Activation, graph: Graph) -> Activation:

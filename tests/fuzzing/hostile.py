@@ -224,25 +224,28 @@ def _run(model: onnx.ModelProto, feed: dict[str, Array]) -> tuple[str, list[Arra
 
 
 def _foreign(model: onnx.ModelProto, feed: dict[str, Array]) -> list[Array] | None:
-    """What the source gives, if onnxruntime takes it at all."""
+    """What the source gives, if onnxruntime takes it at all and it gives the same each time."""
     enter(FOREIGN)
     try:
         runner = onnxruntime.InferenceSession(model.SerializeToString(), _options(), ["CPUExecutionProvider"])
-        return list(runner.run(None, feed))
+        first, second = (list(runner.run(None, feed)) for _ in range(2))
     except Exception:  # onnxruntime's own, without a common base
         return None
+    return first if _equal(first, second) else None
 
 
 def _differences(
     source: onnx.ModelProto, feed: dict[str, Array], expected: list[Array], outputs: list[Array]
 ) -> list[str]:
-    same = len(expected) == len(outputs) and all(
-        np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f")
-        for ours, theirs in zip(outputs, expected, strict=True)
-    )
-    if same or _meets_nan(source, feed):
+    if _equal(outputs, expected) or _meets_nan(source, feed):
         return []
     return [f"folded gives another value: {outputs} for {expected}"[:600]]
+
+
+def _equal(some: list[Array], others: list[Array]) -> bool:
+    return len(some) == len(others) and all(
+        np.array_equal(one, other, equal_nan=one.dtype.kind == "f") for one, other in zip(some, others, strict=True)
+    )
 
 
 def _meets_nan(source: onnx.ModelProto, feed: dict[str, Array]) -> bool:
