@@ -232,7 +232,7 @@ def test_what_a_loop_repeats_is_refused_with_what_to_do():
 
 
 def test_a_branch_that_declares_another_shape_than_its_quantiser_gives_is_not_converted():
-    """onnxruntime runs the source, whose last operator is its own, and no neuron in its place."""
+    """Onnxruntime runs the source, whose last operator is its own, and no neuron in its place."""
     source = network(CONDITION + branches(qcfs("x", "p"), "p = Relu (x)"))
     assert_lossless(source, 1)
     output = next(node for node in source.graph.node if node.op_type == "If").attribute[0].g.output[0]

@@ -16,6 +16,7 @@ _STAGE_BYTES = 80
 _MEMORY = 6 << 30
 # So that what a library keeps of each case does not add up.
 _CASES_PER_PROCESS = 2000
+_SECONDS_OF_IMPORTS = 120
 _stage: Any = None
 
 
@@ -64,6 +65,11 @@ def outcomes(module: str, seeds: range, processes: int, seconds: float) -> Itera
                 yield worker.ended()
                 worker = _Worker(module)
             else:
+                if found is None:
+                    # Its imports are done, and its case begins.
+                    worker.deadline = time.monotonic() + seconds
+                    workers[connection] = worker
+                    continue
                 yield Outcome(worker.seed, found)
                 if worker.cases >= _CASES_PER_PROCESS:
                     worker.end()
@@ -90,8 +96,7 @@ class _Worker:
         self.seed, self.cases, self.deadline = -1, 0, 0.0
 
     def give(self, seed: int, seconds: float) -> None:
-        # The first case waits for the imports of the process.
-        self.deadline = time.monotonic() + seconds + (0 if self.cases else 60)
+        self.deadline = time.monotonic() + (seconds if self.cases else _SECONDS_OF_IMPORTS)
         self.seed, self.cases = seed, self.cases + 1
         self.connection.send(seed)
 
@@ -116,6 +121,7 @@ def _serve(module: str, connection: Connection, stage: Any) -> None:
 
     onnxruntime.set_default_logger_severity(4)
     faults = importlib.import_module(module).faults
+    connection.send(None)
     while True:
         try:
             seed = connection.recv()
