@@ -71,6 +71,59 @@ def test_inputs_and_outputs_are_the_source_s():
         assert list(graph.output) == list(source.graph.output)
 
 
+OUTPUTS = {
+    "an input": ("x", [None, 3, 8, 8]),
+    "an initializer": ("w", [3, 3, 3, 3]),
+    "a constant that a neuron replaces": ("theta", []),
+    "spikes that the next layer takes": ("s", [None, 3, 8, 8]),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_an_output_may_be_any_tensor(kind, mode):
+    source, (name, shape) = model(), OUTPUTS[kind]
+    source.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+    result = rewrite(source, mode=mode)
+    assert len(operators(result.model)) >= 2
+    assert [output.name for output in result.model.graph.output] == ["y", name]
+    # Its neurons give the source's value for the same current, and Conv rounds it over T·B rows in another order.
+    assert verify(source, result.model, {"x": X}, atol=1e-5).passed
+
+
+RENAMED = {
+    "spaces": " {} and {} ",
+    "a path": "/{}//.{}/",
+    "unicode": "θ→{}\u0301✓",
+    "quotes": "'{}\"\\",
+    "lines": "{}\n\t",
+    "formats": "%s{{{}}}{{0}}",
+    "colons": "{}:0::1",
+    "as long as no file name": "{}" * 400,
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", RENAMED)
+def test_names_may_have_any_characters(kind, mode):
+    def renamed(name: str) -> str:
+        return RENAMED[kind].format(name, name, *[name] * 398) if name else ""
+
+    source = model()
+    graph = source.graph
+    for node in graph.node:
+        node.input[:], node.output[:] = map(renamed, node.input), map(renamed, node.output)
+        node.name = renamed(f"node of {node.output[0]}")
+    for named in (*graph.input, *graph.output, *graph.initializer):
+        named.name = renamed(named.name)
+    for info in (*graph.input, *graph.output):
+        info.type.tensor_type.shape.dim[0].dim_param = renamed("N")
+    result = rewrite(source, mode=mode).model
+    onnx.checker.check_model(result, full_check=True)
+    assert len(operators(result)) >= 2
+    assert verify(source, result, {renamed("x"): X}, atol=1e-5).passed
+
+
 def test_the_batch_stays_open():
     runner = session(rewrite(model()).model)
     for batch in (1, 2, 7):
@@ -259,18 +312,33 @@ def test_a_domain_that_is_declared_alone_is_no_use_of_it():
     onnx.checker.check_model(result)
 
 
-@pytest.mark.parametrize("opset", [9, 11, 12])
-def test_an_old_opset_is_brought_to_one_that_functions_can_be_written_in(opset):
+@pytest.mark.parametrize(("opset", "ir_version"), [(7, 3), (8, 3), (9, 4), (10, 5), (11, 6), (12, 7)])
+def test_an_old_opset_is_brought_to_one_that_functions_can_be_written_in(opset, ir_version):
     clip = "f = Clip <min = 0.0, max = 1.0> (e)" if opset < 11 else "f = Clip (e, zero, one)"
     nodes = f"""
         a = Div (x, theta) b = Mul (a, count) c = Add (b, half) d = Floor (c) e = Div (d, count) {clip}
-        s = Mul (f, theta) m = ReduceMean <axes = [2, 3], keepdims = 0> (s) y = Softmax <axis = 1> (m)
+        s = Mul (f, theta) p = Dropout (s) m = ReduceMean <axes = [2, 3], keepdims = 0> (p) y = Softmax <axis = 1> (m)
     """
-    source = network(nodes, opset=opset, ir_version=6, outputs="float[N, 3] y")
+    source = network(nodes, opset=opset, ir_version=max(ir_version, 4), outputs="float[N, 3] y")
+    source.ir_version = ir_version
+    if ir_version == 3:
+        source.graph.input.extend(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            for tensor in source.graph.initializer
+        )
     with pytest.warns(UserWarning, match=f"uses opset {opset}; what is written uses opset 17"):
         result = rewrite(source)
     onnx.checker.check_model(result.model, full_check=True)
     assert verify(source, result.model, atol=1e-6).passed
+
+
+@pytest.mark.parametrize("opset", opsets(24, 25, 26, 27, 28))
+def test_the_newest_opsets_are_kept(opset):
+    source = network(qcfs("x", "y"), opset=opset, ir_version=13)
+    result = rewrite(source)
+    assert {entry.domain: entry.version for entry in result.model.opset_import}[""] == opset
+    assert result.model.ir_version == 13
+    assert verify(source, result.model).passed
 
 
 def test_an_old_model_keeps_its_annotations_and_names():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import onnx
 from onnx import AttributeProto, TensorProto, helper
@@ -30,11 +31,14 @@ def flaw_of(model: onnx.ModelProto) -> str:
 
     Tensors must have the data of their type and shape, so that what is read is no larger than the file, whatever its
     shapes say, and sparse ones a shape that can be spread out. Attributes must have a value; within functions they may
-    refer to one of the function. A set of operators is imported once, and metadata are text.
+    refer to one of the function. A set of operators is imported once, an output listed once, and metadata are text.
     """
     domains = ["" if entry.domain == "ai.onnx" else entry.domain for entry in model.opset_import]
     if len(domains) != len(set(domains)):
         return "it imports one set of operators twice"
+    for name, uses in Counter(output.name for output in model.graph.output).items():
+        if uses > 1:
+            return f"output '{name}' is listed twice"
     if not all(isinstance(text, str) for entry in model.metadata_props for text in (entry.key, entry.value)):
         return "its metadata are not text"
     for nodes, in_function in ((model.graph.node, False), *((function.node, True) for function in model.functions)):

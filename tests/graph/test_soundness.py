@@ -142,6 +142,10 @@ def twice(model):
     model.opset_import.append(helper.make_opsetid("ai.onnx", 17))
 
 
+def an_output_twice(model):
+    model.graph.output.append(model.graph.output[0])
+
+
 def not_a_key(model):
     model.metadata_props.add(key="qqqq", value="x")
     model.ParseFromString(model.SerializeToString().replace(b"qqqq", b"\xff\xfe\xff\xfe"))
@@ -149,7 +153,11 @@ def not_a_key(model):
 
 @pytest.mark.parametrize(
     ("spoil", "told"),
-    [(twice, "it imports one set of operators twice"), (not_a_key, "its metadata are not text")],
+    [
+        (twice, "it imports one set of operators twice"),
+        (an_output_twice, "output 'y' is listed twice"),
+        (not_a_key, "its metadata are not text"),
+    ],
 )
 def test_what_the_model_says_of_itself_is_looked_at(spoil, told, model):
     spoil(model)
