@@ -17,7 +17,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-hostile node dist bench peers ray gpu exports zoo clean
+.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-hostile fuzz-guided node dist bench peers ray gpu exports zoo clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +101,11 @@ fuzz-hostile: $(STAMP) ## read mutated models and archives and call the operator
 	$(BIN)/python tests/fuzzing/run.py --what files --count 50000
 	$(BIN)/python tests/fuzzing/run.py --what archives --count 50000
 	$(BIN)/python tests/fuzzing/run.py --what operators --count 2000
+
+fuzz-guided: $(STAMP) ## mutate models towards code that none has reached yet, with atheris; faults into build/guided/ (20 minutes)
+	$(BIN)/pip install --quiet atheris
+	mkdir -p build/guided
+	$(BIN)/python tests/fuzzing/guided.py -runs=20000 -artifact_prefix=build/guided/
 
 bench: $(STAMP) ## measure, into benchmarks/results/
 	mkdir -p benchmarks/results
