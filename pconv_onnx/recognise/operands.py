@@ -76,9 +76,11 @@ class ConstantReader:
         """Have a constant of that shape run along the channel axis, if it is more than one number.
 
         Raises:
-            Refusal: it runs along another axis, or along several.
+            Refusal: it has no values, or runs along another axis, or along several.
         """
         name = f"'{tensor.name}'"
+        if 0 in shape:
+            raise Refusal(f"{name} of shape {list(shape)} has no values")
         rank = None if self.shape is None else len(self.shape)
         if len(shape) > (1 if rank is None else rank):
             raise Refusal(f"{name} of shape {list(shape)} has more dimensions than the activation")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
 import resource
@@ -121,15 +122,14 @@ def _serve(module: str, connection: Connection, stage: Any) -> None:
 
     onnxruntime.set_default_logger_severity(4)
     faults = importlib.import_module(module).faults
-    connection.send(None)
-    while True:
-        try:
+    # Until the other end is closed.
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        connection.send(None)
+        while True:
             seed = connection.recv()
-        except EOFError:
-            return
-        enter("the case begins")
-        try:
-            found = faults(seed)
-        except Exception as error:  # whatever it is, it is a fault
-            found = [f"{type(error).__name__}: {error}"]
-        connection.send(found)
+            enter("the case begins")
+            try:
+                found = faults(seed)
+            except Exception as error:  # whatever it is, it is a fault
+                found = [f"{type(error).__name__}: {error}"]
+            connection.send(found)

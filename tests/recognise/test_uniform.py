@@ -232,6 +232,7 @@ REFUSED = {
     "scale of a channel negative": (LSQ, {"s": PER_CHANNEL - 0.1}, "'a' scales by -0.087; a scale must be positive"),
     "scale infinite": (LSQ, {"s": np.inf}, "'s', an operand of 'a', is not finite"),
     "scale NaN": (LSQ, {"s": np.nan}, "'s', an operand of 'a', is not finite"),
+    "a bound without a value": (LSQ, {"n": np.zeros(0)}, "'n' of shape [0] has no values"),
     "a bound infinite": (LSQ, {"n": np.inf}, "'n', an operand of 'b', is not finite"),
     "a bound computed": ("t = Exp (n)" + LSQ.replace("zero, n", "zero, t"), {}, "'t', an operand of 'b', is computed"),
     "no clip": ("a = Div (x, s) b = Round (a) y = Mul (b, s)", {}, "there is no Clip before or after Round"),
