@@ -131,8 +131,8 @@ def make_plan(
         per_step_outputs: whether outputs are handed out at each step as well.
 
     Raises:
-        PconvError: the network is already a spiking one; `mode`, `steps` or `precision` is out of range; no output has
-            a time axis.
+        PconvError: the network is already a spiking one; `mode`, `steps` or `precision` is out of range; a pattern
+            matches no activation; no output has a time axis.
     """
     if mode not in MODES:
         raise PconvError(f"there is no mode '{mode}'", f"choose one of {', '.join(MODES)}")
@@ -150,7 +150,9 @@ def make_plan(
     if per_step_outputs and mode != "parallel":
         raise PconvError(f"mode '{mode}' has no time-steps to hand out", "choose mode 'parallel'")
     _refuse_spiking(network)
-    found = [_chosen(activation, signed, include, exclude) for activation in recognise(network)]
+    recognised = recognise(network)
+    _refuse_patterns_of_nothing(network, recognised, (*include, *exclude))
+    found = [_chosen(activation, signed, include, exclude) for activation in recognised]
     if mode == "serial":
         found = [_if_potentials_may_be_there(activation, network) for activation in found]
     activations = _of_one_type(found)
@@ -308,6 +310,17 @@ def _refuse_spiking(network: Network) -> None:
     used = {node.domain for node in nodes} | {entry.domain for entry in network.proto.functions}
     if DOMAIN in used:
         raise PconvError(f"{network.name} uses the operator domain '{DOMAIN}' for something else", "rename that domain")
+
+
+def _refuse_patterns_of_nothing(network: Network, activations: Sequence[Activation], patterns: Sequence[str]) -> None:
+    """Raise where a pattern has no effect: a name is misspelt.
+
+    Raises:
+        PconvError: one matches no activation, converted or not.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(activation.name, pattern) for activation in activations):
+            raise PconvError(f"'{pattern}' matches no activation of {network.name}", "pconv-onnx inspect lists them")
 
 
 def _chosen(activation: Activation, signed: bool, include: Sequence[str], exclude: Sequence[str]) -> Activation:
