@@ -7,7 +7,6 @@ same way.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -36,6 +35,8 @@ from pconv_onnx.temporal import STATIC, Current, Kind, Site, Spikes, Static, tra
 
 # 32-bit floats in 45 nm CMOS (M. Horowitz, "Computing's energy problem", ISSCC 2014), in pJ.
 ENERGY_MAC, ENERGY_AC = 4.6, 0.9
+# Farther than any hardware goes, and near enough for sums and ratios to be finite.
+_LEAST_ENERGY, _MOST_ENERGY = 1e-12, 1e12
 
 _EXAMPLES = 32
 # What one batch may hand out, in bytes.
@@ -259,11 +260,12 @@ def stats(
 
     Raises:
         PconvError: the model cannot be read or run, `rewrite` did not write it, the data do not fit, or an energy is
-            not a finite number or is negative.
+            neither 0 nor from 1e-12 to 1e12 pJ.
     """
     for energy in (energy_mac, energy_ac):
-        if not 0 <= energy < math.inf:
-            raise PconvError(f"{energy} is not an energy", "choose a finite number of pJ that is not negative")
+        if energy != 0 and not _LEAST_ENERGY <= energy <= _MOST_ENERGY:
+            told = f"choose 0, or {_LEAST_ENERGY:g} to {_MOST_ENERGY:g} pJ"
+            raise PconvError(f"{energy} is not an energy of an operation", told)
     network = load(model)
     mode, names = _recorded(network)
     try:
