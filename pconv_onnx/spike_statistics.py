@@ -27,7 +27,7 @@ from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.nesting import captured, every_graph, every_node, subgraphs
 from pconv_onnx.inference import axes_told_by_runs, batches, open_session, run_session, steps_in_flight
 from pconv_onnx.neuron import Array, ParallelNeuron, train_decoder
-from pconv_onnx.operator import DOMAIN, OP_TYPE, attribute, attributes, is_operator, neuron_of
+from pconv_onnx.operator import DOMAIN, OP_TYPE, attributes, is_layer, neuron_of
 from pconv_onnx.plan import MODES
 from pconv_onnx.progress import track
 from pconv_onnx.provenance import parsed, recorded
@@ -366,9 +366,8 @@ def _emitted(network: Network, mode: str) -> list[tuple[onnx.NodeProto, Spikes]]
     """
     tables = {tensor.name: tensor for graph in every_graph(network.proto.graph) for tensor in graph.initializer}
     emitted = []
-    for node in filter(is_operator, every_node(network.proto.graph)):
-        # In mode parallel those that emit means are no neurons but decode trains.
-        if attribute(node, "spikes") == (mode == "parallel"):
+    for node in every_node(network.proto.graph):
+        if is_layer(node, mode):
             neuron = neuron_of(node, tables)
             # A mean is searched among them.
             if not (np.diff(neuron.levels.astype(np.float32)) >= 0).all():

@@ -510,7 +510,7 @@ def test_energies_out_of_range_are_told(energy, small_network):
         assert told == f"{energy} is not an energy of an operation; choose 0, or 1e-12 to 1e+12 pJ"
 
 
-@pytest.mark.parametrize("energies", itertools.product([0, 1e-12, 1e12], repeat=2))
+@pytest.mark.parametrize("energies", [*itertools.product([0, 1e-12, 1e12], repeat=2)])
 def test_energies_at_the_ends_of_their_range_make_a_document(energies, small_network):
     energy_mac, energy_ac = energies
     found = stats(rewrite(small_network).model, energy_mac=energy_mac, energy_ac=energy_ac).summary()
