@@ -7,7 +7,6 @@ unquantised one is the point. Images as in calibration.py.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from calibration import accuracy, read
-from measure import machine
+from measure import machine, write
 from torch import nn
 
 from pconv_onnx import calibrate
@@ -165,18 +164,16 @@ def main() -> None:
         results.append(row)
         told = ", ".join(f"{r['method']} {r['steps']}: {r['top1']:.4f}" for r in row["calibrated"])
         print(f"{name}: {row['ann']:.4f}; {told}", file=sys.stderr, flush=True)
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        document = {
-            "benchmark": "architectures",
-            "machine": machine(torch.get_num_threads()) | {"torch": torch.__version__},
-            "calibration_images": options.count,
-            "training_images": len(images),
-            "epochs": options.epochs,
-            "test_images": len(test[0]),
-            "results": results,
-        }
-        options.output.write_text(json.dumps(document, indent=1) + "\n")
+    document = {
+        "benchmark": "architectures",
+        "machine": machine(torch.get_num_threads()) | {"torch": torch.__version__},
+        "calibration_images": options.count,
+        "training_images": len(images),
+        "epochs": options.epochs,
+        "test_images": len(test[0]),
+        "results": results,
+    }
+    write(document, options.output)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ The images that it is calibrated on and those that it is tested on are uint8 `im
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from measure import machine
+from measure import machine, write
 
 from pconv_onnx import calibrate
 from pconv_onnx.calibration import METHODS
@@ -56,17 +55,15 @@ def main() -> None:
             found = {name: accuracy(model, *pair) for name, pair in sets.items()}
             results.append({"method": method, "steps": steps, "seconds": seconds, **found})
             print(results[-1], flush=True)
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        document = {
-            "benchmark": "calibration",
-            "machine": machine(threads=0),
-            "model": options.model.name,
-            "calibration_images": options.count,
-            "images": {name: len(pair[0]) for name, pair in sets.items()},
-            "results": results,
-        }
-        options.output.write_text(json.dumps(document, indent=1) + "\n")
+    document = {
+        "benchmark": "calibration",
+        "machine": machine(threads=0),
+        "model": options.model.name,
+        "calibration_images": options.count,
+        "images": {name: len(pair[0]) for name, pair in sets.items()},
+        "results": results,
+    }
+    write(document, options.output)
 
 
 def read(path: Path) -> tuple[np.ndarray, np.ndarray]:

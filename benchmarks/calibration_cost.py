@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from calibration import read
-from measure import machine
+from measure import machine, write
 
 from pconv_onnx import calibrate
 from pconv_onnx.timing import OtherWork, peak_memory
@@ -46,10 +46,8 @@ def main() -> None:
             done = subprocess.run([*command, "--steps", str(options.steps)], stdout=subprocess.PIPE, check=True)
         rows.append({"images": count, **json.loads(done.stdout.splitlines()[-1])})
         print("{images:>6} images: {seconds:6.1f} s, {peak_mib:.0f} MiB at the most".format(**rows[-1]), flush=True)
-    if options.output is not None:
-        where = machine(threads=0) | quiet.summary()
-        document = {"benchmark": "calibration cost", "machine": where, "steps": options.steps, "rows": rows}
-        options.output.write_text(json.dumps(document, indent=1) + "\n")
+    where = machine(threads=0) | quiet.summary()
+    write({"benchmark": "calibration cost", "machine": where, "steps": options.steps, "rows": rows}, options.output)
 
 
 def cost(model: Path, prepared: Path, steps: int) -> dict[str, float]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
-from measure import machine
+from measure import machine, write
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
@@ -28,11 +27,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             results.append(run(Path(folder), seed))
         report(results[-1])
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        where = machine(torch.get_num_threads()) | {"torch": torch.__version__}
-        document = {"benchmark": "digits", "machine": where, "results": results}
-        options.output.write_text(json.dumps(document, indent=1) + "\n")
+    where = machine(torch.get_num_threads()) | {"torch": torch.__version__}
+    write({"benchmark": "digits", "machine": where, "results": results}, options.output)
 
 
 if __name__ == "__main__":

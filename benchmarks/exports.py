@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import logging
 import tempfile
 import warnings
@@ -29,7 +28,7 @@ import numpy as np
 import onnx
 import torch
 import torch.nn.functional as functional
-from measure import machine
+from measure import machine, write
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
@@ -316,10 +315,7 @@ def main() -> None:
         found = list(cells(Path(folder)))
     page = markdown(found, where)
     print(page)
-    if options.output:
-        options.output.write_text(
-            json.dumps({"machine": where, "cells": [asdict(cell) for cell in found]}, indent=1) + "\n"
-        )
+    write({"machine": where, "cells": [asdict(cell) for cell in found]}, options.output)
     if options.page:
         options.page.write_text(page)
 

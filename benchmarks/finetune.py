@@ -8,13 +8,12 @@ The repository holds no training images; the example's help says which layouts i
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
-from measure import machine
+from measure import machine, write
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
@@ -32,10 +31,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = finetune(options.data, options.test, RELU, LEVELS, EPOCHS, RATE, Path(folder))
-    if options.output is not None:
-        where = machine(torch.get_num_threads()) | {"torch": torch.__version__}
-        document = {"benchmark": "finetune", "machine": where, "results": found}
-        options.output.write_text(json.dumps(document, indent=1) + "\n")
+    where = machine(torch.get_num_threads()) | {"torch": torch.__version__}
+    write({"benchmark": "finetune", "machine": where, "results": found}, options.output)
 
 
 if __name__ == "__main__":

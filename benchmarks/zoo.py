@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import logging
 import re
 import sys
@@ -28,7 +27,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from measure import machine
+from measure import machine, write
 from zoo_networks import LIGHT, TORCH, light, samples, torch_network
 
 import pconv_onnx
@@ -265,9 +264,7 @@ def main() -> None:
             print(f"{row.model}, {row.exporter}: {told} ({seconds:.0f} s)", file=sys.stderr, flush=True)
     page = markdown(rows, where)
     print(page)
-    if options.output:
-        document = {"machine": where, "rows": [asdict(row) for row in rows]}
-        options.output.write_text(json.dumps(document, indent=1) + "\n")
+    write({"machine": where, "rows": [asdict(row) for row in rows]}, options.output)
     if options.page:
         options.page.write_text(page)
 

@@ -168,6 +168,7 @@ def evaluate(
     signed: bool = False,
     calibration: DataSource | None = None,
     method: str | None = None,
+    quantised: Mapping[int, onnx.ModelProto] | None = None,
     engine: Engine | None = None,
 ) -> Evaluation:
     """Accuracy of a network, and of its spiking form at each number of time-steps.
@@ -185,6 +186,7 @@ def evaluate(
         signed: as `rewrite` takes it.
         calibration: as `rewrite` takes it, for a ReLU network; at each T it is calibrated anew.
         method: of the calibration, as `rewrite` takes it.
+        quantised: what `calibrate` made of the source already, by T.
         engine: where networks are run; by default in this process.
 
     Raises:
@@ -195,9 +197,12 @@ def evaluate(
         raise PconvError("a calibration without time-steps would change nothing", "pass --steps")
 
     def spiking(count: int) -> onnx.ModelProto:
-        model = rewrite(
-            source, steps=count, mode=mode, signed=signed, calibration=given, batch_axis=batch_axis, method=method
-        ).model
+        if quantised is not None and count in quantised:
+            model = rewrite(quantised[count], steps=count, mode=mode, signed=signed).model
+        else:
+            model = rewrite(
+                source, steps=count, mode=mode, signed=signed, calibration=given, batch_axis=batch_axis, method=method
+            ).model
         assert model is not None  # only a dry run gives none
         return model
 

@@ -397,3 +397,14 @@ def register(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptions:
 def is_operator(node: onnx.NodeProto) -> bool:
     """Whether a node is this operator."""
     return bool(node.domain == DOMAIN and node.op_type == OP_TYPE)
+
+
+def is_layer(node: onnx.NodeProto, mode: str | None) -> bool:
+    """Whether a node of a network that was rewritten in that mode is a layer of neurons.
+
+    In mode parallel those that emit means are none, but decode trains.
+
+    Raises:
+        KeyError: an attribute is missing.
+    """
+    return is_operator(node) and attribute(node, "spikes") == (mode == "parallel")

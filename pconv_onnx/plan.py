@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -117,6 +117,7 @@ def make_plan(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     per_step_outputs: bool = False,
+    why_it_stays: Callable[[Activation], str] | None = None,
 ) -> Plan:
     """Decide what becomes of every activation and every tensor.
 
@@ -129,10 +130,11 @@ def make_plan(
         include: shell patterns of activation names; where given, others are left as they are.
         exclude: shell patterns of activation names that are left as they are.
         per_step_outputs: whether outputs are handed out at each step as well.
+        why_it_stays: what the calibration, if there was one, says of an activation without levels; empty of others.
 
     Raises:
-        PconvError: the network is already a spiking one; `mode`, `steps` or `precision` is out of range; no output has
-            a time axis.
+        PconvError: the network is already a spiking one; `mode`, `steps` or `precision` is out of range; a pattern
+            matches no activation; no output has a time axis.
     """
     if mode not in MODES:
         raise PconvError(f"there is no mode '{mode}'", f"choose one of {', '.join(MODES)}")
@@ -150,7 +152,9 @@ def make_plan(
     if per_step_outputs and mode != "parallel":
         raise PconvError(f"mode '{mode}' has no time-steps to hand out", "choose mode 'parallel'")
     _refuse_spiking(network)
-    found = [_chosen(activation, signed, include, exclude) for activation in recognise(network)]
+    recognised = recognise(network)
+    _refuse_patterns_of_nothing(network, recognised, (*include, *exclude))
+    found = [_chosen(activation, signed, include, exclude, why_it_stays) for activation in recognised]
     if mode == "serial":
         found = [_if_potentials_may_be_there(activation, network) for activation in found]
     activations = _of_one_type(found)
@@ -310,9 +314,27 @@ def _refuse_spiking(network: Network) -> None:
         raise PconvError(f"{network.name} uses the operator domain '{DOMAIN}' for something else", "rename that domain")
 
 
-def _chosen(activation: Activation, signed: bool, include: Sequence[str], exclude: Sequence[str]) -> Activation:
+def _refuse_patterns_of_nothing(network: Network, activations: Sequence[Activation], patterns: Sequence[str]) -> None:
+    """Raise where a pattern has no effect: a name is misspelt.
+
+    Raises:
+        PconvError: one matches no activation, converted or not.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(activation.name, pattern) for activation in activations):
+            raise PconvError(f"'{pattern}' matches no activation of {network.name}", "pconv-onnx inspect lists them")
+
+
+def _chosen(
+    activation: Activation,
+    signed: bool,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    why_it_stays: Callable[[Activation], str] | None,
+) -> Activation:
     if activation.spec is None:
-        return activation
+        reason = why_it_stays(activation) if why_it_stays is not None else ""
+        return _refused(activation, reason) if reason else activation
     if include and not any(fnmatchcase(activation.name, pattern) for pattern in include):
         return _refused(activation, "not among those to include")
     if any(fnmatchcase(activation.name, pattern) for pattern in exclude):

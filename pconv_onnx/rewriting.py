@@ -133,9 +133,8 @@ def rewrite(
         include=include,
         exclude=exclude,
         per_step_outputs=per_step_outputs,
+        why_it_stays=calibrated.why_it_stays if calibrated is not None else None,
     )
-    if calibrated is not None:
-        plan = replace(plan, activations=_as_calibrated(plan.activations, calibrated))
     left = [activation for activation in plan.activations if activation.name not in plan.neurons]
     if not plan.neurons:
         if not left:
@@ -157,16 +156,6 @@ def rewrite(
 def _prepared(network: Network) -> Network:
     """The network with as much known of it, and said once, as can be: what plans are made of."""
     return fold(without_duplicates(network))
-
-
-def _as_calibrated(activations: Sequence[Activation], calibration: Calibration) -> list[Activation]:
-    """Activations, with those that a calibration left no longer in need of one."""
-    return [
-        replace(activation, status="refused", reason=reason)
-        if activation.spec is None and (reason := calibration.why_it_stays(activation))
-        else activation
-        for activation in activations
-    ]
 
 
 def _told(left: Sequence[Activation]) -> str:

@@ -7,7 +7,6 @@ same way.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -28,7 +27,7 @@ from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.nesting import captured, every_graph, every_node, subgraphs
 from pconv_onnx.inference import axes_told_by_runs, batches, open_session, run_session, steps_in_flight
 from pconv_onnx.neuron import Array, ParallelNeuron, train_decoder
-from pconv_onnx.operator import DOMAIN, OP_TYPE, attribute, attributes, is_operator, neuron_of
+from pconv_onnx.operator import DOMAIN, OP_TYPE, attributes, is_layer, neuron_of
 from pconv_onnx.plan import MODES
 from pconv_onnx.progress import track
 from pconv_onnx.provenance import parsed, recorded
@@ -36,6 +35,8 @@ from pconv_onnx.temporal import STATIC, Current, Kind, Site, Spikes, Static, tra
 
 # 32-bit floats in 45 nm CMOS (M. Horowitz, "Computing's energy problem", ISSCC 2014), in pJ.
 ENERGY_MAC, ENERGY_AC = 4.6, 0.9
+# Farther than any hardware goes, and near enough for sums and ratios to be finite.
+_LEAST_ENERGY, _MOST_ENERGY = 1e-12, 1e12
 
 _EXAMPLES = 32
 # What one batch may hand out, in bytes.
@@ -259,11 +260,12 @@ def stats(
 
     Raises:
         PconvError: the model cannot be read or run, `rewrite` did not write it, the data do not fit, or an energy is
-            not a finite number or is negative.
+            neither 0 nor from 1e-12 to 1e12 pJ.
     """
     for energy in (energy_mac, energy_ac):
-        if not 0 <= energy < math.inf:
-            raise PconvError(f"{energy} is not an energy", "choose a finite number of pJ that is not negative")
+        if energy != 0 and not _LEAST_ENERGY <= energy <= _MOST_ENERGY:
+            told = f"choose 0, or {_LEAST_ENERGY:g} to {_MOST_ENERGY:g} pJ"
+            raise PconvError(f"{energy} is not an energy of an operation", told)
     network = load(model)
     mode, names = _recorded(network)
     try:
@@ -364,9 +366,8 @@ def _emitted(network: Network, mode: str) -> list[tuple[onnx.NodeProto, Spikes]]
     """
     tables = {tensor.name: tensor for graph in every_graph(network.proto.graph) for tensor in graph.initializer}
     emitted = []
-    for node in filter(is_operator, every_node(network.proto.graph)):
-        # In mode parallel those that emit means are no neurons but decode trains.
-        if attribute(node, "spikes") == (mode == "parallel"):
+    for node in every_node(network.proto.graph):
+        if is_layer(node, mode):
             neuron = neuron_of(node, tables)
             # A mean is searched among them.
             if not (np.diff(neuron.levels.astype(np.float32)) >= 0).all():

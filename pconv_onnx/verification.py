@@ -30,7 +30,7 @@ from pconv_onnx.inference import (
     sample_axes,
 )
 from pconv_onnx.neuron import Array
-from pconv_onnx.operator import attribute, is_operator, neuron_of
+from pconv_onnx.operator import attribute, is_layer, is_operator, neuron_of
 from pconv_onnx.progress import track
 from pconv_onnx.provenance import parsed, recorded
 from pconv_onnx.runtime import import_onnxruntime
@@ -223,6 +223,7 @@ def verify(
     add("snn unoptimised", spiking.proto, spiking, disabled, providers)
     _check_ends(ends, _ends(sessions["snn unoptimised"]), source, spiking)
     checks = [_LayerCheck(row, taps.get(row["name"], ""), source, spiking, providers) for row in rows]
+    _refuse_neurons_without_record(spiking, rows)
     tapped = sessions["ann unoptimised"]
     if data is not None:
         samples = load_samples(data, tapped, batch_axis)
@@ -427,6 +428,22 @@ def _provenance(source: Network, spiking: Network) -> list[dict[str, Any]]:
         its_own = source.names - calibrated
         rows = [row | ({} if row["output"] in its_own else {"levels": None}) for row in rows]
     return rows
+
+
+def _refuse_neurons_without_record(spiking: Network, rows: list[dict[str, Any]]) -> None:
+    """Raise where the network has a neuron of which it does not say what it was, so that nothing would compare it.
+
+    Raises:
+        PconvError: it has.
+    """
+    mode = recorded(spiking.proto).get("mode")
+    named = {row["node"] for row in rows}
+    for node in every_node(spiking.proto.graph):
+        if is_layer(node, mode) and node.name not in named:
+            raise PconvError(
+                f"the record of {spiking.name} does not name the activation of its neuron '{node.name}'",
+                "rewrite the model again",
+            )
 
 
 def _is_row(row: dict[str, Any]) -> bool:

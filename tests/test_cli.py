@@ -335,8 +335,14 @@ def test_a_hybrid_is_called_so(tmp_path, run):
 
 
 def test_patterns_that_leave_nothing_are_told(ann, refusal):
-    told = refusal("rewrite", ann, "--include", "other*")
-    assert told == f"nothing to convert in '{ann}': 'a_code' (and 1 more): not among those to include"
+    told = refusal("rewrite", ann, "--exclude", "*_code")
+    assert told == f"nothing to convert in '{ann}': 'a_code' (and 1 more): excluded"
+
+
+@pytest.mark.parametrize("option", ["--include", "--exclude"])
+def test_a_pattern_that_matches_no_activation_is_refused(option, ann, refusal):
+    told = refusal("rewrite", ann, "--dry-run", option, "a*", option, "B*")
+    assert told == f"'B*' matches no activation of '{ann}'; pconv-onnx inspect lists them"
 
 
 def test_a_loss_is_told(ann, run):

@@ -207,6 +207,12 @@ def test_what_one_time_step_cannot_do_is_refused(nodes, told):
     assert "mode 'serial' cannot take" in message and told in message and "'parallel' and 'folded'" in message
 
 
+def test_a_calibrated_network_is_refused_for_what_the_calibration_left():
+    told = refusal(network("a = Relu (x) g = Gelu (a) y = Neg (g)"), steps=4, calibration="random", method="mse")
+    assert "Gelu 'g/analog' needs the temporal mean of 'a': Gelu does not ascend throughout" in told
+    assert "--calibration" not in told
+
+
 def test_activations_of_different_levels_need_steps():
     other = qcfs("a", "y").replace(", count)", ", eight)")
     ann = network(qcfs("x", "a") + other, weights={"eight": 8.0})

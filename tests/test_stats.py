@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -501,11 +502,20 @@ def test_neurons_that_are_gone_are_told(edit, small_network):
     assert refusal_of(stats, snn).startswith("the neurons of the model are not there any more as rewrite wrote them; ")
 
 
-@pytest.mark.parametrize("energy", [-1, float("nan"), float("inf")])
+@pytest.mark.parametrize("energy", [-1, float("nan"), float("inf"), 1e308, 5e-324])
 def test_energies_out_of_range_are_told(energy, small_network):
     snn = rewrite(small_network).model
     for name in ("energy_mac", "energy_ac"):
-        assert refusal_of(stats, snn, **{name: energy}).startswith(f"{energy} is not an energy; choose ")
+        told = refusal_of(stats, snn, **{name: energy})
+        assert told == f"{energy} is not an energy of an operation; choose 0, or 1e-12 to 1e+12 pJ"
+
+
+@pytest.mark.parametrize("energies", [*itertools.product([0, 1e-12, 1e12], repeat=2)])
+def test_energies_at_the_ends_of_their_range_make_a_document(energies, small_network):
+    energy_mac, energy_ac = energies
+    found = stats(rewrite(small_network).model, energy_mac=energy_mac, energy_ac=energy_ac).summary()
+    assert json.dumps(found, allow_nan=False)
+    assert (found["energy"]["ratio"] is None) == (energy_mac == 0)
 
 
 def test_data_that_do_not_fit_are_told(small_network):

@@ -279,6 +279,17 @@ def test_a_provenance_that_rewrite_did_not_write_is_told(small_network, rows):
     assert "was not written by pconv-onnx rewrite" in refusal(small_network, snn)
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_neuron_that_the_record_does_not_name_is_told(pair, kept):
+    ann, snn = pair
+    entry = next(entry for entry in snn.metadata_props if entry.key.endswith("activations"))
+    entry.value = json.dumps(json.loads(entry.value)[:kept])
+    left_out = ("a_code", "b_code")[kept]
+    assert refusal(ann, snn) == (
+        f"the record of the model does not name the activation of its neuron '{left_out}'; rewrite the model again"
+    )
+
+
 @pytest.mark.parametrize("fault", ["renamed", "without attribute", "tables of other shapes", "tables computed"])
 def test_a_neuron_that_was_edited_is_told(small_network, fault):
     snn = rewrite(small_network).model

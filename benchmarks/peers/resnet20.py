@@ -20,7 +20,7 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 
-from measure import arguments, interleaved, machine, rows  # noqa: E402  # scripts beside this one, not modules
+from measure import arguments, interleaved, machine, rows, write  # noqa: E402  # scripts beside this one, not modules
 from prepare_images import prepare, read_npz  # noqa: E402
 
 from pconv_onnx.timing import OtherWork  # noqa: E402
@@ -206,8 +206,7 @@ def main() -> None:
         del row["answers"]
         where = f"batch {row['batch']}, T = {row['steps']}"
         print(f"{row['runtime']:<21} {where:<18} {row['name']:<29} {row['median_ms']:9.2f} ms  {row['ratio']:6.2f} ×")
-    if options.output is not None:
-        options.output.write_text(json.dumps(document, indent=1) + "\n")
+    write(document, options.output)
 
 
 def check(found: list[dict[str, Any]]) -> None:

@@ -21,7 +21,7 @@ from pconv_onnx.graph import write_atomically
 from pconv_onnx.neuron import Array
 from pconv_onnx.recognise import Activation
 
-_VERSION = 5
+_VERSION = 6
 
 
 def key_of(model: str, samples: bytes, steps: int, method: str) -> str:

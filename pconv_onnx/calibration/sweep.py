@@ -75,6 +75,9 @@ def sweep(
         crew: of `Passes` over the data.
         steps: T.
         method: one of `METHODS`.
+
+    Raises:
+        PconvError: values are too large to be computed with.
     """
     return _Sweep(network, activations, first, crew, steps, method).found
 
@@ -103,8 +106,11 @@ class _Sweep:
         # Each activation works element by element.
         self.axes = axes | {a.output.name: axes[a.input.name] for a in activations}
         crew.call("place", self.axes)
-        faults = crew.call("faults", names)
-        self.found.left = {a.name: faults[a.input.name] for a in activations if a.input.name in faults}
+        # What a Relu or a Clip gives of finite values is finite; SELU and others may overflow.
+        given = [a.output.name for a in activations if not clip_of(a).rectifies]
+        faults = crew.call("faults", list(dict.fromkeys([*names, *given])))
+        told = {a.name: faults.get(a.input.name) or faults.get(a.output.name) for a in activations}
+        self.found.left = {name: reason for name, reason in told.items() if reason}
         segments = cut(network, [activation for activation in activations if activation.name not in self.found.left])
         segments = self._with_layers_to_correct(segments, set(outputs) - faults.keys())
         self.taken_back = self._taken_back(segments)
@@ -234,6 +240,10 @@ class _Sweep:
         residuals, error, square = self.crew.call(
             "hand_on", name, entry.staircase, channels, clip_of(entry.activation), start
         )
+        if not np.isfinite(error):
+            raise PconvError(
+                f"the values of '{name}' are too large to be quantised", "scale the data, or choose another method"
+            )
         if entry.offset is not None and self.method in FITTED:
             error -= residuals.count * float(np.square(residuals.mean).sum())
             start = (start + residuals.mean).astype(np.float32)

@@ -59,6 +59,7 @@ def gather(benchmark: Benchmark) -> dict[str, Any]:
             signed=benchmark.signed,
             calibration=benchmark.calibration,
             method=benchmark.method if benchmark.calibration is not None else None,
+            quantised=benchmark.quantised,
         ).summary()
 
     def statistics() -> dict[str, Any]:

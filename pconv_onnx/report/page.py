@@ -11,10 +11,11 @@ from typing import Any
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import make_folder, require_place
 from pconv_onnx.report import figures
-from pconv_onnx.report.sections import Figure, findings, sections, warnings
+from pconv_onnx.report.sections import FIGURES, Figure, findings, sections, warnings
 
 PAGE, DOCUMENT = "index.html", "bench.json"
 _TEMPLATE = "page.html.j2"
+_KINDS = ("png", "svg")
 
 
 def destination(output: str | os.PathLike[str]) -> Path:
@@ -35,6 +36,8 @@ def destination(output: str | os.PathLike[str]) -> Path:
 def write(document: dict[str, Any], folder: Path) -> Path:
     """Write the report of a benchmark's document; all files appear, or none.
 
+    Of an earlier report there, figures that this one has not are removed.
+
     Args:
         document: what `Benchmark.summary` gives.
         folder: as `destination` gives it; made where it is not there.
@@ -49,7 +52,7 @@ def write(document: dict[str, Any], folder: Path) -> Path:
     parts = sections(document)
     drawn: dict[str, str] = {}
     for figure in (figure for part in parts for figure in part.figures):
-        for kind in ("png", "svg"):
+        for kind in _KINDS:
             files[f"{figure.name}.{kind}"] = figures.rendered(figure.draw, figure.part, kind)
         drawn[figure.name] = _element(figure, files[f"{figure.name}.svg"])
     text = _template().render(
@@ -62,12 +65,16 @@ def write(document: dict[str, Any], folder: Path) -> Path:
     # Letters that no encoding has, in the names of a model, must not cost the report.
     files[PAGE] = text.encode(errors="replace")
     make_folder(folder)
+    # Where no report was before, a file of that name is somebody's own.
+    before = {f"{name}.{kind}" for name in FIGURES for kind in _KINDS} if (folder / DOCUMENT).exists() else set()
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".pconv-onnx-") as beside:
             for name, content in files.items():
                 Path(beside, name).write_bytes(content)
             for name in files:
                 os.replace(Path(beside, name), folder / name)
+        for name in before - files.keys():
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise PconvError(
             f"cannot write '{folder}': {error.strerror or error}", "choose another place with -o"

@@ -8,6 +8,9 @@ from typing import Any
 
 from pconv_onnx.report import figures
 
+# Names of all figures that a report may have, in the order in which they come.
+FIGURES = ("speed", "accuracy", "firing-rates", "raster", "operations", "mismatches")
+
 
 @dataclass(frozen=True)
 class Table:

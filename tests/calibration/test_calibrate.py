@@ -528,6 +528,26 @@ def test_values_that_are_too_large_are_told():
         assert (activation.name, reason) == ("y", "'a' has a NaN or an infinity on these data")
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("method", METHODS)
+def test_an_activation_that_overflows_is_listed_and_the_others_are_calibrated(method):
+    nodes = "a = Conv (x, w) r = Relu (a) y = Conv (r, v) l = LeakyRelu <alpha = 3e38> (x) o = Sign (l)"
+    ann = source(nodes, "float[N, 3, 8, 8] y, float[N, 3, 8, 8] o",
+                 w=weight(3, 3, 1, 1), v=weight(3, 3, 1, 1, seed=1))  # fmt: skip
+    result = calibrate(ann, data(), steps=4, method=method)
+    assert [row["name"] for row in result.summary()["activations"] if row["status"] == "calibrated"] == ["r"]
+    ((activation, reason),) = result.left
+    assert (activation.name, reason) == ("l", "'l' has a NaN or an infinity on these data")
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_values_that_overflow_once_they_are_quantised_are_told():
+    x = data()["x"]
+    x[0, 0, 0, 0] = 3e38
+    told = refusal_of(calibrate, source("a = Selu (x) y = Selu (a)", "float[N, 3, 8, 8] y"), {"x": x}, steps=4)
+    assert told == ("the values of 'a' are too large to be quantised; scale the data, or choose another method")
+
+
 def test_a_file_of_a_version_that_wants_initializers_as_inputs():
     ann = source("a = Conv (x, w1) r = Relu (a) y = GlobalAveragePool (r)", "float[N, 8, 1, 1] y")
     ann.ir_version = 3

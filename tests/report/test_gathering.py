@@ -13,7 +13,7 @@ pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
 import pconv_onnx  # noqa: E402  # what reports need is an extra
-from pconv_onnx import PconvError, bench, cli  # noqa: E402
+from pconv_onnx import PconvError, bench, benchmarking, cli, rewriting  # noqa: E402
 from pconv_onnx.candidate import Candidate  # noqa: E402
 from pconv_onnx.report import gathering, page  # noqa: E402
 
@@ -54,6 +54,23 @@ def test_a_calibrated_network_is_verified_against_the_quantised_one():
     assert (found["plan"]["steps"], found["verification"]["passed"]) == (4, True)
     assert [layer["count_mismatch_rate"] for layer in found["verification"]["layers"]] == [0.0]
     assert [row["steps"] for row in found["evaluation"]["rows"]] == [2, 4]
+
+
+@pytest.mark.usefixtures("library")
+def test_a_network_is_calibrated_once_at_each_number_of_steps(monkeypatch):
+    relu = network("c = Conv (x, w) y = Relu (c)", weights={"w": weight(3, 3, 1, 1)})
+    samples, options = {"x": X}, {"calibration": {"x": X}, "method": "max"}
+    expected = pconv_onnx.evaluate(relu, samples, steps=[2, 4], **options).summary()
+    counts = []
+
+    def counted(*arguments, **given):
+        counts.append(given["steps"])
+        return pconv_onnx.calibrate(*arguments, **given)
+
+    for module in (benchmarking, rewriting):
+        monkeypatch.setattr(module, "calibrate", counted)
+    assert gathered(relu, data=samples, **options)["evaluation"] == expected
+    assert counts == [2, 4]
 
 
 @pytest.mark.parametrize(("batch", "count"), [("N", 200), (3, 198), (300, 300)])

@@ -20,11 +20,10 @@ pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
 from pconv_onnx.report import figures, page  # noqa: E402  # what they need is an extra
-from pconv_onnx.report.sections import findings, sections  # noqa: E402
+from pconv_onnx.report.sections import FIGURES, findings, sections  # noqa: E402
 
 HOSTILE = '<script>alert("x")</script>'
 VOID = {"meta", "link", "br", "hr", "img", "input"}
-FIGURES = ["speed", "accuracy", "firing-rates", "raster", "operations", "mismatches"]
 
 
 def row(mode, steps, batch, ms, **changes) -> dict:
@@ -353,6 +352,22 @@ def test_a_report_is_written_whole_or_not_at_all(document, tmp_path, monkeypatch
     told = refusal_of(page.write, document, folder)
     assert told == f"cannot write '{folder}': No space left on device; choose another place with -o"
     assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == before
+
+
+def test_figures_of_an_earlier_report_do_not_stay(document, tmp_path):
+    page.write(document, tmp_path)
+    (tmp_path / "notes.png").write_bytes(b"somebody's own")
+    before = set(os.listdir(tmp_path))
+    document["evaluation"] = {"error": "interrupted"}
+    page.write(document, tmp_path)
+    assert before - set(os.listdir(tmp_path)) == {"accuracy.png", "accuracy.svg"}
+
+
+def test_a_file_with_a_figure_s_name_stays_where_no_report_was(document, tmp_path):
+    (tmp_path / "accuracy.png").write_bytes(b"somebody's own")
+    document["evaluation"] = {"error": "interrupted"}
+    page.write(document, tmp_path)
+    assert (tmp_path / "accuracy.png").read_bytes() == b"somebody's own"
 
 
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
