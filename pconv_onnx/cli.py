@@ -544,14 +544,23 @@ def _plan_lines(summary: dict[str, Any]) -> Iterator[str]:
         levels, steps = (str(row[key] or "-") for key in ("levels", "steps"))
         table.append([row["name"], row["encoding"], levels, steps, row["status"], " ".join(row["op_types"])])
     yield from _columns(table)
-    reasons: dict[str, list[str]] = {}
-    for entry in summary["activations"]:
-        if entry["reason"]:
-            reasons.setdefault(entry["reason"], []).append(entry["name"])
-    for reason, names in reasons.items():
-        yield f"\n{names[0] if len(names) == 1 else f'{names[0]} and {len(names) - 1} more'}: {reason}"
+    yield from (f"\n{line}" for line in _by_reason(summary["activations"]))
     yield "{converted} convertible, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
     yield from _hybrid_line(summary)
+
+
+def _by_reason(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Activations that something is said of, those of which the same is said in one line."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        if row["reason"]:
+            names.setdefault(row["reason"], []).append(row["name"])
+    for reason, those in names.items():
+        yield f"{_first_of(those)}: {reason}"
+
+
+def _first_of(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _hybrid_line(summary: dict[str, Any]) -> Iterator[str]:
@@ -597,9 +606,7 @@ def _rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield from _plan_lines(summary)
     else:
         yield "{converted} converted, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
-        for row in summary["activations"]:
-            if row["status"] != "converted":
-                yield f"not converted: {row['name']}: {row['reason']}"
+        yield from (f"not converted: {line}" for line in _by_reason(summary["activations"]))
         yield from _hybrid_line(summary)
     converted = [row for row in summary["activations"] if row["steps"]]
     signed = sum(row["signed"] for row in converted)
@@ -610,12 +617,13 @@ def _rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
         )
     if summary["mode"] == "serial":
         yield "serial: outputs depend on when spikes arrive, so they are not the source's; evaluate tells the accuracy"
-    for levels, steps, error in sorted({(row["levels"], row["steps"], row["rms_error"]) for row in converted}):
-        if steps != levels:
-            yield (
-                f"T = {steps} is not the source's L = {levels}: not lossless; for inputs spread evenly a neuron's "
-                f"error is {'zero in the mean and ' if steps < levels else ''}{error:.2g} θ as root mean square"
-            )
+    # With T = L there is no error to tell; that of uneven thresholds is not even known.
+    lossy = {(row["levels"], row["steps"], row["rms_error"]) for row in converted if row["steps"] != row["levels"]}
+    for levels, steps, error in sorted(lossy):
+        yield (
+            f"T = {steps} is not the source's L = {levels}: not lossless; for inputs spread evenly a neuron's "
+            f"error is {'zero in the mean and ' if steps < levels else ''}{error:.2g} θ as root mean square"
+        )
     if summary["output"] is not None:
         if summary["per_step_outputs"]:
             yield f"added outputs: {', '.join(summary['per_step_outputs'])}"
@@ -757,7 +765,7 @@ def _benchmark_lines(summary: dict[str, Any]) -> Iterator[str]:
             at = f" at T = {row['steps']}" if row["steps"] else ""
             failed.setdefault(row["error"], []).append(f"{row['mode']}{at}, batch {row['batch']}")
     for error, rows in failed.items():
-        yield f"not measured: {rows[0] if len(rows) == 1 else f'{rows[0]} and {len(rows) - 1} more'}: {error}"
+        yield f"not measured: {_first_of(rows)}: {error}"
     if machine["quiet"] is False:
         yield f"the machine was not quiet: other processes took {_percent(machine['other_work'])} of the CPU time"
     if not summary["complete"]:

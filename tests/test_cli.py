@@ -323,6 +323,10 @@ def test_what_is_not_converted_is_told_and_strict_makes_it_fail(ann, tmp_path, r
     status, out, _ = run(*arguments)
     assert status == 0
     assert "1 converted, 0 without levels, 1 refused\nnot converted: b_code: excluded\n" in out
+    third = network(qcfs("x", "a") + qcfs("a", "b") + qcfs("b", "y"))
+    onnx.save(third, tmp_path / "third.onnx")
+    told = "b_code and 1 more: excluded\n"
+    assert f"2 refused\nnot converted: {told}" in run("rewrite", tmp_path / "third.onnx", "--exclude", "[by]*")[1]
 
 
 def test_a_hybrid_is_called_so(tmp_path, run):
@@ -350,6 +354,17 @@ def test_a_loss_is_told(ann, run):
     assert "T = 3 is not the source's L = 4: not lossless; for inputs spread evenly a neuron's error is zero" in out
     _, out, _ = run("rewrite", ann, "--steps", 4)
     assert "lossless" not in out
+
+
+def test_evenly_and_unevenly_spaced_levels_beside_each_other_are_told(tmp_path, run):
+    """Of a loss the first has an error of zero, the second none that is known."""
+    thresholds = """u = Unsqueeze (a, last) g = GreaterOrEqual (u, tau) f = Cast <to = 1> (g)
+        s = ReduceSum <keepdims = 0> (f, last) y = Mul (s, half)"""
+    weights = {"last": np.array([-1]), "tau": np.array([0.5, 1, 2, 4], np.float32)}
+    onnx.save(network(f"{qcfs('x', 'a')} {thresholds}", weights=weights), tmp_path / "m.onnx")
+    status, out, _ = run("rewrite", tmp_path / "m.onnx")
+    assert status == 0
+    assert "2 converted, 0 without levels, 0 refused\n" in out and "lossless" not in out
 
 
 def document(run, *arguments, status: int = 0):
