@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from pconv_onnx.arguments import each_number
 from pconv_onnx.calibration import METHODS, RANDOM, calibrate
 from pconv_onnx.candidate import ANN, BODY, FOLDED, PARALLEL, QUANTISED, SERIAL, Candidate
 from pconv_onnx.data import BatchAxis, DataSource, Samples, load_samples, random_samples
@@ -165,8 +166,8 @@ class Benchmark:
 def bench(
     source: ModelSource,
     *,
-    steps: Sequence[int] = STEPS,
-    batches: Sequence[int] | None = None,
+    steps: int | Sequence[int] = STEPS,
+    batches: int | Sequence[int] | None = None,
     provider: str = "cpu",
     data: DataSource | None = None,
     batch_axis: BatchAxis = 0,
@@ -183,8 +184,8 @@ def bench(
 
     Args:
         source: an ANN.
-        steps: numbers of time-steps to rewrite at, each 1 to 256.
-        batches: numbers of samples a run, by default 1 and 32, or the one that the model insists on.
+        steps: one number of time-steps to rewrite at or several, each 1 to 256.
+        batches: one number of samples a run or several, by default 1 and 32, or the one that the model insists on.
         provider: `cpu`, or `cuda` (without TF32).
         data: samples as `load_samples` takes them, repeated where a batch needs more; by default seeded random inputs.
         batch_axis: along which axis of the inputs samples lie in the model, as there; of the calibration's as well.
@@ -201,9 +202,11 @@ def bench(
         raise PconvError(f"there is no calibration for the method '{method}'", "pass data as calibration")
     if provider not in PROVIDERS:
         raise PconvError(f"there is no provider '{provider}'", f"choose {' or '.join(PROVIDERS)}")
-    if len(steps) == 0:
+    counts = each_number(steps)
+    sizes = each_number(() if batches is None else batches)
+    if not counts:
         raise PconvError("there is no number of time-steps to measure at", "pass one or more as steps")
-    for what, numbers in (("batch size", batches or ()), ("number of rounds", (repeats,))):
+    for what, numbers in (("batch size", sizes), ("number of rounds", (repeats,))):
         for number in numbers:
             if not isinstance(number, int) or number < 1:
                 raise PconvError(f"{number!r} is not a {what}", "choose 1 or more")
@@ -223,12 +226,12 @@ def bench(
         method or METHODS[0],
         signed,
         provider,
-        tuple(dict.fromkeys(np.asarray(steps).tolist())),  # numbers that a document can hold
+        counts,
     )
     with tempfile.TemporaryDirectory() as folder:
         measuring = _Measuring(result, Path(folder), repeats)
         measuring.make(network)
-        sizes = tuple(dict.fromkeys(batches or ((samples.fixed_batch,) if samples.fixed_batch else BATCHES)))
+        sizes = sizes or ((samples.fixed_batch,) if samples.fixed_batch else BATCHES)
         work = OtherWork()
         total = len(sizes) * len(result.steps) * (_WARM_UP + repeats + len(measuring.modes))
         try:

@@ -381,6 +381,11 @@ def _parts(source: _Unchecked) -> Sequence[Part]:
         return [Given("the data", source)]
     if hasattr(source, "get_next"):
         return [Given(f"batch {index} of the data", batch) for index, batch in enumerate(iter(source.get_next, None))]
+    if not isinstance(source, str | os.PathLike):
+        raise PconvError(
+            f"data are given as a path or as arrays by the names of inputs, not as {type(source).__name__}",
+            "write {'NAME': array}, with the name of the model's input",
+        )
     return parts_of(source)
 
 

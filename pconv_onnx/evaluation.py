@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from pconv_onnx import curve
+from pconv_onnx.arguments import each_number
 from pconv_onnx.calibration import RANDOM
 from pconv_onnx.data import BatchAxis, Data, DataSource, load_samples, open_samples
 from pconv_onnx.engine import Engine, InProcess, merged, shards_of
@@ -163,7 +164,7 @@ def evaluate(
     data: DataSource,
     *,
     batch_axis: BatchAxis = 0,
-    steps: Sequence[int] = (),
+    steps: int | Sequence[int] = (),
     mode: Mode = "folded",
     signed: bool = False,
     calibration: DataSource | None = None,
@@ -180,7 +181,7 @@ def evaluate(
         source: an ANN; or, without `steps`, a spiking network.
         data: samples as `open_samples` takes them. Without labels spiking forms are only compared with the ANN.
         batch_axis: along which axis of the inputs they lie in the model, as there; of the calibration's as well.
-        steps: numbers of time-steps to rewrite at, each 1 to 256.
+        steps: one number of time-steps to rewrite at or several, each 1 to 256.
         mode: `folded` computes at the price of one step what `parallel` does. They differ by rounding: `parallel` runs
             its linear layers on T·B rows. `serial` runs T time-steps one after another.
         signed: as `rewrite` takes it.
@@ -193,7 +194,8 @@ def evaluate(
         PconvError: a file cannot be read or run, nothing can be converted, the data or their labels do not fit, or
             there is nothing to evaluate.
     """
-    if not steps and (calibration is not None or method is not None):
+    counts = each_number(steps)
+    if not counts and (calibration is not None or method is not None):
         raise PconvError("a calibration without time-steps would change nothing", "pass --steps")
 
     def spiking(count: int) -> onnx.ModelProto:
@@ -219,13 +221,12 @@ def evaluate(
     first = samples.part(slice(0, 1))
     axes = sample_axes(runner, first, names)
     del runner
-    if first.labels is None and not steps:
+    if first.labels is None and not counts:
         other = "compare it with its ANN by verify" if is_spiking else "pass --steps to compare spiking forms with it"
         raise PconvError(f"the data have no '{LABELS}' to count right answers by", f"add them, or {other}")
     blank = [Score(*_recorded(network.proto)) if is_spiking else Score()]
     models = {network.name: network.proto}
     # All are rewritten before any is run, so that no fault is told late.
-    counts = list(dict.fromkeys(np.asarray(steps).tolist()))  # numbers that a document can hold
     for count in track(counts, "rewriting", len(counts)):
         models[f"{network.name} at T = {count}"] = spiking(count)
         blank.append(Score(count, mode))

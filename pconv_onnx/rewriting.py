@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx
 
+from pconv_onnx.arguments import each
 from pconv_onnx.calibration import METHODS, Calibration, calibrate
 from pconv_onnx.data import BatchAxis, DataSource
 from pconv_onnx.errors import PconvError
@@ -73,8 +74,8 @@ def rewrite(
     calibration: DataSource | None = None,
     batch_axis: BatchAxis = 0,
     method: str | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     per_step_outputs: bool = False,
     strict: bool = False,
     dry_run: bool = False,
@@ -95,8 +96,8 @@ def rewrite(
         batch_axis: along which axis of the inputs samples of the calibration lie in the model, as `load_samples` takes
             it.
         method: of the calibration, `refit` unless another is named.
-        include: shell patterns of activation names to convert; by default all.
-        exclude: shell patterns of activation names to leave as they are.
+        include: one shell pattern or several of activation names to convert; by default all.
+        exclude: one or several of activation names to leave as they are.
         per_step_outputs: add to each output that has time-steps an output `<name>_per_step` `[T, B, …]`, row t the mean
             over the first t steps. Steps are not causal: that is not what the network gives with t steps.
         strict: refuse to write anything where an activation is not converted.
@@ -130,8 +131,8 @@ def rewrite(
         steps=steps,
         precision=precision,
         signed=signed,
-        include=include,
-        exclude=exclude,
+        include=each(include),
+        exclude=each(exclude),
         per_step_outputs=per_step_outputs,
         why_it_stays=calibrated.why_it_stays if calibrated is not None else None,
     )

@@ -177,7 +177,7 @@ def test_a_full_disk_keeps_what_was_measured(small_network, monkeypatch):
         savez(file, *arrays)
 
     monkeypatch.setattr(np, "savez", full)
-    summary = bench(small_network, steps=[4], batches=[1, 3], repeats=1).summary()
+    summary = bench(small_network, steps=4, batches=[1, 3], repeats=1).summary()
     assert (summary["complete"], summary["stopped"]) == (False, "[Errno 28] No space left on device")
     assert {batch for *_, batch in measured(summary)} == {1}
 
@@ -230,7 +230,7 @@ def test_a_network_that_breaks_at_one_batch_size_is_measured_at_others():
 def test_a_fixed_batch_is_the_one_that_is_measured():
     ann = network(qcfs("x", "y"), inputs="float[4, 3, 8, 8] x", outputs="float[4, 3, 8, 8] y")
     assert {batch for *_, batch in measured(bench(ann, steps=[4], repeats=1).summary())} == {4}
-    summary = bench(ann, steps=np.array([4]), batches=[4, 8], repeats=1).summary()
+    summary = bench(ann, steps=np.array([4]), batches=np.array([4, 8]), repeats=1).summary()
     json.dumps(summary)
     assert {batch for *_, batch in measured(summary)} == {4}
     assert {row["error"] for row in summary["rows"] if row["batch"] == 8} == {"the model takes batches of 4 only"}
@@ -252,7 +252,8 @@ def test_a_network_without_a_first_axis_is_told():
 
 
 def test_wrong_arguments_are_told(small_network):
-    assert refusal_of(bench, small_network, batches=[0]) == "0 is not a batch size; choose 1 or more"
+    for batches in (0, [0]):
+        assert refusal_of(bench, small_network, batches=batches) == "0 is not a batch size; choose 1 or more"
     assert refusal_of(bench, small_network, repeats=0) == "0 is not a number of rounds; choose 1 or more"
     assert refusal_of(bench, small_network, method="max").startswith("there is no calibration for the method 'max'")
     assert refusal_of(bench, small_network, provider="tpu") == "there is no provider 'tpu'; choose cpu or cuda"

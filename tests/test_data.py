@@ -152,6 +152,14 @@ def test_npy_is_told(tmp_path):
     assert "it holds one unnamed array; write it with numpy.savez" in refusal(tmp_path / "d.npy")
 
 
+@pytest.mark.parametrize("data", [array(2, 3), [array(2, 3)], 5, None])
+def test_data_without_names_are_refused(data):
+    told = (
+        f"data are given as a path or as arrays by the names of inputs, not as {type(data).__name__}; write {{'NAME':"
+    )
+    assert refusal(data).startswith(told)
+
+
 def test_pickled_objects_are_refused(tmp_path):
     np.savez(tmp_path / "d.npz", x=np.array([{}, []], dtype=object))
     assert "d.npz' is not an .npz of plain arrays" in refusal(tmp_path / "d.npz")

@@ -54,7 +54,7 @@ def test_right_answers_are_counted_as_numpy_counts_them(wide_network):
 
 
 def test_without_labels_networks_are_compared_with_the_ann_only(small_network):
-    (row,) = evaluate(small_network, {"x": X}, steps=[4]).summary()["rows"]
+    (row,) = evaluate(small_network, {"x": X}, steps=4).summary()["rows"]
     assert (row["top1"], row["top1_standard_error"], row["top5"]) == (None, None, None)
     assert row["agreement"] == 1 and row["mse"] < 1e-10
     assert evaluate(small_network, {"x": X}, steps=[4]).summary()["ann"]["top1"] is None

@@ -69,3 +69,10 @@ def test_optional_tensors_that_are_left_out_connect_nothing():
     source = network(nodes)
     next(node for node in source.graph.node if node.op_type == "Dropout").output.append("")
     assert hybrid(source) == []
+
+
+def test_a_pattern_that_stands_alone_is_one():
+    """And no sequence of letters, each of them a pattern."""
+    source = network(qcfs("x", "a") + qcfs("a", "y"))
+    for patterns in ({"include": "a_*"}, {"exclude": "y_*"}):
+        assert [*rewrite(source, **patterns).plan.neurons] == ["a_code"]
