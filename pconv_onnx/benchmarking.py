@@ -100,22 +100,22 @@ class Benchmark:
         analysis: what a report tells besides, as `gather` gives it; empty without one.
     """
 
-    source: ModelSource
+    source: ModelSource = field(repr=False)
     name: str
-    samples: Samples
+    samples: Samples = field(repr=False)
     random_inputs: bool
     batch_axis: BatchAxis
-    calibration: DataSource | None
+    calibration: DataSource | None = field(repr=False)
     method: str
     signed: bool
     provider: str
     steps: Sequence[int]
     machine: dict[str, Any] = field(default_factory=machine)
     threads: int | None = None
-    rows: list[Row] = field(default_factory=list)
-    quantised: dict[int, onnx.ModelProto] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list, repr=False)
+    quantised: dict[int, onnx.ModelProto] = field(default_factory=dict, repr=False)
     stopped: str | None = None
-    analysis: dict[str, Any] = field(default_factory=dict)
+    analysis: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def interrupted(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -45,13 +45,13 @@ class Plan:
             that has any is a hybrid.
     """
 
-    network: Network
+    network: Network = field(repr=False)
     mode: Mode
-    activations: Sequence[Activation]
-    neurons: dict[str, Neuron]
-    replaced: dict[int, Activation | None]
-    passages: dict[int, Passage]
-    kinds: dict[str, Kind]
+    activations: Sequence[Activation] = field(repr=False)
+    neurons: dict[str, Neuron] = field(repr=False)
+    replaced: dict[int, Activation | None] = field(repr=False)
+    passages: dict[int, Passage] = field(repr=False)
+    kinds: dict[str, Kind] = field(repr=False)
     per_step_outputs: dict[str, str]
     hybrid: Sequence[str]
 

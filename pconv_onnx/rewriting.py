@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx
@@ -38,7 +38,7 @@ class Rewriting:
         calibration: how its ReLUs were quantised first, if they were.
     """
 
-    model: onnx.ModelProto | None
+    model: onnx.ModelProto | None = field(repr=False)
     plan: Plan
     calibration: Calibration | None = None
 

@@ -180,8 +180,8 @@ class Stats:
     samples: int
     random_inputs: bool
     mode: str
-    layers: Sequence[SpikingLayer]
-    operators: Sequence[LinearOperator]
+    layers: Sequence[SpikingLayer] = field(repr=False)
+    operators: Sequence[LinearOperator] = field(repr=False)
     energy_mac: float
     energy_ac: float
 

@@ -134,6 +134,21 @@ def test_functions_are_not_shadowed_by_modules(name):
     assert callable(getattr(pconv_onnx, name))
 
 
+@pytest.mark.usefixtures("library")
+def test_results_are_shown_without_what_they_hold(ann, snn):
+    """A notebook shows the value of its last line."""
+    results = [
+        pconv_onnx.rewrite(ann),
+        pconv_onnx.calibrate(network("y = Relu (x)"), "random", steps=4),
+        pconv_onnx.verify(ann, snn),
+        pconv_onnx.stats(snn),
+        pconv_onnx.bench(ann, steps=4, batches=1, repeats=1),
+    ]
+    for result in results:
+        assert repr(result).startswith(f"{type(result).__name__}(")
+        assert len(repr(result)) < 1000
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

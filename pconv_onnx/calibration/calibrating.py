@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -49,13 +49,13 @@ class Calibration:
         left: activations that stay as they are, each with the reason.
     """
 
-    model: onnx.ModelProto
+    model: onnx.ModelProto = field(repr=False)
     steps: int
     method: str
     samples: int
     random: bool
-    found: Found
-    left: Sequence[tuple[Activation, str]]
+    found: Found = field(repr=False)
+    left: Sequence[tuple[Activation, str]] = field(repr=False)
 
     def provenance(self) -> dict[str, Any]:
         """What a spiking network made of it keeps: `outputs` are the activations that differ from the source's."""
