@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -166,6 +166,8 @@ def make_plan(
             neurons[activation.name] = _neuron(activation.spec, mode, steps, precision)
         except ValueError as error:
             activations[index] = _refused(activation, str(error))
+    encoded = {activation.input.name for activation in activations if activation.name in neurons}
+    activations = [_if_a_neuron_encodes_it(activation, encoded) for activation in activations]
     replaced: dict[int, Activation | None] = {}
     for activation in activations:
         if activation.name in neurons:
@@ -243,21 +245,22 @@ def _refuse_what_one_step_cannot_do(
     Raises:
         PconvError: one does.
     """
-    reasons = {id(node): activation.reason for activation in activations for node in activation.nodes}
+    owners = {id(node): activation for activation in activations for node in activation.nodes}
     for node, proto in network.graph.pairs():
         in_time = [name for name in (*proto.input, *sorted(captured(proto))) if name in kinds]
         # A tensor has the same shape at each step.
         passes = (id(node) in passages and proto.op_type not in _EXTREMA) or proto.op_type == "Shape"
         if id(node) in replaced or not in_time or passes:
             continue
-        what = f"{proto.op_type} '{proto.name or proto.output[0]}'"
+        owner = owners.get(id(node))
+        what = f"activation '{owner.name}'" if owner else f"{proto.op_type} '{proto.name or proto.output[0]}'"
         if id(node) in passages:
             extremum = _EXTREMA[proto.op_type]
             why = f"takes a {extremum} over spikes, which the trains of serial neurons, not being sorted, do not have"
         else:
-            why = f"needs the temporal mean of '{in_time[0]}'"
-            if reasons.get(id(node)):
-                why += f": {reasons[id(node)]}"
+            why = f"needs the temporal mean of '{owner.input.name if owner else in_time[0]}'"
+            if owner is not None and owner.reason:
+                why += f": {owner.reason}"
         raise PconvError(
             f"mode 'serial' cannot take {network.name}, one time-step at a time: {what} {why}",
             "modes 'parallel' and 'folded' take it",
@@ -355,6 +358,14 @@ def _if_potentials_may_be_there(activation: Activation, network: Network) -> Act
         return activation
     reason = f"it is in {place}, where no membrane potential can be kept; modes 'parallel' and 'folded' convert it"
     return _refused(activation, reason)
+
+
+def _if_a_neuron_encodes_it(activation: Activation, encoded: Collection[str]) -> Activation:
+    """Told as what it is where a neuron follows at once, as behind all that `calibrate` left: levels are no remedy."""
+    if activation.status != "needs-calibration" or activation.output.name not in encoded:
+        return activation
+    reason = "it has no levels of its own and stays, on the temporal mean; the neuron behind it encodes its output"
+    return replace(activation, reason=reason)
 
 
 def _of_one_type(activations: Sequence[Activation]) -> list[Activation]:

@@ -9,6 +9,8 @@ from typing import Any
 import onnx
 
 METADATA_PREFIX = "pconv_onnx."
+# In the metadata of a node: the name of the activation that it is a part of.
+ACTIVATION = f"{METADATA_PREFIX}activation"
 
 
 def recorded(model: onnx.ModelProto) -> dict[str, str]:

@@ -199,7 +199,7 @@ SOFTMAX = f"{qcfs('x', 'a')} y = Softmax (a)"
     [
         (POOLED, "MaxPool 'p' takes a maximum over spikes"),
         (SOFTMAX, "Softmax 'y' needs the temporal mean of 'a'"),
-        (f"{qcfs('x', 'a')} g = Gelu (a) y = Neg (g)", "Gelu 'g' needs the temporal mean of 'a': "),
+        (f"{qcfs('x', 'a')} g = Gelu (a) y = Neg (g)", "activation 'g' needs the temporal mean of 'a': GELU has no"),
     ],
 )
 def test_what_one_time_step_cannot_do_is_refused(nodes, told):
@@ -209,8 +209,13 @@ def test_what_one_time_step_cannot_do_is_refused(nodes, told):
 
 def test_a_calibrated_network_is_refused_for_what_the_calibration_left():
     told = refusal(network("a = Relu (x) g = Gelu (a) y = Neg (g)"), steps=4, calibration="random", method="mse")
-    assert "Gelu 'g/analog' needs the temporal mean of 'a': Gelu does not ascend throughout" in told
+    assert "activation 'g/analog' needs the temporal mean of 'a': Gelu does not ascend throughout" in told
     assert "--calibration" not in told
+
+
+def test_an_activation_of_a_calibrated_network_has_the_name_that_it_had():
+    told = refusal(network("a = Relu (x) g = Tanh (a) y = Neg (g)"), steps=4, calibration="random", method="mse")
+    assert "activation 'g' needs the temporal mean of 'a': its thresholds are not evenly spaced" in told
 
 
 def test_activations_of_different_levels_need_steps():

@@ -16,6 +16,7 @@ from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import captured, unused
 from pconv_onnx.neuron import Array
+from pconv_onnx.provenance import ACTIVATION
 from pconv_onnx.recognise import Activation
 
 # Up to here an initializer had to be an input as well.
@@ -74,6 +75,12 @@ def quantised_model(
     model = onnx.ModelProto()
     model.CopyFrom(network.proto)
     ended = {id(entry.activation.nodes[-1]): entry for entry in activations}
+    # Its own name is that of what encodes its output: of the two, that is the one to convert.
+    analog = {
+        id(entry.activation.nodes[0]): f"{entry.activation.name}/analog"
+        for entry in activations
+        if entry.activation_stays
+    }
     gone = {id(node) for entry in activations if not entry.activation_stays for node in entry.activation.nodes}
     names = set(network.names)
     nodes: list[onnx.NodeProto] = []
@@ -84,16 +91,14 @@ def quantised_model(
         constants.append(numpy_helper.from_array(value, name))
         return name
 
-    for node, proto in zip(network.nodes, network.proto.graph.node, strict=True):
+    for node, proto in zip(network.nodes, model.graph.node, strict=True):
+        proto.name = analog.get(id(node), proto.name)
         if id(node) in ended:
             entry = ended[id(node)]
             value = entry.activation.input.name
             if entry.activation_stays:
-                value = unused(f"{entry.activation.name}/analog", names)
-                copy = onnx.NodeProto()
-                copy.CopyFrom(proto)
-                copy.output[0] = value
-                nodes.append(copy)
+                value = proto.output[0] = unused(f"{entry.activation.name}/analog", names)
+                nodes.append(proto)
             operands = {
                 key: constant(f"{entry.activation.name}.{key}", array) for key, array in _constants(entry).items()
             }
@@ -173,7 +178,9 @@ def _nodes(entry: Quantised, value: str, operands: Mapping[str, str], names: set
         last = index == len(chain) - 1
         output = entry.activation.output.name if last else unused(f"{entry.activation.name}/{op_type}", names)
         inputs = [value, *(operands[key] for key in keys)]
-        yield helper.make_node(op_type, inputs, [output], f"{entry.activation.name}/{op_type}_{index}", **attributes)
+        node = helper.make_node(op_type, inputs, [output], f"{entry.activation.name}/{op_type}_{index}", **attributes)
+        node.metadata_props.add(key=ACTIVATION, value=entry.activation.name)
+        yield node
         value = output
 
 

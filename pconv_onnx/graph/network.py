@@ -22,6 +22,7 @@ from pconv_onnx.graph.nesting import captured, every_graph, tensor_names
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.tensors import initializer_names, values
 from pconv_onnx.neuron import Array
+from pconv_onnx.provenance import ACTIVATION
 
 Dimension = int | str | None
 
@@ -216,10 +217,14 @@ class Network:
         return self.dtypes.get(tensor.name)
 
     def module(self, node: gs.Node) -> str:
-        """Path of the PyTorch module that a node comes from, as both exporters of torch record it; empty if unknown."""
-        scopes = next(
-            (e.value for e in self._metadata.get(id(node), ()) if e.key == "pkg.torch.onnx.name_scopes"), None
-        )
+        """Path of the PyTorch module that a node comes from, as both exporters of torch record it; empty if unknown.
+
+        Of what `calibrate` made, the name of the activation that it made it of.
+        """
+        metadata = {entry.key: entry.value for entry in self._metadata.get(id(node), ())}
+        if ACTIVATION in metadata:
+            return metadata[ACTIVATION]
+        scopes = metadata.get("pkg.torch.onnx.name_scopes")
         if scopes is not None:
             with contextlib.suppress(ValueError, SyntaxError, LookupError, TypeError, RecursionError, MemoryError):
                 # Paths from the root to the module, then the node itself.

@@ -294,6 +294,32 @@ def test_an_activation_that_stays_is_told_of_once_it_is_calibrated():
     assert summary["hybrid"] == [stays[1]["name"]]
 
 
+def test_an_activation_that_stays_is_told_of_in_the_file_as_well():
+    """Without advice to calibrate, which was done; one that was not is advised so."""
+    nodes = "a = Conv <pads = [1, 1, 1, 1]> (x, w) f = Gelu (a) b = Conv (f, v) y = Relu (b)"
+    ann = source(nodes, "float[N, 5, 6, 6] y", w=weight(4, 3, 3, 3), v=weight(5, 4, 3, 3, seed=1))
+    before, after = (inspect(model)["activations"] for model in (ann, calibrate(ann, data(), steps=4).model))
+    assert all("--calibration" in row["reason"] for row in before)
+    assert [row["reason"] for row in after] == [
+        "it has no levels of its own and stays, on the temporal mean; the neuron behind it encodes its output",
+        *["", ""],
+    ]
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Gelu", "Tanh", "PRelu"])
+@pytest.mark.parametrize("name", ["/layer1/layer1.0/relu/Relu", "node_relu", "relu.0", ""])
+def test_names_are_those_of_the_source(name, activation):
+    """So that what `inspect` lists of a network can be named to `rewrite` with a calibration."""
+    ann = source(f"a = Conv (x, w) y = {activation} (a{', slope' * (activation == 'PRelu')})", "float[N, 4, 6, 6] y",
+                 w=weight(4, 3, 3, 3), slope=np.float32(-0.5))  # fmt: skip
+    ann.graph.node[1].name = name
+    (row,) = inspect(ann)["activations"]
+    result = rewrite(ann, steps=4, calibration="random", method="mse", include=row["name"])
+    assert [*result.plan.neurons] == [row["name"]]
+    stays = [activation.name for activation in result.plan.activations if activation.name not in result.plan.neurons]
+    assert stays == ([f"{row['name']}/analog"] if activation in ("Gelu", "PRelu") else [])
+
+
 @pytest.mark.parametrize("operator", ["Relu", "Sigmoid", "Gelu"])
 @pytest.mark.parametrize("method", ["refit", "mse"])
 def test_the_error_that_is_told_is_that_of_what_is_written(operator, method):
