@@ -162,13 +162,13 @@ def _parser() -> argparse.ArgumentParser:
 
     sub.add_argument(
         "--calibration", metavar="FILE",
-        help="quantise ReLUs first, on the data of this .npz or directory, to --steps levels; or random: good for "
+        help=f"give activations without levels --steps of them first, on these data: {_DATA}; or random: good for "
         "measuring time alone",
     )  # fmt: skip
     _add_batch_axis(sub)
     sub.add_argument("--method", choices=_METHODS, help="how to calibrate (default: refit)")
 
-    sub = add("calibrate", _calibrate, "quantise a model's ReLUs on data, without training")
+    sub = add("calibrate", _calibrate, "give a model's ReLUs and other activations levels, on data, without training")
     sub.add_argument("model", metavar="MODEL", help="ONNX file")
     sub.add_argument(
         "--data", required=True, metavar="FILE",
@@ -575,12 +575,12 @@ def _calibration_lines(summary: dict[str, Any]) -> Iterator[str]:
     table = [["activation", "channels", "silent", "threshold", "squared error"]]
     for row in rows:
         threshold = " … ".join(f"{value:.3g}" for value in row["threshold"] or ()) or "-"
-        share = f"{100 * row['relative_error']:.2g} %"
-        table.append([row["name"], str(row["channels"]), str(row["silent_channels"]), threshold, share])
+        channels, silent = str(row["channels"]), str(row["silent_channels"])
+        table.append([row["name"], channels, silent, threshold, _percent(row["relative_error"])])
     yield from _columns(table)
-    for row in summary["activations"]:
-        if row["status"] != "calibrated":
-            yield f"not calibrated: {row['name']}: {row['reason']}"
+    yield from (f"stays analog: {line}" for line in _by_reason(rows))
+    left = [row for row in summary["activations"] if row["status"] != "calibrated"]
+    yield from (f"not calibrated: {line}" for line in _by_reason(left))
     if summary["random"]:
         yield "the data were random: the network is good for measuring time, and its accuracy means nothing"
     for name in summary["silent_activations"]:
@@ -589,7 +589,8 @@ def _calibration_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield f"too wide to be corrected: {name}"
     corrected = f", corrected layers: {summary['corrected_layers']}" if summary["method"] == "refit" else ""
     where = f"{summary['output']}: " if "output" in summary else ""
-    yield f"{where}T = {summary['steps']}, method {summary['method']}, {summary['samples']} samples{corrected}"
+    kept = ", found by an earlier run (--cache)" if summary["from_cache"] else ""
+    yield f"{where}T = {summary['steps']}, method {summary['method']}, {summary['samples']} samples{corrected}{kept}"
 
 
 def _columns(table: Sequence[Sequence[str]]) -> Iterator[str]:

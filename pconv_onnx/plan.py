@@ -151,7 +151,7 @@ def make_plan(
         )
     if per_step_outputs and mode != "parallel":
         raise PconvError(f"mode '{mode}' has no time-steps to hand out", "choose mode 'parallel'")
-    _refuse_spiking(network)
+    refuse_spiking(network)
     recognised = recognise(network)
     _refuse_patterns_of_nothing(network, recognised, (*include, *exclude))
     found = [_chosen(activation, signed, include, exclude, why_it_stays) for activation in recognised]
@@ -303,7 +303,7 @@ def _per_step_outputs(network: Network, kinds: dict[str, Kind]) -> dict[str, str
     return per_step
 
 
-def _refuse_spiking(network: Network) -> None:
+def refuse_spiking(network: Network) -> None:
     """Raise where the network has been rewritten already.
 
     Raises:

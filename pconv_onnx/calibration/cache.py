@@ -75,7 +75,8 @@ def restore(path: str | os.PathLike[str], key: str, activations: Sequence[Activa
         if meta.pop("sha256") != _digest(meta, arrays):
             raise ValueError("it is not as it was written")
     except (OSError, MemoryError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise PconvError(f"'{path}' is not a calibration: {error}", "name another file, or remove it") from error
+        told = "calibrate has not written it" if isinstance(error, KeyError | TypeError) else error
+        raise PconvError(f"'{path}' is not a calibration: {told}", "name another file, or remove it") from error
     by_name = {activation.name: activation for activation in activations}
     found = Found(errors=meta["errors"], uncorrected=meta["uncorrected"], left=meta["left"])
     for index, (name, axis, rank, steps) in enumerate(meta["activations"]):

@@ -29,6 +29,7 @@ from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.inference import open_session, runnable
 from pconv_onnx.neuron import MAX_STEPS, Array
 from pconv_onnx.operator import DOMAIN, MIN_OPSET
+from pconv_onnx.plan import refuse_spiking
 from pconv_onnx.recognise import Activation, recognise
 
 # Instead of data: draw them.
@@ -47,6 +48,7 @@ class Calibration:
         random: whether they were drawn, so that the result is good for measuring time alone.
         found: staircases and corrected weights.
         left: activations that stay as they are, each with the reason.
+        from_cache: whether that was found by an earlier run.
     """
 
     model: onnx.ModelProto = field(repr=False)
@@ -56,6 +58,7 @@ class Calibration:
     random: bool
     found: Found = field(repr=False)
     left: Sequence[tuple[Activation, str]] = field(repr=False)
+    from_cache: bool = False
 
     def provenance(self) -> dict[str, Any]:
         """What a spiking network made of it keeps: `outputs` are the activations that differ from the source's."""
@@ -107,6 +110,7 @@ class Calibration:
             "method": self.method,
             "samples": self.samples,
             "random": self.random,
+            "from_cache": self.from_cache,
             "corrected_layers": len(self.found.corrections),
             "uncorrected_layers": list(self.found.uncorrected),
             "silent_activations": [
@@ -144,8 +148,8 @@ def calibrate(
         engine: where the networks are run; by default in this process.
 
     Raises:
-        PconvError: the model or the data cannot be read or do not fit, there is no ReLU, `steps` or `method` is not one
-            that there is, or a file to write is one to read, or the other one to write.
+        PconvError: the model or the data cannot be read or do not fit, no activation can be calibrated, `steps` or
+            `method` is not one that there is, or a file to write is one to read, or the other one to write.
     """
     if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
         raise PconvError(f"{steps!r} is not a number of time-steps", f"choose 1 to {MAX_STEPS}")
@@ -166,8 +170,8 @@ def calibrate(
     network = runnable(upgraded(inlined(network, DOMAIN), MIN_OPSET))
     # What computed sizes tell of shapes; the network itself stays as it is written.
     network.shapes |= fold(network).shapes
+    refuse_spiking(network)
     chosen, left = _activations(network)
-    _require(chosen, left, network)
     random = isinstance(data, str) and data == RANDOM
     runner = open_session(network.proto, network.name)
     samples = random_samples(runner, batch_axis=batch_axis) if random else open_samples(data, runner, batch_axis)
@@ -178,6 +182,7 @@ def calibrate(
         if cache is not None:
             key = key_of(network.sha256, crew.call("digest"), steps, method)
             found = restore(cache, key, chosen)
+        from_cache = found is not None
         if found is None:
             found = sweep(network, chosen, samples.part(slice(0, 1)), crew, steps, method)
             if cache is not None:
@@ -187,7 +192,7 @@ def calibrate(
     model = quantised_model(network, found.activations, found.corrections)
     if output is not None:
         save(model, output)
-    return Calibration(model, steps, method, len(samples), random, found, left)
+    return Calibration(model, steps, method, len(samples), random, found, left, from_cache)
 
 
 def _range(values: Array) -> list[float] | None:
@@ -212,16 +217,24 @@ def _require(chosen: Sequence[object], left: Sequence[tuple[Activation, str]], n
 
 
 def _activations(network: Network) -> tuple[list[Activation], list[tuple[Activation, str]]]:
-    """Those that can be calibrated, and the others with the reason."""
+    """Those without levels: the ones that can be calibrated, and the others with the reason.
+
+    Raises:
+        PconvError: none can.
+    """
     chosen, left = [], []
-    for activation in recognise(network):
-        if activation.spec is not None:
-            continue
+    found = recognise(network)
+    without = [activation for activation in found if activation.spec is None]
+    if found and not without:
+        told = f"all of its activations ({len(found)}) have levels of their own"
+        raise PconvError(f"nothing to calibrate in {network.name}: {told}", "pass it to pconv-onnx rewrite")
+    for activation in without:
         reason = _why_not(network, activation)
         if reason:
             left.append((activation, reason))
         else:
             chosen.append(activation)
+    _require(chosen, left, network)
     return chosen, left
 
 

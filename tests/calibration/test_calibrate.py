@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from harness import onnxruntime_of
-from networks import network, weight
+from networks import network, qcfs, weight
 from refusals import refusal_of
 
 from pconv_onnx import calibrate, evaluate, inspect, rewrite, session, verify
@@ -292,6 +292,8 @@ def test_an_activation_that_stays_is_told_of_once_it_is_calibrated():
     ]
     # The first has no neuron before it.
     assert summary["hybrid"] == [stays[1]["name"]]
+    told = "stays analog: f and 1 more: Gelu does not ascend throughout: it stays, on the temporal mean, and a neuron"
+    assert any(line.startswith(told) for line in _calibration_lines(summary["calibration"]))
 
 
 def test_an_activation_that_stays_is_told_of_in_the_file_as_well():
@@ -422,6 +424,11 @@ def test_faults_are_told():
     told = refusal_of(calibrate, nothing, data(), steps=4)
     assert "nothing to calibrate in the model: 'y': it depends on 's' as well" in told
     assert "it has no activation" in refusal_of(calibrate, network("y = Neg (x)"), data(), steps=4)
+    quantised = network(qcfs("x", "a") + qcfs("a", "y"))
+    told = refusal_of(calibrate, quantised, data(), steps=4)
+    assert "nothing to calibrate in the model: all of its activations (2) have levels of their own; pass" in told
+    told = refusal_of(calibrate, rewrite(quantised).model, data(), steps=4)
+    assert told == "the model is a spiking network already; pass the ANN that it was made from"
     computed = "l = ReduceMin (x) a = Conv (x, w) y = Clip (a, l, six)"
     model = source(computed, "float[N, 4, 8, 8] y", w=weight(4, 3, 1, 1))
     told = refusal_of(calibrate, model, data(), steps=4)
@@ -446,7 +453,9 @@ def test_a_calibration_is_kept_and_taken_from_its_file(tmp_path, monkeypatch):
         patch.setattr("pconv_onnx.calibration.calibrating.sweep", swept)
         again = calibrate(ann, data(), steps=4, cache=path)
         assert again.model == first.model
-        assert again.summary() == first.summary()
+        assert again.summary() == {**first.summary(), "from_cache": True}
+        assert "found by an earlier run (--cache)" in [*_calibration_lines(again.summary())][-1]
+        assert "--cache" not in [*_calibration_lines(first.summary())][-1]
         for change in ({"steps": 5}, {"steps": 4, "method": "fit"}):
             with pytest.raises(AssertionError, match="swept again"):
                 calibrate(ann, data(), cache=path, **change)
@@ -456,9 +465,11 @@ def test_a_calibration_is_kept_and_taken_from_its_file(tmp_path, monkeypatch):
     assert other.model != first.model
     path.write_bytes(b"something else")
     assert "is not a calibration" in refusal_of(calibrate, ann, data(), steps=4, cache=path)
-    with path.open("wb") as file:
-        np.savez(file, meta="5")
-    assert "is not a calibration" in refusal_of(calibrate, ann, data(), steps=4, cache=path)
+    for other in ({"meta": "5"}, {"meta": "{}"}, data()):
+        with path.open("wb") as file:
+            np.savez(file, **other)
+        told = refusal_of(calibrate, ann, data(), steps=4, cache=path)
+        assert f"'{path}' is not a calibration: calibrate has not written it; name another file" in told
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "data.npz", "new"])
@@ -514,7 +525,7 @@ def test_an_activation_that_the_data_do_not_suit_is_listed_and_the_others_are_ca
          "'t' has shape [3, 25, 8, 8] for 25 samples, which do not run along its first axis"),
         ("s", "needs-calibration", "'l' has a NaN or an infinity on these data"),
     ]  # fmt: skip
-    assert first.summary() == again.summary()
+    assert {**first.summary(), "from_cache": True} == again.summary()
     assert error(first.model, ann, data(32, seed=1)["x"]) < 5e-2
     summary = rewrite(ann, steps=8, calibration=data(), method=method).summary()
     assert summary["counts"] == {"converted": 1, "needs_calibration": 0, "refused": 2}
