@@ -12,10 +12,10 @@ from typing import Any
 import onnx
 
 from pconv_onnx.arguments import each
-from pconv_onnx.calibration import METHODS, Calibration, calibrate
+from pconv_onnx.calibration import METHODS, Calibration, calibrate, outline
 from pconv_onnx.data import BatchAxis, DataSource
 from pconv_onnx.errors import PconvError
-from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
+from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, require_writable, save
 from pconv_onnx.graph.duplicates import without_duplicates
 from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.inlining import inlined
@@ -113,36 +113,38 @@ def rewrite(
         refuse_to_overwrite(source, output)
     if output is not None:
         require_own_file(output, {"the calibration's data": calibration})
+    if output is not None and not dry_run:
+        require_writable(output)
     given = inlined(load(source), DOMAIN)
     network = upgraded(given, MIN_OPSET)
     if network is not given:
         warnings.warn(
             f"{given.name} uses opset {given.opset}; what is written uses opset {network.opset}", stacklevel=2
         )
+
+    def planned(calibrated: Calibration | None) -> Plan:
+        plan = make_plan(
+            _prepared(network if calibrated is None else replace(network, proto=calibrated.model)),
+            mode=mode,
+            steps=steps,
+            precision=precision,
+            signed=signed,
+            include=each(include),
+            exclude=each(exclude),
+            per_step_outputs=per_step_outputs,
+            why_it_stays=calibrated.why_it_stays if calibrated is not None else None,
+        )
+        _require_neurons(plan, strict)
+        return plan
+
     calibrated = None
     if calibration is not None:
         if steps is None:
             raise PconvError("calibration needs a number of time-steps", "pass --steps")
+        # What no data change is told before a calibration takes its time.
+        planned(outline(source, steps))
         calibrated = calibrate(source, calibration, batch_axis=batch_axis, steps=steps, method=method or METHODS[0])
-        network = replace(network, proto=calibrated.model)
-    plan = make_plan(
-        _prepared(network),
-        mode=mode,
-        steps=steps,
-        precision=precision,
-        signed=signed,
-        include=each(include),
-        exclude=each(exclude),
-        per_step_outputs=per_step_outputs,
-        why_it_stays=calibrated.why_it_stays if calibrated is not None else None,
-    )
-    left = [activation for activation in plan.activations if activation.name not in plan.neurons]
-    if not plan.neurons:
-        if not left:
-            raise PconvError(f"nothing to convert in {plan.network.name}: it has no activation", "")
-        raise PconvError(f"nothing to convert in {plan.network.name}: {_told(left)}", "")
-    if strict and left:
-        raise PconvError(f"not all activations can be converted: {_told(left)}", "without --strict the others are")
+    plan = planned(calibrated)
     if dry_run:
         return Rewriting(None, plan, calibrated)
     model = lower(plan)
@@ -157,6 +159,21 @@ def rewrite(
 def _prepared(network: Network) -> Network:
     """The network with as much known of it, and said once, as can be: what plans are made of."""
     return fold(without_duplicates(network))
+
+
+def _require_neurons(plan: Plan, strict: bool) -> None:
+    """Raise where a plan converts nothing, or, if that is wanted, not all.
+
+    Raises:
+        PconvError: it does so.
+    """
+    left = [activation for activation in plan.activations if activation.name not in plan.neurons]
+    if not plan.neurons:
+        if not left:
+            raise PconvError(f"nothing to convert in {plan.network.name}: it has no activation", "")
+        raise PconvError(f"nothing to convert in {plan.network.name}: {_told(left)}", "")
+    if strict and left:
+        raise PconvError(f"not all activations can be converted: {_told(left)}", "without --strict the others are")
 
 
 def _told(left: Sequence[Activation]) -> str:

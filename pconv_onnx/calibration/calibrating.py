@@ -12,15 +12,17 @@ import numpy as np
 import onnx
 
 from pconv_onnx.calibration.cache import key_of, restore, store
+from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.choosing import METHODS
-from pconv_onnx.calibration.functions import nodes_of
+from pconv_onnx.calibration.functions import ascends, clip_of, nodes_of
 from pconv_onnx.calibration.passes import BATCH, Passes
+from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.sweep import Found, sweep
-from pconv_onnx.calibration.writing import quantised_model
+from pconv_onnx.calibration.writing import Quantised, quantised_model
 from pconv_onnx.data import BatchAxis, DataSource, open_samples, random_samples
 from pconv_onnx.engine import Engine, InProcess, shards_of
 from pconv_onnx.errors import PconvError
-from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
+from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, require_writable, save
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.inlining import inlined
@@ -151,26 +153,18 @@ def calibrate(
         PconvError: the model or the data cannot be read or do not fit, no activation can be calibrated, `steps` or
             `method` is not one that there is, or a file to write is one to read, or the other one to write.
     """
-    if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
-        raise PconvError(f"{steps!r} is not a number of time-steps", f"choose 1 to {MAX_STEPS}")
+    _require_levels(steps)
     if method not in METHODS:
         raise PconvError(f"there is no method '{method}'", f"choose one of {', '.join(METHODS)}")
     if output is not None and not force:
         refuse_to_overwrite(source, output)
     if output is not None:
         require_own_file(output, {"the data": data})
+        require_writable(output)
     if cache is not None:
         require_own_file(cache, {"the model": source, "the data": data, "the output": output})
-    network = load(source)
-    if references(network.proto):
-        raise PconvError(
-            f"{network.name} is too large for one file, and calibration takes models that are not",
-            "quantise it where it is trained (QCFS)",
-        )
-    network = runnable(upgraded(inlined(network, DOMAIN), MIN_OPSET))
-    # What computed sizes tell of shapes; the network itself stays as it is written.
-    network.shapes |= fold(network).shapes
-    refuse_spiking(network)
+        require_writable(cache)
+    network = _prepared(source)
     chosen, left = _activations(network)
     random = isinstance(data, str) and data == RANDOM
     runner = open_session(network.proto, network.name)
@@ -193,6 +187,57 @@ def calibrate(
     if output is not None:
         save(model, output)
     return Calibration(model, steps, method, len(samples), random, found, left, from_cache)
+
+
+def outline(source: ModelSource, steps: int) -> Calibration:
+    """What `calibrate` would do, without data: all is as it would be but for values, so that faults can be told early.
+
+    Data may still be such that more activations stay.
+
+    Raises:
+        PconvError: as `calibrate`.
+    """
+    _require_levels(steps)
+    network = _prepared(source)
+    chosen, left = _activations(network)
+    # A level of 1, so that no type rounds any.
+    staircase = Staircase(np.full(1, float(steps)), np.zeros(1), np.full(1, float(steps)), steps)
+    entries = []
+    for activation in chosen:
+        offset = None if ascends(activation) or clip_of(activation).rectifies else np.zeros(1)
+        entries.append(
+            Quantised(activation, staircase, Channels(None, len(network.shape(activation.input) or ())), offset)
+        )
+    return Calibration(quantised_model(network, entries, {}), steps, "", 0, False, Found(entries), left)
+
+
+def _require_levels(steps: object) -> None:
+    """Raise where there are no staircases of so many levels.
+
+    Raises:
+        PconvError: there are none.
+    """
+    if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
+        raise PconvError(f"{steps!r} is not a number of time-steps", f"choose 1 to {MAX_STEPS}")
+
+
+def _prepared(source: ModelSource) -> Network:
+    """The network as it is calibrated.
+
+    Raises:
+        PconvError: it cannot be read, is too large, or is a spiking one.
+    """
+    network = load(source)
+    if references(network.proto):
+        raise PconvError(
+            f"{network.name} is too large for one file, and calibration takes models that are not",
+            "quantise it where it is trained (QCFS)",
+        )
+    network = runnable(upgraded(inlined(network, DOMAIN), MIN_OPSET))
+    # What computed sizes tell of shapes; the network itself stays as it is written.
+    network.shapes |= fold(network).shapes
+    refuse_spiking(network)
+    return network
 
 
 def _range(values: Array) -> list[float] | None:

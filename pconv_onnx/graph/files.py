@@ -222,6 +222,22 @@ def require_place(path: Path) -> None:
         raise PconvError(f"cannot write '{path}': nothing can be made in '{there}'", _ELSEWHERE)
 
 
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """Raise where a file cannot be written, as `write_atomically` does; to be asked before anything takes long.
+
+    Raises:
+        PconvError: it cannot.
+    """
+    # Through a link: the file that it names is written, the link stays.
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise PconvError(f"cannot write '{path}': it exists and is not a file", _ELSEWHERE)
+    try:
+        tempfile.TemporaryFile(dir=target.parent).close()
+    except OSError as error:
+        raise PconvError(f"cannot write '{path}': {error.strerror or error}", _ELSEWHERE) from error
+
+
 def make_folder(path: Path) -> None:
     """Make a folder, and those that it lies in, where they are not there.
 
@@ -240,12 +256,10 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
     Raises:
         PconvError: the file cannot be written.
     """
-    # Through a link: the file that it names is written, the link stays.
+    require_writable(path)
     target = Path(os.path.realpath(path))
     temporary = None
     try:
-        if target.exists() and not target.is_file():
-            raise PconvError(f"cannot write '{path}': it exists and is not a file", _ELSEWHERE)
         # mkstemp makes a private file; a result should be as readable as any other that the user writes.
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".pconv-onnx-", delete=False) as file:
             temporary = file.name

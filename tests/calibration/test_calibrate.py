@@ -435,6 +435,34 @@ def test_faults_are_told():
     assert "nothing to calibrate in the model: 'y': its bound 'l' is computed; a Clip with constant bounds" in told
 
 
+POOLED = "a = Conv (x, w) r = Relu (a) p = MaxPool <kernel_shape = [2, 2]> (r) y = Conv (p, v)"
+HYBRID = "a = Conv (x, w) r = Relu (a) b = Conv (r, v) y = Gelu (b)"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "options", "told"),
+    [
+        (POOLED, {"mode": "serial"}, "MaxPool 'p' takes a maximum over spikes"),
+        (HYBRID, {"mode": "serial"}, "activation 'y/analog' needs the temporal mean of 'b': Gelu does not ascend"),
+        (HYBRID, {"strict": True}, "not all activations can be converted: 'y/analog': Gelu does not ascend"),
+        (HYBRID, {"include": "s"}, "'s' matches no activation"),
+        (HYBRID, {"exclude": "*"}, "nothing to convert in the model: 'r' (and 2 more): excluded"),
+        (HYBRID, {"mode": "folded", "per_step_outputs": True}, "mode 'folded' has no time-steps to hand out"),
+        (HYBRID, {"output": "nowhere/snn.onnx"}, "cannot write 'nowhere/snn.onnx': No such file or directory"),
+    ],
+)
+def test_what_no_data_change_is_told_before_a_calibration(nodes, options, told):
+    """Which would find a fault in these data."""
+    ann = source(nodes, "float[N, M, H, W] y", w=weight(4, 3, 1, 1), v=weight(4, 4, 1, 1, seed=1))
+    assert told in refusal_of(rewrite, ann, **{"steps": 4, "calibration": {"x": np.zeros(5)}, **options})
+
+
+@pytest.mark.parametrize("place", ["output", "cache"])
+def test_a_place_that_cannot_be_written_is_told_before_data_are_read(place, tmp_path):
+    told = refusal_of(calibrate, source(), {"x": np.zeros(5)}, steps=4, **{place: tmp_path / "nowhere" / "file"})
+    assert "file': No such file or directory; choose another place" in told
+
+
 def test_the_file_appears_whole(tmp_path):
     path = tmp_path / "relu.onnx"
     onnx.save(source(), path)
