@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 # Argument parsing imports nothing heavy, so that --help and faults in the arguments answer at once.
-from pconv_onnx.errors import PconvError, printable
+from pconv_onnx.errors import PconvError, WrongArguments, printable
 from pconv_onnx.providers import PROVIDERS
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 text = json.dumps(document, allow_nan=False) if as_json else "\n".join(answer.lines(_shown(document)))
         return _print(text, answer.status)
     except PconvError as error:
-        status = WRONG_ARGUMENTS if isinstance(error, _WrongArguments) else ANSWER_IS_NO
+        status = WRONG_ARGUMENTS if isinstance(error, WrongArguments) else ANSWER_IS_NO
         if as_json:
             return _print(json.dumps({"error": {"message": error.message, "hint": error.hint}}), status)
         print(f"pconv-onnx: {error}", file=sys.stderr)
@@ -100,15 +100,18 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"pconv-onnx: warning: {printable(str(message))}", file=sys.stderr)
 
 
-class _WrongArguments(PconvError):
-    """The command line is not one of this program."""
-
-
 class _Parser(argparse.ArgumentParser):
     """Faults in the arguments are told as every other fault is: in one line, or as a JSON document."""
 
+    def parse_known_args(self, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
+        """What a command does not know is told by it, not by the program, whose help does not list its options."""
+        found, unknown = super().parse_known_args(*arguments, **options)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
     def error(self, message: str) -> NoReturn:
-        raise _WrongArguments(message, f"see {self.prog} --help")
+        raise WrongArguments(message, f"see {self.prog} --help")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -368,11 +371,11 @@ def _needs(options: argparse.Namespace, given: str, needed: str, told: str) -> N
     """Raise where an option is given that has no effect without another.
 
     Raises:
-        _WrongArguments: it is; what is `told` is how things are without the other.
+        WrongArguments: it is; what is `told` is how things are without the other.
     """
     if getattr(options, given) and not getattr(options, needed):
         flag = "-o/--output" if given == "output" else f"--{given.replace('_', '-')}"
-        raise _WrongArguments(f"argument {flag}: {told} without --{needed}")
+        raise WrongArguments(f"argument {flag}: {told} without --{needed}")
 
 
 def _inspect(options: argparse.Namespace) -> _Answer:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pconv_onnx.errors import PconvError
+from pconv_onnx.errors import WrongArguments
 from pconv_onnx.graph import make_folder, require_place, write_atomically
 from pconv_onnx.report import figures
 
@@ -22,12 +22,13 @@ def destination(output: str | os.PathLike[str]) -> Path:
     Raises:
         PconvError: it has another ending, or lies where nothing can be written, or matplotlib is missing.
     """
-    figures.available()
     path = Path(output)
     if path.is_dir() or not path.suffix or os.fspath(output).endswith(os.sep):
         path /= "curve.png"
     if path.suffix not in _SUFFIXES:
-        raise PconvError(f"'{output}' is no place for a curve", f"choose a directory or a {', '.join(_SUFFIXES)} file")
+        told = f"'{output}' is no place for a curve"
+        raise WrongArguments(told, f"choose a directory or a {', '.join(_SUFFIXES)} file")
+    figures.available()
     require_place(path)
     return path
 

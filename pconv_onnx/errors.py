@@ -1,4 +1,4 @@
-"""The one exception that is told to a user as a sentence, without a traceback; texts that a terminal can be given."""
+"""What is told to a user as a sentence, without a traceback; texts that a terminal can be given."""
 
 
 class PconvError(Exception):
@@ -14,6 +14,10 @@ class PconvError(Exception):
         # What is quoted from elsewhere may end in a full stop, or be empty and leave a colon.
         self.message, self.hint = (printable(" ".join(text.split())).rstrip(" .:") for text in (message, hint))
         super().__init__(f"{self.message}; {self.hint}" if self.hint else self.message)
+
+
+class WrongArguments(PconvError):
+    """Arguments that are wrong by themselves, or beside each other, whatever model and data are."""
 
 
 def printable(text: str) -> str:

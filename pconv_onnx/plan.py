@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pconv_onnx.errors import PconvError
+from pconv_onnx.errors import PconvError, WrongArguments
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import captured, every_node
 from pconv_onnx.graph.network import Graph
@@ -150,7 +150,7 @@ def make_plan(
             "leave this network in float32",
         )
     if per_step_outputs and mode != "parallel":
-        raise PconvError(f"mode '{mode}' has no time-steps to hand out", "choose mode 'parallel'")
+        raise WrongArguments(f"mode '{mode}' has no time-steps to hand out", "choose mode 'parallel'")
     refuse_spiking(network)
     recognised = recognise(network)
     _refuse_patterns_of_nothing(network, recognised, (*include, *exclude))

@@ -107,6 +107,11 @@ print(json.dumps(found))
         assert [option for option in options if option not in found[command][1]] == []
 
 
+def test_the_package_is_a_command_as_well():
+    done = subprocess.run([sys.executable, "-m", "pconv_onnx", "--version"], capture_output=True, check=True)
+    assert done.stdout.startswith(b"pconv-onnx ")
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--version"])
@@ -155,7 +160,8 @@ def test_results_are_shown_without_what_they_hold(ann, snn):
         ([], "the following arguments are required: COMMAND; see pconv-onnx --help"),
         (["frobnicate"], "invalid choice: 'frobnicate'"),
         (["inspect"], "the following arguments are required: MODEL; see pconv-onnx inspect --help"),
-        (["inspect", "m.onnx", "--frob"], "unrecognized arguments: --frob"),
+        (["inspect", "m.onnx", "--frob"], "unrecognized arguments: --frob; see pconv-onnx inspect --help"),
+        (["--frob", "inspect", "m.onnx"], "unrecognized arguments: --frob; see pconv-onnx --help"),
         (["rewrite", "m.onnx", "--mode", "serially"], "argument --mode: invalid choice: 'serially'"),
         (["rewrite", "m.onnx", "-o"], "argument -o/--output: expected one argument"),
         (["verify", "a.onnx"], "the following arguments are required: SNN; see pconv-onnx verify --help"),
@@ -180,6 +186,9 @@ def test_results_are_shown_without_what_they_hold(ann, snn):
           for wrong in (["--batch", "0"], ["--batch", "x"], ["--repeats", "-1"], ["--repeats", "2.5"])),
         *((["verify", "a.onnx", "b.onnx", "--atol", atol], f"argument --atol: '{atol}' is not a tolerance")
           for atol in ("-1", "nan", "inf", "x")),
+        (["deploy", "s.onnx", "-o", "o", "--target", "bundle", "--gpu"], "a bundle is for every device; leave out"),
+        (["deploy", "s.onnx", "-o", "o", "--target", "triton", "--allow-lossy"], "a triton is the network as it is"),
+        (["evaluate", "m.onnx", "--data", "d.npz", "--steps", "4", "-o", "c.txt"], "'c.txt' is no place for a curve"),
         (["stats"], "the following arguments are required: SNN; see pconv-onnx stats --help"),
         *((["stats", "s.onnx", option, energy], f"argument {option}: '{energy}' is not an energy; choose a finite")
           for option in ("--energy-mac", "--energy-ac") for energy in ("-1", "nan", "inf", "x")),
@@ -419,7 +428,7 @@ def test_inspect_and_rewrite_give_the_promised_documents(ann, tmp_path, run):
     assert rewritten["counts"] == {"converted": 1, "needs_calibration": 0, "refused": 1}
 
 
-def test_precision_and_outputs_step_by_step_are_told(ann, tmp_path, run):
+def test_precision_and_outputs_step_by_step_are_told(ann, tmp_path, run, refusal):
     snn = tmp_path / "snn.onnx"
     status, out, _ = run("rewrite", ann, "-o", snn, "--precision", "float16", "--per-step-outputs")
     assert status == 0
@@ -428,6 +437,8 @@ def test_precision_and_outputs_step_by_step_are_told(ann, tmp_path, run):
     assert (found["precision"], found["per_step_outputs"]) == ("float16", ["y_per_step"])
     assert run("verify", ann, snn)[0] == 0
     assert run("rewrite", ann, "--precision", "int4")[0] == 2
+    told = "mode 'folded' has no time-steps to hand out; choose mode 'parallel'"
+    assert refusal("rewrite", ann, "--mode", "folded", "--per-step-outputs", status=2) == told
 
 
 def test_inspect_of_a_relu_network_asks_for_calibration(relu_resnet, run):

@@ -10,7 +10,7 @@ from typing import Any
 
 from pconv_onnx.deployment import bundle, nir, triton
 from pconv_onnx.deployment.package import Contents, Package, package
-from pconv_onnx.errors import PconvError
+from pconv_onnx.errors import PconvError, WrongArguments
 from pconv_onnx.graph import ModelSource, require_new_folder, write_folder
 
 # By target, what goes into the folder, for the CPU or for a GPU.
@@ -72,9 +72,9 @@ def deploy(
         raise PconvError(f"'{target}' is no target", f"choose one of {', '.join(TARGETS)}")
     if gpu and target != "triton":
         place = "run.py has --provider" if target == "bundle" else "what reads it decides where it runs"
-        raise PconvError(f"a {target} is for every device", f"leave out --gpu; {place}")
+        raise WrongArguments(f"a {target} is for every device", f"leave out --gpu; {place}")
     if allow_lossy and target != "nir":
-        raise PconvError(f"a {target} is the network as it is", "leave out --allow-lossy")
+        raise WrongArguments(f"a {target} is the network as it is", "leave out --allow-lossy")
     require_new_folder(output)
     packed = package(source)
     if gpu and "cuda" not in packed.providers:

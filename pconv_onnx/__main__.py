@@ -1,0 +1,7 @@
+"""`python -m pconv_onnx` is the command line."""
+
+import sys
+
+from pconv_onnx.cli import main
+
+sys.exit(main())
