@@ -641,7 +641,7 @@ def _verification_lines(summary: dict[str, Any]) -> Iterator[str]:
     if compared < len(exact):
         yield f"layers in branches that no sample got to, so not compared: {len(exact) - compared}"
     if calibrated:
-        yield f"layers with levels of a calibration (a ReLU in the source), so with nothing to be equal to: {calibrated}"
+        yield f"layers with levels of a calibration (the source has a ReLU), with nothing to be equal to: {calibrated}"
     if others:
         yield f"layers with T other than the source's levels, so with nothing to be equal to: {others}"
     unloaded = summary["load_errors"]

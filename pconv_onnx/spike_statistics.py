@@ -62,14 +62,14 @@ class SpikingLayer:
     """
 
     name: str
-    kind: Spikes
+    kind: Spikes = field(repr=False)
     channels_last: bool = False
     samples: int = field(init=False, default=0)
-    histogram: Array = field(init=False)
-    fewest: Array = field(init=False)
-    most: Array = field(init=False)
-    example_neurons: list[int] = field(init=False, default_factory=list)
-    example_counts: list[int] = field(init=False, default_factory=list)
+    histogram: Array = field(init=False, repr=False)
+    fewest: Array = field(init=False, repr=False)
+    most: Array = field(init=False, repr=False)
+    example_neurons: list[int] = field(init=False, repr=False, default_factory=list)
+    example_counts: list[int] = field(init=False, repr=False, default_factory=list)
 
     def __post_init__(self) -> None:
         """Nothing is counted yet."""
@@ -141,7 +141,7 @@ class LinearOperator:
 
     name: str
     op_type: str
-    kind: Kind
+    kind: Kind = field(repr=False)
     counted: bool = True
     macs: int = 0
     synaptic_operations: int = 0
@@ -186,8 +186,8 @@ class Stats:
     samples: int
     random_inputs: bool
     mode: str
-    layers: Sequence[SpikingLayer]
-    operators: Sequence[LinearOperator]
+    layers: Sequence[SpikingLayer] = field(repr=False)
+    operators: Sequence[LinearOperator] = field(repr=False)
     energy_mac: float
     energy_ac: float
 

@@ -119,7 +119,7 @@ class Verification:
 
     samples: int
     random_inputs: bool
-    layers: list[Layer]
+    layers: list[Layer] = field(repr=False)
     atol: float | None
     unoptimised: Comparison = field(default_factory=Comparison)
     as_run: Comparison = field(default_factory=Comparison)

@@ -745,7 +745,7 @@ def test_calibration_is_a_command_and_an_option(tmp_path, run):
     assert "T = 4, method refit, 20 samples, corrected layers: 1" in out
     status, out, _ = run("verify", relu, tmp_path / "snn.onnx", "--data", data)
     assert status == 0 and out.endswith("\npassed, with no layer compared and outputs only measured\n")
-    assert "layers with levels of a calibration (a ReLU in the source), so with nothing to be equal to: 1\n" in out
+    assert "layers with levels of a calibration (the source has a ReLU), with nothing to be equal to: 1\n" in out
     assert "T other than" not in out
     status, out, err = run("rewrite", relu, "-o", tmp_path / "other.onnx")
     assert status == 1

@@ -279,6 +279,12 @@ def test_behind_a_matrix_product_channels_are_the_last_axis(mode):
         assert (layer["channels"], layer["silent_channels"], layer["saturated_channels"]) == (4, 1, 1)
 
 
+def test_what_is_shown_of_statistics_is_one_short_line(small_network):
+    found = stats(rewrite(small_network).model)
+    for shown in (found, found.layers[0], found.operators[0]):
+        assert len(repr(shown)) < 200 and "\n" not in repr(shown) and "array" not in repr(shown)
+
+
 def test_values_without_an_axis_behind_the_samples_are_one_channel():
     nodes = f"p = ReduceSum <keepdims = 0> (x, axes) {qcfs('p', 'a')} y = Identity (a)"
     (layer,) = spiking(nodes, np.eye(3, dtype=np.float32), {"axes": np.array([1])}, "folded")["layers"]
