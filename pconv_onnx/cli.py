@@ -469,7 +469,7 @@ def _evaluate(options: argparse.Namespace) -> _Answer:
         )
     summary = result.summary()
     if path:
-        result.draw(path)
+        result.draw(options.output)
     summary["output"] = str(path) if path else None
     return _Answer(summary, _evaluation_lines)
 

@@ -565,6 +565,13 @@ def test_evaluate_says_before_it_starts_that_matplotlib_is_missing(refusal, monk
     assert told.endswith("; pip install 'pconv-onnx[report]'")
 
 
+def test_a_curve_that_cannot_be_written_is_told_before_anything_runs(ann, labelled, tmp_path, refusal, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("pconv_onnx.evaluation.evaluate", lambda *_, **__: pytest.fail("it ran"))
+    told = refusal("evaluate", ann, "--data", labelled, "--steps", 4, "-o", tmp_path / "none" / "c.png")
+    assert f"there is no folder '{tmp_path}/none'" in told
+
+
 def test_evaluate_says_that_data_cannot_be_read(ann, tmp_path, refusal):
     told = refusal("evaluate", ann, "--data", tmp_path / "d.npz")
     assert told == f"cannot read '{tmp_path}/d.npz': No such file or directory; check it"

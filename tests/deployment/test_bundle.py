@@ -286,6 +286,7 @@ def test_in_cpp_a_serial_network_is_stepped_by_passing_its_potentials_on(program
         (["model.onnx", "libpconv_ops.so", ".", "none.npy"], "none.npy cannot be read"),
         (["model.onnx", "libpconv_ops.so", ".", "run.py"], "run.py cannot be read, or is no .npy file"),
         (["model.onnx", "libpconv_ops.so", ".", "a", "b"], "one .npy file is needed for each input: x"),
+        (["none.onnx", "none.so", "nowhere", "a"], "there is no folder nowhere; make it"),
         (["none.onnx", "libpconv_ops.so", ".", "a"], "none.onnx"),
         (["model.onnx", "none.so", ".", "a"], "none.so"),
     ],
