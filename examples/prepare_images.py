@@ -46,9 +46,12 @@ def read_folder(folder: Path, size: int | None) -> tuple[np.ndarray, np.ndarray 
 def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """`images` and `labels` of an .npz file."""
     try:
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":  # NumPy would take it for a pickle
+                sys.exit(f"prepare_images: '{path}' is not an .npz archive")
         with np.load(path) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (AttributeError, OSError, ValueError, zipfile.BadZipFile) as error:
+            arrays = dict(archive)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         sys.exit(f"prepare_images: cannot read '{path}' as an .npz of plain arrays: {error}")
     if "images" not in arrays:
         sys.exit(f"prepare_images: '{path}' has no array 'images'; it has {', '.join(arrays)}")
@@ -61,6 +64,14 @@ def prepare(images: np.ndarray, mean: list[float], std: list[float], layout: str
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if layout == "NCHW" else values)
 
 
+def count(text: str) -> int:
+    """A number of images."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
 def main() -> None:
     """Read, normalise, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -71,7 +82,7 @@ def main() -> None:
     parser.add_argument("--std", type=float, nargs=3, default=[1, 1, 1], help="of each colour (default: 1)")
     parser.add_argument("--layout", choices=["NCHW", "NHWC"], default="NCHW", help="(default: NCHW)")
     parser.add_argument("--size", type=int, help="resize pictures of a folder to this width and height")
-    parser.add_argument("--first", type=int, help="only this many images")
+    parser.add_argument("--first", type=count, help="only this many images")
     options = parser.parse_args()
     if not options.source.exists():
         sys.exit(f"prepare_images: there is no '{options.source}'")

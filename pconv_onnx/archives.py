@@ -19,6 +19,8 @@ from pconv_onnx.neuron import Array
 # What an archive may always expand to; and beyond, how many times its own size. Deflate reaches 1,032 times.
 _ALWAYS = 1 << 28
 _MOST_TIMES = 200
+# How an archive begins, one without entries as well.
+_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
@@ -49,11 +51,12 @@ def shapes_in_npz(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
 
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[NpzFile, dict[str, tuple[int, ...]]]]:
+    # NumPy takes what is no archive for an array or a pickle, and would tell how to load that unsafely.
+    with open(path, "rb") as file:
+        if file.read(4) not in _MAGIC:
+            raise ValueError("it is no archive")
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, NpzFile):
-            raise ValueError("it holds one unnamed array")
-        with archive:
+        with np.load(path, allow_pickle=False) as archive:
             assert archive.zip is not None
             yield archive, _moderate_shapes(archive.zip, os.path.getsize(path))
     # RuntimeError is zipfile's for encryption and for ways of compression that it does not know, the errors of syntax

@@ -472,7 +472,7 @@ def _evaluate(options: argparse.Namespace) -> _Answer:
         )
     summary = result.summary()
     if path:
-        result.draw(path)
+        result.draw(options.output)
     summary["output"] = str(path) if path else None
     return _Answer(summary, _evaluation_lines)
 
@@ -639,16 +639,22 @@ def _verification_lines(summary: dict[str, Any]) -> Iterator[str]:
     layers = summary["layers"]
     wrong = [layer for layer in layers if layer["count_mismatch_rate"]]
     exact = [layer for layer in layers if layer["exact"]]
-    compared = sum(layer["count_mismatch_rate"] is not None for layer in exact)
+    calibrated = sum(layer["calibrated"] for layer in layers)
+    others = len(layers) - len(exact) - calibrated
+    compared = summary["layers_compared"]
     yield _samples_line(summary)
-    right = f"{compared - len(wrong)} of {compared}"
-    yield f"layers with the source's spike count on every element, given the same input: {right}"
+    if compared:
+        right = f"{compared - len(wrong)} of {compared}"
+        yield f"layers with the source's spike count on every element, given the same input: {right}"
+    else:
+        yield "no layer was compared with the source, outputs were only measured; --atol bounds them"
     for layer in wrong:
         yield f"  {layer['name']}: {100 * layer['count_mismatch_rate']:.3g} % of the elements differ"
     if compared < len(exact):
         yield f"layers in branches that no sample got to, so not compared: {len(exact) - compared}"
-    if len(exact) < len(layers):
-        others = len(layers) - len(exact)
+    if calibrated:
+        yield f"layers with levels of a calibration (the source has a ReLU), with nothing to be equal to: {calibrated}"
+    if others:
         yield f"layers with T other than the source's levels, so with nothing to be equal to: {others}"
     unloaded = summary["load_errors"]
     for title, values, networks in (
@@ -673,7 +679,9 @@ def _verification_lines(summary: dict[str, Any]) -> Iterator[str]:
         )
     if summary["accuracy"]:
         yield "top-1 accuracy: source {ann:.2%}, spiking {snn:.2%}".format(**summary["accuracy"])
-    yield "passed" if summary["passed"] else "FAILED"
+    within = "only measured" if summary["atol"] is None else f"within {summary['atol']:g}"
+    alone = "" if compared else f", with no layer compared and outputs {within}"
+    yield f"passed{alone}" if summary["passed"] else "FAILED"
 
 
 def _samples_line(summary: dict[str, Any]) -> str:

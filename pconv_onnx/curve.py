@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pconv_onnx.errors import WrongArguments
+from pconv_onnx.errors import PconvError, WrongArguments
 from pconv_onnx.graph import make_folder, require_place, write_atomically
 from pconv_onnx.report import figures
 
@@ -17,19 +17,25 @@ def destination(output: str | os.PathLike[str]) -> Path:
     """The file that a curve goes to; to be asked before anything takes long.
 
     Args:
-        output: a .png, .svg or .pdf file, or a directory (there already, or a name without an ending).
+        output: a .png, .svg or .pdf file, or a directory (there already, or a name without an ending). A directory is
+            made where it is not there, that of a file is not.
 
     Raises:
-        PconvError: it has another ending, or lies where nothing can be written, or matplotlib is missing.
+        PconvError: it has another ending, or lies where nothing can be written, or a file in a directory that is not
+            there, or matplotlib is missing.
     """
     path = Path(output)
-    if path.is_dir() or not path.suffix or os.fspath(output).endswith(os.sep):
+    is_folder = path.is_dir() or not path.suffix or os.fspath(output).endswith(os.sep)
+    if is_folder:
         path /= "curve.png"
     if path.suffix not in _SUFFIXES:
         told = f"'{output}' is no place for a curve"
         raise WrongArguments(told, f"choose a directory or a {', '.join(_SUFFIXES)} file")
     figures.available()
     require_place(path)
+    if not is_folder and not path.parent.exists():
+        told = f"cannot write '{path}': there is no folder '{path.parent}'"
+        raise PconvError(told, "make it, or choose another place with -o")
     return path
 
 
@@ -38,7 +44,7 @@ def draw(summary: dict[str, Any], path: Path) -> None:
 
     Args:
         summary: the document.
-        path: the file, as `destination` gives it; folders that are not there are made.
+        path: the file, as `destination` gives it; its folder is made where it is not there.
 
     Raises:
         PconvError: the document has no curve, matplotlib is missing, or the file cannot be written.

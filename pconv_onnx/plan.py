@@ -353,11 +353,15 @@ def _chosen(
 
 
 def _if_potentials_may_be_there(activation: Activation, network: Network) -> Activation:
-    place = network.place(activation.nodes[0])
-    if activation.spec is None or not place:
+    if activation.spec is None:
         return activation
-    reason = f"it is in {place}, where no membrane potential can be kept; modes 'parallel' and 'folded' convert it"
-    return _refused(activation, reason)
+    others = "modes 'parallel' and 'folded' convert it"
+    if place := network.place(activation.nodes[0]):
+        return _refused(activation, f"it is in {place}, where no membrane potential can be kept; {others}")
+    if network.shape(activation.input) is None:
+        # An input or output of a model has a shape, if only of open sizes.
+        return _refused(activation, f"how many axes its input has is not known; {others}")
+    return activation
 
 
 def _if_a_neuron_encodes_it(activation: Activation, encoded: Collection[str]) -> Activation:

@@ -208,10 +208,9 @@ def _shape(info: Any, sizes: Mapping[Any, int], rows: int | None) -> list[int]:
     if known[:1] == [None]:
         known[0] = rows
     shape = [size for size in known if size is not None]
-    # No neuron takes a scalar: a potential without dimensions is one of unknown rank.
-    if not known or len(shape) < len(known):
+    if len(shape) < len(known):
         raise PconvError(
-            f"the shape of '{info.name}', {info.shape or 'unknown'}, does not follow from the inputs",
+            f"the shape of '{info.name}', {info.shape}, does not follow from the inputs",
             "give the inputs of the ANN fixed sizes, and rewrite it again",
         )
     return shape

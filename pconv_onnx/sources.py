@@ -319,7 +319,10 @@ def parts_of(source: str | os.PathLike[str]) -> list[Part]:
         return [part for file in files for part in _groups(file, None)]
     files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
     if not files:
-        raise PconvError(f"'{path}' holds no .npz files", "write them with numpy.savez")
+        raise PconvError(
+            f"'{path}' holds no .npz and no Parquet files",
+            "write them with numpy.savez; for a folder of pictures pass a recipe, a .json file (docs/scale-out.md)",
+        )
     return [NpzFile(file) for file in files]
 
 

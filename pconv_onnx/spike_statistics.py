@@ -21,6 +21,7 @@ from pconv_onnx.data import BatchAxis, DataSource, Samples, load_samples, random
 from pconv_onnx.errors import PconvError
 from pconv_onnx.fan_out import LINEAR, UNCOUNTED, Shape, fan_out, total
 from pconv_onnx.graph import ModelSource, Network, load
+from pconv_onnx.graph.channels import behind_matrix_product
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.exposing import expose
 from pconv_onnx.graph.folding import fold
@@ -50,6 +51,8 @@ class SpikingLayer:
     Attributes:
         name: name of the activation that it was.
         kind: the trains that it emits.
+        channels_last: whether channels are the last axis, not the one behind the samples; a channel axis of the trains
+            is what counts.
         samples: samples counted on; fewer than there are where it is in a branch that not all get to.
         histogram: `[T+1]`, how often a neuron has each count.
         fewest: `[C]`, the lowest count of each channel (`[0]` before the first batch).
@@ -59,13 +62,14 @@ class SpikingLayer:
     """
 
     name: str
-    kind: Spikes
+    kind: Spikes = field(repr=False)
+    channels_last: bool = False
     samples: int = field(init=False, default=0)
-    histogram: Array = field(init=False)
-    fewest: Array = field(init=False)
-    most: Array = field(init=False)
-    example_neurons: list[int] = field(init=False, default_factory=list)
-    example_counts: list[int] = field(init=False, default_factory=list)
+    histogram: Array = field(init=False, repr=False)
+    fewest: Array = field(init=False, repr=False)
+    most: Array = field(init=False, repr=False)
+    example_neurons: list[int] = field(init=False, repr=False, default_factory=list)
+    example_counts: list[int] = field(init=False, repr=False, default_factory=list)
 
     def __post_init__(self) -> None:
         """Nothing is counted yet."""
@@ -91,7 +95,9 @@ class SpikingLayer:
         """Take in the counts of one batch of that many samples, which lie along that axis; None: all are of one."""
         self.histogram += np.bincount(counts.reshape(-1), minlength=self.steps + 1)
         counts = to_first(counts, sample_axis)
-        channel_axis = 1
+        if counts.ndim == 1:
+            counts = counts[:, np.newaxis]
+        channel_axis = counts.ndim - 1 if self.channels_last else 1
         if self.kind.channel_axis is not None:
             channel_axis = self.kind.channel_axis + (sample_axis is None or self.kind.channel_axis < sample_axis)
         others = tuple(axis for axis in range(counts.ndim) if axis != channel_axis)
@@ -135,7 +141,7 @@ class LinearOperator:
 
     name: str
     op_type: str
-    kind: Kind
+    kind: Kind = field(repr=False)
     counted: bool = True
     macs: int = 0
     synaptic_operations: int = 0
@@ -270,7 +276,7 @@ def stats(
     mode, names = _recorded(network)
     try:
         emitted = _emitted(network, mode)
-        layers = {node.output[0]: SpikingLayer(names.pop(node.name), kind) for node, kind in emitted}
+        layers = _layers(network, names, emitted)
         readings = _readings(network, mode, _kinds(network, mode, emitted))
     except (KeyError, ValueError) as error:
         raise _edited(network) from error
@@ -374,6 +380,23 @@ def _emitted(network: Network, mode: str) -> list[tuple[onnx.NodeProto, Spikes]]
                 raise ValueError(f"the levels of '{node.name}' do not ascend")
             emitted.append((node, Spikes(neuron.steps, neuron.levels, neuron.channel_axis)))
     return emitted
+
+
+def _layers(
+    network: Network, names: dict[str, str], emitted: Iterable[tuple[onnx.NodeProto, Spikes]]
+) -> dict[str, SpikingLayer]:
+    """The neurons as layers by the tensor that they give; their names are taken from those recorded.
+
+    Raises:
+        KeyError: no name is recorded.
+    """
+    # Neurons and what decodes them end the stretch in which a layer's channels are looked for.
+    nodes = every_node(network.proto.graph)
+    makers = {node.output[0]: node for node in nodes if node.output and node.domain != DOMAIN}
+    return {
+        node.output[0]: SpikingLayer(names.pop(node.name), kind, behind_matrix_product(node.input[0], makers))
+        for node, kind in emitted
+    }
 
 
 def _kinds(network: Network, mode: str, emitted: Iterable[tuple[onnx.NodeProto, Spikes]]) -> dict[str, Kind]:

@@ -80,12 +80,14 @@ class Layer:
     Attributes:
         name: name of the activation.
         exact: whether the source has a value to be equal to (T = L).
+        calibrated: whether it has none because its levels are of a calibration: there it has a ReLU.
         mismatches: elements whose count is not the source's.
         elements: elements compared; none of a layer in a branch that no sample got to.
     """
 
     name: str
     exact: bool
+    calibrated: bool = False
     mismatches: int = 0
     elements: int = 0
 
@@ -117,7 +119,7 @@ class Verification:
 
     samples: int
     random_inputs: bool
-    layers: list[Layer]
+    layers: list[Layer] = field(repr=False)
     atol: float | None
     unoptimised: Comparison = field(default_factory=Comparison)
     as_run: Comparison = field(default_factory=Comparison)
@@ -139,6 +141,11 @@ class Verification:
         within = self.atol is None or all(outputs.max_abs_diff <= self.atol for outputs in settings)
         loads = "snn" not in self.load_errors or "ann" in self.load_errors
         return bounded and within and loads and not any(layer.mismatches for layer in self.layers)
+
+    @property
+    def layers_compared(self) -> int:
+        """How many layers were compared with their source; where it is none, outputs alone were."""
+        return sum(layer.count_mismatch_rate is not None for layer in self.layers)
 
     @property
     def outputs_differ(self) -> list[str]:
@@ -171,8 +178,14 @@ class Verification:
             "spiking_against_itself": outputs(self.spiking_itself),
             "outputs_differ": self.outputs_differ,
             "load_errors": self.load_errors,
+            "layers_compared": self.layers_compared,
             "layers": [
-                {"name": layer.name, "exact": layer.exact, "count_mismatch_rate": layer.count_mismatch_rate}
+                {
+                    "name": layer.name,
+                    "exact": layer.exact,
+                    "calibrated": layer.calibrated,
+                    "count_mismatch_rate": layer.count_mismatch_rate,
+                }
                 for layer in self.layers
             ],
         }
@@ -290,7 +303,7 @@ class _LayerCheck:
         self, row: dict[str, Any], tap: str, source: Network, network: Network, providers: Sequence[Any] | None
     ) -> None:
         spiking = network.proto
-        self.layer = Layer(row["name"], exact=row["steps"] == row["levels"])
+        self.layer = Layer(row["name"], row["steps"] == row["levels"], row["levels"] is None)
         self.tap = tap
         try:
             node = next(n for n in every_node(spiking.graph) if is_operator(n) and n.name == row["node"])

@@ -455,8 +455,9 @@ def test_verify_gives_the_promised_document(ann, snn, run):
     assert isinstance(found["max_abs_diff"], float) and found["top1_agreement"] == 1.0
     assert (found["samples"], found["random_inputs"], found["atol"]) == (32, True, None)
     assert found["layers"] == [
-        {"name": name, "exact": True, "count_mismatch_rate": 0.0} for name in ("a_code", "b_code")
+        {"name": name, "exact": True, "calibrated": False, "count_mismatch_rate": 0.0} for name in ("a_code", "b_code")
     ]
+    assert found["layers_compared"] == 2
     for part in ("unoptimised", "source_against_itself", "spiking_against_itself"):
         assert found[part].keys() == {"max_abs_diff", "top1_agreement"}
     assert (found["outputs_differ"], found["load_errors"]) == ([], {})
@@ -518,9 +519,14 @@ def test_verify_of_other_steps_says_that_there_is_nothing_to_be_equal_to(ann, tm
     assert [(layer["exact"], layer["count_mismatch_rate"]) for layer in found["layers"]] == [(False, None)] * 2
     status, out, _ = run("verify", ann, tmp_path / "snn.onnx")
     assert status == 0
-    assert "given the same input: 0 of 0\nlayers with T other than the source's levels" in out
-    assert run("verify", ann, tmp_path / "snn.onnx", "--atol", "1e-6")[0] == 1
-    assert run("verify", ann, tmp_path / "snn.onnx", "--atol", "1e6")[0] == 0
+    assert found["layers_compared"] == 0 and "given the same input" not in out
+    assert "no layer was compared with the source, outputs were only measured; --atol bounds them\n" in out
+    assert "layers with T other than the source's levels, so with nothing to be equal to: 2\n" in out
+    assert out.endswith("\npassed, with no layer compared and outputs only measured\n")
+    status, out, _ = run("verify", ann, tmp_path / "snn.onnx", "--atol", "1e-6")
+    assert status == 1 and out.endswith("\nFAILED\n")
+    status, out, _ = run("verify", ann, tmp_path / "snn.onnx", "--atol", "1e6")
+    assert status == 0 and out.endswith("\npassed, with no layer compared and outputs within 1e+06\n")
 
 
 @pytest.mark.usefixtures("library")
@@ -598,6 +604,13 @@ def test_evaluate_says_before_it_starts_that_matplotlib_is_missing(refusal, monk
     monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
     told = refusal("evaluate", "missing.onnx", "--data", "missing.npz", "--steps", 4, "-o", "c.png")
     assert told.endswith("; pip install 'pconv-onnx[report]'")
+
+
+def test_a_curve_that_cannot_be_written_is_told_before_anything_runs(ann, labelled, tmp_path, refusal, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("pconv_onnx.evaluation.evaluate", lambda *_, **__: pytest.fail("it ran"))
+    told = refusal("evaluate", ann, "--data", labelled, "--steps", 4, "-o", tmp_path / "none" / "c.png")
+    assert f"there is no folder '{tmp_path}/none'" in told
 
 
 def test_evaluate_says_that_data_cannot_be_read(ann, tmp_path, refusal):
@@ -778,7 +791,10 @@ def test_calibration_is_a_command_and_an_option(tmp_path, run):
     status, out, err = run("rewrite", relu, "--calibration", data, "--steps", "4", "-o", tmp_path / "snn.onnx")
     assert status == 0
     assert "T = 4, method refit, 20 samples, corrected layers: 1" in out
-    assert run("verify", relu, tmp_path / "snn.onnx", "--data", data)[0] == 0
+    status, out, _ = run("verify", relu, tmp_path / "snn.onnx", "--data", data)
+    assert status == 0 and out.endswith("\npassed, with no layer compared and outputs only measured\n")
+    assert "layers with levels of a calibration (the source has a ReLU), with nothing to be equal to: 1\n" in out
+    assert "T other than" not in out
     status, out, err = run("rewrite", relu, "-o", tmp_path / "other.onnx")
     assert status == 1
     assert "a ReLU has no levels of its own" in err and "pass --calibration data.npz --steps T" in err

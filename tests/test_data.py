@@ -139,7 +139,9 @@ def test_missing_file_is_told(tmp_path):
 
 def test_directory_without_npz_is_told(tmp_path):
     (tmp_path / "x.npy").touch()
-    assert f"'{tmp_path}' holds no .npz files" in refusal(tmp_path)
+    told = refusal(tmp_path)
+    assert f"'{tmp_path}' holds no .npz and no Parquet files; " in told
+    assert "for a folder of pictures pass a recipe, a .json file (docs/scale-out.md)" in told
 
 
 def test_npz_without_arrays_is_told(tmp_path):
@@ -149,7 +151,7 @@ def test_npz_without_arrays_is_told(tmp_path):
 
 def test_npy_is_told(tmp_path):
     np.save(tmp_path / "d.npy", array(2, 3))
-    assert "it holds one unnamed array; write it with numpy.savez" in refusal(tmp_path / "d.npy")
+    assert "it is no archive; write it with numpy.savez" in refusal(tmp_path / "d.npy")
 
 
 @pytest.mark.parametrize("data", [array(2, 3), [array(2, 3)], 5, None])
@@ -164,7 +166,7 @@ def test_pickled_objects_are_refused(tmp_path):
     np.savez(tmp_path / "d.npz", x=np.array([{}, []], dtype=object))
     assert "d.npz' is not an .npz of plain arrays" in refusal(tmp_path / "d.npz")
     (tmp_path / "p.npz").write_bytes(pickle.dumps({"x": 1}))
-    assert "p.npz' is not an .npz of plain arrays" in refusal(tmp_path / "p.npz")
+    assert "p.npz' is not an .npz of plain arrays: it is no archive; write it" in refusal(tmp_path / "p.npz")
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

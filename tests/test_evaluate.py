@@ -252,6 +252,16 @@ def test_a_place_that_a_curve_cannot_go_to_is_told(small_network, tmp_path):
         assert told.endswith(f": nothing can be made in '{tmp_path}/file'; choose another place with -o")
 
 
+def test_a_curve_as_a_file_makes_no_folder(small_network, tmp_path):
+    pytest.importorskip("matplotlib")
+    result = evaluate(small_network, {"x": X[:5]}, steps=[2])
+    assert refusal_of(result.draw, tmp_path / "none" / "c.png") == (
+        f"cannot write '{tmp_path}/none/c.png': there is no folder '{tmp_path}/none'; "
+        "make it, or choose another place with -o"
+    )
+    assert not (tmp_path / "none").exists()
+
+
 def test_missing_matplotlib_is_told_with_its_extra(small_network, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from pathlib import Path
 
 from measure import write
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def test_figures_are_written_where_they_are_wanted(tmp_path):
@@ -14,3 +18,12 @@ def test_figures_are_written_where_they_are_wanted(tmp_path):
     assert json.loads((tmp_path / "results" / "this.json").read_text()) == document
     write(document, None)
     assert os.listdir(tmp_path) == ["results"]
+
+
+def test_each_file_of_figures_has_its_command():
+    page = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| ([\w-]+\.json) \|", page, re.MULTILINE)
+    measured_on_gpus = {path.name for path in (BENCHMARKS / "results").glob("nvidia-*.json")}
+    assert sorted(told) == sorted({path.name for path in (BENCHMARKS / "results").glob("*.json")} - measured_on_gpus)
+    scripts = re.findall(r"python (benchmarks/\w+\.py)", page)
+    assert scripts and all((BENCHMARKS.parent / script).exists() for script in scripts)

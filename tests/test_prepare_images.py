@@ -45,7 +45,8 @@ def test_a_folder_of_pictures_has_its_subfolders_as_classes(tmp_path):
     "content, arguments, message",
     [
         (None, ["in.npz"], "there is no 'in.npz'"),
-        (b"nothing", ["in.npz"], "cannot read 'in.npz' as an .npz"),
+        (b"nothing", ["in.npz"], "'in.npz' is not an .npz archive\n"),
+        (b"PK\3\4 cut short", ["in.npz"], "cannot read 'in.npz' as an .npz"),
         ({"pictures": IMAGES}, ["in.npz"], "has no array 'images'; it has pictures"),
         ({"images": IMAGES / 2}, ["in.npz"], "images are float64 [2, 4, 4, 3]; uint8 [N, H, W, 3] is needed"),
         ({"images": IMAGES}, ["in.npz", "-o", "nowhere/out.npz"], "cannot write 'nowhere/out.npz'"),
@@ -60,3 +61,17 @@ def test_faults_are_told_in_one_line(content, arguments, message, tmp_path):
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_one_array_is_no_archive(tmp_path):
+    np.save(tmp_path / "in.npy", IMAGES)
+    done = prepare(tmp_path, "in.npy", "-o", "out.npz")
+    assert (done.returncode, done.stderr) == (1, "prepare_images: 'in.npy' is not an .npz archive\n")
+
+
+@pytest.mark.parametrize("first", ["0", "-1"])
+def test_no_images_are_not_asked_for(first, tmp_path):
+    np.savez(tmp_path / "in.npz", images=IMAGES)
+    done = prepare(tmp_path, "in.npz", "-o", "out.npz", "--first", first)
+    assert done.returncode == 2 and "argument --first: must be at least 1" in done.stderr
+    assert not (tmp_path / "out.npz").exists()

@@ -379,7 +379,8 @@ def refusal(bundle: Path, *options: str) -> str:
 
 @pytest.mark.slow
 def test_what_cannot_be_served_is_told_in_one_line(tmp_path):
-    assert "is no bundle; write one with: pconv-onnx deploy" in refusal(tmp_path)
+    told = refusal(tmp_path)
+    assert told == f"serve.py: '{tmp_path}' is no bundle; write one with: pconv-onnx deploy --target bundle\n"
     nodes = f"c = Conv (x, w) {qcfs('c', 'y')}"
     model = network(nodes, outputs="float[N, 4, 6, 6] y", weights={"w": weight(4, 3, 3, 3)})
     deploy(rewrite(model, mode="serial").model, tmp_path / "serial")

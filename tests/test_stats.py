@@ -267,6 +267,30 @@ def test_both_modes_have_the_same_statistics(small_network, options):
     assert parallel == folded
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_behind_a_matrix_product_channels_are_the_last_axis(mode):
+    """Feature 0 is silent in a sequence of 7 with 4 features, also where a spike train is added to the product."""
+    w = np.eye(4, dtype=np.float32)
+    bias = np.array([-99, 9, 0, 0], np.float32)
+    nodes = f"p = MatMul (x, w) s = Add (p, bias) {qcfs('s', 'a')} q = MatMul (a, w) r = Add (a, q) {qcfs('r', 'b')}"
+    x = np.random.default_rng(0).normal(0, 2, (3, 7, 4)).astype(np.float32)
+    first, second = spiking(f"{nodes} y = Identity (b)", x, {"w": w, "bias": bias}, mode)["layers"]
+    for layer in (first, second):
+        assert (layer["channels"], layer["silent_channels"], layer["saturated_channels"]) == (4, 1, 1)
+
+
+def test_what_is_shown_of_statistics_is_one_short_line(small_network):
+    found = stats(rewrite(small_network).model)
+    for shown in (found, found.layers[0], found.operators[0]):
+        assert len(repr(shown)) < 200 and "\n" not in repr(shown) and "array" not in repr(shown)
+
+
+def test_values_without_an_axis_behind_the_samples_are_one_channel():
+    nodes = f"p = ReduceSum <keepdims = 0> (x, axes) {qcfs('p', 'a')} y = Identity (a)"
+    (layer,) = spiking(nodes, np.eye(3, dtype=np.float32), {"axes": np.array([1])}, "folded")["layers"]
+    assert (layer["channels"], layer["neurons"], layer["silent_channels"]) == (1, 1, 0)
+
+
 CHANNELS = """
     c = Div (x, t) d = Mul (c, count) e = Add (d, half) f = Floor (e) g = Div (f, count) h = Clip (g, zero, one)
     a = Mul (h, t) m = MaxPool <kernel_shape = [2, 2]> (a) y = Conv (m, w)

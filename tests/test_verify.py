@@ -52,6 +52,11 @@ def test_what_rewrite_wrote_passes(pair):
     assert all(layer.elements > 0 for layer in result.layers)
 
 
+def test_what_is_shown_of_a_verification_has_no_layers(small_network):
+    shown = repr(verify(small_network, rewrite(small_network).model))
+    assert "samples=32" in shown and "a_code" not in shown
+
+
 def test_the_spiking_network_runs_on_the_providers_that_are_named(pair, monkeypatch):
     asked = {}
 

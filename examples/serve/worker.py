@@ -21,7 +21,7 @@ def program_of(bundle: Path) -> ModuleType:
     """The bundle's own run.py, which checks it and opens its session."""
     spec = importlib.util.spec_from_file_location("run", bundle / "run.py")
     if spec is None or spec.loader is None or not (bundle / "run.py").is_file():
-        sys.exit(f"'{bundle}' is no bundle; write one with: pconv-onnx deploy --target bundle")
+        sys.exit(f"serve.py: '{bundle}' is no bundle; write one with: pconv-onnx deploy --target bundle")
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
     return program

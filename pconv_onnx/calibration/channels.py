@@ -8,6 +8,7 @@ import numpy as np
 
 from pconv_onnx.calibration.segments import Segment
 from pconv_onnx.graph import Network
+from pconv_onnx.graph.channels import behind_matrix_product
 from pconv_onnx.neuron import Array
 
 
@@ -32,7 +33,8 @@ class Channels:
         shape = network.shapes.get(segment.target) or ()
         if len(shape) < 2:
             return cls(None, len(shape))
-        axis = len(shape) - 1 if _ends_in_matmul(segment) else 1
+        makers = {node.output[0]: node for node in segment.nodes if node.output}
+        axis = len(shape) - 1 if behind_matrix_product(segment.target, makers) else 1
         return cls(axis if isinstance(shape[axis], int) and axis != sample_axis else None, len(shape))
 
     def rows(self, values: Array) -> Array:
@@ -61,11 +63,3 @@ class Channels:
         if self.axis is not None:
             shape[self.axis] = len(table)
         return np.ascontiguousarray(table.T).reshape(shape)
-
-
-def _ends_in_matmul(segment: Segment) -> bool:
-    maker = {node.output[0]: node for node in segment.nodes if node.output}
-    node = maker.get(segment.target)
-    while node is not None and node.op_type in ("Add", "Identity", "Sub"):
-        node = next((maker[name] for name in node.input if name in maker), None)
-    return node is not None and node.op_type in ("Gemm", "LayerNormalization", "MatMul")

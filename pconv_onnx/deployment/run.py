@@ -11,7 +11,10 @@ import zipfile
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:
+    sys.exit("run.py: numpy is not installed; pip install numpy onnxruntime")
 
 PROVIDERS: dict[str, list[Any]] = {
     "cpu": ["CPUExecutionProvider"],
@@ -58,9 +61,12 @@ def end(message: str) -> NoReturn:
 def read(path: str) -> dict[str, Any]:
     """The arrays of an .npz file."""
     try:
+        with open(path, "rb") as file:
+            if file.read(2) != b"PK":  # NumPy would take it for a pickle
+                end(f"'{path}' is not an .npz archive")
         with np.load(path) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:  # a single array is no context manager
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         end(f"'{path}' cannot be read as .npz: {error}")
 
 
@@ -97,11 +103,16 @@ def checked(folder: Path) -> dict[str, Any]:
 
 def open_session(folder: Path, manifest: dict[str, Any], providers: list[Any], threads: int = 0) -> Any:
     """An onnxruntime session of the network, with the library; on so many threads, by default as many as cores."""
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ImportError as error:
+        end(f"onnxruntime cannot be imported ({error}); pip install onnxruntime")
     oldest = manifest["onnxruntime"].removeprefix(">=")
     if _numbers(onnxruntime.__version__) < _numbers(oldest):
         end(f"onnxruntime {onnxruntime.__version__} is installed; {oldest} or newer is needed")
+    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if wanted not in onnxruntime.get_available_providers():  # the session would warn, and run elsewhere
+        end(f"the onnxruntime installed here has no {wanted}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     try:
@@ -109,7 +120,6 @@ def open_session(folder: Path, manifest: dict[str, Any], providers: list[Any], t
         session = onnxruntime.InferenceSession(folder / manifest["model"], options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions have no narrower class in common
         end(f"onnxruntime {onnxruntime.__version__} does not load the network or its library: {error}")
-    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if wanted not in session.get_providers():
         end(f"onnxruntime's {wanted} does not start on this machine")
     return session

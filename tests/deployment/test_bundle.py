@@ -26,9 +26,9 @@ def bundle(snn, tmp_path) -> Path:
     return tmp_path / "bundle"
 
 
-def run(folder: Path, *arguments) -> subprocess.CompletedProcess[str]:
-    """run.py in a Python in which pconv_onnx cannot be imported."""
-    code = "import runpy, sys; sys.modules['pconv_onnx'] = None; del sys.argv[0]; "
+def run(folder: Path, *arguments, missing: str = "pconv_onnx") -> subprocess.CompletedProcess[str]:
+    """run.py in a Python in which a package, by default pconv_onnx, cannot be imported."""
+    code = f"import runpy, sys; sys.modules['{missing}'] = None; del sys.argv[0]; "
     code += "runpy.run_path(sys.argv[0], run_name='__main__')"
     command = [sys.executable, "-c", code, folder / "run.py", *arguments]
     return subprocess.run(list(map(str, command)), capture_output=True, text=True)
@@ -178,11 +178,32 @@ def test_inputs_that_do_not_fit_are_told(arrays, told, bundle, tmp_path):
     require_one_line(run(bundle, tmp_path / "in.npz"), told)
 
 
-@pytest.mark.parametrize("name", ["none.npz", "text.npz", "array.npy"])
-def test_inputs_that_cannot_be_read_are_told(name, bundle, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("none.npz", "cannot be read as .npz: [Errno 2] No such file"),
+        ("text.npz", "text.npz' is not an .npz archive\n"),
+        ("array.npy", "array.npy' is not an .npz archive\n"),
+        ("cut.npz", "cannot be read as .npz: File is not a zip file"),
+    ],
+)
+def test_inputs_that_cannot_be_read_are_told(name, told, bundle, tmp_path):
     (tmp_path / "text.npz").write_text("text")
     np.save(tmp_path / "array.npy", np.zeros(3))
-    require_one_line(run(bundle, tmp_path / name), "cannot be read as .npz")
+    (tmp_path / "cut.npz").write_bytes(b"PK\3\4 cut short")
+    require_one_line(run(bundle, tmp_path / name), told)
+
+
+@pytest.mark.parametrize("package", ["numpy", "onnxruntime"])
+def test_a_package_that_is_missing_is_told(package, bundle):
+    require_one_line(run(bundle, missing=package), f"run.py: {package} ")
+
+
+def test_a_provider_that_onnxruntime_was_not_built_with_is_told(bundle):
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has it")
+    change(bundle, providers=["cpu", "cuda"])
+    require_one_line(run(bundle, "--provider", "cuda"), "the onnxruntime installed here has no CUDAExecutionProvider")
 
 
 def test_outputs_that_cannot_be_written_are_told(bundle, tmp_path):
@@ -265,6 +286,7 @@ def test_in_cpp_a_serial_network_is_stepped_by_passing_its_potentials_on(program
         (["model.onnx", "libpconv_ops.so", ".", "none.npy"], "none.npy cannot be read"),
         (["model.onnx", "libpconv_ops.so", ".", "run.py"], "run.py cannot be read, or is no .npy file"),
         (["model.onnx", "libpconv_ops.so", ".", "a", "b"], "one .npy file is needed for each input: x"),
+        (["none.onnx", "none.so", "nowhere", "a"], "there is no folder nowhere; make it"),
         (["none.onnx", "libpconv_ops.so", ".", "a"], "none.onnx"),
         (["model.onnx", "none.so", ".", "a"], "none.so"),
     ],

@@ -3,7 +3,8 @@
 //   run_snn MODEL LIBRARY OUTPUT_FOLDER INPUT.npy...
 //
 // takes one file an input, in the model's order (manifest.json lists it), and writes OUTPUT_FOLDER/0.npy, 1.npy, ... in
-// the order of the outputs. Of a serial network a run is one time-step, and some outputs are the next step's inputs.
+// the order of the outputs; the folder has to be there. Of a serial network a run is one time-step, and some outputs are
+// the next step's inputs.
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -150,6 +151,7 @@ std::vector<const char*> pointers(const std::vector<std::string>& texts) {
 
 void run(const std::string& model, const std::string& library, const std::string& folder,
          const std::vector<std::string>& paths) {
+  if (!std::filesystem::is_directory(folder)) throw std::runtime_error("there is no folder " + folder + "; make it");
   const Owned<OrtEnv, abi::ReleaseEnv> env(got<OrtEnv*>(abi::CreateEnv, int{abi::kWarning}, "run_snn"));
   const Owned<OrtSessionOptions, abi::ReleaseSessionOptions> options(
       got<OrtSessionOptions*>(abi::CreateSessionOptions));
