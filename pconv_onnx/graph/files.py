@@ -230,9 +230,9 @@ def require_writable(path: str | os.PathLike[str]) -> None:
     """
     # Through a link: the file that it names is written, the link stays.
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        raise PconvError(f"cannot write '{path}': it exists and is not a file", _ELSEWHERE)
     try:
+        if target.exists() and not target.is_file():
+            raise PconvError(f"cannot write '{path}': it exists and is not a file", _ELSEWHERE)
         tempfile.TemporaryFile(dir=target.parent).close()
     except OSError as error:
         raise PconvError(f"cannot write '{path}': {error.strerror or error}", _ELSEWHERE) from error
