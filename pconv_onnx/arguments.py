@@ -10,13 +10,15 @@ import numpy as np
 T = TypeVar("T")
 
 
-def each(given: T | Iterable[T]) -> tuple[T, ...]:
-    """All that are given, or the only one: a string is one, and no sequence of letters."""
+def each(given: T | Iterable[T] | None) -> tuple[T, ...]:
+    """All that are given, or the only one: a string is one, and no sequence of letters; None is none."""
+    if given is None:
+        return ()
     if isinstance(given, str) or not isinstance(given, Iterable):
         return (given,)  # type: ignore[return-value]
     return tuple(given)
 
 
-def each_number(given: int | Iterable[int]) -> tuple[int, ...]:
+def each_number(given: int | Iterable[int] | None) -> tuple[int, ...]:
     """Each of the numbers once, or the only one, as numbers that a document can hold (NumPy's are none)."""
-    return tuple(dict.fromkeys(np.asarray(each(given)).tolist()))
+    return tuple(dict.fromkeys(np.asarray(each(given.tolist() if isinstance(given, np.ndarray) else given)).tolist()))

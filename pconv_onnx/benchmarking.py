@@ -203,7 +203,7 @@ def bench(
     if provider not in PROVIDERS:
         raise PconvError(f"there is no provider '{provider}'", f"choose {' or '.join(PROVIDERS)}")
     counts = each_number(steps)
-    sizes = each_number(() if batches is None else batches)
+    sizes = each_number(batches)
     if not counts:
         raise PconvError("there is no number of time-steps to measure at", "pass one or more as steps")
     for what, numbers in (("batch size", sizes), ("number of rounds", (repeats,))):

@@ -314,7 +314,7 @@ def test_the_input_is_never_overwritten_unless_forced(way, ann, tmp_path, monkey
 def test_a_place_that_cannot_be_written_is_told(place, reason, ann, tmp_path, refusal):
     output = tmp_path / place
     told = refusal("rewrite", ann, "-o", output)
-    assert told == f"cannot write '{output}': {reason}; choose another place with -o"
+    assert told == f"cannot write '{output}': {reason}; choose another place"
     assert os.listdir(tmp_path) == ["ann.onnx"]
 
 

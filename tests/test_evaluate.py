@@ -249,7 +249,7 @@ def test_a_place_that_a_curve_cannot_go_to_is_told(small_network, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     for place in (tmp_path / "file", tmp_path / "file" / "c.png"):
         told = refusal_of(result.draw, place)
-        assert told.endswith(f": nothing can be made in '{tmp_path}/file'; choose another place with -o")
+        assert told.endswith(f": nothing can be made in '{tmp_path}/file'; choose another place")
 
 
 def test_a_curve_as_a_file_makes_no_folder(small_network, tmp_path):

@@ -163,7 +163,9 @@ def calibrate(
         require_writable(output)
     if cache is not None:
         require_own_file(cache, {"the model": source, "the data": data, "the output": output})
-        require_writable(cache)
+        # One that is there may be only for reading, and what is wanted.
+        if not os.path.exists(cache):
+            require_writable(cache)
     network = _prepared(source)
     chosen, left = _activations(network)
     random = isinstance(data, str) and data == RANDOM
@@ -192,7 +194,7 @@ def calibrate(
 def outline(source: ModelSource, steps: int) -> Calibration:
     """What `calibrate` would do, without data: all is as it would be but for values, so that faults can be told early.
 
-    Data may still be such that more activations stay.
+    Data may still be such that more activations stay, or that a clip behind one is none.
 
     Raises:
         PconvError: as `calibrate`.
@@ -200,14 +202,15 @@ def outline(source: ModelSource, steps: int) -> Calibration:
     _require_levels(steps)
     network = _prepared(source)
     chosen, left = _activations(network)
-    # A level of 1, so that no type rounds any.
-    staircase = Staircase(np.full(1, float(steps)), np.zeros(1), np.full(1, float(steps)), steps)
+    # Steps and levels that no type rounds, so small that no clip cuts any off, and different, as θ and a are.
+    theta, amplitude = (np.full(1, steps * scale) for scale in (2.0**-12, 2.0**-14))
+    staircase = Staircase(theta, np.zeros(1), amplitude, steps)
     entries = []
     for activation in chosen:
+        channels = Channels(None, len(network.shape(activation.input) or ()))
+        # Data may be such that thresholds of one that ascends are evenly spaced.
         offset = None if ascends(activation) or clip_of(activation).rectifies else np.zeros(1)
-        entries.append(
-            Quantised(activation, staircase, Channels(None, len(network.shape(activation.input) or ())), offset)
-        )
+        entries.append(Quantised(activation, staircase, channels, offset))
     return Calibration(quantised_model(network, entries, {}), steps, "", 0, False, Found(entries), left)
 
 

@@ -75,14 +75,14 @@ def quantised_model(
     model = onnx.ModelProto()
     model.CopyFrom(network.proto)
     ended = {id(entry.activation.nodes[-1]): entry for entry in activations}
+    names = set(network.names)
     # Its own name is that of what encodes its output: of the two, that is the one to convert.
     analog = {
-        id(entry.activation.nodes[0]): f"{entry.activation.name}/analog"
+        id(entry.activation.nodes[0]): unused(f"{entry.activation.name}/analog", names)
         for entry in activations
         if entry.activation_stays
     }
     gone = {id(node) for entry in activations if not entry.activation_stays for node in entry.activation.nodes}
-    names = set(network.names)
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
 
@@ -97,7 +97,7 @@ def quantised_model(
             entry = ended[id(node)]
             value = entry.activation.input.name
             if entry.activation_stays:
-                value = proto.output[0] = unused(f"{entry.activation.name}/analog", names)
+                value = proto.output[0] = analog[id(entry.activation.nodes[0])]
                 nodes.append(proto)
             operands = {
                 key: constant(f"{entry.activation.name}.{key}", array) for key, array in _constants(entry).items()
@@ -178,7 +178,8 @@ def _nodes(entry: Quantised, value: str, operands: Mapping[str, str], names: set
         last = index == len(chain) - 1
         output = entry.activation.output.name if last else unused(f"{entry.activation.name}/{op_type}", names)
         inputs = [value, *(operands[key] for key in keys)]
-        node = helper.make_node(op_type, inputs, [output], f"{entry.activation.name}/{op_type}_{index}", **attributes)
+        name = unused(f"{entry.activation.name}/{op_type}_{index}", names)
+        node = helper.make_node(op_type, inputs, [output], name, **attributes)
         node.metadata_props.add(key=ACTIVATION, value=entry.activation.name)
         yield node
         value = output

@@ -32,7 +32,7 @@ from pconv_onnx.graph.tensors import (
 )
 from pconv_onnx.provenance import recorded
 
-_ELSEWHERE = "choose another place with -o"
+_ELSEWHERE = "choose another place"
 # What is wrong with a model in memory that nobody knows the folder of, and what to do.
 NOT_LOADED = "the model keeps tensors in other files, which are not loaded", "pass its path"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 
 import onnx
 from onnx import AttributeProto, TensorProto, helper
@@ -31,7 +32,8 @@ def flaw_of(model: onnx.ModelProto) -> str:
 
     Tensors must have the data of their type and shape, so that what is read is no larger than the file, whatever its
     shapes say, and sparse ones a shape that can be spread out. Attributes must have a value; within functions they may
-    refer to one of the function. A set of operators is imported once, an output listed once, and metadata are text.
+    refer to one of the function. A set of operators is imported once, an output listed once, and metadata
+    are text.
     """
     domains = ["" if entry.domain == "ai.onnx" else entry.domain for entry in model.opset_import]
     if len(domains) != len(set(domains)):
@@ -39,9 +41,11 @@ def flaw_of(model: onnx.ModelProto) -> str:
     for name, uses in Counter(output.name for output in model.graph.output).items():
         if uses > 1:
             return f"output '{name}' is listed twice"
-    if not all(isinstance(text, str) for entry in model.metadata_props for text in (entry.key, entry.value)):
+    if not _is_of_text(model.metadata_props):
         return "its metadata are not text"
     for nodes, in_function in ((model.graph.node, False), *((function.node, True) for function in model.functions)):
+        if not all(_is_of_text(node.metadata_props) for node in nodes_within(nodes)):
+            return "the metadata of a node are not text"
         for attribute in (attribute for node in nodes_within(nodes) for attribute in node.attribute):
             if attribute.ref_attr_name and not in_function:
                 return f"attribute '{attribute.name}' refers to one of a function, and is in none"
@@ -52,6 +56,10 @@ def flaw_of(model: onnx.ModelProto) -> str:
         if math.prod(sparse.dims) > _MOST_SPREAD:
             return f"sparse tensor '{sparse.values.name}' of shape {list(sparse.dims)} cannot be spread out"
     return next((flaw for tensor in every_tensor(model) if (flaw := _flaw_of_tensor(tensor))), "")
+
+
+def _is_of_text(metadata: Iterable[onnx.StringStringEntryProto]) -> bool:
+    return all(isinstance(text, str) for entry in metadata for text in (entry.key, entry.value))
 
 
 def _flaw_of_tensor(tensor: TensorProto) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from harness import onnxruntime_of
 from networks import network, qcfs, weight
@@ -455,6 +456,39 @@ def test_what_no_data_change_is_told_before_a_calibration(nodes, options, told):
     """Which would find a fault in these data."""
     ann = source(nodes, "float[N, M, H, W] y", w=weight(4, 3, 1, 1), v=weight(4, 4, 1, 1, seed=1))
     assert told in refusal_of(rewrite, ann, **{"steps": 4, "calibration": {"x": np.zeros(5)}, **options})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "top"),
+    [("r = Relu (a) k = Min (r, top)", 3.9), ("r = Relu (a) s = Mul (r, scale) k = Min (s, top)", 5.0)],
+)
+def test_what_data_may_change_is_not(nodes, top):
+    """A bound that no level reaches is none, and a spiking network needs no mean there."""
+    nodes = f"a = Conv (x, w) {nodes} y = Conv (k, v)"
+    weights = {"w": weight(4, 3, 1, 1), "v": weight(4, 4, 1, 1, seed=1), "top": top, "scale": 1.2}
+    ann = source(nodes, "float[N, M, H, W] y", **weights)
+    assert len(rewrite(ann, mode="serial", steps=4, calibration=data()).plan.neurons) == 1
+
+
+@pytest.mark.parametrize("name", ["v/analog", "d/Floor_3"])
+def test_names_of_nodes_that_are_taken_are_not_taken_again(name):
+    ann = source(NODES.replace("v = Relu (d)", "v = Gelu (d)"))
+    ann.graph.node[-1].name = name
+    result = calibrate(ann, data(), steps=4)
+    names = [node.name for node in result.model.graph.node if node.name]
+    assert len(names) == len(set(names))
+    onnxruntime.InferenceSession(result.model.SerializeToString())
+
+
+def test_a_cache_that_can_only_be_read_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "kept.npz"
+    calibrate(source(), data(), steps=4, cache=path)
+
+    def refuse(place):
+        raise AssertionError(f"{place} would be written")
+
+    monkeypatch.setattr("pconv_onnx.calibration.calibrating.require_writable", refuse)
+    assert calibrate(source(), data(), steps=4, cache=path).from_cache
 
 
 @pytest.mark.parametrize("place", ["output", "cache"])

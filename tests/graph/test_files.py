@@ -139,7 +139,7 @@ def test_output_is_whole_or_absent(call, before, tmp_path, monkeypatch):
     with pytest.raises(PconvError) as raised:
         write_atomically(target, lambda file: file.write(b"new"))
     monkeypatch.undo()
-    assert str(raised.value) == f"cannot write '{target}': No space left on device; choose another place with -o"
+    assert str(raised.value) == f"cannot write '{target}': No space left on device; choose another place"
     assert os.listdir(tmp_path) == ([] if before is None else ["out.onnx"])
     assert before is None or target.read_bytes() == before
 
@@ -163,7 +163,7 @@ def test_a_file_that_outgrows_its_limit_leaves_nothing(ann, tmp_path):
         [sys.executable, "-c", code, "rewrite", ann, "-o", out / "snn.onnx"], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (f"pconv-onnx: cannot write '{out}/snn.onnx': File too large; choose another place with -o\n")
+    assert done.stderr == (f"pconv-onnx: cannot write '{out}/snn.onnx': File too large; choose another place\n")
     assert os.listdir(out) == []
 
 
@@ -189,7 +189,7 @@ def test_a_place_that_cannot_be_written_is_told(place, reason, model, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(PconvError) as raised:
         save(model, tmp_path / place)
-    assert str(raised.value) == f"cannot write '{tmp_path / place}': {reason}; choose another place with -o"
+    assert str(raised.value) == f"cannot write '{tmp_path / place}': {reason}; choose another place"
     assert sorted(os.listdir(tmp_path)) == ["file", "folder", "pipe"]
     assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
 

@@ -142,6 +142,11 @@ def twice(model):
     model.opset_import.append(helper.make_opsetid("ai.onnx", 17))
 
 
+def not_a_name(model):
+    model.graph.node[0].metadata_props.add(key="pconv_onnx.activation", value="qqqq")
+    model.ParseFromString(model.SerializeToString().replace(b"qqqq", b"\xff\xfe\xff\xfe"))
+
+
 def an_output_twice(model):
     model.graph.output.append(model.graph.output[0])
 
@@ -157,6 +162,7 @@ def not_a_key(model):
         (twice, "it imports one set of operators twice"),
         (an_output_twice, "output 'y' is listed twice"),
         (not_a_key, "its metadata are not text"),
+        (not_a_name, "the metadata of a node are not text"),
     ],
 )
 def test_what_the_model_says_of_itself_is_looked_at(spoil, told, model):
