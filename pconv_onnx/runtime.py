@@ -18,7 +18,7 @@ from pconv_onnx.cuda_graph import GraphSession, capturing
 from pconv_onnx.device_memory import CUDA
 from pconv_onnx.errors import PconvError
 from pconv_onnx.graph.files import NOT_LOADED, ModelSource, require_source
-from pconv_onnx.graph.nesting import every_node
+from pconv_onnx.graph.nesting import every_node, subgraphs
 from pconv_onnx.graph.tensors import fits_in_one_file, references
 from pconv_onnx.operator import has_cuda_kernels, library_path, register
 from pconv_onnx.serial_operator import is_neuron
@@ -47,6 +47,8 @@ _CPU = ["CPUExecutionProvider"]
 EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 # The first version of onnxruntime that takes it.
 _KNOWS_FOLDER = 1, 21
+# The first version that does not end the process on functions in a branch within a branch.
+_KNOWS_NESTED = 1, 23
 # Options are changed while a session is opened with them, and threads may share them.
 _changing_options = Lock()
 
@@ -129,11 +131,7 @@ def inference_session(
     if isinstance(model, onnx.ModelProto) and references(model):
         if options is None or not _has_entry(options, EXTERNAL_DATA_FOLDER):
             raise PconvError(*NOT_LOADED)
-        if tuple(map(int, ort.__version__.split(".")[:2])) < _KNOWS_FOLDER:
-            raise PconvError(
-                f"onnxruntime {ort.__version__} cannot open a model in memory that keeps tensors in files",
-                f"install onnxruntime {'.'.join(map(str, _KNOWS_FOLDER))} or later",
-            )
+        _require_version(ort, _KNOWS_FOLDER, "open a model in memory that keeps tensors in files")
     names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
     for name in names:
         if name not in ort.get_available_providers():
@@ -145,6 +143,23 @@ def inference_session(
         if name not in runner.get_providers() and (cuda_graph or _CPU[0] not in names):
             raise PconvError(f"onnxruntime's '{name}' does not start on this machine", "onnxruntime has logged why")
     return runner
+
+
+def _require_version(ort: Any, version: tuple[int, int], what: str) -> None:
+    """Raise where onnxruntime is older than what something needs.
+
+    Raises:
+        PconvError: it is.
+    """
+    if tuple(map(int, ort.__version__.split(".")[:2])) < version:
+        least = ".".join(map(str, version))
+        raise PconvError(f"onnxruntime {ort.__version__} cannot {what}", f"install onnxruntime {least} or later")
+
+
+def _has_nested_neurons(model: onnx.ModelProto) -> bool:
+    branches = (graph for node in model.graph.node for graph in subgraphs(node))
+    nested = (graph for branch in branches for node in branch.node for graph in subgraphs(node))
+    return any(is_neuron(node) for graph in nested for node in every_node(graph))
 
 
 def _opened(
@@ -173,12 +188,16 @@ def _opened(
         content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
         proto = _without_external_data(model)
         if proto is not None and any(map(is_neuron, every_node(proto.graph))):
+            if _has_nested_neurons(proto):
+                _require_version(ort, _KNOWS_NESTED, "run neurons in a branch within a branch")
             _set_default(options, "session.disable_quant_qdq", "1")
             if providers == _CPU and _may_stay_blocked(ort, options, proto):
                 blocked = _blocked_session(ort, content, options, potentials_stay)
                 if blocked is not None:
                     return blocked
         return ort.InferenceSession(content, options, providers=providers)
+    except PconvError:
+        raise
     except Exception as error:  # onnxruntime raises its own types, without a common base
         name = "the model" if isinstance(model, onnx.ModelProto) else f"'{model}'"
         raise PconvError(f"onnxruntime cannot load {name}: {error}", "") from error

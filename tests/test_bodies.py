@@ -109,9 +109,26 @@ NETWORKS = {
 }  # fmt: skip
 
 
+_ENDS_ON_NESTED = tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 23)
+
+
+def test_nested_neurons_are_refused_where_onnxruntime_would_end_the_process(monkeypatch):
+    result = rewrite(network(NETWORKS["branches within branches"][0]))
+    monkeypatch.setattr(onnxruntime, "__version__", "1.22.1")
+    told = refusal_of(session, result.model)
+    assert (
+        told == "onnxruntime 1.22.1 cannot run neurons in a branch within a branch; install onnxruntime 1.23 or later"
+    )
+    nodes, activations = NETWORKS["an activation as output of each branch"]
+    assert len(rewrite(network(nodes)).plan.neurons) == activations
+    session(rewrite(network(nodes)).model)
+
+
 @pytest.mark.parametrize("nodes, activations", NETWORKS.values(), ids=NETWORKS.keys())
 def test_branches_are_converted_without_loss(nodes, activations):
     source = network(nodes)
+    if nodes is NETWORKS["branches within branches"][0] and _ENDS_ON_NESTED:
+        pytest.skip(f"onnxruntime {onnxruntime.__version__} ends the process on functions in a branch within a branch")
     model = assert_lossless(source, activations)
     for x in INPUTS:
         assert verify(source, model, {"x": x}, atol=0).passed
