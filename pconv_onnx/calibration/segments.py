@@ -280,7 +280,8 @@ class Runner:
             PconvError: onnxruntime fails while it runs.
         """
         found = run_session(self._session, {name: feed[name] for name in self._inputs}, self.names)
-        return dict(zip(self.names, found, strict=True))
+        # What onnxruntime gives of an input is the input's own memory, which 1.20 does not keep.
+        return {name: feed.get(name, value) for name, value in zip(self.names, found, strict=True)}
 
 
 def _info(network: Network, name: str) -> onnx.ValueInfoProto:
