@@ -32,8 +32,7 @@ def flaw_of(model: onnx.ModelProto) -> str:
 
     Tensors must have the data of their type and shape, so that what is read is no larger than the file, whatever its
     shapes say, and sparse ones a shape that can be spread out. Attributes must have a value; within functions they may
-    refer to one of the function. A set of operators is imported once, an output listed once, and metadata
-    are text.
+    refer to one of the function. A set of operators is imported once, an output listed once, and metadata are text.
     """
     domains = ["" if entry.domain == "ai.onnx" else entry.domain for entry in model.opset_import]
     if len(domains) != len(set(domains)):
@@ -44,18 +43,25 @@ def flaw_of(model: onnx.ModelProto) -> str:
     if not _is_of_text(model.metadata_props):
         return "its metadata are not text"
     for nodes, in_function in ((model.graph.node, False), *((function.node, True) for function in model.functions)):
-        if not all(_is_of_text(node.metadata_props) for node in nodes_within(nodes)):
-            return "the metadata of a node are not text"
-        for attribute in (attribute for node in nodes_within(nodes) for attribute in node.attribute):
-            if attribute.ref_attr_name and not in_function:
-                return f"attribute '{attribute.name}' refers to one of a function, and is in none"
-            field = _FIELDS.get(attribute.type)
-            if field is not None and not attribute.ref_attr_name and not attribute.HasField(field):
-                return f"attribute '{attribute.name}' has no value"
+        for node in nodes_within(nodes):
+            if not _is_of_text(node.metadata_props):
+                return "the metadata of a node are not text"
+            if flaw := _flaw_of_attributes(node, in_function):
+                return flaw
     for sparse in sparse_tensors(model):
         if math.prod(sparse.dims) > _MOST_SPREAD:
             return f"sparse tensor '{sparse.values.name}' of shape {list(sparse.dims)} cannot be spread out"
     return next((flaw for tensor in every_tensor(model) if (flaw := _flaw_of_tensor(tensor))), "")
+
+
+def _flaw_of_attributes(node: onnx.NodeProto, in_function: bool) -> str:
+    for attribute in node.attribute:
+        if attribute.ref_attr_name and not in_function:
+            return f"attribute '{attribute.name}' refers to one of a function, and is in none"
+        field = _FIELDS.get(attribute.type)
+        if field is not None and not attribute.ref_attr_name and not attribute.HasField(field):
+            return f"attribute '{attribute.name}' has no value"
+    return ""
 
 
 def _is_of_text(metadata: Iterable[onnx.StringStringEntryProto]) -> bool:
