@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import onnx
 import onnxruntime
 import torch
 from cuda_device import Device, layout_of
-from measure import interleaved, machine, report, rows
+from measure import interleaved, machine, report, rows, write
 from onnx import TensorProto, helper, numpy_helper
 from parallel_spike import parallel_spike
 
@@ -27,6 +28,7 @@ import pconv_onnx
 from pconv_onnx.cuda_graph import GraphSession
 from pconv_onnx.device_memory import CUDA
 from pconv_onnx.operator import functions, register
+from pconv_onnx.timing import ratio, rounds
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -39,6 +41,7 @@ OPERATOR_MIB = (64, 256, 1024)
 # A layer of 256 MiB at T = 8: what one run costs beside the operator is then little.
 NEURON_SHAPE = (32, 64, 64, 64)
 RELU = "ReLU ANN"
+LEAST_ROUNDS = 5
 
 
 class Provider:
@@ -50,7 +53,9 @@ class Provider:
 
     def entry(self, **options: str) -> list[Any]:
         """For `providers=`; the options are CUDA's alone."""
-        return [(self.name, {"use_tf32": "0", **options} if self.name == CUDA else {})]
+        # Memory by need, not by powers of two: several networks share the GPU's.
+        cuda = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested", **options}
+        return [(self.name, cuda if self.name == CUDA else {})]
 
 
 def operator_rows(device: Device, sizes: Sequence[int], repeats: int) -> Iterator[dict[str, Any]]:
@@ -186,71 +191,125 @@ def resnet34(activation: str, *, size: int = 224, width: int = 64, classes: int 
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def spiking_forms(quantised: onnx.ModelProto, steps: Sequence[int]) -> Iterator[tuple[dict[str, Any], onnx.ModelProto]]:
-    """The networks to measure, made of a quantised one, each with what tells it from the others."""
-    for count in steps:
-        for precision in (None, "float16"):
-            made = pconv_onnx.rewrite(quantised, mode="parallel", steps=count, precision=precision)
-            yield {"mode": "parallel", "steps": count, "precision": precision or "float32"}, made.model
-        serial = pconv_onnx.rewrite(quantised, mode="serial", steps=count).model
-        yield {"mode": "serial", "steps": count, "precision": "float32"}, serial
+@dataclass(frozen=True)
+class Form:
+    """One of the networks that are measured against each other.
+
+    `runs` of the model are one measurement: a serial network is stepped.
+    """
+
+    mode: str
+    model: onnx.ModelProto
+    steps: int | None = None
+    precision: str = "float32"
+    tf32: str = "off"
+    runs: int = 1
+
+    def description(self) -> dict[str, Any]:
+        """What tells it from the others, for its row."""
+        return {"mode": self.mode, "steps": self.steps, "precision": self.precision, "tf32": self.tf32}
+
+
+def groups(relu: onnx.ModelProto, quantised: onnx.ModelProto, steps: Sequence[int]) -> list[list[Form]]:
+    """Networks that are measured in turns: those without a number of time-steps, then those of each number.
+
+    The first of every group is the ReLU ANN.
+    """
+    ann = Form(RELU, relu)
+
+    def serial(count: int) -> onnx.ModelProto:
+        return pconv_onnx.rewrite(quantised, mode="serial", steps=count).model
+
     folded = pconv_onnx.rewrite(quantised, mode="folded").model
-    yield {"mode": "folded", "steps": LEVELS, "precision": "float32"}, folded
+    found = [[ann, Form("QCFS ANN", quantised), Form("folded", folded), Form("serial step", serial(LEVELS))]]
+    for count in steps:
+        parallel, half = (
+            pconv_onnx.rewrite(quantised, mode="parallel", steps=count, precision=precision).model
+            for precision in (None, "float16")
+        )
+        found.append(
+            [
+                ann,
+                Form("serial", serial(count), count, runs=count),
+                Form("parallel", parallel, count),
+                Form("parallel", half, count, precision="float16"),
+                Form("parallel", parallel, count, tf32="on"),
+            ]
+        )
+    return found
 
 
 def network_rows(
     provider: Provider,
     name: str,
-    relu: onnx.ModelProto,
-    quantised: onnx.ModelProto,
+    forms: Sequence[Form],
+    batch: int,
     *,
-    batches: Sequence[int],
-    steps: Sequence[int],
     repeats: int,
+    budget: float,
     left_out: list[dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
-    """Every form of a network against its ReLU ANN at the same batch, launched as a CUDA graph and without.
+    """The networks of a group in turns, on data that lies on the device, each run launched node by node or as a graph.
 
-    Each is measured in turns with the ANN, the two alone on the device. What does not run is appended to `left_out`.
+    As many rounds as fit into `budget` seconds, but 5 at least and `repeats` at most. What does not run is appended to
+    `left_out`.
+
+    Yields:
+        A row per network; `ratio` is to the ReLU ANN, `speedup` the other way round to the serial network.
     """
-    forms = [
-        ({"mode": "QCFS ANN", "steps": None, "precision": "float32"}, quantised),
-        *spiking_forms(quantised, steps),
-    ]
-    captures = (False, True) if provider.name == CUDA else (False,)
-    for batch in batches:
-        for capture in captures:
-            settings = [("off", network) for network in forms]
-            if provider.name == CUDA:
-                settings += [("on", network) for network in forms if network[0]["mode"] == "parallel"]
-            for tf32, (what, model) in settings:
-                where = {"network": name, "batch": batch, "cuda_graph": capture, "tf32": tf32, **what}
-                label = " ".join(str(value) for value in where.values() if value is not None)
-                try:
-                    sessions = {
-                        key: _fixed(candidate, provider, batch, capture, tf32 == "on" and key != RELU)
-                        for key, candidate in ((RELU, relu), (label, model))
-                    }
-                    runs = {key: session.replay for key, session in sessions.items()}
-                    if what["mode"] == "serial":
-                        step, times = sessions[label].replay, what["steps"]
-                        runs[label] = lambda step=step, times=times: [step() for _ in range(times)]
-                    seconds = interleaved(runs, repeats)
-                except Exception as error:  # onnxruntime raises its own types, without a common base
-                    left_out.append(where | {"reason": str(error).splitlines()[0]})
-                    continue
-                for row in rows(seconds, RELU):
-                    if row["name"] == label:
-                        per_second = batch / row["median_ms"] * 1e3
-                        yield row | where | {"section": "network", "images_per_s": per_second}
+    where = {"network": name, "batch": batch}
+    sessions: dict[str, GraphSession] = {}
+    by_label: dict[str, Form] = {}
+    for form in forms:
+        label = " ".join(str(value) for value in (name, batch, *form.description().values()) if value is not None)
+        try:
+            session = _fixed(form.model, provider, batch, form.tf32 == "on")
+            session.replay()
+        except Exception as error:  # onnxruntime raises its own types, without a common base
+            left_out.append(where | form.description() | {"reason": str(error).splitlines()[0]})
+            continue
+        sessions[label], by_label[label] = session, form
+    if not sessions or next(iter(by_label.values())).mode != RELU:
+        return
+    for captured in (False, True) if provider.name == CUDA else (False,):
+        runs = {label: _replay(session, captured, by_label[label].runs) for label, session in sessions.items()}
+        round_seconds = sum(list(rounds(runs, 2))[-1].values())
+        seconds = interleaved(runs, min(repeats, max(LEAST_ROUNDS, int(budget / round_seconds))), warm_up=0)
+        serial = next((times for label, times in seconds.items() if by_label[label].mode == "serial"), None)
+        for row in rows(seconds, next(iter(seconds))):
+            times = seconds[row["name"]]
+            yield (
+                row
+                | where
+                | by_label[row["name"]].description()
+                | {
+                    "section": "network",
+                    "cuda_graph": captured,
+                    "rounds": len(times),
+                    "images_per_s": batch / row["median_ms"] * 1e3,
+                    "speedup": None if serial is None else ratio(serial, times),
+                }
+            )
 
 
-def _fixed(model: onnx.ModelProto, provider: Provider, batch: int, capture: bool, tf32: bool) -> GraphSession:
-    """A session for that batch, its input filled."""
+def _replay(session: GraphSession, captured: bool, times: int) -> Callable[[], None]:
+    options = onnxruntime.RunOptions()
+    if not captured:
+        options.add_run_config_entry("gpu_graph_id", "-1")
+
+    def replay() -> None:
+        for _ in range(times):
+            session.session.run_with_iobinding(session.binding, options)
+
+    return replay
+
+
+def _fixed(model: onnx.ModelProto, provider: Provider, batch: int, tf32: bool) -> GraphSession:
+    """A session for that batch, its input filled; on CUDA it captures a graph."""
     options = onnxruntime.SessionOptions()
     options.add_free_dimension_override_by_name(model.graph.input[0].type.tensor_type.shape.dim[0].dim_param, batch)
     entry = provider.entry(use_tf32="1") if tf32 else provider.entry()
-    if capture:
+    if provider.name == CUDA:
         session = pconv_onnx.session(model, providers=entry, options=options, cuda_graph=True)
     else:
         session = GraphSession(pconv_onnx.session(model, providers=entry, options=options))
@@ -262,7 +321,8 @@ def _fixed(model: onnx.ModelProto, provider: Provider, batch: int, capture: bool
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=30, help="rounds (default: 30)")
+    parser.add_argument("--repeats", type=int, default=30, help="rounds, where they fit (default: 30)")
+    parser.add_argument("--seconds", type=float, default=2, help="for the rounds of networks (default: 2)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: benchmarks/results/<gpu>.json")
     options = parser.parse_args()
     try:
@@ -273,25 +333,35 @@ def main() -> None:
     provider = Provider()
     gpu = device.describe()
     left_out: list[dict[str, Any]] = []
-    found = [*operator_rows(device, [size << 20 for size in OPERATOR_MIB], options.repeats)]
-    found += neuron_rows(provider, NEURON_SHAPE, options.repeats)
-    networks = {
-        "ResNet-20": tuple(onnx.load(NETWORKS / f"resnet20-{kind}.onnx") for kind in ("relu", "qcfs8")),
-        "ResNet-34": tuple(resnet34(activation) for activation in ("Relu", "QCFS")),
-    }
-    for name, (relu, quantised) in networks.items():
-        sizes = {"batches": BATCHES, "steps": STEPS, "repeats": options.repeats}
-        found += network_rows(provider, name, relu, quantised, **sizes, left_out=left_out)
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
     versions = {"driver": driver, "torch": torch.__version__}
     document = {
         "benchmark": "gpu",
         "machine": machine(torch.get_num_threads()) | gpu | versions,
-        "rows": found,
+        "rows": [],
         "left_out": left_out,
     }
     output = options.output or RESULTS / f"{re.sub('[^a-z0-9]+', '-', gpu['gpu'].lower()).strip('-')}.json"
+
+    def take(found: Iterable[dict[str, Any]]) -> None:
+        # Written as it grows: a GPU may be lent for minutes.
+        for row in found:
+            document["rows"].append(row)
+        write(document, output)
+
+    take(operator_rows(device, [size << 20 for size in OPERATOR_MIB], options.repeats))
+    take(neuron_rows(provider, NEURON_SHAPE, options.repeats))
+    networks = {
+        "ResNet-20": tuple(onnx.load(NETWORKS / f"resnet20-{kind}.onnx") for kind in ("relu", "qcfs8")),
+        "ResNet-34": tuple(resnet34(activation) for activation in ("Relu", "QCFS")),
+    }
+    for name, (relu, quantised) in networks.items():
+        measured = groups(relu, quantised, STEPS)
+        for batch in BATCHES:
+            for forms in measured:
+                how = {"repeats": options.repeats, "budget": options.seconds, "left_out": left_out}
+                take(network_rows(provider, name, forms, batch, **how))
     report(gpu["gpu"], document, output)
     for entry in left_out:
         print(f"  left out: {entry}")

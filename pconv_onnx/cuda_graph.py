@@ -36,6 +36,7 @@ class GraphSession:
         session: the onnxruntime session.
         inputs: the memory of each input, as onnxruntime's `OrtValue`; `replay` reads it.
         outputs: the memory of each output; `replay` writes it.
+        binding: both, for `run_with_iobinding` with run options of the caller's.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
@@ -54,11 +55,11 @@ class GraphSession:
             if info.name not in kept.values()
         }
         self._names = [info.name for info in session.get_outputs()]
-        self._binding = session.io_binding()
+        self.binding = session.io_binding()
         for name, value in self.inputs.items():
-            self._binding.bind_ortvalue_input(name, value)
+            self.binding.bind_ortvalue_input(name, value)
         for name, value in self.outputs.items():
-            self._binding.bind_ortvalue_output(name, value)
+            self.binding.bind_ortvalue_output(name, value)
         self._lock = Lock()
 
     def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
@@ -84,7 +85,7 @@ class GraphSession:
 
     def replay(self) -> None:
         """Run on what is in `inputs`; for callers whose data is on the device already."""
-        self.session.run_with_iobinding(self._binding)
+        self.session.run_with_iobinding(self.binding)
 
 
 def _memory(kind: str, info: Any, place: tuple[str, int]) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 from cuda_device import Layout, SerialLayout, addresses_of, layout_of, serial_layout_of
 from hypothesis import given, settings
@@ -45,9 +46,7 @@ def threads(tmp_path_factory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("threads")
     done = build(folder, "test_threads")
     assert done.returncode == 0, done.stdout + done.stderr
-    library = ctypes.CDLL(str(folder / "libtest_threads.so"))
-    library.serial_blocks_of.restype = ctypes.c_int64
-    return library
+    return ctypes.CDLL(str(folder / "libtest_threads.so"))
 
 
 def placed(array: np.ndarray, offset: int) -> np.ndarray:
@@ -191,38 +190,61 @@ def test_more_than_two_to_the_31_elements_are_reached(threads, dtype):
     assert not output[:tail].any()
 
 
-def serial_threads(library, arrays, attributes, *, blocks=0, in_place=False, backwards=False) -> list[np.ndarray]:
+def serial_grid_of(library, layout, element, addresses) -> Grid:
+    grid = Grid()
+    library.serial_grid_of(element, ctypes.byref(layout), addresses_of(addresses), ctypes.byref(grid))
+    return grid
+
+
+def serial_threads(
+    library, arrays, attributes, *, blocks=0, offsets=(0, 0), in_place=False, backwards=False
+) -> list[np.ndarray]:
     """The outputs of SerialSpike, by that many blocks or as many as it is launched with."""
     layout = serial_layout_of(arrays["current"], arrays["levels"], **attributes)
-    inputs = [np.array(array, order="C") for array in arrays.values()]
-    outputs = inputs[:2] if in_place else [np.full_like(array, 77) for array in inputs[:2]]
+    current, potential, *tables = arrays.values()
+    inputs = [placed(array, offsets[0]) for array in (current, potential)]
+    tables = [np.array(table, order="C") for table in tables]
+    outputs = inputs if in_place else [placed(np.full_like(array, 77), offsets[1]) for array in inputs]
+    element = helper.np_dtype_to_tensor_dtype(current.dtype)
+    addresses = [array.ctypes.data for array in (*inputs, *tables, *outputs)]
+    grid = serial_grid_of(library, layout, element, addresses)
     library.run_serial_threads(
-        helper.np_dtype_to_tensor_dtype(arrays["current"].dtype),
+        element,
         ctypes.byref(layout),
-        addresses_of([array.ctypes.data for array in (*inputs, *outputs)]),
-        ctypes.c_int64(blocks or library.serial_blocks_of(ctypes.byref(layout))),
+        addresses_of(addresses),
+        ctypes.byref(grid),
+        ctypes.c_int64(blocks or grid.blocks),
         ctypes.c_bool(backwards),
     )
     return outputs
 
 
-@pytest.mark.parametrize("shape, rows, axis", SHAPES)
+@pytest.mark.parametrize("shape, rows, axis", [*SHAPES, ((2, 4, 6), 4, 1), ((3, 8, 16), 8, 1), ((2, 8, 12), 8, 1)])
 @TYPES
 def test_serial_threads_give_the_bits_of_the_cpu_kernel(threads, shape, rows, axis, dtype):
     arrays, attributes = serial_case(shape, rows=rows, axis=axis, dtype=dtype)
     assert_same_outputs(serial_threads(threads, arrays, attributes), in_serial_kernel(arrays, attributes))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=200)
 @given(data=st.data())
-def test_serial_threads_give_the_reference_bits_at_any_size_and_number_of_blocks(threads, data):
+def test_serial_threads_give_the_reference_bits_at_any_size_place_and_number_of_blocks(threads, data):
     draw = data.draw
     arrays, attributes = drawn_serial_case(draw)
     how = {"blocks": draw(st.integers(1, 40)), "in_place": draw(st.booleans()), "backwards": draw(st.booleans())}
-    found = serial_threads(threads, arrays, attributes, **how)
+    offsets = draw(st.tuples(st.integers(0, 9), st.integers(0, 9)))
+    found = serial_threads(threads, arrays, attributes, offsets=offsets, **how)
     assert_same_outputs(found, serial_reference(**arrays, **attributes))
 
 
-def test_serial_calls_of_any_size_have_a_grid(threads):
-    blocks = [threads.serial_blocks_of(ctypes.byref(SerialLayout(size, 1, size))) for size in (1, 128, 129, 2**40)]
-    assert blocks == [1, 1, 2, 2**31 - 1]
+@pytest.mark.parametrize("moved", [None, 0, 1, 6, 7])
+def test_serial_vectors_are_as_wide_as_every_array_is_aligned(threads, moved):
+    addresses = [64 + 4 * (place == moved) for place in range(8)]
+    grid = serial_grid_of(threads, SerialLayout(1000, 1, 1000), onnx.TensorProto.FLOAT, addresses)
+    assert (grid.width, grid.blocks) == ((4, 2) if moved is None else (1, 8))
+
+
+@pytest.mark.parametrize("elements, blocks", [(1, 1), (128, 1), (129, 2), (2**40 + 1, 2**31 - 1)])
+def test_serial_calls_of_any_size_have_a_grid(threads, elements, blocks):
+    layout = SerialLayout(elements, 1, elements)
+    assert serial_grid_of(threads, layout, onnx.TensorProto.FLOAT, [4] * 8).blocks == blocks

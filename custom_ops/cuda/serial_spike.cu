@@ -7,16 +7,20 @@
 namespace pconv::cuda {
 namespace {
 
-template <class T>
+template <class T, int32_t kWidth, bool kOneChannel>
 __global__ void __launch_bounds__(kThreads) serial_spike(const __grid_constant__ SerialCall<T> call) {
-  run_thread(call, int64_t{blockIdx.x} * kThreads + threadIdx.x, int64_t{gridDim.x} * kThreads);
+  run_thread<kWidth, kOneChannel>(call, int64_t{blockIdx.x} * kThreads + threadIdx.x, int64_t{gridDim.x} * kThreads);
 }
 
 }  // namespace
 
 template <class T>
 const char* launch(const SerialCall<T>& call, void* stream) {
-  return launch(reinterpret_cast<const void*>(&serial_spike<T>), blocks_of(call.layout), call, stream);
+  const Grid grid = grid_of(call);
+  const auto kernel = with_constants<T>(grid, [](auto width, auto one_channel) {
+    return reinterpret_cast<const void*>(&serial_spike<T, decltype(width)::value, decltype(one_channel)::value>);
+  });
+  return launch(kernel, grid.blocks, call, stream);
 }
 
 template const char* launch(const SerialCall<float>& call, void* stream);

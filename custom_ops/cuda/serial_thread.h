@@ -1,7 +1,6 @@
 // What one CUDA thread does of a SerialSpike, as cuda/thread.h has it of a ParallelSpike: tests run it on the CPU.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include "cuda/thread.h"
@@ -10,21 +9,47 @@
 
 namespace pconv::cuda {
 
-inline int64_t blocks_of(const SerialLayout& layout) {
-  return std::min((layout.elements - 1) / kThreads + 1, kMaxBlocks);
+template <class T>
+Grid grid_of(const SerialCall<T>& call) {
+  return grid_of(call.layout, {call.current, call.potential, static_cast<const T*>(call.spikes),
+                               static_cast<const T*>(call.new_potential)});
 }
 
-/// The work of one of `threads` threads: one neuron, and then that of the same place in the next round. Nobody else has
-/// that neuron, and it is read before it is written: outputs may take the place of inputs.
-template <class T>
+/// The work of one of `threads` threads: consecutive neurons, and then those of the same place in the next round.
+/// Nobody else has them, and they are read before they are written: outputs may take the place of inputs.
+template <int32_t kWidth, bool kOneChannel, class T>
 PCONV_HD PCONV_INLINE void run_thread(const SerialCall<T>& call, int64_t thread, int64_t threads) {
+  constexpr int32_t kRows = kOneChannel ? 1 : kWidth;
   const SerialLayout& layout = call.layout;
-  for (int64_t i = thread; i < layout.elements; i += threads) {
-    const int64_t channel = layout.channels == 1 ? 0 : i / layout.inner % layout.channels;
-    const float charge = charged(call.potential[i], call.current[i], call.bias[channel]);
-    const bool fired = fires<float>(charge, call.threshold[channel]);
-    call.spikes[i] = call.levels[2 * channel + fired];
-    call.new_potential[i] = static_cast<T>(left_of(charge, fired, call.reset[channel]));
+  for (int64_t first = thread * kWidth; first < layout.elements; first += threads * kWidth) {
+    const Vector<T, kWidth> current = load<kWidth>(call.current + first);
+    Vector<T, kWidth> potential = load<kWidth>(call.potential + first);
+    const Channels<kRows> channels(layout, first);
+    float bias[kRows];
+    float threshold[kRows];
+    float reset[kRows];
+    T silent[kRows];
+    T firing[kRows];
+    PCONV_UNROLL
+    for (int32_t i = 0; i < kRows; ++i) {
+      const int64_t channel = channels.at[i];
+      bias[i] = call.bias[channel];
+      threshold[i] = call.threshold[channel];
+      reset[i] = call.reset[channel];
+      silent[i] = call.levels[2 * channel];
+      firing[i] = call.levels[2 * channel + 1];
+    }
+    Vector<T, kWidth> spikes;
+    PCONV_UNROLL
+    for (int32_t i = 0; i < kWidth; ++i) {
+      const int32_t row = i % kRows;
+      const float charge = charged(potential.at[i], current.at[i], bias[row]);
+      const bool fired = fires(charge, threshold[row]);
+      spikes.at[i] = fired ? firing[row] : silent[row];
+      potential.at[i] = static_cast<T>(left_of(charge, fired, reset[row]));
+    }
+    store(spikes, call.spikes + first);
+    store(potential, call.new_potential + first);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <type_traits>
 
 #include "pconv/layout.h"
@@ -29,17 +30,22 @@ struct Grid {
   int64_t blocks;
 };
 
-template <class T>
-Grid grid_of(const Call<T>& call) {
-  const Layout& layout = call.layout;
+/// The grid for arrays of one or more time-steps that begin at these addresses.
+template <class T, class AnyLayout>
+Grid grid_of(const AnyLayout& layout, std::initializer_list<const T*> arrays) {
   constexpr int32_t kWidest = kVectorBytes / static_cast<int32_t>(sizeof(T));
   // A row begins where the one before it ends.
-  const bool rows_aligned = layout.elements % kWidest == 0;
-  const uintptr_t addresses = reinterpret_cast<uintptr_t>(call.current) | reinterpret_cast<uintptr_t>(call.output);
-  const int32_t width = rows_aligned && addresses % kVectorBytes == 0 ? kWidest : 1;
+  bool aligned = layout.elements % kWidest == 0;
+  for (const T* array : arrays) aligned &= reinterpret_cast<uintptr_t>(array) % kVectorBytes == 0;
+  const int32_t width = aligned ? kWidest : 1;
   const bool one_channel = layout.channels == 1 || layout.inner % width == 0;
   const int64_t threads = layout.elements / width;
   return {width, one_channel, std::min((threads - 1) / kThreads + 1, kMaxBlocks)};
+}
+
+template <class T>
+Grid grid_of(const Call<T>& call) {
+  return grid_of(call.layout, {call.current, static_cast<const T*>(call.output)});
 }
 
 /// Calls `use` with the width and whether there is one channel as constants.
@@ -85,7 +91,8 @@ template <int32_t kRows>
 struct Channels {
   int64_t at[kRows];
 
-  PCONV_HD PCONV_INLINE Channels(const Layout& layout, int64_t first) {
+  template <class AnyLayout>
+  PCONV_HD PCONV_INLINE Channels(const AnyLayout& layout, int64_t first) {
     if (layout.channels == 1) {
       PCONV_UNROLL
       for (int32_t i = 0; i < kRows; ++i) at[i] = 0;

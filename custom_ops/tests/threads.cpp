@@ -20,9 +20,15 @@ Call<T> call_of(const Layout& layout, const void* current, const void* threshold
           static_cast<T*>(output)};
 }
 
-/// Threads [first, last) of `blocks` blocks; the other way round where `backwards`.
 template <class T>
-void run(const Call<T>& call, const Grid& grid, int64_t blocks, int64_t first, int64_t last, bool backwards) {
+SerialCall<T> call_of(const SerialLayout& layout, void* const* arrays) {
+  const auto array = [&](int i) { return static_cast<T*>(arrays[i]); };
+  return {layout, array(0), array(1), array(2), array(3), array(4), array(5), array(6), array(7)};
+}
+
+/// Threads [first, last) of `blocks` blocks; the other way round where `backwards`.
+template <template <class> class AnyCall, class T>
+void run(const AnyCall<T>& call, const Grid& grid, int64_t blocks, int64_t first, int64_t last, bool backwards) {
   pconv::cuda::with_constants<T>(grid, [&](auto width, auto one_channel) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t thread = backwards ? last - 1 - (i - first) : i;
@@ -61,21 +67,18 @@ __attribute__((visibility("default"))) void run_threads(int32_t type, const Layo
   });
 }
 
-/// All threads of `blocks` blocks; `arrays` are those of a SerialCall, in its order.
-__attribute__((visibility("default"))) void run_serial_threads(int32_t type, const SerialLayout* layout,
-                                                               void* const* arrays, int64_t blocks, bool backwards) {
-  with_type(type, [&](auto element) {
-    using T = decltype(element);
-    const auto array = [&](int i) { return static_cast<T*>(arrays[i]); };
-    const SerialCall<T> call{*layout, array(0), array(1), array(2), array(3), array(4), array(5), array(6), array(7)};
-    const int64_t threads = blocks * pconv::cuda::kThreads;
-    for (int64_t i = 0; i < threads; ++i) pconv::cuda::run_thread(call, backwards ? threads - 1 - i : i, threads);
-  });
+/// Likewise; `arrays` are those of a SerialCall, in its order.
+__attribute__((visibility("default"))) void serial_grid_of(int32_t type, const SerialLayout* layout,
+                                                           void* const* arrays, Grid* grid) {
+  with_type(type, [&](auto element) { *grid = pconv::cuda::grid_of(call_of<decltype(element)>(*layout, arrays)); });
 }
 
-/// The blocks that a call is launched with.
-__attribute__((visibility("default"))) int64_t serial_blocks_of(const SerialLayout* layout) {
-  return pconv::cuda::blocks_of(*layout);
+__attribute__((visibility("default"))) void run_serial_threads(int32_t type, const SerialLayout* layout,
+                                                               void* const* arrays, const Grid* grid, int64_t blocks,
+                                                               bool backwards) {
+  with_type(type, [&](auto element) {
+    run(call_of<decltype(element)>(*layout, arrays), *grid, blocks, 0, blocks * pconv::cuda::kThreads, backwards);
+  });
 }
 
 }  // extern "C"
