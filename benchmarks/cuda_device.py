@@ -69,9 +69,10 @@ class Device:
         if not any(Path(path).exists() for path in ("/dev/nvidia0", "/dev/dxg")):
             raise RuntimeError("no NVIDIA GPU on this machine")
         self._library = ctypes.CDLL(str(_built()))
-        for function in ("describe", "allocate", "release", "copy", "fill", "make_stream", "synchronize", "launch"):
-            getattr(self._library, function).restype = ctypes.c_char_p
-        for function in ("device_count", "launch_serial", "time_launches", "time_copies"):
+        for function in (
+            "device_count", "describe", "allocate", "release", "copy", "fill", "make_stream", "begin_capture",
+            "end_capture", "synchronize", "launch", "launch_serial", "time_launches", "time_copies",
+        ):  # fmt: skip
             getattr(self._library, function).restype = ctypes.c_char_p
         count = ctypes.c_int32()
         self._check(self._library.device_count(ctypes.byref(count)))
@@ -126,18 +127,36 @@ class Device:
         assert stream.value is not None
         return stream.value
 
+    def begin_capture(self) -> int:
+        """A stream that captures, so that nothing may be queued on the default one."""
+        stream = ctypes.c_void_p()
+        self._check(self._library.begin_capture(ctypes.byref(stream)))
+        assert stream.value is not None
+        return stream.value
+
+    def end_capture(self, stream: int) -> None:
+        """End that, and raise what made the capture void."""
+        self._check(self._library.end_capture(ctypes.c_void_p(stream)))
+
     def synchronize(self, stream: int = 0) -> None:
         """Wait for a stream, and raise what went wrong on it."""
         self._check(self._library.synchronize(ctypes.c_void_p(stream)))
 
-    def launch(self, layout: Layout, dtype: Any, addresses: Sequence[int], stream: int = 0) -> None:
-        """Queue a call on current, thresholds, levels and output."""
-        self._check(self._library.launch(*_call(layout, dtype, addresses), ctypes.c_void_p(stream)))
+    def launch(
+        self, layout: Layout, dtype: Any, addresses: Sequence[int], stream: int = 0, few: int | None = None
+    ) -> None:
+        """Queue a call on current, thresholds, levels and output.
 
-    def launch_serial(self, layout: SerialLayout, dtype: Any, addresses: Sequence[int], stream: int = 0) -> None:
-        """Queue a call of SerialSpike on its inputs and outputs."""
+        Fewer than `few` threads take narrow vectors; by default as in the operator.
+        """
+        self._check(self._library.launch(*_call(layout, dtype, addresses), *_how(stream, few)))
+
+    def launch_serial(
+        self, layout: SerialLayout, dtype: Any, addresses: Sequence[int], stream: int = 0, few: int | None = None
+    ) -> None:
+        """Queue a call of SerialSpike on its inputs and outputs, likewise."""
         element = ctypes.c_int32(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-        arguments = (ctypes.byref(layout), addresses_of(addresses), ctypes.c_void_p(stream))
+        arguments = (ctypes.byref(layout), addresses_of(addresses), *_how(stream, few))
         self._check(self._library.launch_serial(element, *arguments))
 
     def time_launches(self, layout: Layout, dtype: Any, addresses: Sequence[int], repeats: int) -> list[float]:
@@ -158,6 +177,10 @@ class Device:
 def _call(layout: Layout, dtype: Any, addresses: Sequence[int]) -> tuple[Any, ...]:
     element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     return (ctypes.c_int32(element), ctypes.byref(layout), *map(ctypes.c_void_p, addresses))
+
+
+def _how(stream: int, few: int | None) -> tuple[Any, ...]:
+    return ctypes.c_void_p(stream), ctypes.c_int64(-1 if few is None else few)
 
 
 @cache

@@ -108,11 +108,14 @@ def neuron_rows(provider: Provider, shape: Sequence[int], repeats: int) -> Itera
     kernel = bound(plain.SerializeToString(), provider)
     standard = bound(body.SerializeToString(), provider, with_library=False)
     currents = torch.from_numpy(x).to(provider.device).reshape(LEVELS, *shape)
-    thresholds = (torch.arange(LEVELS, device=provider.device) + 0.5).reshape(-1, *[1] * len(shape)) / LEVELS
+    steps = torch.arange(1, LEVELS + 1, device=provider.device).reshape(-1, *[1] * len(shape))
+    threshold = 1.0
+    weight, bias = LEVELS / steps, threshold / 2 / steps
 
     def in_torch() -> torch.Tensor:
-        # As the paper has it: the mean over time, and at each step a comparison with that step's threshold.
-        trains = (currents.mean(0, keepdim=True) >= thresholds).to(currents.dtype)
+        # As the paper's authors compute it: Λ has equal columns, so its product is the mean over time, weighted.
+        charge = weight * currents.mean(0) + bias
+        trains = (charge >= threshold).float() * threshold
         if provider.device == "cuda":
             torch.cuda.synchronize()
         return trains
@@ -129,7 +132,7 @@ def neuron_rows(provider: Provider, shape: Sequence[int], repeats: int) -> Itera
     candidates: dict[str, Callable[[], object]] = {
         "ParallelSpike": kernel.replay,
         "standard operators (function body)": standard.replay,
-        "PyTorch, T × N comparisons": in_torch,
+        "PyTorch, as the paper's authors compute it": in_torch,
     }
     seconds = interleaved(candidates, repeats)
     yield from (row | {"section": "neuron"} for row in rows(seconds, "ParallelSpike"))
@@ -205,6 +208,11 @@ class Form:
     tf32: str = "off"
     runs: int = 1
 
+    @property
+    def arithmetic(self) -> tuple[str, str]:
+        """What its convolutions are computed in."""
+        return self.precision, self.tf32
+
     def description(self) -> dict[str, Any]:
         """What tells it from the others, for its row."""
         return {"mode": self.mode, "steps": self.steps, "precision": self.precision, "tf32": self.tf32}
@@ -216,26 +224,17 @@ def groups(relu: onnx.ModelProto, quantised: onnx.ModelProto, steps: Sequence[in
     The first of every group is the ReLU ANN.
     """
     ann = Form(RELU, relu)
-
-    def serial(count: int) -> onnx.ModelProto:
-        return pconv_onnx.rewrite(quantised, mode="serial", steps=count).model
-
     folded = pconv_onnx.rewrite(quantised, mode="folded").model
-    found = [[ann, Form("QCFS ANN", quantised), Form("folded", folded), Form("serial step", serial(LEVELS))]]
+    step = pconv_onnx.rewrite(quantised, mode="serial", steps=LEVELS).model
+    found = [[ann, Form("QCFS ANN", quantised), Form("folded", folded), Form("serial step", step)]]
     for count in steps:
-        parallel, half = (
-            pconv_onnx.rewrite(quantised, mode="parallel", steps=count, precision=precision).model
-            for precision in (None, "float16")
-        )
-        found.append(
-            [
-                ann,
-                Form("serial", serial(count), count, runs=count),
-                Form("parallel", parallel, count),
-                Form("parallel", half, count, precision="float16"),
-                Form("parallel", parallel, count, tf32="on"),
-            ]
-        )
+        forms = [ann]
+        for mode, runs in (("serial", count), ("parallel", 1)):
+            for precision in (None, "float16"):
+                made = pconv_onnx.rewrite(quantised, mode=mode, steps=count, precision=precision).model
+                for tf32 in ("off",) if precision else ("off", "on"):
+                    forms.append(Form(mode, made, count, precision or "float32", tf32, runs))
+        found.append(forms)
     return found
 
 
@@ -255,7 +254,8 @@ def network_rows(
     `left_out`.
 
     Yields:
-        A row per network; `ratio` is to the ReLU ANN, `speedup` the other way round to the serial network.
+        A row per network; `ratio` is to the ReLU ANN, `speedup` is that over the serial network of the same
+        precision and TF32.
     """
     where = {"network": name, "batch": batch}
     sessions: dict[str, GraphSession] = {}
@@ -275,21 +275,20 @@ def network_rows(
         runs = {label: _replay(session, captured, by_label[label].runs) for label, session in sessions.items()}
         round_seconds = sum(list(rounds(runs, 2))[-1].values())
         seconds = interleaved(runs, min(repeats, max(LEAST_ROUNDS, int(budget / round_seconds))), warm_up=0)
-        serial = next((times for label, times in seconds.items() if by_label[label].mode == "serial"), None)
+        serial = {form.arithmetic: seconds[label] for label, form in by_label.items() if form.mode == "serial"}
         for row in rows(seconds, next(iter(seconds))):
-            times = seconds[row["name"]]
-            yield (
-                row
-                | where
-                | by_label[row["name"]].description()
-                | {
-                    "section": "network",
-                    "cuda_graph": captured,
-                    "rounds": len(times),
-                    "images_per_s": batch / row["median_ms"] * 1e3,
-                    "speedup": None if serial is None else ratio(serial, times),
-                }
-            )
+            form, times = by_label[row["name"]], seconds[row["name"]]
+            baseline = serial.get(form.arithmetic)
+            yield {
+                "section": "network",
+                **row,
+                **where,
+                **form.description(),
+                "cuda_graph": captured,
+                "rounds": len(times),
+                "images_per_s": batch / row["median_ms"] * 1e3,
+                "speedup": None if baseline is None else ratio(baseline, times),
+            }
 
 
 def _replay(session: GraphSession, captured: bool, times: int) -> Callable[[], None]:

@@ -34,6 +34,9 @@ pytestmark = [
 ]
 
 VECTOR_BYTES = 16
+# How many threads are few: all vectors are as wide as can be, or narrow.
+WIDE, NARROW = 0, 1 << 62
+WIDTHS = pytest.mark.parametrize("few", [WIDE, NARROW], ids=["wide", "narrow"])
 BLOCK = 128
 
 
@@ -67,6 +70,7 @@ class Call:
     current: np.ndarray
     tables: tuple[np.ndarray, np.ndarray]
     output: np.ndarray
+    few: int = WIDE
 
     def __post_init__(self) -> None:
         self.type = helper.np_dtype_to_tensor_dtype(self.current.dtype)
@@ -75,6 +79,7 @@ class Call:
             self.type,
             ctypes.byref(self.layout),
             *(ctypes.c_void_p(array.ctypes.data) for array in (self.current, self.output)),
+            ctypes.c_int64(self.few),
             ctypes.byref(self.grid),
         )
 
@@ -92,7 +97,7 @@ class Call:
         return self.output
 
 
-def call(library, arrays, attributes, *, offsets=(0, 0), in_place=False) -> Call:
+def call(library, arrays, attributes, *, offsets=(0, 0), in_place=False, few=WIDE) -> Call:
     current, thresholds, levels = arrays.values()
     input_steps, spikes = attributes["input_steps"], attributes["spikes"]
     steps = thresholds.shape[1]
@@ -102,7 +107,7 @@ def call(library, arrays, attributes, *, offsets=(0, 0), in_place=False) -> Call
     poison = np.full(shape, 77, current.dtype)
     output = placed_current.reshape(shape) if in_place else placed(poison, offsets[1])
     layout = layout_of(current, thresholds, **attributes)
-    return Call(library, layout, placed_current, (np.ascontiguousarray(thresholds), levels.copy()), output)
+    return Call(library, layout, placed_current, (np.ascontiguousarray(thresholds), levels.copy()), output, few)
 
 
 def assert_same_bits(found, expected) -> None:
@@ -114,12 +119,13 @@ def assert_same_bits(found, expected) -> None:
 @pytest.mark.parametrize("steps", [1, 3, 8, 32, 33, 256])
 @pytest.mark.parametrize("input_steps", [1, 3, 8])
 @pytest.mark.parametrize("spikes", [0, 1])
+@WIDTHS
 @TYPES
-def test_threads_give_the_bits_of_the_cpu_kernel(threads, shape, rows, axis, steps, input_steps, spikes, dtype):
+def test_threads_give_the_bits_of_the_cpu_kernel(threads, shape, rows, axis, steps, input_steps, spikes, few, dtype):
     arrays, attributes = case(
         shape, steps=steps, rows=rows, axis=axis, input_steps=input_steps, spikes=spikes, dtype=dtype
     )
-    assert_same_bits(call(threads, arrays, attributes).run(), in_kernel(arrays, attributes))
+    assert_same_bits(call(threads, arrays, attributes, few=few).run(), in_kernel(arrays, attributes))
 
 
 @settings(deadline=None, max_examples=200)
@@ -128,7 +134,7 @@ def test_threads_give_the_reference_value_at_any_size_place_and_number_of_blocks
     draw = data.draw
     arrays, attributes = drawn_case(draw)
     offsets = draw(st.tuples(st.integers(0, 9), st.integers(0, 9)))
-    one = call(threads, arrays, attributes, offsets=offsets)
+    one = call(threads, arrays, attributes, offsets=offsets, few=draw(st.sampled_from([WIDE, NARROW])))
     # Fewer blocks than there is work for go round again, more find none.
     found = one.run(blocks=draw(st.integers(1, 2 * one.grid.blocks)), backwards=draw(st.booleans()))
     assert_same_bits(found, reference(**arrays, **attributes))
@@ -138,12 +144,13 @@ def test_threads_give_the_reference_value_at_any_size_place_and_number_of_blocks
 @pytest.mark.parametrize("rows", [1, 6])
 @pytest.mark.parametrize("shape", [(8, 6, 37), (4, 6, 16), (4, 6)])
 @pytest.mark.parametrize("backwards", [False, True])
+@WIDTHS
 @TYPES
 def test_an_output_may_take_the_place_of_the_current(
-    threads, steps, input_steps, spikes, rows, shape, backwards, dtype
+    threads, steps, input_steps, spikes, rows, shape, backwards, few, dtype
 ):
     arrays, attributes = case(shape, steps=steps, rows=rows, input_steps=input_steps, spikes=spikes, dtype=dtype)
-    found = call(threads, arrays, attributes, in_place=True).run(backwards=backwards)
+    found = call(threads, arrays, attributes, in_place=True, few=few).run(backwards=backwards)
     assert_same_bits(found, reference(**arrays, **attributes))
 
 
@@ -157,6 +164,12 @@ def test_vectors_are_as_wide_as_every_row_is_aligned(threads, offsets, elements,
     aligned = all((begin.ctypes.data + t * begin.nbytes) % VECTOR_BYTES == 0 for begin in begins for t in range(8))
     assert one.grid.width == (VECTOR_BYTES // dtype.itemsize if aligned else 1)
     assert one.grid.blocks == -(-elements // (one.grid.width * BLOCK))
+
+
+def test_few_threads_take_narrow_vectors(threads):
+    arrays, attributes = case((4000,), steps=8)
+    widths = [call(threads, arrays, attributes, few=few).grid.width for few in (1000, 1001)]
+    assert widths == [4, 1]
 
 
 @pytest.mark.parametrize("inner, one_channel", [(16, True), (8, True), (7, False), (1, False)])
@@ -190,14 +203,15 @@ def test_more_than_two_to_the_31_elements_are_reached(threads, dtype):
     assert not output[:tail].any()
 
 
-def serial_grid_of(library, layout, element, addresses) -> Grid:
+def serial_grid_of(library, layout, element, addresses, few=WIDE) -> Grid:
     grid = Grid()
-    library.serial_grid_of(element, ctypes.byref(layout), addresses_of(addresses), ctypes.byref(grid))
+    arguments = (ctypes.byref(layout), addresses_of(addresses), ctypes.c_int64(few), ctypes.byref(grid))
+    library.serial_grid_of(element, *arguments)
     return grid
 
 
 def serial_threads(
-    library, arrays, attributes, *, blocks=0, offsets=(0, 0), in_place=False, backwards=False
+    library, arrays, attributes, *, blocks=0, offsets=(0, 0), in_place=False, backwards=False, few=WIDE
 ) -> list[np.ndarray]:
     """The outputs of SerialSpike, by that many blocks or as many as it is launched with."""
     layout = serial_layout_of(arrays["current"], arrays["levels"], **attributes)
@@ -207,7 +221,7 @@ def serial_threads(
     outputs = inputs if in_place else [placed(np.full_like(array, 77), offsets[1]) for array in inputs]
     element = helper.np_dtype_to_tensor_dtype(current.dtype)
     addresses = [array.ctypes.data for array in (*inputs, *tables, *outputs)]
-    grid = serial_grid_of(library, layout, element, addresses)
+    grid = serial_grid_of(library, layout, element, addresses, few)
     library.run_serial_threads(
         element,
         ctypes.byref(layout),
@@ -220,10 +234,11 @@ def serial_threads(
 
 
 @pytest.mark.parametrize("shape, rows, axis", [*SHAPES, ((2, 4, 6), 4, 1), ((3, 8, 16), 8, 1), ((2, 8, 12), 8, 1)])
+@WIDTHS
 @TYPES
-def test_serial_threads_give_the_bits_of_the_cpu_kernel(threads, shape, rows, axis, dtype):
+def test_serial_threads_give_the_bits_of_the_cpu_kernel(threads, shape, rows, axis, few, dtype):
     arrays, attributes = serial_case(shape, rows=rows, axis=axis, dtype=dtype)
-    assert_same_outputs(serial_threads(threads, arrays, attributes), in_serial_kernel(arrays, attributes))
+    assert_same_outputs(serial_threads(threads, arrays, attributes, few=few), in_serial_kernel(arrays, attributes))
 
 
 @settings(deadline=None, max_examples=200)
@@ -231,7 +246,12 @@ def test_serial_threads_give_the_bits_of_the_cpu_kernel(threads, shape, rows, ax
 def test_serial_threads_give_the_reference_bits_at_any_size_place_and_number_of_blocks(threads, data):
     draw = data.draw
     arrays, attributes = drawn_serial_case(draw)
-    how = {"blocks": draw(st.integers(1, 40)), "in_place": draw(st.booleans()), "backwards": draw(st.booleans())}
+    how = {
+        "in_place": draw(st.booleans()),
+        "backwards": draw(st.booleans()),
+        "few": draw(st.sampled_from([WIDE, NARROW])),
+    }
+    how["blocks"] = draw(st.integers(1, 40))
     offsets = draw(st.tuples(st.integers(0, 9), st.integers(0, 9)))
     found = serial_threads(threads, arrays, attributes, offsets=offsets, **how)
     assert_same_outputs(found, serial_reference(**arrays, **attributes))

@@ -1,6 +1,9 @@
 // ParallelSpike on a CUDA device: one call on memory of the device.
 #pragma once
 
+#include <cstdint>
+
+#include "cuda/thread.h"
 #include "pconv/layout.h"
 
 namespace pconv::cuda {
@@ -10,6 +13,6 @@ namespace pconv::cuda {
 ///
 /// Returns null, or what CUDA says is wrong.
 template <class T>
-const char* launch(const Call<T>& call, void* stream);
+const char* launch(const Call<T>& call, void* stream, int64_t few = kFewThreads);
 
 }  // namespace pconv::cuda

@@ -1,6 +1,9 @@
 // SerialSpike on a CUDA device: one call on memory of the device.
 #pragma once
 
+#include <cstdint>
+
+#include "cuda/thread.h"
 #include "pconv/serial_neuron.h"
 
 namespace pconv::cuda {
@@ -9,6 +12,6 @@ namespace pconv::cuda {
 ///
 /// Returns null, or what CUDA says is wrong.
 template <class T>
-const char* launch(const SerialCall<T>& call, void* stream);
+const char* launch(const SerialCall<T>& call, void* stream, int64_t few = kFewThreads);
 
 }  // namespace pconv::cuda

@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <type_traits>
 
+#include "pconv/half.h"
 #include "pconv/layout.h"
 #include "pconv/neuron.h"
 
@@ -17,10 +18,15 @@ constexpr int32_t kThreads = 128;  // of a block
 constexpr int64_t kMaxBlocks = 0x7fffffff;
 // The widest access to memory that a thread has, and the alignment that it needs.
 constexpr int32_t kVectorBytes = 16;
-// Rows of currents, or thresholds, that a thread asks for before it waits for one.
-constexpr int32_t kFlight = 4;
+// Rows of currents, or thresholds, that a thread asks for before it waits for one. As many as narrow vectors have
+// registers for, where there are as many rows.
+constexpr int32_t kFlight = 8;
+template <int32_t kWidth>
+constexpr int32_t kLongFlight = 32 / kWidth;
 // Steps up to which thresholds, which the neurons of a channel share, are passed one by one rather than searched.
 constexpr int32_t kFewSteps = 32;
+// Fewer threads leave much of a GPU idle: then more of them, of narrow vectors, ask for more at once.
+constexpr int64_t kFewThreads = int64_t{1} << 15;
 
 /// How a call is cut into threads: each takes `width` consecutive neurons, all steps of them, and then those of the
 /// same place in the next round, as long as there are any.
@@ -30,22 +36,22 @@ struct Grid {
   int64_t blocks;
 };
 
-/// The grid for arrays of one or more time-steps that begin at these addresses.
+/// The grid for arrays of one or more time-steps that begin at these addresses; `few` is `kFewThreads` but in tests.
 template <class T, class AnyLayout>
-Grid grid_of(const AnyLayout& layout, std::initializer_list<const T*> arrays) {
+Grid grid_of(const AnyLayout& layout, std::initializer_list<const T*> arrays, int64_t few) {
   constexpr int32_t kWidest = kVectorBytes / static_cast<int32_t>(sizeof(T));
   // A row begins where the one before it ends.
   bool aligned = layout.elements % kWidest == 0;
   for (const T* array : arrays) aligned &= reinterpret_cast<uintptr_t>(array) % kVectorBytes == 0;
-  const int32_t width = aligned ? kWidest : 1;
+  const int32_t width = aligned && layout.elements / kWidest >= few ? kWidest : 1;
   const bool one_channel = layout.channels == 1 || layout.inner % width == 0;
   const int64_t threads = layout.elements / width;
   return {width, one_channel, std::min((threads - 1) / kThreads + 1, kMaxBlocks)};
 }
 
 template <class T>
-Grid grid_of(const Call<T>& call) {
-  return grid_of(call.layout, {call.current, static_cast<const T*>(call.output)});
+Grid grid_of(const Call<T>& call, int64_t few = kFewThreads) {
+  return grid_of(call.layout, {call.current, static_cast<const T*>(call.output)}, few);
 }
 
 /// Calls `use` with the width and whether there is one channel as constants.
@@ -110,36 +116,73 @@ struct Channels {
   }
 };
 
-/// The temporal means of consecutive neurons. As float, which holds every element type: half types compare slowly.
+/// The same for each of consecutive neurons.
 template <int32_t kWidth, class T>
-PCONV_HD PCONV_INLINE void average(const T* current, int64_t stride, int64_t input_steps, float (&mean)[kWidth]) {
-  if (input_steps == 1) {
-    const Vector<T, kWidth> row = load<kWidth>(current);
-    PCONV_UNROLL
-    for (int32_t i = 0; i < kWidth; ++i) mean[i] = row.at[i];
-    return;
-  }
-  TimeSumOf<T> sum[kWidth] = {};
-  for (int64_t t = 0; t < input_steps; t += kFlight) {
-    Vector<T, kWidth> row[kFlight];
-    PCONV_UNROLL
-    for (int32_t j = 0; j < kFlight; ++j) {
-      // Past the end the last one again: without a branch, and from the cache.
-      row[j] = load<kWidth>(current + at_most(t + j, input_steps - 1) * stride);
-    }
-    PCONV_UNROLL
-    for (int32_t j = 0; j < kFlight; ++j) {
-      PCONV_UNROLL
-      for (int32_t i = 0; i < kWidth; ++i) sum[i] = t + j < input_steps ? sum[i] + row[j].at[i] : sum[i];
-    }
-  }
+PCONV_HD PCONV_INLINE Vector<T, kWidth> filled(T value) {
+  Vector<T, kWidth> vector;
   PCONV_UNROLL
-  for (int32_t i = 0; i < kWidth; ++i) mean[i] = temporal_mean<T>(sum[i], static_cast<TimeSumOf<T>>(input_steps));
+  for (int32_t i = 0; i < kWidth; ++i) vector.at[i] = value;
+  return vector;
+}
+
+/// Adds the currents of the next `kRows` time-steps, or of the `left` that there are.
+template <int32_t kRows, int32_t kWidth, class T>
+PCONV_HD PCONV_INLINE void add_rows(const T* current, int64_t stride, int64_t left, TimeSumOf<T> (&sum)[kWidth]) {
+  Vector<T, kWidth> row[kRows];
+  // Past the end the last one again: without a branch, and from the cache.
+  PCONV_UNROLL
+  for (int32_t j = 0; j < kRows; ++j) row[j] = load<kWidth>(current + at_most<int64_t>(j, left - 1) * stride);
+  PCONV_UNROLL
+  for (int32_t j = 0; j < kRows; ++j) {
+    PCONV_UNROLL
+    for (int32_t i = 0; i < kWidth; ++i) sum[i] = j < left ? sum[i] + row[j].at[i] : sum[i];
+  }
+}
+
+/// The temporal means of consecutive neurons.
+template <int32_t kWidth, class T>
+PCONV_HD PCONV_INLINE Vector<T, kWidth> average(const T* current, int64_t stride, int64_t input_steps) {
+  if (input_steps == 1) return load<kWidth>(current);
+  TimeSumOf<T> sum[kWidth] = {};
+  int64_t t = 0;
+  constexpr int32_t kLong = kLongFlight<kWidth>;
+  for (; t + kLong <= input_steps; t += kLong) add_rows<kLong>(current + t * stride, stride, kLong, sum);
+  constexpr int32_t kShort = kFlight < kLong ? kFlight : kLong;
+  for (; t < input_steps; t += kShort) add_rows<kShort>(current + t * stride, stride, input_steps - t, sum);
+  Vector<T, kWidth> mean;
+  PCONV_UNROLL
+  for (int32_t i = 0; i < kWidth; ++i) {
+    mean.at[i] = temporal_mean<T>(sum[i], static_cast<TimeSumOf<T>>(input_steps));
+  }
+  return mean;
+}
+
+/// Where consecutive neurons of one channel reach a threshold `yes`, elsewhere what `no` has there.
+template <int32_t kWidth, class T>
+PCONV_HD PCONV_INLINE Vector<T, kWidth> choose(const Vector<T, kWidth>& mean, T threshold, T yes,
+                                               const Vector<T, kWidth>& no) {
+  Vector<T, kWidth> chosen;
+  if constexpr (kWidth > 1 && sizeof(T) == sizeof(uint16_t)) {
+    uint32_t means[kWidth / 2];
+    uint32_t pairs[kWidth / 2];
+    std::memcpy(means, &mean, sizeof(means));
+    std::memcpy(pairs, &no, sizeof(pairs));
+    PCONV_UNROLL
+    for (int32_t i = 0; i < kWidth / 2; ++i) {
+      const uint32_t reached = pairs_at_least<T>(means[i], pair_of(threshold));
+      pairs[i] = (reached & pair_of(yes)) | (~reached & pairs[i]);
+    }
+    std::memcpy(&chosen, pairs, sizeof(pairs));
+  } else {
+    PCONV_UNROLL
+    for (int32_t i = 0; i < kWidth; ++i) chosen.at[i] = fires<float>(mean.at[i], threshold) ? yes : no.at[i];
+  }
+  return chosen;
 }
 
 /// The spike trains of consecutive neurons, whose rows of the tables are those of `channels`.
 template <int32_t kWidth, int32_t kRows, class T>
-PCONV_HD PCONV_INLINE void fire(const float (&mean)[kWidth], const Channels<kRows>& channels, const Call<T>& call,
+PCONV_HD PCONV_INLINE void fire(const Vector<T, kWidth>& mean, const Channels<kRows>& channels, const Call<T>& call,
                                 T* output) {
   const int32_t steps = call.layout.steps;
   const T* thresholds[kRows];
@@ -152,56 +195,75 @@ PCONV_HD PCONV_INLINE void fire(const float (&mean)[kWidth], const Channels<kRow
     silent[i] = levels[0];
     firing[i] = levels[steps];
   }
-  for (int32_t t = 0; t < steps; t += kFlight) {
+  constexpr int32_t kAhead = kRows == 1 ? kFlight : kFlight / 2;
+  for (int32_t t = 0; t < steps; t += kAhead) {
     // All loaded before the first store, which later loads would have to wait for.
-    float threshold[kFlight][kRows];
+    T threshold[kAhead][kRows];
     PCONV_UNROLL
-    for (int32_t j = 0; j < kFlight; ++j) {
+    for (int32_t j = 0; j < kAhead; ++j) {
       PCONV_UNROLL
       for (int32_t i = 0; i < kRows; ++i) threshold[j][i] = thresholds[i][at_most(t + j, steps - 1)];
     }
     PCONV_UNROLL
-    for (int32_t j = 0; j < kFlight; ++j) {
+    for (int32_t j = 0; j < kAhead; ++j) {
       Vector<T, kWidth> train;
-      PCONV_UNROLL
-      for (int32_t i = 0; i < kWidth; ++i) {
-        const int32_t row = i % kRows;
-        train.at[i] = fires(mean[i], threshold[j][row]) ? firing[row] : silent[row];
+      if constexpr (kRows == 1) {
+        train = choose(mean, threshold[j][0], firing[0], filled<kWidth>(silent[0]));
+      } else {
+        PCONV_UNROLL
+        for (int32_t i = 0; i < kWidth; ++i) {
+          train.at[i] = fires<float>(mean.at[i], threshold[j][i]) ? firing[i] : silent[i];
+        }
       }
       if (t + j < steps) store(train, output + (t + j) * call.layout.elements);
     }
   }
 }
 
-/// The levels that consecutive neurons reach, likewise.
+/// The levels that consecutive neurons of one channel reach, each threshold compared.
+template <int32_t kWidth, class T>
+PCONV_HD PCONV_INLINE Vector<T, kWidth> climb(const Vector<T, kWidth>& mean, const T* thresholds, const T* levels,
+                                              int32_t steps) {
+  // Thresholds rise: the last one that is reached has the level. Past the end it is compared again, to no effect.
+  Vector<T, kWidth> level = filled<kWidth>(levels[0]);
+  for (int32_t t = 0; t < steps; t += kFlight) {
+    T threshold[kFlight];
+    T next[kFlight];
+    PCONV_UNROLL
+    for (int32_t j = 0; j < kFlight; ++j) {
+      const int32_t step = at_most(t + j, steps - 1);
+      threshold[j] = thresholds[step];
+      next[j] = levels[step + 1];
+    }
+    PCONV_UNROLL
+    for (int32_t j = 0; j < kFlight; ++j) level = choose(mean, threshold[j], next[j], level);
+  }
+  return level;
+}
+
+/// The levels that consecutive neurons reach, their thresholds searched.
 template <int32_t kWidth, int32_t kRows, class T>
-PCONV_HD PCONV_INLINE void climb(const float (&mean)[kWidth], const Channels<kRows>& channels, const Call<T>& call,
-                                 T* output) {
+PCONV_HD PCONV_INLINE Vector<T, kWidth> search(const Vector<T, kWidth>& mean, const Channels<kRows>& channels,
+                                               const Call<T>& call) {
   const int32_t steps = call.layout.steps;
   const T* thresholds[kRows];
   PCONV_UNROLL
   for (int32_t i = 0; i < kRows; ++i) thresholds[i] = call.thresholds + channels.at[i] * steps;
   int32_t count[kWidth] = {};
-  if (kRows == 1 && steps <= kFewSteps) {
-    for (int32_t t = 0; t < steps; ++t) {
-      const float threshold = thresholds[0][t];
-      PCONV_UNROLL
-      for (int32_t i = 0; i < kWidth; ++i) count[i] += fires(mean[i], threshold);
-    }
-  } else {
-    for (int32_t left = steps; left > 1; left -= left / 2) {
-      PCONV_UNROLL
-      for (int32_t i = 0; i < kWidth; ++i) count[i] = search_half(mean[i], thresholds[i % kRows], count[i], left / 2);
-    }
+  // As float, which holds every element type: half types compare slowly.
+  for (int32_t left = steps; left > 1; left -= left / 2) {
     PCONV_UNROLL
-    for (int32_t i = 0; i < kWidth; ++i) count[i] += fires<float>(mean[i], thresholds[i % kRows][count[i]]);
+    for (int32_t i = 0; i < kWidth; ++i) {
+      count[i] = search_half<float>(mean.at[i], thresholds[i % kRows], count[i], left / 2);
+    }
   }
   Vector<T, kWidth> level;
   PCONV_UNROLL
   for (int32_t i = 0; i < kWidth; ++i) {
+    count[i] += fires<float>(mean.at[i], thresholds[i % kRows][count[i]]);
     level.at[i] = call.levels[channels.at[i % kRows] * (steps + 1) + count[i]];
   }
-  store(level, output);
+  return level;
 }
 
 /// The work of one of `threads` threads. It reads all steps of a neuron before it writes one, and no other thread has
@@ -210,13 +272,17 @@ template <int32_t kWidth, bool kOneChannel, class T>
 PCONV_HD PCONV_INLINE void run_thread(const Call<T>& call, int64_t thread, int64_t threads) {
   const Layout& layout = call.layout;
   for (int64_t first = thread * kWidth; first < layout.elements; first += threads * kWidth) {
-    float mean[kWidth];
-    average(call.current + first, layout.elements, layout.input_steps, mean);
+    const Vector<T, kWidth> mean = average<kWidth>(call.current + first, layout.elements, layout.input_steps);
     const Channels<kOneChannel ? 1 : kWidth> channels(layout, first);
     if (layout.spikes) {
       fire(mean, channels, call, call.output + first);
+    } else if (kOneChannel && layout.steps <= kFewSteps) {
+      const int64_t channel = channels.at[0];
+      store(climb(mean, call.thresholds + channel * layout.steps, call.levels + channel * (layout.steps + 1),
+                  layout.steps),
+            call.output + first);
     } else {
-      climb(mean, channels, call, call.output + first);
+      store(search(mean, channels, call), call.output + first);
     }
   }
 }

@@ -16,6 +16,9 @@ namespace {
 using pconv::Call;
 using pconv::Layout;
 
+/// Where that many threads are few; as in the product where it is negative.
+int64_t few_of(int64_t few) { return few < 0 ? pconv::cuda::kFewThreads : few; }
+
 const char* told(cudaError_t error) { return error == cudaSuccess ? nullptr : cudaGetErrorString(error); }
 
 /// Milliseconds of each of `repeats` times that `queue` puts work on the stream; once more before, unmeasured.
@@ -52,22 +55,40 @@ EXPORT const char* describe(char* name, int32_t size, int32_t* driver, int32_t* 
 
 EXPORT const char* allocate(int64_t bytes, void** memory) { return told(cudaMalloc(memory, bytes)); }
 EXPORT const char* release(void* memory) { return told(cudaFree(memory)); }
+// Streams that do not wait for the default one would not wait for what is left of these.
 EXPORT const char* copy(void* to, const void* from, int64_t bytes) {
-  return told(cudaMemcpy(to, from, bytes, cudaMemcpyDefault));
+  if (const char* error = told(cudaMemcpy(to, from, bytes, cudaMemcpyDefault))) return error;
+  return told(cudaStreamSynchronize(nullptr));
 }
-EXPORT const char* fill(void* memory, int32_t byte, int64_t bytes) { return told(cudaMemset(memory, byte, bytes)); }
+EXPORT const char* fill(void* memory, int32_t byte, int64_t bytes) {
+  if (const char* error = told(cudaMemset(memory, byte, bytes))) return error;
+  return told(cudaStreamSynchronize(nullptr));
+}
 EXPORT const char* make_stream(void** stream) {
   return told(cudaStreamCreateWithFlags(reinterpret_cast<cudaStream_t*>(stream), cudaStreamNonBlocking));
+}
+/// Captures what is queued on a stream that the default one waits for, until `end_capture`.
+EXPORT const char* begin_capture(void** stream) {
+  if (const char* error = told(cudaStreamCreate(reinterpret_cast<cudaStream_t*>(stream)))) return error;
+  return told(cudaStreamBeginCapture(static_cast<cudaStream_t>(*stream), cudaStreamCaptureModeGlobal));
+}
+EXPORT const char* end_capture(void* stream) {
+  cudaGraph_t graph = nullptr;
+  const char* error = told(cudaStreamEndCapture(static_cast<cudaStream_t>(stream), &graph));
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  cudaStreamDestroy(static_cast<cudaStream_t>(stream));
+  cudaGetLastError();  // told
+  return error;
 }
 EXPORT const char* synchronize(void* stream) { return told(cudaStreamSynchronize(static_cast<cudaStream_t>(stream))); }
 
 EXPORT const char* launch(int32_t type, const Layout* layout, const void* current, const void* thresholds,
-                          const void* levels, void* output, void* stream) {
+                          const void* levels, void* output, void* stream, int64_t few) {
   const auto with = [&](auto element) {
     using T = decltype(element);
     return pconv::cuda::launch(Call<T>{*layout, static_cast<const T*>(current), static_cast<const T*>(thresholds),
                                        static_cast<const T*>(levels), static_cast<T*>(output)},
-                               stream);
+                               stream, few_of(few));
   };
   if (type == pconv::abi::kFloat) return with(float{});
   if (type == pconv::abi::kFloat16) return with(pconv::Half{});
@@ -75,13 +96,14 @@ EXPORT const char* launch(int32_t type, const Layout* layout, const void* curren
 }
 
 /// `arrays` are those of a SerialCall, in its order.
-EXPORT const char* launch_serial(int32_t type, const pconv::SerialLayout* layout, void* const* arrays, void* stream) {
+EXPORT const char* launch_serial(int32_t type, const pconv::SerialLayout* layout, void* const* arrays, void* stream,
+                                 int64_t few) {
   const auto with = [&](auto element) {
     using T = decltype(element);
     const auto array = [&](int i) { return static_cast<T*>(arrays[i]); };
     return pconv::cuda::launch(pconv::SerialCall<T>{*layout, array(0), array(1), array(2), array(3), array(4), array(5),
                                                     array(6), array(7)},
-                               stream);
+                               stream, few_of(few));
   };
   if (type == pconv::abi::kFloat) return with(float{});
   if (type == pconv::abi::kFloat16) return with(pconv::Half{});
@@ -92,7 +114,7 @@ EXPORT const char* time_launches(int32_t type, const Layout* layout, const void*
                                  const void* levels, void* output, void* stream, int32_t repeats,
                                  float* milliseconds) {
   return timed(repeats, milliseconds, static_cast<cudaStream_t>(stream),
-               [&] { return launch(type, layout, current, thresholds, levels, output, stream); });
+               [&] { return launch(type, layout, current, thresholds, levels, output, stream, -1); });
 }
 
 EXPORT const char* time_copies(void* to, const void* from, int64_t bytes, void* stream, int32_t repeats,

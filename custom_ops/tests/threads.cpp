@@ -49,11 +49,11 @@ void with_type(int32_t type, Use&& use) {
 
 extern "C" {
 
-/// The grid that a call is launched with.
+/// The grid that a call is launched with, where that many threads are few.
 __attribute__((visibility("default"))) void grid_of(int32_t type, const Layout* layout, const void* current,
-                                                    void* output, Grid* grid) {
+                                                    void* output, int64_t few, Grid* grid) {
   with_type(type, [&](auto element) {
-    *grid = pconv::cuda::grid_of(call_of<decltype(element)>(*layout, current, nullptr, nullptr, output));
+    *grid = pconv::cuda::grid_of(call_of<decltype(element)>(*layout, current, nullptr, nullptr, output), few);
   });
 }
 
@@ -69,8 +69,10 @@ __attribute__((visibility("default"))) void run_threads(int32_t type, const Layo
 
 /// Likewise; `arrays` are those of a SerialCall, in its order.
 __attribute__((visibility("default"))) void serial_grid_of(int32_t type, const SerialLayout* layout,
-                                                           void* const* arrays, Grid* grid) {
-  with_type(type, [&](auto element) { *grid = pconv::cuda::grid_of(call_of<decltype(element)>(*layout, arrays)); });
+                                                           void* const* arrays, int64_t few, Grid* grid) {
+  with_type(type, [&](auto element) {
+    *grid = pconv::cuda::grid_of(call_of<decltype(element)>(*layout, arrays), few);
+  });
 }
 
 __attribute__((visibility("default"))) void run_serial_threads(int32_t type, const SerialLayout* layout,

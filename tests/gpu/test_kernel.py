@@ -15,6 +15,8 @@ from pconv_onnx.serial_operator import serial_reference
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")
 
 POISON = 0x4D
+# How many threads are few: all vectors are as wide as can be, or narrow.
+WIDTHS = (0, 1 << 62)
 
 
 class Memory:
@@ -43,7 +45,7 @@ class Memory:
         return address
 
 
-def on_device(device, arrays, attributes, *, offsets=(0, 0), in_place=False, stream=0) -> np.ndarray:
+def on_device(device, arrays, attributes, *, offsets=(0, 0), in_place=False, stream=0, few=None) -> np.ndarray:
     """The kernel's output; `offsets` in elements move the current and the output away from aligned addresses."""
     current, thresholds, levels = arrays.values()
     layout = layout_of(current, thresholds, **attributes)
@@ -54,15 +56,17 @@ def on_device(device, arrays, attributes, *, offsets=(0, 0), in_place=False, str
         source = memory.copy_of(current, starts[0])
         target = source if in_place else memory.room(int(np.prod(shape)) * current.itemsize, starts[1])
         tables = [memory.copy_of(thresholds), memory.copy_of(levels)]
-        device.launch(layout, current.dtype, [source, *tables, target], stream)
+        device.launch(layout, current.dtype, [source, *tables, target], stream, few)
         device.synchronize(stream)
         return device.download(target, shape, current.dtype)
 
 
 def assert_reference_bits(device, arrays, attributes, **how) -> None:
-    found, expected = on_device(device, arrays, attributes, **how), reference(**arrays, **attributes)
-    bits = np.dtype(f"u{found.dtype.itemsize}")
-    np.testing.assert_array_equal(found.view(bits), expected.view(bits))
+    expected = reference(**arrays, **attributes)
+    bits = np.dtype(f"u{expected.dtype.itemsize}")
+    for few in WIDTHS:
+        found = on_device(device, arrays, attributes, few=few, **how)
+        np.testing.assert_array_equal(found.view(bits), expected.view(bits))
 
 
 @pytest.mark.parametrize("shape, rows, axis", [*SHAPES, ((3, 8, 16), 8, 1), ((2, 8, 12), 8, 1)])
@@ -99,16 +103,17 @@ def test_another_stream_than_the_default_one_is_used(device):
 
 
 @pytest.mark.parametrize("in_place", [False, True])
-@pytest.mark.parametrize("shape, rows, axis", [*SHAPES, ((16, 64, 31, 67), 64, 1)])
+@pytest.mark.parametrize("few", WIDTHS)
+@pytest.mark.parametrize("shape, rows, axis", [*SHAPES, ((3, 8, 16), 8, 1), ((16, 64, 31, 67), 64, 1)])
 @TYPES
-def test_serial_kernel_gives_the_bits_of_the_reference(device, shape, rows, axis, in_place, dtype):
+def test_serial_kernel_gives_the_bits_of_the_reference(device, shape, rows, axis, in_place, few, dtype):
     arrays, attributes = serial_case(shape, rows=rows, axis=axis, dtype=dtype)
     layout = serial_layout_of(arrays["current"], arrays["levels"], **attributes)
     stream = device.make_stream()
     with Memory(device) as memory:
         inputs = [memory.copy_of(array) for array in arrays.values()]
         outputs = inputs[:2] if in_place else [memory.room(arrays["current"].nbytes) for _ in range(2)]
-        device.launch_serial(layout, dtype, [*inputs, *outputs], stream)
+        device.launch_serial(layout, dtype, [*inputs, *outputs], stream, few)
         device.synchronize(stream)
         found = [device.download(address, shape, dtype) for address in outputs]
     assert_same_bits(found, serial_reference(**arrays, **attributes))
@@ -167,7 +172,13 @@ def test_more_than_two_to_the_31_elements_are_reached(device):
 def test_what_cuda_refuses_is_told_and_the_next_call_works(device):
     with pytest.raises(RuntimeError, match="out of memory"):
         device.allocate(1 << 60)
-    with pytest.raises(RuntimeError, match="invalid|handle|context"):
-        arrays, attributes = case((4, 3), steps=2)
-        on_device(device, arrays, attributes, stream=0xBAD0)
+    arrays, attributes = case((4, 3), steps=2)
+    layout = layout_of(arrays["current"], arrays["thresholds"], **attributes)
+    with Memory(device) as memory:
+        places = [memory.room(1024) for _ in range(4)]
+        capturing = device.begin_capture()
+        with pytest.raises(RuntimeError, match="legacy stream"):
+            device.launch(layout, np.float32, places)
+        with pytest.raises(RuntimeError, match="capture"):
+            device.end_capture(capturing)
     assert_reference_bits(device, arrays, attributes)

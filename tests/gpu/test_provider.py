@@ -128,11 +128,12 @@ def test_tensors_of_the_other_device_are_copied_or_refused(place, providers):
     options = register(onnxruntime.SessionOptions())
     content = model(arrays, attributes, with_body=False).SerializeToString()
     runner = onnxruntime.InferenceSession(content, options, providers=providers)
+    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array, place, 0) for name, array in arrays.items()}
     binding = runner.io_binding()
-    for name, array in arrays.items():
-        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, place, 0))
     binding.bind_output("output", "cpu")
     try:
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
         runner.run_with_iobinding(binding)
     except Exception as error:  # onnxruntime raises its own types, without a common base
         assert str(error)

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "pconv/portable.h"
 
@@ -103,5 +104,37 @@ struct BFloat16 {
     return at_least(bits, other.bits, kInfinity);
   }
 };
+
+/// A number twice in one word.
+template <class T>
+PCONV_HD PCONV_INLINE uint32_t pair_of(T number) {
+  return uint32_t{0x10001} * number.bits;
+}
+
+/// All bits of those of two numbers that are at least those of another two; GPUs have an instruction for it.
+template <class T>
+PCONV_HD PCONV_INLINE uint32_t pairs_at_least(uint32_t a, uint32_t b) {
+#ifdef __CUDA_ARCH__
+  uint32_t mask;
+  if constexpr (std::is_same_v<T, Half>) {
+    asm("set.ge.u32.f16x2 %0, %1, %2;" : "=r"(mask) : "r"(a), "r"(b));
+    return mask;
+  }
+#if __CUDA_ARCH__ >= 900
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    asm("set.ge.u32.bf16x2 %0, %1, %2;" : "=r"(mask) : "r"(a), "r"(b));
+    return mask;
+  }
+#endif
+#endif
+  const auto reached = [a, b](int32_t shift) {
+    T one;
+    T other;
+    one.bits = static_cast<uint16_t>(a >> shift);
+    other.bits = static_cast<uint16_t>(b >> shift);
+    return static_cast<float>(one) >= static_cast<float>(other) ? uint32_t{0xffff} << shift : 0;
+  };
+  return reached(0) | reached(16);
+}
 
 }  // namespace pconv
