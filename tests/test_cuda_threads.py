@@ -41,7 +41,11 @@ BLOCK = 128
 
 
 class Grid(ctypes.Structure):
-    _fields_ = [("width", ctypes.c_int32), ("one_channel", ctypes.c_bool), ("blocks", ctypes.c_int64)]
+    _fields_ = [
+        ("width", ctypes.c_int32),
+        *((name, ctypes.c_bool) for name in ("one_channel", "averages")),
+        ("blocks", ctypes.c_int64),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +121,7 @@ def assert_same_bits(found, expected) -> None:
 
 @pytest.mark.parametrize("shape, rows, axis", [*SHAPES, ((2, 4, 6), 4, 1), ((3, 8, 16), 8, 1), ((2, 8, 12), 8, 1)])
 @pytest.mark.parametrize("steps", [1, 3, 8, 32, 33, 256])
-@pytest.mark.parametrize("input_steps", [1, 3, 8])
+@pytest.mark.parametrize("input_steps", [1, 3, 41])
 @pytest.mark.parametrize("spikes", [0, 1])
 @WIDTHS
 @TYPES

@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(kThreads) serial_spike(const __grid_constant__
 template <class T>
 const char* launch(const SerialCall<T>& call, void* stream, int64_t few) {
   const Grid grid = grid_of(call, few);
-  const auto kernel = with_constants<T>(grid, [](auto width, auto one_channel) {
+  const auto kernel = with_constants<T>(grid, [](auto width, auto one_channel, auto) {
     return reinterpret_cast<const void*>(&serial_spike<T, decltype(width)::value, decltype(one_channel)::value>);
   });
   return launch(kernel, grid.blocks, call, stream);

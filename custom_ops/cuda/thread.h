@@ -33,12 +33,13 @@ constexpr int64_t kFewThreads = int64_t{1} << 15;
 struct Grid {
   int32_t width;
   bool one_channel;  ///< neurons of one thread belong to one channel
+  bool averages;     ///< currents are averaged over time
   int64_t blocks;
 };
 
 /// The grid for arrays of one or more time-steps that begin at these addresses; `few` is `kFewThreads` but in tests.
 template <class T, class AnyLayout>
-Grid grid_of(const AnyLayout& layout, std::initializer_list<const T*> arrays, int64_t few) {
+Grid grid_of(const AnyLayout& layout, std::initializer_list<const T*> arrays, bool averages, int64_t few) {
   constexpr int32_t kWidest = kVectorBytes / static_cast<int32_t>(sizeof(T));
   // A row begins where the one before it ends.
   bool aligned = layout.elements % kWidest == 0;
@@ -46,24 +47,28 @@ Grid grid_of(const AnyLayout& layout, std::initializer_list<const T*> arrays, in
   const int32_t width = aligned && layout.elements / kWidest >= few ? kWidest : 1;
   const bool one_channel = layout.channels == 1 || layout.inner % width == 0;
   const int64_t threads = layout.elements / width;
-  return {width, one_channel, std::min((threads - 1) / kThreads + 1, kMaxBlocks)};
+  return {width, one_channel, averages, std::min((threads - 1) / kThreads + 1, kMaxBlocks)};
 }
 
 template <class T>
 Grid grid_of(const Call<T>& call, int64_t few = kFewThreads) {
-  return grid_of(call.layout, {call.current, static_cast<const T*>(call.output)}, few);
+  const bool averages = call.layout.input_steps > 1;
+  return grid_of(call.layout, {call.current, static_cast<const T*>(call.output)}, averages, few);
 }
 
-/// Calls `use` with the width and whether there is one channel as constants.
+/// Calls `use` with the width and the two answers of the grid as constants.
 template <class T, class Use>
 auto with_constants(const Grid& grid, Use&& use) {
+  const auto with_averages = [&](auto width, auto one_channel) {
+    return grid.averages ? use(width, one_channel, std::true_type{}) : use(width, one_channel, std::false_type{});
+  };
   using Widest = std::integral_constant<int32_t, kVectorBytes / static_cast<int32_t>(sizeof(T))>;
-  if (grid.width == 1) return use(std::integral_constant<int32_t, 1>{}, std::true_type{});
-  return grid.one_channel ? use(Widest{}, std::true_type{}) : use(Widest{}, std::false_type{});
+  if (grid.width == 1) return with_averages(std::integral_constant<int32_t, 1>{}, std::true_type{});
+  return grid.one_channel ? with_averages(Widest{}, std::true_type{}) : with_averages(Widest{}, std::false_type{});
 }
 
 template <class Integer>
-PCONV_HD PCONV_INLINE Integer at_most(Integer value, Integer limit) {
+PCONV_HD PCONV_INLINE constexpr Integer at_most(Integer value, Integer limit) {
   return value < limit ? value : limit;
 }
 
@@ -125,30 +130,28 @@ PCONV_HD PCONV_INLINE Vector<T, kWidth> filled(T value) {
   return vector;
 }
 
-/// Adds the currents of the next `kRows` time-steps, or of the `left` that there are.
-template <int32_t kRows, int32_t kWidth, class T>
-PCONV_HD PCONV_INLINE void add_rows(const T* current, int64_t stride, int64_t left, TimeSumOf<T> (&sum)[kWidth]) {
-  Vector<T, kWidth> row[kRows];
-  // Past the end the last one again: without a branch, and from the cache.
-  PCONV_UNROLL
-  for (int32_t j = 0; j < kRows; ++j) row[j] = load<kWidth>(current + at_most<int64_t>(j, left - 1) * stride);
-  PCONV_UNROLL
-  for (int32_t j = 0; j < kRows; ++j) {
-    PCONV_UNROLL
-    for (int32_t i = 0; i < kWidth; ++i) sum[i] = j < left ? sum[i] + row[j].at[i] : sum[i];
-  }
-}
-
 /// The temporal means of consecutive neurons.
 template <int32_t kWidth, class T>
 PCONV_HD PCONV_INLINE Vector<T, kWidth> average(const T* current, int64_t stride, int64_t input_steps) {
-  if (input_steps == 1) return load<kWidth>(current);
   TimeSumOf<T> sum[kWidth] = {};
-  int64_t t = 0;
-  constexpr int32_t kLong = kLongFlight<kWidth>;
-  for (; t + kLong <= input_steps; t += kLong) add_rows<kLong>(current + t * stride, stride, kLong, sum);
-  constexpr int32_t kShort = kFlight < kLong ? kFlight : kLong;
-  for (; t < input_steps; t += kShort) add_rows<kShort>(current + t * stride, stride, input_steps - t, sum);
+  const auto add = [&](auto rows, int64_t left) {
+    constexpr int32_t kRows = decltype(rows)::value;
+    Vector<T, kWidth> row[kRows];
+    // Past the end the last one again: without a branch, and from the cache.
+    PCONV_UNROLL
+    for (int32_t j = 0; j < kRows; ++j) row[j] = load<kWidth>(current + at_most<int64_t>(j, left - 1) * stride);
+    PCONV_UNROLL
+    for (int32_t j = 0; j < kRows; ++j) {
+      PCONV_UNROLL
+      for (int32_t i = 0; i < kWidth; ++i) sum[i] = j < left ? sum[i] + row[j].at[i] : sum[i];
+    }
+    current += kRows * stride;
+  };
+  using Long = std::integral_constant<int32_t, kLongFlight<kWidth>>;
+  using Short = std::integral_constant<int32_t, at_most(kFlight, Long::value)>;
+  int64_t left = input_steps;
+  for (; left >= Long::value; left -= Long::value) add(Long{}, Long::value);
+  for (; left > 0; left -= Short::value) add(Short{}, left);
   Vector<T, kWidth> mean;
   PCONV_UNROLL
   for (int32_t i = 0; i < kWidth; ++i) {
@@ -180,6 +183,15 @@ PCONV_HD PCONV_INLINE Vector<T, kWidth> choose(const Vector<T, kWidth>& mean, T 
   return chosen;
 }
 
+/// Calls `use` for the steps in order, up to `kMost` at once: with the first, and how many they are as a constant.
+template <int32_t kMost, class Use>
+PCONV_HD PCONV_INLINE void in_flights(int32_t steps, Use&& use) {
+  int32_t t = 0;
+  for (; t + kMost <= steps; t += kMost) use(t, std::integral_constant<int32_t, kMost>{});
+  for (; t + kMost / 2 <= steps; t += kMost / 2) use(t, std::integral_constant<int32_t, kMost / 2>{});
+  for (; t < steps; ++t) use(t, std::integral_constant<int32_t, 1>{});
+}
+
 /// The spike trains of consecutive neurons, whose rows of the tables are those of `channels`.
 template <int32_t kWidth, int32_t kRows, class T>
 PCONV_HD PCONV_INLINE void fire(const Vector<T, kWidth>& mean, const Channels<kRows>& channels, const Call<T>& call,
@@ -195,17 +207,17 @@ PCONV_HD PCONV_INLINE void fire(const Vector<T, kWidth>& mean, const Channels<kR
     silent[i] = levels[0];
     firing[i] = levels[steps];
   }
-  constexpr int32_t kAhead = kRows == 1 ? kFlight : kFlight / 2;
-  for (int32_t t = 0; t < steps; t += kAhead) {
+  in_flights<kRows == 1 ? kFlight : kFlight / 2>(steps, [&](int32_t first, auto flight) {
+    constexpr int32_t kSteps = decltype(flight)::value;
     // All loaded before the first store, which later loads would have to wait for.
-    T threshold[kAhead][kRows];
+    T threshold[kSteps][kRows];
     PCONV_UNROLL
-    for (int32_t j = 0; j < kAhead; ++j) {
+    for (int32_t j = 0; j < kSteps; ++j) {
       PCONV_UNROLL
-      for (int32_t i = 0; i < kRows; ++i) threshold[j][i] = thresholds[i][at_most(t + j, steps - 1)];
+      for (int32_t i = 0; i < kRows; ++i) threshold[j][i] = thresholds[i][first + j];
     }
     PCONV_UNROLL
-    for (int32_t j = 0; j < kAhead; ++j) {
+    for (int32_t j = 0; j < kSteps; ++j) {
       Vector<T, kWidth> train;
       if constexpr (kRows == 1) {
         train = choose(mean, threshold[j][0], firing[0], filled<kWidth>(silent[0]));
@@ -215,29 +227,30 @@ PCONV_HD PCONV_INLINE void fire(const Vector<T, kWidth>& mean, const Channels<kR
           train.at[i] = fires<float>(mean.at[i], threshold[j][i]) ? firing[i] : silent[i];
         }
       }
-      if (t + j < steps) store(train, output + (t + j) * call.layout.elements);
+      store(train, output);
+      output += call.layout.elements;
     }
-  }
+  });
 }
 
 /// The levels that consecutive neurons of one channel reach, each threshold compared.
 template <int32_t kWidth, class T>
 PCONV_HD PCONV_INLINE Vector<T, kWidth> climb(const Vector<T, kWidth>& mean, const T* thresholds, const T* levels,
                                               int32_t steps) {
-  // Thresholds rise: the last one that is reached has the level. Past the end it is compared again, to no effect.
   Vector<T, kWidth> level = filled<kWidth>(levels[0]);
-  for (int32_t t = 0; t < steps; t += kFlight) {
-    T threshold[kFlight];
-    T next[kFlight];
+  in_flights<kFlight>(steps, [&](int32_t first, auto flight) {
+    constexpr int32_t kSteps = decltype(flight)::value;
+    T threshold[kSteps];
+    T next[kSteps];
     PCONV_UNROLL
-    for (int32_t j = 0; j < kFlight; ++j) {
-      const int32_t step = at_most(t + j, steps - 1);
-      threshold[j] = thresholds[step];
-      next[j] = levels[step + 1];
+    for (int32_t j = 0; j < kSteps; ++j) {
+      threshold[j] = thresholds[first + j];
+      next[j] = levels[first + j + 1];
     }
+    // Thresholds rise: the last one that is reached has the level.
     PCONV_UNROLL
-    for (int32_t j = 0; j < kFlight; ++j) level = choose(mean, threshold[j], next[j], level);
-  }
+    for (int32_t j = 0; j < kSteps; ++j) level = choose(mean, threshold[j], next[j], level);
+  });
   return level;
 }
 
@@ -268,11 +281,17 @@ PCONV_HD PCONV_INLINE Vector<T, kWidth> search(const Vector<T, kWidth>& mean, co
 
 /// The work of one of `threads` threads. It reads all steps of a neuron before it writes one, and no other thread has
 /// that neuron: the output may take the place of the current.
-template <int32_t kWidth, bool kOneChannel, class T>
+template <int32_t kWidth, bool kOneChannel, bool kAverages, class T>
 PCONV_HD PCONV_INLINE void run_thread(const Call<T>& call, int64_t thread, int64_t threads) {
   const Layout& layout = call.layout;
   for (int64_t first = thread * kWidth; first < layout.elements; first += threads * kWidth) {
-    const Vector<T, kWidth> mean = average<kWidth>(call.current + first, layout.elements, layout.input_steps);
+    const T* current = call.current + first;
+    Vector<T, kWidth> mean;
+    if constexpr (kAverages) {
+      mean = average<kWidth>(current, layout.elements, layout.input_steps);
+    } else {
+      mean = load<kWidth>(current);
+    }
     const Channels<kOneChannel ? 1 : kWidth> channels(layout, first);
     if (layout.spikes) {
       fire(mean, channels, call, call.output + first);

@@ -26,14 +26,13 @@ SerialCall<T> call_of(const SerialLayout& layout, void* const* arrays) {
   return {layout, array(0), array(1), array(2), array(3), array(4), array(5), array(6), array(7)};
 }
 
-/// Threads [first, last) of `blocks` blocks; the other way round where `backwards`.
-template <template <class> class AnyCall, class T>
-void run(const AnyCall<T>& call, const Grid& grid, int64_t blocks, int64_t first, int64_t last, bool backwards) {
-  pconv::cuda::with_constants<T>(grid, [&](auto width, auto one_channel) {
+/// Calls `use` for threads [first, last) of `blocks` blocks, the other way round where `backwards`: with the thread, how
+/// many there are, and the constants of the grid.
+template <class T, class Use>
+void in_threads(const Grid& grid, int64_t blocks, int64_t first, int64_t last, bool backwards, Use&& use) {
+  pconv::cuda::with_constants<T>(grid, [&](auto... constants) {
     for (int64_t i = first; i < last; ++i) {
-      const int64_t thread = backwards ? last - 1 - (i - first) : i;
-      pconv::cuda::run_thread<decltype(width)::value, decltype(one_channel)::value>(
-          call, thread, blocks * pconv::cuda::kThreads);
+      use(backwards ? last - 1 - (i - first) : i, blocks * pconv::cuda::kThreads, constants...);
     }
   });
 }
@@ -62,8 +61,13 @@ __attribute__((visibility("default"))) void run_threads(int32_t type, const Layo
                                                         const Grid* grid, int64_t blocks, int64_t first, int64_t last,
                                                         bool backwards) {
   with_type(type, [&](auto element) {
-    run(call_of<decltype(element)>(*layout, current, thresholds, levels, output), *grid, blocks, first, last,
-        backwards);
+    using T = decltype(element);
+    const Call<T> call = call_of<T>(*layout, current, thresholds, levels, output);
+    const auto run = [&](int64_t thread, int64_t threads, auto width, auto one_channel, auto averages) {
+      pconv::cuda::run_thread<decltype(width)::value, decltype(one_channel)::value, decltype(averages)::value>(
+          call, thread, threads);
+    };
+    in_threads<T>(*grid, blocks, first, last, backwards, run);
   });
 }
 
@@ -79,7 +83,12 @@ __attribute__((visibility("default"))) void run_serial_threads(int32_t type, con
                                                                void* const* arrays, const Grid* grid, int64_t blocks,
                                                                bool backwards) {
   with_type(type, [&](auto element) {
-    run(call_of<decltype(element)>(*layout, arrays), *grid, blocks, 0, blocks * pconv::cuda::kThreads, backwards);
+    using T = decltype(element);
+    const SerialCall<T> call = call_of<T>(*layout, arrays);
+    const auto run = [&](int64_t thread, int64_t threads, auto width, auto one_channel, auto) {
+      pconv::cuda::run_thread<decltype(width)::value, decltype(one_channel)::value>(call, thread, threads);
+    };
+    in_threads<T>(*grid, blocks, 0, blocks * pconv::cuda::kThreads, backwards, run);
   });
 }
 

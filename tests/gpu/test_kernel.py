@@ -71,7 +71,7 @@ def assert_reference_bits(device, arrays, attributes, **how) -> None:
 
 @pytest.mark.parametrize("shape, rows, axis", [*SHAPES, ((3, 8, 16), 8, 1), ((2, 8, 12), 8, 1)])
 @pytest.mark.parametrize("steps", [1, 3, 8, 32, 33, 256])
-@pytest.mark.parametrize("input_steps", [1, 3, 8])
+@pytest.mark.parametrize("input_steps", [1, 3, 41])
 @pytest.mark.parametrize("spikes", [0, 1])
 @TYPES
 def test_kernel_gives_the_bits_of_the_reference(device, shape, rows, axis, steps, input_steps, spikes, dtype):
