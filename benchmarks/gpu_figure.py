@@ -8,17 +8,7 @@ from __future__ import annotations
 import json
 import sys
 
-import matplotlib
-
-matplotlib.use("svg")
-matplotlib.rcParams |= {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "pconv-onnx",
-    "axes.grid": True,
-    "grid.color": "#c9ced6",
-}
-
-import matplotlib.pyplot as plt  # noqa: E402  # after what it is set to
+from peers.figure import plt  # in the style of the other figure
 
 # By network and batch.
 STYLES = {
