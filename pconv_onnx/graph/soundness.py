@@ -16,6 +16,8 @@ from pconv_onnx.graph.tensors import PACKED, every_tensor, nbytes, sparse_tensor
 _TYPES = frozenset(helper.get_all_tensor_dtypes())
 # Elements up to which a sparse tensor is spread out, as onnxruntime does with each.
 _MOST_SPREAD = 1 << 31
+# Elements beyond which no memory holds a tensor; some inferences of shapes do not end on sizes like these.
+_MOST_ELEMENTS = 1 << 60
 # Bits of those types that onnx puts several of in one number.
 _SEVERAL_IN_AN_ENTRY = (2, 4)
 # Where attributes of these types have their value.
@@ -32,7 +34,8 @@ def flaw_of(model: onnx.ModelProto) -> str:
 
     Tensors must have the data of their type and shape, so that what is read is no larger than the file, whatever its
     shapes say, and sparse ones a shape that can be spread out. Attributes must have a value; within functions they may
-    refer to one of the function. A set of operators is imported once, an output listed once, and metadata are text.
+    refer to one of the function. A set of operators is imported once, an output listed once, metadata are text, and a
+    declared shape is one that some memory could hold.
     """
     domains = ["" if entry.domain == "ai.onnx" else entry.domain for entry in model.opset_import]
     if len(domains) != len(set(domains)):
@@ -40,6 +43,10 @@ def flaw_of(model: onnx.ModelProto) -> str:
     for name, uses in Counter(output.name for output in model.graph.output).items():
         if uses > 1:
             return f"output '{name}' is listed twice"
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.HasField("dim_value")]
+        if math.prod(sizes) > _MOST_ELEMENTS:
+            return f"'{value.name}' has the sizes {sizes}, which no memory holds"
     if not _is_of_text(model.metadata_props):
         return "its metadata are not text"
     for nodes, in_function in ((model.graph.node, False), *((function.node, True) for function in model.functions)):
