@@ -374,7 +374,7 @@ def main() -> None:
     output = options.output or RESULTS / f"{re.sub('[^a-z0-9]+', '-', gpu['gpu'].lower()).strip('-')}.json"
 
     def take(found: Iterable[dict[str, Any]]) -> None:
-        # Written as it grows: a GPU may be lent for minutes.
+        # Written as it grows: a GPU may be rented by the minute.
         for row in found:
             document["rows"].append(row)
         write(document, output)
