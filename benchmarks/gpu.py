@@ -375,8 +375,7 @@ def main() -> None:
 
     def take(found: Iterable[dict[str, Any]]) -> None:
         # Written as it grows: a GPU may be rented by the minute.
-        for row in found:
-            document["rows"].append(row)
+        document["rows"].extend(found)
         write(document, output)
 
     take(operator_rows(device, [size << 20 for size in OPERATOR_MIB], options.repeats))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 
-from peers.figure import plt  # in the style of the other figure
+from peers.figure import over_steps, plt, save
 
 # By network and batch.
 STYLES = {
@@ -38,13 +38,10 @@ def main(source: str, target: str) -> None:
                 **style,
             )
         how = "as a CUDA graph" if captured else "node by node"
-        axes.set(title=f"{precision}, {how}", xlabel="time-steps T", xticks=steps, xticklabels=steps)
         axes.set(yticks=[1, 2, 4, 8, 16, 32])
-        axes.minorticks_off()
-        axes.yaxis.set_major_formatter("{x:g} ×")
+        over_steps(axes, f"{precision}, {how}", steps, "{x:g} ×")
     panels[0].set_ylabel("parallel over serial")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    figure.savefig(target, metadata={"Date": None})
+    save(figure, panels, target)
 
 
 if __name__ == "__main__":

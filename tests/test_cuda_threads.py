@@ -254,10 +254,10 @@ def test_serial_threads_give_the_reference_bits_at_any_size_place_and_number_of_
         "in_place": draw(st.booleans()),
         "backwards": draw(st.booleans()),
         "few": draw(st.sampled_from([WIDE, NARROW])),
+        "blocks": draw(st.integers(1, 40)),
+        "offsets": draw(st.tuples(st.integers(0, 9), st.integers(0, 9))),
     }
-    how["blocks"] = draw(st.integers(1, 40))
-    offsets = draw(st.tuples(st.integers(0, 9), st.integers(0, 9)))
-    found = serial_threads(threads, arrays, attributes, offsets=offsets, **how)
+    found = serial_threads(threads, arrays, attributes, **how)
     assert_same_outputs(found, serial_reference(**arrays, **attributes))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 
 import matplotlib
 
@@ -38,6 +39,19 @@ LINES = {
 }
 
 
+def over_steps(axes: plt.Axes, title: str, steps: Sequence[int], numbers: str) -> None:
+    """A panel over T, its numbers written in that format."""
+    axes.set(title=title, xlabel="time-steps T", xticks=steps, xticklabels=steps)
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(numbers)
+
+
+def save(figure: plt.Figure, panels: Sequence[plt.Axes], target: str) -> None:
+    """With the legend of the first panel."""
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.savefig(target, metadata={"Date": None})
+
+
 def main(source: str, target: str) -> None:
     """Draw."""
     with open(source, encoding="utf-8") as file:
@@ -51,12 +65,9 @@ def main(source: str, target: str) -> None:
             points = [row for row in points if row["runtime"].startswith(runtime)]
             times = [min(row["median_ms"] for row in points if row["steps"] == count) for count in steps]
             axes.loglog(steps, times, label=label, **style)
-        axes.set(title=f"batch {batch}", xlabel="time-steps T", xticks=steps, xticklabels=steps)
-        axes.minorticks_off()
-        axes.yaxis.set_major_formatter("{x:g}")
+        over_steps(axes, f"batch {batch}", steps, "{x:g}")
     panels[0].set_ylabel("ms a run")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    figure.savefig(target, metadata={"Date": None})
+    save(figure, panels, target)
 
 
 if __name__ == "__main__":

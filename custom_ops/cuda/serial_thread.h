@@ -11,8 +11,7 @@ namespace pconv::cuda {
 
 template <class T>
 Grid grid_of(const SerialCall<T>& call, int64_t few = kFewThreads) {
-  const T* const outputs[] = {call.spikes, call.new_potential};
-  return grid_of(call.layout, {call.current, call.potential, outputs[0], outputs[1]}, false, few);
+  return grid_of<T>(call.layout, {call.current, call.potential, call.spikes, call.new_potential}, false, few);
 }
 
 /// The work of one of `threads` threads: consecutive neurons, and then those of the same place in the next round.

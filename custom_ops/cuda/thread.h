@@ -52,8 +52,7 @@ Grid grid_of(const AnyLayout& layout, std::initializer_list<const T*> arrays, bo
 
 template <class T>
 Grid grid_of(const Call<T>& call, int64_t few = kFewThreads) {
-  const bool averages = call.layout.input_steps > 1;
-  return grid_of(call.layout, {call.current, static_cast<const T*>(call.output)}, averages, few);
+  return grid_of<T>(call.layout, {call.current, call.output}, call.layout.input_steps > 1, few);
 }
 
 /// Calls `use` with the width and the two answers of the grid as constants.
