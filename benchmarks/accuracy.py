@@ -12,7 +12,7 @@ from agreement import EXAMPLES, RESNET, prepare, read_npz
 from measure import machine, write
 
 import pconv_onnx
-from pconv_onnx.plan import Mode
+from pconv_onnx.basics.choices import Mode
 
 # Folded computes at the price of one step what parallel does.
 MODES: tuple[Mode, ...] = ("folded", "serial")

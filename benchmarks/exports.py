@@ -33,7 +33,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 import pconv_onnx
-from pconv_onnx.errors import PconvError
+from pconv_onnx.basics.errors import PconvError
 
 # No power of two, and no round number: neither hides a rounding.
 LEVELS, THETA = 6, 1.7

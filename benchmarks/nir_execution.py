@@ -31,7 +31,7 @@ from norse.torch.module.iaf import IAFCell
 from norse.torch.utils.import_nir import from_nir
 
 from pconv_onnx import SerialSession, deploy, rewrite
-from pconv_onnx.neuron import Array
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.serial_operator import is_serial
 from pconv_onnx.torch import export, replace_relu
 

@@ -31,9 +31,10 @@ from measure import machine, write
 from zoo_networks import LIGHT, TORCH, light, samples, torch_network
 
 import pconv_onnx
-from pconv_onnx.errors import PconvError
+from pconv_onnx.basics.choices import MODES
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph.network import captured
-from pconv_onnx.plan import MODES, Plan
+from pconv_onnx.plan import Plan
 from pconv_onnx.verification import Comparison
 
 STEPS, METHOD = 4, "mse"

@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pconv_onnx.basics.errors import PconvError
     from pconv_onnx.benchmarking import Benchmark, bench
     from pconv_onnx.calibration import Calibration, calibrate
     from pconv_onnx.deployment import Deployment, deploy
-    from pconv_onnx.errors import PconvError
     from pconv_onnx.evaluation import Evaluation, evaluate
     from pconv_onnx.installation import doctor
     from pconv_onnx.neuron import ParallelNeuron, QuantizerSpec

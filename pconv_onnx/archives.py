@@ -14,7 +14,7 @@ from tokenize import TokenError
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from pconv_onnx.neuron import Array
+from pconv_onnx.basics.arrays import Array
 
 # What an archive may always expand to; and beyond, how many times its own size. Deflate reaches 1,032 times.
 _ALWAYS = 1 << 28

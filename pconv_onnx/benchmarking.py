@@ -12,26 +12,22 @@ from typing import Any
 import numpy as np
 import onnx
 
-from pconv_onnx.arguments import each_number
+from pconv_onnx.basics.arguments import each_number
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.choices import BATCHES, PROVIDERS, REPEATS, STEPS, Mode
+from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration import METHODS, RANDOM, calibrate
 from pconv_onnx.candidate import ANN, BODY, FOLDED, PARALLEL, QUANTISED, SERIAL, Candidate
 from pconv_onnx.data import BatchAxis, DataSource, Samples, load_samples, random_samples
-from pconv_onnx.errors import PconvError
 from pconv_onnx.evaluation import readable_again
 from pconv_onnx.graph import ModelSource, Network, load, save
 from pconv_onnx.inference import open_session, run_session, runnable
-from pconv_onnx.neuron import Array
-from pconv_onnx.plan import Mode
-from pconv_onnx.progress import track
-from pconv_onnx.providers import PROVIDERS
 from pconv_onnx.report import page
 from pconv_onnx.report.gathering import gather
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.timing import OtherWork, machine, ratio, rounds, spread, threads_of
 
-STEPS = (4, 8, 16)
-BATCHES = (1, 32)
-REPEATS = 20
 _INTERRUPTED = "interrupted"
 _WARM_UP = 3
 # What each spiking row is, as `rewrite` calls it.

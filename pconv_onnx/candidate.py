@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from pconv_onnx.errors import PconvError
-from pconv_onnx.providers import PROVIDERS
+from pconv_onnx.basics.choices import PROVIDERS
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.runtime import import_onnxruntime, session
 from pconv_onnx.serial_session import SerialSession
 from pconv_onnx.timing import peak_memory, session_options

@@ -13,23 +13,28 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from pconv_onnx.basics.choices import (
+    ENERGY_AC,
+    ENERGY_MAC,
+    ENGINES,
+    MAX_STEPS,
+    METHODS,
+    MODES,
+    PRECISIONS,
+    PROVIDERS,
+    REPEATS,
+    STEPS,
+    TARGETS,
+)
+
 # Argument parsing imports nothing heavy, so that --help and faults in the arguments answer at once.
-from pconv_onnx.errors import PconvError, WrongArguments, printable
-from pconv_onnx.providers import PROVIDERS
+from pconv_onnx.basics.errors import PconvError, WrongArguments, printable
 
 if TYPE_CHECKING:
     from pconv_onnx.engine import Engine
 
 DONE, ANSWER_IS_NO, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
-_MODES = ("parallel", "folded", "serial")
-_PRECISIONS = ("float16",)
-_MAX_STEPS = 256
-_STEPS, _REPEATS = (4, 8, 16), 20
-_METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
-_TARGETS = ("bundle", "triton", "nir")
 _BAR = 40
-_ENERGY_MAC, _ENERGY_AC = 4.6, 0.9
-_ENGINES = ("ray",)
 _DATA = (
     ".npz or .parquet with arrays named as the model's inputs, and labels if there are any; a directory of such files; "
     "or a .json recipe for pictures"
@@ -137,15 +142,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--output", metavar="FILE", help="where to write (default: MODEL with .snn.onnx as its end)")
     sub.add_argument(
         "--steps", type=_steps, metavar="T",
-        help=f"time-steps, 1 to {_MAX_STEPS} (default: each activation's levels, lossless)",
+        help=f"time-steps, 1 to {MAX_STEPS} (default: each activation's levels, lossless)",
     )  # fmt: skip
     sub.add_argument(
-        "--mode", choices=_MODES, default="parallel",
+        "--mode", choices=MODES, default="parallel",
         help="parallel: spike trains flow (default); folded: their temporal means do, in one step; serial: one "
         "time-step a run, with membrane potentials as inputs and outputs",
     )  # fmt: skip
     sub.add_argument(
-        "--precision", choices=_PRECISIONS,
+        "--precision", choices=PRECISIONS,
         help="compute in this type; inputs and outputs stay as they are (default: the source's type)",
     )  # fmt: skip
     sub.add_argument(
@@ -169,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         "measuring time alone",
     )  # fmt: skip
     _add_batch_axis(sub)
-    sub.add_argument("--method", choices=_METHODS, help="how to calibrate (default: refit)")
+    sub.add_argument("--method", choices=METHODS, help="how to calibrate (default: refit)")
 
     sub = add("calibrate", _calibrate, "give a model's ReLUs and other activations levels, on data, without training")
     sub.add_argument("model", metavar="MODEL", help="ONNX file")
@@ -179,12 +184,12 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_batch_axis(sub)
     _add_engine(sub)
-    sub.add_argument("--steps", type=_steps, required=True, metavar="T", help=f"levels, 1 to {_MAX_STEPS}")
+    sub.add_argument("--steps", type=_steps, required=True, metavar="T", help=f"levels, 1 to {MAX_STEPS}")
     sub.add_argument(
         "-o", "--output", metavar="FILE", help="where to write (default: MODEL with .quantised.onnx as its end)"
     )
     sub.add_argument(
-        "--method", choices=_METHODS, default=_METHODS[0],
+        "--method", choices=METHODS, default=METHODS[0],
         help="refit: weights, biases and activations (default); the others change activations alone",
     )  # fmt: skip
     sub.add_argument(
@@ -215,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
         "another)",
     )  # fmt: skip
     sub.add_argument(
-        "--mode", choices=_MODES,
+        "--mode", choices=MODES,
         help="how to rewrite; folded (default) computes at the price of one step what parallel does, but for "
         "rounding; serial steps through time",
     )  # fmt: skip
@@ -230,17 +235,17 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--data", metavar="FILE", help=_DATA_OR_RANDOM)
     _add_batch_axis(sub)
     sub.add_argument(
-        "--energy-mac", type=_energy, default=_ENERGY_MAC, metavar="PJ",
-        help=f"energy of a multiply-accumulate ({_ENERGY_MAC}: 32-bit floats in 45 nm CMOS)",
+        "--energy-mac", type=_energy, default=ENERGY_MAC, metavar="PJ",
+        help=f"energy of a multiply-accumulate ({ENERGY_MAC}: 32-bit floats in 45 nm CMOS)",
     )  # fmt: skip
     sub.add_argument(
-        "--energy-ac", type=_energy, default=_ENERGY_AC, metavar="PJ", help=f"energy of an accumulate ({_ENERGY_AC})"
+        "--energy-ac", type=_energy, default=ENERGY_AC, metavar="PJ", help=f"energy of an accumulate ({ENERGY_AC})"
     )
 
     sub = add("bench", _bench, "time a network against its spiking forms, at each number of steps and batch size")
     sub.add_argument("model", metavar="MODEL", help="ONNX file: an ANN")
     sub.add_argument(
-        "--steps", type=_steps, nargs="+", default=_STEPS, metavar="T", help="rewrite at these T (default: 4 8 16)"
+        "--steps", type=_steps, nargs="+", default=STEPS, metavar="T", help="rewrite at these T (default: 4 8 16)"
     )
     sub.add_argument(
         "--batch", type=_positive, nargs="+", metavar="B",
@@ -250,7 +255,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--data", metavar="FILE", help=_DATA_OR_RANDOM)
     _add_batch_axis(sub)
     _add_rewriting(sub)
-    sub.add_argument("--repeats", type=_positive, default=_REPEATS, metavar="N", help="rounds to measure (20)")
+    sub.add_argument("--repeats", type=_positive, default=REPEATS, metavar="N", help="rounds to measure (20)")
     sub.add_argument(
         "-o", "--output", metavar="FOLDER",
         help="write a report there: accuracy, firing rates, operations and mismatches as well, with figures",
@@ -260,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("model", metavar="SNN", help="an ONNX file that rewrite wrote, in any mode")
     sub.add_argument("-o", "--output", metavar="FOLDER", required=True, help="a new folder")
     sub.add_argument(
-        "--target", choices=_TARGETS, required=True,
+        "--target", choices=TARGETS, required=True,
         help="bundle: model, library, hashes and programs in Python and C++; triton: a model repository for its "
         "onnxruntime backend; nir: a serial network in the Neuromorphic Intermediate Representation",
     )  # fmt: skip
@@ -290,7 +295,7 @@ def _axes(options: argparse.Namespace) -> dict[str, int | None]:
 def _add_engine(sub: argparse.ArgumentParser) -> None:
     """The options of commands that run over many samples."""
     sub.add_argument(
-        "--engine", choices=_ENGINES,
+        "--engine", choices=ENGINES,
         help="ray: have workers on Ray run the networks, each on its own part of the data (default: this process)",
     )  # fmt: skip
     sub.add_argument(
@@ -316,15 +321,15 @@ def _engine(options: argparse.Namespace) -> Iterator[Engine | None]:
 def _add_rewriting(sub: argparse.ArgumentParser) -> None:
     """The options of commands that rewrite at several T."""
     sub.add_argument("--calibration", metavar="FILE", help="as rewrite takes it, anew at each T")
-    sub.add_argument("--method", choices=_METHODS, help="how to calibrate (default: refit)")
+    sub.add_argument("--method", choices=METHODS, help="how to calibrate (default: refit)")
     sub.add_argument("--signed", action="store_true", help="as rewrite takes it")
 
 
 def _steps(text: str) -> int:
     with contextlib.suppress(ValueError):
-        if 1 <= int(text) <= _MAX_STEPS:
+        if 1 <= int(text) <= MAX_STEPS:
             return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is not a number of time-steps from 1 to {_MAX_STEPS}")
+    raise argparse.ArgumentTypeError(f"'{text}' is not a number of time-steps from 1 to {MAX_STEPS}")
 
 
 def _batch_axis(text: str) -> tuple[str, int | None]:

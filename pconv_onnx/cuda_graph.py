@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.device_memory import CUDA, dtype_of, place_of
-from pconv_onnx.errors import PconvError
-from pconv_onnx.neuron import Array
 from pconv_onnx.provenance import own, potentials
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pconv_onnx.errors import PconvError, WrongArguments
+from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.graph import make_folder, require_place, write_atomically
 from pconv_onnx.report import figures
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from pconv_onnx.errors import PconvError
-from pconv_onnx.neuron import Array
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.sources import LABELS, Given, Part, parts_of
 
 _RANDOM_SAMPLES = 32

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeVar
 
-from pconv_onnx.progress import track
+from pconv_onnx.basics.progress import track
 
 Result = TypeVar("Result")
 # Samples of a shard, as far as batches fill it.

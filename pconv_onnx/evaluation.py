@@ -15,11 +15,14 @@ import numpy as np
 import onnx
 
 from pconv_onnx import curve
-from pconv_onnx.arguments import each_number
+from pconv_onnx.basics.arguments import each_number
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.choices import Mode
+from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration import RANDOM
 from pconv_onnx.data import BatchAxis, Data, DataSource, load_samples, open_samples
 from pconv_onnx.engine import Engine, InProcess, merged, shards_of
-from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.inference import (
@@ -34,9 +37,6 @@ from pconv_onnx.inference import (
     sample_axes,
     steps_in_flight,
 )
-from pconv_onnx.neuron import Array
-from pconv_onnx.plan import Mode
-from pconv_onnx.progress import track
 from pconv_onnx.provenance import parsed, recorded
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.serial_operator import is_neuron

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from pconv_onnx.neuron import Array
+from pconv_onnx.basics.arrays import Array
 
 Shape = tuple[int, ...]
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from pconv_onnx.errors import PconvError
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph.nesting import captured, subgraphs
 
 _LARGEST = float(np.finfo(np.float16).max)

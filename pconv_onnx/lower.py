@@ -16,12 +16,13 @@ import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
 from pconv_onnx import operator, serial_operator
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.nesting import captured, subgraphs, unused
 from pconv_onnx.graph.network import Graph
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.half import in_float16
-from pconv_onnx.neuron import Array, Neuron, ParallelNeuron, SerialNeuron, train_decoder
+from pconv_onnx.neuron import Neuron, ParallelNeuron, SerialNeuron, train_decoder
 from pconv_onnx.plan import Plan
 from pconv_onnx.provenance import METADATA_PREFIX
 from pconv_onnx.recognise import Activation

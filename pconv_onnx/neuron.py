@@ -13,9 +13,9 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.choices import MAX_STEPS
 
 # Types that neurons compute in, each with the type in which its currents are summed over time: wide enough that T
 # equal currents have exactly that current as their mean.
@@ -25,8 +25,6 @@ SUM_TYPES: dict[np.dtype[Any], np.dtype[Any]] = {
     np.dtype(ml_dtypes.bfloat16): np.dtype(np.float32),
 }
 
-# The longest train of spikes.
-MAX_STEPS = 256
 # The highest spike count; of so many steps only the temporal mean is ever computed.
 MAX_LEVELS = 65535
 

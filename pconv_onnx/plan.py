@@ -6,25 +6,21 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from pconv_onnx.errors import PconvError, WrongArguments
+from pconv_onnx.basics.choices import MAX_STEPS, MODES, PRECISIONS, Mode, Precision
+from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import captured, every_node
 from pconv_onnx.graph.network import Graph
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.neuron import MAX_STEPS, Neuron, ParallelNeuron, QuantizerSpec
+from pconv_onnx.neuron import Neuron, ParallelNeuron, QuantizerSpec
 from pconv_onnx.operator import DOMAIN
 from pconv_onnx.recognise import Activation, recognise
 from pconv_onnx.serial_operator import is_neuron
 from pconv_onnx.temporal import STATIC, Kind, Passage, Site, Spikes, Static, transfer
-
-Mode = Literal["parallel", "folded", "serial"]
-MODES: tuple[Mode, ...] = ("parallel", "folded", "serial")
-Precision = Literal["float16"]
-PRECISIONS: tuple[Precision, ...] = ("float16",)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.progress import track
 from pconv_onnx.engine import Crew, Result, merged
-from pconv_onnx.errors import PconvError
 from pconv_onnx.inference import limit_threads
-from pconv_onnx.progress import track
 
 # How often a worker may die before that is told.
 _RETRIES = 3

@@ -11,10 +11,11 @@ from typing import Any
 
 import onnx
 
-from pconv_onnx.arguments import each
+from pconv_onnx.basics.arguments import each
+from pconv_onnx.basics.choices import Mode, Precision
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.calibration import METHODS, Calibration, calibrate, outline
 from pconv_onnx.data import BatchAxis, DataSource
-from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, require_writable, save
 from pconv_onnx.graph.duplicates import without_duplicates
 from pconv_onnx.graph.folding import fold
@@ -22,7 +23,7 @@ from pconv_onnx.graph.inlining import inlined
 from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.lower import lower
 from pconv_onnx.operator import DOMAIN, MIN_OPSET
-from pconv_onnx.plan import Mode, Plan, Precision, make_plan
+from pconv_onnx.plan import Plan, make_plan
 from pconv_onnx.provenance import METADATA_PREFIX
 from pconv_onnx.recognise import Activation
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import onnx
 from google.protobuf.message import DecodeError
 
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.blocked import stay_blocked
 from pconv_onnx.cuda_graph import GraphSession, capturing
 from pconv_onnx.device_memory import CUDA
-from pconv_onnx.errors import PconvError
 from pconv_onnx.graph.files import NOT_LOADED, ModelSource, require_source
 from pconv_onnx.graph.nesting import every_node, subgraphs
 from pconv_onnx.graph.tensors import fits_in_one_file, references

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import onnx.parser
 
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.bodies import CONSTANTS, along_channels, element_type
-from pconv_onnx.neuron import Array
 from pconv_onnx.neuron import along_channels as laid_along_channels
 from pconv_onnx.operator import DOMAIN, channels_of, is_operator
 

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from pconv_onnx.archives import read_npz, shapes_in_npz
-from pconv_onnx.errors import PconvError
-from pconv_onnx.neuron import Array
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.errors import PconvError
 
 LABELS = "labels"
 _PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")

@@ -17,8 +17,11 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper, numpy_helper
 
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.choices import ENERGY_AC, ENERGY_MAC, MODES
+from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.progress import track
 from pconv_onnx.data import BatchAxis, DataSource, Samples, load_samples, random_samples, to_first
-from pconv_onnx.errors import PconvError
 from pconv_onnx.fan_out import LINEAR, UNCOUNTED, Shape, fan_out, total
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.channels import behind_matrix_product
@@ -27,15 +30,11 @@ from pconv_onnx.graph.exposing import expose
 from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.nesting import captured, every_graph, every_node, subgraphs
 from pconv_onnx.inference import axes_told_by_runs, batches, open_session, run_session, steps_in_flight
-from pconv_onnx.neuron import Array, ParallelNeuron, train_decoder
+from pconv_onnx.neuron import ParallelNeuron, train_decoder
 from pconv_onnx.operator import DOMAIN, OP_TYPE, attributes, is_layer, neuron_of
-from pconv_onnx.plan import MODES
-from pconv_onnx.progress import track
 from pconv_onnx.provenance import parsed, recorded
 from pconv_onnx.temporal import STATIC, Current, Kind, Site, Spikes, Static, transfer
 
-# 32-bit floats in 45 nm CMOS (M. Horowitz, "Computing's energy problem", ISSCC 2014), in pJ.
-ENERGY_MAC, ENERGY_AC = 4.6, 0.9
 # Farther than any hardware goes, and near enough for sums and ratios to be finite.
 _LEAST_ENERGY, _MOST_ENERGY = 1e-12, 1e12
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.network import Dimension
-from pconv_onnx.neuron import Array
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.device_memory import CUDA
-from pconv_onnx.errors import PconvError
 from pconv_onnx.installation import installed
 from pconv_onnx.operator import library_path
 from pconv_onnx.runtime import import_onnxruntime

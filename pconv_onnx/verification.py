@@ -14,8 +14,10 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.progress import track
 from pconv_onnx.data import BatchAxis, DataSource, Samples, load_samples, random_samples
-from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.exposing import expose
 from pconv_onnx.graph.nesting import every_graph, every_node
@@ -29,9 +31,7 @@ from pconv_onnx.inference import (
     runnable,
     sample_axes,
 )
-from pconv_onnx.neuron import Array
 from pconv_onnx.operator import attribute, is_layer, is_operator, neuron_of
-from pconv_onnx.progress import track
 from pconv_onnx.provenance import parsed, recorded
 from pconv_onnx.runtime import import_onnxruntime
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pconv_onnx.errors import PconvError
+from pconv_onnx.basics.errors import PconvError
 
 
 def refusal_of(function: Callable, *arguments, **options) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pconv_onnx.arguments import each, each_number
+from pconv_onnx.basics.arguments import each, each_number
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ from onnx import numpy_helper
 
 import pconv_onnx
 import pconv_onnx.inference
-from pconv_onnx import benchmarking, calibration, cli, deployment, neuron, operator, plan, spike_statistics
+from pconv_onnx import deployment, operator
+from pconv_onnx.basics import choices
+from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.progress import track
 from pconv_onnx.cli import main
 from pconv_onnx.device_memory import CUDA
-from pconv_onnx.errors import PconvError
-from pconv_onnx.progress import track
 from pconv_onnx.verification import Verification
 
 COMMANDS = {
@@ -119,15 +120,8 @@ def test_version(capsys):
     assert capsys.readouterr().out.startswith("pconv-onnx ")
 
 
-def test_the_parser_agrees_with_the_library():
-    assert cli._MODES == plan.MODES
-    assert cli._PRECISIONS == plan.PRECISIONS
-    assert cli._MAX_STEPS == neuron.MAX_STEPS
-    assert cli._METHODS == calibration.METHODS
-    assert (cli._ENERGY_MAC, cli._ENERGY_AC) == (spike_statistics.ENERGY_MAC, spike_statistics.ENERGY_AC)
-
-    assert cli._TARGETS == tuple(deployment.TARGETS)
-    assert (cli._STEPS, cli._REPEATS) == (benchmarking.STEPS, benchmarking.REPEATS)
+def test_every_target_that_can_be_chosen_is_there():
+    assert tuple(deployment.TARGETS) == choices.TARGETS
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from opsets import opsets
 from refusals import refusal_of
 
 from pconv_onnx import session, verify
-from pconv_onnx.errors import PconvError
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import load
 from pconv_onnx.operator import DOMAIN, OP_TYPE
 from pconv_onnx.plan import make_plan

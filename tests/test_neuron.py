@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pconv_onnx.basics.choices import MAX_STEPS
 from pconv_onnx.neuron import (
-    MAX_STEPS,
     FloatOperation,
     ParallelNeuron,
     QuantizerSpec,

@@ -29,8 +29,8 @@ pytest.importorskip("ray", reason="needs Ray: make ray")
 import ray.cloudpickle
 
 from pconv_onnx import calibrate, evaluate, ray_engine
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.engine import Engine, InProcess
-from pconv_onnx.errors import PconvError
 from pconv_onnx.ray_engine import RayEngine
 
 # Workers cannot import this module.

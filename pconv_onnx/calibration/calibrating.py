@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import onnx
 
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.choices import MAX_STEPS, METHODS
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.calibration.cache import key_of, restore, store
 from pconv_onnx.calibration.channels import Channels
-from pconv_onnx.calibration.choosing import METHODS
 from pconv_onnx.calibration.functions import ascends, clip_of, nodes_of
 from pconv_onnx.calibration.passes import BATCH, Passes
 from pconv_onnx.calibration.staircases import Staircase
@@ -21,7 +23,6 @@ from pconv_onnx.calibration.sweep import Found, sweep
 from pconv_onnx.calibration.writing import Quantised, quantised_model
 from pconv_onnx.data import BatchAxis, DataSource, open_samples, random_samples
 from pconv_onnx.engine import Engine, InProcess, shards_of
-from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, require_writable, save
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.folding import fold
@@ -29,7 +30,6 @@ from pconv_onnx.graph.inlining import inlined
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.inference import open_session, runnable
-from pconv_onnx.neuron import MAX_STEPS, Array
 from pconv_onnx.operator import DOMAIN, MIN_OPSET
 from pconv_onnx.plan import refuse_spiking
 from pconv_onnx.recognise import Activation, recognise

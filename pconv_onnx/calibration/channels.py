@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.calibration.segments import Segment
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.channels import behind_matrix_product
-from pconv_onnx.neuron import Array
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.calibration import staircases
 from pconv_onnx.calibration.functions import Clip
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.statistics import Moments, PairHistogram
-from pconv_onnx.neuron import Array
 
 # What changes: `refit` weights, biases and activations, the others activations alone. The corrections of DA-QCFS are
 # on top of the thresholds of another method, as the paper has them of `max`.
-METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
 # Those that fit a staircase to its inputs; the others take it from the outputs of the reference.
 FITTED = ("refit", "fit")
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.segments import Runner, Segment
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
-from pconv_onnx.neuron import Array, smallest_float
+from pconv_onnx.neuron import smallest_float
 from pconv_onnx.recognise import Activation
 from pconv_onnx.recognise.analog import DEPTH, ELEMENTWISE
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.choosing import Batches
 from pconv_onnx.calibration.faults import Faults, faults_of
@@ -23,7 +24,6 @@ from pconv_onnx.calibration.statistics import Moments, NormalEquations
 from pconv_onnx.calibration.streams import Stream
 from pconv_onnx.data import Data, Samples
 from pconv_onnx.graph import Network
-from pconv_onnx.neuron import Array
 
 BATCH = 25
 # Parts of the data, each to be served by what the others say.

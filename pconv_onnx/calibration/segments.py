@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.nesting import captured
 from pconv_onnx.graph.network import Dimension
 from pconv_onnx.inference import open_session, run_session
-from pconv_onnx.neuron import Array
 from pconv_onnx.recognise import Activation
 
 # Operators between a layer and its pre-activation through which a change of the layer's output passes as it is, but

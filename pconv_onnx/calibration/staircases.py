@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.calibration.statistics import Moments, PairHistogram
-from pconv_onnx.neuron import Array
 
 # Share of the outputs that `percentile` does not cut off.
 _PERCENTILE = 0.999

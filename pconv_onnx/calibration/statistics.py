@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pconv_onnx.neuron import Array
+from pconv_onnx.basics.arrays import Array
 
 _BINS = 4096
 

@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.choosing import FITTED, Batches, choose
 from pconv_onnx.calibration.faults import axes_of
@@ -25,11 +28,8 @@ from pconv_onnx.calibration.statistics import cross_validated
 from pconv_onnx.calibration.writing import Correction, Quantised
 from pconv_onnx.data import Samples
 from pconv_onnx.engine import Crew
-from pconv_onnx.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import captured
-from pconv_onnx.neuron import Array
-from pconv_onnx.progress import track
 from pconv_onnx.recognise import Activation
 
 _FLOAT = onnx.TensorProto.FLOAT

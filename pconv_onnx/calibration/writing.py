@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.segments import with_weights
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import captured, unused
-from pconv_onnx.neuron import Array
 from pconv_onnx.provenance import ACTIVATION
 from pconv_onnx.recognise import Activation
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from onnx.helper import tensor_dtype_to_np_dtype
 
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.deployment.package import MODEL, Package, Tensor
-from pconv_onnx.errors import PconvError
 from pconv_onnx.operator import MIN_ONNXRUNTIME
 
 FORMAT = 1

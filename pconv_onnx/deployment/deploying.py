@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.deployment import bundle, nir, triton
 from pconv_onnx.deployment.package import Contents, Package, package
-from pconv_onnx.errors import PconvError, WrongArguments
 from pconv_onnx.graph import ModelSource, require_new_folder, write_folder
 
 # By target, what goes into the folder, for the CPU or for a GPU.

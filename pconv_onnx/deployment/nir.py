@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.deployment.nir_graph import nir_graph
 from pconv_onnx.deployment.package import Contents, Package
-from pconv_onnx.errors import PconvError
 from pconv_onnx.graph.folding import fold
 
 _RESET = "the reset, which subtracts the threshold here and sets the potential to `v_reset` there"

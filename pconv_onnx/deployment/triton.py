@@ -10,8 +10,8 @@ from pathlib import Path
 
 from onnx import TensorProto
 
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.deployment.package import Package, Tensor
-from pconv_onnx.errors import PconvError
 
 # Where the repository is mounted: onnxruntime takes the library's path as it is, relative to where the server started.
 MOUNT = "/models"

@@ -9,7 +9,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 
-from pconv_onnx.neuron import Array
+from pconv_onnx.basics.arrays import Array
 
 
 def is_standard(node: gs.Node) -> bool:

@@ -6,9 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -18,7 +16,8 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 from onnx.external_data_helper import uses_external_data
 
-from pconv_onnx.errors import PconvError
+from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.places import same_file, write_atomically
 from pconv_onnx.graph import nesting, qonnx
 from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.soundness import flaw_of
@@ -32,7 +31,6 @@ from pconv_onnx.graph.tensors import (
 )
 from pconv_onnx.provenance import recorded
 
-_ELSEWHERE = "choose another place"
 # What is wrong with a model in memory that nobody knows the folder of, and what to do.
 NOT_LOADED = "the model keeps tensors in other files, which are not loaded", "pass its path"
 
@@ -120,7 +118,7 @@ def refuse_to_overwrite(source: ModelSource, output: str | os.PathLike[str]) -> 
     Raises:
         PconvError: it would.
     """
-    if not isinstance(source, onnx.ModelProto) and _same_file(source, output):
+    if not isinstance(source, onnx.ModelProto) and same_file(source, output):
         raise PconvError(f"'{output}' is the input", "choose another name with -o, or pass --force")
 
 
@@ -135,7 +133,7 @@ def require_own_file(written: str | os.PathLike[str], others: Mapping[str, objec
         PconvError: it is one of these.
     """
     for told, other in others.items():
-        if isinstance(other, str | os.PathLike) and _same_file(written, other):
+        if isinstance(other, str | os.PathLike) and same_file(written, other):
             raise PconvError(f"'{written}' is {told} as well, and would be overwritten", "name another file")
 
 
@@ -209,120 +207,3 @@ def _data_of(target: Path, *, rewritten: bool = False) -> set[Path]:
     entries = (entry for tensor in references(model) for entry in tensor.external_data)
     locations = {entry.value for entry in entries if entry.key == "location"}
     return {file for file in there if file.name in locations}
-
-
-def require_place(path: Path) -> None:
-    """Raise where a file or folder cannot be made, in folders that may have to be made first.
-
-    Raises:
-        PconvError: it cannot.
-    """
-    there = next(folder for folder in path.absolute().parents if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise PconvError(f"cannot write '{path}': nothing can be made in '{there}'", _ELSEWHERE)
-
-
-def require_writable(path: str | os.PathLike[str]) -> None:
-    """Raise where a file cannot be written, as `write_atomically` does; to be asked before anything takes long.
-
-    Raises:
-        PconvError: it cannot.
-    """
-    # Through a link: the file that it names is written, the link stays.
-    target = Path(os.path.realpath(path))
-    try:
-        if target.exists() and not target.is_file():
-            raise PconvError(f"cannot write '{path}': it exists and is not a file", _ELSEWHERE)
-        tempfile.TemporaryFile(dir=target.parent).close()
-    except OSError as error:
-        raise PconvError(f"cannot write '{path}': {error.strerror or error}", _ELSEWHERE) from error
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder, and those that it lies in, where they are not there.
-
-    Raises:
-        PconvError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PconvError(f"cannot make '{path}': {error.strerror}", _ELSEWHERE) from error
-
-
-def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write` with a file beside `path`, then rename it to `path`; on any fault `path` is as it was.
-
-    Raises:
-        PconvError: the file cannot be written.
-    """
-    require_writable(path)
-    target = Path(os.path.realpath(path))
-    temporary = None
-    try:
-        # mkstemp makes a private file; a result should be as readable as any other that the user writes.
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".pconv-onnx-", delete=False) as file:
-            temporary = file.name
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise PconvError(f"cannot write '{path}': {error.strerror or error}", _ELSEWHERE) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-
-
-def require_new_folder(path: str | os.PathLike[str]) -> None:
-    """Raise where a folder cannot appear as a whole, because there is something already.
-
-    Raises:
-        PconvError: it is a file or a folder that is not empty, or lies where nothing can be made.
-    """
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise PconvError(f"cannot write '{path}': it exists and is not a folder", _ELSEWHERE)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise PconvError(f"'{path}' is not empty", "name a new folder with -o, or remove this one")
-    require_place(folder)
-
-
-def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes | Path]) -> None:
-    """Write a new folder that appears whole or not at all.
-
-    Args:
-        path: the folder; not there yet, or empty.
-        files: what each is to hold, or which file to copy, by path in the folder.
-
-    Raises:
-        PconvError: it is there, or cannot be written.
-    """
-    require_new_folder(path)
-    target = Path(os.path.realpath(path))
-    make_folder(target.parent)
-    try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pconv-onnx-") as beside:
-            # Inside, with the permissions of any other folder that the user makes: the one around it is private.
-            folder = Path(beside, target.name)
-            for name, content in files.items():
-                place = folder / name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                if isinstance(content, Path):
-                    shutil.copyfile(content, place)
-                else:
-                    place.write_bytes(content)
-            os.replace(folder, target)
-    except OSError as error:
-        raise PconvError(f"cannot write '{path}': {error.strerror or error}", _ELSEWHERE) from error
-
-
-def _same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
-    try:
-        return os.path.samefile(first, second)
-    except OSError:  # one of them is not there yet, or cannot be looked at; reading and writing will tell
-        return os.path.realpath(first) == os.path.realpath(second)

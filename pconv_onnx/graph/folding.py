@@ -20,10 +20,10 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.constants import constant, element_type, is_standard
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.network import Dimension, Network
-from pconv_onnx.neuron import Array
 
 # Elements up to which a constant is worth having as one: thresholds and sizes, not weights.
 _LARGEST = 1 << 16

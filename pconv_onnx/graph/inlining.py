@@ -7,7 +7,7 @@ from dataclasses import replace
 import onnx
 from onnx import helper, inliner
 
-from pconv_onnx.errors import PconvError
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph.nesting import nodes_within, with_names_of_their_own
 from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.tensors import without_references

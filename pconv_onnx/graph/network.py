@@ -17,11 +17,11 @@ from onnx.external_data_helper import uses_external_data
 from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.nesting import captured, every_graph, tensor_names
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.tensors import initializer_names, values
-from pconv_onnx.neuron import Array
 from pconv_onnx.provenance import ACTIVATION
 
 Dimension = int | str | None

@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.nesting import every_graph, every_node, subgraphs, tensor_names, unused
 from pconv_onnx.graph.tensors import values
-from pconv_onnx.neuron import Array
 
 # The present domain, and those of earlier versions of QONNX and FINN.
 DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")

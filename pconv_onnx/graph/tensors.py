@@ -15,7 +15,7 @@ import onnx
 from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from pconv_onnx.neuron import Array
+from pconv_onnx.basics.arrays import Array
 
 # Of a model that does not fit in one file, tensors of that many bytes stay where they are: weights, not the sizes and
 # thresholds that recognisers read.

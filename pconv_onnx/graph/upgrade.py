@@ -7,7 +7,7 @@ from dataclasses import replace
 import onnx
 from onnx import version_converter
 
-from pconv_onnx.errors import PconvError
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.tensors import references
 

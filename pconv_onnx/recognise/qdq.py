@@ -25,9 +25,10 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, element_type, is_standard
-from pconv_onnx.neuron import SUM_TYPES, Array, FloatOperation, QuantizerSpec, apply
+from pconv_onnx.neuron import SUM_TYPES, FloatOperation, QuantizerSpec, apply
 from pconv_onnx.recognise.base import Activation, ClipBefore, Refusal, called
 from pconv_onnx.recognise.fused import is_fused
 

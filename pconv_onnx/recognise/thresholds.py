@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, element_type, is_standard
-from pconv_onnx.neuron import MAX_LEVELS, SUM_TYPES, Array, FloatOperation, QuantizerSpec
+from pconv_onnx.neuron import MAX_LEVELS, SUM_TYPES, FloatOperation, QuantizerSpec
 from pconv_onnx.recognise.base import Activation, Refusal, called
 from pconv_onnx.recognise.chain import data_input, owner_of_constants, refuse_shared
 from pconv_onnx.recognise.operands import ConstantReader, factor, spacing

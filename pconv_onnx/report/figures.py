@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 from xml.sax.saxutils import escape
 
-from pconv_onnx.errors import PconvError
+from pconv_onnx.basics.errors import PconvError
 
 # The colours of figures on paper, and the variables of the page's style that stand for them there. The colours of lines
 # are told apart by the colour-blind (Okabe and Ito), and lines by their markers and dashes as well.

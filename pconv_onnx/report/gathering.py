@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from pconv_onnx.basics.choices import PROVIDERS, Mode
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.data import Samples
-from pconv_onnx.errors import PconvError
 from pconv_onnx.evaluation import evaluate
-from pconv_onnx.plan import Mode
-from pconv_onnx.providers import PROVIDERS
 from pconv_onnx.rewriting import Rewriting, inspect, rewrite
 from pconv_onnx.spike_statistics import stats
 from pconv_onnx.verification import verify

@@ -15,7 +15,7 @@ import onnx
 import torch
 from torch import nn
 
-from pconv_onnx.errors import PconvError
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph.files import save
 from pconv_onnx.rewriting import inspect
 from pconv_onnx.torch.qcfs import QCFS

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pconv_onnx.errors import PconvError
-from pconv_onnx.neuron import MAX_STEPS
+from pconv_onnx.basics.choices import MAX_STEPS
+from pconv_onnx.basics.errors import PconvError
 
 # θ is kept at or above this; a normal number in float16 too.
 _SMALLEST = 1e-4

@@ -16,7 +16,7 @@ from networks import network, qcfs, weight
 from onnx import helper, numpy_helper
 from refusals import refusal_of
 
-from pconv_onnx.errors import PconvError
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import load, save, write_atomically
 
 refusal = partial(refusal_of, load)

@@ -1,0 +1,39 @@
+"""What can be chosen, by the names and numbers that users have for it: the command line knows them from here alone.
+
+Nothing heavy is imported, so that `--help` and faults in the arguments are answered at once.
+"""
+
+from typing import Any, Literal
+
+# What flows in a rewritten network.
+Mode = Literal["parallel", "folded", "serial"]
+MODES: tuple[Mode, ...] = ("parallel", "folded", "serial")
+Precision = Literal["float16"]
+PRECISIONS: tuple[Precision, ...] = ("float16",)
+
+# The longest train of spikes.
+MAX_STEPS = 256
+
+# How a calibration chooses thresholds; the first is the default.
+METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
+
+# Where samples are run, but for this process.
+ENGINES = ("ray",)
+
+# What a folder of `deploy` is for; the first is the default.
+TARGETS = ("bundle", "triton", "nir")
+
+# What `bench` measures by default: time-steps, samples a run, rounds.
+STEPS = (4, 8, 16)
+BATCHES = (1, 32)
+REPEATS = 20
+
+# 32-bit floats in 45 nm CMOS (M. Horowitz, "Computing's energy problem", ISSCC 2014), in pJ.
+ENERGY_MAC, ENERGY_AC = 4.6, 0.9
+
+# The places where networks run, as onnxruntime takes them; on CUDA without TF32, which would round inputs of
+# convolutions to 10 bits.
+PROVIDERS: dict[str, list[Any]] = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": [("CUDAExecutionProvider", {"use_tf32": "0"})],
+}
