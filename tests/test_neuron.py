@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pconv_onnx.basics.choices import MAX_STEPS
-from pconv_onnx.neuron import (
+from pconv_onnx.neuron.quantiser import (
     FloatOperation,
     ParallelNeuron,
     QuantizerSpec,

@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
-from pconv_onnx.neuron import FloatOperation, QuantizerSpec
+from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec
 
 Status = Literal["converted", "needs-calibration", "refused"]
 

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.network import Dimension
-from pconv_onnx.neuron import FloatOperation
+from pconv_onnx.neuron.quantiser import FloatOperation
 from pconv_onnx.recognise.base import Refusal, called
 from pconv_onnx.recognise.chain import LETTERS, data_input, selection
 

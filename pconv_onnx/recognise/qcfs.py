@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pconv_onnx.neuron import QuantizerSpec
+from pconv_onnx.neuron.quantiser import QuantizerSpec
 
 
 def is_qcfs(spec: QuantizerSpec) -> bool:

@@ -25,7 +25,7 @@ import onnx_graphsurgeon as gs
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
-from pconv_onnx.neuron import MAX_LEVELS, SUM_TYPES, FloatOperation, QuantizerSpec
+from pconv_onnx.neuron.quantiser import MAX_LEVELS, SUM_TYPES, FloatOperation, QuantizerSpec
 from pconv_onnx.recognise.base import Activation, Refusal, Status
 from pconv_onnx.recognise.chain import Chain, Link, Shared, broken_off, chain_around, name_of, refuse_shared
 from pconv_onnx.recognise.operands import ConstantReader, factor, some

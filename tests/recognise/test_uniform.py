@@ -11,7 +11,7 @@ from harness import assert_converted, definition_of, found, onnxruntime_of, own_
 from networks import network, weight
 
 from pconv_onnx import inspect
-from pconv_onnx.neuron import FloatOperation
+from pconv_onnx.neuron.quantiser import FloatOperation
 
 MODES = ("parallel", "folded")
 NUMBERS = {"zero": 0, "one": 1}
