@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from pconv_onnx.deployment import Deployment, deploy
     from pconv_onnx.evaluation import Evaluation, evaluate
     from pconv_onnx.installation import doctor
-    from pconv_onnx.neuron.quantiser import ParallelNeuron, QuantizerSpec
+    from pconv_onnx.neuron.parallel import ParallelNeuron
+    from pconv_onnx.neuron.quantiser import QuantizerSpec
     from pconv_onnx.operator import library_path, register
     from pconv_onnx.rewriting import Rewriting, inspect, rewrite
     from pconv_onnx.runtime import session
@@ -53,7 +54,7 @@ _MODULES = {
     "Calibration": "calibration",
     "Deployment": "deployment",
     "Evaluation": "evaluation",
-    "ParallelNeuron": "neuron.quantiser",
+    "ParallelNeuron": "neuron.parallel",
     "PconvError": "basics.errors",
     "QuantizerSpec": "neuron.quantiser",
     "Rewriting": "rewriting",

@@ -16,7 +16,8 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import captured, every_node
 from pconv_onnx.graph.network import Graph
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.neuron.quantiser import Neuron, ParallelNeuron, QuantizerSpec
+from pconv_onnx.neuron.parallel import ParallelNeuron
+from pconv_onnx.neuron.quantiser import Neuron, QuantizerSpec
 from pconv_onnx.operator import DOMAIN
 from pconv_onnx.recognise import Activation, recognise
 from pconv_onnx.serial_operator import is_neuron

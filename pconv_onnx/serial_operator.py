@@ -13,7 +13,7 @@ import onnx.parser
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.bodies import CONSTANTS, along_channels, element_type
-from pconv_onnx.neuron.quantiser import along_channels as laid_along_channels
+from pconv_onnx.neuron.parallel import along_channels as laid_along_channels
 from pconv_onnx.operator import DOMAIN, channels_of, is_operator
 
 SERIAL_OP_TYPE = "SerialSpike"

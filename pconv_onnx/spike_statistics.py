@@ -30,7 +30,7 @@ from pconv_onnx.graph.exposing import expose
 from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.nesting import captured, every_graph, every_node, subgraphs
 from pconv_onnx.inference import axes_told_by_runs, batches, open_session, run_session, steps_in_flight
-from pconv_onnx.neuron.quantiser import ParallelNeuron, train_decoder
+from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
 from pconv_onnx.operator import DOMAIN, OP_TYPE, attributes, is_layer, neuron_of
 from pconv_onnx.provenance import parsed, recorded
 from pconv_onnx.temporal import STATIC, Current, Kind, Site, Spikes, Static, transfer

@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from refusals import refusal_of
 
 from pconv_onnx import rewrite, session, verify
-from pconv_onnx.neuron.quantiser import ParallelNeuron
+from pconv_onnx.neuron.parallel import ParallelNeuron
 
 F16, BF16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
 EVERY_HALF = np.arange(2**16, dtype=np.uint32).astype(np.uint16).view(np.float16)

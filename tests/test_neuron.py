@@ -9,17 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pconv_onnx.basics.choices import MAX_STEPS
-from pconv_onnx.neuron.quantiser import (
-    FloatOperation,
-    ParallelNeuron,
-    QuantizerSpec,
-    closed_form,
-    matrix_form,
-    rms_error,
-    smallest_float,
-    temporal_mean,
-    train_decoder,
-)
+from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
+from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec
+from pconv_onnx.neuron.theory import closed_form, matrix_form, rms_error, temporal_mean
+from pconv_onnx.neuron.thresholds import smallest_float
 
 F32 = np.dtype(np.float32)
 HALF_TYPES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))

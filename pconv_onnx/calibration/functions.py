@@ -14,7 +14,7 @@ from pconv_onnx.calibration.segments import Runner, Segment
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
-from pconv_onnx.neuron.quantiser import smallest_float
+from pconv_onnx.neuron.thresholds import smallest_float
 from pconv_onnx.recognise import Activation
 from pconv_onnx.recognise.analog import DEPTH, ELEMENTWISE
 

@@ -28,7 +28,8 @@ import onnx_graphsurgeon as gs
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, element_type, is_standard
-from pconv_onnx.neuron.quantiser import SUM_TYPES, FloatOperation, QuantizerSpec, apply
+from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec, apply
+from pconv_onnx.neuron.theory import SUM_TYPES
 from pconv_onnx.recognise.base import Activation, ClipBefore, Refusal, called
 from pconv_onnx.recognise.fused import is_fused
 

@@ -20,7 +20,9 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.qonnx import BIT_WIDTH, DOMAINS, THRESHOLDS, Operation, Quantiser, quantiser
-from pconv_onnx.neuron.quantiser import MAX_LEVELS, SUM_TYPES, FloatOperation, QuantizerSpec, apply
+from pconv_onnx.neuron.parallel import MAX_LEVELS
+from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec, apply
+from pconv_onnx.neuron.theory import SUM_TYPES
 from pconv_onnx.recognise.base import Activation, ClipBefore, Refusal, called
 from pconv_onnx.recognise.operands import ConstantReader, spacing
 

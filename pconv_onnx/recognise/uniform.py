@@ -25,7 +25,9 @@ import onnx_graphsurgeon as gs
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
-from pconv_onnx.neuron.quantiser import MAX_LEVELS, SUM_TYPES, FloatOperation, QuantizerSpec
+from pconv_onnx.neuron.parallel import MAX_LEVELS
+from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec
+from pconv_onnx.neuron.theory import SUM_TYPES
 from pconv_onnx.recognise.base import Activation, Refusal, Status
 from pconv_onnx.recognise.chain import Chain, Link, Shared, broken_off, chain_around, name_of, refuse_shared
 from pconv_onnx.recognise.operands import ConstantReader, factor, some

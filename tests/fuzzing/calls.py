@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-from pconv_onnx.neuron.quantiser import temporal_mean
+from pconv_onnx.neuron.theory import temporal_mean
 from pconv_onnx.operator import (
     DOMAIN,
     MEAN_OP_TYPE,

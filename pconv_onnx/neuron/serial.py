@@ -1,0 +1,41 @@
+"""The integrate-and-fire neuron that runs one time-step at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pconv_onnx.basics.arrays import Array
+
+
+@dataclass(frozen=True, eq=False)
+class SerialNeuron:
+    """A layer of integrate-and-fire neurons with soft reset, run one time-step at a time.
+
+    Potentials are counted from the initial charge b, so that they begin at zero: a neuron fires where its potential
+    reaches θ − b.
+
+    Attributes:
+        steps: T, for which the initial charge was chosen.
+        bias: ψ, what is added to the current of each step, `[R]`.
+        threshold: θ − b, the potential at which it fires, `[R]`.
+        reset: θ, what a spike takes from the potential, `[R]`.
+        levels: what it emits where silent and where it fires, `[R, 2]`.
+        channel_axis: the axis of the current that rows run along; None where R = 1.
+    """
+
+    steps: int
+    bias: Array
+    threshold: Array
+    reset: Array
+    levels: Array
+    channel_axis: int | None = None
+
+    def astype(self, dtype: np.dtype[Any]) -> SerialNeuron:
+        """The neuron with its tables rounded to another type."""
+        bias, threshold, reset, levels = (
+            table.astype(dtype) for table in (self.bias, self.threshold, self.reset, self.levels)
+        )
+        return SerialNeuron(self.steps, bias, threshold, reset, levels, self.channel_axis)

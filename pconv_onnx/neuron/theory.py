@@ -1,0 +1,78 @@
+"""Formulas of the theory: sums over time, the two forms that the even neuron alone has, and what T costs."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from pconv_onnx.basics.arrays import Array
+
+# Types that neurons compute in, each with the type in which its currents are summed over time: wide enough that T
+# equal currents have exactly that current as their mean.
+SUM_TYPES: dict[np.dtype[Any], np.dtype[Any]] = {
+    np.dtype(np.float32): np.dtype(np.float64),
+    np.dtype(np.float16): np.dtype(np.float32),
+    np.dtype(ml_dtypes.bfloat16): np.dtype(np.float32),
+}
+
+
+def shift_of(levels: int, steps: int, shift: Any = 0.5) -> Any:
+    """The shift of a neuron with T steps whose mean error is zero where that with T = L has `shift`, in units of θ.
+
+    Of inputs spread evenly over `[0, θ]` a staircase of n steps has the mean `θ·(1/2 + (b − 1/2)/n)`, as long as its
+    thresholds lie within that range; those of T > L do where b is 1/2.
+    """
+    return 0.5 + (shift - 0.5) * steps / levels
+
+
+def rms_error(levels: int, steps: int, shift: float = 0.5) -> float:
+    """Root mean square of what T ≠ L costs a neuron, for inputs spread evenly over `[0, θ]`.
+
+    In units of θ, as is `shift`, that of the neuron with T = L; the mean is zero for T ≤ L (Theorem 4.1; `shift_of`).
+    Both values are steps, so that the integral is a sum.
+    """
+    shifts = {levels: shift, steps: shift_of(levels, steps, shift)}
+    edges = np.concatenate([[0, 1], *((np.arange(1, n + 1) - b) / n for n, b in shifts.items())])
+    edges = np.unique(np.clip(edges, 0, 1))
+    middle = (edges[:-1] + edges[1:]) / 2
+    ann, snn = (np.clip(np.floor(middle * n + shifts[n]), 0, n) / n for n in (levels, steps))
+    return float(np.sqrt((np.diff(edges) * (snn - ann) ** 2).sum()))
+
+
+def temporal_mean(current: Array) -> Array:
+    """`(1/T)·Σ_t I_t` of currents `[T, …]`: summed in order in the type of `SUM_TYPES`, divided there, rounded once.
+
+    Equal currents have exactly their own value as mean, which a sum in their own type does not give.
+    """
+    wide = SUM_TYPES[current.dtype]
+    total = current[0].astype(wide)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for step in current[1:]:
+            total = total + step.astype(wide)
+        return np.asarray(total / wide.type(len(current))).astype(current.dtype)
+
+
+def matrix_form(current: Array, threshold: Any, shift: Any) -> Array:
+    """Form 1, the definition: `s = H(Λ I + β − θ)`, `Λ[t, j] = 1/t`, `β_t = b/t`.
+
+    Args:
+        current: `[T, …]`, rational numbers (`fractions.Fraction`).
+        threshold: θ, rational.
+        shift: b, rational.
+
+    Returns:
+        Booleans `[T, …]`.
+    """
+    steps = len(current)
+    inverse = np.array([Fraction(1, t) for t in range(1, steps + 1)], dtype=object)
+    conversion = np.repeat(inverse[:, np.newaxis], steps, axis=1)
+    bias = (inverse * shift).reshape(-1, *[1] * (current.ndim - 1))
+    return np.asarray(np.tensordot(conversion, current, axes=1) + bias - threshold >= 0, dtype=bool)
+
+
+def closed_form(mean: Array, steps: int, threshold: Any, shift: Any) -> Array:
+    """Form 4: `k = clip(⌊(T·x̄ + b)/θ⌋, 0, T)`, O(1). Mean `[…]` in an exact number type to counts `[…]`."""
+    return np.clip(np.floor((steps * mean + shift) / threshold), 0, steps).astype(np.int64)
