@@ -19,7 +19,8 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration import METHODS, RANDOM, calibrate
 from pconv_onnx.candidate import ANN, BODY, FOLDED, PARALLEL, QUANTISED, SERIAL, Candidate
-from pconv_onnx.data import BatchAxis, DataSource, Samples, load_samples, random_samples
+from pconv_onnx.data.reading import load_samples, random_samples
+from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.evaluation import readable_again
 from pconv_onnx.graph import ModelSource, Network, load, save
 from pconv_onnx.inference import open_session, run_session, runnable

@@ -21,7 +21,9 @@ from pconv_onnx.basics.choices import Mode
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration import RANDOM
-from pconv_onnx.data import BatchAxis, Data, DataSource, load_samples, open_samples
+from pconv_onnx.data.parts import LABELS
+from pconv_onnx.data.reading import load_samples, open_samples
+from pconv_onnx.data.samples import BatchAxis, Data, DataSource
 from pconv_onnx.engine import Engine, InProcess, merged, shards_of
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.nesting import every_node
@@ -40,7 +42,6 @@ from pconv_onnx.inference import (
 from pconv_onnx.provenance import parsed, recorded
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.serial_operator import is_neuron
-from pconv_onnx.sources import LABELS
 
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 _TOP = 5

@@ -13,7 +13,7 @@ import onnx
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.data import Samples, to_first
+from pconv_onnx.data.samples import Samples, to_first
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.inlining import inlined

@@ -15,7 +15,7 @@ from pconv_onnx.basics.arguments import each
 from pconv_onnx.basics.choices import Mode, Precision
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.calibration import METHODS, Calibration, calibrate, outline
-from pconv_onnx.data import BatchAxis, DataSource
+from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, require_writable, save
 from pconv_onnx.graph.duplicates import without_duplicates
 from pconv_onnx.graph.folding import fold

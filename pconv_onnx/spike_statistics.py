@@ -21,7 +21,8 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import ENERGY_AC, ENERGY_MAC, MODES
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
-from pconv_onnx.data import BatchAxis, DataSource, Samples, load_samples, random_samples, to_first
+from pconv_onnx.data.reading import load_samples, random_samples
+from pconv_onnx.data.samples import BatchAxis, DataSource, Samples, to_first
 from pconv_onnx.fan_out import LINEAR, UNCOUNTED, Shape, fan_out, total
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.channels import behind_matrix_product

@@ -17,7 +17,8 @@ from onnx.reference import ReferenceEvaluator
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
-from pconv_onnx.data import BatchAxis, DataSource, Samples, load_samples, random_samples
+from pconv_onnx.data.reading import load_samples, random_samples
+from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.exposing import expose
 from pconv_onnx.graph.nesting import every_graph, every_node

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pconv_onnx.archives import read_npz
+from pconv_onnx.data.archives import read_npz
 
 _CODE_RAN = []
 

@@ -15,7 +15,7 @@ from refusals import refusal_of
 
 from pconv_onnx import SerialSession, bench, calibrate, cli, evaluate, rewrite, session, stats, verify
 from pconv_onnx.candidate import Candidate
-from pconv_onnx.data import load_samples, random_samples
+from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.inference import by_sample, sample_axes
 
 # With these, different samples have different classes.

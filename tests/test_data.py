@@ -12,7 +12,7 @@ from networks import network
 from refusals import refusal_of
 
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.data import load_samples, random_samples
+from pconv_onnx.data.reading import load_samples, random_samples
 
 
 def session(inputs: str, nodes: str = "y = Identity (x)", outputs: str = "float[N, 3] y"):

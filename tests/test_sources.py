@@ -16,8 +16,9 @@ from networks import network
 from PIL import Image
 from refusals import refusal_of
 
-from pconv_onnx.data import Data, load_samples, open_samples
-from pconv_onnx.sources import parts_of
+from pconv_onnx.data.reading import load_samples, open_samples
+from pconv_onnx.data.samples import Data
+from pconv_onnx.data.sources import parts_of
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(7, 2, 3)).astype(np.float32)

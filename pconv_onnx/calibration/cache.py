@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from pconv_onnx.archives import read_npz
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.sweep import Found
 from pconv_onnx.calibration.writing import Correction, Quantised
+from pconv_onnx.data.archives import read_npz
 from pconv_onnx.graph import write_atomically
 from pconv_onnx.recognise import Activation
 

@@ -21,7 +21,8 @@ from pconv_onnx.calibration.passes import BATCH, Passes
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.sweep import Found, sweep
 from pconv_onnx.calibration.writing import Quantised, quantised_model
-from pconv_onnx.data import BatchAxis, DataSource, open_samples, random_samples
+from pconv_onnx.data.reading import open_samples, random_samples
+from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.engine import Engine, InProcess, shards_of
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, require_writable, save
 from pconv_onnx.graph.constants import constant

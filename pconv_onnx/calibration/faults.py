@@ -13,7 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.data import Samples
+from pconv_onnx.data.samples import Samples
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import unused
 from pconv_onnx.inference import axes_told_by_runs, open_session, run_session

@@ -22,7 +22,7 @@ from pconv_onnx.calibration.segments import Layer, Runner, Segment
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.statistics import Moments, NormalEquations
 from pconv_onnx.calibration.streams import Stream
-from pconv_onnx.data import Data, Samples
+from pconv_onnx.data.samples import Data, Samples
 from pconv_onnx.graph import Network
 
 BATCH = 25

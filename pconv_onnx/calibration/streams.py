@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.data import from_first, to_first
+from pconv_onnx.data.samples import from_first, to_first
 
 
 class Stream:

@@ -9,7 +9,7 @@ import onnx
 
 from pconv_onnx.basics.choices import PROVIDERS, Mode
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.data import Samples
+from pconv_onnx.data.samples import Samples
 from pconv_onnx.evaluation import evaluate
 from pconv_onnx.rewriting import Rewriting, inspect, rewrite
 from pconv_onnx.spike_statistics import stats

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from pconv_onnx.calibration.cache import restore
-from pconv_onnx.data import load_samples
+from pconv_onnx.data.reading import load_samples
 
 from .hostile import attempt
 from .mutants import of_bytes

@@ -6,33 +6,23 @@ import math
 import operator
 import os
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.sources import LABELS, Given, Part, parts_of
+from pconv_onnx.data.parts import LABELS, Given, Part
+from pconv_onnx.data.samples import BatchAxis, Data, DataSource, Input, Samples, _Unchecked
+from pconv_onnx.data.sources import parts_of
 
 _RANDOM_SAMPLES = 32
 _ELSEWHERE = "where samples lie along another axis than the first, give it as batch axis"
 # Values of one input; what claims more is refused before it takes memory.
 _MOST_RANDOM = 1 << 30
 
-
-class CalibrationDataReader(Protocol):
-    """onnxruntime's interface for streams of batches."""
-
-    def get_next(self) -> dict[str, Array] | None:
-        """The next batch by input name, None at the end."""
-
-
-# Along which axis of a model's inputs samples lie: of all of them, or by name, where the empty name stands for the
-# others (without it, 0). None is an input without such an axis. Outputs may be named as well.
-BatchAxis = int | None | Mapping[str, int | None]
 
 # What onnxruntime calls the element types of inputs.
 _TYPES = {
@@ -49,95 +39,6 @@ _TYPES = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Checked samples, one or more.
-
-    Attributes:
-        arrays: by input name; the first axis counts samples, wherever the model has them.
-        labels: class of each sample, or None.
-        model_batch: the batch size that the model insists on, or None.
-        axes: along which axis of each input samples lie in the model, and of each output of which that was told; None
-            where along none. What is not here has them along its first.
-        alone: whether a run is of one sample, since an input without an axis for them has other values for each.
-    """
-
-    arrays: dict[str, Array]
-    labels: Array | None
-    model_batch: int | None
-    axes: Mapping[str, int | None] = field(default_factory=dict)
-    alone: bool = False
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(next(iter(self.arrays.values())))
-
-    @property
-    def fixed_batch(self) -> int | None:
-        """The number of samples that every run has, or None."""
-        return 1 if self.alone else self.model_batch
-
-    @property
-    def first_everywhere(self) -> bool:
-        """Whether samples lie along the first axis in the model as well."""
-        return not any(axis != 0 for axis in self.axes.values())
-
-    @property
-    def one_by_one(self) -> bool:
-        """Whether no input has an axis for samples, so that a run is of one."""
-        return all(self.axes.get(name, 0) is None for name in self.arrays)
-
-    def feed(self, chosen: slice | Array) -> dict[str, Array]:
-        """Some of the samples, chosen as NumPy does, as the model takes them."""
-        return {name: from_first(array[chosen], self.axes.get(name, 0)) for name, array in self.arrays.items()}
-
-    def batches(self, size: int) -> Iterator[tuple[slice, dict[str, Array]]]:
-        """Feeds of up to `size` samples (of the fixed batch, if there is one) and where they come from."""
-        size = self.fixed_batch or size
-        for start in range(0, len(self), size):
-            part = slice(start, min(start + size, len(self)))
-            yield part, self.feed(part)
-
-    def part(self, rows: slice) -> Samples:
-        """Some of them."""
-        labels = None if self.labels is None else self.labels[rows]
-        return replace(self, arrays={name: array[rows] for name, array in self.arrays.items()}, labels=labels)
-
-
-def from_first(values: Array, axis: int | None) -> Array:
-    """Values of samples, which count along the first axis, with that axis elsewhere; without it, those of the first."""
-    if axis is None:
-        return np.asarray(values[0])
-    return np.ascontiguousarray(np.moveaxis(values, 0, axis)) if axis else values
-
-
-def to_first(values: Array, axis: int | None) -> Array:
-    """The way back: values with samples along that axis, or of one sample without such an axis, with it in front."""
-    return values[np.newaxis] if axis is None else np.moveaxis(values, axis, 0)
-
-
-class Input(NamedTuple):
-    """An input of a session, as onnxruntime tells it."""
-
-    name: str
-    type: str
-    shape: Sequence[Any]
-
-
-class Data(Protocol):
-    """Samples, in memory or not; it can be pickled."""
-
-    @property
-    def fixed_batch(self) -> int | None:
-        """The number of samples that every run has, or None."""
-
-    def __len__(self) -> int:
-        """Number of samples."""
-
-    def part(self, rows: slice) -> Samples:
-        """Some of them."""
 
 
 class SampleReader:
@@ -197,10 +98,6 @@ class SampleReader:
             self._last = None
             self._last = index, _fitted_part(self._parts[index], self._inputs, self._axes)
         return self._last[1]
-
-
-_Unchecked = str | os.PathLike[str] | Mapping[str, Array] | CalibrationDataReader
-DataSource = _Unchecked | Samples
 
 
 def open_samples(source: DataSource, session: Any, batch_axis: BatchAxis = 0) -> Data:
