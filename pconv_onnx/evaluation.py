@@ -27,6 +27,7 @@ from pconv_onnx.data.samples import BatchAxis, Data, DataSource
 from pconv_onnx.engine import Engine, InProcess, merged, shards_of
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.nesting import every_node
+from pconv_onnx.graph.record import parsed, recorded
 from pconv_onnx.inference import (
     Sessions,
     batch_size,
@@ -39,7 +40,6 @@ from pconv_onnx.inference import (
     sample_axes,
     steps_in_flight,
 )
-from pconv_onnx.provenance import parsed, recorded
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.serial_operator import is_neuron
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from pconv_onnx.basics.arrays import Array
-
-Shape = tuple[int, ...]
+from pconv_onnx.graph.windows import Shape, entry, halves, pads
 
 
 def fan_out(node: gs.Node, operand: int, shapes: Sequence[Shape]) -> Array:
@@ -65,7 +63,7 @@ def _conv_transpose(node: gs.Node, _: int, shape: Shape, weight: Shape) -> Array
             start, end = pads(node, axis, len(sizes), full - size * stride)
             outputs = full - start - end
         else:
-            start, _ = _halves(node, full - outputs)
+            start, _ = halves(node, full - outputs)
         # The output position of each pair of an input and a tap.
         positions = np.add.outer(np.arange(size) * stride, spread) - start
         return np.count_nonzero((0 <= positions) & (positions < outputs), axis=1)
@@ -85,26 +83,6 @@ def _window(node: gs.Node, axis: int, length: int) -> tuple[int, int, Array]:
     """The stride of a window, the inputs that it spans, and the offsets of its taps."""
     spread = np.arange(length) * entry(node, "dilations", axis, 1)
     return entry(node, "strides", axis, 1), int(spread[-1]) + 1, spread
-
-
-def pads(node: gs.Node, axis: int, axes: int, same: int) -> tuple[int, int]:
-    """Padding at the start and the end; `same` is what `auto_pad` has to share out."""
-    mode = node.attrs.get("auto_pad", "NOTSET")
-    if mode.startswith("SAME"):
-        return _halves(node, same)
-    return (0, 0) if mode == "VALID" else (entry(node, "pads", axis, 0), entry(node, "pads", axes + axis, 0))
-
-
-def _halves(node: gs.Node, pads: int) -> tuple[int, int]:
-    """Padding shared out between the start and the end, which gets what is left over where `auto_pad` says so."""
-    smaller, larger = max(pads, 0) // 2, (max(pads, 0) + 1) // 2
-    return (smaller, larger) if node.attrs.get("auto_pad") == "SAME_UPPER" else (larger, smaller)
-
-
-def entry(node: gs.Node, name: str, axis: int, default: Any) -> Any:
-    """One number of an attribute that has one for each axis."""
-    values = node.attrs.get(name)
-    return values[axis] if values else default
 
 
 def _gemm(node: gs.Node, _: int, shape: Shape, weight: Shape) -> Array:

@@ -15,12 +15,12 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.data.samples import Samples, to_first
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.folding import fold
-from pconv_onnx.graph.inlining import inlined
 from pconv_onnx.graph.nesting import every_graph, every_node
+from pconv_onnx.graph.passes.folding import fold
+from pconv_onnx.graph.passes.inlining import inlined
+from pconv_onnx.graph.passes.upgrading import upgraded
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.operator import DOMAIN, MIN_OPSET, is_operator
 from pconv_onnx.runtime import EXTERNAL_DATA_FOLDER, import_onnxruntime, session
 from pconv_onnx.serial_operator import is_serial

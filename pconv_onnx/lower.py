@@ -19,14 +19,14 @@ from pconv_onnx import operator, serial_operator
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.nesting import captured, subgraphs, unused
 from pconv_onnx.graph.network import Graph
+from pconv_onnx.graph.passes.float16 import in_float16
 from pconv_onnx.graph.qonnx import standardised
+from pconv_onnx.graph.record import METADATA_PREFIX
 from pconv_onnx.graph.tensors import initializer_names
-from pconv_onnx.half import in_float16
 from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
 from pconv_onnx.neuron.quantiser import Neuron
 from pconv_onnx.neuron.serial import SerialNeuron
 from pconv_onnx.plan import Plan
-from pconv_onnx.provenance import METADATA_PREFIX
 from pconv_onnx.recognise import Activation
 from pconv_onnx.temporal import STATIC, Kind, Passage, Spikes, Static
 

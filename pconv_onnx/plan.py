@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from pconv_onnx.basics.choices import MAX_STEPS, MODES, PRECISIONS, Mode, Precision
 from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.graph import Network
+from pconv_onnx.graph.flow import flow
 from pconv_onnx.graph.nesting import captured, every_node
 from pconv_onnx.graph.network import Graph
 from pconv_onnx.graph.tensors import references
@@ -423,7 +424,7 @@ def _between_neurons(network: Network, activations: Sequence[Activation], neuron
     converted = [activation for activation in activations if activation.name in neurons]
     behind = {activation.output.name for activation in converted}
     in_front = {activation.input.name for activation in converted}
-    steps = list(_flow(network, network.graph))
+    steps = list(flow(network, network.graph))
     for inputs, outputs in steps:
         if not behind.isdisjoint(inputs):
             behind |= outputs
@@ -437,22 +438,6 @@ def _between_neurons(network: Network, activations: Sequence[Activation], neuron
         and any(tensor.name in behind for node in activation.nodes for tensor in node.inputs)
         and any(tensor.name in in_front for node in activation.nodes for tensor in node.outputs)
     ]
-
-
-def _flow(network: Network, graph: Graph) -> Iterator[tuple[set[str], set[str]]]:
-    """In topological order, tensors and those that depend on any of them."""
-    for node, proto in graph.pairs():
-        inputs, outputs = ({name for name in names if name} for names in (proto.input, proto.output))
-        for body in network.bodies(node):
-            if body.repeated_by:
-                # What one pass computes the next may read: everything inside depends on all that goes in.
-                inside = {name for inner in every_node(body.proto) for name in inner.output if name}
-                yield inputs | captured(proto), inside | {info.name for info in body.proto.input}
-                inputs |= inside
-            else:
-                yield from _flow(network, body)
-                inputs |= {info.name for info in body.proto.output}
-        yield inputs | captured(proto), outputs
 
 
 def _unused(

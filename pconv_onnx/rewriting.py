@@ -17,14 +17,14 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.calibration import METHODS, Calibration, calibrate, outline
 from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, require_writable, save
-from pconv_onnx.graph.duplicates import without_duplicates
-from pconv_onnx.graph.folding import fold
-from pconv_onnx.graph.inlining import inlined
-from pconv_onnx.graph.upgrade import upgraded
+from pconv_onnx.graph.passes.duplicates import without_duplicates
+from pconv_onnx.graph.passes.folding import fold
+from pconv_onnx.graph.passes.inlining import inlined
+from pconv_onnx.graph.passes.upgrading import upgraded
+from pconv_onnx.graph.record import METADATA_PREFIX
 from pconv_onnx.lower import lower
 from pconv_onnx.operator import DOMAIN, MIN_OPSET
 from pconv_onnx.plan import Plan, make_plan
-from pconv_onnx.provenance import METADATA_PREFIX
 from pconv_onnx.recognise import Activation
 
 

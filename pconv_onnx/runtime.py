@@ -17,9 +17,10 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.blocked import stay_blocked
 from pconv_onnx.cuda_graph import GraphSession, capturing
 from pconv_onnx.device_memory import CUDA
+from pconv_onnx.graph.external import fits_in_one_file
 from pconv_onnx.graph.files import NOT_LOADED, ModelSource, require_source
 from pconv_onnx.graph.nesting import every_node, subgraphs
-from pconv_onnx.graph.tensors import fits_in_one_file, references
+from pconv_onnx.graph.tensors import references
 from pconv_onnx.operator import has_cuda_kernels, library_path, register
 from pconv_onnx.serial_operator import is_neuron
 

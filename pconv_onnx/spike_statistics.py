@@ -23,17 +23,18 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples, to_first
-from pconv_onnx.fan_out import LINEAR, UNCOUNTED, Shape, fan_out, total
+from pconv_onnx.fan_out import LINEAR, UNCOUNTED, fan_out, total
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.channels import behind_matrix_product
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.exposing import expose
-from pconv_onnx.graph.folding import fold
 from pconv_onnx.graph.nesting import captured, every_graph, every_node, subgraphs
+from pconv_onnx.graph.passes.folding import fold
+from pconv_onnx.graph.record import parsed, recorded
+from pconv_onnx.graph.windows import Shape
 from pconv_onnx.inference import axes_told_by_runs, batches, open_session, run_session, steps_in_flight
 from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
 from pconv_onnx.operator import DOMAIN, OP_TYPE, attributes, is_layer, neuron_of
-from pconv_onnx.provenance import parsed, recorded
 from pconv_onnx.temporal import STATIC, Current, Kind, Site, Spikes, Static, transfer
 
 # Farther than any hardware goes, and near enough for sums and ratios to be finite.

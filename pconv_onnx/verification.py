@@ -22,6 +22,7 @@ from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.exposing import expose
 from pconv_onnx.graph.nesting import every_graph, every_node
+from pconv_onnx.graph.record import parsed, recorded
 from pconv_onnx.inference import (
     Sessions,
     batches,
@@ -33,7 +34,6 @@ from pconv_onnx.inference import (
     sample_axes,
 )
 from pconv_onnx.operator import attribute, is_layer, is_operator, neuron_of
-from pconv_onnx.provenance import parsed, recorded
 from pconv_onnx.runtime import import_onnxruntime
 
 # Share of the largest output that rounding in float32 explains.

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from pconv_onnx import ParallelNeuron, rewrite, session
 from pconv_onnx.basics.choices import Mode
 from pconv_onnx.graph import load
-from pconv_onnx.graph.folding import fold
+from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.recognise import Activation, recognise
 
 Array = np.ndarray

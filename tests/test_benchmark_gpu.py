@@ -8,7 +8,7 @@ import pytest
 from gpu import Form, Provider, groups, network_rows, neuron_rows, resnet34
 
 from pconv_onnx import inspect
-from pconv_onnx.provenance import potentials, recorded
+from pconv_onnx.graph.record import potentials, recorded
 
 CPU = Provider("CPUExecutionProvider", "cpu")
 

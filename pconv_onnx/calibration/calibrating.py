@@ -26,10 +26,10 @@ from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.engine import Engine, InProcess, shards_of
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, require_writable, save
 from pconv_onnx.graph.constants import constant
-from pconv_onnx.graph.folding import fold
-from pconv_onnx.graph.inlining import inlined
+from pconv_onnx.graph.passes.folding import fold
+from pconv_onnx.graph.passes.inlining import inlined
+from pconv_onnx.graph.passes.upgrading import upgraded
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.graph.upgrade import upgraded
 from pconv_onnx.inference import open_session, runnable
 from pconv_onnx.operator import DOMAIN, MIN_OPSET
 from pconv_onnx.plan import refuse_spiking

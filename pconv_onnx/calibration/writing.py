@@ -16,7 +16,7 @@ from pconv_onnx.calibration.segments import with_weights
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import captured, unused
-from pconv_onnx.provenance import ACTIVATION
+from pconv_onnx.graph.record import ACTIVATION
 from pconv_onnx.recognise import Activation
 
 # Up to here an initializer had to be an input as well.

@@ -8,7 +8,7 @@ from typing import Any
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.deployment.nir_graph import nir_graph
 from pconv_onnx.deployment.package import Contents, Package
-from pconv_onnx.graph.folding import fold
+from pconv_onnx.graph.passes.folding import fold
 
 _RESET = "the reset, which subtracts the threshold here and sets the potential to `v_reset` there"
 _CHARGE = "the charge that neurons begin with (`v_initial`), for which readers begin at 0"

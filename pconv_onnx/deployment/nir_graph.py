@@ -23,11 +23,11 @@ from onnx.reference import ReferenceEvaluator
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.fan_out import entry, pads
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
+from pconv_onnx.graph.external import values
 from pconv_onnx.graph.nesting import captured, unused
-from pconv_onnx.graph.tensors import values
+from pconv_onnx.graph.windows import entry, pads
 from pconv_onnx.operator import DOMAIN
 from pconv_onnx.serial_operator import SERIAL_OP_TYPE
 

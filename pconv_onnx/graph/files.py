@@ -19,17 +19,11 @@ from onnx.external_data_helper import uses_external_data
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.places import same_file, write_atomically
 from pconv_onnx.graph import nesting, qonnx
+from pconv_onnx.graph.external import Place, chunks, moved, read_references
 from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.record import recorded
 from pconv_onnx.graph.soundness import flaw_of
-from pconv_onnx.graph.tensors import (
-    Place,
-    chunks,
-    moved,
-    read_references,
-    references,
-    without_references,
-)
-from pconv_onnx.provenance import recorded
+from pconv_onnx.graph.tensors import references, without_references
 
 # What is wrong with a model in memory that nobody knows the folder of, and what to do.
 NOT_LOADED = "the model keeps tensors in other files, which are not loaded", "pass its path"

@@ -19,10 +19,11 @@ from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.constants import is_standard
+from pconv_onnx.graph.external import values
 from pconv_onnx.graph.nesting import captured, every_graph, tensor_names
 from pconv_onnx.graph.qonnx import standardised
-from pconv_onnx.graph.tensors import initializer_names, values
-from pconv_onnx.provenance import ACTIVATION
+from pconv_onnx.graph.record import ACTIVATION
+from pconv_onnx.graph.tensors import initializer_names
 
 Dimension = int | str | None
 

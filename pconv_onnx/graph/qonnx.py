@@ -16,8 +16,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.graph.external import values
 from pconv_onnx.graph.nesting import every_graph, every_node, subgraphs, tensor_names, unused
-from pconv_onnx.graph.tensors import values
 
 # The present domain, and those of earlier versions of QONNX and FINN.
 DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")

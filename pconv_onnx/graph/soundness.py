@@ -10,8 +10,9 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 
+from pconv_onnx.graph.external import PACKED, nbytes
 from pconv_onnx.graph.nesting import nodes_within
-from pconv_onnx.graph.tensors import PACKED, every_tensor, nbytes, sparse_tensors
+from pconv_onnx.graph.tensors import every_tensor, sparse_tensors
 
 _TYPES = frozenset(helper.get_all_tensor_dtypes())
 # Elements up to which a sparse tensor is spread out, as onnxruntime does with each.

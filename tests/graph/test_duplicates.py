@@ -12,7 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
 from pconv_onnx import inspect, rewrite, verify
 from pconv_onnx.graph import load
-from pconv_onnx.graph.duplicates import without_duplicates
+from pconv_onnx.graph.passes.duplicates import without_duplicates
 
 RELU = "r = Relu (x) q = QuantizeLinear (r, s, z)"
 # Powers of two, so that sums of spikes are exact.

@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from pconv_onnx import rewrite, session
 from pconv_onnx.graph import Network, load
-from pconv_onnx.graph.folding import fold
+from pconv_onnx.graph.passes.folding import fold
 
 X = (np.random.default_rng(0).integers(-8, 24, (5, 3, 8, 8)) / 8).astype(np.float32)
 NUMBERS = {"zero_": np.array(0), "one_": np.array(1), "at1": np.array([1]), "two_": np.array(2), "at2": np.array([2]),

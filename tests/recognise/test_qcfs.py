@@ -8,7 +8,7 @@ import pytest
 from networks import CONSTANTS, network, qcfs
 
 from pconv_onnx.graph import Network, load
-from pconv_onnx.graph.folding import fold
+from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.recognise import recognise
 
 FLOOR_THEN_CLIP = """
