@@ -40,8 +40,8 @@ from pconv_onnx.inference import (
     sample_axes,
     steps_in_flight,
 )
+from pconv_onnx.operators.serial_spike import is_neuron
 from pconv_onnx.rewriting import rewrite
-from pconv_onnx.serial_operator import is_neuron
 
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 _TOP = 5

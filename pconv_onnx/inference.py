@@ -21,9 +21,9 @@ from pconv_onnx.graph.passes.inlining import inlined
 from pconv_onnx.graph.passes.upgrading import upgraded
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.operator import DOMAIN, MIN_OPSET, is_operator
+from pconv_onnx.operators.parallel_spike import DOMAIN, MIN_OPSET, is_operator
+from pconv_onnx.operators.serial_spike import is_serial
 from pconv_onnx.runtime import EXTERNAL_DATA_FOLDER, import_onnxruntime, session
-from pconv_onnx.serial_operator import is_serial
 from pconv_onnx.serial_session import SerialSession
 
 _BATCH = 50

@@ -10,10 +10,18 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from pconv_onnx import operator
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.device_memory import CUDA
-from pconv_onnx.operator import DOMAIN, OP_TYPE, VERSION, has_cuda_kernels, library_path, reference, register
+from pconv_onnx.operators import parallel_spike as operator
+from pconv_onnx.operators.parallel_spike import (
+    DOMAIN,
+    OP_TYPE,
+    VERSION,
+    has_cuda_kernels,
+    library_path,
+    reference,
+    register,
+)
 from pconv_onnx.runtime import import_onnxruntime
 
 

@@ -15,7 +15,6 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
-from pconv_onnx import operator, serial_operator
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.nesting import captured, subgraphs, unused
 from pconv_onnx.graph.network import Graph
@@ -26,6 +25,8 @@ from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
 from pconv_onnx.neuron.quantiser import Neuron
 from pconv_onnx.neuron.serial import SerialNeuron
+from pconv_onnx.operators import parallel_spike as operator
+from pconv_onnx.operators import serial_spike as serial_operator
 from pconv_onnx.plan import Plan
 from pconv_onnx.recognise import Activation
 from pconv_onnx.temporal import STATIC, Kind, Passage, Spikes, Static

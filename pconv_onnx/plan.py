@@ -19,9 +19,9 @@ from pconv_onnx.graph.network import Graph
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.neuron.quantiser import Neuron, QuantizerSpec
-from pconv_onnx.operator import DOMAIN
+from pconv_onnx.operators.parallel_spike import DOMAIN
+from pconv_onnx.operators.serial_spike import is_neuron
 from pconv_onnx.recognise import Activation, recognise
-from pconv_onnx.serial_operator import is_neuron
 from pconv_onnx.temporal import STATIC, Kind, Passage, Site, Spikes, Static, transfer
 
 

@@ -23,7 +23,7 @@ from pconv_onnx.graph.passes.inlining import inlined
 from pconv_onnx.graph.passes.upgrading import upgraded
 from pconv_onnx.graph.record import METADATA_PREFIX
 from pconv_onnx.lower import lower
-from pconv_onnx.operator import DOMAIN, MIN_OPSET
+from pconv_onnx.operators.parallel_spike import DOMAIN, MIN_OPSET
 from pconv_onnx.plan import Plan, make_plan
 from pconv_onnx.recognise import Activation
 

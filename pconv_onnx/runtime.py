@@ -21,8 +21,8 @@ from pconv_onnx.graph.external import fits_in_one_file
 from pconv_onnx.graph.files import NOT_LOADED, ModelSource, require_source
 from pconv_onnx.graph.nesting import every_node, subgraphs
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.operator import has_cuda_kernels, library_path, register
-from pconv_onnx.serial_operator import is_neuron
+from pconv_onnx.operators.parallel_spike import has_cuda_kernels, library_path, register
+from pconv_onnx.operators.serial_spike import is_neuron
 
 if TYPE_CHECKING:
     import onnxruntime

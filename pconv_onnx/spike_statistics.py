@@ -34,7 +34,7 @@ from pconv_onnx.graph.record import parsed, recorded
 from pconv_onnx.graph.windows import Shape
 from pconv_onnx.inference import axes_told_by_runs, batches, open_session, run_session, steps_in_flight
 from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
-from pconv_onnx.operator import DOMAIN, OP_TYPE, attributes, is_layer, neuron_of
+from pconv_onnx.operators.parallel_spike import DOMAIN, OP_TYPE, attributes, is_layer, neuron_of
 from pconv_onnx.temporal import STATIC, Current, Kind, Site, Spikes, Static, transfer
 
 # Farther than any hardware goes, and near enough for sums and ratios to be finite.

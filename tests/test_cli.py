@@ -18,12 +18,13 @@ from onnx import numpy_helper
 
 import pconv_onnx
 import pconv_onnx.inference
-from pconv_onnx import deployment, operator
+from pconv_onnx import deployment
 from pconv_onnx.basics import choices
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.cli import main
 from pconv_onnx.device_memory import CUDA
+from pconv_onnx.operators import parallel_spike as operator
 from pconv_onnx.verification import Verification
 
 COMMANDS = {

@@ -25,8 +25,8 @@ from test_serial_operator import case as serial_case
 from test_serial_operator import drawn_case as drawn_serial_case
 from test_serial_operator import in_kernel as in_serial_kernel
 
-from pconv_onnx.operator import reference
-from pconv_onnx.serial_operator import serial_reference
+from pconv_onnx.operators.parallel_spike import reference
+from pconv_onnx.operators.serial_spike import serial_reference
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler"),

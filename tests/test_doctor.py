@@ -9,8 +9,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from pconv_onnx import doctor, installation, operator
+from pconv_onnx import doctor, installation
 from pconv_onnx.cli import main
+from pconv_onnx.operators import parallel_spike as operator
 
 NAME = operator._LIBRARY_NAME
 

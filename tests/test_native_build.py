@@ -18,9 +18,9 @@ from test_serial_operator import assert_same_bits
 from test_serial_operator import case as serial_case
 from test_serial_operator import in_kernel as in_serial_kernel
 
-from pconv_onnx import operator
-from pconv_onnx.operator import reference
-from pconv_onnx.serial_operator import serial_reference
+from pconv_onnx.operators import parallel_spike as operator
+from pconv_onnx.operators.parallel_spike import reference
+from pconv_onnx.operators.serial_spike import serial_reference
 
 SOURCE = Path(__file__).parents[1] / "custom_ops"
 

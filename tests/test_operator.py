@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from opsets import opsets
 
-from pconv_onnx import operator
-from pconv_onnx.operator import DOMAIN, OP_TYPE, VERSION, reference
+from pconv_onnx.operators import parallel_spike as operator
+from pconv_onnx.operators.parallel_spike import DOMAIN, OP_TYPE, VERSION, reference
 
 # NaN and infinities are among the currents; some NumPy types tell of each.
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")
@@ -228,7 +228,7 @@ import resource
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from pconv_onnx.operator import functions
+from pconv_onnx.operators.parallel_spike import functions
 
 def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -13,7 +13,8 @@ import pytest
 from networks import network
 from refusals import refusal_of
 
-from pconv_onnx import operator, register, rewrite, session
+from pconv_onnx import register, rewrite, session
+from pconv_onnx.operators import parallel_spike as operator
 
 
 @pytest.fixture

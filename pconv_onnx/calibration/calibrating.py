@@ -31,7 +31,7 @@ from pconv_onnx.graph.passes.inlining import inlined
 from pconv_onnx.graph.passes.upgrading import upgraded
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.inference import open_session, runnable
-from pconv_onnx.operator import DOMAIN, MIN_OPSET
+from pconv_onnx.operators.parallel_spike import DOMAIN, MIN_OPSET
 from pconv_onnx.plan import refuse_spiking
 from pconv_onnx.recognise import Activation, recognise
 

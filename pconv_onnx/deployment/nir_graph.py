@@ -28,8 +28,8 @@ from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.external import values
 from pconv_onnx.graph.nesting import captured, unused
 from pconv_onnx.graph.windows import entry, pads
-from pconv_onnx.operator import DOMAIN
-from pconv_onnx.serial_operator import SERIAL_OP_TYPE
+from pconv_onnx.operators.parallel_spike import DOMAIN
+from pconv_onnx.operators.serial_spike import SERIAL_OP_TYPE
 
 Shape = tuple[int, ...]
 _ONE = np.ones(1)

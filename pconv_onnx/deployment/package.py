@@ -17,8 +17,8 @@ from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.record import parsed, potentials, recorded
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.operator import DOMAIN, has_cuda_kernels, library_path
-from pconv_onnx.serial_operator import is_neuron
+from pconv_onnx.operators.parallel_spike import DOMAIN, has_cuda_kernels, library_path
+from pconv_onnx.operators.serial_spike import is_neuron
 
 MODEL = "model.onnx"
 

@@ -10,10 +10,11 @@ import onnx
 import pytest
 from refusals import refusal_of
 
-from pconv_onnx import deploy, operator, rewrite
+from pconv_onnx import deploy, rewrite
 from pconv_onnx.cli import main
 from pconv_onnx.deployment import TARGETS, bundle, deploying
 from pconv_onnx.deployment.package import Contents
+from pconv_onnx.operators import parallel_spike as operator
 
 ROOT = Path(__file__).parents[2]
 

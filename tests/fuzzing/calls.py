@@ -18,7 +18,7 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from pconv_onnx.neuron.theory import temporal_mean
-from pconv_onnx.operator import (
+from pconv_onnx.operators.parallel_spike import (
     DOMAIN,
     MEAN_OP_TYPE,
     OP_TYPE,
@@ -28,8 +28,8 @@ from pconv_onnx.operator import (
     register,
     running_mean,
 )
-from pconv_onnx.operator import reference as parallel_reference
-from pconv_onnx.serial_operator import SERIAL_OP_TYPE, serial_reference
+from pconv_onnx.operators.parallel_spike import reference as parallel_reference
+from pconv_onnx.operators.serial_spike import SERIAL_OP_TYPE, serial_reference
 
 CALLS = 50
 _OPSET = 20

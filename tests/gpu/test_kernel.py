@@ -9,8 +9,8 @@ from test_operator import FLOAT16, HALF_TYPES, SHAPES, TYPES, case, every_number
 from test_serial_operator import assert_same_bits
 from test_serial_operator import case as serial_case
 
-from pconv_onnx.operator import reference
-from pconv_onnx.serial_operator import serial_reference
+from pconv_onnx.operators.parallel_spike import reference
+from pconv_onnx.operators.serial_spike import serial_reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")
 

@@ -14,10 +14,10 @@ import onnx.parser
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.bodies import CONSTANTS, along_channels, element_type
 from pconv_onnx.graph.external import values
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.neuron.theory import SUM_TYPES, temporal_mean
+from pconv_onnx.operators.bodies import CONSTANTS, along_channels, element_type
 
 if TYPE_CHECKING:
     import onnxruntime

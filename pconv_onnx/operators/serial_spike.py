@@ -12,9 +12,9 @@ import numpy as np
 import onnx.parser
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.bodies import CONSTANTS, along_channels, element_type
 from pconv_onnx.neuron.parallel import along_channels as laid_along_channels
-from pconv_onnx.operator import DOMAIN, channels_of, is_operator
+from pconv_onnx.operators.bodies import CONSTANTS, along_channels, element_type
+from pconv_onnx.operators.parallel_spike import DOMAIN, channels_of, is_operator
 
 SERIAL_OP_TYPE = "SerialSpike"
 
