@@ -27,7 +27,8 @@ from parallel_spike import parallel_spike
 import pconv_onnx
 from pconv_onnx.cuda_graph import GraphSession
 from pconv_onnx.device_memory import CUDA, dtype_of
-from pconv_onnx.operators.parallel_spike import functions, register
+from pconv_onnx.operators.library import register
+from pconv_onnx.operators.parallel_spike import functions
 from pconv_onnx.timing import ratio, rounds
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -32,7 +32,7 @@ from norse.torch.utils.import_nir import from_nir
 
 from pconv_onnx import SerialSession, deploy, rewrite
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.operators.serial_spike import is_serial
+from pconv_onnx.operators.domain import is_serial
 from pconv_onnx.torch import export, replace_relu
 
 ROOT = Path(__file__).parents[1]

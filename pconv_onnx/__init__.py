@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pconv_onnx.installation import doctor
     from pconv_onnx.neuron.parallel import ParallelNeuron
     from pconv_onnx.neuron.quantiser import QuantizerSpec
-    from pconv_onnx.operators.parallel_spike import library_path, register
+    from pconv_onnx.operators.library import library_path, register
     from pconv_onnx.rewriting import Rewriting, inspect, rewrite
     from pconv_onnx.runtime import session
     from pconv_onnx.serial_session import SerialSession
@@ -67,8 +67,8 @@ _MODULES = {
     "doctor": "installation",
     "evaluate": "evaluation",
     "inspect": "rewriting",
-    "library_path": "operators.parallel_spike",
-    "register": "operators.parallel_spike",
+    "library_path": "operators.library",
+    "register": "operators.library",
     "rewrite": "rewriting",
     "session": "runtime",
     "stats": "spike_statistics",

@@ -17,8 +17,7 @@ import onnx
 from onnx import helper
 
 from pconv_onnx.graph.nesting import captured
-from pconv_onnx.operators.parallel_spike import is_operator
-from pconv_onnx.operators.serial_spike import is_neuron
+from pconv_onnx.operators.domain import is_neuron, is_operator
 
 _DOMAIN = "com.microsoft.nchwc"
 # The widest block that onnxruntime uses. Where channels are not a multiple of it, blocks hold padding.

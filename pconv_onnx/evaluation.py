@@ -38,9 +38,9 @@ from pconv_onnx.inference import (
     run_session,
     runnable,
     sample_axes,
-    steps_in_flight,
 )
-from pconv_onnx.operators.serial_spike import is_neuron
+from pconv_onnx.operators.contents import steps_in_flight
+from pconv_onnx.operators.domain import is_neuron
 from pconv_onnx.rewriting import rewrite
 
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")

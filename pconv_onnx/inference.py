@@ -12,17 +12,16 @@ import numpy as np
 import onnx
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.domain import DOMAIN, MIN_OPSET
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.data.samples import Samples, to_first
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.nesting import every_graph, every_node
 from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.graph.passes.inlining import inlined
 from pconv_onnx.graph.passes.upgrading import upgraded
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.operators.parallel_spike import DOMAIN, MIN_OPSET, is_operator
-from pconv_onnx.operators.serial_spike import is_serial
+from pconv_onnx.operators.domain import is_serial
 from pconv_onnx.runtime import EXTERNAL_DATA_FOLDER, import_onnxruntime, session
 from pconv_onnx.serial_session import SerialSession
 
@@ -130,17 +129,6 @@ def run_session(runner: Any, feed: dict[str, Array], names: list[str] | None = N
         raise
     except Exception as error:  # onnxruntime raises its own types, without a common base
         raise PconvError(f"onnxruntime cannot run the model: {error}", "") from error
-
-
-def steps_in_flight(model: onnx.ModelProto) -> int:
-    """The most time-steps that a tensor of a network has; 1 where no neuron emits spikes."""
-    shapes = {tensor.name: tensor.dims for graph in every_graph(model.graph) for tensor in graph.initializer}
-    emitting = (
-        node
-        for node in every_node(model.graph)
-        if is_operator(node) and any(attribute.name == "spikes" and attribute.i for attribute in node.attribute)
-    )
-    return max((shapes[node.input[1]][1] for node in emitting if node.input[1] in shapes), default=1)
 
 
 def batch_size(steps: int, most: int = _BATCH) -> int:

@@ -10,18 +10,12 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from pconv_onnx.basics.domain import DOMAIN, MIN_OPSET, VERSION
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.device_memory import CUDA
-from pconv_onnx.operators import parallel_spike as operator
-from pconv_onnx.operators.parallel_spike import (
-    DOMAIN,
-    OP_TYPE,
-    VERSION,
-    has_cuda_kernels,
-    library_path,
-    reference,
-    register,
-)
+from pconv_onnx.operators.domain import OP_TYPE
+from pconv_onnx.operators.library import has_cuda_kernels, library_path, register
+from pconv_onnx.operators.parallel_spike import reference
 from pconv_onnx.runtime import import_onnxruntime
 
 
@@ -92,7 +86,7 @@ def _kernel_works(provider: str) -> bool:
     element = onnx.TensorProto.FLOAT
     infos = [helper.make_tensor_value_info(name, element, array.shape) for name, array in tensors.items()]
     output = helper.make_tensor_value_info("trains", element, None)
-    opsets = [helper.make_opsetid("", operator.MIN_OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+    opsets = [helper.make_opsetid("", MIN_OPSET), helper.make_opsetid(DOMAIN, VERSION)]
     model = helper.make_model(helper.make_graph([node], "doctor", infos, [output]), opset_imports=opsets, ir_version=8)
     ort = import_onnxruntime()
     options = register(ort.SessionOptions())

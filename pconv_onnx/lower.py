@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.domain import DOMAIN, VERSION
 from pconv_onnx.graph.nesting import captured, subgraphs, unused
 from pconv_onnx.graph.network import Graph
 from pconv_onnx.graph.passes.float16 import in_float16
@@ -25,8 +26,10 @@ from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
 from pconv_onnx.neuron.quantiser import Neuron
 from pconv_onnx.neuron.serial import SerialNeuron
-from pconv_onnx.operators import parallel_spike as operator
-from pconv_onnx.operators import serial_spike as serial_operator
+from pconv_onnx.operators.domain import MEAN_OP_TYPE, OP_TYPE, RUNNING_MEAN_OP_TYPE, SERIAL_OP_TYPE
+from pconv_onnx.operators.means import running_mean
+from pconv_onnx.operators.parallel_spike import attributes, functions
+from pconv_onnx.operators.serial_spike import serial_spike
 from pconv_onnx.plan import Plan
 from pconv_onnx.recognise import Activation
 from pconv_onnx.temporal import STATIC, Kind, Passage, Spikes, Static
@@ -67,15 +70,15 @@ class _Lowering:
             model.graph.output.append(self.potential_infos[after])
         model.ir_version = max(model.ir_version, _FUNCTIONS_IR_VERSION)
         # onnxruntime declares every domain that it knows in the models that it saves.
-        _replace(model.opset_import, [entry for entry in model.opset_import if entry.domain != operator.DOMAIN])
-        model.opset_import.append(helper.make_opsetid(operator.DOMAIN, operator.VERSION))
+        _replace(model.opset_import, [entry for entry in model.opset_import if entry.domain != DOMAIN])
+        model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
         if plan.mode == "serial":
-            model.functions.append(serial_operator.serial_spike(plan.network.opset, plan.dtype))
+            model.functions.append(serial_spike(plan.network.opset, plan.dtype))
         else:
             max_steps = max(neuron.steps for neuron in plan.neurons.values())
-            model.functions.extend(operator.functions(plan.network.opset, plan.dtype, max_steps))
+            model.functions.extend(functions(plan.network.opset, plan.dtype, max_steps))
         if self.outputs:
-            model.functions.append(operator.running_mean(plan.network.opset, plan.dtype))
+            model.functions.append(running_mean(plan.network.opset, plan.dtype))
         _write_provenance(model, plan, self.neuron_names, self.potentials)
         model = standardised(model)
         return model if plan.dtype == plan.source_dtype else in_float16(model, plan.network.name)
@@ -175,8 +178,8 @@ class _GraphLowering:
     ) -> None:
         tables = [self._initializer(f"{name}/thresholds", neuron.thresholds)]
         tables.append(self._initializer(f"{name}/levels", neuron.levels))
-        node = helper.make_node(operator.OP_TYPE, [source, *tables], [target], name=name, domain=operator.DOMAIN)
-        for key, value in operator.attributes(neuron, input_steps=input_steps, spikes=spikes).items():
+        node = helper.make_node(OP_TYPE, [source, *tables], [target], name=name, domain=DOMAIN)
+        for key, value in attributes(neuron, input_steps=input_steps, spikes=spikes).items():
             node.attribute.append(helper.make_attribute(key, value))
         self.nodes.append(node)
 
@@ -193,11 +196,11 @@ class _GraphLowering:
                 potential, element, self.plan.network.shapes.get(source)
             )
         node = helper.make_node(
-            serial_operator.SERIAL_OP_TYPE,
+            SERIAL_OP_TYPE,
             [source, before, *tables],
             [target, after],
             name=name,
-            domain=operator.DOMAIN,
+            domain=DOMAIN,
             channel_axis=1 if neuron.channel_axis is None else neuron.channel_axis,
         )
         self.nodes.append(node)
@@ -215,11 +218,11 @@ class _GraphLowering:
         else:
             self.nodes.append(
                 helper.make_node(
-                    operator.MEAN_OP_TYPE,
+                    MEAN_OP_TYPE,
                     [self._steps_name(name)],
                     [name],
                     name=node_name,
-                    domain=operator.DOMAIN,
+                    domain=DOMAIN,
                     steps=kind.steps,
                 )  # fmt: skip
             )
@@ -230,9 +233,7 @@ class _GraphLowering:
         name = self.plan.per_step_outputs[output.name]
         source = self._steps_name(output.name)
         self.nodes.append(
-            helper.make_node(
-                operator.RUNNING_MEAN_OP_TYPE, [source], [name], node_name, domain=operator.DOMAIN, steps=kind.steps
-            )
+            helper.make_node(RUNNING_MEAN_OP_TYPE, [source], [name], node_name, domain=DOMAIN, steps=kind.steps)
         )
         info = onnx.ValueInfoProto()
         info.CopyFrom(output)

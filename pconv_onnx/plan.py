@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pconv_onnx.basics.choices import MAX_STEPS, MODES, PRECISIONS, Mode, Precision
+from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.flow import flow
@@ -19,8 +20,7 @@ from pconv_onnx.graph.network import Graph
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.neuron.quantiser import Neuron, QuantizerSpec
-from pconv_onnx.operators.parallel_spike import DOMAIN
-from pconv_onnx.operators.serial_spike import is_neuron
+from pconv_onnx.operators.domain import is_neuron
 from pconv_onnx.recognise import Activation, recognise
 from pconv_onnx.temporal import STATIC, Kind, Passage, Site, Spikes, Static, transfer
 

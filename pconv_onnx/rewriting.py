@@ -13,6 +13,7 @@ import onnx
 
 from pconv_onnx.basics.arguments import each
 from pconv_onnx.basics.choices import Mode, Precision
+from pconv_onnx.basics.domain import DOMAIN, MIN_OPSET
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.calibration import METHODS, Calibration, calibrate, outline
 from pconv_onnx.data.samples import BatchAxis, DataSource
@@ -23,7 +24,6 @@ from pconv_onnx.graph.passes.inlining import inlined
 from pconv_onnx.graph.passes.upgrading import upgraded
 from pconv_onnx.graph.record import METADATA_PREFIX
 from pconv_onnx.lower import lower
-from pconv_onnx.operators.parallel_spike import DOMAIN, MIN_OPSET
 from pconv_onnx.plan import Plan, make_plan
 from pconv_onnx.recognise import Activation
 

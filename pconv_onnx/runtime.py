@@ -19,10 +19,11 @@ from pconv_onnx.cuda_graph import GraphSession, capturing
 from pconv_onnx.device_memory import CUDA
 from pconv_onnx.graph.external import fits_in_one_file
 from pconv_onnx.graph.files import NOT_LOADED, ModelSource, require_source
-from pconv_onnx.graph.nesting import every_node, subgraphs
+from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.operators.parallel_spike import has_cuda_kernels, library_path, register
-from pconv_onnx.operators.serial_spike import is_neuron
+from pconv_onnx.operators.contents import has_nested_neurons
+from pconv_onnx.operators.domain import is_neuron
+from pconv_onnx.operators.library import has_cuda_kernels, library_path, register
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -157,12 +158,6 @@ def _require_version(ort: Any, version: tuple[int, int], what: str) -> None:
         raise PconvError(f"onnxruntime {ort.__version__} cannot {what}", f"install onnxruntime {least} or later")
 
 
-def _has_nested_neurons(model: onnx.ModelProto) -> bool:
-    branches = (graph for node in model.graph.node for graph in subgraphs(node))
-    nested = (graph for branch in branches for node in branch.node for graph in subgraphs(node))
-    return any(is_neuron(node) for graph in nested for node in every_node(graph))
-
-
 def _opened(
     ort: Any, model: ModelSource, providers: list[Any], options: onnxruntime.SessionOptions, potentials_stay: bool
 ) -> Any:
@@ -189,7 +184,7 @@ def _opened(
         content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
         proto = _without_external_data(model)
         if proto is not None and any(map(is_neuron, every_node(proto.graph))):
-            if _has_nested_neurons(proto):
+            if has_nested_neurons(proto):
                 _require_version(ort, _KNOWS_NESTED, "run neurons in a branch within a branch")
             _set_default(options, "session.disable_quant_qdq", "1")
             if providers == _CPU and _may_stay_blocked(ort, options, proto):

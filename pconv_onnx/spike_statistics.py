@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import ENERGY_AC, ENERGY_MAC, MODES
+from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.data.reading import load_samples, random_samples
@@ -32,9 +33,11 @@ from pconv_onnx.graph.nesting import captured, every_graph, every_node, subgraph
 from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.graph.record import parsed, recorded
 from pconv_onnx.graph.windows import Shape
-from pconv_onnx.inference import axes_told_by_runs, batches, open_session, run_session, steps_in_flight
+from pconv_onnx.inference import axes_told_by_runs, batches, open_session, run_session
 from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
-from pconv_onnx.operators.parallel_spike import DOMAIN, OP_TYPE, attributes, is_layer, neuron_of
+from pconv_onnx.operators.contents import steps_in_flight
+from pconv_onnx.operators.domain import OP_TYPE, is_layer
+from pconv_onnx.operators.parallel_spike import attributes, neuron_of
 from pconv_onnx.temporal import STATIC, Current, Kind, Site, Spikes, Static, transfer
 
 # Farther than any hardware goes, and near enough for sums and ratios to be finite.

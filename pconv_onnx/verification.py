@@ -33,7 +33,8 @@ from pconv_onnx.inference import (
     runnable,
     sample_axes,
 )
-from pconv_onnx.operators.parallel_spike import attribute, is_layer, is_operator, neuron_of
+from pconv_onnx.operators.domain import attribute, is_layer, is_operator
+from pconv_onnx.operators.parallel_spike import neuron_of
 from pconv_onnx.runtime import import_onnxruntime
 
 # Share of the largest output that rounding in float32 explains.

@@ -17,7 +17,7 @@ from refusals import refusal_of
 from pconv_onnx import calibrate, inspect, rewrite, session, stats, verify
 from pconv_onnx.graph import load
 from pconv_onnx.graph.nesting import every_graph, every_node
-from pconv_onnx.operators.parallel_spike import is_operator
+from pconv_onnx.operators.domain import is_operator
 
 SHAPE = "float[N, 3, 4, 4]"
 # Of a positive mean, of a small negative one, of a large negative one: each takes another way through the branches.

@@ -16,9 +16,10 @@ from opsets import opsets
 from refusals import refusal_of
 
 from pconv_onnx import session, verify
+from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import load
-from pconv_onnx.operators.parallel_spike import DOMAIN, OP_TYPE
+from pconv_onnx.operators.domain import OP_TYPE
 from pconv_onnx.plan import make_plan
 from pconv_onnx.rewriting import inspect, rewrite
 

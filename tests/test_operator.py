@@ -17,8 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from opsets import opsets
 
+from pconv_onnx.basics.domain import DOMAIN, VERSION
 from pconv_onnx.operators import parallel_spike as operator
-from pconv_onnx.operators.parallel_spike import DOMAIN, OP_TYPE, VERSION, reference
+from pconv_onnx.operators.domain import OP_TYPE
+from pconv_onnx.operators.parallel_spike import reference
 
 # NaN and infinities are among the currents; some NumPy types tell of each.
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")

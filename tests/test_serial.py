@@ -15,7 +15,7 @@ from onnxruntime import SessionOptions
 from refusals import refusal_of
 
 from pconv_onnx import SerialSession, evaluate, inspect, rewrite, verify
-from pconv_onnx.operators.parallel_spike import register
+from pconv_onnx.operators.library import register
 
 serial = partial(rewrite, mode="serial")
 refusal = partial(refusal_of, serial)

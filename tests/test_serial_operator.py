@@ -15,8 +15,10 @@ from onnx.reference import ReferenceEvaluator
 from opsets import opsets
 from test_operator import BFLOAT16, FLOAT16, LEVELS, SHAPES, TYPES
 
-from pconv_onnx.operators.parallel_spike import DOMAIN, VERSION, register
-from pconv_onnx.operators.serial_spike import SERIAL_OP_TYPE, serial_reference, serial_spike
+from pconv_onnx.basics.domain import DOMAIN, VERSION
+from pconv_onnx.operators.domain import SERIAL_OP_TYPE
+from pconv_onnx.operators.library import register
+from pconv_onnx.operators.serial_spike import serial_reference, serial_spike
 
 # NaN and infinities are among the currents; some NumPy types tell of each.
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")

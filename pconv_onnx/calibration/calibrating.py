@@ -13,6 +13,7 @@ import onnx
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import MAX_STEPS, METHODS
+from pconv_onnx.basics.domain import DOMAIN, MIN_OPSET
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.calibration.cache import key_of, restore, store
 from pconv_onnx.calibration.channels import Channels
@@ -31,7 +32,6 @@ from pconv_onnx.graph.passes.inlining import inlined
 from pconv_onnx.graph.passes.upgrading import upgraded
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.inference import open_session, runnable
-from pconv_onnx.operators.parallel_spike import DOMAIN, MIN_OPSET
 from pconv_onnx.plan import refuse_spiking
 from pconv_onnx.recognise import Activation, recognise
 

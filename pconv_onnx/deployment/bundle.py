@@ -11,9 +11,9 @@ from typing import Any
 
 from onnx.helper import tensor_dtype_to_np_dtype
 
+from pconv_onnx.basics.domain import MIN_ONNXRUNTIME
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.deployment.package import MODEL, Package, Tensor
-from pconv_onnx.operators.parallel_spike import MIN_ONNXRUNTIME
 
 FORMAT = 1
 MANIFEST = "manifest.json"

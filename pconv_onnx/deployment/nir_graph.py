@@ -22,14 +22,14 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.external import values
 from pconv_onnx.graph.nesting import captured, unused
 from pconv_onnx.graph.windows import entry, pads
-from pconv_onnx.operators.parallel_spike import DOMAIN
-from pconv_onnx.operators.serial_spike import SERIAL_OP_TYPE
+from pconv_onnx.operators.domain import SERIAL_OP_TYPE
 
 Shape = tuple[int, ...]
 _ONE = np.ones(1)

@@ -12,13 +12,14 @@ import onnx
 from onnx import helper
 
 from pconv_onnx.basics.choices import PROVIDERS
+from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.record import parsed, potentials, recorded
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.operators.parallel_spike import DOMAIN, has_cuda_kernels, library_path
-from pconv_onnx.operators.serial_spike import is_neuron
+from pconv_onnx.operators.domain import is_neuron
+from pconv_onnx.operators.library import has_cuda_kernels, library_path
 
 MODEL = "model.onnx"
 

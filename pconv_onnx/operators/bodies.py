@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
+from pconv_onnx.basics.arrays import Array
+
 # What every body begins with.
 CONSTANTS = """
         zero = Constant <value = int64 {0}> ()
@@ -38,3 +40,35 @@ def along_channels(source: str, table: str) -> str:
         table_shape = Shape ({table})
         channels_1d = Slice (table_shape, first, second)
         along_channels = Where (is_channel, channels_1d, second)"""
+
+
+def channels_of(current: Array, table: Array, channel_axis: int) -> int | None:
+    """The axis of `current` that the rows of a table run along; None where there is one row for all.
+
+    Raises:
+        ValueError: the rows are not those of its channels.
+    """
+    rows = len(table)
+    if rows == 1:
+        return None
+    axis = channel_axis + current.ndim if channel_axis < 0 else channel_axis
+    if rows < 1 or not 0 < axis < current.ndim or current.shape[axis] != rows:
+        raise ValueError(f"a table has {rows} rows, current of shape {list(current.shape)} has no such channels")
+    return axis
+
+
+def reshape(opset: int, name: str, source: str, shape: tuple[str, str, str]) -> str:
+    """`name`, the Reshape of `source` to three joined parts; the second is the number of rows, which may be zero.
+
+    A zero there would mean "as in the input" but for an attribute that came with opset 14. Before, the number is left
+    open.
+    """
+    before, rows, after = shape
+    if opset < 14:
+        rows = f"{name}_open"
+    nodes = f"{rows} = Constant <value_ints = [-1]> ()" if opset < 14 else ""
+    allow_zero = " <allowzero = 1>" if opset >= 14 else ""
+    return f"""
+                {nodes}
+                {name}_shape = Concat <axis = 0> ({before}{", " if before else ""}{rows}, {after})
+                {name} = Reshape{allow_zero} ({source}, {name}_shape)"""

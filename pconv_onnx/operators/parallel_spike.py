@@ -1,4 +1,4 @@
-"""The `pconv::ParallelSpike` operator: names, node, executable reference, function body, native library.
+"""The `pconv::ParallelSpike` operator: node, executable reference, function body.
 
 The contract is docs/ParallelSpike-1.md.
 """
@@ -6,41 +6,19 @@ The contract is docs/ParallelSpike-1.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx.parser
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.domain import DOMAIN, VERSION
 from pconv_onnx.graph.external import values
 from pconv_onnx.neuron.parallel import ParallelNeuron
-from pconv_onnx.neuron.theory import SUM_TYPES, temporal_mean
-from pconv_onnx.operators.bodies import CONSTANTS, along_channels, element_type
-
-if TYPE_CHECKING:
-    import onnxruntime
-
-DOMAIN = "pconv"
-OP_TYPE = "ParallelSpike"
-# The mean over time by itself, where a current is decoded; a function of standard operators, no kernel.
-MEAN_OP_TYPE = "TemporalMean"
-# The means over the first 1, 2, … T time-steps, where an output is asked for step by step; likewise.
-RUNNING_MEAN_OP_TYPE = "RunningMean"
-VERSION = 1
-
-# GreaterOrEqual, Clip and Split with the signatures that the body and the lowerings use.
-MIN_OPSET = 13
-
-# The oldest that tests run with.
-MIN_ONNXRUNTIME = "1.20"
-
-# Entry of session options that have the library: onnxruntime refuses a model where it was registered twice.
-_REGISTERED = "pconv_onnx.library"
-
-_LIBRARY_FOLDER = Path(__file__).parent / "lib"
-_LIBRARY_NAME = "libpconv_ops.so"
+from pconv_onnx.neuron.theory import temporal_mean
+from pconv_onnx.operators.bodies import CONSTANTS, along_channels, channels_of, element_type, reshape
+from pconv_onnx.operators.domain import MEAN_OP_TYPE, OP_TYPE, attribute
+from pconv_onnx.operators.means import temporal_mean_body
 
 
 def attributes(neuron: ParallelNeuron, *, input_steps: int, spikes: bool) -> dict[str, int]:
@@ -61,15 +39,6 @@ def neuron_of(node: onnx.NodeProto, initializers: Mapping[str, onnx.TensorProto]
         raise ValueError(f"levels of shape {levels.shape} are no table")
     channel_axis = attribute(node, "channel_axis")
     return ParallelNeuron(thresholds, levels, channel_axis if len(levels) > 1 else None)
-
-
-def attribute(node: onnx.NodeProto, name: str) -> int:
-    """The value of an attribute of a node.
-
-    Raises:
-        KeyError: it is missing.
-    """
-    return {entry.name: int(entry.i) for entry in node.attribute}[name]
 
 
 def reference(
@@ -98,21 +67,6 @@ def reference(
     return neuron.trains(mean).reshape(neuron.steps * batch, *current.shape[1:])
 
 
-def channels_of(current: Array, table: Array, channel_axis: int) -> int | None:
-    """The axis of `current` that the rows of a table run along; None where there is one row for all.
-
-    Raises:
-        ValueError: the rows are not those of its channels.
-    """
-    rows = len(table)
-    if rows == 1:
-        return None
-    axis = channel_axis + current.ndim if channel_axis < 0 else channel_axis
-    if rows < 1 or not 0 < axis < current.ndim or current.shape[axis] != rows:
-        raise ValueError(f"a table has {rows} rows, current of shape {list(current.shape)} has no such channels")
-    return axis
-
-
 def functions(opset: int, dtype: np.dtype[Any], max_steps: int) -> list[onnx.FunctionProto]:
     """The operators as model-local functions of standard operators, for models of that opset and type.
 
@@ -126,91 +80,7 @@ def functions(opset: int, dtype: np.dtype[Any], max_steps: int) -> list[onnx.Fun
         dtype: type of the currents, one of `SUM_TYPES`.
         max_steps: the largest T of the model; bounds the depth of the search for the spike count.
     """
-    return [_temporal_mean(opset, dtype), _parallel_spike(opset, dtype, max_steps)]
-
-
-def running_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
-    """`pconv::RunningMean`, `[T·B, …]` to `[T, B, …]`: row t is the mean of the first t time-steps."""
-    return onnx.parser.parse_function(f"""
-    <opset_import: ["" : {opset}], domain: "{DOMAIN}">
-    {RUNNING_MEAN_OP_TYPE} <steps> (current) => (means)
-    {{
-        {CONSTANTS}
-        count = Constant <value_int: int = @steps> ()
-        {_running_sum(opset, dtype)}
-        after = Add (count, one)
-        step = Range (one, after, one)
-        rank = Shape (by_time_shape)
-        ones = Expand (one, rank)
-        divisor_shape = ScatterElements (ones, first, count_1d)
-        divisor_by_time = Reshape (step, divisor_shape)
-        divisor = Cast <to = {element_type(SUM_TYPES[dtype])}> (divisor_by_time)
-        quotient = Div (running, divisor)
-        means = Cast <to = {element_type(dtype)}> (quotient)
-    }}
-    """)
-
-
-def _reshape(opset: int, name: str, source: str, shape: tuple[str, str, str]) -> str:
-    """`name`, the Reshape of `source` to three joined parts; the second is the number of rows, which may be zero.
-
-    A zero there would mean "as in the input" but for an attribute that came with opset 14. Before, the number is left
-    open.
-    """
-    before, rows, after = shape
-    if opset < 14:
-        rows = f"{name}_open"
-    nodes = f"{rows} = Constant <value_ints = [-1]> ()" if opset < 14 else ""
-    allow_zero = " <allowzero = 1>" if opset >= 14 else ""
-    return f"""
-                {nodes}
-                {name}_shape = Concat <axis = 0> ({before}{", " if before else ""}{rows}, {after})
-                {name} = Reshape{allow_zero} ({source}, {name}_shape)"""
-
-
-def _running_sum(opset: int, dtype: np.dtype[Any]) -> str:
-    """`running` `[T, B, …]` of `current` `[T·B, …]`, in order and in the type of `SUM_TYPES`."""
-    return f"""
-                shape = Shape (current)
-                rows = Slice (shape, first, second)
-                sample = Slice (shape, second, end)
-                count_1d = Reshape (count, second)
-                batch = Div (rows, count_1d)
-                wide = Cast <to = {element_type(SUM_TYPES[dtype])}> (current)
-                {_reshape(opset, "by_time", "wide", ("count_1d", "batch", "sample"))}
-                running = CumSum (by_time, zero)"""
-
-
-def _temporal_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
-    """`[T·B, …]` to `[B, …]`. A running sum, since the order of ReduceSum is not defined.
-
-    If hands on float32, which it does for every opset, and which holds half types and what is rounded to them.
-    """
-    return onnx.parser.parse_function(f"""
-    <opset_import: ["" : {opset}], domain: "{DOMAIN}">
-    {MEAN_OP_TYPE} <steps> (current) => (mean)
-    {{
-        {CONSTANTS}
-        count = Constant <value_int: int = @steps> ()
-        no_time_axis = Equal (count, one)
-        wide_mean = If (no_time_axis) <
-            then_branch = static () => (float[] value)
-            {{
-                value = Cast <to = 1> (current)
-            }},
-            else_branch = over_time () => (float[] average)
-            {{
-                {_running_sum(opset, dtype)}
-                last = Sub (count, one)
-                total = Gather <axis = 0> (running, last)
-                divisor = Cast <to = {element_type(SUM_TYPES[dtype])}> (count)
-                quotient = Div (total, divisor)
-                average = Cast <to = 1> (quotient)
-            }}
-        >
-        mean = Cast <to = {element_type(dtype)}> (wide_mean)
-    }}
-    """)
+    return [temporal_mean_body(opset, dtype), _parallel_spike(opset, dtype, max_steps)]
 
 
 # Up to so many time-steps a comparison with each threshold is faster than a search, whose Gathers are slow.
@@ -343,70 +213,10 @@ def _parallel_spike(opset: int, dtype: np.dtype[Any], max_steps: int) -> onnx.Fu
                 out_batch = Slice (shape, first, second)
                 out_rows = Mul (out_batch, out_steps_1d)
                 out_sample = Slice (shape, second, end)
-                {_reshape(opset, "trains", "by_time", ("", "out_rows", "out_sample"))}
+                {reshape(opset, "trains", "by_time", ("", "out_rows", "out_sample"))}
             }}
         >
         output = Cast <to = {element_type(dtype)}> (value)
     }}
     """
     return onnx.parser.parse_function(text)
-
-
-def library_path() -> Path:
-    """Where the native library lies.
-
-    Raises:
-        PconvError: this installation has none.
-    """
-    path = _LIBRARY_FOLDER / _LIBRARY_NAME
-    if path.is_file():
-        return path
-    raise PconvError(
-        "this installation of pconv-onnx has no native library",
-        "models run through their function body, more slowly; to build it install a C++ compiler and reinstall",
-    )
-
-
-def has_cuda_kernels() -> bool:
-    """Whether the native library was built with kernels for onnxruntime's CUDA provider, which they are named for.
-
-    Raises:
-        PconvError: this installation has no native library.
-    """
-    return b"CUDAExecutionProvider" in library_path().read_bytes()
-
-
-def register(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptions:
-    """Register the native library with session options, once however often this is called, and return them.
-
-    Raises:
-        PconvError: there is no library, or onnxruntime cannot load it.
-    """
-    path = library_path()
-    try:
-        options.get_session_config_entry(_REGISTERED)
-        return options
-    except RuntimeError:  # no such entry
-        pass
-    try:
-        options.register_custom_ops_library(str(path))
-    except Exception as error:  # onnxruntime raises its own types for this, without a common base
-        raise PconvError(f"onnxruntime cannot load {path}: {error}", "reinstall pconv-onnx on this machine") from error
-    options.add_session_config_entry(_REGISTERED, str(path))
-    return options
-
-
-def is_operator(node: onnx.NodeProto) -> bool:
-    """Whether a node is this operator."""
-    return bool(node.domain == DOMAIN and node.op_type == OP_TYPE)
-
-
-def is_layer(node: onnx.NodeProto, mode: str | None) -> bool:
-    """Whether a node of a network that was rewritten in that mode is a layer of neurons.
-
-    In mode parallel those that emit means are none, but decode trains.
-
-    Raises:
-        KeyError: an attribute is missing.
-    """
-    return is_operator(node) and attribute(node, "spikes") == (mode == "parallel")

@@ -1,4 +1,4 @@
-"""The `pconv::SerialSpike` operator: names, executable reference, function body.
+"""The `pconv::SerialSpike` operator: executable reference, function body.
 
 One time-step of integrate-and-fire neurons, the baseline that the parallel neuron is compared with. The contract is
 docs/SerialSpike-1.md.
@@ -12,11 +12,10 @@ import numpy as np
 import onnx.parser
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.neuron.parallel import along_channels as laid_along_channels
-from pconv_onnx.operators.bodies import CONSTANTS, along_channels, element_type
-from pconv_onnx.operators.parallel_spike import DOMAIN, channels_of, is_operator
-
-SERIAL_OP_TYPE = "SerialSpike"
+from pconv_onnx.operators.bodies import CONSTANTS, along_channels, channels_of, element_type
+from pconv_onnx.operators.domain import SERIAL_OP_TYPE
 
 
 def serial_reference(
@@ -96,13 +95,3 @@ def serial_spike(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
         new_potential = Cast <to = {element_type(dtype)}> (left)
     }}
     """)
-
-
-def is_neuron(node: onnx.NodeProto) -> bool:
-    """Whether a node is a layer of spiking neurons, parallel or serial."""
-    return is_operator(node) or is_serial(node)
-
-
-def is_serial(node: onnx.NodeProto) -> bool:
-    """Whether a node is this operator."""
-    return bool(node.domain == DOMAIN and node.op_type == SERIAL_OP_TYPE)

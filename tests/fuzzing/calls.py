@@ -17,19 +17,14 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
+from pconv_onnx.basics.domain import DOMAIN, VERSION
 from pconv_onnx.neuron.theory import temporal_mean
-from pconv_onnx.operators.parallel_spike import (
-    DOMAIN,
-    MEAN_OP_TYPE,
-    OP_TYPE,
-    RUNNING_MEAN_OP_TYPE,
-    VERSION,
-    functions,
-    register,
-    running_mean,
-)
+from pconv_onnx.operators.domain import MEAN_OP_TYPE, OP_TYPE, RUNNING_MEAN_OP_TYPE, SERIAL_OP_TYPE
+from pconv_onnx.operators.library import register
+from pconv_onnx.operators.means import running_mean
+from pconv_onnx.operators.parallel_spike import functions
 from pconv_onnx.operators.parallel_spike import reference as parallel_reference
-from pconv_onnx.operators.serial_spike import SERIAL_OP_TYPE, serial_reference
+from pconv_onnx.operators.serial_spike import serial_reference
 
 CALLS = 50
 _OPSET = 20

@@ -9,7 +9,7 @@ from cuda_device import Device
 from pconv_onnx import PconvError
 from pconv_onnx.device_memory import CUDA
 from pconv_onnx.installation import _kernel_works
-from pconv_onnx.operators.parallel_spike import has_cuda_kernels
+from pconv_onnx.operators.library import has_cuda_kernels
 
 
 @pytest.fixture(scope="session")

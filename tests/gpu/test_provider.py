@@ -20,7 +20,7 @@ from test_serial_operator import model as serial_model
 from test_serial_operator import run as run_serial
 
 from pconv_onnx import rewrite, session, verify
-from pconv_onnx.operators.parallel_spike import register
+from pconv_onnx.operators.library import register
 
 pytestmark = [
     pytest.mark.usefixtures("cuda_provider"),

@@ -11,7 +11,7 @@ from networks import CONSTANTS, MODES, qcfs
 from refusals import refusal_of
 
 from pconv_onnx import inspect, rewrite, session, stats, verify
-from pconv_onnx.operators.parallel_spike import DOMAIN
+from pconv_onnx.basics.domain import DOMAIN
 
 X = (np.random.default_rng(0).integers(-32, 33, (2, 3)) / 8).astype(np.float32)
 

@@ -1,0 +1,49 @@
+"""The operators by name, and which nodes are theirs."""
+
+from __future__ import annotations
+
+import onnx
+
+from pconv_onnx.basics.domain import DOMAIN
+
+OP_TYPE = "ParallelSpike"
+SERIAL_OP_TYPE = "SerialSpike"
+# The mean over time by itself, where a current is decoded; a function of standard operators, no kernel.
+MEAN_OP_TYPE = "TemporalMean"
+# The means over the first 1, 2, … T time-steps, where an output is asked for step by step; likewise.
+RUNNING_MEAN_OP_TYPE = "RunningMean"
+
+
+def attribute(node: onnx.NodeProto, name: str) -> int:
+    """The value of an attribute of a node.
+
+    Raises:
+        KeyError: it is missing.
+    """
+    return {entry.name: int(entry.i) for entry in node.attribute}[name]
+
+
+def is_operator(node: onnx.NodeProto) -> bool:
+    """Whether a node is a `ParallelSpike`: a layer of neurons, or what decodes trains."""
+    return bool(node.domain == DOMAIN and node.op_type == OP_TYPE)
+
+
+def is_layer(node: onnx.NodeProto, mode: str | None) -> bool:
+    """Whether a node of a network that was rewritten in that mode is a layer of neurons.
+
+    In mode parallel those that emit means are none, but decode trains.
+
+    Raises:
+        KeyError: an attribute is missing.
+    """
+    return is_operator(node) and attribute(node, "spikes") == (mode == "parallel")
+
+
+def is_neuron(node: onnx.NodeProto) -> bool:
+    """Whether a node is a layer of spiking neurons, parallel or serial."""
+    return is_operator(node) or is_serial(node)
+
+
+def is_serial(node: onnx.NodeProto) -> bool:
+    """Whether a node is a `SerialSpike`."""
+    return bool(node.domain == DOMAIN and node.op_type == SERIAL_OP_TYPE)

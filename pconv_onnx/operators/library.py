@@ -1,0 +1,61 @@
+"""The native library: where it lies, what it has kernels for, and its registration with onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pconv_onnx.basics.errors import PconvError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+# Entry of session options that have the library: onnxruntime refuses a model where it was registered twice.
+_REGISTERED = "pconv_onnx.library"
+_LIBRARY_FOLDER = Path(__file__).parents[1] / "lib"
+_LIBRARY_NAME = "libpconv_ops.so"
+
+
+def library_path() -> Path:
+    """Where the native library lies.
+
+    Raises:
+        PconvError: this installation has none.
+    """
+    path = _LIBRARY_FOLDER / _LIBRARY_NAME
+    if path.is_file():
+        return path
+    raise PconvError(
+        "this installation of pconv-onnx has no native library",
+        "models run through their function body, more slowly; to build it install a C++ compiler and reinstall",
+    )
+
+
+def has_cuda_kernels() -> bool:
+    """Whether the native library was built with kernels for onnxruntime's CUDA provider, which they are named for.
+
+    Raises:
+        PconvError: this installation has no native library.
+    """
+    return b"CUDAExecutionProvider" in library_path().read_bytes()
+
+
+def register(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptions:
+    """Register the native library with session options, once however often this is called, and return them.
+
+    Raises:
+        PconvError: there is no library, or onnxruntime cannot load it.
+    """
+    path = library_path()
+    try:
+        options.get_session_config_entry(_REGISTERED)
+        return options
+    except RuntimeError:  # no such entry
+        pass
+    try:
+        options.register_custom_ops_library(str(path))
+    except Exception as error:  # onnxruntime raises its own types for this, without a common base
+        raise PconvError(f"onnxruntime cannot load {path}: {error}", "reinstall pconv-onnx on this machine") from error
+    options.add_session_config_entry(_REGISTERED, str(path))
+    return options
