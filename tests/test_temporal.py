@@ -14,7 +14,7 @@ from onnx.checker import check_model
 
 from pconv_onnx import session
 from pconv_onnx.rewriting import rewrite
-from pconv_onnx.temporal import TRANSFER_RULES
+from pconv_onnx.temporal.rules import TRANSFER_RULES
 
 # T = 4 and values on a grid of powers of two: everything below is exact in float32, so outputs are equal in every bit.
 X = (np.random.default_rng(0).integers(-8, 24, (5, 3, 8, 8)) / 8).astype(np.float32)
@@ -335,7 +335,7 @@ def test_a_body_sees_the_decoded_value():
 
 
 def test_unknown_domains_are_decoded():
-    from pconv_onnx.temporal import Current, Site, transfer
+    from pconv_onnx.temporal.rules import Current, Site, transfer
 
     class Node:
         op, domain, inputs, outputs = "Conv", "com.example", [], []

@@ -1,0 +1,1 @@
+"""What becomes of time: kinds of tensors, and for each ONNX operator what it does to them."""
