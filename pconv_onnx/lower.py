@@ -32,7 +32,7 @@ from pconv_onnx.operators.parallel_spike import attributes, functions
 from pconv_onnx.operators.serial_spike import serial_spike
 from pconv_onnx.plan import Plan
 from pconv_onnx.recognise import Activation
-from pconv_onnx.temporal.rules import STATIC, Kind, Passage, Spikes, Static
+from pconv_onnx.temporal.kinds import STATIC, Kind, Passage, Spikes, Static
 
 # Model-local functions came with this version of the file format.
 _FUNCTIONS_IR_VERSION = 8

@@ -22,7 +22,9 @@ from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.neuron.quantiser import Neuron, QuantizerSpec
 from pconv_onnx.operators.domain import is_neuron
 from pconv_onnx.recognise import Activation, recognise
-from pconv_onnx.temporal.rules import STATIC, Kind, Passage, Site, Spikes, Static, transfer
+from pconv_onnx.temporal.kinds import STATIC, Kind, Passage, Spikes, Static
+from pconv_onnx.temporal.rules import transfer
+from pconv_onnx.temporal.site import Site
 
 
 @dataclass(frozen=True, eq=False)

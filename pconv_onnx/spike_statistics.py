@@ -38,7 +38,9 @@ from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
 from pconv_onnx.operators.contents import steps_in_flight
 from pconv_onnx.operators.domain import OP_TYPE, is_layer
 from pconv_onnx.operators.parallel_spike import attributes, neuron_of
-from pconv_onnx.temporal.rules import STATIC, Current, Kind, Site, Spikes, Static, transfer
+from pconv_onnx.temporal.kinds import STATIC, Current, Kind, Spikes, Static
+from pconv_onnx.temporal.rules import transfer
+from pconv_onnx.temporal.site import Site
 
 # Farther than any hardware goes, and near enough for sums and ratios to be finite.
 _LEAST_ENERGY, _MOST_ENERGY = 1e-12, 1e12

@@ -11,7 +11,8 @@ from fuzzing.grown import grown
 from fuzzing.hostile import FOREIGN, attempt
 from fuzzing.workers import outcomes
 
-from pconv_onnx.temporal.rules import TRANSFER_RULES, Current
+from pconv_onnx.temporal.kinds import Current
+from pconv_onnx.temporal.rules import TRANSFER_RULES
 
 
 @pytest.mark.parametrize("first", range(0, 60, 10))

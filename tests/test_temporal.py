@@ -335,7 +335,9 @@ def test_a_body_sees_the_decoded_value():
 
 
 def test_unknown_domains_are_decoded():
-    from pconv_onnx.temporal.rules import Current, Site, transfer
+    from pconv_onnx.temporal.kinds import Current
+    from pconv_onnx.temporal.rules import transfer
+    from pconv_onnx.temporal.site import Site
 
     class Node:
         op, domain, inputs, outputs = "Conv", "com.example", [], []

@@ -1,0 +1,67 @@
+"""Rules of operators that compute element by element."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pconv_onnx.temporal.kinds import Current, Kind, Passage
+from pconv_onnx.temporal.site import Site, current, lifted_inputs
+
+
+def add(site: Site) -> Passage | None:
+    """Add, Sub, Sum, Mean: of tensors in time with the same T, and of others at each step."""
+    varying = site.varying
+    steps = {site.kinds[index].steps for index in varying}
+    shapes = {site.shape(index) for index in varying}
+    if len(steps) != 1 or None in shapes or len({(len(shape), shape[0]) for shape in shapes if shape}) != 1:
+        return None
+    lifted = lifted_inputs(site)
+    return None if lifted is None else Passage((Current(steps.pop()),), lifted)
+
+
+def multiply(site: Site) -> Passage | None:
+    """Mul of one tensor in time by others, the same at each step. What is not finite does not commute with zero."""
+    if len(site.varying) != 1:
+        return None
+    lifted, factor = lifted_inputs(site), site.constant(1 - site.varying[0])
+    if lifted is None or (factor is not None and not np.isfinite(factor).all()):
+        return None
+    return Passage((current(site.kinds[site.varying[0]]),), lifted)
+
+
+def divide(site: Site) -> Passage | None:
+    """Div by a constant without zeros."""
+    divisor = site.constant(1)
+    return multiply(site) if divisor is not None and (divisor != 0).all() else None
+
+
+def where(site: Site) -> Passage | None:
+    """Where takes each element from the same tensor at each step: conditions, being no floats, have no time axis."""
+    constants = [site.constant(index) for index in (1, 2)]
+    if any(value is not None and not np.isfinite(value).all() for value in constants):
+        return None
+    return add(site)
+
+
+def negate(site: Site) -> Kind | None:
+    """Neg is linear."""
+    return current(site.kinds[0])
+
+
+def cast(site: Site) -> Kind | None:
+    """To the type that the tensor has; neurons of one model have one type, so in another it has no form in time."""
+    same = site.network.dtype(site.node.inputs[0]) == site.network.dtype(site.node.outputs[0])
+    return site.kinds[0] if same else None
+
+
+def identity(site: Site) -> Kind | None:
+    """What it is given."""
+    return site.kinds[0]
+
+
+def dropout(site: Site) -> Kind | None:
+    """The identity at inference, with a mask that nothing reads."""
+    training = site.constant(2)
+    inference = not site.given(2) or (training is not None and not training.any())
+    read = any(mask.outputs or site.network.is_output(mask) for mask in site.node.outputs[1:])
+    return site.kinds[0] if inference and not read else None

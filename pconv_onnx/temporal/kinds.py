@@ -1,0 +1,61 @@
+"""Kinds in time: what a tensor is along the time axis, and how a node runs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pconv_onnx.basics.arrays import Array
+
+
+@dataclass(frozen=True)
+class Static:
+    """`[B, …]`: no time axis; the value is the same at each step, or time was decoded."""
+
+    steps: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Spikes:
+    """`[T·B, …]`: sorted spike trains, `levels[:, T]` where a neuron fires and `levels[:, 0]` where it is silent.
+
+    Attributes:
+        steps: T.
+        levels: `[R, T+1]`, the value that each spike count stands for; of serial neurons `[R, 2]`, silent and spike.
+        channel_axis: the axis along which the rows of `levels` run; None where R = 1.
+    """
+
+    steps: int
+    levels: Array
+    channel_axis: int | None
+
+    @property
+    def uniform(self) -> bool:
+        """Whether every neuron has the same levels."""
+        return self.channel_axis is None
+
+
+@dataclass(frozen=True)
+class Current:
+    """`[T·B, …]`: a linear image of spikes; only its temporal mean has meaning."""
+
+    steps: int
+
+
+Kind = Static | Spikes | Current
+STATIC = Static()
+
+
+@dataclass(frozen=True, eq=False)
+class Passage:
+    """How a node runs on tensors in time.
+
+    Attributes:
+        kinds: kind of each output.
+        lifted: inputs without a time axis that are repeated for each time-step, since their rows go with rows in time.
+        constants: inputs that become constants, where the source's own value counts its rows; None leaves an input out.
+    """
+
+    kinds: tuple[Kind, ...]
+    lifted: tuple[int, ...] = ()
+    constants: Mapping[int, Array | None] = field(default_factory=dict)

@@ -1,0 +1,240 @@
+"""Rules of operators that move values, and compute none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.graph.network import Dimension
+from pconv_onnx.temporal.kinds import Current, Kind, Passage, Spikes
+from pconv_onnx.temporal.site import Site, channels_moved, current, same_where_uniform
+
+
+def flatten(site: Site) -> Kind | None:
+    """To rows."""
+    return same_where_uniform(site.kinds[0]) if site.attribute("axis", 1) == 1 else None
+
+
+def reshape(site: Site) -> Kind | Passage | None:
+    """Where the rows of one time-step stay together.
+
+    They do where the first dimension is left open and the others are not, or keeps its size whatever that is called; a
+    shape that spells out the number of rows, or computes it, becomes a constant that does not.
+    """
+    kind, target = same_where_uniform(site.kinds[0]), site.constant(1)
+    keeps_zero = not site.attribute("allowzero", 0)
+    if target is not None and target.size:
+        open_first = target[0] == -1 or (target[0] == 0 and keeps_zero)
+        others_fixed = (target[1:] > 0).all() or (target[0] == 0 and (target[1:] != 0).all())
+        if open_first and others_fixed:
+            return kind
+    before, after = site.shape(0), site.output_shape(0)
+    if not before or not after or before[0] is None or before[0] != after[0]:
+        return None
+    rows = site.first_size(1)
+    if rows != before[0] and not (rows == 0 and keeps_zero):
+        return None
+    old, new = ([size for size in shape[1:] if isinstance(size, int) and size > 0] for shape in (before, after))
+    open_sizes = [axis for axis, size in enumerate(after[1:]) if not isinstance(size, int)]
+    if len(open_sizes) == 1 and len(old) == len(before) - 1 and math.prod(old) % math.prod(new) == 0:
+        # What is left open besides the rows is what the others leave of a row.
+        new.insert(open_sizes[0], math.prod(old) // math.prod(new))
+    return Passage((kind,), constants={1: np.array([-1, *new])}) if len(new) == len(after) - 1 else None
+
+
+def expand(site: Site) -> Kind | Passage | None:
+    """Of axes other than the first; a size that counts the rows becomes one, which broadcasts."""
+    before, after, kind = site.shape(0), site.output_shape(0), site.kinds[0]
+    if not before or not after or len(before) != len(after) or before[0] is None or before[0] != after[0]:
+        return None
+    grown = {axis for axis, (old, new) in enumerate(zip(before, after, strict=True)) if old != new}
+    kind = current(kind) if isinstance(kind, Spikes) and kind.channel_axis in grown else kind
+    if site.first_size(1) == 1:
+        return kind
+    sizes = [size for size in after[1:] if isinstance(size, int)]
+    return Passage((kind,), constants={1: np.array([1, *sizes])}) if len(sizes) == len(after) - 1 else None
+
+
+def tile(site: Site) -> Kind | None:
+    """Along other axes than the first."""
+    repeats, kind = site.constant(1), site.kinds[0]
+    if repeats is None or repeats[0] != 1:
+        return None
+    return current(kind) if isinstance(kind, Spikes) and not kind.uniform and repeats[kind.channel_axis] != 1 else kind
+
+
+def transpose(site: Site) -> Kind | None:
+    """With the first axis in its place."""
+    permutation = site.attribute("perm", None)
+    return None if permutation is None or permutation[0] != 0 else channels_moved(site.kinds[0], list(permutation))
+
+
+def unsqueeze(site: Site) -> Kind | None:
+    """New axes behind the first."""
+    axes, rank = site.constant(1), site.rank(0)
+    if axes is None or rank is None:
+        return None
+    new = site.axes(axes, rank + axes.size)
+    if 0 in new:
+        return None
+    old = iter(range(rank))
+    return channels_moved(site.kinds[0], [None if axis in new else next(old) for axis in range(rank + len(new))])
+
+
+def squeeze(site: Site) -> Kind | None:
+    """Constant axes other than the first."""
+    axes, rank = site.constant(1) if site.given(1) else None, site.rank(0)
+    if axes is None or rank is None or 0 in site.axes(axes, rank):
+        return None
+    gone = site.axes(axes, rank)
+    return channels_moved(site.kinds[0], [axis for axis in range(rank) if axis not in gone])
+
+
+def gather(site: Site) -> Kind | None:
+    """Indices without a time axis, along another axis than the first: each row has the same."""
+    rank, index_rank, kind = site.rank(0), site.rank(1), site.kinds[0]
+    if rank is None or index_rank is None or not site.only_first_varies:
+        return None
+    axis = site.attribute("axis", 0) % rank
+    if axis == 0:
+        return None
+    if isinstance(kind, Spikes) and kind.channel_axis == axis:
+        return current(kind)
+    return channels_moved(kind, [*range(axis), *([None] * index_rank), *range(axis + 1, rank)])
+
+
+def split(site: Site) -> Passage | None:
+    """Along another axis than the first; parts of channels keep their own levels."""
+    kind, rank = site.kinds[0], site.rank(0)
+    if rank is None or not site.only_first_varies:
+        return None
+    axis = site.attribute("axis", 0) % rank
+    if axis == 0:
+        return None
+    if not isinstance(kind, Spikes) or kind.channel_axis != axis:
+        return Passage((kind,) * len(site.node.outputs))
+    parts: list[Kind] = []
+    start = 0
+    for index in range(len(site.node.outputs)):
+        shape = site.output_shape(index)
+        size = shape[axis] if shape else None
+        if not isinstance(size, int):
+            return Passage((current(kind),) * len(site.node.outputs))
+        parts.append(Spikes(kind.steps, kind.levels[start : start + size], axis))
+        start += size
+    return Passage(tuple(parts))
+
+
+def depth_to_space(site: Site) -> Kind | None:
+    """Blocks of channels become positions, or the other way round, within a row."""
+    return same_where_uniform(site.kinds[0])
+
+
+def resize(site: Site) -> Kind | Passage | None:
+    """Of axes other than the first, by a factor; a size that counts the rows becomes a factor."""
+    before, after = site.shape(0), site.output_shape(0)
+    extrapolates = site.attribute("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+    stretches = site.attribute("keep_aspect_ratio_policy", "stretch") == "stretch"
+    if not before or extrapolates or not site.only_first_varies:
+        return None
+    nearest = site.attribute("mode", "nearest") == "nearest"
+    axes = site.attribute("axes", None)
+    resized = site.axes(axes, len(before)) if axes is not None else set(range(len(before)))
+    scales = site.constant(2)
+    if scales is not None and scales.size:
+        resized = {axis for axis, scale in zip(sorted(resized), scales, strict=False) if axes or scale != 1}
+        constants: dict[int, Array | None] = {}
+    elif axes is None:
+        if not site.given(3) or not stretches or site.first_size(3) != before[0]:
+            return None
+        factors = _factors(before, after)
+        if factors is None:
+            return None
+        resized = {axis for axis, factor in enumerate(factors) if factor != 1}
+        constants = {2: factors, 3: None}
+    else:
+        constants = {}
+    if 0 in resized:
+        return None
+    kind = site.kinds[0]
+    moves_channels = isinstance(kind, Spikes) and kind.channel_axis in resized
+    return Passage((kind if nearest and not moves_channels else current(kind),), constants=constants)
+
+
+def _factors(before: Sequence[Dimension], after: Sequence[Dimension] | None) -> Array | None:
+    """Factors by which Resize turns one shape into the other, but for the rows; None where no float32 does."""
+    sizes = [*before[1:], *(after or ())[1:]]
+    known = [size for size in sizes if isinstance(size, int) and size > 0]
+    if not after or len(known) < len(sizes):
+        return None
+    old, new = np.array(known).reshape(2, -1)
+    factors = (new / old).astype(np.float32)
+    exact = (np.floor(old.astype(np.float32) * factors) == new).all()
+    return np.concatenate([np.ones(1, np.float32), factors]) if exact else None
+
+
+def concat(site: Site) -> Kind | Passage | None:
+    """Along another axis than the first: tensors in time with the same T, and others at each step."""
+    rank = site.rank(site.varying[0])
+    axis = site.attribute("axis", 0)
+    steps = {site.kinds[index].steps for index in site.varying}
+    if rank is None or axis % rank == 0 or len(steps) != 1:
+        return None
+    trains = [kind for kind in site.kinds if isinstance(kind, Spikes)]
+    if len(trains) < len(site.kinds):
+        if any(site.shape(index) is None for index in range(len(site.kinds))):
+            return None
+        lifted = tuple(index for index in range(len(site.kinds)) if not site.varies(index))
+        return Passage((Current(steps.pop()),), lifted)
+    first = trains[0]
+    if all(train.uniform and np.array_equal(train.levels, first.levels) for train in trains):
+        return first
+    return _joined(site, trains, axis % rank) or Current(steps.pop())
+
+
+def _joined(site: Site, trains: Sequence[Spikes], axis: int) -> Spikes | None:
+    """Trains side by side along the channel axis, each channel with levels of its own."""
+    tables = []
+    for index, train in enumerate(trains):
+        shape = site.shape(index)
+        channels = shape[axis] if shape else None
+        if not isinstance(channels, int) or train.channel_axis not in (None, axis):
+            return None
+        tables.append(np.broadcast_to(train.levels, (channels, train.levels.shape[1])))
+    return Spikes(trains[0].steps, np.concatenate(tables), axis)
+
+
+def pad(site: Site) -> Kind | None:
+    """Not along the first axis. A pad with the value of a silent neuron keeps trains sorted."""
+    kind, pads, rank = site.kinds[0], site.constant(1), site.rank(0)
+    if pads is None or rank is None or not site.only_first_varies:
+        return None
+    if site.given(3):
+        axes = site.constant(3)
+        if axes is None:
+            return None
+    else:
+        axes = np.arange(rank)
+    if any(pads[i] or pads[i + len(axes)] for i, axis in enumerate(axes) if axis % rank == 0):
+        return None
+    if not isinstance(kind, Spikes) or not kind.uniform:
+        return current(kind)
+    mode = site.attribute("mode", "constant")
+    fill = site.constant(2) if site.given(2) else np.zeros(1)
+    silent = mode == "constant" and fill is not None and (fill == kind.levels[0, 0]).all()
+    return kind if silent or mode != "constant" else current(kind)
+
+
+def slice(site: Site) -> Kind | None:
+    """Not along the first axis."""
+    kind, rank = site.kinds[0], site.rank(0)
+    starts, axes = site.constant(1), site.constant(3)
+    if rank is None or starts is None or not site.only_first_varies:
+        return None
+    sliced = site.axes(axes if axes is not None else range(len(starts)), rank)
+    if 0 in sliced or (site.given(3) and axes is None):
+        return None
+    return kind if isinstance(kind, Spikes) and kind.channel_axis not in sliced else same_where_uniform(kind)

@@ -1,0 +1,58 @@
+"""Rules of operators that sum: convolutions, products by matrices, averages."""
+
+from __future__ import annotations
+
+from pconv_onnx.temporal.kinds import Kind
+from pconv_onnx.temporal.site import Site, current, reduced
+
+
+def linear(site: Site) -> Kind | None:
+    """Conv, BatchNormalization, average pooling: linear or affine in the first input, row by row."""
+    # Static weights are constants or are computed without a time axis; either way they are the same at each step.
+    single_output = all(not output.name for output in site.node.outputs[1:])
+    return current(site.kinds[0]) if site.only_first_varies and single_output else None
+
+
+def gemm(site: Site) -> Kind | None:
+    """Gemm with rows as rows: `A` not transposed, no `C` that has rows of its own."""
+    if site.attribute("transA", 0):
+        return None
+    if site.given(2):
+        shape = site.shape(2)
+        if shape is None or (len(shape) == 2 and shape[0] != 1):
+            return None
+    return linear(site)
+
+
+def matmul(site: Site) -> Kind | None:
+    """MatMul by a matrix, from the right or from the left of a stack of them: no sum over the first axis."""
+    if len(site.varying) != 1:
+        return None
+    (varying,) = site.varying
+    rank, matrix_rank = site.rank(varying), site.rank(1 - varying)
+    if rank is None or matrix_rank is None or rank < (2, 3)[varying] or matrix_rank > 2:
+        return None
+    return current(site.kinds[varying])
+
+
+def einsum(site: Site) -> Kind | None:
+    """Linear in one tensor in time, whose first axis is the first of the result and no axis of another tensor."""
+    terms, arrow, result = site.attribute("equation", "").replace(" ", "").partition("->")
+    operands = terms.split(",")
+    if len(site.varying) != 1 or not arrow or "." in terms:
+        return None
+    (varying,) = site.varying
+    row = operands[varying][:1]
+    if not row or not result.startswith(row) or terms.count(row) > 1:
+        return None
+    return current(site.kinds[varying])
+
+
+def normalise(site: Site) -> Kind | None:
+    """BatchNormalization with the statistics of the training set, not of the batch."""
+    return None if site.attribute("training_mode", 0) else linear(site)
+
+
+def reduce(site: Site) -> Kind | None:
+    """ReduceMean, ReduceSum over constant axes other than the first."""
+    return None if reduced(site) is None else current(site.kinds[0])
