@@ -18,8 +18,8 @@ from agreement import EXAMPLES, RESNET, prepare, read_npz
 from measure import arguments, interleaved, machine, report, rows
 
 import pconv_onnx
-from pconv_onnx.engine import Engine
-from pconv_onnx.ray_engine import RayEngine
+from pconv_onnx.engine.ray import RayEngine
+from pconv_onnx.engine.shards import Engine
 
 RELU = RESNET.with_name("resnet20-relu.onnx")
 PROCESS = "one process"

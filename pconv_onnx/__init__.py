@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from pconv_onnx.calibration import Calibration, calibrate
     from pconv_onnx.deployment import Deployment, deploy
     from pconv_onnx.evaluation import Evaluation, evaluate
-    from pconv_onnx.installation import doctor
     from pconv_onnx.neuron.parallel import ParallelNeuron
     from pconv_onnx.neuron.quantiser import QuantizerSpec
     from pconv_onnx.operators.library import library_path, register
     from pconv_onnx.rewriting import Rewriting, inspect, rewrite
-    from pconv_onnx.runtime import session
-    from pconv_onnx.serial_session import SerialSession
+    from pconv_onnx.runtime.installation import doctor
+    from pconv_onnx.runtime.opening import session
+    from pconv_onnx.runtime.serial_session import SerialSession
     from pconv_onnx.spike_statistics import Stats, stats
     from pconv_onnx.verification import Verification, verify
 
@@ -58,19 +58,19 @@ _MODULES = {
     "PconvError": "basics.errors",
     "QuantizerSpec": "neuron.quantiser",
     "Rewriting": "rewriting",
-    "SerialSession": "serial_session",
+    "SerialSession": "runtime.serial_session",
     "Stats": "spike_statistics",
     "Verification": "verification",
     "bench": "benchmarking",
     "calibrate": "calibration",
     "deploy": "deployment",
-    "doctor": "installation",
+    "doctor": "runtime.installation",
     "evaluate": "evaluation",
     "inspect": "rewriting",
     "library_path": "operators.library",
     "register": "operators.library",
     "rewrite": "rewriting",
-    "session": "runtime",
+    "session": "runtime.opening",
     "stats": "spike_statistics",
     "verify": "verification",
 }

@@ -23,10 +23,10 @@ from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.evaluation import readable_again
 from pconv_onnx.graph import ModelSource, Network, load, save
-from pconv_onnx.inference import open_session, run_session, runnable
 from pconv_onnx.report import page
 from pconv_onnx.report.gathering import gather
 from pconv_onnx.rewriting import rewrite
+from pconv_onnx.runtime.side_by_side import open_session, run_session, runnable
 from pconv_onnx.timing import OtherWork, machine, ratio, rounds, spread, threads_of
 
 _INTERRUPTED = "interrupted"

@@ -17,8 +17,8 @@ import numpy as np
 
 from pconv_onnx.basics.choices import PROVIDERS
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.runtime import import_onnxruntime, session
-from pconv_onnx.serial_session import SerialSession
+from pconv_onnx.runtime.opening import import_onnxruntime, session
+from pconv_onnx.runtime.serial_session import SerialSession
 from pconv_onnx.timing import peak_memory, session_options
 
 ANN, QUANTISED, BODY, SERIAL, PARALLEL, FOLDED = "ANN", "quantised ANN", "function body", "serial", "parallel", "folded"

@@ -31,7 +31,7 @@ from pconv_onnx.basics.choices import (
 from pconv_onnx.basics.errors import PconvError, WrongArguments, printable
 
 if TYPE_CHECKING:
-    from pconv_onnx.engine import Engine
+    from pconv_onnx.engine.shards import Engine
 
 DONE, ANSWER_IS_NO, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 _BAR = 40
@@ -312,7 +312,7 @@ def _engine(options: argparse.Namespace) -> Iterator[Engine | None]:
     if options.engine is None:
         yield None
         return
-    from pconv_onnx.ray_engine import RayEngine
+    from pconv_onnx.engine.ray import RayEngine
 
     with RayEngine(options.address, options.workers) as engine:
         yield engine
@@ -536,7 +536,7 @@ def _deploy(options: argparse.Namespace) -> _Answer:
 
 
 def _doctor(options: argparse.Namespace) -> _Answer:
-    from pconv_onnx.installation import doctor
+    from pconv_onnx.runtime.installation import doctor
 
     summary = doctor()
     return _Answer(summary, _installation_lines, ANSWER_IS_NO if summary["problems"] else DONE)

@@ -24,11 +24,14 @@ from pconv_onnx.calibration import RANDOM
 from pconv_onnx.data.parts import LABELS
 from pconv_onnx.data.reading import load_samples, open_samples
 from pconv_onnx.data.samples import BatchAxis, Data, DataSource
-from pconv_onnx.engine import Engine, InProcess, merged, shards_of
+from pconv_onnx.engine.shards import Engine, InProcess, merged, shards_of
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.record import parsed, recorded
-from pconv_onnx.inference import (
+from pconv_onnx.operators.contents import steps_in_flight
+from pconv_onnx.operators.domain import is_neuron
+from pconv_onnx.rewriting import rewrite
+from pconv_onnx.runtime.side_by_side import (
     Sessions,
     batch_size,
     batches,
@@ -39,9 +42,6 @@ from pconv_onnx.inference import (
     runnable,
     sample_axes,
 )
-from pconv_onnx.operators.contents import steps_in_flight
-from pconv_onnx.operators.domain import is_neuron
-from pconv_onnx.rewriting import rewrite
 
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 _TOP = 5

@@ -23,8 +23,8 @@ from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.graph.passes.inlining import inlined
 from pconv_onnx.graph.passes.upgrading import upgraded
 from pconv_onnx.graph.record import METADATA_PREFIX
-from pconv_onnx.lower import lower
-from pconv_onnx.plan import Plan, make_plan
+from pconv_onnx.lower.lowering import lower
+from pconv_onnx.plan.planning import Plan, make_plan
 from pconv_onnx.recognise import Activation
 
 

@@ -33,11 +33,11 @@ from pconv_onnx.graph.nesting import captured, every_graph, every_node, subgraph
 from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.graph.record import parsed, recorded
 from pconv_onnx.graph.windows import Shape
-from pconv_onnx.inference import axes_told_by_runs, batches, open_session, run_session
 from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
 from pconv_onnx.operators.contents import steps_in_flight
 from pconv_onnx.operators.domain import OP_TYPE, is_layer
 from pconv_onnx.operators.parallel_spike import attributes, neuron_of
+from pconv_onnx.runtime.side_by_side import axes_told_by_runs, batches, open_session, run_session
 from pconv_onnx.temporal.kinds import STATIC, Current, Kind, Spikes, Static
 from pconv_onnx.temporal.rules import transfer
 from pconv_onnx.temporal.site import Site

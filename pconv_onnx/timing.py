@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.device_memory import CUDA
-from pconv_onnx.installation import installed
 from pconv_onnx.operators.library import library_path
-from pconv_onnx.runtime import import_onnxruntime
+from pconv_onnx.runtime.device_memory import CUDA
+from pconv_onnx.runtime.installation import installed
+from pconv_onnx.runtime.opening import import_onnxruntime
 
 # Share of the CPU time that others may take while figures are still those of a quiet machine.
 _QUIET = 0.05

@@ -23,7 +23,10 @@ from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.exposing import expose
 from pconv_onnx.graph.nesting import every_graph, every_node
 from pconv_onnx.graph.record import parsed, recorded
-from pconv_onnx.inference import (
+from pconv_onnx.operators.domain import attribute, is_layer, is_operator
+from pconv_onnx.operators.parallel_spike import neuron_of
+from pconv_onnx.runtime.opening import import_onnxruntime
+from pconv_onnx.runtime.side_by_side import (
     Sessions,
     batches,
     by_sample,
@@ -33,9 +36,6 @@ from pconv_onnx.inference import (
     runnable,
     sample_axes,
 )
-from pconv_onnx.operators.domain import attribute, is_layer, is_operator
-from pconv_onnx.operators.parallel_spike import neuron_of
-from pconv_onnx.runtime import import_onnxruntime
 
 # Share of the largest output that rounding in float32 explains.
 _ROUNDING = 1e-4

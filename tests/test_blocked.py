@@ -11,8 +11,8 @@ import pytest
 from networks import network, qcfs, weight
 
 from pconv_onnx import register, session
-from pconv_onnx.blocked import stay_blocked
 from pconv_onnx.rewriting import rewrite
+from pconv_onnx.runtime.blocked import stay_blocked
 
 BLOCK = "Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]>"
 CHAIN = f"i = {BLOCK} (x, wi)" + qcfs("i", "s") + f"c = {BLOCK} (s, w)"

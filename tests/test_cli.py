@@ -17,14 +17,14 @@ from networks import network, qcfs, weight
 from onnx import numpy_helper
 
 import pconv_onnx
-import pconv_onnx.inference
+import pconv_onnx.runtime.side_by_side
 from pconv_onnx import deployment
 from pconv_onnx.basics import choices
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.cli import main
-from pconv_onnx.device_memory import CUDA
 from pconv_onnx.operators import parallel_spike as operator
+from pconv_onnx.runtime.device_memory import CUDA
 from pconv_onnx.verification import Verification
 
 COMMANDS = {
@@ -473,7 +473,7 @@ def test_verify_compares_without_optimisations_first_and_says_what_they_change(a
 
 @pytest.mark.usefixtures("library")
 def test_verify_says_what_it_could_not_run(ann, snn, run, monkeypatch):
-    open_session = pconv_onnx.inference.session
+    open_session = pconv_onnx.runtime.side_by_side.session
 
     def session(model, *, options, providers=None):
         level = options.graph_optimization_level
@@ -481,7 +481,7 @@ def test_verify_says_what_it_could_not_run(ann, snn, run, monkeypatch):
             raise pconv_onnx.PconvError("onnxruntime cannot load the model: no reason")
         return open_session(model, options=options)
 
-    monkeypatch.setattr(pconv_onnx.inference, "session", session)
+    monkeypatch.setattr(pconv_onnx.runtime.side_by_side, "session", session)
     status, out, err = run("verify", ann, snn)
     assert (status, err) == (0, "")
     assert "as onnxruntime runs them" not in out and "against itself" not in out

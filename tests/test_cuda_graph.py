@@ -11,9 +11,10 @@ import pytest
 from networks import network, qcfs, weight
 from refusals import refusal_of
 
-from pconv_onnx import SerialSession, rewrite, runtime, session
-from pconv_onnx.cuda_graph import GraphSession, capturing
-from pconv_onnx.device_memory import CUDA
+from pconv_onnx import SerialSession, rewrite, session
+from pconv_onnx.runtime.cuda_graph import GraphSession, capturing
+from pconv_onnx.runtime.device_memory import CUDA
+from pconv_onnx.runtime.opening import opening as runtime
 
 BATCH = 3
 

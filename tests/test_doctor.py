@@ -9,9 +9,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from pconv_onnx import doctor, installation
+from pconv_onnx import doctor
 from pconv_onnx.cli import main
 from pconv_onnx.operators import parallel_spike as operator
+from pconv_onnx.runtime.opening import installation
 
 NAME = operator._LIBRARY_NAME
 

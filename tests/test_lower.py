@@ -20,7 +20,7 @@ from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import load
 from pconv_onnx.operators.domain import OP_TYPE
-from pconv_onnx.plan import make_plan
+from pconv_onnx.plan.planning import make_plan
 from pconv_onnx.rewriting import inspect, rewrite
 
 NODES = qcfs("x", "s") + "c = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (s, w, b)" + qcfs("c", "y")

@@ -28,10 +28,11 @@ pytest.importorskip("ray", reason="needs Ray: make ray")
 
 import ray.cloudpickle
 
-from pconv_onnx import calibrate, evaluate, ray_engine
+from pconv_onnx import calibrate, evaluate
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.engine import Engine, InProcess
-from pconv_onnx.ray_engine import RayEngine
+from pconv_onnx.engine.ray import RayEngine
+from pconv_onnx.engine.shards import Engine, InProcess
+from pconv_onnx.engine.shards import ray as ray_engine
 
 # Workers cannot import this module.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -282,7 +283,7 @@ def test_a_local_ray_listens_on_the_loopback_alone_and_leaves_nothing():
     code = """
 import json, os, tempfile
 from pathlib import Path
-from pconv_onnx.ray_engine import RayEngine
+from pconv_onnx.engine.ray import RayEngine
 
 folders, mkdtemp = [], tempfile.mkdtemp
 def recorded(*arguments, **options):

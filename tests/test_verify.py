@@ -14,7 +14,7 @@ from networks import network, qcfs, weight
 from onnx import numpy_helper
 from refusals import refusal_of
 
-import pconv_onnx.inference
+import pconv_onnx.runtime.side_by_side
 import pconv_onnx.verification
 from pconv_onnx import PconvError, rewrite, verify
 from pconv_onnx.verification import Comparison
@@ -64,7 +64,7 @@ def test_the_spiking_network_runs_on_the_providers_that_are_named(pair, monkeypa
         asked.setdefault(str(providers), []).append(name)
         return open_here(model, name, level, folder=folder)
 
-    open_here = pconv_onnx.inference.open_session
+    open_here = pconv_onnx.runtime.side_by_side.open_session
     monkeypatch.setattr(pconv_onnx.verification, "open_session", open_session)
     assert verify(*pair, providers=["elsewhere"]).passed
     assert [name.split(" of ")[0] for name in asked["None"]] == [
@@ -375,7 +375,7 @@ def test_a_broken_weight_differs_in_both_settings(pair):
 @pytest.fixture
 def unloadable(monkeypatch):
     """A function that makes onnxruntime refuse a model unless graph optimisations are disabled."""
-    open_session = pconv_onnx.inference.session
+    open_session = pconv_onnx.runtime.side_by_side.session
     refused = []
 
     def session(model, *, options, providers=None):
@@ -384,7 +384,7 @@ def unloadable(monkeypatch):
             raise PconvError("onnxruntime cannot load the model: no reason")
         return open_session(model, options=options)
 
-    monkeypatch.setattr(pconv_onnx.inference, "session", session)
+    monkeypatch.setattr(pconv_onnx.runtime.side_by_side, "session", session)
     return lambda *models: refused.extend(models)
 
 

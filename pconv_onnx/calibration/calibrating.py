@@ -24,16 +24,16 @@ from pconv_onnx.calibration.sweep import Found, sweep
 from pconv_onnx.calibration.writing import Quantised, quantised_model
 from pconv_onnx.data.reading import open_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource
-from pconv_onnx.engine import Engine, InProcess, shards_of
+from pconv_onnx.engine.shards import Engine, InProcess, shards_of
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, require_writable, save
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.graph.passes.inlining import inlined
 from pconv_onnx.graph.passes.upgrading import upgraded
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.inference import open_session, runnable
-from pconv_onnx.plan import refuse_spiking
+from pconv_onnx.plan.planning import refuse_spiking
 from pconv_onnx.recognise import Activation, recognise
+from pconv_onnx.runtime.side_by_side import open_session, runnable
 
 # Instead of data: draw them.
 RANDOM = "random"

@@ -16,8 +16,8 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.nesting import captured
 from pconv_onnx.graph.network import Dimension
-from pconv_onnx.inference import open_session, run_session
 from pconv_onnx.recognise import Activation
+from pconv_onnx.runtime.side_by_side import open_session, run_session
 
 # Operators between a layer and its pre-activation through which a change of the layer's output passes as it is, but
 # for a factor a channel.

@@ -27,7 +27,7 @@ from pconv_onnx.calibration.staircases import Staircase, with_shift
 from pconv_onnx.calibration.statistics import cross_validated
 from pconv_onnx.calibration.writing import Correction, Quantised
 from pconv_onnx.data.samples import Samples
-from pconv_onnx.engine import Crew
+from pconv_onnx.engine.shards import Crew
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import captured
 from pconv_onnx.recognise import Activation

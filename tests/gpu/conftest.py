@@ -7,9 +7,9 @@ import pytest
 from cuda_device import Device
 
 from pconv_onnx import PconvError
-from pconv_onnx.device_memory import CUDA
-from pconv_onnx.installation import _kernel_works
 from pconv_onnx.operators.library import has_cuda_kernels
+from pconv_onnx.runtime.device_memory import CUDA
+from pconv_onnx.runtime.installation import _kernel_works
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from opsets import known, opsets
 from pconv_onnx import inspect, rewrite, verify
 from pconv_onnx.graph import load
 from pconv_onnx.graph.passes.folding import fold
-from pconv_onnx.plan import make_plan
+from pconv_onnx.plan.planning import make_plan
 from pconv_onnx.recognise import Activation, recognise
 
 RELU = "r = Relu (x) q = QuantizeLinear (r, s, z) y = DequantizeLinear (q, s, z)"

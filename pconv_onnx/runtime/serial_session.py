@@ -10,11 +10,11 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.device_memory import dtype_of, place_of, zeros
 from pconv_onnx.graph import ModelSource
 from pconv_onnx.graph.record import own, potentials
 from pconv_onnx.neuron.theory import SUM_TYPES, temporal_mean
-from pconv_onnx.runtime import inference_session
+from pconv_onnx.runtime.device_memory import dtype_of, place_of, zeros
+from pconv_onnx.runtime.opening import inference_session
 
 if TYPE_CHECKING:
     import onnxruntime

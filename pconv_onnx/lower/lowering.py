@@ -30,7 +30,7 @@ from pconv_onnx.operators.domain import MEAN_OP_TYPE, OP_TYPE, RUNNING_MEAN_OP_T
 from pconv_onnx.operators.means import running_mean
 from pconv_onnx.operators.parallel_spike import attributes, functions
 from pconv_onnx.operators.serial_spike import serial_spike
-from pconv_onnx.plan import Plan
+from pconv_onnx.plan.planning import Plan
 from pconv_onnx.recognise import Activation
 from pconv_onnx.temporal.kinds import STATIC, Kind, Passage, Spikes, Static
 

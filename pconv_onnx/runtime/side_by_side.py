@@ -22,8 +22,8 @@ from pconv_onnx.graph.passes.upgrading import upgraded
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.operators.domain import is_serial
-from pconv_onnx.runtime import EXTERNAL_DATA_FOLDER, import_onnxruntime, session
-from pconv_onnx.serial_session import SerialSession
+from pconv_onnx.runtime.opening import EXTERNAL_DATA_FOLDER, import_onnxruntime, session
+from pconv_onnx.runtime.serial_session import SerialSession
 
 _BATCH = 50
 # Rows of T·B that networks are run on at most, but for one sample: of many steps the tensors are large, and each

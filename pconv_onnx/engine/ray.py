@@ -20,8 +20,8 @@ import numpy as np
 
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
-from pconv_onnx.engine import Crew, Result, merged
-from pconv_onnx.inference import limit_threads
+from pconv_onnx.engine.shards import Crew, Result, merged
+from pconv_onnx.runtime.side_by_side import limit_threads
 
 # How often a worker may die before that is told.
 _RETRIES = 3

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.device_memory import CUDA, dtype_of, place_of
 from pconv_onnx.graph.record import own, potentials
+from pconv_onnx.runtime.device_memory import CUDA, dtype_of, place_of
 
 if TYPE_CHECKING:
     import onnxruntime

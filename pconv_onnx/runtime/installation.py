@@ -12,11 +12,11 @@ from onnx import helper
 
 from pconv_onnx.basics.domain import DOMAIN, MIN_OPSET, VERSION
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.device_memory import CUDA
 from pconv_onnx.operators.domain import OP_TYPE
 from pconv_onnx.operators.library import has_cuda_kernels, library_path, register
 from pconv_onnx.operators.parallel_spike import reference
-from pconv_onnx.runtime import import_onnxruntime
+from pconv_onnx.runtime.device_memory import CUDA
+from pconv_onnx.runtime.opening import import_onnxruntime
 
 
 def doctor() -> dict[str, Any]:

@@ -14,9 +14,6 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.blocked import stay_blocked
-from pconv_onnx.cuda_graph import GraphSession, capturing
-from pconv_onnx.device_memory import CUDA
 from pconv_onnx.graph.external import fits_in_one_file
 from pconv_onnx.graph.files import NOT_LOADED, ModelSource, require_source
 from pconv_onnx.graph.nesting import every_node
@@ -24,6 +21,9 @@ from pconv_onnx.graph.tensors import references
 from pconv_onnx.operators.contents import has_nested_neurons
 from pconv_onnx.operators.domain import is_neuron
 from pconv_onnx.operators.library import has_cuda_kernels, library_path, register
+from pconv_onnx.runtime.blocked import stay_blocked
+from pconv_onnx.runtime.cuda_graph import GraphSession, capturing
+from pconv_onnx.runtime.device_memory import CUDA
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -1,0 +1,1 @@
+"""Who runs networks over samples: this process, or workers on Ray."""

@@ -1,0 +1,1 @@
+"""Decisions about a network, made here and nowhere else."""

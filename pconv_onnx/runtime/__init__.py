@@ -1,0 +1,1 @@
+"""Models in onnxruntime: opened, stepped through time, and run side by side."""
