@@ -25,11 +25,11 @@ from onnx import TensorProto, helper, numpy_helper
 from parallel_spike import parallel_spike
 
 import pconv_onnx
+from pconv_onnx.measure.timing import ratio, rounds
 from pconv_onnx.operators.library import register
 from pconv_onnx.operators.parallel_spike import functions
 from pconv_onnx.runtime.cuda_graph import GraphSession
 from pconv_onnx.runtime.device_memory import CUDA, dtype_of
-from pconv_onnx.timing import ratio, rounds
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -22,7 +22,7 @@ from measure import write
 from onnx import TensorProto, helper, numpy_helper
 
 import pconv_onnx
-from pconv_onnx.timing import OtherWork, machine, peak_memory
+from pconv_onnx.measure.timing import OtherWork, machine, peak_memory
 
 ANN, SNN, BUNDLE = "ann.onnx", "snn.onnx", "bundle"
 STEPS, SAMPLES = 8, 4

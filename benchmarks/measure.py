@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pconv_onnx import timing
-from pconv_onnx.timing import ratio, rounds, spread
+from pconv_onnx.measure import timing
+from pconv_onnx.measure.timing import ratio, rounds, spread
 
 
 def interleaved(candidates: dict[str, Callable[[], object]], repeats: int, warm_up: int = 3) -> dict[str, list[float]]:

@@ -12,7 +12,7 @@ import onnxruntime
 from measure import arguments, interleaved, machine, report, rows
 
 import pconv_onnx
-from pconv_onnx import timing
+from pconv_onnx.measure import timing
 
 NETWORKS = Path(__file__).parent.parent / "examples" / "resnet20"
 BASELINE = "ReLU ANN"

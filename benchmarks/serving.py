@@ -22,7 +22,7 @@ from agreement import EXAMPLES, RESNET, prepare, read_npz
 from measure import machine, write
 
 import pconv_onnx
-from pconv_onnx.timing import OtherWork
+from pconv_onnx.measure.timing import OtherWork
 
 sys.path.append(str(EXAMPLES / "serve"))
 

@@ -34,8 +34,8 @@ import pconv_onnx
 from pconv_onnx.basics.choices import MODES
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph.network import captured
+from pconv_onnx.measure.verification import Comparison
 from pconv_onnx.plan.planning import Plan
-from pconv_onnx.verification import Comparison
 
 STEPS, METHOD = 4, "mse"
 EXPORTERS = ("TorchScript", "dynamo")

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pconv_onnx.basics.errors import PconvError
-    from pconv_onnx.benchmarking import Benchmark, bench
     from pconv_onnx.calibration import Calibration, calibrate
     from pconv_onnx.deployment import Deployment, deploy
-    from pconv_onnx.evaluation import Evaluation, evaluate
+    from pconv_onnx.measure.benchmarking import Benchmark, bench
+    from pconv_onnx.measure.evaluation import Evaluation, evaluate
+    from pconv_onnx.measure.statistics import Stats, stats
+    from pconv_onnx.measure.verification import Verification, verify
     from pconv_onnx.neuron.parallel import ParallelNeuron
     from pconv_onnx.neuron.quantiser import QuantizerSpec
     from pconv_onnx.operators.library import library_path, register
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from pconv_onnx.runtime.installation import doctor
     from pconv_onnx.runtime.opening import session
     from pconv_onnx.runtime.serial_session import SerialSession
-    from pconv_onnx.spike_statistics import Stats, stats
-    from pconv_onnx.verification import Verification, verify
 
 __all__ = [
     "Benchmark",
@@ -50,29 +50,29 @@ __all__ = [
 
 # No module has the name of a function: importing it would put the module in the function's place.
 _MODULES = {
-    "Benchmark": "benchmarking",
+    "Benchmark": "measure.benchmarking",
     "Calibration": "calibration",
     "Deployment": "deployment",
-    "Evaluation": "evaluation",
+    "Evaluation": "measure.evaluation",
     "ParallelNeuron": "neuron.parallel",
     "PconvError": "basics.errors",
     "QuantizerSpec": "neuron.quantiser",
     "Rewriting": "rewriting",
     "SerialSession": "runtime.serial_session",
-    "Stats": "spike_statistics",
-    "Verification": "verification",
-    "bench": "benchmarking",
+    "Stats": "measure.statistics",
+    "Verification": "measure.verification",
+    "bench": "measure.benchmarking",
     "calibrate": "calibration",
     "deploy": "deployment",
     "doctor": "runtime.installation",
-    "evaluate": "evaluation",
+    "evaluate": "measure.evaluation",
     "inspect": "rewriting",
     "library_path": "operators.library",
     "register": "operators.library",
     "rewrite": "rewriting",
     "session": "runtime.opening",
-    "stats": "spike_statistics",
-    "verify": "verification",
+    "stats": "measure.statistics",
+    "verify": "measure.verification",
 }
 
 

@@ -439,7 +439,7 @@ def _calibrate(options: argparse.Namespace) -> _Answer:
 
 
 def _verify(options: argparse.Namespace) -> _Answer:
-    from pconv_onnx.verification import verify
+    from pconv_onnx.measure.verification import verify
 
     result = verify(
         options.ann,
@@ -459,8 +459,8 @@ def _evaluate(options: argparse.Namespace) -> _Answer:
         _needs(options, given, "steps", "nothing is rewritten")
     _needs(options, "calibration", "steps", "there are no levels to calibrate to")
     _needs(options, "method", "calibration", "nothing is calibrated")
-    from pconv_onnx import curve
-    from pconv_onnx.evaluation import evaluate
+    from pconv_onnx.measure.evaluation import evaluate
+    from pconv_onnx.report import curve
 
     path = curve.destination(options.output) if options.output else None
     with _engine(options) as engine:
@@ -483,7 +483,7 @@ def _evaluate(options: argparse.Namespace) -> _Answer:
 
 
 def _stats(options: argparse.Namespace) -> _Answer:
-    from pconv_onnx.spike_statistics import stats
+    from pconv_onnx.measure.statistics import stats
 
     result = stats(
         options.model,
@@ -498,7 +498,7 @@ def _stats(options: argparse.Namespace) -> _Answer:
 
 def _bench(options: argparse.Namespace) -> _Answer:
     _needs(options, "method", "calibration", "nothing is calibrated")
-    from pconv_onnx.benchmarking import bench
+    from pconv_onnx.measure.benchmarking import bench
     from pconv_onnx.report import page
 
     if options.output:

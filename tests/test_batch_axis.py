@@ -14,8 +14,8 @@ from onnx.reference import ReferenceEvaluator
 from refusals import refusal_of
 
 from pconv_onnx import SerialSession, bench, calibrate, cli, evaluate, rewrite, session, stats, verify
-from pconv_onnx.candidate import Candidate
 from pconv_onnx.data.reading import load_samples, random_samples
+from pconv_onnx.measure.candidate import Candidate
 from pconv_onnx.runtime.side_by_side import by_sample, sample_axes
 
 # With these, different samples have different classes.

@@ -13,10 +13,11 @@ import pytest
 from networks import network, qcfs, weight
 from refusals import refusal_of
 
-import pconv_onnx.benchmarking
-from pconv_onnx import PconvError, bench, candidate
-from pconv_onnx.candidate import ANN, BODY, FOLDED, PARALLEL, QUANTISED, SERIAL, Candidate
+import pconv_onnx.measure.benchmarking
+from pconv_onnx import PconvError, bench
 from pconv_onnx.cli import main
+from pconv_onnx.measure import candidate
+from pconv_onnx.measure.candidate import ANN, BODY, FOLDED, PARALLEL, QUANTISED, SERIAL, Candidate
 
 quick = partial(bench, steps=[2, 4], batches=[3], repeats=2)
 SPIKING = [BODY, SERIAL, PARALLEL, FOLDED]
@@ -67,9 +68,11 @@ def test_every_mode_is_measured_at_each_number_of_steps_and_batch_size():
 
 def test_sessions_get_the_samples_that_were_given_and_random_ones_are_not_zeros(small_network, monkeypatch):
     feeds = []
-    run = pconv_onnx.benchmarking.run_session
+    run = pconv_onnx.measure.benchmarking.run_session
     monkeypatch.setattr(
-        pconv_onnx.benchmarking, "run_session", lambda runner, feed: feeds.append(feed["x"]) or run(runner, feed)
+        pconv_onnx.measure.benchmarking,
+        "run_session",
+        lambda runner, feed: feeds.append(feed["x"]) or run(runner, feed),
     )
     x = np.random.default_rng(1).normal(size=(2, 3, 8, 8)).astype(np.float32)
     quick(small_network, data={"x": x})
@@ -86,7 +89,7 @@ def test_a_ratio_is_of_the_rounds_of_its_own_group(small_network, monkeypatch):
             yield {name: (10 if name == PARALLEL else 1) * (index + len(groups)) for name in candidates}
 
     groups: list[list[str]] = []
-    monkeypatch.setattr(pconv_onnx.benchmarking, "rounds", rounds)
+    monkeypatch.setattr(pconv_onnx.measure.benchmarking, "rounds", rounds)
     rows = measured(quick(small_network).summary())
     assert len(groups) == 2
     assert [rows[PARALLEL, steps, 3]["ratio_to_ann"] for steps in (2, 4)] == [10, 10]
@@ -149,7 +152,7 @@ def test_calibration_data_that_can_be_read_once_serve_at_each_number_of_steps():
 
 
 def test_an_interruption_keeps_what_was_measured(small_network, monkeypatch):
-    rounds = pconv_onnx.benchmarking.rounds
+    rounds = pconv_onnx.measure.benchmarking.rounds
 
     def interrupted(candidates, count):
         for index, seconds in enumerate(rounds(candidates, count)):
@@ -159,7 +162,7 @@ def test_an_interruption_keeps_what_was_measured(small_network, monkeypatch):
         groups.append(candidates)
 
     groups = []
-    monkeypatch.setattr(pconv_onnx.benchmarking, "rounds", interrupted)
+    monkeypatch.setattr(pconv_onnx.measure.benchmarking, "rounds", interrupted)
     result = bench(small_network, steps=[2, 4], batches=[3], repeats=4)
     assert result.interrupted
     summary = result.summary()
@@ -183,14 +186,14 @@ def test_a_full_disk_keeps_what_was_measured(small_network, monkeypatch):
 
 
 def test_a_mode_that_a_network_cannot_take_is_told_in_its_row(monkeypatch, small_network):
-    rewrite = pconv_onnx.benchmarking.rewrite
+    rewrite = pconv_onnx.measure.benchmarking.rewrite
 
     def picky(source, *, mode, steps, **options):
         if mode == "parallel" and steps == 4:
             raise PconvError("no train carries these levels", "choose folded")
         return rewrite(source, mode=mode, steps=steps, **options)
 
-    monkeypatch.setattr(pconv_onnx.benchmarking, "rewrite", picky)
+    monkeypatch.setattr(pconv_onnx.measure.benchmarking, "rewrite", picky)
     summary = quick(small_network).summary()
     told = {(row["mode"], row["steps"]): row["error"] for row in summary["rows"] if row["error"]}
     assert told[PARALLEL, 4] == told[BODY, 4] == "no train carries these levels; choose folded"
@@ -280,8 +283,8 @@ def test_the_command_prints_the_document_or_a_table(ann, capfd):
 
 
 def test_the_command_says_what_was_not_measured_and_that_the_machine_was_busy(ann, capfd, monkeypatch):
-    monkeypatch.setattr(pconv_onnx.timing, "_cpu_seconds", iter([(0.0, 0.0, 0.0), (10.0, 9.0, 4.0)]).__next__)
-    monkeypatch.setitem(pconv_onnx.benchmarking._REWRITTEN, SERIAL, "no such mode")
+    monkeypatch.setattr(pconv_onnx.measure.timing, "_cpu_seconds", iter([(0.0, 0.0, 0.0), (10.0, 9.0, 4.0)]).__next__)
+    monkeypatch.setitem(pconv_onnx.measure.benchmarking._REWRITTEN, SERIAL, "no such mode")
     assert main(command(ann)) == 0
     out = capfd.readouterr().out
     assert "\nnot measured: serial at T = 2, batch 1: there is no mode 'no such mode'; choose one of " in out
@@ -293,7 +296,7 @@ def test_the_command_tells_an_interruption_in_its_status(ann, capfd, monkeypatch
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(pconv_onnx.benchmarking, "rounds", interrupted)
+    monkeypatch.setattr(pconv_onnx.measure.benchmarking, "rounds", interrupted)
     assert main(command(ann)) == 130
     assert capfd.readouterr().out.endswith("\nincomplete: interrupted\n")
     assert main(command(ann, "--json")) == 130

@@ -23,9 +23,9 @@ from pconv_onnx.basics import choices
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.cli import main
+from pconv_onnx.measure.verification import Verification
 from pconv_onnx.operators import parallel_spike as operator
 from pconv_onnx.runtime.device_memory import CUDA
-from pconv_onnx.verification import Verification
 
 COMMANDS = {
     "inspect": ["MODEL", "--json"],
@@ -603,7 +603,7 @@ def test_evaluate_says_before_it_starts_that_matplotlib_is_missing(refusal, monk
 
 def test_a_curve_that_cannot_be_written_is_told_before_anything_runs(ann, labelled, tmp_path, refusal, monkeypatch):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr("pconv_onnx.evaluation.evaluate", lambda *_, **__: pytest.fail("it ran"))
+    monkeypatch.setattr("pconv_onnx.measure.evaluation.evaluate", lambda *_, **__: pytest.fail("it ran"))
     told = refusal("evaluate", ann, "--data", labelled, "--steps", 4, "-o", tmp_path / "none" / "c.png")
     assert f"there is no folder '{tmp_path}/none'" in told
 

@@ -13,9 +13,9 @@ import pytest
 from networks import network, qcfs, weight
 from refusals import refusal_of
 
-import pconv_onnx.evaluation
+import pconv_onnx.measure.evaluation
 from pconv_onnx import evaluate, rewrite, session
-from pconv_onnx.evaluation import Score
+from pconv_onnx.measure.evaluation import Score
 
 refusal = partial(refusal_of, evaluate)
 X = np.random.default_rng(1).normal(size=(120, 3, 8, 8)).astype(np.float32)
@@ -104,13 +104,13 @@ def test_steps_that_are_named_twice_are_evaluated_once(small_network):
 @pytest.mark.parametrize(("mode", "largest"), [("parallel", 2), ("folded", 50)])
 def test_networks_of_many_steps_are_run_on_few_samples_at_once(mode, largest, small_network, monkeypatch):
     sizes = []
-    run = pconv_onnx.evaluation.run_session
+    run = pconv_onnx.measure.evaluation.run_session
 
     def noted(runner, feed, names):
         sizes.append(len(feed["x"]))
         return run(runner, feed, names)
 
-    monkeypatch.setattr(pconv_onnx.evaluation, "run_session", noted)
+    monkeypatch.setattr(pconv_onnx.measure.evaluation, "run_session", noted)
     evaluate(small_network, {"x": X}, steps=[2, 256], mode=mode)
     assert (max(sizes), sum(sizes)) == (largest, 3 * 120)
     sizes.clear()
@@ -177,7 +177,7 @@ def test_a_network_without_float_outputs_is_told():
 
 @pytest.mark.parametrize("steps", [[0], [4, 257], [2.5], ["x"]])
 def test_steps_out_of_range_are_told_before_anything_runs(steps, small_network, monkeypatch):
-    monkeypatch.setattr(pconv_onnx.evaluation, "run_session", None)
+    monkeypatch.setattr(pconv_onnx.measure.evaluation, "run_session", None)
     assert "is not a number of time-steps; choose 1 to 256" in refusal(small_network, {"x": X}, steps=steps)
 
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from pconv_onnx import timing
-from pconv_onnx.timing import OtherWork, machine, ratio, rounds, spread, threads_of
+from pconv_onnx.measure import timing
+from pconv_onnx.measure.timing import OtherWork, machine, ratio, rounds, spread, threads_of
 
 
 def test_each_round_runs_every_candidate_once_and_starts_with_the_next():

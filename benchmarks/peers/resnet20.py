@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 from measure import arguments, interleaved, machine, rows, write  # noqa: E402  # scripts beside this one, not modules
 from prepare_images import prepare, read_npz  # noqa: E402
 
-from pconv_onnx.timing import OtherWork  # noqa: E402
+from pconv_onnx.measure.timing import OtherWork  # noqa: E402
 
 NETWORKS = ROOT / "examples" / "resnet20"
 RELU, QCFS = NETWORKS / "resnet20-relu.onnx", NETWORKS / "resnet20-qcfs8.onnx"
@@ -45,7 +45,7 @@ def in_onnxruntime(x: np.ndarray, steps: int, threads: int) -> Candidates:
     import onnxruntime
 
     import pconv_onnx
-    from pconv_onnx.timing import session_options
+    from pconv_onnx.measure.timing import session_options
 
     def options() -> Any:
         settings = session_options()

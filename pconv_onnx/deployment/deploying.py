@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pconv_onnx.basics.errors import PconvError, WrongArguments
-from pconv_onnx.deployment import bundle, nir, triton
+from pconv_onnx.deployment import triton
+from pconv_onnx.deployment.bundle import target as bundle
+from pconv_onnx.deployment.nir import target as nir
 from pconv_onnx.deployment.package import Contents, Package, package
 from pconv_onnx.graph import ModelSource, require_new_folder, write_folder
 

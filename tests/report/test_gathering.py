@@ -13,9 +13,10 @@ pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
 import pconv_onnx  # noqa: E402  # what reports need is an extra
-from pconv_onnx import PconvError, bench, benchmarking, cli, rewriting  # noqa: E402
-from pconv_onnx.candidate import Candidate  # noqa: E402
-from pconv_onnx.report import gathering, page  # noqa: E402
+from pconv_onnx import PconvError, bench, cli, rewriting
+from pconv_onnx.measure import benchmarking, gathering
+from pconv_onnx.measure.candidate import Candidate  # noqa: E402
+from pconv_onnx.report import page
 
 PARTS = ("plan", "evaluation", "statistics", "verification")
 X = np.random.default_rng(1).normal(size=(6, 3, 8, 8)).astype(np.float32)
@@ -137,6 +138,6 @@ def test_an_interrupted_command_writes_the_report_too(command, tmp_path, capfd, 
 
 def test_the_place_of_the_report_is_looked_at_before_anything_is_measured(command, tmp_path, capfd, monkeypatch):
     (tmp_path / "report").write_bytes(b"")
-    monkeypatch.setattr("pconv_onnx.benchmarking.bench", None)
+    monkeypatch.setattr("pconv_onnx.measure.benchmarking.bench", None)
     assert cli.main(command) == 1
     assert f"'{tmp_path}/report' is no folder for a report" in capfd.readouterr().err

@@ -10,13 +10,13 @@ import onnx
 from pconv_onnx.basics.choices import PROVIDERS, Mode
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.data.samples import Samples
-from pconv_onnx.evaluation import evaluate
+from pconv_onnx.measure.evaluation import evaluate
+from pconv_onnx.measure.statistics import stats
+from pconv_onnx.measure.verification import verify
 from pconv_onnx.rewriting import Rewriting, inspect, rewrite
-from pconv_onnx.spike_statistics import stats
-from pconv_onnx.verification import verify
 
 if TYPE_CHECKING:
-    from pconv_onnx.benchmarking import Benchmark
+    from pconv_onnx.measure.benchmarking import Benchmark
 
 # Samples that spikes are counted on; layer by layer they take long.
 _SAMPLES = 200

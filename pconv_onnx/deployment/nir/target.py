@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.deployment.nir_graph import nir_graph
+from pconv_onnx.deployment.nir.rules import nir_graph
 from pconv_onnx.deployment.package import Contents, Package
 from pconv_onnx.graph.passes.folding import fold
 

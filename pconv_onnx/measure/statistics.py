@@ -24,7 +24,6 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples, to_first
-from pconv_onnx.fan_out import LINEAR, UNCOUNTED, fan_out, total
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.channels import behind_matrix_product
 from pconv_onnx.graph.constants import is_standard
@@ -33,6 +32,7 @@ from pconv_onnx.graph.nesting import captured, every_graph, every_node, subgraph
 from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.graph.record import parsed, recorded
 from pconv_onnx.graph.windows import Shape
+from pconv_onnx.measure.fan_out import LINEAR, UNCOUNTED, fan_out, total
 from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
 from pconv_onnx.operators.contents import steps_in_flight
 from pconv_onnx.operators.domain import OP_TYPE, is_layer

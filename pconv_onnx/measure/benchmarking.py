@@ -18,16 +18,16 @@ from pconv_onnx.basics.choices import BATCHES, PROVIDERS, REPEATS, STEPS, Mode
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration import METHODS, RANDOM, calibrate
-from pconv_onnx.candidate import ANN, BODY, FOLDED, PARALLEL, QUANTISED, SERIAL, Candidate
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
-from pconv_onnx.evaluation import readable_again
 from pconv_onnx.graph import ModelSource, Network, load, save
+from pconv_onnx.measure.candidate import ANN, BODY, FOLDED, PARALLEL, QUANTISED, SERIAL, Candidate
+from pconv_onnx.measure.evaluation import readable_again
+from pconv_onnx.measure.gathering import gather
+from pconv_onnx.measure.timing import OtherWork, machine, ratio, rounds, spread, threads_of
 from pconv_onnx.report import page
-from pconv_onnx.report.gathering import gather
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.runtime.side_by_side import open_session, run_session, runnable
-from pconv_onnx.timing import OtherWork, machine, ratio, rounds, spread, threads_of
 
 _INTERRUPTED = "interrupted"
 _WARM_UP = 3

@@ -1,6 +1,6 @@
 """One network as it is benchmarked: opened as its mode is run, and alone in a process for its peak memory.
 
-`python -m pconv_onnx.candidate` is that process.
+`python -m pconv_onnx.measure.candidate` is that process.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 
 from pconv_onnx.basics.choices import PROVIDERS
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.measure.timing import peak_memory, session_options
 from pconv_onnx.runtime.opening import import_onnxruntime, session
 from pconv_onnx.runtime.serial_session import SerialSession
-from pconv_onnx.timing import peak_memory, session_options
 
 ANN, QUANTISED, BODY, SERIAL, PARALLEL, FOLDED = "ANN", "quantised ANN", "function body", "serial", "parallel", "folded"
 _RUNS = 3
@@ -68,7 +68,7 @@ class Candidate:
             None where the process fails, or the system does not tell.
         """
         task = json.dumps({"candidate": asdict(self), "inputs": inputs, "feed": feed})
-        command = [sys.executable, "-m", "pconv_onnx.candidate", task]
+        command = [sys.executable, "-m", "pconv_onnx.measure.candidate", task]
         with suppress(OSError, ValueError):
             # A session of its own: Ctrl-C is for the one who asked.
             done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx
 
-from pconv_onnx import curve
 from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import Mode
@@ -30,6 +29,7 @@ from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.record import parsed, recorded
 from pconv_onnx.operators.contents import steps_in_flight
 from pconv_onnx.operators.domain import is_neuron
+from pconv_onnx.report import curve
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.runtime.side_by_side import (
     Sessions,

@@ -1,0 +1,1 @@
+"""The target `bundle`, and the programs that it writes into each."""

@@ -1,0 +1,1 @@
+"""The target `nir`, and the translation to it."""
