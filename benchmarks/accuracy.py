@@ -12,10 +12,10 @@ from agreement import EXAMPLES, RESNET, prepare, read_npz
 from measure import machine, write
 
 import pconv_onnx
-from pconv_onnx.basics.choices import Mode
+from pconv_onnx.basics.choices import ModeName
 
 # Folded computes at the price of one step what parallel does.
-MODES: tuple[Mode, ...] = ("folded", "serial")
+MODES: tuple[ModeName, ...] = ("folded", "serial")
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ import pconv_onnx
 from pconv_onnx.basics.choices import MODES
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph.network import captured
-from pconv_onnx.measure.verification import Comparison
+from pconv_onnx.measure.comparison import Comparison
 from pconv_onnx.plan.planning import Plan
 
 STEPS, METHOD = 4, "mse"

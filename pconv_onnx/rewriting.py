@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Sequence
@@ -12,20 +11,15 @@ from typing import Any
 import onnx
 
 from pconv_onnx.basics.arguments import each
-from pconv_onnx.basics.choices import Mode, Precision
-from pconv_onnx.basics.domain import DOMAIN, MIN_OPSET
+from pconv_onnx.basics.choices import ModeName, Precision
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.calibration import METHODS, Calibration, calibrate, outline
 from pconv_onnx.data.samples import BatchAxis, DataSource
-from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, require_writable, save
-from pconv_onnx.graph.passes.duplicates import without_duplicates
-from pconv_onnx.graph.passes.folding import fold
-from pconv_onnx.graph.passes.inlining import inlined
-from pconv_onnx.graph.passes.upgrading import upgraded
-from pconv_onnx.graph.record import METADATA_PREFIX
-from pconv_onnx.lower.lowering import lower
-from pconv_onnx.plan.planning import Plan, make_plan
-from pconv_onnx.recognise import Activation
+from pconv_onnx.graph import ModelSource, load, refuse_to_overwrite, require_own_file, require_writable, save
+from pconv_onnx.graph.passes.pipeline import prepared
+from pconv_onnx.lower.modes import lower
+from pconv_onnx.plan.plan import Plan, Planned
+from pconv_onnx.plan.planning import make_plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +55,7 @@ def inspect(source: ModelSource) -> dict[str, Any]:
     Raises:
         PconvError: the model cannot be read, or is a spiking one already.
     """
-    return make_plan(_prepared(upgraded(inlined(load(source), DOMAIN), MIN_OPSET))).summary()
+    return make_plan(prepared(source)).summary()
 
 
 def rewrite(
@@ -69,7 +63,7 @@ def rewrite(
     output: str | os.PathLike[str] | None = None,
     *,
     steps: int | None = None,
-    mode: Mode = "parallel",
+    mode: ModeName = "parallel",
     precision: Precision | None = None,
     signed: bool = False,
     calibration: DataSource | None = None,
@@ -116,16 +110,16 @@ def rewrite(
         require_own_file(output, {"the calibration's data": calibration})
     if output is not None and not dry_run:
         require_writable(output)
-    given = inlined(load(source), DOMAIN)
-    network = upgraded(given, MIN_OPSET)
-    if network is not given:
+    given = load(source)
+    network = prepared(given)
+    if network.opset != given.opset:
         warnings.warn(
             f"{given.name} uses opset {given.opset}; what is written uses opset {network.opset}", stacklevel=2
         )
 
     def planned(calibrated: Calibration | None) -> Plan:
         plan = make_plan(
-            _prepared(network if calibrated is None else replace(network, proto=calibrated.model)),
+            network if calibrated is None else prepared(replace(given, proto=calibrated.model)),
             mode=mode,
             steps=steps,
             precision=precision,
@@ -148,18 +142,10 @@ def rewrite(
     plan = planned(calibrated)
     if dry_run:
         return Rewriting(None, plan, calibrated)
-    model = lower(plan)
-    if calibrated is not None:
-        entry = json.dumps(calibrated.provenance())
-        model.metadata_props.add(key=f"{METADATA_PREFIX}calibration", value=entry)
+    model = lower(plan, None if calibrated is None else calibrated.provenance())
     if output is not None:
         save(model, output, plan.network.folder)
     return Rewriting(model, plan, calibrated)
-
-
-def _prepared(network: Network) -> Network:
-    """The network with as much known of it, and said once, as can be: what plans are made of."""
-    return fold(without_duplicates(network))
 
 
 def _require_neurons(plan: Plan, strict: bool) -> None:
@@ -177,7 +163,7 @@ def _require_neurons(plan: Plan, strict: bool) -> None:
         raise PconvError(f"not all activations can be converted: {_told(left)}", "without --strict the others are")
 
 
-def _told(left: Sequence[Activation]) -> str:
+def _told(left: Sequence[Planned]) -> str:
     """Activations that are not converted, for a message: the first and why."""
     others = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
     return f"'{left[0].name}'{others}: {left[0].reason}"

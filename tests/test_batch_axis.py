@@ -16,7 +16,7 @@ from refusals import refusal_of
 from pconv_onnx import SerialSession, bench, calibrate, cli, evaluate, rewrite, session, stats, verify
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.measure.candidate import Candidate
-from pconv_onnx.runtime.side_by_side import by_sample, sample_axes
+from pconv_onnx.runtime.axes import by_sample, sample_axes
 
 # With these, different samples have different classes.
 W, V, U = weight(8, 8), weight(8, 8, seed=1), weight(8, 5, seed=28)

@@ -30,9 +30,9 @@ import ray.cloudpickle
 
 from pconv_onnx import calibrate, evaluate
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.engine import ray as ray_engine
 from pconv_onnx.engine.ray import RayEngine
 from pconv_onnx.engine.shards import Engine, InProcess
-from pconv_onnx.engine.shards import ray as ray_engine
 
 # Workers cannot import this module.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -17,7 +17,7 @@ from refusals import refusal_of
 import pconv_onnx.measure.verification
 import pconv_onnx.runtime.side_by_side
 from pconv_onnx import PconvError, rewrite, verify
-from pconv_onnx.measure.verification import Comparison
+from pconv_onnx.measure.comparison import Comparison
 
 
 @pytest.fixture(params=["parallel", "folded"])

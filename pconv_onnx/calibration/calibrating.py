@@ -13,7 +13,6 @@ import onnx
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import MAX_STEPS, METHODS
-from pconv_onnx.basics.domain import DOMAIN, MIN_OPSET
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.calibration.cache import key_of, restore, store
 from pconv_onnx.calibration.channels import Channels
@@ -27,13 +26,11 @@ from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.engine.shards import Engine, InProcess, shards_of
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, require_writable, save
 from pconv_onnx.graph.constants import constant
-from pconv_onnx.graph.passes.folding import fold
-from pconv_onnx.graph.passes.inlining import inlined
-from pconv_onnx.graph.passes.upgrading import upgraded
+from pconv_onnx.graph.passes.pipeline import in_standard_operators, prepared
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.plan.planning import refuse_spiking
+from pconv_onnx.plan.selection import refuse_spiking
 from pconv_onnx.recognise import Activation, recognise
-from pconv_onnx.runtime.side_by_side import open_session, runnable
+from pconv_onnx.runtime.side_by_side import open_session
 
 # Instead of data: draw them.
 RANDOM = "random"
@@ -167,7 +164,7 @@ def calibrate(
         # One that is there may be only for reading, and what is wanted.
         if not os.path.exists(cache):
             require_writable(cache)
-    network = _prepared(source)
+    network = _quantisable(source)
     chosen, left = _activations(network)
     random = isinstance(data, str) and data == RANDOM
     runner = open_session(network.proto, network.name)
@@ -201,7 +198,7 @@ def outline(source: ModelSource, steps: int) -> Calibration:
         PconvError: as `calibrate`.
     """
     _require_levels(steps)
-    network = _prepared(source)
+    network = _quantisable(source)
     chosen, left = _activations(network)
     # Steps and levels that no type rounds, so small that no clip cuts any off, and different, as θ and a are.
     theta, amplitude = (np.full(1, steps * scale) for scale in (2.0**-12, 2.0**-14))
@@ -225,7 +222,7 @@ def _require_levels(steps: object) -> None:
         raise PconvError(f"{steps!r} is not a number of time-steps", f"choose 1 to {MAX_STEPS}")
 
 
-def _prepared(source: ModelSource) -> Network:
+def _quantisable(source: ModelSource) -> Network:
     """The network as it is calibrated.
 
     Raises:
@@ -237,11 +234,9 @@ def _prepared(source: ModelSource) -> Network:
             f"{network.name} is too large for one file, and calibration takes models that are not",
             "quantise it where it is trained (QCFS)",
         )
-    network = runnable(upgraded(inlined(network, DOMAIN), MIN_OPSET))
-    # What computed sizes tell of shapes; the network itself stays as it is written.
-    network.shapes |= fold(network).shapes
+    network = prepared(network)
     refuse_spiking(network)
-    return network
+    return in_standard_operators(network)
 
 
 def _range(values: Array) -> list[float] | None:

@@ -16,8 +16,9 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.data.samples import Samples
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import unused
+from pconv_onnx.runtime.axes import axes_told_by_runs
 from pconv_onnx.runtime.opening import import_onnxruntime
-from pconv_onnx.runtime.side_by_side import axes_told_by_runs, open_session, run_session
+from pconv_onnx.runtime.side_by_side import open_session, run_session
 
 
 class Faults(dict[str, str]):

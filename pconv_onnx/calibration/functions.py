@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.calibration.channels import Channels
@@ -14,6 +13,7 @@ from pconv_onnx.calibration.segments import Runner, Segment
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.graph.view import Node, Tensor, Variable
 from pconv_onnx.neuron.thresholds import smallest_float
 from pconv_onnx.recognise import Activation
 from pconv_onnx.recognise.analog import DEPTH, ELEMENTWISE
@@ -67,7 +67,7 @@ def clip_of(activation: Activation | None) -> Clip:
         return Clip(0.0)
     if node.op != "Clip":
         return Clip()
-    low, high = (constant(tensor) if tensor.name else None for tensor in (*node.inputs[1:3], gs.Variable(""))[:2])
+    low, high = (constant(tensor) if tensor.name else None for tensor in (*node.inputs[1:3], Variable(""))[:2])
     if low is None or low.item() != 0:
         return Clip()
     return Clip(0.0, np.inf if high is None else float(high.item()))
@@ -84,7 +84,7 @@ def ascends(activation: Activation) -> bool:
     return all(float(node.attrs.get(name, 1.0)) > 0 for name in _ASCENDING[node.op])
 
 
-def nodes_of(activation: Activation) -> list[gs.Node]:
+def nodes_of(activation: Activation) -> list[Node]:
     """All that an activation is made of: its own nodes are one path, and x + x³ is computed on two."""
     if len(activation.nodes) == 1:
         return list(activation.nodes)
@@ -95,7 +95,7 @@ def nodes_of(activation: Activation) -> list[gs.Node]:
     return list(found.values())
 
 
-def _between(start: gs.Tensor, end: gs.Tensor, depth: int) -> list[gs.Node] | None:
+def _between(start: Tensor, end: Tensor, depth: int) -> list[Node] | None:
     """The nodes that compute one tensor from another alone, element by element; None where they do not."""
     if end is start or constant(end) is not None:
         return []

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pconv_onnx.basics.errors import PconvError, WrongArguments
-from pconv_onnx.deployment import triton
-from pconv_onnx.deployment.bundle import target as bundle
-from pconv_onnx.deployment.nir import target as nir
-from pconv_onnx.deployment.package import Contents, Package, package
+from pconv_onnx.deployment.bundle.target import Bundle
+from pconv_onnx.deployment.nir.target import Nir
+from pconv_onnx.deployment.package import package
+from pconv_onnx.deployment.target import Target
+from pconv_onnx.deployment.triton import Triton
 from pconv_onnx.graph import ModelSource, require_new_folder, write_folder
 
-# By target, what goes into the folder, for the CPU or for a GPU.
-TARGETS: dict[str, Callable[[Package, bool], Contents]] = {
-    "bundle": lambda packed, _: Contents(bundle.files(packed), packed.providers),
-    "triton": lambda packed, gpu: Contents(triton.files(packed, gpu), packed.providers),
-    "nir": lambda packed, _: nir.contents(packed),
-}
+# One row a target, under the name that `choices.TARGETS` has for it.
+TARGETS: dict[str, Target] = {"bundle": Bundle(), "triton": Triton(), "nir": Nir()}
 
 
 @dataclass(frozen=True)
@@ -72,30 +68,20 @@ def deploy(
     """
     if target not in TARGETS:
         raise PconvError(f"'{target}' is no target", f"choose one of {', '.join(TARGETS)}")
-    if gpu and target != "triton":
-        place = "run.py has --provider" if target == "bundle" else "what reads it decides where it runs"
-        raise WrongArguments(f"a {target} is for every device", f"leave out --gpu; {place}")
-    if allow_lossy and target != "nir":
+    chosen = TARGETS[target]
+    if gpu and chosen.every_device:
+        raise WrongArguments(f"a {target} is for every device", f"leave out --gpu; {chosen.every_device}")
+    if allow_lossy and not chosen.may_lose:
         raise WrongArguments(f"a {target} is the network as it is", "leave out --allow-lossy")
     require_new_folder(output)
     packed = package(source)
     if gpu and "cuda" not in packed.providers:
         raise PconvError(f"{packed.library} has no CUDA kernels", "install the CUDA toolkit and reinstall pconv-onnx")
-    contents = TARGETS[target](packed, gpu)
+    contents = chosen.contents(packed, gpu)
     if contents.losses and not allow_lossy:
         raise PconvError(
             f"{target} cannot express all of the network: {'; '.join(contents.losses)}",
             "--allow-lossy writes the rest",
         )
     write_folder(output, contents.files)
-    notes = _notes(packed, target)
-    return Deployment(Path(output), target, sorted(contents.files), contents.providers, notes, contents.losses)
-
-
-def _notes(packed: Package, target: str) -> list[str]:
-    notes = []
-    if packed.potentials and target != "nir":
-        notes.append("serial: membrane potentials are inputs and outputs; each step takes those that the last one gave")
-    if target == "triton" and not triton.batched(packed):
-        notes.append("not every input and output begins with the same open batch, so Triton does not batch requests")
-    return notes
+    return Deployment(Path(output), target, sorted(contents.files), contents.providers, contents.notes, contents.losses)

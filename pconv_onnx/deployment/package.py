@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -16,10 +16,11 @@ from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.nesting import every_node
-from pconv_onnx.graph.record import parsed, potentials, recorded
+from pconv_onnx.graph.record import Record
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.operators.domain import is_neuron
 from pconv_onnx.operators.library import has_cuda_kernels, library_path
+from pconv_onnx.plan.modes import MODES, Mode
 
 MODEL = "model.onnx"
 
@@ -59,9 +60,9 @@ class Package:
     model_files: dict[str, bytes | Path]
     inputs: list[Tensor]
     outputs: list[Tensor]
-    mode: str
+    mode: Mode
     steps: int | None
-    potentials: dict[str, str]
+    potentials: Mapping[str, str]
 
     @property
     def model(self) -> onnx.ModelProto:
@@ -82,24 +83,14 @@ class Package:
         """Names, as in `PROVIDERS`, of those that the library has kernels for."""
         return [name for name in PROVIDERS if name != "cuda" or has_cuda_kernels()]
 
+    def told_of_potentials(self) -> list[str]:
+        """What whoever runs the files has to know of membrane potentials, where there are any."""
+        told = "serial: membrane potentials are inputs and outputs; each step takes those that the last one gave"
+        return [told] if self.potentials else []
+
     def operators(self) -> list[str]:
         """The operators of the library that the network has, as `domain::name`."""
         return sorted({f"{DOMAIN}::{node.op_type}" for node in every_node(self.model.graph) if is_neuron(node)})
-
-
-@dataclass(frozen=True, eq=False)
-class Contents:
-    """What a target puts into the folder.
-
-    Attributes:
-        files: what each is to hold, or which file to copy, by path in the folder.
-        providers: those that a library among them has kernels for.
-        losses: what of the network the target cannot express, a sentence each.
-    """
-
-    files: dict[str, bytes | Path]
-    providers: list[str] = field(default_factory=list)
-    losses: list[str] = field(default_factory=list)
 
 
 def package(source: ModelSource) -> Package:
@@ -109,11 +100,10 @@ def package(source: ModelSource) -> Package:
         PconvError: it cannot be read, or `rewrite` did not write it as it is.
     """
     network = load(source)
-    model, entries = network.proto, recorded(network.proto)
+    model = network.proto
     try:
-        mode, steps, carried = entries["mode"], parsed(entries["steps"]), potentials(entries)
-        if not isinstance(steps, int | None):
-            raise ValueError(f"the number of steps is {steps!r}")
+        record = Record.read(model)
+        mode = MODES[record.mode]
     except (KeyError, ValueError) as error:
         raise PconvError(f"{network.name} is no spiking network", "rewrite it first: pconv-onnx rewrite") from error
     in_memory = isinstance(source, onnx.ModelProto)
@@ -124,8 +114,8 @@ def package(source: ModelSource) -> Package:
         inputs=_tensors(model.graph.input),
         outputs=_tensors(model.graph.output),
         mode=mode,
-        steps=steps,
-        potentials=carried,
+        steps=record.steps,
+        potentials=record.potentials,
     )
 
 

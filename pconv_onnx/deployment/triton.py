@@ -12,6 +12,7 @@ from onnx import TensorProto
 
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.deployment.package import Package, Tensor
+from pconv_onnx.deployment.target import Contents
 
 # Where the repository is mounted: onnxruntime takes the library's path as it is, relative to where the server started.
 MOUNT = "/models"
@@ -36,7 +37,27 @@ _TYPES: dict[int, str] = {
 }
 
 
-def files(packed: Package, gpu: bool) -> dict[str, bytes | Path]:
+class Triton:
+    """A repository that says whether the server runs the network on a GPU."""
+
+    every_device = ""
+    may_lose = False
+
+    def contents(self, packed: Package, gpu: bool) -> Contents:
+        """The folder.
+
+        Raises:
+            PconvError: Triton cannot have a model of that name, or a tensor of such a type or shape.
+        """
+        notes = packed.told_of_potentials()
+        if not _batched(packed):
+            notes.append(
+                "not every input and output begins with the same open batch, so Triton does not batch requests"
+            )
+        return Contents(_files(packed, gpu), packed.providers, notes=notes)
+
+
+def _files(packed: Package, gpu: bool) -> dict[str, bytes | Path]:
     """The files of a repository with this one model, by path in it.
 
     Raises:
@@ -56,14 +77,14 @@ def files(packed: Package, gpu: bool) -> dict[str, bytes | Path]:
     }
 
 
-def batched(packed: Package) -> bool:
+def _batched(packed: Package) -> bool:
     """Whether all inputs and outputs begin with one open dimension, the batch, so that Triton may join requests."""
     first = {tensor.shape[0] if tensor.shape else None for tensor in packed.inputs + packed.outputs}
     return len(first) == 1 and all(isinstance(size, str) for size in first)
 
 
 def _config(packed: Package, gpu: bool) -> str:
-    batch = batched(packed)
+    batch = _batched(packed)
     blocks = [
         f'name: "{packed.name}"',
         'backend: "onnxruntime"',
@@ -103,7 +124,7 @@ def _quoted(text: str) -> str:
 def _readme(packed: Package, gpu: bool) -> str:
     batch = (
         f"Triton joins requests to batches of up to {MAX_BATCH_SIZE} samples (`max_batch_size`)."
-        if batched(packed)
+        if _batched(packed)
         else "Not every input and output begins with the same open batch, so `max_batch_size` is 0: a request is one "
         "run, and its tensors have all their dimensions."
     )

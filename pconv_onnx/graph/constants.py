@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.graph.view import Constant, Node, Tensor
 
 
-def is_standard(node: gs.Node) -> bool:
+def is_standard(node: Node) -> bool:
     """Whether a node is an operator of ONNX itself: another domain may use its names for something else."""
     return node.domain in (None, "", "ai.onnx")
 
@@ -29,9 +29,9 @@ def element_type(value: Any) -> np.dtype[Any] | None:
     return onnx.helper.tensor_dtype_to_np_dtype(value) if value in onnx.helper.get_all_tensor_dtypes() else None
 
 
-def constant(tensor: gs.Tensor) -> Array | None:
+def constant(tensor: Tensor) -> Array | None:
     """Value of an initializer or of a Constant node, None for what is computed or has no real numbers."""
-    if isinstance(tensor, gs.Constant):
+    if isinstance(tensor, Constant):
         return _values(tensor)
     if len(tensor.inputs) == 1 and tensor.inputs[0].op == "Constant" and is_standard(tensor.inputs[0]):
         attributes = tensor.inputs[0].attrs
@@ -44,7 +44,7 @@ def constant(tensor: gs.Tensor) -> Array | None:
     return None
 
 
-def _values(tensor: gs.Constant) -> Array | None:
+def _values(tensor: Constant) -> Array | None:
     # GraphSurgeon warns of types without a NumPy counterpart of their own; onnx reads them all the same.
     with LoggerSuppress(G_LOGGER, G_LOGGER.ERROR):
         values = np.asarray(tensor.values)

@@ -21,7 +21,7 @@ from pconv_onnx.basics.places import same_file, write_atomically
 from pconv_onnx.graph import nesting, qonnx
 from pconv_onnx.graph.external import Place, chunks, moved, read_references
 from pconv_onnx.graph.network import Network
-from pconv_onnx.graph.record import recorded
+from pconv_onnx.graph.record import is_rewritten
 from pconv_onnx.graph.soundness import flaw_of
 from pconv_onnx.graph.tensors import references, without_references
 
@@ -196,7 +196,7 @@ def _data_of(target: Path, *, rewritten: bool = False) -> set[Path]:
         model = onnx.load(target, load_external_data=False)
     except (OSError, DecodeError):
         return set()
-    if rewritten and not recorded(model):
+    if rewritten and not is_rewritten(model):
         return set()
     entries = (entry for tensor in references(model) for entry in tensor.external_data)
     locations = {entry.value for entry in entries if entry.key == "location"}

@@ -24,6 +24,7 @@ from pconv_onnx.graph.nesting import captured, every_graph, tensor_names
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.record import ACTIVATION
 from pconv_onnx.graph.tensors import initializer_names
+from pconv_onnx.graph.view import Node, Tensor
 
 Dimension = int | str | None
 
@@ -40,16 +41,16 @@ class Graph:
     """
 
     proto: onnx.GraphProto
-    nodes: list[gs.Node]
+    nodes: list[Node]
     place: str = ""
     repeated_by: str = ""
 
-    def pairs(self) -> Iterator[tuple[gs.Node, onnx.NodeProto]]:
+    def pairs(self) -> Iterator[tuple[Node, onnx.NodeProto]]:
         """Its nodes, each with that of `proto`."""
         return zip(self.nodes, self.proto.node, strict=True)
 
 
-@dataclass
+@dataclass(eq=False)
 class Network:
     """A checked model, with a GraphSurgeon view of it for reading.
 
@@ -115,6 +116,16 @@ class Network:
         """Pickled without the view, whose nodes lead to each other in long chains; it is imported anew."""
         return Network, (self.proto, self.name, self.sha256, self.folder, self.hints)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether another is the same model of the same name; views follow from that."""
+        return isinstance(other, Network) and self.__reduce__() == other.__reduce__()
+
+    __hash__ = None  # type: ignore[assignment]  # it can be changed
+
+    def __repr__(self) -> str:
+        """Short: a model may have gigabytes."""
+        return f"<{self.name}: {len(self.proto.graph.node)} nodes, opset {self.opset}>"
+
     def _with_hints(self) -> onnx.ModelProto:
         model = standardised(self.proto)
         if not self.hints:
@@ -144,15 +155,15 @@ class Network:
         return graph
 
     @property
-    def nodes(self) -> list[gs.Node]:
+    def nodes(self) -> list[Node]:
         """The nodes of the main graph."""
         return self.graph.nodes
 
-    def graph_of(self, node: gs.Node) -> Graph:
+    def graph_of(self, node: Node) -> Graph:
         """The graph that a node is in."""
         return self._graphs[id(node)]
 
-    def bodies(self, node: gs.Node) -> list[Graph]:
+    def bodies(self, node: Node) -> list[Graph]:
         """The bodies of an If, Loop or Scan; none of other nodes."""
         return self._bodies[id(node)]
 
@@ -164,14 +175,14 @@ class Network:
             yield graph
             waiting.extend(body for node in graph.nodes for body in self.bodies(node))
 
-    def every_node(self, graph: Graph | None = None) -> Iterator[gs.Node]:
+    def every_node(self, graph: Graph | None = None) -> Iterator[Node]:
         """The nodes of a graph (the main one) and of its bodies, those of a body before its own node."""
         for node in (graph or self.graph).nodes:
             for body in self.bodies(node):
                 yield from self.every_node(body)
             yield node
 
-    def _read_lazily(self, node: gs.Node) -> None:
+    def _read_lazily(self, node: Node) -> None:
         """Have the constants of a node that GraphSurgeon cannot read be read here, when they are asked for."""
         for tensor in (*node.inputs, *node.attrs.values()):
             if isinstance(tensor, gs.Constant) and isinstance(tensor._values, LazyValues):
@@ -179,7 +190,7 @@ class Network:
                 if isinstance(proto, onnx.SparseTensorProto) or uses_external_data(proto):
                     tensor.values = _Lazy(proto, self.folder)
 
-    def place(self, node: gs.Node) -> str:
+    def place(self, node: Node) -> str:
         """The body that a node is in; empty for the main graph."""
         return self.graph_of(node).place
 
@@ -209,15 +220,15 @@ class Network:
             if no_inputs or not found.isdisjoint(proto.input) or not found.isdisjoint(captured(proto)):
                 found.update(proto.output)
 
-    def shape(self, tensor: gs.Tensor) -> tuple[Dimension, ...] | None:
+    def shape(self, tensor: Tensor) -> tuple[Dimension, ...] | None:
         """Shape of a tensor, None where not even its rank is known."""
         return self.shapes.get(tensor.name)
 
-    def dtype(self, tensor: gs.Tensor) -> np.dtype | None:
+    def dtype(self, tensor: Tensor) -> np.dtype | None:
         """Element type of a tensor, None where unknown."""
         return self.dtypes.get(tensor.name)
 
-    def module(self, node: gs.Node) -> str:
+    def module(self, node: Node) -> str:
         """Path of the PyTorch module that a node comes from, as both exporters of torch record it; empty if unknown.
 
         Of what `calibrate` made, the name of the activation that it made it of.
@@ -236,12 +247,12 @@ class Network:
             path = part if part.startswith(f"{path}.") or not path else f"{path}.{part}"
         return path
 
-    def is_output(self, tensor: gs.Tensor) -> bool:
+    def is_output(self, tensor: Tensor) -> bool:
         """Whether the tensor is an output of the model, or of the body that it is in."""
         return tensor.name in self._outputs
 
 
-def _bodies(node: gs.Node, proto: onnx.NodeProto) -> Iterator[tuple[gs.Graph, onnx.GraphProto]]:
+def _bodies(node: Node, proto: onnx.NodeProto) -> Iterator[tuple[gs.Graph, onnx.GraphProto]]:
     for attribute in proto.attribute:
         if attribute.HasField("g"):
             yield node.attrs[attribute.name], attribute.g

@@ -1,48 +1,223 @@
-"""What `rewrite` records in a model's metadata, and how it is read back."""
+"""The record: what a rewritten file says of itself in its metadata, written and read here alone."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from importlib.metadata import version
 from typing import Any
 
 import onnx
 
-METADATA_PREFIX = "pconv_onnx."
+from pconv_onnx.basics.errors import PconvError
+
+_PREFIX = "pconv_onnx."
 # In the metadata of a node: the name of the activation that it is a part of.
-ACTIVATION = f"{METADATA_PREFIX}activation"
+ACTIVATION = f"{_PREFIX}activation"
+
+# The form of records that are written. Those of form 1, which did not say so, have no kinds in time.
+FORM = 2
+
+# Types that activations compute in.
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
-def recorded(model: onnx.ModelProto) -> dict[str, str]:
-    """What `rewrite` recorded in a model, by key; empty where it did not write it."""
-    return own({entry.key: entry.value for entry in model.metadata_props})
+@dataclass(frozen=True)
+class Converted:
+    """A converted activation.
 
-
-def own(entries: Mapping[str, str]) -> dict[str, str]:
-    """The entries of some metadata that are this project's, without its prefix."""
-    ours = (key for key in entries if key.startswith(METADATA_PREFIX))
-    return {key.removeprefix(METADATA_PREFIX): entries[key] for key in ours}
-
-
-def potentials(entries: Mapping[str, str]) -> dict[str, str]:
-    """The membrane potentials of a serial network by its own entries: by input the output that the next step takes.
-
-    Raises:
-        ValueError: they are not what `rewrite` wrote.
+    Attributes:
+        name: of the activation.
+        node: name of its neuron's node.
+        input: the pre-activation, by the name that it has in the source.
+        output: its value, likewise.
+        dtype: the type that the source computes it in.
+        steps: T of the neuron.
+        levels: those of the source.
     """
-    found = parsed(entries.get("potentials", "{}"))
-    if not isinstance(found, dict):
-        raise ValueError(f"the potentials are {found!r}")
-    return {str(before): str(after) for before, after in found.items()}
+
+    name: str
+    node: str
+    input: str
+    output: str
+    dtype: str
+    steps: int
+    levels: int | None
 
 
-def parsed(entry: str) -> Any:
-    """An entry that is a JSON document.
+@dataclass(frozen=True)
+class InTime:
+    """A tensor with time-steps; in a file that folds them away, one that stands for such.
 
-    Raises:
-        ValueError: it is none.
+    Attributes:
+        steps: T.
+        levels: of spike trains the value that each count stands for, `[R][T+1]`, or the name of the neuron whose levels
+            they are; None of a current.
+        channel_axis: the axis along which the rows of `levels` run; None where R = 1.
     """
+
+    steps: int
+    levels: str | Sequence[Sequence[float]] | None = None
+    channel_axis: int | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What `rewrite` did to a network.
+
+    Attributes:
+        source_sha256: digest of the source.
+        mode: the name of the mode.
+        steps: T; None where neurons differ.
+        activations: one row for each of the source's, as in the JSON document of `rewrite`, with the names of `node`,
+            `input` and `output` besides.
+        per_step_outputs: names of the outputs that hand one of the source's out at each step.
+        hybrid: names of the activations that stay analog between neurons.
+        potentials: of a serial network, by input the output that the next step takes; the first takes zeros.
+        calibration: how levels were found, where the source had none: `method`, `samples`, `random`, and `outputs`, the
+            activations that differ from the source's.
+        kinds: tensors of the file that are in time, by name; None in records of form 1.
+        version: of pconv-onnx that wrote it.
+    """
+
+    source_sha256: str
+    mode: str
+    steps: int | None
+    activations: Sequence[Mapping[str, Any]]
+    per_step_outputs: Sequence[str] = ()
+    hybrid: Sequence[str] = ()
+    potentials: Mapping[str, str] = field(default_factory=dict)
+    calibration: Mapping[str, Any] | None = None
+    kinds: Mapping[str, InTime] | None = None
+    version: str = field(default_factory=lambda: version("pconv-onnx"))
+
+    @property
+    def converted(self) -> list[Converted]:
+        """The converted activations.
+
+        Raises:
+            ValueError: a row is not as `rewrite` wrote it.
+        """
+        return [_converted(row) for row in self.activations if row["status"] == "converted"]
+
+    def write(self, model: onnx.ModelProto) -> None:
+        """Put it into a model, in the place of another that may be there."""
+        entries = {
+            "version": self.version,
+            "form": json.dumps(FORM),
+            "source_sha256": self.source_sha256,
+            "mode": self.mode,
+            "steps": json.dumps(self.steps),
+            "activations": json.dumps(self.activations),
+            "per_step_outputs": json.dumps(self.per_step_outputs),
+            "hybrid": json.dumps(self.hybrid),
+            "kinds": json.dumps({name: _without_nones(vars(kind)) for name, kind in (self.kinds or {}).items()}),
+        }
+        if self.potentials:
+            entries["potentials"] = json.dumps(self.potentials)
+        if self.calibration is not None:
+            entries["calibration"] = json.dumps(self.calibration)
+        kept = [entry for entry in model.metadata_props if not entry.key.startswith(_PREFIX)]
+        del model.metadata_props[:]
+        model.metadata_props.extend(kept)
+        for key, value in entries.items():
+            model.metadata_props.add(key=_PREFIX + key, value=value)
+
+    @classmethod
+    def read(cls, model: onnx.ModelProto) -> Record:
+        """That of a model.
+
+        Raises:
+            ValueError: it has none, or not one as `rewrite` writes it.
+            PconvError: it is one of a later version.
+        """
+        return cls.of({entry.key: entry.value for entry in model.metadata_props})
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, str]) -> Record:
+        """That in the metadata of a model, as `read`."""
+        entries = _own(metadata)
+        try:
+            form = _parsed(entries.get("form", "1"), int)
+            if form > FORM:
+                raise PconvError(
+                    f"the record of the model has form {form}, of a later version of pconv-onnx", "update pconv-onnx"
+                )
+            return cls(
+                source_sha256=entries["source_sha256"],
+                mode=entries["mode"],
+                steps=_parsed(entries["steps"], int | None),
+                activations=[_row(row) for row in _parsed(entries["activations"], list)],
+                per_step_outputs=_texts(_parsed(entries.get("per_step_outputs", "[]"), list)),
+                hybrid=_texts(_parsed(entries.get("hybrid", "[]"), list)),
+                potentials=_names(_parsed(entries.get("potentials", "{}"), dict)),
+                calibration=_parsed(entries.get("calibration", "null"), dict | None),
+                kinds=None if form == 1 else _kinds(_parsed(entries["kinds"], dict)),
+                version=entries["version"],
+            )
+        except KeyError as error:
+            raise ValueError(f"there is no {error} in the record") from error
+
+
+def is_rewritten(model: onnx.ModelProto) -> bool:
+    """Whether a model has anything of a record."""
+    return any(entry.key.startswith(_PREFIX) for entry in model.metadata_props)
+
+
+def _own(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The entries that are this project's, without its prefix."""
+    return {key.removeprefix(_PREFIX): value for key, value in metadata.items() if key.startswith(_PREFIX)}
+
+
+def _parsed(entry: str, expected: Any) -> Any:
+    """An entry that is a JSON document of a type."""
     try:
-        return json.loads(entry)
+        found = json.loads(entry)
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise ValueError("an entry is nested too deeply") from error
+    if not isinstance(found, expected) or isinstance(found, bool):
+        raise ValueError(f"an entry is {found!r}")
+    return found
+
+
+def _row(row: Any) -> Mapping[str, Any]:
+    if not isinstance(row, dict) or not isinstance(row.get("status"), str):
+        raise ValueError(f"an activation is {row!r}")
+    return row
+
+
+def _converted(row: Mapping[str, Any]) -> Converted:
+    found = Converted(**{entry.name: row.get(entry.name) for entry in fields(Converted)})  # type: ignore[arg-type]
+    texts = (found.name, found.node, found.input, found.output, found.dtype)
+    if not all(isinstance(text, str) for text in texts) or found.dtype not in _FLOATS:
+        raise ValueError(f"the names or the type of an activation are {texts}")
+    if not isinstance(found.steps, int) or not isinstance(found.levels, int | None):
+        raise ValueError(f"an activation has {found.levels!r} levels in {found.steps!r} steps")
+    return found
+
+
+def _texts(found: list[Any]) -> list[str]:
+    if not all(isinstance(text, str) for text in found):
+        raise ValueError(f"names are {found!r}")
+    return found
+
+
+def _names(found: dict[str, Any]) -> dict[str, str]:
+    _texts(list(found.values()))
+    return found
+
+
+def _kinds(found: dict[str, Any]) -> dict[str, InTime]:
+    try:
+        kinds = {name: InTime(**kind) for name, kind in found.items()}
+    except TypeError as error:
+        raise ValueError(f"a kind in time is none: {error}") from error
+    for kind in kinds.values():
+        if not isinstance(kind.steps, int) or not isinstance(kind.channel_axis, int | None):
+            raise ValueError(f"a kind in time is {kind}")
+    return kinds
+
+
+def _without_nones(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}

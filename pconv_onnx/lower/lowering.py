@@ -6,96 +6,131 @@ it has one, is called `<name>/steps`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN, VERSION
-from pconv_onnx.graph.nesting import captured, subgraphs, unused
+from pconv_onnx.graph.nesting import captured, every_node, subgraphs, unused
 from pconv_onnx.graph.network import Graph
 from pconv_onnx.graph.passes.float16 import in_float16
 from pconv_onnx.graph.qonnx import standardised
-from pconv_onnx.graph.record import METADATA_PREFIX
+from pconv_onnx.graph.record import Record
 from pconv_onnx.graph.tensors import initializer_names
+from pconv_onnx.graph.view import Node, key_of
 from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
-from pconv_onnx.neuron.quantiser import Neuron
-from pconv_onnx.neuron.serial import SerialNeuron
-from pconv_onnx.operators.domain import MEAN_OP_TYPE, OP_TYPE, RUNNING_MEAN_OP_TYPE, SERIAL_OP_TYPE
+from pconv_onnx.operators.domain import MEAN_OP_TYPE, OP_TYPE, RUNNING_MEAN_OP_TYPE
 from pconv_onnx.operators.means import running_mean
 from pconv_onnx.operators.parallel_spike import attributes, functions
-from pconv_onnx.operators.serial_spike import serial_spike
-from pconv_onnx.plan.planning import Plan
-from pconv_onnx.recognise import Activation
-from pconv_onnx.temporal.kinds import STATIC, Kind, Passage, Spikes, Static
+from pconv_onnx.plan.plan import Plan, Planned
+from pconv_onnx.temporal.kinds import STATIC, Kind, Passage, Spikes, Static, to_record
 
 # Model-local functions came with this version of the file format.
 _FUNCTIONS_IR_VERSION = 8
 
 
-def lower(plan: Plan) -> onnx.ModelProto:
-    """The rewritten model. Inputs and outputs have the source's names, types and shapes.
+class Lowering:
+    """State of one lowering: the names in use so far, and what is added to the inputs and outputs.
 
-    In mode `serial` there are further ones behind them, the membrane potentials of each neuron before and after the
-    time-step.
+    As it is here it writes `ParallelSpike`s, which give trains or means; another operator has a class of its own, which
+    takes the place of what a neuron becomes, and of the functions that stand for it.
     """
-    return _Lowering(plan).model()
-
-
-class _Lowering:
-    """State of one lowering: the names in use so far, and what is added to the inputs and outputs."""
 
     def __init__(self, plan: Plan) -> None:
+        """Nothing is written yet."""
         self.plan = plan
         self.names = plan.network.names | set(plan.per_step_outputs.values())
-        self.node_names = {node.name for node in plan.network.every_node() if id(node) not in plan.replaced}
+        nodes = every_node(plan.network.proto.graph)
+        self.node_names = {node.name for node in nodes if key_of(node) not in plan.replaced}
         self.neuron_names = {name: unused(name, self.node_names) for name in plan.neurons}
-        self.potentials: dict[str, str] = {}
-        self.potential_infos: dict[str, onnx.ValueInfoProto] = {}
+        self.planned = {activation.name: activation for activation in plan.activations}
         self.outputs: list[onnx.ValueInfoProto] = []
+        self.in_time: dict[str, str] = {}
 
-    def model(self) -> onnx.ModelProto:
+    def model(self, calibration: Mapping[str, Any] | None) -> onnx.ModelProto:
+        """The rewritten model, its record included."""
         plan, source = self.plan, self.plan.network.proto
         model = onnx.ModelProto()
         model.CopyFrom(source)
-        _GraphLowering(self, plan.network.graph).write(model.graph)
+        GraphLowering(self, plan.network.graph).write(model.graph)
         model.graph.output.extend(self.outputs)
-        for before, after in self.potentials.items():
-            model.graph.input.append(self.potential_infos[before])
-            model.graph.output.append(self.potential_infos[after])
+        self.add_ends(model.graph)
         model.ir_version = max(model.ir_version, _FUNCTIONS_IR_VERSION)
         # onnxruntime declares every domain that it knows in the models that it saves.
         _replace(model.opset_import, [entry for entry in model.opset_import if entry.domain != DOMAIN])
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
-        if plan.mode == "serial":
-            model.functions.append(serial_spike(plan.network.opset, plan.dtype))
-        else:
-            max_steps = max(neuron.steps for neuron in plan.neurons.values())
-            model.functions.extend(functions(plan.network.opset, plan.dtype, max_steps))
+        model.functions.extend(self.functions())
         if self.outputs:
             model.functions.append(running_mean(plan.network.opset, plan.dtype))
-        _write_provenance(model, plan, self.neuron_names, self.potentials)
+        self.record(model, calibration).write(model)
         model = standardised(model)
         return model if plan.dtype == plan.source_dtype else in_float16(model, plan.network.name)
 
+    def neuron(self, graph: GraphLowering, activation: Planned) -> None:
+        """Write the neuron of an activation."""
+        neuron = self.plan.neurons[activation.name]
+        assert isinstance(neuron, ParallelNeuron)
+        graph.parallel_neuron(self.neuron_names[activation.name], neuron, activation.input, activation.output)
 
-class _GraphLowering:
+    def functions(self) -> list[onnx.FunctionProto]:
+        """The operators that are written, in standard ones."""
+        max_steps = max(neuron.steps for neuron in self.plan.neurons.values())
+        return functions(self.plan.network.opset, self.plan.dtype, max_steps)
+
+    def add_ends(self, graph: onnx.GraphProto) -> None:
+        """Add inputs and outputs that the source does not have."""
+
+    @property
+    def potentials(self) -> Mapping[str, str]:
+        """Membrane potentials, by input the output that the next time-step takes."""
+        return {}
+
+    def record(self, model: onnx.ModelProto, calibration: Mapping[str, Any] | None) -> Record:
+        """What the file says of itself."""
+        plan, summary = self.plan, self.plan.summary()
+        rows = [
+            {
+                **row,
+                "input": self.planned[row["name"]].input,
+                "output": self.planned[row["name"]].output,
+                "node": self.neuron_names.get(row["name"]),
+            }
+            for row in summary["activations"]
+        ]
+        # Without a time axis tensors have their own names.
+        there = {name: name for node in every_node(model.graph) for name in node.output}
+        written = self.in_time if plan.mode.keeps_time else there
+        tables = {id(neuron.levels): self.neuron_names[name] for name, neuron in plan.neurons.items()}
+        return Record(
+            source_sha256=plan.network.sha256,
+            mode=plan.mode.name,
+            steps=summary["steps"],
+            activations=rows,
+            per_step_outputs=summary["per_step_outputs"],
+            hybrid=summary["hybrid"],
+            potentials=self.potentials,
+            calibration=calibration,
+            kinds={written[name]: to_record(kind, tables) for name, kind in plan.kinds.items() if name in written},
+        )
+
+
+class GraphLowering:
     """The main graph or a body: the nodes and initializers written so far."""
 
-    def __init__(self, lowering: _Lowering, graph: Graph) -> None:
+    def __init__(self, lowering: Lowering, graph: Graph) -> None:
+        """Nothing is written yet."""
         self.lowering, self.plan, self.graph = lowering, lowering.plan, graph
         self.names, self.node_names = lowering.names, lowering.node_names
         own = {name for node in graph.proto.node for name in node.output}
         # A body sees the Static form of what is around it.
-        self.kinds = {name: kind for name, kind in self.plan.kinds.items() if name in own}
+        self.kinds = {name: kind for name, kind in self.plan.kinds_in_time.items() if name in own}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
-        self.in_time: dict[str, str] = {}
+        self.in_time = lowering.in_time
         self.repeated: dict[tuple[str, int], str] = {}
         self.decoded: set[str] = set()
 
@@ -103,12 +138,13 @@ class _GraphLowering:
         """Rewrite a copy of the graph."""
         plan, source = self.plan, self.graph.proto
         for node, proto in self.graph.pairs():
-            if id(node) not in plan.replaced:
-                self._copy(node, proto, plan.passages.get(id(node)))
+            key = key_of(proto)
+            if key not in plan.replaced:
+                self._copy(node, proto, plan.passages.get(key))
                 continue
-            ended = plan.replaced[id(node)]
+            ended = plan.replaced[key]
             if ended is not None:
-                self._neuron(ended, plan.neurons[ended.name])
+                self.lowering.neuron(self, self.lowering.planned[ended])
         for output in source.output:
             self._decode(output.name)
         if self.graph is plan.network.graph:
@@ -119,12 +155,12 @@ class _GraphLowering:
         target.value_info.extend(self._known_shapes())
         _drop_what_the_activations_left(target, source)
 
-    def _copy(self, source: gs.Node, proto: onnx.NodeProto, passage: Passage | None) -> None:
+    def _copy(self, source: Node, proto: onnx.NodeProto, passage: Passage | None) -> None:
         """A node of the source, in time if its outputs are, else on decoded inputs."""
         node = onnx.NodeProto()
         node.CopyFrom(proto)
         for body, target in zip(self.plan.network.bodies(source), subgraphs(node), strict=True):
-            _GraphLowering(self.lowering, body).write(target)
+            GraphLowering(self.lowering, body).write(target)
         if passage is None:
             for name in (*proto.input, *sorted(captured(node))):
                 self._decode(name)
@@ -140,7 +176,7 @@ class _GraphLowering:
             if index in passage.constants:
                 value = passage.constants[index]
                 names.append(
-                    "" if value is None else self._initializer(f"{proto.name or proto.output[0]}/{index}", value)
+                    "" if value is None else self.initializer(f"{proto.name or proto.output[0]}/{index}", value)
                 )
             elif self._varies(name):
                 names.append(self._steps_name(name))
@@ -154,55 +190,29 @@ class _GraphLowering:
         """A Static tensor `[B, …]` as `[T·B, …]`, written once."""
         if (name, steps) not in self.repeated:
             shape = self.plan.network.shapes[name]
-            repeats = self._initializer(f"{name}/repeats", np.array([steps] + [1] * (len(shape) - 1)))
+            repeats = self.initializer(f"{name}/repeats", np.array([steps] + [1] * (len(shape) - 1)))
             self.repeated[name, steps] = unused(f"{name}/each_step", self.names)
             node_name = unused(f"{name}/repeat", self.node_names)
             self.nodes.append(helper.make_node("Tile", [name, repeats], [self.repeated[name, steps]], node_name))
         return self.repeated[name, steps]
 
-    def _neuron(self, activation: Activation, neuron: Neuron) -> None:
-        source, target = activation.input.name, activation.output.name
-        if isinstance(neuron, SerialNeuron):
-            self._serial_neuron(self.lowering.neuron_names[activation.name], neuron, source, target)
-            return
+    def parallel_neuron(self, name: str, neuron: ParallelNeuron, source: str, target: str) -> None:
+        """A `ParallelSpike` from one tensor of the source to another: trains where these are in time, else means."""
         input_steps = self._kind(source).steps
         if self._varies(source):
             source = self._steps_name(source)
         spikes = self._varies(target)
         target = self._steps_name(target) if spikes else target
-        name = self.lowering.neuron_names[activation.name]
         self._operator(name, neuron, source, target, input_steps=input_steps, spikes=spikes)
 
     def _operator(
         self, name: str, neuron: ParallelNeuron, source: str, target: str, *, input_steps: int, spikes: bool
     ) -> None:
-        tables = [self._initializer(f"{name}/thresholds", neuron.thresholds)]
-        tables.append(self._initializer(f"{name}/levels", neuron.levels))
+        tables = [self.initializer(f"{name}/thresholds", neuron.thresholds)]
+        tables.append(self.initializer(f"{name}/levels", neuron.levels))
         node = helper.make_node(OP_TYPE, [source, *tables], [target], name=name, domain=DOMAIN)
         for key, value in attributes(neuron, input_steps=input_steps, spikes=spikes).items():
             node.attribute.append(helper.make_attribute(key, value))
-        self.nodes.append(node)
-
-    def _serial_neuron(self, name: str, neuron: SerialNeuron, source: str, target: str) -> None:
-        tables = [
-            self._initializer(f"{name}/{table}", getattr(neuron, table))
-            for table in ("bias", "threshold", "reset", "levels")
-        ]
-        before, after = (unused(f"{name}/{which}", self.names) for which in ("potential", "new_potential"))
-        element = helper.np_dtype_to_tensor_dtype(neuron.levels.dtype)
-        self.lowering.potentials[before] = after
-        for potential in (before, after):
-            self.lowering.potential_infos[potential] = helper.make_tensor_value_info(
-                potential, element, self.plan.network.shapes.get(source)
-            )
-        node = helper.make_node(
-            SERIAL_OP_TYPE,
-            [source, before, *tables],
-            [target, after],
-            name=name,
-            domain=DOMAIN,
-            channel_axis=1 if neuron.channel_axis is None else neuron.channel_axis,
-        )
         self.nodes.append(node)
 
     def _decode(self, name: str) -> None:
@@ -251,8 +261,9 @@ class _GraphLowering:
         """
         network = self.plan.network
         declared = {info.name for info in (*self.graph.proto.value_info, *self.graph.proto.output)}
+        own = {name: written for name, written in self.in_time.items() if name in self.kinds}
         names = [(name, name) for node in self.nodes for name in node.output if name in network.shapes]
-        for name, written in (*names, *self.in_time.items()):
+        for name, written in (*names, *own.items()):
             shape = network.shapes.get(name)
             if shape and name in network.dtypes and (written != name or name not in declared):
                 element = helper.np_dtype_to_tensor_dtype(network.dtypes[name])
@@ -270,7 +281,8 @@ class _GraphLowering:
             self.in_time[name] = unused(f"{name}/steps", self.names)
         return self.in_time[name]
 
-    def _initializer(self, name: str, value: Array) -> str:
+    def initializer(self, name: str, value: Array) -> str:
+        """Write a constant; the name that it gets."""
         name = unused(name, self.names)
         self.initializers.append(numpy_helper.from_array(value, name))
         return name
@@ -304,30 +316,3 @@ def _drop_what_the_activations_left(graph: onnx.GraphProto, source: onnx.GraphPr
     alive |= {name for node in graph.node for name in node.output}
     _replace(graph.value_info, [info for info in graph.value_info if info.name in alive])
     _replace(graph.quantization_annotation, [a for a in graph.quantization_annotation if a.tensor_name in alive])
-
-
-def _write_provenance(
-    model: onnx.ModelProto, plan: Plan, neuron_names: dict[str, str], potentials: dict[str, str]
-) -> None:
-    summary = plan.summary()
-    by_name = {activation.name: activation for activation in plan.activations}
-    for row in summary["activations"]:
-        activation = by_name[row["name"]]
-        row["input"], row["output"] = activation.input.name, activation.output.name
-        row["node"] = neuron_names.get(row["name"])
-    entries = {
-        "version": version("pconv-onnx"),
-        "source_sha256": plan.network.sha256,
-        "mode": plan.mode,
-        "steps": json.dumps(summary["steps"]),
-        "activations": json.dumps(summary["activations"]),
-        "per_step_outputs": json.dumps(summary["per_step_outputs"]),
-        "hybrid": json.dumps(summary["hybrid"]),
-    }
-    if potentials:
-        # The outputs that a next time-step takes as these inputs; the first takes zeros.
-        entries["potentials"] = json.dumps(potentials)
-    kept = [entry for entry in model.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
-    _replace(model.metadata_props, kept)
-    for key, value in entries.items():
-        model.metadata_props.add(key=METADATA_PREFIX + key, value=value)

@@ -14,64 +14,27 @@ import onnx
 
 from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.choices import BATCHES, PROVIDERS, REPEATS, STEPS, Mode
+from pconv_onnx.basics.choices import BATCHES, PROVIDERS, REPEATS, STEPS, ModeName
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration import METHODS, RANDOM, calibrate
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
-from pconv_onnx.graph import ModelSource, Network, load, save
+from pconv_onnx.graph import ModelSource, Network, save
+from pconv_onnx.graph.passes.pipeline import runnable
 from pconv_onnx.measure.candidate import ANN, BODY, FOLDED, PARALLEL, QUANTISED, SERIAL, Candidate
 from pconv_onnx.measure.evaluation import readable_again
 from pconv_onnx.measure.gathering import gather
-from pconv_onnx.measure.timing import OtherWork, machine, ratio, rounds, spread, threads_of
+from pconv_onnx.measure.rows import Row
+from pconv_onnx.measure.timing import OtherWork, machine, rounds, threads_of
 from pconv_onnx.report import page
 from pconv_onnx.rewriting import rewrite
-from pconv_onnx.runtime.side_by_side import open_session, run_session, runnable
+from pconv_onnx.runtime.side_by_side import open_session, run_session
 
 _INTERRUPTED = "interrupted"
 _WARM_UP = 3
 # What each spiking row is, as `rewrite` calls it.
-_REWRITTEN: dict[str, Mode] = {BODY: "parallel", SERIAL: "serial", PARALLEL: "parallel", FOLDED: "folded"}
-
-
-@dataclass
-class Row:
-    """What was measured of one network at one batch size.
-
-    Attributes:
-        mode: as in `Candidate`.
-        steps: its time-steps T, or of a quantised ANN its levels; None for the ANN as given.
-        batch: samples a run.
-        seconds: of each run.
-        ann_seconds: of the ANN in the same round; empty where the ANN cannot be run.
-        peak_memory: of a process that runs it, in MiB; None where it is not known.
-        error: why it could not be measured.
-    """
-
-    mode: str
-    steps: int | None
-    batch: int
-    seconds: list[float] = field(default_factory=list)
-    ann_seconds: list[float] = field(default_factory=list)
-    peak_memory: float | None = None
-    error: str | None = None
-
-    def summary(self) -> dict[str, Any]:
-        """One of the rows in the JSON document of `pconv-onnx bench`."""
-        found = spread(self.seconds) if self.seconds else dict.fromkeys(("median_ms", "p10_ms", "p90_ms"))
-        median = found["median_ms"]
-        return {
-            "mode": self.mode,
-            "steps": self.steps,
-            "batch": self.batch,
-            **found,
-            "images_per_s": None if median is None else self.batch / median * 1e3,
-            "ratio_to_ann": ratio(self.seconds, self.ann_seconds) if self.ann_seconds else None,
-            "repetitions": len(self.seconds),
-            "peak_memory_mib": self.peak_memory,
-            "error": self.error,
-        }
+_REWRITTEN: dict[str, ModeName] = {BODY: "parallel", SERIAL: "serial", PARALLEL: "parallel", FOLDED: "folded"}
 
 
 @dataclass
@@ -207,7 +170,7 @@ def bench(
         for number in numbers:
             if not isinstance(number, int) or number < 1:
                 raise PconvError(f"{number!r} is not a {what}", "choose 1 or more")
-    network = runnable(load(source))
+    network = runnable(source)
     inputs = open_session(network.proto, network.name, folder=network.folder)
     if data is None:
         samples = random_samples(inputs, batch_axis=batch_axis)
@@ -285,7 +248,7 @@ class _Measuring:
         if all(isinstance(file, PconvError) for file in spiking):
             raise next(file for file in spiking if isinstance(file, PconvError))
 
-    def _rewritten(self, source: ModelSource, count: int, mode: Mode) -> str | PconvError:
+    def _rewritten(self, source: ModelSource, count: int, mode: ModeName) -> str | PconvError:
         try:
             rewriting = rewrite(source, steps=count, mode=mode, signed=self.result.signed)
         except PconvError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ import onnx
 
 from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.choices import Mode
+from pconv_onnx.basics.choices import ModeName
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration import RANDOM
@@ -24,24 +23,16 @@ from pconv_onnx.data.parts import LABELS
 from pconv_onnx.data.reading import load_samples, open_samples
 from pconv_onnx.data.samples import BatchAxis, Data, DataSource
 from pconv_onnx.engine.shards import Engine, InProcess, merged, shards_of
-from pconv_onnx.graph import ModelSource, Network, load
+from pconv_onnx.graph import ModelSource, Network
 from pconv_onnx.graph.nesting import every_node
-from pconv_onnx.graph.record import parsed, recorded
+from pconv_onnx.graph.passes.pipeline import runnable
+from pconv_onnx.graph.record import Record
 from pconv_onnx.operators.contents import steps_in_flight
 from pconv_onnx.operators.domain import is_neuron
 from pconv_onnx.report import curve
 from pconv_onnx.rewriting import rewrite
-from pconv_onnx.runtime.side_by_side import (
-    Sessions,
-    batch_size,
-    batches,
-    by_sample,
-    classes,
-    open_session,
-    run_session,
-    runnable,
-    sample_axes,
-)
+from pconv_onnx.runtime.axes import by_sample, classes, sample_axes
+from pconv_onnx.runtime.side_by_side import Sessions, batch_size, batches, open_session, run_session
 
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 _TOP = 5
@@ -166,7 +157,7 @@ def evaluate(
     *,
     batch_axis: BatchAxis = 0,
     steps: int | Sequence[int] = (),
-    mode: Mode = "folded",
+    mode: ModeName = "folded",
     signed: bool = False,
     calibration: DataSource | None = None,
     method: str | None = None,
@@ -210,7 +201,7 @@ def evaluate(
         return model
 
     engine = engine or InProcess()
-    network = runnable(load(source))
+    network = runnable(source)
     is_spiking = any(map(is_neuron, every_node(network.proto.graph)))
     runner = open_session(network.proto, network.name, folder=network.folder)
     names = [output.name for output in runner.get_outputs() if output.type in _FLOATS]
@@ -289,12 +280,12 @@ def readable_again(calibration: DataSource | None, session: Any, batch_axis: Bat
 
 
 def _recorded(model: onnx.ModelProto) -> tuple[int | None, str | None]:
-    """T and the mode of a spiking network, as far as `rewrite` recorded them in it."""
-    entries = recorded(model)
-    steps = None
-    with suppress(KeyError, ValueError):
-        steps = parsed(entries["steps"])
-    return steps if isinstance(steps, int) else None, entries.get("mode")
+    """T and the mode of a spiking network, where `rewrite` recorded them in it."""
+    try:
+        record = Record.read(model)
+    except ValueError:
+        return None, None
+    return record.steps, record.mode
 
 
 def _check_labels(labels: Array, classes: int | None, name: str, first: int) -> None:

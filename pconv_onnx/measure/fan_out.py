@@ -10,13 +10,13 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.graph.view import Node
 from pconv_onnx.graph.windows import Shape, entry, halves, pads
 
 
-def fan_out(node: gs.Node, operand: int, shapes: Sequence[Shape]) -> Array:
+def fan_out(node: Node, operand: int, shapes: Sequence[Shape]) -> Array:
     """The fan-out of each element of one operand.
 
     Args:
@@ -35,7 +35,7 @@ def total(fan: Array, shape: Shape) -> int:
     return int(fan.sum()) * (math.prod(shape) // fan.size) if fan.size else 0
 
 
-def _conv(node: gs.Node, _: int, shape: Shape, weight: Shape) -> Array:
+def _conv(node: Node, _: int, shape: Shape, weight: Shape) -> Array:
     """Weights `[M, C/group, …]`."""
     sizes, kernel = shape[2:], weight[2:]
 
@@ -51,7 +51,7 @@ def _conv(node: gs.Node, _: int, shape: Shape, weight: Shape) -> Array:
     return _outer(taps, sizes, kernel) * (weight[0] // node.attrs.get("group", 1))
 
 
-def _conv_transpose(node: gs.Node, _: int, shape: Shape, weight: Shape) -> Array:
+def _conv_transpose(node: Node, _: int, shape: Shape, weight: Shape) -> Array:
     """Weights `[C, M/group, …]`."""
     sizes, kernel = shape[2:], weight[2:]
 
@@ -79,17 +79,17 @@ def _outer(taps: Callable[[int, int, int], Array], sizes: Shape, kernel: Shape) 
     return fan
 
 
-def _window(node: gs.Node, axis: int, length: int) -> tuple[int, int, Array]:
+def _window(node: Node, axis: int, length: int) -> tuple[int, int, Array]:
     """The stride of a window, the inputs that it spans, and the offsets of its taps."""
     spread = np.arange(length) * entry(node, "dilations", axis, 1)
     return entry(node, "strides", axis, 1), int(spread[-1]) + 1, spread
 
 
-def _gemm(node: gs.Node, _: int, shape: Shape, weight: Shape) -> Array:
+def _gemm(node: Node, _: int, shape: Shape, weight: Shape) -> Array:
     return np.array(weight[0] if node.attrs.get("transB", 0) else weight[1])
 
 
-def _matmul(node: gs.Node, operand: int, left: Shape, right: Shape) -> Array:
+def _matmul(node: Node, operand: int, left: Shape, right: Shape) -> Array:
     """Columns of the other matrix, or its rows, once for each matrix of the stack that the element is used in."""
     stacks = (left[:-2], right[:-2])
     across = (right[-1] if len(right) > 1 else 1, left[-2] if len(left) > 1 else 1)[operand]

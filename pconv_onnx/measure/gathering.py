@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from pconv_onnx.basics.choices import PROVIDERS, Mode
+from pconv_onnx.basics.choices import PROVIDERS, ModeName
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.data.samples import Samples
 from pconv_onnx.measure.evaluation import evaluate
@@ -33,12 +33,12 @@ def gather(benchmark: Benchmark) -> dict[str, Any]:
     # Where the source has levels each neuron has their number, which is lossless.
     networks: dict[str, Rewriting] = {}
 
-    def spiking(mode: Mode) -> Rewriting:
+    def spiking(mode: ModeName) -> Rewriting:
         if mode not in networks:
             networks[mode] = rewrite(source, mode=mode, signed=benchmark.signed)
         return networks[mode]
 
-    def rewritten(mode: Mode) -> onnx.ModelProto:
+    def rewritten(mode: ModeName) -> onnx.ModelProto:
         model = spiking(mode).model
         assert model is not None  # only a dry run gives none
         return model

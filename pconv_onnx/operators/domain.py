@@ -28,15 +28,13 @@ def is_operator(node: onnx.NodeProto) -> bool:
     return bool(node.domain == DOMAIN and node.op_type == OP_TYPE)
 
 
-def is_layer(node: onnx.NodeProto, mode: str | None) -> bool:
-    """Whether a node of a network that was rewritten in that mode is a layer of neurons.
-
-    In mode parallel those that emit means are none, but decode trains.
+def is_layer(node: onnx.NodeProto, trains: bool) -> bool:
+    """Whether a node of a network is a layer of neurons; where trains flow, what gives means decodes them.
 
     Raises:
         KeyError: an attribute is missing.
     """
-    return is_operator(node) and attribute(node, "spikes") == (mode == "parallel")
+    return is_operator(node) and attribute(node, "spikes") == trains
 
 
 def is_neuron(node: onnx.NodeProto) -> bool:

@@ -6,10 +6,9 @@ from collections import Counter
 from dataclasses import replace
 from functools import partial
 
-import onnx_graphsurgeon as gs
-
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.network import Dimension, Graph
+from pconv_onnx.graph.view import Node
 from pconv_onnx.recognise.analog import Analog
 from pconv_onnx.recognise.base import Activation, Recogniser
 from pconv_onnx.recognise.fused import Fused
@@ -57,7 +56,7 @@ def recognise(network: Network) -> list[Activation]:
     return _with_unique_names(found)
 
 
-def _free(network: Network, graph: Graph, claimed: set[int], node: gs.Node) -> bool:
+def _free(network: Network, graph: Graph, claimed: set[int], node: Node) -> bool:
     return network.graph_of(node) is graph and id(node) not in claimed
 
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
-from pconv_onnx.recognise.base import CALIBRATE, Activation, Status, called
+from pconv_onnx.graph.view import Constant, Node, Tensor, node_name
+from pconv_onnx.recognise.base import CALIBRATE, Activation, Status
 
 # What to call an operator.
 _NAMES = {
@@ -52,8 +52,8 @@ class _Found:
     """An activation: what to call it, the nodes of one path through it, its input, and why no data would help."""
 
     name: str
-    nodes: tuple[gs.Node, ...]
-    input: gs.Tensor
+    nodes: tuple[Node, ...]
+    input: Tensor
     refusal: str = ""
 
 
@@ -62,7 +62,7 @@ class Analog:
 
     encoding = "analog"
 
-    def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> _Found | None:
+    def pattern(self, node: Node, free: Callable[[Node], bool]) -> _Found | None:
         """An operator of the tables on something computed, with the product if it is a gate."""
         if node.domain == "com.microsoft":
             found = _operator(node, _NAMES_OF_ONNXRUNTIME)
@@ -81,20 +81,20 @@ class Analog:
         status: Status = "refused" if match.refusal else "needs-calibration"
         reason = match.refusal or CALIBRATE.format(match.name)
         (output,) = match.nodes[-1].outputs
-        name = called(match.nodes[0])
+        name = node_name(match.nodes[0])
         return Activation(name, self.encoding, match.nodes, match.input, output, status, reason)
 
 
-def _operator(node: gs.Node, names: dict[str, str]) -> _Found | None:
+def _operator(node: Node, names: dict[str, str]) -> _Found | None:
     return _Found(names[node.op], (node,), node.inputs[0]) if node.op in names else None
 
 
-def _clip(node: gs.Node) -> _Found | None:
+def _clip(node: Node) -> _Found | None:
     """A Clip that is an activation, with a constant lower bound that is not above zero or with computed bounds."""
     bounds = [np.full(1, -np.inf), np.full(1, np.inf)]
     for index, tensor in enumerate(node.inputs[1:3]):
         value = constant(tensor) if tensor.name else bounds[index]
-        if value is None and not isinstance(tensor, gs.Constant):
+        if value is None and not isinstance(tensor, Constant):
             reason = f"its bound '{tensor.name}' is computed; a Clip with constant bounds can be calibrated"
             return _Found("Clip", (node,), node.inputs[0], reason)
         if value is None or value.size != 1:
@@ -107,7 +107,7 @@ def _clip(node: gs.Node) -> _Found | None:
     return _Found(f"Clip to [{low + 0.0:g}, {end}", (node,), node.inputs[0])
 
 
-def _product(gate: gs.Node, free: Callable[[gs.Node], bool]) -> _Found | None:
+def _product(gate: Node, free: Callable[[Node], bool]) -> _Found | None:
     """`x · g(x)`, with constants added and multiplied anywhere, where `gate` is the operator of g."""
     before = [(tensor, nodes) for tensor, nodes in _sources(gate.inputs[0], (), free)]
     value, after = gate.outputs[0], [gate]
@@ -129,8 +129,8 @@ def _product(gate: gs.Node, free: Callable[[gs.Node], bool]) -> _Found | None:
 
 
 def _sources(
-    tensor: gs.Tensor, after: tuple[gs.Node, ...], free: Callable[[gs.Node], bool]
-) -> Iterator[tuple[gs.Tensor, tuple[gs.Node, ...]]]:
+    tensor: Tensor, after: tuple[Node, ...], free: Callable[[Node], bool]
+) -> Iterator[tuple[Tensor, tuple[Node, ...]]]:
     """The tensor, and what it is computed from element by element, each with the nodes from there on."""
     yield tensor, after
     if len(tensor.inputs) != 1 or len(after) == DEPTH:

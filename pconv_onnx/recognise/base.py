@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.graph.view import Node, Tensor
 from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec
 
 Status = Literal["converted", "needs-calibration", "refused"]
@@ -33,9 +33,9 @@ class Activation:
 
     name: str
     encoding: str
-    nodes: tuple[gs.Node, ...]
-    input: gs.Tensor
-    output: gs.Tensor
+    nodes: tuple[Node, ...]
+    input: Tensor
+    output: Tensor
     status: Status
     reason: str = ""
     spec: QuantizerSpec | None = None
@@ -57,11 +57,6 @@ class Refusal(Exception):
     """Why a candidate is not converted, in words that a user can act on."""
 
 
-def called(node: gs.Node) -> str:
-    """How to call a node in messages: not all have names."""
-    return str(node.name or node.outputs[0].name)
-
-
 @dataclass(frozen=True, eq=False)
 class ClipBefore:
     """The Relu or Clip that a quantiser's data come from, if there is one: what it gives lies between constants.
@@ -72,12 +67,12 @@ class ClipBefore:
         operations: what it does; nothing where there is none.
     """
 
-    node: gs.Node | None = None
+    node: Node | None = None
     alone: bool = False
     operations: tuple[FloatOperation, ...] = ()
 
     @classmethod
-    def find(cls, quantiser: gs.Node, free: Callable[[gs.Node], bool]) -> ClipBefore:
+    def find(cls, quantiser: Node, free: Callable[[Node], bool]) -> ClipBefore:
         """That of a quantiser's first input."""
         data = quantiser.inputs[0]
         node = data.inputs[0] if len(data.inputs) == 1 else None
@@ -92,7 +87,7 @@ class ClipBefore:
         clip = FloatOperation("Clip", tuple(bounds))
         return cls(node, free(node) and len(data.outputs) == 1, (clip,))
 
-    def part(self, network: Network) -> tuple[gs.Node, ...]:
+    def part(self, network: Network) -> tuple[Node, ...]:
         """The node as part of the activation; nothing where it stays, as an output or for other readers."""
         if self.node is None or not self.alone or network.is_output(self.node.outputs[0]):
             return ()
@@ -107,7 +102,7 @@ class Recogniser(Protocol):
 
     encoding: str
 
-    def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> Any | None:
+    def pattern(self, node: Node, free: Callable[[Node], bool]) -> Any | None:
         """The candidate anchored at `node`, or None where this is something else altogether.
 
         It may take other nodes that are `free`: in the same graph, and not part of a converted activation.

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import onnx_graphsurgeon as gs
-
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
-from pconv_onnx.recognise.base import Refusal, called
+from pconv_onnx.graph.view import Node, Tensor, node_name
+from pconv_onnx.recognise.base import Refusal
 
 # One letter a node: scaling, clipping, adding; Identity is passed over. Read in the direction of the data.
 LETTERS = {
@@ -35,13 +34,13 @@ class Selection:
     """A Where that is a Max or Min of data and a constant: `x > c ? c : x` and the like."""
 
     op_type: Literal["Max", "Min"]
-    data: gs.Tensor
-    comparison: gs.Node
-    compared: gs.Tensor
-    chosen: gs.Tensor
+    data: Tensor
+    comparison: Node
+    compared: Tensor
+    chosen: Tensor
 
 
-def selection(node: gs.Node) -> Selection | None:
+def selection(node: Node) -> Selection | None:
     """What a Where is, if it is such."""
     condition, positive, negative = node.inputs
     if len(condition.inputs) != 1 or condition.inputs[0].op not in (*_GREATER, *_LESS):
@@ -65,11 +64,11 @@ class Link:
     It is one node, or two where a Where has its comparison in front.
     """
 
-    nodes: tuple[gs.Node, ...]
-    tensor: gs.Tensor
+    nodes: tuple[Node, ...]
+    tensor: Tensor
 
     @property
-    def node(self) -> gs.Node:
+    def node(self) -> Node:
         """The node that has the value."""
         return self.nodes[-1]
 
@@ -84,22 +83,22 @@ class Chain:
     """A rounding, alone or with the nodes of a straight-through gradient, and a possible head and tail around it."""
 
     head: tuple[Link, ...]
-    rounding: tuple[gs.Node, ...]
+    rounding: tuple[Node, ...]
     tail: tuple[Link, ...]
 
     @property
-    def nodes(self) -> tuple[gs.Node, ...]:
+    def nodes(self) -> tuple[Node, ...]:
         """All nodes, in topological order."""
         head, tail = (tuple(node for link in links for node in link.nodes) for links in (self.head, self.tail))
         return (*head, *self.rounding, *tail)
 
     @property
-    def start(self) -> gs.Tensor:
+    def start(self) -> Tensor:
         """What it is given."""
         return self.head[0].tensor if self.head else self.rounding[0].inputs[0]
 
     @property
-    def end(self) -> gs.Tensor:
+    def end(self) -> Tensor:
         """What it hands on."""
         return self.tail[-1].tensor if self.tail else self.rounding[-1].outputs[0]
 
@@ -130,10 +129,10 @@ class Shared(Refusal):
     """A value within the chain is used elsewhere too: what is on its other side belongs to the neighbours."""
 
 
-def chain_around(node: gs.Node, free: Callable[[gs.Node], bool]) -> Chain | None:
+def chain_around(node: Node, free: Callable[[Node], bool]) -> Chain | None:
     """The longest chain around a rounding node; None where there is neither a Clip nor operators on both sides."""
 
-    def belongs(other: gs.Node) -> bool:
+    def belongs(other: Node) -> bool:
         return is_standard(other) and free(other)
 
     rounding = _straight_through(node, belongs) or (node,)
@@ -144,7 +143,7 @@ def chain_around(node: gs.Node, free: Callable[[gs.Node], bool]) -> Chain | None
     return chain if clips or (head and tail) else None
 
 
-def _straight_through(rounding: gs.Node, belongs: Callable[[gs.Node], bool]) -> tuple[gs.Node, ...] | None:
+def _straight_through(rounding: Node, belongs: Callable[[Node], bool]) -> tuple[Node, ...] | None:
     """The nodes of `z + (⌊z⌋ − z)`, in that order, where this rounding is part of it."""
     z, code = rounding.inputs[0], rounding.outputs[0]
     for difference in code.outputs:
@@ -161,7 +160,7 @@ def _straight_through(rounding: gs.Node, belongs: Callable[[gs.Node], bool]) -> 
     return None
 
 
-def _walk(tensor: gs.Tensor, follow: Callable[[gs.Tensor], Link | None]) -> Iterator[Link]:
+def _walk(tensor: Tensor, follow: Callable[[Tensor], Link | None]) -> Iterator[Link]:
     for _ in range(_LONGEST):
         link = follow(tensor)
         if link is None:
@@ -170,7 +169,7 @@ def _walk(tensor: gs.Tensor, follow: Callable[[gs.Tensor], Link | None]) -> Iter
         tensor = link.tensor
 
 
-def _upstream(belongs: Callable[[gs.Node], bool], tensor: gs.Tensor) -> Link | None:
+def _upstream(belongs: Callable[[Node], bool], tensor: Tensor) -> Link | None:
     if len(tensor.inputs) != 1:
         return None
     node = tensor.inputs[0]
@@ -179,19 +178,19 @@ def _upstream(belongs: Callable[[gs.Node], bool], tensor: gs.Tensor) -> Link | N
     return Link(nodes, data) if data is not None and all(map(belongs, nodes)) else None
 
 
-def _downstream(belongs: Callable[[gs.Node], bool], tensor: gs.Tensor) -> Link | None:
+def _downstream(belongs: Callable[[Node], bool], tensor: Tensor) -> Link | None:
     for node in tensor.outputs:
         if data_input(node) is tensor and all(map(belongs, _nodes_of(node))):
             return Link(_nodes_of(node), node.outputs[0])
     return None
 
 
-def _nodes_of(node: gs.Node) -> tuple[gs.Node, ...]:
+def _nodes_of(node: Node) -> tuple[Node, ...]:
     chosen = selection(node) if node.op == "Where" else None
     return (node,) if chosen is None else (chosen.comparison, node)
 
 
-def data_input(node: gs.Node) -> gs.Tensor | None:
+def data_input(node: Node) -> Tensor | None:
     """The one input of a link's node that is not a constant; None where there is no such, or not in its place."""
     if node.op not in LETTERS:
         return None
@@ -207,7 +206,7 @@ def data_input(node: gs.Node) -> gs.Tensor | None:
     return varying[0]
 
 
-def refuse_shared(network: Network, nodes: Sequence[gs.Node]) -> None:
+def refuse_shared(network: Network, nodes: Sequence[Node]) -> None:
     """Refuse nodes, in topological order, that others look into.
 
     Raises:
@@ -220,7 +219,7 @@ def refuse_shared(network: Network, nodes: Sequence[gs.Node]) -> None:
             raise Shared(f"its intermediate value '{tensor.name}' is also an output of the model")
         others = [node for node in tensor.outputs if id(node) not in own]
         if others:
-            told = ", ".join(f"{node.op} '{called(node)}'" for node in others)
+            told = ", ".join(f"{node.op} '{node_name(node)}'" for node in others)
             raise Shared(f"its intermediate value '{tensor.name}' is also used by {told}")
 
 
@@ -228,12 +227,14 @@ def broken_off(chain: Chain) -> str:
     """What else to tell of a chain that is refused: what may have cut it off at its ends."""
     for node in filter(is_standard, (*chain.start.inputs, *chain.end.outputs)):
         if node.op == "Cast":
-            return f"; Cast '{called(node)}' ends the chain: export it in one type throughout"
+            return f"; Cast '{node_name(node)}' ends the chain: export it in one type throughout"
     for node in filter(is_standard, chain.start.inputs):
         # PACT's ½(|x| − |x − α| + α) is not monotone in floats: of a large x it makes α/2.
         ramps = node.op == "Sub" and all(part.inputs and part.inputs[0].op in ("Abs", "Relu") for part in node.inputs)
         if ramps or node.op == "Where":
-            return f"; {node.op} '{called(node)}' before it is no clip for every float: export clamp(x, 0, α) instead"
+            return (
+                f"; {node.op} '{node_name(node)}' before it is no clip for every float: export clamp(x, 0, α) instead"
+            )
     return ""
 
 
@@ -247,10 +248,10 @@ def name_of(network: Network, chain: Chain) -> str:
             owner = owner_of_constants(link.node)
             if owner:
                 return owner
-    return called(chain.rounding[0])
+    return node_name(chain.rounding[0])
 
 
-def owner_of_constants(node: gs.Node) -> str:
+def owner_of_constants(node: Node) -> str:
     """The module that the name of a node's constant tells of; empty where none does."""
     for tensor in node.inputs:
         owner, _, parameter = tensor.name.rpartition(".")

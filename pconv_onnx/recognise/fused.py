@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import onnx_graphsurgeon as gs
-
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
-from pconv_onnx.recognise.base import Activation, called
+from pconv_onnx.graph.view import Node, node_name
+from pconv_onnx.recognise.base import Activation
 
 _FUSED = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
 _FUSED_BY_ONNXRUNTIME = ("QAttention", "QGemm")
@@ -30,11 +29,11 @@ class Fused:
 
     encoding = "fused"
 
-    def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> gs.Node | None:
+    def pattern(self, node: Node, free: Callable[[Node], bool]) -> Node | None:
         """Any such operator."""
         return node if is_fused(node) or _is_dynamic(node) or _activation_within(node) else None
 
-    def check(self, network: Network, match: gs.Node) -> Activation:
+    def check(self, network: Network, match: Node) -> Activation:
         """It cannot be converted as it stands."""
         if _is_dynamic(match):
             reason = "its scale is computed at run time; quantise statically, with quant_format=QuantFormat.QDQ"
@@ -47,23 +46,25 @@ class Fused:
             reason = "its integers are fused into the operator; export with quant_format=QuantFormat.QDQ"
         readers = match.outputs[0].outputs if match.op in _DYNAMIC else ()
         nodes = (match, *(node for node in readers if is_fused(node)))
-        return Activation(called(match), self.encoding, nodes, match.inputs[0], nodes[-1].outputs[0], "refused", reason)
+        return Activation(
+            node_name(match), self.encoding, nodes, match.inputs[0], nodes[-1].outputs[0], "refused", reason
+        )
 
 
-def is_fused(node: gs.Node) -> bool:
+def is_fused(node: Node) -> bool:
     """Whether a node computes with integers that it is handed."""
     if node.domain == "com.microsoft":
         return node.op in _FUSED_BY_ONNXRUNTIME or node.op.startswith(_FAMILIES_OF_ONNXRUNTIME)
     return is_standard(node) and node.op in _FUSED
 
 
-def _is_dynamic(node: gs.Node) -> bool:
+def _is_dynamic(node: Node) -> bool:
     if node.domain == "com.microsoft":
         return node.op in _DYNAMIC_OF_ONNXRUNTIME
     return is_standard(node) and node.op in _DYNAMIC
 
 
-def _activation_within(node: gs.Node) -> str:
+def _activation_within(node: Node) -> str:
     """The activation that onnxruntime's optimiser fused into a node; empty where there is none."""
     activated = node.domain == "com.microsoft" and node.op in _ACTIVATED_BY_ONNXRUNTIME
     return str(node.attrs.get("activation", "")) if activated else ""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.network import Dimension
+from pconv_onnx.graph.view import Node, Tensor, node_name
 from pconv_onnx.neuron.quantiser import FloatOperation
-from pconv_onnx.recognise.base import Refusal, called
+from pconv_onnx.recognise.base import Refusal
 from pconv_onnx.recognise.chain import LETTERS, data_input, selection
 
 # How far thresholds may be from even ones, in units of their type's last place.
@@ -30,7 +30,7 @@ class ConstantReader:
         self.channel_axis: int | None = None
         self.dtype: np.dtype[Any] | None = None
 
-    def operation(self, node: gs.Node) -> FloatOperation:
+    def operation(self, node: Node) -> FloatOperation:
         """The operation of a node; whatever clips is a Clip, up to an infinity on a side that it leaves open.
 
         Raises:
@@ -47,18 +47,20 @@ class ConstantReader:
         low, high = (*([None] if node.op == "Min" else []), *operands, None, None)[:2]
         return FloatOperation("Clip", (self._bound(node, low, _BELOW), self._bound(node, high, _ABOVE)))
 
-    def _selection(self, node: gs.Node) -> FloatOperation:
+    def _selection(self, node: Node) -> FloatOperation:
         chosen = selection(node)
         assert chosen is not None
         compared, value = (self.vector(node, tensor) for tensor in (chosen.compared, chosen.chosen))
         if not np.array_equal(compared, value):
-            raise Refusal(f"'{called(node)}' compares with {some(compared)} and gives {some(value)}; one is expected")
+            raise Refusal(
+                f"'{node_name(node)}' compares with {some(compared)} and gives {some(value)}; one is expected"
+            )
         return FloatOperation("Clip", (value, _ABOVE) if chosen.op_type == "Max" else (_BELOW, value))
 
-    def _bound(self, node: gs.Node, tensor: gs.Tensor | None, otherwise: Array) -> Array:
+    def _bound(self, node: Node, tensor: Tensor | None, otherwise: Array) -> Array:
         return otherwise if tensor is None or not tensor.name else self.vector(node, tensor)
 
-    def vector(self, node: gs.Node, tensor: gs.Tensor) -> Array:
+    def vector(self, node: Node, tensor: Tensor) -> Array:
         """A constant as `[1]` or `[C]`.
 
         Raises:
@@ -66,14 +68,14 @@ class ConstantReader:
         """
         value = constant(tensor)
         if value is None:
-            raise Refusal(f"'{tensor.name}', an operand of '{called(node)}', is computed; a constant is needed")
+            raise Refusal(f"'{tensor.name}', an operand of '{node_name(node)}', is computed; a constant is needed")
         if not np.isfinite(value.astype(np.float64)).all():
-            raise Refusal(f"'{tensor.name}', an operand of '{called(node)}', is not finite")
+            raise Refusal(f"'{tensor.name}', an operand of '{node_name(node)}', is not finite")
         self.dtype = value.dtype
         self.settle(tensor, value.shape)
         return value.reshape(-1)
 
-    def settle(self, tensor: gs.Tensor, shape: tuple[int, ...]) -> None:
+    def settle(self, tensor: Tensor, shape: tuple[int, ...]) -> None:
         """Have a constant of that shape run along the channel axis, if it is more than one number.
 
         Raises:
@@ -99,7 +101,7 @@ class ConstantReader:
         self.channel_axis = axis
 
 
-def factor(node: gs.Node, operation: FloatOperation) -> Array:
+def factor(node: Node, operation: FloatOperation) -> Array:
     """The factor that a Mul or Div scales by, in float64.
 
     Raises:
@@ -107,7 +109,7 @@ def factor(node: gs.Node, operation: FloatOperation) -> Array:
     """
     value = operation.constants[0].astype(np.float64)
     if (value <= 0).any():
-        raise Refusal(f"'{called(node)}' scales by {some(value[value <= 0])}; a scale must be positive")
+        raise Refusal(f"'{node_name(node)}' scales by {some(value[value <= 0])}; a scale must be positive")
     return np.asarray(1 / value if operation.op_type == "Div" else value)
 
 

@@ -23,14 +23,14 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, element_type, is_standard
+from pconv_onnx.graph.view import Node, node_name
 from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec, apply
 from pconv_onnx.neuron.theory import SUM_TYPES
-from pconv_onnx.recognise.base import Activation, ClipBefore, Refusal, called
+from pconv_onnx.recognise.base import Activation, ClipBefore, Refusal
 from pconv_onnx.recognise.fused import is_fused
 
 # Codes of the element types that QuantizeLinear writes; the others are floats of 8 and 4 bits.
@@ -56,9 +56,9 @@ class _Pair:
     """
 
     clip: ClipBefore
-    quantise: gs.Node
-    between: tuple[gs.Node, ...]
-    readers: tuple[gs.Node, ...]
+    quantise: Node
+    between: tuple[Node, ...]
+    readers: tuple[Node, ...]
 
 
 class Qdq:
@@ -66,11 +66,11 @@ class Qdq:
 
     encoding = "qdq"
 
-    def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> _Pair | None:
+    def pattern(self, node: Node, free: Callable[[Node], bool]) -> _Pair | None:
         """A quantiser, with what its codes go through."""
         if node.op != "QuantizeLinear" or not (is_standard(node) or node.domain == "com.microsoft"):
             return None
-        between: list[gs.Node] = []
+        between: list[Node] = []
         codes = node.outputs[0]
         while len(codes.outputs) == 1 and _is_on_codes(codes.outputs[0]) and free(codes.outputs[0]):
             between.append(codes.outputs[0])
@@ -89,17 +89,17 @@ class Qdq:
         except Refusal as refusal:
             nodes = (quantise, *match.between, *match.readers[:1])
             start, end = quantise.inputs[0], nodes[-1].outputs[0]
-            return Activation(called(quantise), self.encoding, nodes, start, end, "refused", str(refusal))
+            return Activation(node_name(quantise), self.encoding, nodes, start, end, "refused", str(refusal))
         nodes = (*match.clip.part(network), quantise, *match.between, dequantise)
         start, end = nodes[0].inputs[0], dequantise.outputs[0]
-        return Activation(called(nodes[0]), self.encoding, nodes, start, end, "converted", "", spec)
+        return Activation(node_name(nodes[0]), self.encoding, nodes, start, end, "converted", "", spec)
 
 
-def _is_on_codes(node: gs.Node) -> bool:
+def _is_on_codes(node: Node) -> bool:
     return node.op in _ON_CODES and is_standard(node)
 
 
-def _only_reader(network: Network, match: _Pair) -> gs.Node:
+def _only_reader(network: Network, match: _Pair) -> Node:
     if not is_standard(match.quantise):
         raise Refusal("it is onnxruntime's own QuantizeLinear; quantise at opset 21 or later to have that of ONNX")
     steps = (match.quantise, *match.between)
@@ -113,7 +113,7 @@ def _only_reader(network: Network, match: _Pair) -> gs.Node:
         if node.op != "DequantizeLinear" or not is_standard(node) or network.graph_of(node) is not graph
     ]
     if others:
-        told = ", ".join(f"{node.op} '{called(node)}'" for node in others)
+        told = ", ".join(f"{node.op} '{node_name(node)}'" for node in others)
         raise Refusal(f"its codes are also read by {told}; export with QuantizeLinear and DequantizeLinear in pairs")
     if not match.readers:
         raise Refusal("nothing reads its codes")
@@ -122,7 +122,7 @@ def _only_reader(network: Network, match: _Pair) -> gs.Node:
     return match.readers[0]
 
 
-def _read(network: Network, match: _Pair, dequantise: gs.Node) -> QuantizerSpec:
+def _read(network: Network, match: _Pair, dequantise: Node) -> QuantizerSpec:
     """The spec of a pair.
 
     Raises:
@@ -136,7 +136,7 @@ def _read(network: Network, match: _Pair, dequantise: gs.Node) -> QuantizerSpec:
     other_scale, other_zero, other_axis = _constants(network, dequantise)
     if axis != other_axis or not (np.array_equal(scale, other_scale) and np.array_equal(zero, other_zero)):
         raise Refusal(
-            f"'{called(quantise)}' and '{called(dequantise)}' have unequal scales, zero-points or axes; "
+            f"'{node_name(quantise)}' and '{node_name(dequantise)}' have unequal scales, zero-points or axes; "
             "export them in pairs"
         )
     dtype = _dtype(network, quantise, dequantise, scale, other_scale)
@@ -148,11 +148,11 @@ def _read(network: Network, match: _Pair, dequantise: gs.Node) -> QuantizerSpec:
     lowest, highest = ends.astype(np.int64).T
     number = highest - lowest
     if number.min() < 1:
-        raise Refusal(f"the codes of '{called(quantise)}' have no range; calibrate and export it again")
+        raise Refusal(f"the codes of '{node_name(quantise)}' have no range; calibrate and export it again")
     if number.min() != number.max():
         raise Refusal(f"its channels have from {number.min()} to {number.max()} levels; one number for all is needed")
     if max(abs(low).max(), abs(high).max()) > 2 ** (ml_dtypes.finfo(dtype).nmant + 1):
-        raise Refusal(f"{dtype} cannot tell the codes of '{called(quantise)}' apart; quantise float32")
+        raise Refusal(f"{dtype} cannot tell the codes of '{node_name(quantise)}' apart; quantise float32")
     levels = int(number[0])
     step = scale.astype(np.float64)
     spec = QuantizerSpec(
@@ -171,15 +171,15 @@ def _read(network: Network, match: _Pair, dequantise: gs.Node) -> QuantizerSpec:
         spec.neuron()
     except ValueError as error:
         raise Refusal(
-            f"{error} in {dtype}, with a scale of '{called(quantise)}' of up to {step.max():.6g}; calibrate again, or "
-            "quantise float32 to fewer levels"
+            f"{error} in {dtype}, with a scale of '{node_name(quantise)}' of up to {step.max():.6g}; calibrate again, "
+            "or quantise float32 to fewer levels"
         ) from error
     return spec
 
 
-def _dtype(network: Network, quantise: gs.Node, dequantise: gs.Node, *scales: Array) -> np.dtype[Any]:
+def _dtype(network: Network, quantise: Node, dequantise: Node, *scales: Array) -> np.dtype[Any]:
     """The one type that a pair computes in."""
-    name = called(quantise)
+    name = node_name(quantise)
     dtype = np.dtype(network.dtype(quantise.inputs[0]) or scales[0].dtype)
     if dtype not in SUM_TYPES:
         raise Refusal(f"'{name}' quantises {dtype}; {', '.join(map(str, SUM_TYPES))} are supported")
@@ -199,20 +199,22 @@ def _dtype(network: Network, quantise: gs.Node, dequantise: gs.Node, *scales: Ar
 
 def _range(match: _Pair, codes: np.dtype[Any]) -> tuple[int, int]:
     """The lowest and the highest code that the DequantizeLinear may read."""
-    name = called(match.quantise)
+    name = node_name(match.quantise)
     if codes.name not in _RANGES:
         raise Refusal(f"'{name}' writes codes of {codes}; quantise to integers, such as uint8")
     low, high = _RANGES[codes.name]
     for node in match.between:
         if node.op == "Cast" and element_type(node.attrs.get("to")) != codes:
-            raise Refusal(f"'{called(node)}' casts the codes of '{name}' to another type; export in one type of codes")
+            raise Refusal(
+                f"'{node_name(node)}' casts the codes of '{name}' to another type; export in one type of codes"
+            )
         # Each is monotone, so that the ends of the range stay its ends.
         for operation, bound in _bounds(node):
             low, high = operation(low, bound), operation(high, bound)
     return low, high
 
 
-def _bounds(node: gs.Node) -> list[tuple[Callable[[int, int], int], int]]:
+def _bounds(node: Node) -> list[tuple[Callable[[int, int], int], int]]:
     """`max` and `min` with a bound each, in the order in which a node that clips codes takes them."""
     if node.op == "Clip":
         operands = list(zip((max, min), node.inputs[1:], strict=False))
@@ -220,23 +222,25 @@ def _bounds(node: gs.Node) -> list[tuple[Callable[[int, int], int], int]]:
         operation = {"Max": max, "Min": min}.get(node.op)
         operands = [(operation, tensor) for tensor in node.inputs if constant(tensor) is not None] if operation else []
         if operation and len(operands) != len(node.inputs) - 1:
-            raise Refusal(f"'{called(node)}' clips codes by something computed; export constant bounds")
+            raise Refusal(f"'{node_name(node)}' clips codes by something computed; export constant bounds")
     bounds: list[tuple[Callable[[int, int], int], int]] = []
     for operation, tensor in operands:
         if not tensor.name:
             continue
         value = constant(tensor)
         if value is None:
-            raise Refusal(f"'{tensor.name}', a bound of '{called(node)}', is computed; export constant bounds")
+            raise Refusal(f"'{tensor.name}', a bound of '{node_name(node)}', is computed; export constant bounds")
         if value.size != 1:
-            raise Refusal(f"'{tensor.name}', a bound of '{called(node)}', has {value.size} values; export one for all")
+            raise Refusal(
+                f"'{tensor.name}', a bound of '{node_name(node)}', has {value.size} values; export one for all"
+            )
         bounds.append((operation, int(value.reshape(-1)[0])))
     return bounds
 
 
-def _constants(network: Network, node: gs.Node) -> tuple[Array, Array, int | None]:
+def _constants(network: Network, node: Node) -> tuple[Array, Array, int | None]:
     """Scale `[1]` or `[C]`, zero-point of as many entries, and the channel axis where they are per channel."""
-    name = called(node)
+    name = node_name(node)
     if node.attrs.get("block_size", 0):
         raise Refusal(f"'{name}' has a scale for each block; export one scale per tensor or per channel")
     values = []

@@ -14,16 +14,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.qonnx import BIT_WIDTH, DOMAINS, THRESHOLDS, Operation, Quantiser, quantiser
+from pconv_onnx.graph.view import Node, node_name
 from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec, apply
 from pconv_onnx.neuron.theory import SUM_TYPES
-from pconv_onnx.recognise.base import Activation, ClipBefore, Refusal, called
+from pconv_onnx.recognise.base import Activation, ClipBefore, Refusal
 from pconv_onnx.recognise.operands import ConstantReader, spacing
 
 _OPERATORS = ("Quant", "IntQuant", "BipolarQuant", "MultiThreshold", "Trunc", "FloatQuant")
@@ -38,7 +38,7 @@ class _Match:
     """A quantiser, with the Relu or Clip in front if there is one."""
 
     clip: ClipBefore
-    quantise: gs.Node
+    quantise: Node
 
 
 class Qonnx:
@@ -46,7 +46,7 @@ class Qonnx:
 
     encoding = "qonnx"
 
-    def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> _Match | None:
+    def pattern(self, node: Node, free: Callable[[Node], bool]) -> _Match | None:
         """A quantiser."""
         if node.domain not in DOMAINS or node.op not in _OPERATORS or not node.inputs or not node.outputs:
             return None
@@ -60,8 +60,8 @@ class Qonnx:
         try:
             spec = _read(network, match)
         except Refusal as refusal:
-            return Activation(called(quantise), self.encoding, nodes, start, end, "refused", str(refusal))
-        return Activation(called(nodes[0]), self.encoding, nodes, start, end, "converted", "", spec)
+            return Activation(node_name(quantise), self.encoding, nodes, start, end, "refused", str(refusal))
+        return Activation(node_name(nodes[0]), self.encoding, nodes, start, end, "converted", "", spec)
 
 
 def _read(network: Network, match: _Match) -> QuantizerSpec:
@@ -78,7 +78,7 @@ def _read(network: Network, match: _Match) -> QuantizerSpec:
     try:
         meaning = quantiser(node.op, node.attrs, bit_width, None if shape is None else len(shape))
     except ValueError as error:
-        raise Refusal(f"'{called(node)}': {error}") from error
+        raise Refusal(f"'{node_name(node)}': {error}") from error
     dtype = network.dtype(node.inputs[0]) or np.dtype(np.float32)
     if dtype not in SUM_TYPES:
         raise Refusal(f"it computes in {dtype}; {', '.join(map(str, SUM_TYPES))} are supported")
@@ -120,7 +120,7 @@ def _spacing(meaning: Quantiser, reader: _Reader, lowest: Array, levels: int) ->
 class _Reader:
     """The parameters of one node, as operands of its operations."""
 
-    def __init__(self, network: Network, node: gs.Node, meaning: Quantiser, dtype: np.dtype) -> None:
+    def __init__(self, network: Network, node: Node, meaning: Quantiser, dtype: np.dtype) -> None:
         self._node, self._dtype = node, dtype
         self._constants = ConstantReader(network.shape(node.inputs[0]))
         self._shape = network.shape(node.inputs[0])
@@ -149,23 +149,23 @@ class _Reader:
             return self.thresholds
         operand = self.vector(value)
         if op_type in ("Div", "Mul") and (operand <= 0).any():
-            raise Refusal(f"'{self._node.inputs[value].name}', the scale of '{called(self._node)}', is not positive")
+            raise Refusal(f"'{self._node.inputs[value].name}', the scale of '{node_name(self._node)}', is not positive")
         return operand
 
     def vector(self, index: int) -> Array:
         """A constant input as `[1]` or `[C]`."""
         if index >= len(self._node.inputs):
-            raise Refusal(f"'{called(self._node)}' has {len(self._node.inputs)} inputs")
+            raise Refusal(f"'{node_name(self._node)}' has {len(self._node.inputs)} inputs")
         value = self._constants.vector(self._node, self._node.inputs[index])
         if value.dtype != self._dtype:
-            name = f"'{self._node.inputs[index].name}', an operand of '{called(self._node)}',"
+            name = f"'{self._node.inputs[index].name}', an operand of '{node_name(self._node)}',"
             raise Refusal(f"{name} is {value.dtype}; its data are {self._dtype}")
         return value
 
     def _threshold_table(self) -> Array:
         if THRESHOLDS >= len(self._node.inputs):
-            raise Refusal(f"'{called(self._node)}' has {len(self._node.inputs)} inputs")
-        name = f"'{self._node.inputs[THRESHOLDS].name}', the thresholds of '{called(self._node)}',"
+            raise Refusal(f"'{node_name(self._node)}' has {len(self._node.inputs)} inputs")
+        name = f"'{self._node.inputs[THRESHOLDS].name}', the thresholds of '{node_name(self._node)}',"
         table = constant(self._node.inputs[THRESHOLDS])
         if table is None:
             raise Refusal(f"{name} are computed; constants are needed")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import onnx_graphsurgeon as gs
-
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
-from pconv_onnx.recognise.base import CALIBRATE, Activation, called
+from pconv_onnx.graph.view import Node, node_name
+from pconv_onnx.recognise.base import CALIBRATE, Activation
 
 
 class Relu:
@@ -16,12 +15,14 @@ class Relu:
 
     encoding = "relu"
 
-    def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> gs.Node | None:
+    def pattern(self, node: Node, free: Callable[[Node], bool]) -> Node | None:
         """Any Relu node."""
         return node if node.op == "Relu" and is_standard(node) else None
 
-    def check(self, network: Network, match: gs.Node) -> Activation:
+    def check(self, network: Network, match: Node) -> Activation:
         """It cannot be converted as it stands."""
         (output,) = match.outputs
         reason = CALIBRATE.format("a ReLU")
-        return Activation(called(match), self.encoding, (match,), match.inputs[0], output, "needs-calibration", reason)
+        return Activation(
+            node_name(match), self.encoding, (match,), match.inputs[0], output, "needs-calibration", reason
+        )

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, element_type, is_standard
+from pconv_onnx.graph.view import Node, node_name
 from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec
 from pconv_onnx.neuron.theory import SUM_TYPES
-from pconv_onnx.recognise.base import Activation, Refusal, called
+from pconv_onnx.recognise.base import Activation, Refusal
 from pconv_onnx.recognise.chain import data_input, owner_of_constants, refuse_shared
 from pconv_onnx.recognise.operands import ConstantReader, factor, spacing
 
@@ -30,7 +30,7 @@ class Thresholds:
 
     encoding = "thresholds"
 
-    def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> tuple[gs.Node, ...] | None:
+    def pattern(self, node: Node, free: Callable[[Node], bool]) -> tuple[Node, ...] | None:
         """The four operators, and a Mul by a constant."""
         nodes = [node]
         while len(nodes) < len(_OPERATORS):
@@ -47,14 +47,14 @@ class Thresholds:
         scaled = len(users) == 1 and users[0].op == "Mul" and is_standard(users[0]) and free(users[0])
         return (*chosen, users[0]) if scaled and data_input(users[0]) is node.outputs[0] else chosen
 
-    def check(self, network: Network, match: tuple[gs.Node, ...]) -> Activation | None:
+    def check(self, network: Network, match: tuple[Node, ...]) -> Activation | None:
         """Constant thresholds along one axis; None where it is not the last axis, a new one, that is summed over."""
         start, end = match[0].inputs[0], match[-1].outputs[0]
         shape = network.shape(start)
         last = ([-1], [-1 if shape is None else len(shape)])
         if any(_axes(match[index]) not in last for index in (0, 3)):
             return None
-        name = network.module(match[3]) or owner_of_constants(match[-1]) or called(match[3])
+        name = network.module(match[3]) or owner_of_constants(match[-1]) or node_name(match[3])
         try:
             spec = _read(network, match)
         except (Refusal, ValueError) as reason:
@@ -62,12 +62,12 @@ class Thresholds:
         return Activation(name, self.encoding, match, start, end, "converted", "", spec)
 
 
-def _axes(node: gs.Node) -> list[int] | None:
+def _axes(node: Node) -> list[int] | None:
     value = constant(node.inputs[1]) if len(node.inputs) > 1 else None
     return None if value is None else value.reshape(-1).tolist()
 
 
-def _read(network: Network, nodes: Sequence[gs.Node]) -> QuantizerSpec:
+def _read(network: Network, nodes: Sequence[Node]) -> QuantizerSpec:
     """The spec.
 
     Raises:
@@ -85,7 +85,7 @@ def _read(network: Network, nodes: Sequence[gs.Node]) -> QuantizerSpec:
     if dtype not in SUM_TYPES:
         raise Refusal(f"it computes in {dtype}; {', '.join(map(str, SUM_TYPES))} are supported")
     if element_type(cast.attrs["to"]) != dtype:
-        raise Refusal(f"'{called(cast)}' counts in {element_type(cast.attrs['to'])}, and its data are {dtype}")
+        raise Refusal(f"'{node_name(cast)}' counts in {element_type(cast.attrs['to'])}, and its data are {dtype}")
     tail = tuple(reader.operation(node) for node in scaling)
     for node, operation in zip(scaling, tail, strict=True):
         factor(node, operation)
@@ -99,7 +99,7 @@ def _read(network: Network, nodes: Sequence[gs.Node]) -> QuantizerSpec:
     return spec
 
 
-def _table(compare: gs.Node, reader: ConstantReader) -> Array:
+def _table(compare: Node, reader: ConstantReader) -> Array:
     """Thresholds `[R, L]`, ascending.
 
     Raises:
@@ -107,7 +107,7 @@ def _table(compare: gs.Node, reader: ConstantReader) -> Array:
     """
     tensor = compare.inputs[1]
     value = constant(tensor)
-    name = f"'{tensor.name}', the thresholds of '{called(compare)}',"
+    name = f"'{tensor.name}', the thresholds of '{node_name(compare)}',"
     if value is None:
         raise Refusal(f"{name} are computed; constants are needed")
     if np.isnan(value).any():

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
+from pconv_onnx.graph.view import Node
 from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec
 from pconv_onnx.neuron.theory import SUM_TYPES
@@ -45,7 +45,7 @@ class Uniform:
 
     encoding = "uniform"
 
-    def pattern(self, node: gs.Node, free: Callable[[gs.Node], bool]) -> Chain | None:
+    def pattern(self, node: Node, free: Callable[[Node], bool]) -> Chain | None:
         """The longest chain around a rounding."""
         return chain_around(node, free) if node.op in _ROUNDINGS and is_standard(node) else None
 

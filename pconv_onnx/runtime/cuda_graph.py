@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.graph.record import own, potentials
+from pconv_onnx.graph.record import Record
 from pconv_onnx.runtime.device_memory import CUDA, dtype_of, place_of
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ class GraphSession:
         place = place_of(session)
         self.session = session
         self.inputs = {info.name: _memory("input", info, place) for info in session.get_inputs()}
-        kept = potentials(own(session.get_modelmeta().custom_metadata_map))
+        kept: Mapping[str, str] = {}
+        with suppress(ValueError):  # of a model that was not rewritten
+            kept = Record.of(session.get_modelmeta().custom_metadata_map).potentials
         self.outputs = {after: self.inputs[before] for before, after in kept.items()} | {
             info.name: _memory("output", info, place)
             for info in session.get_outputs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import ModelSource
-from pconv_onnx.graph.record import own, potentials
+from pconv_onnx.graph.record import Record
 from pconv_onnx.neuron.theory import SUM_TYPES, temporal_mean
 from pconv_onnx.runtime.device_memory import dtype_of, place_of, zeros
 from pconv_onnx.runtime.opening import inference_session
@@ -45,11 +46,11 @@ class SerialSession:
         """
         self.session = inference_session(model, providers=providers, options=options, potentials_stay=True)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
-        try:
-            entries = own(self.session.get_modelmeta().custom_metadata_map)
-            self._potentials, self.steps = potentials(entries), int(entries["steps"])
-        except (KeyError, TypeError, ValueError):
-            self._potentials = {}
+        self._potentials: Mapping[str, str] = {}
+        with suppress(ValueError):
+            record = Record.of(self.session.get_modelmeta().custom_metadata_map)
+            if record.steps is not None:
+                self._potentials, self.steps = record.potentials, record.steps
         kept = set(self._potentials.values())
         # Other tools may have renamed what is recorded, or dropped the record.
         there = self._potentials.keys() <= {info.name for info in inputs} and kept <= {info.name for info in outputs}

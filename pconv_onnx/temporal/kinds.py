@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.graph.record import InTime
 
 
 @dataclass(frozen=True)
@@ -59,3 +62,41 @@ class Passage:
     kinds: tuple[Kind, ...]
     lifted: tuple[int, ...] = ()
     constants: Mapping[int, Array | None] = field(default_factory=dict)
+
+
+def to_record(kind: Kind, tables: Mapping[int, str]) -> InTime:
+    """A kind in time as a record has it.
+
+    Args:
+        kind: not Static.
+        tables: the neurons that levels are of, by the identity of these.
+    """
+    if not isinstance(kind, Spikes):
+        return InTime(kind.steps)
+    # What is put together of the levels of several neurons is written out.
+    levels = tables.get(id(kind.levels)) or kind.levels.astype(np.float64).tolist()
+    return InTime(kind.steps, levels, kind.channel_axis)
+
+
+def of_record(entry: InTime, tables: Mapping[str, Array]) -> Spikes | Current:
+    """The way back.
+
+    Args:
+        entry: of a tensor in time.
+        tables: levels by the names of neurons; one or more.
+
+    Raises:
+        KeyError: there is no such neuron.
+        ValueError: the levels are no table.
+    """
+    if entry.levels is None:
+        return Current(entry.steps)
+    if isinstance(entry.levels, str):
+        levels = tables[entry.levels]
+    else:
+        levels = np.array(entry.levels, next(iter(tables.values())).dtype)
+    if levels.ndim != 2 or levels.shape[1] != entry.steps + 1:
+        raise ValueError(f"levels of shape {levels.shape} are not those of {entry.steps} time-steps")
+    if (entry.channel_axis is None) != (len(levels) == 1):
+        raise ValueError(f"{len(levels)} rows of levels have the channel axis {entry.channel_axis}")
+    return Spikes(entry.steps, levels, entry.channel_axis)

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import onnx_graphsurgeon as gs
-
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.network import Dimension
+from pconv_onnx.graph.view import Node
 from pconv_onnx.temporal.kinds import Current, Kind, Passage, Spikes, Static
 
 
 class Site:
     """A node with the kinds of its inputs: what a rule looks at."""
 
-    def __init__(self, network: Network, node: gs.Node, kinds: Sequence[Kind]) -> None:
+    def __init__(self, network: Network, node: Node, kinds: Sequence[Kind]) -> None:
         """Bind them; `kinds` has one entry an input."""
         self.network, self.node, self.kinds = network, node, kinds
 

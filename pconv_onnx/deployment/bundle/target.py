@@ -14,6 +14,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 from pconv_onnx.basics.domain import MIN_ONNXRUNTIME
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.deployment.package import MODEL, Package, Tensor
+from pconv_onnx.deployment.target import Contents
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -24,7 +25,22 @@ _HERE = Path(__file__).parent
 _PROGRAMS = ("run.py", "cpp/CMakeLists.txt", "cpp/main.cpp", "cpp/pconv/ort_abi.h")
 
 
-def files(packed: Package) -> dict[str, bytes | Path]:
+class Bundle:
+    """Files that run on every device: `run.py` chooses."""
+
+    every_device = "run.py has --provider"
+    may_lose = False
+
+    def contents(self, packed: Package, gpu: bool) -> Contents:
+        """The folder.
+
+        Raises:
+            PconvError: external data of the model has the name of another file.
+        """
+        return Contents(_files(packed), packed.providers, notes=packed.told_of_potentials())
+
+
+def _files(packed: Package) -> dict[str, bytes | Path]:
     """The files of a bundle, by path in it.
 
     Raises:
@@ -47,7 +63,7 @@ def _manifest(packed: Package, hashes: dict[str, str]) -> dict[str, Any]:
         "onnxruntime": f">={MIN_ONNXRUNTIME}",
         "platform": {"system": platform.system(), "machine": platform.machine()},
         "model": MODEL,
-        "mode": packed.mode,
+        "mode": packed.mode.name,
         "steps": packed.steps,
         "opsets": {entry.domain or "ai.onnx": entry.version for entry in packed.model.opset_import},
         "inputs": [_described(tensor) for tensor in packed.inputs],

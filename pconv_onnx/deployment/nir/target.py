@@ -7,7 +7,8 @@ from typing import Any
 
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.deployment.nir.rules import nir_graph
-from pconv_onnx.deployment.package import Contents, Package
+from pconv_onnx.deployment.package import Package
+from pconv_onnx.deployment.target import Contents
 from pconv_onnx.graph.passes.folding import fold
 
 _RESET = "the reset, which subtracts the threshold here and sets the potential to `v_reset` there"
@@ -15,26 +16,34 @@ _CHARGE = "the charge that neurons begin with (`v_initial`), for which readers b
 _TIES = "neurons that fire at their threshold, not only above it"
 
 
-def contents(packed: Package) -> Contents:
-    """The folder: the graph as HDF5, and what to know of it.
+class Nir:
+    """A graph as HDF5, and what to know of it; what reads it decides where it runs."""
 
-    Raises:
-        PconvError: the network is not serial, something of it has no counterpart in NIR, or the package nir is missing.
-    """
-    if packed.mode != "serial":
-        raise PconvError(
-            f"the network is {packed.mode}, and what reads NIR computes step by step", "rewrite it with --mode serial"
-        )
-    nir = _package()
-    graph = nir_graph(fold(packed.network), packed.potentials, packed.steps, nir)
-    neurons = [node for node in graph.nodes.values() if isinstance(node, nir.IF)]
-    charged = any(node.metadata["v_initial"].any() for node in neurons)
-    losses = [_RESET, *([_CHARGE] if charged else []), _TIES]
-    with io.BytesIO() as file:
-        nir.write(file, graph)
-        written = file.getvalue()
-    name = f"{packed.name}.nir"
-    return Contents({name: written, "README.md": _readme(name, packed, graph, losses).encode()}, losses=losses)
+    every_device = "what reads it decides where it runs"
+    may_lose = True
+
+    def contents(self, packed: Package, gpu: bool) -> Contents:
+        """The folder.
+
+        Raises:
+            PconvError: the network is not serial, something of it has no counterpart in NIR, or the package nir is
+                missing.
+        """
+        if not packed.mode.one_step:
+            raise PconvError(
+                f"the network is {packed.mode.name}, and what reads NIR computes step by step",
+                "rewrite it with --mode serial",
+            )
+        nir = _package()
+        graph = nir_graph(fold(packed.network), packed.potentials, packed.steps, nir)
+        neurons = [node for node in graph.nodes.values() if isinstance(node, nir.IF)]
+        charged = any(node.metadata["v_initial"].any() for node in neurons)
+        losses = [_RESET, *([_CHARGE] if charged else []), _TIES]
+        with io.BytesIO() as file:
+            nir.write(file, graph)
+            written = file.getvalue()
+        name = f"{packed.name}.nir"
+        return Contents({name: written, "README.md": _readme(name, packed, graph, losses).encode()}, losses=losses)
 
 
 def _package() -> Any:

@@ -9,11 +9,11 @@ from collections.abc import Hashable
 from dataclasses import replace
 
 import onnx
-import onnx_graphsurgeon as gs
 
 from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.nesting import captured, every_graph, every_node
 from pconv_onnx.graph.network import Graph, Network
+from pconv_onnx.graph.view import Tensor
 
 # A quantiser, and what reads its codes.
 _QUANTISER, _READERS = "QuantizeLinear", ("Cast", "Clip", "DequantizeLinear", "Identity")
@@ -64,7 +64,7 @@ def _repeated(network: Network, graph: Graph) -> dict[str, str]:
     return same
 
 
-def _are_only_dequantised(network: Network, graph: Graph, codes: gs.Tensor) -> bool:
+def _are_only_dequantised(network: Network, graph: Graph, codes: Tensor) -> bool:
     """Whether nothing looks at codes as such, or from another graph.
 
     What does may keep its quantiser, and leave an equal one alone.
@@ -82,7 +82,7 @@ def _are_only_dequantised(network: Network, graph: Graph, codes: gs.Tensor) -> b
     return True
 
 
-def _value(tensor: gs.Tensor) -> Hashable:
+def _value(tensor: Tensor) -> Hashable:
     """Equal for equal constants; what is computed is equal to itself."""
     value = constant(tensor)
     return tensor.name if value is None else (value.dtype, value.shape, value.tobytes())

@@ -17,13 +17,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.constants import constant, element_type, is_standard
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.network import Dimension, Network
+from pconv_onnx.graph.view import Node, Tensor
 
 # Elements up to which a constant is worth having as one: thresholds and sizes, not weights.
 _LARGEST = 1 << 16
@@ -73,7 +73,7 @@ class _Walk:
                 # onnx infers nothing of operators that are not its own.
                 self._note(node, self.network.shape(node.inputs[0]) or ())
 
-    def _visit(self, node: gs.Node, name: str) -> None:
+    def _visit(self, node: Node, name: str) -> None:
         value = self._folded(node)
         if value is not None:
             self.known[name] = value
@@ -87,7 +87,7 @@ class _Walk:
         if dtype is not None and _are_numbers(sizes):
             self.known[name] = sizes.astype(dtype)
 
-    def _value(self, tensor: gs.Tensor) -> Array | None:
+    def _value(self, tensor: Tensor) -> Array | None:
         name = tensor.name
         if name in self.known:
             return self.known[name]
@@ -97,7 +97,7 @@ class _Walk:
             self._constants[name] = constant(tensor) if small else None
         return self._constants[name]
 
-    def _folded(self, node: gs.Node) -> Array | None:
+    def _folded(self, node: Node) -> Array | None:
         """Value of an operator on constants."""
         if node.op == "CastLike":
             source, dtype = self._value(node.inputs[0]), self.network.dtypes.get(node.outputs[0].name)
@@ -115,7 +115,7 @@ class _Walk:
         except (ArithmeticError, IndexError, MemoryError, TypeError, ValueError):  # a runtime refuses it as well
             return None
 
-    def _computed_sizes(self, node: gs.Node) -> Array | None:
+    def _computed_sizes(self, node: Node) -> Array | None:
         """Entries of what a node computes from shapes; None where it does something else."""
         if node.op == "Shape":
             shape = self.network.shape(node.inputs[0])
@@ -128,7 +128,7 @@ class _Walk:
         operands = [self._entries(tensor) for tensor in node.inputs]
         return None if any(operand is None for operand in operands) else rule(node, *operands)
 
-    def _hint(self, node: gs.Node) -> None:
+    def _hint(self, node: Node) -> None:
         """Note the shape of what a node makes to computed sizes."""
         if node.op not in _MADE_TO_SIZE:
             return
@@ -139,7 +139,7 @@ class _Walk:
             return
         self._note(node, rule(node, before, sizes.tolist()))
 
-    def _note(self, node: gs.Node, shape: Sequence[Dimension]) -> None:
+    def _note(self, node: Node, shape: Sequence[Dimension]) -> None:
         """Note the shape of a node's output, of the type of its data, where more is known of it than was inferred."""
         name, found = node.outputs[0].name, [self._told(size) for size in shape]
         inferred = [self._told(size) for size in self.network.shapes.get(name, [None] * len(found))]
@@ -156,7 +156,7 @@ class _Walk:
         known = size >= 0 if isinstance(size, int) else size in self._names
         return size if known else None
 
-    def _entries(self, tensor: gs.Tensor) -> Array | None:
+    def _entries(self, tensor: Tensor) -> Array | None:
         if tensor.name in self.sizes:
             return self.sizes[tensor.name]
         value = self._value(tensor)
@@ -168,14 +168,14 @@ def _is_plain(dtype: np.dtype[Any] | None) -> bool:
     return dtype is not None and (dtype.kind in "fiub" or dtype == ml_dtypes.bfloat16)
 
 
-def _cast(node: gs.Node, x: Array) -> Array:
+def _cast(node: Node, x: Array) -> Array:
     dtype = element_type(node.attrs["to"])
     if not _is_plain(dtype) or x.dtype.kind not in "fiubV":
         raise TypeError
     return x.astype(dtype)
 
 
-def _divide(_: gs.Node, x: Array, y: Array) -> Array:
+def _divide(_: Node, x: Array, y: Array) -> Array:
     if x.dtype.kind not in "iu":
         return np.asarray(x / y)
     if not y.all():
@@ -184,31 +184,31 @@ def _divide(_: gs.Node, x: Array, y: Array) -> Array:
     return np.asarray(x // y + ((x % y != 0) & ((x < 0) != (y < 0))).astype(x.dtype))
 
 
-def _remainder(node: gs.Node, x: Array, y: Array) -> Array:
+def _remainder(node: Node, x: Array, y: Array) -> Array:
     if x.dtype.kind in "iu" and not y.all():
         raise ZeroDivisionError
     # With the sign of the divisor, or of what is divided.
     return np.asarray(np.fmod(x, y) if node.attrs.get("fmod", 0) else np.mod(x, y))
 
 
-def _expand(_: gs.Node, x: Array, shape: Array) -> Array:
+def _expand(_: Node, x: Array, shape: Array) -> Array:
     sizes = np.broadcast_shapes(x.shape, tuple(int(size) for size in shape))
     if math.prod(sizes) > _LARGEST:
         raise MemoryError
     return np.broadcast_to(x, sizes)
 
 
-def _filled(node: gs.Node, shape: Array) -> Array:
+def _filled(node: Node, shape: Array) -> Array:
     value = node.attrs.get("value")
     return _expand(node, np.zeros(1, np.float32) if value is None else np.asarray(value.values), shape)
 
 
-def _reshape(node: gs.Node, x: Array, shape: Array) -> Array:
+def _reshape(node: Node, x: Array, shape: Array) -> Array:
     copies = not node.attrs.get("allowzero", 0)
     return x.reshape([x.shape[i] if size == 0 and copies else int(size) for i, size in enumerate(shape)])
 
 
-def _sliced(_: gs.Node, x: Array, starts: Array, ends: Array, *others: Array) -> Array:
+def _sliced(_: Node, x: Array, starts: Array, ends: Array, *others: Array) -> Array:
     axes = others[0] if others else np.arange(len(starts))
     steps = others[1] if len(others) > 1 else np.ones(len(starts), np.int64)
     parts = [slice(None)] * x.ndim
@@ -260,12 +260,12 @@ def _arithmetic(operation: Callable[[int, int], int | None]) -> Callable[..., Ar
     return lambda _, left, right: np.asarray(np.frompyfunc(entry, 2, 1)(left, right), dtype=object)
 
 
-def _gather(_: gs.Node, sizes: Array, indices: Array) -> Array | None:
+def _gather(_: Node, sizes: Array, indices: Array) -> Array | None:
     inside = _are_numbers(indices) and all(-len(sizes) <= index < len(sizes) for index in indices.flat)
     return np.asarray(sizes[indices.astype(np.int64)], dtype=object) if inside else None
 
 
-def _slice(_: gs.Node, sizes: Array, *bounds: Array) -> Array | None:
+def _slice(_: Node, sizes: Array, *bounds: Array) -> Array | None:
     if not all(map(_are_numbers, bounds)) or sizes.ndim != 1:
         return None
     start, end = (int(bound[0]) for bound in bounds[:2])
@@ -286,7 +286,7 @@ def _chosen(condition: object, left: object, right: object) -> object:
     return None if condition is None else left if condition else right
 
 
-def _flat(_: gs.Node, sizes: Array, shape: Array) -> Array | None:
+def _flat(_: Node, sizes: Array, shape: Array) -> Array | None:
     return sizes.reshape(-1) if shape.tolist() in ([-1], [sizes.size]) else None
 
 
@@ -309,7 +309,7 @@ _SIZES: dict[str, Callable[..., Array | None]] = {
 }
 
 
-def _reshaped(node: gs.Node, before: Sequence[Dimension], sizes: Sequence[Dimension]) -> list[Dimension]:
+def _reshaped(node: Node, before: Sequence[Dimension], sizes: Sequence[Dimension]) -> list[Dimension]:
     copies = not node.attrs.get("allowzero", 0)
     after = [before[i] if size == 0 and copies and i < len(before) else size for i, size in enumerate(sizes)]
     if -1 in after:
@@ -325,7 +325,7 @@ def _reshaped(node: gs.Node, before: Sequence[Dimension], sizes: Sequence[Dimens
     return after
 
 
-def _expanded(_: gs.Node, before: Sequence[Dimension], sizes: Sequence[Dimension]) -> list[Dimension]:
+def _expanded(_: Node, before: Sequence[Dimension], sizes: Sequence[Dimension]) -> list[Dimension]:
     if len(before) != len(sizes):
         return []
     return [
@@ -334,7 +334,7 @@ def _expanded(_: gs.Node, before: Sequence[Dimension], sizes: Sequence[Dimension
     ]
 
 
-def _resized(node: gs.Node, _: Sequence[Dimension], sizes: Sequence[Dimension]) -> list[Dimension]:
+def _resized(node: Node, _: Sequence[Dimension], sizes: Sequence[Dimension]) -> list[Dimension]:
     plain = "axes" not in node.attrs and node.attrs.get("keep_aspect_ratio_policy", "stretch") == "stretch"
     return list(sizes) if plain else []
 

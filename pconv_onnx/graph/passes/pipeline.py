@@ -1,0 +1,46 @@
+"""The one door: how a model that users bring becomes a network, for whoever looks at it or runs it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pconv_onnx.basics.domain import DOMAIN, MIN_OPSET
+from pconv_onnx.graph.files import ModelSource, load
+from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.passes.duplicates import without_duplicates
+from pconv_onnx.graph.passes.folding import fold
+from pconv_onnx.graph.passes.inlining import inlined
+from pconv_onnx.graph.passes.upgrading import upgraded
+from pconv_onnx.graph.qonnx import standardised
+
+
+def prepared(source: ModelSource | Network) -> Network:
+    """A model as plans are made of it, and as it is calibrated: with as much known of it, and said once, as can be.
+
+    Functions are written out, an opset too old for the operators' bodies is brought up, equal quantisers are one, and
+    what can be computed beforehand is a constant.
+
+    Raises:
+        PconvError: it cannot be read, or onnx cannot bring it there.
+    """
+    network = load(source) if not isinstance(source, Network) else source
+    return fold(without_duplicates(upgraded(inlined(network, DOMAIN), MIN_OPSET)))
+
+
+def runnable(source: ModelSource) -> Network:
+    """A model as onnxruntime runs it, for whoever compares with it: its own operators, but functions and QONNX's.
+
+    Raises:
+        PconvError: it cannot be read, or onnx cannot bring it there.
+    """
+    network = inlined(load(source), DOMAIN)
+    if standardised(network.proto) is network.proto:
+        return network
+    # As rewrite does: operators of the opset that they are written in, bit widths that are computed from constants.
+    return in_standard_operators(fold(upgraded(network, MIN_OPSET)))
+
+
+def in_standard_operators(network: Network) -> Network:
+    """The network with QONNX's operators written out."""
+    model = standardised(network.proto)
+    return network if model is network.proto else replace(network, proto=model)

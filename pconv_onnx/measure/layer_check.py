@@ -1,0 +1,165 @@
+"""One neuron of a spiking network against the activation that it replaced, both fed the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.graph import Network
+from pconv_onnx.graph.nesting import every_graph, every_node
+from pconv_onnx.graph.record import Converted
+from pconv_onnx.operators.domain import attribute, is_operator
+from pconv_onnx.operators.parallel_spike import neuron_of
+from pconv_onnx.runtime.opening import import_onnxruntime
+from pconv_onnx.runtime.side_by_side import open_session, run_session
+
+
+@dataclass
+class Layer:
+    """Spike counts of one neuron layer against its source activation, both fed the source's pre-activation.
+
+    Attributes:
+        name: name of the activation.
+        exact: whether the source has a value to be equal to (T = L).
+        calibrated: whether it has none because its levels are of a calibration: there it has a ReLU.
+        mismatches: elements whose count is not the source's.
+        elements: elements compared; none of a layer in a branch that no sample got to.
+    """
+
+    name: str
+    exact: bool
+    calibrated: bool = False
+    mismatches: int = 0
+    elements: int = 0
+
+    @property
+    def count_mismatch_rate(self) -> float | None:
+        """Share of elements with another count; None where there is nothing to be equal to, or to compare."""
+        return self.mismatches / self.elements if self.exact and self.elements else None
+
+
+class LayerCheck:
+    """One neuron of the spiking network and the activation it replaced, each cut out and run by itself."""
+
+    def __init__(
+        self, converted: Converted, tap: str, source: Network, network: Network, providers: Sequence[Any] | None
+    ) -> None:
+        spiking = network.proto
+        self.layer = Layer(converted.name, converted.steps == converted.levels, converted.levels is None)
+        self.tap = tap
+        try:
+            node = next(n for n in every_node(spiking.graph) if is_operator(n) and n.name == converted.node)
+            tables = {t.name: t for t in _initializers(spiking) if t.name in node.input[1:]}
+            self.spikes, self.input_steps = bool(attribute(node, "spikes")), attribute(node, "input_steps")
+            self.neuron = neuron_of(node, tables)
+        except (StopIteration, KeyError, ValueError) as error:
+            raise PconvError(
+                f"neuron '{converted.name}' of {network.name} is not there any more as rewrite wrote it",
+                "compare before other tools edit the spiking network",
+            ) from error
+        # Thresholds out of order have no specified count, whatever this kernel makes of them (NaN sorts last, where it
+        # belongs); and only levels evenly spaced are carried by a number of equal spikes.
+        thresholds = self.neuron.thresholds
+        in_order = np.array_equal(np.sort(thresholds, axis=1), thresholds, equal_nan=True)
+        self.well_formed = in_order and (not self.spikes or self.neuron.carried_by_trains)
+        if not self.layer.exact:
+            return
+        element = tables[node.input[1]].data_type
+        graph = helper.make_graph(
+            [node],
+            "neuron",
+            [helper.make_tensor_value_info(node.input[0], element, None)],
+            [helper.make_tensor_value_info(node.output[0], element, None)],
+            list(tables.values()),
+        )
+        alone = helper.make_model(
+            graph, opset_imports=spiking.opset_import, functions=spiking.functions, ir_version=spiking.ir_version
+        )
+        told = f"neuron '{converted.name}' of {network.name}"
+        self.session = open_session(alone, told, providers=providers, folder=network.folder)
+        self.activation = _evaluator(source, converted)
+
+    def add(self, current: Array) -> None:
+        """Take in one batch of the source's pre-activation, where the layer is exact."""
+        dtype = self.neuron.levels.dtype
+        # What the neuron sees: the pre-activation in its own type.
+        current = current.astype(dtype)
+        expected = self.activation(current)
+        in_time = np.concatenate([current] * self.input_steps)
+        (found,) = run_session(self.session, {self.session.get_inputs()[0].name: in_time})
+        wrong = np.full(expected.shape, not self.well_formed)
+        if self.spikes:
+            trains = found.reshape(self.neuron.steps, *expected.shape)
+            silent, spike = (
+                self.neuron.along_channels(self.neuron.levels[:, [k]], expected.ndim) for k in (0, self.neuron.steps)
+            )
+            fired = trains != silent
+            count = fired.sum(axis=0)
+            # A train that is not sorted, or not of spikes of the neuron's amplitude, is wrong whatever its count.
+            wrong |= (fired[1:] & ~fired[:-1]).any(axis=0) | (fired & (trains != spike)).any(axis=0)
+            found = self.neuron.value(count)
+        wrong |= found != expected.astype(dtype)
+        self.layer.mismatches += int(wrong.sum())
+        self.layer.elements += wrong.size
+
+
+def _evaluator(source: Network, converted: Converted) -> Callable[[Array], Array]:
+    """An activation of the source as a function of its pre-activation.
+
+    onnxruntime runs float32 operator by operator. Half types it computes in float32 over several operators on the CPU;
+    the meaning of the operators, each rounded to its type, is that of onnx's reference.
+    """
+    dtype = np.dtype(converted.dtype)
+    model = _between(source.proto, converted.input, converted.output, helper.np_dtype_to_tensor_dtype(dtype))
+    if dtype == np.float32:
+        session = open_session(
+            model,
+            f"activation '{converted.name}' of {source.name}",
+            import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL,
+            folder=source.folder,
+        )
+        return lambda x: run_session(session, {converted.input: x.astype(dtype)})[0]
+    evaluator = ReferenceEvaluator(model)
+
+    def run(x: Array) -> Array:
+        with np.errstate(all="ignore"):
+            (value,) = evaluator.run(None, {converted.input: x.astype(dtype)})
+        return np.asarray(value)
+
+    return run
+
+
+def _initializers(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Those of the main graph and of bodies."""
+    return [tensor for graph in every_graph(model.graph) for tensor in graph.initializer]
+
+
+def _between(model: onnx.ModelProto, start: str, end: str, element: int) -> onnx.ModelProto:
+    """The part of a model from one tensor of that element type to another."""
+    needed, nodes = {end}, []
+    for node in reversed(list(every_node(model.graph))):
+        if not needed.isdisjoint(node.output) and start not in node.output:
+            nodes.append(node)
+            needed.update(node.input)
+    graph = helper.make_graph(
+        nodes[::-1],
+        "activation",
+        [helper.make_tensor_value_info(start, element, None)],
+        [helper.make_tensor_value_info(end, element, None)],
+        [tensor for tensor in _initializers(model) if tensor.name in needed],
+        sparse_initializer=[
+            tensor
+            for part in every_graph(model.graph)
+            for tensor in part.sparse_initializer
+            if tensor.values.name in needed
+        ],
+    )
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)

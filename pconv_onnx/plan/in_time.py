@@ -1,0 +1,105 @@
+"""What flows where in time: kinds of tensors, nodes that nothing needs, activations that stay between neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pconv_onnx.graph import Network
+from pconv_onnx.graph.flow import flow
+from pconv_onnx.graph.network import Graph
+from pconv_onnx.graph.view import key_of
+from pconv_onnx.neuron.quantiser import Neuron
+from pconv_onnx.recognise import Activation
+from pconv_onnx.temporal.kinds import STATIC, Kind, Passage, Spikes, Static
+from pconv_onnx.temporal.rules import transfer
+from pconv_onnx.temporal.site import Site
+
+
+def in_time(
+    network: Network, graph: Graph, neurons: Mapping[str, Neuron], replaced: Mapping[str, Activation | None]
+) -> tuple[dict[str, Passage], dict[str, Kind]]:
+    """One walk in topological order: neurons emit spikes, rules say what becomes of them.
+
+    A body is a network of its own: it sees the tensors around it by name, so it is given the decoded ones.
+    """
+    passages: dict[str, Passage] = {}
+    kinds: dict[str, Kind] = {}
+    for node in graph.nodes:
+        bodies = network.bodies(node)
+        for body in bodies:
+            inner_passages, inner_kinds = in_time(network, body, neurons, replaced)
+            passages |= inner_passages
+            kinds |= inner_kinds
+        key = key_of(node)
+        if key in replaced:
+            ended = replaced[key]
+            if ended is not None:
+                neuron = neurons[ended.name]
+                kinds[ended.output.name] = Spikes(neuron.steps, neuron.levels, neuron.channel_axis)
+        elif not bodies:
+            passage = transfer(Site(network, node, [kinds.get(tensor.name, STATIC) for tensor in node.inputs]))
+            for tensor, kind in zip(node.outputs, passage.kinds, strict=True):
+                if tensor.name and not isinstance(kind, Static):
+                    kinds[tensor.name] = kind
+                    passages[key] = passage
+    return passages, kinds
+
+
+def hands_spikes_on(activation: Activation, passages: Mapping[str, Passage]) -> bool:
+    """Whether an activation that stays is the identity on spikes: a Relu or Clip on those within its bounds."""
+    passage = passages.get(key_of(activation.nodes[-1])) if len(activation.nodes) == 1 else None
+    return passage is not None and all(isinstance(kind, Spikes) for kind in passage.kinds)
+
+
+def between_neurons(network: Network, activations: Sequence[Activation], neurons: Mapping[str, Neuron]) -> list[str]:
+    """Names of activations that are not converted, depend on one neuron and affect another.
+
+    One walk forwards and one back over the source, in which activations that become neurons are still whole.
+    """
+    converted = [activation for activation in activations if activation.name in neurons]
+    behind = {activation.output.name for activation in converted}
+    in_front = {activation.input.name for activation in converted}
+    steps = list(flow(network, network.graph))
+    for inputs, outputs in steps:
+        if not behind.isdisjoint(inputs):
+            behind |= outputs
+    for inputs, outputs in reversed(steps):
+        if not in_front.isdisjoint(outputs):
+            in_front |= inputs
+    return [
+        activation.name
+        for activation in activations
+        if activation.name not in neurons
+        and any(tensor.name in behind for node in activation.nodes for tensor in node.inputs)
+        and any(tensor.name in in_front for node in activation.nodes for tensor in node.outputs)
+    ]
+
+
+def unused(
+    network: Network, graph: Graph, replaced: Mapping[str, Activation | None], passages: Mapping[str, Passage]
+) -> tuple[set[str], set[str]]:
+    """The nodes whose values nothing needs: constants of activations, computed numbers of rows.
+
+    Returns:
+        These, and the names of the tensors that are needed.
+    """
+    found: set[str] = set()
+    needed = {output.name for output in graph.proto.output}
+    for node, proto in reversed(list(graph.pairs())):
+        bodies = network.bodies(node)
+        key = key_of(proto)
+        if key in replaced:
+            ended = replaced[key]
+            if ended is not None:
+                needed.add(ended.input.name)
+        elif proto.output and needed.isdisjoint(proto.output) and not bodies:
+            found.add(key)
+        else:
+            passage = passages.get(key)
+            constants = passage.constants if passage is not None else {}
+            needed.update(name for index, name in enumerate(proto.input) if index not in constants)
+        for body in bodies:
+            unused_there, needed_there = unused(network, body, replaced, passages)
+            found |= unused_there
+            needed |= needed_there
+    return found, needed

@@ -1,0 +1,164 @@
+"""The modes of a rewritten network: what each asks of its neurons, refuses, and keeps in time. One class a mode."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from pconv_onnx.basics import choices
+from pconv_onnx.basics.choices import MAX_STEPS, Precision
+from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.graph import Network
+from pconv_onnx.neuron.parallel import ParallelNeuron
+from pconv_onnx.neuron.quantiser import Neuron, QuantizerSpec
+from pconv_onnx.plan.one_step import refuse_different_steps, refuse_what_one_step_cannot_do, why_no_potentials
+from pconv_onnx.recognise import Activation
+from pconv_onnx.temporal.kinds import Kind, Passage
+
+
+class Mode:
+    """What flows in a rewritten network. Modes have no state: there is one object of each, in `MODES`.
+
+    Attributes:
+        name: what users call it.
+        keeps_time: whether tensors in time have a time axis in the graph, and trains flow.
+        one_step: whether the graph is one time-step, which a `SerialSession` repeats: what it gives depends on when
+            spikes arrive, and is not the source's.
+    """
+
+    name: choices.ModeName
+    keeps_time = False
+    one_step = False
+
+    def __repr__(self) -> str:
+        """Its name."""
+        return self.name
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        """Pickled by name: there is one object of each mode."""
+        return mode_of, (self.name,)
+
+    def neuron(self, spec: QuantizerSpec, steps: int | None, precision: Precision | None) -> Neuron:
+        """The neuron of a quantiser with so many steps (None: its levels), in the type that is asked for.
+
+        Raises:
+            ValueError: there is none, or nothing carries its values; why, in words that a user can act on.
+        """
+        raise NotImplementedError
+
+    def why_not(self, activation: Activation, network: Network) -> str:
+        """Why an activation that has levels has no neuron in this mode; empty where that is not known of it."""
+        return ""
+
+    def refuse_neurons(self, network: Network, neurons: Mapping[str, Neuron]) -> None:
+        """Raise where these neurons, by the names of their activations, cannot be in one network.
+
+        Raises:
+            PconvError: they cannot.
+        """
+
+    def refuse_nodes(
+        self,
+        network: Network,
+        activations: Sequence[Activation],
+        replaced: Collection[str],
+        passages: Mapping[str, Passage],
+        kinds: Mapping[str, Kind],
+    ) -> None:
+        """Raise where a node that stays cannot be run.
+
+        Raises:
+            PconvError: one cannot.
+        """
+
+
+class _Parallel(Mode):
+    """Spike trains flow, all time-steps at once."""
+
+    name = "parallel"
+    keeps_time = True
+
+    def neuron(self, spec: QuantizerSpec, steps: int | None, precision: Precision | None) -> Neuron:
+        _require_a_train(spec, steps)
+        neuron = _parallel_neuron(spec, steps, precision)
+        if not neuron.carried_by_trains:
+            raise ValueError(
+                f"its levels are not evenly spaced in {neuron.levels.dtype}, so no train of equal spikes carries them; "
+                "mode 'folded' takes it"
+            )
+        return neuron
+
+
+class _Folded(Mode):
+    """Temporal means of trains flow, in one step."""
+
+    name = "folded"
+
+    def neuron(self, spec: QuantizerSpec, steps: int | None, precision: Precision | None) -> Neuron:
+        return _parallel_neuron(spec, steps, precision)
+
+
+class _Serial(Mode):
+    """One time-step flows, and membrane potentials are kept from one to the next."""
+
+    name = "serial"
+    one_step = True
+
+    def neuron(self, spec: QuantizerSpec, steps: int | None, precision: Precision | None) -> Neuron:
+        _require_a_train(spec, steps)
+        neuron = spec.serial_neuron(steps)
+        dtype = _asked_for(spec, precision)
+        return neuron if dtype is None else neuron.astype(dtype)
+
+    def why_not(self, activation: Activation, network: Network) -> str:
+        return why_no_potentials(activation, network)
+
+    def refuse_neurons(self, network: Network, neurons: Mapping[str, Neuron]) -> None:
+        refuse_different_steps(network, neurons)
+
+    def refuse_nodes(
+        self,
+        network: Network,
+        activations: Sequence[Activation],
+        replaced: Collection[str],
+        passages: Mapping[str, Passage],
+        kinds: Mapping[str, Kind],
+    ) -> None:
+        refuse_what_one_step_cannot_do(network, activations, replaced, passages, kinds)
+
+
+# One row a mode.
+MODES: dict[str, Mode] = {mode.name: mode for mode in (_Parallel(), _Folded(), _Serial())}
+
+
+def mode_of(name: str) -> Mode:
+    """The mode that users call so.
+
+    Raises:
+        PconvError: there is none.
+    """
+    if name not in MODES:
+        raise PconvError(f"there is no mode '{name}'", f"choose one of {', '.join(MODES)}")
+    return MODES[name]
+
+
+def _require_a_train(spec: QuantizerSpec, steps: int | None) -> None:
+    if (steps or spec.levels) > MAX_STEPS:
+        raise ValueError(
+            f"it has {spec.levels} levels and a train has up to {MAX_STEPS} steps; mode 'folded' takes it, as does "
+            "--steps with fewer"
+        )
+
+
+def _parallel_neuron(spec: QuantizerSpec, steps: int | None, precision: Precision | None) -> ParallelNeuron:
+    neuron = spec.neuron(steps)
+    dtype = _asked_for(spec, precision)
+    return neuron if dtype is None else neuron.astype(dtype)
+
+
+def _asked_for(spec: QuantizerSpec, precision: Precision | None) -> np.dtype | None:
+    """The type that neurons are to compute in; None leaves them that of their source."""
+    if precision is not None and spec.dtype != np.float32:
+        raise ValueError(f"it computes in {spec.dtype}; precision {precision} is for what computes in float32")
+    return None if precision is None else np.dtype(precision)

@@ -1,0 +1,143 @@
+"""The plan of a rewriting: pure data, which every lowering reads and nothing else decides.
+
+Nodes are named by `graph.network.key_of`, tensors by their names, so that a plan can be printed, compared and pickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pconv_onnx.basics.arrays import same_fields
+from pconv_onnx.graph import Network
+from pconv_onnx.neuron.quantiser import Neuron, QuantizerSpec
+from pconv_onnx.plan.modes import Mode
+from pconv_onnx.recognise.base import Status
+from pconv_onnx.temporal.kinds import Kind, Passage
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """An activation of the source, and what becomes of it.
+
+    Attributes:
+        name: unique in its network; what reports and patterns call it.
+        encoding: what it is called, such as `qcfs`.
+        op_types: operator types of its nodes.
+        nodes: these, in topological order; where it is not converted perhaps only some of them.
+        input: its pre-activation.
+        output: its value.
+        status: `converted` where it becomes a neuron.
+        reason: why it does not; empty where it does.
+        spec: its operations, where it is converted.
+    """
+
+    name: str
+    encoding: str
+    op_types: Sequence[str]
+    nodes: Sequence[str]
+    input: str
+    output: str
+    status: Status
+    reason: str
+    spec: QuantizerSpec | None
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Every decision about one network in one mode.
+
+    Attributes:
+        network: the source.
+        mode: what flows in the rewritten network.
+        activations: all that were found, converted or not, in topological order.
+        neurons: the neuron of each converted activation, by its name.
+        replaced: the nodes that go, each with the name of the activation that it ends, or None.
+        passages: how each node that stays runs; those that are not there run as they are.
+        kinds: kind in time of every tensor that has one, by its name in the source, within the graph that computes it:
+            bodies are given Static tensors. Tensors that are not there are Static. Where the mode keeps no time axis,
+            it is the kind that they have in mode `parallel`.
+        per_step_outputs: names of the outputs that hand one of the source's out at each step as well, by its name.
+        hybrid: names of the activations that stay analog between neurons, behind one and in front of another; a network
+            that has any is a hybrid.
+    """
+
+    network: Network
+    mode: Mode
+    activations: Sequence[Planned]
+    neurons: Mapping[str, Neuron]
+    replaced: Mapping[str, str | None]
+    passages: Mapping[str, Passage]
+    kinds: Mapping[str, Kind]
+    per_step_outputs: Mapping[str, str]
+    hybrid: Sequence[str]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another plan decides the same about the same network."""
+        return same_fields(self, other)
+
+    __hash__ = None  # type: ignore[assignment]  # it has dictionaries
+
+    @property
+    def kinds_in_time(self) -> Mapping[str, Kind]:
+        """Kind of every tensor that has a time axis in the rewritten network."""
+        return self.kinds if self.mode.keeps_time else {}
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type that all neurons compute in."""
+        return next(iter(self.neurons.values())).levels.dtype
+
+    @property
+    def source_dtype(self) -> np.dtype[Any]:
+        """The type that the activations which neurons replace compute in."""
+        return next(a.spec.dtype for a in self.activations if a.spec is not None and a.name in self.neurons)
+
+    @property
+    def steps(self) -> int | None:
+        """T where all neurons have the same, else None."""
+        steps = {neuron.steps for neuron in self.neurons.values()}
+        return steps.pop() if len(steps) == 1 else None
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON document of `inspect` and `rewrite --dry-run`."""
+        steps = {name: neuron.steps for name, neuron in self.neurons.items()}
+        rows = [
+            {
+                "name": activation.name,
+                "op_types": activation.op_types,
+                "encoding": activation.encoding,
+                "dtype": str(activation.spec.dtype) if activation.spec else None,
+                "levels": activation.spec.levels if activation.spec else None,
+                "steps": steps.get(activation.name),
+                "signed": is_signed(activation.spec) if activation.spec else None,
+                "rms_error": activation.spec.rms_error(steps[activation.name])
+                if activation.spec and activation.name in steps
+                else None,
+                "status": activation.status,
+                "reason": activation.reason,
+            }
+            for activation in self.activations
+        ]
+        statuses = [activation.status for activation in self.activations]
+        return {
+            "activations": rows,
+            "steps": self.steps,
+            "mode": self.mode.name,
+            "precision": str(self.dtype) if self.neurons else None,
+            "per_step_outputs": list(self.per_step_outputs.values()),
+            "hybrid": list(self.hybrid),
+            "counts": {
+                "converted": statuses.count("converted"),
+                "needs_calibration": statuses.count("needs-calibration"),
+                "refused": statuses.count("refused"),
+            },
+        }
+
+
+def is_signed(spec: QuantizerSpec) -> bool:
+    """Whether a silent neuron emits something other than zero."""
+    return bool((spec.silent != 0).any())

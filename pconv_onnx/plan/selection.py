@@ -1,0 +1,96 @@
+"""Which activations become neurons, as far as users choose and networks have one type."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from pconv_onnx.basics.domain import DOMAIN
+from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.graph import Network
+from pconv_onnx.graph.nesting import every_node
+from pconv_onnx.operators.domain import is_neuron
+from pconv_onnx.plan.plan import is_signed
+from pconv_onnx.recognise import Activation
+
+
+def chosen(
+    activation: Activation,
+    signed: bool,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    why_it_stays: Callable[[Activation], str] | None,
+) -> Activation:
+    """The activation, refused where it is not to be converted or was found out to stay."""
+    if activation.spec is None:
+        reason = why_it_stays(activation) if why_it_stays is not None else ""
+        return refused(activation, reason) if reason else activation
+    if include and not any(fnmatchcase(activation.name, pattern) for pattern in include):
+        return refused(activation, "not among those to include")
+    if any(fnmatchcase(activation.name, pattern) for pattern in exclude):
+        return refused(activation, "excluded")
+    if is_signed(activation.spec) and not signed:
+        # The value itself would make as many reasons as there are activations.
+        reason = (
+            "its lowest value is not zero, so its neurons would emit something while silent and save no operations; "
+            "--signed converts it all the same"
+        )
+        return refused(activation, reason)
+    return activation
+
+
+def refused(activation: Activation, reason: str) -> Activation:
+    """The activation, with the reason why it is not converted."""
+    return replace(activation, status="refused", reason=reason, spec=None)
+
+
+def of_one_type(activations: Sequence[Activation]) -> list[Activation]:
+    """Activations of the type that most have; a model carries one function body of the neuron, which has one type."""
+    types = Counter(activation.spec.dtype for activation in activations if activation.spec is not None)
+    if len(types) <= 1:
+        return list(activations)
+    common = types.most_common(1)[0][0]
+    return [
+        activation
+        if activation.spec is None or activation.spec.dtype == common
+        else refused(
+            activation,
+            f"it computes in {activation.spec.dtype} and most others in {common}; neurons of one model have one type",
+        )
+        for activation in activations
+    ]
+
+
+def if_a_neuron_encodes_it(activation: Activation, encoded: Collection[str]) -> Activation:
+    """Told as what it is where a neuron follows at once, as behind all that `calibrate` left: levels are no remedy."""
+    if activation.status != "needs-calibration" or activation.output.name not in encoded:
+        return activation
+    reason = "it has no levels of its own and stays, on the temporal mean; the neuron behind it encodes its output"
+    return replace(activation, reason=reason)
+
+
+def refuse_patterns_of_nothing(network: Network, activations: Sequence[Activation], patterns: Sequence[str]) -> None:
+    """Raise where a pattern has no effect: a name is misspelt.
+
+    Raises:
+        PconvError: one matches no activation, converted or not.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(activation.name, pattern) for activation in activations):
+            raise PconvError(f"'{pattern}' matches no activation of {network.name}", "pconv-onnx inspect lists them")
+
+
+def refuse_spiking(network: Network) -> None:
+    """Raise where the network has been rewritten already.
+
+    Raises:
+        PconvError: it has.
+    """
+    nodes = list(every_node(network.proto.graph))
+    if any(map(is_neuron, nodes)):
+        raise PconvError(f"{network.name} is a spiking network already", "pass the ANN that it was made from")
+    used = {node.domain for node in nodes} | {entry.domain for entry in network.proto.functions}
+    if DOMAIN in used:
+        raise PconvError(f"{network.name} uses the operator domain '{DOMAIN}' for something else", "rename that domain")
