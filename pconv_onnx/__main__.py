@@ -2,6 +2,6 @@
 
 import sys
 
-from pconv_onnx.cli import main
+from pconv_onnx.cli.main import main
 
 sys.exit(main())

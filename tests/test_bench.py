@@ -15,7 +15,7 @@ from refusals import refusal_of
 
 import pconv_onnx.measure.benchmarking
 from pconv_onnx import PconvError, bench
-from pconv_onnx.cli import main
+from pconv_onnx.cli.main import main
 from pconv_onnx.measure import candidate
 from pconv_onnx.measure.candidate import ANN, BODY, FOLDED, PARALLEL, QUANTISED, SERIAL, Candidate
 

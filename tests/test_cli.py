@@ -22,7 +22,7 @@ from pconv_onnx import deployment
 from pconv_onnx.basics import choices
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
-from pconv_onnx.cli import main
+from pconv_onnx.cli.main import main
 from pconv_onnx.measure.verification import Verification
 from pconv_onnx.operators import parallel_spike as operator
 from pconv_onnx.runtime.device_memory import CUDA
@@ -77,7 +77,7 @@ def refusal(run):
 
 def spawn(*arguments, **options) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "pconv_onnx.cli", *map(str, arguments)], **{"stderr": subprocess.PIPE, **options}
+        [sys.executable, "-m", "pconv_onnx", *map(str, arguments)], **{"stderr": subprocess.PIPE, **options}
     )
 
 
@@ -88,7 +88,7 @@ def files(folder) -> dict[str, bytes]:
 def test_help_of_each_command_names_its_options_and_imports_nothing_heavy():
     code = """
 import contextlib, io, json, sys
-from pconv_onnx.cli import main
+from pconv_onnx.cli.main import main
 found = {}
 for command in ["", "inspect", "rewrite", "calibrate", "verify", "evaluate", "stats", "bench", "deploy", "doctor"]:
     with contextlib.redirect_stdout(io.StringIO()) as out:

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from pconv_onnx import doctor
-from pconv_onnx.cli import main
+from pconv_onnx.cli.main import main
 from pconv_onnx.operators import parallel_spike as operator
 from pconv_onnx.runtime.opening import installation
 

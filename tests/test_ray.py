@@ -257,7 +257,7 @@ with ray_engine.RayEngine({address!r}): pass
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "pconv_onnx.cli", *arguments], capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "pconv_onnx", *arguments], capture_output=True, text=True, timeout=300
     )
 
 

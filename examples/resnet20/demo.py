@@ -11,7 +11,7 @@ PREPARE = [
     sys.executable, str(HERE.parent / "prepare_images.py"), str(HERE / "cifar10-test-1000.npz"), "-o", "images.npz",
     "--first", "500", "--mean", "0.485", "0.456", "0.406", "--std", "0.229", "0.224", "0.225",
 ]  # fmt: skip
-PCONV = [sys.executable, "-m", "pconv_onnx.cli"]
+PCONV = [sys.executable, "-m", "pconv_onnx"]
 
 
 def run(title: str, shown: str, command: list[str], folder: Path) -> None:

@@ -12,7 +12,7 @@ from refusals import refusal_of
 
 from pconv_onnx import calibrate, evaluate, inspect, rewrite, session, verify
 from pconv_onnx.calibration import METHODS, sweep
-from pconv_onnx.cli import _calibration_lines
+from pconv_onnx.cli.main import _calibration_lines
 
 # A stem with BatchNormalization, a residual block, a strided convolution whose output two activations share, a head.
 NODES = """

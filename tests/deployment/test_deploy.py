@@ -11,7 +11,7 @@ import pytest
 from refusals import refusal_of
 
 from pconv_onnx import deploy, rewrite
-from pconv_onnx.cli import main
+from pconv_onnx.cli.main import main
 from pconv_onnx.deployment import TARGETS, deploying
 from pconv_onnx.deployment.bundle import target as bundle
 from pconv_onnx.deployment.package import Contents

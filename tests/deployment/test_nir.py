@@ -15,7 +15,7 @@ from networks import network, qcfs
 from refusals import refusal_of
 
 from pconv_onnx import SerialSession, deploy, rewrite
-from pconv_onnx.cli import main
+from pconv_onnx.cli.main import main
 
 
 def sixteenths(*shape: int, seed: int = 0) -> np.ndarray:

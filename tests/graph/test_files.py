@@ -157,7 +157,7 @@ def test_a_file_that_outgrows_its_limit_leaves_nothing(ann, tmp_path):
     out.mkdir()
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
-        "from pconv_onnx.cli import main; sys.exit(main())"
+        "from pconv_onnx.cli.main import main; sys.exit(main())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "rewrite", ann, "-o", out / "snn.onnx"], capture_output=True, text=True

@@ -14,7 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 from refusals import refusal_of
 
 from pconv_onnx import inspect, rewrite, verify
-from pconv_onnx.cli import main
+from pconv_onnx.cli.main import main
 from pconv_onnx.graph import load
 from pconv_onnx.recognise import recognise
 
