@@ -256,9 +256,7 @@ with ray_engine.RayEngine({address!r}): pass
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "pconv_onnx", *arguments], capture_output=True, text=True, timeout=300
-    )
+    return subprocess.run([sys.executable, "-m", "pconv_onnx", *arguments], capture_output=True, text=True, timeout=300)
 
 
 def test_a_running_cluster_is_used_and_left_running(engine, model, folder, tmp_path):

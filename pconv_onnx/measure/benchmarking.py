@@ -19,14 +19,16 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration import METHODS, RANDOM, calibrate
 from pconv_onnx.data.reading import load_samples, random_samples
-from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
+from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, save
 from pconv_onnx.graph.passes.pipeline import runnable
-from pconv_onnx.measure.candidate import ANN, BODY, FOLDED, PARALLEL, QUANTISED, SERIAL, Candidate
+from pconv_onnx.measure.candidate import ANN, BODY, QUANTISED, Candidate
 from pconv_onnx.measure.evaluation import readable_again
 from pconv_onnx.measure.gathering import gather
+from pconv_onnx.measure.request import Request
 from pconv_onnx.measure.rows import Row
 from pconv_onnx.measure.timing import OtherWork, machine, rounds, threads_of
+from pconv_onnx.plan.modes import FOLDED, PARALLEL, SERIAL
 from pconv_onnx.report import page
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.runtime.side_by_side import open_session, run_session
@@ -34,7 +36,9 @@ from pconv_onnx.runtime.side_by_side import open_session, run_session
 _INTERRUPTED = "interrupted"
 _WARM_UP = 3
 # What each spiking row is, as `rewrite` calls it.
-_REWRITTEN: dict[str, ModeName] = {BODY: "parallel", SERIAL: "serial", PARALLEL: "parallel", FOLDED: "folded"}
+_REWRITTEN: dict[str, ModeName] = {
+    BODY: PARALLEL.name, SERIAL.name: SERIAL.name, PARALLEL.name: PARALLEL.name, FOLDED.name: FOLDED.name,
+}  # fmt: skip
 
 
 @dataclass
@@ -42,16 +46,7 @@ class Benchmark:
     """What `bench` found.
 
     Attributes:
-        source: the ANN.
-        name: what to call it.
-        samples: those it ran on.
-        random_inputs: whether they were drawn, since no data was given.
-        batch_axis: as `bench` took it.
-        calibration: the data that its ReLUs were quantised on, at each T anew, if they were.
-        method: of the calibration.
-        signed: as `rewrite` takes it.
-        provider: where networks ran.
-        steps: the numbers of time-steps.
+        request: what was to be measured.
         machine: hardware and versions, and whether other processes left it alone.
         threads: on how many threads the ANN ran; None where it is not known.
         rows: those measured, or not measured for a reason; in order of batch sizes, then of steps.
@@ -60,16 +55,7 @@ class Benchmark:
         analysis: what a report tells besides, as `gather` gives it; empty without one.
     """
 
-    source: ModelSource = field(repr=False)
-    name: str
-    samples: Samples = field(repr=False)
-    random_inputs: bool
-    batch_axis: BatchAxis
-    calibration: DataSource | None = field(repr=False)
-    method: str
-    signed: bool
-    provider: str
-    steps: Sequence[int]
+    request: Request
     machine: dict[str, Any] = field(default_factory=machine)
     threads: int | None = None
     rows: list[Row] = field(default_factory=list, repr=False)
@@ -88,17 +74,18 @@ class Benchmark:
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx bench`."""
+        asked = self.request
         rows = [row for row in self.rows if row.seconds or row.error]
         return {
-            "model": self.name,
+            "model": asked.name,
             "machine": self.machine,
             "threads": self.threads,
-            "random_inputs": self.random_inputs,
-            "calibration": self.method if self.calibration is not None else None,
-            "random_calibration": isinstance(self.calibration, str) and self.calibration == RANDOM,
+            "random_inputs": asked.random_inputs,
+            "calibration": asked.method if asked.calibration is not None else None,
+            "random_calibration": isinstance(asked.calibration, str) and asked.calibration == RANDOM,
             "complete": self.stopped is None,
             "stopped": self.stopped,
-            "rows": [{"model": self.name, "provider": self.provider, **row.summary()} for row in rows],
+            "rows": [{"model": asked.name, "provider": asked.provider, **row.summary()} for row in rows],
             **self.analysis,
         }
 
@@ -119,7 +106,9 @@ class Benchmark:
         """
         folder = page.destination(output)
         if not self.analysis:
-            self.analysis = gather(self)
+            self.analysis, interrupted = gather(self.request, self.quantised, self.interrupted)
+            if interrupted:
+                self.interrupt()
         return page.write(self.summary(), folder)
 
 
@@ -176,7 +165,7 @@ def bench(
         samples = random_samples(inputs, batch_axis=batch_axis)
     else:
         samples = load_samples(data, inputs, batch_axis)
-    result = Benchmark(
+    request = Request(
         source,
         "the model" if isinstance(source, onnx.ModelProto) else os.path.basename(source),
         samples,
@@ -188,12 +177,13 @@ def bench(
         provider,
         counts,
     )
+    result = Benchmark(request)
     with tempfile.TemporaryDirectory() as folder:
         measuring = _Measuring(result, Path(folder), repeats)
         measuring.make(network)
         sizes = sizes or ((samples.fixed_batch,) if samples.fixed_batch else BATCHES)
         work = OtherWork()
-        total = len(sizes) * len(result.steps) * (_WARM_UP + repeats + len(measuring.modes))
+        total = len(sizes) * len(counts) * (_WARM_UP + repeats + len(measuring.modes))
         try:
             for _ in track(measuring.run(sizes), "measuring", total):
                 pass
@@ -209,10 +199,10 @@ class _Measuring:
     """The networks of a benchmark, as files, and the way through them."""
 
     def __init__(self, result: Benchmark, folder: Path, repeats: int) -> None:
-        self.result = result
+        self.result, self.request = result, result.request
         self.folder = folder
         self.repeats = repeats
-        self.modes = [ANN, *([QUANTISED] if result.calibration is not None else []), *_REWRITTEN]
+        self.modes = [ANN, *([QUANTISED] if self.request.calibration is not None else []), *_REWRITTEN]
         # A file or the reason that there is none, by mode and T; the ANN's T is None.
         self.files: dict[tuple[str, int | None], str | PconvError] = {}
 
@@ -223,15 +213,15 @@ class _Measuring:
             PconvError: nothing can be converted, or a file cannot be written.
         """
         self.files[ANN, None] = self._write(ann.proto, ann.folder)
-        for count in self.result.steps:
-            source, fault = self.result.source, None
-            if self.result.calibration is not None:
-                method = self.result.method
+        for count in self.request.steps:
+            source, fault = self.request.source, None
+            if self.request.calibration is not None:
+                method = self.request.method
                 try:
                     source = calibrate(
                         source,
-                        self.result.calibration,
-                        batch_axis=self.result.batch_axis,
+                        self.request.calibration,
+                        batch_axis=self.request.batch_axis,
                         steps=count,
                         method=method,
                     ).model
@@ -244,13 +234,13 @@ class _Measuring:
                 if rewritten not in made:
                     made[rewritten] = fault or self._rewritten(source, count, rewritten)
                 self.files[mode, count] = made[rewritten]
-        spiking = [self.files[mode, count] for count in self.result.steps for mode in _REWRITTEN]
+        spiking = [self.files[mode, count] for count in self.request.steps for mode in _REWRITTEN]
         if all(isinstance(file, PconvError) for file in spiking):
             raise next(file for file in spiking if isinstance(file, PconvError))
 
     def _rewritten(self, source: ModelSource, count: int, mode: ModeName) -> str | PconvError:
         try:
-            rewriting = rewrite(source, steps=count, mode=mode, signed=self.result.signed)
+            rewriting = rewrite(source, steps=count, mode=mode, signed=self.request.signed)
         except PconvError as error:
             return error
         return self._write(rewriting.model, rewriting.plan.network.folder)
@@ -264,18 +254,18 @@ class _Measuring:
         """Measure; yields after each round and after each process that tells its memory."""
         for size in sizes:
             rows: dict[tuple[str, int | None], Row] = {(ANN, None): Row(ANN, None, size)}
-            for count in self.result.steps:
+            for count in self.request.steps:
                 rows |= {(mode, count): Row(mode, count, size) for mode in self.modes[1:]}
             self.result.rows += rows.values()
-            fixed = self.result.samples.fixed_batch
+            fixed = self.request.samples.fixed_batch
             if fixed not in (None, size):
                 for row in rows.values():
                     row.error = f"the model takes batches of {fixed} only"
                 continue
-            feed = self.result.samples.feed(np.arange(size) % len(self.result.samples))
+            feed = self.request.samples.feed(np.arange(size) % len(self.request.samples))
             file = self.folder / f"{size}.npz"
             np.savez(file, *feed.values())
-            for count in self.result.steps:
+            for count in self.request.steps:
                 group = {mode: rows[mode, count if mode != ANN else None] for mode in self.modes}
                 yield from self._time(group, feed)
                 for row in group.values():
@@ -287,7 +277,7 @@ class _Measuring:
         file = self.files[row.mode, row.steps]
         if isinstance(file, PconvError):
             raise file
-        return Candidate(row.mode, file, self.result.provider)
+        return Candidate(row.mode, file, self.request.provider)
 
     def _time(self, group: dict[str, Row], feed: dict[str, Array]) -> Iterator[None]:
         """Measure the networks of one T and batch size in turns; their sessions live as long as this."""

@@ -18,10 +18,12 @@ import numpy as np
 from pconv_onnx.basics.choices import PROVIDERS
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.measure.timing import peak_memory, session_options
+from pconv_onnx.plan.modes import MODES
 from pconv_onnx.runtime.opening import import_onnxruntime, session
 from pconv_onnx.runtime.serial_session import SerialSession
 
-ANN, QUANTISED, BODY, SERIAL, PARALLEL, FOLDED = "ANN", "quantised ANN", "function body", "serial", "parallel", "folded"
+# What is measured besides the modes.
+ANN, QUANTISED, BODY = "ANN", "quantised ANN", "function body"
 _RUNS = 3
 
 
@@ -30,8 +32,8 @@ class Candidate:
     """A network to be measured.
 
     Attributes:
-        mode: the ANN as given or quantised; the parallel network with the native library or, through its function
-            body, without; the serial or the folded one.
+        mode: the ANN as given or quantised; the parallel network without the native library, through its function body;
+            or, by the name of its mode, a spiking network with it.
         path: its file.
         provider: a name in `PROVIDERS`.
     """
@@ -51,7 +53,7 @@ class Candidate:
         options.log_severity_level = 4  # errors are raised; logged as well they would be told twice
         if self.mode == BODY:
             return _without_library(self.path, options, providers)
-        if self.mode == SERIAL:
+        if self.mode in MODES and MODES[self.mode].one_step:
             return SerialSession(self.path, providers=providers, options=options)
         return session(self.path, providers=providers, options=options)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import onnx
 
@@ -11,31 +11,38 @@ from pconv_onnx.basics.choices import PROVIDERS, ModeName
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.data.samples import Samples
 from pconv_onnx.measure.evaluation import evaluate
+from pconv_onnx.measure.request import Request
 from pconv_onnx.measure.statistics import stats
 from pconv_onnx.measure.verification import verify
+from pconv_onnx.plan.modes import FOLDED, PARALLEL
 from pconv_onnx.rewriting import Rewriting, inspect, rewrite
-
-if TYPE_CHECKING:
-    from pconv_onnx.measure.benchmarking import Benchmark
 
 # Samples that spikes are counted on; layer by layer they take long.
 _SAMPLES = 200
 
 
-def gather(benchmark: Benchmark) -> dict[str, Any]:
+def gather(request: Request, models: Mapping[int, onnx.ModelProto], interrupted: bool) -> tuple[dict[str, Any], bool]:
     """The parts of the document: `plan`, `evaluation`, `statistics`, `verification`.
 
     Each is the summary of the function that finds it out, or `error`, the reason that there is none. After an
-    interruption the rest is left out, and the benchmark is said to be stopped.
+    interruption the rest is left out.
+
+    Args:
+        request: what was measured.
+        models: what calibration made of the source, by T.
+        interrupted: whether the user ended it already.
+
+    Returns:
+        The parts, and whether the user ended it.
     """
-    quantised = benchmark.quantised.get(max(benchmark.steps)) if benchmark.calibration is not None else None
-    source = benchmark.source if quantised is None else quantised
+    quantised = models.get(max(request.steps)) if request.calibration is not None else None
+    source = request.source if quantised is None else quantised
     # Where the source has levels each neuron has their number, which is lossless.
     networks: dict[str, Rewriting] = {}
 
     def spiking(mode: ModeName) -> Rewriting:
         if mode not in networks:
-            networks[mode] = rewrite(source, mode=mode, signed=benchmark.signed)
+            networks[mode] = rewrite(source, mode=mode, signed=request.signed)
         return networks[mode]
 
     def rewritten(mode: ModeName) -> onnx.ModelProto:
@@ -45,45 +52,45 @@ def gather(benchmark: Benchmark) -> dict[str, Any]:
 
     def plan() -> dict[str, Any]:
         try:
-            return spiking("parallel").summary()
+            return spiking(PARALLEL.name).summary()
         except PconvError:  # no train has so many steps; what is there is told all the same
             return inspect(source)
 
     def evaluation() -> dict[str, Any]:
         return evaluate(
-            benchmark.source,
-            benchmark.samples,
-            batch_axis=benchmark.batch_axis,
-            steps=benchmark.steps,
-            signed=benchmark.signed,
-            calibration=benchmark.calibration,
-            method=benchmark.method if benchmark.calibration is not None else None,
-            quantised=benchmark.quantised,
+            request.source,
+            request.samples,
+            batch_axis=request.batch_axis,
+            steps=request.steps,
+            signed=request.signed,
+            calibration=request.calibration,
+            method=request.method if request.calibration is not None else None,
+            quantised=models,
         ).summary()
 
     def statistics() -> dict[str, Any]:
         # At the price of one step; it counts the spikes of mode parallel.
-        return stats(rewritten("folded"), _few(benchmark)).summary()
+        return stats(rewritten(FOLDED.name), _few(request)).summary()
 
     def verification() -> dict[str, Any]:
-        return verify(source, rewritten("parallel"), _few(benchmark), providers=PROVIDERS[benchmark.provider]).summary()
+        return verify(source, rewritten(PARALLEL.name), _few(request), providers=PROVIDERS[request.provider]).summary()
 
     tasks: list[Callable[[], dict[str, Any]]] = [plan, evaluation, statistics, verification]
     found = {}
     for task in tasks:
         try:
-            if benchmark.interrupted:
+            if interrupted:
                 raise KeyboardInterrupt
             found[task.__name__] = task()
         except PconvError as error:
             found[task.__name__] = {"error": str(error)}
         except KeyboardInterrupt:
-            benchmark.interrupt()
+            interrupted = True
             found[task.__name__] = {"error": "interrupted"}
-    return found
+    return found, interrupted
 
 
-def _few(benchmark: Benchmark) -> Samples:
+def _few(request: Request) -> Samples:
     """Some of the samples, in whole batches where the model insists on a size."""
-    batch = benchmark.samples.fixed_batch or 1
-    return benchmark.samples.part(slice(0, max(1, _SAMPLES // batch) * batch))
+    batch = request.samples.fixed_batch or 1
+    return request.samples.part(slice(0, max(1, _SAMPLES // batch) * batch))

@@ -128,8 +128,9 @@ class _Serial(Mode):
         refuse_what_one_step_cannot_do(network, activations, replaced, passages, kinds)
 
 
+PARALLEL, FOLDED, SERIAL = _Parallel(), _Folded(), _Serial()
 # One row a mode.
-MODES: dict[str, Mode] = {mode.name: mode for mode in (_Parallel(), _Folded(), _Serial())}
+MODES: dict[str, Mode] = {mode.name: mode for mode in (PARALLEL, FOLDED, SERIAL)}
 
 
 def mode_of(name: str) -> Mode:

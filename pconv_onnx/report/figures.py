@@ -12,6 +12,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.plan.modes import FOLDED, PARALLEL, SERIAL
 
 # The colours of figures on paper, and the variables of the page's style that stand for them there. The colours of lines
 # are told apart by the colour-blind (Okabe and Ito), and lines by their markers and dashes as well.
@@ -51,9 +52,9 @@ _MODES: dict[str, dict[str, Any]] = {
     "ANN": {"color": INK, "linestyle": "--", "marker": ""},
     "quantised ANN": {"color": GREY, "linestyle": ":", "marker": "x"},
     "function body": {"color": PINK, "linestyle": "-.", "marker": "^"},
-    "serial": {"color": ORANGE, "linestyle": (0, (5, 1.5)), "marker": "s"},
-    "parallel": {"color": BLUE, "linestyle": "-", "marker": "o"},
-    "folded": {"color": GREEN, "linestyle": (0, (3, 1, 1, 1)), "marker": "D"},
+    SERIAL.name: {"color": ORANGE, "linestyle": (0, (5, 1.5)), "marker": "s"},
+    PARALLEL.name: {"color": BLUE, "linestyle": "-", "marker": "o"},
+    FOLDED.name: {"color": GREEN, "linestyle": (0, (3, 1, 1, 1)), "marker": "D"},
 }
 _ACCURACIES = {
     "top1": "top-1 accuracy",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pconv_onnx.plan.modes import FOLDED, PARALLEL, SERIAL
 from pconv_onnx.report import figures
 
 # Names of all figures that a report may have, in the order in which they come.
@@ -74,11 +75,11 @@ def findings(document: dict[str, Any]) -> Iterator[str]:
     rows = [row for row in document["rows"] if row["repetitions"]]
     where = {(row["mode"], row["steps"], row["batch"]): row for row in rows}
     batches = sorted({row["batch"] for row in rows})
-    steps = sorted({row["steps"] for row in rows if row["mode"] in ("parallel", "folded")})
+    steps = sorted({row["steps"] for row in rows if row["mode"] in (PARALLEL.name, FOLDED.name)})
     own = (document.get("plan") or {}).get("steps")
     at = own if own in steps else (steps[-1] if steps else None)
     for batch in batches:
-        parallel, serial = (where.get((mode, at, batch)) for mode in ("parallel", "serial"))
+        parallel, serial = (where.get((mode, at, batch)) for mode in (PARALLEL.name, SERIAL.name))
         if parallel is None:
             continue
         cost = parallel["ratio_to_ann"]
@@ -94,7 +95,7 @@ def findings(document: dict[str, Any]) -> Iterator[str]:
             f"It computes {at} rows a sample; on a CPU, at large batch, that costs about {at} ANNs. Its gain over "
             "serial stepping is at small batch and on GPUs."
         )
-    folded = [where[key] for key in where if key[0] == "folded" and key[1] == at]
+    folded = [where[key] for key in where if key[0] == FOLDED.name and key[1] == at]
     ratios = [row["ratio_to_ann"] for row in folded if row["ratio_to_ann"] is not None]
     if ratios:
         span = _times(ratios[0]) if len(ratios) == 1 else f"{min(ratios):.2f} to {_times(max(ratios))}"

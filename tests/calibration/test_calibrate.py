@@ -12,7 +12,7 @@ from refusals import refusal_of
 
 from pconv_onnx import calibrate, evaluate, inspect, rewrite, session, verify
 from pconv_onnx.calibration import METHODS, sweep
-from pconv_onnx.cli.main import _calibration_lines
+from pconv_onnx.cli.text import calibration_lines
 
 # A stem with BatchNormalization, a residual block, a strided convolution whose output two activations share, a head.
 NODES = """
@@ -207,7 +207,7 @@ def test_activations_that_never_fire_are_told(operator):
     summary = result.summary()
     assert summary["silent_activations"] == ["s"]
     assert [row["threshold"] is None for row in summary["activations"]] == [True, False]
-    lines = list(_calibration_lines(summary))
+    lines = list(calibration_lines(summary))
     assert [line.split(": ")[1].split()[:4] for line in lines if line.startswith("silent:")] == [
         ["no", "channel", "of", "s"]
     ]
@@ -294,7 +294,7 @@ def test_an_activation_that_stays_is_told_of_once_it_is_calibrated():
     # The first has no neuron before it.
     assert summary["hybrid"] == [stays[1]["name"]]
     told = "stays analog: f and 1 more: Gelu does not ascend throughout: it stays, on the temporal mean, and a neuron"
-    assert any(line.startswith(told) for line in _calibration_lines(summary["calibration"]))
+    assert any(line.startswith(told) for line in calibration_lines(summary["calibration"]))
 
 
 def test_an_activation_that_stays_is_told_of_in_the_file_as_well():
@@ -516,8 +516,8 @@ def test_a_calibration_is_kept_and_taken_from_its_file(tmp_path, monkeypatch):
         again = calibrate(ann, data(), steps=4, cache=path)
         assert again.model == first.model
         assert again.summary() == {**first.summary(), "from_cache": True}
-        assert "found by an earlier run (--cache)" in [*_calibration_lines(again.summary())][-1]
-        assert "--cache" not in [*_calibration_lines(first.summary())][-1]
+        assert "found by an earlier run (--cache)" in [*calibration_lines(again.summary())][-1]
+        assert "--cache" not in [*calibration_lines(first.summary())][-1]
         for change in ({"steps": 5}, {"steps": 4, "method": "fit"}):
             with pytest.raises(AssertionError, match="swept again"):
                 calibrate(ann, data(), cache=path, **change)

@@ -1,0 +1,235 @@
+"""What each command does with its arguments, and what it answers."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pconv_onnx.basics.choices import PROVIDERS
+from pconv_onnx.basics.errors import PconvError, WrongArguments
+from pconv_onnx.cli.text import (
+    benchmark_lines,
+    calibration_lines,
+    deployment_lines,
+    evaluation_lines,
+    installation_lines,
+    plan_lines,
+    rewriting_lines,
+    stats_lines,
+    verification_lines,
+)
+
+if TYPE_CHECKING:
+    from pconv_onnx.engine.shards import Engine
+
+
+DONE, ANSWER_IS_NO, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
+
+
+class Answer(NamedTuple):
+    """What a command has to say: as a JSON document, how that reads as lines of text, and as an exit status."""
+
+    document: dict[str, Any]
+    lines: Callable[[dict[str, Any]], Iterator[str]]
+    status: int = DONE
+
+
+def _axes(options: argparse.Namespace) -> dict[str, int | None]:
+    """Batch axes as functions take them: by name, that of all others by the empty one."""
+    return dict(options.batch_axis)
+
+
+@contextlib.contextmanager
+def _engine(options: argparse.Namespace) -> Iterator[Engine | None]:
+    """The engine that was asked for, running; None is the default."""
+    for given in ("address", "workers"):
+        _needs(options, given, "engine", "all runs in this process")
+    if options.engine is None:
+        yield None
+        return
+    from pconv_onnx.engine.ray import RayEngine
+
+    with RayEngine(options.address, options.workers) as engine:
+        yield engine
+
+
+def _needs(options: argparse.Namespace, given: str, needed: str, told: str) -> None:
+    """Raise where an option is given that has no effect without another.
+
+    Raises:
+        WrongArguments: it is; what is `told` is how things are without the other.
+    """
+    if getattr(options, given) and not getattr(options, needed):
+        flag = "-o/--output" if given == "output" else f"--{given.replace('_', '-')}"
+        raise WrongArguments(f"argument {flag}: {told} without --{needed}")
+
+
+def inspect(options: argparse.Namespace) -> Answer:
+    """`pconv-onnx inspect`."""
+    from pconv_onnx.rewriting import inspect
+
+    summary = inspect(options.model)
+    return Answer(summary, plan_lines)
+
+
+def rewrite(options: argparse.Namespace) -> Answer:
+    """`pconv-onnx rewrite`."""
+    _needs(options, "calibration", "steps", "there are no levels to calibrate to")
+    for given in ("method", "batch_axis"):
+        _needs(options, given, "calibration", "nothing is calibrated")
+    from pconv_onnx.rewriting import rewrite
+
+    output = options.output or f"{options.model.removesuffix('.onnx')}.snn.onnx"
+    result = rewrite(
+        options.model,
+        output,
+        steps=options.steps,
+        mode=options.mode,
+        precision=options.precision,
+        signed=options.signed,
+        calibration=options.calibration,
+        batch_axis=_axes(options),
+        method=options.method,
+        include=options.include,
+        exclude=options.exclude,
+        per_step_outputs=options.per_step_outputs,
+        strict=options.strict,
+        dry_run=options.dry_run,
+        force=options.force,
+    )
+    summary = {**result.summary(), "output": None if options.dry_run else output}
+    return Answer(summary, rewriting_lines)
+
+
+def calibrate(options: argparse.Namespace) -> Answer:
+    """`pconv-onnx calibrate`."""
+    from pconv_onnx.calibration import calibrate
+
+    output = options.output or f"{options.model.removesuffix('.onnx')}.quantised.onnx"
+    with _engine(options) as engine:
+        result = calibrate(
+            options.model,
+            options.data,
+            output,
+            batch_axis=_axes(options),
+            steps=options.steps,
+            method=options.method,
+            cache=options.cache,
+            force=options.force,
+            engine=engine,
+        )
+    summary = {**result.summary(), "output": output}
+    return Answer(summary, calibration_lines)
+
+
+def verify(options: argparse.Namespace) -> Answer:
+    """`pconv-onnx verify`."""
+    from pconv_onnx.measure.verification import verify
+
+    result = verify(
+        options.ann,
+        options.snn,
+        options.data,
+        batch_axis=_axes(options),
+        atol=options.atol,
+        providers=PROVIDERS[options.provider],
+    )
+    summary = result.summary()
+    return Answer(summary, verification_lines, DONE if result.passed else ANSWER_IS_NO)
+
+
+def evaluate(options: argparse.Namespace) -> Answer:
+    """`pconv-onnx evaluate`."""
+    _needs(options, "output", "steps", "there is no curve")
+    for given in ("mode", "signed"):
+        _needs(options, given, "steps", "nothing is rewritten")
+    _needs(options, "calibration", "steps", "there are no levels to calibrate to")
+    _needs(options, "method", "calibration", "nothing is calibrated")
+    from pconv_onnx.measure.evaluation import evaluate
+    from pconv_onnx.report import curve
+
+    path = curve.destination(options.output) if options.output else None
+    with _engine(options) as engine:
+        result = evaluate(
+            options.model,
+            options.data,
+            batch_axis=_axes(options),
+            steps=options.steps,
+            mode=options.mode or "folded",
+            signed=options.signed,
+            calibration=options.calibration,
+            method=options.method,
+            engine=engine,
+        )
+    summary = result.summary()
+    if path:
+        result.draw(options.output)
+    summary["output"] = str(path) if path else None
+    return Answer(summary, evaluation_lines)
+
+
+def stats(options: argparse.Namespace) -> Answer:
+    """`pconv-onnx stats`."""
+    from pconv_onnx.measure.statistics import stats
+
+    result = stats(
+        options.model,
+        options.data,
+        batch_axis=_axes(options),
+        energy_mac=options.energy_mac,
+        energy_ac=options.energy_ac,
+    )
+    summary = result.summary()
+    return Answer(summary, stats_lines)
+
+
+def bench(options: argparse.Namespace) -> Answer:
+    """`pconv-onnx bench`."""
+    _needs(options, "method", "calibration", "nothing is calibrated")
+    from pconv_onnx.measure.benchmarking import bench
+    from pconv_onnx.report import page
+
+    if options.output:
+        page.destination(options.output)
+    result = bench(
+        options.model,
+        steps=options.steps,
+        batches=options.batch,
+        provider=options.provider,
+        data=options.data,
+        batch_axis=_axes(options),
+        calibration=options.calibration,
+        method=options.method,
+        signed=options.signed,
+        repeats=options.repeats,
+    )
+    written = None
+    if options.output:
+        try:
+            written = str(result.write(options.output))
+        except PconvError as error:  # what was measured is printed all the same
+            warnings.warn(f"no report: {error}", stacklevel=1)
+    summary = {**result.summary(), "output": written}
+    done = summary["complete"] and any(row["repetitions"] for row in summary["rows"])
+    status = DONE if done and bool(written) == bool(options.output) else ANSWER_IS_NO
+    return Answer(summary, benchmark_lines, INTERRUPTED if result.interrupted else status)
+
+
+def deploy(options: argparse.Namespace) -> Answer:
+    """`pconv-onnx deploy`."""
+    from pconv_onnx.deployment import deploy
+
+    target, gpu, allow_lossy = options.target, options.gpu, options.allow_lossy
+    summary = deploy(options.model, options.output, target=target, gpu=gpu, allow_lossy=allow_lossy).summary()
+    return Answer(summary, deployment_lines)
+
+
+def doctor(options: argparse.Namespace) -> Answer:
+    """`pconv-onnx doctor`."""
+    from pconv_onnx.runtime.installation import doctor
+
+    summary = doctor()
+    return Answer(summary, installation_lines, ANSWER_IS_NO if summary["problems"] else DONE)

@@ -1,0 +1,293 @@
+"""Answers as lines of text, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+_BAR = 40
+
+
+def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """The answer of `inspect`, and `rewrite` where nothing is written."""
+    if not summary["activations"]:
+        yield "no activations found"
+        return
+    header = ["activation", "encoding", "levels", "steps", "status", "operators"]
+    table = [header]
+    for row in summary["activations"]:
+        levels, steps = (str(row[key] or "-") for key in ("levels", "steps"))
+        table.append([row["name"], row["encoding"], levels, steps, row["status"], " ".join(row["op_types"])])
+    yield from _columns(table)
+    yield from (f"\n{line}" for line in _by_reason(summary["activations"]))
+    yield "{converted} convertible, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
+    yield from _hybrid_line(summary)
+
+
+def _by_reason(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Activations that something is said of, those of which the same is said in one line."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        if row["reason"]:
+            names.setdefault(row["reason"], []).append(row["name"])
+    for reason, those in names.items():
+        yield f"{_first_of(those)}: {reason}"
+
+
+def _first_of(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _hybrid_line(summary: dict[str, Any]) -> Iterator[str]:
+    names = summary["hybrid"]
+    if names:
+        stay = "1 activation stays" if len(names) == 1 else f"{len(names)} activations stay"
+        yield f"hybrid: {stay} analog between spiking layers"
+
+
+def calibration_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """The answer of `calibrate`."""
+    rows = [row for row in summary["activations"] if row["status"] == "calibrated"]
+    table = [["activation", "channels", "silent", "threshold", "squared error"]]
+    for row in rows:
+        threshold = " … ".join(f"{value:.3g}" for value in row["threshold"] or ()) or "-"
+        channels, silent = str(row["channels"]), str(row["silent_channels"])
+        table.append([row["name"], channels, silent, threshold, _percent(row["relative_error"])])
+    yield from _columns(table)
+    yield from (f"stays analog: {line}" for line in _by_reason(rows))
+    left = [row for row in summary["activations"] if row["status"] != "calibrated"]
+    yield from (f"not calibrated: {line}" for line in _by_reason(left))
+    if summary["random"]:
+        yield "the data were random: the network is good for measuring time, and its accuracy means nothing"
+    for name in summary["silent_activations"]:
+        yield f"silent: no channel of {name} fires on these data, so that it gives a constant"
+    for name in summary["uncorrected_layers"]:
+        yield f"too wide to be corrected: {name}"
+    corrected = f", corrected layers: {summary['corrected_layers']}" if summary["method"] == "refit" else ""
+    where = f"{summary['output']}: " if "output" in summary else ""
+    kept = ", found by an earlier run (--cache)" if summary["from_cache"] else ""
+    yield f"{where}T = {summary['steps']}, method {summary['method']}, {summary['samples']} samples{corrected}{kept}"
+
+
+def _columns(table: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows of cells under each other."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for cells in table:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """The answer of `rewrite`."""
+    from pconv_onnx.plan.modes import MODES
+
+    if summary["calibration"] is not None:
+        yield from calibration_lines(summary["calibration"])
+    if summary["output"] is None:
+        yield from plan_lines(summary)
+    else:
+        yield "{converted} converted, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
+        yield from (f"not converted: {line}" for line in _by_reason(summary["activations"]))
+        yield from _hybrid_line(summary)
+    converted = [row for row in summary["activations"] if row["steps"]]
+    signed = sum(row["signed"] for row in converted)
+    if signed:
+        yield (
+            f"{signed} signed: where silent their neurons emit their lowest value instead of zero, so their trains are "
+            "dense and save no operations"
+        )
+    if MODES[summary["mode"]].one_step:
+        yield "serial: outputs depend on when spikes arrive, so they are not the source's; evaluate tells the accuracy"
+    # With T = L there is no error to tell; that of uneven thresholds is not even known.
+    lossy = {(row["levels"], row["steps"], row["rms_error"]) for row in converted if row["steps"] != row["levels"]}
+    for levels, steps, error in sorted(lossy):
+        yield (
+            f"T = {steps} is not the source's L = {levels}: not lossless; for inputs spread evenly a neuron's "
+            f"error is {'zero in the mean and ' if steps < levels else ''}{error:.2g} θ as root mean square"
+        )
+    if summary["output"] is not None:
+        if summary["per_step_outputs"]:
+            yield f"added outputs: {', '.join(summary['per_step_outputs'])}"
+        steps = summary["steps"] or "different for each neuron"
+        yield f"{summary['output']}: mode {summary['mode']}, T = {steps}, {summary['precision']}"
+
+
+def verification_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """The answer of `verify`."""
+    layers = summary["layers"]
+    wrong = [layer for layer in layers if layer["count_mismatch_rate"]]
+    exact = [layer for layer in layers if layer["exact"]]
+    calibrated = sum(layer["calibrated"] for layer in layers)
+    others = len(layers) - len(exact) - calibrated
+    compared = summary["layers_compared"]
+    yield _samples_line(summary)
+    if compared:
+        right = f"{compared - len(wrong)} of {compared}"
+        yield f"layers with the source's spike count on every element, given the same input: {right}"
+    else:
+        yield "no layer was compared with the source, outputs were only measured; --atol bounds them"
+    for layer in wrong:
+        yield f"  {layer['name']}: {100 * layer['count_mismatch_rate']:.3g} % of the elements differ"
+    if compared < len(exact):
+        yield f"layers in branches that no sample got to, so not compared: {len(exact) - compared}"
+    if calibrated:
+        yield f"layers with levels of a calibration (the source has a ReLU), with nothing to be equal to: {calibrated}"
+    if others:
+        yield f"layers with T other than the source's levels, so with nothing to be equal to: {others}"
+    unloaded = summary["load_errors"]
+    for title, values, networks in (
+        ("outputs, graph optimisations disabled", summary["unoptimised"], ""),
+        ("outputs, as onnxruntime runs them", summary, "ann snn"),
+        ("for comparison, the source against itself with and without them", summary["source_against_itself"], "ann"),
+        ("for comparison, the spiking network likewise", summary["spiking_against_itself"], "snn"),
+    ):
+        if unloaded.keys().isdisjoint(networks.split()):
+            agreement = values["top1_agreement"]
+            top1 = "" if agreement is None else f", top-1 agreement {100 * agreement:.2f} %"
+            yield f"{title}: largest difference {_difference(values)}{top1}"
+    for reason in unloaded.values():
+        yield f"compared only with graph optimisations disabled: {reason}"
+    if len(summary["outputs_differ"]) == 1 and not unloaded:
+        settings = ["with graph optimisations disabled", "as run"]
+        agree, differ = settings if summary["outputs_differ"] == ["as_run"] else settings[::-1]
+        yield (
+            f"outputs agree {agree} and differ {differ}: onnxruntime's optimisation changes the source by "
+            f"{_difference(summary['source_against_itself'])} and the spiking network by "
+            f"{_difference(summary['spiking_against_itself'])}"
+        )
+    if summary["accuracy"]:
+        yield "top-1 accuracy: source {ann:.2%}, spiking {snn:.2%}".format(**summary["accuracy"])
+    within = "only measured" if summary["atol"] is None else f"within {summary['atol']:g}"
+    alone = "" if compared else f", with no layer compared and outputs {within}"
+    yield f"passed{alone}" if summary["passed"] else "FAILED"
+
+
+def _samples_line(summary: dict[str, Any]) -> str:
+    drawn = " (seeded random inputs; pass --data for real ones)" if summary["random_inputs"] else ""
+    return f"samples: {summary['samples']}{drawn}"
+
+
+def _difference(outputs: dict[str, Any]) -> str:
+    difference = outputs["max_abs_diff"]
+    return "without bound (a NaN, an infinity or another shape)" if difference is None else f"{difference:.3g}"
+
+
+def evaluation_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """The answer of `evaluate`."""
+    rows = summary["rows"] if summary["ann"] is None else [{"steps": "ANN", **summary["ann"]}, *summary["rows"]]
+    ruler = "top1" if summary["labels"] else "agreement"
+    table = [["T", "top-1", "top-5", "agreement", "mse", ""]]
+    for row in rows:
+        top1, error, top5, agreement, mse = (
+            row.get(key) for key in ("top1", "top1_standard_error", "top5", "agreement", "mse")
+        )
+        table.append(
+            [
+                str(row["steps"] or "-"),
+                "-" if top1 is None else f"{100 * top1:.2f} ± {100 * error:.2f} %",
+                _percent(top5),
+                _percent(agreement),
+                "-" if mse is None else f"{mse:.3g}",
+                "#" * round(_BAR * (row.get(ruler) or 0)),
+            ]
+        )
+    yield f"samples: {summary['samples']}{'' if summary['labels'] else ', without labels'}"
+    yield from _columns(table)
+    if summary["output"]:
+        yield f"{summary['output']}: the curve"
+
+
+def stats_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """The answer of `stats`."""
+    yield _samples_line(summary)
+    yield f"mode {summary['mode']}, T = {summary['steps'] or 'different for each layer'}\n"
+    table = [["layer", "T", "neurons", "channels", "silent", "saturated", "firing rate"]]
+    for row in summary["layers"]:
+        numbers = (row[key] for key in ("steps", "neurons", "channels", "silent_channels", "saturated_channels"))
+        table.append([row["name"], *map(str, numbers), _percent(row["firing_rate"])])
+    totals, energy = summary["totals"], summary["energy"]
+    table.append(["all", "", "", "", "", "", _percent(totals["firing_rate"])])
+    yield from _columns(table)
+    columns = ("macs", "synaptic_operations", "multiply_accumulates")
+    table = [["operator", "type", "input", "MACs of the ANN", "synaptic operations", "MACs that remain"]]
+    for row in summary["operators"]:
+        table.append([row["name"], row["op_type"], row["input"], *(_whole(row[key]) for key in columns)])
+    table.append(["all", "", "", *(_whole(totals[key]) for key in ("ann_macs", *columns[1:]))])
+    yield ""
+    yield from _columns(table)
+    yield f"\nenergy of a sample: ANN {energy['ann_nj']:,.3f} nJ, spiking network {energy['snn_nj']:,.3f} nJ"
+    if energy["ratio"] is not None:
+        more = "costs more than its ANN" if energy["ratio"] > 1 else "costs no more than its ANN"
+        yield f"the spiking network {more}: {energy['ratio']:.3g} times the energy"
+    for row in summary["operators"]:
+        if row["macs"] is None:
+            yield f"not counted: {row['name']} ({row['op_type']})"
+    for assumption in energy["assumptions"]:
+        yield f"assumed: {assumption}"
+
+
+def _whole(operations: float | None) -> str:
+    return "-" if operations is None else f"{operations:,.0f}"
+
+
+def benchmark_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """The answer of `bench`."""
+    machine = summary["machine"]
+    drawn = "seeded random inputs" if summary["random_inputs"] else "the data given"
+    yield f"{summary['model']} on {machine['cpu']}, {summary['threads'] or '?'} threads, {drawn}"
+    table = [["batch", "mode", "T", "median", "10 % … 90 %", "images/s", "× ANN", "peak memory"]]
+    for row in summary["rows"]:
+        if row["repetitions"]:
+            table.append(
+                [
+                    str(row["batch"]),
+                    row["mode"],
+                    str(row["steps"] or "-"),
+                    f"{row['median_ms']:.2f} ms",
+                    f"{row['p10_ms']:.2f} … {row['p90_ms']:.2f} ms",
+                    f"{row['images_per_s']:.4g}",
+                    "-" if row["ratio_to_ann"] is None else f"{row['ratio_to_ann']:.2f}",
+                    "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f} MiB",
+                ]
+            )
+    if len(table) > 1:
+        yield from _columns(table)
+    failed: dict[str, list[str]] = {}
+    for row in summary["rows"]:
+        if row["error"]:
+            at = f" at T = {row['steps']}" if row["steps"] else ""
+            failed.setdefault(row["error"], []).append(f"{row['mode']}{at}, batch {row['batch']}")
+    for error, rows in failed.items():
+        yield f"not measured: {_first_of(rows)}: {error}"
+    if machine["quiet"] is False:
+        yield f"the machine was not quiet: other processes took {_percent(machine['other_work'])} of the CPU time"
+    if not summary["complete"]:
+        yield f"incomplete: {summary['stopped']}"
+    if summary["output"]:
+        yield f"{summary['output']}: the report"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def deployment_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """The answer of `deploy`."""
+    yield from summary["notes"]
+    yield from (f"lost: {loss}" for loss in summary["losses"])
+    kernels = f", with kernels for {', '.join(summary['providers'])}" if summary["providers"] else ""
+    yield f"{summary['output']}: {summary['target']} of {len(summary['files'])} files{kernels}"
+
+
+def installation_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """The answer of `doctor`."""
+    library = summary["library"]
+    for name in ("pconv_onnx", "python", "onnx", "numpy", "onnxruntime"):
+        yield f"{name:<12} {summary[name] or 'missing'}"
+    yield f"{'providers':<12} {', '.join(summary['providers']) or 'none'}"
+    yield f"{'library':<12} {library['path'] or 'missing'}"
+    built_in = "built in" if library["cuda"] else "no"
+    yield f"{'kernels':<12} CPU: {'works' if library['cpu'] else 'no'}, CUDA: {built_in}"
+    for problem in summary["problems"]:
+        yield f"problem: {problem}"
+    if not summary["problems"]:
+        yield "no problems found"
