@@ -24,11 +24,9 @@ from pconv_onnx.data.reading import load_samples, open_samples
 from pconv_onnx.data.samples import BatchAxis, Data, DataSource
 from pconv_onnx.engine.shards import Engine, InProcess, merged, shards_of
 from pconv_onnx.graph import ModelSource, Network
-from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.passes.pipeline import runnable
 from pconv_onnx.graph.record import Record
-from pconv_onnx.operators.contents import steps_in_flight
-from pconv_onnx.operators.domain import is_neuron
+from pconv_onnx.operators.contents import contents_of
 from pconv_onnx.report import curve
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.runtime.axes import by_sample, classes, sample_axes
@@ -202,7 +200,7 @@ def evaluate(
 
     engine = engine or InProcess()
     network = runnable(source)
-    is_spiking = any(map(is_neuron, every_node(network.proto.graph)))
+    is_spiking = contents_of(network.proto).neurons
     runner = open_session(network.proto, network.name, folder=network.folder)
     names = [output.name for output in runner.get_outputs() if output.type in _FLOATS]
     if not names:
@@ -223,7 +221,7 @@ def evaluate(
         models[f"{network.name} at T = {count}"] = spiking(count)
         blank.append(Score(count, mode))
 
-    in_flight = max(map(steps_in_flight, models.values()))
+    in_flight = max(contents_of(model).steps_in_flight for model in models.values())
     shards = shards_of(len(samples), samples.fixed_batch or batch_size(in_flight))
     scorer = partial(_Scorer, network, models, names, axes, blank, samples, in_flight)
     found = engine.map(scorer, shards, "evaluating")

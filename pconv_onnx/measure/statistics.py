@@ -26,7 +26,7 @@ from pconv_onnx.graph.record import Record
 from pconv_onnx.measure.operations import LinearOperator, each, readings
 from pconv_onnx.measure.spike_counts import SpikingLayer, ratio, spike_counts
 from pconv_onnx.measure.taps import Taps, largest_batch
-from pconv_onnx.operators.contents import steps_in_flight
+from pconv_onnx.operators.contents import contents_of
 from pconv_onnx.operators.domain import is_layer, is_neuron
 from pconv_onnx.operators.parallel_spike import neuron_of
 from pconv_onnx.plan.modes import MODES
@@ -166,7 +166,7 @@ def stats(
     axes = _sample_axes(taps, runner, samples, layers)
     operators = [reading.result for reading in read]
     result = Stats(len(samples), data is None, record.mode, list(layers.values()), operators, energy_mac, energy_ac)
-    parts = batches(samples, steps_in_flight(network.proto), largest_batch(taps, runner, samples))
+    parts = batches(samples, contents_of(network.proto).steps_in_flight, largest_batch(taps, runner, samples))
     for part, feed in track(parts, "counting", len(parts)):
         means, shapes = taps.run(runner, feed)
         # Those of a branch that was not entered are empty.

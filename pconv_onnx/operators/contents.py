@@ -1,26 +1,49 @@
-"""What a model holds of the operators, found in one pass."""
+"""What a model holds of the operators, found in one pass: what has to be known before a session of it is opened."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import onnx
 
-from pconv_onnx.graph.nesting import every_graph, every_node, subgraphs
-from pconv_onnx.operators.domain import is_neuron, is_operator
+from pconv_onnx.graph.nesting import subgraphs
+from pconv_onnx.operators.domain import is_neuron, is_operator, is_serial
 
 
-def steps_in_flight(model: onnx.ModelProto) -> int:
-    """The most time-steps that a tensor of a network has; 1 where no neuron emits spikes."""
-    shapes = {tensor.name: tensor.dims for graph in every_graph(model.graph) for tensor in graph.initializer}
-    emitting = (
-        node
-        for node in every_node(model.graph)
-        if is_operator(node) and any(attribute.name == "spikes" and attribute.i for attribute in node.attribute)
-    )
-    return max((shapes[node.input[1]][1] for node in emitting if node.input[1] in shapes), default=1)
+@dataclass
+class Contents:
+    """The neurons of a model.
+
+    Attributes:
+        neurons: whether it has any.
+        serial: whether some are of one time-step.
+        nested: whether some are in a branch within a branch.
+        steps_in_flight: the most time-steps that a tensor has; 1 where no neuron emits trains.
+    """
+
+    neurons: bool = False
+    serial: bool = False
+    nested: bool = False
+    steps_in_flight: int = 1
 
 
-def has_nested_neurons(model: onnx.ModelProto) -> bool:
-    """Whether a branch within a branch has neurons."""
-    branches = (graph for node in model.graph.node for graph in subgraphs(node))
-    nested = (graph for branch in branches for node in branch.node for graph in subgraphs(node))
-    return any(is_neuron(node) for graph in nested for node in every_node(graph))
+def contents_of(model: onnx.ModelProto) -> Contents:
+    """What a model holds, bodies included."""
+    found = Contents()
+    _look(model.graph, 0, {}, found)
+    return found
+
+
+def _look(graph: onnx.GraphProto, depth: int, outer: dict[str, Sequence[int]], found: Contents) -> None:
+    shapes = outer | {tensor.name: tensor.dims for tensor in graph.initializer}
+    for node in graph.node:
+        if is_neuron(node):
+            found.neurons = True
+            found.serial |= is_serial(node)
+            found.nested |= depth > 1
+        if is_operator(node) and any(entry.name == "spikes" and entry.i for entry in node.attribute):
+            thresholds = shapes.get(node.input[1], ()) if len(node.input) > 1 else ()
+            found.steps_in_flight = max(found.steps_in_flight, *thresholds[1:2], 1)
+        for body in subgraphs(node):
+            _look(body, depth + 1, shapes, found)

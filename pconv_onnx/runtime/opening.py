@@ -11,15 +11,13 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph.external import fits_in_one_file
 from pconv_onnx.graph.files import NOT_LOADED, ModelSource, require_source
-from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.operators.contents import has_nested_neurons
-from pconv_onnx.operators.domain import is_neuron
+from pconv_onnx.operators.contents import Contents, contents_of
 from pconv_onnx.operators.library import has_cuda_kernels, library_path, register
 from pconv_onnx.runtime.blocked import stay_blocked
 from pconv_onnx.runtime.cuda_graph import GraphSession, capturing
@@ -125,13 +123,12 @@ def inference_session(
     require_source(model)
     ort = import_onnxruntime()
     changing = nullcontext() if options is None else _changing_options
-    if options is None:
-        options = ort.SessionOptions()
+    options = options or ort.SessionOptions()
     providers = list(providers or ([CUDA] if cuda_graph else _CPU))
     if cuda_graph:
         providers = capturing(providers)
     if isinstance(model, onnx.ModelProto) and references(model):
-        if options is None or not _has_entry(options, EXTERNAL_DATA_FOLDER):
+        if not _has_entry(options, EXTERNAL_DATA_FOLDER):
             raise PconvError(*NOT_LOADED)
         _require_version(ort, _KNOWS_FOLDER, "open a model in memory that keeps tensors in files")
     names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
@@ -180,23 +177,40 @@ def _opened(
             warnings.warn(
                 "the native library has no CUDA kernels; models run through their function body", stacklevel=4
             )
+    content = _content(model)
+    proto = _without_external_data(model)
+    held = contents_of(proto) if proto is not None else Contents()
+    if proto is not None and held.neurons:
+        if held.nested:
+            _require_version(ort, _KNOWS_NESTED, "run neurons in a branch within a branch")
+        _set_default(options, "session.disable_quant_qdq", "1")
+        if providers == _CPU and _may_stay_blocked(ort, options, proto):
+            blocked = _blocked_session(ort, content, options, potentials_stay)
+            if blocked is not None:
+                return blocked
     try:
-        content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
-        proto = _without_external_data(model)
-        if proto is not None and any(map(is_neuron, every_node(proto.graph))):
-            if has_nested_neurons(proto):
-                _require_version(ort, _KNOWS_NESTED, "run neurons in a branch within a branch")
-            _set_default(options, "session.disable_quant_qdq", "1")
-            if providers == _CPU and _may_stay_blocked(ort, options, proto):
-                blocked = _blocked_session(ort, content, options, potentials_stay)
-                if blocked is not None:
-                    return blocked
         return ort.InferenceSession(content, options, providers=providers)
-    except PconvError:
-        raise
     except Exception as error:  # onnxruntime raises its own types, without a common base
-        name = "the model" if isinstance(model, onnx.ModelProto) else f"'{model}'"
-        raise PconvError(f"onnxruntime cannot load {name}: {error}", "") from error
+        raise _refused(model, error) from error
+
+
+def _content(model: ModelSource) -> bytes | str:
+    """What onnxruntime is given.
+
+    Raises:
+        PconvError: a model in memory is too large for that.
+    """
+    if not isinstance(model, onnx.ModelProto):
+        return os.fspath(model)
+    try:
+        return model.SerializeToString()
+    except (ValueError, EncodeError) as error:
+        raise _refused(model, error) from error
+
+
+def _refused(model: ModelSource, error: Exception) -> PconvError:
+    name = "the model" if isinstance(model, onnx.ModelProto) else f"'{model}'"
+    return PconvError(f"onnxruntime cannot load {name}: {error}", "")
 
 
 def _without_external_data(model: ModelSource) -> onnx.ModelProto | None:
@@ -226,7 +240,10 @@ def _set_default(options: onnxruntime.SessionOptions, key: str, value: str) -> N
 def _may_stay_blocked(ort: Any, options: onnxruntime.SessionOptions, model: onnx.ModelProto) -> bool:
     """Whether the user leaves the optimisation of the graph to onnxruntime, and its result may be had, in one file."""
     full = options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    return full and not options.optimized_model_filepath and fits_in_one_file(model)
+    try:
+        return full and not options.optimized_model_filepath and fits_in_one_file(model)
+    except ValueError:  # a tensor that can have no size, which is onnxruntime's to refuse
+        return False
 
 
 def _blocked_session(
@@ -241,21 +258,37 @@ def _blocked_session(
     """
     level, severity = options.graph_optimization_level, options.log_severity_level
     try:
+        found = _optimised(ort, content, options)
+        if found is None:
+            return None
+        plain, optimised = found
+        if not contents_of(optimised).neurons or not stay_blocked(optimised, potentials_stay):
+            return plain
+        del plain, found  # its weights are not needed beside those of the other
+        options.optimized_model_filepath = ""
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            return ort.InferenceSession(optimised.SerializeToString(), options, providers=_CPU)
+        except Exception:  # onnxruntime's own types: an ordinary session does as well
+            return None
+    finally:
+        options.optimized_model_filepath = ""
+        options.graph_optimization_level, options.log_severity_level = level, severity
+
+
+def _optimised(
+    ort: Any, content: bytes | str, options: onnxruntime.SessionOptions
+) -> tuple[Any, onnx.ModelProto] | None:
+    """A session, and the graph that onnxruntime made of its model; None where it cannot be had."""
+    try:
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "optimised.onnx")
             options.optimized_model_filepath = path
             # It warns that the file is for this machine only, which is all that it is for.
-            options.log_severity_level = max(severity, 3)
+            options.log_severity_level = max(options.log_severity_level, 3)
             plain = ort.InferenceSession(content, options, providers=_CPU)
-            optimised = onnx.load(path)
-        if not any(map(is_neuron, optimised.graph.node)) or not stay_blocked(optimised, potentials_stay):
-            return plain
-        del plain  # its weights are not needed beside those of the other
-        options.optimized_model_filepath = ""
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return ort.InferenceSession(optimised.SerializeToString(), options, providers=_CPU)
-    except Exception:  # whatever it is, an ordinary session either has it too and says so, or does as well
+            return plain, onnx.load(path)
+    except (
+        Exception
+    ):  # onnxruntime's own types, or no room: an ordinary session has it too and says so, or does as well
         return None
-    finally:
-        options.optimized_model_filepath = ""
-        options.graph_optimization_level, options.log_severity_level = level, severity

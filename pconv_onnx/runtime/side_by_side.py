@@ -13,7 +13,7 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.data.samples import Samples
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.operators.domain import is_serial
+from pconv_onnx.operators.contents import contents_of
 from pconv_onnx.runtime.opening import EXTERNAL_DATA_FOLDER, import_onnxruntime, session
 from pconv_onnx.runtime.serial_session import SerialSession
 
@@ -59,7 +59,7 @@ def open_session(
         options.add_session_config_entry(EXTERNAL_DATA_FOLDER, str(folder))
     if level is not None:
         options.graph_optimization_level = level
-    opened = SerialSession if any(map(is_serial, model.graph.node)) else session
+    opened = SerialSession if contents_of(model).serial else session
     try:
         return opened(model, options=options, providers=providers)
     except PconvError as error:
