@@ -81,10 +81,12 @@ dist: .venv-dist/bin/auditwheel ## build dist/: source distribution and wheel, a
 	.venv-dist/bin/pip install --quiet auditwheel build
 	@touch $@
 
-lint: $(STAMP) ## lint and type-check
+lint: $(STAMP) ## lint, type-check, and check which room imports which
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	@if test -x $(BIN)/lint-imports; then $(BIN)/lint-imports; \
+		else echo "note: import-linter needs Python 3.11, so the order of imports was not checked" >&2; fi
 
 sanitize: $(STAMP) ## test the native operators under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)
 	rm -rf build/sanitized
@@ -158,6 +160,6 @@ zoo: $(STAMP) ## put well-known architectures through the whole pipeline, into d
 	$(BIN)/python benchmarks/zoo.py -o benchmarks/results/zoo.json --page docs/support.md
 
 clean: ## remove everything that was built or installed here
-	rm -rf .venv .venv-dist .venv-gpu .venv-ort .venv-peers .venv-ray build dist *.egg-info pconv_onnx/lib .hypothesis .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf .venv .venv-dist .venv-gpu .venv-ort .venv-peers .venv-ray build dist *.egg-info pconv_onnx/lib .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
 		examples/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
