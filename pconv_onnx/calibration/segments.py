@@ -16,6 +16,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.nesting import captured
 from pconv_onnx.graph.network import Dimension
+from pconv_onnx.graph.windows import windows
 from pconv_onnx.recognise import Activation
 from pconv_onnx.runtime.side_by_side import open_session, run_session
 
@@ -82,16 +83,10 @@ class Layer:
         if self.node.op_type != "Conv":
             flat = data.reshape(-1, data.shape[-1])
             return np.concatenate([flat.T, np.ones((1, len(flat)), data.dtype)])[np.newaxis]
-        attributes = _attributes(self.node)
         kernel = self.weights.shape[2:]
-        axes = len(kernel)
-        pads = attributes.get("pads", [0] * (2 * axes))
-        strides, dilations = (attributes.get(name, [1] * axes) for name in ("strides", "dilations"))
-        padded = np.pad(data.swapaxes(0, 1), [(0, 0), (0, 0), *zip(pads[:axes], pads[axes:], strict=True)])
-        sizes = [
-            (size - step * (extent - 1) - 1) // stride + 1
-            for size, step, extent, stride in zip(padded.shape[2:], dilations, kernel, strides, strict=True)
-        ]
+        along = windows(_attributes(self.node), data.shape[2:], kernel)
+        padded = np.pad(data.swapaxes(0, 1), [(0, 0), (0, 0), *((window.start, window.end) for window in along)])
+        sizes = [window.count for window in along]
         groups, batch = self._groups, padded.shape[1]
         padded = padded.reshape(groups, -1, *padded.shape[1:])
         channels = padded.shape[1]
@@ -100,11 +95,11 @@ class Layer:
         for group, columns in zip(padded, result[:, :inputs], strict=True):
             view = columns.reshape(channels, *kernel, batch, *sizes)
             for offset in np.ndindex(*kernel):
-                window = tuple(
-                    slice(place * step, place * step + stride * (size - 1) + 1, stride)
-                    for place, step, stride, size in zip(offset, dilations, strides, sizes, strict=True)
+                seen = (
+                    slice(place * w.dilation, place * w.dilation + w.stride * (w.count - 1) + 1, w.stride)
+                    for place, w in zip(offset, along, strict=True)
                 )
-                view[(slice(None), *offset)] = group[(..., *window)]
+                view[(slice(None), *offset)] = group[(..., *seen)]
         return result
 
 

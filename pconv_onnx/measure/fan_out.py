@@ -7,13 +7,13 @@ operations that zeros leave. An output element has no part in what lies in the p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.view import Node
-from pconv_onnx.graph.windows import Shape, entry, halves, pads
+from pconv_onnx.graph.windows import Shape, transposed_windows, windows
 
 
 def fan_out(node: Node, operand: int, shapes: Sequence[Shape]) -> Array:
@@ -37,52 +37,28 @@ def total(fan: Array, shape: Shape) -> int:
 
 def _conv(node: Node, _: int, shape: Shape, weight: Shape) -> Array:
     """Weights `[M, C/group, …]`."""
-    sizes, kernel = shape[2:], weight[2:]
-
-    def taps(axis: int, size: int, length: int) -> Array:
-        stride, extent, spread = _window(node, axis, length)
-        same = math.ceil(size / stride)
-        start, end = pads(node, axis, len(sizes), (same - 1) * stride + extent - size)
-        outputs = (size + start + end - extent) // stride + 1
-        # The input position of each pair of an output and a tap.
-        positions = np.add.outer(np.arange(outputs) * stride, spread) - start
-        return np.bincount(positions[(0 <= positions) & (positions < size)], minlength=size)
-
-    return _outer(taps, sizes, kernel) * (weight[0] // node.attrs.get("group", 1))
+    fans = []
+    for size, window in zip(shape[2:], windows(node.attrs, shape[2:], weight[2:]), strict=True):
+        positions = window.positions()
+        fans.append(np.bincount(positions[(0 <= positions) & (positions < size)], minlength=size))
+    return _product(fans) * (weight[0] // node.attrs.get("group", 1))
 
 
 def _conv_transpose(node: Node, _: int, shape: Shape, weight: Shape) -> Array:
     """Weights `[C, M/group, …]`."""
-    sizes, kernel = shape[2:], weight[2:]
-
-    def taps(axis: int, size: int, length: int) -> Array:
-        stride, extent, spread = _window(node, axis, length)
-        full = (size - 1) * stride + extent + entry(node, "output_padding", axis, 0)
-        outputs = entry(node, "output_shape", axis, None)
-        if outputs is None:
-            start, end = pads(node, axis, len(sizes), full - size * stride)
-            outputs = full - start - end
-        else:
-            start, _ = halves(node, full - outputs)
-        # The output position of each pair of an input and a tap.
-        positions = np.add.outer(np.arange(size) * stride, spread) - start
-        return np.count_nonzero((0 <= positions) & (positions < outputs), axis=1)
-
-    return _outer(taps, sizes, kernel) * weight[1]
+    fans = []
+    for window, size in transposed_windows(node.attrs, shape[2:], weight[2:]):
+        positions = window.positions()
+        fans.append(np.count_nonzero((0 <= positions) & (positions < size), axis=1))
+    return _product(fans) * weight[1]
 
 
-def _outer(taps: Callable[[int, int, int], Array], sizes: Shape, kernel: Shape) -> Array:
+def _product(fans: Iterable[Array]) -> Array:
     """Windows are boxes, so the pairs of a position are the product of those along each axis."""
-    fan = np.ones((), np.int64)
-    for axis, (size, length) in enumerate(zip(sizes, kernel, strict=True)):
-        fan = np.multiply.outer(fan, taps(axis, size, length))
-    return fan
-
-
-def _window(node: Node, axis: int, length: int) -> tuple[int, int, Array]:
-    """The stride of a window, the inputs that it spans, and the offsets of its taps."""
-    spread = np.arange(length) * entry(node, "dilations", axis, 1)
-    return entry(node, "strides", axis, 1), int(spread[-1]) + 1, spread
+    product = np.ones((), np.int64)
+    for fan in fans:
+        product = np.multiply.outer(product, fan)
+    return product
 
 
 def _gemm(node: Node, _: int, shape: Shape, weight: Shape) -> Array:

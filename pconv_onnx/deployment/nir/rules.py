@@ -14,7 +14,7 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.deployment.nir.walk import ONE, Affine, Rule, Shape, Term, Walk, called
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.view import Node, node_name
-from pconv_onnx.graph.windows import entry, pads
+from pconv_onnx.graph.windows import Window, windows
 from pconv_onnx.operators.domain import SERIAL_OP_TYPE
 
 
@@ -59,16 +59,14 @@ def _conv(walk: Walk, node: Node) -> list[Term]:
         raise PconvError(f"{called(node)} has {axes} spatial axes; NIR has convolutions of one or two")
     if len(set(kernel)) > 1:
         raise PconvError(f"{called(node)} has a kernel of {list(kernel)}; the package nir takes kernels for square")
-    strides = [entry(node, "strides", axis, 1) for axis in range(axes)]
-    dilations = [entry(node, "dilations", axis, 1) for axis in range(axes)]
-    extents = [(size - 1) * apart + 1 for size, apart in zip(kernel, dilations, strict=True)]
+    along = windows(node.attrs, shape[1:], kernel)
     layer = Affine(
         _of_all_groups(weight, node.attrs.get("group", 1)),
         walk.constant(node, 2, np.zeros(len(weight))).astype(np.float64),
         shape,
-        strides,
-        _same_pads(node, shape[1:], extents, strides),
-        dilations,
+        [window.stride for window in along],
+        _same_pads(node, shape[1:], along),
+        [window.dilation for window in along],
     )
     return [Term(walk.affine(node_name(node), layer, walk.alike(source, walk.tensors[source])))]
 
@@ -85,12 +83,12 @@ def _of_all_groups(weight: Array, groups: int) -> Array:
     return whole
 
 
-def _same_pads(node: Node, sizes: Shape, extents: Sequence[int], strides: Sequence[int]) -> list[int]:
+def _same_pads(node: Node, sizes: Shape, along: Sequence[Window]) -> list[int]:
     found = []
-    for axis, (size, extent, stride) in enumerate(zip(sizes, extents, strides, strict=True)):
-        start, end = pads(node, axis, len(sizes), (-(-size // stride) - 1) * stride + extent - size)
+    for size, window in zip(sizes, along, strict=True):
+        start, end = window.start, window.end
         # What no window reaches may be left away.
-        if (size + start + end - extent) // stride == (size + 2 * start - extent) // stride:
+        if (size + 2 * start - (window.taps - 1) * window.dilation - 1) // window.stride + 1 == window.count:
             end = start
         if start != end:
             raise PconvError(f"{called(node)} pads {start} before and {end} behind; NIR pads both ends alike")
@@ -118,12 +116,11 @@ def _pool(walk: Walk, node: Node) -> list[Term]:
         raise PconvError(f"{called(node)} pools {len(shape) - 1} axes; NIR has pools of two")
     if node.op == "AveragePool":
         kernel = [int(size) for size in node.attrs["kernel_shape"]]
-        strides = [entry(node, "strides", axis, 1) for axis in range(2)]
-        if max(entry(node, "dilations", axis, 1) for axis in range(2)) > 1:
+        along = windows(node.attrs, shape[1:], kernel)
+        if max(window.dilation for window in along) > 1:
             raise PconvError(f"{called(node)} has dilations; NIR's pools have none")
-        padding = _same_pads(node, shape[1:], kernel, strides)
-        windows = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(shape[1:], padding, kernel, strides, strict=True)]
-        if tuple(windows) != walk.shape(node.outputs[0].name)[1:]:
+        strides, padding = [window.stride for window in along], _same_pads(node, shape[1:], along)
+        if tuple(window.count for window in along) != walk.shape(node.outputs[0].name)[1:]:
             raise PconvError(f"{called(node)} rounds its size up (ceil_mode); NIR's pools round down")
         if any(padding) and not node.attrs.get("count_include_pad", 0):
             raise PconvError(f"{called(node)} takes means without its padding; NIR's pools have no such")
