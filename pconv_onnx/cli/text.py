@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pconv_onnx.report import tables
+
 _BAR = 40
+_STYLE = tables.Style(absent="-", space=" ", count=lambda value: f"{value:,.0f}", rate=lambda rate: f"{rate:.4g}")
 
 
 def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -13,12 +16,9 @@ def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
     if not summary["activations"]:
         yield "no activations found"
         return
+    cells = tables.activations(summary["activations"], _STYLE)
     header = ["activation", "encoding", "levels", "steps", "status", "operators"]
-    table = [header]
-    for row in summary["activations"]:
-        levels, steps = (str(row[key] or "-") for key in ("levels", "steps"))
-        table.append([row["name"], row["encoding"], levels, steps, row["status"], " ".join(row["op_types"])])
-    yield from _columns(table)
+    yield from _columns([header, *tables.of(cells, "name", *header[1:])])
     yield from (f"\n{line}" for line in _by_reason(summary["activations"]))
     yield "{converted} convertible, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
     yield from _hybrid_line(summary)
@@ -52,7 +52,7 @@ def calibration_lines(summary: dict[str, Any]) -> Iterator[str]:
     for row in rows:
         threshold = " … ".join(f"{value:.3g}" for value in row["threshold"] or ()) or "-"
         channels, silent = str(row["channels"]), str(row["silent_channels"])
-        table.append([row["name"], channels, silent, threshold, _percent(row["relative_error"])])
+        table.append([row["name"], channels, silent, threshold, _STYLE.percent(row["relative_error"])])
     yield from _columns(table)
     yield from (f"stays analog: {line}" for line in _by_reason(rows))
     left = [row for row in summary["activations"] if row["status"] != "calibrated"]
@@ -176,20 +176,10 @@ def evaluation_lines(summary: dict[str, Any]) -> Iterator[str]:
     rows = summary["rows"] if summary["ann"] is None else [{"steps": "ANN", **summary["ann"]}, *summary["rows"]]
     ruler = "top1" if summary["labels"] else "agreement"
     table = [["T", "top-1", "top-5", "agreement", "mse", ""]]
-    for row in rows:
-        top1, error, top5, agreement, mse = (
-            row.get(key) for key in ("top1", "top1_standard_error", "top5", "agreement", "mse")
-        )
-        table.append(
-            [
-                str(row["steps"] or "-"),
-                "-" if top1 is None else f"{100 * top1:.2f} ± {100 * error:.2f} %",
-                _percent(top5),
-                _percent(agreement),
-                "-" if mse is None else f"{mse:.3g}",
-                "#" * round(_BAR * (row.get(ruler) or 0)),
-            ]
-        )
+    for row, cells in zip(rows, tables.accuracies(rows, _STYLE), strict=True):
+        top1 = cells["top1"] if row["top1"] is None else f"{cells['top1'].removesuffix(' %')} ± {cells['error']}"
+        bar = "#" * round(_BAR * (row.get(ruler) or 0))
+        table.append([_STYLE.text(row["steps"]), top1, *(cells[key] for key in ("top5", "agreement", "mse")), bar])
     yield f"samples: {summary['samples']}{'' if summary['labels'] else ', without labels'}"
     yield from _columns(table)
     if summary["output"]:
@@ -200,20 +190,17 @@ def stats_lines(summary: dict[str, Any]) -> Iterator[str]:
     """The answer of `stats`."""
     yield _samples_line(summary)
     yield f"mode {summary['mode']}, T = {summary['steps'] or 'different for each layer'}\n"
-    table = [["layer", "T", "neurons", "channels", "silent", "saturated", "firing rate"]]
-    for row in summary["layers"]:
-        numbers = (row[key] for key in ("steps", "neurons", "channels", "silent_channels", "saturated_channels"))
-        table.append([row["name"], *map(str, numbers), _percent(row["firing_rate"])])
     totals, energy = summary["totals"], summary["energy"]
-    table.append(["all", "", "", "", "", "", _percent(totals["firing_rate"])])
-    yield from _columns(table)
-    columns = ("macs", "synaptic_operations", "multiply_accumulates")
-    table = [["operator", "type", "input", "MACs of the ANN", "synaptic operations", "MACs that remain"]]
-    for row in summary["operators"]:
-        table.append([row["name"], row["op_type"], row["input"], *(_whole(row[key]) for key in columns)])
-    table.append(["all", "", "", *(_whole(totals[key]) for key in ("ann_macs", *columns[1:]))])
+    header = ["layer", "T", "neurons", "channels", "silent", "saturated", "firing rate"]
+    cells = tables.firing(summary["layers"], _STYLE)
+    rows = tables.of(cells, "name", "steps", "neurons", "channels", "silent", "saturated", "rate")
+    yield from _columns([header, *rows, ["all", "", "", "", "", "", _STYLE.percent(totals["firing_rate"])]])
+    header = ["operator", "type", "input", "MACs of the ANN", "synaptic operations", "MACs that remain"]
+    cells = tables.operations(summary["operators"], _STYLE)
+    rows = tables.of(cells, "name", "type", "input", "macs", "accumulates", "remaining")
+    sums = (_STYLE.operations(totals[key]) for key in ("ann_macs", "synaptic_operations", "multiply_accumulates"))
     yield ""
-    yield from _columns(table)
+    yield from _columns([header, *rows, ["all", "", "", *sums]])
     yield f"\nenergy of a sample: ANN {energy['ann_nj']:,.3f} nJ, spiking network {energy['snn_nj']:,.3f} nJ"
     if energy["ratio"] is not None:
         more = "costs more than its ANN" if energy["ratio"] > 1 else "costs no more than its ANN"
@@ -225,49 +212,37 @@ def stats_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield f"assumed: {assumption}"
 
 
-def _whole(operations: float | None) -> str:
-    return "-" if operations is None else f"{operations:,.0f}"
-
-
 def benchmark_lines(summary: dict[str, Any]) -> Iterator[str]:
     """The answer of `bench`."""
     machine = summary["machine"]
     drawn = "seeded random inputs" if summary["random_inputs"] else "the data given"
     yield f"{summary['model']} on {machine['cpu']}, {summary['threads'] or '?'} threads, {drawn}"
-    table = [["batch", "mode", "T", "median", "10 % … 90 %", "images/s", "× ANN", "peak memory"]]
-    for row in summary["rows"]:
-        if row["repetitions"]:
-            table.append(
-                [
-                    str(row["batch"]),
-                    row["mode"],
-                    str(row["steps"] or "-"),
-                    f"{row['median_ms']:.2f} ms",
-                    f"{row['p10_ms']:.2f} … {row['p90_ms']:.2f} ms",
-                    f"{row['images_per_s']:.4g}",
-                    "-" if row["ratio_to_ann"] is None else f"{row['ratio_to_ann']:.2f}",
-                    "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f} MiB",
-                ]
-            )
-    if len(table) > 1:
-        yield from _columns(table)
+    header = ["batch", "mode", "T", "median", "10 % … 90 %", "images/s", "× ANN", "peak memory"]
+    rows = [
+        [
+            *(row[key] for key in ("batch", "mode", "steps")),
+            f"{row['median']} ms",
+            f"{row['spread']} ms",
+            *(row[key] for key in ("rate", "ratio")),
+            row["memory"] if row["memory"] == _STYLE.absent else f"{row['memory']} MiB",
+        ]
+        for row in tables.times(summary["rows"], _STYLE)
+    ]
+    if rows:
+        yield from _columns([header, *rows])
     failed: dict[str, list[str]] = {}
     for row in summary["rows"]:
         if row["error"]:
             at = f" at T = {row['steps']}" if row["steps"] else ""
             failed.setdefault(row["error"], []).append(f"{row['mode']}{at}, batch {row['batch']}")
-    for error, rows in failed.items():
-        yield f"not measured: {_first_of(rows)}: {error}"
+    for error, those in failed.items():
+        yield f"not measured: {_first_of(those)}: {error}"
     if machine["quiet"] is False:
-        yield f"the machine was not quiet: other processes took {_percent(machine['other_work'])} of the CPU time"
+        yield f"the machine was not quiet: other processes took {_STYLE.percent(machine['other_work'])} of the CPU time"
     if not summary["complete"]:
         yield f"incomplete: {summary['stopped']}"
     if summary["output"]:
         yield f"{summary['output']}: the report"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f} %"
 
 
 def deployment_lines(summary: dict[str, Any]) -> Iterator[str]:

@@ -7,10 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from pconv_onnx.plan.modes import FOLDED, PARALLEL, SERIAL
-from pconv_onnx.report import figures
+from pconv_onnx.report import figures, tables
 
 # Names of all figures that a report may have, in the order in which they come.
 FIGURES = ("speed", "accuracy", "firing-rates", "raster", "operations", "mismatches")
+
+
+_STYLE = tables.Style(
+    absent="–",
+    space="\N{NO-BREAK SPACE}",
+    count=figures.readable,
+    rate=lambda rate: f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}",
+)
 
 
 @dataclass(frozen=True)
@@ -61,8 +69,8 @@ def warnings(document: dict[str, Any]) -> Iterator[str]:
         yield f"This report is incomplete: {document['stopped']}."
     if machine["quiet"] is False:
         yield (
-            f"The machine was not quiet: other processes took {_percent(machine['other_work'])} of the CPU time while "
-            "networks were timed. Ratios of the same rounds suffer less from that than times do."
+            f"The machine was not quiet: other processes took {_STYLE.percent(machine['other_work'])} of the CPU time "
+            "while networks were timed. Ratios of the same rounds suffer less from that than times do."
         )
     if document["random_inputs"]:
         yield "The inputs were seeded random numbers: firing rates and agreement on real data are others."
@@ -117,7 +125,7 @@ def findings(document: dict[str, Any]) -> Iterator[str]:
     if energy and energy["ratio"] is not None:
         yield (
             f"{counted_at}, on hardware that adds only where there is a spike, the arithmetic of the spiking network "
-            f"is estimated to take {_percent(energy['ratio'])} of the energy of the ANN's."
+            f"is estimated to take {_STYLE.percent(energy['ratio'])} of the energy of the ANN's."
         )
 
 
@@ -128,11 +136,12 @@ def _accuracy_finding(evaluation: dict[str, Any], steps: int | None) -> Iterator
     samples = evaluation["samples"]
     if row["top1"] is not None:
         yield (
-            f"On {samples} samples its top-1 accuracy at T = {steps} is {_percent(row['top1'])}; the ANN's is "
-            f"{_percent(evaluation['ann']['top1'])}."
+            f"On {samples} samples its top-1 accuracy at T = {steps} is {_STYLE.percent(row['top1'])}; the ANN's is "
+            f"{_STYLE.percent(evaluation['ann']['top1'])}."
         )
     elif row["agreement"] is not None:
-        yield f"At T = {steps} it gives the ANN's top-1 answer on {_percent(row['agreement'])} of {samples} samples."
+        share = _STYLE.percent(row["agreement"])
+        yield f"At T = {steps} it gives the ANN's top-1 answer on {share} of {samples} samples."
 
 
 def sections(document: dict[str, Any]) -> list[Section]:
@@ -152,30 +161,18 @@ def sections(document: dict[str, Any]) -> list[Section]:
 
 
 def _timing(document: dict[str, Any]) -> Section:
-    rows = [
-        [
-            row["mode"],
-            str(row["steps"] or "–"),
-            str(row["batch"]),
-            f"{row['median_ms']:.2f}",
-            f"{row['p10_ms']:.2f} … {row['p90_ms']:.2f}",
-            f"{row['images_per_s']:,.0f}" if row["images_per_s"] >= 100 else f"{row['images_per_s']:.3g}",
-            "–" if row["ratio_to_ann"] is None else f"{row['ratio_to_ann']:.2f}",
-            "–" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}",
-        ]
-        for row in document["rows"]
-        if row["repetitions"]
-    ]
+    cells = tables.times(document["rows"], _STYLE)
+    rows = tables.of(cells, "mode", "steps", "batch", "median", "spread", "rate", "ratio", "memory")
     header = ["mode", "T", "batch", "median (ms)", "10 % … 90 % (ms)", "images/s", "× ANN", "peak memory (MiB)"]
     table = Table("Time of a run, throughput, ratio to the ANN, peak memory of the process", header, rows)
     failed = [
-        [row["mode"], str(row["steps"] or "–"), str(row["batch"]), row["error"]]
+        [row["mode"], _STYLE.text(row["steps"]), str(row["batch"]), row["error"]]
         for row in document["rows"]
         if row["error"]
     ]
-    tables = [Table("Not measured", ["mode", "T", "batch", "reason"], failed)] if failed else []
+    others = [Table("Not measured", ["mode", "T", "batch", "reason"], failed)] if failed else []
     if not rows:
-        return Section("Speed", ["Nothing could be measured."], tables=tables)
+        return Section("Speed", ["Nothing could be measured."], tables=others)
     figure = Figure(
         "speed",
         "Time of a run against time-steps",
@@ -191,21 +188,18 @@ def _timing(document: dict[str, Any]) -> Section:
         "serial network steps integrate-and-fire neurons through time; what it gives depends on when spikes arrive, so "
         "it is not the ANN's output."
     ]
-    return Section("Speed", text, [figure], tables)
+    return Section("Speed", text, [figure], others)
 
 
 def _evaluation(part: dict[str, Any]) -> Section:
-    ann = [{"steps": None, "agreement": None, "mse": None, **part["ann"]}] if part["ann"] else []
+    found = [*([{"steps": None, **part["ann"]}] if part["ann"] else []), *part["rows"]]
     rows = [
         [
             f"T = {row['steps']}" if row["steps"] else "ANN",
-            _percent(row["top1"])
-            + (f" ± {_percent(row['top1_standard_error'])}" if row["top1_standard_error"] is not None else ""),
-            _percent(row["top5"]),
-            _percent(row["agreement"]),
-            "–" if row["mse"] is None else f"{row['mse']:.3g}",
+            cells["top1"] if row["top1_standard_error"] is None else f"{cells['top1']} ± {cells['error']}",
+            *(cells[key] for key in ("top5", "agreement", "mse")),
         ]
-        for row in (*ann, *part["rows"])
+        for row, cells in zip(found, tables.accuracies(found, _STYLE), strict=True)
     ]
     header = ["network", "top-1 ± standard error", "top-5", "agreement with the ANN", "mean squared difference"]
     subject = "Accuracy" if part["labels"] else "Agreement with the ANN"
@@ -233,14 +227,14 @@ def _statistics(part: dict[str, Any]) -> Section:
         [
             [
                 str(number),
-                layer["name"],
+                cells["name"],
                 f"{layer['neurons']:,}",
-                str(layer["steps"]),
-                _percent(layer["firing_rate"]),
-                f"{layer['silent_channels']} of {layer['channels']}",
-                f"{layer['saturated_channels']} of {layer['channels']}",
+                cells["steps"],
+                cells["rate"],
+                f"{cells['silent']} of {cells['channels']}",
+                f"{cells['saturated']} of {cells['channels']}",
             ]
-            for number, layer in enumerate(layers, 1)
+            for number, (layer, cells) in enumerate(zip(layers, tables.firing(layers, _STYLE), strict=True), 1)
         ],
     )
     trains = Table(
@@ -260,15 +254,9 @@ def _statistics(part: dict[str, Any]) -> Section:
     work = Table(
         "Operations of each linear operator, a sample",
         ["operator", "type", "input", "ANN: MAC", "spiking: AC", "spiking: MAC"],
-        [
-            [
-                entry["name"],
-                entry["op_type"],
-                entry["input"],
-                *(_count(entry[key]) for key in ("macs", "synaptic_operations", "multiply_accumulates")),
-            ]
-            for entry in part["operators"]
-        ],
+        tables.of(
+            tables.operations(part["operators"], _STYLE), "name", "type", "input", "macs", "accumulates", "remaining"
+        ),
     )
     found = []
     if figures.raster_layers(layers):
@@ -277,7 +265,7 @@ def _statistics(part: dict[str, Any]) -> Section:
                 "firing-rates",
                 "Firing rate of each layer",
                 "A bar for each layer from the input on: the share of neurons and steps that have a spike. Over all "
-                f"layers it is {_percent(totals['firing_rate'])}. The table after it has names and values.",
+                f"layers it is {_STYLE.percent(totals['firing_rate'])}. The table after it has names and values.",
                 figures.firing_rates,
                 layers,
                 rates,
@@ -308,11 +296,13 @@ def _statistics(part: dict[str, Any]) -> Section:
                 work,
             )
         )
+    macs, accumulates, remaining = (
+        _STYLE.operations(totals[key]) for key in ("ann_macs", "synaptic_operations", "multiply_accumulates")
+    )
     text = [
-        f"Counted on {part['samples']} {drawn}{at}: {_percent(totals['firing_rate'])} of all neurons and steps have a "
-        f"spike. A sample takes {_count(totals['ann_macs'])} multiply-accumulates (MAC) in the ANN; in the spiking "
-        f"network {_count(totals['synaptic_operations'])} accumulates (AC, one for each spike and synapse) and "
-        f"{_count(totals['multiply_accumulates'])} multiply-accumulates.",
+        f"Counted on {part['samples']} {drawn}{at}: {_STYLE.percent(totals['firing_rate'])} of all neurons and steps "
+        f"have a spike. A sample takes {macs} multiply-accumulates (MAC) in the ANN; in the spiking network "
+        f"{accumulates} accumulates (AC, one for each spike and synapse) and {remaining} multiply-accumulates.",
         f"Estimated energy: {energy['ann_nj'] / 1000:.3g} µJ against {energy['snn_nj'] / 1000:.3g} µJ, under these "
         "assumptions:",
     ]
@@ -351,7 +341,9 @@ def _verification(part: dict[str, Any]) -> Section:
         "spike count on every element, given the same input."
     ]
     if part["max_abs_diff"] is not None:
-        agreement = "" if part["top1_agreement"] is None else f", top-1 agreement {_percent(part['top1_agreement'])}"
+        agreement = (
+            "" if part["top1_agreement"] is None else f", top-1 agreement {_STYLE.percent(part['top1_agreement'])}"
+        )
         text.append(
             f"End to end, both as they run, outputs differ by at most {part['max_abs_diff']:.3g}{agreement}: a "
             "convolution over T·B rows may round otherwise than over B rows, and a spike flipped by that travels."
@@ -371,17 +363,8 @@ def _verification(part: dict[str, Any]) -> Section:
 
 
 def _plan(part: dict[str, Any]) -> Section:
-    rows = [
-        [
-            row["name"],
-            row["encoding"],
-            str(row["levels"] or "–"),
-            str(row["steps"] or "–"),
-            row["status"],
-            row["reason"] or "–",
-        ]
-        for row in part["activations"]
-    ]
+    cells = tables.activations(part["activations"], _STYLE)
+    rows = tables.of(cells, "name", "encoding", "levels", "steps", "status", "reason")
     text = ["{converted} converted, {needs_calibration} without levels, {refused} refused.".format(**part["counts"])]
     if part["hybrid"]:
         text.append(f"The network is a hybrid: {len(part['hybrid'])} activations stay analog between spiking layers.")
@@ -405,20 +388,12 @@ def _machine(document: dict[str, Any]) -> Section:
         "library": "native library",
     }
     values = dict(document["machine"])
-    values["other_work"] = _percent(values["other_work"])
+    values["other_work"] = _STYLE.percent(values["other_work"])
     values["load_average"] = f"{values['load_average']:.2f}"
     rows = [[label, "–" if values[key] is None else str(values[key])] for key, label in names.items()]
     rows.insert(2, ["threads of a session", str(document["threads"] or "–")])
     return Section("Machine", tables=[Table("Where it was measured", ["what", "value"], rows)])
 
 
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
-
-
 def _times(ratio: float) -> str:
     return f"{ratio:.2f}\N{NO-BREAK SPACE}times"
-
-
-def _count(number: float | None) -> str:
-    return "–" if number is None else figures.readable(number)

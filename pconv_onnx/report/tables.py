@@ -1,0 +1,127 @@
+"""The rows of documents as cells of tables, for a terminal and for a page: the same values, each in its own style."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Style:
+    """How cells are written.
+
+    Attributes:
+        absent: what stands for no value.
+        space: what stands between a number and its unit.
+        count: a number of operations.
+        rate: a number of images a second.
+    """
+
+    absent: str
+    space: str
+    count: Callable[[float], str]
+    rate: Callable[[float], str]
+
+    def text(self, value: Any) -> str:
+        """A value that is zero or none where there is none."""
+        return str(value or self.absent)
+
+    def number(self, value: float | None, form: str) -> str:
+        """A number in one of Python's formats."""
+        return self.absent if value is None else format(value, form)
+
+    def percent(self, share: float | None) -> str:
+        """A share."""
+        return self.absent if share is None else f"{100 * share:.2f}{self.space}%"
+
+    def operations(self, value: float | None) -> str:
+        """A number of operations."""
+        return self.absent if value is None else self.count(value)
+
+
+Cells = dict[str, str]
+
+
+def activations(rows: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
+    """Of a plan."""
+    return [
+        {
+            "name": row["name"],
+            "encoding": row["encoding"],
+            "levels": style.text(row["levels"]),
+            "steps": style.text(row["steps"]),
+            "status": row["status"],
+            "operators": " ".join(row["op_types"]),
+            "reason": row["reason"] or style.absent,
+        }
+        for row in rows
+    ]
+
+
+def times(rows: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
+    """Of a benchmark, what was measured: milliseconds and MiB without their units."""
+    return [
+        {
+            "mode": row["mode"],
+            "steps": style.text(row["steps"]),
+            "batch": str(row["batch"]),
+            "median": f"{row['median_ms']:.2f}",
+            "spread": f"{row['p10_ms']:.2f} … {row['p90_ms']:.2f}",
+            "rate": style.rate(row["images_per_s"]),
+            "ratio": style.number(row["ratio_to_ann"], ".2f"),
+            "memory": style.number(row["peak_memory_mib"], ".0f"),
+        }
+        for row in rows
+        if row["repetitions"]
+    ]
+
+
+def accuracies(rows: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
+    """Of an evaluation."""
+    return [
+        {
+            "top1": style.percent(row["top1"]),
+            "error": style.percent(row["top1_standard_error"]),
+            "top5": style.percent(row["top5"]),
+            "agreement": style.percent(row.get("agreement")),
+            "mse": style.number(row.get("mse"), ".3g"),
+        }
+        for row in rows
+    ]
+
+
+def firing(layers: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
+    """Of the layers of statistics."""
+    return [
+        {
+            "name": layer["name"],
+            "steps": str(layer["steps"]),
+            "neurons": str(layer["neurons"]),
+            "channels": str(layer["channels"]),
+            "silent": str(layer["silent_channels"]),
+            "saturated": str(layer["saturated_channels"]),
+            "rate": style.percent(layer["firing_rate"]),
+        }
+        for layer in layers
+    ]
+
+
+def operations(operators: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
+    """Of the linear operators of statistics."""
+    return [
+        {
+            "name": entry["name"],
+            "type": entry["op_type"],
+            "input": entry["input"],
+            "macs": style.operations(entry["macs"]),
+            "accumulates": style.operations(entry["synaptic_operations"]),
+            "remaining": style.operations(entry["multiply_accumulates"]),
+        }
+        for entry in operators
+    ]
+
+
+def of(rows: Iterable[Cells], *columns: str) -> list[list[str]]:
+    """Some of the cells of each row, in that order."""
+    return [[row[column] for column in columns] for row in rows]
