@@ -17,7 +17,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-hostile fuzz-guided node dist bench peers ray gpu exports zoo clean
+.PHONY: help demo test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-hostile fuzz-guided node dist bench peers ray gpu exports zoo clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ demo: $(STAMP) ## convert a trained ResNet-20, verify it and run it
 
 test: lint ## lint, type-check and run the tests
 	$(BIN)/pytest -n 2
+
+test-all: lint ## the same, with every combination of parameters where `make test` takes every pair (8,000 cases more)
+	$(BIN)/pytest -n 2 --full
 
 test-ort-matrix: $(ORT_TESTS) ## run the tests with each supported onnxruntime, in .venv-ort/
 
@@ -139,7 +142,7 @@ ray: .venv-ray/installed ## test the engine on Ray, and measure it into benchmar
 	@touch $@
 
 gpu: .venv-gpu/installed ## on a machine with an NVIDIA GPU and nvcc: test there, and measure into benchmarks/results/
-	.venv-gpu/bin/pytest tests/gpu
+	.venv-gpu/bin/pytest --full tests/gpu
 	if command -v compute-sanitizer >/dev/null; then \
 		compute-sanitizer --error-exitcode 1 .venv-gpu/bin/pytest -q -m 'not slow' tests/gpu/test_kernel.py \
 			--deselect tests/gpu/test_kernel.py::test_what_cuda_refuses_is_told_and_the_next_call_works; \

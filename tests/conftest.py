@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from networks import network, qcfs, weight
+from pairwise import parametrization
 from prepare_images import prepare, read_npz
 
 from pconv_onnx import PconvError, library_path, rewrite
@@ -17,6 +18,15 @@ from pconv_onnx import PconvError, library_path, rewrite
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "resnet20"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run tests marked every_pair with every combination instead")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for mark in metafunc.definition.iter_markers("every_pair"):
+        metafunc.parametrize(*parametrization(*mark.args, full=metafunc.config.getoption("full")))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ The GPU compiles the same source; what only a GPU can show is in tests/gpu.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap
 import shutil
 from dataclasses import dataclass
@@ -17,13 +18,13 @@ import pytest
 from cuda_device import Layout, SerialLayout, addresses_of, layout_of, serial_layout_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_build import build
 from onnx import helper
-from test_native_build import build
-from test_operator import BFLOAT16, FLOAT16, SHAPES, TYPES, case, drawn_case, in_kernel
-from test_serial_operator import assert_same_bits as assert_same_outputs
-from test_serial_operator import case as serial_case
-from test_serial_operator import drawn_case as drawn_serial_case
-from test_serial_operator import in_kernel as in_serial_kernel
+from operator_cases import BFLOAT16, DTYPES, FLOAT16, KERNELS, SHAPES, TYPES, case, drawn_case, in_kernel
+from serial_operator_cases import assert_same_bits as assert_same_outputs
+from serial_operator_cases import case as serial_case
+from serial_operator_cases import drawn_case as drawn_serial_case
+from serial_operator_cases import in_kernel as in_serial_kernel
 
 from pconv_onnx.operators.parallel_spike import reference
 from pconv_onnx.operators.serial_spike import serial_reference
@@ -36,7 +37,7 @@ pytestmark = [
 VECTOR_BYTES = 16
 # How many threads are few: all vectors are as wide as can be, or narrow.
 WIDE, NARROW = 0, 1 << 62
-WIDTHS = pytest.mark.parametrize("few", [WIDE, NARROW], ids=["wide", "narrow"])
+WIDTHS = [pytest.param(WIDE, id="wide"), pytest.param(NARROW, id="narrow")]
 BLOCK = 128
 
 
@@ -119,12 +120,15 @@ def assert_same_bits(found, expected) -> None:
     np.testing.assert_array_equal(found.view(bits), expected.astype(found.dtype).view(bits))
 
 
-@pytest.mark.parametrize("shape, rows, axis", [*SHAPES, ((2, 4, 6), 4, 1), ((3, 8, 16), 8, 1), ((2, 8, 12), 8, 1)])
-@pytest.mark.parametrize("steps", [1, 3, 8, 32, 33, 256])
-@pytest.mark.parametrize("input_steps", [1, 3, 41])
-@pytest.mark.parametrize("spikes", [0, 1])
-@WIDTHS
-@TYPES
+@pytest.mark.every_pair(
+    {
+        "shape, rows, axis": [*SHAPES, ((2, 4, 6), 4, 1), ((3, 8, 16), 8, 1), ((2, 8, 12), 8, 1)],
+        "steps": [1, 3, 8, 32, 33, 256],
+        "input_steps": [1, 3, 41],
+        "spikes, dtype": KERNELS,
+        "few": WIDTHS,
+    }
+)
 def test_threads_give_the_bits_of_the_cpu_kernel(threads, shape, rows, axis, steps, input_steps, spikes, few, dtype):
     arrays, attributes = case(
         shape, steps=steps, rows=rows, axis=axis, input_steps=input_steps, spikes=spikes, dtype=dtype
@@ -144,12 +148,15 @@ def test_threads_give_the_reference_value_at_any_size_place_and_number_of_blocks
     assert_same_bits(found, reference(**arrays, **attributes))
 
 
-@pytest.mark.parametrize("steps, input_steps, spikes", [(1, 1, 1), (8, 8, 1), (3, 3, 1), (17, 1, 0), (255, 1, 0)])
-@pytest.mark.parametrize("rows", [1, 6])
-@pytest.mark.parametrize("shape", [(8, 6, 37), (4, 6, 16), (4, 6)])
-@pytest.mark.parametrize("backwards", [False, True])
-@WIDTHS
-@TYPES
+@pytest.mark.every_pair(
+    {
+        "steps, input_steps, spikes": [(1, 1, 1), (8, 8, 1), (3, 3, 1), (17, 1, 0), (255, 1, 0)],
+        "rows, shape": list(itertools.product([1, 6], [(8, 6, 37), (4, 6, 16), (4, 6)])),
+        "backwards": [False, True],
+        "few": WIDTHS,
+        "dtype": DTYPES,
+    }
+)
 def test_an_output_may_take_the_place_of_the_current(
     threads, steps, input_steps, spikes, rows, shape, backwards, few, dtype
 ):
@@ -238,7 +245,7 @@ def serial_threads(
 
 
 @pytest.mark.parametrize("shape, rows, axis", [*SHAPES, ((2, 4, 6), 4, 1), ((3, 8, 16), 8, 1), ((2, 8, 12), 8, 1)])
-@WIDTHS
+@pytest.mark.parametrize("few", WIDTHS)
 @TYPES
 def test_serial_threads_give_the_bits_of_the_cpu_kernel(threads, shape, rows, axis, few, dtype):
     arrays, attributes = serial_case(shape, rows=rows, axis=axis, dtype=dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 import shutil
 import subprocess
@@ -12,40 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cuda_device import Layout
+from native_build import SOURCE, build, configure
 from onnx import TensorProto
-from test_operator import TYPES, case, in_kernel
-from test_serial_operator import assert_same_bits
-from test_serial_operator import case as serial_case
-from test_serial_operator import in_kernel as in_serial_kernel
+from operator_cases import TYPES, case, in_kernel
+from serial_operator_cases import assert_same_bits
+from serial_operator_cases import case as serial_case
+from serial_operator_cases import in_kernel as in_serial_kernel
 
 from pconv_onnx.operators import parallel_spike as operator
 from pconv_onnx.operators.parallel_spike import reference
 from pconv_onnx.operators.serial_spike import serial_reference
 
-SOURCE = Path(__file__).parents[1] / "custom_ops"
-
 pytestmark = [
     pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler"),
     pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning"),
 ]
-
-
-def cmake(*arguments) -> subprocess.CompletedProcess[str]:
-    found = pytest.importorskip("cmake")
-    return subprocess.run([os.path.join(found.CMAKE_BIN_DIR, "cmake"), *arguments], capture_output=True, text=True)
-
-
-def build(folder: Path, target: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Build a target there, with warnings as errors; without CUDA, unless an option asks for it."""
-    done = configure(folder, "-DPCONV_WERROR=ON", "-DPCONV_CUDA=OFF", *options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return cmake("--build", folder, "--target", target, "--verbose")
-
-
-def configure(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    ninja = os.path.join(pytest.importorskip("ninja").BIN_DIR, "ninja")
-    options = ("-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_MAKE_PROGRAM={ninja}", *options)
-    return cmake("-S", SOURCE, "-B", folder, "-G", "Ninja", *options)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -12,111 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from operator_cases import DTYPES, FLOAT16, LEVELS, SHAPES, TYPES
 from opsets import opsets
-from test_operator import BFLOAT16, FLOAT16, LEVELS, SHAPES, TYPES
+from serial_operator_cases import (
+    OUTPUTS,
+    TABLES,
+    assert_same_bits,
+    case,
+    drawn_case,
+    in_body,
+    in_kernel,
+    kernel_options,
+    model,
+)
 
 from pconv_onnx.basics.domain import DOMAIN, VERSION
 from pconv_onnx.operators.domain import SERIAL_OP_TYPE
-from pconv_onnx.operators.library import register
 from pconv_onnx.operators.serial_spike import serial_reference, serial_spike
 
 # NaN and infinities are among the currents; some NumPy types tell of each.
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")
-
-TABLES = ["bias", "threshold", "reset", "levels"]
-OUTPUTS = ["spikes", "new_potential"]
-
-
-def case(shape, *, rows=1, axis=1, dtype=np.float32, seed=0):
-    """Arrays and attributes; charges hit thresholds, and currents and potentials hold the odd floats."""
-    generator = np.random.default_rng(seed)
-
-    def table(*last: int) -> np.ndarray:
-        return generator.normal(0, 1, (rows, *last)).astype(dtype)
-
-    current, potential = (generator.normal(0, 1, shape).astype(dtype) for _ in range(2))
-    limits = ml_dtypes.finfo(dtype)
-    odd = np.array([np.nan, np.inf, -np.inf, -0.0, 0, limits.smallest_subnormal, limits.max, limits.min], dtype=dtype)
-    for array in (current, potential):
-        flat = array.reshape(-1)
-        pick = generator.choice(flat.size, min(len(odd), flat.size // 4), replace=False)
-        flat[pick] = generator.permutation(odd)[: len(pick)]
-    arrays = {
-        "current": current,
-        "potential": potential,
-        "bias": table(),
-        "threshold": table(),
-        "reset": table(),
-        "levels": table(2),
-    }
-    arrays["threshold"][::3] = arrays["bias"][::3]  # reached exactly where current and potential are 0
-    pick = generator.random(shape) < 0.2
-    current[pick] = potential[pick] = 0
-    return arrays, {"channel_axis": axis}
-
-
-def model(arrays, attributes, *, opset=20, with_body=True, element=None) -> onnx.ModelProto:
-    """One node of the type of the arrays; shapes are left open."""
-    element = element or helper.np_dtype_to_tensor_dtype(arrays["current"].dtype)
-    node = helper.make_node(SERIAL_OP_TYPE, list(arrays), OUTPUTS, domain=DOMAIN, **attributes)
-    ranks = {name: array.ndim for name, array in arrays.items()} | dict.fromkeys(OUTPUTS, arrays["current"].ndim)
-    values = {name: helper.make_tensor_value_info(name, element, [None] * rank) for name, rank in ranks.items()}
-    graph = helper.make_graph([node], "one", [values[name] for name in arrays], [values[name] for name in OUTPUTS])
-    functions = [serial_spike(opset, arrays["current"].dtype)] if with_body else []
-    imports = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, VERSION)]
-    return helper.make_model(graph, opset_imports=imports, functions=functions, ir_version=8)
-
-
-def behind_float32(graph: onnx.GraphProto) -> None:
-    """Cast at the inputs and outputs: onnxruntime takes and gives no NumPy arrays of bfloat16."""
-    (node,) = graph.node
-    to, back = graph.input[0].type.tensor_type.elem_type, TensorProto.FLOAT
-    casts = [helper.make_node("Cast", [name], [f"{name}_cast"], to=to) for name in node.input]
-    casts += [node, *(helper.make_node("Cast", [f"{name}_own"], [name], to=back) for name in node.output)]
-    node.input[:] = [f"{name}_cast" for name in node.input]
-    node.output[:] = [f"{name}_own" for name in node.output]
-    for value in (*graph.input, *graph.output):
-        value.type.tensor_type.elem_type = back
-    graph.ClearField("node")
-    graph.node.extend(casts)
-
-
-def kernel_options(threads=2) -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    return register(options)
-
-
-def run(one: onnx.ModelProto, arrays, options, providers=("CPUExecutionProvider",)) -> list[np.ndarray]:
-    dtype = arrays["current"].dtype
-    if dtype == BFLOAT16:
-        behind_float32(one.graph)
-        arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-    found = onnxruntime.InferenceSession(one.SerializeToString(), options, list(providers)).run(None, arrays)
-    return [array.astype(dtype) for array in found]
-
-
-def in_kernel(arrays, attributes, threads=2) -> list[np.ndarray]:
-    """Without a function body, so that nothing but the kernel can answer."""
-    return run(model(arrays, attributes, with_body=False), arrays, kernel_options(threads))
-
-
-def in_body(arrays, attributes, opset=20, level=LEVELS[1]) -> list[np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = level
-    options.log_severity_level = 4
-    return run(model(arrays, attributes, opset=opset), arrays, options)
-
-
-def assert_same_bits(found, expected) -> None:
-    """Of spikes and potentials; which NaN a potential is does not matter."""
-    for one, other in zip(found, expected, strict=True):
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(np.isnan(one), np.isnan(other))
-        bits = np.dtype(f"u{one.dtype.itemsize}")
-        numbers = (np.where(np.isnan(array), array.dtype.type(0), array) for array in (one, other))
-        np.testing.assert_array_equal(*(array.view(bits) for array in numbers))
 
 
 @pytest.mark.parametrize("shape, rows, axis", [*SHAPES, ((16, 64, 31, 67), 64, 1), ((80, 7, 96), 96, -1)])
@@ -124,20 +38,6 @@ def assert_same_bits(found, expected) -> None:
 def test_kernel_gives_the_bits_of_the_reference(shape, rows, axis, dtype):
     arrays, attributes = case(shape, rows=rows, axis=axis, dtype=dtype)
     assert_same_bits(in_kernel(arrays, attributes), serial_reference(**arrays, **attributes))
-
-
-def drawn_case(draw) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Inputs and attributes of any size and type."""
-    shape = tuple(draw(st.lists(st.integers(1, 41), min_size=1, max_size=4)))
-    axis = draw(st.integers(1, len(shape) - 1)) if len(shape) > 1 else 1
-    per_channel = draw(st.booleans()) and len(shape) > 1
-    return case(
-        shape,
-        rows=shape[axis] if per_channel else 1,
-        axis=axis,
-        dtype=draw(st.sampled_from([np.float32, FLOAT16, BFLOAT16])),
-        seed=draw(st.integers(0, 999)),
-    )
 
 
 @settings(deadline=None, max_examples=150)
@@ -320,9 +220,7 @@ def test_another_element_type_is_refused_with_an_error():
         onnxruntime.InferenceSession(content, kernel_options())
 
 
-@pytest.mark.parametrize("opset", opsets(13, 14, 17, 20, 23))
-@pytest.mark.parametrize("shape, rows, axis", SHAPES)
-@TYPES
+@pytest.mark.every_pair({"shape, rows, axis": SHAPES, "opset": opsets(13, 14, 17, 20, 23), "dtype": DTYPES})
 def test_function_body_gives_the_bits_of_the_reference(opset, shape, rows, axis, dtype):
     arrays, attributes = case(shape, rows=rows, axis=axis, dtype=dtype)
     expected = serial_reference(**arrays, **attributes)

@@ -11,7 +11,7 @@ import onnx.parser
 import pytest
 from networks import network, qcfs, weight
 from refusals import refusal_of
-from test_temporal import CASES, FIXED_BATCH_CASES, FLAT, FLAT_CASES, OPEN, S
+from temporal_cases import CASES, FIXED_BATCH_CASES, FLAT, FLAT_CASES, OPEN, S
 
 import pconv_onnx.measure.statistics
 from pconv_onnx import Stats, rewrite, session, stats

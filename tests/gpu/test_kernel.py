@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cuda_device import Device, Layout, layout_of, serial_layout_of
-from test_operator import FLOAT16, HALF_TYPES, SHAPES, TYPES, case, every_number
-from test_serial_operator import assert_same_bits
-from test_serial_operator import case as serial_case
+from operator_cases import DTYPES, FLOAT16, HALF_TYPES, KERNELS, SHAPES, TYPES, case, every_number
+from serial_operator_cases import assert_same_bits
+from serial_operator_cases import case as serial_case
 
 from pconv_onnx.operators.parallel_spike import reference
 from pconv_onnx.operators.serial_spike import serial_reference
@@ -69,11 +69,14 @@ def assert_reference_bits(device, arrays, attributes, **how) -> None:
         np.testing.assert_array_equal(found.view(bits), expected.view(bits))
 
 
-@pytest.mark.parametrize("shape, rows, axis", [*SHAPES, ((3, 8, 16), 8, 1), ((2, 8, 12), 8, 1)])
-@pytest.mark.parametrize("steps", [1, 3, 8, 32, 33, 256])
-@pytest.mark.parametrize("input_steps", [1, 3, 41])
-@pytest.mark.parametrize("spikes", [0, 1])
-@TYPES
+@pytest.mark.every_pair(
+    {
+        "shape, rows, axis": [*SHAPES, ((3, 8, 16), 8, 1), ((2, 8, 12), 8, 1)],
+        "steps": [1, 3, 8, 32, 33, 256],
+        "input_steps": [1, 3, 41],
+        "spikes, dtype": KERNELS,
+    }
+)
 def test_kernel_gives_the_bits_of_the_reference(device, shape, rows, axis, steps, input_steps, spikes, dtype):
     assert_reference_bits(
         device,
@@ -102,10 +105,14 @@ def test_another_stream_than_the_default_one_is_used(device):
     assert_reference_bits(device, arrays, attributes, stream=device.make_stream())
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-@pytest.mark.parametrize("few", WIDTHS)
-@pytest.mark.parametrize("shape, rows, axis", [*SHAPES, ((3, 8, 16), 8, 1), ((16, 64, 31, 67), 64, 1)])
-@TYPES
+@pytest.mark.every_pair(
+    {
+        "shape, rows, axis": [*SHAPES, ((3, 8, 16), 8, 1), ((16, 64, 31, 67), 64, 1)],
+        "in_place": [False, True],
+        "few": WIDTHS,
+        "dtype": DTYPES,
+    }
+)
 def test_serial_kernel_gives_the_bits_of_the_reference(device, shape, rows, axis, in_place, few, dtype):
     arrays, attributes = serial_case(shape, rows=rows, axis=axis, dtype=dtype)
     layout = serial_layout_of(arrays["current"], arrays["levels"], **attributes)

@@ -12,12 +12,12 @@ import onnx
 import onnxruntime
 import pytest
 from networks import network, qcfs
-from test_operator import SHAPES, TYPES, WRONG, case, in_kernel, model, run
-from test_serial_operator import assert_same_bits
-from test_serial_operator import case as serial_case
-from test_serial_operator import in_kernel as in_serial_kernel
-from test_serial_operator import model as serial_model
-from test_serial_operator import run as run_serial
+from operator_cases import DTYPES, SHAPES, TYPES, WRONG, case, in_kernel, model, run
+from serial_operator_cases import assert_same_bits
+from serial_operator_cases import case as serial_case
+from serial_operator_cases import in_kernel as in_serial_kernel
+from serial_operator_cases import model as serial_model
+from serial_operator_cases import run as run_serial
 
 from pconv_onnx import rewrite, session, verify
 from pconv_onnx.operators.library import register
@@ -73,9 +73,13 @@ def inputs(batch: int) -> dict[str, np.ndarray]:
     return {"x": np.random.default_rng(1).integers(-8, 9, (batch, 3, 8, 8)).astype(np.float32) / 4}
 
 
-@pytest.mark.parametrize("shape, rows, axis", SHAPES)
-@pytest.mark.parametrize("steps, input_steps, spikes", [(8, 8, 1), (8, 1, 0), (5, 3, 0), (100, 1, 1), (255, 2, 0)])
-@TYPES
+@pytest.mark.every_pair(
+    {
+        "shape, rows, axis": SHAPES,
+        "steps, input_steps, spikes": [(8, 8, 1), (8, 1, 0), (5, 3, 0), (100, 1, 1), (255, 2, 0)],
+        "dtype": DTYPES,
+    }
+)
 def test_operator_gives_the_value_of_the_cpu(shape, rows, axis, steps, input_steps, spikes, dtype):
     arrays, attributes = case(
         shape, steps=steps, rows=rows, axis=axis, input_steps=input_steps, spikes=spikes, dtype=dtype
