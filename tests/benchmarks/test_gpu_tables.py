@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gpu_tables import tables
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 
 

@@ -13,7 +13,7 @@ from networks import MODES
 
 from pconv_onnx import rewrite
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "node"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "node"
 
 pytestmark = [
     pytest.mark.slow,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from measure import write
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def test_figures_are_written_where_they_are_wanted(tmp_path):

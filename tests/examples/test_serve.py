@@ -29,7 +29,7 @@ from networks import network, qcfs, weight
 
 from pconv_onnx import deploy, register, rewrite
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "serve"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "serve"
 SECONDS = 60
 
 pytestmark = pytest.mark.usefixtures("library")

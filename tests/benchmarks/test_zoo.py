@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import zoo
 
-PAGE = (Path(__file__).parents[1] / "docs" / "support.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "support.md").read_text()
 # Of each family the export that takes most care.
 CHOSEN = [
     ("shufflenet", "Caffe2"),
