@@ -64,7 +64,7 @@ test-abi: $(STAMP) ## compare our declarations of onnxruntime's C ABI with the o
 
 node: $(STAMP) ## run the example network under Node.js, in stock onnxruntime (needs npm)
 	npm install --prefix examples/node
-	$(BIN)/pytest tests/test_node.py
+	$(BIN)/pytest tests/examples/test_node.py
 
 # The wheel is built from the source distribution, and tried where nothing else is installed.
 dist: .venv-dist/bin/auditwheel ## build dist/: source distribution and wheel, and try the wheel in an empty environment
@@ -96,8 +96,8 @@ sanitize: $(STAMP) ## test the native operators under AddressSanitizer and Undef
 	CMAKE_ARGS="-DPCONV_CUDA=OFF -DCMAKE_BUILD_TYPE=Debug '-DCMAKE_CXX_FLAGS=-fsanitize=address,undefined -fno-sanitize-recover=all -O1'" \
 		$(BIN)/pip install --quiet --no-deps --target build/sanitized .
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-		PYTHONPATH=build/sanitized $(BIN)/pytest -n 2 tests/test_operator.py tests/test_serial_operator.py tests/test_serial.py \
-		tests/test_blocked.py
+		PYTHONPATH=build/sanitized $(BIN)/pytest -n 2 tests/operators tests/runtime/test_serial_session.py \
+		tests/runtime/test_blocked.py
 
 fuzz: $(STAMP) ## compare 10,000 random networks with what rewrite makes of them, element for element (30 minutes)
 	$(BIN)/python tests/fuzzing/run.py --count 10000
@@ -133,7 +133,7 @@ peers: .venv-peers/installed ## measure against PyTorch and SpikingJelly, into b
 	@touch $@
 
 ray: .venv-ray/installed ## test the engine on Ray, and measure it into benchmarks/results/
-	.venv-ray/bin/pytest tests/test_ray.py
+	.venv-ray/bin/pytest tests/engine/test_ray.py
 	.venv-ray/bin/python benchmarks/scale_out.py -o benchmarks/results/scale-out.json
 
 .venv-ray/installed: $(SOURCES)

@@ -12,7 +12,7 @@ import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
 from pconv_onnx import ParallelNeuron, rewrite, session
-from pconv_onnx.basics.choices import Mode
+from pconv_onnx.basics.choices import ModeName
 from pconv_onnx.graph import load
 from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.recognise import Activation, recognise
@@ -72,7 +72,7 @@ def boundaries(neuron: ParallelNeuron, channels: int, dtype: Any = np.float32, l
 def assert_converted(
     source: onnx.ModelProto,
     oracle: Oracle,
-    mode: Mode,
+    mode: ModeName,
     *,
     levels: int | None = None,
     signed: bool = False,

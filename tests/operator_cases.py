@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from pconv_onnx.basics.domain import DOMAIN, VERSION
-from pconv_onnx.operators import parallel_spike as operator
 from pconv_onnx.operators.domain import OP_TYPE
+from pconv_onnx.operators.library import register
+from pconv_onnx.operators.parallel_spike import functions
 
 FLOAT16, BFLOAT16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
 DTYPES = [np.dtype(np.float32), FLOAT16, BFLOAT16]
@@ -33,11 +34,9 @@ def model(arrays, attributes, *, opset=20, with_body=True, element=None) -> onnx
     graph = helper.make_graph(
         [node], "one", inputs, [helper.make_tensor_value_info("output", element, [None] * arrays["current"].ndim)]
     )
-    functions = (
-        operator.functions(opset, arrays["levels"].dtype, max(arrays["thresholds"].shape[-1], 1)) if with_body else []
-    )
+    bodies = functions(opset, arrays["levels"].dtype, max(arrays["thresholds"].shape[-1], 1)) if with_body else []
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, VERSION)]
-    return helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=8)
+    return helper.make_model(graph, opset_imports=opsets, functions=bodies, ir_version=8)
 
 
 def behind_float32(graph: onnx.GraphProto) -> None:
@@ -59,7 +58,7 @@ def in_kernel(arrays, attributes, threads=2) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
-    operator.register(options)
+    register(options)
     return run(model(arrays, attributes, with_body=False), arrays, options)
 
 

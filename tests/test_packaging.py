@@ -86,7 +86,9 @@ def test_wheel_has_a_loadable_library_and_fits_any_python(source, qcfs_resnet):
     assert platform != "any"
     library = zipfile.ZipFile(wheel).read(LIBRARY)
     assert (b"CUDAExecutionProvider" in library) == (shutil.which("nvcc") is not None)
-    load = "import onnxruntime; from pconv_onnx import operator; operator.register(onnxruntime.SessionOptions())"
+    load = (
+        "import onnxruntime; from pconv_onnx.operators import library; library.register(onnxruntime.SessionOptions())"
+    )
     ran = run_from(wheel, load)
     assert ran.returncode == 0, ran.stderr
     template = "from pconv_onnx.report import page; page.destination('report')"
@@ -104,7 +106,7 @@ def test_without_a_compiler_the_wheel_is_pure_and_says_so(source, missing):
     (wheel,) = wheels
     assert wheel.stem.endswith("-py3-none-any")
     assert LIBRARY not in zipfile.ZipFile(wheel).namelist()
-    ran = run_from(wheel, "from pconv_onnx import operator; operator.library_path()")
+    ran = run_from(wheel, "from pconv_onnx.operators import library; library.library_path()")
     assert "PconvError: this installation of pconv-onnx has no native library" in ran.stderr
 
 

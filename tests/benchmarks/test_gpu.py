@@ -8,7 +8,7 @@ import pytest
 from gpu import Form, Provider, groups, network_rows, neuron_rows, resnet34
 
 from pconv_onnx import inspect
-from pconv_onnx.graph.record import potentials, recorded
+from pconv_onnx.graph.record import Record
 
 CPU = Provider("CPUExecutionProvider", "cpu")
 
@@ -40,10 +40,10 @@ def test_the_forms_are_what_they_are_called(small):
             ("parallel", "float32", "off", 1), ("parallel", "float32", "on", 1), ("parallel", "float16", "off", 1),
         ]  # fmt: skip
         assert {form.steps for form in forms[1:]} == {steps}
-    assert len(potentials(recorded(whole[3].model))) == 33
+    assert len(Record.read(whole[3].model).potentials) == 33
     for form in [whole[2], *by_steps[0][1:], *by_steps[1][1:]]:
         if form.mode == "serial":
-            assert len(potentials(recorded(form.model))) == 33
+            assert len(Record.read(form.model).potentials) == 33
             continue
         neurons = [node for node in form.model.graph.node if node.op_type == "ParallelSpike"]
         tables = {tensor.name: tensor for tensor in form.model.graph.initializer}

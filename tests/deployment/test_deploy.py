@@ -11,11 +11,12 @@ import pytest
 from refusals import refusal_of
 
 from pconv_onnx import deploy, rewrite
+from pconv_onnx.basics.domain import MIN_ONNXRUNTIME
 from pconv_onnx.cli.main import main
 from pconv_onnx.deployment import TARGETS, deploying
 from pconv_onnx.deployment.bundle import target as bundle
-from pconv_onnx.deployment.package import Contents
-from pconv_onnx.operators import parallel_spike as operator
+from pconv_onnx.deployment.target import Contents
+from pconv_onnx.operators import library
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,10 +62,8 @@ def test_a_file_is_no_folder(snn, tmp_path):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_nothing_is_left_where_writing_fails(target, snn, tmp_path, monkeypatch):
-    def full_disk(packed, gpu):
-        return Contents({"first": b"1", "second": tmp_path / "not there"})
-
-    monkeypatch.setitem(deploying.TARGETS, target, full_disk)
+    contents = Contents({"first": b"1", "second": tmp_path / "not there"})
+    monkeypatch.setattr(type(deploying.TARGETS[target]), "contents", lambda self, packed, gpu: contents)
     before = left(tmp_path)
     assert "cannot write" in refusal_of(deploy, snn, tmp_path / "out", target=target)
     assert left(tmp_path) == before
@@ -84,7 +83,7 @@ def test_an_unknown_target_is_refused(snn, tmp_path):
 
 
 def test_without_a_library_there_is_nothing_to_deploy(snn, tmp_path, monkeypatch):
-    monkeypatch.setattr(operator, "_LIBRARY_FOLDER", tmp_path / "nowhere")
+    monkeypatch.setattr(library, "_LIBRARY_FOLDER", tmp_path / "nowhere")
     assert "has no native library" in refusal_of(deploy, snn, tmp_path / "out")
 
 
@@ -126,7 +125,7 @@ def test_a_model_in_memory_is_written(ann, tmp_path):
 def test_the_oldest_onnxruntime_is_the_one_that_is_asked_for_at_installation():
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg")
-    assert f"onnxruntime>={operator.MIN_ONNXRUNTIME}" in parser["options.extras_require"]["cpu"]
+    assert f"onnxruntime>={MIN_ONNXRUNTIME}" in parser["options.extras_require"]["cpu"]
 
 
 def test_the_header_of_a_bundle_is_that_of_the_library():

@@ -326,7 +326,7 @@ def metadata(model: onnx.ModelProto, random: Random) -> None:
     elif len(props) and random.random() < 0.7:
         _pick(props, random).value = _pick(texts, random)
     else:
-        keys = ["pconv_onnx.mode", "pconv_onnx.steps", "pconv_onnx.potentials", "pconv_onnx.plan.planning",
+        keys = ["pconv_onnx.mode", "pconv_onnx.steps", "pconv_onnx.potentials", "pconv_onnx.plan",
                 "pkg.torch.onnx.name_scopes"]  # fmt: skip
         props.add(key=str(_pick(keys, random)), value=_pick(texts, random))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+
 from fuzzing import archives, calls, hostile
 from fuzzing.answers import faults
 from fuzzing.grown import grown
 from fuzzing.hostile import FOREIGN, attempt
 from fuzzing.workers import outcomes
-
 from pconv_onnx.temporal.kinds import Current
 from pconv_onnx.temporal.rules import TRANSFER_RULES
 

@@ -21,7 +21,7 @@ from refusals import refusal_of
 
 import pconv_onnx
 from pconv_onnx import PconvError, calibrate, deploy, evaluate, inspect, rewrite, session, stats, verify
-from pconv_onnx.graph import files, load, save, tensors
+from pconv_onnx.graph import external, files, load, save
 
 refusal = partial(refusal_of, load)
 
@@ -34,8 +34,8 @@ opens_in_memory = pytest.mark.skipif(
 @pytest.fixture
 def small_files(monkeypatch):
     """One file holds next to nothing."""
-    monkeypatch.setattr(tensors, "_LARGEST_FILE", 100)
-    monkeypatch.setattr(tensors, "_LARGE", 100)
+    monkeypatch.setattr(external, "_LARGEST_FILE", 100)
+    monkeypatch.setattr(external, "_LARGE", 100)
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def test_a_fault_while_data_are_copied_leaves_nothing(large_ann, tmp_path, monke
         yield b"some"
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(tensors.Place, "chunks", broken_off)
+    monkeypatch.setattr(external.Place, "chunks", broken_off)
     network = files._checked(onnx.load(large_ann, load_external_data=False), "m", "", large_ann.parent)
     with pytest.raises(PconvError, match=r"cannot write '.*snn\.onnx\.data': Input/output error"):
         save(network.proto, tmp_path / "snn.onnx", large_ann.parent)
@@ -427,8 +427,8 @@ def test_a_place_that_is_not_in_the_folder_is_refused_unopened(fault, place, tmp
     (folder / "away").symlink_to(outside)
     os.mkfifo(folder / "pipe")
     opened = []
-    real = tensors.Place.chunks
-    monkeypatch.setattr(tensors.Place, "chunks", lambda self: opened.append(self) or real(self))
+    real = external.Place.chunks
+    monkeypatch.setattr(external.Place, "chunks", lambda self: opened.append(self) or real(self))
     told = refusal(path)
     assert told.startswith(f"cannot read the external data of '{path}': tensor 't' ")
     assert reason in told

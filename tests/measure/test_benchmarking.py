@@ -17,9 +17,11 @@ import pconv_onnx.measure.benchmarking
 from pconv_onnx import PconvError, bench
 from pconv_onnx.cli.main import main
 from pconv_onnx.measure import candidate
-from pconv_onnx.measure.candidate import ANN, BODY, FOLDED, PARALLEL, QUANTISED, SERIAL, Candidate
+from pconv_onnx.measure.candidate import ANN, BODY, QUANTISED, Candidate
+from pconv_onnx.plan import modes
 
 quick = partial(bench, steps=[2, 4], batches=[3], repeats=2)
+PARALLEL, FOLDED, SERIAL = modes.PARALLEL.name, modes.FOLDED.name, modes.SERIAL.name
 SPIKING = [BODY, SERIAL, PARALLEL, FOLDED]
 KEYS = {
     "model", "mode", "steps", "batch", "provider", "median_ms", "p10_ms", "p90_ms", "images_per_s", "ratio_to_ann",

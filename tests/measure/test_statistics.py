@@ -15,8 +15,8 @@ from temporal_cases import CASES, FIXED_BATCH_CASES, FLAT, FLAT_CASES, OPEN, S
 
 import pconv_onnx.measure.statistics
 from pconv_onnx import Stats, rewrite, session, stats
-from pconv_onnx.graph import load
-from pconv_onnx.measure.statistics import _emitted, _kinds
+from pconv_onnx.graph.record import Record
+from pconv_onnx.temporal.kinds import Spikes
 
 Array = np.ndarray
 MODES = ("parallel", "folded")
@@ -223,11 +223,11 @@ def test_kinds_read_from_a_network_are_those_that_it_was_planned_with(nodes, wei
     nodes = f"{S} {nodes} y = Identity ({'m' if 'm = MaxPool' in nodes else 'z'})"
     model = network(nodes, inputs=f"float[{inputs}, 3, 8, 8] x", weights=weights, **outputs)
     in_time = rewrite(model)
-    planned = {name: type(kind) for name, kind in in_time.plan.kinds.items()}
+    planned = {name: (kind.steps, isinstance(kind, Spikes)) for name, kind in in_time.plan.kinds.items()}
     for mode, written in (("parallel", in_time.model), ("folded", rewrite(model, mode="folded").model)):
-        snn = load(written)
-        found = _kinds(snn, mode, _emitted(snn, mode))
-        assert {name.removesuffix("/steps"): type(kind) for name, kind in found.items()} == planned, mode
+        recorded = Record.read(written).kinds
+        found = {name.removesuffix("/steps"): (kind.steps, kind.levels is not None) for name, kind in recorded.items()}
+        assert found == planned, mode
 
 
 @pytest.mark.parametrize("mode", MODES)

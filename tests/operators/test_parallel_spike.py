@@ -35,8 +35,8 @@ from operator_cases import (
 from opsets import opsets
 
 from pconv_onnx.basics.domain import DOMAIN, VERSION
-from pconv_onnx.operators import parallel_spike as operator
 from pconv_onnx.operators.domain import OP_TYPE
+from pconv_onnx.operators.library import register
 from pconv_onnx.operators.parallel_spike import reference
 
 # NaN and infinities are among the currents; some NumPy types tell of each.
@@ -312,7 +312,7 @@ def test_faults_are_statuses_that_name_the_input(name, spoil):
 def test_another_element_type_is_refused_with_an_error():
     arrays, attributes = case((4, 3, 5), steps=4)
     content = model(arrays, attributes, with_body=False, element=TensorProto.DOUBLE).SerializeToString()
-    options = operator.register(onnxruntime.SessionOptions())
+    options = register(onnxruntime.SessionOptions())
     with pytest.raises(Exception, match=r"\(current\) of operator \(ParallelSpike\)"):
         onnxruntime.InferenceSession(content, options)
 
@@ -342,7 +342,7 @@ def between_others(x, tables, attributes, shape) -> np.ndarray:
     )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, VERSION)]
     content = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
-    session = onnxruntime.InferenceSession(content, operator.register(onnxruntime.SessionOptions()))
+    session = onnxruntime.InferenceSession(content, register(onnxruntime.SessionOptions()))
     return session.run(None, {"x": x.astype(np.float64)})[0]
 
 

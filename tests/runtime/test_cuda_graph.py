@@ -12,9 +12,9 @@ from networks import network, qcfs, weight
 from refusals import refusal_of
 
 from pconv_onnx import SerialSession, rewrite, session
+from pconv_onnx.runtime import opening
 from pconv_onnx.runtime.cuda_graph import GraphSession, capturing
 from pconv_onnx.runtime.device_memory import CUDA
-from pconv_onnx.runtime.opening import opening as runtime
 
 BATCH = 3
 
@@ -116,8 +116,8 @@ def test_a_library_without_cuda_kernels_is_left_out_of_cuda_sessions(snn, monkey
     registered = []
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *positional, providers: make(*positional))
-    monkeypatch.setattr(runtime, "has_cuda_kernels", lambda: built_in)
-    monkeypatch.setattr(runtime, "register", registered.append)
+    monkeypatch.setattr(opening, "has_cuda_kernels", lambda: built_in)
+    monkeypatch.setattr(opening, "register", registered.append)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         session(snn, providers=[CUDA, "CPUExecutionProvider"])

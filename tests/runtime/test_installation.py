@@ -11,16 +11,16 @@ import pytest
 
 from pconv_onnx import doctor
 from pconv_onnx.cli.main import main
-from pconv_onnx.operators import parallel_spike as operator
-from pconv_onnx.runtime.opening import installation
+from pconv_onnx.operators import library
+from pconv_onnx.runtime import installation
 
-NAME = operator._LIBRARY_NAME
+NAME = library._LIBRARY_NAME
 
 
 def test_an_installation_with_a_working_library_has_no_problems(library):
     summary = doctor()
     assert summary["problems"] == []
-    assert summary["library"] == {"path": str(library), "cpu": True, "cuda": operator.has_cuda_kernels()}
+    assert summary["library"] == {"path": str(library), "cpu": True, "cuda": library.has_cuda_kernels()}
     assert summary["providers"] == onnxruntime.get_available_providers()
     assert main(["doctor"]) == 0
 
@@ -37,7 +37,7 @@ def test_the_document_has_the_promised_keys(capsys):
 
 
 def test_a_missing_library_is_a_problem(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(operator, "_LIBRARY_FOLDER", tmp_path)
+    monkeypatch.setattr(library, "_LIBRARY_FOLDER", tmp_path)
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "library      missing\nkernels      CPU: no, CUDA: no\n" in out
@@ -51,7 +51,7 @@ def test_a_missing_library_is_a_problem(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize("content", [b"", b"not a library", b"\x7fELF" + bytes(100)])
 def test_a_library_that_does_not_load_is_a_problem(content, monkeypatch, tmp_path):
     (tmp_path / NAME).write_bytes(content)
-    monkeypatch.setattr(operator, "_LIBRARY_FOLDER", tmp_path)
+    monkeypatch.setattr(library, "_LIBRARY_FOLDER", tmp_path)
     summary = doctor()
     assert summary["library"] == {"path": str(tmp_path / NAME), "cpu": False, "cuda": False}
     (problem,) = summary["problems"]
