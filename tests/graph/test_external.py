@@ -21,7 +21,9 @@ from refusals import refusal_of
 
 import pconv_onnx
 from pconv_onnx import PconvError, calibrate, deploy, evaluate, inspect, rewrite, session, stats, verify
-from pconv_onnx.graph import external, files, load, save
+from pconv_onnx.graph import external as external_data
+from pconv_onnx.graph import files, load, save
+from pconv_onnx.graph.tensors import references
 
 refusal = partial(refusal_of, load)
 
@@ -34,8 +36,8 @@ opens_in_memory = pytest.mark.skipif(
 @pytest.fixture
 def small_files(monkeypatch):
     """One file holds next to nothing."""
-    monkeypatch.setattr(external, "_LARGEST_FILE", 100)
-    monkeypatch.setattr(external, "_LARGE", 100)
+    monkeypatch.setattr(external_data, "_LARGEST_FILE", 100)
+    monkeypatch.setattr(external_data, "_LARGE", 100)
 
 
 @pytest.fixture
@@ -303,7 +305,7 @@ def test_a_fault_while_data_are_copied_leaves_nothing(large_ann, tmp_path, monke
         yield b"some"
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(external.Place, "chunks", broken_off)
+    monkeypatch.setattr(external_data.Place, "chunks", broken_off)
     network = files._checked(onnx.load(large_ann, load_external_data=False), "m", "", large_ann.parent)
     with pytest.raises(PconvError, match=r"cannot write '.*snn\.onnx\.data': Input/output error"):
         save(network.proto, tmp_path / "snn.onnx", large_ann.parent)
@@ -385,7 +387,7 @@ def test_external_data_anywhere_in_a_model_are_taken(place, large, request, tmp_
         request.getfixturevalue("small_files")
     path = model_with(external("t"), place, tmp_path / "in" / "ann.onnx")
     result = rewrite(path, tmp_path / "snn.onnx")
-    assert len(tensors.references(result.model)) == large
+    assert len(references(result.model)) == large
     assert data_files(tmp_path) == (["in", "snn.onnx.data"] if large else ["in"])
     assert verify(path, tmp_path / "snn.onnx").passed
 
@@ -427,8 +429,8 @@ def test_a_place_that_is_not_in_the_folder_is_refused_unopened(fault, place, tmp
     (folder / "away").symlink_to(outside)
     os.mkfifo(folder / "pipe")
     opened = []
-    real = external.Place.chunks
-    monkeypatch.setattr(external.Place, "chunks", lambda self: opened.append(self) or real(self))
+    real = external_data.Place.chunks
+    monkeypatch.setattr(external_data.Place, "chunks", lambda self: opened.append(self) or real(self))
     told = refusal(path)
     assert told.startswith(f"cannot read the external data of '{path}': tensor 't' ")
     assert reason in told
@@ -563,5 +565,5 @@ def test_sparse_tensors_in_other_files_are_read(part, small_network, small_files
     tensor.external_data.add(key="location", value="v.bin")
     onnx.save(model, tmp_path / "ann.onnx")
     result = rewrite(tmp_path / "ann.onnx")
-    assert not tensors.references(result.model)
+    assert not references(result.model)
     assert computes_the_same(tmp_path / "ann.onnx", result.model, images)

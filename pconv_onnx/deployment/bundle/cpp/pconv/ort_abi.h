@@ -1,1 +1,1 @@
-../../../../custom_ops/include/pconv/ort_abi.h
+../../../../../custom_ops/include/pconv/ort_abi.h
