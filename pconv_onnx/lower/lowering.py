@@ -66,9 +66,16 @@ class Lowering:
         model.functions.extend(self.functions())
         if self.outputs:
             model.functions.append(running_mean(plan.network.opset, plan.dtype))
-        self.record(model, calibration).write(model)
         model = standardised(model)
-        return model if plan.dtype == plan.source_dtype else in_float16(model, plan.network.name)
+        ends: dict[str, str] = {}
+        if plan.dtype != plan.source_dtype:
+            model = in_float16(model, plan.network.name)
+            # Outputs keep their type: what has the name of one is cast from what was computed.
+            outputs = {output.name for output in model.graph.output}
+            casts = (node for node in model.graph.node if node.op_type == "Cast" and node.output[0] in outputs)
+            ends = {node.output[0]: node.input[0] for node in casts}
+        self._record(model, ends, calibration).write(model)
+        return model
 
     def neuron(self, graph: GraphLowering, activation: Planned) -> None:
         """Write the neuron of an activation."""
@@ -89,8 +96,8 @@ class Lowering:
         """Membrane potentials, by input the output that the next time-step takes."""
         return {}
 
-    def record(self, model: onnx.ModelProto, calibration: Mapping[str, Any] | None) -> Record:
-        """What the file says of itself."""
+    def _record(self, model: onnx.ModelProto, ends: Mapping[str, str], calibration: Mapping[str, Any] | None) -> Record:
+        """What the file says of itself; outputs of which it is told are made of another tensor."""
         plan, summary = self.plan, self.plan.summary()
         rows = [
             {
@@ -102,7 +109,7 @@ class Lowering:
             for row in summary["activations"]
         ]
         # Without a time axis tensors have their own names.
-        there = {name: name for node in every_node(model.graph) for name in node.output}
+        there = {name: ends.get(name, name) for node in every_node(model.graph) for name in node.output}
         written = self.in_time if plan.mode.keeps_time else there
         tables = {id(neuron.levels): self.neuron_names[name] for name, neuron in plan.neurons.items()}
         return Record(

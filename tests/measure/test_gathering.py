@@ -13,7 +13,8 @@ pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
 import pconv_onnx  # noqa: E402  # what reports need is an extra
-from pconv_onnx import PconvError, bench, cli, rewriting
+from pconv_onnx import PconvError, bench, rewriting
+from pconv_onnx.cli.main import main
 from pconv_onnx.measure import benchmarking, gathering
 from pconv_onnx.measure.candidate import Candidate  # noqa: E402
 from pconv_onnx.report import page
@@ -31,8 +32,12 @@ def interrupted(*_, **__):
     raise KeyboardInterrupt
 
 
+def parts_of(result) -> tuple[dict, bool]:
+    return gathering.gather(result.request, result.quantised, result.interrupted)
+
+
 def gathered(source, **options) -> dict:
-    return gathering.gather(bench(source, steps=[2, 4], batches=[1], repeats=1, **options))
+    return parts_of(bench(source, steps=[2, 4], batches=[1], repeats=1, **options))[0]
 
 
 @pytest.mark.usefixtures("library")
@@ -79,7 +84,7 @@ def test_layers_are_looked_at_on_few_samples_in_whole_batches(batch, count, monk
     ann = network(qcfs("x", "y"), inputs=f"float[{batch}, 3, 8, 8] x", outputs=f"float[{batch}, 3, 8, 8] y")
     given = []
     monkeypatch.setattr(gathering, "verify", lambda *arguments, **_: given.append(arguments) or interrupted())
-    gathering.gather(bench(ann, steps=[2], repeats=1, data={"x": np.tile(X, (50, 1, 1, 1))}))
+    parts_of(bench(ann, steps=[2], repeats=1, data={"x": np.tile(X, (50, 1, 1, 1))}))
     assert [len(samples) for *_, samples in given] == [count]
 
 
@@ -95,11 +100,19 @@ def test_a_part_that_cannot_be_had_says_why_and_others_are_there(small_network):
 def test_an_interruption_leaves_out_the_rest(small_network, monkeypatch):
     monkeypatch.setattr(gathering, "evaluate", interrupted)
     result = bench(small_network, steps=[4], batches=[1], repeats=1)
-    found = gathering.gather(result)
+    found, ended = parts_of(result)
     assert "activations" in found["plan"]
     assert [found[part] for part in PARTS[1:]] == [{"error": "interrupted"}] * 3
+    assert (ended, result.interrupted) == (True, False)
+    result.interrupt()
+    assert [part["error"] for part in parts_of(result)[0].values()] == ["interrupted"] * 4
+
+
+def test_a_report_of_what_was_interrupted_while_it_was_gathered_is_incomplete(small_network, monkeypatch, tmp_path):
+    monkeypatch.setattr(gathering, "evaluate", interrupted)
+    result = bench(small_network, steps=[4], batches=[1], repeats=1)
+    result.write(tmp_path)
     assert (result.interrupted, result.summary()["complete"]) == (True, False)
-    assert [part["error"] for part in gathering.gather(result).values()] == ["interrupted"] * 4
 
 
 @pytest.fixture
@@ -108,10 +121,10 @@ def command(ann, tmp_path) -> list[str]:
 
 
 def test_the_command_writes_the_report_and_says_where(command, tmp_path, capfd):
-    assert cli.main(command) == 0
+    assert main(command) == 0
     assert capfd.readouterr().out.endswith(f"\n{tmp_path}/report/index.html: the report\n")
     assert {"index.html", "bench.json", "speed.png", "speed.svg"} <= set(os.listdir(tmp_path / "report"))
-    assert cli.main([*command, "--json"]) == 0
+    assert main([*command, "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     assert found.pop("output") == f"{tmp_path}/report/index.html"
     assert found == json.loads((tmp_path / "report" / "bench.json").read_text())
@@ -123,7 +136,7 @@ def test_what_was_measured_is_printed_where_the_report_cannot_be_written(command
         raise PconvError("cannot write 'report': No space left on device", "choose another place with -o")
 
     monkeypatch.setattr(page, "write", full)
-    assert cli.main(command) == 1
+    assert main(command) == 1
     out, err = capfd.readouterr()
     assert "1      parallel" in out and "the report" not in out
     assert "pconv-onnx: warning: no report: cannot write 'report': No space left on device; choose another" in err
@@ -131,7 +144,7 @@ def test_what_was_measured_is_printed_where_the_report_cannot_be_written(command
 
 def test_an_interrupted_command_writes_the_report_too(command, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(gathering, "verify", interrupted)
-    assert cli.main(command) == 130
+    assert main(command) == 130
     assert "\nincomplete: interrupted\n" in capfd.readouterr().out
     assert "This report is incomplete: interrupted." in (tmp_path / "report" / "index.html").read_text()
 
@@ -139,5 +152,5 @@ def test_an_interrupted_command_writes_the_report_too(command, tmp_path, capfd, 
 def test_the_place_of_the_report_is_looked_at_before_anything_is_measured(command, tmp_path, capfd, monkeypatch):
     (tmp_path / "report").write_bytes(b"")
     monkeypatch.setattr("pconv_onnx.measure.benchmarking.bench", None)
-    assert cli.main(command) == 1
+    assert main(command) == 1
     assert f"'{tmp_path}/report' is no folder for a report" in capfd.readouterr().err

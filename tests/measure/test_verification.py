@@ -14,9 +14,9 @@ from networks import network, qcfs, weight
 from onnx import numpy_helper
 from refusals import refusal_of
 
-import pconv_onnx.measure.verification
 import pconv_onnx.runtime.side_by_side
 from pconv_onnx import PconvError, rewrite, verify
+from pconv_onnx.measure import layer_check, verification
 from pconv_onnx.measure.comparison import Comparison
 
 
@@ -65,7 +65,8 @@ def test_the_spiking_network_runs_on_the_providers_that_are_named(pair, monkeypa
         return open_here(model, name, level, folder=folder)
 
     open_here = pconv_onnx.runtime.side_by_side.open_session
-    monkeypatch.setattr(pconv_onnx.measure.verification, "open_session", open_session)
+    for module in (verification, layer_check):
+        monkeypatch.setattr(module, "open_session", open_session)
     assert verify(*pair, providers=["elsewhere"]).passed
     assert [name.split(" of ")[0] for name in asked["None"]] == [
         "the model",
@@ -129,13 +130,13 @@ def backwards(trains):
 
 @pytest.mark.parametrize("edit", [backwards, lambda trains: 1.5 * trains], ids=["unsorted", "another amplitude"])
 def test_a_kernel_that_emits_wrong_trains_of_the_right_count_is_noticed(small_network, edit, monkeypatch):
-    run = pconv_onnx.measure.verification.run_session
+    run = layer_check.run_session
 
     def faulty(runner, feed, names=None):
         outputs = run(runner, feed, names)
         return list(map(edit, outputs)) if runner.get_outputs()[0].name == "a/steps" else outputs
 
-    monkeypatch.setattr(pconv_onnx.measure.verification, "run_session", faulty)
+    monkeypatch.setattr(layer_check, "run_session", faulty)
     assert mismatches(verify(small_network, rewrite(small_network).model)).keys() == {"a_code"}
 
 
@@ -175,13 +176,13 @@ def test_other_steps_than_levels_leave_nothing_to_be_equal_to(small_network, mod
 def test_networks_of_many_steps_are_run_on_few_samples_at_once(monkeypatch):
     """T·B rows of a large network would not fit in memory."""
     sizes = []
-    run = pconv_onnx.measure.verification.run_session
+    run = verification.run_session
 
     def noted(runner, feed, names=None):
         sizes.append(max(len(array) for array in feed.values()))
         return run(runner, feed, names)
 
-    monkeypatch.setattr(pconv_onnx.measure.verification, "run_session", noted)
+    monkeypatch.setattr(verification, "run_session", noted)
     nodes = qcfs("x", "y").replace("count", "many")
     ann = network(nodes, weights={"many": 256.0}, outputs="float[N, 3, 8, 8] y")
     result = verify(ann, rewrite(ann).model, {"x": np.ones((20, 3, 8, 8), np.float32)})
