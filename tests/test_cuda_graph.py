@@ -11,7 +11,7 @@ import pytest
 from networks import network, qcfs, weight
 from refusals import refusal_of
 
-from pconv_onnx import SerialSession, rewrite, runtime, session
+from pconv_onnx import SerialSession, operator, rewrite, runtime, session
 from pconv_onnx.cuda_graph import GraphSession, capturing
 from pconv_onnx.device_memory import CUDA
 
@@ -122,6 +122,22 @@ def test_a_library_without_cuda_kernels_is_left_out_of_cuda_sessions(snn, monkey
         session(snn, providers=[CUDA, "CPUExecutionProvider"])
     told = any("the native library has no CUDA kernels" in str(warning.message) for warning in caught)
     assert (bool(registered), told) == (built_in, not built_in)
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_library_that_may_have_no_cuda_kernels_is_left_out_of_cuda_sessions_alone(snn, monkeypatch, tmp_path):
+    (tmp_path / operator._LIBRARY_NAME).symlink_to(operator.library_path())
+    monkeypatch.setattr(operator, "_LIBRARY_FOLDER", tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        session(snn)
+    make = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *positional, providers: make(*positional))
+    monkeypatch.setattr(runtime, "register", lambda options: pytest.fail("registered"))
+    with pytest.warns(UserWarning, match="pconv_ops.json' is missing or damaged: .* run through their function body"):
+        session(snn, providers=[CUDA, "CPUExecutionProvider"])
 
 
 def test_a_replay_of_a_serial_network_is_a_time_step(fixed):

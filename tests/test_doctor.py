@@ -46,6 +46,20 @@ def test_a_missing_library_is_a_problem(monkeypatch, tmp_path, capsys):
     assert len(summary["problems"]) == 1
 
 
+@pytest.mark.parametrize("content", [None, b"", b"\xff", b"[]", b"{}", b'{"providers": null}'])
+def test_a_library_copied_without_the_facts_of_its_build_is_a_problem(content, library, monkeypatch, tmp_path):
+    (tmp_path / NAME).symlink_to(library)
+    facts = tmp_path / operator._FACTS_NAME
+    if content is not None:
+        facts.write_bytes(content)
+    monkeypatch.setattr(operator, "_LIBRARY_FOLDER", tmp_path)
+    summary = doctor()
+    assert summary["library"] == {"path": str(tmp_path / NAME), "cpu": True, "cuda": False}
+    (problem,) = summary["problems"]
+    assert problem.startswith(f"'{facts}' is missing or damaged: ")
+    assert "reinstall pconv-onnx, or copy that file too" in problem
+
+
 @pytest.mark.parametrize("content", [b"", b"not a library", b"\x7fELF" + bytes(100)])
 def test_a_library_that_does_not_load_is_a_problem(content, monkeypatch, tmp_path):
     (tmp_path / NAME).write_bytes(content)

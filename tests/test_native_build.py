@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import re
 import shutil
@@ -83,6 +84,13 @@ def test_only_the_entry_point_is_exported(baseline):
 @pytest.mark.skipif(shutil.which("nm") is None, reason="no nm to list symbols with")
 def test_with_cuda_only_the_entry_point_is_exported(with_cuda):
     assert exported(with_cuda[0]) == ["RegisterCustomOps"]
+
+
+@pytest.mark.slow
+def test_beside_the_library_lies_what_it_has_kernels_for(baseline, with_cuda):
+    for library, providers in ((baseline, ["cpu"]), (with_cuda[0], ["cpu", "cuda"])):
+        assert json.loads(library.with_name(operator._FACTS_NAME).read_bytes()) == {"providers": providers}
+        assert (b"CUDAExecutionProvider" in library.read_bytes()) == ("cuda" in providers)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Wheels and source distributions, built offline from a copy of the repository."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = "pconv_onnx/lib/libpconv_ops.so"
+FACTS = "pconv_onnx/lib/pconv_ops.json"
 
 pytestmark = pytest.mark.slow
 needs_compiler = pytest.mark.skipif(
@@ -69,8 +71,10 @@ def test_wheel_has_a_loadable_library_and_fits_any_python(source, qcfs_resnet):
     _, _, python, abi, platform = wheel.stem.split("-")
     assert (python, abi) == ("py3", "none")
     assert platform != "any"
-    library = zipfile.ZipFile(wheel).read(LIBRARY)
-    assert (b"CUDAExecutionProvider" in library) == (shutil.which("nvcc") is not None)
+    providers = ["cpu", "cuda"] if shutil.which("nvcc") else ["cpu"]
+    assert json.loads(zipfile.ZipFile(wheel).read(FACTS)) == {"providers": providers}
+    told = run_from(wheel, "from pconv_onnx import operator; print(operator.has_cuda_kernels())")
+    assert told.stdout == f"{'cuda' in providers}\n", told.stderr
     load = "import onnxruntime; from pconv_onnx import operator; operator.register(onnxruntime.SessionOptions())"
     ran = run_from(wheel, load)
     assert ran.returncode == 0, ran.stderr
@@ -88,7 +92,7 @@ def test_without_a_compiler_the_wheel_is_pure_and_says_so(source, missing):
     assert "no C++ compiler found" in done.stdout
     (wheel,) = wheels
     assert wheel.stem.endswith("-py3-none-any")
-    assert LIBRARY not in zipfile.ZipFile(wheel).namelist()
+    assert not {LIBRARY, FACTS} & set(zipfile.ZipFile(wheel).namelist())
     ran = run_from(wheel, "from pconv_onnx import operator; operator.library_path()")
     assert "PconvError: this installation of pconv-onnx has no native library" in ran.stderr
 
@@ -100,7 +104,21 @@ def test_the_library_of_an_earlier_build_does_not_slip_into_a_pure_wheel(source)
         assert done.returncode == 0, done.stdout
     assert len(wheels) == 2
     for wheel in wheels:
-        assert (LIBRARY in zipfile.ZipFile(wheel).namelist()) == (not wheel.stem.endswith("-any"))
+        built = {LIBRARY, FACTS} & set(zipfile.ZipFile(wheel).namelist())
+        assert built == (set() if wheel.stem.endswith("-any") else {LIBRARY, FACTS})
+
+
+@needs_compiler
+def test_what_is_built_lies_in_the_source_tree_only_while_there_is_a_compiler(source):
+    for environment, there in (({}, True), ({"CXX": "/nowhere/c++"}, False)):
+        subprocess.run(
+            [sys.executable, "setup.py", "build_ext", "--inplace"],
+            cwd=source,
+            env=os.environ | {"CMAKE_ARGS": "-DPCONV_CUDA=OFF"} | environment,
+            check=True,
+            capture_output=True,
+        )
+        assert [(source / name).is_file() for name in (LIBRARY, FACTS)] == [there, there]
 
 
 @needs_compiler
