@@ -9,8 +9,8 @@
 
 namespace pconv::cuda {
 
-/// Queues a call with at least one element on a stream, and waits for nothing. Nothing is allocated or copied either, so
-/// that CUDA graphs can capture it. Fewer than `few` threads of wide vectors give way to more of narrow ones.
+/// Queues a call with at least one element on a stream, and waits for nothing. Nothing is allocated or copied either,
+/// so that CUDA graphs can capture it. Fewer than `few` threads of wide vectors give way to more of narrow ones.
 ///
 /// Returns null, or what CUDA says is wrong.
 template <class T>

@@ -1,5 +1,5 @@
-// Every operator of this library: a declaration and a row each. The file in ort/ with the name of the namespace describes
-// it; its kernels are in cpu/ and cuda/.
+// Every operator of this library: a declaration and a row each. The file in ort/ with the name of the namespace
+// describes it; its kernels are in cpu/ and cuda/.
 #pragma once
 
 #include <vector>
@@ -15,6 +15,9 @@ namespace serial_spike {
 std::vector<Operator> operators(const OrtApi* api);
 }
 
-inline constexpr std::vector<Operator> (*kOperators[])(const OrtApi*) = {parallel_spike::operators, serial_spike::operators};
+inline constexpr std::vector<Operator> (*kOperators[])(const OrtApi*) = {
+    parallel_spike::operators,
+    serial_spike::operators,
+};
 
 }  // namespace pconv::ort

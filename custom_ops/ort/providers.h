@@ -21,8 +21,8 @@ using Floats = Types<float, Half, BFloat16>;
 ///
 ///   run(api, context, call)  of a call with at least one element; throws what `guard` makes a status of
 ///
-/// Node is a template of a namespace with a name: of those in unnamed ones, which may have one name in several files, gcc
-/// makes one function.
+/// Node belongs to a namespace with a name: gcc 12 takes templates of one name in the unnamed namespaces of two files
+/// for one, and registers one operator twice.
 template <template <class T, class Provider> class Node, class... T>
 std::vector<Operator> operators_of(const OrtApi* api, Types<T...>) {
   return {
