@@ -31,7 +31,7 @@ def has_compiler() -> bool:
 
 
 class BuildLibrary(build_ext):
-    """Has CMake put the library where setuptools expects an extension module."""
+    """Has CMake put the library where setuptools expects an extension module, and a file of facts beside it."""
 
     def get_ext_filename(self, fullname: str) -> str:
         """Name the file as a plain shared library: Python never imports it."""
@@ -44,8 +44,9 @@ class BuildLibrary(build_ext):
             self.warn("no C++ compiler found: installing pconv-onnx without its native library.")
             self.warn("Models still run, more slowly. Install a compiler (g++ or clang++) and reinstall to get it.")
             for ext in self.extensions:
-                # An earlier build in this folder may have left one behind.
-                Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
+                # An earlier build in this folder may have left them behind.
+                for path in self.built(self.get_ext_fullpath(ext.name)):
+                    path.unlink(missing_ok=True)
             self.extensions = []
         super().run()
 
@@ -58,11 +59,21 @@ class BuildLibrary(build_ext):
         subprocess.run([CMAKE, "--build", build], check=True)
         subprocess.run([CMAKE, "--install", build, "--prefix", str(target.parent)], check=True)
 
+    @staticmethod
+    def built(library: str) -> tuple[Path, Path]:
+        """The library at that path, and the file that says what it has kernels for."""
+        return Path(library), Path(library).with_name("pconv_ops.json")
+
+    def get_output_mapping(self) -> dict[str, str]:
+        """Where an editable installation has them in the source tree, by where they are built."""
+        pairs = [zip(*map(self.built, pair), strict=True) for pair in super().get_output_mapping().items()]
+        return {str(built): str(placed) for pair in pairs for built, placed in pair}
+
     def copy_extensions_to_source(self) -> None:
-        """Place the library in the source tree, for an editable installation."""
-        for ext in self.extensions:
-            self.mkpath(os.path.dirname(self.get_ext_filename(ext.name)))
-        super().copy_extensions_to_source()
+        """Place them there."""
+        for built, placed in self.get_output_mapping().items():
+            self.mkpath(os.path.dirname(placed))
+            self.copy_file(built, placed)
 
 
 class TagWheel(bdist_wheel):

@@ -1,5 +1,6 @@
 """Wheels and source distributions, built offline from a copy of the repository."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = "pconv_onnx/lib/libpconv_ops.so"
+FACTS = "pconv_onnx/lib/pconv_ops.json"
 
 pytestmark = pytest.mark.slow
 needs_compiler = pytest.mark.skipif(
@@ -84,8 +86,10 @@ def test_wheel_has_a_loadable_library_and_fits_any_python(source, qcfs_resnet):
     _, _, python, abi, platform = wheel.stem.split("-")
     assert (python, abi) == ("py3", "none")
     assert platform != "any"
-    library = zipfile.ZipFile(wheel).read(LIBRARY)
-    assert (b"CUDAExecutionProvider" in library) == (shutil.which("nvcc") is not None)
+    providers = ["cpu", "cuda"] if shutil.which("nvcc") else ["cpu"]
+    assert json.loads(zipfile.ZipFile(wheel).read(FACTS)) == {"providers": providers}
+    told = run_from(wheel, "from pconv_onnx.operators import library; print(library.has_cuda_kernels())")
+    assert told.stdout == f"{'cuda' in providers}\n", told.stderr
     load = (
         "import onnxruntime; from pconv_onnx.operators import library; library.register(onnxruntime.SessionOptions())"
     )
@@ -105,7 +109,7 @@ def test_without_a_compiler_the_wheel_is_pure_and_says_so(source, missing):
     assert "no C++ compiler found" in done.stdout
     (wheel,) = wheels
     assert wheel.stem.endswith("-py3-none-any")
-    assert LIBRARY not in zipfile.ZipFile(wheel).namelist()
+    assert not {LIBRARY, FACTS} & set(zipfile.ZipFile(wheel).namelist())
     ran = run_from(wheel, "from pconv_onnx.operators import library; library.library_path()")
     assert "PconvError: this installation of pconv-onnx has no native library" in ran.stderr
 
@@ -113,13 +117,26 @@ def test_without_a_compiler_the_wheel_is_pure_and_says_so(source, missing):
 @needs_compiler
 def test_the_library_of_an_earlier_build_does_not_slip_into_a_pure_wheel(built, tmp_path):
     earlier, wheel = built
-    assert LIBRARY in zipfile.ZipFile(wheel).namelist()
+    assert {LIBRARY, FACTS} <= set(zipfile.ZipFile(wheel).namelist())
     source = shutil.copytree(earlier, tmp_path / "source")
     assert list(source.glob(f"build/**/{LIBRARY}"))
     done, (pure,) = build_wheel(source, CXX="/nowhere/c++")
     assert done.returncode == 0, done.stdout
     assert pure.stem.endswith("-any")
-    assert LIBRARY not in zipfile.ZipFile(pure).namelist()
+    assert not {LIBRARY, FACTS} & set(zipfile.ZipFile(pure).namelist())
+
+
+@needs_compiler
+def test_what_is_built_lies_in_the_source_tree_only_while_there_is_a_compiler(source):
+    for environment, there in (({}, True), ({"CXX": "/nowhere/c++"}, False)):
+        subprocess.run(
+            [sys.executable, "setup.py", "build_ext", "--inplace"],
+            cwd=source,
+            env=os.environ | {"CMAKE_ARGS": "-DPCONV_CUDA=OFF"} | environment,
+            check=True,
+            capture_output=True,
+        )
+        assert [(source / name).is_file() for name in (LIBRARY, FACTS)] == [there, there]
 
 
 @needs_compiler

@@ -39,7 +39,7 @@ struct Expanded {
   alignas(64) T thresholds[kFewSteps * kStride];    // filled where steps are few
   alignas(64) T levels[(kFewSteps + 1) * kStride];  // filled where steps are few and the output is the mean
 
-  PCONV_INLINE void prepare(const Plan<T>& plan, int64_t first, int64_t size) {
+  PCONV_INLINE void prepare(const Plan<Call<T>>& plan, int64_t first, int64_t size) {
     const Layout& layout = plan.call.layout;
     const int32_t steps = layout.steps;
     const int64_t pattern = layout.channels * layout.inner;
@@ -81,7 +81,7 @@ struct Tile {
 template <class T>
 class TrainWriter {
  public:
-  PCONV_INLINE TrainWriter(const Plan<T>& plan, const Tile<T>& tile) : plan_(plan), tile_(tile) {}
+  PCONV_INLINE TrainWriter(const Plan<Call<T>>& plan, const Tile<T>& tile) : plan_(plan), tile_(tile) {}
 
   PCONV_INLINE T* open(int32_t t) {
     prefetch_share(t);
@@ -104,13 +104,13 @@ class TrainWriter {
     }
   }
 
-  const Plan<T>& plan_;
+  const Plan<Call<T>>& plan_;
   const Tile<T>& tile_;
   alignas(64) T passing_[kWidth];
 };
 
 template <class T>
-PCONV_INLINE void run_channels(const Plan<T>& plan, const Tile<T>& tile, int32_t* count) {
+PCONV_INLINE void run_channels(const Plan<Call<T>>& plan, const Tile<T>& tile, int32_t* count) {
   const Call<T>& call = plan.call;
   const int32_t steps = call.layout.steps;
   if (call.layout.spikes) {
@@ -150,7 +150,8 @@ PCONV_INLINE void run_channels(const Plan<T>& plan, const Tile<T>& tile, int32_t
 }
 
 template <class T>
-PCONV_INLINE void run_expanded(const Plan<T>& plan, const Tile<T>& tile, const Expanded<T>& expanded, int32_t* count) {
+PCONV_INLINE void run_expanded(const Plan<Call<T>>& plan, const Tile<T>& tile, const Expanded<T>& expanded,
+                               int32_t* count) {
   const Call<T>& call = plan.call;
   const int32_t steps = call.layout.steps;
   const bool few = steps <= kFewSteps;
@@ -185,7 +186,7 @@ PCONV_INLINE void run_expanded(const Plan<T>& plan, const Tile<T>& tile, const E
 }
 
 template <class T>
-PCONV_INLINE void run(const Plan<T>& plan, int64_t chunk) {
+PCONV_INLINE void run(const Plan<Call<T>>& plan, int64_t chunk) {
   const Call<T>& call = plan.call;
   const Layout& layout = call.layout;
   const int64_t place = chunk % plan.blocks * plan.width;
@@ -238,7 +239,7 @@ std::vector<EvenThresholds> fit_even(const Call<T>& call) {
 }  // namespace
 
 template <class T>
-Plan<T>::Plan(const Call<T>& call) : call(call) {
+Plan<Call<T>>::Plan(const Call<T>& call) : call(call) {
   const Layout& layout = call.layout;
   expanded = layout.channels > 1 && layout.inner < kShortChannel;
   streamed = layout.spikes && layout.elements * layout.steps * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes;
@@ -254,12 +255,12 @@ Plan<T>::Plan(const Call<T>& call) : call(call) {
   chunks = blocks * ceil_div(periods, periods_per_chunk);
 }
 
-PCONV_MULTIVERSION void run_chunk(const Plan<float>& plan, int64_t chunk) { run(plan, chunk); }
-PCONV_MULTIVERSION void run_chunk(const Plan<Half>& plan, int64_t chunk) { run(plan, chunk); }
-PCONV_MULTIVERSION void run_chunk(const Plan<BFloat16>& plan, int64_t chunk) { run(plan, chunk); }
+PCONV_MULTIVERSION void run_chunk(const Plan<Call<float>>& plan, int64_t chunk) { run(plan, chunk); }
+PCONV_MULTIVERSION void run_chunk(const Plan<Call<Half>>& plan, int64_t chunk) { run(plan, chunk); }
+PCONV_MULTIVERSION void run_chunk(const Plan<Call<BFloat16>>& plan, int64_t chunk) { run(plan, chunk); }
 
-template struct Plan<float>;
-template struct Plan<Half>;
-template struct Plan<BFloat16>;
+template struct Plan<Call<float>>;
+template struct Plan<Call<Half>>;
+template struct Plan<Call<BFloat16>>;
 
 }  // namespace pconv::cpu

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cpu/plan.h"
 #include "pconv/layout.h"
 #include "pconv/neuron.h"
 
@@ -14,7 +15,7 @@ namespace pconv::cpu {
 /// The pattern of channels repeats every `period` neurons. A chunk takes a block of `width` neurons at one place of
 /// that pattern, and the same place in several periods, so that what depends on the channel is prepared once per chunk.
 template <class T>
-struct Plan {
+struct Plan<Call<T>> {
   explicit Plan(const Call<T>& call);
 
   Call<T> call;
@@ -30,9 +31,8 @@ struct Plan {
   std::vector<EvenThresholds> even;
 };
 
-/// Runs one chunk of a call with at least one element.
-void run_chunk(const Plan<float>& plan, int64_t chunk);
-void run_chunk(const Plan<Half>& plan, int64_t chunk);
-void run_chunk(const Plan<BFloat16>& plan, int64_t chunk);
+void run_chunk(const Plan<Call<float>>& plan, int64_t chunk);
+void run_chunk(const Plan<Call<Half>>& plan, int64_t chunk);
+void run_chunk(const Plan<Call<BFloat16>>& plan, int64_t chunk);
 
 }  // namespace pconv::cpu

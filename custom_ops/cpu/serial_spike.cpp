@@ -9,9 +9,6 @@
 namespace pconv::cpu {
 namespace {
 
-// Neurons that are worth handing to a thread.
-constexpr int64_t kChunk = 1 << 15;
-
 /// One column of `levels`, for as many channels in a row.
 template <class T>
 struct Column {
@@ -39,8 +36,8 @@ PCONV_INLINE void step(const SerialCall<T>& call, int64_t first, int64_t size, V
 template <class T>
 PCONV_INLINE void run(const SerialCall<T>& call, int64_t chunk) {
   const SerialLayout& layout = call.layout;
-  const int64_t first = chunk * kChunk;
-  const int64_t size = std::min(kChunk, layout.elements - first);
+  const int64_t first = chunk * kSerialChunk;
+  const int64_t size = std::min(kSerialChunk, layout.elements - first);
   if (layout.channels > 1 && layout.inner == 1) {
     // All channels lie side by side, and so do their rows.
     for (int64_t begin = 0, end; begin < size; begin = end) {
@@ -63,10 +60,8 @@ PCONV_INLINE void run(const SerialCall<T>& call, int64_t chunk) {
 
 }  // namespace
 
-int64_t chunks_of(const SerialLayout& layout) { return (layout.elements + kChunk - 1) / kChunk; }
-
-PCONV_MULTIVERSION void run_chunk(const SerialCall<float>& call, int64_t chunk) { run(call, chunk); }
-PCONV_MULTIVERSION void run_chunk(const SerialCall<Half>& call, int64_t chunk) { run(call, chunk); }
-PCONV_MULTIVERSION void run_chunk(const SerialCall<BFloat16>& call, int64_t chunk) { run(call, chunk); }
+PCONV_MULTIVERSION void run_chunk(const Plan<SerialCall<float>>& plan, int64_t chunk) { run(plan.call, chunk); }
+PCONV_MULTIVERSION void run_chunk(const Plan<SerialCall<Half>>& plan, int64_t chunk) { run(plan.call, chunk); }
+PCONV_MULTIVERSION void run_chunk(const Plan<SerialCall<BFloat16>>& plan, int64_t chunk) { run(plan.call, chunk); }
 
 }  // namespace pconv::cpu

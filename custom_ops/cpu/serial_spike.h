@@ -3,16 +3,26 @@
 
 #include <cstdint>
 
+#include "cpu/plan.h"
 #include "pconv/half.h"
 #include "pconv/serial_neuron.h"
 
 namespace pconv::cpu {
 
-int64_t chunks_of(const SerialLayout& layout);
+/// Chunks of so many neurons are worth handing to a thread.
+inline constexpr int64_t kSerialChunk = 1 << 15;
 
-/// Runs one chunk of a call with at least one element.
-void run_chunk(const SerialCall<float>& call, int64_t chunk);
-void run_chunk(const SerialCall<Half>& call, int64_t chunk);
-void run_chunk(const SerialCall<BFloat16>& call, int64_t chunk);
+template <class T>
+struct Plan<SerialCall<T>> {
+  explicit Plan(const SerialCall<T>& call)
+      : call(call), chunks((call.layout.elements + kSerialChunk - 1) / kSerialChunk) {}
+
+  SerialCall<T> call;
+  int64_t chunks;
+};
+
+void run_chunk(const Plan<SerialCall<float>>& plan, int64_t chunk);
+void run_chunk(const Plan<SerialCall<Half>>& plan, int64_t chunk);
+void run_chunk(const Plan<SerialCall<BFloat16>>& plan, int64_t chunk);
 
 }  // namespace pconv::cpu

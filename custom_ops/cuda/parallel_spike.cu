@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kThreads, resident_blocks(kOneChannel, kAverag
 }  // namespace
 
 template <class T>
-const char* launch(const Call<T>& call, void* stream, int64_t few) {
+const char* launch(const Call<T>& call, Stream stream, int64_t few) {
   const Grid grid = grid_of(call, few);
   const auto kernel = with_constants<T>(grid, [](auto width, auto one_channel, auto averages) {
     return reinterpret_cast<const void*>(
@@ -37,8 +37,8 @@ const char* launch(const Call<T>& call, void* stream, int64_t few) {
   return launch(kernel, grid.blocks, call, stream);
 }
 
-template const char* launch(const Call<float>& call, void* stream, int64_t few);
-template const char* launch(const Call<Half>& call, void* stream, int64_t few);
-template const char* launch(const Call<BFloat16>& call, void* stream, int64_t few);
+template const char* launch(const Call<float>& call, Stream stream, int64_t few);
+template const char* launch(const Call<Half>& call, Stream stream, int64_t few);
+template const char* launch(const Call<BFloat16>& call, Stream stream, int64_t few);
 
 }  // namespace pconv::cuda

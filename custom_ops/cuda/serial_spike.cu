@@ -15,7 +15,7 @@ __global__ void __launch_bounds__(kThreads) serial_spike(const __grid_constant__
 }  // namespace
 
 template <class T>
-const char* launch(const SerialCall<T>& call, void* stream, int64_t few) {
+const char* launch(const SerialCall<T>& call, Stream stream, int64_t few) {
   const Grid grid = grid_of(call, few);
   const auto kernel = with_constants<T>(grid, [](auto width, auto one_channel, auto) {
     return reinterpret_cast<const void*>(&serial_spike<T, decltype(width)::value, decltype(one_channel)::value>);
@@ -23,8 +23,8 @@ const char* launch(const SerialCall<T>& call, void* stream, int64_t few) {
   return launch(kernel, grid.blocks, call, stream);
 }
 
-template const char* launch(const SerialCall<float>& call, void* stream, int64_t few);
-template const char* launch(const SerialCall<Half>& call, void* stream, int64_t few);
-template const char* launch(const SerialCall<BFloat16>& call, void* stream, int64_t few);
+template const char* launch(const SerialCall<float>& call, Stream stream, int64_t few);
+template const char* launch(const SerialCall<Half>& call, Stream stream, int64_t few);
+template const char* launch(const SerialCall<BFloat16>& call, Stream stream, int64_t few);
 
 }  // namespace pconv::cuda

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "cuda/stream.h"
 #include "cuda/thread.h"
 #include "pconv/serial_neuron.h"
 
@@ -12,6 +13,6 @@ namespace pconv::cuda {
 ///
 /// Returns null, or what CUDA says is wrong.
 template <class T>
-const char* launch(const SerialCall<T>& call, void* stream, int64_t few = kFewThreads);
+const char* launch(const SerialCall<T>& call, Stream stream, int64_t few = kFewThreads);
 
 }  // namespace pconv::cuda

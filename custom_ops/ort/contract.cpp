@@ -1,13 +1,14 @@
 #include "ort/contract.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <functional>
 #include <numeric>
 #include <stdexcept>
 
 namespace pconv::ort {
 
-void refuse(const char* op, const std::string& what) { throw std::invalid_argument(std::string(op) + ": " + what); }
+void refuse(const std::string& what) { throw std::invalid_argument(what); }
 
 std::string text(const Shape& shape) {
   std::string joined;
@@ -15,35 +16,48 @@ std::string text(const Shape& shape) {
   return "[" + joined + "]";
 }
 
-int64_t read_int(const OrtApi* api, const OrtKernelInfo* info, const char* op, const char* name) {
+int64_t read_int(const OrtApi* api, const OrtKernelInfo* info, const char* name) {
   int64_t value = 0;
   if (OrtStatus* status = abi::KernelInfoGetAttribute_int64(api, info, name, &value)) {
     const std::string reason = abi::GetErrorMessage(api, status);
     abi::ReleaseStatus(api, status);
-    refuse(op, "attribute '" + std::string(name) + "' is missing or is not an int (" + reason + "); expected an int");
+    refuse("attribute '" + std::string(name) + "' is missing or is not an int (" + reason + "); expected an int");
   }
   return value;
 }
 
-int64_t product(Shape::const_iterator begin, Shape::const_iterator end) {
-  if (std::find(begin, end, 0) != end) return 0;
-  return std::accumulate(begin, end, int64_t{1}, std::multiplies<>());
+void require_shape(const Input& input, const Shape& expected, const Input& other) {
+  if (input.shape == expected) return;
+  refuse("input '" + std::string(input.name) + "' has shape " + text(input.shape) + "; expected " + text(expected) +
+         " for '" + other.name + "' of shape " + text(other.shape));
 }
 
-size_t channel_axis(const char* op, int64_t attribute, const Shape& current, const char* table, int64_t rows) {
+void require_axis(const Input& input) {
+  if (input.shape.empty()) refuse("input '" + std::string(input.name) + "' is a scalar; expected rank 1 or more");
+}
+
+int64_t product(const Shape& shape, size_t from) {
+  const auto begin = shape.begin() + static_cast<std::ptrdiff_t>(from);
+  if (std::find(begin, shape.end(), 0) != shape.end()) return 0;
+  return std::accumulate(begin, shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+int64_t neurons_per_row(const Shape& current, int64_t neurons, int64_t channel_axis, const char* table, int64_t rows) {
+  if (rows == 1) return neurons;
   const int64_t rank = static_cast<int64_t>(current.size());
-  const int64_t axis = attribute < 0 ? attribute + rank : attribute;
+  const int64_t axis = channel_axis < 0 ? channel_axis + rank : channel_axis;
   if (axis < 1 || axis >= rank) {
-    refuse(op, "attribute 'channel_axis' is " + std::to_string(attribute) + " where 'current' has rank " +
-                   std::to_string(rank) + "; expected an axis of 'current' other than 0");
+    refuse("attribute 'channel_axis' is " + std::to_string(channel_axis) + " where 'current' has rank " +
+           std::to_string(rank) + "; expected an axis of 'current' other than 0");
   }
   const size_t index = static_cast<size_t>(axis);
   if (current[index] != rows) {
-    refuse(op, "input '" + std::string(table) + "' has " + std::to_string(rows) + " rows; expected 1 or the " +
-                   std::to_string(current[index]) + " channels on axis " + std::to_string(axis) + " of 'current' " +
-                   text(current));
+    refuse("input '" + std::string(table) + "' has " + std::to_string(rows) + " rows; expected 1 or the " +
+           std::to_string(current[index]) + " channels on axis " + std::to_string(axis) + " of 'current' " +
+           text(current));
   }
-  return index;
+  // The other sizes of an empty tensor may have no product.
+  return neurons == 0 ? 0 : product(current, index + 1);
 }
 
 }  // namespace pconv::ort

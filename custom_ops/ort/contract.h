@@ -1,4 +1,5 @@
-// What nodes of every operator promise: attributes of a type, and tables whose rows run along channels.
+// What nodes of every operator promise: attributes of a type, shapes that fit, tables whose rows run along channels. A
+// broken promise throws std::invalid_argument, and `named` puts the operator in front.
 #pragma once
 
 #include <cstdint>
@@ -9,20 +10,33 @@
 
 namespace pconv::ort {
 
-/// Throws std::invalid_argument with the name of the operator in front.
-[[noreturn]] void refuse(const char* op, const std::string& what);
+[[noreturn]] void refuse(const std::string& what);
 
 /// "[2, 3]".
 std::string text(const Shape& shape);
 
 /// An attribute of a node. Refuses where it is missing or of another type.
-int64_t read_int(const OrtApi* api, const OrtKernelInfo* info, const char* op, const char* name);
+int64_t read_int(const OrtApi* api, const OrtKernelInfo* info, const char* name);
 
-/// Of dimensions that a tensor has: without a zero among them they multiply to its size, with one anything might.
-int64_t product(Shape::const_iterator begin, Shape::const_iterator end);
+/// An input by the name that the specification has for it.
+struct Input {
+  const char* name;
+  const Shape& shape;
+};
 
-/// The axis of 'current' along which several rows of an input `table` run. Refuses where there are other than `rows`
-/// channels. Axis 0 holds time and batch, never channels.
-size_t channel_axis(const char* op, int64_t attribute, const Shape& current, const char* table, int64_t rows);
+/// Refuses an input that does not have the shape which follows from that of `other`.
+void require_shape(const Input& input, const Shape& expected, const Input& other);
+
+/// Refuses a scalar, which has no first axis.
+void require_axis(const Input& input);
+
+/// Of the dimensions of a tensor from an axis on: without a zero among them they multiply to a size, with one anything
+/// might.
+int64_t product(const Shape& shape, size_t from = 0);
+
+/// How many consecutive ones of `neurons` share a row of an input `table`: all where there is one row, or else those of
+/// a channel of 'current'. Refuses where 'channel_axis' has other than `rows` channels. Axis 0 holds time and batch,
+/// never channels.
+int64_t neurons_per_row(const Shape& current, int64_t neurons, int64_t channel_axis, const char* table, int64_t rows);
 
 }  // namespace pconv::ort

@@ -3,6 +3,7 @@
 
 #include <exception>
 #include <stdexcept>
+#include <string>
 
 #include "pconv/ort_abi.h"
 
@@ -32,6 +33,19 @@ OrtStatus* guard(const OrtApi* api, Body&& body) noexcept {
     return abi::CreateStatus(api, abi::kFail, error.what());
   } catch (...) {
     return abi::CreateStatus(api, abi::kFail, "pconv: unknown error");
+  }
+}
+
+/// Runs `body`, for an operator whose name is put before what it throws.
+template <class Body>
+void named(const char* op, Body&& body) {
+  const auto told = [op](const std::exception& error) { return std::string(op) + ": " + error.what(); };
+  try {
+    body();
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument(told(error));
+  } catch (const std::runtime_error& error) {
+    throw std::runtime_error(told(error));
   }
 }
 

@@ -1,6 +1,7 @@
 // An operator as onnxruntime sees it, whichever it is.
 #pragma once
 
+#include <iterator>
 #include <limits>
 
 #include "ort/guard.h"
@@ -10,21 +11,22 @@
 
 namespace pconv::ort {
 
-/// An operator for one provider and element type. `api` is the table of the runtime that it is registered with.
+/// An operator for one provider and one choice of element types. `api` is the table of the runtime that it is
+/// registered with.
 struct Operator : OrtCustomOp {
   const OrtApi* api;
   const char* provider;
 };
 
-/// The operator whose nodes are `Node`s, over tensors of T. A Node is made from what onnxruntime knows of a node and
-/// has
+/// The operator whose nodes are `Node`s. A Node is made from what onnxruntime knows of a node and has
 ///
-///   compute(context)   one call; throws what `guard` makes a status of
-///   kName              of the operator
-///   kInputs, kOutputs  their numbers
-///   kInPlace           that many outputs, from the first on, may lie in the memory of the inputs of the same number
-///   infer_shapes       of its outputs
-template <class T, class Node>
+///   api              the table that it was made with
+///   compute(context) one call; throws what `guard` makes a status of
+///   kName            of the operator
+///   Inputs, Outputs  their `Types`
+///   kInPlace         that many outputs, from the first on, may lie in the memory of the inputs of the same number
+///   infer_shapes     of its outputs, as far as they follow from what is known
+template <class Node>
 Operator operator_of(const OrtApi* api, const char* provider) {
   Operator op{};
   op.api = api;
@@ -32,21 +34,21 @@ Operator operator_of(const OrtApi* api, const char* provider) {
   op.version = abi::kVersion;
   op.GetName = [](const OrtCustomOp*) { return Node::kName; };
   op.GetExecutionProviderType = [](const OrtCustomOp* self) { return static_cast<const Operator*>(self)->provider; };
-  op.GetInputTypeCount = [](const OrtCustomOp*) { return Node::kInputs; };
-  op.GetOutputTypeCount = [](const OrtCustomOp*) { return Node::kOutputs; };
-  op.GetInputType = [](const OrtCustomOp*, size_t) -> int { return kElementType<T>; };
-  op.GetOutputType = [](const OrtCustomOp*, size_t) -> int { return kElementType<T>; };
+  op.GetInputTypeCount = [](const OrtCustomOp*) { return std::size(Node::Inputs::kElements); };
+  op.GetOutputTypeCount = [](const OrtCustomOp*) { return std::size(Node::Outputs::kElements); };
+  op.GetInputType = [](const OrtCustomOp*, size_t index) -> int { return Node::Inputs::kElements[index]; };
+  op.GetOutputType = [](const OrtCustomOp*, size_t index) -> int { return Node::Outputs::kElements[index]; };
   op.GetInputCharacteristic = [](const OrtCustomOp*, size_t) -> int { return abi::kRequired; };
   op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) -> int { return abi::kRequired; };
   op.GetInputMemoryType = [](const OrtCustomOp*, size_t) -> int { return abi::kOfProvider; };
   op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
   op.GetEndVersion = [](const OrtCustomOp*) { return std::numeric_limits<int>::max(); };
   op.CreateKernelV2 = [](const OrtCustomOp*, const OrtApi* runtime, const OrtKernelInfo* info, void** kernel) {
-    return guard(runtime, [&] { *kernel = new Node(runtime, info); });
+    return guard(runtime, [&] { named(Node::kName, [&] { *kernel = new Node(runtime, info); }); });
   };
   op.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
     const Node& node = *static_cast<const Node*>(kernel);
-    return guard(node.api, [&] { node.compute(context); });
+    return guard(node.api, [&] { named(Node::kName, [&] { node.compute(context); }); });
   };
   op.KernelDestroy = [](void* kernel) { delete static_cast<Node*>(kernel); };
   op.GetMayInplace = [](int** input, int** output) -> size_t {

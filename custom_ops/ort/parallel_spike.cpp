@@ -1,55 +1,129 @@
-#include "ort/parallel_spike.h"
-
+// ParallelSpike as onnxruntime sees it (docs/ParallelSpike-1.md).
+#include <cctype>
+#include <cstdint>
 #include <limits>
+#include <optional>
 #include <string>
+#include <vector>
 
+#include "cpu/parallel_spike.h"
+#include "cuda/parallel_spike.h"
 #include "ort/contract.h"
+#include "ort/operators.h"
+#include "ort/providers.h"
+#include "ort/shape_inference.h"
+#include "pconv/layout.h"
 
 namespace pconv::ort::parallel_spike {
+namespace {
+
+struct Attributes {
+  int64_t input_steps;
+  int64_t channel_axis;
+  bool spikes;
+};
 
 Attributes read_attributes(const OrtApi* api, const OrtKernelInfo* info) {
-  const int64_t input_steps = read_int(api, info, kName, "input_steps");
-  const int64_t axis = read_int(api, info, kName, "channel_axis");
-  const int64_t spikes = read_int(api, info, kName, "spikes");
+  const int64_t input_steps = read_int(api, info, "input_steps");
+  const int64_t axis = read_int(api, info, "channel_axis");
+  const int64_t spikes = read_int(api, info, "spikes");
   if (input_steps < 1) {
-    refuse(kName, "attribute 'input_steps' is " + std::to_string(input_steps) + "; expected at least 1");
+    refuse("attribute 'input_steps' is " + std::to_string(input_steps) + "; expected at least 1");
   }
-  if (spikes != 0 && spikes != 1) {
-    refuse(kName, "attribute 'spikes' is " + std::to_string(spikes) + "; expected 0 or 1");
-  }
+  if (spikes != 0 && spikes != 1) refuse("attribute 'spikes' is " + std::to_string(spikes) + "; expected 0 or 1");
   return {input_steps, axis, spikes == 1};
 }
 
-Layout check_shapes(const Attributes& attributes, const Shape& current, const Shape& thresholds, const Shape& levels) {
-  if (current.empty()) refuse(kName, "input 'current' is a scalar; expected rank 1 or more");
+/// The sizes of a call. Refuses shapes that break the contract.
+Layout layout_of(const Attributes& attributes, const Shape& current, const Shape& thresholds, const Shape& levels) {
+  require_axis({"current", current});
   if (current[0] % attributes.input_steps != 0) {
-    refuse(kName, "input 'current' has shape " + text(current) +
-                      "; expected a first dimension that is a multiple of input_steps = " +
-                      std::to_string(attributes.input_steps));
+    refuse("input 'current' has shape " + text(current) +
+           "; expected a first dimension that is a multiple of input_steps = " +
+           std::to_string(attributes.input_steps));
   }
   if (thresholds.size() != 2 || thresholds[0] < 1 || thresholds[1] < 1 || thresholds[1] > kMaxSteps) {
-    refuse(kName, "input 'thresholds' has shape " + text(thresholds) +
-                      "; expected [R, S] with R at least 1 and S from 1 to " + std::to_string(kMaxSteps));
+    refuse("input 'thresholds' has shape " + text(thresholds) +
+           "; expected [R, S] with R at least 1 and S from 1 to " + std::to_string(kMaxSteps));
   }
   const int64_t rows = thresholds[0];
   const int64_t steps = thresholds[1];
-  if (levels != Shape{rows, steps + 1}) {
-    refuse(kName, "input 'levels' has shape " + text(levels) + "; expected " + text({rows, steps + 1}) +
-                      " for 'thresholds' of shape " + text(thresholds));
-  }
+  require_shape({"levels", levels}, {rows, steps + 1}, {"thresholds", thresholds});
 
   const int64_t batch = current[0] / attributes.input_steps;
   if (batch > std::numeric_limits<int64_t>::max() / kMaxSteps) {
-    refuse(kName, "input 'current' has shape " + text(current) + "; its output would have too many rows");
+    refuse("input 'current' has shape " + text(current) + "; its output would have too many rows");
   }
-  const int64_t elements = product(current.begin(), current.end()) / attributes.input_steps;
-  int64_t inner = elements;
-  if (rows != 1) {
-    const size_t axis = channel_axis(kName, attributes.channel_axis, current, "thresholds", rows);
-    // The other sizes of an empty tensor may have no product.
-    if (elements != 0) inner = product(current.begin() + static_cast<std::ptrdiff_t>(axis) + 1, current.end());
-  }
+  const int64_t elements = product(current) / attributes.input_steps;
+  const int64_t inner = neurons_per_row(current, elements, attributes.channel_axis, "thresholds", rows);
   return {attributes.input_steps, elements, rows, inner, static_cast<int32_t>(steps), attributes.spikes};
 }
+
+/// `rows · dim / input_steps`. Equal names mean equal sizes to the planner, so a name is made only where it says the
+/// size: "8*N" of "N", and "N" again of "8*N".
+std::optional<Dimension> scaled(const Dimension& dim, int64_t rows, int64_t input_steps) {
+  if (rows == input_steps) return dim;
+  if (dim.value >= 0) {
+    if (dim.value % input_steps != 0 || dim.value / input_steps > std::numeric_limits<int64_t>::max() / rows) {
+      return std::nullopt;
+    }
+    return Dimension{dim.value / input_steps * rows, ""};
+  }
+  constexpr size_t kMaxDigits = 9;  // products then fit
+  size_t digits = 0;
+  while (digits < dim.name.size() && std::isdigit(static_cast<unsigned char>(dim.name[digits]))) ++digits;
+  const bool has_factor = digits > 0 && digits <= kMaxDigits && digits < dim.name.size() && dim.name[digits] == '*';
+  const std::string base = has_factor ? dim.name.substr(digits + 1) : dim.name;
+  if (base.empty() || base.find_first_of("+-*/() ") != std::string::npos) return std::nullopt;
+  const int64_t factor = (has_factor ? std::stoll(dim.name.substr(0, digits)) : 1) * rows;
+  if (factor == 0 || factor % input_steps != 0) return std::nullopt;
+  const int64_t quotient = factor / input_steps;
+  return Dimension{-1, quotient == 1 ? base : std::to_string(quotient) + "*" + base};
+}
+
+void infer(const OrtApi* api, OrtShapeInferContext* context) {
+  Declared current = declared_input(api, context, 0);
+  const std::vector<Dimension> thresholds = declared_input(api, context, 1).shape;
+  const int64_t input_steps = declared_int(api, context, "input_steps");
+  const bool spikes = declared_int(api, context, "spikes") == 1;
+  if (!current.known() || input_steps < 1) return;
+  if (spikes && (thresholds.size() != 2 || thresholds[1].value < 1 || thresholds[1].value > kMaxSteps)) return;
+  const std::optional<Dimension> batch = scaled(current.shape[0], spikes ? thresholds[1].value : 1, input_steps);
+  if (!batch) return;
+  current.shape[0] = *batch;
+  declare_output(api, context, 0, current);
+}
+
+}  // namespace
+
+template <class T, class Provider>
+struct Node {
+  static constexpr const char* kName = "ParallelSpike";
+  using Inputs = Types<T, T, T>;
+  using Outputs = Types<T>;
+  // Trains of as many steps as the current has may take its place: a neuron reads all its steps before it writes one.
+  static constexpr size_t kInPlace = 1;
+  static constexpr auto infer_shapes = infer;
+
+  const OrtApi* api;
+  Attributes attributes;
+
+  Node(const OrtApi* api, const OrtKernelInfo* info) : api(api), attributes(read_attributes(api, info)) {}
+
+  void compute(OrtKernelContext* context) const {
+    const auto current = input<Inputs, 0>(api, context);
+    const auto thresholds = input<Inputs, 1>(api, context);
+    const auto levels = input<Inputs, 2>(api, context);
+    const Layout layout = layout_of(attributes, current.shape, thresholds.shape, levels.shape);
+
+    Shape shape = current.shape;
+    shape[0] = shape[0] / layout.input_steps * layout.output_rows();
+    T* const values = output<Outputs, 0>(api, context, shape);
+    if (layout.elements == 0) return;
+    Provider::run(api, context, Call<T>{layout, current.data, thresholds.data, levels.data, values});
+  }
+};
+
+std::vector<Operator> operators(const OrtApi* api) { return operators_of<Node>(api, Floats{}); }
 
 }  // namespace pconv::ort::parallel_spike

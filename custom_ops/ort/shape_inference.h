@@ -1,15 +1,44 @@
 // The output shapes of operators while a model loads, for onnxruntime's memory planner.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
 #include "pconv/ort_abi.h"
 
 namespace pconv::ort {
 
-/// Sets output shapes where they follow from what is known, and leaves them unset otherwise.
-void infer_parallel_spike(const OrtApi* api, OrtShapeInferContext* context);
-void infer_serial_spike(const OrtApi* api, OrtShapeInferContext* context);
+/// A dimension as the graph declares it: a number, or the name of one.
+struct Dimension {
+  int64_t value;
+  std::string name;
 
-/// Runs one of these. Never fails: the kernel reports errors.
+  bool known() const { return value >= 0 || !name.empty(); }
+};
+
+/// The type and shape that the graph declares for an input.
+struct Declared {
+  int type;
+  /// Empty where the rank is unknown, which onnxruntime does not tell from rank 0.
+  std::vector<Dimension> shape;
+
+  /// Whether there is a rank, and every dimension is known.
+  bool known() const;
+};
+
+Declared declared_input(const OrtApi* api, OrtShapeInferContext* context, size_t index);
+
+/// An attribute of the node.
+int64_t declared_int(const OrtApi* api, OrtShapeInferContext* context, const char* name);
+
+/// onnxruntime asks the operator of that name which was added first, whatever the types: an output of an input's type
+/// takes the one that is declared.
+void declare_output(const OrtApi* api, OrtShapeInferContext* context, size_t index, const Declared& output);
+
+/// Runs an operator's inference: `infer` declares outputs where they follow from what is known, and leaves them
+/// undeclared otherwise. Never fails: the kernel reports errors.
 void infer_where_known(const OrtApi* api, OrtShapeInferContext* context,
                        void (*infer)(const OrtApi*, OrtShapeInferContext*)) noexcept;
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <tuple>
 #include <vector>
 
 #include "ort/guard.h"
@@ -13,6 +14,7 @@ namespace pconv::ort {
 
 using Shape = std::vector<int64_t>;
 
+/// The number that ONNX has for a type; none for other types.
 template <class T>
 constexpr abi::ElementType kElementType{};
 template <>
@@ -21,6 +23,21 @@ template <>
 inline constexpr abi::ElementType kElementType<Half> = abi::kFloat16;
 template <>
 inline constexpr abi::ElementType kElementType<BFloat16> = abi::kBFloat16;
+template <>
+inline constexpr abi::ElementType kElementType<int32_t> = abi::kInt32;
+template <>
+inline constexpr abi::ElementType kElementType<int8_t> = abi::kInt8;
+template <>
+inline constexpr abi::ElementType kElementType<uint8_t> = abi::kUint8;
+
+/// Element types in order: of an operator's inputs, or of its outputs.
+template <class... T>
+struct Types {
+  static_assert(((kElementType<T> != abi::ElementType{}) && ...), "kElementType lacks a type");
+  static constexpr abi::ElementType kElements[] = {kElementType<T>...};
+  template <size_t kIndex>
+  using At = std::tuple_element_t<kIndex, std::tuple<T...>>;
+};
 
 template <class T>
 struct Tensor {
@@ -37,19 +54,21 @@ T* mutable_data(const OrtApi* api, OrtValue* value) {
   return static_cast<T*>(data);
 }
 
-template <class T>
-Tensor<T> input(const OrtApi* api, const OrtKernelContext* context, size_t index) {
+/// An input, of the type that the operator declares for it.
+template <class Inputs, size_t kIndex>
+auto input(const OrtApi* api, const OrtKernelContext* context) {
+  using T = typename Inputs::template At<kIndex>;
   const OrtValue* value = nullptr;
-  check(abi::KernelContext_GetInput(api, context, index, &value));
-  return {shape_of(api, value), mutable_data<T>(api, const_cast<OrtValue*>(value))};
+  check(abi::KernelContext_GetInput(api, context, kIndex, &value));
+  return Tensor<T>{shape_of(api, value), mutable_data<T>(api, const_cast<OrtValue*>(value))};
 }
 
-/// Memory for an output of that shape.
-template <class T>
-T* output(const OrtApi* api, OrtKernelContext* context, size_t index, const Shape& shape) {
+/// Memory for an output of that shape, of the type that the operator declares for it.
+template <class Outputs, size_t kIndex>
+auto* output(const OrtApi* api, OrtKernelContext* context, const Shape& shape) {
   OrtValue* value = nullptr;
-  check(abi::KernelContext_GetOutput(api, context, index, shape.data(), shape.size(), &value));
-  return mutable_data<T>(api, value);
+  check(abi::KernelContext_GetOutput(api, context, kIndex, shape.data(), shape.size(), &value));
+  return mutable_data<typename Outputs::template At<kIndex>>(api, value);
 }
 
 }  // namespace pconv::ort

@@ -88,7 +88,7 @@ EXPORT const char* launch(int32_t type, const Layout* layout, const void* curren
     using T = decltype(element);
     return pconv::cuda::launch(Call<T>{*layout, static_cast<const T*>(current), static_cast<const T*>(thresholds),
                                        static_cast<const T*>(levels), static_cast<T*>(output)},
-                               stream, few_of(few));
+                               pconv::cuda::Stream{stream}, few_of(few));
   };
   if (type == pconv::abi::kFloat) return with(float{});
   if (type == pconv::abi::kFloat16) return with(pconv::Half{});
@@ -103,7 +103,7 @@ EXPORT const char* launch_serial(int32_t type, const pconv::SerialLayout* layout
     const auto array = [&](int i) { return static_cast<T*>(arrays[i]); };
     return pconv::cuda::launch(pconv::SerialCall<T>{*layout, array(0), array(1), array(2), array(3), array(4), array(5),
                                                     array(6), array(7)},
-                               stream, few_of(few));
+                               pconv::cuda::Stream{stream}, few_of(few));
   };
   if (type == pconv::abi::kFloat) return with(float{});
   if (type == pconv::abi::kFloat16) return with(pconv::Half{});

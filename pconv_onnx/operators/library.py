@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 _REGISTERED = "pconv_onnx.library"
 _LIBRARY_FOLDER = Path(__file__).parents[1] / "lib"
 _LIBRARY_NAME = "libpconv_ops.so"
+# What its build knows of it.
+_FACTS_NAME = "pconv_ops.json"
 
 
 def library_path() -> Path:
@@ -33,12 +36,19 @@ def library_path() -> Path:
 
 
 def has_cuda_kernels() -> bool:
-    """Whether the native library was built with kernels for onnxruntime's CUDA provider, which they are named for.
+    """Whether the native library was built with kernels for onnxruntime's CUDA provider.
 
     Raises:
-        PconvError: this installation has no native library.
+        PconvError: this installation has no native library, or one without the file that tells.
     """
-    return b"CUDAExecutionProvider" in library_path().read_bytes()
+    facts = library_path().with_name(_FACTS_NAME)
+    try:
+        return "cuda" in json.loads(facts.read_bytes())["providers"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PconvError(
+            f"'{facts}' is missing or damaged: it says whether the native library has CUDA kernels",
+            "reinstall pconv-onnx, or copy that file too; until then models on CUDA run through their function body",
+        ) from error
 
 
 def register(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptions:

@@ -24,7 +24,7 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.cli.main import main
 from pconv_onnx.measure.verification import Verification
-from pconv_onnx.operators import library
+from pconv_onnx.operators import library as native
 from pconv_onnx.operators.domain import is_operator
 from pconv_onnx.runtime.device_memory import CUDA
 
@@ -695,7 +695,7 @@ def test_libraries_that_print_do_not_reach_stdout(ann, run, monkeypatch):
 
 
 def test_a_missing_library_is_one_line_on_stderr(ann, snn, tmp_path, run, monkeypatch):
-    monkeypatch.setattr(library, "_LIBRARY_FOLDER", tmp_path / "nowhere")
+    monkeypatch.setattr(native, "_LIBRARY_FOLDER", tmp_path / "nowhere")
     status, out, err = run("verify", ann, snn, "--json")
     assert status == 0 and json.loads(out)["passed"]
     (line,) = err.splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import re
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from serial_operator_cases import assert_same_bits
 from serial_operator_cases import case as serial_case
 from serial_operator_cases import in_kernel as in_serial_kernel
 
-from pconv_onnx.operators import library
+from pconv_onnx.operators import library as native
 from pconv_onnx.operators.parallel_spike import reference
 from pconv_onnx.operators.serial_spike import serial_reference
 
@@ -63,6 +64,13 @@ def test_only_the_entry_point_is_exported(baseline):
 @pytest.mark.skipif(shutil.which("nm") is None, reason="no nm to list symbols with")
 def test_with_cuda_only_the_entry_point_is_exported(with_cuda):
     assert exported(with_cuda[0]) == ["RegisterCustomOps"]
+
+
+@pytest.mark.slow
+def test_beside_the_library_lies_what_it_has_kernels_for(baseline, with_cuda):
+    for library, providers in ((baseline, ["cpu"]), (with_cuda[0], ["cpu", "cuda"])):
+        assert json.loads(library.with_name(native._FACTS_NAME).read_bytes()) == {"providers": providers}
+        assert (b"CUDAExecutionProvider" in library.read_bytes()) == ("cuda" in providers)
 
 
 @pytest.mark.slow
@@ -121,7 +129,7 @@ def test_parallel_kernels_move_sixteen_bytes_at_once_and_keep_neurons_in_registe
 @pytest.mark.slow
 @TYPES
 def test_with_cuda_the_cpu_kernel_runs_as_before(with_cuda, monkeypatch, dtype):
-    monkeypatch.setattr(library, "_LIBRARY_FOLDER", with_cuda[0].parent)
+    monkeypatch.setattr(native, "_LIBRARY_FOLDER", with_cuda[0].parent)
     arrays, attributes = case((7, 3, 41), steps=8, rows=3, input_steps=8, dtype=dtype)
     np.testing.assert_array_equal(in_kernel(arrays, attributes), reference(**arrays, **attributes))
 
@@ -144,7 +152,7 @@ def test_a_missing_cuda_compiler_is_an_error_only_where_cuda_was_asked_for(compi
 def test_without_vector_instructions_the_values_are_the_same(
     baseline, monkeypatch, shape, rows, steps, input_steps, spikes, dtype
 ):
-    monkeypatch.setattr(library, "_LIBRARY_FOLDER", baseline.parent)
+    monkeypatch.setattr(native, "_LIBRARY_FOLDER", baseline.parent)
     arrays, attributes = case(shape, steps=steps, rows=rows, input_steps=input_steps, spikes=spikes, dtype=dtype)
     np.testing.assert_array_equal(in_kernel(arrays, attributes), reference(**arrays, **attributes))
 
@@ -153,7 +161,7 @@ def test_without_vector_instructions_the_values_are_the_same(
 @pytest.mark.parametrize("shape, rows", [((7, 3, 41), 1), ((7, 3, 41), 3), ((9, 5), 5)])
 @TYPES
 def test_without_vector_instructions_serial_neurons_do_the_same(baseline, monkeypatch, shape, rows, dtype):
-    monkeypatch.setattr(library, "_LIBRARY_FOLDER", baseline.parent)
+    monkeypatch.setattr(native, "_LIBRARY_FOLDER", baseline.parent)
     arrays, attributes = serial_case(shape, rows=rows, dtype=dtype)
     assert_same_bits(in_serial_kernel(arrays, attributes), serial_reference(**arrays, **attributes))
 

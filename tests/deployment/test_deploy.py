@@ -16,7 +16,7 @@ from pconv_onnx.cli.main import main
 from pconv_onnx.deployment import TARGETS, deploying
 from pconv_onnx.deployment.bundle import target as bundle
 from pconv_onnx.deployment.target import Contents
-from pconv_onnx.operators import library
+from pconv_onnx.operators import library as native
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,7 +83,7 @@ def test_an_unknown_target_is_refused(snn, tmp_path):
 
 
 def test_without_a_library_there_is_nothing_to_deploy(snn, tmp_path, monkeypatch):
-    monkeypatch.setattr(library, "_LIBRARY_FOLDER", tmp_path / "nowhere")
+    monkeypatch.setattr(native, "_LIBRARY_FOLDER", tmp_path / "nowhere")
     assert "has no native library" in refusal_of(deploy, snn, tmp_path / "out")
 
 

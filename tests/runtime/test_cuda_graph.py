@@ -12,6 +12,7 @@ from networks import network, qcfs, weight
 from refusals import refusal_of
 
 from pconv_onnx import SerialSession, rewrite, session
+from pconv_onnx.operators import library as native
 from pconv_onnx.runtime import opening
 from pconv_onnx.runtime.cuda_graph import GraphSession, capturing
 from pconv_onnx.runtime.device_memory import CUDA
@@ -123,6 +124,22 @@ def test_a_library_without_cuda_kernels_is_left_out_of_cuda_sessions(snn, monkey
         session(snn, providers=[CUDA, "CPUExecutionProvider"])
     told = any("the native library has no CUDA kernels" in str(warning.message) for warning in caught)
     assert (bool(registered), told) == (built_in, not built_in)
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_library_that_may_have_no_cuda_kernels_is_left_out_of_cuda_sessions_alone(snn, monkeypatch, tmp_path):
+    (tmp_path / native._LIBRARY_NAME).symlink_to(native.library_path())
+    monkeypatch.setattr(native, "_LIBRARY_FOLDER", tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        session(snn)
+    make = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *positional, providers: make(*positional))
+    monkeypatch.setattr(opening, "register", lambda options: pytest.fail("registered"))
+    with pytest.warns(UserWarning, match="pconv_ops.json' is missing or damaged: .* run through their function body"):
+        session(snn, providers=[CUDA, "CPUExecutionProvider"])
 
 
 def test_a_replay_of_a_serial_network_is_a_time_step(fixed):

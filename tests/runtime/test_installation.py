@@ -11,16 +11,16 @@ import pytest
 
 from pconv_onnx import doctor
 from pconv_onnx.cli.main import main
-from pconv_onnx.operators import library
+from pconv_onnx.operators import library as native
 from pconv_onnx.runtime import installation
 
-NAME = library._LIBRARY_NAME
+NAME = native._LIBRARY_NAME
 
 
 def test_an_installation_with_a_working_library_has_no_problems(library):
     summary = doctor()
     assert summary["problems"] == []
-    assert summary["library"] == {"path": str(library), "cpu": True, "cuda": library.has_cuda_kernels()}
+    assert summary["library"] == {"path": str(library), "cpu": True, "cuda": native.has_cuda_kernels()}
     assert summary["providers"] == onnxruntime.get_available_providers()
     assert main(["doctor"]) == 0
 
@@ -37,7 +37,7 @@ def test_the_document_has_the_promised_keys(capsys):
 
 
 def test_a_missing_library_is_a_problem(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(library, "_LIBRARY_FOLDER", tmp_path)
+    monkeypatch.setattr(native, "_LIBRARY_FOLDER", tmp_path)
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "library      missing\nkernels      CPU: no, CUDA: no\n" in out
@@ -48,10 +48,24 @@ def test_a_missing_library_is_a_problem(monkeypatch, tmp_path, capsys):
     assert len(summary["problems"]) == 1
 
 
+@pytest.mark.parametrize("content", [None, b"", b"\xff", b"[]", b"{}", b'{"providers": null}'])
+def test_a_library_copied_without_the_facts_of_its_build_is_a_problem(content, library, monkeypatch, tmp_path):
+    (tmp_path / NAME).symlink_to(library)
+    facts = tmp_path / native._FACTS_NAME
+    if content is not None:
+        facts.write_bytes(content)
+    monkeypatch.setattr(native, "_LIBRARY_FOLDER", tmp_path)
+    summary = doctor()
+    assert summary["library"] == {"path": str(tmp_path / NAME), "cpu": True, "cuda": False}
+    (problem,) = summary["problems"]
+    assert problem.startswith(f"'{facts}' is missing or damaged: ")
+    assert "reinstall pconv-onnx, or copy that file too" in problem
+
+
 @pytest.mark.parametrize("content", [b"", b"not a library", b"\x7fELF" + bytes(100)])
 def test_a_library_that_does_not_load_is_a_problem(content, monkeypatch, tmp_path):
     (tmp_path / NAME).write_bytes(content)
-    monkeypatch.setattr(library, "_LIBRARY_FOLDER", tmp_path)
+    monkeypatch.setattr(native, "_LIBRARY_FOLDER", tmp_path)
     summary = doctor()
     assert summary["library"] == {"path": str(tmp_path / NAME), "cpu": False, "cuda": False}
     (problem,) = summary["problems"]

@@ -14,7 +14,7 @@ from networks import network
 from refusals import refusal_of
 
 from pconv_onnx import register, rewrite, session
-from pconv_onnx.operators import library
+from pconv_onnx.operators import library as native
 from pconv_onnx.operators.domain import OP_TYPE
 
 
@@ -25,7 +25,7 @@ def sample() -> np.ndarray:
 
 @pytest.fixture
 def without_library(monkeypatch, tmp_path):
-    monkeypatch.setattr(library, "_LIBRARY_FOLDER", tmp_path / "nowhere")
+    monkeypatch.setattr(native, "_LIBRARY_FOLDER", tmp_path / "nowhere")
 
 
 refusal = partial(refusal_of, session)
@@ -46,7 +46,7 @@ def test_without_the_library_the_function_body_gives_the_same(mode, small_networ
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     with_kernel = session(model, options=options).run(None, {"x": sample})[0]
-    monkeypatch.setattr(library, "_LIBRARY_FOLDER", tmp_path)
+    monkeypatch.setattr(native, "_LIBRARY_FOLDER", tmp_path)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     with pytest.warns(UserWarning, match="no native library; models run through their function body") as caught:
@@ -56,9 +56,9 @@ def test_without_the_library_the_function_body_gives_the_same(mode, small_networ
 
 
 def test_a_library_that_does_not_load_is_told(snn, monkeypatch, tmp_path):
-    broken = tmp_path / library._LIBRARY_NAME
+    broken = tmp_path / native._LIBRARY_NAME
     broken.write_bytes(b"not a library")
-    monkeypatch.setattr(library, "_LIBRARY_FOLDER", tmp_path)
+    monkeypatch.setattr(native, "_LIBRARY_FOLDER", tmp_path)
     told = refusal(snn)
     assert told.startswith(f"onnxruntime cannot load {broken}: ")
     assert told.endswith("; reinstall pconv-onnx on this machine")
@@ -97,9 +97,9 @@ def test_options_serve_several_sessions_and_may_have_the_library_already(snn, sa
 @pytest.mark.usefixtures("library")
 def test_a_failed_registration_is_not_taken_for_one(snn, monkeypatch, tmp_path, sample):
     options = onnxruntime.SessionOptions()
-    (tmp_path / library._LIBRARY_NAME).write_bytes(b"")
+    (tmp_path / native._LIBRARY_NAME).write_bytes(b"")
     with monkeypatch.context() as patch:
-        patch.setattr(library, "_LIBRARY_FOLDER", tmp_path)
+        patch.setattr(native, "_LIBRARY_FOLDER", tmp_path)
         refusal(snn, options=options)
     model = onnx.load(snn)
     model.functions.remove(next(function for function in model.functions if function.name == OP_TYPE))

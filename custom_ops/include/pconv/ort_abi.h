@@ -80,7 +80,7 @@ namespace pconv::abi {
 inline constexpr uint32_t kVersion = 18;
 
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
-enum ElementType : int { kFloat = 1, kFloat16 = 10, kBFloat16 = 16 };
+enum ElementType : int { kFloat = 1, kUint8 = 2, kInt8 = 3, kInt32 = 6, kFloat16 = 10, kBFloat16 = 16 };
 enum AttributeType : int { kInt = 1 };
 enum Characteristic : int { kRequired = 0 };
 enum MemoryType : int { kOfProvider = 0 };
