@@ -12,7 +12,7 @@ from pairwise import covering_array, parametrization
 
 PARAMETERS = {
     "shape, rows": [((7,), 1), ((3, 5), 5), ((2, 3, 4), 3)],
-    "steps": [1, 8, pytest.param(255, marks=pytest.mark.skip)],
+    "steps": [1, 8, pytest.param(255, marks=pytest.mark.slow)],
     "spikes": [0, 1],
     "backwards": [False, True],
 }

@@ -353,24 +353,26 @@ BREVITAS = {
 }
 
 
-@MODES
 @pytest.mark.parametrize("case", BREVITAS)
 @pytest.mark.filterwarnings("ignore")
-def test_an_export_of_brevitas_is_converted(case, mode, tmp_path):
+def test_an_export_of_brevitas_is_converted(case, tmp_path):
     activation, levels = BREVITAS[case]
     conv = qnn.QuantConv2d(3, 4, 3, padding=1, weight_bit_width=4)
     model = brevitas_network(activation(), conv=conv)
     x = torch.randn(8, 3, 8, 8)
     export_qonnx(model, x, export_path=str(tmp_path / "qonnx.onnx"))
-    result = rewrite(tmp_path / "qonnx.onnx", mode=mode, signed=True)
-    (row,) = (row for row in result.summary()["activations"] if row["encoding"] == "qonnx")
-    assert (row["status"], row["levels"]) == ("converted", levels)
-    verification = verify(tmp_path / "qonnx.onnx", result.model, {result.model.graph.input[0].name: x.numpy()})
-    assert verification.passed
-    assert [layer.mismatches for layer in verification.layers] == [0]
-    found = session(result.model).run(None, {result.model.graph.input[0].name: x.numpy()})[0]
     with torch.no_grad():
-        np.testing.assert_allclose(found, model(x).numpy(), rtol=1e-4, atol=1e-5)
+        expected = model(x).numpy()
+    for mode in ("parallel", "folded"):
+        result = rewrite(tmp_path / "qonnx.onnx", mode=mode, signed=True)
+        (row,) = (row for row in result.summary()["activations"] if row["encoding"] == "qonnx")
+        assert (row["status"], row["levels"]) == ("converted", levels)
+        feed = {result.model.graph.input[0].name: x.numpy()}
+        verification = verify(tmp_path / "qonnx.onnx", result.model, feed)
+        assert verification.passed
+        assert [layer.mismatches for layer in verification.layers] == [0]
+        found = session(result.model).run(None, feed)[0]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @MODES
