@@ -42,7 +42,7 @@ demo: $(STAMP) ## convert a trained ResNet-20, verify it and run it
 test: lint ## lint, type-check and run the tests
 	$(BIN)/pytest -n 2
 
-test-all: lint ## the same, with every combination of parameters where `make test` takes every pair (8,000 cases more)
+test-all: lint ## the same, with every combination of parameters where `make test` takes every pair (7,700 cases more)
 	$(BIN)/pytest -n 2 --full
 
 test-ort-matrix: $(ORT_TESTS) ## run the tests with each supported onnxruntime, in .venv-ort/

@@ -6,7 +6,7 @@ Nodes are named by `graph.network.key_of`, tensors by their names, so that a pla
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -67,11 +67,11 @@ class Plan:
 
     network: Network
     mode: Mode
-    activations: Sequence[Planned]
-    neurons: Mapping[str, Neuron]
-    replaced: Mapping[str, str | None]
-    passages: Mapping[str, Passage]
-    kinds: Mapping[str, Kind]
+    activations: Sequence[Planned] = field(repr=False)
+    neurons: Mapping[str, Neuron] = field(repr=False)
+    replaced: Mapping[str, str | None] = field(repr=False)
+    passages: Mapping[str, Passage] = field(repr=False)
+    kinds: Mapping[str, Kind] = field(repr=False)
     per_step_outputs: Mapping[str, str]
     hybrid: Sequence[str]
 
@@ -80,6 +80,29 @@ class Plan:
         return same_fields(self, other)
 
     __hash__ = None  # type: ignore[assignment]  # it has dictionaries
+
+    def __str__(self) -> str:
+        """Every decision, a line each."""
+        lines = [f"{self.network!r} in mode {self.mode.name}", "activations"]
+        for activation in self.activations:
+            neuron = self.neurons.get(activation.name)
+            told = f"T = {neuron.steps}" if neuron is not None else activation.reason
+            ends = f"{activation.input} to {activation.output}"
+            lines.append(f"  {activation.name} ({activation.encoding}, {ends}): {activation.status}, {told}")
+        lines.append("nodes, by the tensor that they give")
+        lines += [f"  {key}: goes" for key, ended in self.replaced.items() if ended is None]
+        lines += [
+            f"  {key}: becomes the neuron of {ended}" for key, ended in self.replaced.items() if ended is not None
+        ]
+        for key, passage in self.passages.items():
+            changed = [f"input {index} at each step" for index in passage.lifted]
+            changed += [f"input {index} a constant" for index in passage.constants]
+            lines.append(f"  {key}: in time{''.join(f', {change}' for change in changed)}")
+        lines.append("tensors in time")
+        lines += [f"  {name}: {type(kind).__name__.lower()}, T = {kind.steps}" for name, kind in self.kinds.items()]
+        for title, names in (("outputs at each step", self.per_step_outputs.values()), ("analog between", self.hybrid)):
+            lines.append(f"{title}: {', '.join(names) or 'none'}")
+        return "\n".join(lines)
 
     @property
     def kinds_in_time(self) -> Mapping[str, Kind]:

@@ -13,7 +13,8 @@ from networks import MODES, network, qcfs, weight
 from onnx.reference import ReferenceEvaluator
 from refusals import refusal_of
 
-from pconv_onnx import SerialSession, bench, calibrate, cli, evaluate, rewrite, session, stats, verify
+from pconv_onnx import SerialSession, bench, calibrate, evaluate, rewrite, session, stats, verify
+from pconv_onnx.cli.main import main
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.measure.candidate import Candidate
 from pconv_onnx.runtime.axes import by_sample, sample_axes
@@ -419,16 +420,16 @@ COMMANDS = {
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_takes_data_takes_a_batch_axis(command, files, capsys):
     arguments = [files.get(word, word) for word in COMMANDS[command]]
-    assert cli.main([*arguments, "--json", "--batch-axis", "x=1", "--batch-axis", "y=0"]) == 0
+    assert main([*arguments, "--json", "--batch-axis", "x=1", "--batch-axis", "y=0"]) == 0
     document = json.loads(capsys.readouterr().out)
     if "samples" in document:
         assert document["samples"] == 7
-    assert cli.main([*arguments, "--batch-axis", "3"]) == 1
+    assert main([*arguments, "--batch-axis", "3"]) == 1
     assert "has no axis 3" in capsys.readouterr().err
-    assert cli.main([*arguments, "--batch-axis", "x"]) == 2
+    assert main([*arguments, "--batch-axis", "x"]) == 2
     assert "'x' is not a batch axis; give a number or none, or NAME= and that" in capsys.readouterr().err
 
 
 def test_rewrite_without_data_has_no_use_for_a_batch_axis(files, capsys):
-    assert cli.main(["rewrite", files["ann.onnx"], "--batch-axis", "1"]) == 2
+    assert main(["rewrite", files["ann.onnx"], "--batch-axis", "1"]) == 2
     assert "argument --batch-axis: nothing is calibrated without --calibration" in capsys.readouterr().err
