@@ -12,6 +12,7 @@ from networks import network, qcfs, weight
 
 from pconv_onnx import register, session
 from pconv_onnx.rewriting import rewrite
+from pconv_onnx.runtime import opening
 from pconv_onnx.runtime.blocked import stay_blocked
 
 BLOCK = "Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]>"
@@ -159,3 +160,12 @@ def test_without_room_for_the_optimised_graph_the_session_is_an_ordinary_one(mon
     model = spiking(RESIDUAL, 16)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     same_bits(model)
+
+
+def test_a_fault_of_ours_is_not_taken_for_one_of_onnxruntime(monkeypatch):
+    def faulty(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(opening, "stay_blocked", faulty)
+    with pytest.raises(ZeroDivisionError):
+        session(spiking(RESIDUAL, 16))

@@ -1,0 +1,166 @@
+"""What a rewritten file says of itself: written and read in one place, files of earlier versions included."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from networks import network, qcfs, weight
+from refusals import refusal_of
+
+from pconv_onnx import PconvError, SerialSession, deploy, evaluate, rewrite, stats, verify
+from pconv_onnx.graph.record import FORM, InTime, Record, is_rewritten
+
+PREFIX = "pconv_onnx."
+TEXT = st.text(max_size=8)
+KINDS = st.builds(
+    InTime,
+    steps=st.integers(1, 256),
+    levels=st.none() | TEXT | st.lists(st.lists(st.floats(allow_nan=False), min_size=1, max_size=3), max_size=2),
+    channel_axis=st.none() | st.integers(1, 4),
+)
+
+
+def entries_of(model: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def changed(model: onnx.ModelProto, **entries: str | None) -> onnx.ModelProto:
+    """A copy in which entries of the record are others, or gone."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    kept = [entry for entry in copy.metadata_props if entry.key.removeprefix(PREFIX) not in entries]
+    del copy.metadata_props[:]
+    copy.metadata_props.extend(kept)
+    for key, value in entries.items():
+        if value is not None:
+            copy.metadata_props.add(key=PREFIX + key, value=value)
+    return copy
+
+
+def of_form_1(model: onnx.ModelProto) -> onnx.ModelProto:
+    """As versions before there was a form wrote it."""
+    return changed(model, form=None, kinds=None)
+
+
+@given(
+    steps=st.none() | st.integers(1, 256),
+    names=st.lists(TEXT, max_size=2),
+    potentials=st.dictionaries(TEXT, TEXT, max_size=2),
+    kinds=st.dictionaries(TEXT, KINDS, max_size=2),
+    calibration=st.none() | st.dictionaries(TEXT, st.integers(), max_size=2),
+)
+def test_what_is_written_is_read(steps, names, potentials, kinds, calibration):
+    record = Record("digest", "parallel", steps, [{"status": "refused"}], names, names, potentials, calibration, kinds)
+    model = onnx.ModelProto()
+    model.metadata_props.add(key="author", value="somebody")
+    for _ in range(2):
+        record.write(model)
+        assert Record.read(model) == record
+    assert entries_of(model)["author"] == "somebody"
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        *({key: None} for key in ("source_sha256", "mode", "steps", "activations", "kinds", "version")),
+        {"steps": '"4"'},
+        {"steps": "true"},
+        {"activations": "{}"},
+        {"activations": "[3]"},
+        {"activations": "[" * 100_000},
+        {"per_step_outputs": "[1]"},
+        {"potentials": '{"a": 1}'},
+        {"calibration": "[]"},
+        {"form": "[]"},
+        {"kinds": "[]"},
+        {"kinds": '{"a": 1}'},
+        {"kinds": '{"a": {"steps": "4"}}'},
+        {"kinds": '{"a": {"steps": 4, "colour": 1}}'},
+    ],
+)
+def test_a_record_that_is_none_is_told(small_network, entries):
+    model = changed(rewrite(small_network).model, **entries)
+    with pytest.raises(ValueError, match="."):
+        Record.read(model)
+    assert is_rewritten(model)
+    assert "was not written by pconv-onnx rewrite" in refusal_of(verify, small_network, model)
+    assert "was not rewritten" in refusal_of(stats, model)
+
+
+def test_a_model_of_others_has_none(small_network):
+    assert not is_rewritten(small_network)
+    with pytest.raises(ValueError, match="source_sha256"):
+        Record.read(small_network)
+
+
+def test_a_record_of_a_later_version_is_refused(small_network, tmp_path):
+    model = changed(rewrite(small_network).model, form=str(FORM + 1))
+    for function, arguments in (
+        (verify, (small_network, model)),
+        (stats, (model,)),
+        (deploy, (model, tmp_path / "out")),
+    ):
+        told = refusal_of(function, *arguments)
+        assert (
+            told == f"the record of the model has form {FORM + 1}, of a later version of pconv-onnx; update pconv-onnx"
+        )
+
+
+@pytest.mark.usefixtures("library")
+def test_files_of_the_first_form_are_read(small_network, tmp_path):
+    x = {"x": np.ones((2, 3, 8, 8), np.float32), "labels": np.zeros(2, int)}
+    snn = rewrite(small_network).model
+    step = rewrite(network(qcfs("x", "y")), mode="serial").model
+    assert Record.read(of_form_1(snn)).kinds is None
+    assert verify(small_network, of_form_1(snn), x).summary() == verify(small_network, snn, x).summary()
+    assert evaluate(of_form_1(snn), x).summary() == evaluate(snn, x).summary()
+    assert deploy(of_form_1(snn), tmp_path / "out").summary()["target"] == "bundle"
+    old, new = (SerialSession(model).run(None, {"x": x["x"]})[0] for model in (of_form_1(step), step))
+    np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+def test_statistics_of_the_first_form_say_what_to_do(small_network, mode):
+    model = of_form_1(rewrite(small_network, mode=mode).model)
+    told = refusal_of(stats, model)
+    assert told.startswith("the model is of an earlier pconv-onnx (")
+    assert told.endswith("), which did not record what is in time; rewrite its source again")
+
+
+def test_statistics_of_a_network_that_another_tool_renamed_are_refused(small_network):
+    model = rewrite(small_network).model
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["other" if name == "p/steps" else name for name in names]
+    assert "are not there any more as rewrite wrote them" in refusal_of(stats, model)
+
+
+def test_levels_of_several_neurons_are_written_out():
+    """Two activations side by side: each channel has the levels of its own."""
+    nodes = f"""
+        {qcfs("x", "a")} h = Mul (x, half) {qcfs("h", "b").replace("theta", "other")}
+        z = Concat <axis = 1> (a, b) y = Conv (z, w)
+    """
+    weights = {"w": weight(2, 6, 1, 1), "half": np.float32(0.5), "other": np.float32(3.0)}
+    model = rewrite(network(nodes, weights=weights, outputs="float[N, 2, 8, 8] y")).model
+    kinds = Record.read(model).kinds
+    joined = next(kind for name, kind in kinds.items() if name.startswith("z"))
+    assert joined.channel_axis == 1 and [len(joined.levels), len(joined.levels[0])] == [6, joined.steps + 1]
+    assert isinstance(kinds["a/steps"].levels, str)
+    (operator,) = stats(model).summary()["operators"]
+    assert (operator["input"], operator["synaptic_operations"] > 0) == ("spikes", True)
+
+
+def test_rows_of_the_record_are_those_of_the_answer(small_network):
+    result = rewrite(small_network)
+    rows = json.loads(entries_of(result.model)[f"{PREFIX}activations"])
+    assert [
+        {key: row[key] for key in told} for row, told in zip(rows, result.summary()["activations"], strict=True)
+    ] == (result.summary()["activations"])
+    with pytest.raises(PconvError):
+        verify(small_network, changed(result.model, source_sha256="another"))
