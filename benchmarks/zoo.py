@@ -34,8 +34,9 @@ import pconv_onnx
 from pconv_onnx.basics.choices import MODES
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph.network import captured
+from pconv_onnx.graph.view import key_of
 from pconv_onnx.measure.comparison import Comparison
-from pconv_onnx.plan.planning import Plan
+from pconv_onnx.plan.plan import Plan
 
 STEPS, METHOD = 4, "mse"
 EXPORTERS = ("TorchScript", "dynamo")
@@ -130,7 +131,7 @@ def convert(row: Row, path: Path, data: dict[str, np.ndarray]) -> None:
         if mode == "parallel":
             plan = result.plan
             left = [activation for activation in plan.activations if activation.name not in plan.neurons]
-            row.left = dict(Counter(_nameless(calibration.why_it_stays(a) or a.reason) for a in left))
+            row.left = dict(Counter(_nameless(calibration.why_it_stays(a.input, a.op_types) or a.reason) for a in left))
             row.converted, row.hybrid, row.decoded = len(plan.neurons), len(plan.hybrid), dict(decoding(plan))
         if not compared(row, mode, calibration.model, result.model, data):
             row.wrong.append(mode)
@@ -138,12 +139,11 @@ def convert(row: Row, path: Path, data: dict[str, np.ndarray]) -> None:
 
 def decoding(plan: Plan) -> Counter[str]:
     """The operators that take a decoded tensor, by how many of them there are."""
-    nodes = zip(plan.network.nodes, plan.network.proto.graph.node, strict=True)
     return Counter(
-        proto.op_type
-        for node, proto in nodes
-        if id(node) not in plan.replaced and id(node) not in plan.passages
-        if any(name in plan.kinds for name in (*proto.input, *captured(proto)))
+        node.op_type
+        for node in plan.network.proto.graph.node
+        if key_of(node) not in plan.replaced and key_of(node) not in plan.passages
+        if any(name in plan.kinds for name in (*node.input, *captured(node)))
     )
 
 

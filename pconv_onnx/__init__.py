@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pconv_onnx.basics.errors import PconvError
     from pconv_onnx.calibration import Calibration, calibrate
     from pconv_onnx.deployment import Deployment, deploy
+    from pconv_onnx.engine.ray import RayEngine
     from pconv_onnx.measure.benchmarking import Benchmark, bench
     from pconv_onnx.measure.evaluation import Evaluation, evaluate
     from pconv_onnx.measure.statistics import Stats, stats
@@ -30,6 +31,7 @@ __all__ = [
     "ParallelNeuron",
     "PconvError",
     "QuantizerSpec",
+    "RayEngine",
     "Rewriting",
     "SerialSession",
     "Stats",
@@ -57,6 +59,7 @@ _MODULES = {
     "ParallelNeuron": "neuron.parallel",
     "PconvError": "basics.errors",
     "QuantizerSpec": "neuron.quantiser",
+    "RayEngine": "engine.ray",
     "Rewriting": "rewriting",
     "SerialSession": "runtime.serial_session",
     "Stats": "measure.statistics",
@@ -77,6 +80,13 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("pconv-onnx")
     if name not in _MODULES:
         raise AttributeError(f"module 'pconv_onnx' has no attribute '{name}'")
     return getattr(import_module(f"pconv_onnx.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, which are not there before they are used."""
+    return sorted({*globals(), *__all__, "__version__"})

@@ -65,16 +65,16 @@ class Calibration:
         outputs = [entry.activation.output.name for entry in self.found.activations]
         return {"method": self.method, "samples": self.samples, "random": self.random, "outputs": outputs}
 
-    def why_it_stays(self, activation: Activation) -> str:
+    def why_it_stays(self, pre_activation: str, op_types: Sequence[str]) -> str:
         """What to tell of an activation of the quantised network that has no levels all the same; empty of others.
 
-        Its name may be another there, its input and operators are not.
+        Its name may be another there; the tensor that it reads and its operators are not.
         """
         stay = [
             (entry.activation, _stays(entry.activation)) for entry in self.found.activations if entry.activation_stays
         ]
         for one, reason in (*stay, *self.left):
-            if one.input.name == activation.input.name and one.op_types == activation.op_types:
+            if one.input.name == pre_activation and one.op_types == list(op_types):
                 return reason
         return ""
 

@@ -35,7 +35,7 @@ def make_plan(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     per_step_outputs: bool = False,
-    why_it_stays: Callable[[Activation], str] | None = None,
+    why_it_stays: Callable[[str, Sequence[str]], str] | None = None,
 ) -> Plan:
     """Decide what becomes of every activation and every tensor.
 
@@ -48,7 +48,8 @@ def make_plan(
         include: shell patterns of activation names; where given, others are left as they are.
         exclude: shell patterns of activation names that are left as they are.
         per_step_outputs: whether outputs are handed out at each step as well.
-        why_it_stays: what the calibration, if there was one, says of an activation without levels; empty of others.
+        why_it_stays: what the calibration, if there was one, says of an activation without levels, by the tensor that
+            it reads and its operators; empty of others.
 
     Raises:
         PconvError: the network is already a spiking one; `mode`, `steps` or `precision` is out of range; a pattern

@@ -21,11 +21,11 @@ def chosen(
     signed: bool,
     include: Sequence[str],
     exclude: Sequence[str],
-    why_it_stays: Callable[[Activation], str] | None,
+    why_it_stays: Callable[[str, Sequence[str]], str] | None,
 ) -> Activation:
     """The activation, refused where it is not to be converted or was found out to stay."""
     if activation.spec is None:
-        reason = why_it_stays(activation) if why_it_stays is not None else ""
+        reason = why_it_stays(activation.input.name, activation.op_types) if why_it_stays is not None else ""
         return refused(activation, reason) if reason else activation
     if include and not any(fnmatchcase(activation.name, pattern) for pattern in include):
         return refused(activation, "not among those to include")

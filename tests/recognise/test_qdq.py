@@ -14,8 +14,9 @@ from opsets import known, opsets
 from pconv_onnx import inspect, rewrite, verify
 from pconv_onnx.graph import load
 from pconv_onnx.graph.passes.folding import fold
+from pconv_onnx.plan.plan import Planned
 from pconv_onnx.plan.planning import make_plan
-from pconv_onnx.recognise import Activation, recognise
+from pconv_onnx.recognise import recognise
 
 RELU = "r = Relu (x) q = QuantizeLinear (r, s, z) y = DequantizeLinear (q, s, z)"
 NO_RELU = "q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z)"
@@ -39,7 +40,7 @@ def zeros(dtype, value: int = 0, shape: tuple[int, ...] = ()) -> np.ndarray:
     return np.full(shape, value).astype(getattr(ml_dtypes, dtype, dtype) if isinstance(dtype, str) else dtype)
 
 
-def only(source: onnx.ModelProto, **options) -> Activation:
+def only(source: onnx.ModelProto, **options) -> Planned:
     """The one quantiser of a model, as the plan has it."""
     plan = make_plan(fold(load(source)), **options)
     (activation,) = (found for found in plan.activations if found.encoding == "qdq")
@@ -73,7 +74,7 @@ def test_pairs_are_converted_bit_by_bit(case, opset, mode):
     nodes, scale, zero, levels = CONVERTED[case]
     source = pair(nodes, scale, zero, opset=opset)
     activation = only(source)
-    assert (activation.status, activation.input.name, activation.output.name) == ("converted", "x", "y")
+    assert (activation.status, activation.input, activation.output) == ("converted", "x", "y")
     assert_converted(source, onnxruntime_of(source), mode, levels=levels)
     if opset >= 19:  # the evaluator knows no earlier version of the operators
         assert_converted(source, definition_of(source), mode, limit=min(3e38, 2.0**30 * np.min(scale)))
@@ -188,7 +189,7 @@ def test_a_relu_that_is_needed_elsewhere_stays(reader, mode):
     source = network(f"{RELU} {reader}", inputs=f"{shape} x", outputs=f"{shape} y, {shape} {other}",
                      weights={"s": 0.3, "z": zeros(np.int8)})  # fmt: skip
     activation = only(source)
-    assert (activation.input.name, activation.op_types) == ("r", ["QuantizeLinear", "DequantizeLinear"])
+    assert (activation.input, activation.op_types) == ("r", ["QuantizeLinear", "DequantizeLinear"])
     assert_converted(source, onnxruntime_of(source), mode, levels=127)
 
 

@@ -66,9 +66,10 @@ def whole_document() -> dict:
         {"name": "body", "op_type": "If", "input": "static", "macs": None, "synaptic_operations": None,
          "multiply_accumulates": None},
     ]  # fmt: skip
-    activation = {"name": "conv1/act", "encoding": "qcfs", "levels": 8, "steps": 8, "status": "converted", "reason": ""}
-    gelu = {"name": "gelu", "encoding": "analog", "levels": None, "steps": None, "status": "needs-calibration",
-            "reason": "it has no levels"}  # fmt: skip
+    activation = {"name": "conv1/act", "op_types": ["Floor"], "encoding": "qcfs", "levels": 8, "steps": 8,
+                  "status": "converted", "reason": ""}  # fmt: skip
+    gelu = {"name": "gelu", "op_types": ["Gelu"], "encoding": "analog", "levels": None, "steps": None,
+            "status": "needs-calibration", "reason": "it has no levels"}  # fmt: skip
     return {
         "model": "m.onnx",
         "machine": {
