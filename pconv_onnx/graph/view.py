@@ -26,5 +26,8 @@ def key_of(node: Node | onnx.NodeProto) -> str:
 
     Empty of a node that gives none.
     """
-    names = node.output if isinstance(node, onnx.NodeProto) else (tensor.name for tensor in node.outputs)
-    return next((str(name) for name in names if name), "")
+    names = node.output if isinstance(node, onnx.NodeProto) else [tensor.name for tensor in node.outputs]
+    for name in names:
+        if name:
+            return str(name)
+    return ""

@@ -108,9 +108,10 @@ class Lowering:
             }
             for row in summary["activations"]
         ]
-        # Without a time axis tensors have their own names.
-        there = {name: ends.get(name, name) for node in every_node(model.graph) for name in node.output}
-        written = self.in_time if plan.mode.keeps_time else there
+        if plan.mode.keeps_time:
+            written = self.in_time
+        else:
+            written = {name: ends.get(name, name) for node in every_node(model.graph) for name in node.output}
         tables = {id(neuron.levels): self.neuron_names[name] for name, neuron in plan.neurons.items()}
         return Record(
             source_sha256=plan.network.sha256,
