@@ -111,21 +111,9 @@ class _Serial(Mode):
         dtype = _asked_for(spec, precision)
         return neuron if dtype is None else neuron.astype(dtype)
 
-    def why_not(self, activation: Activation, network: Network) -> str:
-        return why_no_potentials(activation, network)
-
-    def refuse_neurons(self, network: Network, neurons: Mapping[str, Neuron]) -> None:
-        refuse_different_steps(network, neurons)
-
-    def refuse_nodes(
-        self,
-        network: Network,
-        activations: Sequence[Activation],
-        replaced: Collection[str],
-        passages: Mapping[str, Passage],
-        kinds: Mapping[str, Kind],
-    ) -> None:
-        refuse_what_one_step_cannot_do(network, activations, replaced, passages, kinds)
+    why_not = staticmethod(why_no_potentials)
+    refuse_neurons = staticmethod(refuse_different_steps)
+    refuse_nodes = staticmethod(refuse_what_one_step_cannot_do)
 
 
 PARALLEL, FOLDED, SERIAL = _Parallel(), _Folded(), _Serial()
