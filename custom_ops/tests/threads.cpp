@@ -1,4 +1,4 @@
-// The CUDA kernels on the CPU: the threads of a call, one after another. Called from tests/test_cuda_threads.py.
+// The CUDA kernels on the CPU: the threads of a call, one after another. Called from tests/custom_ops/test_cuda_threads.py.
 #include <cstdint>
 
 #include "cuda/serial_thread.h"

@@ -1,5 +1,5 @@
 // An operator whose tensors have several integer types: how many thresholds each current reaches. Nothing but this file
-// knows of it. Called from tests/test_native_types.py.
+// knows of it. Called from tests/custom_ops/test_native_types.py.
 #include <algorithm>
 #include <cstdint>
 #include <string>
