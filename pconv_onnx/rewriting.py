@@ -15,7 +15,7 @@ from pconv_onnx.basics.choices import ModeName, Precision
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.calibration import METHODS, Calibration, calibrate, outline
 from pconv_onnx.data.samples import BatchAxis, DataSource
-from pconv_onnx.graph import ModelSource, load, refuse_to_overwrite, require_own_file, require_writable, save
+from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, require_writable, save
 from pconv_onnx.graph.passes.pipeline import prepared
 from pconv_onnx.lower.modes import lower
 from pconv_onnx.plan.plan import Plan, Planned
@@ -111,15 +111,10 @@ def rewrite(
     if output is not None and not dry_run:
         require_writable(output)
     given = load(source)
-    network = prepared(given)
-    if network.opset != given.opset:
-        warnings.warn(
-            f"{given.name} uses opset {given.opset}; what is written uses opset {network.opset}", stacklevel=2
-        )
 
-    def planned(calibrated: Calibration | None) -> Plan:
+    def planned(network: Network, calibrated: Calibration | None = None) -> Plan:
         plan = make_plan(
-            network if calibrated is None else prepared(replace(given, proto=calibrated.model)),
+            network,
             mode=mode,
             steps=steps,
             precision=precision,
@@ -132,20 +127,33 @@ def rewrite(
         _require_neurons(plan, strict)
         return plan
 
+    def with_levels(calibrated: Calibration) -> Plan:
+        return planned(prepared(replace(given, proto=calibrated.model)), calibrated)
+
     calibrated = None
-    if calibration is not None:
+    if calibration is None:
+        network = prepared(given)
+        _warn_of_another_opset(given, network.opset)
+        plan = planned(network)
+    else:
         if steps is None:
             raise PconvError("calibration needs a number of time-steps", "pass --steps")
         # What no data change is told before a calibration takes its time.
-        planned(outline(source, steps))
+        outlined = with_levels(outline(source, steps))
+        _warn_of_another_opset(given, outlined.network.opset)
         calibrated = calibrate(source, calibration, batch_axis=batch_axis, steps=steps, method=method or METHODS[0])
-    plan = planned(calibrated)
+        plan = with_levels(calibrated)
     if dry_run:
         return Rewriting(None, plan, calibrated)
     model = lower(plan, None if calibrated is None else calibrated.provenance())
     if output is not None:
         save(model, output, plan.network.folder)
     return Rewriting(model, plan, calibrated)
+
+
+def _warn_of_another_opset(given: Network, opset: int) -> None:
+    if opset != given.opset:
+        warnings.warn(f"{given.name} uses opset {given.opset}; what is written uses opset {opset}", stacklevel=3)
 
 
 def _require_neurons(plan: Plan, strict: bool) -> None:

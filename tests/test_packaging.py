@@ -79,7 +79,7 @@ def run_from(wheel, code):
 
 @needs_compiler
 def test_wheel_has_a_loadable_library_and_fits_any_python(source, qcfs_resnet):
-    # For one GPU, to save time; tests/test_native_build.py builds for all of them.
+    # For one GPU, to save time; tests/custom_ops/test_native_build.py builds for all of them.
     done, wheels = build_wheel(source, CMAKE_ARGS="-DCMAKE_CUDA_ARCHITECTURES=90")
     assert done.returncode == 0, done.stdout
     (wheel,) = wheels

@@ -21,10 +21,10 @@ from pconv_onnx.data.archives import read_npz
 from pconv_onnx.graph import write_atomically
 from pconv_onnx.recognise import Activation
 
-_VERSION = 6
+_VERSION = 7
 
 
-def key_of(model: str, samples: bytes, steps: int, method: str) -> str:
+def digest_of(model: str, samples: bytes, steps: int, method: str) -> str:
     """What a calibration depends on, as a digest: digests of the model and of the samples, T and the method."""
     return _digest([_VERSION, model, samples.hex(), int(steps), method], {})
 

@@ -14,7 +14,7 @@ import onnx
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import MAX_STEPS, METHODS
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.calibration.cache import key_of, restore, store
+from pconv_onnx.calibration.cache import digest_of, restore, store
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.functions import ascends, clip_of, nodes_of
 from pconv_onnx.calibration.passes import BATCH, Passes
@@ -174,7 +174,7 @@ def calibrate(
     found = None
     with (engine or InProcess()).crew(partial(Passes, network, samples), shards) as crew:
         if cache is not None:
-            key = key_of(network.sha256, crew.call("digest"), steps, method)
+            key = digest_of(network.sha256, crew.call("digest"), steps, method)
             found = restore(cache, key, chosen)
         from_cache = found is not None
         if found is None:

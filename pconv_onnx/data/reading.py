@@ -15,7 +15,7 @@ import numpy as np
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.data.parts import LABELS, Given, Part
-from pconv_onnx.data.samples import BatchAxis, Data, DataSource, Input, Samples, _Unchecked
+from pconv_onnx.data.samples import BatchAxis, Data, DataSource, Input, Samples, Unchecked
 from pconv_onnx.data.sources import parts_of
 
 _RANDOM_SAMPLES = 32
@@ -273,7 +273,7 @@ def _is_shared(entry: Input, array: Array, axes: Mapping[str, int | None]) -> bo
     return axes[entry.name] is None and array.ndim == len(entry.shape)
 
 
-def _parts(source: _Unchecked) -> Sequence[Part]:
+def _parts(source: Unchecked) -> Sequence[Part]:
     if isinstance(source, Mapping):
         return [Given("the data", source)]
     if hasattr(source, "get_next"):

@@ -113,5 +113,5 @@ class Data(Protocol):
         """Some of them."""
 
 
-_Unchecked = str | os.PathLike[str] | Mapping[str, Array] | CalibrationDataReader
-DataSource = _Unchecked | Samples
+Unchecked = str | os.PathLike[str] | Mapping[str, Array] | CalibrationDataReader
+DataSource = Unchecked | Samples

@@ -103,8 +103,7 @@ def package(source: ModelSource) -> Package:
     model = network.proto
     try:
         record = Record.read(model)
-        mode = MODES[record.mode]
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise PconvError(f"{network.name} is no spiking network", "rewrite it first: pconv-onnx rewrite") from error
     in_memory = isinstance(source, onnx.ModelProto)
     return Package(
@@ -113,7 +112,7 @@ def package(source: ModelSource) -> Package:
         model_files={MODEL: model.SerializeToString()} if in_memory else _files(Path(os.fspath(source))),
         inputs=_tensors(model.graph.input),
         outputs=_tensors(model.graph.output),
-        mode=mode,
+        mode=MODES[record.mode],
         steps=record.steps,
         potentials=record.potentials,
     )

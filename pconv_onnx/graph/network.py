@@ -63,12 +63,13 @@ class Network:
         name: how to call it in messages.
         sha256: digest of its file, and of the tensors that it keeps in others.
         folder: where these others lie; None of a model that was in memory.
-        hints: types and shapes, by tensor name, that inference does not find by itself, as far as `folding.fold` does.
+        hints: types and shapes, by tensor name, that inference does not find by itself, as far as
+            `passes.folding.fold` does.
         graph: the main graph.
         shapes: shape by tensor name, declared or inferred; tensors of unknown rank are not there.
         dtypes: element type by tensor name, likewise.
         sizes: entries of computed integer scalars and vectors (numbers, names of dimensions, None) by tensor name, as
-            far as `folding.fold` finds them.
+            far as `passes.folding.fold` finds them.
     """
 
     proto: onnx.ModelProto
@@ -112,13 +113,13 @@ class Network:
             found = zip(hint, self.shapes.get(name, hint), strict=True)
             self.shapes[name] = tuple(old if new is None else new for new, old in found)
 
-    def __reduce__(self) -> tuple[type[Network], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type[Network], tuple[Any, ...], dict[str, Any]]:
         """Pickled without the view, whose nodes lead to each other in long chains; it is imported anew."""
-        return Network, (self.proto, self.name, self.sha256, self.folder, self.hints)
+        return Network, (self.proto, self.name, self.sha256, self.folder, self.hints), {"sizes": self.sizes}
 
     def __eq__(self, other: object) -> bool:
         """Whether another is the same model of the same name; views follow from that."""
-        return isinstance(other, Network) and self.__reduce__() == other.__reduce__()
+        return isinstance(other, Network) and self.__reduce__()[1] == other.__reduce__()[1]
 
     __hash__ = None  # type: ignore[assignment]  # it can be changed
 

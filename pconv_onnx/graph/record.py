@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 
+from pconv_onnx.basics.choices import MODES
 from pconv_onnx.basics.errors import PconvError
 
 _PREFIX = "pconv_onnx."
@@ -18,6 +19,9 @@ ACTIVATION = f"{_PREFIX}activation"
 
 # The form of records that are written. Those of form 1, which did not say so, have no kinds in time.
 FORM = 2
+
+# Larger than any number of steps, channels or axes that a network has.
+_MOST, _MOST_AXES = 1 << 31, 64
 
 # Types that activations compute in.
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -52,13 +56,14 @@ class InTime:
 
     Attributes:
         steps: T.
-        levels: of spike trains the value that each count stands for, `[R][T+1]`, or the name of the neuron whose levels
-            they are; None of a current.
+        levels: of spike trains the neuron whose levels they have, by the name of its node; or, where channels have
+            those of several, runs of neuron, first row and number of rows (one row of a neuron may stand for many).
+            None of a current.
         channel_axis: the axis along which the rows of `levels` run; None where R = 1.
     """
 
     steps: int
-    levels: str | Sequence[Sequence[float]] | None = None
+    levels: str | Sequence[tuple[str, int, int]] | None = None
     channel_axis: int | None = None
 
 
@@ -97,7 +102,7 @@ class Record:
         """The converted activations.
 
         Raises:
-            ValueError: a row is not as `rewrite` wrote it.
+            ValueError: a row is not as `rewrite` writes it.
         """
         return [_converted(row) for row in self.activations if row["status"] == "converted"]
 
@@ -144,6 +149,11 @@ class Record:
                 raise PconvError(
                     f"the record of the model has form {form}, of a later version of pconv-onnx", "update pconv-onnx"
                 )
+            if entries["mode"] not in MODES:
+                raise ValueError(f"there is no mode '{entries['mode']}'")
+            calibration = _parsed(entries.get("calibration", "null"), dict | None)
+            if calibration is not None:
+                _texts(_listed(calibration.get("outputs", [])))
             return cls(
                 source_sha256=entries["source_sha256"],
                 mode=entries["mode"],
@@ -152,7 +162,7 @@ class Record:
                 per_step_outputs=_texts(_parsed(entries.get("per_step_outputs", "[]"), list)),
                 hybrid=_texts(_parsed(entries.get("hybrid", "[]"), list)),
                 potentials=_names(_parsed(entries.get("potentials", "{}"), dict)),
-                calibration=_parsed(entries.get("calibration", "null"), dict | None),
+                calibration=calibration,
                 kinds=None if form == 1 else _kinds(_parsed(entries["kinds"], dict)),
                 version=entries["version"],
             )
@@ -160,9 +170,14 @@ class Record:
             raise ValueError(f"there is no {error} in the record") from error
 
 
+def has_record(metadata: Mapping[str, str]) -> bool:
+    """Whether metadata of a model have anything of a record."""
+    return any(key.startswith(_PREFIX) for key in metadata)
+
+
 def is_rewritten(model: onnx.ModelProto) -> bool:
     """Whether a model has anything of a record."""
-    return any(entry.key.startswith(_PREFIX) for entry in model.metadata_props)
+    return has_record({entry.key: entry.value for entry in model.metadata_props})
 
 
 def _own(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -177,7 +192,7 @@ def _parsed(entry: str, expected: Any) -> Any:
     except RecursionError as error:
         raise ValueError("an entry is nested too deeply") from error
     if not isinstance(found, expected) or isinstance(found, bool):
-        raise ValueError(f"an entry is {found!r}")
+        raise ValueError(f"an entry is of type {type(found).__name__}")
     return found
 
 
@@ -213,10 +228,26 @@ def _kinds(found: dict[str, Any]) -> dict[str, InTime]:
         kinds = {name: InTime(**kind) for name, kind in found.items()}
     except TypeError as error:
         raise ValueError(f"a kind in time is none: {error}") from error
-    for kind in kinds.values():
-        if not isinstance(kind.steps, int) or not isinstance(kind.channel_axis, int | None):
-            raise ValueError(f"a kind in time is {kind}")
+    for name, kind in kinds.items():
+        runs = [] if isinstance(kind.levels, str | None) else _listed(kind.levels)
+        right = _is_number(kind.steps, 1, _MOST) and all(
+            isinstance(run, list) and len(run) == 3 and isinstance(run[0], str)
+            and _is_number(run[1], 0, _MOST) and _is_number(run[2], 1, _MOST)
+            for run in runs
+        )  # fmt: skip
+        if not right or not (kind.channel_axis is None or _is_number(kind.channel_axis, 1, _MOST_AXES)):
+            raise ValueError(f"the kind in time of '{name}' is none that rewrite writes")
     return kinds
+
+
+def _is_number(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _listed(found: Any) -> list[Any]:
+    if not isinstance(found, list):
+        raise ValueError(f"no list is {type(found).__name__}")
+    return found
 
 
 def _without_nones(values: Mapping[str, Any]) -> dict[str, Any]:

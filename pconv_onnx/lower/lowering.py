@@ -27,7 +27,7 @@ from pconv_onnx.operators.domain import MEAN_OP_TYPE, OP_TYPE, RUNNING_MEAN_OP_T
 from pconv_onnx.operators.means import running_mean
 from pconv_onnx.operators.parallel_spike import attributes, functions
 from pconv_onnx.plan.plan import Plan, Planned
-from pconv_onnx.temporal.kinds import STATIC, Kind, Passage, Spikes, Static, to_record
+from pconv_onnx.temporal.kinds import STATIC, Kind, Passage, RecordedLevels, Spikes, Static
 
 # Model-local functions came with this version of the file format.
 _FUNCTIONS_IR_VERSION = 8
@@ -112,7 +112,7 @@ class Lowering:
             written = self.in_time
         else:
             written = {name: ends.get(name, name) for node in every_node(model.graph) for name in node.output}
-        tables = {id(neuron.levels): self.neuron_names[name] for name, neuron in plan.neurons.items()}
+        levels = RecordedLevels({self.neuron_names[name]: neuron.levels for name, neuron in plan.neurons.items()})
         return Record(
             source_sha256=plan.network.sha256,
             mode=plan.mode.name,
@@ -122,7 +122,7 @@ class Lowering:
             hybrid=summary["hybrid"],
             potentials=self.potentials,
             calibration=calibration,
-            kinds={written[name]: to_record(kind, tables) for name, kind in plan.kinds.items() if name in written},
+            kinds={written[name]: levels.write(kind) for name, kind in plan.kinds.items() if name in written},
         )
 
 

@@ -58,7 +58,7 @@ class LinearOperator:
             "name": self.name,
             "op_type": self.op_type,
             "input": type(self.kind).__name__.lower(),
-            **{key: each(value, samples) if self.counted else None for key, value in operations.items()},
+            **{key: per_sample(value, samples) if self.counted else None for key, value in operations.items()},
         }
 
 
@@ -112,8 +112,9 @@ def readings(network: Network, kinds: Mapping[str, Kind], has_time_axis: bool) -
         operands = tuple(proto.input[:2])
         in_time = proto.output[0] in kinds
         depends = kinds if in_time else network.computed_from_inputs
-        # Of the others it is the first.
-        index = 1 if node.op == "MatMul" and operands[0] not in depends else 0
+        # Weights of a convolution are the second; of a product it may be either.
+        either = node.op == "MatMul" or not counted
+        index = 1 if either and operands[0] not in depends and operands[-1] in depends else 0
         kind = kinds[operands[index]] if in_time else STATIC
         result = LinearOperator(node.name or proto.output[0], node.op, kind, counted)
         found.append(Reading(node, operands, index, kind.steps if has_time_axis else 1, result))
@@ -126,6 +127,6 @@ def _linear_inside(node: onnx.NodeProto) -> bool:
     return any(child.op_type in LINEAR or child.op_type in UNCOUNTED for child in inner)
 
 
-def each(value: int, samples: int) -> int | float:
+def per_sample(value: int, samples: int) -> int | float:
     """The share of one sample."""
     return value / samples if value % samples else value // samples

@@ -6,11 +6,12 @@ same way.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import ENERGY_AC, ENERGY_MAC
@@ -22,17 +23,18 @@ from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.channels import behind_matrix_product
 from pconv_onnx.graph.nesting import every_graph, every_node
-from pconv_onnx.graph.record import Record
-from pconv_onnx.measure.operations import LinearOperator, each, readings
+from pconv_onnx.graph.record import Converted, Record
+from pconv_onnx.measure.operations import LinearOperator, per_sample, readings
 from pconv_onnx.measure.spike_counts import SpikingLayer, ratio, spike_counts
 from pconv_onnx.measure.taps import Taps, largest_batch
+from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.operators.contents import contents_of
-from pconv_onnx.operators.domain import is_layer, is_neuron
+from pconv_onnx.operators.domain import is_layer
 from pconv_onnx.operators.parallel_spike import neuron_of
 from pconv_onnx.plan.modes import MODES
 from pconv_onnx.runtime.axes import axes_told_by_runs
 from pconv_onnx.runtime.side_by_side import batches, open_session
-from pconv_onnx.temporal.kinds import Kind, Spikes, of_record
+from pconv_onnx.temporal.kinds import Kind, RecordedLevels, Spikes
 
 # Farther than any hardware goes, and near enough for sums and ratios to be finite.
 _LEAST_ENERGY, _MOST_ENERGY = 1e-12, 1e12
@@ -81,9 +83,9 @@ class Stats:
             "layers": [layer.summary() for layer in self.layers],
             "operators": [entry.summary(self.samples) for entry in self.operators],
             "totals": {
-                "ann_macs": each(macs, self.samples),
-                "synaptic_operations": each(accumulates, self.samples),
-                "multiply_accumulates": each(remaining, self.samples),
+                "ann_macs": per_sample(macs, self.samples),
+                "synaptic_operations": per_sample(accumulates, self.samples),
+                "multiply_accumulates": per_sample(remaining, self.samples),
                 "firing_rate": ratio(sum(layer.spikes for layer in self.layers), sum(x.sites for x in self.layers)),
             },
             "energy": {
@@ -142,18 +144,15 @@ def stats(
             told = f"choose 0, or {_LEAST_ENERGY:g} to {_MOST_ENERGY:g} pJ"
             raise PconvError(f"{energy} is not an energy of an operation", told)
     network = load(model)
-    record = _recorded(network)
+    record, converted = _recorded(network)
     in_time = MODES[record.mode].keeps_time
     try:
-        tables = _tables(network, record)
-        kinds = _kinds(network, record, tables)
-        layers = _layers(network, record, kinds, tables)
+        neurons = _neurons(network, in_time)
+        kinds = _kinds(network, record, neurons)
+        layers = _layers(network, converted, neurons)
         read = readings(network, kinds, in_time)
     except (KeyError, ValueError) as error:
-        raise PconvError(
-            f"the neurons of {network.name} are not there any more as rewrite wrote them",
-            "count before other tools edit the spiking network",
-        ) from error
+        raise _edited(network) from error
     trains = {output: layer.kind for output, layer in layers.items()}
     trains |= {reading.input: kind for reading in read if isinstance(kind := reading.result.kind, Spikes)}
     counted = [reading for reading in read if reading.result.counted]
@@ -169,6 +168,8 @@ def stats(
     parts = batches(samples, contents_of(network.proto).steps_in_flight, largest_batch(taps, runner, samples))
     for part, feed in track(parts, "counting", len(parts)):
         means, shapes = taps.run(runner, feed)
+        if not all(_fits(means[name], kind) for name, kind in trains.items()):
+            raise _edited(network)
         # Those of a branch that was not entered are empty.
         counts = {name: spike_counts(means[name], kind) for name, kind in trains.items() if means[name].size}
         for output, layer in layers.items():
@@ -209,18 +210,25 @@ def _axis(layer: SpikingLayer, axes: set[int | None]) -> int | None:
     return next(iter(axes))
 
 
-def _recorded(network: Network) -> Record:
-    """What a spiking network says of itself.
+def _edited(network: Network) -> PconvError:
+    return PconvError(
+        f"the neurons of {network.name} are not there any more as rewrite wrote them",
+        "count before other tools edit the spiking network",
+    )
+
+
+def _recorded(network: Network) -> tuple[Record, list[Converted]]:
+    """What a spiking network says of itself, and the activations that it converted.
 
     Raises:
         PconvError: `rewrite` did not write it, or gave it no trains to count.
     """
     try:
         record = Record.read(network.proto)
-        mode = MODES[record.mode]
-    except (KeyError, ValueError) as error:
+        converted = record.converted
+    except ValueError as error:
         raise PconvError(f"{network.name} was not rewritten", "pass what pconv-onnx rewrite wrote") from error
-    if mode.one_step:
+    if MODES[record.mode].one_step:
         raise PconvError(
             f"{network.name} is a serial network, which spikes in one time-step at a time",
             "pass what mode 'parallel' or 'folded' gives",
@@ -230,60 +238,71 @@ def _recorded(network: Network) -> Record:
             f"{network.name} is of an earlier pconv-onnx ({record.version}), which did not record what is in time",
             "rewrite its source again",
         )
-    return record
+    return record, converted
 
 
-def _tables(network: Network, record: Record) -> dict[str, Array]:
-    """The levels of the neurons, by the names of their nodes.
+# By the tensor that it gives, a neuron's node, and what it is.
+_Neurons = dict[str, tuple[onnx.NodeProto, ParallelNeuron]]
+
+
+def _neurons(network: Network, trains: bool) -> _Neurons:
+    """The neurons, which give trains or their means.
 
     Raises:
         KeyError: they are not as `rewrite` wrote them.
         ValueError: likewise.
     """
     tables = {tensor.name: tensor for graph in every_graph(network.proto.graph) for tensor in graph.initializer}
-    levels = {}
+    found: _Neurons = {}
     for node in every_node(network.proto.graph):
-        if is_layer(node, MODES[record.mode].keeps_time):
-            levels[node.name] = neuron_of(node, tables).levels
+        if is_layer(node, trains):
+            neuron = neuron_of(node, tables)
             # A mean is searched among them.
-            if not (np.diff(levels[node.name].astype(np.float32)) >= 0).all():
+            if not (np.diff(neuron.levels.astype(np.float32)) >= 0).all():
                 raise ValueError(f"the levels of '{node.name}' do not ascend")
-    return levels
+            found[node.output[0]] = node, neuron
+    return found
 
 
-def _kinds(network: Network, record: Record, tables: Mapping[str, Array]) -> dict[str, Kind]:
-    """What is in time, by name of the tensor.
+def _kinds(network: Network, record: Record, neurons: _Neurons) -> dict[str, Kind]:
+    """What is in time, by name of the tensor: trains of neurons as these are, all others as they are recorded.
 
     Raises:
         KeyError: a tensor that is recorded is not there, or its neuron is not.
         ValueError: it is not recorded as `rewrite` writes it.
     """
     there = {name for node in every_node(network.proto.graph) for name in node.output}
-    recorded = record.kinds or {}
-    if not recorded.keys() <= there:
-        raise KeyError(next(name for name in recorded if name not in there))
-    return {name: of_record(entry, tables) for name, entry in recorded.items()}
+    levels = RecordedLevels({node.name: neuron.levels for node, neuron in neurons.values()})
+    kinds: dict[str, Kind] = {}
+    for name, entry in (record.kinds or {}).items():
+        if name not in there:
+            raise KeyError(name)
+        kinds[name] = levels.read(entry)
+    return kinds | {name: _trains_of(neuron) for name, (_, neuron) in neurons.items()}
 
 
-def _layers(
-    network: Network, record: Record, kinds: Mapping[str, Kind], neurons: Collection[str]
-) -> dict[str, SpikingLayer]:
+def _trains_of(neuron: ParallelNeuron) -> Spikes:
+    return Spikes(neuron.steps, neuron.levels, neuron.channel_axis)
+
+
+def _layers(network: Network, converted: Sequence[Converted], neurons: _Neurons) -> dict[str, SpikingLayer]:
     """The neurons as layers by the tensor that they give.
 
     Raises:
-        KeyError: what they give is not recorded.
         ValueError: they are not those that are recorded.
     """
-    names = {entry.node: entry.name for entry in record.converted}
-    if names.keys() != set(neurons):
+    names = {entry.node: entry.name for entry in converted}
+    if names.keys() != {node.name for node, _ in neurons.values()}:
         raise ValueError("the neurons are not those that are recorded")
     # Neurons and what decodes them end the stretch in which a layer's channels are looked for.
     makers = {node.output[0]: node for node in every_node(network.proto.graph) if node.output and node.domain != DOMAIN}
-    layers = {}
-    for node in every_node(network.proto.graph):
-        if is_neuron(node) and node.name in names:
-            kind = kinds[node.output[0]]
-            if not isinstance(kind, Spikes):
-                raise ValueError(f"'{node.name}' is recorded to give no trains")
-            layers[node.output[0]] = SpikingLayer(names[node.name], kind, behind_matrix_product(node.input[0], makers))
-    return layers
+    return {
+        output: SpikingLayer(names[node.name], _trains_of(neuron), behind_matrix_product(node.input[0], makers))
+        for output, (node, neuron) in neurons.items()
+    }
+
+
+def _fits(means: Array, kind: Spikes) -> bool:
+    """Whether means have the channels that their trains have levels for; those of branches not entered are empty."""
+    axis = kind.channel_axis
+    return not means.size or axis is None or (axis < means.ndim and means.shape[axis] == len(kind.levels))

@@ -241,8 +241,7 @@ def _recorded(source: Network, spiking: Network) -> tuple[Record, list[Converted
     """
     try:
         record = Record.read(spiking.proto)
-        mode = MODES[record.mode]
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise PconvError(
             f"{spiking.name} was not written by pconv-onnx rewrite", "pass the ANN first and then the spiking network"
         ) from error
@@ -252,7 +251,7 @@ def _recorded(source: Network, spiking: Network) -> tuple[Record, list[Converted
         raise PconvError(
             f"the record of {spiking.name} is not as rewrite wrote it", "rewrite the model again"
         ) from error
-    if mode.one_step:
+    if MODES[record.mode].one_step:
         raise PconvError(
             f"{spiking.name} is a serial network: its outputs depend on when spikes arrive and are not its source's",
             "verify what mode 'parallel' gives; accuracy is measured by evaluate with mode 'serial'",
@@ -309,5 +308,11 @@ def _with_taps(source: Network, exact: Sequence[Converted]) -> tuple[onnx.ModelP
     taps: dict[str, str] = {}
     for entry in exact:
         element = helper.np_dtype_to_tensor_dtype(np.dtype(entry.dtype))
-        taps[entry.name] = expose(model.graph, entry.input, element, used)
+        try:
+            taps[entry.name] = expose(model.graph, entry.input, element, used)
+        except KeyError as error:
+            raise PconvError(
+                f"the record of the spiking network names a tensor {error} that {source.name} does not have",
+                "rewrite the model again",
+            ) from error
     return model, taps

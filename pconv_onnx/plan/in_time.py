@@ -92,7 +92,7 @@ def unused(
             ended = replaced[key]
             if ended is not None:
                 needed.add(ended.input.name)
-        elif proto.output and needed.isdisjoint(proto.output) and not bodies:
+        elif key and needed.isdisjoint(proto.output) and not bodies:
             found.add(key)
         else:
             passage = passages.get(key)

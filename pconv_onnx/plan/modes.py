@@ -127,7 +127,7 @@ def mode_of(name: str) -> Mode:
     Raises:
         PconvError: there is none.
     """
-    if name not in MODES:
+    if name not in tuple(MODES):
         raise PconvError(f"there is no mode '{name}'", f"choose one of {', '.join(MODES)}")
     return MODES[name]
 

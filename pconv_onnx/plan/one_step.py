@@ -55,7 +55,7 @@ def refuse_what_one_step_cannot_do(
         if key in replaced or not in_time or passes:
             continue
         owner = owners.get(key)
-        what = f"activation '{owner.name}'" if owner else f"{proto.op_type} '{proto.name or proto.output[0]}'"
+        what = f"activation '{owner.name}'" if owner else f"{proto.op_type} '{proto.name or key}'"
         if key in passages:
             extremum = _EXTREMA[proto.op_type]
             why = f"takes a {extremum} over spikes, which the trains of serial neurons, not being sorted, do not have"

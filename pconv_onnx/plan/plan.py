@@ -1,6 +1,6 @@
 """The plan of a rewriting: pure data, which every lowering reads and nothing else decides.
 
-Nodes are named by `graph.network.key_of`, tensors by their names, so that a plan can be printed, compared and pickled.
+Nodes are named by `graph.view.key_of`, tensors by their names, so that a plan can be printed, compared and pickled.
 """
 
 from __future__ import annotations

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.graph.record import Record
+from pconv_onnx.graph.record import Record, has_record
 from pconv_onnx.runtime.device_memory import CUDA, dtype_of, place_of
 
 if TYPE_CHECKING:
@@ -26,6 +25,18 @@ def capturing(providers: Sequence[Any]) -> list[Any]:
     if CUDA not in dict(split):
         raise PconvError("a CUDA graph needs the CUDA provider", f"providers=['{CUDA}']")
     return [(name, {**options, "enable_cuda_graph": "1"} if name == CUDA else options) for name, options in split]
+
+
+def _potentials(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    """The membrane potentials of a model, by input the output that the next step takes; none of one of others.
+
+    Raises:
+        PconvError: it was rewritten, and its record is damaged.
+    """
+    try:
+        return Record.of(metadata).potentials if has_record(metadata) else {}
+    except ValueError as error:
+        raise PconvError("the record of the model is not as rewrite wrote it", "rewrite the model again") from error
 
 
 class GraphSession:
@@ -49,9 +60,7 @@ class GraphSession:
         place = place_of(session)
         self.session = session
         self.inputs = {info.name: _memory("input", info, place) for info in session.get_inputs()}
-        kept: Mapping[str, str] = {}
-        with suppress(ValueError):  # of a model that was not rewritten
-            kept = Record.of(session.get_modelmeta().custom_metadata_map).potentials
+        kept = _potentials(session.get_modelmeta().custom_metadata_map)
         self.outputs = {after: self.inputs[before] for before, after in kept.items()} | {
             info.name: _memory("output", info, place)
             for info in session.get_outputs()

@@ -39,14 +39,14 @@ def doctor() -> dict[str, Any]:
     works = cuda = False
     try:
         path = str(library_path())
-        works = bool(providers) and _kernel_works("CPUExecutionProvider")
+        works = bool(providers) and kernel_works("CPUExecutionProvider")
         if providers and not works:
             problems.append(f"{path} gives wrong values on this machine; reinstall pconv-onnx")
         cuda = has_cuda_kernels()
         if CUDA in providers:
             if not cuda:
                 problems.append(f"{path} has no CUDA kernels; install the CUDA toolkit and reinstall pconv-onnx")
-            elif not (cuda := _kernel_works(CUDA)):
+            elif not (cuda := kernel_works(CUDA)):
                 problems.append(f"{path} gives wrong values on this machine's GPU; reinstall pconv-onnx")
     except PconvError as error:
         problems.append(str(error))
@@ -70,7 +70,7 @@ def installed(package: str) -> str | None:
         return None
 
 
-def _kernel_works(provider: str) -> bool:
+def kernel_works(provider: str) -> bool:
     """Run the kernel, without a function body to fall back on, against the NumPy reference.
 
     Raises:

@@ -17,7 +17,7 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph.external import fits_in_one_file
 from pconv_onnx.graph.files import NOT_LOADED, ModelSource, require_source
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.operators.contents import Contents, contents_of
+from pconv_onnx.operators.contents import contents_of
 from pconv_onnx.operators.library import has_cuda_kernels, library_path, register
 from pconv_onnx.runtime.blocked import stay_blocked
 from pconv_onnx.runtime.cuda_graph import GraphSession, capturing
@@ -179,8 +179,7 @@ def _opened(
             )
     content = _content(model)
     proto = _without_external_data(model)
-    held = contents_of(proto) if proto is not None else Contents()
-    if proto is not None and held.neurons:
+    if proto is not None and (held := contents_of(proto)).neurons:
         if held.nested:
             _require_version(ort, _KNOWS_NESTED, "run neurons in a branch within a branch")
         _set_default(options, "session.disable_quant_qdq", "1")
@@ -218,7 +217,8 @@ def _without_external_data(model: ModelSource) -> onnx.ModelProto | None:
     if isinstance(model, onnx.ModelProto):
         return model
     try:
-        return onnx.load(os.fspath(model), load_external_data=False)
+        # As onnxruntime reads it, whatever its name ends in.
+        return onnx.load(os.fspath(model), "protobuf", load_external_data=False)
     except (OSError, DecodeError):
         return None
 
@@ -288,7 +288,6 @@ def _optimised(
             options.log_severity_level = max(options.log_severity_level, 3)
             plain = ort.InferenceSession(content, options, providers=_CPU)
             return plain, onnx.load(path)
-    except (
-        Exception
-    ):  # onnxruntime's own types, or no room: an ordinary session has it too and says so, or does as well
+    except Exception:
+        # onnxruntime's own types, or no room: an ordinary session has it too and says so, or does as well.
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -46,6 +47,8 @@ class Current:
 
 
 Kind = Static | Spikes | Current
+# Values of a table, farther than any network goes.
+_LARGEST = 1 << 26
 STATIC = Static()
 
 
@@ -64,39 +67,70 @@ class Passage:
     constants: Mapping[int, Array | None] = field(default_factory=dict)
 
 
-def to_record(kind: Kind, tables: Mapping[int, str]) -> InTime:
-    """A kind in time as a record has it.
+class RecordedLevels:
+    """The levels of the neurons of a network, as records name them."""
 
-    Args:
-        kind: not Static.
-        tables: the neurons that levels are of, by the identity of these.
-    """
-    if not isinstance(kind, Spikes):
-        return InTime(kind.steps)
-    # What is put together of the levels of several neurons is written out.
-    levels = tables.get(id(kind.levels)) or kind.levels.astype(np.float64).tolist()
-    return InTime(kind.steps, levels, kind.channel_axis)
+    def __init__(self, tables: Mapping[str, Array]) -> None:
+        """Levels `[R, T+1]` by the names of neurons."""
+        self._tables = tables
+        self._names = {id(levels): name for name, levels in tables.items()}
+        self._runs: dict[int, list[tuple[str, int, int]]] = {}
 
+    def write(self, kind: Kind) -> InTime:
+        """A kind that is not Static, as a record has it."""
+        if not isinstance(kind, Spikes):
+            return InTime(kind.steps)
+        levels = self._names.get(id(kind.levels)) or self._put_together(kind.levels)
+        return InTime(kind.steps, levels, kind.channel_axis)
 
-def of_record(entry: InTime, tables: Mapping[str, Array]) -> Spikes | Current:
-    """The way back.
+    def read(self, entry: InTime) -> Spikes | Current:
+        """The way back.
 
-    Args:
-        entry: of a tensor in time.
-        tables: levels by the names of neurons; one or more.
+        Raises:
+            KeyError: there is no such neuron.
+            ValueError: its levels are not those of such trains.
+        """
+        if entry.levels is None:
+            return Current(entry.steps)
+        if isinstance(entry.levels, str):
+            levels = self._tables[entry.levels]
+        else:
+            if sum(run[2] for run in entry.levels) * (entry.steps + 1) > _LARGEST:
+                raise ValueError("levels of more rows than a network has")
+            levels = np.concatenate([self._rows(*run) for run in entry.levels])
+        if levels.shape[1] != entry.steps + 1 or (entry.channel_axis is None and len(levels) != 1):
+            raise ValueError(f"levels of shape {levels.shape} are not those of {entry}")
+        return Spikes(entry.steps, levels, entry.channel_axis)
 
-    Raises:
-        KeyError: there is no such neuron.
-        ValueError: the levels are no table.
-    """
-    if entry.levels is None:
-        return Current(entry.steps)
-    if isinstance(entry.levels, str):
-        levels = tables[entry.levels]
-    else:
-        levels = np.array(entry.levels, next(iter(tables.values())).dtype)
-    if levels.ndim != 2 or levels.shape[1] != entry.steps + 1:
-        raise ValueError(f"levels of shape {levels.shape} are not those of {entry.steps} time-steps")
-    if (entry.channel_axis is None) != (len(levels) == 1):
-        raise ValueError(f"{len(levels)} rows of levels have the channel axis {entry.channel_axis}")
-    return Spikes(entry.steps, levels, entry.channel_axis)
+    def _rows(self, name: str, first: int, count: int) -> Array:
+        table = self._tables[name]
+        rows = table[first : first + count]
+        if len(rows) < count and len(table) > 1:
+            raise ValueError(f"'{name}' has {len(table)} rows of levels, not {first + count}")
+        return np.broadcast_to(table, (count, table.shape[1])) if len(table) == 1 else rows
+
+    def _put_together(self, levels: Array) -> list[tuple[str, int, int]]:
+        """Which rows of which neurons a table is made of: a Concat joins them, a Split takes some."""
+        if id(levels) not in self._runs:
+            runs: list[tuple[str, int, int]] = []
+            for row in levels:
+                places = self._places[row.tobytes()]
+                if runs and (runs[-1][0], self._next(*runs[-1])) in places:
+                    name, first, count = runs.pop()
+                    runs.append((name, first, count + 1))
+                else:
+                    runs.append((*places[0], 1))
+            self._runs[id(levels)] = runs
+        return self._runs[id(levels)]
+
+    def _next(self, name: str, first: int, count: int) -> int:
+        return first + count if len(self._tables[name]) > 1 else 0
+
+    @cached_property
+    def _places(self) -> dict[bytes, list[tuple[str, int]]]:
+        """Where rows of those values are."""
+        places: dict[bytes, list[tuple[str, int]]] = {}
+        for name, table in self._tables.items():
+            for index, row in enumerate(table):
+                places.setdefault(row.tobytes(), []).append((name, index))
+        return places

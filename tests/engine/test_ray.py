@@ -246,7 +246,7 @@ def test_an_address_where_something_else_listens_is_told_in_bounded_time():
 def _refusal_of_address(address: str) -> str:
     """In a process of its own, since in this one Ray runs."""
     code = f"""
-from pconv_onnx import ray_engine
+from pconv_onnx.engine import ray as ray_engine
 ray_engine._ANSWER = 5
 with ray_engine.RayEngine({address!r}): pass
 """

@@ -319,14 +319,21 @@ def metadata(model: onnx.ModelProto, random: Random) -> None:
         entry = _pick(props, random)
         with contextlib.suppress(ValueError, IndexError):
             document = json.loads(entry.value)
+            # A row of a list, or an entry within an entry: `kinds` has one for each tensor.
             row = _pick(document, random) if isinstance(document, list) else document
+            while (
+                isinstance(row, dict)
+                and random.random() < 0.7
+                and isinstance(inner := _pick(list(row.values()), random), dict)
+            ):
+                row = inner
             if isinstance(row, dict):
                 row[_pick(list(row), random)] = _pick([None, -1, 0, 2**70, 0.5, "x", [], {}, [[1]]], random)
                 entry.value = json.dumps(document)
     elif len(props) and random.random() < 0.7:
         _pick(props, random).value = _pick(texts, random)
     else:
-        keys = ["pconv_onnx.mode", "pconv_onnx.steps", "pconv_onnx.potentials", "pconv_onnx.plan",
+        keys = [*(f"pconv_onnx.{key}" for key in ("mode", "steps", "potentials", "kinds", "form", "calibration")),
                 "pkg.torch.onnx.name_scopes"]  # fmt: skip
         props.add(key=str(_pick(keys, random)), value=_pick(texts, random))
 

@@ -9,7 +9,7 @@ from cuda_device import Device
 from pconv_onnx import PconvError
 from pconv_onnx.operators.library import has_cuda_kernels
 from pconv_onnx.runtime.device_memory import CUDA
-from pconv_onnx.runtime.installation import _kernel_works
+from pconv_onnx.runtime.installation import kernel_works
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def cuda_provider() -> str:
             pytest.skip("needs CUDA kernels: the library was built without nvcc")
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
-        _kernel_works(CUDA)
+        kernel_works(CUDA)
     except PconvError as error:
         pytest.skip(f"needs a GPU: {error}")
     return CUDA

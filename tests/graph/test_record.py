@@ -20,7 +20,11 @@ TEXT = st.text(max_size=8)
 KINDS = st.builds(
     InTime,
     steps=st.integers(1, 256),
-    levels=st.none() | TEXT | st.lists(st.lists(st.floats(allow_nan=False), min_size=1, max_size=3), max_size=2),
+    levels=st.none()
+    | TEXT
+    | st.lists(st.lists(TEXT, min_size=1, max_size=1), max_size=2).map(
+        lambda names: [[name, 3, 2] for (name,) in names]
+    ),
     channel_axis=st.none() | st.integers(1, 4),
 )
 
@@ -81,6 +85,26 @@ def test_what_is_written_is_read(steps, names, potentials, kinds, calibration):
         {"kinds": '{"a": 1}'},
         {"kinds": '{"a": {"steps": "4"}}'},
         {"kinds": '{"a": {"steps": 4, "colour": 1}}'},
+        *(
+            {"kinds": json.dumps({"a": {"steps": 4, **entry}})}
+            for entry in (
+                {"steps": 0},
+                {"steps": True},
+                {"steps": 10**400},
+                {"levels": {}},
+                {"levels": [["a_code", 0]]},
+                {"levels": [["a_code", -1, 1]]},
+                {"levels": [["a_code", 0, 0]]},
+                {"levels": [[[], 0, 1]]},
+                {"levels": "a_code", "channel_axis": 0},
+                {"levels": "a_code", "channel_axis": -3},
+                {"levels": "a_code", "channel_axis": 10**400},
+            )
+        ),
+        {"mode": "sideways"},
+        {"calibration": '{"outputs": 5}'},
+        {"calibration": '{"outputs": [[1]]}'},
+        {"calibration": '{"outputs": null}'},
     ],
 )
 def test_a_record_that_is_none_is_told(small_network, entries):
@@ -94,7 +118,7 @@ def test_a_record_that_is_none_is_told(small_network, entries):
 
 def test_a_model_of_others_has_none(small_network):
     assert not is_rewritten(small_network)
-    with pytest.raises(ValueError, match="source_sha256"):
+    with pytest.raises(ValueError, match="there is no"):
         Record.read(small_network)
 
 
@@ -140,7 +164,7 @@ def test_statistics_of_a_network_that_another_tool_renamed_are_refused(small_net
     assert "are not there any more as rewrite wrote them" in refusal_of(stats, model)
 
 
-def test_levels_of_several_neurons_are_written_out():
+def test_levels_of_several_neurons_are_told_as_runs_of_theirs():
     """Two activations side by side: each channel has the levels of its own."""
     nodes = f"""
         {qcfs("x", "a")} h = Mul (x, half) {qcfs("h", "b").replace("theta", "other")}
@@ -150,7 +174,7 @@ def test_levels_of_several_neurons_are_written_out():
     model = rewrite(network(nodes, weights=weights, outputs="float[N, 2, 8, 8] y")).model
     kinds = Record.read(model).kinds
     joined = next(kind for name, kind in kinds.items() if name.startswith("z"))
-    assert joined.channel_axis == 1 and [len(joined.levels), len(joined.levels[0])] == [6, joined.steps + 1]
+    assert joined == InTime(4, [["a_code", 0, 3], ["b_code", 0, 3]], 1)
     assert isinstance(kinds["a/steps"].levels, str)
     (operator,) = stats(model).summary()["operators"]
     assert (operator["input"], operator["synaptic_operations"] > 0) == ("spikes", True)
@@ -164,3 +188,67 @@ def test_rows_of_the_record_are_those_of_the_answer(small_network):
     ] == (result.summary()["activations"])
     with pytest.raises(PconvError):
         verify(small_network, changed(result.model, source_sha256="another"))
+
+
+# What is recorded of the tensors of `small_network` that is not so: tensor, what of it, in which modes.
+FORGED = [
+    ("p", {"levels": "nobody"}),
+    ("p", {"levels": "a_code", "steps": 5}),
+    ("p", {"levels": [["a_code", 0, 2]], "channel_axis": None}),
+    ("p", {"levels": [["a_code", 0, 2]], "channel_axis": 1}),
+    ("p", {"levels": [["a_code", 0, 200]], "channel_axis": 1}),
+    ("p", {"levels": [["a_code", 0, 1 << 30]], "channel_axis": 1}),
+    ("p", {"levels": [["a_code", 0, 4]], "channel_axis": 50}),
+    ("p", {"levels": []}),
+]
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+@pytest.mark.parametrize(("name", "entry"), FORGED, ids=str)
+def test_what_is_recorded_in_time_and_is_not_so_is_told(small_network, mode, name, entry):
+    model = rewrite(small_network, mode=mode).model
+    kinds = json.loads(entries_of(model)[f"{PREFIX}kinds"])
+    key = f"{name}/steps" if mode == "parallel" else name
+    kinds[key] = {key: value for key, value in {**kinds[key], **entry}.items() if value is not None}
+    told = refusal_of(stats, changed(model, kinds=json.dumps(kinds)))
+    assert "as rewrite wrote them" in told or "cannot run the model" in told
+
+
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+def test_trains_of_neurons_are_what_these_give_whatever_is_recorded(small_network, mode):
+    model = rewrite(small_network, mode=mode).model
+    kinds = json.loads(entries_of(model)[f"{PREFIX}kinds"])
+    for name in [name for name in kinds if name.removesuffix("/steps") in ("a", "b")]:
+        kinds[name] = {"steps": 3}
+    assert stats(changed(model, kinds=json.dumps(kinds))).summary() == stats(model).summary()
+
+
+def test_a_record_with_levels_beside_a_model_without_neurons_is_told(small_network):
+    entries = {key.removeprefix(PREFIX): value for key, value in entries_of(rewrite(small_network).model).items()}
+    assert "are not there any more" in refusal_of(stats, changed(small_network, **entries))
+
+
+def test_a_record_grows_with_the_network_and_not_with_what_it_concatenates():
+    """As DenseNet does: all that came before goes into the next layer."""
+    layers, width, steps = 12, 8, 64
+    nodes, weights, before = qcfs("x", "a0").replace("count", "many"), {"many": float(steps)}, "a0"
+    for index in range(1, layers):
+        channels = 3 + width * (index - 1)
+        weights |= {f"w{index}": weight(width, channels, 1, 1, seed=index), f"theta{index}": np.float32(1 + index)}
+        nodes += f" c{index} = Conv ({before}, w{index})"
+        nodes += qcfs(f"c{index}", f"a{index}").replace("count", "many").replace("theta", f"theta{index}")
+        nodes += f" d{index} = Concat <axis = 1> ({before}, a{index})"
+        before = f"d{index}"
+    nodes += f" y = Identity ({before})"
+    model = rewrite(network(nodes, weights=weights, outputs=f"float[N, {3 + width * (layers - 1)}, 8, 8] y")).model
+    assert len(entries_of(model)[f"{PREFIX}kinds"]) < 30 * layers**2
+    assert {row["input"] for row in stats(model).summary()["operators"]} == {"spikes"}
+
+
+def test_a_tensor_that_the_source_does_not_have_is_told(small_network):
+    model = rewrite(small_network).model
+    rows = json.loads(entries_of(model)[f"{PREFIX}activations"])
+    rows[0]["input"] = "nope"
+    told = refusal_of(verify, small_network, changed(model, activations=json.dumps(rows)))
+    assert told.startswith("the record of the spiking network names a tensor 'nope' that the model does not have")

@@ -422,3 +422,14 @@ def test_outputs_step_by_step_do_not_take_a_name_that_is_there(per_step):
     added = ["y_per_step_", "y_per_step_per_step"] if per_step else []
     assert names == ["y", "y_per_step", *added]
     assert verify(source, result.model, {"x": X}).passed
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_node_that_gives_nothing_stays(mode):
+    """Of another domain, and so nothing that can be told to be without effect."""
+    source = network(qcfs("x", "y"))
+    source.opset_import.append(helper.make_opsetid("other", 1))
+    source.graph.node.append(helper.make_node("Sink", ["y"], [], domain="other"))
+    source.graph.node.append(helper.make_node("Dead", ["y"], [""], domain="other"))
+    written = rewrite(source, mode=mode).model
+    assert [node.op_type for node in written.graph.node if node.domain == "other"] == ["Sink", "Dead"]

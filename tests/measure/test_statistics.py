@@ -14,6 +14,7 @@ from refusals import refusal_of
 from temporal_cases import CASES, FIXED_BATCH_CASES, FLAT, FLAT_CASES, OPEN, S
 
 from pconv_onnx import Stats, rewrite, session, stats
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph.record import Record
 from pconv_onnx.measure import taps
 from pconv_onnx.temporal.kinds import Spikes
@@ -228,6 +229,11 @@ def test_kinds_read_from_a_network_are_those_that_it_was_planned_with(nodes, wei
         recorded = Record.read(written).kinds
         found = {name.removesuffix("/steps"): (kind.steps, kind.levels is not None) for name, kind in recorded.items()}
         assert found == planned, mode
+        try:
+            assert stats(written, {"x": np.ones((5, 3, 8, 8), np.float32)}).samples == 5
+        except PconvError as error:
+            # A few are made for another number of samples.
+            assert "onnxruntime cannot run the model" in error.message
 
 
 @pytest.mark.parametrize("mode", MODES)

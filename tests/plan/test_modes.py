@@ -10,6 +10,7 @@ import pytest
 
 import pconv_onnx
 from pconv_onnx.basics import choices
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.lower.modes import LOWERINGS
 from pconv_onnx.plan.modes import MODES, mode_of
 
@@ -26,6 +27,12 @@ def test_every_mode_that_can_be_chosen_can_be_planned_and_written():
 def test_there_is_one_object_of_each(name):
     assert pickle.loads(pickle.dumps(mode_of(name))) is mode_of(name)
     assert repr(mode_of(name)) == name
+
+
+@pytest.mark.parametrize("name", ["sideways", "", None, ["parallel"]], ids=str)
+def test_another_is_told(name):
+    with pytest.raises(PconvError, match="there is no mode .*; choose one of parallel, folded, serial"):
+        mode_of(name)
 
 
 def literals(node: ast.AST) -> set[str]:

@@ -13,7 +13,7 @@ from refusals import refusal_of
 
 from pconv_onnx import SerialSession, rewrite, session
 from pconv_onnx.operators import library as native
-from pconv_onnx.runtime import opening
+from pconv_onnx.runtime import cuda_graph, opening
 from pconv_onnx.runtime.cuda_graph import GraphSession, capturing
 from pconv_onnx.runtime.device_memory import CUDA
 
@@ -153,3 +153,13 @@ def test_a_replay_of_a_serial_network_is_a_time_step(fixed):
     for output in expected:
         graph.replay()
         np.testing.assert_array_equal(graph.outputs["y"].numpy(), output)
+
+
+def test_potentials_are_those_of_the_record_or_none():
+    metadata = {
+        entry.key: entry.value for entry in rewrite(network(qcfs("x", "y")), mode="serial").model.metadata_props
+    }
+    assert list(cuda_graph._potentials(metadata).items()) == [("y_code/potential", "y_code/new_potential")]
+    assert cuda_graph._potentials({"author": "somebody"}) == {}
+    told = refusal_of(cuda_graph._potentials, metadata | {"pconv_onnx.potentials": "[]"})
+    assert told == "the record of the model is not as rewrite wrote it; rewrite the model again"

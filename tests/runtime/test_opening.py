@@ -130,3 +130,12 @@ def test_a_missing_onnxruntime_is_told(snn, monkeypatch):
     told = refusal(snn)
     assert told.startswith("onnxruntime cannot be imported: ")
     assert told.endswith("pip install 'pconv-onnx[cpu]', or 'pconv-onnx[gpu]'")
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.onnxtxt", "model.textproto", "model"])
+def test_a_model_is_read_as_onnxruntime_reads_it_whatever_its_name_ends_in(snn, sample, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(snn.read_bytes())
+    np.testing.assert_array_equal(session(path).run(None, {"x": sample})[0], session(snn).run(None, {"x": sample})[0])
+    path.write_bytes(b"{")
+    assert refusal_of(session, path).startswith(f"onnxruntime cannot load '{path}'")
