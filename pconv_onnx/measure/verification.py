@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -259,11 +259,34 @@ def _recorded(source: Network, spiking: Network) -> tuple[Record, list[Converted
     if record.source_sha256 != source.sha256:
         raise PconvError(f"{spiking.name} was not made from {source.name}", "pass the file that was rewritten")
     if record.calibration is not None:
-        # The source has no levels there that a count could be equal to. What a neuron with an offset behind it gives is
-        # no tensor of the source at all.
-        its_own = source.names - set(record.calibration.get("outputs", ()))
-        converted = [entry if entry.output in its_own else replace(entry, levels=None) for entry in converted]
+        makers = {name: node for node in every_node(source.proto.graph) for name in node.output if name}
+        given = set(record.calibration.get("outputs", ()))
+        converted = [
+            entry if _is_of_the_source(entry, source, makers, given) else replace(entry, levels=None)
+            for entry in converted
+        ]
     return record, converted
+
+
+def _is_of_the_source(
+    entry: Converted, source: Network, makers: Mapping[str, onnx.NodeProto], given_levels: Collection[str]
+) -> bool:
+    """Whether the source has levels there that a count could be equal to, where a calibration gave others some.
+
+    A neuron may have taken in what stands behind such a one, a scaling for example, or in front of it; what an offset
+    is added to is no tensor of the source at all.
+    """
+    if entry.input not in source.names or entry.output not in source.names:
+        return False
+    waiting, seen = [entry.output], {entry.input}
+    while waiting:
+        name = waiting.pop()
+        if name in given_levels:
+            return False
+        if name not in seen and name in makers:
+            waiting += makers[name].input
+        seen.add(name)
+    return True
 
 
 def _refuse_neurons_without_record(spiking: Network, record: Record, converted: Sequence[Converted]) -> None:

@@ -501,3 +501,40 @@ def test_the_resnet_passes_on_images(qcfs_resnet, resnet_samples, tmp_path):
     assert result.passed
     assert len(result.layers) == 19
     assert result.summary()["accuracy"]["ann"] > 0.5
+
+
+SCALED = {
+    "a scaling behind": "r = Relu (c) s = Mul (r, half)",
+    "a division behind": "r = Relu (c) s = Div (r, three)",
+    "a gate: an offset before and a division behind": "o = Add (c, three) r = Clip (o, zero, six) s = Div (r, six)",
+    "a negative scaling behind": "r = Relu (c) s = Mul (r, minus)",
+    "an offset behind": "r = Relu (c) s = Add (r, three)",
+}
+
+
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+@pytest.mark.parametrize("nodes", SCALED.values(), ids=SCALED)
+def test_what_a_neuron_took_in_beside_a_calibrated_activation_is_no_difference(nodes, mode):
+    """The source has no levels that its counts could be equal to, whatever tensor they are named after."""
+    second = nodes.replace("(c", "(d").replace(" o ", " p ").replace("(o", "(p").replace("r = ", "q = ")
+    second = second.replace("(r", "(q").replace("s = ", "t = ").replace("o = ", "p = ")
+    weights = {
+        **{name: weight(3, 3, 1, 1, seed=seed) for seed, name in enumerate("wvu")},
+        **{"three": np.float32(3), "six": np.float32(6), "minus": np.float32(-0.5), "half": np.float32(0.5)},
+    }
+    ann = network(f"c = Conv (x, w) {nodes} d = Conv (s, v) {second} y = Conv (t, u)", weights=weights | {"zero": 0.0})
+    data = {"x": np.random.default_rng(0).normal(size=(20, 3, 8, 8)).astype(np.float32)}
+    found = verify(ann, rewrite(ann, mode=mode, calibration=data, steps=8).model, data)
+    assert (found.passed, found.layers_compared) == (True, 0)
+    assert [layer.calibrated for layer in found.layers] == [True] * len(found.layers) and found.layers
+
+
+def test_levels_of_the_source_are_compared_beside_calibrated_ones():
+    ann = network(
+        f"c = Conv (x, w) r = Relu (c) d = Conv (r, v) {qcfs('d', 'y')}",
+        weights={"w": weight(3, 3, 1, 1), "v": weight(3, 3, 1, 1, seed=1)},
+    )
+    data = {"x": np.random.default_rng(0).normal(size=(20, 3, 8, 8)).astype(np.float32)}
+    found = verify(ann, rewrite(ann, calibration=data, steps=4).model, data)
+    assert {layer.name: layer.calibrated for layer in found.layers} == {"r": True, "y_code": False}
+    assert found.passed and found.layers_compared == 1
