@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -30,6 +31,9 @@ _DATA = (
     "or a .json recipe for pictures"
 )
 _DATA_OR_RANDOM = f"{_DATA} (default: seeded random inputs)"
+
+# What sizes of memory are given in.
+_UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -135,6 +139,7 @@ def _verify(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--data", metavar="FILE", help=_DATA_OR_RANDOM)
     _add_batch_axis(sub)
     sub.add_argument("--atol", type=_tolerance, metavar="A", help="fail where an output differs by more than this")
+    _add_memory(sub)
     sub.add_argument(
         "--provider", choices=PROVIDERS, default="cpu", help="where to run the networks; on CUDA without TF32 (cpu)"
     )
@@ -173,6 +178,7 @@ def _stats(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--energy-ac", type=_energy, default=ENERGY_AC, metavar="PJ", help=f"energy of an accumulate ({ENERGY_AC})"
     )
+    _add_memory(sub)
 
 
 def _bench(sub: argparse.ArgumentParser) -> None:
@@ -260,6 +266,22 @@ def _positive(text: str) -> int:
         if int(text) >= 1:
             return int(text)
     raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 on")
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"([0-9.]+) *([A-Za-z]*)", text.strip())
+    with contextlib.suppress(ValueError, KeyError, OverflowError):
+        if found is not None:
+            return int(float(found[1]) * _UNITS[found[2]])
+    raise argparse.ArgumentTypeError(f"'{text}' is not a size; give bytes, or a number of MiB or GiB: 2GiB")
+
+
+def _add_memory(sub: argparse.ArgumentParser) -> None:
+    """The option of commands that hold activations."""
+    sub.add_argument(
+        "--memory", type=_bytes, metavar="SIZE",
+        help="what activations may take at once, as far as shapes tell: so many samples run together (default: 1GiB)",
+    )  # fmt: skip
 
 
 def _tolerance(text: str) -> float:

@@ -84,8 +84,12 @@ class LayerCheck:
             graph, opset_imports=spiking.opset_import, functions=spiking.functions, ir_version=spiking.ir_version
         )
         told = f"neuron '{converted.name}' of {network.name}"
-        self.session = open_session(alone, told, providers=providers, folder=network.folder)
+        self.session = open_session(alone, told, providers=providers, folder=network.folder, keeps_memory=False)
         self.activation = _evaluator(source, converted)
+
+    def bytes_at_once(self, current: int) -> int:
+        """What `add` takes for a current of so many bytes: it at each step, trains, and what is asked of these."""
+        return current * (2 + self.input_steps + 2 * self.neuron.steps * self.spikes)
 
     def add(self, current: Array) -> None:
         """Take in one batch of the source's pre-activation, where the layer is exact."""
@@ -125,6 +129,7 @@ def _evaluator(source: Network, converted: Converted) -> Callable[[Array], Array
             f"activation '{converted.name}' of {source.name}",
             import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL,
             folder=source.folder,
+            keeps_memory=False,
         )
         return lambda x: run_session(session, {converted.input: x.astype(dtype)})[0]
     evaluator = ReferenceEvaluator(model)

@@ -33,6 +33,7 @@ from pconv_onnx.operators.domain import is_layer
 from pconv_onnx.operators.parallel_spike import neuron_of
 from pconv_onnx.plan.modes import MODES
 from pconv_onnx.runtime.axes import axes_told_by_runs
+from pconv_onnx.runtime.memory import BUDGET, alive_at_once, require_budget, sample_bytes, samples_within
 from pconv_onnx.runtime.side_by_side import batches, open_session
 from pconv_onnx.temporal.kinds import Kind, RecordedLevels, Spikes
 
@@ -125,6 +126,7 @@ def stats(
     batch_axis: BatchAxis = 0,
     energy_mac: float = ENERGY_MAC,
     energy_ac: float = ENERGY_AC,
+    memory: int = BUDGET,
 ) -> Stats:
     """Spike statistics of a network, and the operations and the energy that they stand for.
 
@@ -134,11 +136,13 @@ def stats(
         batch_axis: along which axis of the inputs samples lie in the model, as `load_samples` takes it.
         energy_mac: energy of a multiply-accumulate, in pJ.
         energy_ac: energy of an accumulate, in pJ.
+        memory: bytes that activations may take at once, as `verify` takes it.
 
     Raises:
         PconvError: the model cannot be read or run, `rewrite` did not write it, the data do not fit, or an energy is
             neither 0 nor from 1e-12 to 1e12 pJ.
     """
+    require_budget(memory)
     for energy in (energy_mac, energy_ac):
         if energy != 0 and not _LEAST_ENERGY <= energy <= _MOST_ENERGY:
             told = f"choose 0, or {_LEAST_ENERGY:g} to {_MOST_ENERGY:g} pJ"
@@ -157,7 +161,7 @@ def stats(
     trains |= {reading.input: kind for reading in read if isinstance(kind := reading.result.kind, Spikes)}
     counted = [reading for reading in read if reading.result.counted]
     taps = Taps(network, trains, in_time, {name for reading in counted for name in reading.operands})
-    runner = open_session(taps.model, network.name, folder=network.folder)
+    runner = open_session(taps.model, network.name, folder=network.folder, keeps_memory=False)
     if data is not None:
         samples = load_samples(data, runner, batch_axis)
     else:
@@ -165,7 +169,11 @@ def stats(
     axes = _sample_axes(taps, runner, samples, layers)
     operators = [reading.result for reading in read]
     result = Stats(len(samples), data is None, record.mode, list(layers.values()), operators, energy_mac, energy_ac)
-    parts = batches(samples, contents_of(network.proto).steps_in_flight, largest_batch(taps, runner, samples))
+    steps = {name: kind.steps for name, kind in kinds.items()} if in_time else {}
+    # What decodes trains may run at the end, and all of them be there until then.
+    taken = alive_at_once(network, steps) + sum(sample_bytes(network, name, steps) for name in trains)
+    most = min(largest_batch(taps, runner, samples), samples_within(memory, taken))
+    parts = batches(samples, contents_of(network.proto).steps_in_flight, most)
     for part, feed in track(parts, "counting", len(parts)):
         means, shapes = taps.run(runner, feed)
         if not all(_fits(means[name], kind) for name, kind in trains.items()):

@@ -27,6 +27,7 @@ from pconv_onnx.measure.layer_check import Layer, LayerCheck
 from pconv_onnx.operators.domain import is_layer
 from pconv_onnx.plan.modes import MODES
 from pconv_onnx.runtime.axes import by_sample, classes, sample_axes
+from pconv_onnx.runtime.memory import BUDGET, alive_at_once, require_budget, sample_bytes, samples_within
 from pconv_onnx.runtime.opening import import_onnxruntime
 from pconv_onnx.runtime.side_by_side import Sessions, batches, open_session, run_session
 
@@ -136,6 +137,7 @@ def verify(
     batch_axis: BatchAxis = 0,
     atol: float | None = None,
     providers: Sequence[Any] | None = None,
+    memory: int = BUDGET,
 ) -> Verification:
     """Compare a spiking network with the network that it was made from.
 
@@ -152,10 +154,13 @@ def verify(
         atol: tolerance on output values, a finite number that is not negative; None only reports them.
         providers: where the spiking network runs, whole and layer by layer, and the source as it is run, as `session`
             takes them. What is expected of a layer is computed on the CPU all the same.
+        memory: bytes that activations may take at once, as far as shapes tell: so many samples are run together, or one
+            where not even that fits.
 
     Raises:
         PconvError: a file cannot be read or run, `snn` was not made from `ann`, or the data do not fit.
     """
+    require_budget(memory)
     if atol is not None and not 0 <= atol < math.inf:
         raise PconvError(f"{atol} is not a tolerance", "choose a finite number that is not negative")
     source, spiking = runnable(ann), load(snn)
@@ -165,7 +170,7 @@ def verify(
     sessions = Sessions([source, spiking])
 
     def add(key: str, model: onnx.ModelProto, network: Network, level: Any, where: Sequence[Any] | None) -> None:
-        sessions.add(key, partial(open_session, model, network.name, level, where, network.folder))
+        sessions.add(key, partial(open_session, model, network.name, level, where, network.folder, keeps_memory=False))
 
     model, taps = _with_taps(source, exact)
     add("ann unoptimised", model, source, disabled, None)
@@ -191,7 +196,12 @@ def verify(
     if samples.labels is not None:
         result.correct = {"ann": 0, "snn": 0}
     steps = max((entry.steps for entry in converted), default=1)
-    parts = batches(samples, steps)
+    taken = sum(sample_bytes(source, check.tap, {}) for check in checks if check.layer.exact) + max(
+        alive_at_once(source, {}),
+        alive_at_once(spiking, {name: kind.steps for name, kind in (record.kinds or {}).items()}),
+        *(check.bytes_at_once(sample_bytes(source, check.tap, {})) for check in checks),
+    )
+    parts = batches(samples, steps, samples_within(memory, taken))
     for part, feed in track(parts, "verifying", len(parts)):
         _verify_batch(result, checks, sessions, list(ends[1]), outputs, axes, feed, samples, part)
     return result

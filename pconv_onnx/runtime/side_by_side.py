@@ -37,6 +37,7 @@ def open_session(
     level: Any = None,
     providers: Sequence[Any] | None = None,
     folder: Path | None = None,
+    keeps_memory: bool = True,
 ) -> Any:
     """An onnxruntime session that takes turns with others; a `SerialSession` for a serial network.
 
@@ -46,6 +47,8 @@ def open_session(
         level: onnxruntime's level of graph optimisation; None leaves it as users have it.
         providers: execution providers as `session` takes them.
         folder: where the files of tensors lie that the network keeps in others.
+        keeps_memory: whether it keeps the most that it ever took for its next run, which is faster. Where many sessions
+            take turns, each would have that.
 
     Raises:
         PconvError: onnxruntime refuses the model.
@@ -55,6 +58,7 @@ def open_session(
     # Threads that spin while they wait would take the cores of the session whose turn it is.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = _threads
+    options.enable_cpu_mem_arena = keeps_memory
     if folder is not None and references(model):
         options.add_session_config_entry(EXTERNAL_DATA_FOLDER, str(folder))
     if level is not None:

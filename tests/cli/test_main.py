@@ -22,6 +22,7 @@ from pconv_onnx import deployment
 from pconv_onnx.basics import choices
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
+from pconv_onnx.cli.arguments import parser
 from pconv_onnx.cli.main import main
 from pconv_onnx.measure.verification import Verification
 from pconv_onnx.operators import library as native
@@ -34,9 +35,9 @@ COMMANDS = {
                 "--signed", "--calibration", "--method", "--strict", "--dry-run", "--force", "--json"],
     "calibrate": ["MODEL", "--data", "--steps", "-o", "--output", "--method", "refit", "--cache", "--force",
                   "--json"],
-    "verify": ["ANN", "SNN", "--data", "--atol", "--provider", "--json"],
+    "verify": ["ANN", "SNN", "--data", "--atol", "--memory", "--provider", "--json"],
     "evaluate": ["MODEL", "--data", "--steps", "--mode", "parallel", "folded", "--signed", "-o", "--output", "--json"],
-    "stats": ["SNN", "--data", "--energy-mac", "--energy-ac", "--json"],
+    "stats": ["SNN", "--data", "--energy-mac", "--energy-ac", "--memory", "--json"],
     "bench": ["MODEL", "--steps", "--batch", "--provider", "--data", "--calibration", "--method", "--signed",
               "--repeats", "-o", "--output", "--json"],
     "deploy": ["SNN", "-o", "--output", "--target", "bundle", "triton", "--gpu", "--json"],
@@ -161,6 +162,10 @@ def test_results_are_shown_without_what_they_hold(ann, snn):
         (["rewrite", "m.onnx", "--mode", "serially"], "argument --mode: invalid choice: 'serially'"),
         (["rewrite", "m.onnx", "-o"], "argument -o/--output: expected one argument"),
         (["verify", "a.onnx"], "the following arguments are required: SNN; see pconv-onnx verify --help"),
+        *(
+            (["stats", "s.onnx", "--memory", size], f"--memory: '{size}' is not a size; give bytes, or a number")
+            for size in ["", "much", "2 gib", "1.2.3GiB", "-1", "."]
+        ),
         *((["rewrite", "m.onnx", "--steps", steps], f"--steps: '{steps}' is not a number of time-steps from 1 to 256")
           for steps in ("0", "-3", "x", "257", "1e9", "2.5", "", "9" * 5000)),
         (["evaluate", "m.onnx"], "the following arguments are required: --data; see pconv-onnx evaluate --help"),
@@ -798,3 +803,18 @@ def test_calibration_is_a_command_and_an_option(tmp_path, run):
 
 def inspect_rows(path):
     return [(row["encoding"], row["levels"]) for row in pconv_onnx.inspect(path)["activations"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1048576", 1 << 20), ("64MiB", 64 << 20), ("1.5GiB", 3 << 29), ("2 GiB", 2 << 30), ("1GB", 10**9), ("9B", 9)],
+)
+def test_memory_is_given_in_the_units_that_people_write(text, size):
+    assert parser().parse_args(["stats", "s.onnx", "--memory", text]).memory == size
+
+
+def test_memory_goes_to_what_runs(run, ann, snn):
+    assert run("verify", ann, snn, "--memory", "64MiB")[0] == run("stats", snn, "--memory", "64MiB")[0] == 0
+    for arguments in (["verify", ann, snn], ["stats", snn]):
+        status, _, told = run(*arguments, "--memory", "1KiB")
+        assert (status, "1024 bytes are too few for activations" in told) == (1, True)

@@ -60,7 +60,7 @@ def test_what_is_shown_of_a_verification_has_no_layers(small_network):
 def test_the_spiking_network_runs_on_the_providers_that_are_named(pair, monkeypatch):
     asked = {}
 
-    def open_session(model, name, level=None, providers=None, folder=None):
+    def open_session(model, name, level=None, providers=None, folder=None, keeps_memory=True):
         asked.setdefault(str(providers), []).append(name)
         return open_here(model, name, level, folder=folder)
 
