@@ -149,7 +149,8 @@ def stats(
             raise PconvError(f"{energy} is not an energy of an operation", told)
     network = load(model)
     record, converted = _recorded(network)
-    in_time = MODES[record.mode].keeps_time
+    mode = MODES[record.mode]
+    in_time = mode.keeps_time
     try:
         neurons = _neurons(network, in_time)
         kinds = _kinds(network, record, neurons)
@@ -169,7 +170,7 @@ def stats(
     axes = _sample_axes(taps, runner, samples, layers)
     operators = [reading.result for reading in read]
     result = Stats(len(samples), data is None, record.mode, list(layers.values()), operators, energy_mac, energy_ac)
-    steps = {name: kind.steps for name, kind in kinds.items()} if in_time else {}
+    steps = mode.time_steps(kinds)
     # What decodes trains may run at the end, and all of them be there until then.
     taken = alive_at_once(network, steps) + sum(sample_bytes(network, name, steps) for name in trains)
     most = min(largest_batch(taps, runner, samples), samples_within(memory, taken))

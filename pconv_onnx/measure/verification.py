@@ -196,10 +196,11 @@ def verify(
     if samples.labels is not None:
         result.correct = {"ann": 0, "snn": 0}
     steps = max((entry.steps for entry in converted), default=1)
-    taken = sum(sample_bytes(source, check.tap, {}) for check in checks if check.layer.exact) + max(
+    currents = {check.tap: sample_bytes(source, check.tap, {}) for check in checks if check.layer.exact}
+    taken = sum(currents.values()) + max(
         alive_at_once(source, {}),
-        alive_at_once(spiking, {name: kind.steps for name, kind in (record.kinds or {}).items()}),
-        *(check.bytes_at_once(sample_bytes(source, check.tap, {})) for check in checks),
+        alive_at_once(spiking, MODES[record.mode].time_steps(record.kinds or {})),
+        *(check.bytes_at_once(currents[check.tap]) for check in checks if check.layer.exact),
     )
     parts = batches(samples, steps, samples_within(memory, taken))
     for part, feed in track(parts, "verifying", len(parts)):

@@ -10,6 +10,7 @@ from pconv_onnx.basics import choices
 from pconv_onnx.basics.choices import MAX_STEPS, Precision
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import Network
+from pconv_onnx.graph.record import InTime
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.neuron.quantiser import Neuron, QuantizerSpec
 from pconv_onnx.plan.one_step import refuse_different_steps, refuse_what_one_step_cannot_do, why_no_potentials
@@ -38,6 +39,10 @@ class Mode:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         """Pickled by name: there is one object of each mode."""
         return mode_of, (self.name,)
+
+    def time_steps(self, kinds: Mapping[str, Kind | InTime]) -> dict[str, int]:
+        """Of the tensors in time that have a time axis in the graph their time-steps, by name."""
+        return {name: kind.steps for name, kind in kinds.items()} if self.keeps_time else {}
 
     def neuron(self, spec: QuantizerSpec, steps: int | None, precision: Precision | None) -> Neuron:
         """The neuron of a quantiser with so many steps (None: its levels), in the type that is asked for.

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import onnx
 import pytest
+from batches import batch_sizes
 from networks import network, qcfs, weight
 from refusals import refusal_of
 
@@ -103,14 +104,7 @@ def test_steps_that_are_named_twice_are_evaluated_once(small_network):
 
 @pytest.mark.parametrize(("mode", "largest"), [("parallel", 2), ("folded", 50)])
 def test_networks_of_many_steps_are_run_on_few_samples_at_once(mode, largest, small_network, monkeypatch):
-    sizes = []
-    run = pconv_onnx.measure.evaluation.run_session
-
-    def noted(runner, feed, names):
-        sizes.append(len(feed["x"]))
-        return run(runner, feed, names)
-
-    monkeypatch.setattr(pconv_onnx.measure.evaluation, "run_session", noted)
+    sizes = batch_sizes(monkeypatch, pconv_onnx.measure.evaluation)
     evaluate(small_network, {"x": X}, steps=[2, 256], mode=mode)
     assert (max(sizes), sum(sizes)) == (largest, 3 * 120)
     sizes.clear()

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from batches import batch_sizes
 from networks import network, qcfs, weight
 from refusals import refusal_of
 from temporal_cases import CASES, FIXED_BATCH_CASES, FLAT, FLAT_CASES, OPEN, S
@@ -353,14 +354,8 @@ def test_random_inputs_are_the_same_each_time_and_said_to_be_random(small_networ
 
 def test_what_is_in_memory_at_once_has_a_bound(small_network, monkeypatch):
     snn, x = rewrite(small_network, mode="folded").model, RNG.normal(0, 1, (70, 3, 8, 8)).astype(np.float32)
-    expected, sizes = stats(snn, {"x": x}).summary(), []
-    run = taps.run_session
-
-    def noted(runner, feed, names):
-        sizes.append(len(feed["x"]))
-        return run(runner, feed, names)
-
-    monkeypatch.setattr(taps, "run_session", noted)
+    expected = stats(snn, {"x": x}).summary()
+    sizes = batch_sizes(monkeypatch, taps)
     # A sample has 4 × 6 × 6 and 2 × 2 × 2 neurons, 4 × 3 × 3 of them pooled and the last ones flattened: 196 floats.
     monkeypatch.setattr(taps, "_HANDED_OUT", 196 * 4 * 9)
     assert stats(snn, {"x": x}).summary() == expected

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from batches import batch_sizes
 from networks import network, qcfs, weight
 from onnx import numpy_helper
 from refusals import refusal_of
@@ -175,14 +176,7 @@ def test_other_steps_than_levels_leave_nothing_to_be_equal_to(small_network, mod
 
 def test_networks_of_many_steps_are_run_on_few_samples_at_once(monkeypatch):
     """T·B rows of a large network would not fit in memory."""
-    sizes = []
-    run = verification.run_session
-
-    def noted(runner, feed, names=None):
-        sizes.append(max(len(array) for array in feed.values()))
-        return run(runner, feed, names)
-
-    monkeypatch.setattr(verification, "run_session", noted)
+    sizes = batch_sizes(monkeypatch, verification)
     nodes = qcfs("x", "y").replace("count", "many")
     ann = network(nodes, weights={"many": 256.0}, outputs="float[N, 3, 8, 8] y")
     result = verify(ann, rewrite(ann).model, {"x": np.ones((20, 3, 8, 8), np.float32)})
