@@ -17,7 +17,7 @@ import onnxruntime
 from measure import machine, write
 
 from pconv_onnx import calibrate
-from pconv_onnx.calibration import METHODS
+from pconv_onnx.basics.choices import METHODS
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))

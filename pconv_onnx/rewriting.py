@@ -11,11 +11,12 @@ from typing import Any
 import onnx
 
 from pconv_onnx.basics.arguments import each
-from pconv_onnx.basics.choices import ModeName, Precision
+from pconv_onnx.basics.choices import METHODS, ModeName, Precision
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.calibration import METHODS, Calibration, calibrate, outline
+from pconv_onnx.basics.places import require_writable
+from pconv_onnx.calibration import Calibration, calibrate, outline
 from pconv_onnx.data.samples import BatchAxis, DataSource
-from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, require_writable, save
+from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.passes.pipeline import prepared
 from pconv_onnx.lower.modes import lower
 from pconv_onnx.plan.plan import Plan, Planned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -109,20 +110,27 @@ SHAPES = [
 ]
 
 
-def drawn_case(draw) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Inputs and attributes of any size and type."""
+def drawn_size(draw) -> dict[str, Any]:
+    """A current of any size and type, and a table for it: what a case of either operator takes by these names."""
     shape = tuple(draw(st.lists(st.integers(1, 41), min_size=1, max_size=4)))
     axis = draw(st.integers(1, len(shape) - 1)) if len(shape) > 1 else 1
     per_channel = draw(st.booleans()) and len(shape) > 1
+    return {
+        "shape": shape,
+        "rows": shape[axis] if per_channel else 1,
+        "axis": axis,
+        "dtype": draw(st.sampled_from([np.float32, FLOAT16, BFLOAT16])),
+        "seed": draw(st.integers(0, 999)),
+    }
+
+
+def drawn_case(draw) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Inputs and attributes of any size and type."""
     return case(
-        shape,
+        **drawn_size(draw),
         steps=draw(st.integers(1, 40)),
-        rows=shape[axis] if per_channel else 1,
-        axis=axis,
         input_steps=draw(st.integers(1, 9)),
         spikes=draw(st.integers(0, 1)),
-        dtype=draw(st.sampled_from([np.float32, FLOAT16, BFLOAT16])),
-        seed=draw(st.integers(0, 999)),
     )
 
 

@@ -6,9 +6,8 @@ import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
-from hypothesis import strategies as st
 from onnx import helper
-from operator_cases import BFLOAT16, FLOAT16, LEVELS, behind_float32
+from operator_cases import BFLOAT16, LEVELS, behind_float32, drawn_size
 
 from pconv_onnx.basics.domain import DOMAIN, VERSION
 from pconv_onnx.operators.domain import SERIAL_OP_TYPE
@@ -99,13 +98,4 @@ def assert_same_bits(found, expected) -> None:
 
 def drawn_case(draw) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """Inputs and attributes of any size and type."""
-    shape = tuple(draw(st.lists(st.integers(1, 41), min_size=1, max_size=4)))
-    axis = draw(st.integers(1, len(shape) - 1)) if len(shape) > 1 else 1
-    per_channel = draw(st.booleans()) and len(shape) > 1
-    return case(
-        shape,
-        rows=shape[axis] if per_channel else 1,
-        axis=axis,
-        dtype=draw(st.sampled_from([np.float32, FLOAT16, BFLOAT16])),
-        seed=draw(st.integers(0, 999)),
-    )
+    return case(**drawn_size(draw))

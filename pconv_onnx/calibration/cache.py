@@ -13,12 +13,12 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.places import write_atomically
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.sweep import Found
 from pconv_onnx.calibration.writing import Correction, Quantised
 from pconv_onnx.data.archives import read_npz
-from pconv_onnx.graph import write_atomically
 from pconv_onnx.recognise import Activation
 
 _VERSION = 7

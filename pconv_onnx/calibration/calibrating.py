@@ -14,6 +14,7 @@ import onnx
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import MAX_STEPS, METHODS
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.places import require_writable
 from pconv_onnx.calibration.cache import digest_of, restore, store
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.functions import ascends, clip_of, nodes_of
@@ -24,7 +25,7 @@ from pconv_onnx.calibration.writing import Quantised, quantised_model
 from pconv_onnx.data.reading import open_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.engine.shards import Engine, InProcess, shards_of
-from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, require_writable, save
+from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.passes.pipeline import in_standard_operators, prepared
 from pconv_onnx.graph.tensors import references

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pconv_onnx.basics.errors import PconvError, WrongArguments
+from pconv_onnx.basics.places import require_new_folder, write_folder
 from pconv_onnx.deployment.bundle.target import Bundle
 from pconv_onnx.deployment.nir.target import Nir
 from pconv_onnx.deployment.package import package
 from pconv_onnx.deployment.target import Target
 from pconv_onnx.deployment.triton import Triton
-from pconv_onnx.graph import ModelSource, require_new_folder, write_folder
+from pconv_onnx.graph import ModelSource
 
 # One row a target, under the name that `choices.TARGETS` has for it.
 TARGETS: dict[str, Target] = {"bundle": Bundle(), "triton": Triton(), "nir": Nir()}

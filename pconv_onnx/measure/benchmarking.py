@@ -14,10 +14,10 @@ import onnx
 
 from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.choices import BATCHES, PROVIDERS, REPEATS, STEPS, ModeName
+from pconv_onnx.basics.choices import BATCHES, METHODS, PROVIDERS, REPEATS, STEPS, ModeName
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
-from pconv_onnx.calibration import METHODS, RANDOM, calibrate
+from pconv_onnx.calibration import RANDOM, calibrate
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, save

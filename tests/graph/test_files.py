@@ -17,7 +17,8 @@ from onnx import helper, numpy_helper
 from refusals import refusal_of
 
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.graph import load, save, write_atomically
+from pconv_onnx.basics.places import write_atomically
+from pconv_onnx.graph import load, save
 
 refusal = partial(refusal_of, load)
 
