@@ -38,6 +38,20 @@ def nodes_within(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
         yield node
 
 
+def is_if(node: onnx.NodeProto) -> bool:
+    """Whether a node runs one of its bodies, once."""
+    return bool(node.op_type == "If" and node.domain in ("", "ai.onnx"))
+
+
+def once(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of branches in it, which run once at most, in topological order."""
+    for node in graph.node:
+        if is_if(node):
+            for body in subgraphs(node):
+                yield from once(body)
+        yield node
+
+
 def captured(node: onnx.NodeProto) -> set[str]:
     """Names of tensors from outside that the bodies of a node use."""
     free: set[str] = set()

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.nesting import every_graph, every_node
+from pconv_onnx.graph.nesting import every_graph, every_node, unused
 from pconv_onnx.graph.record import Converted
 from pconv_onnx.operators.domain import attribute, is_operator
 from pconv_onnx.operators.parallel_spike import neuron_of
@@ -50,15 +50,21 @@ class LayerCheck:
     """One neuron of the spiking network and the activation it replaced, each cut out and run by itself."""
 
     def __init__(
-        self, converted: Converted, tap: str, source: Network, network: Network, providers: Sequence[Any] | None
+        self,
+        converted: Converted,
+        source: Network,
+        network: Network,
+        trains: bool,
+        providers: Sequence[Any] | None,
     ) -> None:
         spiking = network.proto
+        self.converted = converted
         self.layer = Layer(converted.name, converted.steps == converted.levels, converted.levels is None)
-        self.tap = tap
         try:
-            node = next(n for n in every_node(spiking.graph) if is_operator(n) and n.name == converted.node)
+            self.node = node = next(n for n in every_node(spiking.graph) if is_operator(n) and n.name == converted.node)
             tables = {t.name: t for t in _initializers(spiking) if t.name in node.input[1:]}
-            self.spikes, self.input_steps = bool(attribute(node, "spikes")), attribute(node, "input_steps")
+            emits_trains, self.input_steps = bool(attribute(node, "spikes")), attribute(node, "input_steps")
+            self.spikes = trains
             self.neuron = neuron_of(node, tables)
         except (StopIteration, KeyError, ValueError) as error:
             raise PconvError(
@@ -69,50 +75,77 @@ class LayerCheck:
         # belongs); and only levels evenly spaced are carried by a number of equal spikes.
         thresholds = self.neuron.thresholds
         in_order = np.array_equal(np.sort(thresholds, axis=1), thresholds, equal_nan=True)
-        self.well_formed = in_order and (not self.spikes or self.neuron.carried_by_trains)
+        self.well_formed = in_order and emits_trains == trains and (not trains or self.neuron.carried_by_trains)
         if not self.layer.exact:
             return
         element = tables[node.input[1]].data_type
+        # Whatever it reads in the network, a table even, here it reads an input.
+        alone = onnx.NodeProto()
+        alone.CopyFrom(node)
+        alone.input[0] = unused("current", {*node.input, *node.output})
         graph = helper.make_graph(
-            [node],
+            [alone],
             "neuron",
-            [helper.make_tensor_value_info(node.input[0], element, None)],
+            [helper.make_tensor_value_info(alone.input[0], element, None)],
             [helper.make_tensor_value_info(node.output[0], element, None)],
             list(tables.values()),
         )
-        alone = helper.make_model(
+        model = helper.make_model(
             graph, opset_imports=spiking.opset_import, functions=spiking.functions, ir_version=spiking.ir_version
         )
         told = f"neuron '{converted.name}' of {network.name}"
-        self.session = open_session(alone, told, providers=providers, folder=network.folder, keeps_memory=False)
-        self.activation = _evaluator(source, converted)
+        self.session = open_session(model, told, providers=providers, folder=network.folder, keeps_memory=False)
+        # In the source's own type the source's own run says what is expected.
+        same = self.neuron.levels.dtype == np.float32 == np.dtype(converted.dtype)
+        self._activation = None if same else _evaluator(source, converted)
 
     def bytes_at_once(self, current: int) -> int:
         """What `add` takes for a current of so many bytes: it at each step, trains, and what is asked of these."""
         return current * (2 + self.input_steps + 2 * self.neuron.steps * self.spikes)
 
-    def add(self, current: Array) -> None:
-        """Take in one batch of the source's pre-activation, where the layer is exact."""
+    def add(self, current: Array, value: Array) -> Array:
+        """Take in one batch of the source's pre-activation, where the layer is exact, and of its activation.
+
+        Returns:
+            What the neuron emits of the source's value: trains, or the value; it at each time-step where the neuron has
+            not that value, or gives another.
+        """
         dtype = self.neuron.levels.dtype
-        # What the neuron sees: the pre-activation in its own type.
-        current = current.astype(dtype)
-        expected = self.activation(current)
+        value = value.astype(dtype)
+        if self.layer.exact:
+            # What the neuron sees: the pre-activation in its own type.
+            current = current.astype(dtype)
+            expected = value if self._activation is None else self._activation(current).astype(dtype)
+            found, right = self._compared(current, expected)
+            if right and (expected is value or np.array_equal(expected, value)):
+                return found
+        return np.concatenate([value] * self.neuron.steps) if self.spikes else value
+
+    def _compared(self, current: Array, expected: Array) -> tuple[Array, bool]:
+        """What the neuron gives, and whether that is right everywhere."""
+        self.layer.elements += expected.size
+        if not self.well_formed:
+            self.layer.mismatches += expected.size
+            return expected, False
         in_time = np.concatenate([current] * self.input_steps)
         (found,) = run_session(self.session, {self.session.get_inputs()[0].name: in_time})
-        wrong = np.full(expected.shape, not self.well_formed)
-        if self.spikes:
+        if not self.spikes:
+            wrong = found != expected
+        else:
             trains = found.reshape(self.neuron.steps, *expected.shape)
             silent, spike = (
                 self.neuron.along_channels(self.neuron.levels[:, [k]], expected.ndim) for k in (0, self.neuron.steps)
             )
             fired = trains != silent
-            count = fired.sum(axis=0)
-            # A train that is not sorted, or not of spikes of the neuron's amplitude, is wrong whatever its count.
-            wrong |= (fired[1:] & ~fired[:-1]).any(axis=0) | (fired & (trains != spike)).any(axis=0)
-            found = self.neuron.value(count)
-        wrong |= found != expected.astype(dtype)
+            count = fired.sum(axis=0, dtype=np.uint16)
+            wrong = self.neuron.value(count) != expected
+            # A train that is not sorted, or not of spikes of the neuron's amplitude, is wrong whatever its count; that
+            # there is none is soon told.
+            sorted_trains = not np.greater(fired[1:], fired[:-1]).any()
+            if not sorted_trains or np.count_nonzero(trains == spike) != count.sum(dtype=np.int64):
+                wrong |= (fired[1:] & ~fired[:-1]).any(axis=0) | (fired & (trains != spike)).any(axis=0)
         self.layer.mismatches += int(wrong.sum())
-        self.layer.elements += wrong.size
+        return found, not wrong.any()
 
 
 def _evaluator(source: Network, converted: Converted) -> Callable[[Array], Array]:

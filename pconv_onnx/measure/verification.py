@@ -6,11 +6,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import onnx
-from onnx import helper
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
@@ -18,21 +16,28 @@ from pconv_onnx.basics.progress import track
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource, Network, load
-from pconv_onnx.graph.exposing import expose
 from pconv_onnx.graph.nesting import every_node
+from pconv_onnx.graph.passes.duplicates import without_duplicates
 from pconv_onnx.graph.passes.pipeline import runnable
 from pconv_onnx.graph.record import Converted, Record
 from pconv_onnx.measure.comparison import Comparison
 from pconv_onnx.measure.layer_check import Layer, LayerCheck
+from pconv_onnx.measure.segment_check import SegmentCheck
+from pconv_onnx.measure.segments import Segment
 from pconv_onnx.operators.domain import is_layer
 from pconv_onnx.plan.modes import MODES
 from pconv_onnx.runtime.axes import by_sample, classes, sample_axes
-from pconv_onnx.runtime.memory import BUDGET, alive_at_once, require_budget, sample_bytes, samples_within
+from pconv_onnx.runtime.memory import BUDGET, require_budget, samples_within
 from pconv_onnx.runtime.opening import import_onnxruntime
 from pconv_onnx.runtime.side_by_side import Sessions, batches, open_session, run_session
 
+Verdict = Literal["equal", "measured", "different"]
+
 # Share of the largest output that rounding in float32 explains.
 _ROUNDING = 1e-4
+# Rows of T·B that are run at once: a train of each neuron is made anew for each batch, and memory that large is slow to
+# be had again and again.
+_ROWS = 128
 
 
 @dataclass
@@ -50,6 +55,7 @@ class Verification:
         spiking_itself: the spiking network likewise.
         load_errors: why `ann` or `snn` loads only with graph optimisations disabled, and is not run otherwise.
         layers: one a neuron layer.
+        segments: what lies between neurons, and behind the last ones.
         correct: top-1 answers that are right of source and spiking network, where there are labels; each as it is run.
         has_classes: whether an output looks like logits.
         atol: the tolerance on outputs, if one was given.
@@ -58,6 +64,7 @@ class Verification:
     samples: int
     random_inputs: bool
     layers: list[Layer] = field(repr=False)
+    segments: list[Segment] = field(repr=False)
     atol: float | None
     unoptimised: Comparison = field(default_factory=Comparison)
     as_run: Comparison = field(default_factory=Comparison)
@@ -68,17 +75,63 @@ class Verification:
     has_classes: bool = False
 
     @property
-    def passed(self) -> bool:
-        """Every layer counts as its source does, and outputs are what they may be in every setting that runs.
+    def verdict(self) -> Verdict:
+        """`different` where anything is, `equal` where everything was compared with the source, else `measured`."""
+        if self.differences:
+            return "different"
+        return "measured" if self.not_compared else "equal"
 
-        Outputs may not have another shape, a NaN or an infinity of their own, nor be beyond `atol`; a spiking network
-        has to load as its source does.
+    @property
+    def passed(self) -> bool | None:
+        """True where the networks are equal, False where they are different, None where that was only measured."""
+        return {"equal": True, "measured": None, "different": False}[self.verdict]
+
+    @property
+    def differences(self) -> list[str]:
+        """Why the spiking network is not what its source is, a line each.
+
+        A neuron that gives another spike count for the same input; a segment that gives, for the same values of
+        neurons, what rounding does not explain; outputs of another shape, with a NaN or an infinity of their own, or
+        beyond `atol`; a network that does not load as its source does. That outputs differ within that is none: a spike
+        that rounding flips travels.
         """
+        told = [
+            f"neuron '{layer.name}' gives other spike counts than the source for the same input"
+            for layer in self.layers
+            if layer.mismatches
+        ]
+        told += [
+            f"the segment to {segment.told} gives other values than the source for the same values of neurons"
+            for segment in self.segments
+            if segment.beyond
+        ]
         settings = (self.unoptimised, self.as_run)
-        bounded = all(math.isfinite(outputs.max_abs_diff) for outputs in settings)
-        within = self.atol is None or all(outputs.max_abs_diff <= self.atol for outputs in settings)
-        loads = "snn" not in self.load_errors or "ann" in self.load_errors
-        return bounded and within and loads and not any(layer.mismatches for layer in self.layers)
+        if not all(math.isfinite(outputs.max_abs_diff) for outputs in settings):
+            told.append("outputs differ without bound (a NaN, an infinity or another shape)")
+        elif self.atol is not None and any(outputs.max_abs_diff > self.atol for outputs in settings):
+            told.append(f"outputs differ by more than {self.atol:g}")
+        if "snn" in self.load_errors and "ann" not in self.load_errors:
+            told.append("onnxruntime loads the spiking network only with graph optimisations disabled")
+        return told
+
+    @property
+    def not_compared(self) -> list[str]:
+        """What nothing tells whether it is the source's, a line each."""
+        calibrated = sum(layer.calibrated for layer in self.layers)
+        others = sum(not layer.exact and not layer.calibrated for layer in self.layers)
+        missed = sum(layer.exact and not layer.elements for layer in self.layers)
+        passed_by = sum(not segment.elements and segment.kind == "tensor" for segment in self.segments)
+        unbounded = [segment.told for segment in self.segments if not segment.bounded]
+        told = {
+            f"{calibrated} neurons with levels of a calibration, where the source has a ReLU": calibrated,
+            f"{others} neurons with T other than the source's levels": others,
+            f"{missed} neurons in branches that no sample got to": missed,
+            f"{passed_by} operators in branches that no sample got to": passed_by,
+            f"{len(unbounded)} segments of which it is not known what rounding explains ({', '.join(unbounded[:1])})": (
+                len(unbounded)
+            ),
+        }
+        return [text for text, count in told.items() if count]
 
     @property
     def layers_compared(self) -> int:
@@ -106,6 +159,9 @@ class Verification:
         accuracy = {name: count / self.samples for name, count in correct.items()} or None
         return {
             "passed": self.passed,
+            "verdict": self.verdict,
+            "differences": self.differences,
+            "not_compared": self.not_compared,
             **outputs(self.as_run),
             "samples": self.samples,
             "random_inputs": self.random_inputs,
@@ -126,6 +182,7 @@ class Verification:
                 }
                 for layer in self.layers
             ],
+            "segments": [segment.summary() for segment in self.segments],
         }
 
 
@@ -163,31 +220,33 @@ def verify(
     require_budget(memory)
     if atol is not None and not 0 <= atol < math.inf:
         raise PconvError(f"{atol} is not a tolerance", "choose a finite number that is not negative")
-    source, spiking = runnable(ann), load(snn)
+    # Quantisers of one tensor are one neuron.
+    source, spiking = without_duplicates(runnable(ann)), load(snn)
     record, converted = _recorded(source, spiking)
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
-    exact = [entry for entry in converted if entry.steps == entry.levels]
     sessions = Sessions([source, spiking])
 
     def add(key: str, model: onnx.ModelProto, network: Network, level: Any, where: Sequence[Any] | None) -> None:
         sessions.add(key, partial(open_session, model, network.name, level, where, network.folder, keeps_memory=False))
 
-    model, taps = _with_taps(source, exact)
-    add("ann unoptimised", model, source, disabled, None)
+    checks = [LayerCheck(entry, source, spiking, MODES[record.mode].keeps_time, providers) for entry in converted]
+    _refuse_neurons_without_record(spiking, record, converted)
+    outputs = [output.name for output in source.proto.graph.output]
+    segments = SegmentCheck(source, spiking, checks, outputs)
+    add("ann unoptimised", segments.tapped.model, source, disabled, None)
     ends = _ends(sessions["ann unoptimised"])
     add("snn unoptimised", spiking.proto, spiking, disabled, providers)
     _check_ends(ends, _ends(sessions["snn unoptimised"]), source, spiking, record)
-    checks = [LayerCheck(entry, taps.get(entry.name, ""), source, spiking, providers) for entry in converted]
-    _refuse_neurons_without_record(spiking, record, converted)
+    for key, piece in segments.pieces.items():
+        add(key, piece.model, spiking, disabled, None)
     tapped = sessions["ann unoptimised"]
     if data is not None:
         samples = load_samples(data, tapped, batch_axis)
     else:
         samples = random_samples(tapped, batch_axis=batch_axis)
-    outputs = [output.name for output in source.proto.graph.output]
     axes = sample_axes(tapped, samples, outputs)
     del tapped  # of large networks one session is open at a time
-    result = Verification(len(samples), data is None, [check.layer for check in checks], atol)
+    result = Verification(len(samples), data is None, [check.layer for check in checks], list(segments.segments), atol)
     for key, network in (("ann", source), ("snn", spiking)):
         try:
             add(key, network.proto, network, None, providers)
@@ -196,21 +255,16 @@ def verify(
     if samples.labels is not None:
         result.correct = {"ann": 0, "snn": 0}
     steps = max((entry.steps for entry in converted), default=1)
-    currents = {check.tap: sample_bytes(source, check.tap, {}) for check in checks if check.layer.exact}
-    taken = sum(currents.values()) + max(
-        alive_at_once(source, {}),
-        alive_at_once(spiking, MODES[record.mode].time_steps(record.kinds or {})),
-        *(check.bytes_at_once(currents[check.tap]) for check in checks if check.layer.exact),
-    )
-    parts = batches(samples, steps, samples_within(memory, taken))
+    taken = segments.bytes_at_once(MODES[record.mode].time_steps(record.kinds or {}))
+    parts = batches(samples, steps, min(samples_within(memory, taken), max(1, _ROWS // steps)))
     for part, feed in track(parts, "verifying", len(parts)):
-        _verify_batch(result, checks, sessions, list(ends[1]), outputs, axes, feed, samples, part)
+        _verify_batch(result, segments, sessions, list(ends[1]), outputs, axes, feed, samples, part)
     return result
 
 
 def _verify_batch(
     result: Verification,
-    checks: list[LayerCheck],
+    segments: SegmentCheck,
     sessions: Sessions,
     tapped: list[str],
     names: list[str],
@@ -220,13 +274,13 @@ def _verify_batch(
     part: slice,
 ) -> None:
     values = dict(zip(tapped, run_session(sessions["ann unoptimised"], feed), strict=True)) | feed
-    for check in checks:
-        # Of a branch that was not entered it is empty.
-        if check.layer.exact and values[check.tap].size:
-            check.add(values[check.tap])
+    segments.add(sessions, values)
     outputs = {"ann unoptimised": by_sample([values[name] for name in names], axes)}
+    del values
     outputs |= {
-        name: by_sample(run_session(sessions[name], feed, names), axes) for name in sessions if name not in outputs
+        name: by_sample(run_session(sessions[name], feed, names), axes)
+        for name in ("snn unoptimised", "ann", "snn")
+        if name in sessions
     }
     for comparison, expected, found in (
         (result.unoptimised, "ann unoptimised", "snn unoptimised"),
@@ -332,21 +386,3 @@ def _check_ends(tapped: _Ends, snn: _Ends, source: Network, spiking: Network, re
     for name in outputs:
         if not tapped[1][name].startswith("tensor("):
             raise PconvError(f"output '{name}' of {source.name} is {tapped[1][name]}; only tensors can be compared")
-
-
-def _with_taps(source: Network, exact: Sequence[Converted]) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """The source with the input of each of these activations as an output, and the name of that by the activation's."""
-    model = onnx.ModelProto()
-    model.CopyFrom(source.proto)
-    used = set(source.names)
-    taps: dict[str, str] = {}
-    for entry in exact:
-        element = helper.np_dtype_to_tensor_dtype(np.dtype(entry.dtype))
-        try:
-            taps[entry.name] = expose(model.graph, entry.input, element, used)
-        except KeyError as error:
-            raise PconvError(
-                f"the record of the spiking network names a tensor {error} that {source.name} does not have",
-                "rewrite the model again",
-            ) from error
-    return model, taps

@@ -1,0 +1,418 @@
+"""The source with magnitudes beside its values: what is compared between neurons, and how far it may differ there.
+
+Between its neurons a network is cut further where an operator has no magnitudes (`rounding.ROWS`): what such a one is
+given is compared within rounding, and what it makes of the source's own values has to be the source's in every bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.graph import Network
+from pconv_onnx.graph.exposing import expose
+from pconv_onnx.graph.external import values
+from pconv_onnx.graph.nesting import captured, every_graph, is_if, once, subgraphs, unused
+from pconv_onnx.measure.rounding import ROWS, Rounded, SizeUnknownError, attribute
+
+# Sum and Max broadcast from here on.
+_LEAST_OPSET = 8
+# What is drawn differs from run to run.
+_DRAWN = ("Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+          "RandomUniformLike")  # fmt: skip
+_SHAPES = ("Shape", "Size")
+# A level, as the mean of spikes that were levels divided by T: operations and stores.
+_OF_A_NEURON = 3, 1
+
+
+@dataclass(frozen=True)
+class Point:
+    """A tensor of the source that segments end in.
+
+    Attributes:
+        tensor: its name in the source.
+        exact: whether nothing is rounded on the way there, so that no bit may differ.
+        rounded: what is, where that is known; its `magnitude` is an output of the model with taps, of which absolute
+            values are taken.
+        largest: the largest value at a time-step where magnitudes are that at least.
+    """
+
+    tensor: str
+    exact: bool = False
+    rounded: Rounded | None = None
+    largest: float = 0.0
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """What a neuron emits in the place of a tensor of the source.
+
+    Attributes:
+        dtype: the type that the source computes it in.
+        largest: the largest value at a time-step where that may be larger than the mean; 0 where a silent neuron gives
+            zero.
+    """
+
+    dtype: np.dtype
+    largest: float = 0.0
+
+
+class Counterpart(Protocol):
+    """What of the source the spiking network has, too."""
+
+    def has(self, tensor: str) -> bool:
+        """Whether it computes that tensor, without a time axis, so that a value can be put in its place."""
+
+    def same_type(self, tensor: str) -> bool:
+        """Whether that has the source's type there."""
+
+
+@dataclass
+class Tapped:
+    """The source, ready to be run.
+
+    Attributes:
+        model: the source with all that is looked at as outputs.
+        points: what segments end in, by tensor.
+        cut: tensors whose values of the source are put into the spiking network, those of neurons not among them.
+        taps: the outputs, by tensor.
+    """
+
+    model: onnx.ModelProto = field(repr=False)
+    points: dict[str, Point]
+    cut: list[str]
+    taps: dict[str, str]
+
+
+def with_magnitudes(
+    source: Network, emitted: Mapping[str, Emitted], ends: Mapping[str, np.dtype], spiking: Counterpart
+) -> Tapped:
+    """Write magnitudes beside the values of a network.
+
+    Args:
+        source: the network.
+        emitted: its tensors that neurons emit.
+        ends: its tensors that segments have to end in, pre-activations and outputs, with their types.
+        spiking: what the other network has of it.
+
+    Raises:
+        KeyError: it has no tensor of that name.
+    """
+    writing = _Writing(source, emitted, spiking)
+    model = onnx.ModelProto()
+    model.CopyFrom(source.proto)
+    if source.opset >= _LEAST_OPSET:
+        writing.needed = _needed(source, ends, set(emitted))
+        writing.graph(model.graph)
+    points = {name: writing.point(name) for name in dict.fromkeys((*ends, *writing.cut))}
+    used = set(source.names) | writing.used
+    taps: dict[str, str] = {}
+    types = {**source.dtypes, **{name: neuron.dtype for name, neuron in emitted.items()}, **ends}
+    for name in dict.fromkeys((*points, *emitted)):
+        taps[name] = expose(model.graph, name, int(helper.np_dtype_to_tensor_dtype(types[name])), used)
+    for point in points.values():
+        if point.rounded is not None and point.rounded.magnitude not in taps:
+            name = point.rounded.magnitude
+            taps[name] = expose(model.graph, name, _magnitude_element(source, point.tensor), used)
+    return Tapped(model, points, list(writing.cut), taps)
+
+
+def _magnitude_element(source: Network, name: str) -> int:
+    wide = source.dtypes.get(name) == np.float64
+    return onnx.TensorProto.DOUBLE if wide else onnx.TensorProto.FLOAT
+
+
+def _needed(source: Network, ends: Iterable[str], stops: set[str]) -> set[str]:
+    """The tensors that something between neurons is computed from."""
+    makers = {name: node for node in once(source.proto.graph) for name in node.output if name}
+    waiting, found = list(ends), set(stops)
+    while waiting:
+        name = waiting.pop()
+        if name in makers and name not in found:
+            node = makers[name]
+            found.update(node.output)
+            waiting += node.input
+            waiting += [info.name for body in subgraphs(node) for info in body.output] if is_if(node) else ()
+            waiting += captured(node)
+    # What a neuron emits is not computed, unless something asks for it in another way.
+    return found - stops
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A tensor whose values are the same for both networks, but for operations and stores that go into a leaf."""
+
+    operations: int = 0
+    stores: int = 1
+    largest: float = 0.0
+
+
+class _Writing:
+    """State of one writing. Of each tensor that is computed from the inputs it says how it comes about.
+
+    Of a float tensor by `Rounded` or `_Value`; other tensors are `_Value`s, too, where nothing that was rounded decides
+    about them. None: it is not known.
+    """
+
+    def __init__(self, source: Network, emitted: Mapping[str, Emitted], spiking: Counterpart) -> None:
+        self.source, self.emitted, self.spiking = source, emitted, spiking
+        self.used = set(source.names)
+        self.needed: set[str] = set()
+        self.inputs = {info.name for info in source.proto.graph.input}
+        # As computed, and as it is read: once cut they are not the same.
+        self.computed: dict[str, Rounded | _Value | None] = {}
+        self.state: dict[str, Rounded | _Value | None] = {name: _Value() for name in self.inputs}
+        self.state |= {name: _Value(*_OF_A_NEURON, neuron.largest) for name, neuron in emitted.items()}
+        self.exact: set[str] = set(self.inputs)
+        # Where trains are decoded, too, the source's values take over.
+        self.cut: dict[str, None] = {name: None for name in emitted if spiking.has(name)}
+        self.constants = _Constants(source)
+
+    def point(self, name: str) -> Point:
+        """What is known of a tensor as it is computed."""
+        if name in self.emitted:
+            return Point(name, rounded=Rounded(name, *_OF_A_NEURON), largest=self.emitted[name].largest)
+        found = self.computed.get(name, self.state[name] if name in self.inputs else None)
+        if isinstance(found, _Value):
+            found = Rounded(name, found.operations, found.stores)
+        exact = name in self.exact and self.spiking.same_type(name)
+        return Point(name, exact, None if exact else found)
+
+    def is_float(self, name: str) -> bool:
+        """Whether a tensor has a float type, or may have."""
+        dtype = self.source.dtypes.get(name)
+        return dtype is None or dtype.kind in "fV"
+
+    def varies(self, name: str) -> bool:
+        """Whether a tensor depends on the inputs."""
+        return name in self.source.computed_from_inputs or name in self.emitted
+
+    def graph(self, graph: onnx.GraphProto) -> None:
+        """Write the magnitudes of a graph into it."""
+        self._scope(graph, None).finish(graph)
+
+    def _scope(self, graph: onnx.GraphProto, outer: _Scope | None) -> _Scope:
+        """Those of a graph or of a branch in one that is being written."""
+        scope = _Scope(self, outer)
+        for node in graph.node:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            if not self.needed.isdisjoint(node.output):
+                self._node(scope, copy)
+            else:
+                scope.nodes.append(copy)
+        return scope
+
+    def _node(self, scope: _Scope, node: onnx.NodeProto) -> None:
+        made = [name for name in node.output if name]
+        if not any(map(self.varies, made)):
+            scope.nodes.append(node)
+        elif is_if(node):
+            self._if(scope, node)
+        else:
+            scope.nodes.append(node)
+            self._plain(scope, node)
+
+    def _plain(self, scope: _Scope, node: onnx.NodeProto) -> None:
+        read = [name for name in dict.fromkeys((*node.input, *captured(node))) if name and self.varies(name)]
+        floats = [name for name in read if self.is_float(name)]
+        standard = node.domain in ("", "ai.onnx")
+        if standard and node.op_type in _SHAPES:
+            floats = []
+        if not floats:
+            self._untouched(node, all(self.state.get(name) is not None for name in read if not self.is_float(name)))
+            return
+        row = ROWS.get(node.op_type) if standard else None
+        rounded = None
+        if row is not None:
+            known = all(self.state.get(name) is not None for name in read)
+            try:
+                rounded = row(_Place(scope, node)) if known else []
+            except SizeUnknownError:
+                rounded = []
+        if rounded is None:
+            self._cut_around(node, read)
+        else:
+            for index, name in enumerate(node.output):
+                found = rounded[index] if index < len(rounded) else None
+                self._set(name, found)
+
+    def _set(self, name: str, found: Rounded | _Value | None) -> None:
+        if name and name not in self.emitted:
+            self.computed[name] = self.state[name] = found
+
+    def _untouched(self, node: onnx.NodeProto, known: bool) -> None:
+        """Of what is computed without floats that were rounded nothing may differ, but for another type."""
+        for name in filter(None, node.output):
+            self._set(name, _Value() if known else None)
+            if known and name not in self.emitted:
+                self.exact.add(name)
+                if not self.is_float(name):
+                    self._cut(name)
+
+    def _cut_around(self, node: onnx.NodeProto, read: Sequence[str]) -> None:
+        """Cut in front of an operator without magnitudes, and behind it."""
+        given = [self._cut(name) if self.is_float(name) else self.state.get(name) is not None for name in read]
+        drawn = node.op_type in _DRAWN or any(
+            child.op_type in _DRAWN for body in subgraphs(node) for child in body.node
+        )
+        same = all(self.spiking.same_type(name) for name in read if self.is_float(name))
+        for name in filter(None, node.output):
+            known = all(given) and not drawn
+            self._set(name, None)
+            if known and same and name not in self.emitted:
+                self.exact.add(name)
+            if self._cut(name) or (known and not self.is_float(name)):
+                self._keep(name)
+
+    def _cut(self, name: str) -> bool:
+        """Have the source's values put in the place of a tensor of the spiking network, where that is possible."""
+        if name in self.inputs or name in self.emitted:
+            return True
+        if name not in self.cut:
+            if name not in self.source.dtypes or not self.spiking.has(name):
+                return False
+            self.cut[name] = None
+        self._keep(name)
+        return True
+
+    def _keep(self, name: str) -> None:
+        if name not in self.emitted:
+            self.state[name] = _Value()
+
+    def _if(self, scope: _Scope, node: onnx.NodeProto) -> None:
+        """What a branch gives is rounded as it is there; an If has as many outputs more as it has float ones."""
+        bodies = list(subgraphs(node))
+        inner = [self._scope(body, scope) for body in bodies]
+        scope.nodes.append(node)
+        condition = self.state.get(node.input[0]) is not None or not self.varies(node.input[0])
+        for index, name in enumerate(list(node.output)):
+            given = [body.output[index].name for body in bodies]
+            states = [self.state.get(tensor) if self.varies(tensor) else _Value(1, 1) for tensor in given]
+            if not condition or None in states:
+                self._set(name, None)
+            elif not self.is_float(name):
+                self._set(name, _Value())
+                self.exact.add(name)
+                self._cut(name)
+            else:
+                rounded = [one.rounded(tensor) for one, tensor in zip(inner, given, strict=True)]
+                for one, body, each in zip(inner, bodies, rounded, strict=True):
+                    one.hand_out(body, each.magnitude, _magnitude_element(self.source, name))
+                node.output.append(unused(f"{name}/magnitude", self.used))
+                found = Rounded(node.output[-1], max(r.operations for r in rounded), max(r.stores for r in rounded))
+                self._set(name, found)
+        for one, body in zip(inner, bodies, strict=True):
+            one.finish(body)
+
+
+class _Scope:
+    """A graph that is being written: its nodes, and magnitudes of values that are read there."""
+
+    def __init__(self, writing: _Writing, outer: _Scope | None) -> None:
+        self.writing, self.outer = writing, outer
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.leaves: dict[str, str] = {}
+
+    def rounded(self, name: str) -> Rounded:
+        """How a float tensor comes about, with its magnitude written where it has none yet."""
+        writing = self.writing
+        state = writing.state.get(name) if writing.varies(name) else _Value(1, 1)
+        if isinstance(state, Rounded):
+            return state
+        if state is None:
+            raise SizeUnknownError
+        return Rounded(self._leaf(name, state.largest), state.operations, state.stores)
+
+    def _leaf(self, name: str, largest: float) -> str:
+        scope: _Scope | None = self
+        while scope is not None:
+            if name in scope.leaves:
+                return scope.leaves[name]
+            scope = scope.outer
+        element = _magnitude_element(self.writing.source, name)
+        found = self.write("Abs", [name], [], 1)[0]
+        if self.writing.source.dtypes.get(name) not in (np.float32, np.float64):
+            found = self.write("Cast", [found], [helper.make_attribute("to", element)], 1)[0]
+        if largest:
+            dtype = helper.tensor_dtype_to_np_dtype(element)
+            bound = numpy_helper.from_array(np.array(largest, dtype), unused(f"{name}/largest", self.writing.used))
+            self.initializers.append(bound)
+            found = self.write("Max", [found, bound.name], [], 1)[0]
+        self.leaves[name] = found
+        return found
+
+    def write(
+        self, op_type: str, inputs: Sequence[str], attributes: Sequence[onnx.AttributeProto], outputs: int
+    ) -> list[str]:
+        """Write a node; the names of its outputs."""
+        names = [unused(f"{inputs[0]}/{op_type}/magnitude", self.writing.used) for _ in range(outputs)]
+        node = helper.make_node(op_type, list(inputs), names)
+        node.attribute.extend(attributes)
+        self.nodes.append(node)
+        return names
+
+    def hand_out(self, body: onnx.GraphProto, name: str, element: int) -> None:
+        """Make a tensor that is read in a branch one more of its outputs."""
+        output = unused(f"{name}/out", self.writing.used)
+        self.nodes.append(helper.make_node("Identity", [name], [output]))
+        body.output.append(helper.make_tensor_value_info(output, element, None))
+
+    def finish(self, graph: onnx.GraphProto) -> None:
+        """Put the nodes into the graph."""
+        del graph.node[:]
+        graph.node.extend(self.nodes)
+        graph.initializer.extend(self.initializers)
+
+
+class _Place:
+    """A node of the source, as rows of the table look at it."""
+
+    def __init__(self, scope: _Scope, node: onnx.NodeProto) -> None:
+        self.scope, self.node = scope, node
+
+    def operand(self, index: int) -> Rounded:
+        return self.scope.rounded(self.node.input[index])
+
+    def given(self, index: int) -> bool:
+        return index < len(self.node.input) and bool(self.node.input[index])
+
+    def constant(self, index: int) -> Array | None:
+        return self.scope.writing.constants.get(self.node.input[index])
+
+    def varies(self, index: int) -> bool:
+        return self.scope.writing.varies(self.node.input[index])
+
+    def sizes(self, name: str) -> Sequence[int | str | None]:
+        found = self.scope.writing.source.shapes.get(name)
+        if found is None:
+            raise SizeUnknownError
+        return found
+
+    def write(self, op_type: str, inputs: Sequence[str], attributes: Sequence[onnx.AttributeProto]) -> list[str]:
+        return self.scope.write(op_type, inputs, attributes, len(self.node.output))
+
+
+class _Constants:
+    """Values of initializers and Constant nodes, read when they are asked for."""
+
+    def __init__(self, source: Network) -> None:
+        graphs = list(every_graph(source.proto.graph))
+        self._folder = source.folder
+        self._tensors = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
+        for node in (node for graph in graphs for node in graph.node if node.op_type == "Constant"):
+            value = attribute(node, "value")
+            if isinstance(value, onnx.TensorProto):
+                self._tensors[node.output[0]] = value
+
+    def get(self, name: str) -> Array | None:
+        """That of a name; None of what is none of these."""
+        tensor = self._tensors.get(name)
+        return None if tensor is None else values(tensor, self._folder)

@@ -1,0 +1,376 @@
+"""How far apart two evaluations of an operator may lie by rounding alone: one row an operator.
+
+A float operation gives its exact result times 1 + δ, |δ| ≤ u, the unit roundoff of its type. A summand that goes through
+n of them comes out multiplied by n such factors, in whatever order sums are added up; so a computed value is off by at
+most γₙ = n·u/(1 − n·u) times its *magnitude*, the same expression with the absolute value of every operand and sums for
+differences (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd edition, sections 3.1 and 3.5). What moves
+values, or takes the larger or what is above zero, brings none of its own and makes no difference larger.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import ml_dtypes
+import numpy as np
+import onnx
+from onnx import helper
+
+from pconv_onnx.basics.arrays import Array
+
+FLOATS = tuple(np.dtype(dtype) for dtype in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64))
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A float tensor as far as rounding goes.
+
+    Attributes:
+        magnitude: name of the tensor of its magnitudes, of its shape.
+        operations: the most float operations that a summand goes through.
+        stores: the most tensors and constants that it goes through, each of which may be of a narrower type than what
+            is computed in.
+    """
+
+    magnitude: str
+    operations: int = 0
+    stores: int = 0
+
+    def after(self, operations: int, magnitude: str | None = None) -> Rounded:
+        """What an operator makes of it that takes so many operations."""
+        return Rounded(magnitude or self.magnitude, self.operations + operations, self.stores + 1)
+
+
+@dataclass(frozen=True)
+class Units:
+    """Unit roundoffs of two networks that are compared.
+
+    Attributes:
+        computed: of the type that is computed in; half types are computed with in float32.
+        stored: of the narrowest type of a tensor.
+        smallest: the smallest normal number of that: what is rounded below it is off by the unit times it.
+    """
+
+    computed: float
+    stored: float
+    smallest: float
+
+    @classmethod
+    def of(cls, dtypes: Iterable[np.dtype[Any]]) -> Units:
+        """Those of networks whose tensors have these types."""
+        floats = [ml_dtypes.finfo(dtype) for dtype in {np.dtype(np.float64), *dtypes} if dtype in FLOATS]
+        narrow = max(floats, key=lambda info: float(info.eps))
+        single = float(np.finfo(np.float32).eps)
+        return cls(min(float(narrow.eps), single) / 2, float(narrow.eps) / 2, float(narrow.smallest_normal))
+
+    def limit(self, rounded: Rounded, magnitudes: Array, steps: int) -> Array | None:
+        """How far the values of a tensor may lie apart in two networks.
+
+        Args:
+            rounded: how they come about in either.
+            magnitudes: of the tensor, computed in one of them.
+            steps: time-steps, over which the other takes a mean besides.
+
+        Returns:
+            None where so much is rounded that nothing is left.
+        """
+        # Both round; one takes a mean as well, of spikes that were levels divided by T.
+        operations, stores = 2 * rounded.operations + steps + 4, 2 * rounded.stores + 2
+        share = _gamma(operations, self.computed)
+        if self.stored > self.computed:
+            share += _gamma(stores, self.stored)
+        if not share < 1:
+            return None
+        # Magnitudes, too, were rounded.
+        with np.errstate(over="ignore"):
+            return np.asarray(share / (1 - share) * (magnitudes.astype(np.float64) + operations * self.smallest))
+
+
+def _gamma(operations: int, unit: float) -> float:
+    """γₙ; infinite where it is not defined."""
+    return operations * unit / (1 - operations * unit) if operations * unit < 1 else math.inf
+
+
+class SizeUnknownError(LookupError):
+    """How many summands there are is not known."""
+
+
+class Site(Protocol):
+    """A node of the source, and where nodes for the magnitudes of its outputs are written."""
+
+    node: onnx.NodeProto
+
+    def operand(self, index: int) -> Rounded:
+        """An input of floats."""
+
+    def given(self, index: int) -> bool:
+        """Whether an optional input is given."""
+
+    def constant(self, index: int) -> Array | None:
+        """The value of an input that is an initializer or a Constant; None of any other."""
+
+    def varies(self, index: int) -> bool:
+        """Whether an input depends on the network's inputs."""
+
+    def sizes(self, name: str) -> Sequence[int | str | None]:
+        """The shape of a tensor.
+
+        Raises:
+            SizeUnknownError: it is not known.
+        """
+
+    def write(self, op_type: str, inputs: Sequence[str], attributes: Sequence[onnx.AttributeProto]) -> list[str]:
+        """Write a node with as many outputs as this has; their names."""
+
+
+# None: the operator has no such form.
+Row = Callable[[Site], list[Rounded] | None]
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+    """The value of an attribute of a node."""
+    found = next((entry for entry in node.attribute if entry.name == name), None)
+    return default if found is None else helper.get_attribute_value(found)
+
+
+def _same(site: Site, magnitudes: dict[int, str], op_type: str = "", **attributes: Any) -> list[str]:
+    """The node again, on magnitudes in the place of some inputs."""
+    node = site.node
+    inputs = [magnitudes.get(index, name) for index, name in enumerate(node.input)]
+    kept = [entry for entry in node.attribute if entry.name not in attributes]
+    changed = [helper.make_attribute(name, value) for name, value in attributes.items()]
+    return site.write(op_type or node.op_type, inputs, [*kept, *changed])
+
+
+def _numbers(sizes: Sequence[int | str | None]) -> int:
+    if not all(isinstance(size, int) for size in sizes):
+        raise SizeUnknownError
+    return math.prod(size for size in sizes if isinstance(size, int))
+
+
+def _reduction(site: Site) -> int:
+    """How many elements of the input one of the output comes from: axes without a number are in both."""
+    shapes = [site.sizes(name) for name in (site.node.input[0], site.node.output[0])]
+    before, after = ([size for size in shape if isinstance(size, int)] for shape in shapes)
+    if len(shapes[0]) - len(before) != len(shapes[1]) - len(after) or not math.prod(after):
+        raise SizeUnknownError
+    return math.prod(before) // math.prod(after)
+
+
+def _moved(site: Site) -> list[Rounded]:
+    """What only moves or picks values of its first input."""
+    operand = site.operand(0)
+    return [Rounded(name, operand.operations, operand.stores) for name in _same(site, {0: operand.magnitude})]
+
+
+def _as_it_is(site: Site) -> list[Rounded]:
+    """What gives each value itself, its negative or what of it is above zero."""
+    return [site.operand(0)]
+
+
+def _cast(site: Site) -> list[Rounded] | None:
+    """To another float type."""
+    element = attribute(site.node, "to")
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+    return [site.operand(0).after(1)] if element in floats else None
+
+
+def _dropout(site: Site) -> list[Rounded] | None:
+    training = site.constant(2) if site.given(2) else np.zeros(1)
+    if training is None or training.any() or len([name for name in site.node.output if name]) > 1:
+        return None
+    return [site.operand(0)]
+
+
+def _clip(site: Site) -> list[Rounded] | None:
+    """Between bounds with zero between them."""
+    low, high = (
+        site.constant(index) if site.given(index) else np.asarray(attribute(site.node, name, 0.0))
+        for index, name in ((1, "min"), (2, "max"))
+    )
+    if low is None or high is None or (low > 0).any() or (high < 0).any():
+        return None
+    return [site.operand(0)]
+
+
+def _products(site: Site, summands: int, extra: int = 1, **attributes: Any) -> list[Rounded]:
+    """Sums of products of the first two inputs, and a third that is added."""
+    left, right = site.operand(0), site.operand(1)
+    magnitudes = {0: left.magnitude, 1: right.magnitude}
+    operations, stores = left.operations + right.operations + summands, left.stores + right.stores
+    if site.given(2):
+        added = site.operand(2)
+        magnitudes[2] = added.magnitude
+        operations, stores = max(operations, added.operations), max(stores, added.stores)
+    return [Rounded(name, operations + extra, stores + 1) for name in _same(site, magnitudes, **attributes)]
+
+
+def _conv(site: Site) -> list[Rounded]:
+    return _products(site, _numbers(site.sizes(site.node.input[1])[1:]))
+
+
+def _conv_transpose(site: Site) -> list[Rounded]:
+    inputs, _, *kernel = site.sizes(site.node.input[1])
+    return _products(site, _numbers([inputs, *kernel]))
+
+
+def _gemm(site: Site) -> list[Rounded]:
+    sizes = site.sizes(site.node.input[1])
+    alpha, beta = (abs(attribute(site.node, name, 1.0)) for name in ("alpha", "beta"))
+    return _products(site, _numbers(sizes[1:] if attribute(site.node, "transB", 0) else sizes[:1]), 4,
+                     alpha=alpha, beta=beta)  # fmt: skip
+
+
+def _matmul(site: Site) -> list[Rounded]:
+    left = site.sizes(site.node.input[0])
+    right = site.sizes(site.node.input[1])
+    known = [size for size in (left[-1:], right[-2:-1] or right) if size and isinstance(size[0], int)]
+    return _products(site, _numbers(known[0] if known else [None]))
+
+
+def _einsum(site: Site) -> list[Rounded]:
+    terms, arrow, result = attribute(site.node, "equation", b"").decode().replace(" ", "").partition("->")
+    if not arrow or "." in terms:
+        raise SizeUnknownError
+    operands = terms.split(",")
+    sizes = {
+        letter: size
+        for term, name in zip(operands, site.node.input, strict=True)
+        for letter, size in zip(term, site.sizes(name), strict=True)
+    }
+    rounded = [site.operand(index) for index in range(len(operands))]
+    (name,) = _same(site, {index: operand.magnitude for index, operand in enumerate(rounded)})
+    summed = _numbers([size for letter, size in sizes.items() if letter not in result])
+    operations = sum(operand.operations for operand in rounded) + summed + len(operands)
+    return [Rounded(name, operations, sum(operand.stores for operand in rounded) + 1)]
+
+
+def _multiply(site: Site) -> list[Rounded]:
+    return _products(site, 1, 0)
+
+
+def _divide(site: Site) -> list[Rounded] | None:
+    """By a constant: the error of a divisor is none of its magnitude."""
+    return None if site.varies(1) else _products(site, 1, 0)
+
+
+def _add(site: Site) -> list[Rounded]:
+    operands = [site.operand(index) for index in range(len(site.node.input))]
+    op_type = "Add" if site.node.op_type == "Sub" else site.node.op_type
+    names = _same(site, {index: operand.magnitude for index, operand in enumerate(operands)}, op_type)
+    operations = max(operand.operations for operand in operands) + len(operands)
+    return [Rounded(name, operations, max(operand.stores for operand in operands) + 1) for name in names]
+
+
+def _extremes(site: Site) -> list[Rounded]:
+    """Any of several inputs."""
+    indices = [index for index in range(len(site.node.input)) if site.node.op_type != "Where" or index]
+    operands = {index: site.operand(index) for index in indices}
+    op_type = "Max" if site.node.op_type == "Min" else site.node.op_type
+    names = _same(site, {index: operand.magnitude for index, operand in operands.items()}, op_type)
+    operations, stores = (max(getattr(o, name) for o in operands.values()) for name in ("operations", "stores"))
+    return [Rounded(name, operations, stores) for name in names]
+
+
+def _extremum(site: Site) -> list[Rounded] | None:
+    """The largest or smallest along axes or in windows."""
+    if len([name for name in site.node.output if name]) > 1:
+        return None
+    operand = site.operand(0)
+    op_type = "ReduceMax" if site.node.op_type == "ReduceMin" else site.node.op_type
+    (name,) = _same(site, {0: operand.magnitude}, op_type)
+    return [Rounded(name, operand.operations, operand.stores)]
+
+
+def _mean(site: Site) -> list[Rounded]:
+    """A sum or mean along axes or in windows."""
+    pooled = attribute(site.node, "kernel_shape")
+    summands = math.prod(pooled) if pooled else _reduction(site)
+    operand = site.operand(0)
+    return [operand.after(summands + 1, name) for name in _same(site, {0: operand.magnitude})]
+
+
+def _normalise(site: Site) -> list[Rounded] | None:
+    """BatchNormalization with given statistics: `(x − mean)·scale/√(var + ε) + bias`."""
+    if attribute(site.node, "training_mode", 0) or len(site.node.output) > 1 or site.varies(4):
+        return None
+    operands = {index: site.operand(index) for index in range(4)}
+    magnitudes = {index: operand.magnitude for index, operand in operands.items()}
+    (magnitudes[3],) = site.write("Neg", [magnitudes[3]], [])
+    # A factor from the scale, ε, a root and a quotient; a product and a sum with the mean and with the bias.
+    operations = sum(operand.operations for operand in operands.values()) + 8
+    stores = sum(operand.stores for operand in operands.values()) + 2
+    return [Rounded(name, operations, stores) for name in _same(site, magnitudes)]
+
+
+def _pad(site: Site) -> list[Rounded]:
+    operand = site.operand(0)
+    magnitudes = {0: operand.magnitude}
+    if site.given(2):
+        magnitudes[2] = site.operand(2).magnitude
+    changed = {"value": abs(value)} if (value := attribute(site.node, "value")) is not None else {}
+    return [Rounded(name, operand.operations, operand.stores + 1) for name in _same(site, magnitudes, **changed)]
+
+
+def _resize(site: Site) -> list[Rounded]:
+    """Of nearest values, or of means of up to two along each axis; the weights of others are negative in part."""
+    mode = attribute(site.node, "mode", b"nearest")
+    if mode == b"nearest":
+        return _moved(site)
+    if mode != b"linear":
+        raise SizeUnknownError
+    operand = site.operand(0)
+    axes = len(site.sizes(site.node.input[0]))
+    return [operand.after(3 * axes, name) for name in _same(site, {0: operand.magnitude})]
+
+
+# An operator that is not here has no magnitudes of its own.
+ROWS: dict[str, Row] = {
+    "Add": _add,
+    "AveragePool": _mean,
+    "BatchNormalization": _normalise,
+    "Cast": _cast,
+    "Clip": _clip,
+    "Concat": _extremes,
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "DepthToSpace": _moved,
+    "Div": _divide,
+    "Dropout": _dropout,
+    "Einsum": _einsum,
+    "Expand": _moved,
+    "Flatten": _moved,
+    "Gather": _moved,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _mean,
+    "GlobalMaxPool": _extremum,
+    "Identity": _as_it_is,
+    "MatMul": _matmul,
+    "Max": _extremes,
+    "MaxPool": _extremum,
+    "Mean": _add,
+    "Min": _extremes,
+    "Mul": _multiply,
+    "Neg": _as_it_is,
+    "Pad": _pad,
+    "ReduceMax": _extremum,
+    "ReduceMean": _mean,
+    "ReduceMin": _extremum,
+    "ReduceSum": _mean,
+    "Relu": _as_it_is,
+    "Reshape": _moved,
+    "Resize": _resize,
+    "Slice": _moved,
+    "SpaceToDepth": _moved,
+    "Split": _moved,
+    "Squeeze": _moved,
+    "Sub": _add,
+    "Sum": _add,
+    "Tile": _moved,
+    "Transpose": _moved,
+    "Unsqueeze": _moved,
+    "Where": _extremes,
+}
