@@ -18,6 +18,8 @@ from pconv_onnx.calibration import Calibration, calibrate, outline
 from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.passes.pipeline import prepared
+from pconv_onnx.graph.record import Record
+from pconv_onnx.graph.sketch import sketch
 from pconv_onnx.lower.modes import lower
 from pconv_onnx.plan.plan import Plan, Planned
 from pconv_onnx.plan.planning import make_plan
@@ -147,6 +149,9 @@ def rewrite(
     if dry_run:
         return Rewriting(None, plan, calibrated)
     model = lower(plan, None if calibrated is None else calibrated.provenance())
+    if calibrated is not None:
+        form = sketch(calibrated.model, given.proto, model)
+        replace(Record.read(model), calibrated_form=form).write(model)
     if output is not None:
         save(model, output, plan.network.folder)
     return Rewriting(model, plan, calibrated)

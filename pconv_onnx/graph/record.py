@@ -82,6 +82,7 @@ class Record:
         potentials: of a serial network, by input the output that the next step takes; the first takes zeros.
         calibration: how levels were found, where the source had none: `method`, `samples`, `random`, and `outputs`, the
             activations that differ from the source's.
+        calibrated_form: a sketch of the network that calibration made of the source; neurons stand for its activations.
         kinds: tensors of the file that are in time, by name; None in records of form 1.
         version: of pconv-onnx that wrote it.
     """
@@ -94,6 +95,7 @@ class Record:
     hybrid: Sequence[str] = ()
     potentials: Mapping[str, str] = field(default_factory=dict)
     calibration: Mapping[str, Any] | None = None
+    calibrated_form: str | None = None
     kinds: Mapping[str, InTime] | None = None
     version: str = field(default_factory=lambda: version("pconv-onnx"))
 
@@ -123,6 +125,8 @@ class Record:
             entries["potentials"] = json.dumps(self.potentials)
         if self.calibration is not None:
             entries["calibration"] = json.dumps(self.calibration)
+        if self.calibrated_form is not None:
+            entries["calibrated_form"] = self.calibrated_form
         kept = [entry for entry in model.metadata_props if not entry.key.startswith(_PREFIX)]
         del model.metadata_props[:]
         model.metadata_props.extend(kept)
@@ -163,6 +167,7 @@ class Record:
                 hybrid=_texts(_parsed(entries.get("hybrid", "[]"), list)),
                 potentials=_names(_parsed(entries.get("potentials", "{}"), dict)),
                 calibration=calibration,
+                calibrated_form=entries.get("calibrated_form"),
                 kinds=None if form == 1 else _kinds(_parsed(entries["kinds"], dict)),
                 version=entries["version"],
             )

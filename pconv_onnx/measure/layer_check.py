@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,14 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import every_graph, every_node, unused
-from pconv_onnx.graph.record import Converted
+from pconv_onnx.graph.record import Converted, InTime
+from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
+from pconv_onnx.neuron.quantiser import QuantizerSpec
 from pconv_onnx.operators.domain import attribute, is_operator
 from pconv_onnx.operators.parallel_spike import neuron_of
 from pconv_onnx.runtime.opening import import_onnxruntime
 from pconv_onnx.runtime.side_by_side import open_session, run_session
+from pconv_onnx.temporal.kinds import RecordedLevels, Spikes
 
 
 @dataclass
@@ -29,7 +32,9 @@ class Layer:
     Attributes:
         name: name of the activation.
         exact: whether the source has a value to be equal to (T = L).
-        calibrated: whether it has none because its levels are of a calibration: there it has a ReLU.
+        calibrated: whether that is of what a calibration made of the source, which itself has a ReLU there.
+        altered: whether, where it is not exact, its tables are others than its number of time-steps makes of the
+            source's activation.
         mismatches: elements whose count is not the source's.
         elements: elements compared; none of a layer in a branch that no sample got to.
     """
@@ -37,6 +42,7 @@ class Layer:
     name: str
     exact: bool
     calibrated: bool = False
+    altered: bool = False
     mismatches: int = 0
     elements: int = 0
 
@@ -52,6 +58,7 @@ class LayerCheck:
     def __init__(
         self,
         converted: Converted,
+        calibrated: bool,
         source: Network,
         network: Network,
         trains: bool,
@@ -59,7 +66,7 @@ class LayerCheck:
     ) -> None:
         spiking = network.proto
         self.converted = converted
-        self.layer = Layer(converted.name, converted.steps == converted.levels, converted.levels is None)
+        self.layer = Layer(converted.name, converted.steps == converted.levels, calibrated)
         try:
             self.node = node = next(n for n in every_node(spiking.graph) if is_operator(n) and n.name == converted.node)
             tables = {t.name: t for t in _initializers(spiking) if t.name in node.input[1:]}
@@ -98,6 +105,17 @@ class LayerCheck:
         # In the source's own type the source's own run says what is expected.
         same = self.neuron.levels.dtype == np.float32 == np.dtype(converted.dtype)
         self._activation = None if same else _evaluator(source, converted)
+
+    def compare_tables(self, spec: QuantizerSpec) -> None:
+        """Where the layer is not exact, see whether it is what its steps make of the source's activation."""
+        try:
+            made = spec.neuron(self.neuron.steps)
+            if made.levels.dtype != self.neuron.levels.dtype:
+                made = made.astype(self.neuron.levels.dtype)
+        except ValueError:  # there is none
+            self.layer.altered = True
+            return
+        self.layer.altered = not same_neuron(made, self.neuron)
 
     def bytes_at_once(self, current: int) -> int:
         """What `add` takes for a current of so many bytes: it at each step, trains, and what is asked of these."""
@@ -146,6 +164,45 @@ class LayerCheck:
                 wrong |= (fired[1:] & ~fired[:-1]).any(axis=0) | (fired & (trains != spike)).any(axis=0)
         self.layer.mismatches += int(wrong.sum())
         return found, not wrong.any()
+
+
+def altered_decoders(spiking: Network, kinds: Mapping[str, InTime], checks: Sequence[LayerCheck]) -> list[str]:
+    """Tensors of a network of trains that are decoded by other tables than the levels of their neurons make.
+
+    Args:
+        spiking: the network.
+        kinds: of its tensors in time, as its record has them.
+        checks: of its neurons.
+    """
+    layers = {check.node.output[0] for check in checks}
+    recorded = RecordedLevels({check.node.name: check.neuron.levels for check in checks})
+    initializers = {tensor.name: tensor for tensor in _initializers(spiking.proto)}
+    altered = []
+    for node in every_node(spiking.proto.graph):
+        if not is_operator(node) or node.output[0] in layers:
+            continue
+        try:
+            kind = recorded.read(kinds[node.input[0]])
+            found = neuron_of(node, {name: initializers[name] for name in node.input[1:]})
+            right = (
+                isinstance(kind, Spikes)
+                and attribute(node, "input_steps") == kind.steps
+                and same_neuron(train_decoder(kind.levels, kind.channel_axis), found)
+            )
+        except (KeyError, ValueError):  # it is not as rewrite wrote it
+            right = False
+        if not right:
+            altered.append(node.output[0])
+    return altered
+
+
+def same_neuron(one: ParallelNeuron, other: ParallelNeuron) -> bool:
+    """Whether two neurons have the same tables along the same axis."""
+    return (
+        np.array_equal(one.thresholds, other.thresholds, equal_nan=True)
+        and np.array_equal(one.levels, other.levels)
+        and (len(one.levels) == 1 or one.channel_axis == other.channel_axis)
+    )
 
 
 def _evaluator(source: Network, converted: Converted) -> Callable[[Array], Array]:

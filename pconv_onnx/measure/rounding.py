@@ -1,10 +1,10 @@
 """How far apart two evaluations of an operator may lie by rounding alone: one row an operator.
 
-A float operation gives its exact result times 1 + δ, |δ| ≤ u, the unit roundoff of its type. A summand that goes through
-n of them comes out multiplied by n such factors, in whatever order sums are added up; so a computed value is off by at
-most γₙ = n·u/(1 − n·u) times its *magnitude*, the same expression with the absolute value of every operand and sums for
-differences (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd edition, sections 3.1 and 3.5). What moves
-values, or takes the larger or what is above zero, brings none of its own and makes no difference larger.
+A float operation gives its exact result times 1 + δ, |δ| ≤ u, the unit roundoff of its type. A summand that goes
+through n of them comes out multiplied by n such factors, in whatever order sums are added up; so a computed value is
+off by at most γₙ = n·u/(1 − n·u) times its *magnitude*, the same expression with the absolute value of every operand
+and sums for differences (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd edition, sections 3.1 and 3.5).
+What moves values, or takes the larger or what is above zero, brings none of its own and makes no difference larger.
 """
 
 from __future__ import annotations

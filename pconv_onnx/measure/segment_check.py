@@ -34,7 +34,7 @@ class SegmentCheck:
             PconvError: the record names a tensor that the source does not have.
         """
         self._source, self._spiking, self._checks = source, spiking, checks
-        exact = [check.layer.exact for check in checks]
+        means = next((check.neuron.levels.dtype for check in checks if not check.layer.exact), None)
         emitted = {check.converted.output: _emitted(check) for check in checks}
         ends = {check.converted.input: np.dtype(check.converted.dtype) for check in checks}
         ends |= {name: source.dtypes.get(name, np.dtype(np.float32)) for name in outputs}
@@ -49,7 +49,7 @@ class SegmentCheck:
             Neuron(check.layer.name, check.converted.input, check.converted.output, check.node, check.input_steps)
             for check in checks
         ]
-        pieces = cut(spiking, neurons, self.tapped.cut, outputs, self.tapped.points, decodes=all(exact))
+        pieces = cut(spiking, neurons, self.tapped.cut, outputs, self.tapped.points, means=means)
         self.pieces = {f"segment {index}": piece for index, piece in enumerate(pieces)}
         types = {*source.dtypes.values(), *spiking.dtypes.values()}
         self._units = Units.of({*types, *(check.neuron.levels.dtype for check in checks)})

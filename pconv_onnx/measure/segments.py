@@ -14,7 +14,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.exposing import expose
-from pconv_onnx.graph.nesting import captured, every_graph, every_node, subgraphs, unused
+from pconv_onnx.graph.nesting import captured, every_node, subgraphs, unused
 from pconv_onnx.measure.magnitudes import Point
 from pconv_onnx.measure.rounding import FLOATS
 from pconv_onnx.operators.domain import MEAN_OP_TYPE, attribute, is_operator
@@ -166,7 +166,7 @@ def cut(
     outputs: Sequence[str],
     points: Mapping[str, Point],
     *,
-    decodes: bool,
+    means: np.dtype[Any] | None = None,
 ) -> list[Piece]:
     """The pieces of a spiking network between its neurons.
 
@@ -176,8 +176,8 @@ def cut(
         tensors: what else it is cut at.
         outputs: names of its outputs that the source has as well.
         points: what is known of each end, by the source's name.
-        decodes: whether trains are decoded into levels of their neurons; else their means are taken, which may be any
-            value of the source.
+        means: the type of neurons, where some have not all of the source's values: trains are then not decoded into
+            levels; means are taken, which may be any value.
     """
     model = onnx.ModelProto()
     model.CopyFrom(spiking.proto)
@@ -187,8 +187,8 @@ def cut(
     fed = {name: unused(f"{name}/fed", used) for name in (*(n.node.output[0] for n in neurons), *tensors)}
     currents: dict[str, str] = {}
     _rewire(graph, fed, layers, currents, used)
-    if not decodes:
-        _take_means(model, spiking.opset)
+    if means is not None:
+        _take_means(model, spiking.opset, means)
     made = {name for node in every_node(graph) for name in node.output}
     types = _types(spiking, neurons)
     del graph.output[:]
@@ -213,16 +213,15 @@ def cut(
     ]
 
 
-def _take_means(model: onnx.ModelProto, opset: int) -> None:
+def _take_means(model: onnx.ModelProto, opset: int, dtype: np.dtype[Any]) -> None:
     """Put means of currents in the place of what decodes trains."""
-    tables = {tensor.name: tensor.data_type for graph in every_graph(model.graph) for tensor in graph.initializer}
-    decoders = [node for node in every_node(model.graph) if is_operator(node)]
-    for node in decoders:
-        element, steps = tables[node.input[1]], attribute(node, "input_steps")
-        mean = helper.make_node(MEAN_OP_TYPE, [node.input[0]], list(node.output), node.name, domain=DOMAIN, steps=steps)
-        node.CopyFrom(mean)
-        if all(function.name != MEAN_OP_TYPE for function in model.functions):
-            model.functions.append(temporal_mean_body(opset, helper.tensor_dtype_to_np_dtype(element)))
+    for node in (node for node in every_node(model.graph) if is_operator(node)):
+        steps = attribute(node, "input_steps")
+        node.CopyFrom(
+            helper.make_node(MEAN_OP_TYPE, [node.input[0]], list(node.output), node.name, domain=DOMAIN, steps=steps)
+        )
+    if all(function.name != MEAN_OP_TYPE for function in model.functions):
+        model.functions.append(temporal_mean_body(opset, dtype))
 
 
 def _types(spiking: Network, neurons: Sequence[Neuron]) -> dict[str, int]:

@@ -18,18 +18,23 @@ from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.passes.duplicates import without_duplicates
-from pconv_onnx.graph.passes.pipeline import runnable
+from pconv_onnx.graph.passes.pipeline import prepared, runnable
 from pconv_onnx.graph.record import Converted, Record
+from pconv_onnx.graph.sketch import redrawn
 from pconv_onnx.measure.comparison import Comparison
-from pconv_onnx.measure.layer_check import Layer, LayerCheck
+from pconv_onnx.measure.layer_check import Layer, LayerCheck, altered_decoders
 from pconv_onnx.measure.segment_check import SegmentCheck
 from pconv_onnx.measure.segments import Segment
 from pconv_onnx.operators.domain import is_layer
 from pconv_onnx.plan.modes import MODES
+from pconv_onnx.recognise import recognise
 from pconv_onnx.runtime.axes import by_sample, classes, sample_axes
 from pconv_onnx.runtime.memory import BUDGET, require_budget, samples_within
 from pconv_onnx.runtime.opening import import_onnxruntime
 from pconv_onnx.runtime.side_by_side import Sessions, batches, open_session, run_session
+
+# The session of the network whose activations neurons stand for, where that is not the source.
+_CALIBRATED = "calibrated"
 
 Verdict = Literal["equal", "measured", "different"]
 
@@ -56,6 +61,7 @@ class Verification:
         load_errors: why `ann` or `snn` loads only with graph optimisations disabled, and is not run otherwise.
         layers: one a neuron layer.
         segments: what lies between neurons, and behind the last ones.
+        altered: what else of the spiking network is not as `rewrite` wrote it, a line each.
         correct: top-1 answers that are right of source and spiking network, where there are labels; each as it is run.
         has_classes: whether an output looks like logits.
         atol: the tolerance on outputs, if one was given.
@@ -66,6 +72,7 @@ class Verification:
     layers: list[Layer] = field(repr=False)
     segments: list[Segment] = field(repr=False)
     atol: float | None
+    altered: list[str] = field(default_factory=list)
     unoptimised: Comparison = field(default_factory=Comparison)
     as_run: Comparison = field(default_factory=Comparison)
     source_itself: Comparison = field(default_factory=Comparison)
@@ -101,10 +108,16 @@ class Verification:
             if layer.mismatches
         ]
         told += [
+            f"neuron '{layer.name}' is not what its time-steps make of the source's activation"
+            for layer in self.layers
+            if layer.altered
+        ]
+        told += [
             f"the segment to {segment.told} gives other values than the source for the same values of neurons"
             for segment in self.segments
             if segment.beyond
         ]
+        told += self.altered
         settings = (self.unoptimised, self.as_run)
         if not all(math.isfinite(outputs.max_abs_diff) for outputs in settings):
             told.append("outputs differ without bound (a NaN, an infinity or another shape)")
@@ -118,12 +131,12 @@ class Verification:
     def not_compared(self) -> list[str]:
         """What nothing tells whether it is the source's, a line each."""
         calibrated = sum(layer.calibrated for layer in self.layers)
-        others = sum(not layer.exact and not layer.calibrated for layer in self.layers)
+        others = sum(not layer.exact for layer in self.layers)
         missed = sum(layer.exact and not layer.elements for layer in self.layers)
         passed_by = sum(not segment.elements and segment.kind == "tensor" for segment in self.segments)
         unbounded = [segment.told for segment in self.segments if not segment.bounded]
         told = {
-            f"{calibrated} neurons with levels of a calibration, where the source has a ReLU": calibrated,
+            f"outputs: the source has no levels where {calibrated} neurons have those of a calibration": calibrated,
             f"{others} neurons with T other than the source's levels": others,
             f"{missed} neurons in branches that no sample got to": missed,
             f"{passed_by} operators in branches that no sample got to": passed_by,
@@ -220,33 +233,43 @@ def verify(
     require_budget(memory)
     if atol is not None and not 0 <= atol < math.inf:
         raise PconvError(f"{atol} is not a tolerance", "choose a finite number that is not negative")
-    # Quantisers of one tensor are one neuron.
-    source, spiking = without_duplicates(runnable(ann)), load(snn)
+    source, spiking = runnable(ann), load(snn)
     record, converted = _recorded(source, spiking)
+    stood_for, changed = _stood_for(source, spiking, record)
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
     sessions = Sessions([source, spiking])
 
     def add(key: str, model: onnx.ModelProto, network: Network, level: Any, where: Sequence[Any] | None) -> None:
         sessions.add(key, partial(open_session, model, network.name, level, where, network.folder, keeps_memory=False))
 
-    checks = [LayerCheck(entry, source, spiking, MODES[record.mode].keeps_time, providers) for entry in converted]
+    calibrated = _calibrated(converted, source, record)
+    trains = MODES[record.mode].keeps_time
+    checks = [LayerCheck(entry, entry in calibrated, stood_for, spiking, trains, providers) for entry in converted]
     _refuse_neurons_without_record(spiking, record, converted)
+    _compare_tables([check for check in checks if not check.layer.exact], stood_for)
     outputs = [output.name for output in source.proto.graph.output]
-    segments = SegmentCheck(source, spiking, checks, outputs)
-    add("ann unoptimised", segments.tapped.model, source, disabled, None)
-    ends = _ends(sessions["ann unoptimised"])
+    segments = SegmentCheck(stood_for, spiking, checks, outputs)
+    if record.calibration is not None:
+        add(_CALIBRATED, segments.tapped.model, stood_for, disabled, None)
+    add("ann unoptimised", source.proto if record.calibration else segments.tapped.model, source, disabled, None)
+    runner = sessions["ann unoptimised"]
+    ends = _ends(runner)
     add("snn unoptimised", spiking.proto, spiking, disabled, providers)
     _check_ends(ends, _ends(sessions["snn unoptimised"]), source, spiking, record)
     for key, piece in segments.pieces.items():
         add(key, piece.model, spiking, disabled, None)
-    tapped = sessions["ann unoptimised"]
-    if data is not None:
-        samples = load_samples(data, tapped, batch_axis)
-    else:
-        samples = random_samples(tapped, batch_axis=batch_axis)
-    axes = sample_axes(tapped, samples, outputs)
-    del tapped  # of large networks one session is open at a time
-    result = Verification(len(samples), data is None, [check.layer for check in checks], list(segments.segments), atol)
+    samples = (
+        load_samples(data, runner, batch_axis) if data is not None else random_samples(runner, batch_axis=batch_axis)
+    )
+    axes = sample_axes(runner, samples, outputs)
+    del runner  # of large networks one session is open at a time
+    altered = [f"weight '{name}' is not what calibration made it" for name in changed]
+    if trains and record.kinds is not None:
+        decoders = altered_decoders(spiking, record.kinds, checks)
+        altered += [f"trains of '{name}' are decoded by other tables than its levels make" for name in decoders]
+    result = Verification(
+        len(samples), data is None, [check.layer for check in checks], list(segments.segments), atol, altered
+    )
     for key, network in (("ann", source), ("snn", spiking)):
         try:
             add(key, network.proto, network, None, providers)
@@ -258,7 +281,7 @@ def verify(
     taken = segments.bytes_at_once(MODES[record.mode].time_steps(record.kinds or {}))
     parts = batches(samples, steps, min(samples_within(memory, taken), max(1, _ROWS // steps)))
     for part, feed in track(parts, "verifying", len(parts)):
-        _verify_batch(result, segments, sessions, list(ends[1]), outputs, axes, feed, samples, part)
+        _verify_batch(result, segments, sessions, outputs, axes, feed, samples, part)
     return result
 
 
@@ -266,21 +289,22 @@ def _verify_batch(
     result: Verification,
     segments: SegmentCheck,
     sessions: Sessions,
-    tapped: list[str],
     names: list[str],
     axes: list[int | None] | None,
     feed: dict[str, Array],
     samples: Samples,
     part: slice,
 ) -> None:
-    values = dict(zip(tapped, run_session(sessions["ann unoptimised"], feed), strict=True)) | feed
+    tapped = [output.name for output in segments.tapped.model.graph.output]
+    whole = _CALIBRATED if _CALIBRATED in sessions else "ann unoptimised"
+    values = dict(zip(tapped, run_session(sessions[whole], feed), strict=True)) | feed
     segments.add(sessions, values)
-    outputs = {"ann unoptimised": by_sample([values[name] for name in names], axes)}
+    outputs = {whole: by_sample([values[name] for name in names], axes)}
     del values
     outputs |= {
         name: by_sample(run_session(sessions[name], feed, names), axes)
-        for name in ("snn unoptimised", "ann", "snn")
-        if name in sessions
+        for name in ("ann unoptimised", "snn unoptimised", "ann", "snn")
+        if name in sessions and name not in outputs
     }
     for comparison, expected, found in (
         (result.unoptimised, "ann unoptimised", "snn unoptimised"),
@@ -323,14 +347,55 @@ def _recorded(source: Network, spiking: Network) -> tuple[Record, list[Converted
         )
     if record.source_sha256 != source.sha256:
         raise PconvError(f"{spiking.name} was not made from {source.name}", "pass the file that was rewritten")
-    if record.calibration is not None:
-        makers = {name: node for node in every_node(source.proto.graph) for name in node.output if name}
-        given = set(record.calibration.get("outputs", ()))
-        converted = [
-            entry if _is_of_the_source(entry, source, makers, given) else replace(entry, levels=None)
-            for entry in converted
-        ]
     return record, converted
+
+
+def _stood_for(source: Network, spiking: Network, record: Record) -> tuple[Network, list[str]]:
+    """The network whose activations the neurons stand for: the source, or what a calibration made of it.
+
+    Returns:
+        It, and the tensors of the spiking network that were calibrated and have been changed since.
+
+    Raises:
+        PconvError: the record does not have it.
+    """
+    if record.calibration is None:
+        # Quantisers of one tensor are one neuron.
+        return without_duplicates(source), []
+    try:
+        if record.calibrated_form is None:
+            raise ValueError("an earlier version wrote it")
+        model, changed = redrawn(record.calibrated_form, source.proto, spiking.proto)
+        network = load(model)
+    except (ValueError, PconvError) as error:
+        raise PconvError(
+            f"the record of {spiking.name} does not have the network that calibration made: {error}",
+            "rewrite the model again",
+        ) from error
+    if [info.name for info in source.proto.graph.output] != [info.name for info in model.graph.output]:
+        raise PconvError(
+            f"{spiking.name} was calibrated with other outputs than {source.name} has", "rewrite that again"
+        )
+    return replace(network, name=f"what calibration made of {source.name}"), changed
+
+
+def _compare_tables(checks: Sequence[LayerCheck], stood_for: Network) -> None:
+    """Compare neurons with those that their steps make of the source's activations."""
+    if checks:
+        found = {(one.input.name, one.output.name): one.spec for one in recognise(prepared(stood_for))}
+        for check in checks:
+            spec = found.get((check.converted.input, check.converted.output))
+            if spec is not None:
+                check.compare_tables(spec)
+
+
+def _calibrated(converted: Sequence[Converted], source: Network, record: Record) -> list[Converted]:
+    """The activations whose levels the source does not have."""
+    if record.calibration is None:
+        return []
+    makers = {name: node for node in every_node(source.proto.graph) for name in node.output if name}
+    given = set(record.calibration.get("outputs", ()))
+    return [entry for entry in converted if not _is_of_the_source(entry, source, makers, given)]
 
 
 def _is_of_the_source(

@@ -42,7 +42,8 @@ def faults(seed: int) -> list[str]:
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            spiking = rewrite(source, mode=_MODES[random.integers(2)]).model
+            steps = 3 if random.random() < 0.25 else None
+            spiking = rewrite(source, mode=_MODES[random.integers(2)], steps=steps).model
         except PconvError:  # nothing to convert
             return []
         right = verify(source, spiking, feed)
@@ -60,7 +61,7 @@ def judged(
     except PconvError:  # it is no network any more, or not one that rewrite wrote
         return []
     named = sorted(
-        {layer.name for layer in result.layers if layer.mismatches}
+        {layer.name for layer in result.layers if layer.mismatches or layer.altered}
         | {segment.name for segment in result.segments if segment.beyond}
     )
     behind = _ends_behind(corruption, result)

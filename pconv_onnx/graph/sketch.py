@@ -1,0 +1,98 @@
+"""A network in the metadata of another: its nodes, and of its tensors only what others do not hold already."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, numpy_helper
+
+from pconv_onnx.graph.nesting import every_graph
+
+# What a sketch may expand to.
+_LARGEST = 1 << 28
+# An initializer that another network holds says where: in the source, or in the network with the sketch, as it is
+# there, with the digest of that.
+_SOURCE, _OWN = "source", "own"
+
+
+def sketch(network: onnx.ModelProto, source: onnx.ModelProto, own: onnx.ModelProto) -> str:
+    """The text that `redrawn` makes the network of again.
+
+    Args:
+        network: in one file.
+        source: a network that will be there as well.
+        own: the one that keeps the sketch. Where it has a tensor in a narrower type, the sketch has that.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(network)
+    del model.metadata_props[:]
+    there = {_SOURCE: _held(source), _OWN: _held(own)}
+    for graph in every_graph(model.graph):
+        del graph.value_info[:]
+        for tensor in graph.initializer:
+            given, kept = (held.get(tensor.name) for held in (there[_SOURCE], there[_OWN]))
+            if given is not None and _digest(given) == _digest(tensor):
+                _refer(tensor, _SOURCE, given)
+            elif kept is not None and tensor.data_type == TensorProto.FLOAT and kept.dims == tensor.dims:
+                _refer(tensor, _OWN, kept)
+    return base64.b64encode(zlib.compress(model.SerializeToString(), 9)).decode("ascii")
+
+
+def redrawn(text: str, source: onnx.ModelProto, own: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
+    """The network of a sketch, and names of tensors that are not in `own` any more as they were.
+
+    Raises:
+        ValueError: the text is no sketch, or needs a tensor that is not there.
+    """
+    try:
+        expanding = zlib.decompressobj()
+        content = expanding.decompress(base64.b64decode(text, validate=True), _LARGEST)
+        if expanding.unconsumed_tail:
+            raise ValueError("it would expand to too much")
+        model = onnx.ModelProto.FromString(content)
+    except (binascii.Error, zlib.error, DecodeError) as error:
+        raise ValueError(str(error)) from error
+    there = {_SOURCE: _held(source), _OWN: _held(own)}
+    changed = []
+    for tensor in (tensor for graph in every_graph(model.graph) for tensor in graph.initializer):
+        place, _, digest = tensor.doc_string.partition(" ")
+        if not place:
+            continue
+        held = there.get(place, {}).get(tensor.name)
+        if held is None or held.dims != tensor.dims:
+            raise ValueError(f"the tensor '{tensor.name}' is not there")
+        if _digest(held) != digest:
+            changed.append(tensor.name)
+        tensor.CopyFrom(
+            numpy_helper.from_array(_values(held).astype(np.float32), tensor.name) if place == _OWN else held
+        )
+    return model, changed
+
+
+def _held(model: onnx.ModelProto) -> Mapping[str, TensorProto]:
+    return {tensor.name: tensor for graph in every_graph(model.graph) for tensor in graph.initializer}
+
+
+def _refer(tensor: TensorProto, place: str, held: TensorProto) -> None:
+    """Leave only where a tensor is, and what it is there."""
+    reference = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    reference.doc_string = f"{place} {_digest(held)}"
+    tensor.CopyFrom(reference)
+
+
+def _digest(tensor: TensorProto) -> str:
+    values = _values(tensor)
+    total = hashlib.sha256(f"{tensor.data_type} {list(tensor.dims)}".encode())
+    total.update(np.ascontiguousarray(values).tobytes())
+    return total.hexdigest()
+
+
+def _values(tensor: TensorProto) -> np.ndarray:
+    return np.asarray(numpy_helper.to_array(tensor))
