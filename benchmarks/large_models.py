@@ -108,7 +108,7 @@ def run(name: str) -> None:
 def verify() -> dict[str, Any]:
     """Verify the spiking network on a sample."""
     found = pconv_onnx.verify(ANN, SNN, {"image": samples()[:1]}).summary()
-    return {key: found[key] for key in ("passed", "samples")}
+    return {key: found[key] for key in ("verdict", "passed", "samples")}
 
 
 def stats() -> dict[str, Any]:

@@ -117,8 +117,7 @@ def report(found: dict[str, Any]) -> None:
     for steps, value in found["spiking_accuracy"].items():
         told = "T = L, lossless" if steps == str(LEVELS) else "T ≠ L, not lossless"
         print(f"  spiking, T = {steps:<7} {value:.2%}  ({told})")
-    passed = "passed" if found["verify"]["passed"] else "FAILED"
-    print(f"verify at T = {LEVELS}: {passed}; {found['seconds']:.0f} s in all")
+    print(f"verify at T = {LEVELS}: {found['verify']['verdict']}; {found['seconds']:.0f} s in all")
 
 
 def main() -> None:

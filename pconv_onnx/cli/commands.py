@@ -144,7 +144,7 @@ def verify(options: argparse.Namespace) -> Answer:
         **_memory(options),
     )
     summary = result.summary()
-    return Answer(summary, verification_lines, DONE if result.passed else ANSWER_IS_NO)
+    return Answer(summary, verification_lines, ANSWER_IS_NO if result.verdict == "different" else DONE)
 
 
 def evaluate(options: argparse.Namespace) -> Answer:

@@ -113,26 +113,8 @@ def rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 def verification_lines(summary: dict[str, Any]) -> Iterator[str]:
     """The answer of `verify`."""
-    layers = summary["layers"]
-    wrong = [layer for layer in layers if layer["count_mismatch_rate"]]
-    exact = [layer for layer in layers if layer["exact"]]
-    calibrated = sum(layer["calibrated"] for layer in layers)
-    others = len(layers) - len(exact) - calibrated
-    compared = summary["layers_compared"]
     yield _samples_line(summary)
-    if compared:
-        right = f"{compared - len(wrong)} of {compared}"
-        yield f"layers with the source's spike count on every element, given the same input: {right}"
-    else:
-        yield "no layer was compared with the source, outputs were only measured; --atol bounds them"
-    for layer in wrong:
-        yield f"  {layer['name']}: {100 * layer['count_mismatch_rate']:.3g} % of the elements differ"
-    if compared < len(exact):
-        yield f"layers in branches that no sample got to, so not compared: {len(exact) - compared}"
-    if calibrated:
-        yield f"layers with levels of a calibration (the source has a ReLU), with nothing to be equal to: {calibrated}"
-    if others:
-        yield f"layers with T other than the source's levels, so with nothing to be equal to: {others}"
+    yield from _compared_lines(summary)
     unloaded = summary["load_errors"]
     for title, values, networks in (
         ("outputs, graph optimisations disabled", summary["unoptimised"], ""),
@@ -154,11 +136,51 @@ def verification_lines(summary: dict[str, Any]) -> Iterator[str]:
             f"{_difference(summary['source_against_itself'])} and the spiking network by "
             f"{_difference(summary['spiking_against_itself'])}"
         )
+    if summary["outputs_differ"] and summary["verdict"] != "different":
+        yield "outputs differ by more than rounding: a spike that rounding flips changes what later layers are given"
     if summary["accuracy"]:
         yield "top-1 accuracy: source {ann:.2%}, spiking {snn:.2%}".format(**summary["accuracy"])
-    within = "only measured" if summary["atol"] is None else f"within {summary['atol']:g}"
-    alone = "" if compared else f", with no layer compared and outputs {within}"
-    yield f"passed{alone}" if summary["passed"] else "FAILED"
+    yield _verdict_line(summary)
+
+
+def _compared_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """What `verify` says of neurons, and of what lies between them."""
+    layers = [layer for layer in summary["layers"] if layer["count_mismatch_rate"] is not None]
+    wrong = [layer for layer in layers if layer["count_mismatch_rate"]]
+    calibrated = sum(layer["calibrated"] for layer in layers)
+    if layers:
+        besides = f" ({calibrated} of them against what calibration made of it)" if calibrated else ""
+        yield (
+            f"neurons with the source's spike count on every element, given the same input: "
+            f"{len(layers) - len(wrong)} of {len(layers)}{besides}"
+        )
+    for layer in wrong:
+        yield f"  {layer['name']}: {100 * layer['count_mismatch_rate']:.3g} % of the elements differ"
+    segments = [segment for segment in summary["segments"] if segment["bounded"] and segment["elements"]]
+    beyond = [segment for segment in segments if segment["beyond"]]
+    if segments:
+        largest = max((segment["of_bound"] for segment in segments if not segment["beyond"]), default=0)
+        yield (
+            f"segments between neurons that are the source's but for rounding, given the same spikes: "
+            f"{len(segments) - len(beyond)} of {len(segments)} (largest difference: {100 * largest:.2g} % of its bound)"
+        )
+    for segment in beyond:
+        told = "without bound" if segment["max_abs_diff"] is None else f"by up to {segment['max_abs_diff']:.3g}"
+        yield (
+            f"  to {segment['kind']} '{segment['name']}': {segment['beyond']} of {segment['elements']} values are "
+            f"beyond their bound, {told}"
+        )
+    yield from (f"not compared: {told}" for told in summary["not_compared"])
+
+
+def _verdict_line(summary: dict[str, Any]) -> str:
+    if summary["verdict"] == "different":
+        first, *others = summary["differences"]
+        return f"different: {first}{f' (and {len(others)} more)' if others else ''}"
+    if summary["verdict"] == "equal":
+        return "equal: every neuron gives the source's spike counts, and all between them its values but for rounding"
+    within = "" if summary["atol"] is None else f", and outputs are within {summary['atol']:g}"
+    return f"measured: no difference was found, but not all was compared{within}"
 
 
 def _samples_line(summary: dict[str, Any]) -> str:

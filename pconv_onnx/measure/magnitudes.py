@@ -21,8 +21,8 @@ from pconv_onnx.graph.external import values
 from pconv_onnx.graph.nesting import captured, every_graph, is_if, once, subgraphs, unused
 from pconv_onnx.measure.rounding import ROWS, Rounded, SizeUnknownError, attribute
 
-# Sum and Max broadcast from here on.
-_LEAST_OPSET = 8
+# Operators broadcast as they do now from here on, and indices may be negative.
+_LEAST_OPSET, _NEGATIVE_INDICES_OPSET = 7, 11
 # What is drawn differs from run to run.
 _DRAWN = ("Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
           "RandomUniformLike")  # fmt: skip
@@ -117,9 +117,10 @@ def with_magnitudes(
     for name in dict.fromkeys((*points, *emitted)):
         taps[name] = expose(model.graph, name, int(helper.np_dtype_to_tensor_dtype(types[name])), used)
     for point in points.values():
-        if point.rounded is not None and point.rounded.magnitude not in taps:
-            name = point.rounded.magnitude
-            taps[name] = expose(model.graph, name, _magnitude_element(source, point.tensor), used)
+        if point.rounded is not None:
+            elements = dict.fromkeys(point.rounded.counts, int(onnx.TensorProto.FLOAT))
+            elements[point.rounded.magnitude] = _magnitude_element(source, point.tensor)
+            taps |= {name: expose(model.graph, name, elements[name], used) for name in sorted(elements.keys() - taps)}
     return Tapped(model, points, list(writing.cut), taps)
 
 
@@ -306,8 +307,7 @@ class _Writing:
                 for one, body, each in zip(inner, bodies, rounded, strict=True):
                     one.hand_out(body, each.magnitude, _magnitude_element(self.source, name))
                 node.output.append(unused(f"{name}/magnitude", self.used))
-                found = Rounded(node.output[-1], max(r.operations for r in rounded), max(r.stores for r in rounded))
-                self._set(name, found)
+                self._set(name, Rounded.joined(rounded, node.output[-1], products=False))
         for one, body in zip(inner, bodies, strict=True):
             one.finish(body)
 
@@ -342,10 +342,9 @@ class _Scope:
         if self.writing.source.dtypes.get(name) not in (np.float32, np.float64):
             found = self.write("Cast", [found], [helper.make_attribute("to", element)], 1)[0]
         if largest:
-            dtype = helper.tensor_dtype_to_np_dtype(element)
-            bound = numpy_helper.from_array(np.array(largest, dtype), unused(f"{name}/largest", self.writing.used))
-            self.initializers.append(bound)
-            found = self.write("Max", [found, bound.name], [], 1)[0]
+            # No less than either.
+            bound = self.constant(f"{name}/largest", np.array(largest, helper.tensor_dtype_to_np_dtype(element)))
+            found = self.write("Add", [found, bound], [], 1)[0]
         self.leaves[name] = found
         return found
 
@@ -358,6 +357,12 @@ class _Scope:
         node.attribute.extend(attributes)
         self.nodes.append(node)
         return names
+
+    def constant(self, name: str, value: Array) -> str:
+        """Write a constant; its name."""
+        tensor = numpy_helper.from_array(value, unused(name, self.writing.used))
+        self.initializers.append(tensor)
+        return tensor.name
 
     def hand_out(self, body: onnx.GraphProto, name: str, element: int) -> None:
         """Make a tensor that is read in a branch one more of its outputs."""
@@ -398,6 +403,20 @@ class _Place:
 
     def write(self, op_type: str, inputs: Sequence[str], attributes: Sequence[onnx.AttributeProto]) -> list[str]:
         return self.scope.write(op_type, inputs, attributes, len(self.node.output))
+
+    def ratio(self, large: str, small: str) -> str:
+        sizes = [self._as_float(self.scope.write("Size", [name], [], 1)[0]) for name in (large, small)]
+        return self.scope.write("Div", sizes, [], 1)[0]
+
+    def last_size(self, name: str) -> str:
+        if self.scope.writing.source.opset < _NEGATIVE_INDICES_OPSET:
+            raise SizeUnknownError
+        (shape,) = self.scope.write("Shape", [name], [], 1)
+        index = self.scope.constant(f"{name}/last", np.array(-1))
+        return self._as_float(self.scope.write("Gather", [shape, index], [], 1)[0])
+
+    def _as_float(self, name: str) -> str:
+        return self.scope.write("Cast", [name], [helper.make_attribute("to", onnx.TensorProto.FLOAT)], 1)[0]
 
 
 class _Constants:

@@ -24,24 +24,46 @@ from pconv_onnx.basics.arrays import Array
 FLOATS = tuple(np.dtype(dtype) for dtype in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64))
 
 
+# How many summands there are: a number, or the name of a float scalar that tells at run time.
+Count = int | str
+
+
 @dataclass(frozen=True)
 class Rounded:
     """A float tensor as far as rounding goes.
 
     Attributes:
         magnitude: name of the tensor of its magnitudes, of its shape.
-        operations: the most float operations that a summand goes through.
+        operations: the most float operations that a summand goes through, but for those in `counts`.
         stores: the most tensors and constants that it goes through, each of which may be of a narrower type than what
             is computed in.
+        counts: names of float scalars, each a number of operations more.
     """
 
     magnitude: str
     operations: int = 0
     stores: int = 0
+    counts: tuple[str, ...] = ()
 
-    def after(self, operations: int, magnitude: str | None = None) -> Rounded:
+    def after(self, count: Count, magnitude: str = "", *, stores: int = 1) -> Rounded:
         """What an operator makes of it that takes so many operations."""
-        return Rounded(magnitude or self.magnitude, self.operations + operations, self.stores + 1)
+        return Rounded(
+            magnitude or self.magnitude,
+            self.operations + (count if isinstance(count, int) else 0),
+            self.stores + stores,
+            self.counts + ((count,) if isinstance(count, str) else ()),
+        )
+
+    @classmethod
+    def joined(cls, operands: Sequence[Rounded], magnitude: str, *, products: bool) -> Rounded:
+        """Products of tensors, a summand of each after a summand of another; or sums of them, of one or another."""
+        count = sum if products else max
+        return cls(
+            magnitude,
+            count(operand.operations for operand in operands),
+            count(operand.stores for operand in operands),
+            tuple(dict.fromkeys(name for operand in operands for name in operand.counts)),
+        )
 
 
 @dataclass(frozen=True)
@@ -66,19 +88,20 @@ class Units:
         single = float(np.finfo(np.float32).eps)
         return cls(min(float(narrow.eps), single) / 2, float(narrow.eps) / 2, float(narrow.smallest_normal))
 
-    def limit(self, rounded: Rounded, magnitudes: Array, steps: int) -> Array | None:
+    def limit(self, rounded: Rounded, magnitudes: Array, counted: float, steps: int) -> Array | None:
         """How far the values of a tensor may lie apart in two networks.
 
         Args:
             rounded: how they come about in either.
             magnitudes: of the tensor, computed in one of them.
+            counted: the sum of its `counts`.
             steps: time-steps, over which the other takes a mean besides.
 
         Returns:
             None where so much is rounded that nothing is left.
         """
         # Both round; one takes a mean as well, of spikes that were levels divided by T.
-        operations, stores = 2 * rounded.operations + steps + 4, 2 * rounded.stores + 2
+        operations, stores = 2 * (rounded.operations + counted) + steps + 4, 2 * rounded.stores + 2
         share = _gamma(operations, self.computed)
         if self.stored > self.computed:
             share += _gamma(stores, self.stored)
@@ -89,7 +112,7 @@ class Units:
             return np.asarray(share / (1 - share) * (magnitudes.astype(np.float64) + operations * self.smallest))
 
 
-def _gamma(operations: int, unit: float) -> float:
+def _gamma(operations: float, unit: float) -> float:
     """γₙ; infinite where it is not defined."""
     return operations * unit / (1 - operations * unit) if operations * unit < 1 else math.inf
 
@@ -125,6 +148,16 @@ class Site(Protocol):
     def write(self, op_type: str, inputs: Sequence[str], attributes: Sequence[onnx.AttributeProto]) -> list[str]:
         """Write a node with as many outputs as this has; their names."""
 
+    def ratio(self, large: str, small: str) -> str:
+        """The float scalar that tells how many times more elements one tensor has than another."""
+
+    def last_size(self, name: str) -> str:
+        """The float scalar that tells the size of the last axis of a tensor.
+
+        Raises:
+            SizeUnknownError: the opset is too old for that.
+        """
+
 
 # None: the operator has no such form.
 Row = Callable[[Site], list[Rounded] | None]
@@ -151,19 +184,25 @@ def _numbers(sizes: Sequence[int | str | None]) -> int:
     return math.prod(size for size in sizes if isinstance(size, int))
 
 
-def _reduction(site: Site) -> int:
-    """How many elements of the input one of the output comes from: axes without a number are in both."""
-    shapes = [site.sizes(name) for name in (site.node.input[0], site.node.output[0])]
-    before, after = ([size for size in shape if isinstance(size, int)] for shape in shapes)
-    if len(shapes[0]) - len(before) != len(shapes[1]) - len(after) or not math.prod(after):
-        raise SizeUnknownError
-    return math.prod(before) // math.prod(after)
+def _reduction(site: Site) -> Count:
+    """How many elements of the input one of the output comes from."""
+    names = site.node.input[0], site.node.output[0]
+    try:
+        before, after = map(site.sizes, names)
+        kept = len(before) - sum(isinstance(size, int) for size in before)
+        if kept == len(after) - sum(isinstance(size, int) for size in after):
+            # Axes without a number are in both.
+            large, small = (_numbers([s for s in sizes if isinstance(s, int)]) for sizes in (before, after))
+            return large // small if small else 0
+    except SizeUnknownError:
+        pass
+    return site.ratio(*names)
 
 
 def _moved(site: Site) -> list[Rounded]:
     """What only moves or picks values of its first input."""
     operand = site.operand(0)
-    return [Rounded(name, operand.operations, operand.stores) for name in _same(site, {0: operand.magnitude})]
+    return [operand.after(0, name, stores=0) for name in _same(site, {0: operand.magnitude})]
 
 
 def _as_it_is(site: Site) -> list[Rounded]:
@@ -173,9 +212,12 @@ def _as_it_is(site: Site) -> list[Rounded]:
 
 def _cast(site: Site) -> list[Rounded] | None:
     """To another float type."""
-    element = attribute(site.node, "to")
-    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
-    return [site.operand(0).after(1)] if element in floats else None
+    element, operand = attribute(site.node, "to"), site.operand(0)
+    if element not in (onnx.helper.np_dtype_to_tensor_dtype(dtype) for dtype in FLOATS):
+        return None
+    wide = onnx.TensorProto.DOUBLE if element == onnx.TensorProto.DOUBLE else onnx.TensorProto.FLOAT
+    (name,) = site.write("Cast", [operand.magnitude], [helper.make_attribute("to", wide)])
+    return [operand.after(1, name)]
 
 
 def _dropout(site: Site) -> list[Rounded] | None:
@@ -196,16 +238,14 @@ def _clip(site: Site) -> list[Rounded] | None:
     return [site.operand(0)]
 
 
-def _products(site: Site, summands: int, extra: int = 1, **attributes: Any) -> list[Rounded]:
+def _products(site: Site, summands: Count, extra: int = 1, **attributes: Any) -> list[Rounded]:
     """Sums of products of the first two inputs, and a third that is added."""
-    left, right = site.operand(0), site.operand(1)
-    magnitudes = {0: left.magnitude, 1: right.magnitude}
-    operations, stores = left.operations + right.operations + summands, left.stores + right.stores
-    if site.given(2):
-        added = site.operand(2)
-        magnitudes[2] = added.magnitude
-        operations, stores = max(operations, added.operations), max(stores, added.stores)
-    return [Rounded(name, operations + extra, stores + 1) for name in _same(site, magnitudes, **attributes)]
+    operands = [site.operand(index) for index in range(3 if site.given(2) else 2)]
+    (name,) = _same(site, {index: operand.magnitude for index, operand in enumerate(operands)}, **attributes)
+    rounded = Rounded.joined(operands[:2], name, products=True).after(summands)
+    if len(operands) > 2:
+        rounded = Rounded.joined([rounded, operands[2]], name, products=False)
+    return [rounded.after(extra, stores=0)]
 
 
 def _conv(site: Site) -> list[Rounded]:
@@ -220,15 +260,19 @@ def _conv_transpose(site: Site) -> list[Rounded]:
 def _gemm(site: Site) -> list[Rounded]:
     sizes = site.sizes(site.node.input[1])
     alpha, beta = (abs(attribute(site.node, name, 1.0)) for name in ("alpha", "beta"))
-    return _products(site, _numbers(sizes[1:] if attribute(site.node, "transB", 0) else sizes[:1]), 4,
-                     alpha=alpha, beta=beta)  # fmt: skip
+    summands = _numbers(sizes[1:] if attribute(site.node, "transB", 0) else sizes[:1])
+    return _products(site, summands, 4, alpha=alpha, beta=beta)
 
 
 def _matmul(site: Site) -> list[Rounded]:
-    left = site.sizes(site.node.input[0])
-    right = site.sizes(site.node.input[1])
-    known = [size for size in (left[-1:], right[-2:-1] or right) if size and isinstance(size[0], int)]
-    return _products(site, _numbers(known[0] if known else [None]))
+    summands: Count | None = None
+    for name, axis in zip(site.node.input, (-1, -2), strict=True):
+        try:
+            size = site.sizes(name)[axis]
+        except LookupError:  # of a vector there is no other axis
+            continue
+        summands = size if isinstance(size, int) else summands
+    return _products(site, site.last_size(site.node.input[0]) if summands is None else summands)
 
 
 def _einsum(site: Site) -> list[Rounded]:
@@ -244,8 +288,7 @@ def _einsum(site: Site) -> list[Rounded]:
     rounded = [site.operand(index) for index in range(len(operands))]
     (name,) = _same(site, {index: operand.magnitude for index, operand in enumerate(rounded)})
     summed = _numbers([size for letter, size in sizes.items() if letter not in result])
-    operations = sum(operand.operations for operand in rounded) + summed + len(operands)
-    return [Rounded(name, operations, sum(operand.stores for operand in rounded) + 1)]
+    return [Rounded.joined(rounded, name, products=True).after(summed + len(operands))]
 
 
 def _multiply(site: Site) -> list[Rounded]:
@@ -260,9 +303,8 @@ def _divide(site: Site) -> list[Rounded] | None:
 def _add(site: Site) -> list[Rounded]:
     operands = [site.operand(index) for index in range(len(site.node.input))]
     op_type = "Add" if site.node.op_type == "Sub" else site.node.op_type
-    names = _same(site, {index: operand.magnitude for index, operand in enumerate(operands)}, op_type)
-    operations = max(operand.operations for operand in operands) + len(operands)
-    return [Rounded(name, operations, max(operand.stores for operand in operands) + 1) for name in names]
+    (name,) = _same(site, {index: operand.magnitude for index, operand in enumerate(operands)}, op_type)
+    return [Rounded.joined(operands, name, products=False).after(len(operands))]
 
 
 def _extremes(site: Site) -> list[Rounded]:
@@ -270,9 +312,8 @@ def _extremes(site: Site) -> list[Rounded]:
     indices = [index for index in range(len(site.node.input)) if site.node.op_type != "Where" or index]
     operands = {index: site.operand(index) for index in indices}
     op_type = "Max" if site.node.op_type == "Min" else site.node.op_type
-    names = _same(site, {index: operand.magnitude for index, operand in operands.items()}, op_type)
-    operations, stores = (max(getattr(o, name) for o in operands.values()) for name in ("operations", "stores"))
-    return [Rounded(name, operations, stores) for name in names]
+    (name,) = _same(site, {index: operand.magnitude for index, operand in operands.items()}, op_type)
+    return [Rounded.joined(list(operands.values()), name, products=False)]
 
 
 def _extremum(site: Site) -> list[Rounded] | None:
@@ -281,8 +322,7 @@ def _extremum(site: Site) -> list[Rounded] | None:
         return None
     operand = site.operand(0)
     op_type = "ReduceMax" if site.node.op_type == "ReduceMin" else site.node.op_type
-    (name,) = _same(site, {0: operand.magnitude}, op_type)
-    return [Rounded(name, operand.operations, operand.stores)]
+    return [operand.after(0, name, stores=0) for name in _same(site, {0: operand.magnitude}, op_type)]
 
 
 def _mean(site: Site) -> list[Rounded]:
@@ -290,29 +330,26 @@ def _mean(site: Site) -> list[Rounded]:
     pooled = attribute(site.node, "kernel_shape")
     summands = math.prod(pooled) if pooled else _reduction(site)
     operand = site.operand(0)
-    return [operand.after(summands + 1, name) for name in _same(site, {0: operand.magnitude})]
+    return [operand.after(summands, name).after(1, stores=0) for name in _same(site, {0: operand.magnitude})]
 
 
 def _normalise(site: Site) -> list[Rounded] | None:
     """BatchNormalization with given statistics: `(x − mean)·scale/√(var + ε) + bias`."""
     if attribute(site.node, "training_mode", 0) or len(site.node.output) > 1 or site.varies(4):
         return None
-    operands = {index: site.operand(index) for index in range(4)}
-    magnitudes = {index: operand.magnitude for index, operand in operands.items()}
+    operands = [site.operand(index) for index in range(5)]
+    magnitudes = {index: operand.magnitude for index, operand in enumerate(operands)}
     (magnitudes[3],) = site.write("Neg", [magnitudes[3]], [])
+    (name,) = _same(site, magnitudes)
     # A factor from the scale, ε, a root and a quotient; a product and a sum with the mean and with the bias.
-    operations = sum(operand.operations for operand in operands.values()) + 8
-    stores = sum(operand.stores for operand in operands.values()) + 2
-    return [Rounded(name, operations, stores) for name in _same(site, magnitudes)]
+    return [Rounded.joined(operands, name, products=True).after(8)]
 
 
 def _pad(site: Site) -> list[Rounded]:
-    operand = site.operand(0)
-    magnitudes = {0: operand.magnitude}
-    if site.given(2):
-        magnitudes[2] = site.operand(2).magnitude
+    operands = {0: site.operand(0)} | ({2: site.operand(2)} if site.given(2) else {})
     changed = {"value": abs(value)} if (value := attribute(site.node, "value")) is not None else {}
-    return [Rounded(name, operand.operations, operand.stores + 1) for name in _same(site, magnitudes, **changed)]
+    (name,) = _same(site, {index: operand.magnitude for index, operand in operands.items()}, **changed)
+    return [Rounded.joined(list(operands.values()), name, products=False)]
 
 
 def _resize(site: Site) -> list[Rounded]:

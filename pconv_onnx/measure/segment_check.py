@@ -127,7 +127,8 @@ class SegmentCheck:
             limit = np.zeros(())
         elif point.rounded is not None:
             magnitudes = np.maximum(np.abs(values[taps[point.rounded.magnitude]]), point.largest)
-            limit = self._units.limit(point.rounded, magnitudes, self._steps)
+            counted = sum(float(values[taps[name]].sum()) for name in point.rounded.counts)
+            limit = self._units.limit(point.rounded, magnitudes, counted, self._steps)
         end.segment.add(expected, found, limit)
 
 
@@ -144,10 +145,12 @@ class _Counterpart:
         neurons = {check.node.output[0] for check in checks}
         made = {name for node in once(spiking.proto.graph) for name in node.output}
         self._made, self._source, self._spiking = made - neurons, source.dtypes, spiking.dtypes
+        self._as_precise = all(check.neuron.levels.dtype == check.converted.dtype for check in checks)
 
     def has(self, tensor: str) -> bool:
         dtype = self._spiking.get(tensor)
         return tensor in self._made and dtype is not None and dtype != ml_dtypes.bfloat16
 
     def same_type(self, tensor: str) -> bool:
-        return self._source.get(tensor) == self._spiking.get(tensor)
+        # Of a narrower network inputs are cast.
+        return self._as_precise and self._source.get(tensor) == self._spiking.get(tensor)

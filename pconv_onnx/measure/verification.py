@@ -191,6 +191,7 @@ class Verification:
                     "name": layer.name,
                     "exact": layer.exact,
                     "calibrated": layer.calibrated,
+                    "altered": layer.altered,
                     "count_mismatch_rate": layer.count_mismatch_rate,
                 }
                 for layer in self.layers
@@ -252,12 +253,12 @@ def verify(
     if record.calibration is not None:
         add(_CALIBRATED, segments.tapped.model, stood_for, disabled, None)
     add("ann unoptimised", source.proto if record.calibration else segments.tapped.model, source, disabled, None)
-    runner = sessions["ann unoptimised"]
-    ends = _ends(runner)
+    ends = _ends(sessions["ann unoptimised"])
     add("snn unoptimised", spiking.proto, spiking, disabled, providers)
     _check_ends(ends, _ends(sessions["snn unoptimised"]), source, spiking, record)
     for key, piece in segments.pieces.items():
         add(key, piece.model, spiking, disabled, None)
+    runner = sessions["ann unoptimised"]
     samples = (
         load_samples(data, runner, batch_axis) if data is not None else random_samples(runner, batch_axis=batch_axis)
     )

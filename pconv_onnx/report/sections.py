@@ -336,10 +336,15 @@ def _verification(part: dict[str, Any]) -> Section:
     )
     wrong = sum(bool(layer["count_mismatch_rate"]) for layer in compared)
     drawn = "seeded random inputs" if part["random_inputs"] else "samples"
+    segments = [segment for segment in part["segments"] if segment["bounded"] and segment["elements"]]
+    within = sum(not segment["beyond"] for segment in segments)
     text = [
         f"On {part['samples']} {drawn}, {len(compared) - wrong} of {len(compared)} layers with T = L have the source's "
-        "spike count on every element, given the same input."
+        f"spike count on every element, given the same input, and {within} of {len(segments)} segments between neurons "
+        f"its values, given the same spikes, as far as rounding can tell. Verdict: {part['verdict']}."
     ]
+    text += [f"Different: {told}." for told in part["differences"]]
+    text += [f"Not compared: {told}." for told in part["not_compared"]]
     if part["max_abs_diff"] is not None:
         agreement = (
             "" if part["top1_agreement"] is None else f", top-1 agreement {_STYLE.percent(part['top1_agreement'])}"

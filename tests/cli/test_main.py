@@ -267,7 +267,7 @@ def test_a_network_without_activations_has_nothing_to_convert(tmp_path, refusal,
 def test_verify_asks_for_the_provider_that_is_named(ann, snn, run, refusal):
     assert run("verify", ann, snn, "--provider", "cpu")[0] == 0
     told = refusal("verify", ann, snn, "--provider", "cuda")
-    assert told.startswith(f"'{snn}': this onnxruntime has no provider '{CUDA}'; it has ")
+    assert told.startswith(f"neuron 'a_code' of '{snn}': this onnxruntime has no provider '{CUDA}'; it has ")
 
 
 def test_a_network_without_inputs_is_rewritten_and_verify_says_why_it_cannot(tmp_path, run, refusal):
@@ -456,8 +456,14 @@ def test_verify_gives_the_promised_document(ann, snn, run):
     assert isinstance(found["max_abs_diff"], float) and found["top1_agreement"] == 1.0
     assert (found["samples"], found["random_inputs"], found["atol"]) == (32, True, None)
     assert found["layers"] == [
-        {"name": name, "exact": True, "calibrated": False, "count_mismatch_rate": 0.0} for name in ("a_code", "b_code")
+        {"name": name, "exact": True, "calibrated": False, "altered": False, "count_mismatch_rate": 0.0}
+        for name in ("a_code", "b_code")
     ]
+    assert (found["verdict"], found["differences"], found["not_compared"]) == ("equal", [], [])
+    assert [(row["name"], row["kind"], row["bounded"], row["beyond"]) for row in found["segments"]] == [
+        ("a_code", "neuron", True, 0), ("b_code", "neuron", True, 0), ("y", "output", True, 0),
+    ]  # fmt: skip
+    assert all(row["elements"] > 0 and row["max_abs_diff"] >= 0 and row["of_bound"] < 1 for row in found["segments"])
     assert found["layers_compared"] == 2
     for part in ("unoptimised", "source_against_itself", "spiking_against_itself"):
         assert found[part].keys() == {"max_abs_diff", "top1_agreement"}
@@ -483,7 +489,10 @@ def test_verify_says_what_it_could_not_run(ann, snn, run, monkeypatch):
 
     def session(model, *, options, providers=None):
         level = options.graph_optimization_level
-        if model.graph.name != "neuron" and level != onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL:
+        if (
+            model.graph.name not in ("neuron", "segment")
+            and level != onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        ):
             raise pconv_onnx.PconvError("onnxruntime cannot load the model: no reason")
         return open_session(model, options=options)
 
@@ -507,7 +516,7 @@ def test_verify_says_no_and_which_layer(ann, snn, run):
     assert (status, err) == (1, "")
     assert "given the same input: 1 of 2\n  b_code: " in out
     assert "a_code" not in out
-    assert out.endswith("FAILED\n")
+    assert out.endswith("\ndifferent: neuron 'b_code' gives other spike counts than the source for the same input\n")
     found = document(run, "verify", ann, snn, status=1)
     assert found["passed"] is False
     assert [bool(layer["count_mismatch_rate"]) for layer in found["layers"]] == [False, True]
@@ -521,13 +530,13 @@ def test_verify_of_other_steps_says_that_there_is_nothing_to_be_equal_to(ann, tm
     status, out, _ = run("verify", ann, tmp_path / "snn.onnx")
     assert status == 0
     assert found["layers_compared"] == 0 and "given the same input" not in out
-    assert "no layer was compared with the source, outputs were only measured; --atol bounds them\n" in out
-    assert "layers with T other than the source's levels, so with nothing to be equal to: 2\n" in out
-    assert out.endswith("\npassed, with no layer compared and outputs only measured\n")
+    assert (found["verdict"], found["passed"]) == ("measured", None)
+    assert "not compared: 2 neurons with T other than the source's levels\n" in out
+    assert out.endswith("\nmeasured: no difference was found, but not all was compared\n")
     status, out, _ = run("verify", ann, tmp_path / "snn.onnx", "--atol", "1e-6")
-    assert status == 1 and out.endswith("\nFAILED\n")
+    assert status == 1 and out.endswith("\ndifferent: outputs differ by more than 1e-06\n")
     status, out, _ = run("verify", ann, tmp_path / "snn.onnx", "--atol", "1e6")
-    assert status == 0 and out.endswith("\npassed, with no layer compared and outputs within 1e+06\n")
+    assert status == 0 and out.endswith("but not all was compared, and outputs are within 1e+06\n")
 
 
 @pytest.mark.usefixtures("library")
@@ -793,8 +802,9 @@ def test_calibration_is_a_command_and_an_option(tmp_path, run):
     assert status == 0
     assert "T = 4, method refit, 20 samples, corrected layers: 1" in out
     status, out, _ = run("verify", relu, tmp_path / "snn.onnx", "--data", data)
-    assert status == 0 and out.endswith("\npassed, with no layer compared and outputs only measured\n")
-    assert "layers with levels of a calibration (the source has a ReLU), with nothing to be equal to: 1\n" in out
+    assert status == 0 and out.endswith("\nmeasured: no difference was found, but not all was compared\n")
+    assert "given the same input: 1 of 1 (1 of them against what calibration made of it)\n" in out
+    assert "not compared: outputs: the source has no levels where 1 neurons have those of a calibration\n" in out
     assert "T other than" not in out
     status, out, err = run("rewrite", relu, "-o", tmp_path / "other.onnx")
     assert status == 1

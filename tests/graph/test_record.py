@@ -57,9 +57,11 @@ def of_form_1(model: onnx.ModelProto) -> onnx.ModelProto:
     potentials=st.dictionaries(TEXT, TEXT, max_size=2),
     kinds=st.dictionaries(TEXT, KINDS, max_size=2),
     calibration=st.none() | st.dictionaries(TEXT, st.integers(), max_size=2),
+    form=st.none() | TEXT,
 )
-def test_what_is_written_is_read(steps, names, potentials, kinds, calibration):
-    record = Record("digest", "parallel", steps, [{"status": "refused"}], names, names, potentials, calibration, kinds)
+def test_what_is_written_is_read(steps, names, potentials, kinds, calibration, form):
+    rows = [{"status": "refused"}]
+    record = Record("digest", "parallel", steps, rows, names, names, potentials, calibration, form, kinds)
     model = onnx.ModelProto()
     model.metadata_props.add(key="author", value="somebody")
     for _ in range(2):

@@ -103,9 +103,11 @@ def whole_document() -> dict:
                        "assumptions": ["45 nm CMOS"]},
         },
         "verification": {
-            "passed": True, "max_abs_diff": 0.25, "top1_agreement": 0.99, "samples": 200, "random_inputs": False,
+            "passed": True, "verdict": "equal", "differences": [], "not_compared": [],
+            "max_abs_diff": 0.25, "top1_agreement": 0.99, "samples": 200, "random_inputs": False,
             "layers": [{"name": "conv1/act", "exact": True, "count_mismatch_rate": 0.0},
                        {"name": "conv2/act", "exact": True, "count_mismatch_rate": 0.02}],
+            "segments": [{"name": "conv1/act", "kind": "neuron", "bounded": True, "elements": 10, "beyond": 0}],
         },
     }  # fmt: skip
 
