@@ -118,8 +118,11 @@ class LayerCheck:
         self.layer.altered = not same_neuron(made, self.neuron)
 
     def bytes_at_once(self, current: int) -> int:
-        """What `add` takes for a current of so many bytes: it at each step, trains, and what is asked of these."""
-        return current * (2 + self.input_steps + 2 * self.neuron.steps * self.spikes)
+        """What `add` takes for a current of so many bytes: it at each step, trains, and what is asked of these.
+
+        Trains are there twice: onnxruntime's own, and what it hands out of them.
+        """
+        return current * (2 + self.input_steps + 3 * self.neuron.steps * self.spikes)
 
     def add(self, current: Array, value: Array) -> Array:
         """Take in one batch of the source's pre-activation, where the layer is exact, and of its activation.

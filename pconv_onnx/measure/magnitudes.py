@@ -19,6 +19,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.exposing import expose
 from pconv_onnx.graph.external import values
 from pconv_onnx.graph.nesting import captured, every_graph, is_if, once, subgraphs, unused
+from pconv_onnx.measure.parts import Part, parts
 from pconv_onnx.measure.rounding import ROWS, Rounded, SizeUnknownError, attribute
 
 # Operators broadcast as they do now from here on, and indices may be negative.
@@ -38,8 +39,7 @@ class Point:
     Attributes:
         tensor: its name in the source.
         exact: whether nothing is rounded on the way there, so that no bit may differ.
-        rounded: what is, where that is known; its `magnitude` is an output of the model with taps, of which absolute
-            values are taken.
+        rounded: what is, where that is known; its `magnitude` may be a tensor of which absolute values are taken.
         largest: the largest value at a time-step where magnitudes are that at least.
     """
 
@@ -78,16 +78,18 @@ class Tapped:
     """The source, ready to be run.
 
     Attributes:
-        model: the source with all that is looked at as outputs.
+        model: the source with all values that are looked at as outputs.
         points: what segments end in, by tensor.
         cut: tensors whose values of the source are put into the spiking network, those of neurons not among them.
         taps: the outputs, by tensor.
+        magnitudes: what computes magnitudes, and counts of operations, from values.
     """
 
     model: onnx.ModelProto = field(repr=False)
     points: dict[str, Point]
     cut: list[str]
     taps: dict[str, str]
+    magnitudes: list[Part] = field(repr=False)
 
 
 def with_magnitudes(
@@ -105,23 +107,25 @@ def with_magnitudes(
         KeyError: it has no tensor of that name.
     """
     writing = _Writing(source, emitted, spiking)
-    model = onnx.ModelProto()
-    model.CopyFrom(source.proto)
+    marked, tapped = onnx.ModelProto(), onnx.ModelProto()
+    marked.CopyFrom(source.proto)
+    tapped.CopyFrom(source.proto)
     if source.opset >= _LEAST_OPSET:
         writing.needed = _needed(source, ends, set(emitted))
-        writing.graph(model.graph)
+        writing.graph(marked.graph)
     points = {name: writing.point(name) for name in dict.fromkeys((*ends, *writing.cut))}
-    used = set(source.names) | writing.used
-    taps: dict[str, str] = {}
-    types = {**source.dtypes, **{name: neuron.dtype for name, neuron in emitted.items()}, **ends}
-    for name in dict.fromkeys((*points, *emitted)):
-        taps[name] = expose(model.graph, name, int(helper.np_dtype_to_tensor_dtype(types[name])), used)
-    for point in points.values():
-        if point.rounded is not None:
-            elements = dict.fromkeys(point.rounded.counts, int(onnx.TensorProto.FLOAT))
-            elements[point.rounded.magnitude] = _magnitude_element(source, point.tensor)
-            taps |= {name: expose(model.graph, name, elements[name], used) for name in sorted(elements.keys() - taps)}
-    return Tapped(model, points, list(writing.cut), taps)
+    dtypes = {**source.dtypes, **{name: neuron.dtype for name, neuron in emitted.items()}, **ends}
+    types = {name: int(helper.np_dtype_to_tensor_dtype(dtype)) for name, dtype in dtypes.items()}
+    used = set(source.names)
+    taps = {name: expose(tapped.graph, name, types[name], used) for name in dict.fromkeys((*points, *emitted))}
+    wanted: dict[str, int] = {}
+    for point in (point for point in points.values() if point.rounded is not None):
+        assert point.rounded is not None
+        wanted |= dict.fromkeys(point.rounded.counts, int(onnx.TensorProto.FLOAT))
+        if point.rounded.magnitude not in taps:
+            wanted[point.rounded.magnitude] = _magnitude_element(source, point.tensor)
+    fed = {name: types[name] for name in dict.fromkeys((*emitted, *writing.cut))}
+    return Tapped(tapped, points, list(writing.cut), taps, parts(marked, fed, wanted))
 
 
 def _magnitude_element(source: Network, name: str) -> int:

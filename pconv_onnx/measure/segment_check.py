@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import ml_dtypes
 import numpy as np
@@ -13,10 +14,15 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import once
 from pconv_onnx.measure.layer_check import LayerCheck
 from pconv_onnx.measure.magnitudes import Emitted, with_magnitudes
+from pconv_onnx.measure.parts import Part
 from pconv_onnx.measure.rounding import Units
 from pconv_onnx.measure.segments import End, Neuron, Segment, cut
 from pconv_onnx.runtime.memory import alive_at_once, sample_bytes
 from pconv_onnx.runtime.side_by_side import Sessions, run_session
+
+# Tensors of the size of what is compared: the mean, magnitudes, bounds, differences and their shares, some of them of
+# eight bytes.
+_COMPARED = 8
 
 
 class SegmentCheck:
@@ -25,6 +31,7 @@ class SegmentCheck:
     Attributes:
         tapped: the source, to be run by whoever has the samples.
         pieces: parts of the spiking network, by the name that their session is to have.
+        parts: those of the source that compute magnitudes, likewise.
     """
 
     def __init__(self, source: Network, spiking: Network, checks: Sequence[LayerCheck], outputs: Sequence[str]) -> None:
@@ -51,6 +58,8 @@ class SegmentCheck:
         ]
         pieces = cut(spiking, neurons, self.tapped.cut, outputs, self.tapped.points, means=means)
         self.pieces = {f"segment {index}": piece for index, piece in enumerate(pieces)}
+        self.parts = {f"magnitudes {index}": part for index, part in enumerate(self.tapped.magnitudes)}
+        self._computing = {name: key for key, part in self.parts.items() for name in part.ends}
         types = {*source.dtypes.values(), *spiking.dtypes.values()}
         self._units = Units.of({*types, *(check.neuron.levels.dtype for check in checks)})
         self._steps = max((check.neuron.steps for check in checks if check.spikes), default=1)
@@ -59,7 +68,7 @@ class SegmentCheck:
     @property
     def segments(self) -> Iterable[Segment]:
         """What is found of each."""
-        return (end.segment for piece in self.pieces.values() for end in piece.ends)
+        return (end.segment for piece in self.pieces.values() for end in piece.ends.values())
 
     def bytes_at_once(self, steps: Mapping[str, int]) -> int:
         """What a sample takes, as far as shapes tell.
@@ -67,25 +76,46 @@ class SegmentCheck:
         Args:
             steps: of tensors of the spiking network that have a time axis the number of time-steps, by name.
         """
-        taps = sum(sample_bytes(self._source, name, {}) for name in self.tapped.points)
-        currents = [
-            check.bytes_at_once(sample_bytes(self._source, check.converted.input, {})) for check in self._checks
-        ]
-        return 2 * taps + max(
-            2 * alive_at_once(self._source, {}), alive_at_once(self._spiking, steps), max(currents, default=0)
-        )
+        source = partial(sample_bytes, self._source, steps={})
+        values = sum(map(source, self.tapped.taps))
+        # What a run hands out is there twice.
+        most = values + alive_at_once(self._source.proto.graph, source)
+        pending = 0
+        waiting, last = dict(self._emitting), self._last_use()
+        for key, piece in self.pieces.items():
+            tensors = piece.part.fed.values()
+            for check in (waiting.pop(tensor) for tensor in tensors if tensor in waiting):
+                most = max(most, values + pending + check.bytes_at_once(source(check.converted.input)))
+                pending += sample_bytes(self._spiking, check.node.output[0], steps)
+            size = partial(self._size_in, piece.part, steps)
+            ends = {end.point.tensor: end.steps for end in piece.ends.values()}
+            run = alive_at_once(piece.part.model.graph, size) + sum(source(name) * ends[name] for name in ends)
+            compared = _COMPARED * sum(map(source, ends))
+            most = max(most, values + pending + max(run, compared))
+            pending -= sum(sample_bytes(self._spiking, name, steps) for name in tensors if last[name] == key)
+        whole = alive_at_once(self._spiking.proto.graph, partial(sample_bytes, self._spiking, steps=steps))
+        return max(most, whole)
+
+    def _size_in(self, part: Part, steps: Mapping[str, int], name: str) -> int:
+        """What a sample takes in a tensor of a part of the spiking network; what it is given is pending already."""
+        return 0 if name in part.fed else sample_bytes(self._spiking, name, steps)
+
+    def _last_use(self) -> dict[str, str]:
+        """The last piece that each tensor is given to."""
+        return {name: key for key, piece in self.pieces.items() for name in piece.part.fed.values()}
 
     def add(self, sessions: Sessions, values: Mapping[str, Array]) -> None:
         """Take in one batch.
 
         Args:
-            sessions: those of the pieces among them.
+            sessions: those of the parts among them.
             values: what the source computes, by the names of its outputs and inputs.
         """
         taps = self.tapped.taps
         emitted: dict[str, Array] = {}
-        waiting = dict(self._emitting)
-        last = {name: key for key, piece in self.pieces.items() for name in piece.fed.values()}
+        magnitudes: dict[str, Array] = {}
+        waiting, last = dict(self._emitting), self._last_use()
+        last |= {name: key for key, piece in self.pieces.items() for end in piece.ends.values() for name in _needs(end)}
 
         def emit(check: LayerCheck) -> Array:
             current, value = (values[taps[name]] for name in (check.converted.input, check.converted.output))
@@ -95,25 +125,38 @@ class SegmentCheck:
 
         for key, piece in self.pieces.items():
             feed = {}
-            for name, tensor in piece.fed.items():
+            for name, tensor in piece.part.fed.items():
                 if tensor in waiting:
                     emitted[tensor] = emit(waiting.pop(tensor))
                 if tensor in emitted:
                     feed[name] = emitted[tensor]
                 else:
-                    feed[name] = values[taps.get(tensor, tensor)]
                     dtype = self._spiking.dtypes.get(tensor)
-                    feed[name] = feed[name] if dtype is None else feed[name].astype(dtype, copy=False)
-            found = run_session(sessions[key], feed, [end.output for end in piece.ends])
-            for end, value in zip(piece.ends, found, strict=True):
-                self._compare(end, values, value)
-            del feed, found
-            for tensor in [tensor for tensor in emitted if last[tensor] == key]:
-                del emitted[tensor]
+                    feed[name] = values[taps.get(tensor, tensor)].astype(dtype, copy=False)
+            found = dict(zip(piece.ends, run_session(sessions[key], feed, list(piece.ends)), strict=True))
+            del feed
+            _drop(emitted, last, key)
+            for output, end in piece.ends.items():
+                self._compare(end, values, found.pop(output), partial(self._magnitude, sessions, values, magnitudes))
+            _drop(magnitudes, last, key)
         for check in waiting.values():
             emit(check)
 
-    def _compare(self, end: End, values: Mapping[str, Array], found: Array) -> None:
+    def _magnitude(
+        self, sessions: Sessions, values: Mapping[str, Array], magnitudes: dict[str, Array], name: str
+    ) -> Array:
+        """A magnitude, or a count, computed with others of the same part where it is not there yet."""
+        if name in self.tapped.taps:
+            return np.abs(values[self.tapped.taps[name]])
+        if name not in magnitudes:
+            key = self._computing[name]
+            part, taps = self.parts[key], self.tapped.taps
+            feed = {name: values[taps.get(tensor, tensor)] for name, tensor in part.fed.items()}
+            found = run_session(sessions[key], feed, list(part.ends.values()))
+            magnitudes |= dict(zip(part.ends, found, strict=True))
+        return magnitudes[name]
+
+    def _compare(self, end: End, values: Mapping[str, Array], found: Array, magnitude: Callable[[str], Array]) -> None:
         point, taps = end.point, self.tapped.taps
         expected = values[taps[point.tensor]]
         if not values[taps[end.reached]].size and end.segment.kind != "output":
@@ -126,10 +169,22 @@ class SegmentCheck:
         if point.exact:
             limit = np.zeros(())
         elif point.rounded is not None:
-            magnitudes = np.maximum(np.abs(values[taps[point.rounded.magnitude]]), point.largest)
-            counted = sum(float(values[taps[name]].sum()) for name in point.rounded.counts)
-            limit = self._units.limit(point.rounded, magnitudes, counted, self._steps)
+            counted = sum(float(magnitude(name).sum()) for name in point.rounded.counts)
+            least = np.maximum(magnitude(point.rounded.magnitude), point.largest)
+            limit = self._units.limit(point.rounded, least, counted, self._steps)
         end.segment.add(expected, found, limit)
+
+
+def _needs(end: End) -> list[str]:
+    """The magnitude that the bound of a segment is a share of, and what counts operations."""
+    rounded = end.point.rounded
+    return [] if rounded is None else [rounded.magnitude, *rounded.counts]
+
+
+def _drop(arrays: dict[str, Array], last: Mapping[str, str], key: str) -> None:
+    """Forget what no piece after this one uses."""
+    for name in [name for name in arrays if last.get(name, key) == key]:
+        del arrays[name]
 
 
 def _emitted(check: LayerCheck) -> Emitted:

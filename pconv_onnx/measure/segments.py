@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ from onnx import helper
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.exposing import expose
-from pconv_onnx.graph.nesting import captured, every_node, subgraphs, unused
+from pconv_onnx.graph.nesting import every_node, unused
 from pconv_onnx.measure.magnitudes import Point
+from pconv_onnx.measure.parts import Part, parts
 from pconv_onnx.measure.rounding import FLOATS
 from pconv_onnx.operators.domain import MEAN_OP_TYPE, attribute, is_operator
 from pconv_onnx.operators.means import temporal_mean_body
@@ -112,32 +112,28 @@ class End:
 
     Attributes:
         point: the tensor of the source.
-        output: its name in the piece that computes it.
         reached: the tensor of the source that is empty where a run does not get there.
-        steps: time-steps that it has there.
+        steps: time-steps that it has in the spiking network.
         segment: what is found.
     """
 
     point: Point
     reached: str
-    output: str
     steps: int
     segment: Segment
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of the spiking network that is run by itself, with one segment or several that have nodes in common.
+    """A part of the spiking network, with one segment or several that have nodes in common.
 
     Attributes:
-        model: the part.
-        fed: what it is given of the source, by the name of its input the tensor of the spiking network.
-        ends: of segments.
+        part: the part.
+        ends: of segments, by its output.
     """
 
-    model: onnx.ModelProto = field(repr=False)
-    fed: Mapping[str, str]
-    ends: Sequence[End]
+    part: Part
+    ends: Mapping[str, End]
 
 
 @dataclass(frozen=True)
@@ -181,36 +177,37 @@ def cut(
     """
     model = onnx.ModelProto()
     model.CopyFrom(spiking.proto)
-    graph = model.graph
-    used = set(spiking.names)
-    layers = {neuron.node.name: neuron for neuron in neurons}
-    fed = {name: unused(f"{name}/fed", used) for name in (*(n.node.output[0] for n in neurons), *tensors)}
-    currents: dict[str, str] = {}
-    _rewire(graph, fed, layers, currents, used)
+    types = {name: int(helper.np_dtype_to_tensor_dtype(dtype)) for name, dtype in spiking.dtypes.items()}
+    for neuron in neurons:
+        types[neuron.node.output[0]] = types[neuron.node.input[1]]
+    currents = _hand_currents_on(model.graph, {neuron.node.name: neuron for neuron in neurons}, set(spiking.names))
     if means is not None:
         _take_means(model, spiking.opset, means)
-    made = {name for node in every_node(graph) for name in node.output}
-    types = _types(spiking, neurons)
-    del graph.output[:]
-    ends = []
-    for name, neuron in layers.items():
-        output = expose(graph, currents[name], types[neuron.node.output[0]], used)
-        ends.append(End(points[neuron.input], neuron.output, output, neuron.steps, Segment(neuron.name, "neuron")))
+    ends: dict[str, End] = {}
+    elements: dict[str, int] = {}
+    for neuron in neurons:
+        name = currents[neuron.node.name]
+        ends[name] = End(points[neuron.input], neuron.output, neuron.steps, Segment(neuron.name, "neuron"))
+        elements[name] = types[neuron.node.output[0]]
+    made = {name for node in every_node(model.graph) for name in node.output}
     for kind, names in (("output", outputs), ("tensor", [name for name in tensors if name not in outputs])):
-        for name in names:
-            # Of a neuron that is an output itself there is nothing behind it.
-            if name in made and name in points:
-                ends.append(
-                    End(points[name], name, expose(graph, name, types.get(name, 1), used), 1, Segment(name, kind))
-                )
-    inputs = {info.name: info for info in graph.input}
-    given = {new: old for old, new in fed.items()}
-    for new, old in given.items():
-        inputs[new] = helper.make_tensor_value_info(new, types[old], None)
+        # Of a neuron that is an output itself there is nothing behind it.
+        for name in (name for name in names if name in made and name in points):
+            ends[name] = End(points[name], name, 1, Segment(name, kind))
+            elements[name] = types.get(name, int(onnx.TensorProto.FLOAT))
+    fed = {name: types[name] for name in (*(neuron.node.output[0] for neuron in neurons), *tensors)}
     return [
-        Piece(part, {name: given.get(name, name) for name in (info.name for info in part.graph.input)}, there)
-        for part, there in _parts(model, inputs, ends)
+        Piece(part, {output: ends[name] for name, output in part.ends.items()}) for part in parts(model, fed, elements)
     ]
+
+
+def _hand_currents_on(graph: onnx.GraphProto, layers: Mapping[str, Neuron], used: set[str]) -> dict[str, str]:
+    """Put what only hands its current on in the place of each neuron; the names that currents have then."""
+    currents = {}
+    for node in (node for node in every_node(graph) if is_operator(node) and node.name in layers):
+        currents[node.name] = unused(f"{node.name}/current", used)
+        node.CopyFrom(helper.make_node("Identity", [node.input[0]], [currents[node.name]], node.name))
+    return currents
 
 
 def _take_means(model: onnx.ModelProto, opset: int, dtype: np.dtype[Any]) -> None:
@@ -222,98 +219,3 @@ def _take_means(model: onnx.ModelProto, opset: int, dtype: np.dtype[Any]) -> Non
         )
     if all(function.name != MEAN_OP_TYPE for function in model.functions):
         model.functions.append(temporal_mean_body(opset, dtype))
-
-
-def _types(spiking: Network, neurons: Sequence[Neuron]) -> dict[str, int]:
-    types = {name: int(helper.np_dtype_to_tensor_dtype(dtype)) for name, dtype in spiking.dtypes.items()}
-    for neuron in neurons:
-        types[neuron.node.output[0]] = types[neuron.node.input[1]]
-    return types
-
-
-def _rewire(
-    graph: onnx.GraphProto,
-    fed: Mapping[str, str],
-    layers: Mapping[str, Neuron],
-    currents: dict[str, str],
-    used: set[str],
-    is_body: bool = False,
-) -> None:
-    """Have all that reads a tensor which is fed read that, and each neuron hand its current on."""
-    nodes = []
-    for node in graph.node:
-        node.input[:] = [fed.get(name, name) for name in node.input]
-        for body in subgraphs(node):
-            _rewire(body, fed, layers, currents, used, is_body=True)
-        if node.name in layers and layers[node.name].node.output[0] == node.output[0]:
-            currents[node.name] = unused(f"{node.name}/current", used)
-            node = helper.make_node("Identity", [node.input[0]], [currents[node.name]])
-        nodes.append(node)
-    if is_body:
-        # What a body hands out it has to make itself.
-        for output in (output for output in graph.output if output.name in fed):
-            renamed = unused(output.name, used)
-            nodes.append(helper.make_node("Identity", [fed[output.name]], [renamed]))
-            output.name = renamed
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def _parts(
-    model: onnx.ModelProto, inputs: Mapping[str, onnx.ValueInfoProto], ends: Sequence[End]
-) -> Iterator[tuple[onnx.ModelProto, list[End]]]:
-    """The parts of a model that have no computed tensor in common, each as a model of its own."""
-    graph = model.graph
-    nodes = list(graph.node)
-    reads = [{name for name in (*node.input, *captured(node)) if name} for node in nodes]
-    maker = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    varies = set(inputs)
-    for node, names in zip(nodes, reads, strict=True):
-        if not varies.isdisjoint(names):
-            varies.update(node.output)
-    # Nodes that a computed tensor joins, as trees whose roots name the parts; constants join nothing.
-    parent = list(range(len(nodes)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = index = parent[parent[index]]
-        return index
-
-    needed = _behind((end.output for end in ends), maker, reads)
-    for index in needed:
-        for name in reads[index]:
-            if name in varies and name in maker:
-                parent[root(maker[name])] = root(index)
-    there: dict[int, list[End]] = {}
-    for end in ends:
-        there.setdefault(root(maker[end.output]), []).append(end)
-    infos = {info.name: info for info in graph.output}
-    for part in sorted(there.values(), key=lambda part: maker[part[0].output]):
-        indices = sorted(_behind((end.output for end in part), maker, reads))
-        names = {name for index in indices for name in reads[index]}
-        body = helper.make_graph(
-            [nodes[index] for index in indices],
-            "segment",
-            [info for name, info in inputs.items() if name in names],
-            [infos[end.output] for end in part],
-            [tensor for tensor in graph.initializer if tensor.name in names],
-            sparse_initializer=[tensor for tensor in graph.sparse_initializer if tensor.values.name in names],
-        )
-        yield (
-            helper.make_model(
-                body, opset_imports=model.opset_import, functions=model.functions, ir_version=model.ir_version
-            ),
-            part,
-        )
-
-
-def _behind(names: Iterable[str], maker: Mapping[str, int], reads: Sequence[Collection[str]]) -> set[int]:
-    """The nodes that tensors are computed by."""
-    waiting, found = list(names), set()
-    while waiting:
-        index = maker.get(waiting.pop())
-        if index is not None and index not in found:
-            found.add(index)
-            waiting += reads[index]
-    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -172,7 +173,8 @@ def stats(
     result = Stats(len(samples), data is None, record.mode, list(layers.values()), operators, energy_mac, energy_ac)
     steps = mode.time_steps(kinds)
     # What decodes trains may run at the end, and all of them be there until then.
-    taken = alive_at_once(network, steps) + sum(sample_bytes(network, name, steps) for name in trains)
+    size = partial(sample_bytes, network, steps=steps)
+    taken = alive_at_once(network.proto.graph, size) + sum(map(size, trains))
     most = min(largest_batch(taps, runner, samples), samples_within(memory, taken))
     parts = batches(samples, contents_of(network.proto).steps_in_flight, most)
     for part, feed in track(parts, "counting", len(parts)):

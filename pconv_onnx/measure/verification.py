@@ -257,7 +257,9 @@ def verify(
     add("snn unoptimised", spiking.proto, spiking, disabled, providers)
     _check_ends(ends, _ends(sessions["snn unoptimised"]), source, spiking, record)
     for key, piece in segments.pieces.items():
-        add(key, piece.model, spiking, disabled, None)
+        add(key, piece.part.model, spiking, disabled, None)
+    for key, computing in segments.parts.items():
+        add(key, computing.model, stood_for, disabled, None)
     runner = sessions["ann unoptimised"]
     samples = (
         load_samples(data, runner, batch_axis) if data is not None else random_samples(runner, batch_axis=batch_axis)

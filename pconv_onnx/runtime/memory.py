@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+import onnx
 
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import captured
 
 # What activations may take unless another number is given.
-BUDGET = 1 << 30
+BUDGET = 1 << 29
 _LEAST = 1 << 20
 
 
@@ -33,26 +35,25 @@ def sample_bytes(network: Network, name: str, steps: Mapping[str, int]) -> int:
     return math.prod(sizes) * dtype.itemsize * steps.get(name, 1)
 
 
-def alive_at_once(network: Network, steps: Mapping[str, int]) -> int:
+def alive_at_once(graph: onnx.GraphProto, size: Callable[[str], int]) -> int:
     """The most bytes of one sample that are needed at once where operators run one after another.
 
     Args:
-        network: a network; weights are not counted.
-        steps: of tensors with a time axis the number of time-steps, by name.
+        graph: a graph; weights are not counted.
+        size: what one sample takes in a tensor, by name.
     """
-    nodes = list(network.proto.graph.node)
+    nodes = list(graph.node)
     last = {name: index for index, node in enumerate(nodes) for name in (*node.input, *captured(node))}
-    last |= dict.fromkeys((output.name for output in network.proto.graph.output), len(nodes))
-    alive = {info.name for info in network.proto.graph.input}
-    taken = most = sum(sample_bytes(network, name, steps) for name in alive)
+    last |= dict.fromkeys((output.name for output in graph.output), len(nodes))
+    taken = most = sum(size(info.name) for info in graph.input)
     ending: dict[int, list[str]] = {}
     for index, node in enumerate(nodes):
         made = [name for name in node.output if name in last]
-        taken += sum(sample_bytes(network, name, steps) for name in made)
+        taken += sum(map(size, made))
         for name in made:
             ending.setdefault(last[name], []).append(name)
         most = max(most, taken)
-        taken -= sum(sample_bytes(network, name, steps) for name in ending.pop(index, ()))
+        taken -= sum(map(size, ending.pop(index, ())))
     return most
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from batches import batch_sizes
@@ -40,12 +42,14 @@ def test_a_tensor_takes_its_rows_at_each_of_its_time_steps():
 )
 def test_what_is_alive_is_what_somebody_still_reads(nodes, rows):
     # The input is the caller's, and stays.
-    assert alive_at_once(load(network(nodes)), {}) in (rows * ROW, (rows + 1) * ROW)
+    found = load(network(nodes))
+    assert alive_at_once(found.proto.graph, partial(sample_bytes, found, steps={})) in (rows * ROW, (rows + 1) * ROW)
 
 
 def test_time_steps_count():
     found = load(network("a = Relu (x) b = Relu (a) y = Relu (b)"))
-    assert alive_at_once(found, {"a": 10, "b": 10}) == (1 + 20) * ROW
+    size = partial(sample_bytes, found, steps={"a": 10, "b": 10})
+    assert alive_at_once(found.proto.graph, size) == (1 + 20) * ROW
 
 
 @pytest.mark.parametrize(("memory", "taken", "count"), [(100, 10, 10), (100, 30, 3), (100, 1000, 1), (100, 0, 100)])
