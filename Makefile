@@ -17,7 +17,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-hostile fuzz-guided node dist bench peers ray gpu exports zoo clean
+.PHONY: help demo test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-hostile fuzz-guided node dist bench peers ray gpu exports zoo clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +101,9 @@ sanitize: $(STAMP) ## test the native operators under AddressSanitizer and Undef
 
 fuzz: $(STAMP) ## compare 10,000 random networks with what rewrite makes of them, element for element (30 minutes)
 	$(BIN)/python tests/fuzzing/run.py --count 10000
+
+fuzz-verify: $(STAMP) ## spoil 10,000 spiking networks in one place each: verify has to notice, and say where (20 minutes)
+	$(BIN)/python tests/fuzzing/run.py --what corruptions --count 10000
 
 fuzz-hostile: $(STAMP) ## read mutated models and archives and call the operators at random, in processes that may die (1 hour)
 	$(BIN)/python tests/fuzzing/run.py --what files --count 50000

@@ -54,8 +54,8 @@ def redrawn(text: str, source: onnx.ModelProto, own: onnx.ModelProto) -> tuple[o
     try:
         expanding = zlib.decompressobj()
         content = expanding.decompress(base64.b64decode(text, validate=True), _LARGEST)
-        if expanding.unconsumed_tail:
-            raise ValueError("it would expand to too much")
+        if not expanding.eof:
+            raise ValueError("it would expand to too much" if expanding.unconsumed_tail else "it ends early")
         model = onnx.ModelProto.FromString(content)
     except (binascii.Error, zlib.error, DecodeError) as error:
         raise ValueError(str(error)) from error

@@ -72,6 +72,9 @@ class Counterpart(Protocol):
     def same_type(self, tensor: str) -> bool:
         """Whether that has the source's type there."""
 
+    def in_time(self, tensor: str) -> bool:
+        """Whether it has a form with a time axis there, beside that or alone."""
+
 
 @dataclass
 class Tapped:
@@ -288,7 +291,11 @@ class _Writing:
         return True
 
     def _keep(self, name: str) -> None:
-        if name not in self.emitted:
+        """Reckon with the source's values, where all that reads a tensor is given these.
+
+        What reads its form in time is given what was computed.
+        """
+        if name not in self.emitted and not self.spiking.in_time(name):
             self.state[name] = _Value()
 
     def _if(self, scope: _Scope, node: onnx.NodeProto) -> None:

@@ -206,6 +206,10 @@ class _Counterpart:
         dtype = self._spiking.get(tensor)
         return tensor in self._made and dtype is not None and dtype != ml_dtypes.bfloat16
 
+    def in_time(self, tensor: str) -> bool:
+        # As lowerings call it.
+        return f"{tensor}/steps" in self._made
+
     def same_type(self, tensor: str) -> bool:
         # Of a narrower network inputs are cast.
         return self._as_precise and self._source.get(tensor) == self._spiking.get(tensor)

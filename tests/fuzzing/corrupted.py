@@ -49,27 +49,51 @@ def faults(seed: int) -> list[str]:
         right = verify(source, spiking, feed)
         found = [f"as it is: {told}" for told in right.differences]
         corruption = corrupted(spiking, random)
-        return found if corruption is None else found + judged(source, spiking, corruption, feed)
+        told = "" if corruption is None else judged(source, spiking, corruption, feed).told
+        return [*found, f"{corruption.what}: {told}"] if corruption is not None and told else found
 
 
-def judged(
-    source: onnx.ModelProto, spiking: onnx.ModelProto, corruption: Corruption, feed: dict[str, Array]
-) -> list[str]:
-    """What is wrong with what `verify` says of a corrupted network."""
+@dataclass
+class Answer:
+    """What `verify` makes of a corrupted network.
+
+    Attributes:
+        found: `different`, `refused`, `without effect` or `not noticed`.
+        told: what is wrong with it; empty where nothing.
+        largest: the largest difference of a segment as a multiple of its bound.
+        agreement: share of samples with the same top-1 as without the fault; None without classes.
+    """
+
+    found: str
+    told: str = ""
+    largest: float = 0.0
+    agreement: float | None = None
+
+
+def judged(source: onnx.ModelProto, spiking: onnx.ModelProto, corruption: Corruption, feed: dict[str, Array]) -> Answer:
+    """Verify a corrupted network, and look whether its outputs are still those that it had."""
     try:
         result = verify(source, corruption.model, feed)
     except PconvError:  # it is no network any more, or not one that rewrite wrote
-        return []
+        return Answer("refused")
     named = sorted(
         {layer.name for layer in result.layers if layer.mismatches or layer.altered}
         | {segment.name for segment in result.segments if segment.beyond}
     )
     behind = _ends_behind(corruption, result)
     if result.verdict == "different":
-        return [] if set(named) <= behind else [f"{corruption.what}: named are {named}, and not {sorted(behind)}"]
+        elsewhere = f"named are {named}, and not {sorted(behind)}"
+        return Answer("different", "" if set(named) <= behind else elsewhere)
     before, after = (session(model).run(None, feed) for model in (spiking, corruption.model))
-    same = all(np.array_equal(one, other, equal_nan=True) for one, other in zip(before, after, strict=True))
-    return [] if same else [f"{corruption.what}: outputs change, and it is {result.verdict}"]
+    if all(np.array_equal(one, other, equal_nan=True) for one, other in zip(before, after, strict=True)):
+        return Answer("without effect")
+    classes = next((pair for pair in zip(before, after, strict=True) if pair[0].ndim == 2), None)
+    return Answer(
+        "not noticed",
+        f"outputs change, and it is {result.verdict}",
+        max(segment.of_bound for segment in result.segments),
+        None if classes is None else float(np.mean(classes[0].argmax(1) == classes[1].argmax(1))),
+    )
 
 
 def corrupted(spiking: onnx.ModelProto, random: np.random.Generator) -> Corruption | None:

@@ -1,4 +1,4 @@
-"""Many random cases, in several processes: networks, mutated files, or calls of the operators.
+"""Many random cases, in several processes: networks, corrupted ones, mutated files, or calls of the operators.
 
     python tests/fuzzing/run.py --what files --first 0 --count 10000
 
@@ -21,6 +21,7 @@ from fuzzing.workers import outcomes  # noqa: E402
 
 _CASES = {
     "networks": "fuzzing.answers",
+    "corruptions": "fuzzing.corrupted",
     "files": "fuzzing.hostile",
     "archives": "fuzzing.archives",
     "operators": "fuzzing.calls",

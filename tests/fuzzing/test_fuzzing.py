@@ -6,11 +6,12 @@ from functools import partial
 
 import pytest
 
-from fuzzing import archives, calls, hostile
+from fuzzing import archives, calls, corrupted, hostile
 from fuzzing.answers import faults
 from fuzzing.grown import grown
 from fuzzing.hostile import FOREIGN, attempt
 from fuzzing.workers import outcomes
+from pconv_onnx.measure.segments import Segment
 from pconv_onnx.temporal.kinds import Current
 from pconv_onnx.temporal.rules import TRANSFER_RULES
 
@@ -45,6 +46,18 @@ def test_what_others_made_is_read_refused_or_computed_as_it_should(module):
     found = outcomes(module.__name__, range(20), 1, 60)
     # What onnxruntime itself does not survive differs from version to version.
     assert [outcome for outcome in found if outcome.faults and outcome.ended_at != FOREIGN] == []
+
+
+@pytest.mark.parametrize("first", range(0, 80, 20))
+def test_a_network_with_one_fault_is_called_different_and_the_place_is_named(first):
+    assert {seed: found for seed in range(first, first + 20) if (found := corrupted.faults(seed))} == {}
+
+
+@pytest.mark.slow
+def test_a_fault_that_is_not_noticed_is_told(monkeypatch):
+    monkeypatch.setattr(Segment, "add", lambda *_: None)
+    told = [text for seed in range(60) for text in corrupted.faults(seed)]
+    assert any("outputs change, and it is " in text for text in told)
 
 
 def test_a_refusal_that_is_no_sentence_is_a_fault():

@@ -234,6 +234,16 @@ def test_operators_without_magnitudes_are_compared_in_every_bit():
     assert beyond(verify(ann, snn)) == {"tensor 's'"}
 
 
+def test_what_is_decoded_for_one_operator_is_in_time_for_another():
+    """SiLU: the Sigmoid is given the source's values, the product by it what the convolution gives."""
+    nodes = f"c = Conv (x, w) {qcfs('c', 'a')} d = Conv (a, v) s = Sigmoid (d) m = Mul (d, s) {qcfs('m', 'y')}"
+    weights = {"w": weight(16, 3, 3, 3), "v": weight(3, 16, 3, 3, seed=1)}
+    ann = network(nodes, outputs="float[N, 3, 4, 4] y", weights=weights)
+    result = verify(ann, rewrite(ann).model)
+    assert result.verdict == "equal"
+    assert {segment.told: segment.of_bound > 0 for segment in result.segments}["neuron 'y_code'"]
+
+
 @pytest.mark.parametrize("mode", ["parallel", "folded"])
 def test_an_edge_that_reads_another_tensor_and_an_operator_that_is_lost_are_named(mode):
     nodes = (
