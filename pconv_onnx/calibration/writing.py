@@ -17,10 +17,8 @@ from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import captured, unused
 from pconv_onnx.graph.record import ACTIVATION
+from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION
 from pconv_onnx.recognise import Activation
-
-# Up to here an initializer had to be an input as well.
-_INITIALIZERS_IR_VERSION = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +109,7 @@ def quantised_model(
             weights = constant(f"{proto.input[1]}.corrected", correction.weights)
             bias = constant(f"{proto.name or proto.output[0]}.bias.corrected", correction.bias)
             nodes += with_weights(proto, weights, bias, unused(f"{proto.output[0]}/product", names))
-    model.ir_version = max(model.ir_version, _INITIALIZERS_IR_VERSION)
+    model.ir_version = max(model.ir_version, INITIALIZERS_IR_VERSION)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(constants)

@@ -8,6 +8,9 @@ import onnx
 from onnx import SparseTensorProto, TensorProto
 from onnx.external_data_helper import uses_external_data
 
+# From here on an initializer need not be an input as well.
+INITIALIZERS_IR_VERSION = 4
+
 
 def every_tensor(model: onnx.ModelProto) -> Iterator[TensorProto]:
     """Initializers and tensors of attributes, of bodies and functions as well, and both tensors of what is sparse."""

@@ -19,6 +19,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.exposing import expose
 from pconv_onnx.graph.external import values
 from pconv_onnx.graph.nesting import captured, every_graph, is_if, once, subgraphs, unused
+from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.measure.parts import Part, parts
 from pconv_onnx.measure.rounding import ROWS, Rounded, SizeUnknownError, attribute
 
@@ -172,7 +173,7 @@ class _Writing:
         self.source, self.emitted, self.spiking = source, emitted, spiking
         self.used = set(source.names)
         self.needed: set[str] = set()
-        self.inputs = {info.name for info in source.proto.graph.input}
+        self.inputs = {info.name for info in source.proto.graph.input} - initializer_names(source.proto.graph)
         # As computed, and as it is read: once cut they are not the same.
         self.computed: dict[str, Rounded | _Value | None] = {}
         self.state: dict[str, Rounded | _Value | None] = {name: _Value() for name in self.inputs}

@@ -10,6 +10,7 @@ from onnx import helper
 
 from pconv_onnx.graph.exposing import expose
 from pconv_onnx.graph.nesting import captured, subgraphs, tensor_names, unused
+from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION, initializer_names
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ def parts(model: onnx.ModelProto, cut: Mapping[str, int], ends: Mapping[str, int
     _rewire(graph, fed, used)
     del graph.output[:]
     outputs = {name: expose(graph, name, element, used) for name, element in ends.items()}
-    inputs = {info.name: info for info in graph.input}
+    # Initializers that are inputs as well, as they had to be once, are constants.
+    held = initializer_names(graph)
+    inputs = {info.name: info for info in graph.input if info.name not in held}
     inputs |= {fed[name]: helper.make_tensor_value_info(fed[name], element, None) for name, element in cut.items()}
     given = {new: old for old, new in fed.items()}
     return [
@@ -109,7 +112,10 @@ def _apart(
             sparse_initializer=[tensor for tensor in graph.sparse_initializer if tensor.values.name in names],
         )
         made = helper.make_model(
-            body, opset_imports=model.opset_import, functions=model.functions, ir_version=model.ir_version
+            body,
+            opset_imports=model.opset_import,
+            functions=model.functions,
+            ir_version=max(model.ir_version, INITIALIZERS_IR_VERSION),
         )
         found.append((made, part))
     return found

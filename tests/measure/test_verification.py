@@ -266,6 +266,18 @@ def test_an_edge_that_reads_another_tensor_and_an_operator_that_is_lost_are_name
     assert told("Neg", hands_on) == {"output 'y'"}
 
 
+def test_initializers_that_are_inputs_as_well_are_constants():
+    nodes = f"c = Conv (x, w) {qcfs('c', 'a')} y = Conv (a, w)"
+    ann = network(nodes, weights={"w": weight(3, 3, 1, 1)}, opset=12, ir_version=3)
+    for tensor in ann.graph.initializer:
+        ann.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    data = {"x": np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)}
+    with pytest.warns(UserWarning, match="uses opset 12"):
+        snn = rewrite(ann).model
+    assert verify(ann, snn, data).verdict == "equal"
+    assert beyond(verify(ann, change(snn, "w", lambda table: -table), data)) == {"neuron 'a_code'", "output 'y'"}
+
+
 def test_more_than_two_neurons_in_a_row_and_neurons_that_are_outputs_work():
     nodes = f"{qcfs('x', 'a')} {qcfs('a', 'b')} {qcfs('b', 'y')}"
     ann = network(nodes, outputs="float[N, 3, 8, 8] y, float[N, 3, 8, 8] a")
