@@ -114,8 +114,10 @@ class SegmentCheck:
         taps = self.tapped.taps
         emitted: dict[str, Array] = {}
         magnitudes: dict[str, Array] = {}
-        waiting, last = dict(self._emitting), self._last_use()
-        last |= {name: key for key, piece in self.pieces.items() for end in piece.ends.values() for name in _needs(end)}
+        waiting, last_fed = dict(self._emitting), self._last_use()
+        last_needed = {
+            name: key for key, piece in self.pieces.items() for end in piece.ends.values() for name in _needs(end)
+        }
 
         def emit(check: LayerCheck) -> Array:
             current, value = (values[taps[name]] for name in (check.converted.input, check.converted.output))
@@ -135,10 +137,10 @@ class SegmentCheck:
                     feed[name] = values[taps.get(tensor, tensor)].astype(dtype, copy=False)
             found = dict(zip(piece.ends, run_session(sessions[key], feed, list(piece.ends)), strict=True))
             del feed
-            _drop(emitted, last, key)
+            _drop(emitted, last_fed, key)
             for output, end in piece.ends.items():
                 self._compare(end, values, found.pop(output), partial(self._magnitude, sessions, values, magnitudes))
-            _drop(magnitudes, last, key)
+            _drop(magnitudes, last_needed, key)
         for check in waiting.values():
             emit(check)
 
