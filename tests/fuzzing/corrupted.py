@@ -15,6 +15,8 @@ from pconv_onnx import PconvError, rewrite, session, verify
 from pconv_onnx.measure.verification import Verification
 
 from .grown import grown
+from .hostile import FOREIGN
+from .workers import enter
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _MODES = ("parallel", "folded")
@@ -72,6 +74,13 @@ class Answer:
 
 def judged(source: onnx.ModelProto, spiking: onnx.ModelProto, corruption: Corruption, feed: dict[str, Array]) -> Answer:
     """Verify a corrupted network, and look whether its outputs are still those that it had."""
+    enter(FOREIGN)
+    before = session(spiking).run(None, feed)
+    try:
+        after = session(corruption.model).run(None, feed)
+    except Exception:  # onnxruntime raises its own types, without a common base
+        after = None
+    enter("a corrupted network is verified")
     try:
         result = verify(source, corruption.model, feed)
     except PconvError:  # it is no network any more, or not one that rewrite wrote
@@ -84,7 +93,8 @@ def judged(source: onnx.ModelProto, spiking: onnx.ModelProto, corruption: Corrup
     if result.verdict == "different":
         elsewhere = f"named are {named}, and not {sorted(behind)}"
         return Answer("different", "" if set(named) <= behind else elsewhere)
-    before, after = (session(model).run(None, feed) for model in (spiking, corruption.model))
+    if after is None:
+        return Answer("not noticed", f"it does not run, and it is {result.verdict}")
     if all(np.array_equal(one, other, equal_nan=True) for one, other in zip(before, after, strict=True)):
         return Answer("without effect")
     classes = next((pair for pair in zip(before, after, strict=True) if pair[0].ndim == 2), None)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from fuzzing import archives, calls, corrupted, hostile
 from fuzzing.answers import faults
 from fuzzing.grown import grown
 from fuzzing.hostile import FOREIGN, attempt
 from fuzzing.workers import outcomes
+from pconv_onnx import rewrite
 from pconv_onnx.measure.segments import Segment
 from pconv_onnx.temporal.kinds import Current
 from pconv_onnx.temporal.rules import TRANSFER_RULES
@@ -50,14 +54,23 @@ def test_what_others_made_is_read_refused_or_computed_as_it_should(module):
 
 @pytest.mark.parametrize("first", range(0, 80, 20))
 def test_a_network_with_one_fault_is_called_different_and_the_place_is_named(first):
-    assert {seed: found for seed in range(first, first + 20) if (found := corrupted.faults(seed))} == {}
+    found = outcomes(corrupted.__name__, range(first, first + 20), 1, 60)
+    assert [outcome for outcome in found if outcome.faults and outcome.ended_at != FOREIGN] == []
 
 
-@pytest.mark.slow
-def test_a_fault_that_is_not_noticed_is_told(monkeypatch):
+def test_a_fault_that_is_not_noticed_or_called_by_another_name_is_told(small_network, monkeypatch):
+    snn, feed = rewrite(small_network).model, {"x": np.ones((2, 3, 8, 8), np.float32)}
+    spoiled = onnx.ModelProto()
+    spoiled.CopyFrom(snn)
+    tensor = next(tensor for tensor in spoiled.graph.initializer if tensor.name == "u")
+    tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), "u"))
+    (reader,) = (node.name for node in spoiled.graph.node if "u" in node.input)
+    answer = partial(corrupted.judged, small_network, snn, feed=feed)
+    assert answer(corrupted.Corruption(spoiled, "u", [reader])).found == "different"
+    assert answer(corrupted.Corruption(spoiled, "u", [reader])).told == ""
+    assert "named are ['y'], and not []" in answer(corrupted.Corruption(spoiled, "u", [])).told
     monkeypatch.setattr(Segment, "add", lambda *_: None)
-    told = [text for seed in range(60) for text in corrupted.faults(seed)]
-    assert any("outputs change, and it is " in text for text in told)
+    assert answer(corrupted.Corruption(spoiled, "u", [reader])).told == "outputs change, and it is equal"
 
 
 def test_a_refusal_that_is_no_sentence_is_a_fault():
