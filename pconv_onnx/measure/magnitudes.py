@@ -25,9 +25,8 @@ from pconv_onnx.measure.rounding import ROWS, Rounded, SizeUnknownError, attribu
 
 # Operators broadcast as they do now from here on, and indices may be negative.
 _LEAST_OPSET, _NEGATIVE_INDICES_OPSET = 7, 11
-# What is drawn differs from run to run.
-_DRAWN = ("Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
-          "RandomUniformLike")  # fmt: skip
+# What is drawn differs from run to run. A Dropout that is not the identity draws as well, but it has a row.
+_DRAWN = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 _SHAPES = ("Shape", "Size")
 # A level, as the mean of spikes that were levels divided by T: operations and stores.
 _OF_A_NEURON = 3, 1
@@ -153,6 +152,11 @@ def _needed(source: Network, ends: Iterable[str], stops: set[str]) -> set[str]:
     return found - stops
 
 
+def _draws(node: onnx.NodeProto) -> bool:
+    """Whether a node, or one in its bodies, gives something else in each run."""
+    return node.op_type in _DRAWN or any(map(_draws, (inner for body in subgraphs(node) for inner in body.node)))
+
+
 @dataclass(frozen=True)
 class _Value:
     """A tensor whose values are the same for both networks, but for operations and stores that go into a leaf."""
@@ -179,6 +183,7 @@ class _Writing:
         self.state: dict[str, Rounded | _Value | None] = {name: _Value() for name in self.inputs}
         self.state |= {name: _Value(*_OF_A_NEURON, neuron.largest) for name, neuron in emitted.items()}
         self.exact: set[str] = set(self.inputs)
+        self.drawn: set[str] = set()
         # Where trains are decoded, too, the source's values take over.
         self.cut: dict[str, None] = {name: None for name in emitted if spiking.has(name)}
         self.constants = _Constants(source)
@@ -199,8 +204,8 @@ class _Writing:
         return dtype is None or dtype.kind in "fV"
 
     def varies(self, name: str) -> bool:
-        """Whether a tensor depends on the inputs."""
-        return name in self.source.computed_from_inputs or name in self.emitted
+        """Whether a tensor depends on the inputs, or is another in each run."""
+        return name in self.source.computed_from_inputs or name in self.emitted or name in self.drawn
 
     def graph(self, graph: onnx.GraphProto) -> None:
         """Write the magnitudes of a graph into it."""
@@ -219,8 +224,9 @@ class _Writing:
         return scope
 
     def _node(self, scope: _Scope, node: onnx.NodeProto) -> None:
-        made = [name for name in node.output if name]
-        if not any(map(self.varies, made)):
+        if _draws(node):
+            self.drawn.update(node.output)
+        if not any(self.varies(name) for name in node.output if name):
             scope.nodes.append(node)
         elif is_if(node):
             self._if(scope, node)
@@ -234,6 +240,9 @@ class _Writing:
         standard = node.domain in ("", "ai.onnx")
         if standard and node.op_type in _SHAPES:
             floats = []
+        if _draws(node):
+            self._cut_around(node, read)
+            return
         if not floats:
             self._untouched(node, all(self.state.get(name) is not None for name in read if not self.is_float(name)))
             return
@@ -268,16 +277,13 @@ class _Writing:
     def _cut_around(self, node: onnx.NodeProto, read: Sequence[str]) -> None:
         """Cut in front of an operator without magnitudes, and behind it."""
         given = [self._cut(name) if self.is_float(name) else self.state.get(name) is not None for name in read]
-        drawn = node.op_type in _DRAWN or any(
-            child.op_type in _DRAWN for body in subgraphs(node) for child in body.node
-        )
         same = all(self.spiking.same_type(name) for name in read if self.is_float(name))
         for name in filter(None, node.output):
-            known = all(given) and not drawn
+            known = all(given) and not _draws(node)
             self._set(name, None)
             if known and same and name not in self.emitted:
                 self.exact.add(name)
-            if self._cut(name) or (known and not self.is_float(name)):
+            if not self._cut(name) and known and not self.is_float(name):
                 self._keep(name)
 
     def _cut(self, name: str) -> bool:
