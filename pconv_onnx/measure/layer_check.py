@@ -16,6 +16,7 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import every_graph, every_node, unused
 from pconv_onnx.graph.record import Converted, InTime
+from pconv_onnx.measure.rounding import FLOATS
 from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
 from pconv_onnx.neuron.quantiser import QuantizerSpec
 from pconv_onnx.operators.domain import attribute, is_operator
@@ -35,6 +36,7 @@ class Layer:
         calibrated: whether that is of what a calibration made of the source, which itself has a ReLU there.
         altered: whether, where it is not exact, its tables are others than its number of time-steps makes of the
             source's activation.
+        reached: whether a run got to it; else it is in a branch that was not entered.
         mismatches: elements whose count is not the source's.
         elements: elements compared; none of a layer in a branch that no sample got to.
     """
@@ -43,6 +45,7 @@ class Layer:
     exact: bool
     calibrated: bool = False
     altered: bool = False
+    reached: bool = False
     mismatches: int = 0
     elements: int = 0
 
@@ -73,6 +76,9 @@ class LayerCheck:
             emits_trains, self.input_steps = bool(attribute(node, "spikes")), attribute(node, "input_steps")
             self.spikes = trains
             self.neuron = neuron_of(node, tables)
+            types = {self.neuron.levels.dtype, self.neuron.thresholds.dtype}
+            if len(types) > 1 or not types <= set(FLOATS) or self.neuron.steps != converted.steps:
+                raise ValueError("tables of other types or sizes")
         except (StopIteration, KeyError, ValueError) as error:
             raise PconvError(
                 f"neuron '{converted.name}' of {network.name} is not there any more as rewrite wrote it",
@@ -144,6 +150,7 @@ class LayerCheck:
 
     def _compared(self, current: Array, expected: Array) -> tuple[Array, bool]:
         """What the neuron gives, and whether that is right everywhere."""
+        self.layer.reached = True
         self.layer.elements += expected.size
         if not self.well_formed:
             self.layer.mismatches += expected.size

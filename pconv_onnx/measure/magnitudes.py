@@ -7,7 +7,7 @@ given is compared within rounding, and what it makes of the source's own values 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -23,12 +23,12 @@ from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.measure.parts import Part, parts
 from pconv_onnx.measure.rounding import ROWS, Rounded, SizeUnknownError, attribute
 
-# Operators broadcast as they do now from here on, and indices may be negative.
-_LEAST_OPSET, _NEGATIVE_INDICES_OPSET = 7, 11
+# From here on operators broadcast as they do now, there is ConstantOfShape, and indices may be negative.
+_LEAST_OPSET, _CONSTANTS_OF_SHAPE_OPSET, _NEGATIVE_INDICES_OPSET = 7, 9, 11
 # What is drawn differs from run to run. A Dropout that is not the identity draws as well, but it has a row.
 _DRAWN = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 _SHAPES = ("Shape", "Size")
-# A level, as the mean of spikes that were levels divided by T: operations and stores.
+# A level, as the mean of spikes that were levels divided by T: a product, a quotient and a sum; and one table.
 _OF_A_NEURON = 3, 1
 
 
@@ -86,6 +86,7 @@ class Tapped:
         cut: tensors whose values of the source are put into the spiking network, those of neurons not among them.
         taps: the outputs, by tensor.
         magnitudes: what computes magnitudes, and counts of operations, from values.
+        conditions: tensors that decide which branch of an If is entered; each has a tap.
     """
 
     model: onnx.ModelProto = field(repr=False)
@@ -93,10 +94,15 @@ class Tapped:
     cut: list[str]
     taps: dict[str, str]
     magnitudes: list[Part] = field(repr=False)
+    conditions: list[str]
 
 
 def with_magnitudes(
-    source: Network, emitted: Mapping[str, Emitted], ends: Mapping[str, np.dtype], spiking: Counterpart
+    source: Network,
+    emitted: Mapping[str, Emitted],
+    ends: Mapping[str, np.dtype],
+    spiking: Counterpart,
+    least: float = 0.0,
 ) -> Tapped:
     """Write magnitudes beside the values of a network.
 
@@ -105,11 +111,13 @@ def with_magnitudes(
         emitted: its tensors that neurons emit.
         ends: its tensors that segments have to end in, pre-activations and outputs, with their types.
         spiking: what the other network has of it.
+        least: the smallest normal number of the type that the other network stores numbers in, where that is narrower:
+            what is smaller is off by as much as that.
 
     Raises:
         KeyError: it has no tensor of that name.
     """
-    writing = _Writing(source, emitted, spiking)
+    writing = _Writing(source, emitted, spiking, least)
     marked, tapped = onnx.ModelProto(), onnx.ModelProto()
     marked.CopyFrom(source.proto)
     tapped.CopyFrom(source.proto)
@@ -120,7 +128,9 @@ def with_magnitudes(
     dtypes = {**source.dtypes, **{name: neuron.dtype for name, neuron in emitted.items()}, **ends}
     types = {name: int(helper.np_dtype_to_tensor_dtype(dtype)) for name, dtype in dtypes.items()}
     used = set(source.names)
-    taps = {name: expose(tapped.graph, name, types[name], used) for name in dict.fromkeys((*points, *emitted))}
+    types |= dict.fromkeys(writing.conditions, int(onnx.TensorProto.BOOL))
+    tapping = dict.fromkeys((*points, *emitted, *writing.conditions))
+    taps = {name: expose(tapped.graph, name, types[name], used) for name in tapping}
     wanted: dict[str, int] = {}
     for point in (point for point in points.values() if point.rounded is not None):
         assert point.rounded is not None
@@ -128,7 +138,7 @@ def with_magnitudes(
         if point.rounded.magnitude not in taps:
             wanted[point.rounded.magnitude] = _magnitude_element(source, point.tensor)
     fed = {name: types[name] for name in dict.fromkeys((*emitted, *writing.cut))}
-    return Tapped(tapped, points, list(writing.cut), taps, parts(marked, fed, wanted))
+    return Tapped(tapped, points, list(writing.cut), taps, parts(marked, fed, wanted), list(writing.conditions))
 
 
 def _magnitude_element(source: Network, name: str) -> int:
@@ -173,8 +183,8 @@ class _Writing:
     about them. None: it is not known.
     """
 
-    def __init__(self, source: Network, emitted: Mapping[str, Emitted], spiking: Counterpart) -> None:
-        self.source, self.emitted, self.spiking = source, emitted, spiking
+    def __init__(self, source: Network, emitted: Mapping[str, Emitted], spiking: Counterpart, least: float) -> None:
+        self.source, self.emitted, self.spiking, self.least = source, emitted, spiking, least
         self.used = set(source.names)
         self.needed: set[str] = set()
         self.inputs = {info.name for info in source.proto.graph.input} - initializer_names(source.proto.graph)
@@ -184,6 +194,8 @@ class _Writing:
         self.state |= {name: _Value(*_OF_A_NEURON, neuron.largest) for name, neuron in emitted.items()}
         self.exact: set[str] = set(self.inputs)
         self.drawn: set[str] = set()
+        # Of Ifs.
+        self.conditions: dict[str, None] = {}
         # Where trains are decoded, too, the source's values take over.
         self.cut: dict[str, None] = {name: None for name in emitted if spiking.has(name)}
         self.constants = _Constants(source)
@@ -192,6 +204,8 @@ class _Writing:
         """What is known of a tensor as it is computed."""
         if name in self.emitted:
             return Point(name, rounded=Rounded(name, *_OF_A_NEURON), largest=self.emitted[name].largest)
+        if not self.varies(name):
+            return Point(name, self.spiking.same_type(name), Rounded(name, 0, 1))
         found = self.computed.get(name, self.state[name] if name in self.inputs else None)
         if isinstance(found, _Value):
             found = Rounded(name, found.operations, found.stores)
@@ -311,6 +325,8 @@ class _Writing:
         inner = [self._scope(body, scope) for body in bodies]
         scope.nodes.append(node)
         condition = self.state.get(node.input[0]) is not None or not self.varies(node.input[0])
+        if self.varies(node.input[0]):
+            self.conditions[node.input[0]] = None
         for index, name in enumerate(list(node.output)):
             given = [body.output[index].name for body in bodies]
             states = [self.state.get(tensor) if self.varies(tensor) else _Value(1, 1) for tensor in given]
@@ -349,6 +365,22 @@ class _Scope:
             raise SizeUnknownError
         return Rounded(self._leaf(name, state.largest), state.operations, state.stores)
 
+    def filled(self, name: str) -> Rounded:
+        """The same with values that are no larger than magnitudes."""
+        found = self.rounded(name)
+        if not found.hollow:
+            return found
+        magnitude = self.write("Add", [found.magnitude, self._leaf(name, 0.0)], [], 1)[0]
+        return replace(found, magnitude=magnitude, hollow=False)
+
+    def nothing(self, name: str) -> str:
+        """Zeros of the shape of a tensor."""
+        (shape,) = self.write("Shape", [name], [], 1)
+        zero = numpy_helper.from_array(
+            np.zeros(1, helper.tensor_dtype_to_np_dtype(_magnitude_element(self.writing.source, name)))
+        )
+        return self.write("ConstantOfShape", [shape], [helper.make_attribute("value", zero)], 1)[0]
+
     def _leaf(self, name: str, largest: float) -> str:
         scope: _Scope | None = self
         while scope is not None:
@@ -359,10 +391,10 @@ class _Scope:
         found = self.write("Abs", [name], [], 1)[0]
         if self.writing.source.dtypes.get(name) not in (np.float32, np.float64):
             found = self.write("Cast", [found], [helper.make_attribute("to", element)], 1)[0]
-        if largest:
-            # No less than either.
-            bound = self.constant(f"{name}/largest", np.array(largest, helper.tensor_dtype_to_np_dtype(element)))
-            found = self.write("Add", [found, bound], [], 1)[0]
+        if largest + self.writing.least:
+            # No less than the largest of them: Max broadcasts in later opsets only.
+            more = np.array(largest + self.writing.least, helper.tensor_dtype_to_np_dtype(element))
+            found = self.write("Add", [found, self.constant(f"{name}/more", more)], [], 1)[0]
         self.leaves[name] = found
         return found
 
@@ -402,7 +434,14 @@ class _Place:
         self.scope, self.node = scope, node
 
     def operand(self, index: int) -> Rounded:
-        return self.scope.rounded(self.node.input[index])
+        return self.scope.filled(self.node.input[index])
+
+    def picked(self, index: int) -> Rounded:
+        name, writing = self.node.input[index], self.scope.writing
+        # In a narrower network a constant is rounded.
+        if writing.varies(name) or writing.least or writing.source.opset < _CONSTANTS_OF_SHAPE_OPSET:
+            return self.scope.rounded(name)
+        return Rounded(self.scope.nothing(name), hollow=True)
 
     def given(self, index: int) -> bool:
         return index < len(self.node.input) and bool(self.node.input[index])

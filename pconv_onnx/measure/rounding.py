@@ -38,12 +38,15 @@ class Rounded:
         stores: the most tensors and constants that it goes through, each of which may be of a narrower type than what
             is computed in.
         counts: names of float scalars, each a number of operations more.
+        hollow: whether values may be larger than their magnitudes: a constant that is only picked is the same in both
+            networks, whatever its size.
     """
 
     magnitude: str
     operations: int = 0
     stores: int = 0
     counts: tuple[str, ...] = ()
+    hollow: bool = False
 
     def after(self, count: Count, magnitude: str = "", *, stores: int = 1) -> Rounded:
         """What an operator makes of it that takes so many operations."""
@@ -52,17 +55,21 @@ class Rounded:
             self.operations + (count if isinstance(count, int) else 0),
             self.stores + stores,
             self.counts + ((count,) if isinstance(count, str) else ()),
+            self.hollow,
         )
 
     @classmethod
     def joined(cls, operands: Sequence[Rounded], magnitude: str, *, products: bool) -> Rounded:
         """Products of tensors, a summand of each after a summand of another; or sums of them, of one or another."""
         count = sum if products else max
+        names = [name for operand in operands for name in operand.counts]
         return cls(
             magnitude,
             count(operand.operations for operand in operands),
             count(operand.stores for operand in operands),
-            tuple(dict.fromkeys(name for operand in operands for name in operand.counts)),
+            # In a product each counts; what several summands have in common counts once.
+            tuple(names if products else dict.fromkeys(names)),
+            any(operand.hollow for operand in operands),
         )
 
 
@@ -127,7 +134,10 @@ class Site(Protocol):
     node: onnx.NodeProto
 
     def operand(self, index: int) -> Rounded:
-        """An input of floats."""
+        """An input of floats that is computed with: its values are no larger than its magnitudes."""
+
+    def picked(self, index: int) -> Rounded:
+        """An input of floats of which values are only picked."""
 
     def given(self, index: int) -> bool:
         """Whether an optional input is given."""
@@ -201,13 +211,13 @@ def _reduction(site: Site) -> Count:
 
 def _moved(site: Site) -> list[Rounded]:
     """What only moves or picks values of its first input."""
-    operand = site.operand(0)
+    operand = site.picked(0)
     return [operand.after(0, name, stores=0) for name in _same(site, {0: operand.magnitude})]
 
 
 def _as_it_is(site: Site) -> list[Rounded]:
     """What gives each value itself, its negative or what of it is above zero."""
-    return [site.operand(0)]
+    return [site.picked(0)]
 
 
 def _cast(site: Site) -> list[Rounded] | None:
@@ -224,7 +234,7 @@ def _dropout(site: Site) -> list[Rounded] | None:
     training = site.constant(2) if site.given(2) else np.zeros(1)
     if training is None or training.any() or len([name for name in site.node.output if name]) > 1:
         return None
-    return [site.operand(0)]
+    return [site.picked(0)]
 
 
 def _clip(site: Site) -> list[Rounded] | None:
@@ -235,7 +245,7 @@ def _clip(site: Site) -> list[Rounded] | None:
     )
     if low is None or high is None or (low > 0).any() or (high < 0).any():
         return None
-    return [site.operand(0)]
+    return [site.picked(0)]
 
 
 def _products(site: Site, summands: Count, extra: int = 1, **attributes: Any) -> list[Rounded]:
@@ -280,15 +290,15 @@ def _einsum(site: Site) -> list[Rounded]:
     if not arrow or "." in terms:
         raise SizeUnknownError
     operands = terms.split(",")
-    sizes = {
-        letter: size
-        for term, name in zip(operands, site.node.input, strict=True)
-        for letter, size in zip(term, site.sizes(name), strict=True)
-    }
+    sizes: dict[str, int] = {}
+    for term, name in zip(operands, site.node.input, strict=True):
+        for letter, size in zip(term, site.sizes(name), strict=True):
+            if letter not in result:
+                # Of a size of one another operand has more.
+                sizes[letter] = max(sizes.get(letter, 1), _numbers([size]))
     rounded = [site.operand(index) for index in range(len(operands))]
     (name,) = _same(site, {index: operand.magnitude for index, operand in enumerate(rounded)})
-    summed = _numbers([size for letter, size in sizes.items() if letter not in result])
-    return [Rounded.joined(rounded, name, products=True).after(summed + len(operands))]
+    return [Rounded.joined(rounded, name, products=True).after(math.prod(sizes.values()) + len(operands))]
 
 
 def _multiply(site: Site) -> list[Rounded]:
@@ -310,7 +320,7 @@ def _add(site: Site) -> list[Rounded]:
 def _extremes(site: Site) -> list[Rounded]:
     """Any of several inputs."""
     indices = [index for index in range(len(site.node.input)) if site.node.op_type != "Where" or index]
-    operands = {index: site.operand(index) for index in indices}
+    operands = {index: site.picked(index) for index in indices}
     op_type = "Max" if site.node.op_type == "Min" else site.node.op_type
     (name,) = _same(site, {index: operand.magnitude for index, operand in operands.items()}, op_type)
     return [Rounded.joined(list(operands.values()), name, products=False)]
@@ -320,7 +330,7 @@ def _extremum(site: Site) -> list[Rounded] | None:
     """The largest or smallest along axes or in windows."""
     if len([name for name in site.node.output if name]) > 1:
         return None
-    operand = site.operand(0)
+    operand = site.picked(0)
     op_type = "ReduceMax" if site.node.op_type == "ReduceMin" else site.node.op_type
     return [operand.after(0, name, stores=0) for name in _same(site, {0: operand.magnitude}, op_type)]
 
@@ -337,6 +347,10 @@ def _normalise(site: Site) -> list[Rounded] | None:
     """BatchNormalization with given statistics: `(x − mean)·scale/√(var + ε) + bias`."""
     if attribute(site.node, "training_mode", 0) or len(site.node.output) > 1 or site.varies(4):
         return None
+    variance = site.constant(4)
+    if variance is None or (variance < 0).any():
+        # Then ε takes from it, and the sum is off by more than either.
+        raise SizeUnknownError
     operands = [site.operand(index) for index in range(5)]
     magnitudes = {index: operand.magnitude for index, operand in enumerate(operands)}
     (magnitudes[3],) = site.write("Neg", [magnitudes[3]], [])
@@ -346,15 +360,19 @@ def _normalise(site: Site) -> list[Rounded] | None:
 
 
 def _pad(site: Site) -> list[Rounded]:
-    operands = {0: site.operand(0)} | ({2: site.operand(2)} if site.given(2) else {})
-    changed = {"value": abs(value)} if (value := attribute(site.node, "value")) is not None else {}
+    operands = {0: site.picked(0)} | ({2: site.picked(2)} if site.given(2) else {})
+    # One that is an attribute is as good as picked.
+    changed: dict[str, Any] = {"value": 0.0} if attribute(site.node, "value") else {}
     (name,) = _same(site, {index: operand.magnitude for index, operand in operands.items()}, **changed)
     return [Rounded.joined(list(operands.values()), name, products=False)]
 
 
 def _resize(site: Site) -> list[Rounded]:
-    """Of nearest values, or of means of up to two along each axis; the weights of others are negative in part."""
+    """Of nearest values, or of means of up to two along each axis; weights of others are negative in part, or more."""
     mode = attribute(site.node, "mode", b"nearest")
+    crops = attribute(site.node, "coordinate_transformation_mode") == b"tf_crop_and_resize"
+    if crops or attribute(site.node, "antialias", 0):
+        raise SizeUnknownError
     if mode == b"nearest":
         return _moved(site)
     if mode != b"linear":

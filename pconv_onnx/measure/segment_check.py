@@ -15,7 +15,7 @@ from pconv_onnx.graph.nesting import once
 from pconv_onnx.measure.layer_check import LayerCheck
 from pconv_onnx.measure.magnitudes import Emitted, with_magnitudes
 from pconv_onnx.measure.parts import Part
-from pconv_onnx.measure.rounding import Units
+from pconv_onnx.measure.rounding import FLOATS, Units
 from pconv_onnx.measure.segments import End, Neuron, Segment, cut
 from pconv_onnx.runtime.memory import alive_at_once, sample_bytes
 from pconv_onnx.runtime.side_by_side import Sessions, run_session
@@ -45,8 +45,11 @@ class SegmentCheck:
         emitted = {check.converted.output: _emitted(check) for check in checks}
         ends = {check.converted.input: np.dtype(check.converted.dtype) for check in checks}
         ends |= {name: source.dtypes.get(name, np.dtype(np.float32)) for name in outputs}
+        types = {*source.dtypes.values(), *spiking.dtypes.values()}
+        self._units = Units.of({*types, *(check.neuron.levels.dtype for check in checks)})
+        least = self._units.smallest if self._units.stored > self._units.computed else 0.0
         try:
-            self.tapped = with_magnitudes(source, emitted, ends, _Counterpart(source, spiking, checks))
+            self.tapped = with_magnitudes(source, emitted, ends, _Counterpart(source, spiking, checks), least)
         except KeyError as error:
             raise PconvError(
                 f"the record of the spiking network names a tensor {error} that {source.name} does not have",
@@ -56,12 +59,17 @@ class SegmentCheck:
             Neuron(check.layer.name, check.converted.input, check.converted.output, check.node, check.input_steps)
             for check in checks
         ]
-        pieces = cut(spiking, neurons, self.tapped.cut, outputs, self.tapped.points, means=means)
+        try:
+            pieces = cut(spiking, neurons, self.tapped.cut, outputs, self.tapped.points, means=means)
+        except (KeyError, IndexError) as error:
+            raise PconvError(
+                f"{spiking.name} is not there any more as rewrite wrote it: {error}",
+                "compare before other tools edit the spiking network",
+            ) from error
+        self._taken: dict[str, set[bool]] = {name: set() for name in self.tapped.conditions}
         self.pieces = {f"segment {index}": piece for index, piece in enumerate(pieces)}
         self.parts = {f"magnitudes {index}": part for index, part in enumerate(self.tapped.magnitudes)}
         self._computing = {name: key for key, part in self.parts.items() for name in part.ends}
-        types = {*source.dtypes.values(), *spiking.dtypes.values()}
-        self._units = Units.of({*types, *(check.neuron.levels.dtype for check in checks)})
         self._steps = max((check.neuron.steps for check in checks if check.spikes), default=1)
         self._emitting = {check.node.output[0]: check for check in checks}
 
@@ -69,6 +77,11 @@ class SegmentCheck:
     def segments(self) -> Iterable[Segment]:
         """What is found of each."""
         return (end.segment for piece in self.pieces.values() for end in piece.ends.values())
+
+    @property
+    def branches_not_entered(self) -> int:
+        """How many branches no sample got to, but those within such."""
+        return sum(len(taken) == 1 for taken in self._taken.values())
 
     def bytes_at_once(self, steps: Mapping[str, int]) -> int:
         """What a sample takes, as far as shapes tell.
@@ -121,10 +134,18 @@ class SegmentCheck:
 
         def emit(check: LayerCheck) -> Array:
             current, value = (values[taps[name]] for name in (check.converted.input, check.converted.output))
-            # Of a branch that was not entered it is empty.
-            reached = current.size and value.size
-            return check.add(current, value) if reached else value.astype(check.neuron.levels.dtype)
+            if not _is_reached(current) or not _is_reached(value):
+                return value.astype(check.neuron.levels.dtype)
+            if current.shape != value.shape or not current.ndim or value.dtype not in FLOATS:
+                raise PconvError(
+                    f"the record of {self._spiking.name} names no activation for its neuron '{check.layer.name}'",
+                    "rewrite the model again",
+                )
+            return check.add(current, value)
 
+        for name, taken in self._taken.items():
+            if _is_reached(values[taps[name]]):
+                taken.update(values[taps[name]].ravel().tolist())
         for key, piece in self.pieces.items():
             feed = {}
             for name, tensor in piece.part.fed.items():
@@ -161,9 +182,9 @@ class SegmentCheck:
     def _compare(self, end: End, values: Mapping[str, Array], found: Array, magnitude: Callable[[str], Array]) -> None:
         point, taps = end.point, self.tapped.taps
         expected = values[taps[point.tensor]]
-        if not values[taps[end.reached]].size and end.segment.kind != "output":
+        if not _is_reached(values[taps[end.reached]]) and end.segment.kind != "output":
             return
-        if end.steps > 1 and found.ndim and len(found) == end.steps * len(expected):
+        if end.steps > 1 and found.ndim and expected.ndim and len(found) == end.steps * len(expected):
             # A sum of float32 or wider, as the neuron takes it.
             wide = np.float64 if found.dtype == np.float64 else np.float32
             found = found.reshape(end.steps, *expected.shape[:1], *found.shape[1:]).mean(axis=0, dtype=wide)
@@ -175,6 +196,11 @@ class SegmentCheck:
             least = np.maximum(magnitude(point.rounded.magnitude), point.largest)
             limit = self._units.limit(point.rounded, least, counted, self._steps)
         end.segment.add(expected, found, limit)
+
+
+def _is_reached(value: Array) -> bool:
+    """Whether a run got to where a tensor is computed: of a branch that is not entered, `expose` gives `[0]`."""
+    return value.shape != (0,)
 
 
 def _needs(end: End) -> list[str]:
@@ -209,8 +235,8 @@ class _Counterpart:
         return tensor in self._made and dtype is not None and dtype != ml_dtypes.bfloat16
 
     def in_time(self, tensor: str) -> bool:
-        # As lowerings call it.
-        return f"{tensor}/steps" in self._made
+        # As lowerings call it, or longer where the source has that name.
+        return not self._made.isdisjoint((f"{tensor}/steps", f"{tensor}/steps_"))
 
     def same_type(self, tensor: str) -> bool:
         # Of a narrower network inputs are cast.

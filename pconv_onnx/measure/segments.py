@@ -70,40 +70,38 @@ class Segment:
             limit: how far they may lie apart, element by element.
         """
         self.elements += expected.size
-        if expected.shape != found.shape:
-            self.max_abs_diff = np.inf
-            self.beyond += max(expected.size, 1)
-            return
-        if expected.dtype not in FLOATS:
-            wrong = int((expected != found).sum())
-            self.beyond += wrong
-            self.max_abs_diff = max(self.max_abs_diff, float(wrong > 0))
-            return
-        wide = np.float64 if np.float64 in (expected.dtype, found.dtype) else np.float32
-        expected, found = expected.astype(wide, copy=False), found.astype(wide, copy=False)
-        with np.errstate(invalid="ignore", over="ignore"):
-            difference = np.abs(expected - found)
-        if not np.isfinite(difference).all():
-            same = (expected == found) | (np.isnan(expected) & np.isnan(found))
-            difference = np.where(same, 0, np.where(np.isnan(difference), np.inf, difference))
+        if expected.shape != found.shape or expected.dtype.kind in "OSU":
+            same = expected.shape == found.shape and np.array_equal(expected, found)
+            self._take_in(np.asarray(0.0 if same else np.inf), np.zeros(()) if limit is None else limit)
+        elif expected.dtype not in FLOATS:
+            self._take_in((expected != found).astype(np.float32), limit)
+        else:
+            wide = np.float64 if np.float64 in (expected.dtype, found.dtype) else np.float32
+            expected, found = expected.astype(wide, copy=False), found.astype(wide, copy=False)
+            with np.errstate(invalid="ignore", over="ignore"):
+                difference = np.abs(expected - found)
+            if not np.isfinite(difference).all():
+                same = (expected == found) | (np.isnan(expected) & np.isnan(found))
+                difference = np.where(same, 0, np.where(np.isnan(difference), np.inf, difference))
+            self._take_in(difference, limit)
+
+    def _take_in(self, difference: Array, limit: Array | None) -> None:
+        """Hold differences, none of them NaN, against their bounds."""
         self.max_abs_diff = max(self.max_abs_diff, float(difference.max(initial=0)))
         if limit is None:
             self.bounded = False
             return
-        # Where that is not finite it is as good as not known.
         with np.errstate(divide="ignore", invalid="ignore"):
             shares = difference / limit
-        if not limit.all():
-            shares = np.where(difference > 0, shares, 0)
-        most = shares.max(initial=0)
-        if np.isnan(most) or not np.isfinite(limit).all():
+        if not limit.all() or not np.isfinite(limit).all():
+            # A bound that is not finite is as good as none.
             unknown = ~np.isfinite(np.broadcast_to(limit, shares.shape)) & (difference > 0)
             self.bounded &= not unknown.any()
-            shares = np.where(unknown | np.isnan(shares), 0, shares)
-            most = shares.max(initial=0)
+            shares = np.where(unknown | (difference == 0), 0, shares)
+        most = float(shares.max(initial=0))
         if most > 1:
             self.beyond += int((shares > 1).sum())
-        self.of_bound = max(self.of_bound, float(most))
+        self.of_bound = max(self.of_bound, most)
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,8 @@ def cut(
     types = {name: int(helper.np_dtype_to_tensor_dtype(dtype)) for name, dtype in spiking.dtypes.items()}
     for neuron in neurons:
         types[neuron.node.output[0]] = types[neuron.node.input[1]]
-    currents = _hand_currents_on(model.graph, {neuron.node.name: neuron for neuron in neurons}, set(spiking.names))
+    used = set(spiking.names)
+    currents = _hand_currents_on(model.graph, {neuron.node.name: neuron for neuron in neurons}, used)
     if means is not None:
         _take_means(model, spiking.opset, means)
     ends: dict[str, End] = {}
@@ -190,11 +189,16 @@ def cut(
         ends[name] = End(points[neuron.input], neuron.output, neuron.steps, Segment(neuron.name, "neuron"))
         elements[name] = types[neuron.node.output[0]]
     made = {name for node in every_node(model.graph) for name in node.output}
-    for kind, names in (("output", outputs), ("tensor", [name for name in tensors if name not in outputs])):
-        # Of a neuron that is an output itself there is nothing behind it.
-        for name in (name for name in names if name in made and name in points):
-            ends[name] = End(points[name], name, 1, Segment(name, kind))
-            elements[name] = types.get(name, int(onnx.TensorProto.FLOAT))
+    for name in (name for name in tensors if name in made and name not in outputs):
+        ends[name] = End(points[name], name, 1, Segment(name, "tensor"))
+        elements[name] = types[name]
+    # What a neuron makes of its own activation is compared already.
+    own = {neuron.node.output[0] for neuron in neurons if neuron.node.output[0] == neuron.output}
+    for name in (name for name in outputs if name not in own):
+        handed = unused(f"{name}/output", used)
+        model.graph.node.append(helper.make_node("Identity", [name], [handed]))
+        ends[handed] = End(points[name], name, 1, Segment(name, "output"))
+        elements[handed] = types.get(name, int(onnx.TensorProto.FLOAT))
     fed = {name: types[name] for name in (*(neuron.node.output[0] for neuron in neurons), *tensors)}
     return [
         Piece(part, {output: ends[name] for name, output in part.ends.items()}) for part in parts(model, fed, elements)

@@ -62,6 +62,8 @@ class Verification:
         layers: one a neuron layer.
         segments: what lies between neurons, and behind the last ones.
         altered: what else of the spiking network is not as `rewrite` wrote it, a line each.
+        branches_not_entered: branches of Ifs that no sample got to.
+        per_step_outputs: outputs that hand one of the source's out at each step.
         correct: top-1 answers that are right of source and spiking network, where there are labels; each as it is run.
         has_classes: whether an output looks like logits.
         atol: the tolerance on outputs, if one was given.
@@ -73,6 +75,8 @@ class Verification:
     segments: list[Segment] = field(repr=False)
     atol: float | None
     altered: list[str] = field(default_factory=list)
+    branches_not_entered: int = 0
+    per_step_outputs: int = 0
     unoptimised: Comparison = field(default_factory=Comparison)
     as_run: Comparison = field(default_factory=Comparison)
     source_itself: Comparison = field(default_factory=Comparison)
@@ -132,17 +136,19 @@ class Verification:
         """What nothing tells whether it is the source's, a line each."""
         calibrated = sum(layer.calibrated for layer in self.layers)
         others = sum(not layer.exact for layer in self.layers)
-        missed = sum(layer.exact and not layer.elements for layer in self.layers)
-        passed_by = sum(not segment.elements and segment.kind == "tensor" for segment in self.segments)
+        missed = sum(layer.exact and not layer.reached for layer in self.layers)
         unbounded = [segment.told for segment in self.segments if not segment.bounded]
+        among = f", {unbounded[0]} among them" if len(unbounded) > 1 else ""
         told = {
-            f"outputs: the source has no levels where {calibrated} neurons have those of a calibration": calibrated,
-            f"{others} neurons with T other than the source's levels": others,
-            f"{missed} neurons in branches that no sample got to": missed,
-            f"{passed_by} operators in branches that no sample got to": passed_by,
-            f"{len(unbounded)} segments of which it is not known what rounding explains ({', '.join(unbounded[:1])})": (
-                len(unbounded)
+            f"outputs ({_counted(calibrated, 'neuron')} with levels that the source has not, of a calibration)": (
+                calibrated
             ),
+            f"{_counted(others, 'neuron')} with T other than the source's levels": others,
+            f"{_counted(missed, 'neuron')} in branches that no sample got to": missed,
+            f"{_counted(self.branches_not_entered, 'branch')} that no sample got to": self.branches_not_entered,
+            f"{_counted(self.per_step_outputs, 'output')} at each step": self.per_step_outputs,
+            f"{_counted(len(unbounded), 'segment')} of which it is not known what rounding explains"
+            f"{among or f', to {unbounded[0]}' if unbounded else ''}": len(unbounded),
         }
         return [text for text, count in told.items() if count]
 
@@ -213,9 +219,10 @@ def verify(
     """Compare a spiking network with the network that it was made from.
 
     Each neuron layer runs as it is deployed, on the pre-activation that the source computes (graph optimisations
-    disabled, so that its operators are what they say); its spike counts must be the source's on every element. End to
-    end the outputs are compared and reported, first without graph optimisations and then as a user runs them: a Conv
-    over T·B rows may round otherwise than one over B rows, and onnxruntime's optimisations change either network.
+    disabled, so that its operators are what they say); its spike counts must be the source's on every element. What
+    lies between neurons runs on the source's values, and must give its values but for rounding: docs/verification.md.
+    End to end the outputs are compared and reported, first without graph optimisations and then as a user runs them: a
+    Conv over T·B rows may round otherwise than one over B rows, and onnxruntime's optimisations change either network.
 
     Args:
         ann: the source.
@@ -285,7 +292,14 @@ def verify(
     parts = batches(samples, steps, min(samples_within(memory, taken), max(1, _ROWS // steps)))
     for part, feed in track(parts, "verifying", len(parts)):
         _verify_batch(result, segments, sessions, outputs, axes, feed, samples, part)
+    result.branches_not_entered = segments.branches_not_entered
+    result.per_step_outputs = len(record.per_step_outputs)
     return result
+
+
+def _counted(count: int, what: str) -> str:
+    plural = what if count == 1 else f"{what}es" if what.endswith("ch") else f"{what}s"
+    return f"{count} {plural}"
 
 
 def _verify_batch(
@@ -431,7 +445,11 @@ def _refuse_neurons_without_record(spiking: Network, record: Record, converted: 
     trains = MODES[record.mode].keeps_time
     named = {entry.node for entry in converted}
     for node in every_node(spiking.proto.graph):
-        if is_layer(node, trains) and node.name not in named:
+        try:
+            unnamed = is_layer(node, trains) and node.name not in named
+        except KeyError:  # of an attribute that neurons have
+            unnamed = True
+        if unnamed:
             raise PconvError(
                 f"the record of {spiking.name} does not name the activation of its neuron '{node.name}'",
                 "rewrite the model again",

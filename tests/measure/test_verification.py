@@ -285,7 +285,145 @@ def test_what_is_drawn_anew_in_each_run_is_no_difference(noise):
     ann = network(nodes, weights={"w": weight(3, 3, 1, 1)})
     result = verify(ann, rewrite(ann).model)
     assert result.verdict == "measured" and result.unoptimised.max_abs_diff > 0
-    assert result.not_compared == ["1 segments of which it is not known what rounding explains (tensor 'r')"]
+    assert result.not_compared == ["1 segment of which it is not known what rounding explains, to tensor 'r'"]
+
+
+AFTER = "c = Conv <pads = [1, 1, 1, 1]> (x, w)" + qcfs("c", "a") + "d = Conv <pads = [1, 1, 1, 1]> (a, v) "
+KERNELS = {"w": weight(3, 3, 3, 3), "v": weight(3, 3, 3, 3, seed=1)}
+
+
+def right_and_spoiled(nodes, table, *, outputs="float[N, 3, 8, 8] y", edit=lambda values: 3 * values, **weights):
+    """What is said of a network as it is, and with one table edited."""
+    used = {name: value for name, value in (KERNELS | weights).items() if f"{name}" in nodes}
+    ann = network(nodes, outputs=outputs, weights=used)
+    snn = rewrite(ann).model
+    return verify(ann, snn), verify(ann, change(snn, table, edit))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs"),
+    [
+        ("y = Max (d, low)", "float[N, 3, 8, 8] y"),
+        ("y = Where (mask, d, low)", "float[N, 3, 8, 8] y"),
+        ("e = Where (mask, d, low) y = ReduceMax <keepdims = 0> (e, axes)", "float[N, 3] y"),
+        ("e = Pad (d, pads, low) y = GlobalMaxPool (e)", "float[N, 3, 1, 1] y"),
+    ],
+)
+def test_a_large_constant_that_is_only_picked_hides_nothing(nodes, outputs):
+    constants = {
+        "low": np.float32(-1e9),
+        "mask": np.arange(8) % 2 == 0,
+        "axes": np.array([2, 3]),
+        "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+    }
+    right, spoiled = right_and_spoiled(AFTER + nodes, "v", outputs=outputs, **constants)
+    assert right.verdict == "equal" and beyond(spoiled) == {"output 'y'"}
+
+
+def test_codes_in_a_narrower_network_are_not_known_to_be_equal():
+    nodes = "q = QuantizeLinear (x, s, i) h = DequantizeLinear (q, s, i) c = Conv (h, w) " + qcfs("c", "y")
+    weights = {"w": weight(3, 3, 1, 1), "s": np.float32(0.05), "i": np.array(0, np.int8)}
+    ann = network(nodes, weights=weights, opset=21)
+    assert verify(ann, rewrite(ann).model).verdict == "equal"
+    result = verify(ann, rewrite(ann, precision="float16").model)
+    assert result.differences == [] and "tensor 'q'" in result.not_compared[0]
+
+
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+def test_tensors_without_elements_are_equal(mode):
+    nodes = AFTER + "e = Slice (a, zero1, zero1, one1)" + qcfs("e", "h") + "y = Neg (h)"
+    weights = KERNELS | {"zero1": np.array([0]), "one1": np.array([1])}
+    ann = network(nodes, outputs="float[N, 0, 8, 8] y", weights=weights)
+    assert verify(ann, rewrite(ann, mode=mode).model).verdict == "equal"
+
+
+def test_the_error_of_numbers_too_small_for_float16_grows_with_what_they_are_multiplied_by():
+    nodes = "c = Conv (x, w)" + qcfs("c", "a").replace("theta", "large") + "y = Conv (a, k)"
+    weights = {"w": 1000 * weight(3, 3, 1, 1), "k": np.float32(1e-5) * weight(3, 3, 1, 1, seed=1)}
+    ann = network(nodes, weights=weights | {"large": np.float32(1000)})
+    assert verify(ann, rewrite(ann, precision="float16").model).differences == []
+
+
+def test_a_variance_below_zero_has_no_bound():
+    variance = np.array([-9.999e-6, -9.99e-6, 1e-3], np.float32)
+    rows = {name: weight(3, seed=seed) for seed, name in enumerate(("mean", "bias"))}
+    nodes = AFTER + "y = BatchNormalization (d, gain, bias, mean, variance)"
+    ann = network(nodes, weights=KERNELS | rows | {"gain": np.full(3, 100, np.float32), "variance": variance})
+    assert verify(ann, rewrite(ann).model).verdict == "measured"
+
+
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+def test_an_output_that_is_a_constant_in_the_place_of_what_was_computed_is_noticed(mode):
+    nodes = "c = Conv (x, w)" + qcfs("c", "a") + "y = Conv (a, w)"
+    shapes = "float[4, 3, 8, 8] y, float[4, 3, 8, 8] a"
+    ann = network(nodes, inputs="float[4, 3, 8, 8] x", outputs=shapes, weights={"w": weight(3, 3, 1, 1)})
+    for output in ("y", "a"):
+        snn = rewrite(ann, mode=mode).model
+        for node in snn.graph.node:
+            node.output[:] = [f"{name}/gone" if name == output else name for name in node.output]
+            node.input[:] = [f"{name}/gone" if name == output else name for name in node.input]
+        snn.graph.initializer.append(numpy_helper.from_array(np.zeros((4, 3, 8, 8), np.float32), output))
+        assert f"output '{output}'" in beyond(verify(ann, snn))
+
+
+def test_outputs_that_are_constants_or_inputs_are_compared():
+    nodes = AFTER + "y = Neg (d) k = Mul (half, half)"
+    right, spoiled = right_and_spoiled(nodes, "v", outputs="float[N, 3, 8, 8] y, float k, float half")
+    assert right.verdict == "equal" and beyond(spoiled) == {"output 'y'"}
+
+
+def test_a_branch_that_no_sample_gets_to_leaves_the_verdict_open():
+    nodes = (
+        AFTER
+        + """m = ReduceMax <keepdims = 0> (x, axes) n = ReduceMax <keepdims = 0> (m, axis) t = Greater (n, zero)
+        y = If (t) <then_branch = p () => (float[N, 3, 8, 8] i) { i = Conv <pads = [1, 1, 1, 1]> (a, v) },
+                    else_branch = q () => (float[N, 3, 8, 8] j) { j = Neg (a) }>"""
+    )
+    weights = KERNELS | {"axes": np.array([1, 2, 3]), "axis": np.array([0])}
+    ann = network(nodes, weights=weights)
+    snn = rewrite(ann).model
+    ones = np.ones((3, 3, 8, 8), np.float32)
+    assert verify(ann, snn, {"x": ones}).not_compared == ["1 branch that no sample got to"]
+    # In batches of one sample each.
+    monotonous = verify(ann, snn, {"x": np.concatenate([ones, -ones])}, memory=1 << 20)
+    assert monotonous.differences == []
+
+
+def test_outputs_at_each_step_are_not_compared(small_network):
+    result = verify(small_network, rewrite(small_network, per_step_outputs=True).model)
+    assert (result.verdict, result.not_compared) == ("measured", ["1 output at each step"])
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_, np.float64])
+def test_tables_of_another_type_are_told(small_network, dtype):
+    broken = change(rewrite(small_network).model, "a_code/levels", lambda table: table.astype(dtype))
+    assert "neuron 'a_code' of the model is not there any more" in refusal(small_network, broken)
+
+
+@pytest.mark.parametrize("key", ["input", "output"])
+@pytest.mark.parametrize("name", ["y", "best", "text"])
+def test_a_record_that_names_another_tensor_is_told(key, name):
+    nodes = AFTER + "m = GlobalMaxPool (d) y = Flatten (m) best = ReduceMax <keepdims = 0> (y) text = Cast <to = 8> (y)"
+    ann = network(nodes, outputs="float[N, 3] y, float best, string[N, 3] text", weights=KERNELS)
+    snn = rewrite(ann).model
+    entry = next(entry for entry in snn.metadata_props if entry.key.endswith("activations"))
+    entry.value = json.dumps([row | {key: name} for row in json.loads(entry.value)])
+    assert "the model" in refusal(ann, snn)
+
+
+def test_a_record_with_other_steps_than_the_neuron_s_is_told(small_network):
+    snn = rewrite(small_network).model
+    entry = next(entry for entry in snn.metadata_props if entry.key.endswith("activations"))
+    entry.value = json.dumps([row | {"steps": 3} for row in json.loads(entry.value)])
+    assert "is not there any more as rewrite wrote it" in refusal(small_network, snn)
+
+
+def test_a_decoder_without_inputs_is_told():
+    ann = decoding_network()
+    for steps in (None, 7):
+        snn = rewrite(ann, steps=steps).model
+        del next(node for node in snn.graph.node if node.name == "a/decode").input[:]
+        assert "the model" in refusal(ann, snn)
 
 
 def test_more_than_two_neurons_in_a_row_and_neurons_that_are_outputs_work():
@@ -690,7 +828,7 @@ def test_a_calibrated_network_is_compared_with_what_calibration_made(calibrated)
     ann, snn, data = calibrated
     right = verify(ann, snn, data)
     assert (right.verdict, right.differences, right.layers_compared) == ("measured", [], 2)
-    assert right.not_compared == ["outputs: the source has no levels where 2 neurons have those of a calibration"]
+    assert right.not_compared == ["outputs (2 neurons with levels that the source has not, of a calibration)"]
     assert right.as_run.max_abs_diff > 0
     told = verify(ann, change(snn, "r/thresholds", lambda table: table * np.asarray(1.25, table.dtype)), data)
     assert mismatches(told).keys() == {"r"}
