@@ -184,10 +184,8 @@ class SegmentCheck:
         expected = values[taps[point.tensor]]
         if not _is_reached(values[taps[end.reached]]) and end.segment.kind != "output":
             return
-        if end.steps > 1 and found.ndim and expected.ndim and len(found) == end.steps * len(expected):
-            # A sum of float32 or wider, as the neuron takes it.
-            wide = np.float64 if found.dtype == np.float64 else np.float32
-            found = found.reshape(end.steps, *expected.shape[:1], *found.shape[1:]).mean(axis=0, dtype=wide)
+        if end.steps > 1:
+            found = _mean(found, end.steps, expected)
         limit: Array | None = None
         if point.exact:
             limit = np.zeros(())
@@ -201,6 +199,15 @@ class SegmentCheck:
 def _is_reached(value: Array) -> bool:
     """Whether a run got to where a tensor is computed: of a branch that is not entered, `expose` gives `[0]`."""
     return value.shape != (0,)
+
+
+def _mean(current: Array, steps: int, expected: Array) -> Array:
+    """The temporal mean `[B, …]` of a current `[T·B, …]`; of one with other rows than these it as it is, on an axis."""
+    if not current.ndim or not expected.ndim or len(current) != steps * len(expected):
+        return current[np.newaxis]
+    # A sum of float32 or wider, as the neuron takes it.
+    wide = np.float64 if current.dtype == np.float64 else np.float32
+    return np.asarray(current.reshape(steps, len(expected), *current.shape[1:]).mean(axis=0, dtype=wide))
 
 
 def _needs(end: End) -> list[str]:

@@ -418,6 +418,15 @@ def test_a_record_with_other_steps_than_the_neuron_s_is_told(small_network):
     assert "is not there any more as rewrite wrote it" in refusal(small_network, snn)
 
 
+def test_a_folded_neuron_that_takes_samples_for_time_steps_is_noticed():
+    ann = network(f"{qcfs('x', 'a')} y = Add (a, x)")
+    snn = rewrite(ann, mode="folded").model
+    node = next(node for node in snn.graph.node if node.name == "a_code")
+    next(entry for entry in node.attribute if entry.name == "input_steps").i = 2
+    data = {"x": np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)}
+    assert beyond(verify(ann, snn, data)) == {"neuron 'a_code'"}
+
+
 def test_a_decoder_without_inputs_is_told():
     ann = decoding_network()
     for steps in (None, 7):
