@@ -50,7 +50,6 @@ class Verification:
     """What `verify` found.
 
     Attributes:
-        passed: see there.
         samples: samples compared.
         random_inputs: whether they were drawn, since no data was given.
         unoptimised: outputs against the source's, both with onnxruntime's graph optimisations disabled, so that every
@@ -257,9 +256,11 @@ def verify(
     _compare_tables([check for check in checks if not check.layer.exact], stood_for)
     outputs = [output.name for output in source.proto.graph.output]
     segments = SegmentCheck(stood_for, spiking, checks, outputs)
-    if record.calibration is not None:
+    if record.calibration is None:
+        add("ann unoptimised", segments.tapped.model, source, disabled, None)
+    else:
+        add("ann unoptimised", source.proto, source, disabled, None)
         add(_CALIBRATED, segments.tapped.model, stood_for, disabled, None)
-    add("ann unoptimised", source.proto if record.calibration else segments.tapped.model, source, disabled, None)
     ends = _ends(sessions["ann unoptimised"])
     add("snn unoptimised", spiking.proto, spiking, disabled, providers)
     _check_ends(ends, _ends(sessions["snn unoptimised"]), source, spiking, record)
