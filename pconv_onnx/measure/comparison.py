@@ -17,7 +17,7 @@ class Comparison:
 
     Attributes:
         max_abs_diff: largest difference of an output value; infinite where shapes differ, or where one network has a
-            NaN, an infinity or another string than the other.
+            NaN or an infinity that the other has not; 1 of strings that differ, which may be numbers written out.
         magnitude: largest finite value of the float outputs expected.
         agreeing: samples on which the largest logit is the same.
         samples: samples compared; 0 where one of the networks could not be run.
@@ -48,7 +48,7 @@ def _difference(left: Array, right: Array) -> float:
     if left.shape != right.shape or left.dtype != right.dtype:
         return math.inf
     if left.dtype.kind not in "fiub":
-        return 0.0 if np.array_equal(left, right) else math.inf
+        return float(not np.array_equal(left, right))
     left, right = left.astype(np.float64), right.astype(np.float64)
     same = (left == right) | (np.isnan(left) & np.isnan(right))
     with np.errstate(invalid="ignore"):
