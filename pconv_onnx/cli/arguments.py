@@ -280,7 +280,7 @@ def _add_memory(sub: argparse.ArgumentParser) -> None:
     """The option of commands that hold activations."""
     sub.add_argument(
         "--memory", type=_bytes, metavar="SIZE",
-        help="what activations may take at once, as far as shapes tell: so many samples run together (default: 1GiB)",
+        help="what activations may take at once, as far as shapes tell: so many samples run together (default: 512MiB)",
     )  # fmt: skip
 
 
