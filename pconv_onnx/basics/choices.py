@@ -28,6 +28,9 @@ STEPS = (4, 8, 16)
 BATCHES = (1, 32)
 REPEATS = 20
 
+# Bytes that activations may take at once by default.
+MEMORY = 1 << 29
+
 # 32-bit floats in 45 nm CMOS (M. Horowitz, "Computing's energy problem", ISSCC 2014), in pJ.
 ENERGY_MAC, ENERGY_AC = 4.6, 0.9
 

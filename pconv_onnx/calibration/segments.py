@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.constants import constant
+from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.nesting import captured
 from pconv_onnx.graph.network import Dimension
 from pconv_onnx.graph.windows import windows
@@ -217,7 +217,7 @@ def _layer(nodes: Sequence[onnx.NodeProto], target: str, values: dict[str, Array
 
 
 def _can_be_corrected(node: onnx.NodeProto, values: dict[str, Array]) -> bool:
-    if node.domain not in ("", "ai.onnx") or any(name and name not in values for name in node.input[1:]):
+    if not is_standard(node) or any(name and name not in values for name in node.input[1:]):
         return False
     attributes = _attributes(node)
     if node.op_type == "MatMul":

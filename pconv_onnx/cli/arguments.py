@@ -14,6 +14,7 @@ from pconv_onnx.basics.choices import (
     ENERGY_MAC,
     ENGINES,
     MAX_STEPS,
+    MEMORY,
     METHODS,
     MODES,
     PRECISIONS,
@@ -279,8 +280,9 @@ def _bytes(text: str) -> int:
 def _add_memory(sub: argparse.ArgumentParser) -> None:
     """The option of commands that hold activations."""
     sub.add_argument(
-        "--memory", type=_bytes, metavar="SIZE",
-        help="what activations may take at once, as far as shapes tell: so many samples run together (default: 512MiB)",
+        "--memory", type=_bytes, default=MEMORY, metavar="SIZE",
+        help="what activations may take at once, as far as shapes tell: so many samples run together (default: "
+        f"{MEMORY >> 20}MiB)",
     )  # fmt: skip
 
 

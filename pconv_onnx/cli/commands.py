@@ -67,11 +67,6 @@ def _needs(options: argparse.Namespace, given: str, needed: str, told: str) -> N
         raise WrongArguments(f"argument {flag}: {told} without --{needed}")
 
 
-def _memory(options: argparse.Namespace) -> dict[str, int]:
-    """What activations may take, where that was given: functions have a default."""
-    return {} if options.memory is None else {"memory": options.memory}
-
-
 def inspect(options: argparse.Namespace) -> Answer:
     """`pconv-onnx inspect`."""
     from pconv_onnx.rewriting import inspect
@@ -141,7 +136,7 @@ def verify(options: argparse.Namespace) -> Answer:
         batch_axis=_axes(options),
         atol=options.atol,
         providers=PROVIDERS[options.provider],
-        **_memory(options),
+        memory=options.memory,
     )
     summary = result.summary()
     return Answer(summary, verification_lines, ANSWER_IS_NO if result.verdict == "different" else DONE)
@@ -187,7 +182,7 @@ def stats(options: argparse.Namespace) -> Answer:
         batch_axis=_axes(options),
         energy_mac=options.energy_mac,
         energy_ac=options.energy_ac,
-        **_memory(options),
+        memory=options.memory,
     )
     summary = result.summary()
     return Answer(summary, stats_lines)

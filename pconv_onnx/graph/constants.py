@@ -12,7 +12,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.view import Constant, Node, Tensor
 
 
-def is_standard(node: Node) -> bool:
+def is_standard(node: Node | onnx.NodeProto) -> bool:
     """Whether a node is an operator of ONNX itself: another domain may use its names for something else."""
     return node.domain in (None, "", "ai.onnx")
 

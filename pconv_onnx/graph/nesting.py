@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
 
+from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.tensors import initializer_names
 
 
@@ -40,7 +41,7 @@ def nodes_within(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 def is_if(node: onnx.NodeProto) -> bool:
     """Whether a node runs one of its bodies, once."""
-    return bool(node.op_type == "If" and node.domain in ("", "ai.onnx"))
+    return bool(node.op_type == "If" and is_standard(node))
 
 
 def once(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

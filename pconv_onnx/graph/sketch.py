@@ -38,10 +38,10 @@ def sketch(network: onnx.ModelProto, source: onnx.ModelProto, own: onnx.ModelPro
         del graph.value_info[:]
         for tensor in graph.initializer:
             given, kept = (held.get(tensor.name) for held in (there[_SOURCE], there[_OWN]))
-            if given is not None and _digest(given) == _digest(tensor):
-                _refer(tensor, _SOURCE, given)
+            if given is not None and (digest := _digest(given)) == _digest(tensor):
+                _refer(tensor, _SOURCE, digest)
             elif kept is not None and tensor.data_type == TensorProto.FLOAT and kept.dims == tensor.dims:
-                _refer(tensor, _OWN, kept)
+                _refer(tensor, _OWN, _digest(kept))
     return base64.b64encode(zlib.compress(model.SerializeToString(), 9)).decode("ascii")
 
 
@@ -71,7 +71,9 @@ def redrawn(text: str, source: onnx.ModelProto, own: onnx.ModelProto) -> tuple[o
         if _digest(held) != digest:
             changed.append(tensor.name)
         tensor.CopyFrom(
-            numpy_helper.from_array(_values(held).astype(np.float32), tensor.name) if place == _OWN else held
+            numpy_helper.from_array(numpy_helper.to_array(held).astype(np.float32), tensor.name)
+            if place == _OWN
+            else held
         )
     return model, changed
 
@@ -80,19 +82,14 @@ def _held(model: onnx.ModelProto) -> Mapping[str, TensorProto]:
     return {tensor.name: tensor for graph in every_graph(model.graph) for tensor in graph.initializer}
 
 
-def _refer(tensor: TensorProto, place: str, held: TensorProto) -> None:
-    """Leave only where a tensor is, and what it is there."""
+def _refer(tensor: TensorProto, place: str, digest: str) -> None:
+    """Leave only where a tensor is, and the digest of what it is there."""
     reference = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    reference.doc_string = f"{place} {_digest(held)}"
+    reference.doc_string = f"{place} {digest}"
     tensor.CopyFrom(reference)
 
 
 def _digest(tensor: TensorProto) -> str:
-    values = _values(tensor)
     total = hashlib.sha256(f"{tensor.data_type} {list(tensor.dims)}".encode())
-    total.update(np.ascontiguousarray(values).tobytes())
+    total.update(numpy_helper.to_array(tensor).tobytes())
     return total.hexdigest()
-
-
-def _values(tensor: TensorProto) -> np.ndarray:
-    return np.asarray(numpy_helper.to_array(tensor))

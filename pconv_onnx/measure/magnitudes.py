@@ -16,12 +16,12 @@ from onnx import helper, numpy_helper
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
+from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.exposing import expose
-from pconv_onnx.graph.external import values
-from pconv_onnx.graph.nesting import captured, every_graph, is_if, once, subgraphs, unused
+from pconv_onnx.graph.nesting import captured, is_if, once, subgraphs, unused
 from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.measure.parts import Part, parts
-from pconv_onnx.measure.rounding import ROWS, Rounded, SizeUnknownError, attribute
+from pconv_onnx.measure.rounding import ROWS, Rounded, SizeUnknownError
 
 # From here on operators broadcast as they do now, there is ConstantOfShape, and indices may be negative.
 _LEAST_OPSET, _CONSTANTS_OF_SHAPE_OPSET, _NEGATIVE_INDICES_OPSET = 7, 9, 11
@@ -132,11 +132,11 @@ def with_magnitudes(
     tapping = dict.fromkeys((*points, *emitted, *writing.conditions))
     taps = {name: expose(tapped.graph, name, types[name], used) for name in tapping}
     wanted: dict[str, int] = {}
-    for point in (point for point in points.values() if point.rounded is not None):
-        assert point.rounded is not None
-        wanted |= dict.fromkeys(point.rounded.counts, int(onnx.TensorProto.FLOAT))
-        if point.rounded.magnitude not in taps:
-            wanted[point.rounded.magnitude] = _magnitude_element(source, point.tensor)
+    for point in points.values():
+        if point.rounded is not None:
+            wanted |= dict.fromkeys(point.rounded.counts, int(onnx.TensorProto.FLOAT))
+            if point.rounded.magnitude not in taps:
+                wanted[point.rounded.magnitude] = _magnitude_element(source, point.tensor)
     fed = {name: types[name] for name in dict.fromkeys((*emitted, *writing.cut))}
     return Tapped(tapped, points, list(writing.cut), taps, parts(marked, fed, wanted), list(writing.conditions))
 
@@ -198,7 +198,7 @@ class _Writing:
         self.conditions: dict[str, None] = {}
         # Where trains are decoded, too, the source's values take over.
         self.cut: dict[str, None] = {name: None for name in emitted if spiking.has(name)}
-        self.constants = _Constants(source)
+        self.tensors = {tensor.name: tensor for node in source.every_node() for tensor in node.inputs}
 
     def point(self, name: str) -> Point:
         """What is known of a tensor as it is computed."""
@@ -251,10 +251,10 @@ class _Writing:
     def _plain(self, scope: _Scope, node: onnx.NodeProto) -> None:
         read = [name for name in dict.fromkeys((*node.input, *captured(node))) if name and self.varies(name)]
         floats = [name for name in read if self.is_float(name)]
-        standard = node.domain in ("", "ai.onnx")
+        standard = is_standard(node)
         if standard and node.op_type in _SHAPES:
             floats = []
-        if _draws(node):
+        if not self.drawn.isdisjoint(node.output):
             self._cut_around(node, read)
             return
         if not floats:
@@ -292,8 +292,8 @@ class _Writing:
         """Cut in front of an operator without magnitudes, and behind it."""
         given = [self._cut(name) if self.is_float(name) else self.state.get(name) is not None for name in read]
         same = all(self.spiking.same_type(name) for name in read if self.is_float(name))
+        known = all(given) and self.drawn.isdisjoint(node.output)
         for name in filter(None, node.output):
-            known = all(given) and not _draws(node)
             self._set(name, None)
             if known and same and name not in self.emitted:
                 self.exact.add(name)
@@ -447,7 +447,7 @@ class _Place:
         return index < len(self.node.input) and bool(self.node.input[index])
 
     def constant(self, index: int) -> Array | None:
-        return self.scope.writing.constants.get(self.node.input[index])
+        return constant(self.scope.writing.tensors[self.node.input[index]])
 
     def varies(self, index: int) -> bool:
         return self.scope.writing.varies(self.node.input[index])
@@ -474,21 +474,3 @@ class _Place:
 
     def _as_float(self, name: str) -> str:
         return self.scope.write("Cast", [name], [helper.make_attribute("to", onnx.TensorProto.FLOAT)], 1)[0]
-
-
-class _Constants:
-    """Values of initializers and Constant nodes, read when they are asked for."""
-
-    def __init__(self, source: Network) -> None:
-        graphs = list(every_graph(source.proto.graph))
-        self._folder = source.folder
-        self._tensors = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
-        for node in (node for graph in graphs for node in graph.node if node.op_type == "Constant"):
-            value = attribute(node, "value")
-            if isinstance(value, onnx.TensorProto):
-                self._tensors[node.output[0]] = value
-
-    def get(self, name: str) -> Array | None:
-        """That of a name; None of what is none of these."""
-        tensor = self._tensors.get(name)
-        return None if tensor is None else values(tensor, self._folder)

@@ -40,7 +40,7 @@ class SegmentCheck:
         Raises:
             PconvError: the record names a tensor that the source does not have.
         """
-        self._source, self._spiking, self._checks = source, spiking, checks
+        self._source, self._spiking = source, spiking
         means = next((check.neuron.levels.dtype for check in checks if not check.layer.exact), None)
         emitted = {check.converted.output: _emitted(check) for check in checks}
         ends = {check.converted.input: np.dtype(check.converted.dtype) for check in checks}

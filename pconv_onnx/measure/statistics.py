@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.choices import ENERGY_AC, ENERGY_MAC
+from pconv_onnx.basics.choices import ENERGY_AC, ENERGY_MAC, MEMORY
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
@@ -34,7 +34,7 @@ from pconv_onnx.operators.domain import is_layer
 from pconv_onnx.operators.parallel_spike import neuron_of
 from pconv_onnx.plan.modes import MODES
 from pconv_onnx.runtime.axes import axes_told_by_runs
-from pconv_onnx.runtime.memory import BUDGET, alive_at_once, require_budget, sample_bytes, samples_within
+from pconv_onnx.runtime.memory import alive_at_once, require_budget, sample_bytes, samples_within
 from pconv_onnx.runtime.side_by_side import batches, open_session
 from pconv_onnx.temporal.kinds import Kind, RecordedLevels, Spikes
 
@@ -127,7 +127,7 @@ def stats(
     batch_axis: BatchAxis = 0,
     energy_mac: float = ENERGY_MAC,
     energy_ac: float = ENERGY_AC,
-    memory: int = BUDGET,
+    memory: int = MEMORY,
 ) -> Stats:
     """Spike statistics of a network, and the operations and the energy that they stand for.
 

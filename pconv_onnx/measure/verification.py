@@ -11,6 +11,7 @@ from typing import Any, Literal
 import onnx
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.choices import MEMORY
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.data.reading import load_samples, random_samples
@@ -29,7 +30,7 @@ from pconv_onnx.operators.domain import is_layer
 from pconv_onnx.plan.modes import MODES
 from pconv_onnx.recognise import recognise
 from pconv_onnx.runtime.axes import by_sample, classes, sample_axes
-from pconv_onnx.runtime.memory import BUDGET, require_budget, samples_within
+from pconv_onnx.runtime.memory import require_budget, samples_within
 from pconv_onnx.runtime.opening import import_onnxruntime
 from pconv_onnx.runtime.side_by_side import Sessions, batches, open_session, run_session
 
@@ -213,7 +214,7 @@ def verify(
     batch_axis: BatchAxis = 0,
     atol: float | None = None,
     providers: Sequence[Any] | None = None,
-    memory: int = BUDGET,
+    memory: int = MEMORY,
 ) -> Verification:
     """Compare a spiking network with the network that it was made from.
 

@@ -11,8 +11,6 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import captured
 
-# What activations may take unless another number is given.
-BUDGET = 1 << 29
 _LEAST = 1 << 20
 
 

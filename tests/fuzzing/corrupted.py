@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import onnxruntime
 from onnx import AttributeProto, numpy_helper
 
 from pconv_onnx import PconvError, rewrite, session, verify
+from pconv_onnx.graph.nesting import every_graph, subgraphs
 from pconv_onnx.measure.verification import Verification
 
 from .grown import grown
@@ -119,27 +120,19 @@ def corrupted(spiking: onnx.ModelProto, random: np.random.Generator) -> Corrupti
     return None if found is None else Corruption(model, *found)
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
-
-
 def _pick(choices: Any, random: np.random.Generator) -> Any:
     choices = list(choices)
     return choices[random.integers(len(choices))] if choices else None
 
 
 def _readers(model: onnx.ModelProto, name: str) -> list[str]:
-    return [node.name for graph in _graphs(model.graph) for node in graph.node if name in node.input]
+    return [node.name for graph in every_graph(model.graph) for node in graph.node if name in node.input]
 
 
 def _tables(model: onnx.ModelProto) -> set[str]:
     return {
         name
-        for graph in _graphs(model.graph)
+        for graph in every_graph(model.graph)
         for node in graph.node
         if node.op_type == "ParallelSpike"
         for name in node.input[1:]
@@ -155,7 +148,7 @@ def _constant(model: onnx.ModelProto, random: np.random.Generator, tables: bool)
     tensor = _pick(
         (
             tensor
-            for graph in _graphs(model.graph)
+            for graph in every_graph(model.graph)
             for tensor in graph.initializer
             if (tensor.name in known) == tables and _readers(model, tensor.name)
         ),
@@ -194,7 +187,7 @@ def _attribute(model: onnx.ModelProto, random: np.random.Generator) -> Found:
     node, attribute = _pick(
         (
             (node, entry)
-            for graph in _graphs(model.graph)
+            for graph in every_graph(model.graph)
             for node in graph.node
             for entry in node.attribute
             if entry.type in numbers
@@ -215,7 +208,7 @@ def _attribute(model: onnx.ModelProto, random: np.random.Generator) -> Found:
 
 def _edge(model: onnx.ModelProto, random: np.random.Generator) -> Found:
     """An input is another tensor that was there before."""
-    graph = _pick(_graphs(model.graph), random)
+    graph = _pick(every_graph(model.graph), random)
     index = int(random.integers(len(graph.node))) if len(graph.node) else None
     if index is None or not graph.node[index].input:
         return None
@@ -232,7 +225,7 @@ def _edge(model: onnx.ModelProto, random: np.random.Generator) -> Found:
 def _removed(model: onnx.ModelProto, random: np.random.Generator) -> Found:
     """An operator hands its input on."""
     node = _pick(
-        (node for graph in _graphs(model.graph) for node in graph.node if node.input and node.domain == ""), random
+        (node for graph in every_graph(model.graph) for node in graph.node if node.input and node.domain == ""), random
     )
     if node is None:
         return None
@@ -243,7 +236,7 @@ def _removed(model: onnx.ModelProto, random: np.random.Generator) -> Found:
 
 def _doubled(model: onnx.ModelProto, random: np.random.Generator) -> Found:
     """An operator is applied twice."""
-    graph = _pick(_graphs(model.graph), random)
+    graph = _pick(every_graph(model.graph), random)
     nodes = [
         index for index, node in enumerate(graph.node) if node.input and node.domain == "" and len(node.output) == 1
     ]
@@ -270,9 +263,9 @@ _KINDS: list[Callable[[onnx.ModelProto, np.random.Generator], Found]] = [
 
 def _ends_behind(corruption: Corruption, result: Verification) -> set[str]:
     """What segments end in, and neurons, that the fault reaches without going through another neuron."""
-    graphs = list(_graphs(corruption.model.graph))
+    graphs = list(every_graph(corruption.model.graph))
     nodes = [node for graph in graphs for node in graph.node]
-    holder = {info.name: node for node in nodes for body in _bodies(node) for info in body.output}
+    holder = {info.name: node for node in nodes for body in subgraphs(node) for info in body.output}
     layers = {layer.name for layer in result.layers}
     segments = {segment.name for segment in result.segments}
     waiting = [node for node in nodes if node.name in corruption.nodes]
@@ -280,7 +273,7 @@ def _ends_behind(corruption: Corruption, result: Verification) -> set[str]:
     seen: set[str] = set()
     while waiting:
         node = waiting.pop()
-        within = [inner for body in _bodies(node) for graph in _graphs(body) for inner in graph.node]
+        within = [inner for body in subgraphs(node) for graph in every_graph(body) for inner in graph.node]
         made = {name for one in (node, *within) for name in one.output}
         rising = made & holder.keys()
         while rising:
@@ -293,7 +286,3 @@ def _ends_behind(corruption: Corruption, result: Verification) -> set[str]:
         found |= {other.name for other in reading}
         waiting += [other for other in reading if other.name not in layers]
     return found & (layers | segments)
-
-
-def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    return [attribute.g for attribute in node.attribute if attribute.HasField("g")]
