@@ -159,16 +159,16 @@ def _compared_lines(summary: dict[str, Any]) -> Iterator[str]:
     segments = [segment for segment in summary["segments"] if segment["bounded"] and segment["elements"]]
     beyond = [segment for segment in segments if segment["beyond"]]
     if segments:
-        largest = max((segment["of_bound"] for segment in segments if not segment["beyond"]), default=0)
+        share = max((segment["of_bound"] for segment in segments if not segment["beyond"]), default=0)
         yield (
             f"segments between neurons that are the source's but for rounding, given the same spikes: "
-            f"{len(segments) - len(beyond)} of {len(segments)} (largest difference: {100 * largest:.2g} % of its bound)"
+            f"{len(segments) - len(beyond)} of {len(segments)} (largest difference: {100 * share:.2g} % of its bound)"
         )
     for segment in beyond:
-        told = "without bound" if segment["max_abs_diff"] is None else f"by up to {segment['max_abs_diff']:.3g}"
+        largest = _difference(segment)
         yield (
             f"  to {segment['kind']} '{segment['name']}': {segment['beyond']} of {segment['elements']} values are "
-            f"beyond their bound, {told}"
+            f"beyond their bound; the largest difference is {largest}"
         )
     yield from (f"not compared: {told}" for told in summary["not_compared"])
 

@@ -139,10 +139,9 @@ class Verification:
         missed = sum(layer.exact and not layer.reached for layer in self.layers)
         unbounded = [segment.told for segment in self.segments if not segment.bounded]
         among = f", {unbounded[0]} among them" if len(unbounded) > 1 else ""
+        given = _counted(calibrated, "neuron")
         told = {
-            f"outputs ({_counted(calibrated, 'neuron')} with levels that the source has not, of a calibration)": (
-                calibrated
-            ),
+            f"outputs, since a calibration gave {given} levels that the source does not have": calibrated,
             f"{_counted(others, 'neuron')} with T other than the source's levels": others,
             f"{_counted(missed, 'neuron')} in branches that no sample got to": missed,
             f"{_counted(self.branches_not_entered, 'branch')} that no sample got to": self.branches_not_entered,

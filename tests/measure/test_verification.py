@@ -837,7 +837,7 @@ def test_a_calibrated_network_is_compared_with_what_calibration_made(calibrated)
     ann, snn, data = calibrated
     right = verify(ann, snn, data)
     assert (right.verdict, right.differences, right.layers_compared) == ("measured", [], 2)
-    assert right.not_compared == ["outputs (2 neurons with levels that the source has not, of a calibration)"]
+    assert right.not_compared == ["outputs, since a calibration gave 2 neurons levels that the source does not have"]
     assert right.as_run.max_abs_diff > 0
     told = verify(ann, change(snn, "r/thresholds", lambda table: table * np.asarray(1.25, table.dtype)), data)
     assert mismatches(told).keys() == {"r"}
