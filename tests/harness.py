@@ -13,8 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from pconv_onnx import ParallelNeuron, rewrite, session
 from pconv_onnx.basics.choices import ModeName
-from pconv_onnx.graph import load
-from pconv_onnx.graph.passes.folding import fold
+from pconv_onnx.graph.passes.pipeline import prepared
 from pconv_onnx.recognise import Activation, recognise
 
 Array = np.ndarray
@@ -111,7 +110,7 @@ def assert_converted(
 
 def found(model: onnx.ModelProto) -> list[Activation]:
     """The activations of a model."""
-    return recognise(fold(load(model)))
+    return recognise(prepared(model))
 
 
 def own_part(model: onnx.ModelProto) -> onnx.ModelProto:

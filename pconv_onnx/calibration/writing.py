@@ -15,7 +15,7 @@ from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.segments import with_weights
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.nesting import captured, unused
+from pconv_onnx.graph.nesting import names_read, unused
 from pconv_onnx.graph.record import ACTIVATION
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION
 from pconv_onnx.recognise import Activation
@@ -114,7 +114,7 @@ def quantised_model(
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(constants)
     # What nothing needs any more; what nothing needed before is not ours to remove.
-    superfluous = _needed(network.proto.graph) - _needed(model.graph)
+    superfluous = names_read(network.proto.graph) - names_read(model.graph)
     nodes = [node for node in nodes if node.op_type != "Constant" or node.output[0] not in superfluous]
     kept = [tensor for tensor in model.graph.initializer if tensor.name not in superfluous]
     inputs = [info for info in model.graph.input if info.name not in superfluous]
@@ -181,8 +181,3 @@ def _nodes(entry: Quantised, value: str, operands: Mapping[str, str], names: set
         node.metadata_props.add(key=ACTIVATION, value=entry.activation.name)
         yield node
         value = output
-
-
-def _needed(graph: onnx.GraphProto) -> set[str]:
-    names = {name for node in graph.node for name in (*node.input, *captured(node))}
-    return names | {info.name for info in graph.output}

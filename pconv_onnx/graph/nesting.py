@@ -65,6 +65,29 @@ def captured(node: onnx.NodeProto) -> set[str]:
     return free
 
 
+def drop_unread(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
+    """Remove the nodes, of bodies as well, that nothing reads any more.
+
+    What nothing read before is not ours to remove.
+    """
+    unread = {name for part in every_graph(before) for node in part.node for name in node.output}
+    unread -= {name for part in every_graph(before) for name in names_read(part)}
+    for part in reversed(list(every_graph(graph))):
+        needed = {output.name for output in part.output}
+        for index in reversed(range(len(part.node))):
+            node = part.node[index]
+            if node.output and needed.isdisjoint(node.output) and unread.isdisjoint(node.output):
+                del part.node[index]
+            else:
+                needed |= set(node.input) | captured(node)
+
+
+def names_read(graph: onnx.GraphProto) -> set[str]:
+    """Names of the tensors that the nodes of a graph read, or that it hands out."""
+    names = {name for node in graph.node for name in (*node.input, *captured(node))}
+    return names | {output.name for output in graph.output}
+
+
 def unused(name: str, used: set[str]) -> str:
     """The name, longer where it is used, which it then is."""
     while name in used:

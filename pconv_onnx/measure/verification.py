@@ -18,8 +18,7 @@ from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.nesting import every_node
-from pconv_onnx.graph.passes.duplicates import without_duplicates
-from pconv_onnx.graph.passes.pipeline import prepared, runnable
+from pconv_onnx.graph.passes.pipeline import prepared, respelled, runnable
 from pconv_onnx.graph.record import Converted, Record
 from pconv_onnx.graph.sketch import redrawn
 from pconv_onnx.measure.comparison import Comparison
@@ -34,8 +33,9 @@ from pconv_onnx.runtime.memory import require_budget, samples_within
 from pconv_onnx.runtime.opening import import_onnxruntime
 from pconv_onnx.runtime.side_by_side import Sessions, batches, open_session, run_session
 
-# The session of the network whose activations neurons stand for, where that is not the source.
-_CALIBRATED = "calibrated"
+# The session of the network whose activations neurons stand for, where that is not the source: what calibration made
+# of it, or the spelling in which it was read.
+_CALIBRATED, _RESPELLED = "calibrated", "respelled"
 
 Verdict = Literal["equal", "measured", "different"]
 
@@ -58,6 +58,8 @@ class Verification:
         as_run: the same, both as a user runs them.
         source_itself: the source as a user runs it against the source unoptimised; what onnxruntime alone changes.
         spiking_itself: the spiking network likewise.
+        respelled: the source unoptimised against the same in the spelling that it was read in, without straight-through
+            gradients; that is what neurons and segments are compared with.
         load_errors: why `ann` or `snn` loads only with graph optimisations disabled, and is not run otherwise.
         layers: one a neuron layer.
         segments: what lies between neurons, and behind the last ones.
@@ -81,6 +83,7 @@ class Verification:
     as_run: Comparison = field(default_factory=Comparison)
     source_itself: Comparison = field(default_factory=Comparison)
     spiking_itself: Comparison = field(default_factory=Comparison)
+    respelled: Comparison = field(default_factory=Comparison)
     load_errors: dict[str, str] = field(default_factory=dict)
     correct: dict[str, int] | None = None
     has_classes: bool = False
@@ -142,6 +145,8 @@ class Verification:
         given = _counted(calibrated, "neuron")
         told = {
             f"outputs, since a calibration gave {given} levels that the source does not have": calibrated,
+            f"straight-through gradients, whose own rounding changes outputs by up to "
+            f"{self.respelled.max_abs_diff:.3g}": self.respelled.max_abs_diff,
             f"{_counted(others, 'neuron')} with T other than the source's levels": others,
             f"{_counted(missed, 'neuron')} in branches that no sample got to": missed,
             f"{_counted(self.branches_not_entered, 'branch')} that no sample got to": self.branches_not_entered,
@@ -256,11 +261,12 @@ def verify(
     _compare_tables([check for check in checks if not check.layer.exact], stood_for)
     outputs = [output.name for output in source.proto.graph.output]
     segments = SegmentCheck(stood_for, spiking, checks, outputs)
-    if record.calibration is None:
+    if stood_for is source:
         add("ann unoptimised", segments.tapped.model, source, disabled, None)
     else:
         add("ann unoptimised", source.proto, source, disabled, None)
-        add(_CALIBRATED, segments.tapped.model, stood_for, disabled, None)
+        key = _RESPELLED if record.calibration is None else _CALIBRATED
+        add(key, segments.tapped.model, stood_for, disabled, None)
     ends = _ends(sessions["ann unoptimised"])
     add("snn unoptimised", spiking.proto, spiking, disabled, providers)
     _check_ends(ends, _ends(sessions["snn unoptimised"]), source, spiking, record)
@@ -314,7 +320,7 @@ def _verify_batch(
     part: slice,
 ) -> None:
     tapped = [output.name for output in segments.tapped.model.graph.output]
-    whole = _CALIBRATED if _CALIBRATED in sessions else "ann unoptimised"
+    whole = next(name for name in (_CALIBRATED, _RESPELLED, "ann unoptimised") if name in sessions)
     values = dict(zip(tapped, run_session(sessions[whole], feed), strict=True)) | feed
     segments.add(sessions, values)
     outputs = {whole: by_sample([values[name] for name in names], axes)}
@@ -329,6 +335,7 @@ def _verify_batch(
         (result.as_run, "ann", "snn"),
         (result.source_itself, "ann unoptimised", "ann"),
         (result.spiking_itself, "snn unoptimised", "snn"),
+        (result.respelled, "ann unoptimised", _RESPELLED),
     ):
         if expected in outputs and found in outputs:
             comparison.add(outputs[expected], outputs[found], part.stop - part.start)
@@ -378,8 +385,7 @@ def _stood_for(source: Network, spiking: Network, record: Record) -> tuple[Netwo
         PconvError: the record does not have it.
     """
     if record.calibration is None:
-        # Quantisers of one tensor are one neuron.
-        return without_duplicates(source), []
+        return respelled(source), []
     try:
         if record.calibrated_form is None:
             raise ValueError("an earlier version wrote it")

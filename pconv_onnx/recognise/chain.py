@@ -80,27 +80,27 @@ class Link:
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """A rounding, alone or with the nodes of a straight-through gradient, and a possible head and tail around it."""
+    """A rounding, and a possible head and tail around it."""
 
     head: tuple[Link, ...]
-    rounding: tuple[Node, ...]
+    rounding: Node
     tail: tuple[Link, ...]
 
     @property
     def nodes(self) -> tuple[Node, ...]:
         """All nodes, in topological order."""
         head, tail = (tuple(node for link in links for node in link.nodes) for links in (self.head, self.tail))
-        return (*head, *self.rounding, *tail)
+        return (*head, self.rounding, *tail)
 
     @property
     def start(self) -> Tensor:
         """What it is given."""
-        return self.head[0].tensor if self.head else self.rounding[0].inputs[0]
+        return self.head[0].tensor if self.head else self.rounding.inputs[0]
 
     @property
     def end(self) -> Tensor:
         """What it hands on."""
-        return self.tail[-1].tensor if self.tail else self.rounding[-1].outputs[0]
+        return self.tail[-1].tensor if self.tail else self.rounding.outputs[0]
 
     def cuts(self) -> list[Chain]:
         """Its parts that may be a quantiser, longest first: what is left over belongs to the neighbours."""
@@ -125,8 +125,11 @@ def _is_end(links: tuple[Link, ...], outermost: tuple[Link, ...]) -> bool:
     return all(link.letter for link in outermost) and all(letters.count(kind) <= most for kind, most in _MOST.items())
 
 
-class Shared(Refusal):
-    """A value within the chain is used elsewhere too: what is on its other side belongs to the neighbours."""
+class Foreign(Refusal):
+    """A part of the chain is not the quantiser's, so that what is on its other side belongs to the neighbours.
+
+    A value is used elsewhere too, or what is added is not finite, as calibration adds −∞ where a channel never fires.
+    """
 
 
 def chain_around(node: Node, free: Callable[[Node], bool]) -> Chain | None:
@@ -135,29 +138,11 @@ def chain_around(node: Node, free: Callable[[Node], bool]) -> Chain | None:
     def belongs(other: Node) -> bool:
         return is_standard(other) and free(other)
 
-    rounding = _straight_through(node, belongs) or (node,)
     head = tuple(_walk(node.inputs[0], partial(_upstream, belongs)))[::-1]
-    tail = tuple(_walk(rounding[-1].outputs[0], partial(_downstream, belongs)))
-    chain = Chain(head, rounding, tail)
+    tail = tuple(_walk(node.outputs[0], partial(_downstream, belongs)))
+    chain = Chain(head, node, tail)
     clips = any(link.letter == "C" for link in (*head, *tail))
     return chain if clips or (head and tail) else None
-
-
-def _straight_through(rounding: Node, belongs: Callable[[Node], bool]) -> tuple[Node, ...] | None:
-    """The nodes of `z + (⌊z⌋ − z)`, in that order, where this rounding is part of it."""
-    z, code = rounding.inputs[0], rounding.outputs[0]
-    for difference in code.outputs:
-        if difference.op != "Sub" or difference.inputs[0] is not code or difference.inputs[1] is not z:
-            continue
-        nodes = [rounding, difference]
-        # Where a gradient was stopped.
-        while len(nodes[-1].outputs[0].outputs) == 1 and nodes[-1].outputs[0].outputs[0].op == "Identity":
-            nodes.append(nodes[-1].outputs[0].outputs[0])
-        for total in nodes[-1].outputs[0].outputs:
-            if total.op == "Add" and any(tensor is z for tensor in total.inputs):
-                nodes.append(total)
-                return tuple(nodes) if all(map(belongs, nodes)) else None
-    return None
 
 
 def _walk(tensor: Tensor, follow: Callable[[Tensor], Link | None]) -> Iterator[Link]:
@@ -210,17 +195,17 @@ def refuse_shared(network: Network, nodes: Sequence[Node]) -> None:
     """Refuse nodes, in topological order, that others look into.
 
     Raises:
-        Shared: a value within it is used by a node outside, or is an output of the model.
+        Foreign: a value within it is used by a node outside, or is an output of the model.
     """
     own = set(map(id, nodes))
     inner = [node.outputs[0] for node in nodes[:-1]]
     for tensor in inner:
         if network.is_output(tensor):
-            raise Shared(f"its intermediate value '{tensor.name}' is also an output of the model")
+            raise Foreign(f"its intermediate value '{tensor.name}' is also an output of the model")
         others = [node for node in tensor.outputs if id(node) not in own]
         if others:
             told = ", ".join(f"{node.op} '{node_name(node)}'" for node in others)
-            raise Shared(f"its intermediate value '{tensor.name}' is also used by {told}")
+            raise Foreign(f"its intermediate value '{tensor.name}' is also used by {told}")
 
 
 def broken_off(chain: Chain) -> str:
@@ -240,7 +225,7 @@ def broken_off(chain: Chain) -> str:
 
 def name_of(network: Network, chain: Chain) -> str:
     """The module that it comes from, or that owns θ (`layer1.0.act1` for `layer1.0.act1.up`), else the rounding."""
-    module = network.module(chain.rounding[0])
+    module = network.module(chain.rounding)
     if module:
         return module
     for link in (*chain.tail[::-1], *chain.head):
@@ -248,7 +233,7 @@ def name_of(network: Network, chain: Chain) -> str:
             owner = owner_of_constants(link.node)
             if owner:
                 return owner
-    return node_name(chain.rounding[0])
+    return node_name(chain.rounding)
 
 
 def owner_of_constants(node: Node) -> str:

@@ -12,7 +12,7 @@ from pconv_onnx.graph.network import Dimension
 from pconv_onnx.graph.view import Node, Tensor, node_name
 from pconv_onnx.neuron.quantiser import FloatOperation
 from pconv_onnx.recognise.base import Refusal
-from pconv_onnx.recognise.chain import LETTERS, data_input, selection
+from pconv_onnx.recognise.chain import LETTERS, Foreign, data_input, selection
 
 # How far thresholds may be from even ones, in units of their type's last place.
 _TOLERANCE = 16
@@ -64,13 +64,15 @@ class ConstantReader:
         """A constant as `[1]` or `[C]`.
 
         Raises:
+            Foreign: it is added, and not finite.
             Refusal: it is computed, not finite, or does not run along the channel axis.
         """
         value = constant(tensor)
         if value is None:
             raise Refusal(f"'{tensor.name}', an operand of '{node_name(node)}', is computed; a constant is needed")
         if not np.isfinite(value.astype(np.float64)).all():
-            raise Refusal(f"'{tensor.name}', an operand of '{node_name(node)}', is not finite")
+            refusal = Foreign if LETTERS.get(node.op) == "A" else Refusal
+            raise refusal(f"'{tensor.name}', an operand of '{node_name(node)}', is not finite")
         self.dtype = value.dtype
         self.settle(tensor, value.shape)
         return value.reshape(-1)

@@ -5,9 +5,7 @@ is read off whatever spells it:
 
 1. a scaling is a Mul or Div, an offset an Add or Sub, by constants; each may be split in two, on either side;
 2. the Clip may be one, or Max or Relu below and Min above, together or apart, before or after the rounding; a Where
-   that compares with the constant that it gives is one of these as well;
-3. the rounding may be spelled for straight-through gradients, `z + (round(z) − z)`. In floats too that is round(z);
-   only where z is infinite it is a NaN, and the neuron then saturates, as the rounding does.
+   that compares with the constant that it gives is one of these as well.
 
 So do LSQ (Esser et al., ICLR 2020), PACT (Choi et al., 2018), DoReFa (Zhou et al., 2016), LSQ+ (Bhalgat et al., 2020),
 affine quantisers with a zero-point, and QCFS. Constants are scalars or per channel.
@@ -29,7 +27,7 @@ from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec
 from pconv_onnx.neuron.theory import SUM_TYPES
 from pconv_onnx.recognise.base import Activation, Refusal, Status
-from pconv_onnx.recognise.chain import Chain, Link, Shared, broken_off, chain_around, name_of, refuse_shared
+from pconv_onnx.recognise.chain import Chain, Foreign, Link, broken_off, chain_around, name_of, refuse_shared
 from pconv_onnx.recognise.operands import ConstantReader, factor, some
 from pconv_onnx.recognise.qcfs import is_qcfs
 
@@ -61,7 +59,7 @@ class Uniform:
         for chain in match.cuts():
             if longest is not None and chain.is_within(longest):
                 continue
-            if refused is not None and not isinstance(refused[1], Shared) and chain.is_within(refused[0]):
+            if refused is not None and not isinstance(refused[1], Foreign) and chain.is_within(refused[0]):
                 continue
             try:
                 spec = _read(network, chain)
@@ -127,7 +125,7 @@ def _read(network: Network, chain: Chain) -> QuantizerSpec:
     if dtype not in SUM_TYPES:
         supported = ", ".join(str(supported) for supported in SUM_TYPES)
         raise Refusal(f"it computes in {dtype}; {supported} are supported")
-    rounding = FloatOperation(chain.rounding[0].op)
+    rounding = FloatOperation(chain.rounding.op)
     gain, bias, shift = _into_codes(head)
     lowest, levels = _codes(head, rounding, tail, dtype)
     threshold = levels / gain

@@ -6,13 +6,10 @@ Otherwise one activation would have as many outputs, or as many neurons.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import replace
-
-import onnx
 
 from pconv_onnx.graph.constants import constant, is_standard
-from pconv_onnx.graph.nesting import captured, every_graph, every_node
 from pconv_onnx.graph.network import Graph, Network
+from pconv_onnx.graph.passes.identities import with_identities
 from pconv_onnx.graph.view import Tensor
 
 # A quantiser, and what reads its codes.
@@ -24,17 +21,7 @@ def without_duplicates(network: Network) -> Network:
     same: dict[str, str] = {}
     for graph in network.graphs():
         same |= _repeated(network, graph)
-    if not same:
-        return network
-    model = onnx.ModelProto()
-    model.CopyFrom(network.proto)
-    for node in every_node(model.graph):
-        if node.output and node.output[0] in same:
-            name = node.output[0]
-            node.CopyFrom(onnx.helper.make_node("Identity", [same[name]], [name], node.name))
-    for part in every_graph(model.graph):
-        _drop_unread(part, set(same))
-    return replace(network, proto=model)
+    return with_identities(network, same)
 
 
 def _repeated(network: Network, graph: Graph) -> dict[str, str]:
@@ -86,13 +73,3 @@ def _value(tensor: Tensor) -> Hashable:
     """Equal for equal constants; what is computed is equal to itself."""
     value = constant(tensor)
     return tensor.name if value is None else (value.dtype, value.shape, value.tobytes())
-
-
-def _drop_unread(graph: onnx.GraphProto, candidates: set[str]) -> None:
-    needed = {output.name for output in graph.output}
-    for index in reversed(range(len(graph.node))):
-        node = graph.node[index]
-        if node.output and node.output[0] in candidates - needed:
-            del graph.node[index]
-        else:
-            needed |= set(node.input) | captured(node)

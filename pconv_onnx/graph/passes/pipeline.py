@@ -7,9 +7,11 @@ from dataclasses import replace
 from pconv_onnx.basics.domain import DOMAIN, MIN_OPSET
 from pconv_onnx.graph.files import ModelSource, load
 from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.passes.codes import dequantised_first
 from pconv_onnx.graph.passes.duplicates import without_duplicates
 from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.graph.passes.inlining import inlined
+from pconv_onnx.graph.passes.straight_through import without_straight_through
 from pconv_onnx.graph.passes.upgrading import upgraded
 from pconv_onnx.graph.qonnx import standardised
 
@@ -17,14 +19,22 @@ from pconv_onnx.graph.qonnx import standardised
 def prepared(source: ModelSource | Network) -> Network:
     """A model as plans are made of it, and as it is calibrated: with as much known of it, and said once, as can be.
 
-    Functions are written out, an opset too old for the operators' bodies is brought up, equal quantisers are one, and
-    what can be computed beforehand is a constant.
+    Functions are written out, an opset too old for the operators' bodies is brought up, quantisers are spelled in one
+    way, and what can be computed beforehand is a constant.
 
     Raises:
         PconvError: it cannot be read, or onnx cannot bring it there.
     """
     network = load(source) if not isinstance(source, Network) else source
-    return fold(without_duplicates(upgraded(inlined(network, DOMAIN), MIN_OPSET)))
+    return fold(respelled(upgraded(inlined(network, DOMAIN), MIN_OPSET)))
+
+
+def respelled(network: Network) -> Network:
+    """The network in the spelling that recognition reads; what it computes stays.
+
+    Sums of straight-through gradients alone may round otherwise than the quantiser that is left of them.
+    """
+    return without_duplicates(dequantised_first(without_straight_through(network)))
 
 
 def runnable(source: ModelSource) -> Network:
