@@ -48,15 +48,20 @@ class FloatOperation:
 
     Attributes:
         op_type: a key of the semantics table: `Add`, `Sub`, `Mul`, `Div`, `Clip`, a rounding (`Floor`, `Ceil`, `Round`,
-            `RoundUp`, `RoundDown`, `RoundHalfUp`, `RoundHalfDown`) or `MultiThreshold`.
+            `RoundUp`, `RoundDown`, `RoundHalfUp`, `RoundHalfDown`), `MultiThreshold` or `Cast`.
         constants: the operands after the first, each of shape `[1]` or `[C]`; thresholds `[1, L]` or `[C, L]`.
+        dtype: of a Cast the float type of its result; other operators keep that of what they are given.
     """
 
     op_type: str
     constants: tuple[Array, ...] = ()
+    dtype: np.dtype[Any] | None = None
 
     def __call__(self, x: Array) -> Array:
-        """Apply the operator to `x` of shape `[R, n]`; the result is rounded to the type of `x`."""
+        """Apply the operator to `x` of shape `[R, n]`; the result is rounded to the type of `x`, or that of a Cast."""
+        if self.dtype is not None:
+            with np.errstate(over="ignore"):
+                return x.astype(self.dtype)
         operands = [c.reshape(len(c), -1).astype(x.dtype) for c in self.constants]
         with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
             return np.asarray(_FLOAT_OPERATIONS[self.op_type](x, *operands), dtype=x.dtype)
@@ -77,7 +82,7 @@ class QuantizerSpec:
     to `lowest + levels`; codes outside that range are clipped, by the head or by the tail.
 
     Attributes:
-        dtype: the float type that the source computes in.
+        dtype: the float type of the source's input and output; casts between may have it compute in another.
         head: operations before the rounding.
         rounding: the operation that makes the code an integer.
         tail: operations after it.
@@ -118,7 +123,13 @@ class QuantizerSpec:
         return self._value(self.levels).astype(np.float64) - self.silent.astype(np.float64)
 
     def _value(self, count: int) -> Array:
-        return apply(self.tail, (self.lowest + count).astype(self.dtype).reshape(-1, 1)).reshape(-1)
+        return apply(self.tail, (self.lowest + count).astype(self._code_dtype).reshape(-1, 1)).reshape(-1)
+
+    @property
+    def _code_dtype(self) -> np.dtype[Any]:
+        """The float type that codes are computed in."""
+        casts = [operation.dtype for operation in self.head if operation.dtype is not None]
+        return casts[-1] if casts else self.dtype
 
     def code(self, x: Array) -> Array:
         """The integer code of `x` `[R, n]`, before any clipping that the tail does."""
@@ -183,7 +194,7 @@ class QuantizerSpec:
     @cached_property
     def _exact(self) -> ParallelNeuron:
         counts = np.arange(self.levels + 1) + np.broadcast_to(self.lowest, (self.rows,)).reshape(-1, 1)
-        codes = counts.astype(self.dtype)
+        codes = counts.astype(self._code_dtype)
         levels = np.broadcast_to(apply(self.tail, codes), codes.shape).copy()
         if not np.isfinite(levels).all() or (levels[:, 1:] <= levels[:, :-1]).any():
             raise ValueError("its levels are not finite and ascending")

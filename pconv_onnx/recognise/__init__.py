@@ -12,13 +12,22 @@ from pconv_onnx.graph.view import Node
 from pconv_onnx.recognise.analog import Analog
 from pconv_onnx.recognise.base import Activation, Recogniser
 from pconv_onnx.recognise.fused import Fused
-from pconv_onnx.recognise.qdq import Qdq
+from pconv_onnx.recognise.qdq import Qdq, Requantised
 from pconv_onnx.recognise.qonnx import Qonnx
 from pconv_onnx.recognise.relu import Relu
 from pconv_onnx.recognise.thresholds import Thresholds
 from pconv_onnx.recognise.uniform import Uniform
 
-RECOGNISERS: tuple[Recogniser, ...] = (Uniform(), Qdq(), Qonnx(), Thresholds(), Fused(), Relu(), Analog())
+RECOGNISERS: tuple[Recogniser, ...] = (
+    Uniform(),
+    Requantised(),
+    Qdq(),
+    Qonnx(),
+    Thresholds(),
+    Fused(),
+    Relu(),
+    Analog(),
+)
 
 __all__ = ["RECOGNISERS", "Activation", "recognise"]
 

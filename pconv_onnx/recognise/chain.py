@@ -11,18 +11,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import numpy as np
+
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.graph.constants import constant, element_type, is_standard
 from pconv_onnx.graph.view import Node, Tensor, node_name
+from pconv_onnx.neuron.theory import SUM_TYPES
 from pconv_onnx.recognise.base import Refusal
 
-# One letter a node: scaling, clipping, adding; Identity is passed over. Read in the direction of the data.
+# One letter a node: scaling, clipping, adding, another type. Identity is passed over. In the direction of the data.
 LETTERS = {
     "Mul": "S", "Div": "S", "Clip": "C", "Max": "C", "Min": "C", "Relu": "C", "Where": "C", "Add": "A", "Sub": "A",
-    "Identity": "",
+    "Cast": "T", "Identity": "",
 }  # fmt: skip
+# What a Cast in a chain may give.
+FLOATS = (*SUM_TYPES, np.dtype(np.float64))
 # Operators whose data come first: the other way round they are something else.
-_DATA_FIRST = ("Clip", "Div", "Identity", "Relu")
+_DATA_FIRST = ("Cast", "Clip", "Div", "Identity", "Relu")
 _GREATER, _LESS = ("Greater", "GreaterOrEqual"), ("Less", "LessOrEqual")
 _LONGEST = 12
 # A scaling may be split in two, and so may an addition; more of them at one end are not all the quantiser's.
@@ -182,6 +187,8 @@ def data_input(node: Node) -> Tensor | None:
     if node.op == "Where":
         chosen = selection(node)
         return None if chosen is None else chosen.data
+    if node.op == "Cast" and element_type(node.attrs["to"]) not in FLOATS:
+        return None
     if node.op in _DATA_FIRST:
         data, *others = node.inputs
         return data if constant(data) is None and all(other is not data for other in others) else None
@@ -212,7 +219,7 @@ def broken_off(chain: Chain) -> str:
     """What else to tell of a chain that is refused: what may have cut it off at its ends."""
     for node in filter(is_standard, (*chain.start.inputs, *chain.end.outputs)):
         if node.op == "Cast":
-            return f"; Cast '{node_name(node)}' ends the chain: export it in one type throughout"
+            return f"; Cast '{node_name(node)}' ends the chain: export it in floats throughout"
     for node in filter(is_standard, chain.start.inputs):
         # PACT's ½(|x| − |x − α| + α) is not monotone in floats: of a large x it makes α/2.
         ramps = node.op == "Sub" and all(part.inputs and part.inputs[0].op in ("Abs", "Relu") for part in node.inputs)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.graph.constants import constant
+from pconv_onnx.graph.constants import constant, element_type
 from pconv_onnx.graph.network import Dimension
 from pconv_onnx.graph.view import Node, Tensor, node_name
 from pconv_onnx.neuron.quantiser import FloatOperation
@@ -38,6 +38,8 @@ class ConstantReader:
         """
         if node.op == "Where":
             return self._selection(node)
+        if node.op == "Cast":
+            return FloatOperation("Cast", dtype=element_type(node.attrs["to"]))
         data = data_input(node)
         operands = [tensor for tensor in node.inputs if tensor is not data]
         if LETTERS[node.op] != "C":

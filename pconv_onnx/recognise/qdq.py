@@ -9,15 +9,19 @@ fall below zero:
 q_min and q_max are those of the type of codes, or nearer where codes are clipped in between (QCDQ): by a Clip, or by
 Max and Min. A Cast to the type that the codes have already, or an Identity, changes nothing.
 
-Scale and zero-point are scalars or per channel. All is computed in one type. Of float16 and bfloat16 the operators of
-opset 23 say that x/s is rounded to that type; before, onnx does so and onnxruntime does not. Source: the ONNX
-operators' specification.
+A Relu or Clip may itself stand behind a signed pair, as quantisers write that quantise every tensor: a staircase of a
+staircase is one, so that the two pairs are one neuron. So are the operators that onnxruntime has in its own domain,
+for 16 bits before opset 21.
+
+Scale and zero-point are scalars or per channel. Of float16 and bfloat16 the operators of opset 23 say in which type
+x/s is divided, by default in that of the scale; before, onnx does so and onnxruntime divides float16 in float32, which
+is what is taken. Source: the ONNX operators' specification, and onnxruntime.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -40,8 +44,9 @@ _RANGES = {f"{sign}int{bits}": ((-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if not
 # What may stand between the two operators.
 _ON_CODES = ("Cast", "Clip", "Identity", "Max", "Min")
 
-# The first opset that says in which type float16 is divided.
+# The first opset that says in which type is divided, and in which onnxruntime does so before.
 _PRECISE_OPSET = 23
+_DIVIDED_BY_ONNXRUNTIME = {np.dtype(dtype): np.dtype(np.float32) for dtype in (np.float16, np.float32)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +58,14 @@ class _Pair:
         quantise: the QuantizeLinear.
         between: the nodes that the codes go through, one after another.
         readers: the nodes that read them then.
+        before: another such pair, in front of the clip.
     """
 
     clip: ClipBefore
     quantise: Node
     between: tuple[Node, ...]
     readers: tuple[Node, ...]
+    before: _Pair | None = None
 
 
 class Qdq:
@@ -68,7 +75,7 @@ class Qdq:
 
     def pattern(self, node: Node, free: Callable[[Node], bool]) -> _Pair | None:
         """A quantiser, with what its codes go through."""
-        if node.op != "QuantizeLinear" or not (is_standard(node) or node.domain == "com.microsoft"):
+        if not _is(node, "QuantizeLinear"):
             return None
         between: list[Node] = []
         codes = node.outputs[0]
@@ -80,19 +87,62 @@ class Qdq:
             return None
         return _Pair(ClipBefore.find(node, free), node, tuple(between), tuple(codes.outputs))
 
-    def check(self, network: Network, match: _Pair) -> Activation:
+    def check(self, network: Network, match: _Pair) -> Activation | None:
         """One DequantizeLinear with the same constants, and codes that it may be a staircase of."""
         quantise = match.quantise
         try:
-            dequantise = _only_reader(network, match)
-            spec = _read(network, match, dequantise)
+            return self._converted(network, match)
         except Refusal as refusal:
             nodes = (quantise, *match.between, *match.readers[:1])
             start, end = quantise.inputs[0], nodes[-1].outputs[0]
             return Activation(node_name(quantise), self.encoding, nodes, start, end, "refused", str(refusal))
-        nodes = (*match.clip.part(network), quantise, *match.between, dequantise)
-        start, end = nodes[0].inputs[0], dequantise.outputs[0]
-        return Activation(node_name(nodes[0]), self.encoding, nodes, start, end, "converted", "", spec)
+
+    def _converted(self, network: Network, match: _Pair) -> Activation:
+        """The activation of a pair.
+
+        Raises:
+            Refusal: it is none.
+        """
+        spec = _read(network, match)
+        nodes = _nodes(network, match)
+        named = match.clip.node if match.before is not None and match.clip.node is not None else nodes[0]
+        start, end = nodes[0].inputs[0], nodes[-1].outputs[0]
+        return Activation(node_name(named), self.encoding, nodes, start, end, "converted", "", spec)
+
+
+class Requantised(Qdq):
+    """Two pairs with a Relu or Clip between them, where they are one neuron; else each is looked at by itself."""
+
+    def pattern(self, node: Node, free: Callable[[Node], bool]) -> _Pair | None:
+        """A quantiser behind a clip that alone reads what another one gives."""
+        match = super().pattern(node, free)
+        if match is None or match.clip.node is None or not match.clip.alone:
+            return None
+        dequantised = match.clip.node.inputs[0]
+        waiting = dequantised.inputs[0] if len(dequantised.inputs) == len(dequantised.outputs) == 1 else None
+        while waiting is not None and not _is(waiting, "QuantizeLinear"):
+            codes = waiting.inputs[0] if _is(waiting, "DequantizeLinear") or _is_on_codes(waiting) else None
+            waiting = codes.inputs[0] if codes is not None and len(codes.inputs) == 1 and free(waiting) else None
+        before = super().pattern(waiting, free) if waiting is not None and free(waiting) else None
+        return None if before is None else replace(match, before=replace(before, clip=ClipBefore()))
+
+    def check(self, network: Network, match: _Pair) -> Activation | None:
+        """Both pairs as one; None where they are not."""
+        try:
+            return self._converted(network, match)
+        except Refusal:
+            return None
+
+
+def _nodes(network: Network, match: _Pair) -> tuple[Node, ...]:
+    """What the activation of a pair is made of, in topological order."""
+    first = () if match.before is None else _nodes(network, match.before)
+    return (*first, *match.clip.part(network), match.quantise, *match.between, _only_reader(network, match))
+
+
+def _is(node: Node, op_type: str) -> bool:
+    """Whether a node is that operator of ONNX, or what onnxruntime had before it."""
+    return bool(node.op == op_type) and (is_standard(node) or node.domain == "com.microsoft")
 
 
 def _is_on_codes(node: Node) -> bool:
@@ -100,17 +150,13 @@ def _is_on_codes(node: Node) -> bool:
 
 
 def _only_reader(network: Network, match: _Pair) -> Node:
-    if not is_standard(match.quantise):
-        raise Refusal("it is onnxruntime's own QuantizeLinear; quantise at opset 21 or later to have that of ONNX")
     steps = (match.quantise, *match.between)
     for codes in (node.outputs[0] for node in steps):
         if network.is_output(codes):
             raise Refusal(f"its codes '{codes.name}' are also an output of the model")
     graph = network.graph_of(match.quantise)
     others = [
-        node
-        for node in match.readers
-        if node.op != "DequantizeLinear" or not is_standard(node) or network.graph_of(node) is not graph
+        node for node in match.readers if not _is(node, "DequantizeLinear") or network.graph_of(node) is not graph
     ]
     if others:
         told = ", ".join(f"{node.op} '{node_name(node)}'" for node in others)
@@ -122,13 +168,14 @@ def _only_reader(network: Network, match: _Pair) -> Node:
     return match.readers[0]
 
 
-def _read(network: Network, match: _Pair, dequantise: Node) -> QuantizerSpec:
+def _read(network: Network, match: _Pair) -> QuantizerSpec:
     """The spec of a pair.
 
     Raises:
         Refusal: which constant of which node is wrong.
     """
-    quantise = match.quantise
+    quantise, dequantise = match.quantise, _only_reader(network, match)
+    before = None if match.before is None else _read(network, match.before)
     pre_activation = quantise.inputs[0]
     if network.shape(pre_activation) == ():
         raise Refusal("its input is a scalar, without rows for time-steps")
@@ -140,9 +187,12 @@ def _read(network: Network, match: _Pair, dequantise: Node) -> QuantizerSpec:
             "export them in pairs"
         )
     dtype = _dtype(network, quantise, dequantise, scale, other_scale)
+    divided = _divided_in(network, quantise, dtype)
+    cast, cast_back = ((FloatOperation("Cast", dtype=to),) if divided != dtype else () for to in (divided, dtype))
     low, high = (bound - zero.astype(np.int64) for bound in _range(match, zero.dtype))
-    head = (*match.clip.operations, FloatOperation("Div", (scale,)))
-    clip = FloatOperation("Clip", (low.astype(dtype), high.astype(dtype)))
+    first = () if before is None else (*before.head, before.rounding, *before.tail)
+    head = (*first, *match.clip.operations, *cast, FloatOperation("Div", (scale,)))
+    clip = FloatOperation("Clip", (low.astype(divided), high.astype(divided)))
     # What the quantiser's own clip and that in front of it leave.
     ends = apply((*head, FloatOperation("Round"), clip), np.array([[-np.inf, np.inf]], dtype=dtype))
     lowest, highest = ends.astype(np.int64).T
@@ -159,14 +209,16 @@ def _read(network: Network, match: _Pair, dequantise: Node) -> QuantizerSpec:
         dtype,
         head,
         FloatOperation("Round"),
-        (clip, FloatOperation("Mul", (scale,))),
+        (clip, FloatOperation("Mul", (scale,)), *cast_back),
         levels,
         levels * step,
         levels * step / 2,
         -lowest * step,
-        axis,
+        axis if before is None or axis is not None else before.channel_axis,
         lowest,
     )
+    if before is not None and (dtype != np.float32 or before.channel_axis not in (None, spec.channel_axis)):
+        raise Refusal("two quantisers are one in float32, with scales along one axis")
     try:
         spec.neuron()
     except ValueError as error:
@@ -178,23 +230,31 @@ def _read(network: Network, match: _Pair, dequantise: Node) -> QuantizerSpec:
 
 
 def _dtype(network: Network, quantise: Node, dequantise: Node, *scales: Array) -> np.dtype[Any]:
-    """The one type that a pair computes in."""
+    """The one type of what a pair is given and gives."""
     name = node_name(quantise)
     dtype = np.dtype(network.dtype(quantise.inputs[0]) or scales[0].dtype)
     if dtype not in SUM_TYPES:
         raise Refusal(f"'{name}' quantises {dtype}; {', '.join(map(str, SUM_TYPES))} are supported")
     types: set[np.dtype[Any] | None] = {scale.dtype for scale in scales}
-    for node, attribute in ((quantise, "precision"), (dequantise, "output_dtype")):
-        types |= {element_type(node.attrs[attribute])} if node.attrs.get(attribute, 0) else set()
+    types |= {element_type(dequantise.attrs["output_dtype"])} if dequantise.attrs.get("output_dtype", 0) else set()
     if types != {dtype}:
         others = ", ".join(sorted(str(other or "an unknown type") for other in types - {dtype}))
-        raise Refusal(f"'{name}' quantises {dtype} with scales, precision or values of {others}; export one type")
-    if dtype != np.float32 and network.opset < _PRECISE_OPSET:
-        raise Refusal(
-            f"'{name}' quantises {dtype}, which runtimes divide in different types before opset {_PRECISE_OPSET}; "
-            "export with that, or quantise float32"
-        )
+        raise Refusal(f"'{name}' quantises {dtype} with scales or values of {others}; export one type")
     return dtype
+
+
+def _divided_in(network: Network, quantise: Node, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type in which a QuantizeLinear divides data of a type."""
+    name = node_name(quantise)
+    if network.opset < _PRECISE_OPSET or not is_standard(quantise):
+        if dtype not in _DIVIDED_BY_ONNXRUNTIME:
+            raise Refusal(f"'{name}' quantises {dtype} before opset {_PRECISE_OPSET}; export with that")
+        return _DIVIDED_BY_ONNXRUNTIME[dtype]
+    precision = quantise.attrs.get("precision", 0)
+    divided = element_type(precision) if precision else dtype
+    if divided not in (dtype, np.float32):
+        raise Refusal(f"'{name}' divides {dtype} in {divided or 'an unknown type'}; export without a precision")
+    return np.dtype(divided)
 
 
 def _range(match: _Pair, codes: np.dtype[Any]) -> tuple[int, int]:

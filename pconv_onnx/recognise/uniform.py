@@ -126,6 +126,9 @@ def _read(network: Network, chain: Chain) -> QuantizerSpec:
         supported = ", ".join(str(supported) for supported in SUM_TYPES)
         raise Refusal(f"it computes in {dtype}; {supported} are supported")
     rounding = FloatOperation(chain.rounding.op)
+    given = [step.operation.dtype for step in (*head, *tail) if step.operation.dtype is not None]
+    if given and given[-1] != dtype:
+        raise Refusal(f"it is given {dtype} and gives {given[-1]}; neurons have one type")
     gain, bias, shift = _into_codes(head)
     lowest, levels = _codes(head, rounding, tail, dtype)
     threshold = levels / gain
@@ -196,7 +199,7 @@ def _codes(
             step, intercept = step * end.factor, intercept * end.factor
         elif end.link.letter == "A":
             intercept = intercept + end.summand
-        else:
+        elif end.link.letter == "C":
             bounds = [(value.astype(np.float64) - intercept) / step for value in end.operation.constants]
             low, high = np.maximum(low, bounds[0]), np.minimum(high, bounds[1])
     _require_bounds(low, high, rounding)

@@ -5,7 +5,8 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from networks import CONSTANTS, network, qcfs
+from harness import assert_converted, onnxruntime_of
+from networks import CONSTANTS, MODES, network, qcfs
 
 from pconv_onnx.graph.passes.pipeline import prepared
 from pconv_onnx.recognise import recognise
@@ -197,18 +198,31 @@ def test_half_types_are_read(spelling, channels, dtype):
     assert neuron.carried_by_trains
 
 
-def test_a_cast_within_the_chain_is_told():
-    """An activation that autocast has cut in two types."""
+AUTOCAST = FLOOR_THEN_CLIP.replace(
+    "b = Mul (a, count)", "h = Cast <to = 10> (a) i = Cast <to = 1> (h) b = Mul (i, count)"
+).replace("f = Clip (e, zero, one)", "j = Cast <to = 10> (e) k = Cast <to = 1> (j) f = Clip (k, zero, one)")
+DOUBLE = (
+    "w = Cast <to = 11> (x)" + FLOOR_THEN_CLIP.replace("(x,", "(w,").replace("y =", "z =") + "y = Cast <to = 1> (z)"
+)
+DOUBLES = {name: np.array(value, np.float64) for name, value in (CONSTANTS | {"theta": 0.7}).items()}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("nodes, weights", [(AUTOCAST, {"theta": 0.7}), (DOUBLE, DOUBLES)], ids=["autocast", "double"])
+def test_casts_between_floats_are_part_of_the_activation(nodes, weights, mode):
+    assert "Cast" in only(nodes, weights).op_types
+    model = network(nodes, weights=weights, inputs="float[N, 3, 1, 1] x", outputs="float[N, 3, 1, 1] y")
+    assert_converted(model, onnxruntime_of(model), mode, levels=4)
+
+
+def test_a_cast_to_integers_within_the_chain_is_told():
     nodes = FLOOR_THEN_CLIP.replace(
-        "b = Mul (a, count)", "h = Cast <to = 10> (a) i = Cast <to = 1> (h) b = Mul (i, count)"
-    )
-    nodes = nodes.replace(
-        "f = Clip (e, zero, one)", "j = Cast <to = 10> (e) k = Cast <to = 1> (j) f = Clip (k, zero, one)"
+        "f = Clip (e, zero, one)", "j = Cast <to = 6> (e) k = Cast <to = 1> (j) f = Clip (k, zero, one)"
     )
     (reason,) = (found.reason for found in recognise(prepared(network(nodes))) if found.encoding == "uniform")
     assert (
-        reason == "it is not bounded: there is no Clip before or after Floor; Cast 'i' ends the chain: export it in"
-        " one type throughout"
+        reason == "it is not bounded: there is no Clip before or after Floor; Cast 'j' ends the chain: export it in"
+        " floats throughout"
     )
 
 
@@ -315,12 +329,17 @@ def test_an_intermediate_value_used_elsewhere_is_refused():
 
 
 def test_another_element_type_is_refused():
-    nodes = (
-        "w = Cast <to = 11> (x)" + FLOOR_THEN_CLIP.replace("(x,", "(w,").replace("y =", "z =") + "y = Cast <to = 1> (z)"
-    )
-    weights = {name: np.float64(value) * np.ones(1) for name, value in CONSTANTS.items()}
-    weights |= {name: np.array(CONSTANTS[name]) for name in ("zero", "one")}
-    assert only(nodes, weights).reason.startswith("it computes in float64; float32, float16, bfloat16 are supported")
+    shape = "double[N, 3, 8, 8]"
+    activation = only(FLOOR_THEN_CLIP, DOUBLES, inputs=f"{shape} x", outputs=f"{shape} y")
+    assert activation.reason.startswith("it computes in float64; float32, float16, bfloat16 are supported")
+
+
+def test_a_type_that_a_cast_changes_for_good_is_told():
+    nodes = FLOOR_THEN_CLIP.replace("f = Clip (e, zero, one)", "e_ = Cast <to = 10> (e) f = Clip (e_, zero, one)")
+    halves = {name: np.array(CONSTANTS[name], np.float16) for name in ("zero", "one")}
+    nodes = nodes.replace("y = Mul (f, theta)", "y = Mul (f, two)")
+    activation = only(nodes, {**halves, "two": np.array(2, np.float16)}, outputs="float16[N, 3, 8, 8] y")
+    assert activation.reason.startswith("it is given float32 and gives float16; neurons have one type")
 
 
 def test_a_floor_of_something_else_is_no_activation():

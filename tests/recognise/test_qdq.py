@@ -136,6 +136,15 @@ def test_float16_is_converted_for_every_value(scale, opset, precision, mode):
     assert_converted(source, definition_of(source), mode, levels=255, limit=60000 * min(1.0, np.min(scale)))
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("scale", [0.0237, 1.7, PER_CHANNEL, 6e-6], ids=str)
+def test_float16_is_converted_as_onnxruntime_computes_it_before_opset_23(scale, mode):
+    """Its operator divides in float32, where onnx's reference divides in float16."""
+    source = pair(RELU, scale, zeros(np.int8, 0, np.shape(scale)), opset=19, dtype="float16")
+    assert_converted(source, onnxruntime_of(source), mode, levels=127)
+    assert verify(source, rewrite(source).model).verdict == "equal"
+
+
 def test_bfloat16_is_quantised_as_onnx_defines_it():
     """Every value; onnxruntime cannot run the source."""
     source = pair(RELU, PER_CHANNEL, zeros("uint4", 0, (3,)), opset=23, dtype="bfloat16")
@@ -227,7 +236,7 @@ REFUSED = {
     "values of no type": (
         pair("q = QuantizeLinear (x, s, z) y = DequantizeLinear <output_dtype = 999> (q, s, z)", 0.1, zeros(np.uint8),
              opset=23),
-        "'q' quantises float32 with scales, precision or values of an unknown type; export one type"),
+        "'q' quantises float32 with scales or values of an unknown type; export one type"),
     "another scale": (
         pair("q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, t, z)", 0.1, zeros(np.uint8), t=np.float32(0.2)),
         "'q' and 'y' have unequal scales, zero-points or axes; export them in pairs"),
@@ -296,21 +305,16 @@ REFUSED = {
         pair("q = QuantizeLinear (x, s, z) c = Min (q, m) y = DequantizeLinear (c, s, z)", 0.1, zeros(np.uint8),
              m=zeros(np.uint8, 7, (3, 1, 1))),
         "'m', a bound of 'c', has 3 values; export one for all"),
-    "float16 before opset 23": (
-        pair(RELU, 0.1, zeros(np.uint8), dtype="float16"),
-        "'q' quantises float16, which runtimes divide in different types before opset 23; export with that, or "
-        "quantise float32"),
-    "float16 divided in float32": (
-        pair(RELU.replace("QuantizeLinear (r", "QuantizeLinear <precision = 1> (r"), 0.1, zeros(np.uint8), opset=23,
-             dtype="float16"),
-        "'q' quantises float16 with scales, precision or values of float32; export one type"),
+    "bfloat16 before opset 23": (
+        pair(RELU, 0.1, zeros(np.uint8), dtype="bfloat16"),
+        "'q' quantises bfloat16 before opset 23; export with that"),
     "float32 divided in float16": (
         pair(RELU.replace("QuantizeLinear (r", "QuantizeLinear <precision = 10> (r"), 0.1, zeros(np.uint8), opset=23),
-        "'q' quantises float32 with scales, precision or values of float16; export one type"),
+        "'q' divides float32 in float16; export without a precision"),
     "float32 with scales of float16": (
         pair("q = QuantizeLinear (x, h, z) y = DequantizeLinear <output_dtype = 1> (q, h, z)", 0.1, zeros(np.uint8),
              opset=23, h=np.array(0.1, np.float16)),
-        "'q' quantises float32 with scales, precision or values of float16; export one type"),
+        "'q' quantises float32 with scales or values of float16; export one type"),
     "float16 with codes of sixteen bits": (
         pair(RELU, 0.001, zeros(np.int16), opset=23, dtype="float16"),
         "float16 cannot tell the codes of 'q' apart; quantise float32"),
@@ -333,15 +337,52 @@ def test_other_quantisers_are_refused_with_the_reason(case):
     assert "\n" not in activation.reason
 
 
-def test_a_quantiser_of_onnxruntime_s_own_domain_is_listed():
-    """Its quantize_static writes that for codes of 16 and 4 bits before opset 21."""
-    source = pair(RELU, 0.1, zeros(np.uint16), opset=20)
-    for node in source.graph.node[1:]:
-        node.domain = "com.microsoft"
+@pytest.mark.parametrize("nodes, element, levels, mode", [
+    (RELU, np.uint16, 65535, "folded"), (NO_RELU, np.uint16, 65535, "folded"), (RELU, np.int16, 32767, "folded"),
+    (RELU, np.uint8, 255, "parallel"), (RELU, np.int8, 127, "parallel"),
+])  # fmt: skip
+def test_quantisers_of_onnxruntime_s_own_domain_are_converted(nodes, element, levels, mode):
+    """Its quantize_static writes them for codes of 16 bits before opset 21."""
+    source = pair(nodes, 0.0237, zeros(element), opset=20)
+    for node in source.graph.node:
+        node.domain = "com.microsoft" if node.op_type.endswith("Linear") else ""
     source.opset_import.add(domain="com.microsoft", version=1)
-    activation = only(source)
-    assert (activation.status, activation.op_types) == ("refused", ["QuantizeLinear", "DequantizeLinear"])
-    assert "it is onnxruntime's own QuantizeLinear; quantise at opset 21 or later" in activation.reason
+    assert_converted(source, onnxruntime_of(source), mode, levels=levels)
+
+
+AFTER_A_PAIR = "p = QuantizeLinear (x, t, u) d = DequantizeLinear (p, t, u) r = Relu (d)" + AFTER
+REQUANTISED = {
+    "the same scale": (AFTER_A_PAIR, 0.0237, 0.0237, 127),
+    "a coarser one": (AFTER_A_PAIR, 0.05, 0.0237, 60),
+    "a finer one, which some codes of never come": (AFTER_A_PAIR, 0.0237, 0.0411, 127),
+    "a clip between": (AFTER_A_PAIR.replace("Relu (d)", "Clip (d, zero, theta)"), 0.0237, 0.0411, 83),
+    "scales per channel": (AFTER_A_PAIR, PER_CHANNEL, PER_CHANNEL, 127),
+    "the first alone per channel": (AFTER_A_PAIR, 0.01, np.float32([0.02, 0.04, 0.1]), 127),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", REQUANTISED)
+def test_two_pairs_around_a_clip_are_one_neuron(case, mode):
+    nodes, scale, first, levels = REQUANTISED[case]
+    source = pair(nodes, scale, zeros(np.int8, 0, np.shape(scale)), t=np.float32(first),
+                  u=zeros(np.int8, 0, np.shape(first)))  # fmt: skip
+    assert only(source).op_types == [node.op_type for node in source.graph.node]
+    assert_converted(source, onnxruntime_of(source), mode, levels=levels)
+
+
+@pytest.mark.parametrize("nodes, outputs", [
+    (AFTER_A_PAIR + "z = Neg (d)", "z"), (AFTER_A_PAIR + "z = Neg (r)", "z"), (AFTER_A_PAIR, "d"),
+    (AFTER_A_PAIR.replace("(p, t, u)", "(p, v, u)"), ""),
+])  # fmt: skip
+def test_two_pairs_that_are_not_one_neuron_are_listed_each(nodes, outputs):
+    shape = "float[N, 3, 1, 1]"
+    source = network(nodes, inputs=f"{shape} x", outputs=f"{shape} y" + (f", {shape} {outputs}" if outputs else ""),
+                     weights={"s": 0.0237, "z": zeros(np.int8), "t": 0.0237, "u": zeros(np.int8), "v": 0.1})  # fmt: skip
+    found = [row for row in inspect(source)["activations"] if row["encoding"] == "qdq"]
+    assert [row["status"] for row in found] == ["refused", "converted"]
+    assert found[1]["op_types"][-3:] in (["Relu", "QuantizeLinear", "DequantizeLinear"],
+                                         ["QuantizeLinear", "DequantizeLinear"])  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -71,7 +71,7 @@ class _Walk:
                 self._visit(node, node.outputs[0].name)
             elif node.domain == "com.microsoft" and node.op in _OF_ITS_INPUT_SHAPE:
                 # onnx infers nothing of operators that are not its own.
-                self._note(node, self.network.shape(node.inputs[0]) or ())
+                self._note(node, self.network.shape(node.inputs[0]) or (), _OF_ITS_INPUT_SHAPE[node.op])
 
     def _visit(self, node: Node, name: str) -> None:
         value = self._folded(node)
@@ -139,15 +139,15 @@ class _Walk:
             return
         self._note(node, rule(node, before, sizes.tolist()))
 
-    def _note(self, node: Node, shape: Sequence[Dimension]) -> None:
-        """Note the shape of a node's output, of the type of its data, where more is known of it than was inferred."""
+    def _note(self, node: Node, shape: Sequence[Dimension], typed: int = 0) -> None:
+        """Note the shape of a node's output, of the type of an input, where more is known of it than was inferred."""
         name, found = node.outputs[0].name, [self._told(size) for size in shape]
         inferred = [self._told(size) for size in self.network.shapes.get(name, [None] * len(found))]
         if len(found) != len(inferred):
             return
         merged = [old if new is None else new for new, old in zip(found, inferred, strict=True)]
         if merged.count(None) < inferred.count(None):
-            dtype = self.network.dtype(node.inputs[0])
+            dtype = self.network.dtype(node.inputs[typed]) if typed < len(node.inputs) else None
             element = onnx.TensorProto.UNDEFINED if dtype is None else helper.np_dtype_to_tensor_dtype(dtype)
             self.hints[name] = helper.make_tensor_value_info(name, element, merged)
 
@@ -339,8 +339,9 @@ def _resized(node: Node, _: Sequence[Dimension], sizes: Sequence[Dimension]) -> 
     return list(sizes) if plain else []
 
 
-# Operators of onnxruntime whose first output has the shape of their first input.
-_OF_ITS_INPUT_SHAPE = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu", "SkipLayerNormalization")
+# Operators of onnxruntime whose first output has the shape of their first input, each with the input whose type it has.
+_OF_ITS_INPUT_SHAPE = {"BiasGelu": 0, "DequantizeLinear": 1, "FastGelu": 0, "Gelu": 0, "QuantizeLinear": 2,
+                       "QuickGelu": 0, "SkipLayerNormalization": 0}  # fmt: skip
 
 # Operators that make something to sizes: what shape they give it, and which input has the sizes.
 _MADE_TO_SIZE: dict[str, tuple[Callable[..., list[Dimension]], int]] = {
