@@ -35,6 +35,7 @@ from pconv_onnx.graph.view import Node, node_name
 from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec, apply
 from pconv_onnx.neuron.theory import SUM_TYPES
 from pconv_onnx.recognise.base import Activation, ClipBefore, Refusal
+from pconv_onnx.recognise.chain import refuse_shared
 from pconv_onnx.recognise.fused import is_fused
 
 # Codes of the element types that QuantizeLinear writes; the others are floats of 8 and 4 bits.
@@ -105,7 +106,10 @@ class Qdq:
         """
         spec = _read(network, match)
         nodes = _nodes(network, match)
-        named = match.clip.node if match.before is not None and match.clip.node is not None else nodes[0]
+        named = nodes[0]
+        if match.before is not None and match.clip.node is not None:
+            refuse_shared(network, nodes)
+            named = match.clip.node
         start, end = nodes[0].inputs[0], nodes[-1].outputs[0]
         return Activation(node_name(named), self.encoding, nodes, start, end, "converted", "", spec)
 
