@@ -327,7 +327,7 @@ _COMMANDS: dict[
     "evaluate": (
         _evaluate,
         commands.evaluate,
-        "count right answers of a network, and of its spiking form at each number of steps",
+        "count right answers of a network, or measure its error against targets, and so for its spiking form at each T",
     ),
     "stats": (_stats, commands.stats, "count spikes, and the operations and energy that they leave of the ANN's"),
     "bench": (
