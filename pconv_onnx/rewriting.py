@@ -14,6 +14,7 @@ from pconv_onnx.basics.arguments import each
 from pconv_onnx.basics.choices import METHODS, ModeName, Precision
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.places import require_writable
+from pconv_onnx.basics.reasons import by_reason
 from pconv_onnx.calibration import Calibration, calibrate, outline
 from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
@@ -21,7 +22,7 @@ from pconv_onnx.graph.passes.pipeline import prepared
 from pconv_onnx.graph.record import Record
 from pconv_onnx.graph.sketch import sketch
 from pconv_onnx.lower.modes import lower
-from pconv_onnx.plan.plan import Plan, Planned
+from pconv_onnx.plan.plan import Plan
 from pconv_onnx.plan.planning import make_plan
 
 
@@ -168,16 +169,8 @@ def _require_neurons(plan: Plan, strict: bool) -> None:
     Raises:
         PconvError: it does so.
     """
-    left = [activation for activation in plan.activations if activation.name not in plan.neurons]
+    told = by_reason((one.name, one.reason) for one in plan.activations if one.name not in plan.neurons)
     if not plan.neurons:
-        if not left:
-            raise PconvError(f"nothing to convert in {plan.network.name}: it has no activation", "")
-        raise PconvError(f"nothing to convert in {plan.network.name}: {_told(left)}", "")
-    if strict and left:
-        raise PconvError(f"not all activations can be converted: {_told(left)}", "without --strict the others are")
-
-
-def _told(left: Sequence[Planned]) -> str:
-    """Activations that are not converted, for a message: the first and why."""
-    others = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
-    return f"'{left[0].name}'{others}: {left[0].reason}"
+        raise PconvError(f"nothing to convert in {plan.network.name}: {told or 'it has no activation'}")
+    if strict and told:
+        raise PconvError(f"not all activations can be converted: {told}", "without --strict the others are")

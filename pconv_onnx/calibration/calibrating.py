@@ -15,6 +15,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import MAX_STEPS, METHODS
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.places import require_writable
+from pconv_onnx.basics.reasons import by_reason
 from pconv_onnx.calibration.cache import digest_of, restore, store
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.functions import ascends, clip_of, nodes_of
@@ -254,11 +255,11 @@ def _require(chosen: Sequence[object], left: Sequence[tuple[Activation, str]], n
     """Raise where no activation can be calibrated.
 
     Raises:
-        PconvError: none can; it tells why the first of those that are left cannot.
+        PconvError: none can; it tells why.
     """
     if not chosen:
-        told = f"'{left[0][0].name}': {left[0][1]}" if left else "it has no activation"
-        raise PconvError(f"nothing to calibrate in {network.name}: {told}", "")
+        told = by_reason((activation.name, reason) for activation, reason in left) or "it has no activation"
+        raise PconvError(f"nothing to calibrate in {network.name}: {told}")
 
 
 def _activations(network: Network) -> tuple[list[Activation], list[tuple[Activation, str]]]:

@@ -28,8 +28,8 @@ from pconv_onnx.cli import commands
 from pconv_onnx.cli.commands import DONE
 
 _DATA = (
-    ".npz or .parquet with arrays named as the model's inputs, and labels if there are any; a directory of such files; "
-    "or a .json recipe for pictures"
+    ".npz or .parquet with arrays named as the model's inputs, and labels if there are any (integers are classes, "
+    "floats targets); a directory of such files; or a .json recipe for pictures"
 )
 _DATA_OR_RANDOM = f"{_DATA} (default: seeded random inputs)"
 
@@ -327,7 +327,7 @@ _COMMANDS: dict[
     "evaluate": (
         _evaluate,
         commands.evaluate,
-        "count right answers of a network, and of its spiking form at each number of steps",
+        "count right answers of a network, or measure its error against targets, and so for its spiking form at each T",
     ),
     "stats": (_stats, commands.stats, "count spikes, and the operations and energy that they leave of the ANN's"),
     "bench": (

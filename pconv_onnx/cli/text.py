@@ -140,7 +140,15 @@ def verification_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield "outputs differ by more than rounding: a spike that rounding flips changes what later layers are given"
     if summary["accuracy"]:
         yield "top-1 accuracy: source {ann:.2%}, spiking {snn:.2%}".format(**summary["accuracy"])
+    if summary["target_error"]:
+        ann, snn = (_target_error(summary["target_error"][name]) for name in ("ann", "snn"))
+        yield f"error against targets: source {ann}, spiking {snn}"
     yield _verdict_line(summary)
+
+
+def _target_error(values: dict[str, float | None]) -> str:
+    rmse, mae = (_STYLE.number(values[name], ".4g") for name in ("rmse", "mae"))
+    return f"RMSE {rmse} (MAE {mae})"
 
 
 def _compared_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -197,12 +205,15 @@ def evaluation_lines(summary: dict[str, Any]) -> Iterator[str]:
     """The answer of `evaluate`."""
     rows = summary["rows"] if summary["ann"] is None else [{"steps": "ANN", **summary["ann"]}, *summary["rows"]]
     ruler = "top1" if summary["labels"] else "agreement"
-    table = [["T", "top-1", "top-5", "agreement", "mse", ""]]
+    against = {"rmse": "RMSE", "mae": "MAE"} if summary["targets"] else {"top1": "top-1", "top5": "top-5"}
+    table = [["T", *against.values(), "agreement", "mse", ""]]
     for row, cells in zip(rows, tables.accuracies(rows, _STYLE), strict=True):
-        top1 = cells["top1"] if row["top1"] is None else f"{cells['top1'].removesuffix(' %')} ± {cells['error']}"
+        if row["top1"] is not None:
+            cells["top1"] = f"{cells['top1'].removesuffix(' %')} ± {cells['error']}"
         bar = "#" * round(_BAR * (row.get(ruler) or 0))
-        table.append([_STYLE.text(row["steps"]), top1, *(cells[key] for key in ("top5", "agreement", "mse")), bar])
-    yield f"samples: {summary['samples']}{'' if summary['labels'] else ', without labels'}"
+        table.append([_STYLE.text(row["steps"]), *(cells[key] for key in (*against, "agreement", "mse")), bar])
+    judged = f", with targets of '{summary['targets']}'" if summary["targets"] else ", without labels"
+    yield f"samples: {summary['samples']}{'' if summary['labels'] else judged}"
     yield from _columns(table)
     if summary["output"]:
         yield f"{summary['output']}: the curve"

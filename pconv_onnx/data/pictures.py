@@ -29,7 +29,7 @@ class Recipe:
         layout: `NCHW` or `NHWC`.
         size: width and height to resize to; None leaves them as they are.
         column: of a Parquet file, with encoded pictures; None is the input's name.
-        labels: column of a Parquet file with the numbers of classes.
+        labels: column of a Parquet file with the numbers of classes, or with targets.
     """
 
     images: Path

@@ -106,10 +106,11 @@ def open_samples(source: DataSource, session: Any, batch_axis: BatchAxis = 0) ->
     Where an input has no axis for samples they are read at once, for it depends on all what its arrays are.
 
     Args:
-        source: an `.npz` whose arrays are named as the inputs (first axis = samples; `labels` optional), a Parquet file
-            with such columns, a directory of files of either kind, a `sources.Recipe` for pictures as a `.json` file, a
-            mapping of arrays, or an object with onnxruntime's `get_next()`. Samples that were loaded already stay as
-            they are, whatever `batch_axis` is.
+        source: an `.npz` whose arrays are named as the inputs (first axis = samples; `labels` optional: integers `[N]`
+            are classes, floats `[N]` or `[N, …]` targets of an output), a Parquet file with such columns, a directory
+            of files of either kind, a `sources.Recipe` for pictures as a `.json` file, a mapping of arrays, or an
+            object with onnxruntime's `get_next()`. Samples that were loaded already stay as they are, whatever
+            `batch_axis` is.
         session: the onnxruntime session whose inputs the samples are for.
         batch_axis: along which axis of the inputs samples lie in the model, a number for all or a mapping by name, in
             which the empty name stands for those that it does not name (without it, 0). None is an input without such
@@ -157,13 +158,17 @@ def _joined_parts(
         PconvError: they do not fit together, or hold no samples.
     """
     _require_labels_throughout(parts)
+    is_label = LABELS not in {entry.name for entry in inputs}
+    if is_label and len({_are_targets(part[LABELS]) for part in parts if LABELS in part}) > 1:
+        raise mixed_labels()
     shared = {
         entry.name: _one_value(entry.name, [part.pop(entry.name) for part in parts])
         for entry in inputs
         if parts and all(_is_shared(entry, part[entry.name], axes) for part in parts)
     }
     joined = {name: _joined(name, [part[name] for part in parts]) for name in (parts[0] if parts else {})}
-    labels = joined.pop(LABELS) if LABELS in joined and LABELS not in {entry.name for entry in inputs} else None
+    given = joined.pop(LABELS, None) if is_label else None
+    labels, targets = (None, given) if given is not None and _are_targets(given) else (given, None)
     if not joined and shared:
         raise PconvError(
             "no array of the data counts samples: each has the shape of its input",
@@ -181,7 +186,7 @@ def _joined_parts(
     count = len(next(iter(joined.values())))
     every = {name: np.broadcast_to(value, (count, *value.shape)) for name, value in shared.items()}
     arrays = {entry.name: (joined | every)[entry.name] for entry in inputs}
-    return Samples(arrays, labels, model_batch, axes, alone is not None)
+    return Samples(arrays, labels, model_batch, axes, alone is not None, targets)
 
 
 def random_samples(session: Any, seed: int = 0, batch_axis: BatchAxis = 0) -> Samples:
@@ -316,13 +321,7 @@ def _fitted_part(source: Part, inputs: Sequence[Input], axes: Mapping[str, int |
     arrays = source.read({LABELS, *(entry.name for entry in inputs)})
     part = {entry.name: _fitted(where, arrays, entry, axes) for entry in inputs}
     if LABELS in arrays and LABELS not in part:
-        labels = np.asarray(arrays[LABELS])
-        if labels.ndim != 1 or labels.dtype.kind not in "iu":
-            raise PconvError(
-                f"'{LABELS}' in {where} is {labels.dtype} of shape {list(labels.shape)}",
-                "a label is the number of a class, one for each sample",
-            )
-        part[LABELS] = labels
+        part[LABELS] = _fitted_labels(where, np.asarray(arrays[LABELS]))
     shared = {entry.name for entry in inputs if _is_shared(entry, part[entry.name], axes)}
     counted = {name: len(array) for name, array in part.items() if name not in shared}
     if len(set(counted.values())) > 1:
@@ -347,11 +346,41 @@ def _fitted(where: str, arrays: Mapping[str, Any], entry: Input, axes: Mapping[s
             "" if axis == 0 else "in the data the first axis counts samples",
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        by_sample = array[np.newaxis] if shared else array
-        sample = int(np.flatnonzero(~np.isfinite(by_sample.reshape(len(by_sample), -1)).all(axis=1))[0])
-        first = "" if shared else f", first in sample {sample}"
+        first = "" if shared else f", first in sample {_first_not_finite(array)}"
         raise PconvError(f"'{entry.name}' in {where} has a NaN or an infinity{first}")
     return array
+
+
+def _fitted_labels(where: str, labels: Array) -> Array:
+    is_target = _are_targets(labels) and labels.ndim > 0
+    if not is_target and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
+        raise PconvError(
+            f"'{LABELS}' in {where} is {labels.dtype} of shape {list(labels.shape)}",
+            "a label is the number of a class, an integer for each sample, or what an output should be, in floats",
+        )
+    if is_target and not np.isfinite(labels).all():
+        raise PconvError(
+            f"'{LABELS}' in {where} has a NaN or an infinity, first in sample {_first_not_finite(labels)}",
+            "leave such samples out",
+        )
+    return labels
+
+
+def _are_targets(labels: Array) -> bool:
+    """Whether labels are targets of an output, floats, and no classes."""
+    return labels.dtype.kind == "f"
+
+
+def mixed_labels() -> PconvError:
+    """What to raise where the labels of some parts are classes and those of others targets."""
+    return PconvError(
+        f"'{LABELS}' are integers in some parts of the data and floats in others",
+        "give class numbers as integers in all, or targets as floats in all",
+    )
+
+
+def _first_not_finite(array: Array) -> int:
+    return int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])
 
 
 def _joined(name: str, parts: Sequence[Array]) -> Array:

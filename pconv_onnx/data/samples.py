@@ -35,6 +35,7 @@ class Samples:
         axes: along which axis of each input samples lie in the model, and of each output of which that was told; None
             where along none. What is not here has them along its first.
         alone: whether a run is of one sample, since an input without an axis for them has other values for each.
+        targets: what an output should be for each sample, floats `[N]` or `[N, …]`, or None.
     """
 
     arrays: dict[str, Array]
@@ -42,6 +43,7 @@ class Samples:
     model_batch: int | None
     axes: Mapping[str, int | None] = field(default_factory=dict)
     alone: bool = False
+    targets: Array | None = None
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -75,8 +77,9 @@ class Samples:
 
     def part(self, rows: slice) -> Samples:
         """Some of them."""
-        labels = None if self.labels is None else self.labels[rows]
-        return replace(self, arrays={name: array[rows] for name, array in self.arrays.items()}, labels=labels)
+        arrays = {name: array[rows] for name, array in self.arrays.items()}
+        labels, targets = (None if array is None else array[rows] for array in (self.labels, self.targets))
+        return replace(self, arrays=arrays, labels=labels, targets=targets)
 
 
 def from_first(values: Array, axis: int | None) -> Array:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -20,12 +20,13 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration import RANDOM
 from pconv_onnx.data.parts import LABELS
-from pconv_onnx.data.reading import load_samples, open_samples
+from pconv_onnx.data.reading import load_samples, mixed_labels, open_samples
 from pconv_onnx.data.samples import BatchAxis, Data, DataSource
 from pconv_onnx.engine.shards import Engine, InProcess, merged, shards_of
 from pconv_onnx.graph import ModelSource, Network
 from pconv_onnx.graph.passes.pipeline import runnable
 from pconv_onnx.graph.record import Record
+from pconv_onnx.measure.targets import TargetError, target_output
 from pconv_onnx.operators.contents import contents_of
 from pconv_onnx.report import curve
 from pconv_onnx.rewriting import rewrite
@@ -48,6 +49,7 @@ class Score:
         agreeing: samples on which the ANN has the same top-1.
         squared_error: squared differences from the ANN's outputs, summed.
         values: how many values were compared with the ANN's; 0 without one.
+        target: differences of an output from its targets, where the labels are floats.
     """
 
     steps: int | None = None
@@ -57,10 +59,11 @@ class Score:
     agreeing: int = 0
     squared_error: float = 0.0
     values: int = 0
+    target: TargetError = TargetError()
 
     def __add__(self, other: Score) -> Score:
         """That of the same network on the samples of both."""
-        names = ("correct", "among_top", "agreeing", "squared_error", "values")
+        names = ("correct", "among_top", "agreeing", "squared_error", "values", "target")
         return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def judge(self, logits: Array, labels: Array) -> None:
@@ -89,8 +92,9 @@ class Evaluation:
 
     Attributes:
         samples: samples evaluated.
-        labels: whether they have labels.
+        labels: whether they have labels that are classes.
         classes: number of classes; None where no output has any.
+        targets: the output that their labels, floats, are targets of; None where they are not.
         ann: the source; None where it is a spiking network itself.
         rows: its spiking form at each T, or the spiking network that was given.
     """
@@ -98,6 +102,7 @@ class Evaluation:
     samples: int
     labels: bool
     classes: int | None
+    targets: str | None
     ann: Score | None
     rows: list[Score]
 
@@ -106,15 +111,15 @@ class Evaluation:
         return {
             "samples": self.samples,
             "labels": self.labels,
-            "ann": self._accuracy(self.ann) if self.ann else None,
+            "targets": self.targets,
+            "ann": self._quality(self.ann) if self.ann else None,
             "rows": [
-                {"steps": row.steps, "mode": row.mode, **self._accuracy(row), **self._likeness(row)}
-                for row in self.rows
+                {"steps": row.steps, "mode": row.mode, **self._quality(row), **self._likeness(row)} for row in self.rows
             ],
         }
 
     def draw(self, output: str | os.PathLike[str]) -> Path:
-        """Draw the curve against time-steps: accuracy, or without labels agreement, or without classes error.
+        """Draw the curve against time-steps: accuracy or error against targets, or without labels agreement or error.
 
         Args:
             output: a .png, .svg or .pdf file, or a directory, which gets `curve.png`.
@@ -128,6 +133,9 @@ class Evaluation:
         path = curve.destination(output)
         curve.draw(self.summary(), path)
         return path
+
+    def _quality(self, score: Score) -> dict[str, float | None]:
+        return {**self._accuracy(score), **score.target.summary()}
 
     def _accuracy(self, score: Score) -> dict[str, float | None]:
         if not self.labels:
@@ -162,14 +170,15 @@ def evaluate(
     quantised: Mapping[int, onnx.ModelProto] | None = None,
     engine: Engine | None = None,
 ) -> Evaluation:
-    """Accuracy of a network, and of its spiking form at each number of time-steps.
+    """Accuracy of a network, or its error against targets, and that of its spiking form at each number of time-steps.
 
     The source is rewritten at each T, which is the only way to an accuracy against time-steps: steps are not causal, so
     the first t steps of a network are not the network of t steps. Every network runs as a user runs it.
 
     Args:
         source: an ANN; or, without `steps`, a spiking network.
-        data: samples as `open_samples` takes them. Without labels spiking forms are only compared with the ANN.
+        data: samples as `open_samples` takes them. Without labels spiking forms are only compared with the ANN. Labels
+            that are floats are targets of the output whose samples have their shape, but for axes of length one.
         batch_axis: along which axis of the inputs they lie in the model, as there; of the calibration's as well.
         steps: one number of time-steps to rewrite at or several, each 1 to 256.
         mode: `folded` computes at the price of one step what `parallel` does. They differ by rounding: `parallel` runs
@@ -211,7 +220,7 @@ def evaluate(
     first = samples.part(slice(0, 1))
     axes = sample_axes(runner, first, names)
     del runner
-    if first.labels is None and not counts:
+    if first.labels is None and first.targets is None and not counts:
         other = "compare it with its ANN by verify" if is_spiking else "pass --steps to compare spiking forms with it"
         raise PconvError(f"the data have no '{LABELS}' to count right answers by", f"add them, or {other}")
     blank = [Score(*_recorded(network.proto)) if is_spiking else Score()]
@@ -223,15 +232,24 @@ def evaluate(
 
     in_flight = max(contents_of(model).steps_in_flight for model in models.values())
     shards = shards_of(len(samples), samples.fixed_batch or batch_size(in_flight))
-    scorer = partial(_Scorer, network, models, names, axes, blank, samples, in_flight)
+    scorer = partial(_Scorer, network, models, names, axes, blank, samples, in_flight, first.targets is not None)
     found = engine.map(scorer, shards, "evaluating")
-    scores = list(merged(scores for _, scores in found))
+    scores = list(merged(shard.scores for shard in found))
     ann, rows = (None, scores) if is_spiking else (scores[0], scores[1:])
-    return Evaluation(len(samples), first.labels is not None, found[0][0], ann, rows)
+    targets = None if found[0].targets is None else names[found[0].targets]
+    return Evaluation(len(samples), first.labels is not None, found[0].classes, targets, ann, rows)
+
+
+class _Found(NamedTuple):
+    """Of a shard: how many classes there are, the index of the output that labels are targets of, and the scores."""
+
+    classes: int | None
+    targets: int | None
+    scores: tuple[Score, ...]
 
 
 class _Scorer:
-    """Networks that are run side by side on a shard of the samples: how many classes there are, and their scores."""
+    """Networks that are run side by side on a shard of the samples."""
 
     def __init__(
         self,
@@ -242,17 +260,20 @@ class _Scorer:
         blank: Sequence[Score],
         samples: Data,
         in_flight: int,
+        regresses: bool,
     ) -> None:
-        self.name = source.name
+        self.name, self.regresses = source.name, regresses
         self.names, self.axes, self.blank, self.samples, self.in_flight = names, axes, blank, samples, in_flight
         self.sessions = Sessions([source])
         for name, model in models.items():
             self.sessions.add(name, partial(open_session, model, name, folder=source.folder))
 
-    def __call__(self, rows: slice) -> tuple[int | None, tuple[Score, ...]]:
+    def __call__(self, rows: slice) -> _Found:
         samples = self.samples.part(rows)
+        if (samples.targets is not None) != self.regresses:
+            raise mixed_labels()
         scores = [replace(score) for score in self.blank]
-        found = None
+        found = target = None
         for part, feed in batches(samples, self.in_flight):
             outputs = [by_sample(run_session(self.sessions[key], feed, self.names), self.axes) for key in self.sessions]
             index = classes(outputs[0], part.stop - part.start)
@@ -260,12 +281,16 @@ class _Scorer:
                 found = None if index is None else outputs[0][index].shape[1]
                 if samples.labels is not None:
                     _check_labels(samples.labels, found, self.name, rows.start)
+                if samples.targets is not None:
+                    target = target_output(self.names, outputs[0], samples.targets[part], self.name)
             for score, ours in zip(scores, outputs, strict=True):
                 if samples.labels is not None and index is not None:
                     score.judge(ours[index], samples.labels[part])
+                if samples.targets is not None and target is not None:
+                    score.target += TargetError.of(ours[target], samples.targets[part])
                 if score is not scores[0]:
                     score.compare(ours, outputs[0], index)
-        return found, tuple(scores)
+        return _Found(found, target, tuple(scores))
 
 
 def readable_again(calibration: DataSource | None, session: Any, batch_axis: BatchAxis) -> DataSource | None:
@@ -295,7 +320,7 @@ def _check_labels(labels: Array, classes: int | None, name: str, first: int) -> 
     if classes is None:
         raise PconvError(
             f"no output of {name} has classes, floats [samples, classes], for '{LABELS}' to name",
-            "leave the labels out and pass --steps to compare outputs",
+            "give targets of a regression as floats, or leave the labels out and pass --steps to compare outputs",
         )
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:

@@ -25,6 +25,7 @@ from pconv_onnx.measure.comparison import Comparison
 from pconv_onnx.measure.layer_check import Layer, LayerCheck, altered_decoders
 from pconv_onnx.measure.segment_check import SegmentCheck
 from pconv_onnx.measure.segments import Segment
+from pconv_onnx.measure.targets import TargetError, target_output
 from pconv_onnx.operators.domain import is_layer
 from pconv_onnx.plan.modes import MODES
 from pconv_onnx.recognise import recognise
@@ -67,6 +68,7 @@ class Verification:
         branches_not_entered: branches of Ifs that no sample got to.
         per_step_outputs: outputs that hand one of the source's out at each step.
         correct: top-1 answers that are right of source and spiking network, where there are labels; each as it is run.
+        target_errors: differences of an output from its targets, of both likewise, where the labels are floats.
         has_classes: whether an output looks like logits.
         atol: the tolerance on outputs, if one was given.
     """
@@ -86,6 +88,7 @@ class Verification:
     respelled: Comparison = field(default_factory=Comparison)
     load_errors: dict[str, str] = field(default_factory=dict)
     correct: dict[str, int] | None = None
+    target_errors: dict[str, TargetError] | None = None
     has_classes: bool = False
 
     @property
@@ -190,6 +193,7 @@ class Verification:
             "random_inputs": self.random_inputs,
             "atol": self.atol,
             "accuracy": accuracy,
+            "target_error": self.target_errors and {name: e.summary() for name, e in self.target_errors.items()},
             "unoptimised": outputs(self.unoptimised),
             "source_against_itself": outputs(self.source_itself),
             "spiking_against_itself": outputs(self.spiking_itself),
@@ -294,6 +298,8 @@ def verify(
             result.load_errors[key] = error.message
     if samples.labels is not None:
         result.correct = {"ann": 0, "snn": 0}
+    if samples.targets is not None:
+        result.target_errors = {"ann": TargetError(), "snn": TargetError()}
     steps = max((entry.steps for entry in converted), default=1)
     taken = segments.bytes_at_once(MODES[record.mode].time_steps(record.kinds or {}))
     parts = batches(samples, steps, min(samples_within(memory, taken), max(1, _ROWS // steps)))
@@ -341,10 +347,18 @@ def _verify_batch(
             comparison.add(outputs[expected], outputs[found], part.stop - part.start)
     index = classes(outputs["ann unoptimised"], part.stop - part.start)
     result.has_classes = index is not None
+
+    def as_run(name: str) -> list[Array]:
+        return outputs[name if name in outputs else f"{name} unoptimised"]
+
     if result.correct is not None and samples.labels is not None and index is not None:
         for name in result.correct:
-            logits = outputs[name if name in outputs else f"{name} unoptimised"][index]
-            result.correct[name] += int((logits.argmax(1) == samples.labels[part]).sum())
+            result.correct[name] += int((as_run(name)[index].argmax(1) == samples.labels[part]).sum())
+    if result.target_errors is not None and samples.targets is not None:
+        targets = samples.targets[part]
+        index = target_output(names, outputs["ann unoptimised"], targets, "the source")
+        for name in result.target_errors:
+            result.target_errors[name] += TargetError.of(as_run(name)[index], targets)
 
 
 def _recorded(source: Network, spiking: Network) -> tuple[Record, list[Converted]]:

@@ -40,7 +40,7 @@ def destination(output: str | os.PathLike[str]) -> Path:
 
 
 def draw(summary: dict[str, Any], path: Path) -> None:
-    """Draw what `Evaluation.summary` gives: accuracy, or without labels agreement, or without classes the error.
+    """Draw what `Evaluation.summary` gives: accuracy or error against targets, or without labels agreement or error.
 
     Args:
         summary: the document.

@@ -59,6 +59,7 @@ _MODES: dict[str, dict[str, Any]] = {
 _ACCURACIES = {
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
+    "rmse": "root mean square error against targets",
     "agreement": "top-1 agreement with the ANN",
     "mse": "mean squared error",
 }
@@ -159,7 +160,7 @@ def speed(rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def accuracy(summary: dict[str, Any]) -> Any:
-    """Accuracy against T; without labels agreement, without classes the error.
+    """Accuracy, or error against targets, against T; without labels agreement, without classes the error.
 
     Raises:
         PconvError: there is nothing to draw.
@@ -170,17 +171,18 @@ def accuracy(summary: dict[str, Any]) -> Any:
         raise PconvError("there is no curve without time-steps", "evaluate at some --steps")
     (axes,) = _panels(1, 4.0)
     # Agreement and error have no common axis; agreement says more.
-    for kind, colour, marker in zip(known if summary["labels"] else known[:1], (BLUE, ORANGE), "os", strict=False):
+    judged = known[0] not in ("agreement", "mse")
+    for kind, colour, marker in zip(known if judged else known[:1], (BLUE, ORANGE), "os", strict=False):
         points = [row for row in rows if row[kind] is not None]
         steps, values = [row["steps"] for row in points], [row[kind] for row in points]
         errors = [row["top1_standard_error"] for row in points] if kind == "top1" else None
         label = f"spiking: {_ACCURACIES[kind]}"
         axes.errorbar(steps, values, errors, color=colour, marker=marker, capsize=3, label=label)
-        if summary["labels"] and summary["ann"]:
-            style = "--" if kind == "top1" else ":"
+        if judged and summary["ann"] and summary["ann"][kind] is not None:
+            style = ":" if kind == "top5" else "--"
             axes.axhline(summary["ann"][kind], color=colour, linestyle=style, label=f"ANN: {_ACCURACIES[kind]}")
     _steps_axis(axes, [row["steps"] for row in rows])
-    if known[0] != "mse":
+    if known[0] not in ("rmse", "mse"):
         _percent_axis(axes)
     axes.set_title(f"{summary['samples']} samples, each T rewritten, mode {rows[0]['mode']}")
     axes.legend()
@@ -189,7 +191,7 @@ def accuracy(summary: dict[str, Any]) -> Any:
 
 def known_accuracies(summary: dict[str, Any]) -> list[str]:
     """The keys of the rows of an evaluation at some T that `accuracy` can draw, the most telling first."""
-    kinds = ("top1", "top5") if summary["labels"] else ("agreement", "mse")
+    kinds = ("top1", "top5") if summary["labels"] else ("rmse",) if summary["targets"] else ("agreement", "mse")
     return [kind for kind in kinds if any(row[kind] is not None for row in summary["rows"] if row["steps"])]
 
 

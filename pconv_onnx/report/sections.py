@@ -139,6 +139,11 @@ def _accuracy_finding(evaluation: dict[str, Any], steps: int | None) -> Iterator
             f"On {samples} samples its top-1 accuracy at T = {steps} is {_STYLE.percent(row['top1'])}; the ANN's is "
             f"{_STYLE.percent(evaluation['ann']['top1'])}."
         )
+    elif row["rmse"] is not None and evaluation["ann"]["rmse"] is not None:
+        yield (
+            f"On {samples} samples the root mean square error of '{evaluation['targets']}' against its targets at "
+            f"T = {steps} is {row['rmse']:.4g}; the ANN's is {evaluation['ann']['rmse']:.4g}."
+        )
     elif row["agreement"] is not None:
         share = _STYLE.percent(row["agreement"])
         yield f"At T = {steps} it gives the ANN's top-1 answer on {share} of {samples} samples."
@@ -193,24 +198,25 @@ def _timing(document: dict[str, Any]) -> Section:
 
 def _evaluation(part: dict[str, Any]) -> Section:
     found = [*([{"steps": None, **part["ann"]}] if part["ann"] else []), *part["rows"]]
-    rows = [
-        [
-            f"T = {row['steps']}" if row["steps"] else "ANN",
-            cells["top1"] if row["top1_standard_error"] is None else f"{cells['top1']} ± {cells['error']}",
-            *(cells[key] for key in ("top5", "agreement", "mse")),
-        ]
-        for row, cells in zip(found, tables.accuracies(found, _STYLE), strict=True)
-    ]
-    header = ["network", "top-1 ± standard error", "top-5", "agreement with the ANN", "mean squared difference"]
-    subject = "Accuracy" if part["labels"] else "Agreement with the ANN"
+    columns = {"agreement": "agreement with the ANN", "mse": "mean squared difference"}
+    if part["targets"]:
+        columns = {"rmse": "root mean square error", "mae": "mean absolute error", **columns}
+    else:
+        columns = {"top1": "top-1 ± standard error", "top5": "top-5", **columns}
+    rows = []
+    for row, cells in zip(found, tables.accuracies(found, _STYLE), strict=True):
+        if row["top1_standard_error"] is not None:
+            cells["top1"] = f"{cells['top1']} ± {cells['error']}"
+        rows.append([f"T = {row['steps']}" if row["steps"] else "ANN", *(cells[key] for key in columns)])
+    subject = "Accuracy" if part["labels"] else "Error against targets" if part["targets"] else "Agreement with the ANN"
     figure = Figure(
         "accuracy",
         f"{subject} against time-steps",
         "One point for each number of time-steps; where there are labels, horizontal lines for the ANN, and bars of "
-        "one standard error. The table after it has the values.",
+        "one standard error of an accuracy. The table after it has the values.",
         figures.accuracy,
         part,
-        Table(f"{subject} on {part['samples']} samples", header, rows),
+        Table(f"{subject} on {part['samples']} samples", ["network", *columns.values()], rows),
     )
     text = ["The network was rewritten at each T: steps are not causal, so no run at one T tells of another."]
     drawable = bool(figures.known_accuracies(part))

@@ -84,6 +84,8 @@ def accuracies(rows: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
             "top1": style.percent(row["top1"]),
             "error": style.percent(row["top1_standard_error"]),
             "top5": style.percent(row["top5"]),
+            "rmse": style.number(row["rmse"], ".4g"),
+            "mae": style.number(row["mae"], ".4g"),
             "agreement": style.percent(row.get("agreement")),
             "mse": style.number(row.get("mse"), ".3g"),
         }

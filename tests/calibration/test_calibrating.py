@@ -430,6 +430,11 @@ def test_faults_are_told():
     assert "nothing to calibrate in the model: all of its activations (2) have levels of their own; pass" in told
     told = refusal_of(calibrate, rewrite(quantised).model, data(), steps=4)
     assert told == "the model is a spiking network already; pass the ANN that it was made from"
+    two = network("s = Neg (x) a = PRelu (x, s) b = PRelu (a, s) y = PRelu (b, x)")
+    told = refusal_of(calibrate, two, data(), steps=4)
+    assert told == (
+        "nothing to calibrate in the model: 3 activations ('a' first): it depends on 's' as well, which is computed"
+    )
     computed = "l = ReduceMin (x) a = Conv (x, w) y = Clip (a, l, six)"
     model = source(computed, "float[N, 4, 8, 8] y", w=weight(4, 3, 1, 1))
     told = refusal_of(calibrate, model, data(), steps=4)
@@ -447,7 +452,7 @@ HYBRID = "a = Conv (x, w) r = Relu (a) b = Conv (r, v) y = Gelu (b)"
         (HYBRID, {"mode": "serial"}, "activation 'y/analog' needs the temporal mean of 'b': Gelu does not ascend"),
         (HYBRID, {"strict": True}, "not all activations can be converted: 'y/analog': Gelu does not ascend"),
         (HYBRID, {"include": "s"}, "'s' matches no activation"),
-        (HYBRID, {"exclude": "*"}, "nothing to convert in the model: 'r' (and 2 more): excluded"),
+        (HYBRID, {"exclude": "*"}, "in the model: 2 activations ('r' first): excluded; 'y/analog': Gelu does not"),
         (HYBRID, {"mode": "folded", "per_step_outputs": True}, "mode 'folded' has no time-steps to hand out"),
         (HYBRID, {"output": "nowhere/snn.onnx"}, "cannot write 'nowhere/snn.onnx': No such file or directory"),
     ],

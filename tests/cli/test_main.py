@@ -250,8 +250,8 @@ def test_a_spiking_network_is_not_rewritten_again(command, snn, refusal):
 
 def test_a_relu_network_has_nothing_to_convert(relu_resnet, tmp_path, refusal):
     told = refusal("rewrite", relu_resnet, "-o", tmp_path / "snn.onnx")
-    assert told.startswith(f"nothing to convert in '{relu_resnet}': '")
-    assert "(and 18 more): a ReLU has no levels of its own" in told
+    assert told.startswith(f"nothing to convert in '{relu_resnet}': 19 activations ('")
+    assert "' first): a ReLU has no levels of its own" in told
     assert os.listdir(tmp_path) == []
 
 
@@ -365,7 +365,7 @@ def test_a_hybrid_is_called_so(tmp_path, run):
 
 def test_patterns_that_leave_nothing_are_told(ann, refusal):
     told = refusal("rewrite", ann, "--exclude", "*_code")
-    assert told == f"nothing to convert in '{ann}': 'a_code' (and 1 more): excluded"
+    assert told == f"nothing to convert in '{ann}': 2 activations ('a_code' first): excluded"
 
 
 @pytest.mark.parametrize("option", ["--include", "--exclude"])
@@ -565,13 +565,28 @@ def labelled(ann, tmp_path):
 def test_evaluate_gives_the_promised_document(ann, labelled, run):
     found = document(run, "evaluate", ann, "--data", labelled, "--steps", 1, 4)
     assert (found["samples"], found["labels"], found["output"]) == (60, True, None)
-    accuracy = {"top1", "top1_standard_error", "top5"}
+    accuracy = {"top1", "top1_standard_error", "top5", "rmse", "mae"}
     assert found["ann"].keys() == accuracy
-    assert found["ann"] == {"top1": 0.75, "top1_standard_error": pytest.approx((0.75 * 0.25 / 60) ** 0.5), "top5": None}
+    error = pytest.approx((0.75 * 0.25 / 60) ** 0.5)
+    assert found["ann"] == {"top1": 0.75, "top1_standard_error": error, "top5": None, "rmse": None, "mae": None}
     assert all(row.keys() == {"steps", "mode", "agreement", "mse", *accuracy} for row in found["rows"])
     assert [(row["steps"], row["mode"]) for row in found["rows"]] == [(1, "folded"), (4, "folded")]
     assert (found["rows"][1]["top1"], found["rows"][1]["agreement"]) == (0.75, 1.0)
     assert document(run, "evaluate", ann, "--data", labelled)["rows"] == []
+
+
+@pytest.mark.usefixtures("library")
+def test_float_labels_give_errors_of_both_networks(ann, snn, tmp_path, run):
+    x = np.random.default_rng(1).normal(size=(60, 3, 8, 8)).astype(np.float32)
+    answers = pconv_onnx.session(ann).run(None, {"x": x})[0]
+    np.savez(tmp_path / "d.npz", x=x, labels=answers + 0.25)
+    status, out, _ = run("evaluate", ann, "--data", tmp_path / "d.npz", "--steps", 4)
+    assert status == 0
+    samples, header, source, spiking = out.splitlines()
+    assert (samples, header.split()) == ("samples: 60, with targets of 'y'", ["T", "RMSE", "MAE", "agreement", "mse"])
+    assert source.split()[:3] == ["ANN", "0.25", "0.25"] and spiking.split()[:3] == ["4", "0.25", "0.25"]
+    out = run("verify", ann, snn, "--data", tmp_path / "d.npz")[1]
+    assert "\nerror against targets: source RMSE 0.25 (MAE 0.25), spiking RMSE 0.25 (MAE 0.25)\n" in out
 
 
 @pytest.mark.usefixtures("library")

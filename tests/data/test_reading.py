@@ -113,7 +113,9 @@ def test_samples_that_do_not_fill_a_fixed_batch_are_told():
         ({"x": np.array([["a", "b", "c"]])}, "is <U1; the model takes float32"),
         ({"x": array(2, 3), "labels": np.arange(3)}, "unequal numbers of samples: 'x' 2, 'labels' 3"),
         ({"x": array(2, 3), "labels": np.zeros((2, 1), int)}, "'labels' in the data is int64 of shape [2, 1]"),
-        ({"x": array(2, 3), "labels": np.float32([0, 1])}, "'labels' in the data is float32 of shape [2]"),
+        ({"x": array(2, 3), "labels": np.float32(1)}, "'labels' in the data is float32 of shape []"),
+        ({"x": array(2, 3), "labels": np.ones(2, bool)}, "'labels' in the data is bool of shape [2]"),
+        ({"x": array(2, 3), "labels": array(3)}, "unequal numbers of samples: 'x' 2, 'labels' 3"),
         ({"x": array(2, 3), "labels": 1}, "'labels' in the data is int64 of shape []"),
         ({"x": array(0, 3)}, "the data hold no samples"),
     ],
@@ -204,6 +206,27 @@ def test_a_file_of_a_directory_is_told_by_its_name(tmp_path):
     np.savez(tmp_path / "a.npz", x=array(2, 3))
     np.savez(tmp_path / "b.npz", z=array(2, 3))
     assert f"'{tmp_path}/b.npz' has no array 'x'" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(7,), (7, 1), (7, 2, 3)])
+def test_labels_that_are_floats_are_targets(shape, tmp_path):
+    arrays = {"x": array(7, 3), "labels": array(*shape).astype(np.float64)}
+    for source in sources(tmp_path, arrays).values():
+        samples = load_samples(source, session(ONE))
+        assert samples.labels is None
+        np.testing.assert_array_equal(samples.targets, arrays["labels"])
+        np.testing.assert_array_equal(samples.part(slice(2, 4)).targets, arrays["labels"][2:4])
+
+
+def test_targets_that_are_not_finite_are_told_with_their_sample():
+    labels = np.float32([[1, 2], [3, 4], [5, np.nan]])
+    told = "'labels' in the data has a NaN or an infinity, first in sample 2; leave such samples out"
+    assert refusal({"x": array(3, 3), "labels": labels}) == told
+
+
+def test_classes_in_some_parts_and_targets_in_others_are_told():
+    batches = Reader([{"x": array(2, 3), "labels": labels} for labels in (np.arange(2), array(2))])
+    assert refusal(batches).startswith("'labels' are integers in some parts of the data and floats in others; ")
 
 
 def test_labels_in_some_files_only_are_told(tmp_path):

@@ -233,6 +233,94 @@ def test_a_parallel_network_is_to_be_rewritten(snn, tmp_path):
     assert told.endswith("--mode serial")
 
 
+CODES = np.random.default_rng(5)
+
+
+def quantised(kind: type, *shape: int, scales: tuple[int, ...] = (), zero: bool = True) -> dict[str, np.ndarray]:
+    """Codes, scales and zero-points, whose values float32 has to round."""
+    low, high = np.iinfo(kind).min, np.iinfo(kind).max
+    found = {
+        "q": CODES.integers(max(low, -(2**30)), min(high, 2**30) + 1, shape).astype(kind),
+        "s": CODES.uniform(0.001, 0.01, scales).astype(np.float32),
+    }
+    return found | ({"z": CODES.integers(low, high + 1, scales).astype(kind)} if zero else {})
+
+
+def dequantised(codes: dict[str, np.ndarray], axis: int) -> np.ndarray:
+    """(q − z)·s in float32."""
+
+    def along(values):
+        return values.reshape(-1, *[1] * (codes["q"].ndim - axis - 1)) if values.ndim else values
+
+    difference = codes["q"].astype(np.int64) - along(codes.get("z", np.int64(0)).astype(np.int64))
+    return difference.astype(np.float32) * along(codes["s"])
+
+
+def with_quantised_weights(opset: int, axis: int, conv, gemm, bias) -> onnx.ModelProto:
+    """A convolution and a matrix `[features, classes]` whose weights, and the bias of the former, are codes."""
+
+    def node(name: str, codes: dict[str, np.ndarray], axis: int) -> str:
+        attribute = f"<axis = {axis}>" if codes["s"].ndim else ""
+        return f"{name} = DequantizeLinear {attribute} ({', '.join(f'{name}_{part}' for part in codes)})"
+
+    nodes = f"""
+        {node("w", conv, axis)} {node("k", bias, 0)} {node("u", gemm, 1)}
+        c = Conv (x, w, k) {qcfs("c", "a")} f = Flatten (a) y = Gemm (f, u)
+    """
+    held = {"w": conv, "k": bias, "u": gemm}
+    weights = {f"{name}_{part}": value for name, codes in held.items() for part, value in codes.items()}
+    return network(nodes, outputs="float[N, 5] y", weights=weights, opset=opset)
+
+
+@pytest.mark.parametrize("opset", range(13, 22))
+@pytest.mark.parametrize(
+    ("kind", "scales", "axis"), [(np.int8, (), 0), (np.uint8, (), 0), (np.int8, (4,), 0), (np.uint8, (4,), -4)]
+)
+@pytest.mark.parametrize("zero", [True, False])
+def test_weights_behind_a_quantiser_are_its_values_in_every_bit(opset, kind, scales, axis, zero, tmp_path):
+    conv = quantised(kind, 4, 3, 3, 3, scales=scales, zero=zero)
+    bias = quantised(np.int32, 4, scales=scales, zero=False)
+    gemm = quantised(kind, 4 * 36, 5, scales=(5,) if scales else (), zero=zero)
+    _, graph = written(with_quantised_weights(opset, axis, conv, gemm, bias), tmp_path)
+    (layer,) = (node for node in graph.nodes.values() if isinstance(node, nir.Conv2d))
+    np.testing.assert_array_equal(layer.weight, dequantised(conv, 0))
+    np.testing.assert_array_equal(layer.bias, dequantised(bias, 0))
+    (matrix,) = (node for node in graph.nodes.values() if isinstance(node, nir.Affine))
+    # Spikes have the amplitude θ = 2.
+    np.testing.assert_array_equal(matrix.weight, 2 * dequantised(gemm, 1).T)
+
+
+def test_a_network_with_quantised_weights_is_what_its_serial_form_is(tmp_path):
+    exact = {"q": np.arange(-54, 54).astype(np.int8).reshape(4, 3, 3, 3), "s": np.float32([2**-4, 2**-5, 2**-6, 2**-4])}
+    gemm = {"q": (np.arange(4 * 36 * 5) % 31 - 15).astype(np.int8).reshape(-1, 5), "s": np.float32(2**-4)}
+    bias = {"q": np.int32([3, -40, 500, 6]), "s": np.float32(2**-6), "z": np.array(0, np.int32)}
+    assert_same(with_quantised_weights(17, 0, exact, gemm, bias), tmp_path)
+
+
+def test_scales_of_another_number_than_the_axis_has_are_one_line(tmp_path):
+    codes = {"q": np.zeros((4, 3, 3, 3), np.int8), "s": np.ones(4, np.float32)}
+    bias, gemm = quantised(np.int32, 4, zero=False), quantised(np.int8, 144, 5)
+    snn = rewrite(with_quantised_weights(17, 0, codes, gemm, bias), mode="serial").model
+    (node,) = (node for node in snn.graph.node if node.op_type == "DequantizeLinear" and node.attribute)
+    node.attribute[0].i = 1
+    told = refusal_of(deploy, snn, tmp_path / "out", target="nir", allow_lossy=True)
+    assert "DequantizeLinear" in told
+
+
+def test_a_quantiser_that_stays_is_told_with_its_name(tmp_path):
+    nodes = f"""
+        q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) c = Conv (d, w) {qcfs("c", "a")}
+        f = Flatten (a) y = Gemm (f, u)
+    """
+    constants = {"s": 0.1, "z": np.array(7, np.uint8), "w": sixteenths(4, 3, 3, 3)}
+    model = network(nodes, outputs="float[N, 5] y", weights={**constants, "u": sixteenths(144, 5)})
+    told = refused(model, tmp_path)
+    assert told == (
+        "QuantizeLinear 'q' has no counterpart in NIR, nor has 1 further node; leave this quantiser out of the ANN, "
+        "and rewrite it again"
+    )
+
+
 def test_operators_without_a_counterpart_are_counted(tmp_path):
     turned = "m = Gemm (f, u, z) n = Transpose <perm = [0, 1]> (m) o = Neg (n) y = Neg (o)"
     told = refused(convolutions(turned), tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import sys
 from functools import partial
 
@@ -158,6 +159,80 @@ def test_labels_without_classes_are_told():
     assert told.startswith("no output of the model has classes, floats [samples, classes], for 'labels' to name; ")
 
 
+def numpy_errors(model, targets, x=X) -> dict:
+    difference = logits(model, x).astype(np.float64).reshape(targets.shape) - targets
+    return {
+        "rmse": pytest.approx(np.sqrt(np.square(difference).mean())),
+        "mae": pytest.approx(np.abs(difference).mean()),
+    }
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_labels_that_are_floats_are_targets_of_the_output(wide_network, dtype):
+    targets = np.random.default_rng(3).normal(size=(120, 10)).astype(dtype)
+    summary = evaluate(wide_network, {"x": X, "labels": targets}, steps=[1, 4]).summary()
+    assert (summary["labels"], summary["targets"]) == (False, "y")
+    for row in (summary["ann"], *summary["rows"]):
+        model = rewrite(wide_network, steps=row["steps"], mode="folded").model if "steps" in row else wide_network
+        assert {name: row[name] for name in ("rmse", "mae")} == numpy_errors(model, targets)
+        assert (row["top1"], row["top1_standard_error"], row["top5"]) == (None, None, None)
+    assert summary["rows"][0]["agreement"] < 1
+    assert summary["rows"][0]["rmse"] != summary["rows"][1]["rmse"]
+
+
+@pytest.mark.parametrize("shape", [(120,), (120, 1), (120, 1, 1)])
+def test_axes_of_length_one_do_not_keep_targets_from_an_output(shape):
+    ann = network(
+        f"c = Conv (x, w) {qcfs('c', 'a')} f = Flatten (a) y = MatMul (f, u)",
+        outputs="float[N, 1] y",
+        weights={"w": 4 * weight(2, 3, 3, 3), "u": weight(72, 1, seed=1)},
+    )
+    targets = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+    found = evaluate(ann, {"x": X, "labels": targets}).summary()
+    assert found["targets"] == "y"
+    assert {name: found["ann"][name] for name in ("rmse", "mae")} == numpy_errors(ann, targets)
+
+
+def test_a_spiking_network_alone_has_an_error_against_targets(small_network):
+    snn = rewrite(small_network, steps=2).model
+    targets = np.random.default_rng(3).normal(size=(120, 5)).astype(np.float32)
+    (row,) = evaluate(snn, {"x": X, "labels": targets}).summary()["rows"]
+    assert {name: row[name] for name in ("rmse", "mae")} == numpy_errors(snn, targets)
+
+
+class Elsewhere:
+    """An engine whose work is pickled for each shard, the last shard first."""
+
+    def map(self, make, shards, description):
+        return [pickle.loads(pickle.dumps(make))()(shard) for shard in reversed(shards)][::-1]
+
+
+def test_errors_against_targets_are_the_same_whoever_works_on_which_shard(small_network, tmp_path):
+    generator = np.random.default_rng(4)
+    x, targets = generator.normal(size=(600, 3, 8, 8)).astype(np.float32), generator.normal(size=(600, 5))
+    for start in range(0, 600, 200):
+        rows = slice(start, start + 200)
+        np.savez(tmp_path / f"{start}.npz", x=x[rows], labels=targets[rows])
+    alone = evaluate(small_network, {"x": x, "labels": targets}, steps=[2]).summary()
+    assert evaluate(small_network, tmp_path, steps=[2], engine=Elsewhere()).summary() == alone
+    assert {name: alone["ann"][name] for name in ("rmse", "mae")} == numpy_errors(small_network, targets, x)
+
+
+def test_targets_in_later_parts_only_are_told(small_network, tmp_path):
+    for name, labels in (("a", np.zeros(250, int)), ("b", np.zeros((250, 5)))):
+        np.savez(tmp_path / f"{name}.npz", x=np.zeros((250, 3, 8, 8), np.float32), labels=labels)
+    told = refusal(small_network, tmp_path)
+    assert told.startswith("'labels' are integers in some parts of the data and floats in others; ")
+
+
+def test_targets_that_fit_no_output_are_told(small_network):
+    told = refusal(small_network, {"x": X, "labels": np.zeros(120, np.float32)}, steps=[2])
+    assert told == (
+        "'labels' are floats [N], a shape that no output of the model has: 'y' [N, 5]; give targets of the shape of an "
+        "output, class numbers as integers, or no labels"
+    )
+
+
 def test_no_labels_and_no_steps_leave_nothing_to_evaluate(small_network):
     told = "the data have no 'labels' to count right answers by; add them, or "
     assert refusal(small_network, {"x": X}) == f"{told}pass --steps to compare spiking forms with it"
@@ -209,14 +284,16 @@ def test_a_curve_shows_what_the_data_tell(wide_network, tmp_path):
     pytest.importorskip("matplotlib")
     accuracies = {f"{who}: top-{k} accuracy" for who in ("spiking", "ANN") for k in (1, 5)}
     likenesses = {"spiking: top-1 agreement with the ANN", "spiking: mean squared error"}
+    errors = {f"{who}: root mean square error against targets" for who in ("spiking", "ANN")}
     for ann, labels, shown in (
         (wide_network, {"labels": np.zeros(5, int)}, accuracies),
+        (wide_network, {"labels": np.zeros((5, 10), np.float32)}, errors),
         (wide_network, {}, {"spiking: top-1 agreement with the ANN"}),
         (network(qcfs("x", "y")), {}, {"spiking: mean squared error"}),
     ):
         path = evaluate(ann, {"x": X[:5], **labels}, steps=[1, 2]).draw(tmp_path / "curve.svg")
         text = path.read_text()
-        assert {label for label in accuracies | likenesses if f">{label}</text>" in text} == shown
+        assert {label for label in accuracies | likenesses | errors if f">{label}</text>" in text} == shown
 
 
 def test_a_curve_may_go_to_a_directory(small_network, tmp_path):

@@ -543,6 +543,20 @@ def test_labels_give_both_accuracies(small_network):
     assert verify(small_network, snn, {"x": x}).summary()["accuracy"] is None
 
 
+def test_error_against_targets_is_that_of_both_networks(small_network):
+    snn = rewrite(small_network, steps=2).model
+    x = np.random.default_rng(1).normal(size=(7, 3, 8, 8)).astype(np.float32)
+    targets = np.random.default_rng(2).normal(size=(7, 5)).astype(np.float32)
+    summary = verify(small_network, snn, {"x": x, "labels": targets}).summary()
+    assert summary["accuracy"] is None
+    for name, model in (("ann", small_network), ("snn", snn)):
+        difference = pconv_onnx.session(model).run(None, {"x": x})[0].astype(np.float64) - targets
+        rmse, mae = np.sqrt(np.square(difference).mean()), np.abs(difference).mean()
+        assert summary["target_error"][name] == pytest.approx({"rmse": rmse, "mae": mae})
+    assert summary["target_error"]["ann"] != summary["target_error"]["snn"]
+    assert verify(small_network, snn, {"x": x}).summary()["target_error"] is None
+
+
 def test_swapped_arguments_are_told(ann, snn):
     assert refusal(snn, ann) == (
         f"'{ann}' was not written by pconv-onnx rewrite; pass the ANN first and then the spiking network"

@@ -49,7 +49,7 @@ def whole_document() -> dict:
             times = {"function body": 3, "serial": 1.5, "parallel": 1, "folded": 1.2 / steps}
             rows += [row(mode, steps, batch, steps * batch * factor) for mode, factor in times.items()]
     rows.append(unmeasured("serial", 8, 32, "no memory"))
-    accuracy = {"top1": 0.86, "top1_standard_error": 0.011, "top5": 0.99}
+    accuracy = {"top1": 0.86, "top1_standard_error": 0.011, "top5": 0.99, "rmse": None, "mae": None}
     layers = [
         {
             "name": name, "channels": 4, "neurons": 64, "steps": 8, "firing_rate": rate, "spike_counts": [40, *[3] * 8],
@@ -89,7 +89,7 @@ def whole_document() -> dict:
             "counts": {"converted": 1, "needs_calibration": 1, "refused": 0},
         },
         "evaluation": {
-            "samples": 1000, "labels": True, "ann": accuracy,
+            "samples": 1000, "labels": True, "targets": None, "ann": accuracy,
             "rows": [
                 {"steps": steps, "mode": "folded", "agreement": 0.9, "mse": 0.1, **accuracy} for steps in (4, 8)
             ],
@@ -268,6 +268,19 @@ def test_without_labels_the_curve_is_of_agreement(document, tmp_path):
     _, text = written(document, tmp_path)
     assert ">spiking: top-1 agreement with the ANN</text>" in text
     assert "At T = 8 it gives the ANN&#39;s top-1 answer on 90.00" in text
+
+
+def test_with_targets_the_curve_is_of_the_error(document, tmp_path):
+    part = document["evaluation"]
+    none = {"top1": None, "top1_standard_error": None, "top5": None, "mae": 0.1}
+    part["ann"] = none | {"rmse": 0.25}
+    part["rows"] = [row | none | {"rmse": 2 / row["steps"]} for row in part["rows"]]
+    part |= {"labels": False, "targets": "y"}
+    _, text = written(document, tmp_path)
+    for who in ("spiking", "ANN"):
+        assert f">{who}: root mean square error against targets</text>" in text
+    assert "On 1000 samples the root mean square error of &#39;y&#39; against its targets at T = 8 is 0.25; the" in text
+    assert ">root mean square error</th>" in text and "top-1 ± standard error" not in text
 
 
 def test_nothing_measured_makes_a_report_all_the_same(document, tmp_path):

@@ -15,17 +15,14 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import helper
-from onnx.reference import ReferenceEvaluator
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.deployment.nir.constants import constants
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
-from pconv_onnx.graph.external import values
-from pconv_onnx.graph.nesting import captured, unused
+from pconv_onnx.graph.nesting import unused
 from pconv_onnx.graph.view import Node, Tensor, node_name
 from pconv_onnx.operators.domain import SERIAL_OP_TYPE
 
@@ -81,7 +78,7 @@ class Walk:
 
     def __init__(self, network: Network, potentials: Mapping[str, str], nir: Any, rules: Mapping[str, Rule]) -> None:
         self.network, self.potentials, self.nir, self.rules = network, potentials, nir, rules
-        self.constants = _constants(network)
+        self.constants = constants(network)
         self.nodes: dict[str, Any] = {}
         self.edges: list[tuple[str, str]] = []
         self.names: set[str] = set()
@@ -125,8 +122,13 @@ class Walk:
         found.reverse()
         foreign = [node for node in found if not (is_standard(node) or _is_neuron(node)) or node.op not in self.rules]
         if foreign:
-            more = f", nor have {len(foreign) - 1} further nodes" if foreign[1:] else ""
-            raise PconvError(f"{called(foreign[0])} has no counterpart in NIR{more}", "NIR is for CNNs and MLPs")
+            others = len(foreign) - 1
+            more = f", nor ha{'s 1 further node' if others == 1 else f've {others} further nodes'}" if others else ""
+            is_quantiser = foreign[0].op in ("QuantizeLinear", "DequantizeLinear")
+            raise PconvError(
+                f"{called(foreign[0])} has no counterpart in NIR{more}",
+                "leave this quantiser out of the ANN, and rewrite it again" if is_quantiser else _FOR,
+            )
         return found
 
     def _output(self, name: str) -> None:
@@ -247,24 +249,6 @@ class Walk:
         return list(terms) if same else self.plain(source, terms)
 
 
-def _constants(network: Network) -> dict[str, Array]:
-    """The tensors that do not depend on the inputs."""
-    graph = network.proto.graph
-    found = {tensor.name: values(tensor, network.folder) for tensor in graph.initializer}
-    found |= {tensor.values.name: values(tensor, network.folder) for tensor in graph.sparse_initializer}
-    nodes = [node for node in graph.node if network.computed_from_inputs.isdisjoint(node.output)]
-    names = [name for node in nodes for name in node.output if name]
-    if names:
-        read = set().union(*(captured(node).union(node.input) for node in nodes)).intersection(found)
-        inputs, outputs = ([onnx.ValueInfoProto(name=name) for name in some] for some in (sorted(read), names))
-        part = helper.make_graph(nodes, "constants", inputs, outputs)
-        opsets, functions = list(network.proto.opset_import), list(network.proto.functions)
-        model = helper.make_model(part, opset_imports=opsets, functions=functions)
-        feeds = {name: found[name] for name in read}
-        found |= dict(zip(names, ReferenceEvaluator(model).run(names, feeds), strict=True))
-    return {name: np.asarray(value) for name, value in found.items()}
-
-
 def called(node: Node) -> str:
     """How to call a node in messages."""
     return f"{node.op} '{node_name(node)}'"
@@ -274,6 +258,7 @@ def _is_neuron(node: Node) -> bool:
     return node.domain == DOMAIN and node.op == SERIAL_OP_TYPE
 
 
+_FOR = "NIR is for CNNs and MLPs"
 # Operators whose other inputs say nothing that their shapes do not.
 _LAYOUT = ("Reshape", "Squeeze", "Unsqueeze")
 

@@ -1,0 +1,90 @@
+"""How far an output is from its targets, where the labels of samples are floats: a regression network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.data.parts import LABELS
+
+
+@dataclass(frozen=True)
+class TargetError:
+    """Differences of an output from its targets, summed in float64.
+
+    Attributes:
+        squared: their squares, summed.
+        absolute: their absolute values, summed.
+        values: how many there are: samples times values of one.
+    """
+
+    squared: float = 0.0
+    absolute: float = 0.0
+    values: int = 0
+
+    @classmethod
+    def of(cls, output: Array, targets: Array) -> TargetError:
+        """That of one batch: an output `[B, …]` and targets that fit it."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            difference = output.astype(np.float64).reshape(targets.shape) - targets
+            return cls(float(np.square(difference).sum()), float(np.abs(difference).sum()), difference.size)
+
+    def __add__(self, other: TargetError) -> TargetError:
+        """That of the samples of both."""
+        return TargetError(self.squared + other.squared, self.absolute + other.absolute, self.values + other.values)
+
+    def summary(self) -> dict[str, float | None]:
+        """`rmse`, the root of the mean square, and `mae`, the mean absolute value, both in the unit of the output.
+
+        None where there are no targets, and where the output has a NaN or an infinity.
+        """
+        if not self.values:
+            return {"rmse": None, "mae": None}
+        found = {"rmse": math.sqrt(self.squared / self.values), "mae": self.absolute / self.values}
+        return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+
+def target_output(names: Sequence[str], outputs: Sequence[Array], targets: Array, network: str) -> int:
+    """Index of the output that targets are of: the one of floats whose samples have their shape, but for axes of one.
+
+    Args:
+        names: of the outputs.
+        outputs: of one batch, samples along the first axis.
+        targets: of the same samples.
+        network: how to call the network in messages.
+
+    Raises:
+        PconvError: none fits, or several do.
+    """
+    fitting = [
+        index
+        for index, output in enumerate(outputs)
+        if output.dtype.kind == "f" and len(output) == len(targets) and _of_a_sample(output) == _of_a_sample(targets)
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    given = f"'{LABELS}' are floats {_shape(targets)}"
+    if fitting:
+        told = " and ".join(f"'{names[index]}'" for index in fitting)
+        raise PconvError(
+            f"{given}, a shape that several outputs of {network} have: {told}",
+            "keep the one that they are targets of (onnx.utils.extract_model)",
+        )
+    told = ", ".join(f"'{name}' {_shape(output)}" for name, output in zip(names, outputs, strict=True))
+    raise PconvError(
+        f"{given}, a shape that no output of {network} has: {told}",
+        "give targets of the shape of an output, class numbers as integers, or no labels",
+    )
+
+
+def _shape(values: Array) -> str:
+    return f"[{', '.join(['N', *map(str, values.shape[1:])])}]"
+
+
+def _of_a_sample(values: Array) -> list[int]:
+    return [size for size in values.shape[1:] if size != 1]
