@@ -13,7 +13,7 @@ from pconv_onnx.calibration.segments import Runner, Segment
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
-from pconv_onnx.graph.view import Node, Tensor, Variable
+from pconv_onnx.graph.view import Node, Tensor
 from pconv_onnx.neuron.thresholds import smallest_float
 from pconv_onnx.recognise import Activation
 from pconv_onnx.recognise.analog import DEPTH, ELEMENTWISE
@@ -60,17 +60,9 @@ class Clip:
 
 def clip_of(activation: Activation | None) -> Clip:
     """What a Relu or a Clip from zero does; the identity for any other activation."""
-    if activation is None or len(activation.nodes) > 1:
+    if activation is None or activation.bounds is None or activation.bounds[0] != 0:
         return Clip()
-    (node,) = activation.nodes
-    if node.op == "Relu":
-        return Clip(0.0)
-    if node.op != "Clip":
-        return Clip()
-    low, high = (constant(tensor) if tensor.name else None for tensor in (*node.inputs[1:3], Variable(""))[:2])
-    if low is None or low.item() != 0:
-        return Clip()
-    return Clip(0.0, np.inf if high is None else float(high.item()))
+    return Clip(*activation.bounds)
 
 
 def ascends(activation: Activation) -> bool:

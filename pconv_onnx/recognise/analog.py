@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.view import Constant, Node, Tensor, node_name
-from pconv_onnx.recognise.base import CALIBRATE, Activation, Status
+from pconv_onnx.recognise.base import CALIBRATE, Activation, Status, bounds_of
+from pconv_onnx.recognise.bounded import activates, clip_name
 
 # What to call an operator.
 _NAMES = {
@@ -49,12 +48,16 @@ DEPTH = 6
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """An activation: what to call it, the nodes of one path through it, its input, and why no data would help."""
+    """An activation: what to call it, the nodes of one path through it, its input, and why no data would help.
+
+    Where it is a Clip with constant bounds, these too.
+    """
 
     name: str
     nodes: tuple[Node, ...]
     input: Tensor
     refusal: str = ""
+    bounds: tuple[float, float] | None = None
 
 
 class Analog:
@@ -82,7 +85,7 @@ class Analog:
         reason = match.refusal or CALIBRATE.format(match.name)
         (output,) = match.nodes[-1].outputs
         name = node_name(match.nodes[0])
-        return Activation(name, self.encoding, match.nodes, match.input, output, status, reason)
+        return Activation(name, self.encoding, match.nodes, match.input, output, status, reason, bounds=match.bounds)
 
 
 def _operator(node: Node, names: dict[str, str]) -> _Found | None:
@@ -91,20 +94,14 @@ def _operator(node: Node, names: dict[str, str]) -> _Found | None:
 
 def _clip(node: Node) -> _Found | None:
     """A Clip that is an activation, with a constant lower bound that is not above zero or with computed bounds."""
-    bounds = [np.full(1, -np.inf), np.full(1, np.inf)]
-    for index, tensor in enumerate(node.inputs[1:3]):
-        value = constant(tensor) if tensor.name else bounds[index]
-        if value is None and not isinstance(tensor, Constant):
+    for tensor in node.inputs[1:3]:
+        if tensor.name and constant(tensor) is None and not isinstance(tensor, Constant):
             reason = f"its bound '{tensor.name}' is computed; a Clip with constant bounds can be calibrated"
             return _Found("Clip", (node,), node.inputs[0], reason)
-        if value is None or value.size != 1:
-            return None
-        bounds[index] = value
-    low, high = (bound.item() for bound in bounds)
-    if not low <= 0 < high or np.isinf(low):
+    bounds = bounds_of(node)
+    if bounds is None or not activates(bounds):
         return None
-    end = "∞)" if np.isinf(high) else f"{high:g}]"
-    return _Found(f"Clip to [{low + 0.0:g}, {end}", (node,), node.inputs[0])
+    return _Found(clip_name(bounds), (node,), node.inputs[0], bounds=bounds)
 
 
 def _product(gate: Node, free: Callable[[Node], bool]) -> _Found | None:

@@ -29,6 +29,7 @@ class Activation:
         status: `converted` where `spec` is known.
         reason: why it is not converted; empty where it is.
         spec: its operations, where it is converted.
+        bounds: where it has no levels and is clip(x, low, high), the two.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Activation:
     status: Status
     reason: str = ""
     spec: QuantizerSpec | None = None
+    bounds: tuple[float, float] | None = None
 
     @property
     def op_types(self) -> list[str]:
@@ -55,6 +57,24 @@ CALIBRATE = (
 
 class Refusal(Exception):
     """Why a candidate is not converted, in words that a user can act on."""
+
+
+def number(tensor: Tensor) -> float | None:
+    """The value of a constant that is one number; None of others, and of NaN."""
+    value = constant(tensor)
+    return None if value is None or value.size != 1 or np.isnan(value).any() else float(value.item())
+
+
+def bounds_of(node: Node) -> tuple[float, float] | None:
+    """The bounds of a Relu or Clip, infinite where it is open; None where they are not constant, or several."""
+    bounds = [0.0 if node.op == "Relu" else -np.inf, np.inf]
+    for index, tensor in enumerate(node.inputs[1:3]):
+        if tensor.name:
+            value = number(tensor)
+            if value is None:
+                return None
+            bounds[index] = value
+    return bounds[0], bounds[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +98,10 @@ class ClipBefore:
         node = data.inputs[0] if len(data.inputs) == 1 else None
         if node is None or node.op not in ("Relu", "Clip") or not is_standard(node):
             return cls()
-        bounds = [np.zeros(1) if node.op == "Relu" else np.full(1, -np.inf), np.full(1, np.inf)]
-        for index, tensor in enumerate(node.inputs[1:]):
-            value = constant(tensor) if tensor.name else bounds[index]
-            if value is None or value.size != 1 or np.isnan(value).any():
-                return cls()
-            bounds[index] = value.reshape(1)
-        clip = FloatOperation("Clip", tuple(bounds))
+        bounds = bounds_of(node)
+        if bounds is None:
+            return cls()
+        clip = FloatOperation("Clip", tuple(np.full(1, bound) for bound in bounds))
         return cls(node, free(node) and len(data.outputs) == 1, (clip,))
 
     def part(self, network: Network) -> tuple[Node, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.view import Node, node_name
-from pconv_onnx.recognise.base import CALIBRATE, Activation
+from pconv_onnx.recognise.base import CALIBRATE, Activation, bounds_of
 
 
 class Relu:
@@ -24,5 +24,12 @@ class Relu:
         (output,) = match.outputs
         reason = CALIBRATE.format("a ReLU")
         return Activation(
-            node_name(match), self.encoding, (match,), match.inputs[0], output, "needs-calibration", reason
+            node_name(match),
+            self.encoding,
+            (match,),
+            match.inputs[0],
+            output,
+            "needs-calibration",
+            reason,
+            bounds=bounds_of(match),
         )

@@ -377,8 +377,9 @@ def test_two_pairs_around_a_clip_are_one_neuron(case, mode):
 ])  # fmt: skip
 def test_two_pairs_that_are_not_one_neuron_are_listed_each(nodes, outputs):
     shape = "float[N, 3, 1, 1]"
-    source = network(nodes, inputs=f"{shape} x", outputs=f"{shape} y" + (f", {shape} {outputs}" if outputs else ""),
-                     weights={"s": 0.0237, "z": zeros(np.int8), "t": 0.0237, "u": zeros(np.int8), "v": 0.1})  # fmt: skip
+    handed_out = ", ".join(f"{shape} {name}" for name in ("y", outputs) if name)
+    weights = {"s": 0.0237, "z": zeros(np.int8), "t": 0.0237, "u": zeros(np.int8), "v": 0.1}
+    source = network(nodes, inputs=f"{shape} x", outputs=handed_out, weights=weights)
     found = [row for row in inspect(source)["activations"] if row["encoding"] == "qdq"]
     assert [row["status"] for row in found] == ["refused", "converted"]
     assert found[1]["op_types"][-3:] in (["Relu", "QuantizeLinear", "DequantizeLinear"],

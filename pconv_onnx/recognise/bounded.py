@@ -1,0 +1,138 @@
+"""A Clip in several operators: found and listed as the one activation that it is.
+
+`min(relu(x), c)` and `c − relu(c − relu(x))` are clip(x, 0, c) in real arithmetic, and so is whatever adds constants,
+takes its negative and bounds it: each step keeps `clip(±x + b, low, high)`. The second is how a trainable clipping
+layer is written (TCL; Ho and Chang, DAC 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pconv_onnx.graph import Network
+from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.graph.view import Node, Tensor, node_name
+from pconv_onnx.recognise.base import CALIBRATE, Activation, bounds_of, number
+
+_OPERATORS = ("Add", "Clip", "Identity", "Max", "Min", "Neg", "Relu", "Sub")
+_LONGEST = 8
+
+
+class Bounded:
+    """See the module."""
+
+    encoding = "analog"
+
+    def pattern(self, node: Node, free: Callable[[Node], bool]) -> _Match | None:
+        """The longest chain of such operators to this one that is a clip."""
+        nodes: tuple[Node, ...] = ()
+        found = None
+        while len(nodes) < _LONGEST and _is_part(node) and free(node):
+            nodes = (node, *nodes)
+            data = _data_of(node)
+            if data is None:
+                break
+            form = _form_of(nodes)
+            if len(nodes) > 1 and form is not None and form.is_clip:
+                found = _Match(nodes, data, form)
+            if len(data.inputs) != 1 or len(data.outputs) != 1:
+                break
+            node = data.inputs[0]
+        return found
+
+    def check(self, network: Network, match: _Match) -> Activation | None:
+        """It has no levels; None where one of its values is an output, so that it cannot go."""
+        if any(network.is_output(node.outputs[0]) for node in match.nodes[:-1]):
+            return None
+        bounds = match.form.low, match.form.high
+        reason = CALIBRATE.format(clip_name(bounds))
+        output = match.nodes[-1].outputs[0]
+        name = network.module(match.nodes[0]) or node_name(match.nodes[0])
+        return Activation(
+            name, self.encoding, match.nodes, match.input, output, "needs-calibration", reason, bounds=bounds
+        )
+
+
+@dataclass(frozen=True)
+class _Form:
+    """`clip(sign·x + offset, low, high)`."""
+
+    sign: int = 1
+    offset: float = 0.0
+    low: float = -np.inf
+    high: float = np.inf
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether it clips x itself, from zero on."""
+        return self.sign == 1 and self.offset == self.low == 0 < self.high
+
+    def plus(self, value: float) -> _Form:
+        return _Form(self.sign, self.offset + value, self.low + value, self.high + value)
+
+    def negated(self) -> _Form:
+        return _Form(-self.sign, -self.offset, -self.high, -self.low)
+
+    def within(self, low: float, high: float) -> _Form:
+        return replace(self, low=min(max(self.low, low), high), high=min(max(self.high, low), high))
+
+
+@dataclass(frozen=True, eq=False)
+class _Match:
+    """The nodes, in topological order, what they are given, and what they compute."""
+
+    nodes: tuple[Node, ...]
+    input: Tensor
+    form: _Form
+
+
+def clip_name(bounds: tuple[float, float]) -> str:
+    """What to call a clip."""
+    low, high = bounds
+    return f"Clip to [{low + 0.0:g}, {'∞)' if np.isinf(high) else f'{high:g}]'}"
+
+
+def activates(bounds: tuple[float, float]) -> bool:
+    """Whether a clip is an activation: with its lower bound above zero it guards something else."""
+    low, high = bounds
+    return -np.inf < low <= 0 < high
+
+
+def _is_part(node: Node) -> bool:
+    return node.op in _OPERATORS and is_standard(node)
+
+
+def _data_of(node: Node) -> Tensor | None:
+    """The one input that is computed; None where that are several, or it is where a constant is needed."""
+    varying = [tensor for tensor in node.inputs if tensor.name and constant(tensor) is None]
+    return varying[0] if len(varying) == 1 else None
+
+
+def _form_of(nodes: tuple[Node, ...]) -> _Form | None:
+    form: _Form | None = _Form()
+    for node in nodes:
+        form = None if form is None else _after(form, node)
+    return form
+
+
+def _after(form: _Form, node: Node) -> _Form | None:
+    """What an operator makes of it; None where that is nothing of the kind."""
+    if node.op == "Identity":
+        return form
+    if node.op == "Neg":
+        return form.negated()
+    first = constant(node.inputs[0]) is None
+    if node.op in ("Clip", "Relu"):
+        bounds = bounds_of(node) if first else None
+        return None if bounds is None else form.within(*bounds)
+    value = number(node.inputs[1 if first else 0]) if len(node.inputs) == 2 else None
+    if value is None:
+        return None
+    if node.op == "Add":
+        return form.plus(value)
+    if node.op == "Sub":
+        return form.plus(-value) if first else form.negated().plus(value)
+    return form.within(value, np.inf) if node.op == "Max" else form.within(-np.inf, value)
