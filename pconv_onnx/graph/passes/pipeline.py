@@ -1,4 +1,4 @@
-"""The one door: how a model that users bring becomes a network, for whoever looks at it or runs it."""
+"""How a model that users bring becomes a network, for whoever looks at it or runs it: as far as that takes no run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ from pconv_onnx.graph.passes.upgrading import upgraded
 from pconv_onnx.graph.qonnx import standardised
 
 
+def loaded(source: ModelSource | Network) -> Network:
+    """A model as `load` reads it; what is one already, as it is.
+
+    Raises:
+        PconvError: it cannot be read.
+    """
+    return source if isinstance(source, Network) else load(source)
+
+
 def prepared(source: ModelSource | Network) -> Network:
     """A model as plans are made of it, and as it is calibrated: with as much known of it, and said once, as can be.
 
@@ -23,17 +32,17 @@ def prepared(source: ModelSource | Network) -> Network:
     Raises:
         PconvError: it cannot be read, or onnx cannot bring it there.
     """
-    network = load(source) if not isinstance(source, Network) else source
+    network = loaded(source)
     return fold(without_duplicates(upgraded(inlined(network, DOMAIN), MIN_OPSET)))
 
 
-def runnable(source: ModelSource) -> Network:
+def runnable(source: ModelSource | Network) -> Network:
     """A model as onnxruntime runs it, for whoever compares with it: its own operators, but functions and QONNX's.
 
     Raises:
         PconvError: it cannot be read, or onnx cannot bring it there.
     """
-    network = inlined(load(source), DOMAIN)
+    network = inlined(loaded(source), DOMAIN)
     if standardised(network.proto) is network.proto:
         return network
     # As rewrite does: operators of the opset that they are written in, bit widths that are computed from constants.

@@ -122,7 +122,7 @@ FOLDED = {
     "saturated": ("q = QuantizeLinear (a, s) k = DequantizeLinear (q, s)",
                   {"a": np.array([600], np.float32), "s": np.float32(0.5)}, [127.5]),
     "bounds": ("r = Relu (a) c = Clip (r, b) m = Max (c, a, b) n = Min (m, b1) f = Floor (n) g = Add (f, b)"
-               " h = Round (g) k = Ceil (h)", {"a": np.array([-1], np.float32), "b": np.float32(0.5), "b1": np.float32(4)}, [0]),
+               " h = Round (g) k = Ceil (h)", {"a": np.float32([-1]), "b": np.float32(0.5), "b1": np.float32(4)}, [0]),
     "clip from above": ("k = Clip (a, , b)", {"a": np.array([3], np.float32), "b": np.float32(0.5)}, [0.5]),
     "filled": ("c = ConstantOfShape (a) d = ConstantOfShape <value = float {2.5}> (a) k = Sub (c, d)",
                {"a": np.array([2])}, [-2.5, -2.5]),
