@@ -59,9 +59,8 @@ def _inputs(network: Network) -> Iterator[onnx.ValueInfoProto]:
 
 def _values(info: onnx.ValueInfoProto, found: dict[Open, int], generator: np.random.Generator) -> Array:
     kind = info.type.tensor_type
-    dtype: np.dtype[Any] = (
-        np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else np.dtype("O")
-    )
+    known = kind.elem_type and kind.HasField("shape")
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type) if known else object)
     shape = [
         dim.dim_value if dim.HasField("dim_value") else found[dim.dim_param or axis]
         for axis, dim in enumerate(kind.shape.dim)
