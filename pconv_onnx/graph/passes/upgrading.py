@@ -17,6 +17,7 @@ from pconv_onnx.graph.view import Node
 
 # Where nodes are while the converter is at work, which leaves other domains alone.
 _PARKED = "pconv.parked"
+_WITH_BODIES = ("If", "Loop", "Scan")
 
 
 def upgraded(network: Network, oldest: int) -> Network:
@@ -76,16 +77,17 @@ def _converted(proto: onnx.ModelProto, parked: Collection[str]) -> onnx.ModelPro
 
 def _culprit(proto: onnx.ModelProto, parked: Collection[str]) -> str:
     """What stops the converter, for a message: the operator that does so where all others are parked."""
-    first: dict[str, str] = {}
+    first = {"": ""}
     for node in every_node(proto.graph):
         if _name(node) not in parked:
             first.setdefault(node.op_type, node.name or _name(node))
-    for op_type, name in first.items():
-        alone = {_name(node) for node in every_node(proto.graph) if node.op_type not in (op_type, "If", "Loop", "Scan")}
+    # Operators with bodies stay around those within.
+    for op_type in sorted(first, key=lambda op_type: op_type not in ("", *_WITH_BODIES)):
+        others = {_name(node) for node in every_node(proto.graph) if node.op_type not in (op_type, *_WITH_BODIES)}
         try:
-            _converted(proto, alone.union(parked))
+            _converted(proto, others.union(parked))
         except Exception:  # as above
-            return f"its {op_type} '{name}'"
+            return f"its {op_type} '{first[op_type]}'" if op_type else "it"
     return "it"
 
 
