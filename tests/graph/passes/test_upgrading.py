@@ -88,6 +88,11 @@ def test_operands_of_opset_6_lie_along_an_axis(axis, aligned):
     np.testing.assert_array_equal(onnxruntime_of(later(model))(X), X * operand.reshape(aligned))
 
 
+def test_enlarging_of_opset_6():
+    model = source('y = Upsample <mode = "nearest", height_scale = 2.0, width_scale = 3.0> (x)', 6)
+    np.testing.assert_array_equal(onnxruntime_of(later(model))(X), X.repeat(2, axis=2).repeat(3, axis=3))
+
+
 def test_a_window_of_opset_6_leaves_its_pads_out():
     model = source("y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x)", 6)
     counted = np.pad(np.ones((6, 6), np.float32), 1)
@@ -154,6 +159,18 @@ def test_slopes_for_channels_of_who_knows_what_are_refused():
         ir_version=4,
     )
     assert "its PRelu 'y' has slopes for the channels of what is of unknown rank" in refusal_of(later, model)
+
+
+def test_a_batch_of_sequences_is_refused():
+    body = "body = one (float[4] a, float[4] b) => (float[4] c, float[4] d) { c = Add (a, b) d = Identity (c) }"
+    model = network(
+        f"last, y = Scan <num_scan_inputs = 1, {body}> (, first, x)",
+        inputs="float[2, 3, 4] x, float[2, 4] first",
+        outputs="float[2, 3, 4] y",
+        opset=8,
+        ir_version=4,
+    )
+    assert "its Scan 'last' runs over batches of sequences" in refusal_of(later, model)
 
 
 def test_what_onnx_cannot_convert_is_named():
