@@ -254,7 +254,7 @@ float32 on every threshold, the floats next to it and 8,000 others for each chan
 
 *unfolded*: TorchScript with `do_constant_folding=False` at opset 17, dynamo with `optimize=False` at opset 20, float32.
 
-Opsets before 13 are brought to 17 by onnx's version converter. Infinite inputs are not in the table, nor finite ones so
+Opsets before 13 are brought to 17 ([opsets.md](opsets.md)). Infinite inputs are not in the table, nor finite ones so
 large that the source itself makes a NaN of them ({overflows:,} values, all of straight-through floors that are clipped
 afterwards: ∞ − ∞, once the scaled value overflows); the neuron saturates there, as the floor does. Where θ comes from
 an operator that runtimes approximate, TorchScript leaves that operator in the graph; the scaling by θ then stays

@@ -18,12 +18,12 @@ from pconv_onnx.basics.reasons import by_reason
 from pconv_onnx.calibration import Calibration, calibrate, outline
 from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
-from pconv_onnx.graph.passes.pipeline import prepared
 from pconv_onnx.graph.record import Record
 from pconv_onnx.graph.sketch import sketch
 from pconv_onnx.lower.modes import lower
 from pconv_onnx.plan.plan import Plan
 from pconv_onnx.plan.planning import make_plan
+from pconv_onnx.runtime.entrance import prepared
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,10 +28,11 @@ from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.engine.shards import Engine, InProcess, shards_of
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.constants import constant
-from pconv_onnx.graph.passes.pipeline import in_standard_operators, prepared
+from pconv_onnx.graph.passes.pipeline import in_standard_operators
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.plan.selection import refuse_spiking
 from pconv_onnx.recognise import Activation, recognise
+from pconv_onnx.runtime.entrance import prepared
 from pconv_onnx.runtime.side_by_side import open_session
 
 # Instead of data: draw them.

@@ -21,7 +21,6 @@ from pconv_onnx.calibration import RANDOM, calibrate
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, save
-from pconv_onnx.graph.passes.pipeline import runnable
 from pconv_onnx.measure.candidate import ANN, BODY, QUANTISED, Candidate
 from pconv_onnx.measure.evaluation import readable_again
 from pconv_onnx.measure.gathering import gather
@@ -31,6 +30,7 @@ from pconv_onnx.measure.timing import OtherWork, machine, rounds, threads_of
 from pconv_onnx.plan.modes import FOLDED, PARALLEL, SERIAL
 from pconv_onnx.report import page
 from pconv_onnx.rewriting import rewrite
+from pconv_onnx.runtime.entrance import runnable
 from pconv_onnx.runtime.side_by_side import open_session, run_session
 
 _INTERRUPTED = "interrupted"

@@ -24,13 +24,13 @@ from pconv_onnx.data.reading import load_samples, mixed_labels, open_samples
 from pconv_onnx.data.samples import BatchAxis, Data, DataSource
 from pconv_onnx.engine.shards import Engine, InProcess, merged, shards_of
 from pconv_onnx.graph import ModelSource, Network
-from pconv_onnx.graph.passes.pipeline import runnable
 from pconv_onnx.graph.record import Record
 from pconv_onnx.measure.targets import TargetError, target_output
 from pconv_onnx.operators.contents import contents_of
 from pconv_onnx.report import curve
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.runtime.axes import by_sample, classes, sample_axes
+from pconv_onnx.runtime.entrance import runnable
 from pconv_onnx.runtime.side_by_side import Sessions, batch_size, batches, open_session, run_session
 
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")

@@ -18,7 +18,7 @@ from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.nesting import every_node
-from pconv_onnx.graph.passes.pipeline import prepared, respelled, runnable
+from pconv_onnx.graph.passes.pipeline import respelled
 from pconv_onnx.graph.record import Converted, Record
 from pconv_onnx.graph.sketch import redrawn
 from pconv_onnx.measure.comparison import Comparison
@@ -30,6 +30,7 @@ from pconv_onnx.operators.domain import is_layer
 from pconv_onnx.plan.modes import MODES
 from pconv_onnx.recognise import recognise
 from pconv_onnx.runtime.axes import by_sample, classes, sample_axes
+from pconv_onnx.runtime.entrance import prepared, runnable
 from pconv_onnx.runtime.memory import require_budget, samples_within
 from pconv_onnx.runtime.opening import import_onnxruntime
 from pconv_onnx.runtime.side_by_side import Sessions, batches, open_session, run_session

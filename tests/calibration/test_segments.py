@@ -119,7 +119,7 @@ def test_a_layer_stays_whose_effect_is_no_factor_a_channel(nodes):
 
 
 def test_an_output_that_is_left_out_is_no_input_that_is():
-    nodes = "r = Relu (x) p = Clip (r, , six) u = Relu (p) m = MaxPool <kernel_shape = [2, 2]> (u) y = Relu (m)"
+    nodes = "r = Tanh (x) p = Clip (r, , six) u = Tanh (p) m = MaxPool <kernel_shape = [2, 2]> (u) y = Relu (m)"
     model = network(nodes, outputs="float[N, 3, 7, 7] y", weights={"six": 6.0})
     model.graph.node[3].output.append("")
     loaded = load(model)

@@ -1,13 +1,14 @@
 """What is known of a graph before it runs becomes constants: exporters leave more of it to run time than need be.
 
 Constants of constants, where the operator has one right answer: operators of layout and type, and arithmetic that
-IEEE 754 rounds in one way only. What a runtime approximates (Exp, Softplus, …) stays computed. And sizes: what a graph
-computes from shapes, as far as they are known, and the shapes that follow from such sizes in turn, where onnx's
-inference does not tell them.
+IEEE 754 rounds in one way only; quantisers and bounds where the result is a single number. What a runtime approximates
+(Exp, Softplus, …) stays computed. And sizes: what a graph computes from shapes, as far as they are known, and the
+shapes that follow from such sizes in turn, where onnx's inference does not tell them.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -102,16 +103,18 @@ class _Walk:
         if node.op == "CastLike":
             source, dtype = self._value(node.inputs[0]), self.network.dtypes.get(node.outputs[0].name)
             return source.astype(dtype) if source is not None and _is_plain(dtype) else None
-        if node.op not in _EXACT:
+        rule = _EXACT.get(node.op) or _OF_NUMBERS.get(node.op)
+        if rule is None:
             return None
         operands = []
         for tensor in node.inputs:
-            operands.append(self._value(tensor))
-            if operands[-1] is None:
+            operands.append(self._value(tensor) if tensor.name else None)
+            if tensor.name and operands[-1] is None:
                 return None
         try:
             with np.errstate(all="ignore"):
-                return np.asarray(_EXACT[node.op](node, *operands))
+                result = np.asarray(rule(node, *operands))
+            return result if node.op in _EXACT or result.size == 1 else None
         except (ArithmeticError, IndexError, MemoryError, TypeError, ValueError):  # a runtime refuses it as well
             return None
 
@@ -221,6 +224,34 @@ def _axes(axes: Array) -> tuple[int, ...]:
     return tuple(int(axis) for axis in axes)
 
 
+def _clipped(_: Node, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
+    raised = x if low is None else np.maximum(x, low)
+    return raised if high is None else np.minimum(raised, high)
+
+
+def _quantised(node: Node, x: Array, scale: Array, zero_point: Array | None = None) -> Array:
+    """As onnxruntime quantises in float32: a type that the zero-point does not tell, and others, are left to it."""
+    zero = np.uint8(0) if zero_point is None else zero_point
+    if (
+        not {x.dtype, scale.dtype} == {np.dtype(np.float32)}
+        or not _is_code(zero.dtype)
+        or node.attrs.get("output_dtype")
+    ):
+        raise TypeError
+    limits = np.iinfo(zero.dtype)
+    return np.clip(np.rint(x / scale) + zero, limits.min, limits.max).astype(zero.dtype)
+
+
+def _dequantised(_: Node, x: Array, scale: Array, zero_point: Array | None = None) -> Array:
+    if scale.dtype != np.float32 or not _is_code(x.dtype):
+        raise TypeError
+    return (x.astype(np.int32) - np.int32(0 if zero_point is None else zero_point)).astype(np.float32) * scale
+
+
+def _is_code(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "iu" and dtype.itemsize <= 2
+
+
 _EXACT: dict[str, Callable[..., Array]] = {
     "Abs": lambda _, x: np.abs(x),
     "Add": lambda _, x, y: x + y,
@@ -237,11 +268,25 @@ _EXACT: dict[str, Callable[..., Array]] = {
     "Reciprocal": lambda _, x: x.dtype.type(1) / x,
     "Reshape": _reshape,
     "Slice": _sliced,
+    "Sqrt": lambda _, x: np.sqrt(x),
     "Squeeze": lambda _, x, *axes: np.squeeze(x, _axes(*axes) if axes else None),
     "Sub": lambda _, x, y: x - y,
     "Transpose": lambda node, x: np.transpose(x, node.attrs.get("perm")),
     "Unsqueeze": lambda _, x, axes: np.expand_dims(x, _axes(axes)),
     "Where": lambda _, *operands: np.asarray(np.where(*operands)),
+}
+
+# What else has one right answer, where it is a single number, a bound of a Clip for one: weights stay quantised.
+_OF_NUMBERS: dict[str, Callable[..., Array]] = {
+    "Ceil": lambda _, x: np.ceil(x),
+    "Clip": _clipped,
+    "DequantizeLinear": _dequantised,
+    "Floor": lambda _, x: np.floor(x),
+    "Max": lambda _, *operands: functools.reduce(np.maximum, operands),
+    "Min": lambda _, *operands: functools.reduce(np.minimum, operands),
+    "QuantizeLinear": _quantised,
+    "Relu": lambda _, x: np.maximum(x, x.dtype.type(0)),
+    "Round": lambda _, x: np.rint(x),
 }
 
 

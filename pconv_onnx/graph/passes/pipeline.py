@@ -1,4 +1,4 @@
-"""The one door: how a model that users bring becomes a network, for whoever looks at it or runs it."""
+"""How a model that users bring becomes a network, for whoever looks at it or runs it: as far as that takes no run."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ from pconv_onnx.graph.passes.upgrading import upgraded
 from pconv_onnx.graph.qonnx import standardised
 
 
+def loaded(source: ModelSource | Network) -> Network:
+    """A model as `load` reads it; what is one already, as it is.
+
+    Raises:
+        PconvError: it cannot be read.
+    """
+    return source if isinstance(source, Network) else load(source)
+
+
 def prepared(source: ModelSource | Network) -> Network:
     """A model as plans are made of it, and as it is calibrated: with as much known of it, and said once, as can be.
 
@@ -25,8 +34,16 @@ def prepared(source: ModelSource | Network) -> Network:
     Raises:
         PconvError: it cannot be read, or onnx cannot bring it there.
     """
-    network = load(source) if not isinstance(source, Network) else source
-    return fold(respelled(upgraded(inlined(network, DOMAIN), MIN_OPSET)))
+    return fold(respelled(modern(loaded(source))))
+
+
+def modern(network: Network) -> Network:
+    """The network without functions, at an opset that the operators' bodies can be written in.
+
+    Raises:
+        PconvError: onnx cannot bring it there.
+    """
+    return upgraded(inlined(network, DOMAIN), MIN_OPSET)
 
 
 def respelled(network: Network) -> Network:
@@ -37,13 +54,13 @@ def respelled(network: Network) -> Network:
     return without_duplicates(dequantised_first(without_straight_through(network)))
 
 
-def runnable(source: ModelSource) -> Network:
+def runnable(source: ModelSource | Network) -> Network:
     """A model as onnxruntime runs it, for whoever compares with it: its own operators, but functions and QONNX's.
 
     Raises:
         PconvError: it cannot be read, or onnx cannot bring it there.
     """
-    network = inlined(load(source), DOMAIN)
+    network = inlined(loaded(source), DOMAIN)
     if standardised(network.proto) is network.proto:
         return network
     # As rewrite does: operators of the opset that they are written in, bit widths that are computed from constants.

@@ -113,6 +113,17 @@ FOLDED = {
     "cast and arithmetic": ("c = Cast <to = 1> (a) d = Mul (c, b) k = Sub (d, b)",
                             {"a": np.array([3]), "b": np.array([0.1], np.float32)},
                             [np.float32(3) * np.float32(0.1) - np.float32(0.1)]),
+    "square root": ("k = Sqrt (a)", {"a": np.array([2, 3], np.float32)}, np.sqrt(np.float32([2, 3])).tolist()),
+    "quantised": ("q = QuantizeLinear (a, s, z) k = DequantizeLinear (q, s, z)",
+                  {"a": np.array([6], np.float32), "s": np.float32(0.1), "z": np.array(3, np.uint8)},
+                  [np.float32(60) * np.float32(0.1)]),
+    "quantised half way": ("q = QuantizeLinear (a, s, z) k = DequantizeLinear (q, s, z)",
+                           {"a": np.float32([-1.25]), "s": np.float32(0.5), "z": np.array(-3, np.int8)}, [-1]),
+    "saturated": ("q = QuantizeLinear (a, s) k = DequantizeLinear (q, s)",
+                  {"a": np.array([600], np.float32), "s": np.float32(0.5)}, [127.5]),
+    "bounds": ("r = Relu (a) c = Clip (r, b) m = Max (c, a, b) n = Min (m, b1) f = Floor (n) g = Add (f, b)"
+               " h = Round (g) k = Ceil (h)", {"a": np.float32([-1]), "b": np.float32(0.5), "b1": np.float32(4)}, [0]),
+    "clip from above": ("k = Clip (a, , b)", {"a": np.array([3], np.float32), "b": np.float32(0.5)}, [0.5]),
     "filled": ("c = ConstantOfShape (a) d = ConstantOfShape <value = float {2.5}> (a) k = Sub (c, d)",
                {"a": np.array([2])}, [-2.5, -2.5]),
     "reshape": ("r = Reshape (a, b) k = Squeeze (r, b1)",
@@ -150,6 +161,11 @@ def folded_constants(model: onnx.ModelProto) -> dict[str, list[float]]:
         ("k = ConstantOfShape (b)", {"b": np.array([200000, 200000])}),
         ("k = Exp (a)", {"a": np.ones(1, np.float32)}),
         ("k = Cast <to = 17> (a)", {"a": np.full(1, 1e6, np.float32)}),
+        # Weights, which are quantised.
+        ("k = QuantizeLinear (a, s)", {"a": np.ones(2, np.float32), "s": np.float32(0.5)}),
+        ("k = DequantizeLinear (a, s)", {"a": np.ones(2, np.int8), "s": np.float32(0.5)}),
+        # float16 is rounded by onnx's definition and by onnxruntime in two ways.
+        ("k = QuantizeLinear (a, s)", {"a": np.ones(1, np.float16), "s": np.float16(0.1)}),
     ],
 )
 def test_what_has_no_one_value_stays_computed(nodes, weights):

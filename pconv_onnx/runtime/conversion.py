@@ -1,0 +1,119 @@
+"""Does a network of an old opset compute at a later one what it did? Converters are checked, not trusted."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from onnx.reference import ReferenceEvaluator
+
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.domain import MIN_OPSET
+from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.graph import Network
+from pconv_onnx.graph.nesting import every_node
+from pconv_onnx.runtime.opening import import_onnxruntime
+from pconv_onnx.runtime.side_by_side import open_session, run_session
+from pconv_onnx.runtime.trial import FACTORS, feed, sizes
+
+# Share of the largest output that rounding explains in types of 32 bits and more, and steps of narrower types: an
+# operator that is written out as several rounds at each. Of the others a conversion keeps every bit.
+_ROUNDING, _STEPS = 1e-4, 8
+# Bytes of a model up to which onnx's reference evaluator, which is slow, stands in for onnxruntime.
+_SMALL = 1 << 20
+# The first opset whose operators that evaluator has right: before, it counts the pads of an AveragePool.
+_REFERENCE_OPSET = 7
+_RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+
+# Of types that are no tensors, sequences for example, something else than an array.
+_Outputs = Sequence[Any]
+
+
+def require_same(given: Network, later: Network, stacklevel: int) -> None:
+    """Compare a network of an old opset with what it became, on random inputs; warn where that cannot be.
+
+    Raises:
+        PconvError: they differ by more than rounding explains, or onnxruntime runs the first alone.
+    """
+    told = f"{given.name} uses opset {given.opset}, and its conversion to {later.opset}"
+    remedy = f"export it with opset {MIN_OPSET} or later"
+    if not _RANDOM.isdisjoint(node.op_type for node in every_node(given.proto.graph)):
+        warnings.warn(f"{told} is not checked, since it draws random numbers", stacklevel=stacklevel)
+        return
+    before, after = _side_by_side(given, later)
+    if before is None:
+        warnings.warn(f"{told} is not checked, since onnxruntime does not run the original", stacklevel=stacklevel)
+        return
+    if after is None:
+        raise PconvError(f"{told} does not run in onnxruntime, as the original does", remedy)
+    for info, old, new in zip(given.proto.graph.output, before, after, strict=True):
+        if difference := _difference(old, new):
+            raise PconvError(f"{told} changes what it computes (output '{info.name}' {difference})", remedy)
+
+
+def _side_by_side(given: Network, later: Network) -> tuple[_Outputs | None, _Outputs | None]:
+    """Outputs of both for the same inputs, None of one that does not run."""
+    runners = [_onnxruntime(network) for network in (given, later)]
+    for factor in FACTORS:
+        try:
+            inputs = feed(given, sizes(given, 0, factor))
+        except PconvError:
+            continue
+        before, after = (runner(inputs) for runner in runners)
+        if before is None:
+            before, after = _by_definition(given, later, inputs, after)
+        if before is not None:
+            return before, after
+    return None, None
+
+
+def _onnxruntime(network: Network) -> Callable[[dict[str, Array]], _Outputs | None]:
+    try:
+        level = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = open_session(network.proto, network.name, level, folder=network.folder)
+    except PconvError:
+        return lambda inputs: None
+
+    def outputs(inputs: dict[str, Array]) -> _Outputs | None:
+        try:
+            return run_session(session, inputs)
+        except PconvError:
+            return None
+
+    return outputs
+
+
+def _by_definition(
+    given: Network, later: Network, inputs: dict[str, Array], after: _Outputs | None
+) -> tuple[_Outputs | None, _Outputs | None]:
+    """Outputs by onnx's reference evaluator; not where onnxruntime disagrees with it on the later network."""
+    if given.opset < _REFERENCE_OPSET or given.proto.ByteSize() > _SMALL:
+        return None, None
+    try:
+        before, defined = (list(ReferenceEvaluator(network.proto).run(None, inputs)) for network in (given, later))
+    except Exception:  # whatever its NumPy code raises on what it does not know
+        return None, None
+    if after is not None and any(_difference(old, new) for old, new in zip(defined, after, strict=True)):
+        return None, None
+    return before, defined
+
+
+def _difference(before: Any, after: Any) -> str:
+    """How an output has changed, for a message; empty where rounding explains it, and of what is no tensor."""
+    if not isinstance(before, np.ndarray) or not isinstance(after, np.ndarray):
+        return ""
+    if before.dtype != after.dtype or before.shape != after.shape:
+        return f"from {before.dtype} {list(before.shape)} to {after.dtype} {list(after.shape)}"
+    if before.dtype.kind not in "fV":
+        return "" if np.array_equal(before, after) else f"in {np.mean(before != after):.2%} of its elements"
+    old, new = before.astype(np.float64), after.astype(np.float64)
+    finite = np.isfinite(old)
+    if not np.array_equal(old[~finite], new[~finite], equal_nan=True) or not np.isfinite(new[finite]).all():
+        return "by a NaN or an infinity"
+    largest = np.abs(old[finite]).max(initial=0)
+    most = np.abs(old[finite] - new[finite]).max(initial=0)
+    share = max(_ROUNDING, _STEPS * float(ml_dtypes.finfo(before.dtype).eps))
+    return "" if most <= share * largest else f"by up to {most:.3g}"

@@ -1,0 +1,84 @@
+"""Shapes behind operators that onnx does not know."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from networks import network, weight
+
+from pconv_onnx.graph import Network
+from pconv_onnx.runtime import observed
+from pconv_onnx.runtime.observed import with_observed_shapes
+
+FUSED = """
+    s = com.microsoft.SkipLayerNormalization (x, x, g, g) h = MatMul (s, w)
+    b = com.microsoft.BiasGelu (h, c) m = ReduceMax <axes = [1], keepdims = 0> (b) y = Relu (m)
+"""
+WEIGHTS = {"g": weight(8, 1)[:, 0], "w": weight(8, 4), "c": weight(4, 1)[:, 0]}
+
+
+def fused(nodes: str = FUSED, x: str = "float[N, S, 8] x") -> Network:
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]> test ({x}) => (float y) {{ {nodes} }}'
+    )
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in WEIGHTS.items())
+    return Network(model, "the model", "")
+
+
+def test_ranks_types_and_sizes_are_those_of_a_run():
+    given = fused()
+    assert given.shapes.keys().isdisjoint({"s", "h", "b", "m", "y"})
+    found = with_observed_shapes(given)
+    assert {name: found.shapes[name] for name in "shbmy"} == {
+        "s": ("N", "S", 8), "h": ("N", "S", 4), "b": ("N", "S", 4), "m": ("N", 4), "y": ("N", 4)
+    }  # fmt: skip
+    assert {found.dtypes[name] for name in "shbmy"} == {np.dtype(np.float32)}
+    assert found.proto == given.proto
+
+
+def test_a_size_that_follows_no_name_is_open():
+    flat = FUSED.replace("y = Relu (m)", "f = Reshape (b, minus) y = Relu (f)")
+    given = fused("minus = Constant <value = int64[1] {-1}> () " + flat)
+    (size,) = with_observed_shapes(given).hints["f"].type.tensor_type.shape.dim
+    assert size.WhichOneof("value") is None
+
+
+@pytest.fixture
+def no_run(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("it is run")
+
+    monkeypatch.setattr(observed, "open_session", refuse)
+
+
+@pytest.mark.usefixtures("no_run")
+def test_networks_that_onnx_knows_are_not_run():
+    model = network("z = Relu (x) r = Reshape (z, shape) y = Relu (r)", inputs="float[N, 8] x, int64[R] shape",
+                    outputs="float[a, b, c] y")  # fmt: skip
+    given = Network(model, "the model", "")
+    assert with_observed_shapes(given) is given
+
+
+def test_a_network_is_run_once(request):
+    found = with_observed_shapes(fused())
+    request.getfixturevalue("no_run")
+    assert with_observed_shapes(found) is found
+
+
+def test_a_network_that_does_not_run_is_left_as_it_is():
+    given = fused(FUSED.replace("BiasGelu", "NoOperator"))
+    assert with_observed_shapes(given) is given
+
+
+def test_a_size_that_images_need_is_found():
+    """Halved five times, so that few pixels would leave none."""
+    pools = "p0 = Identity (x) " + " ".join(
+        f"p{i + 1} = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (p{i})" for i in range(5)
+    )
+    given = fused(pools + "b = com.microsoft.BiasGelu (p5, one) one = Constant <value = float[1] {1}> () y = Relu (b)",
+                  "float[N, 3, H, W] x")  # fmt: skip
+    found = with_observed_shapes(given)
+    assert found.shapes["b"][:2] == ("N", 3)
