@@ -67,6 +67,8 @@ def clip_of(activation: Activation | None) -> Clip:
 
 def ascends(activation: Activation) -> bool:
     """Whether an activation never falls as its input rises, so that thresholds of its output are some of its input."""
+    if activation.unit is not None:
+        return True
     node = activation.nodes[0]
     if len(activation.nodes) > 1 or not is_standard(node) or node.op not in _ASCENDING:
         return False
@@ -115,6 +117,12 @@ def function_of(network: Network, segment: Segment) -> Callable[[Array], Array]:
     runner = Runner(network, segment, {})
     (given,) = segment.inputs
     return lambda values: runner({given: np.ascontiguousarray(values)})[segment.target]
+
+
+def lowest_of(function: Callable[[Array], Array], channels: Channels, count: int) -> Array:
+    """`[C]`: what a function that ascends gives for the lowest input, in each of so many channels."""
+    lowest = np.full((count, 1), np.finfo(np.float32).min, np.float32)
+    return channels.rows(function(channels.spread(lowest)))[:, 0]
 
 
 def thresholds_of(function: Callable[[Array], Array], staircase: Staircase, channels: Channels) -> Array | None:

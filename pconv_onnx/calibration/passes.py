@@ -121,16 +121,18 @@ class Passes:
                         folds[index].add(layer.columns(given[own]), layer.rows(residual[own]), with_gram=with_gram)
             yield folds
 
-    def apply(self, activation: Segment, channels: Channels) -> Iterator[Moments]:
-        """Put the outputs of an activation in the place of its inputs; the moments of −1 times the reference's."""
+    def apply(self, activation: Segment, channels: Channels) -> Iterator[tuple[Moments, Moments]]:
+        """Put the outputs of an activation in the place of its inputs; moments of the reference's and of −1 times."""
         function = function_of(self.network, activation)
         for parts in self._batches():
-            least = Moments()
+            moments, negative = Moments(), Moments()
             for part in parts:
                 for name in (_REFERENCE, _QUANTISED):
                     self._before.put(name, part, function(self._before.batch(name, part)))
-                least.add(-channels.rows(self._before.batch(_REFERENCE, part)))
-            yield least
+                rows = channels.rows(self._before.batch(_REFERENCE, part))
+                moments.add(rows)
+                negative.add(-rows)
+            yield moments, negative
 
     def gather(self, count: Callable[[Batches], Any], channels: Channels, start: Array) -> Iterator[Any]:
         """What a count over the pre-activations `[C, n]` above `start` gives."""

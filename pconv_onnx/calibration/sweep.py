@@ -20,10 +20,18 @@ from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.choosing import FITTED, Batches, choose
 from pconv_onnx.calibration.faults import axes_of
-from pconv_onnx.calibration.functions import Clip, ascends, clip_of, function_of, segment_of, thresholds_of
+from pconv_onnx.calibration.functions import (
+    Clip,
+    ascends,
+    clip_of,
+    function_of,
+    lowest_of,
+    segment_of,
+    thresholds_of,
+)
 from pconv_onnx.calibration.passes import Levels
 from pconv_onnx.calibration.segments import Layer, Segment, cut, with_weights
-from pconv_onnx.calibration.staircases import Staircase, with_shift
+from pconv_onnx.calibration.staircases import Staircase, by_levels, with_shift
 from pconv_onnx.calibration.statistics import cross_validated
 from pconv_onnx.calibration.writing import Correction, Quantised
 from pconv_onnx.data.samples import Samples
@@ -203,7 +211,8 @@ class _Sweep:
         """Choose a staircase, and hand on what it makes of the quantised pre-activation.
 
         That of a Relu or of a Clip from zero takes its place; of any other activation it is a staircase of its output,
-        which begins at the least that the reference gives.
+        which begins at the least that the reference gives. Levels without end are kept as they are where T is enough
+        for the reference.
         """
         clip = clip_of(activation)
         if clip.rectifies:
@@ -211,16 +220,21 @@ class _Sweep:
             self._hand_on(Quantised(activation, staircase, channels))
             return
         alone = segment_of(self.network, activation)
-        least = self.crew.call("apply", alone, channels)
-        offset = -least.maximum.astype(np.float32)
-        staircase = self._chosen(activation, channels, Clip(0.0), offset)
-        thresholds = None
-        if ascends(activation):
-            thresholds = thresholds_of(function_of(self.network, alone), staircase, channels)
+        moments, negative = self.crew.call("apply", alone, channels)
+        function = function_of(self.network, alone)
+        offset = -negative.maximum.astype(np.float32)
+        bounded = None
+        if activation.unit is not None:
+            lowest = lowest_of(function, channels, len(offset))
+            bounded = by_levels(activation.unit, moments.maximum - lowest, self.steps)
+            offset = offset if bounded is None else lowest
+        chosen = self._chosen(activation, channels, Clip(0.0), offset) if bounded is None else bounded
+        staircase = with_shift(chosen, -offset)
+        thresholds = thresholds_of(function, staircase, channels) if ascends(activation) else None
         self._hand_on(Quantised(activation, staircase, channels, offset, thresholds))
 
     def _chosen(self, activation: Activation, channels: Channels, clip: Clip, offset: Array | None = None) -> Staircase:
-        """The staircase of the method, for a clip of what is above an offset `[C]`."""
+        """The staircase of the method for what is above an offset `[C]`, and a clip of that."""
         start = np.zeros(1, np.float32) if offset is None else offset
 
         def gather(count: Callable[[Batches], Any]) -> Any:
@@ -228,7 +242,7 @@ class _Sweep:
 
         # A mean error is no error where it is taken back: by an offset, or by a later layer.
         centred = offset is not None or activation.output.name in self.taken_back
-        return with_shift(choose(self.method, self.steps, gather, clip, centred=centred), -start)
+        return choose(self.method, self.steps, gather, clip, centred=centred)
 
     def _hand_on(self, entry: Quantised) -> None:
         """Keep what an activation gives in the reference and, quantised, the codes of what takes its place.

@@ -31,6 +31,9 @@ _FLOAT_OPERATIONS: dict[str, Callable[..., Array]] = {
     "RoundHalfUp": lambda x: np.sign(x) * np.floor(np.abs(x) + x.dtype.type(0.5)),
     "RoundHalfDown": lambda x: np.sign(x) * np.ceil(np.abs(x) - x.dtype.type(0.5)),
     "Clip": lambda x, low, high: np.minimum(np.maximum(x, low), high),
+    "Sign": np.sign,
+    # Of a count of 0 or 1, the one or the other value.
+    "Where": lambda x, low, high: np.asarray(np.where(x >= 1, high, low)),
     # How many of the thresholds of its row each value reaches.
     "MultiThreshold": lambda x, thresholds: _reached(x, thresholds),
 }
@@ -48,7 +51,7 @@ class FloatOperation:
 
     Attributes:
         op_type: a key of the semantics table: `Add`, `Sub`, `Mul`, `Div`, `Clip`, a rounding (`Floor`, `Ceil`, `Round`,
-            `RoundUp`, `RoundDown`, `RoundHalfUp`, `RoundHalfDown`), `MultiThreshold` or `Cast`.
+            `RoundUp`, `RoundDown`, `RoundHalfUp`, `RoundHalfDown`), `Sign`, `MultiThreshold`, `Where` or `Cast`.
         constants: the operands after the first, each of shape `[1]` or `[C]`; thresholds `[1, L]` or `[C, L]`.
         dtype: of a Cast the float type of its result; other operators keep that of what they are given.
     """

@@ -11,6 +11,7 @@ from pconv_onnx.graph.network import Dimension, Graph
 from pconv_onnx.graph.view import Node
 from pconv_onnx.recognise.analog import Analog
 from pconv_onnx.recognise.base import Activation, Recogniser
+from pconv_onnx.recognise.binary import Binary
 from pconv_onnx.recognise.bounded import Bounded
 from pconv_onnx.recognise.fused import Fused
 from pconv_onnx.recognise.qdq import Qdq, Requantised
@@ -25,6 +26,7 @@ RECOGNISERS: tuple[Recogniser, ...] = (
     Qdq(),
     Qonnx(),
     Thresholds(),
+    Binary(),
     Fused(),
     Bounded(),
     Relu(),

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.view import Node, Tensor
@@ -30,6 +31,7 @@ class Activation:
         reason: why it is not converted; empty where it is.
         spec: its operations, where it is converted.
         bounds: where it has no levels and is clip(x, low, high), the two.
+        unit: where it has levels without end, what one adds to its value, `[1]` or `[C]`.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Activation:
     reason: str = ""
     spec: QuantizerSpec | None = None
     bounds: tuple[float, float] | None = None
+    unit: Array | None = None
 
     @property
     def op_types(self) -> list[str]:

@@ -138,7 +138,7 @@ class Foreign(Refusal):
 
 
 def chain_around(node: Node, free: Callable[[Node], bool]) -> Chain | None:
-    """The longest chain around a rounding node; None where there is neither a Clip nor operators on both sides."""
+    """The longest chain around a rounding node; None where nothing bounds it and it has operators on one side only."""
 
     def belongs(other: Node) -> bool:
         return is_standard(other) and free(other)
@@ -146,8 +146,8 @@ def chain_around(node: Node, free: Callable[[Node], bool]) -> Chain | None:
     head = tuple(_walk(node.inputs[0], partial(_upstream, belongs)))[::-1]
     tail = tuple(_walk(node.outputs[0], partial(_downstream, belongs)))
     chain = Chain(head, node, tail)
-    clips = any(link.letter == "C" for link in (*head, *tail))
-    return chain if clips or (head and tail) else None
+    bounded = node.op == "Sign" or any(link.letter == "C" for link in (*head, *tail))
+    return chain if bounded or (head and tail) else None
 
 
 def _walk(tensor: Tensor, follow: Callable[[Tensor], Link | None]) -> Iterator[Link]:

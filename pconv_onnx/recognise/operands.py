@@ -113,7 +113,10 @@ def factor(node: Node, operation: FloatOperation) -> Array:
     """
     value = operation.constants[0].astype(np.float64)
     if (value <= 0).any():
-        raise Refusal(f"'{node_name(node)}' scales by {some(value[value <= 0])}; a scale must be positive")
+        raise Refusal(
+            f"'{node_name(node)}' scales by {some(value[value <= 0])}; a scale must be positive: train on with its "
+            "absolute value, and keep it above zero"
+        )
     return np.asarray(1 / value if operation.op_type == "Div" else value)
 
 

@@ -1,7 +1,7 @@
 """Uniform quantisers in standard operators: a rounding to integers, scalings and offsets around it, and a Clip.
 
-Anchored at Floor, Ceil or Round (half to even), `y = step·clip(round((x + bias)·gain + shift), low, high) + intercept`
-is read off whatever spells it:
+Anchored at Floor, Ceil, Round (half to even) or Sign,
+`y = step·clip(round((x + bias)·gain + shift), low, high) + intercept` is read off whatever spells it:
 
 1. a scaling is a Mul or Div, an offset an Add or Sub, by constants; each may be split in two, on either side;
 2. the Clip may be one, or Max or Relu below and Min above, together or apart, before or after the rounding; a Where
@@ -14,7 +14,7 @@ affine quantisers with a zero-point, and QCFS. Constants are scalars or per chan
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ml_dtypes
 import numpy as np
@@ -31,8 +31,8 @@ from pconv_onnx.recognise.chain import Chain, Foreign, Link, broken_off, chain_a
 from pconv_onnx.recognise.operands import ConstantReader, factor, some
 from pconv_onnx.recognise.qcfs import is_qcfs
 
-# Roundings, each with how far its thresholds lie below the integers.
-_ROUNDINGS = {"Floor": 0.0, "Round": 0.5, "Ceil": 1.0}
+# Roundings, each with how far its thresholds lie below the integers; those of Sign are two neighbouring floats.
+_ROUNDINGS = {"Floor": 0.0, "Round": 0.5, "Ceil": 1.0, "Sign": None}
 
 # How far a product of constants may be from the number that it stands for, in units of their type's last place.
 _TOLERANCE = 16
@@ -74,6 +74,9 @@ class Uniform:
                 break
         if best is None:
             assert refused is not None  # a whole chain is a cut, or has one
+            if isinstance(refused[1], _Endless):
+                endless = self._activation(network, refused[0], reason=str(refused[1]))
+                return replace(endless, status="needs-calibration", unit=refused[1].unit)
             return self._activation(network, refused[0], reason=f"{refused[1]}{broken_off(match)}")
         _, chain, spec = best
         try:
@@ -98,9 +101,10 @@ def _drawbacks(chain: Chain, spec: QuantizerSpec) -> tuple[bool, ...]:
     equal, they own it. And ψ is per channel where all else is scalar: one table for all channels is faster than an
     addition saved.
     """
-    assert spec.threshold is not None
     tolerance = _TOLERANCE * float(ml_dtypes.finfo(spec.dtype).eps)
     scales_both = all(any(link.letter == "S" for link in links) for links in (chain.head, chain.tail))
+    if spec.threshold is None:
+        return bool(spec.silent.any()), False, False
     undone = scales_both and np.allclose(spec.amplitude, spec.threshold, rtol=tolerance, atol=0)
     only_bias_varies = spec.bias.size > 1 and spec.threshold.size == spec.amplitude.size == 1
     return bool(spec.silent.any()), not undone, only_bias_varies
@@ -131,21 +135,26 @@ def _read(network: Network, chain: Chain) -> QuantizerSpec:
         raise Refusal(f"it is given {dtype} and gives {given[-1]}; neurons have one type")
     gain, bias, shift = _into_codes(head)
     lowest, levels = _codes(head, rounding, tail, dtype)
-    threshold = levels / gain
-    # The codes below the lowest, whole ones, are the bias's; the rest is a shift between 0 and θ.
-    whole = np.floor(shift - lowest)
-    return QuantizerSpec(
+    spec = QuantizerSpec(
         dtype,
         tuple(step.operation for step in head),
         rounding,
         tuple(step.operation for step in tail),
         levels,
-        threshold,
-        threshold * (_ROUNDINGS[rounding.op_type] + shift - lowest - whole),
-        bias + whole / gain,
+        None,
+        np.zeros(1),
+        np.zeros(1),
         reader.channel_axis,
         lowest,
     )
+    below = _ROUNDINGS[rounding.op_type]
+    if below is None:
+        return spec
+    threshold = levels / gain
+    # The codes below the lowest, whole ones, are the bias's; the rest is a shift between 0 and θ.
+    whole = np.floor(shift - lowest)
+    charge = threshold * (below + shift - lowest - whole)
+    return replace(spec, threshold=threshold, shift=charge, bias=bias + whole / gain)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +211,7 @@ def _codes(
         elif end.link.letter == "C":
             bounds = [(value.astype(np.float64) - intercept) / step for value in end.operation.constants]
             low, high = np.maximum(low, bounds[0]), np.minimum(high, bounds[1])
-    _require_bounds(low, high, rounding)
+    _require_bounds(low, high, rounding, step)
     for side, bound in (("starts", low), ("ends", high)):
         if not np.allclose(bound, np.round(bound), rtol=tolerance, atol=tolerance):
             raise Refusal(f"its Clip {side} at {some(bound)} levels, which is not one whole number of them")
@@ -215,9 +224,25 @@ def _codes(
     return lowest[:1] if (lowest == lowest[0]).all() else lowest, int(levels[0])
 
 
-def _require_bounds(low: Array, high: Array, rounding: FloatOperation) -> None:
+class _Endless(Refusal):
+    """It has no highest level.
+
+    Attributes:
+        unit: what a level adds to its value, `[1]` or `[C]`.
+    """
+
+    def __init__(self, unit: Array) -> None:
+        super().__init__(
+            "it has no highest level; pass --calibration data.npz --steps T to find one, or bound it before the export "
+            "by a Clip with both ends, or Relu and Min"
+        )
+        self.unit = unit
+
+
+def _require_bounds(low: Array, high: Array, rounding: FloatOperation, unit: Array) -> None:
     if (np.isinf(low) & np.isinf(high)).any():
         raise Refusal(f"it is not bounded: there is no Clip before or after {rounding.op_type}")
-    for side, bound in (("below", low), ("above", high)):
-        if np.isinf(bound).any():
-            raise Refusal(f"it is not bounded {side}; expected a Clip with both ends, or Relu and Min")
+    if np.isinf(low).any():
+        raise Refusal("it is not bounded below; expected a Clip with both ends, or Relu and Min")
+    if np.isinf(high).any():
+        raise _Endless(unit)
