@@ -236,7 +236,6 @@ REFUSED = {
     "a bound infinite": (LSQ, {"n": np.inf}, "'n', an operand of 'b', is not finite"),
     "a bound computed": ("t = Exp (n)" + LSQ.replace("zero, n", "zero, t"), {}, "'t', an operand of 'b', is computed"),
     "no clip": ("a = Div (x, s) b = Round (a) y = Mul (b, s)", {}, "there is no Clip before or after Round"),
-    "no upper end": (LSQ.replace("Clip (a, zero, n)", "Relu (a)"), {}, "is not bounded above"),
     "no lower end": (LSQ.replace("Clip (a, zero, n)", "Min (a, n)"), {}, "is not bounded below"),
     "a clip between codes": (AFFINE, {"z": 1.3}, "its Clip starts at -1.3 levels, which is not one whole number"),
     "levels of channels": (DOREFA, {"n": np.array([3, 7, 15]).reshape(3, 1, 1)},
@@ -300,3 +299,19 @@ def test_a_rounding_without_bounds_or_scalings_is_no_quantiser():
     assert found(network("y = Round (x)")) == []
     assert found(network("a = Exp (x) b = Round (a) y = Exp (b)")) == []
     assert found(network("a = Mul (x, s) y = Round (a)", weights={"s": 2.0})) == []
+
+
+SIGNS = {
+    "sign alone": ("y = Sign (x)", {}, 2, True),
+    "from zero on": ("a = Sign (x) b = Add (a, one) y = Div (b, two)", {}, 2, False),
+    "of a ReLU": ("a = Relu (x) y = Sign (a)", {}, 1, False),
+    "scaled": ("a = Sub (x, s) b = Sign (a) c = Relu (b) y = Mul (c, two)", {"s": PER_CHANNEL}, 1, False),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", SIGNS)
+def test_signs_are_converted_bit_by_bit(case, mode):
+    nodes, constants, levels, signed = SIGNS[case]
+    model = quantiser(nodes, **{"one": 1, "two": 2}, **constants)
+    assert_converted(model, onnxruntime_of(model), mode, levels=levels, signed=signed)
