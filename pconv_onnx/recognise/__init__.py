@@ -19,6 +19,7 @@ from pconv_onnx.recognise.qonnx import Qonnx
 from pconv_onnx.recognise.relu import Relu
 from pconv_onnx.recognise.thresholds import Thresholds
 from pconv_onnx.recognise.uniform import Uniform
+from pconv_onnx.recognise.unread import needed, unread
 
 RECOGNISERS: tuple[Recogniser, ...] = (
     Uniform(),
@@ -33,20 +34,24 @@ RECOGNISERS: tuple[Recogniser, ...] = (
     Analog(),
 )
 
+_WITHOUT_INFLUENCE = "no output depends on its values; leave it out of the export"
+
 __all__ = ["RECOGNISERS", "Activation", "recognise"]
 
 
 def recognise(network: Network) -> list[Activation]:
     """Every activation of the network and its bodies, converted or not, in topological order.
 
-    What is computed from constants alone, such as quantised weights, is no activation.
-    A node belongs to one converted activation at most: to that of the first recogniser that converts it. What is not
-    converted is listed unless all its nodes are part of something larger: a Clip of a chain that is refused, say.
+    So is whatever else makes values discrete between linear layers. What is computed from constants alone, such as
+    quantised weights, is no activation. A node belongs to one converted activation at most: to that of the first
+    recogniser that converts it. What is not converted is listed unless all its nodes are part of something larger: a
+    Clip of a chain that is refused, say.
     """
     nodes = list(network.every_node())
     position = {id(node): index for index, node in enumerate(nodes)}
     claimed: set[int] = set()
     found: list[Activation] = []
+    influential = needed(network)
     for recogniser in RECOGNISERS:
         for node in nodes:
             graph = network.graph_of(node)
@@ -57,9 +62,12 @@ def recognise(network: Network) -> list[Activation]:
             if checked is None or checked.input.name not in network.computed_from_inputs:
                 continue
             activation = _unless_repeated(_unless_contradicted(checked, network, graph), graph)
+            if activation.spec is not None and activation.output.name not in influential:
+                activation = replace(activation, status="refused", reason=_WITHOUT_INFLUENCE, spec=None)
             if activation.spec is not None:
                 claimed.update(map(id, activation.nodes))
             found.append(activation)
+    found += unread(network, found)
     size: dict[int, int] = {}
     for activation in found:
         for node in activation.nodes:

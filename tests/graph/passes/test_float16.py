@@ -187,7 +187,7 @@ def test_neurons_of_one_model_have_one_type():
     """A model carries one function body, which has one type; the rest still converts."""
     nodes = (
         qcfs("x", "s") + qcfs("s", "t").replace("theta", "theta_").replace("t_scaled = Div (s", "t_scaled = Mul (s")
-        + "h = Cast <to = 10> (t)" + qcfs("h", "u") + "y = Cast <to = 1> (u)"
+        + "h = Cast <to = 10> (t) g = Neg (h)" + qcfs("g", "u") + "n = Neg (u) y = Cast <to = 1> (n)"
     )  # fmt: skip
     for name in CONSTANTS:
         before, after = nodes.split("h = Cast")
