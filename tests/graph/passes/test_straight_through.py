@@ -48,7 +48,7 @@ def test_what_is_left_is_the_quantiser(spelling, quantiser, mode):
 
 def test_a_sum_that_rounds_is_measured_and_said():
     """In floats x + (q − x) is q up to the rounding of x, which is not the neuron's."""
-    model = network(QUANTISER + SPELLINGS["x + (q − x)"], weights=WEIGHTS | {"s": 0.3})
+    model = network(QUANTISER + SPELLINGS["x + (q − x)"], weights=WEIGHTS | {"s": 0.3, "high": 14.0})
     result = verify(
         model, rewrite(model).model, {"x": np.random.default_rng(1).normal(0, 100, X.shape).astype(np.float32)}
     )
