@@ -26,7 +26,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.external import values
 from pconv_onnx.graph.nesting import captured, unused
-from pconv_onnx.graph.view import Node, Tensor, node_name
+from pconv_onnx.graph.view import Node, Tensor, called
 from pconv_onnx.operators.domain import SERIAL_OP_TYPE
 
 Shape = tuple[int, ...]
@@ -263,11 +263,6 @@ def _constants(network: Network) -> dict[str, Array]:
         feeds = {name: found[name] for name in read}
         found |= dict(zip(names, ReferenceEvaluator(model).run(names, feeds), strict=True))
     return {name: np.asarray(value) for name, value in found.items()}
-
-
-def called(node: Node) -> str:
-    """How to call a node in messages."""
-    return f"{node.op} '{node_name(node)}'"
 
 
 def _is_neuron(node: Node) -> bool:

@@ -8,6 +8,7 @@ import onnx
 from onnx import version_converter
 
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.graph.checking import check
 from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.tensors import references
 
@@ -34,7 +35,7 @@ def upgraded(network: Network, oldest: int) -> Network:
         )
     try:
         model = version_converter.convert_version(network.proto, _OPSET)
-        onnx.checker.check_model(model)
+        check(model)
     except Exception as error:  # onnx raises what its C++ code does
         reason = str(error).splitlines()[0]
         raise PconvError(
