@@ -61,11 +61,11 @@ def fault_of(model: onnx.ModelProto) -> Fault:
 
 
 def _faults(model: onnx.ModelProto) -> Iterator[str]:
-    if not model.HasField("graph"):
-        yield "it has no graph"
-    if not model.opset_import:
-        yield "its opset_import is empty"
-    yield from (f"its metadata have the key '{key}' twice" for key in _repeated(e.key for e in model.metadata_props))
+    if model.ir_version < 1:
+        yield f"its ir_version is {model.ir_version}; the first is 1"
+    for entry in model.opset_import:
+        if entry.version < 1:
+            yield f"its opset_import has version {entry.version} of {entry.domain or 'ai.onnx'}; the first is 1"
     for kind, infos in (("input", model.graph.input), ("output", model.graph.output)):
         yield from _of_values(kind, infos)
     yield from _made_twice(model.graph, set())
@@ -110,8 +110,8 @@ def _of_function(function: onnx.FunctionProto, around: dict[str, int], own: set[
     if not function.name:
         yield "a function has no name"
     for kind, names in (("input", function.input), ("output", function.output)):
-        yield from (f"the {kind} '{name}' of the function '{function.name}' is listed twice"
-                    for name in _repeated(names))  # fmt: skip
+        for name in _repeated(names):
+            yield f"the {kind} '{name}' of the function '{function.name}' is listed twice"
     opsets = {entry.domain: entry.version for entry in function.opset_import}
     for node in nodes_within(function.node):
         yield from _of_node(node, opsets, own)
@@ -130,8 +130,9 @@ def _definition(node: onnx.NodeProto, opset: int) -> int | None:
 
 
 def _of_node(node: onnx.NodeProto, opsets: dict[str, int], own: set[tuple[str, str]]) -> Iterator[str]:
-    if not isinstance(node.op_type, str):
-        yield f"an operator has the name {node.op_type!r}, which is not text"
+    operator: str | bytes = node.op_type  # bytes where it is not text
+    if isinstance(operator, bytes):
+        yield f"an operator has the name {operator!r}, which is not text"
     elif not node.op_type:
         yield f"the node{called(node)} has no operator"
     elif not node.input and not node.output:
@@ -151,18 +152,17 @@ def _of_attributes(node: onnx.NodeProto) -> Iterator[str]:
             yield f"an attribute of {called(node)} has no name"
         elif not attribute.type:
             yield f"{told} has no type"
-        elif not attribute.ref_attr_name and given != [_FIELDS[attribute.type]] * (attribute.type in _FIELDS):
-            yield f"{told} has no value of its type {AttributeProto.AttributeType.Name(attribute.type)}, or others"
-    yield from (
-        f"{called(node)} has the attribute '{name}' twice" for name in _repeated(a.name for a in node.attribute)
-    )
+        elif {*given} - {_FIELDS.get(attribute.type)}:
+            yield f"{told} has a value that is not of its type {AttributeProto.AttributeType.Name(attribute.type)}"
+    for name in _repeated(attribute.name for attribute in node.attribute):
+        yield f"{called(node)} has the attribute '{name}' twice"
 
 
 def _misfit(node: onnx.NodeProto, opset: int) -> Iterator[str]:
     """Where a node does not fit the definition of its operator."""
-    told = f"{called(node)} is of no operator of {node.domain or 'opset'} {opset}"
+    told = f"{called(node)}: {node.domain or 'opset'} {opset} has no such operator"
     if not onnx.defs.has(node.op_type, opset, node.domain):
-        yield f"{told}, only of later ones" if onnx.defs.has(node.op_type, node.domain) else told
+        yield f"{told}, only later ones have" if onnx.defs.has(node.op_type, node.domain) else told
         return
     schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
     if schema.deprecated:
@@ -186,13 +186,17 @@ def _misfit_of_attributes(node: onnx.NodeProto, schema: OpSchema) -> Iterator[st
         expected = schema.attributes.get(attribute.name)
         if expected is None:
             yield f"{called(node)} has the attribute '{attribute.name}', which its operator has not"
-        elif int(expected.type.value) != attribute.type:
-            given = AttributeProto.AttributeType.Name(attribute.type)
-            yield f"the attribute '{attribute.name}' of {called(node)} is of type {given}, not {expected.type.name}"
+        elif _type_of(expected) != attribute.type:
+            given, wanted = (AttributeProto.AttributeType.Name(kind) for kind in (attribute.type, _type_of(expected)))
+            yield f"the attribute '{attribute.name}' of {called(node)} is of type {given}, not {wanted}"
     given_names = {attribute.name for attribute in node.attribute}
     for name, expected in schema.attributes.items():
         if expected.required and name not in given_names:
             yield f"{called(node)} lacks the attribute '{name}'"
+
+
+def _type_of(attribute: OpSchema.Attribute) -> AttributeProto.AttributeType:
+    return AttributeProto.AttributeType.Value(str(attribute.type).rpartition(".")[2])
 
 
 def _faulty_tensors(model: onnx.ModelProto) -> Iterator[str]:

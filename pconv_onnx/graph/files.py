@@ -21,9 +21,10 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.places import same_file, write_atomically
 from pconv_onnx.basics.reasons import reason_of
 from pconv_onnx.graph import nesting
-from pconv_onnx.graph.checking import InvalidModel, check
-from pconv_onnx.graph.external import Place, chunks, moved, read_references
+from pconv_onnx.graph.checking import InvalidModel, check, too_new
+from pconv_onnx.graph.external import GitLfsPointer, Place, chunks, moved, read_references
 from pconv_onnx.graph.mending import mended, with_output_types
+from pconv_onnx.graph.mistaken import GIT_LFS_HINT, mistaken
 from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.record import is_rewritten
 from pconv_onnx.graph.soundness import flaw_of
@@ -69,6 +70,8 @@ def load(source: ModelSource) -> Network:
         raise PconvError(f"cannot read {name}: {error.strerror or error}", "check the path") from error
     if not content:
         raise PconvError(f"{name} is empty", "export the model again")
+    if other := mistaken(content):
+        raise PconvError(f"{name} is {other[0]}, not the model", other[1])
     digest = hashlib.sha256(content).hexdigest()
     try:
         proto = onnx.load_model_from_string(content)
@@ -84,11 +87,14 @@ def load(source: ModelSource) -> Network:
                 following.update(chunk)
             digest = following.hexdigest()
     except (OSError, ValueError) as error:
-        raise PconvError(f"cannot read the external data of {name}: {error}", "keep it beside the model") from error
+        hint = GIT_LFS_HINT if isinstance(error.__cause__, GitLfsPointer) else "keep it beside the model"
+        raise PconvError(f"cannot read the external data of {name}: {error}", hint) from error
     return _checked(proto, name, digest, folder)
 
 
 def _checked(source: onnx.ModelProto, name: str, digest: str, folder: Path | None = None) -> Network:
+    if newer := too_new(source):
+        raise PconvError(f"{name} has the {newer}", "install a newer onnx, or export the model with an older one")
     try:
         proto, mends = mended(source)
         check(proto)

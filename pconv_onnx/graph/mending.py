@@ -34,6 +34,8 @@ def mended(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
         InvalidModel: a tensor is made by nobody or of itself, or a set of operators is imported in no version that is
             certain.
     """
+    if not model.HasField("graph"):
+        raise InvalidModel("it has no graph")
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     done = tuple(told for mend in _MENDS if (told := mend(copy)))
@@ -73,12 +75,20 @@ def _spell_the_standard_domain(model: onnx.ModelProto) -> str:
 
 
 def _import_once(model: onnx.ModelProto) -> str:
-    once = {(entry.domain, entry.version): entry for entry in model.opset_import}
+    """Raise where a domain is imported in two versions.
+
+    Raises:
+        InvalidModel: it is.
+    """
+    once: dict[str, int] = {}
+    for entry in model.opset_import:
+        if once.setdefault(entry.domain, entry.version) != entry.version:
+            versions = f"{once[entry.domain]} and {entry.version}"
+            raise InvalidModel(f"its opset_import has two versions of {entry.domain or 'ai.onnx'}, {versions}")
     if len(once) == len(model.opset_import):
         return ""
-    kept = [helper.make_opsetid(domain, version) for domain, version in once]
     del model.opset_import[:]
-    model.opset_import.extend(kept)
+    model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in once.items())
     return "operators imported once instead of twice"
 
 
@@ -106,9 +116,8 @@ def _import_what_is_used(model: onnx.ModelProto) -> str:
         own = {entry.domain for entry in function.opset_import}
         needed = {node.domain for node in nodes_within(function.node)} - own
         # As in the model around it, where that has it.
-        function.opset_import.extend(
-            helper.make_opsetid(domain, imported.get(domain, 1)) for domain in sorted(needed, key=str)
-        )
+        for domain in sorted(needed, key=str):
+            function.opset_import.add(domain=domain, version=imported.get(domain, 1))
         added |= needed
     told = ", ".join(sorted(str(domain or "ai.onnx") for domain in added))
     return f"the domain{'s' if len(added) > 1 else ''} {told} imported" if added else ""
@@ -141,14 +150,26 @@ def _name_graphs(model: onnx.ModelProto) -> str:
     return "a graph named" if nameless else ""
 
 
-def _drop_infos_of_nothing(model: onnx.ModelProto) -> str:
-    dropped = 0
-    for graph in every_graph(model.graph):
-        for index in reversed(range(len(graph.value_info))):
-            if not graph.value_info[index].name:
-                del graph.value_info[index]
-                dropped += 1
-    return "value_info without a name left out" if dropped else ""
+def _drop_what_has_no_name(model: onnx.ModelProto) -> str:
+    dropped = [
+        entries.pop(index)
+        for graph in every_graph(model.graph)
+        for entries in (graph.value_info, graph.initializer)
+        for index in reversed(range(len(entries)))
+        if not entries[index].name
+    ]
+    return "tensors without a name left out" if dropped else ""
+
+
+def _say_once(model: onnx.ModelProto) -> str:
+    """Of metadata with one key the last are read, by onnxruntime as well."""
+    last = {entry.key: entry.value for entry in model.metadata_props}
+    if len(last) == len(model.metadata_props):
+        return ""
+    del model.metadata_props[:]
+    for key, value in last.items():
+        model.metadata_props.add(key=key, value=value)
+    return "metadata of one key left out but the last"
 
 
 def _initialize_once(model: onnx.ModelProto) -> str:
@@ -216,7 +237,8 @@ _MENDS: tuple[Callable[[onnx.ModelProto], str], ...] = (
     _import_what_is_used,
     _raise_the_ir_version,
     _name_graphs,
-    _drop_infos_of_nothing,
+    _drop_what_has_no_name,
+    _say_once,
     _initialize_once,
     _quantise_with_floats,
     _sort,

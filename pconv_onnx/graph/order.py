@@ -81,10 +81,11 @@ def undefined(graph: onnx.GraphProto, around: Iterable[str] = ()) -> str:
         graph: the graph; its bodies are looked at too.
         around: names of the tensors outside.
     """
-    known = {*around, *(info.name for info in graph.input), *initializer_names(graph)}
-    if fault := undefined_of(graph.node, known):
+    own = {info.name for info in graph.input} | initializer_names(graph)
+    if fault := undefined_of(graph.node, {*around, *own}):
         return fault
-    missing = next((output.name for output in graph.output if output.name not in known), None)
+    own.update(name for node in graph.node for name in node.output)
+    missing = next((output.name for output in graph.output if output.name not in own), None)
     return "" if missing is None else f"no node makes the output '{missing}'"
 
 
@@ -96,6 +97,6 @@ def undefined_of(nodes: Iterable[onnx.NodeProto], known: set[str]) -> str:
             return f"{called(node)} takes '{missing}', which no node makes"
         for body in subgraphs(node):
             if fault := undefined(body, known):
-                return fault
+                return f"in a body of {called(node)}, {fault}"
         known.update(name for name in node.output if name)
     return ""

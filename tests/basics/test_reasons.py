@@ -13,8 +13,8 @@ SOURCES = "/onnxruntime_src/onnxruntime/core"
     ("said", "reason"),
     [
         (
-            '[ONNXRuntimeError] : 10 : INVALID_GRAPH : Load model from /a failed: b.onnx failed:This is an invalid model. '
-            'In Node, ("", Foo, "", -1) : ("x": tensor(float),) -> ("y",) , Error No Op registered for Foo with '
+            "[ONNXRuntimeError] : 10 : INVALID_GRAPH : Load model from /a failed: b.onnx failed:This is an invalid "
+            'model. In Node, ("", Foo, "", -1) : ("x": tensor(float),) -> ("y",) , Error No Op registered for Foo with '
             "domain_version of 16",
             "Foo 'y': No Op registered for Foo with domain_version of 16",
         ),
@@ -42,8 +42,8 @@ SOURCES = "/onnxruntime_src/onnxruntime/core"
             "Missing opset.",
         ),
         (
-            "[ONNXRuntimeError] : 10 : INVALID_GRAPH : However input 'w' of node: \nname:  OpType: Relu\n is not there.",
-            "However input 'w' of node: name: OpType: Relu is not there.",
+            "[ONNXRuntimeError] : 10 : INVALID_GRAPH : Input 'w' of node: \nname:  OpType: Relu\n is not there.",
+            "Input 'w' of node: name: OpType: Relu is not there.",
         ),
         ("inliner.cc:418: GetType: Assertion `false` failed: Type unknown for t\nin a file", "Type unknown for t"),
         ("CUDA failure 2: out of memory ; GPU=0 ; hostname=h ; file=/a/b.cc ; line=4", "CUDA failure 2: out of memory"),

@@ -12,7 +12,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -24,6 +24,8 @@ from pconv_onnx.graph.constants import constant, element_type, is_standard
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.network import Dimension, Network
 from pconv_onnx.graph.view import Node, Tensor
+
+_Result = TypeVar("_Result")
 
 # Elements up to which a constant is worth having as one: thresholds and sizes, not weights.
 _LARGEST = 1 << 16
@@ -67,11 +69,11 @@ class _Walk:
         self._names = {dim.dim_param for info in network.proto.graph.input for dim in info.type.tensor_type.shape.dim}
         self._names.discard("")
         for node in network.every_node():
-            if is_standard(node) and node.inputs and len(node.outputs) == 1 and node.op != "Constant":
-                self._visit(node, node.outputs[0].name)
-            elif node.domain == "com.microsoft" and node.op in _OF_ITS_INPUT_SHAPE:
+            if node.op in _OF_ITS_INPUT_SHAPE.get("" if is_standard(node) else node.domain, ()):
                 # onnx infers nothing of operators that are not its own.
                 self._note(node, self.network.shape(node.inputs[0]) or ())
+            elif is_standard(node) and node.inputs and len(node.outputs) == 1 and node.op != "Constant":
+                self._visit(node, node.outputs[0].name)
 
     def _visit(self, node: Node, name: str) -> None:
         value = self._folded(node)
@@ -109,11 +111,9 @@ class _Walk:
             operands.append(self._value(tensor))
             if operands[-1] is None:
                 return None
-        try:
-            with np.errstate(all="ignore"):
-                return np.asarray(_EXACT[node.op](node, *operands))
-        except (ArithmeticError, IndexError, MemoryError, TypeError, ValueError):  # a runtime refuses it as well
-            return None
+        with np.errstate(all="ignore"):
+            value = _applied(_EXACT[node.op], node, *operands)
+        return None if value is None else np.asarray(value)
 
     def _computed_sizes(self, node: Node) -> Array | None:
         """Entries of what a node computes from shapes; None where it does something else."""
@@ -126,7 +126,7 @@ class _Walk:
         if rule is None or not any(tensor.name in self.sizes for tensor in node.inputs):
             return None
         operands = [self._entries(tensor) for tensor in node.inputs]
-        return None if any(operand is None for operand in operands) else rule(node, *operands)
+        return None if any(operand is None for operand in operands) else _applied(rule, node, *operands)
 
     def _hint(self, node: Node) -> None:
         """Note the shape of what a node makes to computed sizes."""
@@ -137,7 +137,7 @@ class _Walk:
         sizes = self.sizes.get(node.inputs[index].name) if len(node.inputs) > index else None
         if before is None or sizes is None:
             return
-        self._note(node, rule(node, before, sizes.tolist()))
+        self._note(node, _applied(rule, node, before, sizes.tolist()) or ())
 
     def _note(self, node: Node, shape: Sequence[Dimension]) -> None:
         """Note the shape of a node's output, of the type of its data, where more is known of it than was inferred."""
@@ -161,6 +161,14 @@ class _Walk:
             return self.sizes[tensor.name]
         value = self._value(tensor)
         return _objects(value.tolist()) if value is not None and value.ndim <= 1 and value.dtype.kind in "bi" else None
+
+
+def _applied(rule: Callable[..., _Result], node: Node, *operands: object) -> _Result | None:
+    """What a rule finds; None where the operator has no result, so that a runtime refuses it as well."""
+    try:
+        return rule(node, *operands)
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError):
+        return None
 
 
 def _is_plain(dtype: np.dtype[Any] | None) -> bool:
@@ -339,8 +347,22 @@ def _resized(node: Node, _: Sequence[Dimension], sizes: Sequence[Dimension]) -> 
     return list(sizes) if plain else []
 
 
-# Operators of onnxruntime whose first output has the shape of their first input.
-_OF_ITS_INPUT_SHAPE = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu", "SkipLayerNormalization")
+# Operators of onnxruntime whose first output has the shape of their first input, by domain. In the standard one it has
+# some that onnx has not, or only since a later opset.
+_OF_ITS_INPUT_SHAPE = {
+    "com.microsoft": ("BiasGelu", "FastGelu", "Gelu", "QuickGelu", "SkipLayerNormalization"),
+    "": (
+        "Affine",
+        "ImageScaler",
+        "LayerNormalization",
+        "MeanVarianceNormalization",
+        "ParametricSoftplus",
+        "Scale",
+        "ScaledTanh",
+        "SimplifiedLayerNormalization",
+        "ThresholdedRelu",
+    ),
+}
 
 # Operators that make something to sizes: what shape they give it, and which input has the sizes.
 _MADE_TO_SIZE: dict[str, tuple[Callable[..., list[Dimension]], int]] = {
