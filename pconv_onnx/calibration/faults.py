@@ -54,7 +54,7 @@ def axes_of(network: Network, names: Sequence[str], samples: Samples) -> dict[st
 def faults_of(
     network: Network, axes: Mapping[str, int | None], shards: Iterable[Samples], size: int
 ) -> Iterator[Faults]:
-    """What is wrong with float32 tensors: samples do not lie along their axis, or there are no values, or infinite ones.
+    """What is wrong with float32 tensors: samples do not lie along their axis, or values are missing or infinite.
 
     Args:
         network: the source.
