@@ -82,7 +82,7 @@ def faults_of(
                     told = f"'{name}' has shape {sizes.tolist()} for {count} samples, which do not run along {where}"
                     faults.setdefault(name, told)
                 elif not sizes.all():
-                    faults.setdefault(name, f"'{name}' has shape {sizes.tolist()} on these data, and no values")
+                    faults.setdefault(name, f"'{name}' has shape {sizes.tolist()} for {count} samples: no values")
                 elif not np.isfinite(value):
                     faults.setdefault(name, f"'{name}' has a NaN or an infinity on these data")
         yield faults

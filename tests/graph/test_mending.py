@@ -298,7 +298,7 @@ def no_graph(model: Model) -> None:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (circle, "Conv 'c' takes 'y', which is made of what this node makes"),
+        (circle, "Div 'y_scaled' takes 'c', which is made of what this node makes"),
         (nobody, "Conv 'c' takes 'nowhere', which no node makes"),
         (no_output, "no node makes the output 'nothing'"),
         (no_standard_import, "its opset_import has no version of the standard operators (ai.onnx), which Conv 'c' is "

@@ -86,7 +86,7 @@ class _Walk:
             return
         self.sizes[name] = sizes
         dtype = self.network.dtypes.get(name)
-        if dtype is not None and _are_numbers(sizes):
+        if dtype is not None and _is_plain(dtype) and _are_numbers(sizes):
             self.known[name] = sizes.astype(dtype)
 
     def _value(self, tensor: Tensor) -> Array | None:
