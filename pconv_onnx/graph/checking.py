@@ -7,7 +7,7 @@ from onnx.checker import ValidationError
 
 from pconv_onnx.graph.faults import fault_of, is_of_onnxruntime
 from pconv_onnx.graph.nesting import nodes_within
-from pconv_onnx.graph.tensors import without_references
+from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION, without_references
 
 # A domain that the checker knows nothing of, and asks nothing of.
 _UNCHECKED = "unchecked"
@@ -29,8 +29,8 @@ class InvalidModel(Exception):
 def check(model: onnx.ModelProto) -> None:
     """Raise where a model does not hold to ONNX's definition.
 
-    What onnxruntime does without is not asked for: types and shapes of outputs, shapes of inputs. Its own operators in
-    the standard domain are let through.
+    What onnxruntime does without is not asked for: types and shapes of outputs, shapes of inputs, initializers among
+    the inputs. Its own operators in the standard domain are let through.
 
     Raises:
         InvalidModel: what is wrong, and where.
@@ -57,7 +57,7 @@ def _as_onnx_wants_it(model: onnx.ModelProto) -> onnx.ModelProto:
     given = without_references(model)
     copy = onnx.ModelProto()
     copy.CopyFrom(given)
-    changed = [_without_own_operators(copy), _with_placeholders(copy)]
+    changed = [_without_own_operators(copy), _with_placeholders(copy), _with_free_initializers(copy)]
     return copy if any(changed) else given
 
 
@@ -85,3 +85,11 @@ def _with_placeholders(model: onnx.ModelProto) -> bool:
     for entry in shapeless:
         entry.shape.SetInParent()
     return bool(shapeless)
+
+
+def _with_free_initializers(model: onnx.ModelProto) -> bool:
+    """Whether the IR version was one in which initializers are inputs as well; it is a later one then."""
+    changed = 0 < model.ir_version < INITIALIZERS_IR_VERSION
+    if changed:
+        model.ir_version = INITIALIZERS_IR_VERSION
+    return changed

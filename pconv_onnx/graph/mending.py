@@ -143,6 +143,19 @@ def _raise_the_ir_version(model: onnx.ModelProto) -> str:
     return told
 
 
+def _type_inputs(model: onnx.ModelProto) -> str:
+    """Of inputs that have a default, which is of one."""
+    told = ""
+    for graph in every_graph(model.graph):
+        defaults = {tensor.name: tensor for tensor in graph.initializer}
+        for info in graph.input:
+            if info.name in defaults and not info.type.WhichOneof("value"):
+                tensor = defaults[info.name]
+                info.CopyFrom(helper.make_tensor_value_info(info.name, tensor.data_type, tensor.dims))
+                told = "inputs given the type of their initializers"
+    return told
+
+
 def _name_graphs(model: onnx.ModelProto) -> str:
     nameless = [graph for graph in every_graph(model.graph) if not graph.name]
     for graph in nameless:
@@ -236,6 +249,7 @@ _MENDS: tuple[Callable[[onnx.ModelProto], str], ...] = (
     _import_once,
     _import_what_is_used,
     _raise_the_ir_version,
+    _type_inputs,
     _name_graphs,
     _drop_what_has_no_name,
     _say_once,

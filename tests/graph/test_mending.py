@@ -98,6 +98,10 @@ def a_tensor_twice(model: Model) -> None:
     model.graph.initializer.append(model.graph.initializer[0])
 
 
+def an_input_of_a_default(model: Model) -> None:
+    model.graph.input.add(name="w")
+
+
 def a_key_twice(model: Model) -> None:
     model.metadata_props.add(key="k", value="1")
     model.metadata_props.add(key="k", value="2")
@@ -117,6 +121,7 @@ def a_key_twice(model: Model) -> None:
         (info_without_a_type, ""),
         (info_without_a_name, "tensors without a name left out"),
         (a_tensor_twice, "initializers that are there twice left out"),
+        (an_input_of_a_default, "inputs given the type of their initializers"),
         (a_key_twice, "metadata of one key left out but the last"),
     ],
 )

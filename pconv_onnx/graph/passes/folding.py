@@ -69,10 +69,12 @@ class _Walk:
         self._names = {dim.dim_param for info in network.proto.graph.input for dim in info.type.tensor_type.shape.dim}
         self._names.discard("")
         for node in network.every_node():
+            if not node.inputs or not node.outputs:
+                continue
             if node.op in _OF_ITS_INPUT_SHAPE.get("" if is_standard(node) else node.domain, ()):
                 # onnx infers nothing of operators that are not its own.
                 self._note(node, self.network.shape(node.inputs[0]) or ())
-            elif is_standard(node) and node.inputs and len(node.outputs) == 1 and node.op != "Constant":
+            elif is_standard(node) and len(node.outputs) == 1 and node.op != "Constant":
                 self._visit(node, node.outputs[0].name)
 
     def _visit(self, node: Node, name: str) -> None:

@@ -244,3 +244,13 @@ def test_sizes_that_no_runtime_computes_are_left(nodes):
     for name, value in weights.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
     assert "k" not in constants(fold(load(model)).proto)
+
+
+@pytest.mark.filterwarnings("ignore:the model was mended")
+@pytest.mark.parametrize("node", ["com.microsoft.Gelu ()", "ImageScaler ()", "LayerNormalization ()"])
+def test_operators_of_onnxruntime_that_take_nothing_are_left(node):
+    text = f"k = {node} y = Relu (x)"
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 13]> test (float[N, 3] x) => (float[N, 3] y) {{ {text} }}'
+    )
+    assert "k" not in fold(load(model)).shapes
