@@ -54,7 +54,7 @@ def axes_of(network: Network, names: Sequence[str], samples: Samples) -> dict[st
 def faults_of(
     network: Network, axes: Mapping[str, int | None], shards: Iterable[Samples], size: int
 ) -> Iterator[Faults]:
-    """What is wrong with float32 tensors: samples do not lie along their axis, or a value is not finite.
+    """What is wrong with float32 tensors: samples do not lie along their axis, or values are missing or infinite.
 
     Args:
         network: the source.
@@ -81,6 +81,8 @@ def faults_of(
                 if along != [count]:
                     told = f"'{name}' has shape {sizes.tolist()} for {count} samples, which do not run along {where}"
                     faults.setdefault(name, told)
+                elif not sizes.all():
+                    faults.setdefault(name, f"'{name}' has shape {sizes.tolist()} for {count} samples: no values")
                 elif not np.isfinite(value):
                     faults.setdefault(name, f"'{name}' has a NaN or an infinity on these data")
         yield faults

@@ -219,6 +219,8 @@ def _layer(nodes: Sequence[onnx.NodeProto], target: str, values: dict[str, Array
 def _can_be_corrected(node: onnx.NodeProto, values: dict[str, Array]) -> bool:
     if not is_standard(node) or any(name and name not in values for name in node.input[1:]):
         return False
+    if node.op_type in ("MatMul", "Gemm", "Conv") and not values[node.input[1]].size:
+        return False  # without weights there is nothing to correct
     attributes = _attributes(node)
     if node.op_type == "MatMul":
         return values[node.input[1]].ndim == 2

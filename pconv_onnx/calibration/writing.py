@@ -15,6 +15,7 @@ from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.segments import with_weights
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
+from pconv_onnx.graph.checking import check
 from pconv_onnx.graph.nesting import names_read, unused
 from pconv_onnx.graph.record import ACTIVATION
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION
@@ -121,7 +122,7 @@ def quantised_model(
     for field, values in ((model.graph.node, nodes), (model.graph.initializer, kept), (model.graph.input, inputs)):
         del field[:]
         field.extend(values)
-    onnx.checker.check_model(model)
+    check(model)
     return model
 
 

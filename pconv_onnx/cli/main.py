@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import json
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pconv_onnx.basics.errors import PconvError, WrongArguments, printable
 from pconv_onnx.cli.arguments import parser
 from pconv_onnx.cli.commands import ANSWER_IS_NO, INTERRUPTED, WRONG_ARGUMENTS
+
+_STDOUT, _STDERR = 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,8 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             options = parser().parse_args(arguments)
-            # stdout is for the answer alone, whatever a library prints on the way to it.
-            with contextlib.redirect_stdout(sys.stderr):
+            with _stdout_kept():
                 answer = options.command(options)
                 document = answer.document
                 text = json.dumps(document, allow_nan=False) if as_json else "\n".join(answer.lines(_shown(document)))
@@ -39,6 +41,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("pconv-onnx: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+@contextlib.contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """Keep stdout for the answer: what a library prints on the way to it, from C++ as well, goes to stderr."""
+    try:
+        stdout = os.dup(_STDOUT)
+    except OSError:  # it is closed
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+        return
+    _flush()
+    try:
+        _point(_STDOUT, _STDERR)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _flush()
+        os.dup2(stdout, _STDOUT)
+        os.close(stdout)
+
+
+def _point(descriptor: int, to: int) -> None:
+    """Have a file descriptor lead where another one does, or nowhere if that is closed."""
+    try:
+        os.dup2(to, descriptor)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
+
+def _flush() -> None:
+    """Write what Python's and C's streams still hold, so that it goes where it was to go."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.__stdout__ is not None:
+            sys.__stdout__.flush()
+    ctypes.CDLL(None).fflush(None)
 
 
 def _print(text: str, status: int) -> int:

@@ -17,4 +17,4 @@ def behind_matrix_product(name: str, makers: Mapping[str, onnx.NodeProto]) -> bo
     node = makers.get(name)
     while node is not None and node.op_type in ("Add", "Identity", "Sub"):
         node = next((makers[name] for name in node.input if name in makers), None)
-    return node is not None and node.op_type in ("Gemm", "LayerNormalization", "MatMul")
+    return node is not None and node.op_type in ("Gemm", "LayerNormalization", "MatMul", "SimplifiedLayerNormalization")

@@ -16,6 +16,7 @@ from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.graph.mistaken import GIT_LFS
 from pconv_onnx.graph.tensors import references, sparse_tensors
 
 # Of a model that does not fit in one file, tensors of that many bytes stay where they are: weights, not the sizes and
@@ -24,6 +25,8 @@ _LARGE = 1 << 20
 # Protobuf ends at 2 GiB; rewriting adds tables.
 _LARGEST_FILE = (1 << 31) - (1 << 24)
 _CHUNK = 1 << 22
+# Bytes that a pointer of Git LFS has at most.
+_LARGEST_POINTER = 1 << 10
 # What a map into memory may begin at.
 _PAGE = 1 << 12
 # Elements that do not begin at a byte each: bits of one.
@@ -109,6 +112,10 @@ def _bits(element: int) -> int:
     return PACKED.get(TensorProto.DataType.Name(element)) or 8 * helper.tensor_dtype_to_np_dtype(element).itemsize
 
 
+class GitLfsPointer(ValueError):
+    """A file that stands for another, which Git LFS has not fetched."""
+
+
 @dataclass(frozen=True)
 class Place:
     """The part of a file that the values of a tensor are in.
@@ -136,9 +143,12 @@ class Place:
             # Protobuf gives bytes for them.
             if not all(isinstance(text, str) for entry in entries.items() for text in entry):
                 raise ValueError("says where it lies in what is not text")
-            path = _file(entries.get("location", ""), folder)
+            location = entries.get("location", "")
+            path = _file(location, folder)
             offset, length = (_number(entries, key, other) for key, other in (("offset", 0), ("length", taken)))
             size = os.stat(path).st_size
+            if size < _LARGEST_POINTER and _is_pointer(path):
+                raise GitLfsPointer(f"{_told(location)} is a Git LFS pointer, not the data")
             if length != taken:
                 raise ValueError(f"has {length} bytes, and its shape {list(tensor.dims)} takes {taken}")
             if offset + length > size:
@@ -164,13 +174,22 @@ class Place:
                 yield chunk
 
 
+def _told(location: str) -> str:
+    return f"lies in '{location}', which"
+
+
+def _is_pointer(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(GIT_LFS)) == GIT_LFS
+
+
 def _file(location: str, folder: Path) -> str:
     """The file in a folder that a tensor says its values are in.
 
     Raises:
         ValueError: it is not there, not in that folder, or not a file.
     """
-    told = f"lies in '{location}', which"
+    told = _told(location)
     if not location:
         raise ValueError("lies in a file without a name")
     if "\0" in location:

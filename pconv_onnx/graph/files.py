@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import count
@@ -17,13 +18,17 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx.external_data_helper import uses_external_data
 
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.foreign_errors import reason_of
 from pconv_onnx.basics.places import same_file, write_atomically
-from pconv_onnx.graph import nesting, qonnx
-from pconv_onnx.graph.external import Place, chunks, moved, read_references
+from pconv_onnx.graph import nesting
+from pconv_onnx.graph.checking import InvalidModel, check, too_new
+from pconv_onnx.graph.external import GitLfsPointer, Place, chunks, moved, read_references
+from pconv_onnx.graph.mending import mended, with_output_types
+from pconv_onnx.graph.mistaken import GIT_LFS_HINT, mistaken
 from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.record import is_rewritten
 from pconv_onnx.graph.soundness import flaw_of
-from pconv_onnx.graph.tensors import references, without_references
+from pconv_onnx.graph.tensors import references
 
 # What is wrong with a model in memory that nobody knows the folder of, and what to do.
 NOT_LOADED = "the model keeps tensors in other files, which are not loaded", "pass its path"
@@ -65,6 +70,8 @@ def load(source: ModelSource) -> Network:
         raise PconvError(f"cannot read {name}: {error.strerror or error}", "check the path") from error
     if not content:
         raise PconvError(f"{name} is empty", "export the model again")
+    if other := mistaken(content):
+        raise PconvError(f"{name} is {other[0]}, not the model", other[1])
     digest = hashlib.sha256(content).hexdigest()
     try:
         proto = onnx.load_model_from_string(content)
@@ -80,30 +87,37 @@ def load(source: ModelSource) -> Network:
                 following.update(chunk)
             digest = following.hexdigest()
     except (OSError, ValueError) as error:
-        raise PconvError(f"cannot read the external data of {name}: {error}", "keep it beside the model") from error
+        hint = GIT_LFS_HINT if isinstance(error.__cause__, GitLfsPointer) else "keep it beside the model"
+        raise PconvError(f"cannot read the external data of {name}: {error}", hint) from error
     return _checked(proto, name, digest, folder)
 
 
-def _checked(proto: onnx.ModelProto, name: str, digest: str, folder: Path | None = None) -> Network:
-    proto = qonnx.with_imports(proto)
+def _checked(source: onnx.ModelProto, name: str, digest: str, folder: Path | None = None) -> Network:
+    if newer := too_new(source):
+        raise PconvError(f"{name} has the {newer}", "install a newer onnx, or export the model with an older one")
     try:
-        onnx.checker.check_model(without_references(proto))
-    except (onnx.checker.ValidationError, ValueError) as error:
-        raise PconvError(f"{name} is not a valid ONNX model: {error}", "export it again") from error
+        proto, mends = mended(source)
+        check(proto)
+    except InvalidModel as error:
+        raise PconvError(f"{name} is not a valid ONNX model: {error}", error.hint) from error
     if flaw := flaw_of(proto):
         raise PconvError(f"{name} is not a valid ONNX model: {flaw}", "export or copy it again")
-    if not any(entry.domain in ("", "ai.onnx") for entry in proto.opset_import):
+    if not any(entry.domain == "" for entry in proto.opset_import):
         raise PconvError(f"{name} does not use the standard ONNX operators", "")
     try:
-        return Network(nesting.with_names_of_their_own(proto), name, digest, folder)
+        network = Network(nesting.with_names_of_their_own(with_output_types(proto)), name, digest, folder)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:  # of functions, for example
-        raise PconvError(f"{name} is not a valid ONNX model: {error}", "export it again") from error
+        raise PconvError(f"{name} is not a valid ONNX model: {reason_of(error)}", "") from error
     except MemoryError as error:  # inference takes some for every element of what it takes for a shape
-        raise PconvError(f"the shapes in {name} cannot be inferred: they are too large", "export it again") from error
+        raise PconvError(f"the shapes in {name} cannot be inferred: they are too large", "") from error
     except KeyError as error:  # the checker lets through element types that onnx itself cannot name
         raise PconvError(f"{name} has a tensor of the unknown type {error}", "export or copy it again") from error
     except UnicodeDecodeError as error:
         raise PconvError(f"{name} has an attribute that is not text: {error}", "export or copy it again") from error
+    if mends:
+        # From here, so that Python says it once however often a command reads the model.
+        warnings.warn(f"{name} was mended on reading: {', '.join(mends)}", stacklevel=1)
+    return network
 
 
 def refuse_to_overwrite(source: ModelSource, output: str | os.PathLike[str]) -> None:

@@ -24,7 +24,7 @@ from pconv_onnx.graph.nesting import captured, every_graph, tensor_names
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.record import ACTIVATION
 from pconv_onnx.graph.tensors import initializer_names
-from pconv_onnx.graph.view import Node, Tensor
+from pconv_onnx.graph.view import Node, Tensor, called
 
 Dimension = int | str | None
 
@@ -146,11 +146,10 @@ class Network:
             self._read_lazily(node)
             self._graphs[id(node)] = graph
             self._metadata[id(node)] = proto.metadata_props
-            called = f"{node.op} '{node.name or node.outputs[0].name}'" if node.outputs else node.op
             once = node.op == "If" and is_standard(node)
-            repeated_by = graph.repeated_by or ("" if once else called)
+            repeated_by = graph.repeated_by or ("" if once else called(node))
             self._bodies[id(node)] = [
-                self._enter(Graph(body_proto, list(body.nodes), f"the body of {called}", repeated_by))
+                self._enter(Graph(body_proto, list(body.nodes), f"the body of {called(node)}", repeated_by))
                 for body, body_proto in _bodies(node, proto)
             ]
         return graph

@@ -124,18 +124,6 @@ def _channel_axis(layout: str, rank: int | None) -> int:
     return layout.index("C") if "C" in layout else 1
 
 
-def with_imports(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the domains of QONNX that its nodes use imported; its tools leave that out, and ONNX needs it."""
-    missing = {node.domain for node in every_node(model.graph) if node.domain in DOMAINS}
-    missing -= {entry.domain for entry in model.opset_import}
-    if not missing:
-        return model
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    result.opset_import.extend(helper.make_opsetid(domain, 1) for domain in sorted(missing))
-    return result
-
-
 def standardised(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with its quantisers of QONNX as operators of ONNX, computed scales and weights included.
 

@@ -31,3 +31,10 @@ def key_of(node: Node | onnx.NodeProto) -> str:
         if name:
             return str(name)
     return ""
+
+
+def called(node: Node | onnx.NodeProto) -> str:
+    """How to call a node in messages: its operator and its name, or the first tensor that it gives."""
+    operator = node.op_type if isinstance(node, onnx.NodeProto) else node.op
+    name = node.name or key_of(node)
+    return f"{operator} '{name}'" if name else str(operator)

@@ -17,6 +17,7 @@ import numpy as np
 
 from pconv_onnx.basics.choices import PROVIDERS
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.foreign_errors import reason_of
 from pconv_onnx.measure.timing import peak_memory, session_options
 from pconv_onnx.plan.modes import MODES
 from pconv_onnx.runtime.opening import import_onnxruntime, session
@@ -86,7 +87,7 @@ def _without_library(path: str, options: Any, providers: list[Any]) -> Any:
             warnings.simplefilter("ignore")  # that the provider is missing, which is raised below
             runner = import_onnxruntime().InferenceSession(path, options, providers=providers)
     except Exception as error:  # onnxruntime raises its own types, without a common base
-        raise PconvError(f"onnxruntime cannot load the model: {error}", "") from error
+        raise PconvError(f"onnxruntime cannot load the model: {reason_of(error)}", "") from error
     if name not in runner.get_providers():
         raise PconvError(f"onnxruntime's '{name}' is not there or does not start on this machine", "")
     return runner

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.foreign_errors import reason_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -66,6 +67,8 @@ def register(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptions:
     try:
         options.register_custom_ops_library(str(path))
     except Exception as error:  # onnxruntime raises its own types for this, without a common base
-        raise PconvError(f"onnxruntime cannot load {path}: {error}", "reinstall pconv-onnx on this machine") from error
+        raise PconvError(
+            f"onnxruntime cannot load {path}: {reason_of(error)}", "reinstall pconv-onnx on this machine"
+        ) from error
     options.add_session_config_entry(_REGISTERED, str(path))
     return options

@@ -14,6 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.foreign_errors import reason_of
 from pconv_onnx.graph.external import fits_in_one_file
 from pconv_onnx.graph.files import NOT_LOADED, ModelSource, require_source
 from pconv_onnx.graph.tensors import references
@@ -209,7 +210,7 @@ def _content(model: ModelSource) -> bytes | str:
 
 def _refused(model: ModelSource, error: Exception) -> PconvError:
     name = "the model" if isinstance(model, onnx.ModelProto) else f"'{model}'"
-    return PconvError(f"onnxruntime cannot load {name}: {error}", "")
+    return PconvError(f"onnxruntime cannot load {name}: {reason_of(error)}", "")
 
 
 def _without_external_data(model: ModelSource) -> onnx.ModelProto | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.foreign_errors import reason_of
 from pconv_onnx.graph import ModelSource
 from pconv_onnx.graph.record import Record
 from pconv_onnx.neuron.theory import SUM_TYPES, temporal_mean
@@ -142,7 +143,7 @@ class SerialSession:
                 by_step.append([outputs[index].numpy().copy() for index in wanted])
         except Exception as error:  # onnxruntime raises its own types, without a common base
             self._memory = None
-            raise PconvError(f"onnxruntime cannot run the network: {error}", "") from error
+            raise PconvError(f"onnxruntime cannot run the network: {reason_of(error)}", "") from error
         return by_step
 
 

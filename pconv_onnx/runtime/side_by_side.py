@@ -10,6 +10,7 @@ import onnx
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.foreign_errors import reason_of
 from pconv_onnx.data.samples import Samples
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.tensors import references
@@ -114,7 +115,7 @@ def run_session(runner: Any, feed: dict[str, Array], names: list[str] | None = N
     except PconvError:  # of a serial session
         raise
     except Exception as error:  # onnxruntime raises its own types, without a common base
-        raise PconvError(f"onnxruntime cannot run the model: {error}", "") from error
+        raise PconvError(f"onnxruntime cannot run the model: {reason_of(error)}", "") from error
 
 
 def batch_size(steps: int, most: int = _BATCH) -> int:

@@ -441,6 +441,31 @@ def test_faults_are_told():
     assert "nothing to calibrate in the model: 'y': its bound 'l' is computed; a Clip with constant bounds" in told
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_activations_without_values_are_left_with_the_reason(method):
+    empty = network("y = Relu (x)", inputs="float[N, 0, 3] x", outputs="float[N, 0, 3] y")
+    nothing = {"x": np.zeros((2, 0, 3), np.float32)}
+    told = "nothing to calibrate in the model: 'y': 'x' has shape [2, 0, 3] for 2 samples: no values"
+    assert refusal_of(calibrate, empty, nothing, steps=4, method=method) == told
+    assert refusal_of(rewrite, empty, calibration=nothing, steps=4, method=method) == told
+
+
+def test_others_than_those_without_values_are_calibrated():
+    nodes = "a = Relu (x) b = Slice (a, eight, nine, at1) c = Relu (b) y = Relu (x)"
+    constants = {"eight": np.array([8]), "nine": np.array([9]), "at1": np.array([1])}
+    model = network(nodes, outputs="float[N, K, 8, 8] c, float[N, 3, 8, 8] y", weights=constants)
+    rows = {row["name"]: row["reason"] for row in calibrate(model, data(), steps=4).summary()["activations"]}
+    assert rows == {"a": "", "y": "", "c": "'b' has shape [25, 0, 8, 8] for 25 samples: no values"}
+
+
+def test_a_layer_without_inputs_is_not_corrected():
+    model = network("a = MatMul (x, w) y = Relu (a)", inputs="float[N, 0] x", outputs="float[N, 3] y",
+                    weights={"w": np.zeros((0, 3), np.float32)})  # fmt: skip
+    result = calibrate(model, {"x": np.zeros((2, 0), np.float32)}, steps=4)
+    assert not result.found.corrections
+    assert result.summary()["silent_activations"] == ["y"]
+
+
 POOLED = "a = Conv (x, w) r = Relu (a) p = MaxPool <kernel_shape = [2, 2]> (r) y = Conv (p, v)"
 HYBRID = "a = Conv (x, w) r = Relu (a) b = Conv (r, v) y = Gelu (b)"
 

@@ -111,6 +111,51 @@ print(json.dumps(found))
         assert [option for option in options if option not in found[command][1]] == []
 
 
+NOISY = """
+import ctypes, os, sys
+import pconv_onnx.rewriting as rewriting
+from pconv_onnx.cli.main import main
+inspect = rewriting.inspect
+def noisy(model):
+    ctypes.CDLL(None).puts(b"from C")
+    os.write(1, b"from a descriptor\\n")
+    os.system("echo from a child")
+    print("from Python")
+    print("from Python itself", file=sys.__stdout__)
+    return inspect(model)
+rewriting.inspect = noisy
+status = main(sys.argv[1:])
+print("and then")
+sys.exit(status)
+"""
+
+
+def test_stdout_has_one_document_whatever_libraries_print(ann):
+    done = subprocess.run([sys.executable, "-c", NOISY, "inspect", "--json", ann], capture_output=True, text=True)
+    document, rest = done.stdout.split("\n", 1)
+    assert (done.returncode, rest) == (0, "and then\n")
+    assert json.loads(document)["counts"]["converted"] == 2
+    said = ["from C", "from Python", "from Python itself", "from a child", "from a descriptor"]
+    assert sorted(done.stderr.splitlines()) == said
+
+
+@pytest.mark.parametrize(("closed", "printed"), [("<&-", True), (">&-", False), ("2>&-", True), (">&- 2>&-", False)])
+def test_closed_streams_are_borne(closed, printed, ann):
+    done = subprocess.run(f"'{sys.executable}' -m pconv_onnx inspect '{ann}' {closed}", shell=True, capture_output=True)
+    assert (done.returncode, b"2 convertible" in done.stdout) == (0, printed)
+
+
+def test_a_mended_model_is_told_once_on_stderr(ann, tmp_path):
+    model = onnx.load(ann)
+    model.graph.ClearField("name")
+    onnx.save(model, tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=np.ones((2, 3, 8, 8), np.float32))
+    told = f"pconv-onnx: warning: '{tmp_path}/m.onnx' was mended on reading: a graph named\n"
+    for command in (["inspect"], ["rewrite"], ["evaluate", "--data", tmp_path / "d.npz", "--steps", "4"]):
+        done = spawn(command[0], tmp_path / "m.onnx", *command[1:], stdout=subprocess.PIPE)
+        assert (done.returncode, done.stderr.decode()) == (0, told)
+
+
 def test_the_package_is_a_command_as_well():
     done = subprocess.run([sys.executable, "-m", "pconv_onnx", "--version"], capture_output=True, check=True)
     assert done.stdout.startswith(b"pconv-onnx ")

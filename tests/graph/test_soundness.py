@@ -159,7 +159,7 @@ def not_a_key(model):
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (twice, "it imports one set of operators twice"),
+        (twice, "its opset_import has two versions of ai.onnx, 20 and 17"),
         (an_output_twice, "output 'y' is listed twice"),
         (not_a_key, "its metadata are not text"),
         (not_a_name, "the metadata of a node are not text"),

@@ -11,9 +11,9 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.deployment.nir.walk import ONE, Affine, Rule, Shape, Term, Walk, called
+from pconv_onnx.deployment.nir.walk import ONE, Affine, Rule, Shape, Term, Walk
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.view import Node, node_name
+from pconv_onnx.graph.view import Node, called, node_name
 from pconv_onnx.graph.windows import Window, windows
 from pconv_onnx.operators.domain import SERIAL_OP_TYPE
 

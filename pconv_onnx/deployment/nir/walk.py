@@ -23,7 +23,7 @@ from pconv_onnx.deployment.nir.constants import constants
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.nesting import unused
-from pconv_onnx.graph.view import Node, Tensor, node_name
+from pconv_onnx.graph.view import Node, Tensor, called
 from pconv_onnx.operators.domain import SERIAL_OP_TYPE
 
 Shape = tuple[int, ...]
@@ -247,11 +247,6 @@ class Walk:
         """The terms with one scale."""
         same = all(np.array_equal(term.scale, terms[0].scale) for term in terms)
         return list(terms) if same else self.plain(source, terms)
-
-
-def called(node: Node) -> str:
-    """How to call a node in messages."""
-    return f"{node.op} '{node_name(node)}'"
 
 
 def _is_neuron(node: Node) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from graphlib import TopologicalSorter
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.graph.nesting import captured, subgraphs
+from pconv_onnx.basics.foreign_errors import reason_of
+from pconv_onnx.graph.checking import check
+from pconv_onnx.graph.nesting import subgraphs
+from pconv_onnx.graph.order import sort
 
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -53,16 +55,17 @@ def in_float16(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         disable_shape_infer=True,
         op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, "EyeLike"],
     )
-    _sort(model.graph)
+    # The converter appends its Casts at the end.
+    sort(model.graph.node)
     # The converter raises what is next to zero; rounding does not.
     for key, tensor in _constants(model.graph):
         if key in exact and tensor.data_type == TensorProto.FLOAT16:
             tensor.CopyFrom(numpy_helper.from_array(exact[key], tensor.name))
     try:
-        onnx.checker.check_model(model, full_check=True)
+        check(model)
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     except Exception as error:  # of two types, without a common base
-        reason = str(error).strip().splitlines()[0]
-        raise PconvError(f"{name} cannot be written in float16: {reason}", hint) from error
+        raise PconvError(f"{name} cannot be written in float16: {reason_of(error)}", hint) from error
     return model
 
 
@@ -76,15 +79,3 @@ def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, TensorProto]]:
                 yield node.output[0], attribute.t
         for body in subgraphs(node):
             yield from _constants(body)
-
-
-def _sort(graph: onnx.GraphProto) -> None:
-    """Put nodes in topological order again: the converter appends its Casts at the end."""
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
-    maker = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    needs = {
-        index: sorted({maker[name] for name in (*node.input, *captured(node)) if name in maker})
-        for index, node in enumerate(nodes)
-    }
-    del graph.node[:]
-    graph.node.extend(nodes[index] for index in TopologicalSorter(needs).static_order())

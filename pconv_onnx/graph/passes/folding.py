@@ -13,7 +13,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -25,6 +25,8 @@ from pconv_onnx.graph.constants import constant, element_type, is_standard
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.network import Dimension, Network
 from pconv_onnx.graph.view import Node, Tensor
+
+_Result = TypeVar("_Result")
 
 # Elements up to which a constant is worth having as one: thresholds and sizes, not weights.
 _LARGEST = 1 << 16
@@ -68,11 +70,14 @@ class _Walk:
         self._names = {dim.dim_param for info in network.proto.graph.input for dim in info.type.tensor_type.shape.dim}
         self._names.discard("")
         for node in network.every_node():
-            if is_standard(node) and node.inputs and len(node.outputs) == 1 and node.op != "Constant":
-                self._visit(node, node.outputs[0].name)
-            elif node.domain == "com.microsoft" and node.op in _OF_ITS_INPUT_SHAPE:
+            if not node.inputs or not node.outputs:
+                continue
+            typed = _OF_ITS_INPUT_SHAPE.get("" if is_standard(node) else node.domain, {})
+            if node.op in typed:
                 # onnx infers nothing of operators that are not its own.
-                self._note(node, self.network.shape(node.inputs[0]) or (), _OF_ITS_INPUT_SHAPE[node.op])
+                self._note(node, self.network.shape(node.inputs[0]) or (), typed[node.op])
+            elif is_standard(node) and len(node.outputs) == 1 and node.op != "Constant":
+                self._visit(node, node.outputs[0].name)
 
     def _visit(self, node: Node, name: str) -> None:
         value = self._folded(node)
@@ -85,7 +90,7 @@ class _Walk:
             return
         self.sizes[name] = sizes
         dtype = self.network.dtypes.get(name)
-        if dtype is not None and _are_numbers(sizes):
+        if dtype is not None and _is_plain(dtype) and _are_numbers(sizes):
             self.known[name] = sizes.astype(dtype)
 
     def _value(self, tensor: Tensor) -> Array | None:
@@ -111,12 +116,12 @@ class _Walk:
             operands.append(self._value(tensor) if tensor.name else None)
             if tensor.name and operands[-1] is None:
                 return None
-        try:
-            with np.errstate(all="ignore"):
-                result = np.asarray(rule(node, *operands))
-            return result if node.op in _EXACT or result.size == 1 else None
-        except (ArithmeticError, IndexError, MemoryError, TypeError, ValueError):  # a runtime refuses it as well
+        with np.errstate(all="ignore"):
+            value = _applied(rule, node, *operands)
+        if value is None:
             return None
+        result = np.asarray(value)
+        return result if node.op in _EXACT or result.size == 1 else None
 
     def _computed_sizes(self, node: Node) -> Array | None:
         """Entries of what a node computes from shapes; None where it does something else."""
@@ -129,7 +134,7 @@ class _Walk:
         if rule is None or not any(tensor.name in self.sizes for tensor in node.inputs):
             return None
         operands = [self._entries(tensor) for tensor in node.inputs]
-        return None if any(operand is None for operand in operands) else rule(node, *operands)
+        return None if any(operand is None for operand in operands) else _applied(rule, node, *operands)
 
     def _hint(self, node: Node) -> None:
         """Note the shape of what a node makes to computed sizes."""
@@ -140,7 +145,7 @@ class _Walk:
         sizes = self.sizes.get(node.inputs[index].name) if len(node.inputs) > index else None
         if before is None or sizes is None:
             return
-        self._note(node, rule(node, before, sizes.tolist()))
+        self._note(node, _applied(rule, node, before, sizes.tolist()) or ())
 
     def _note(self, node: Node, shape: Sequence[Dimension], typed: int = 0) -> None:
         """Note the shape of a node's output, of the type of an input, where more is known of it than was inferred."""
@@ -164,6 +169,14 @@ class _Walk:
             return self.sizes[tensor.name]
         value = self._value(tensor)
         return _objects(value.tolist()) if value is not None and value.ndim <= 1 and value.dtype.kind in "bi" else None
+
+
+def _applied(rule: Callable[..., _Result], node: Node, *operands: object) -> _Result | None:
+    """What a rule finds; None where the operator has no result, so that a runtime refuses it as well."""
+    try:
+        return rule(node, *operands)
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError):
+        return None
 
 
 def _is_plain(dtype: np.dtype[Any] | None) -> bool:
@@ -385,8 +398,15 @@ def _resized(node: Node, _: Sequence[Dimension], sizes: Sequence[Dimension]) -> 
 
 
 # Operators of onnxruntime whose first output has the shape of their first input, each with the input whose type it has.
-_OF_ITS_INPUT_SHAPE = {"BiasGelu": 0, "DequantizeLinear": 1, "FastGelu": 0, "Gelu": 0, "QuantizeLinear": 2,
-                       "QuickGelu": 0, "SkipLayerNormalization": 0}  # fmt: skip
+# In the standard domain it has some that onnx has not, or only since a later opset.
+_OF_ITS_INPUT_SHAPE = {
+    "com.microsoft": {"BiasGelu": 0, "DequantizeLinear": 1, "FastGelu": 0, "Gelu": 0, "QuantizeLinear": 2,
+                      "QuickGelu": 0, "SkipLayerNormalization": 0},
+    "": dict.fromkeys(
+        ("Affine", "ImageScaler", "LayerNormalization", "MeanVarianceNormalization", "ParametricSoftplus", "Scale",
+         "ScaledTanh", "SimplifiedLayerNormalization", "ThresholdedRelu"), 0
+    ),
+}  # fmt: skip
 
 # Operators that make something to sizes: what shape they give it, and which input has the sizes.
 _MADE_TO_SIZE: dict[str, tuple[Callable[..., list[Dimension]], int]] = {

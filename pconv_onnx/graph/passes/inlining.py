@@ -8,9 +8,10 @@ import onnx
 from onnx import helper, inliner
 
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.foreign_errors import reason_of
+from pconv_onnx.graph.checking import check
 from pconv_onnx.graph.nesting import nodes_within, with_names_of_their_own
 from pconv_onnx.graph.network import Network
-from pconv_onnx.graph.tensors import without_references
 
 
 def inlined(network: Network, own_domain: str) -> Network:
@@ -36,11 +37,10 @@ def inlined(network: Network, own_domain: str) -> Network:
     )
     try:
         model = inliner.inline_local_functions(given, convert_version=True)
-        onnx.checker.check_model(without_references(model))
+        check(model)
     except Exception as error:  # onnx raises what its C++ code does
-        reason = str(error).splitlines()[0].rpartition("Assertion `false` failed: ")[2]
         raise PconvError(
-            f"onnx cannot inline the functions of {network.name}: {reason}",
+            f"onnx cannot inline the functions of {network.name}: {reason_of(error)}",
             "write them in the opset of the model, or inline them in the export",
         ) from error
     return replace(network, proto=with_names_of_their_own(model))

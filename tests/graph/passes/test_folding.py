@@ -235,3 +235,38 @@ def test_an_output_that_declares_less_is_left_alone():
     folded = fold(load(model))
     assert folded.shapes["y"] == ("N", 192)
     assert folded.proto.graph.output == model.graph.output
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "g = Gather (s, zero_) k = Concat <axis = 0> (g, one_)",
+        "g = Gather (s, zero_) c = Concat <axis = 0> (g, at1) k = Reshape (x, c)",
+        "k = Add (s, at_two)",
+        "k = Where (at_two, s, s)",
+        "k = Gather (zero_, s)",
+        "g = Gather (s, zero_) k = Gather (g, zero_)",
+        "k = Slice (s, none, at1)",
+        "k = Cast <to = 8> (s)",
+    ],
+)
+def test_sizes_that_no_runtime_computes_are_left(nodes):
+    weights = NUMBERS | {"at_two": np.array([1, 2]), "none": np.zeros(0, np.int64)}
+    text = f"s = Shape (x) {nodes} y = Identity (k)"
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 18]> test (float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y) {{ {text} }}'
+    )
+    model.graph.output[0].ClearField("type")
+    for name, value in weights.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    assert "k" not in constants(fold(load(model)).proto)
+
+
+@pytest.mark.filterwarnings("ignore:the model was mended")
+@pytest.mark.parametrize("node", ["com.microsoft.Gelu ()", "ImageScaler ()", "LayerNormalization ()"])
+def test_operators_of_onnxruntime_that_take_nothing_are_left(node):
+    text = f"k = {node} y = Relu (x)"
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 13]> test (float[N, 3] x) => (float[N, 3] y) {{ {text} }}'
+    )
+    assert "k" not in fold(load(model)).shapes

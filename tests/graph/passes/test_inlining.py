@@ -99,7 +99,7 @@ def test_a_function_of_another_opset_with_other_operators_is_refused():
     source.functions.append(onnx.parser.parse_function(gelu))
     source.graph.node[1].op_type = "Wide"
     told = refusal_of(rewrite, source)
-    assert "FunctionOp imports version 20 whereas model imports version 18" in told
+    assert "Gelu 'b' of the function 'Wide' is of opset 20, the model of 18" in told
 
 
 def test_a_function_that_cannot_be_inlined_is_refused(monkeypatch):

@@ -1,0 +1,95 @@
+"""onnx's checker, for models as onnxruntime takes them, and what it finds in a sentence of our own."""
+
+from __future__ import annotations
+
+import onnx
+from onnx.checker import ValidationError
+
+from pconv_onnx.graph.faults import fault_of, is_of_onnxruntime
+from pconv_onnx.graph.nesting import nodes_within
+from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION, without_references
+
+# A domain that the checker knows nothing of, and asks nothing of.
+_UNCHECKED = "unchecked"
+
+
+class InvalidModel(Exception):
+    """A model that is not one of ONNX.
+
+    Attributes:
+        hint: what to do about it; may be empty.
+    """
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        """Keep what is wrong, for a message, and the hint."""
+        super().__init__(reason)
+        self.hint = hint
+
+
+def check(model: onnx.ModelProto) -> None:
+    """Raise where a model does not hold to ONNX's definition.
+
+    What onnxruntime does without is not asked for: types and shapes of outputs, shapes of inputs, initializers among
+    the inputs. Its own operators in the standard domain are let through.
+
+    Raises:
+        InvalidModel: what is wrong, and where.
+    """
+    try:
+        onnx.checker.check_model(_as_onnx_wants_it(model))
+    except (ValidationError, ValueError) as error:
+        raise InvalidModel(*fault_of(model)) from error
+
+
+def too_new(model: onnx.ModelProto) -> str:
+    """Which version of ONNX a model is of that the installed onnx does not know, for a message; empty of others."""
+    newest = onnx.defs.onnx_opset_version()
+    versions: list[tuple[str, int, int]] = [("IR version", model.ir_version, int(onnx.IR_VERSION))]
+    versions += [("opset", entry.version, newest) for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    for what, version, known in versions:
+        if version > known:
+            return f"{what} {version}; onnx {onnx.__version__} reads those up to {known}"
+    return ""
+
+
+def _as_onnx_wants_it(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, or a copy in which nothing is missing that the checker would ask for and onnxruntime does not."""
+    given = without_references(model)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(given)
+    changed = [_without_own_operators(copy), _with_placeholders(copy), _with_free_initializers(copy)]
+    return copy if any(changed) else given
+
+
+def _without_own_operators(model: onnx.ModelProto) -> bool:
+    """Whether there were operators of onnxruntime's in the standard domain, which then are in an unknown one."""
+    changed = False
+    for holder, nodes in ((model, model.graph.node), *((entry, entry.node) for entry in model.functions)):
+        opset = next((entry.version for entry in holder.opset_import if not entry.domain), 1)
+        foreign = [node for node in nodes_within(nodes) if is_of_onnxruntime(node, opset)]
+        for node in foreign:
+            node.domain = _UNCHECKED
+        if foreign:
+            holder.opset_import.add(domain=_UNCHECKED, version=1)
+        changed |= bool(foreign)
+    return changed
+
+
+def _with_placeholders(model: onnx.ModelProto) -> bool:
+    """Whether inputs or outputs lacked a shape, or outputs a type, which then have one."""
+    for output in model.graph.output:
+        if not output.type.WhichOneof("value"):
+            output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    tensors = [info.type for info in (*model.graph.input, *model.graph.output) if info.type.HasField("tensor_type")]
+    shapeless = [entry.tensor_type for entry in tensors if not entry.tensor_type.HasField("shape")]
+    for entry in shapeless:
+        entry.shape.SetInParent()
+    return bool(shapeless)
+
+
+def _with_free_initializers(model: onnx.ModelProto) -> bool:
+    """Whether the IR version was one in which initializers are inputs as well; it is a later one then."""
+    changed = 0 < model.ir_version < INITIALIZERS_IR_VERSION
+    if changed:
+        model.ir_version = INITIALIZERS_IR_VERSION
+    return changed

@@ -1,0 +1,216 @@
+"""Where a model does not hold to ONNX's definition, by the names of its nodes and tensors.
+
+onnx's checker says that a model does not, and often not where.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import onnx
+from onnx import AttributeProto, SparseTensorProto, TensorProto
+from onnx.checker import ValidationError
+from onnx.defs import OpSchema
+from onnx.external_data_helper import uses_external_data
+
+from pconv_onnx.graph.nesting import nodes_within, subgraphs
+from pconv_onnx.graph.soundness import flaw_of
+from pconv_onnx.graph.tensors import every_tensor, sparse_tensors
+from pconv_onnx.graph.view import called
+
+Fault = tuple[str, str]
+
+_UNKNOWN = "onnx's checker refuses it, for a reason not known here", "onnx.checker.check_model says more"
+# Whose operators onnx defines.
+_DEFINED = ("", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training")
+# Operators that onnxruntime has in the standard domain and onnx has not, in some opsets or in all.
+_OF_ONNXRUNTIME = frozenset({
+    "Affine", "Crop", "DisentangledAttention_TRT", "DynamicSlice", "EfficientNMS_TRT", "GRUUnit", "GivenTensorFill",
+    "ImageScaler", "LayerNormalization", "MeanVarianceNormalization", "MemcpyFromHost", "MemcpyToHost",
+    "MultilevelCropAndResize_TRT", "ParametricSoftplus", "PyramidROIAlign_TRT", "Scale", "ScaledTanh",
+    "SimplifiedLayerNormalization", "ThresholdedRelu",
+})  # fmt: skip
+# How many inputs or outputs an operator has that has any number.
+_UNBOUNDED = 1 << 30
+# Where attributes have their value, by type; lists may be empty.
+_FIELDS = {
+    AttributeProto.FLOAT: "f",
+    AttributeProto.INT: "i",
+    AttributeProto.STRING: "s",
+    AttributeProto.TENSOR: "t",
+    AttributeProto.GRAPH: "g",
+    AttributeProto.SPARSE_TENSOR: "sparse_tensor",
+    AttributeProto.TYPE_PROTO: "tp",
+}
+
+
+def is_of_onnxruntime(node: onnx.NodeProto, opset: int) -> bool:
+    """Whether an operator of the standard domain is one that onnxruntime has in that opset, and onnx has not."""
+    return not node.domain and node.op_type in _OF_ONNXRUNTIME and not onnx.defs.has(node.op_type, opset)
+
+
+def fault_of(model: onnx.ModelProto) -> Fault:
+    """What is wrong with a model that onnx's checker refuses, and what to do about it, which may be nothing."""
+    found = next(_faults(model), "")
+    if found:
+        return found, ""
+    flaw = flaw_of(model) or next(_faulty_tensors(model), "")
+    return (flaw, "export or copy it again") if flaw else _UNKNOWN
+
+
+def _faults(model: onnx.ModelProto) -> Iterator[str]:
+    if model.ir_version < 1:
+        yield f"its ir_version is {model.ir_version}; the first is 1"
+    for entry in model.opset_import:
+        if entry.version < 1:
+            yield f"its opset_import has version {entry.version} of {entry.domain or 'ai.onnx'}; the first is 1"
+    for kind, infos in (("input", model.graph.input), ("output", model.graph.output)):
+        yield from _of_values(kind, infos)
+    yield from _made_twice(model.graph, set())
+    own = {(function.domain, function.name) for function in model.functions}
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    for node in nodes_within(model.graph.node):
+        yield from _of_node(node, opsets, own)
+    for function in model.functions:
+        yield from _of_function(function, opsets, own)
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return [name for name, uses in Counter(names).items() if uses > 1]
+
+
+def _of_values(kind: str, infos: Iterable[onnx.ValueInfoProto]) -> Iterator[str]:
+    for info in infos:
+        if not info.name:
+            yield f"an {kind} has no name"
+        elif not info.type.WhichOneof("value") and kind == "input":
+            yield f"the input '{info.name}' has no type"
+        elif info.type.HasField("tensor_type") and not info.type.tensor_type.elem_type:
+            yield f"the {kind} '{info.name}' has no element type"
+    yield from (f"the {kind} '{name}' is listed twice" for name in _repeated(info.name for info in infos))
+
+
+def _made_twice(graph: onnx.GraphProto, around: set[str]) -> Iterator[str]:
+    """Tensors that a node makes under a name that is taken, in the graph or around it."""
+    if any(not tensor.name for tensor in graph.initializer):
+        yield "an initializer has no name"
+    taken = {*around, *(info.name for info in graph.input), *(tensor.name for tensor in graph.initializer)}
+    for node in graph.node:
+        for body in subgraphs(node):
+            yield from _made_twice(body, taken)
+        for name in filter(None, node.output):
+            if name in taken:
+                yield f"{called(node)} makes '{name}', which is there already"
+            taken.add(name)
+
+
+def _of_function(function: onnx.FunctionProto, around: dict[str, int], own: set[tuple[str, str]]) -> Iterator[str]:
+    if not function.name:
+        yield "a function has no name"
+    for kind, names in (("input", function.input), ("output", function.output)):
+        for name in _repeated(names):
+            yield f"the {kind} '{name}' of the function '{function.name}' is listed twice"
+    opsets = {entry.domain: entry.version for entry in function.opset_import}
+    for node in nodes_within(function.node):
+        yield from _of_node(node, opsets, own)
+        here, there = (versions.get(node.domain, 1) for versions in (opsets, around))
+        if node.domain in _DEFINED and _definition(node, here) != _definition(node, there):
+            yield (
+                f"{called(node)} of the function '{function.name}' is of opset {here}, the model of {there}, and the "
+                "operator differs between them"
+            )
+
+
+def _definition(node: onnx.NodeProto, opset: int) -> int | None:
+    """Since which opset an operator is as it is in one; None where it is not there."""
+    known = onnx.defs.has(node.op_type, opset, node.domain)
+    return onnx.defs.get_schema(node.op_type, opset, node.domain).since_version if known else None
+
+
+def _of_node(node: onnx.NodeProto, opsets: dict[str, int], own: set[tuple[str, str]]) -> Iterator[str]:
+    operator: str | bytes = node.op_type  # bytes where it is not text
+    if isinstance(operator, bytes):
+        yield f"an operator has the name {operator!r}, which is not text"
+    elif not node.op_type:
+        yield f"the node{called(node)} has no operator"
+    elif not node.input and not node.output:
+        yield f"{called(node)} takes nothing and makes nothing"
+    else:
+        yield from _of_attributes(node)
+        opset = opsets.get(node.domain, 1)
+        if node.domain in _DEFINED and (node.domain, node.op_type) not in own and not is_of_onnxruntime(node, opset):
+            yield from _misfit(node, opset)
+
+
+def _of_attributes(node: onnx.NodeProto) -> Iterator[str]:
+    for attribute in node.attribute:
+        told = f"the attribute '{attribute.name}' of {called(node)}"
+        given = [field for field in _FIELDS.values() if attribute.HasField(field)]
+        if not attribute.name:
+            yield f"an attribute of {called(node)} has no name"
+        elif not attribute.type:
+            yield f"{told} has no type"
+        elif {*given} - {_FIELDS.get(attribute.type)}:
+            yield f"{told} has a value that is not of its type {AttributeProto.AttributeType.Name(attribute.type)}"
+    for name in _repeated(attribute.name for attribute in node.attribute):
+        yield f"{called(node)} has the attribute '{name}' twice"
+
+
+def _misfit(node: onnx.NodeProto, opset: int) -> Iterator[str]:
+    """Where a node does not fit the definition of its operator."""
+    told = f"{called(node)}: {node.domain or 'opset'} {opset} has no such operator"
+    if not onnx.defs.has(node.op_type, opset, node.domain):
+        yield f"{told}, only later ones have" if onnx.defs.has(node.op_type, node.domain) else told
+        return
+    schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    if schema.deprecated:
+        yield f"{told} any more"
+    yield from _misfit_of_count(node, "input", len(node.input), schema.min_input, schema.max_input)
+    yield from _misfit_of_count(node, "output", len(node.output), schema.min_output, schema.max_output)
+    for parameter, name in zip(schema.inputs, node.input, strict=False):
+        if not name and parameter.option == OpSchema.FormalParameterOption.Single:
+            yield f"{called(node)} lacks its input '{parameter.name}'"
+    yield from _misfit_of_attributes(node, schema)
+
+
+def _misfit_of_count(node: onnx.NodeProto, kind: str, count: int, least: int, most: int) -> Iterator[str]:
+    if not least <= count <= most:
+        takes = f"{least}" if least == most else f"{least} to {most}" if most < _UNBOUNDED else f"{least} or more"
+        yield f"{called(node)} has {count} {kind}{'s' if count != 1 else ''}, and its operator {takes}"
+
+
+def _misfit_of_attributes(node: onnx.NodeProto, schema: OpSchema) -> Iterator[str]:
+    for attribute in node.attribute:
+        expected = schema.attributes.get(attribute.name)
+        if expected is None:
+            yield f"{called(node)} has the attribute '{attribute.name}', which its operator has not"
+        elif _type_of(expected) != attribute.type:
+            given, wanted = (AttributeProto.AttributeType.Name(kind) for kind in (attribute.type, _type_of(expected)))
+            yield f"the attribute '{attribute.name}' of {called(node)} is of type {given}, not {wanted}"
+    given_names = {attribute.name for attribute in node.attribute}
+    for name, expected in schema.attributes.items():
+        if expected.required and name not in given_names:
+            yield f"{called(node)} lacks the attribute '{name}'"
+
+
+def _type_of(attribute: OpSchema.Attribute) -> AttributeProto.AttributeType:
+    return AttributeProto.AttributeType.Value(str(attribute.type).rpartition(".")[2])
+
+
+def _faulty_tensors(model: onnx.ModelProto) -> Iterator[str]:
+    for sparse in sparse_tensors(model):
+        if _refused(onnx.checker.check_sparse_tensor, sparse):
+            yield f"the sparse tensor '{sparse.values.name}' does not fit its indices or its shape {list(sparse.dims)}"
+    for tensor in every_tensor(model):
+        if not uses_external_data(tensor) and _refused(onnx.checker.check_tensor, tensor):
+            yield f"the tensor '{tensor.name}' has values of another type than it says, or none"
+
+
+def _refused(check: Callable[[Any], None], part: TensorProto | SparseTensorProto) -> bool:
+    try:
+        check(part)
+    except (ValidationError, ValueError):
+        return True
+    return False

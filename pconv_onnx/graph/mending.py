@@ -1,0 +1,276 @@
+"""What a model may lack or have in another form where there is one meaning: mended when it is read.
+
+onnxruntime loads such models; onnx's checker, and what reads them here, want them whole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from pconv_onnx.graph.checking import InvalidModel
+from pconv_onnx.graph.nesting import every_graph, every_node, nodes_within, tensor_names, unused
+from pconv_onnx.graph.order import sort, undefined, undefined_of
+from pconv_onnx.graph.qonnx import DOMAINS
+from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION, initializer_names
+from pconv_onnx.graph.view import called
+
+# From here on a model imports its operators; before, there was one version of them.
+_IMPORTS_IR_VERSION = 3
+_INTEGERS = (TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64,
+             TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64)  # fmt: skip
+
+
+def mended(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """A model as onnxruntime understands it, spelled as ONNX has it, and what was done to it, for a message.
+
+    The model itself is not changed, and returned where nothing is to be done.
+
+    Raises:
+        InvalidModel: a tensor is made by nobody or of itself, or a set of operators is imported in no version that is
+            certain.
+    """
+    if not model.HasField("graph"):
+        raise InvalidModel("it has no graph")
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    done = tuple(told for mend in _MENDS if (told := mend(copy)))
+    _require_tensors(copy)
+    return (copy, done) if done else (model, ())
+
+
+def with_output_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in which outputs say of which type and shape they are, as far as onnx infers it; itself if all do."""
+    open_ones = [output.name for output in model.graph.output if not _has_shape(output)]
+    if not open_ones:
+        return model
+    inferred = {info.name: info for info in onnx.shape_inference.infer_shapes(model).graph.output}
+    found = [name for name in open_ones if _has_shape(inferred[name])]
+    if not found:
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for output in copy.graph.output:
+        if output.name in found:
+            output.CopyFrom(inferred[output.name])
+    return copy
+
+
+def _has_shape(info: onnx.ValueInfoProto) -> bool:
+    return info.type.HasField("tensor_type") and info.type.tensor_type.HasField("shape")
+
+
+def _spell_the_standard_domain(model: onnx.ModelProto) -> str:
+    functions = model.functions
+    nodes = (*every_node(model.graph), *(node for function in functions for node in nodes_within(function.node)))
+    imports = (*model.opset_import, *(entry for function in functions for entry in function.opset_import))
+    spelled = [entry for entry in (*nodes, *imports) if entry.domain == "ai.onnx"]
+    for entry in spelled:
+        entry.domain = ""
+    return "the domain ai.onnx written as the standard one" if spelled else ""
+
+
+def _import_once(model: onnx.ModelProto) -> str:
+    """Raise where a domain is imported in two versions.
+
+    Raises:
+        InvalidModel: it is.
+    """
+    once: dict[str, int] = {}
+    for entry in model.opset_import:
+        if once.setdefault(entry.domain, entry.version) != entry.version:
+            versions = f"{once[entry.domain]} and {entry.version}"
+            raise InvalidModel(f"its opset_import has two versions of {entry.domain or 'ai.onnx'}, {versions}")
+    if len(once) == len(model.opset_import):
+        return ""
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in once.items())
+    return "operators imported once instead of twice"
+
+
+def _import_what_is_used(model: onnx.ModelProto) -> str:
+    """Raise where that is the standard domain: every model says which of its versions it means, or is of the first.
+
+    Raises:
+        InvalidModel: it does not.
+    """
+    used: dict[str, set[str]] = {}
+    for node in every_node(model.graph):
+        used.setdefault(node.domain, set()).add(node.op_type)
+    imported = {entry.domain: entry.version for entry in model.opset_import}
+    if "" in used.keys() - imported and (model.ir_version >= _IMPORTS_IR_VERSION or imported):
+        first = next(node for node in every_node(model.graph) if not node.domain)
+        raise InvalidModel(
+            f"its opset_import has no version of the standard operators (ai.onnx), which {called(first)} is one of",
+            "add the opset that it was exported with",
+        )
+    missing = {domain: _version(domain, operators) for domain, operators in used.items() if domain not in imported}
+    model.opset_import.extend(helper.make_opsetid(domain, missing[domain]) for domain in sorted(missing, key=str))
+    added = set(missing)
+    imported |= missing
+    for function in model.functions:
+        own = {entry.domain for entry in function.opset_import}
+        needed = {node.domain for node in nodes_within(function.node)} - own
+        # As in the model around it, where that has it.
+        for domain in sorted(needed, key=str):
+            function.opset_import.add(domain=domain, version=imported.get(domain, 1))
+        added |= needed
+    told = ", ".join(sorted(str(domain or "ai.onnx") for domain in added))
+    return f"the domain{'s' if len(added) > 1 else ''} {told} imported" if added else ""
+
+
+def _version(domain: str, operators: set[str]) -> int:
+    """Of onnx's own domains the first in which these operators are as they are now; others have one version."""
+    if not domain:
+        return 1
+    known = [operator for operator in operators if onnx.defs.has(operator, domain)]
+    return max((onnx.defs.get_schema(operator, domain=domain).since_version for operator in known), default=1)
+
+
+def _raise_the_ir_version(model: onnx.ModelProto) -> str:
+    least = _IMPORTS_IR_VERSION if model.opset_import else 0
+    graphs = every_graph(model.graph)
+    if any(initializer_names(graph) - {info.name for info in graph.input} for graph in graphs):
+        least = INITIALIZERS_IR_VERSION
+    if not 0 < model.ir_version < least:
+        return ""
+    told = f"the IR version raised from {model.ir_version} to {least}"
+    model.ir_version = least
+    return told
+
+
+def _type_inputs(model: onnx.ModelProto) -> str:
+    """Of inputs that have a default, which is of one."""
+    told = ""
+    for graph in every_graph(model.graph):
+        defaults = {tensor.name: tensor for tensor in graph.initializer}
+        for info in graph.input:
+            if info.name in defaults and not info.type.WhichOneof("value"):
+                tensor = defaults[info.name]
+                info.CopyFrom(helper.make_tensor_value_info(info.name, tensor.data_type, tensor.dims))
+                told = "inputs given the type of their initializers"
+    return told
+
+
+def _name_graphs(model: onnx.ModelProto) -> str:
+    nameless = [graph for graph in every_graph(model.graph) if not graph.name]
+    for graph in nameless:
+        graph.name = "graph"
+    return "a graph named" if nameless else ""
+
+
+def _drop_what_has_no_name(model: onnx.ModelProto) -> str:
+    dropped = [
+        entries.pop(index)
+        for graph in every_graph(model.graph)
+        for entries in (graph.value_info, graph.initializer)
+        for index in reversed(range(len(entries)))
+        if not entries[index].name
+    ]
+    return "tensors without a name left out" if dropped else ""
+
+
+def _say_once(model: onnx.ModelProto) -> str:
+    """Of metadata with one key the last are read, by onnxruntime as well."""
+    last = {entry.key: entry.value for entry in model.metadata_props}
+    if len(last) == len(model.metadata_props):
+        return ""
+    del model.metadata_props[:]
+    for key, value in last.items():
+        model.metadata_props.add(key=key, value=value)
+    return "metadata of one key left out but the last"
+
+
+def _initialize_once(model: onnx.ModelProto) -> str:
+    """Raise where values differ.
+
+    Raises:
+        InvalidModel: they do.
+    """
+    repeated = 0
+    for graph in every_graph(model.graph):
+        if len(graph.initializer) == len({tensor.name for tensor in graph.initializer}):
+            continue
+        first: dict[str, TensorProto] = {}
+        for index, tensor in reversed(list(enumerate(graph.initializer))):
+            other = first.setdefault(tensor.name, tensor)
+            if other is tensor:
+                continue
+            if other.SerializeToString(deterministic=True) != tensor.SerializeToString(deterministic=True):
+                raise InvalidModel(f"the initializer '{tensor.name}' is there twice, with different values")
+            del graph.initializer[index]
+            repeated += 1
+    return "initializers that are there twice left out" if repeated else ""
+
+
+def _quantise_with_floats(model: onnx.ModelProto) -> str:
+    """QKeras' converter writes scales of 1 as integers; the operators of QONNX take floats."""
+    graphs = list(every_graph(model.graph))
+    uses = Counter(name for graph in graphs for node in graph.node for name in node.input)
+    names = tensor_names(model.graph)
+    cast = 0
+    for graph in graphs:
+        integers = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in _INTEGERS}
+        operands = Counter(node.input[index] for node, index in _operands(graph) if node.input[index] in integers)
+        floats = {name: name if uses[name] == count else unused(name, names) for name, count in operands.items()}
+        for node, index in _operands(graph):
+            node.input[index] = floats.get(node.input[index], node.input[index])
+        for name, new in floats.items():
+            value = numpy_helper.from_array(numpy_helper.to_array(integers[name]).astype(np.float32), new)
+            (integers[name] if new == name else graph.initializer.add()).CopyFrom(value)
+        cast += len(floats)
+    return f"{_count(cast, 'operand')} of QONNX quantisers cast from integers to float32" if cast else ""
+
+
+def _operands(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, int]]:
+    """Where scales, zero points, bit widths and thresholds are."""
+    return ((node, index) for node in graph.node if node.domain in DOMAINS for index in range(1, len(node.input)))
+
+
+def _sort(model: onnx.ModelProto) -> str:
+    try:
+        early = sort(model.graph.node) + sum(sort(function.node) for function in model.functions)
+    except ValueError as error:
+        raise InvalidModel(str(error)) from error
+    return f"{_count(early, 'node')} brought into order" if early else ""
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number > 1 else ''}"
+
+
+# In this order: later ones rely on earlier ones.
+_MENDS: tuple[Callable[[onnx.ModelProto], str], ...] = (
+    _spell_the_standard_domain,
+    _import_once,
+    _import_what_is_used,
+    _raise_the_ir_version,
+    _type_inputs,
+    _name_graphs,
+    _drop_what_has_no_name,
+    _say_once,
+    _initialize_once,
+    _quantise_with_floats,
+    _sort,
+)
+
+
+def _require_tensors(model: onnx.ModelProto) -> None:
+    """Raise where a tensor is needed that nobody makes.
+
+    Raises:
+        InvalidModel: which, and by what.
+    """
+    fault = undefined(model.graph)
+    for function in model.functions:
+        known = set(function.input)
+        fault = fault or undefined_of(function.node, known)
+        missing = next((name for name in function.output if name not in known), None)
+        if missing is not None:
+            fault = fault or f"no node makes the output '{missing}' of the function '{function.name}'"
+    if fault:
+        raise InvalidModel(fault)

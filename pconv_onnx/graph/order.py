@@ -1,0 +1,102 @@
+"""The order of nodes: each behind those whose tensors it takes, as ONNX wants it and some tools forget it."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, MutableSequence
+
+import onnx
+
+from pconv_onnx.graph.nesting import captured, subgraphs
+from pconv_onnx.graph.tensors import initializer_names
+from pconv_onnx.graph.view import called
+
+
+def sort(nodes: MutableSequence[onnx.NodeProto]) -> int:
+    """Bring the nodes of a graph or function into topological order, in place, and those of the bodies within it.
+
+    The order stays as it is as far as it can.
+
+    Returns:
+        How many nodes stood before one that makes a tensor for them.
+
+    Raises:
+        ValueError: which node needs a tensor that is made of what the node itself makes.
+    """
+    early = sum(sort(body.node) for node in nodes for body in subgraphs(node))
+    made = [(name, index) for index, node in enumerate(nodes) for name in node.output if name]
+    makers = dict(made)
+    if len(makers) < len(made):
+        return early  # which is meant where two have one name, no order says; the checker refuses it
+    needs = [{makers[name] for name in _taken(node) if name in makers} for node in nodes]
+    waiting = [index for index, needed in enumerate(needs) if any(other >= index for other in needed)]
+    if not waiting:
+        return early
+    order = _order(needs)
+    if len(order) < len(needs):
+        raise ValueError(_circle(nodes, makers, set(range(len(needs))).difference(order)))
+    ordered = [onnx.NodeProto.FromString(nodes[index].SerializeToString()) for index in order]
+    del nodes[:]
+    nodes.extend(ordered)
+    return early + len(waiting)
+
+
+def _taken(node: onnx.NodeProto) -> set[str]:
+    return {name for name in node.input if name} | captured(node)
+
+
+def _order(needs: list[set[int]]) -> list[int]:
+    """Indices, each behind those that it needs, the lower first; those on a circle, and behind one, are not there."""
+    readers: list[list[int]] = [[] for _ in needs]
+    for index, needed in enumerate(needs):
+        for other in needed:
+            readers[other].append(index)
+    missing = [len(needed) for needed in needs]
+    ready = [index for index, count in enumerate(missing) if not count]
+    order = []
+    while ready:
+        order.append(heapq.heappop(ready))
+        for reader in readers[order[-1]]:
+            missing[reader] -= 1
+            if not missing[reader]:
+                heapq.heappush(ready, reader)
+    return order
+
+
+def _circle(nodes: MutableSequence[onnx.NodeProto], makers: dict[str, int], left: set[int]) -> str:
+    """A tensor on a circle, and the node that takes it; of what is left, each node needs another that is."""
+    index, passed = min(left), set()
+    while True:
+        passed.add(index)
+        maker, name = min((makers[name], str(name)) for name in _taken(nodes[index]) if makers.get(name) in left)
+        if maker in passed:
+            return f"{called(nodes[index])} takes '{name}', which is made of what this node makes"
+        index = maker
+
+
+def undefined(graph: onnx.GraphProto, around: Iterable[str] = ()) -> str:
+    """Which tensor a sorted graph needs that nobody makes, and what needs it; empty where there is none.
+
+    Args:
+        graph: the graph; its bodies are looked at too.
+        around: names of the tensors outside.
+    """
+    own = {info.name for info in graph.input} | initializer_names(graph)
+    if fault := undefined_of(graph.node, {*around, *own}):
+        return fault
+    own.update(name for node in graph.node for name in node.output)
+    missing = next((output.name for output in graph.output if output.name not in own), None)
+    return "" if missing is None else f"no node makes the output '{missing}'"
+
+
+def undefined_of(nodes: Iterable[onnx.NodeProto], known: set[str]) -> str:
+    """The same of nodes, beside tensors that are known; what they make is known then as well."""
+    for node in nodes:
+        missing = next((name for name in node.input if name and name not in known), None)
+        if missing is not None:
+            return f"{called(node)} takes '{missing}', which no node makes"
+        for body in subgraphs(node):
+            if fault := undefined(body, known):
+                return f"in a body of {called(node)}, {fault}"
+        known.update(name for name in node.output if name)
+    return ""
