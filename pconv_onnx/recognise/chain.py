@@ -116,13 +116,18 @@ class Chain:
             for head in heads
             if _is_end(head, head[:1])
             for tail in tails
-            if _is_end(tail, tail[-1:])
+            # A Cast at one end alone is a neighbour's.
+            if _is_end(tail, tail[-1:]) and _is_cast(head[:1]) == _is_cast(tail[-1:])
         ]
         return sorted(parts, key=lambda part: -len(part.nodes))
 
     def is_within(self, other: Chain) -> bool:
         """Whether it is shorter than another chain around its rounding at both ends."""
         return len(self.head) < len(other.head) and len(self.tail) < len(other.tail)
+
+
+def _is_cast(links: tuple[Link, ...]) -> bool:
+    return any(link.letter == "T" for link in links)
 
 
 def _is_end(links: tuple[Link, ...], outermost: tuple[Link, ...]) -> bool:

@@ -35,7 +35,7 @@ def counts_of(x: Array, steps: int = 4) -> Array:
 def spiking(nodes: str, x: Array, weights: dict[str, Array], mode: str, **options) -> dict:
     """The statistics of the network that these nodes become, on `x`; it ends in `y`."""
     dims = ", ".join(map(str, x.shape[1:]))
-    nodes, outputs = f"{nodes} size = Size (y)", "int64 size"
+    nodes, outputs = f"{nodes} largest = ReduceMax <keepdims = 0> (y)", "float largest"
     ann = network(nodes, inputs=f"float[N, {dims}] x", outputs=outputs, weights=weights)
     return stats(rewrite(ann, mode=mode, **options).model, {"x": x}).summary()
 
@@ -384,10 +384,10 @@ def test_what_cannot_be_counted_is_null_and_in_no_total():
 def test_operators_in_functions_of_the_source_are_counted_and_those_of_neurons_no_operators():
     model = onnx.parser.parse_model(f"""
         <ir_version: 10, opset_import: ["" : 20, "own" : 1]>
-        test (float[N, 4, 7, 7] x) => (int64 size)
+        test (float[N, 4, 7, 7] x) => (float largest)
         <float theta = {{2}}, float count = {{4}}, float half = {{0.5}}, float zero = {{0}}, float one = {{1}},
          float[1, 1] w = {{3}}>
-        {{ {qcfs("x", "a")} b = own.Outer (a, w) y = own.Elementwise (b) size = Size (y) }}
+        {{ {qcfs("x", "a")} b = own.Outer (a, w) y = own.Elementwise (b) largest = ReduceMax <keepdims = 0> (y) }}
         <opset_import: ["" : 20, "own" : 1], domain: "own">
         Outer (p, q) => (r) {{ r = own.Inner (p, q) }}
         <opset_import: ["" : 20], domain: "own">
@@ -415,8 +415,8 @@ def test_weights_may_be_what_depends_on_inputs(mode):
         g = Gemm <transB = 1> (u, f)
         k = Slice (a, zero_at, two, zero_at)
         c = Conv (image, k)
-        p = Size (g)
-        q = Size (c)
+        p = ReduceMax <keepdims = 0> (g)
+        q = ReduceMax <keepdims = 0> (c)
         y = Add (p, q)
     """
     weights = {"u": weight(3, 7), "image": weight(1, 4, 12, 9), "zero_at": np.array([0]), "two": np.array([2])}
