@@ -5,6 +5,8 @@ Any two options of the quantiser meet in some file. What it refuses to write is 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,10 +29,18 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from pairwise import covering_array
 
 BATCH, CHANNELS, SIZE = 4, 3, 8
+# Format, type of activations and type of weights, as far as the quantiser takes them together.
+_TYPES = [
+    *((QuantFormat.QDQ, activations, weights)
+      for activations in (QuantType.QUInt8, QuantType.QInt8, QuantType.QUInt16, QuantType.QInt16)
+      for weights in (QuantType.QInt8, QuantType.QUInt8, QuantType.QInt16)
+      if (activations, weights) != (QuantType.QInt8, QuantType.QUInt8)),
+    *((QuantFormat.QOperator, activations, weights)
+      for activations, weights in ((QuantType.QUInt8, QuantType.QInt8), (QuantType.QUInt8, QuantType.QUInt8),
+                                   (QuantType.QInt8, QuantType.QInt8))),
+]  # fmt: skip
 _OPTIONS: dict[str, list[Any]] = {
-    "quant_format": [QuantFormat.QDQ, QuantFormat.QOperator],
-    "activation_type": [QuantType.QUInt8, QuantType.QInt8, QuantType.QUInt16, QuantType.QInt16],
-    "weight_type": [QuantType.QInt8, QuantType.QUInt8, QuantType.QInt16],
+    "types": _TYPES,
     "calibrate_method": [CalibrationMethod.MinMax, CalibrationMethod.Entropy, CalibrationMethod.Percentile],
     "per_channel": [False, True],
     "reduce_range": [False, True],
@@ -42,7 +52,7 @@ _OPTIONS: dict[str, list[Any]] = {
     "QDQKeepRemovableActivations": [False, True],
     "opset": [11, 13, 17, 21],
 }
-_ARGUMENTS = ("quant_format", "activation_type", "weight_type", "calibrate_method", "per_channel", "reduce_range")
+_ARGUMENTS = ("calibrate_method", "per_channel", "reduce_range")
 
 
 class Net:
@@ -183,7 +193,8 @@ class _Samples(CalibrationDataReader):
 def files(folder: Path) -> Iterator[tuple[str, Path]]:
     """Name and path of each."""
     logging.disable(logging.WARNING)
-    with warnings.catch_warnings():
+    # The calibrators print.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         for name, make in NETWORKS.items():
             for kind, write in _writers(make):
@@ -201,7 +212,7 @@ def _writers(make: Callable[[Net], onnx.ModelProto]) -> Iterator[tuple[str, Call
     """What writes a file of a network, by what is done to it."""
     for case in covering_array([len(values) for values in _OPTIONS.values()]):
         chosen = {name: values[index] for (name, values), index in zip(_OPTIONS.items(), case, strict=True)}
-        yield _told(chosen), lambda path, chosen=chosen: _quantise(make(Net(chosen["opset"])), path, dict(chosen))
+        yield _told(chosen), lambda path, chosen=chosen: _quantise(make(Net(chosen["opset"])), path, chosen)
     for weight_type in (QuantType.QInt8, QuantType.QUInt8):
         for per_channel in (False, True):
             yield (
@@ -226,15 +237,24 @@ def _writers(make: Callable[[Net], onnx.ModelProto]) -> Iterator[tuple[str, Call
 
 def _told(chosen: dict[str, Any]) -> str:
     """The name of a file: values, and the options that are on."""
-    values = [str(getattr(value, "name", value)) for value in chosen.values() if not isinstance(value, bool | int)]
+    named = [kind.name for kind in (*chosen["types"], chosen["calibrate_method"])]
     on = [name for name, value in chosen.items() if value is True]
-    return f"{' '.join([*values, *on])} opset {chosen['opset']}"
+    return f"{' '.join([*named, *on])} opset {chosen['opset']}"
 
 
 def _quantise(model: onnx.ModelProto, path: Path, chosen: dict[str, Any]) -> None:
-    arguments = {name: chosen.pop(name) for name in _ARGUMENTS}
-    del chosen["opset"]
-    quantize_static(model, path, _Samples(model), extra_options=chosen, **arguments)
+    """A file with options as `_OPTIONS` has them."""
+    quant_format, activation_type, weight_type = chosen["types"]
+    quantize_static(
+        model,
+        path,
+        _Samples(model),
+        quant_format,
+        activation_type=activation_type,
+        weight_type=weight_type,
+        **{name: chosen[name] for name in _ARGUMENTS},
+        extra_options={name: value for name, value in chosen.items() if name[0].isupper()},
+    )
 
 
 def _optimise(model: onnx.ModelProto, path: Path, level: Any, quantised: bool) -> None:

@@ -29,11 +29,13 @@ from suites.table import faulty, markdown  # noqa: E402
 # The module of each.
 SUITES = {
     "onnx-backend": "suites.onnx_backend",
+    "onnx-backend-light": "suites.onnx_backend_light",
     "onnxruntime-quantiser": "suites.onnxruntime_quantiser",
     "qonnx": "suites.qonnx_models",
     "brevitas": "suites.brevitas_models",
 }
-_SECONDS = 60
+# That a file may take; networks in full size take longer.
+_SECONDS = {"onnx-backend-light": 600}
 
 
 def cases(suite: str, folder: Path) -> list[tuple[str, str, Path]]:
@@ -66,7 +68,7 @@ def main() -> int:
         start = time.monotonic()
         files = cases(suite, ROOT / "build" / "suites" / suite)
         print(f"{suite}: {len(files)} files ({time.monotonic() - start:.0f} s)", file=sys.stderr, flush=True)
-        for outcome in outcomes("suites.classify.rows", files, options.processes, _SECONDS):
+        for outcome in outcomes("suites.classify.rows", files, options.processes, _SECONDS.get(suite, 60)):
             row = row_of(outcome)
             rows.append(row)
             for fault in row["faults"]:
