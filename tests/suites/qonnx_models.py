@@ -36,14 +36,10 @@ _NETWORKS = (
     "residual",
     "concatenated",
 )
-CONVERSIONS: dict[str, Callable[[ModelWrapper], ModelWrapper]] = {
+_CONVERSIONS: dict[str, Callable[[ModelWrapper], ModelWrapper]] = {
     "cleanup": lambda model: model,
     "QCDQ": lambda model: model.transform(QuantToQCDQ()),
     "Quant": lambda model: model.transform(QCDQToQuant()),
-    "channels last": lambda model: model.transform(ConvertToChannelsLastAndClean(make_input_channels_last=False)),
-    "channels last, inputs too": lambda model: model.transform(
-        ConvertToChannelsLastAndClean(make_input_channels_last=True)
-    ),
     "lowered convolutions": lambda model: model.transform(LowerConvsToMatMul()),
     "scales in operators of their own": lambda model: model.transform(ExtractQuantScaleZeroPt()),
     "biases in operators of their own": lambda model: model.transform(ExtractBiasFromConv()),
@@ -51,6 +47,14 @@ CONVERSIONS: dict[str, Callable[[ModelWrapper], ModelWrapper]] = {
     "Gemm as MatMul": lambda model: model.transform(GemmToMatMul()),
     "folded transposes": lambda model: model.transform(FoldTransposeIntoQuantInit()),
     "batches of 4": lambda model: model.transform(ChangeBatchSize(4)),
+}
+
+# Of small images alone: for 300 pixels qonnx takes minutes.
+_CHANNELS_LAST: dict[str, Callable[[ModelWrapper], ModelWrapper]] = {
+    "channels last": lambda model: model.transform(ConvertToChannelsLastAndClean(make_input_channels_last=False)),
+    "channels last, inputs too": lambda model: model.transform(
+        ConvertToChannelsLastAndClean(make_input_channels_last=True)
+    ),
 }
 
 
@@ -62,9 +66,11 @@ def files(folder: Path) -> Iterator[tuple[str, Path]]:
     yield from sources
     exports = folder / "brevitas"
     exports.mkdir()
-    for name, path in [*sources, *_exports(exports)]:
+    conversions = [(source, _CONVERSIONS) for source in sources]
+    conversions += [(source, _CONVERSIONS | _CHANNELS_LAST) for source in _exports(exports)]
+    for (name, path), chosen in conversions:
         cleaned = cleanup_model(ModelWrapper(str(path)))
-        for kind, convert in CONVERSIONS.items():
+        for kind, convert in chosen.items():
             written = folder / f"{name.replace('/', ', ')}, {kind}.onnx"
             try:
                 with warnings.catch_warnings():

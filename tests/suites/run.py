@@ -77,7 +77,7 @@ def main() -> int:
     rows.sort(key=lambda row: (list(SUITES).index(row["suite"]), row["file"]))
     print(markdown(rows))
     told = [{key: value for key, value in row.items() if value or key == "loads"} for row in rows]
-    write({"machine": machine(threads=1), "rows": told}, options.output)
+    write({"machine": machine(threads=options.processes), "rows": told}, options.output)
     return 1 if any(map(faulty, rows)) else 0
 
 
