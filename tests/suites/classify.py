@@ -52,7 +52,8 @@ class Row:
         calibrated: the same for the network that `calibrate` makes of it.
         data: the largest difference on the data that lie beside the file, as a share of the largest output.
         unseen: operators that could be an activation or hold one, where none was found.
-        faults: what should not be: an exception other than PconvError, a network called different.
+        differences: what `verify` says of networks that are different.
+        faults: exceptions other than PconvError, and what a process ended at.
     """
 
     suite: str
@@ -66,6 +67,7 @@ class Row:
     calibrated: dict[str, str] = field(default_factory=dict)
     data: dict[str, float] = field(default_factory=dict)
     unseen: list[str] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
@@ -137,14 +139,13 @@ def _calibrate(row: Row, path: Path, data: dict[str, Array]) -> None:
 
 
 def _judged(row: Row, name: str, ann: Path | onnx.ModelProto, snn: onnx.ModelProto, data: dict[str, Array]) -> str:
-    """The verdict, or why there is none; what differs is a fault."""
+    """The verdict, or why there is none."""
     kind = f"{name}, calibrated" if isinstance(ann, onnx.ModelProto) else name
     try:
         found = _first(row, f"verify {kind}", _settings(data), lambda given: verify(ann, snn, **given))
     except _Stopped as stopped:
         return f"not compared: {stopped}"
-    if found.differences:
-        row.faults.append(f"{kind} is different: {found.differences[0]}")
+    row.differences += [f"{kind}: {told}" for told in found.differences]
     if (difference := _on_data(ann, snn, data)) is not None:
         row.data[kind] = difference
     return found.verdict

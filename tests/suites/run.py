@@ -1,6 +1,6 @@
 """Model files of other projects, each classified: none may end in a traceback, in a crash or in another network.
 
-    python tests/suites/run.py --suite onnx-backend -o benchmarks/results/suites.json
+    python tests/suites/run.py --suite onnx-backend -o suites.json
 
 Files that a suite makes lie in build/suites/ afterwards. The exit status is 1 where there is a fault.
 """
@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
 from fuzzing.workers import Outcome, outcomes  # noqa: E402
-from measure import machine, write  # noqa: E402  # neither are packages
+from measure import fill, machine, write  # noqa: E402  # neither are packages
 
-from suites.classify import FOREIGN, Row  # noqa: E402
+from suites.classify import FOREIGN, STEPS, Row  # noqa: E402
 from suites.table import faulty, markdown  # noqa: E402
 
 # The module of each.
@@ -62,6 +62,7 @@ def main() -> int:
     parser.add_argument("--suite", action="append", choices=SUITES, help="only that one; may be repeated")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), metavar="N")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write a row for each file there, as JSON")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the tables into its section on the suites")
     options = parser.parse_args()
     rows = []
     for suite in options.suite or SUITES:
@@ -71,14 +72,18 @@ def main() -> int:
         for outcome in outcomes("suites.classify.rows", files, options.processes, _SECONDS.get(suite, 60)):
             row = row_of(outcome)
             rows.append(row)
-            for fault in row["faults"]:
+            for fault in [*row["differences"], *row["faults"]]:
                 print(f"{suite}, {row['file']}: {fault}", file=sys.stderr, flush=True)
         print(f"{suite}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     rows.sort(key=lambda row: (list(SUITES).index(row["suite"]), row["file"]))
-    print(markdown(rows))
+    where = machine(threads=options.processes)
+    page = markdown(rows, where, STEPS)
+    print(page)
     told = [{key: value for key, value in row.items() if value or key == "loads"} for row in rows]
-    write({"machine": machine(threads=options.processes), "rows": told}, options.output)
-    return 1 if any(map(faulty, rows)) else 0
+    write({"machine": where, "rows": told}, options.output)
+    if options.page:
+        fill(options.page, "suites", page)
+    return 1 if any(faulty(row) or row["differences"] for row in rows) else 0
 
 
 if __name__ == "__main__":
