@@ -17,7 +17,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-hostile fuzz-guided node dist bench peers ray gpu exports zoo clean
+.PHONY: help demo test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-hostile fuzz-guided node dist bench peers ray gpu exports zoo suites clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -164,6 +164,10 @@ exports: $(STAMP) ## convert every export of QCFS by PyTorch, into docs/exports.
 zoo: $(STAMP) ## put well-known architectures through the whole pipeline, into docs/support.md (15 minutes)
 	mkdir -p benchmarks/results
 	$(BIN)/python benchmarks/zoo.py -o benchmarks/results/zoo.json --page docs/support.md
+
+suites: $(STAMP) ## put other projects' model files through the pipeline, into docs/support.md (15 minutes)
+	mkdir -p benchmarks/results
+	$(BIN)/python tests/suites/run.py -o benchmarks/results/suites.json --page docs/support.md
 
 clean: ## remove everything that was built or installed here
 	rm -rf .venv .venv-dist .venv-gpu .venv-ort .venv-peers .venv-ray build dist *.egg-info pconv_onnx/lib .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \

@@ -54,3 +54,13 @@ def write(document: dict[str, Any], output: Path | None) -> None:
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def fill(page: Path, section: str, text: str) -> None:
+    """Write a section of a page, between its two marks; the others stay."""
+    start, end = f"<!-- {section} -->\n", f"<!-- end of {section} -->"
+    before, found, rest = page.read_text(encoding="utf-8").partition(start)
+    _, closed, behind = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"'{page}' has no section between {start.strip()} and {end}")
+    page.write_text(f"{before}{start}{text}{closed}{behind}", encoding="utf-8")

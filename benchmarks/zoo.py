@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from measure import machine, write
+from measure import fill, machine, write
 from zoo_networks import LIGHT, TORCH, light, samples, torch_network
 
 import pconv_onnx
@@ -248,7 +248,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=names, choices=names, metavar="NAME")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the raw figures there, as JSON")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="write the table there, as Markdown")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the table into its section on the zoo")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -267,7 +267,7 @@ def main() -> None:
     print(page)
     write({"machine": where, "rows": [asdict(row) for row in rows]}, options.output)
     if options.page:
-        options.page.write_text(page)
+        fill(options.page, "zoo", page)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import os
 import re
 from pathlib import Path
 
-from measure import write
+import pytest
+from measure import fill, write
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -18,6 +19,18 @@ def test_figures_are_written_where_they_are_wanted(tmp_path):
     assert json.loads((tmp_path / "results" / "this.json").read_text()) == document
     write(document, None)
     assert os.listdir(tmp_path) == ["results"]
+
+
+def test_a_section_of_a_page_is_written_and_the_others_stay(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- one -->\nold\n<!-- end of one -->\n\n<!-- two -->\n<!-- end of two -->\n")
+    fill(page, "one", "new\n")
+    fill(page, "two", "more\n")
+    written = "a\n<!-- one -->\nnew\n<!-- end of one -->\n\n<!-- two -->\nmore\n<!-- end of two -->\n"
+    assert page.read_text() == written
+    with pytest.raises(ValueError, match="no section"):
+        fill(page, "three", "")
+    assert page.read_text() == written
 
 
 def test_each_file_of_figures_has_its_command():

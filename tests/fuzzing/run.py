@@ -40,11 +40,11 @@ def main() -> int:
     options = parser.parse_args()
     start, wrong, foreign = time.monotonic(), 0, 0
     seeds = range(options.first, options.first + options.count)
-    for done, outcome in enumerate(outcomes(_CASES[options.what], seeds, options.processes, _SECONDS), 1):
-        if outcome.faults:
+    for done, outcome in enumerate(outcomes(f"{_CASES[options.what]}.faults", seeds, options.processes, _SECONDS), 1):
+        if outcome.found:
             elsewhere = outcome.ended_at == FOREIGN
             foreign, wrong = foreign + elsewhere, wrong + (not elsewhere)
-            print(f"{'(elsewhere) ' if elsewhere else ''}seed {outcome.seed}: {'; '.join(outcome.faults)}", flush=True)
+            print(f"{'(elsewhere) ' if elsewhere else ''}seed {outcome.case}: {'; '.join(outcome.found)}", flush=True)
         if done % 1000 == 0:
             print(f"{done} {options.what}, {wrong} with a fault, {time.monotonic() - start:.0f} s", flush=True)
     print(f"{options.count} {options.what} from seed {options.first}, {wrong} with a fault", end="")

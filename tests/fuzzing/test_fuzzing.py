@@ -47,15 +47,15 @@ def _faulty(seed: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("module", [hostile, archives, calls], ids=["files", "archives", "operators"])
 def test_what_others_made_is_read_refused_or_computed_as_it_should(module):
-    found = outcomes(module.__name__, range(20), 1, 60)
+    found = outcomes(f"{module.__name__}.faults", range(20), 1, 60)
     # What onnxruntime itself does not survive differs from version to version.
-    assert [outcome for outcome in found if outcome.faults and outcome.ended_at != FOREIGN] == []
+    assert [outcome for outcome in found if outcome.found and outcome.ended_at != FOREIGN] == []
 
 
 @pytest.mark.parametrize("first", range(0, 80, 20))
 def test_a_network_with_one_fault_is_called_different_and_the_place_is_named(first):
-    found = outcomes(corrupted.__name__, range(first, first + 20), 1, 60)
-    assert [outcome for outcome in found if outcome.faults and outcome.ended_at != FOREIGN] == []
+    found = outcomes(f"{corrupted.__name__}.faults", range(first, first + 20), 1, 60)
+    assert [outcome for outcome in found if outcome.found and outcome.ended_at != FOREIGN] == []
 
 
 def test_a_fault_that_is_not_noticed_or_called_by_another_name_is_told(small_network, monkeypatch):
@@ -92,7 +92,7 @@ def _raises(error: Exception) -> None:
 def test_a_case_that_crashes_hangs_or_wants_too_much_memory_is_told_of_its_seed(tmp_path, monkeypatch):
     (tmp_path / "cases_of_this_test.py").write_text(_CASES)
     monkeypatch.syspath_prepend(str(tmp_path))
-    told = {outcome.seed: outcome.faults for outcome in outcomes("cases_of_this_test", range(5), 2, 5)}
+    told = {outcome.case: outcome.found for outcome in outcomes("cases_of_this_test.faults", range(5), 2, 5)}
     assert told[0] == []
     assert told[1] == ["the case begins: the process ends by SIGSEGV"]
     assert told[2] == ["the case begins: does not end within 5 s"]
