@@ -17,7 +17,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-hostile fuzz-guided node dist bench peers ray gpu exports zoo suites clean
+.PHONY: help demo test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-hostile fuzz-guided node dist bench peers ray gpu exports zoo suites cases clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -164,6 +164,9 @@ exports: $(STAMP) ## convert every export of QCFS by PyTorch, into docs/exports.
 zoo: $(STAMP) ## put well-known architectures through the whole pipeline, into docs/support.md (15 minutes)
 	mkdir -p benchmarks/results
 	$(BIN)/python benchmarks/zoo.py -o benchmarks/results/zoo.json --page docs/support.md
+
+cases: $(STAMP) ## convert the networks that users brought, into docs/cases.md (1 minute)
+	$(BIN)/python tests/cases/cases.py
 
 suites: $(STAMP) ## put other projects' model files through the pipeline, into docs/support.md (15 minutes)
 	mkdir -p benchmarks/results

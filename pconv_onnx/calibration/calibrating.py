@@ -18,7 +18,7 @@ from pconv_onnx.basics.places import require_writable
 from pconv_onnx.basics.reasons import by_reason
 from pconv_onnx.calibration.cache import digest_of, restore, store
 from pconv_onnx.calibration.channels import Channels
-from pconv_onnx.calibration.functions import ascends, clip_of, nodes_of
+from pconv_onnx.calibration.functions import ascends, clip_of
 from pconv_onnx.calibration.passes import BATCH, Passes
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.sweep import Found, sweep
@@ -27,11 +27,11 @@ from pconv_onnx.data.reading import open_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.engine.shards import Engine, InProcess, shards_of
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
-from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.passes.pipeline import in_standard_operators
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.plan.selection import refuse_spiking
 from pconv_onnx.recognise import Activation, recognise
+from pconv_onnx.recognise.calibratable import why_not_calibrated
 from pconv_onnx.runtime.entrance import prepared
 from pconv_onnx.runtime.side_by_side import open_session
 
@@ -276,33 +276,10 @@ def _activations(network: Network) -> tuple[list[Activation], list[tuple[Activat
         told = f"all of its activations ({len(found)}) have levels of their own"
         raise PconvError(f"nothing to calibrate in {network.name}: {told}", "pass it to pconv-onnx rewrite")
     for activation in without:
-        reason = _why_not(network, activation)
+        reason = why_not_calibrated(network, activation)
         if reason:
             left.append((activation, reason))
         else:
             chosen.append(activation)
     _require(chosen, left, network)
     return chosen, left
-
-
-def _why_not(network: Network, activation: Activation) -> str:
-    """Why an activation is not calibrated; empty where it is."""
-    node = activation.nodes[0]
-    if activation.status != "needs-calibration":
-        return activation.reason
-    if network.place(node):
-        return f"it is in {network.place(node)}, where nothing is calibrated"
-    nodes = nodes_of(activation)
-    if network.dtype(activation.input) not in (None, np.dtype(np.float32)):
-        return f"it computes in {network.dtype(activation.input)}; float32 is calibrated"
-    rank = len(network.shape(activation.input) or ())
-    if not rank:
-        return "the shape of its input is not known, or it is a scalar"
-    own = {id(node.outputs[0]) for node in nodes} | {id(activation.input)}
-    for tensor in (tensor for node in nodes for tensor in node.inputs if tensor.name and id(tensor) not in own):
-        value = constant(tensor)
-        if value is None:
-            return f"it depends on '{tensor.name}' as well, which is computed"
-        if any(size > 1 for size in value.shape[: max(value.ndim - rank + 1, 0)]):
-            return f"its constant '{tensor.name}' of shape {list(value.shape)} is not the same for all samples"
-    return ""

@@ -13,10 +13,9 @@ from pconv_onnx.calibration.segments import Runner, Segment
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
-from pconv_onnx.graph.view import Node, Tensor
 from pconv_onnx.neuron.thresholds import smallest_float
 from pconv_onnx.recognise import Activation
-from pconv_onnx.recognise.analog import DEPTH, ELEMENTWISE
+from pconv_onnx.recognise.calibratable import nodes_of
 
 # Operators that never fall, each with the attributes that have to be positive for that; by default they are.
 _ASCENDING: dict[str, tuple[str, ...]] = {
@@ -76,27 +75,6 @@ def ascends(activation: Activation) -> bool:
         slope = constant(node.inputs[1])
         return slope is not None and bool((slope >= 0).all())
     return all(float(node.attrs.get(name, 1.0)) > 0 for name in _ASCENDING[node.op])
-
-
-def nodes_of(activation: Activation) -> list[Node]:
-    """All that an activation is made of: its own nodes are one path, and x + x³ is computed on two."""
-    if len(activation.nodes) == 1:
-        return list(activation.nodes)
-    found = {id(node): node for node in activation.nodes}
-    for tensor in (tensor for node in activation.nodes for tensor in node.inputs):
-        if not any(id(node) in found for node in tensor.inputs):
-            found |= {id(node): node for node in _between(activation.input, tensor, DEPTH) or ()}
-    return list(found.values())
-
-
-def _between(start: Tensor, end: Tensor, depth: int) -> list[Node] | None:
-    """The nodes that compute one tensor from another alone, element by element; None where they do not."""
-    if end is start or constant(end) is not None:
-        return []
-    if not depth or len(end.inputs) != 1 or end.inputs[0].op not in ELEMENTWISE or not is_standard(end.inputs[0]):
-        return None
-    parts = [_between(start, tensor, depth - 1) for tensor in end.inputs[0].inputs]
-    return None if None in parts else [end.inputs[0], *(node for part in parts for node in part or ())]
 
 
 def segment_of(network: Network, activation: Activation) -> Segment:

@@ -102,8 +102,6 @@ def _checked(source: onnx.ModelProto, name: str, digest: str, folder: Path | Non
         raise PconvError(f"{name} is not a valid ONNX model: {error}", error.hint) from error
     if flaw := flaw_of(proto):
         raise PconvError(f"{name} is not a valid ONNX model: {flaw}", "export or copy it again")
-    if not any(entry.domain == "" for entry in proto.opset_import):
-        raise PconvError(f"{name} does not use the standard ONNX operators", "")
     try:
         network = Network(nesting.with_names_of_their_own(with_output_types(proto)), name, digest, folder)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:  # of functions, for example

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from pconv_onnx.basics.domain import MIN_OPSET
 from pconv_onnx.graph.checking import InvalidModel
 from pconv_onnx.graph.nesting import every_graph, every_node, nodes_within, tensor_names, unused
 from pconv_onnx.graph.order import sort, undefined, undefined_of
@@ -109,6 +110,9 @@ def _import_what_is_used(model: onnx.ModelProto) -> str:
             "add the opset that it was exported with",
         )
     missing = {domain: _version(domain, operators) for domain, operators in used.items() if domain not in imported}
+    if "" not in imported:
+        # Of which version is not asked where no operator is one of them.
+        missing.setdefault("", MIN_OPSET)
     model.opset_import.extend(helper.make_opsetid(domain, missing[domain]) for domain in sorted(missing, key=str))
     added = set(missing)
     imported |= missing

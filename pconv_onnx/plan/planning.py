@@ -22,6 +22,7 @@ from pconv_onnx.plan.selection import (
     refused,
 )
 from pconv_onnx.recognise import Activation, recognise
+from pconv_onnx.recognise.calibratable import why_not_calibrated
 from pconv_onnx.temporal.kinds import Kind
 
 
@@ -70,7 +71,7 @@ def make_plan(
     if per_step_outputs and not chosen_mode.keeps_time:
         raise WrongArguments(f"mode '{mode}' has no time-steps to hand out", "choose mode 'parallel'")
     refuse_spiking(network)
-    recognised = recognise(network)
+    recognised = [_if_data_can_help(activation, network) for activation in recognise(network)]
     refuse_patterns_of_nothing(network, recognised, (*include, *exclude))
     found = [
         _if_it_fits(chosen(activation, signed, include, exclude, why_it_stays), chosen_mode, network)
@@ -110,6 +111,14 @@ def make_plan(
         _per_step_outputs(network, kinds) if per_step_outputs and neurons else {},
         between_neurons(network, activations, neurons),
     )
+
+
+def _if_data_can_help(activation: Activation, network: Network) -> Activation:
+    """The activation, refused where it needs a calibration and `calibrate` would leave it."""
+    if activation.status != "needs-calibration":
+        return activation
+    reason = why_not_calibrated(network, activation)
+    return refused(activation, reason) if reason else activation
 
 
 def _if_it_fits(activation: Activation, mode: Mode, network: Network) -> Activation:

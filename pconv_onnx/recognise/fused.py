@@ -19,7 +19,8 @@ from pconv_onnx.recognise.base import Activation
 _FUSED = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
 _FUSED_BY_ONNXRUNTIME = ("QAttention", "QGemm")
 _FAMILIES_OF_ONNXRUNTIME = ("QLinear", "QOrdered")
-_ACTIVATED_BY_ONNXRUNTIME = ("FusedConv", "FusedGemm", "NhwcFusedConv")
+_DOMAINS_OF_ONNXRUNTIME = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
+_ACTIVATED_BY_ONNXRUNTIME = ("Conv", "FusedConv", "FusedGemm", "NhwcFusedConv")
 _DYNAMIC = ("DynamicQuantizeLinear",)
 _DYNAMIC_OF_ONNXRUNTIME = ("DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")
 
@@ -66,5 +67,5 @@ def _is_dynamic(node: Node) -> bool:
 
 def _activation_within(node: Node) -> str:
     """The activation that onnxruntime's optimiser fused into a node; empty where there is none."""
-    activated = node.domain == "com.microsoft" and node.op in _ACTIVATED_BY_ONNXRUNTIME
+    activated = node.domain in _DOMAINS_OF_ONNXRUNTIME and node.op in _ACTIVATED_BY_ONNXRUNTIME
     return str(node.attrs.get("activation", "")) if activated else ""

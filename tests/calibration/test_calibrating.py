@@ -355,7 +355,7 @@ def test_activations_that_are_not_calibrated_are_listed():
     assert [(row["name"], row["status"]) for row in rows] == [
         ("r", "calibrated"), ("y", "calibrated"), ("p", "needs-calibration"),
     ]  # fmt: skip
-    assert rows[2]["reason"] == "it depends on 's' as well, which is computed"
+    assert rows[2]["reason"] == "it depends on 's' as well, which is computed; a constant can be calibrated"
 
 
 def test_an_activation_that_is_another_for_each_sample_is_listed():
@@ -433,7 +433,8 @@ def test_faults_are_told():
     two = network("s = Neg (x) a = PRelu (x, s) b = PRelu (a, s) y = PRelu (b, x)")
     told = refusal_of(calibrate, two, data(), steps=4)
     assert told == (
-        "nothing to calibrate in the model: 3 activations ('a' first): it depends on 's' as well, which is computed"
+        "nothing to calibrate in the model: 3 activations ('a' first): it depends on 's' as well, which is computed; a "
+        "constant can be calibrated"
     )
     computed = "l = ReduceMin (x) a = Conv (x, w) y = Clip (a, l, six)"
     model = source(computed, "float[N, 4, 8, 8] y", w=weight(4, 3, 1, 1))

@@ -1,7 +1,6 @@
 """Networks that users brought, after public bug reports and other projects' exporters: what each becomes.
 
-`python tests/cases/cases.py` runs them all and prints the table of docs/cases.md. A row has what is to come out, so that
-a test tells when that changes.
+`python tests/cases/cases.py` runs them all and writes docs/cases.md, which a test compares with what comes out.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 from pconv_onnx import PconvError, deploy, evaluate, inspect, rewrite, verify
 
 FILES = Path(__file__).parent / "files"
+PAGE = Path(__file__).parents[2] / "docs" / "cases.md"
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,12 @@ class Case:
     Attributes:
         file: its name in `FILES`, without the ending.
         situation: what is written there, and by whom.
-        now: what comes of it.
         options: how it is rewritten; `calibration` may name a file, or be arrays.
         run: what is done instead of rewriting and verifying it.
     """
 
     file: str
     situation: str
-    now: str
     options: dict[str, Any] = field(default_factory=dict)
     run: Callable[[Path], str] | None = None
 
@@ -97,51 +95,68 @@ def _normal(*shape: int) -> np.ndarray:
 VECTORS, IMAGES = ({"calibration": name, "steps": 8} for name in ("vectors16.npz", "images_tcl.npz"))
 
 CASES = [
-    Case("scaled_relu", "`relu(x)·γ` between layers (NFNets), calibrated", "", VECTORS),
-    Case("resize_opset10_linear", "QDQ of opset 10 with a linear Resize, as PyTorch wrote it", ""),
-    Case("prelu_opset6", "PRelu of opset 6, which onnxruntime does not run", "", run=_inspected),
-    Case("qkeras_relu4", "QKeras `quantized_relu(4)` by tf2onnx", ""),
-    Case("ste_round_only", "straight-through rounding, `z + (round(z) − z)`", ""),
-    Case("ste_round_neg_add", "the same as `z + (−z + round(z))`", ""),
-    Case("ste_whole_quantiser", "straight-through around the quantiser, `x + (q(x) − x)`", ""),
-    Case("checker_prints", "`inspect --json` where onnx's checker prints", "", run=_json_alone),
-    Case("nir_qdq_weights_serial", "`deploy --target nir` of quantised weights and input", "", run=_deployed),
-    Case("concat_scalar", "a Concat of scalars", "", run=_inspected),
-    Case("zero_sized", "calibrated on data without values", "",
+    Case("scaled_relu", "`relu(x)·γ` between layers (NFNets), calibrated", VECTORS),
+    Case("resize_opset10_linear", "QDQ of opset 10 with a linear Resize, as PyTorch wrote it"),
+    Case("prelu_opset6", "PRelu of opset 6, which onnxruntime does not run", run=_inspected),
+    Case("qkeras_relu4", "QKeras `quantized_relu(4)` by tf2onnx"),
+    Case("ste_round_only", "straight-through rounding, `z + (round(z) − z)`"),
+    Case("ste_round_neg_add", "the same as `z + (−z + round(z))`"),
+    Case("ste_whole_quantiser", "straight-through around the quantiser, `x + (q(x) − x)`"),
+    Case("checker_prints", "`inspect --json` where onnx's checker prints", run=_json_alone),
+    Case("nir_qdq_weights_serial", "`deploy --target nir` of quantised weights and input", run=_deployed),
+    Case("concat_scalar", "a Concat of scalars", run=_inspected),
+    Case("zero_sized", "calibrated on data without values",
          {"calibration": {"input": np.zeros((2, 0, 3), np.float32)}, "steps": 8}),
-    Case("codes_transposed", "Transpose between QuantizeLinear and DequantizeLinear (TFLite int8)", ""),
-    Case("codes_reshaped", "Reshape there", ""),
-    Case("codes_pooled", "MaxPool there", ""),
-    Case("silent_channel_add", "a channel silent on the data, a constant Add behind the ReLU; calibrated", "",
+    Case("codes_transposed", "Transpose between QuantizeLinear and DequantizeLinear (TFLite int8)"),
+    Case("codes_reshaped", "Reshape there"),
+    Case("codes_pooled", "MaxPool there"),
+    Case("silent_channel_add", "a channel silent on the data, a constant Add behind the ReLU; calibrated",
          {"calibration": {"x": _positive(64, 4)}, "steps": 8}),
-    Case("silent_channel_hardswish", "a channel silent on the data, HardSwish; calibrated", "",
+    Case("silent_channel_hardswish", "a channel silent on the data, HardSwish; calibrated",
          {"calibration": {"x": _normal(64, 4)}, "steps": 8}),
-    Case("tcl_two_relus", "trainable clipping, `up − relu(up − relu(x))`; calibrated", "", IMAGES),
-    Case("tcl_as_clamp", "the same as a Clip; calibrated", "", IMAGES),
-    Case("neuromorphic_relu", "`floor(relu(x))` without a bound (sinabs); calibrated", "", IMAGES),
-    Case("bert_fused", "BERT optimised by onnxruntime; calibrated", "", {"calibration": "tokens.npz", "steps": 8}),
-    Case("float16_contrib", "operators of onnxruntime in float16; calibrated", "",
+    Case("tcl_two_relus", "trainable clipping, `up − relu(up − relu(x))`; calibrated", IMAGES),
+    Case("tcl_as_clamp", "the same as a Clip; calibrated", IMAGES),
+    Case("neuromorphic_relu", "`floor(relu(x))` without a bound (sinabs); calibrated", IMAGES),
+    Case("bert_fused", "BERT optimised by onnxruntime; calibrated", {"calibration": "tokens.npz", "steps": 8}),
+    Case("float16_contrib", "operators of onnxruntime in float16; calibrated",
          {"calibration": {"x": _normal(2, 3, 8).astype(np.float16)}, "steps": 8}),
-    Case("tf_gelu", "TensorFlow's GELU, which divides by Sqrt(2); calibrated", "",
+    Case("tf_gelu", "TensorFlow's GELU, which divides by Sqrt(2); calibrated",
          {"calibration": {"x": _normal(64, 8)}, "steps": 8}),
-    Case("aimet_quantised_bounds", "ReLU6 whose bounds were quantised (AIMET)", "", {"signed": True}),
-    Case("qdq_uint16_contrib", "16-bit codes in onnxruntime's own operators", "", {"mode": "folded"}),
-    Case("modelopt_int8_fp16", "float16 QDQ before opset 23 (ModelOpt)", ""),
-    Case("qdq_relu_qdq", "a quantiser on either side of a ReLU", ""),
-    Case("qdq_uint16", "16-bit codes in mode parallel", ""),
-    Case("mixed_float16_minmax", "Min and Max left in float32 in a float16 network", ""),
-    Case("binary_greater", "`x > 0.5` as activation", ""),
-    Case("negative_threshold", "a threshold trained below zero", ""),
-    Case("regression", "float targets, evaluated at T = 8", "", run=_against_targets),
+    Case("aimet_quantised_bounds", "ReLU6 whose bounds were quantised (AIMET)", {"signed": True}),
+    Case("qdq_uint16_contrib", "16-bit codes in onnxruntime's own operators", {"mode": "folded"}),
+    Case("modelopt_int8_fp16", "float16 QDQ before opset 23 (ModelOpt)"),
+    Case("qdq_relu_qdq", "a quantiser on either side of a ReLU"),
+    Case("qdq_uint16", "16-bit codes in mode parallel"),
+    Case("mixed_float16_minmax", "Min and Max left in float32 in a float16 network"),
+    Case("binary_greater", "`x > 0.5` as activation"),
+    Case("negative_threshold", "a threshold trained below zero"),
+    Case("regression", "float targets, evaluated at T = 8", run=_against_targets),
 ]  # fmt: skip
 
 
-def table() -> str:
-    """The table, as docs/cases.md has it."""
-    rows = [f"| `{case.file}` | {case.situation} | {case.now} |" for case in CASES]
-    return "\n".join(["| file | what is written there | what comes of it |", "|---|---|---|", *rows])
+_TEXT = """# Networks that users brought
+
+Each file stands for a kind: built after a public bug report, or written by another project's exporter. They lie in
+`tests/cases/files`; `make cases` runs them all again and writes this table. What it says of a verdict is in
+[verification](verification.md): `equal`, or `measured` where not everything has something to be equal to, as behind a
+calibration.
+
+| file | what is written there | now |
+|---|---|---|
+"""
+
+
+def page(outcomes: Sequence[str]) -> str:
+    """docs/cases.md with what came of each network."""
+    rows = [f"| `{case.file}` | {case.situation} | {now} |" for case, now in zip(CASES, outcomes, strict=True)]
+    return _TEXT + "\n".join(rows) + "\n"
+
+
+def told() -> dict[str, str]:
+    """What that page says of each file."""
+    rows = [line.split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    return {row[0].strip("| `"): row[2].removesuffix(" |") for row in rows}
 
 
 if __name__ == "__main__":
-    for case in CASES:
-        print(f"| `{case.file}` | {case.situation} | {case.outcome()} |", flush=True)
+    PAGE.write_text(page([case.outcome() for case in CASES]))

@@ -78,4 +78,6 @@ def test_shapes_that_a_run_shows_are_enough_to_calibrate():
 
 def test_what_keeps_half_types_from_calibration_is_their_type():
     x = np.zeros((4, 5, 8), np.float16)
-    assert "it computes in float16; float32 is calibrated" in refusal_of(calibrate, fused("float16"), {"x": x}, steps=8)
+    assert "it computes in float16, and float32 is calibrated" in refusal_of(
+        calibrate, fused("float16"), {"x": x}, steps=8
+    )

@@ -1,0 +1,58 @@
+"""Which activations without levels data can give some, and of what they are made all together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pconv_onnx.graph import Network
+from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.graph.view import Node, Tensor
+from pconv_onnx.recognise.analog import DEPTH, ELEMENTWISE
+from pconv_onnx.recognise.base import Activation
+
+
+def why_not_calibrated(network: Network, activation: Activation) -> str:
+    """Why an activation is not calibrated; empty where it is."""
+    node = activation.nodes[0]
+    if activation.status != "needs-calibration":
+        return activation.reason
+    if network.place(node):
+        return f"it is in {network.place(node)}, where nothing is calibrated"
+    nodes = nodes_of(activation)
+    if network.dtype(activation.input) not in (None, np.dtype(np.float32)):
+        return (
+            f"it computes in {network.dtype(activation.input)}, and float32 is calibrated: calibrate the network in "
+            "float32, and rewrite it with --precision float16"
+        )
+    rank = len(network.shape(activation.input) or ())
+    if not rank:
+        return "how many axes its input has is not known, or it is a scalar; declare its shape in the export"
+    own = {id(node.outputs[0]) for node in nodes} | {id(activation.input)}
+    for tensor in (tensor for node in nodes for tensor in node.inputs if tensor.name and id(tensor) not in own):
+        value = constant(tensor)
+        if value is None:
+            return f"it depends on '{tensor.name}' as well, which is computed; a constant can be calibrated"
+        if any(size > 1 for size in value.shape[: max(value.ndim - rank + 1, 0)]):
+            return f"its constant '{tensor.name}' of shape {list(value.shape)} is not the same for all samples"
+    return ""
+
+
+def nodes_of(activation: Activation) -> list[Node]:
+    """All that an activation is made of: its own nodes are one path, and x + x³ is computed on two."""
+    if len(activation.nodes) == 1:
+        return list(activation.nodes)
+    found = {id(node): node for node in activation.nodes}
+    for tensor in (tensor for node in activation.nodes for tensor in node.inputs):
+        if not any(id(node) in found for node in tensor.inputs):
+            found |= {id(node): node for node in _between(activation.input, tensor, DEPTH) or ()}
+    return list(found.values())
+
+
+def _between(start: Tensor, end: Tensor, depth: int) -> list[Node] | None:
+    """The nodes that compute one tensor from another alone, element by element; None where they do not."""
+    if end is start or constant(end) is not None:
+        return []
+    if not depth or len(end.inputs) != 1 or end.inputs[0].op not in ELEMENTWISE or not is_standard(end.inputs[0]):
+        return None
+    parts = [_between(start, tensor, depth - 1) for tensor in end.inputs[0].inputs]
+    return None if None in parts else [end.inputs[0], *(node for part in parts for node in part or ())]
