@@ -12,12 +12,14 @@ import onnx
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import MEMORY
+from pconv_onnx.basics.domain import MIN_OPSET
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.nesting import every_node
+from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.graph.passes.pipeline import respelled
 from pconv_onnx.graph.record import Converted, Record
 from pconv_onnx.graph.sketch import redrawn
@@ -32,6 +34,7 @@ from pconv_onnx.recognise import recognise
 from pconv_onnx.runtime.axes import by_sample, classes, sample_axes
 from pconv_onnx.runtime.entrance import prepared, runnable
 from pconv_onnx.runtime.memory import require_budget, samples_within
+from pconv_onnx.runtime.observed import with_observed_shapes
 from pconv_onnx.runtime.opening import import_onnxruntime
 from pconv_onnx.runtime.side_by_side import Sessions, batches, open_session, run_session
 
@@ -266,7 +269,7 @@ def verify(
     _compare_tables([check for check in checks if not check.layer.exact], stood_for)
     outputs = [output.name for output in source.proto.graph.output]
     segments = SegmentCheck(stood_for, spiking, checks, outputs)
-    if stood_for is source:
+    if stood_for.proto is source.proto:
         add("ann unoptimised", segments.tapped.model, source, disabled, None)
     else:
         add("ann unoptimised", source.proto, source, disabled, None)
@@ -400,7 +403,7 @@ def _stood_for(source: Network, spiking: Network, record: Record) -> tuple[Netwo
         PconvError: the record does not have it.
     """
     if record.calibration is None:
-        return respelled(source), []
+        return _with_sizes(respelled(source)), []
     try:
         if record.calibrated_form is None:
             raise ValueError("an earlier version wrote it")
@@ -416,6 +419,14 @@ def _stood_for(source: Network, spiking: Network, record: Record) -> tuple[Netwo
             f"{spiking.name} was calibrated with other outputs than {source.name} has", "rewrite that again"
         )
     return replace(network, name=f"what calibration made of {source.name}"), changed
+
+
+def _with_sizes(network: Network) -> Network:
+    """The network with sizes that onnx does not infer, of onnxruntime's own operators for one: rounding has them."""
+    if network.opset < MIN_OPSET:
+        return network
+    hints = with_observed_shapes(fold(network)).hints
+    return replace(network, hints=hints) if hints else network
 
 
 def _compare_tables(checks: Sequence[LayerCheck], stood_for: Network) -> None:
