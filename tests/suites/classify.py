@@ -20,7 +20,9 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from pconv_onnx import PconvError, calibrate, inspect, rewrite, session, verify
+from pconv_onnx.data.reading import random_samples
 from pconv_onnx.graph.nesting import nodes_within
+from pconv_onnx.graph.passes.pipeline import runnable
 
 STEPS = 4
 # Of networks in full size, where correcting weights would take minutes.
@@ -52,7 +54,7 @@ class Row:
         calibrated: the same for the network that `calibrate` makes of it.
         data: the largest difference on the data that lie beside the file, as a share of the largest output.
         unseen: operators that could be an activation or hold one, where none was found.
-        differences: what `verify` says of networks that are different.
+        differences: what `verify` says of networks that are different, and why others do not run.
         faults: exceptions other than PconvError, and what a process ended at.
     """
 
@@ -144,11 +146,29 @@ def _judged(row: Row, name: str, ann: Path | onnx.ModelProto, snn: onnx.ModelPro
     try:
         found = _first(row, f"verify {kind}", _settings(data), lambda given: verify(ann, snn, **given))
     except _Stopped as stopped:
-        return f"not compared: {stopped}"
+        if not _runs_alone(ann, snn):
+            return f"not compared: {stopped}"
+        row.differences.append(f"{kind} does not run, and its source does: {stopped}")
+        return "does not run"
     row.differences += [f"{kind}: {told}" for told in found.differences]
     if (difference := _on_data(ann, snn, data)) is not None:
         row.data[kind] = difference
     return found.verdict
+
+
+def _runs_alone(ann: Path | onnx.ModelProto, snn: onnx.ModelProto) -> bool:
+    """Whether a source runs on random inputs and what was made of it does not, for another reason than memory."""
+    try:
+        runner = session(runnable(ann).proto)
+        feed = dict(random_samples(runner).arrays)
+        runner.run(None, feed)
+    except Exception:  # onnxruntime's own, or there is no input that could be drawn
+        return False
+    try:
+        session(snn).run(None, feed)
+    except Exception as error:
+        return not any(told in str(error) for told in ("bad_alloc", "Failed to allocate memory"))
+    return False
 
 
 def _settings(data: dict[str, Array], default: str | None = None) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 from fuzzing.workers import Outcome
 from onnx import parser
@@ -52,10 +53,25 @@ def test_an_exception_of_ours_is_a_fault_and_a_refusal_is_none(monkeypatch):
 
 
 def _raising(error):
-    def call(*_):
+    def call(*_, **__):
         raise error
 
     return call
+
+
+def test_a_network_that_does_not_run_where_its_source_does_is_told(monkeypatch, small_network):
+    monkeypatch.setattr(classify, "verify", _raising(PconvError("onnxruntime cannot run it")))
+    broken = onnx.ModelProto()
+    broken.CopyFrom(small_network)
+    broken.graph.node[0].op_type = "NoSuchOperator"
+    row = classify.Row("onnx-backend", "a")
+    assert classify._judged(row, "parallel", small_network, broken, {}) == "does not run"
+    assert row.differences == ["parallel, calibrated does not run, and its source does: onnxruntime cannot run it"]
+    row = classify.Row("onnx-backend", "a")
+    told = "not compared: onnxruntime cannot run it"
+    assert classify._judged(row, "parallel", small_network, small_network, {}) == told
+    assert classify._judged(row, "parallel", broken, broken, {}) == told
+    assert row.differences == []
 
 
 def test_operators_that_could_hold_an_activation_are_told_where_none_is_found(tmp_path):
