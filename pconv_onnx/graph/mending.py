@@ -235,6 +235,31 @@ def _operands(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, int]]:
     return ((node, index) for node in graph.node if node.domain in DOMAINS for index in range(1, len(node.input)))
 
 
+def _open_empty_sizes(model: onnx.ModelProto) -> str:
+    """Tools write a 0 for a size that they do not know; onnxruntime then gives tensors of any size one memory."""
+    held = {tensor.name: tensor.dims for graph in every_graph(model.graph) for tensor in graph.initializer}
+    given = {info.name: _sizes(info) for info in model.graph.input}
+    if any(0 in sizes for sizes in (held | given).values()):
+        return ""
+    opened = 0
+    for graph in every_graph(model.graph):
+        for info in (*graph.value_info, *graph.output):
+            if 0 in _sizes(info):
+                opened += 1
+                for dim in info.type.tensor_type.shape.dim:
+                    if dim.HasField("dim_value") and not dim.dim_value:
+                        dim.ClearField("dim_value")
+    return (
+        f"the empty shape{'s' if opened > 1 else ''} declared for {_count(opened, 'tensor')} left open"
+        if opened
+        else ""
+    )
+
+
+def _sizes(info: onnx.ValueInfoProto) -> list[int]:
+    return [dim.dim_value for dim in info.type.tensor_type.shape.dim if dim.HasField("dim_value")]
+
+
 def _sort(model: onnx.ModelProto) -> str:
     try:
         early = sort(model.graph.node) + sum(sort(function.node) for function in model.functions)
@@ -259,6 +284,7 @@ _MENDS: tuple[Callable[[onnx.ModelProto], str], ...] = (
     _say_once,
     _initialize_once,
     _quantise_with_floats,
+    _open_empty_sizes,
     _sort,
 )
 

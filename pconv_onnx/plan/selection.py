@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -11,9 +11,11 @@ from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import every_node
+from pconv_onnx.graph.view import Tensor
 from pconv_onnx.operators.domain import is_neuron
 from pconv_onnx.plan.plan import is_signed
 from pconv_onnx.recognise import Activation
+from pconv_onnx.recognise.chain import data_input
 
 
 def chosen(
@@ -63,12 +65,25 @@ def of_one_type(activations: Sequence[Activation]) -> list[Activation]:
     ]
 
 
-def if_a_neuron_encodes_it(activation: Activation, encoded: Collection[str]) -> Activation:
-    """Told as what it is where a neuron follows at once, as behind all that `calibrate` left: levels are no remedy."""
-    if activation.status != "needs-calibration" or activation.output.name not in encoded:
+def if_a_neuron_encodes_it(activation: Activation, encoded: Set[str]) -> Activation:
+    """Told as what it is where a neuron follows, as behind all that `calibrate` left: levels are no remedy.
+
+    It follows at once, or behind nothing but scalings and offsets by constants.
+    """
+    if activation.status != "needs-calibration" or encoded.isdisjoint(_only_scaled(activation.output)):
         return activation
     reason = "it has no levels of its own and stays, on the temporal mean; the neuron behind it encodes its output"
     return replace(activation, reason=reason)
+
+
+def _only_scaled(tensor: Tensor) -> Iterator[str]:
+    """Names of a tensor and of those that are nothing but it scaled and moved by constants, alone."""
+    while True:
+        yield tensor.name
+        reader = tensor.outputs[0] if len(tensor.outputs) == 1 else None
+        if reader is None or data_input(reader) is not tensor:
+            return
+        tensor = reader.outputs[0]
 
 
 def refuse_patterns_of_nothing(network: Network, activations: Sequence[Activation], patterns: Sequence[str]) -> None:

@@ -376,6 +376,22 @@ def test_a_body_that_gives_what_is_outside_it_is_told():
     assert told.endswith(": in a body of If 'y', no node makes the output 'q'")
 
 
+def test_empty_shapes_that_tools_declare_are_left_open():
+    """Onnxruntime would give tensors of any size one memory; qonnx writes such shapes."""
+    nodes = qcfs("x", "a") + qcfs("a", "b") + "y = Neg (b)"
+    model = network(nodes)
+    for name in ("a", "b"):
+        model.graph.value_info.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [0, 3, 8, 8]))
+    with pytest.warns(UserWarning, match="the empty shapes declared for 2 tensors left open"):
+        result = rewrite(model)
+    np.testing.assert_array_equal(outputs(result.model)[0], outputs(model)[0])
+
+
+def test_shapes_that_are_empty_stay():
+    model = network("y = Neg (x)", inputs="float[N, 0] x", outputs="float[N, 0] y")
+    assert load(model).shapes["y"] == ("N", 0)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_onnxs_own_models_are_read_or_refused_in_a_sentence():
     folder = Path(os.path.dirname(onnx.backend.test.__file__)) / "data"

@@ -60,3 +60,14 @@ def test_what_cancels_is_no_neuron():
     model = network(f"{nodes} y = Conv (d, w)", weights={**WEIGHTS, "four": 4.0})
     (row,) = inspect(model)["activations"]
     assert (row["status"], row["op_types"]) == ("converted", ["Round", "Clip"])
+
+
+def test_an_activation_in_front_of_a_scaled_quantiser_is_not_sent_to_calibrate():
+    """The neuron encodes its output; `calibrate` would say that all activations have levels."""
+    nodes = (
+        "c = Conv (x, w) a = Elu (c) s = Div (a, two) q = QuantizeLinear (s, one, z) d = DequantizeLinear (q, one, z)"
+    )
+    model = network(f"{nodes} y = Conv (d, w)", weights={**WEIGHTS, "z": np.array(0, np.uint8)})
+    analog, neuron = inspect(model)["activations"]
+    assert neuron["status"] == "converted"
+    assert analog["reason"].endswith("the neuron behind it encodes its output")
