@@ -21,7 +21,7 @@ def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
     yield from _columns([header, *tables.of(cells, "name", *header[1:])])
     yield from (f"\n{line}" for line in _by_reason(summary["activations"]))
     yield "{converted} convertible, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
-    yield from _hybrid_line(summary)
+    yield from _analog_lines(summary)
 
 
 def _by_reason(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -38,11 +38,13 @@ def _first_of(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def _hybrid_line(summary: dict[str, Any]) -> Iterator[str]:
+def _analog_lines(summary: dict[str, Any]) -> Iterator[str]:
     names = summary["hybrid"]
     if names:
         stay = "1 activation stays" if len(names) == 1 else f"{len(names)} activations stay"
         yield f"hybrid: {stay} analog between spiking layers"
+    if summary["bypassed"]:
+        yield f"an analog current goes on beside the neuron of {_first_of(summary['bypassed'])}"
 
 
 def calibration_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -87,7 +89,7 @@ def rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
     else:
         yield "{converted} converted, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
         yield from (f"not converted: {line}" for line in _by_reason(summary["activations"]))
-        yield from _hybrid_line(summary)
+        yield from _analog_lines(summary)
     converted = [row for row in summary["activations"] if row["steps"]]
     signed = sum(row["signed"] for row in converted)
     if signed:

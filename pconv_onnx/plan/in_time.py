@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from pconv_onnx.graph import Network
+from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.flow import flow
 from pconv_onnx.graph.network import Graph
-from pconv_onnx.graph.view import key_of
+from pconv_onnx.graph.view import Node, Tensor, key_of
 from pconv_onnx.neuron.quantiser import Neuron
 from pconv_onnx.recognise import Activation
 from pconv_onnx.temporal.kinds import STATIC, Kind, Passage, Spikes, Static
@@ -73,6 +74,41 @@ def between_neurons(network: Network, activations: Sequence[Activation], neurons
         and any(tensor.name in behind for node in activation.nodes for tensor in node.inputs)
         and any(tensor.name in in_front for node in activation.nodes for tensor in node.outputs)
     ]
+
+
+# Operators that hand an analog current on as it is, or changed element by element.
+_HAND_ON = ("Add", "Cast", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Neg", "Relu", "Sub", "Sum", "Where")
+
+
+def bypassed(activations: Sequence[Activation], neurons: Mapping[str, Neuron]) -> list[str]:
+    """Names of neurons beside which an analog current goes on: their pre-activation meets their spikes at once.
+
+    So does a straight-through gradient that is not read as what it stands for, and a residual sum around an activation
+    alone.
+    """
+    return [
+        activation.name
+        for activation in activations
+        if activation.name in neurons and _meet(activation.input, activation.output, activation.nodes)
+    ]
+
+
+def _meet(current: Tensor, spikes: Tensor, own: Collection[Node]) -> bool:
+    """Whether some operator is given both, each handed on element by element."""
+    inside = set(map(id, own))
+    reached = []
+    for start in (current, spikes):
+        waiting, found = [start], {id(start)}
+        readers: set[int] = set()
+        while waiting:
+            for node in waiting.pop().outputs:
+                if id(node) in inside or id(node) in readers or node.op not in _HAND_ON or not is_standard(node):
+                    continue
+                readers.add(id(node))
+                waiting += [tensor for tensor in node.outputs if id(tensor) not in found]
+                found.update(map(id, node.outputs))
+        reached.append(readers)
+    return not reached[0].isdisjoint(reached[1])
 
 
 def unused(

@@ -63,6 +63,7 @@ class Plan:
         per_step_outputs: names of the outputs that hand one of the source's out at each step as well, by its name.
         hybrid: names of the activations that stay analog between neurons, behind one and in front of another; a network
             that has any is a hybrid.
+        bypassed: names of the neurons beside which their pre-activation goes on, as an analog current.
     """
 
     network: Network
@@ -74,6 +75,7 @@ class Plan:
     kinds: Mapping[str, Kind] = field(repr=False)
     per_step_outputs: Mapping[str, str]
     hybrid: Sequence[str]
+    bypassed: Sequence[str]
 
     def __eq__(self, other: object) -> bool:
         """Whether another plan decides the same about the same network."""
@@ -100,7 +102,11 @@ class Plan:
             lines.append(f"  {key}: in time{''.join(f', {change}' for change in changed)}")
         lines.append("tensors in time")
         lines += [f"  {name}: {type(kind).__name__.lower()}, T = {kind.steps}" for name, kind in self.kinds.items()]
-        for title, names in (("outputs at each step", self.per_step_outputs.values()), ("analog between", self.hybrid)):
+        for title, names in (
+            ("outputs at each step", self.per_step_outputs.values()),
+            ("analog between", self.hybrid),
+            ("bypassed by an analog current", self.bypassed),
+        ):
             lines.append(f"{title}: {', '.join(names) or 'none'}")
         return "\n".join(lines)
 
@@ -153,6 +159,7 @@ class Plan:
             "precision": str(self.dtype) if self.neurons else None,
             "per_step_outputs": list(self.per_step_outputs.values()),
             "hybrid": list(self.hybrid),
+            "bypassed": list(self.bypassed),
             "counts": {
                 "converted": statuses.count("converted"),
                 "needs_calibration": statuses.count("needs-calibration"),

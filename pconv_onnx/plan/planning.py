@@ -10,7 +10,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.graph.view import key_of
 from pconv_onnx.neuron.quantiser import Neuron
-from pconv_onnx.plan.in_time import between_neurons, hands_spikes_on, in_time, unused
+from pconv_onnx.plan.in_time import between_neurons, bypassed, hands_spikes_on, in_time, unused
 from pconv_onnx.plan.modes import Mode, mode_of
 from pconv_onnx.plan.plan import Plan, Planned
 from pconv_onnx.plan.selection import (
@@ -110,6 +110,7 @@ def make_plan(
         kinds,
         _per_step_outputs(network, kinds) if per_step_outputs and neurons else {},
         between_neurons(network, activations, neurons),
+        bypassed(activations, neurons),
     )
 
 

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import onnx
+import pytest
 from networks import network, qcfs
 
 from pconv_onnx import inspect, rewrite
@@ -76,3 +77,19 @@ def test_a_pattern_that_stands_alone_is_one():
     source = network(qcfs("x", "a") + qcfs("a", "y"))
     for patterns in ({"include": "a_*"}, {"exclude": "y_*"}):
         assert [*rewrite(source, **patterns).plan.neurons] == ["a_code"]
+
+
+BYPASSED = {
+    "a residual sum around it": (qcfs("x", "a") + "y = Add (a, x)", ["a"]),
+    "a gradient of another size": (qcfs("x", "a") + "d = Sub (a, x) e = Mul (d, half) y = Add (x, e)", ["a"]),
+    "a straight-through gradient": (qcfs("x", "a") + "d = Sub (a, x) y = Add (x, d)", []),
+    "a layer between": (qcfs("x", "a") + "c = Conv (a, w) y = Add (c, x)", []),
+    "another neuron's spikes": (qcfs("x", "a") + "n = Neg (x)" + qcfs("n", "b") + "y = Add (a, b)", []),
+}
+
+
+@pytest.mark.parametrize("case", BYPASSED)
+def test_an_analog_current_beside_a_neuron_is_told(case):
+    nodes, names = BYPASSED[case]
+    found = inspect(network(nodes, weights={"w": np.ones((3, 3, 1, 1), np.float32)}))
+    assert [name.removesuffix("_code") for name in found["bypassed"]] == names
