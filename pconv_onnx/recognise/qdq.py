@@ -10,8 +10,8 @@ q_min and q_max are those of the type of codes, or nearer where codes are clippe
 Max and Min. A Cast to the type that the codes have already, or an Identity, changes nothing.
 
 A Relu or Clip may itself stand behind a signed pair, as quantisers write that quantise every tensor: a staircase of a
-staircase is one, so that the two pairs are one neuron. So are the operators that onnxruntime has in its own domain,
-for 16 bits before opset 21.
+staircase is one, so that the two pairs are one neuron. The operators of that name in onnxruntime's own domain, which it
+has for 16 bits before opset 21, are the same.
 
 Scale and zero-point are scalars or per channel. Of float16 and bfloat16 the operators of opset 23 say in which type
 x/s is divided, by default in that of the scale; before, onnx does so and onnxruntime divides float16 in float32, which
