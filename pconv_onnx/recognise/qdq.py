@@ -31,6 +31,7 @@ import onnx
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, element_type, is_standard
+from pconv_onnx.graph.passes.codes import moves
 from pconv_onnx.graph.view import Node, node_name
 from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec, apply
 from pconv_onnx.neuron.theory import SUM_TYPES
@@ -84,7 +85,7 @@ class Qdq:
             between.append(codes.outputs[0])
             codes = between[-1].outputs[0]
         # Operators that compute with codes are listed themselves.
-        if codes.outputs and all(is_fused(reader) for reader in codes.outputs):
+        if codes.outputs and all(map(_computes_with_codes, codes.outputs)):
             return None
         return _Pair(ClipBefore.find(node, free), node, tuple(between), tuple(codes.outputs))
 
@@ -147,6 +148,12 @@ def _nodes(network: Network, match: _Pair) -> tuple[Node, ...]:
 def _is(node: Node, op_type: str) -> bool:
     """Whether a node is that operator of ONNX, or what onnxruntime had before it."""
     return bool(node.op == op_type) and (is_standard(node) or node.domain == "com.microsoft")
+
+
+def _computes_with_codes(node: Node) -> bool:
+    """Whether a node that reads codes does, or hands them on to nothing but such."""
+    readers = node.outputs[0].outputs if moves(node) else ()
+    return is_fused(node) or bool(readers and all(map(_computes_with_codes, readers)))
 
 
 def _is_on_codes(node: Node) -> bool:

@@ -140,3 +140,10 @@ def test_an_activation_that_onnxruntime_fused_is_listed(op_type):
     (row,) = inspect(model)["activations"]
     told = "its Relu is fused into the operator; save the model without onnxruntime's optimisations"
     assert (row["encoding"], row["status"], row["reason"]) == ("fused", "refused", told)
+
+
+def test_codes_that_are_moved_to_fused_operators_are_those_operators_affair():
+    nodes = """q = QuantizeLinear (x, s, z) t = Transpose <perm = [0, 1, 3, 2]> (q)
+        c = QLinearConv (t, s, z, w, s, z, s, z) y = DequantizeLinear (c, s, z)"""
+    weights = {"s": 0.1, "z": np.array(0, np.uint8), "w": np.ones((3, 3, 1, 1), np.uint8)}
+    assert [row["op_types"] for row in inspect(network(nodes, weights=weights))["activations"]] == [["QLinearConv"]]

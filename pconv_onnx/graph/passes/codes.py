@@ -84,7 +84,7 @@ def _codes_of(node: Node) -> list[Tensor]:
     return list(node.inputs if node.op == "Concat" else node.inputs[:1])
 
 
-def _moves(node: Node) -> bool:
+def moves(node: Node) -> bool:
     """Whether a node does nothing else to codes."""
     if node.op not in _MOVERS or not is_standard(node):
         return False
@@ -100,11 +100,11 @@ def _moved(network: Network, graph: Graph) -> dict[str, _Reading]:
     codes: set[str] = set()
     for node in graph.nodes:
         quantises = _is(node, "QuantizeLinear") and node.inputs[0].name in network.computed_from_inputs
-        if quantises or (_moves(node) and any(tensor.name in codes for tensor in _codes_of(node))):
+        if quantises or (moves(node) and any(tensor.name in codes for tensor in _codes_of(node))):
             codes.update(tensor.name for tensor in node.outputs)
     found: dict[str, _Reading] = {}
     for node in reversed(graph.nodes):
-        if not _moves(node) or node.outputs[0].name not in codes:
+        if not moves(node) or node.outputs[0].name not in codes:
             continue
         # Indices, which some of these operators give as well, are nothing that is read so.
         readings = {_reading(network, graph, found, tensor) for tensor in node.outputs}
@@ -118,7 +118,7 @@ def _reading(network: Network, graph: Graph, found: Mapping[str, _Reading], tens
     if network.is_output(tensor):
         return None
     readings = {
-        found.get(reader.outputs[0].name) if _moves(reader) else _Reading.of(reader) for reader in tensor.outputs
+        found.get(reader.outputs[0].name) if moves(reader) else _Reading.of(reader) for reader in tensor.outputs
     }
     inside = all(network.graph_of(reader) is graph for reader in tensor.outputs)
     return readings.pop() if inside and len(readings) == 1 else None
@@ -173,7 +173,7 @@ class _Rewriting:
     def _pad_with_value(self, proto: onnx.NodeProto, node: Node, reading: _Reading) -> None:
         given = len(node.inputs) > _PADDED_WITH and bool(node.inputs[_PADDED_WITH].name)
         code = constant(node.inputs[_PADDED_WITH]) if given else np.zeros((), np.int64)
-        assert code is not None  # `_moves` has seen to it
+        assert code is not None  # `moves` has seen to it
         proto.input.extend([""] * (_PADDED_WITH + 1 - len(proto.input)))
         proto.input[_PADDED_WITH] = self._constant(f"{proto.output[0]}/padding", reading.value(code.reshape(())))
 
