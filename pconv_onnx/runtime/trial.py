@@ -14,8 +14,10 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.tensors import initializer_names
 
-# Sizes of open dimensions in one run and in another. None is 1, which broadcasts.
-_SIZES = (2, 5, 11, 17, 23, 31), (3, 7, 13, 19, 29, 37)
+# Sizes of open dimensions in each run. None is 1, which broadcasts; none is another multiplied and moved by constants,
+# so that what a network computes of one is no other's.
+_SIZES = (2, 5, 11, 17, 23, 31), (3, 11, 7, 29, 13, 19), (5, 7, 19, 13, 37, 11)
+RUNS = len(_SIZES)
 # What those that are not the first of an input are multiplied by, until the network runs: many halve images.
 FACTORS = (1, 32)
 # Elements of an input up to which it is drawn.
@@ -30,7 +32,7 @@ def sizes(network: Network, run: int, factor: int) -> dict[Open, int]:
 
     Args:
         network: the network.
-        run: 0 or 1; each dimension has another size in the one than in the other.
+        run: below `RUNS`; each dimension has another size in each.
         factor: one of `FACTORS`.
     """
     first: dict[Open, int] = {}

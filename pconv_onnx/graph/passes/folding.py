@@ -121,7 +121,7 @@ class _Walk:
         if value is None:
             return None
         result = np.asarray(value)
-        return result if node.op in _EXACT or result.size == 1 else None
+        return result if node.op in _EXACT or (result.size == 1 and result.ndim <= 1) else None
 
     def _computed_sizes(self, node: Node) -> Array | None:
         """Entries of what a node computes from shapes; None where it does something else."""
@@ -251,14 +251,18 @@ def _quantised(node: Node, x: Array, scale: Array, zero_point: Array | None = No
         or node.attrs.get("output_dtype")
     ):
         raise TypeError
+    if np.isnan(x).any():
+        raise ValueError
     limits = np.iinfo(zero.dtype)
-    return np.clip(np.rint(x / scale) + zero, limits.min, limits.max).astype(zero.dtype)
+    codes = np.rint(x / scale.reshape(())) + zero.reshape(())
+    return np.clip(codes, limits.min, limits.max).astype(zero.dtype)
 
 
 def _dequantised(_: Node, x: Array, scale: Array, zero_point: Array | None = None) -> Array:
     if scale.dtype != np.float32 or not _is_code(x.dtype):
         raise TypeError
-    return (x.astype(np.int32) - np.int32(0 if zero_point is None else zero_point)).astype(np.float32) * scale
+    zero = np.int32(0) if zero_point is None else zero_point.astype(np.int32).reshape(())
+    return np.asarray((x.astype(np.int32) - zero).astype(np.float32) * scale.reshape(()))
 
 
 def _is_code(dtype: np.dtype[Any]) -> bool:
