@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,26 +33,57 @@ _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "Rand
 _Outputs = Sequence[Any]
 
 
-def require_same(given: Network, later: Network, stacklevel: int) -> None:
+# Networks that were compared already: one command may look at a network several times.
+_COMPARED: set[tuple[str, str]] = set()
+
+
+def require_same(given: Network, later: Network) -> None:
     """Compare a network of an old opset with what it became, on random inputs; warn where that cannot be.
 
     Raises:
         PconvError: they differ by more than rounding explains, or onnxruntime runs the first alone.
     """
+    pair = given.sha256, hashlib.sha256(later.proto.SerializeToString(deterministic=True)).hexdigest()
+    if pair not in _COMPARED:
+        unchecked = _why_unchecked(given, later)
+        if unchecked:
+            # From here, so that Python says it once however often a command looks at the network.
+            warnings.warn(unchecked, stacklevel=1)
+        _COMPARED.add(pair)
+
+
+def _why_unchecked(given: Network, later: Network) -> str:
+    """Why the two cannot be compared; empty where they were, and are the same.
+
+    Raises:
+        PconvError: as of `require_same`.
+    """
     told = f"{given.name} uses opset {given.opset}, and its conversion to {later.opset}"
     remedy = f"export it with opset {MIN_OPSET} or later"
     if not _RANDOM.isdisjoint(node.op_type for node in every_node(given.proto.graph)):
-        warnings.warn(f"{told} is not checked, since it draws random numbers", stacklevel=stacklevel)
-        return
+        return f"{told} is not checked, since it draws random numbers"
     before, after = _side_by_side(given, later)
     if before is None:
-        warnings.warn(f"{told} is not checked, since onnxruntime does not run the original", stacklevel=stacklevel)
-        return
+        return (
+            f"{told} is not checked, since onnxruntime did not run the original on random inputs; fixed sizes of its "
+            "inputs may help"
+        )
     if after is None:
         raise PconvError(f"{told} does not run in onnxruntime, as the original does", remedy)
+    compared = False
     for info, old, new in zip(given.proto.graph.output, before, after, strict=True):
-        if difference := _difference(old, new):
-            raise PconvError(f"{told} changes what it computes (output '{info.name}' {difference})", remedy)
+        for one, other in zip(_arrays(old), _arrays(new), strict=False):
+            if difference := _difference(one, other):
+                raise PconvError(f"{told} changes what it computes (output '{info.name}' {difference})", remedy)
+            compared = compared or one.dtype.kind not in "fV" or bool(np.isfinite(one.astype(np.float64)).any())
+    return "" if compared else f"{told} is not checked, since it has no finite output on random inputs"
+
+
+def _arrays(output: Any) -> list[Array]:
+    """The tensors of an output, which may be a sequence of them."""
+    if isinstance(output, np.ndarray):
+        return [output]
+    return [array for entry in output for array in _arrays(entry)] if isinstance(output, list) else []
 
 
 def _side_by_side(given: Network, later: Network) -> tuple[_Outputs | None, _Outputs | None]:
@@ -96,15 +128,17 @@ def _by_definition(
         before, defined = (list(ReferenceEvaluator(network.proto).run(None, inputs)) for network in (given, later))
     except Exception:  # whatever its NumPy code raises on what it does not know
         return None, None
-    if after is not None and any(_difference(old, new) for old, new in zip(defined, after, strict=True)):
+    if after is not None and any(
+        _difference(one, other)
+        for old, new in zip(defined, after, strict=True)
+        for one, other in zip(_arrays(old), _arrays(new), strict=False)
+    ):
         return None, None
     return before, defined
 
 
-def _difference(before: Any, after: Any) -> str:
-    """How an output has changed, for a message; empty where rounding explains it, and of what is no tensor."""
-    if not isinstance(before, np.ndarray) or not isinstance(after, np.ndarray):
-        return ""
+def _difference(before: Array, after: Array) -> str:
+    """How an output has changed, for a message; empty where rounding explains it."""
     if before.dtype != after.dtype or before.shape != after.shape:
         return f"from {before.dtype} {list(before.shape)} to {after.dtype} {list(after.shape)}"
     if before.dtype.kind not in "fV":

@@ -37,5 +37,5 @@ def runnable(source: ModelSource) -> Network:
 def _checked(network: Network, later: Network) -> Network:
     if later.opset != network.opset:
         given = pipeline.in_standard_operators(inlined(network, DOMAIN))
-        require_same(given, pipeline.in_standard_operators(later), stacklevel=5)
+        require_same(given, pipeline.in_standard_operators(later))
     return later

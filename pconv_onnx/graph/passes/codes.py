@@ -47,6 +47,9 @@ class _Reading:
         if not values or any(value is None or value.size != 1 for value in values):
             return None
         scale, zero_point = (value.reshape(()) for value in (*values, values[0])[:2] if value is not None)
+        # Of a negative scale the largest code is the smallest value.
+        if not 0 < float(scale) < np.inf:
+            return None
         return cls(node.domain or "", scale, zero_point if len(values) > 1 else None)
 
     def __eq__(self, other: object) -> bool:
@@ -92,7 +95,11 @@ def moves(node: Node) -> bool:
         padding = node.inputs[_PADDED_WITH] if len(node.inputs) > _PADDED_WITH else None
         known = padding is None or not padding.name or constant(padding) is not None
         return known and node.attrs.get("mode", "constant") == "constant" and "pads" not in node.attrs
-    return node.op != "Resize" or node.attrs.get("mode", "nearest") == "nearest"
+    if node.op == "Resize":
+        # What is outside of what is cropped has a value of its own, which would be a code.
+        cropped = node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+        return node.attrs.get("mode", "nearest") == "nearest" and not cropped
+    return True
 
 
 def _moved(network: Network, graph: Graph) -> dict[str, _Reading]:
@@ -106,7 +113,7 @@ def _moved(network: Network, graph: Graph) -> dict[str, _Reading]:
     for node in reversed(graph.nodes):
         if not moves(node) or node.outputs[0].name not in codes:
             continue
-        # Indices, which some of these operators give as well, are nothing that is read so.
+        # Indices, which MaxPool may give as well, are read in no such way.
         readings = {_reading(network, graph, found, tensor) for tensor in node.outputs}
         if len(readings) == 1 and (reading := readings.pop()) is not None:
             found |= {tensor.name: reading for tensor in node.outputs}
@@ -130,16 +137,18 @@ class _Rewriting:
     def __init__(self, network: Network, model: onnx.ModelProto, moved: Mapping[str, _Reading]) -> None:
         self._network, self._model, self._moved = network, model, moved
         self._names = set(network.names)
+        # By codes and how they are read; what a body makes is not there outside of it.
         self._values: dict[tuple[str, _Reading], str] = {}
 
     def run(self) -> None:
         self._model.ir_version = max(self._model.ir_version, INITIALIZERS_IR_VERSION)
         view = {tensor.name: node for node in self._network.every_node() for tensor in node.outputs if tensor.name}
         for graph in every_graph(self._model.graph):
+            self._values = {}
             nodes = [new for node in graph.node for new in self._rewritten(view, node)]
             del graph.node[:]
             graph.node.extend(nodes)
-            # Of codes; there are values of other types now.
+            # They are values now, under other names and of another type.
             declared = [info for info in graph.value_info if info.name not in self._moved]
             del graph.value_info[:]
             graph.value_info.extend(declared)

@@ -1,24 +1,27 @@
 """Straight-through gradients: what training adds to a quantiser so that gradients pass it, and an export may leave in.
 
 `x + (q(x) − x)` is q(x), and so is every other sum in which all but q cancels: signs, order and an Identity where a
-gradient was stopped do not matter. In floats the sum is q(x) up to the rounding of x; around a rounding alone,
-`z + (⌊z⌋ − z)`, in every bit of a finite z. Source: Bengio et al., "Estimating or propagating gradients through
-stochastic neurons" (2013).
+gradient was stopped do not matter, and instead of x it may be something else that is computed from x. In floats the sum
+is q(x) up to the rounding of x; around a rounding alone, `z + (⌊z⌋ − z)`, in every bit of a finite z. Source: Bengio et
+al., "Estimating or propagating gradients through stochastic neurons" (2013).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pconv_onnx.graph.constants import is_standard
+from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.passes.identities import with_identities
 from pconv_onnx.graph.view import Node, Tensor
 
-# What makes a value discrete, and what may follow before it is added.
+# What makes a value discrete, and what leaves it so.
 _DISCRETE = ("Ceil", "DequantizeLinear", "Equal", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Quant",
              "Round", "Sign")  # fmt: skip
-_AFTER_IT = ("Abs", "Add", "Cast", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Neg", "Relu", "Sub", "Where")
+_STILL_DISCRETE = ("Abs", "Add", "Cast", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Neg", "Relu", "Sub", "Where")
+# What else works element by element.
+_ELEMENTWISE = ("And", "Elu", "Erf", "Exp", "HardSigmoid", "HardSwish", "LeakyRelu", "Not", "Or", "Pow", "QuantizeLinear",
+                "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Tanh")  # fmt: skip
 _FARTHEST = 16
 # Sums, each with the signs of its operands, and how many may be within each other.
 _SIGNS = {"Add": (1, 1), "Sub": (1, -1)}
@@ -42,11 +45,14 @@ def _what_is_left(network: Network, total: Node) -> Tensor | None:
     """The one summand that does not cancel, where something does and that one is a quantiser's."""
     (output,) = total.outputs
     for terms in _readings(output, 1, _DEEPEST):
-        left = _not_cancelled(terms) if len(terms) > 1 else ()
-        if [sign for _, sign in left] == [1]:
-            ((value, _),) = left
-            if _is_discrete(value) and _is_as_large(network, value, output):
-                return value
+        left, cancelled = _cancelled(terms)
+        if not cancelled or [sign for _, sign in left] != [1]:
+            continue
+        ((value, _),) = left
+        origins = _origins(value)
+        related = all(constant(tensor) is None and origins & _origins(tensor) for tensor in cancelled)
+        if related and _is_discrete(value, _FARTHEST) and _is_as_large(network, value, output):
+            return value
     return None
 
 
@@ -70,32 +76,48 @@ def _readings(tensor: Tensor, sign: int, depth: int) -> Iterator[_Terms]:
 
 
 def _only_maker(tensor: Tensor) -> Node | None:
+    """What makes a tensor; None of what is given, and of operators of others, but for quantisers."""
     node = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-    return node if node is not None and is_standard(node) else None
+    return node if node is not None and (is_standard(node) or node.op in _DISCRETE) else None
 
 
-def _not_cancelled(terms: _Terms) -> _Terms:
+def _cancelled(terms: _Terms) -> tuple[_Terms, list[Tensor]]:
+    """The terms that are left, and the tensors of those that cancel."""
     left: list[tuple[Tensor, int]] = []
+    cancelled = []
     for tensor, sign in terms:
         opposite = next((entry for entry in left if entry[0] is tensor and entry[1] == -sign), None)
         if opposite is None:
             left.append((tensor, sign))
         else:
             left.remove(opposite)
-    return tuple(left)
+            cancelled.append(tensor)
+    return tuple(left), cancelled
 
 
-def _is_discrete(tensor: Tensor) -> bool:
-    """Whether a tensor is computed element by element from what is discrete."""
-    waiting, seen = [(tensor, 0)], set()
+def _is_discrete(tensor: Tensor, farthest: int) -> bool:
+    """Whether a tensor has levels: those of a rounding or a comparison, with constants and with other levels."""
+    node = _only_maker(tensor)
+    if node is None or not farthest:
+        return False
+    if node.op in _DISCRETE:
+        return True
+    # The condition of a Where makes no level.
+    operands = [operand for operand in node.inputs[node.op == "Where" :] if operand.name and constant(operand) is None]
+    discrete = (_is_discrete(operand, farthest - 1) for operand in operands)
+    return node.op in _STILL_DISCRETE and bool(operands) and all(discrete)
+
+
+def _origins(tensor: Tensor) -> set[str]:
+    """Names of what a tensor is computed from element by element, itself among them; no constants."""
+    waiting, found = [(tensor, _FARTHEST)], {tensor.name}
     while waiting:
-        current, distance = waiting.pop(0)
-        node = current.inputs[0] if len(current.inputs) == 1 else None
-        if node is None or id(node) in seen or distance == _FARTHEST:
+        current, farthest = waiting.pop(0)
+        node = _only_maker(current)
+        if node is None or not farthest or node.op not in (*_DISCRETE, *_STILL_DISCRETE, *_ELEMENTWISE):
             continue
-        seen.add(id(node))
-        if node.op in _DISCRETE:
-            return True
-        if node.op in _AFTER_IT and is_standard(node):
-            waiting += [(operand, distance + 1) for operand in node.inputs]
-    return False
+        for operand in node.inputs:
+            if operand.name and operand.name not in found and constant(operand) is None:
+                found.add(operand.name)
+                waiting.append((operand, farthest - 1))
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from harness import onnxruntime_of
 from networks import MODES, network
@@ -17,6 +18,7 @@ WEIGHTS = {
     "flat": np.array([0, 192]), "axes": np.array([2]), "first": np.array([0]), "last": np.array([4]),
     "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "some": np.array([2, 0]), "reps": np.array([1, 2, 1, 1]),
     "scales": np.float32([1, 1, 2, 2]), "code": np.full((1, 3, 8, 8), 9, np.uint8), "parts": np.array([1, 2]),
+    "roi": np.float32([0, 0, 0, 0, 1, 1, 2, 2]),
 }  # fmt: skip
 START = "r = Relu (x) q = QuantizeLinear (r, s, z) "
 END = " y = DequantizeLinear (t, s, z)"
@@ -77,6 +79,8 @@ STAY = {
     "read in two ways": ("t = Flatten (q)", " d = DequantizeLinear (t, s, z) e = DequantizeLinear (t, other, z)"
                          " y = Sub (d, e)"),
     "read as codes": ("t = Flatten (q)", " d = DequantizeLinear (t, s, z) c = Cast <to = 1> (t) y = Sub (d, c)"),
+    "cropped": ("t = Resize <mode = \"nearest\", coordinate_transformation_mode = \"tf_crop_and_resize\","
+                " extrapolation_value = 7.0> (q, roi, scales) w = Flatten (t)", " y = DequantizeLinear (w, s, z)"),
     "interpolated": ("t = Resize <mode = \"linear\"> (q, , scales) w = Flatten (t)", " y = DequantizeLinear (w, s, z)"),
 }  # fmt: skip
 
@@ -87,7 +91,7 @@ def test_other_codes_stay(case):
     loaded = load(moving(nodes, end=end, outputs="float[N, M] y"))
     moved = dequantised_first(loaded)
     assert [node.op_type for node in moved.proto.graph.node][:2] == ["Relu", "QuantizeLinear"]
-    assert moved is loaded or case == "interpolated"
+    assert moved is loaded or case in ("interpolated", "cropped")
     np.testing.assert_array_equal(onnxruntime_of(moved.proto)(X), onnxruntime_of(loaded.proto)(X))
 
 
@@ -96,3 +100,25 @@ def test_weights_that_are_moved_stay():
     model = network(nodes, outputs="float[N, M] y", weights={**WEIGHTS, "m": np.ones((7, 192), np.uint8)})
     loaded = load(model)
     assert dequantised_first(loaded) is loaded
+
+
+@pytest.mark.parametrize("scale", [-0.0625, np.inf])
+def test_codes_of_a_scale_that_is_not_positive_stay(scale):
+    nodes = "t = MaxPool <kernel_shape = [2, 2]> (q)"
+    model = network(START.replace("s, z", "n, z") + nodes + END.replace("s, z", "n, z"),
+                    outputs="float[N, A, B, C] y", weights={**WEIGHTS, "n": np.float32(scale)})  # fmt: skip
+    loaded = load(model)
+    assert dequantised_first(loaded) is loaded
+
+
+def test_codes_that_two_branches_read_are_dequantised_in_each():
+    branch = """{name}_branch = {name} () => ({name}_y) {{
+        {name}_r = {op} (x) {name}_q = QuantizeLinear ({name}_r, s, z) {name}_t = Concat <axis = 1> ({name}_q, q)
+        {name}_y = DequantizeLinear ({name}_t, s, z) }}"""
+    then, other = branch.format(name="then", op="Abs"), branch.format(name="else", op="Neg")
+    nodes = f"{START} m = ReduceMax <keepdims = 0> (x) b = Cast <to = 9> (m) y = If (b) <{then}, {other}>"
+    model = network(nodes, outputs="float[N, M, 8, 8] y", weights=WEIGHTS)
+    moved = dequantised_first(load(model))
+    assert "DequantizeLinear" in [node.op_type for node in moved.proto.graph.node[-1].attribute[0].g.node]
+    np.testing.assert_array_equal(onnxruntime_of(moved.proto)(X), onnxruntime_of(model)(X))
+    onnx.checker.check_model(moved.proto)

@@ -63,13 +63,19 @@ OTHERS = {
     "twice": QUANTISER + "d = Sub (q, x) e = Add (d, x) y = Add (e, q)",
     "minus q": QUANTISER + "d = Add (x, q) y = Sub (x, d)",
     "no quantiser": "q = Exp (x) d = Sub (q, x) y = Add (x, d)",
+    "a constant that rounds": QUANTISER + "d = Add (q, magic) y = Sub (d, magic)",
+    "a mask": QUANTISER + "g = Greater (v, k) m = Where (g, minus, low) d = Add (q, m) y = Sub (d, m)",
+    "something else's quantiser": QUANTISER.replace("(x, s)", "(v, s)") + "d = Sub (q, x) y = Add (x, d)",
+    "a chosen slope": "g = Greater (x, low) e = Mul (x, s) q = Where (g, x, e) d = Sub (q, x) y = Add (x, d)",
+    "levels and something else": QUANTISER + "e = Exp (q) f = Add (q, e) d = Sub (f, x) y = Add (x, d)",
     "a product": QUANTISER + "d = Sub (q, x) e = Mul (d, k) y = Add (x, e)",
 }
 
 
 @pytest.mark.parametrize("case", OTHERS)
 def test_other_sums_stay(case):
-    loaded = load(network(OTHERS[case], weights=WEIGHTS))
+    inputs = "float[N, 3, 8, 8] x, float[N, 3, 8, 8] v"
+    loaded = load(network(OTHERS[case], inputs=inputs, weights=WEIGHTS | {"magic": 12582912.0, "minus": -1e9}))
     kept = without_straight_through(loaded)
     folded = {"twice": ["e"]}.get(case, [])
     made = [node.output[0] for node in kept.proto.graph.node if node.op_type == "Identity"]
