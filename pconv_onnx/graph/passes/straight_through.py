@@ -20,8 +20,8 @@ _DISCRETE = ("Ceil", "DequantizeLinear", "Equal", "Floor", "Greater", "GreaterOr
              "Round", "Sign")  # fmt: skip
 _STILL_DISCRETE = ("Abs", "Add", "Cast", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Neg", "Relu", "Sub", "Where")
 # What else works element by element.
-_ELEMENTWISE = ("And", "Elu", "Erf", "Exp", "HardSigmoid", "HardSwish", "LeakyRelu", "Not", "Or", "Pow", "QuantizeLinear",
-                "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Tanh")  # fmt: skip
+_ELEMENTWISE = ("And", "Elu", "Erf", "Exp", "HardSigmoid", "HardSwish", "LeakyRelu", "Not", "Or", "Pow",
+                "QuantizeLinear", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Tanh")  # fmt: skip
 _FARTHEST = 16
 # Sums, each with the signs of its operands, and how many may be within each other.
 _SIGNS = {"Add": (1, 1), "Sub": (1, -1)}
@@ -33,12 +33,16 @@ _Terms = tuple[tuple[Tensor, int], ...]
 
 def without_straight_through(network: Network) -> Network:
     """The network in which such a sum is an Identity of the quantiser's output; what nothing reads then goes."""
-    same = {
-        node.outputs[0].name: value.name
-        for node in network.every_node()
-        if node.op in ("Add", "Sub") and is_standard(node) and (value := _what_is_left(network, node)) is not None
-    }
-    return with_identities(network, same)
+    while True:
+        same = {
+            node.outputs[0].name: value.name
+            for node in network.every_node()
+            if node.op in _SIGNS and is_standard(node) and (value := _what_is_left(network, node)) is not None
+        }
+        if not same:
+            return network
+        # A sum around the rounding is within one around the quantiser.
+        network = with_identities(network, same)
 
 
 def _what_is_left(network: Network, total: Node) -> Tensor | None:
