@@ -21,6 +21,7 @@ from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.graph.passes.pipeline import respelled
+from pconv_onnx.graph.passes.straight_through import without_straight_through
 from pconv_onnx.graph.record import Converted, Record
 from pconv_onnx.graph.sketch import redrawn
 from pconv_onnx.measure.comparison import Comparison
@@ -63,8 +64,9 @@ class Verification:
         as_run: the same, both as a user runs them.
         source_itself: the source as a user runs it against the source unoptimised; what onnxruntime alone changes.
         spiking_itself: the spiking network likewise.
-        respelled: the source unoptimised against the same in the spelling that it was read in, without straight-through
-            gradients; that is what neurons and segments are compared with.
+        respelled: the source unoptimised against the same in the spelling that it was read in, with which neurons and
+            segments are compared.
+        straight_through: whether that lacks sums of straight-through gradients, which round by themselves.
         load_errors: why `ann` or `snn` loads only with graph optimisations disabled, and is not run otherwise.
         layers: one a neuron layer.
         segments: what lies between neurons, and behind the last ones.
@@ -90,6 +92,7 @@ class Verification:
     source_itself: Comparison = field(default_factory=Comparison)
     spiking_itself: Comparison = field(default_factory=Comparison)
     respelled: Comparison = field(default_factory=Comparison)
+    straight_through: bool = False
     load_errors: dict[str, str] = field(default_factory=dict)
     correct: dict[str, int] | None = None
     target_errors: dict[str, TargetError] | None = None
@@ -132,6 +135,8 @@ class Verification:
             if segment.beyond
         ]
         told += self.altered
+        if self.respelled.max_abs_diff and not self.straight_through:
+            told.append("the source gives other values in the spelling that it was read in")
         settings = (self.unoptimised, self.as_run)
         if not all(math.isfinite(outputs.max_abs_diff) for outputs in settings):
             told.append("outputs differ without bound (a NaN, an infinity or another shape)")
@@ -153,7 +158,7 @@ class Verification:
         told = {
             f"outputs, since a calibration gave {given} levels that the source does not have": calibrated,
             f"straight-through gradients, whose own rounding changes outputs by up to "
-            f"{self.respelled.max_abs_diff:.3g}": self.respelled.max_abs_diff,
+            f"{self.respelled.max_abs_diff:.3g}": self.respelled.max_abs_diff and self.straight_through,
             f"{_counted(others, 'neuron')} with T other than the source's levels": others,
             f"{_counted(missed, 'neuron')} in branches that no sample got to": missed,
             f"{_counted(self.branches_not_entered, 'branch')} that no sample got to": self.branches_not_entered,
@@ -309,6 +314,7 @@ def verify(
     parts = batches(samples, steps, min(samples_within(memory, taken), max(1, _ROWS // steps)))
     for part, feed in track(parts, "verifying", len(parts)):
         _verify_batch(result, segments, sessions, outputs, axes, feed, samples, part)
+    result.straight_through = without_straight_through(source) is not source
     result.branches_not_entered = segments.branches_not_entered
     result.per_step_outputs = len(record.per_step_outputs)
     return result

@@ -77,7 +77,7 @@ def if_a_neuron_encodes_it(activation: Activation, encoded: Set[str]) -> Activat
 
 
 def _only_scaled(tensor: Tensor) -> Iterator[str]:
-    """Names of a tensor and of those that are nothing but it scaled and moved by constants, alone."""
+    """Names of a tensor, and of what constants alone make of it where nothing else reads it."""
     while True:
         yield tensor.name
         reader = tensor.outputs[0] if len(tensor.outputs) == 1 else None

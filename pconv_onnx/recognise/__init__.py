@@ -42,10 +42,10 @@ __all__ = ["RECOGNISERS", "Activation", "recognise"]
 def recognise(network: Network) -> list[Activation]:
     """Every activation of the network and its bodies, converted or not, in topological order.
 
-    So is whatever else makes values discrete between linear layers. What is computed from constants alone, such as
-    quantised weights, is no activation. A node belongs to one converted activation at most: to that of the first
-    recogniser that converts it. What is not converted is listed unless all its nodes are part of something larger: a
-    Clip of a chain that is refused, say.
+    So is every other rounding, comparison and Cast to integers between linear layers. What is computed from constants
+    alone, such as quantised weights, is no activation. A node belongs to one converted activation at most: to that of
+    the first recogniser that converts it. What is not converted is listed unless all its nodes are part of something
+    larger: a Clip of a chain that is refused, say.
     """
     nodes = list(network.every_node())
     position = {id(node): index for index, node in enumerate(nodes)}

@@ -44,7 +44,11 @@ class Bounded:
         return found
 
     def check(self, network: Network, match: _Match) -> Activation | None:
-        """It has no levels; None where one of its values is an output, so that it cannot go."""
+        """It has no levels; None of integers, and where one of its values is an output or has another shape."""
+        dtype = network.dtype(match.input)
+        shape = network.shape(match.input)
+        if (dtype is not None and dtype.kind in "iub") or network.shape(match.nodes[-1].outputs[0]) != shape:
+            return None
         if any(network.is_output(node.outputs[0]) for node in match.nodes[:-1]):
             return None
         bounds = match.form.low, match.form.high

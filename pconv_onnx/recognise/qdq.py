@@ -38,6 +38,7 @@ from pconv_onnx.neuron.theory import SUM_TYPES
 from pconv_onnx.recognise.base import Activation, ClipBefore, Refusal
 from pconv_onnx.recognise.chain import refuse_shared
 from pconv_onnx.recognise.fused import is_fused
+from pconv_onnx.recognise.operands import spacing
 
 # Codes of the element types that QuantizeLinear writes; the others are floats of 8 and 4 bits.
 _RANGES = {f"{sign}int{bits}": ((-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if not sign else (0, 2**bits - 1))
@@ -201,6 +202,10 @@ def _read(network: Network, match: _Pair) -> QuantizerSpec:
     divided = _divided_in(network, quantise, dtype)
     cast, cast_back = ((FloatOperation("Cast", dtype=to),) if divided != dtype else () for to in (divided, dtype))
     low, high = (bound - zero.astype(np.int64) for bound in _range(match, zero.dtype))
+    if before is not None:
+        if dtype != np.float32 or (axis is not None and before.channel_axis not in (None, axis)):
+            raise Refusal("two quantisers are one in float32, with scales along one axis")
+        axis = before.channel_axis if axis is None else axis
     first = () if before is None else (*before.head, before.rounding, *before.tail)
     head = (*first, *match.clip.operations, *cast, FloatOperation("Div", (scale,)))
     clip = FloatOperation("Clip", (low.astype(divided), high.astype(divided)))
@@ -225,18 +230,18 @@ def _read(network: Network, match: _Pair) -> QuantizerSpec:
         levels * step,
         levels * step / 2,
         -lowest * step,
-        axis if before is None or axis is not None else before.channel_axis,
+        axis,
         lowest,
     )
-    if before is not None and (dtype != np.float32 or before.channel_axis not in (None, spec.channel_axis)):
-        raise Refusal("two quantisers are one in float32, with scales along one axis")
     try:
-        spec.neuron()
+        neuron = spec.neuron()
     except ValueError as error:
         raise Refusal(
             f"{error} in {dtype}, with a scale of '{node_name(quantise)}' of up to {step.max():.6g}; calibrate again, "
             "or quantise float32 to fewer levels"
         ) from error
+    if before is not None and spacing(neuron.thresholds) is None:
+        return replace(spec, threshold=None, shift=np.zeros(1), bias=np.zeros(1))
     return spec
 
 

@@ -38,8 +38,15 @@ _ROUNDINGS = {"Floor": 0.0, "Round": 0.5, "Ceil": 1.0, "Sign": None}
 _TOLERANCE = 16
 
 
+# In which type onnxruntime computes what is cast there from each, bit by bit. Casts to a narrower type and back it may
+# leave out, and of float64 it rounds half types twice.
+_WIDER = {np.dtype(narrow): np.dtype(wide) for narrow, wide in (
+    (np.float16, np.float32), (ml_dtypes.bfloat16, np.float32), (np.float32, np.float64),
+)}  # fmt: skip
+
+
 class Uniform:
-    """See the module."""
+    """A rounding with what is around it."""
 
     encoding = "uniform"
 
@@ -133,6 +140,12 @@ def _read(network: Network, chain: Chain) -> QuantizerSpec:
     given = [step.operation.dtype for step in (*head, *tail) if step.operation.dtype is not None]
     if given and given[-1] != dtype:
         raise Refusal(f"it is given {dtype} and gives {given[-1]}; neurons have one type")
+    for between in given:
+        if between not in (dtype, _WIDER[dtype]):
+            raise Refusal(
+                f"it is given {dtype} and computes in {between}, which onnxruntime does not always round to; export it "
+                f"in one type, or with casts to {_WIDER[dtype]} alone"
+            )
     gain, bias, shift = _into_codes(head)
     lowest, levels = _codes(head, rounding, tail, dtype)
     spec = QuantizerSpec(

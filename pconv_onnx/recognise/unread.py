@@ -64,8 +64,8 @@ def _why(node: Node) -> str:
     if all(constant(tensor) is None for tensor in node.inputs):
         return f"{node.op} compares two computed values; a comparison with a constant is a neuron of one level"
     return (
-        f"what {node.op} decides becomes no value of its own: a Cast of it to floats, or a Where between constants, "
-        "is a neuron of one level"
+        f"what {node.op} decides becomes no value of its own: export Relu or LeakyRelu where it chooses a slope; a "
+        "Cast of it to floats, or a Where between constants, is a neuron of one level"
     )
 
 

@@ -208,11 +208,20 @@ DOUBLES = {name: np.array(value, np.float64) for name, value in (CONSTANTS | {"t
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("nodes, weights", [(AUTOCAST, {"theta": 0.7}), (DOUBLE, DOUBLES)], ids=["autocast", "double"])
-def test_casts_between_floats_are_part_of_the_activation(nodes, weights, mode):
-    assert "Cast" in only(nodes, weights).op_types
-    model = network(nodes, weights=weights, inputs="float[N, 3, 1, 1] x", outputs="float[N, 3, 1, 1] y")
+def test_casts_to_a_wider_type_are_part_of_the_activation(mode):
+    assert only(DOUBLE, DOUBLES).op_types[0] == "Cast"
+    model = network(DOUBLE, weights=DOUBLES, inputs="float[N, 3, 1, 1] x", outputs="float[N, 3, 1, 1] y")
     assert_converted(model, onnxruntime_of(model), mode, levels=4)
+
+
+def test_casts_to_a_narrower_type_within_are_told():
+    """As autocast leaves them; onnxruntime may leave them out, so that nothing says which value is the source's."""
+    (found,) = (
+        one for one in recognise(prepared(network(AUTOCAST, weights={"theta": 0.7}))) if one.encoding == "uniform"
+    )
+    assert found.reason.startswith(
+        "it is given float32 and computes in float16, which onnxruntime does not always round"
+    )
 
 
 def test_a_cast_to_integers_within_the_chain_is_told():

@@ -47,9 +47,9 @@ def modern(network: Network) -> Network:
 
 
 def respelled(network: Network) -> Network:
-    """The network in the spelling that recognition reads; what it computes stays.
+    """The network in the spelling that recognition reads; what it computes stays in real numbers, and in every bit.
 
-    Sums of straight-through gradients alone may round otherwise than the quantiser that is left of them.
+    But for sums of straight-through gradients around whole quantisers, which round by themselves.
     """
     return without_duplicates(dequantised_first(without_straight_through(network)))
 
