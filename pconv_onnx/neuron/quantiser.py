@@ -167,7 +167,14 @@ class QuantizerSpec:
         share = shift_of(self.levels, steps, shift / threshold)
         even = ParallelNeuron.even(steps, threshold, share * threshold + steps * bias, amplitude, self.channel_axis)
         levels = silent[:, np.newaxis] + even.levels
-        return ParallelNeuron(even.thresholds.astype(self.dtype), levels.astype(self.dtype), self.channel_axis)
+        return ParallelNeuron(
+            self._above(even.thresholds.astype(self.dtype)), levels.astype(self.dtype), self.channel_axis
+        )
+
+    def _above(self, thresholds: Array) -> Array:
+        """Thresholds that are reached, of those where the source rounds up: it does so above them."""
+        strict = self.rounding.op_type in ("Ceil", "RoundUp")
+        return np.nextafter(thresholds, self.dtype.type(np.inf)) if strict else thresholds
 
     def serial_neuron(self, steps: int | None = None) -> SerialNeuron:
         """The integrate-and-fire neuron of this quantiser, for runs of that many time-steps (default: `levels`).
@@ -187,7 +194,7 @@ class QuantizerSpec:
             for table in (self.bias, threshold - shift, threshold)
         )
         levels = self.neuron(steps).levels[:, [0, -1]]
-        return SerialNeuron(steps, bias, fires_at, reset, levels, self.channel_axis)
+        return SerialNeuron(steps, bias, self._above(fires_at), reset, levels, self.channel_axis)
 
     def rms_error(self, steps: int) -> float | None:
         """What that number of steps costs, as the function `rms_error` has it; None where thresholds are uneven."""

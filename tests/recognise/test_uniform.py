@@ -315,3 +315,12 @@ def test_signs_are_converted_bit_by_bit(case, mode):
     nodes, constants, levels, signed = SIGNS[case]
     model = quantiser(nodes, **{"one": 1, "two": 2}, **constants)
     assert_converted(model, onnxruntime_of(model), mode, levels=levels, signed=signed)
+
+
+@pytest.mark.parametrize("steps", [3, 7])
+def test_a_ceil_of_zero_stays_zero(steps):
+    """Above its thresholds it rounds up, not at them; zero is the commonest input behind a ReLU."""
+    spec = only(LSQ.replace("Round", "Ceil"), s=0.25, n=7).spec
+    neuron, serial = spec.neuron(steps), spec.serial_neuron(steps)
+    assert neuron.search_form(np.zeros((1, 3, 1, 1), np.float32)).max() == 0
+    assert (serial.threshold > 0).all()
