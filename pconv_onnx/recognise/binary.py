@@ -49,7 +49,7 @@ class _Step:
 
 
 class Binary:
-    """See the module."""
+    """A comparison with a constant, and what makes a value of it."""
 
     encoding = "binary"
 

@@ -22,7 +22,7 @@ _LONGEST = 8
 
 
 class Bounded:
-    """See the module."""
+    """Operators that are a Clip together."""
 
     encoding = "analog"
 

@@ -19,11 +19,12 @@ def why_not_calibrated(network: Network, activation: Activation) -> str:
     if network.place(node):
         return f"it is in {network.place(node)}, where nothing is calibrated"
     nodes = nodes_of(activation)
-    if network.dtype(activation.input) not in (None, np.dtype(np.float32)):
-        return (
-            f"it computes in {network.dtype(activation.input)}, and float32 is calibrated: calibrate the network in "
-            "float32, and rewrite it with --precision float16"
-        )
+    dtype = network.dtype(activation.input)
+    if dtype not in (None, np.dtype(np.float32)):
+        remedy = "export it in float32"
+        if dtype == np.float16:
+            remedy = "calibrate the network in float32, and rewrite it with --precision float16"
+        return f"it computes in {dtype}, and float32 is calibrated: {remedy}"
     rank = len(network.shape(activation.input) or ())
     if not rank:
         return "how many axes its input has is not known, or it is a scalar; declare its shape in the export"

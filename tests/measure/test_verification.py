@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import ml_dtypes
@@ -876,3 +877,11 @@ def test_a_record_without_what_calibration_made_is_told(calibrated, form):
         entry.value = form
     assert "does not have the network that calibration made: " in (told := refusal(ann, copy, data))
     assert told.endswith("; rewrite the model again")
+
+
+def test_a_spelling_that_changes_values_is_a_difference(monkeypatch):
+    """Whoever reads a source in another form may be wrong, and what is compared with that form would not tell."""
+    model, other = (network(qcfs("x", "a") + f"y = {op_type} (a)") for op_type in ("Neg", "Abs"))
+    snn = rewrite(model).model
+    monkeypatch.setattr(verification, "respelled", lambda source: replace(source, proto=other))
+    assert "the source gives other values in the spelling that it was read in" in verify(model, snn).differences

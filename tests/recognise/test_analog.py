@@ -143,3 +143,38 @@ def test_a_relu_on_spikes_is_the_identity_and_not_listed(identity, mode):
 def test_a_relu_that_cuts_spikes_is_listed(nodes, mode):
     ann = network(qcfs("x", "a") + nodes, weights=CONSTANTS)
     assert [a.status for a in rewrite(ann, mode=mode).plan.activations] == ["converted", "needs-calibration"]
+
+
+CLIPS = {
+    "trainable clipping": ("r = Relu (x) s = Sub (c, r) t = Relu (s) y = Sub (c, t)", "Clip to [0, 1.5]"),
+    "min behind": ("r = Relu (x) y = Min (r, c)", "Clip to [0, 1.5]"),
+    "max behind": ("m = Min (c, x) y = Max (m, low)", "Clip to [0, 1.5]"),
+    "two clips": ("r = Clip (x, low, six) y = Min (r, c)", "Clip to [0, 1.5]"),
+    "negative": ("n = Neg (x) m = Min (n, low) o = Max (m, less) y = Neg (o)", "Clip to [0, 1.5]"),
+}
+BOUNDS = {**CONSTANTS, "c": np.float32(1.5), "less": np.float32(-1.5)}
+
+
+@pytest.mark.parametrize("case", CLIPS)
+def test_a_clip_in_several_operators_is_one_activation(case):
+    nodes, name = CLIPS[case]
+    ((operators, reason),) = listed(nodes, weights=BOUNDS)
+    assert len(operators.split()) == nodes.count("=")
+    assert reason.startswith(f"{name} has no levels of its own")
+
+
+@pytest.mark.parametrize("nodes, count", [
+    ("r = Relu (x) s = Sub (c, r) t = Relu (s) y = Sub (six, t)", 2),  # other bounds
+    ("r = Relu (x) s = Sub (c, r) t = Relu (s) u = Sub (c, t) y = Add (u, r)", 2),  # read elsewhere
+    ("r = Relu (x) y = Min (r, wide)", 1),  # another shape
+])  # fmt: skip
+def test_what_is_no_clip_is_listed_by_its_parts(nodes, count):
+    weights = {**BOUNDS, "wide": np.ones((1, 1, 1, 1, 1), np.float32)}
+    outputs = "float[A, N, 3, 8, 8] y" if "wide" in nodes else "float[N, 3, 8, 8] y"
+    found = listed(nodes, weights=weights, outputs=outputs)
+    assert [operators for operators, _ in found] == ["Relu"] * count
+
+
+def test_clips_of_integers_are_no_activations():
+    nodes = "i = Cast <to = 7> (x) m = Max (i, zero) n = Min (m, nine) y = Cast <to = 1> (n)"
+    assert listed(nodes, weights={"zero": np.array(0), "nine": np.array(9)}) == []

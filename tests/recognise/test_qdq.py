@@ -371,6 +371,28 @@ def test_two_pairs_around_a_clip_are_one_neuron(case, mode):
     assert_converted(source, onnxruntime_of(source), mode, levels=levels)
 
 
+def test_two_pairs_have_even_thresholds_where_their_scales_say_so():
+    signed = {"t": np.float32(0.0237), "u": zeros(np.int8)}
+    even, uneven = (only(pair(AFTER_A_PAIR, scale, zeros(np.int8), **signed)).spec for scale in (0.0237, 0.0411))
+    assert even.threshold is not None
+    assert uneven.threshold is None
+    reason = only(pair(AFTER_A_PAIR, 0.0411, zeros(np.int8), **signed), steps=8).reason
+    assert "its thresholds are not evenly spaced" in reason
+
+
+def test_two_pairs_along_unequal_axes_are_two():
+    nodes = AFTER_A_PAIR.replace("(r, s, z)", "<axis = 2> (r, s, z)").replace("(q, s, z)", "<axis = 2> (q, s, z)")
+    shape = "float[N, 3, 2, 1]"
+    weights = {
+        "s": np.float32([0.1, 0.2]),
+        "z": zeros(np.int8, 0, (2,)),
+        "t": PER_CHANNEL,
+        "u": zeros(np.int8, 0, (3,)),
+    }
+    found = inspect(network(nodes, inputs=f"{shape} x", outputs=f"{shape} y", weights=weights))["activations"]
+    assert [row["status"] for row in found if row["encoding"] == "qdq"] == ["refused", "converted"]
+
+
 @pytest.mark.parametrize("nodes, outputs", [
     (AFTER_A_PAIR + "o = Neg (d)", "o"), (AFTER_A_PAIR + "o = Neg (r)", "o"), (AFTER_A_PAIR, "d"),
     (AFTER_A_PAIR.replace("(p, t, u)", "(p, v, u)"), ""),
