@@ -1,8 +1,8 @@
 """A Clip in several operators: found and listed as the one activation that it is.
 
-`min(relu(x), c)` and `c − relu(c − relu(x))` are clip(x, 0, c) in real arithmetic, and so is whatever adds constants,
-takes its negative and bounds it: each step keeps `clip(±x + b, low, high)`. The second is how a trainable clipping
-layer is written (TCL; Ho and Chang, DAC 2021).
+`min(relu(x), c)`, `x > 0 ? x : 0` and `c − relu(c − relu(x))` are clips in real arithmetic, and so is whatever adds
+constants, takes its negative and bounds it: each step keeps `clip(±x + b, low, high)`. The last is how a trainable
+clipping layer is written (TCL; Ho and Chang, DAC 2021).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.view import Node, Tensor, node_name
 from pconv_onnx.recognise.base import CALIBRATE, Activation, bounds_of, number
+from pconv_onnx.recognise.chain import selection
 
-_OPERATORS = ("Add", "Clip", "Identity", "Max", "Min", "Neg", "Relu", "Sub")
+_OPERATORS = ("Add", "Clip", "Identity", "Max", "Min", "Neg", "Relu", "Sub", "Where")
 _LONGEST = 8
 
 
@@ -31,12 +32,13 @@ class Bounded:
         nodes: tuple[Node, ...] = ()
         found = None
         while len(nodes) < _LONGEST and _is_part(node) and free(node):
-            nodes = (node, *nodes)
-            data = _data_of(node)
+            chosen = selection(node) if node.op == "Where" else None
+            nodes = (node, *nodes) if chosen is None else (chosen.comparison, node, *nodes)
+            data = _data_of(node) if chosen is None else chosen.data
             if data is None:
                 break
             form = _form_of(nodes)
-            if len(nodes) > 1 and form is not None and form.is_clip:
+            if sum(node.op != "Identity" for node in nodes) > 1 and form is not None and form.is_clip:
                 found = _Match(nodes, data, form)
             if len(data.inputs) != 1 or len(data.outputs) != 1:
                 break
@@ -49,7 +51,8 @@ class Bounded:
         shape = network.shape(match.input)
         if (dtype is not None and dtype.kind in "iub") or network.shape(match.nodes[-1].outputs[0]) != shape:
             return None
-        if any(network.is_output(node.outputs[0]) for node in match.nodes[:-1]):
+        inner = [node.outputs[0] for node in match.nodes[:-1]]
+        if any(network.is_output(tensor) or len(tensor.outputs) != 1 for tensor in inner):
             return None
         bounds = match.form.low, match.form.high
         reason = CALIBRATE.format(clip_name(bounds))
@@ -118,7 +121,8 @@ def _data_of(node: Node) -> Tensor | None:
 def _form_of(nodes: tuple[Node, ...]) -> _Form | None:
     form: _Form | None = _Form()
     for node in nodes:
-        form = None if form is None else _after(form, node)
+        # A comparison is part of its Where.
+        form = form if form is None or node.op not in _OPERATORS else _after(form, node)
     return form
 
 
@@ -128,6 +132,12 @@ def _after(form: _Form, node: Node) -> _Form | None:
         return form
     if node.op == "Neg":
         return form.negated()
+    if node.op == "Where":
+        chosen = selection(node)
+        bound = None if chosen is None else number(chosen.chosen)
+        if chosen is None or bound is None or bound != number(chosen.compared):
+            return None
+        return form.within(bound, np.inf) if chosen.op_type == "Max" else form.within(-np.inf, bound)
     first = constant(node.inputs[0]) is None
     if node.op in ("Clip", "Relu"):
         bounds = bounds_of(node) if first else None

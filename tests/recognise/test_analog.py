@@ -150,6 +150,8 @@ CLIPS = {
     "min behind": ("r = Relu (x) y = Min (r, c)", "Clip to [0, 1.5]"),
     "max behind": ("m = Min (c, x) y = Max (m, low)", "Clip to [0, 1.5]"),
     "two clips": ("r = Clip (x, low, six) y = Min (r, c)", "Clip to [0, 1.5]"),
+    "a choice": ("k = Greater (x, low) y = Where (k, x, low)", "Clip to [0, ∞)"),
+    "a choice, then a bound": ("k = LessOrEqual (x, low) w = Where (k, low, x) y = Min (w, c)", "Clip to [0, 1.5]"),
     "negative": ("n = Neg (x) m = Min (n, low) o = Max (m, less) y = Neg (o)", "Clip to [0, 1.5]"),
 }
 BOUNDS = {**CONSTANTS, "c": np.float32(1.5), "less": np.float32(-1.5)}
@@ -167,6 +169,7 @@ def test_a_clip_in_several_operators_is_one_activation(case):
     ("r = Relu (x) s = Sub (c, r) t = Relu (s) y = Sub (six, t)", 2),  # other bounds
     ("r = Relu (x) s = Sub (c, r) t = Relu (s) u = Sub (c, t) y = Add (u, r)", 2),  # read elsewhere
     ("r = Relu (x) y = Min (r, wide)", 1),  # another shape
+    ("r = Relu (x) y = Identity (r)", 1),  # one operator
 ])  # fmt: skip
 def test_what_is_no_clip_is_listed_by_its_parts(nodes, count):
     weights = {**BOUNDS, "wide": np.ones((1, 1, 1, 1, 1), np.float32)}
