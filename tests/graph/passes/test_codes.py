@@ -8,7 +8,7 @@ import pytest
 from harness import onnxruntime_of
 from networks import MODES, network
 
-from pconv_onnx import inspect, rewrite, verify
+from pconv_onnx import PconvError, inspect, rewrite, verify
 from pconv_onnx.graph import load
 from pconv_onnx.graph.passes.codes import dequantised_first
 
@@ -61,8 +61,12 @@ def test_codes_that_are_moved_are_converted(case, mode):
     assert (row["status"], row["levels"], row["op_types"]) == (
         "converted", 255, ["Relu", "QuantizeLinear", "DequantizeLinear"],
     )  # fmt: skip
+    try:
+        expected = onnxruntime_of(model)(X)
+    except PconvError as error:
+        pytest.skip(f"this onnxruntime has no such operator of codes: {error}")
     result = rewrite(model, mode=mode)
-    np.testing.assert_array_equal(onnxruntime_of(result.model)(X), onnxruntime_of(model)(X))
+    np.testing.assert_array_equal(onnxruntime_of(result.model)(X), expected)
     assert verify(model, result.model, {"x": X}).verdict == "equal"
 
 
