@@ -94,25 +94,20 @@ def _import_once(model: onnx.ModelProto) -> str:
 
 
 def _import_what_is_used(model: onnx.ModelProto) -> str:
-    """Raise where that is the standard domain: every model says which of its versions it means, or is of the first.
+    """Import the domains that nodes use, and the standard one, in the version that is meant.
 
     Raises:
-        InvalidModel: it does not.
+        InvalidModel: of the standard domain nothing says which that is.
     """
     used: dict[str, set[str]] = {}
     for node in every_node(model.graph):
         used.setdefault(node.domain, set()).add(node.op_type)
     imported = {entry.domain: entry.version for entry in model.opset_import}
     if "" in used.keys() - imported and (model.ir_version >= _IMPORTS_IR_VERSION or imported):
-        first = next(node for node in every_node(model.graph) if not node.domain)
-        raise InvalidModel(
-            f"its opset_import has no version of the standard operators (ai.onnx), which {called(first)} is one of",
-            "add the opset that it was exported with",
-        )
+        raise _without_version(next(node for node in every_node(model.graph) if not node.domain))
     missing = {domain: _version(domain, operators) for domain, operators in used.items() if domain not in imported}
     if "" not in imported:
-        # Of which version is not asked where no operator is one of them.
-        missing.setdefault("", MIN_OPSET)
+        missing.setdefault("", _version_of_functions(model))
     model.opset_import.extend(helper.make_opsetid(domain, missing[domain]) for domain in sorted(missing, key=str))
     added = set(missing)
     imported |= missing
@@ -125,6 +120,34 @@ def _import_what_is_used(model: onnx.ModelProto) -> str:
         added |= needed
     told = ", ".join(sorted(str(domain or "ai.onnx") for domain in added))
     return f"the domain{'s' if len(added) > 1 else ''} {told} imported" if added else ""
+
+
+def _without_version(node: onnx.NodeProto) -> InvalidModel:
+    return InvalidModel(
+        f"its opset_import has no version of the standard operators (ai.onnx), which {called(node)} is one of",
+        "add the opset that it was exported with",
+    )
+
+
+def _version_of_functions(model: onnx.ModelProto) -> int:
+    """Which version of the standard operators the functions of a model are of that itself has none of them.
+
+    That of the first that it calls, where they differ; any, where no function has one.
+
+    Raises:
+        InvalidModel: a function has one, and of no version.
+    """
+    functions = {(function.domain, function.name): function for function in model.functions}
+    calls = ((node.domain, node.op_type) for node in every_node(model.graph))
+    in_order = [*(functions[call] for call in calls if call in functions), *model.functions]
+    for function in in_order:
+        for entry in function.opset_import:
+            if not entry.domain:
+                return int(entry.version)
+    for node in nodes_within(node for function in in_order for node in function.node):
+        if not node.domain:
+            raise _without_version(node)
+    return MIN_OPSET
 
 
 def _version(domain: str, operators: set[str]) -> int:

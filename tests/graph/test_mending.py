@@ -210,6 +210,37 @@ def test_nodes_of_functions_come_into_order_and_their_domains_are_imported():
     assert {entry.domain for entry in result.opset_import} == {"", "mine"}
 
 
+FUNCTION = '<domain: "mine", opset_import: [{}]> {} (a) => (b) {{ b = Relu (a) }}'
+
+
+def with_functions(*versions: str) -> Model:
+    """A model that calls functions, each with these imports, and imports no standard operators."""
+    functions = " ".join(FUNCTION.format(version, f"f{index}") for index, version in enumerate(versions))
+    model = parsed("z = mine.f1 (x) y = mine.f0 (z)" if len(versions) > 1 else "y = mine.f0 (x)", functions=functions)
+    model.opset_import[0].domain = "mine"
+    return model
+
+
+@pytest.mark.parametrize(
+    ("versions", "version"), [(['"" : 17'], 17), (['"" : 15', '"" : 15'], 15), (['"" : 15', '"" : 17'], 17)]
+)
+def test_a_model_that_only_calls_functions_is_of_their_opset(versions, version):
+    model = with_functions(*versions)
+    with pytest.warns(UserWarning, match="the domain ai.onnx imported$"):
+        result = load(model).proto
+    assert {entry.domain: entry.version for entry in result.opset_import} == {"mine": 16, "": version}
+    np.testing.assert_array_equal(outputs(result), outputs(model))
+    with pytest.warns(UserWarning, match="mended"):
+        assert len(inspect(model)["activations"]) == len(versions)
+
+
+def test_a_function_without_a_version_of_the_standard_operators_is_told():
+    assert refusal_of(load, with_functions('"mine" : 1')) == (
+        "the model is not a valid ONNX model: its opset_import has no version of the standard operators (ai.onnx), "
+        "which Relu 'b' is one of; add the opset that it was exported with"
+    )
+
+
 def test_nodes_in_order_keep_their_places():
     model = parsed("b = Relu (x) a = Abs (x) d = Neg (a) y = Add (d, b)")
     assert load(model).proto == model
