@@ -56,7 +56,7 @@ def flaw_of(model: onnx.ModelProto) -> str:
     for sparse in sparse_tensors(model):
         if math.prod(sparse.dims) > _MOST_SPREAD:
             return f"sparse tensor '{sparse.values.name}' of shape {list(sparse.dims)} cannot be spread out"
-    return next((flaw for tensor in every_tensor(model) if (flaw := _flaw_of_tensor(tensor))), "")
+    return next((flaw for tensor in every_tensor(model) if (flaw := flaw_of_tensor(tensor))), "")
 
 
 def _flaw_of_attributes(node: onnx.NodeProto, in_function: bool) -> str:
@@ -73,7 +73,8 @@ def _is_of_text(metadata: Iterable[onnx.StringStringEntryProto]) -> bool:
     return all(isinstance(text, str) for entry in metadata for text in (entry.key, entry.value))
 
 
-def _flaw_of_tensor(tensor: TensorProto) -> str:
+def flaw_of_tensor(tensor: TensorProto) -> str:
+    """What is wrong with a tensor that is in the model, likewise: its type, its shape, or how much data it has."""
     name = f"tensor '{tensor.name}'"
     if tensor.data_type not in _TYPES:
         return f"{name} is of the unknown type {tensor.data_type}"

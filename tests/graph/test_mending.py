@@ -98,6 +98,12 @@ def a_tensor_twice(model: Model) -> None:
     model.graph.initializer.append(model.graph.initializer[0])
 
 
+def a_tensor_twice_in_other_fields(model: Model) -> None:
+    values = numpy_helper.to_array(model.graph.initializer[0])
+    name = model.graph.initializer[0].name
+    model.graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, values.shape, values.reshape(-1)))
+
+
 def an_input_of_a_default(model: Model) -> None:
     model.graph.input.add(name="w")
 
@@ -111,7 +117,7 @@ def a_key_twice(model: Model) -> None:
     ("spoil", "told"),
     [
         (reversed_nodes, "7 nodes brought into order"),
-        (no_name, "a graph named"),
+        (no_name, "a name given to a graph"),
         (spelled_out, "the domain ai.onnx written as the standard one"),
         (imported_twice, "operators imported once instead of twice"),
         (ir_3, "the IR version raised from 3 to 4"),
@@ -121,8 +127,9 @@ def a_key_twice(model: Model) -> None:
         (info_without_a_type, ""),
         (info_without_a_name, "tensors without a name left out"),
         (a_tensor_twice, "initializers that are there twice left out"),
+        (a_tensor_twice_in_other_fields, "initializers that are there twice left out"),
         (an_input_of_a_default, "inputs given the type of their initializers"),
-        (a_key_twice, "metadata of one key left out but the last"),
+        (a_key_twice, "repeated metadata keys dropped"),
     ],
 )
 def test_what_has_one_meaning_is_mended_and_told_in_a_line(spoil: Callable[[Model], None], told):
@@ -231,7 +238,8 @@ def test_a_model_that_only_calls_functions_is_of_their_opset(versions, version):
     assert {entry.domain: entry.version for entry in result.opset_import} == {"mine": 16, "": version}
     np.testing.assert_array_equal(outputs(result), outputs(model))
     with pytest.warns(UserWarning, match="mended"):
-        assert len(inspect(model)["activations"]) == len(versions)
+        (row,) = inspect(model)["activations"]
+    assert row["op_types"] == ["Relu"] * len(versions)
 
 
 def test_a_function_without_a_version_of_the_standard_operators_is_told():
@@ -263,23 +271,62 @@ def test_layer_normalisation_as_onnxruntimes_optimiser_writes_it_is_read(operato
     np.testing.assert_array_equal(outputs(result.model), outputs(model))
 
 
-@pytest.mark.filterwarnings("ignore:the model was mended")
-@pytest.mark.parametrize("shared", [False, True])
-def test_integer_scales_of_qonnx_are_cast_to_floats(shared):
-    also = "t = Add (bits, bits)" if shared else ""
-    model = parsed(
-        f"y = qonnx.custom_op.general.Quant <signed = 0, narrow = 0> (x, scale, zero, bits) {also}", "float[N, 3] x"
-    )
+QUANT = "y = qonnx.custom_op.general.Quant <signed = 0, narrow = 0> (x, scale, zero, bits)"
+
+
+def quantised(nodes: str) -> Model:
+    """A model whose quantisers take integers: a scale of 1, a zero point of 0, and 3 bits."""
+    model = parsed(nodes, "float[N, 3] x")
     for name, value in (("scale", 1), ("zero", 0), ("bits", 3)):
         model.graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+    return model
+
+
+def used_by_a_node(model: Model) -> None:
+    model.graph.node.add(op_type="Add", input=["bits", "bits"], output=["t"])
+
+
+def used_in_a_body(model: Model) -> None:
+    text = "yes = Constant <value = bool {1}> () t = If (yes) <then_branch = a () => (int64 p) { p = Neg (bits) }, "
+    text += "else_branch = b () => (int64 q) { q = Abs (bits) }>"
+    model.graph.node.extend(parsed(text).graph.node)
+
+
+def handed_out(model: Model) -> None:
+    model.graph.output.append(helper.make_tensor_value_info("bits", TensorProto.INT64, []))
+
+
+def an_input_as_well(model: Model) -> None:
+    model.graph.input.append(helper.make_tensor_value_info("bits", TensorProto.INT64, []))
+
+
+@pytest.mark.filterwarnings("ignore:the model was mended")
+@pytest.mark.parametrize("also", [None, used_by_a_node, used_in_a_body, handed_out, an_input_as_well])
+def test_integer_scales_of_qonnx_are_cast_to_floats(also):
+    model = quantised(QUANT)
+    if also:
+        also(model)
     result = load(model).proto
     found = {tensor.name: tensor.data_type for tensor in result.graph.initializer}
     assert [found[name] for name in result.graph.node[0].input[1:]] == [TensorProto.FLOAT] * 3
-    assert (found["bits"] == TensorProto.INT64) == shared
+    assert (found["bits"] == TensorProto.INT64) == (also is not None)
     (row,) = inspect(model)["activations"]
     assert (row["levels"], row["status"]) == (7, "converted")
-    (y,) = session(rewrite(model).model).run(None, {"x": np.array([[-1.0, 1.75, 9.0]], np.float32)})
-    np.testing.assert_array_equal(y, [[0, 2, 7]])
+    y = session(rewrite(model).model).run(None, {"x": np.array([[-1.0, 1.75, 9.0]], np.float32)})
+    np.testing.assert_array_equal(y[0], [[0, 2, 7]])
+    assert y[1:] == [3] * (also is handed_out)
+
+
+@pytest.mark.filterwarnings("ignore:the model was mended")
+def test_integer_scales_that_a_body_takes_from_outside_are_cast():
+    body = f"(float[N, 3] y) {{ {QUANT} }}"
+    model = quantised(
+        "yes = Constant <value = bool {1}> () "
+        f"out = If (yes) <then_branch = a () => {body}, else_branch = b () => (float[N, 3] e) {{ e = Relu (x) }}>"
+    )
+    model.graph.output[0].name = "out"
+    result = load(model).proto
+    assert {tensor.data_type for tensor in result.graph.initializer} == {TensorProto.FLOAT}
 
 
 def circle(model: Model) -> None:
@@ -340,8 +387,10 @@ def no_graph(model: Model) -> None:
         (no_standard_import, "its opset_import has no version of the standard operators (ai.onnx), which Conv 'c' is "
          "one of; add the opset that it was exported with"),
         (no_ir_version, "its ir_version is 0; the first is 1"),
-        (other_imports, "its opset_import has two versions of ai.onnx, 20 and 13"),
-        (other_values, "the initializer 'theta' is there twice, with different values"),
+        (other_imports, "its opset_import has two versions of ai.onnx, 20 and 13; keep the version that the "
+         "model was exported with"),
+        (other_values, "the initializer 'theta' is there twice, with different values; give one of them another name "
+         "in the export"),
         (no_input_type, "the input 'x' has no type"),
         (an_input_twice, "the input 'x' is listed twice"),
         (made_twice, "Neg 'again' makes 'y', which is there already"),
@@ -418,9 +467,47 @@ def test_empty_shapes_that_tools_declare_are_left_open():
     np.testing.assert_array_equal(outputs(result.model)[0], outputs(model)[0])
 
 
-def test_shapes_that_are_empty_stay():
-    model = network("y = Neg (x)", inputs="float[N, 0] x", outputs="float[N, 0] y")
-    assert load(model).shapes["y"] == ("N", 0)
+def test_empty_shapes_are_left_open_beside_constants_that_are_empty():
+    model = network(f"roi = Constant <value = float[0] {{}}> () {qcfs('x', 'a')} y = Neg (a)")
+    model.graph.value_info.append(helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, [0, 3, 8, 8]))
+    model.graph.value_info.append(helper.make_tensor_value_info("roi", onnx.TensorProto.FLOAT, [0]))
+    with pytest.warns(UserWarning, match="the empty shape declared for 1 tensor left open"):
+        shapes = load(model).shapes
+    assert (shapes["a"], shapes["roi"]) == (("N", 3, 8, 8), (0,))
+
+
+RESIZE = f"""
+    roi = Constant <value = float[0] {{}}> ()
+    twice = Constant <value = float[4] {{1.0, 1.0, 2.0, 2.0}}> ()
+    u = Resize (x, roi, twice) {qcfs("u", "y")}
+"""
+NOTHING = """
+    from = Constant <value = int64[1] {2}> ()
+    to = Constant <value = int64[1] {9}> ()
+    y = Slice (x, from, to)
+"""
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        network("y = Neg (x)", inputs="float[N, 0] x", outputs="float[N, 0] y"),
+        network(NOTHING, inputs="float[2, 4] x", outputs="float[0, 4] y"),
+        onnx.shape_inference.infer_shapes(network(RESIZE, outputs="float[N, 3, 16, 16] y")),
+        rewrite(network(RESIZE, outputs="float[N, 3, 16, 16] y")).model,
+    ],
+    ids=["input", "slice", "resize", "spiking"],
+)
+def test_shapes_that_are_empty_stay(model):
+    before = [info for info in (*model.graph.value_info, *model.graph.output) if 0 in sizes(info)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        after = load(model).proto
+    assert [info for info in (*after.graph.value_info, *after.graph.output) if 0 in sizes(info)] == before
+
+
+def sizes(info: onnx.ValueInfoProto) -> list[int]:
+    return [dim.dim_value for dim in info.type.tensor_type.shape.dim if dim.HasField("dim_value")]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
