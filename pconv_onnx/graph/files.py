@@ -101,7 +101,7 @@ def _checked(source: onnx.ModelProto, name: str, digest: str, folder: Path | Non
     except InvalidModel as error:
         raise PconvError(f"{name} is not a valid ONNX model: {error}", error.hint) from error
     if flaw := flaw_of(proto):
-        raise PconvError(f"{name} is not a valid ONNX model: {flaw}", "export or copy it again")
+        raise PconvError(f"{name} is not a valid ONNX model: {flaw[0]}", flaw[1])
     try:
         proto, opened = with_open_sizes(proto)
         network = Network(nesting.with_names_of_their_own(with_output_types(proto)), name, digest, folder)

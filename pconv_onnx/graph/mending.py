@@ -18,7 +18,7 @@ from pconv_onnx.graph.checking import InvalidModel
 from pconv_onnx.graph.nesting import every_graph, every_node, nodes_within, tensor_names, unused
 from pconv_onnx.graph.order import sort, undefined, undefined_of
 from pconv_onnx.graph.qonnx import DOMAINS
-from pconv_onnx.graph.soundness import flaw_of_tensor
+from pconv_onnx.graph.soundness import fits, flaw_of_tensor
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION, initializer_names
 from pconv_onnx.graph.view import called
 
@@ -234,6 +234,20 @@ def _type_inputs(model: onnx.ModelProto) -> str:
     return told
 
 
+def _declare_initializers(model: onnx.ModelProto) -> str:
+    """What `value_info` and outputs say of initializers, onnxruntime passes over."""
+    told = ""
+    for graph in every_graph(model.graph):
+        tensors = {tensor.name: tensor for tensor in graph.initializer}
+        for info in (*graph.value_info, *graph.output):
+            declared = info.type.tensor_type
+            if info.name in tensors and declared.elem_type and not fits(tensors[info.name], declared):
+                tensor = tensors[info.name]
+                info.CopyFrom(helper.make_tensor_value_info(info.name, tensor.data_type, tensor.dims))
+                told = "initializers declared as they are"
+    return told
+
+
 def _name_graphs(model: onnx.ModelProto) -> str:
     nameless = [graph for graph in every_graph(model.graph) if not graph.name]
     for graph in nameless:
@@ -347,6 +361,7 @@ _MENDS: tuple[Callable[[onnx.ModelProto], str], ...] = (
     _import_once,
     _import_what_is_used,
     _type_inputs,
+    _declare_initializers,
     _name_graphs,
     _drop_what_has_no_name,
     _say_once,
