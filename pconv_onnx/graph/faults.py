@@ -120,7 +120,7 @@ def _of_functions(functions: Sequence[onnx.FunctionProto]) -> Iterator[Fault]:
             met |= reached
             reached = set().union(*(calls[key] for key in met if key in calls))
         if _key(function) in met:
-            yield f"the function '{function.name}' calls itself", "write what it repeats as a Loop, or inline it"
+            yield f"the function '{function.name}' calls itself", "write what it repeats as a Loop"
     overloads = ((*_key(function), function.overload) for function in functions)
     for _, name, _ in _repeated(overloads):
         yield f"the function '{name}' is defined twice", "leave one out, or give it another name"

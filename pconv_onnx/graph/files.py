@@ -108,7 +108,9 @@ def _checked(source: onnx.ModelProto, name: str, digest: str, folder: Path | Non
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:  # of functions, for example
         raise PconvError(f"{name} is not a valid ONNX model: {reason_of(error)}", "") from error
     except MemoryError as error:  # inference takes some for every element of what it takes for a shape
-        raise PconvError(f"the shapes in {name} cannot be inferred: they are too large", "") from error
+        raise PconvError(
+            f"the shapes in {name} cannot be inferred: they are too large", "declare the sizes that it has"
+        ) from error
     except KeyError as error:  # the checker lets through element types that onnx itself cannot name
         raise PconvError(f"{name} has a tensor of the unknown type {error}", "export or copy it again") from error
     except UnicodeDecodeError as error:

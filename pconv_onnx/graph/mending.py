@@ -38,7 +38,7 @@ def mended(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
             certain.
     """
     if not model.HasField("graph"):
-        raise InvalidModel("it has no graph")
+        raise InvalidModel("it has no graph", "export or copy it again")
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     done = tuple(told for mend in _MENDS if (told := mend(copy)))
@@ -78,7 +78,10 @@ def with_open_sizes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str,
     opened = [(info, axes) for graph in every_graph(copy.graph) for info in _declared(graph) if (axes := _open(info))]
     found = onnx.shape_inference.infer_shapes(copy)
     empty = {
-        (info.name, axis) for graph in every_graph(found.graph) for info in _declared(graph) for axis in _empty_axes(info)
+        (info.name, axis)
+        for graph in every_graph(found.graph)
+        for info in _declared(graph)
+        for axis in _empty_axes(info)
     }
     for info, axes in opened:
         for axis in axes:
@@ -347,7 +350,7 @@ def _sort(model: onnx.ModelProto) -> str:
     try:
         early = sort(model.graph.node) + sum(sort(function.node) for function in model.functions)
     except ValueError as error:
-        raise InvalidModel(str(error)) from error
+        raise InvalidModel(str(error), "have it take another tensor, or write the circle as a Loop") from error
     return f"{_count(early, 'node')} brought into order" if early else ""
 
 
@@ -386,4 +389,4 @@ def _require_tensors(model: onnx.ModelProto) -> None:
         if missing is not None:
             fault = fault or f"no node makes the output '{missing}' of the function '{function.name}'"
     if fault:
-        raise InvalidModel(fault)
+        raise InvalidModel(fault, "add the node, input or initializer that is missing, or correct the name")

@@ -89,7 +89,9 @@ def fits(tensor: TensorProto, declared: onnx.TypeProto.Tensor) -> bool:
     sizes = declared.shape.dim
     return not declared.HasField("shape") or (
         len(sizes) == len(tensor.dims)
-        and all(not dim.HasField("dim_value") or dim.dim_value == size for dim, size in zip(sizes, tensor.dims, strict=True))
+        and all(
+            not dim.HasField("dim_value") or dim.dim_value == size for dim, size in zip(sizes, tensor.dims, strict=True)
+        )
     )
 
 

@@ -395,12 +395,16 @@ def no_graph(model: Model) -> None:
     model.ClearField("graph")
 
 
+ADD = "add the node, input or initializer that is missing, or correct the name"
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (circle, "Div 'y_scaled' takes 'c', which is made of what this node makes"),
-        (nobody, "Conv 'c' takes 'nowhere', which no node makes"),
-        (no_output, "no node makes the output 'nothing'"),
+        (circle, "Div 'y_scaled' takes 'c', which is made of what this node makes; have it take another tensor, or write the "
+         "circle as a Loop"),
+        (nobody, f"Conv 'c' takes 'nowhere', which no node makes; {ADD}"),
+        (no_output, f"no node makes the output 'nothing'; {ADD}"),
         (no_standard_import, "its opset_import has no version of the standard operators (ai.onnx), which Conv 'c' is "
          "one of; add the opset that it was exported with"),
         (no_ir_version, "its ir_version is 0, and the first is 1; set the one that it was exported with"),
@@ -412,7 +416,7 @@ def no_graph(model: Model) -> None:
         (an_input_twice, "the input 'x' is listed twice; list it once"),
         (made_twice, "Neg 'again' makes 'y', which is there already; give one of the two another name"),
         (no_operator, "the node 'c' has no operator; give it the op_type that is meant, or leave it out"),
-        (no_graph, "it has no graph"),
+        (no_graph, "it has no graph; export or copy it again"),
     ],
 )  # fmt: skip
 def test_what_has_no_meaning_is_refused_with_its_place(spoil: Callable[[Model], None], told):
@@ -463,7 +467,8 @@ WRITE = "import the opset that the node was written for, or write it as its oper
         ("y = LeakyRelu <alpha = 1> (x)", "the attribute 'alpha' of LeakyRelu 'y' is of type INT, not FLOAT",
          "write it with onnx.helper.make_attribute"),
         ("y = Concat (x, x)", "Concat 'y' lacks the attribute 'axis'", WRITE),
-        ("y = LeakyRelu <alpha = 1.0, alpha = 1.0> (x)", "LeakyRelu 'y' has the attribute 'alpha' twice", "leave one out"),
+        ("y = LeakyRelu <alpha = 1.0, alpha = 1.0> (x)", "LeakyRelu 'y' has the attribute 'alpha' twice",
+         "leave one out"),
         ("y = Add (, x)", "Add 'y' lacks its input 'A'", WRITE),
     ],
 )  # fmt: skip
@@ -474,7 +479,7 @@ def test_a_node_that_does_not_fit_its_operator_is_named(nodes, told, hint):
     assert refusal_of(load, model) == f"the model is not a valid ONNX model: {told}; {hint}"
 
 
-SELF = "the function 'f' calls itself; write what it repeats as a Loop, or inline it"
+SELF = "the function 'f' calls itself; write what it repeats as a Loop"
 TWICE = "the function 'f' is defined twice; leave one out, or give it another name"
 
 
@@ -497,7 +502,7 @@ def test_functions_that_have_no_meaning_are_named(bodies, told):
 def test_a_body_that_gives_what_is_outside_it_is_told():
     branches = "then_branch = t () => (float[2, 3] q) {}, else_branch = e () => (o) { o = Abs (x) }"
     told = refusal_of(load, parsed(f"q = Neg (x) y = If (b) <{branches}>", "float[2, 3] x, bool b"))
-    assert told.endswith(": in a body of If 'y', no node makes the output 'q'")
+    assert told.endswith(f": in a body of If 'y', no node makes the output 'q'; {ADD}")
 
 
 def test_empty_shapes_that_tools_declare_are_left_open():

@@ -100,7 +100,8 @@ def without_value(model):
         (negative, "shape [-1, 3, 1, 1]"),
         (not_a_text, "tensor 's' has a string that is not text"),
         (of_a_function, "attribute 'group' refers to one of a function, and is in none"),
-        (of_another_shape, "the input 'w' is declared as float [3, None, 1], and its initializer is float [3, 3, 1, 1]"),
+        (of_another_shape, "the input 'w' is declared as float [3, None, 1], and its initializer is float "
+         "[3, 3, 1, 1]"),
         (of_another_size, "the input 'w' is declared as float [3, None, 1, 2], and its initializer is float "
          "[3, 3, 1, 1]"),
         (of_another_type, "the input 'w' is declared as int8 [3, 3, 1, 1], and its initializer is float "
