@@ -23,7 +23,7 @@ from pconv_onnx.basics.places import same_file, write_atomically
 from pconv_onnx.graph import nesting
 from pconv_onnx.graph.checking import InvalidModel, check, too_new
 from pconv_onnx.graph.external import GitLfsPointer, Place, chunks, moved, read_references
-from pconv_onnx.graph.mending import mended, with_output_types
+from pconv_onnx.graph.mending import mended, with_open_sizes, with_output_types
 from pconv_onnx.graph.mistaken import GIT_LFS_HINT, mistaken
 from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.record import is_rewritten
@@ -101,20 +101,23 @@ def _checked(source: onnx.ModelProto, name: str, digest: str, folder: Path | Non
     except InvalidModel as error:
         raise PconvError(f"{name} is not a valid ONNX model: {error}", error.hint) from error
     if flaw := flaw_of(proto):
-        raise PconvError(f"{name} is not a valid ONNX model: {flaw}", "export or copy it again")
+        raise PconvError(f"{name} is not a valid ONNX model: {flaw[0]}", flaw[1])
     try:
+        proto, opened = with_open_sizes(proto)
         network = Network(nesting.with_names_of_their_own(with_output_types(proto)), name, digest, folder)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:  # of functions, for example
         raise PconvError(f"{name} is not a valid ONNX model: {reason_of(error)}", "") from error
     except MemoryError as error:  # inference takes some for every element of what it takes for a shape
-        raise PconvError(f"the shapes in {name} cannot be inferred: they are too large", "") from error
+        raise PconvError(
+            f"the shapes in {name} cannot be inferred: they are too large", "declare the sizes that it has"
+        ) from error
     except KeyError as error:  # the checker lets through element types that onnx itself cannot name
         raise PconvError(f"{name} has a tensor of the unknown type {error}", "export or copy it again") from error
     except UnicodeDecodeError as error:
         raise PconvError(f"{name} has an attribute that is not text: {error}", "export or copy it again") from error
-    if mends:
+    if told := (*mends, *opened):
         # From here, so that Python says it once however often a command reads the model.
-        warnings.warn(f"{name} was mended on reading: {', '.join(mends)}", stacklevel=1)
+        warnings.warn(f"{name} was mended on reading: {', '.join(told)}", stacklevel=1)
     return network
 
 

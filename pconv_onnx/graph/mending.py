@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import uses_external_data
 
 from pconv_onnx.basics.domain import MIN_OPSET
 from pconv_onnx.graph.checking import InvalidModel
 from pconv_onnx.graph.nesting import every_graph, every_node, nodes_within, tensor_names, unused
 from pconv_onnx.graph.order import sort, undefined, undefined_of
 from pconv_onnx.graph.qonnx import DOMAINS
+from pconv_onnx.graph.soundness import fits, flaw_of_tensor
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION, initializer_names
 from pconv_onnx.graph.view import called
 
@@ -36,7 +38,7 @@ def mended(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
             certain.
     """
     if not model.HasField("graph"):
-        raise InvalidModel("it has no graph")
+        raise InvalidModel("it has no graph", "export or copy it again")
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     done = tuple(told for mend in _MENDS if (told := mend(copy)))
@@ -61,6 +63,55 @@ def with_output_types(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def with_open_sizes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """The model without the sizes of 0 that onnx's inference does not find itself, and what was done, for a message.
+
+    Tools write a 0 for a size that they do not know; onnxruntime then gives tensors of any size one memory.
+
+    Raises:
+        onnx.shape_inference.InferenceError: the model is not one that onnx infers shapes of.
+    """
+    if not any(_empty_axes(info) for graph in every_graph(model.graph) for info in _declared(graph)):
+        return model, ()
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    opened = [(info, axes) for graph in every_graph(copy.graph) for info in _declared(graph) if (axes := _open(info))]
+    found = onnx.shape_inference.infer_shapes(copy)
+    empty = {
+        (info.name, axis)
+        for graph in every_graph(found.graph)
+        for info in _declared(graph)
+        for axis in _empty_axes(info)
+    }
+    for info, axes in opened:
+        for axis in axes:
+            if (info.name, axis) in empty:
+                info.type.tensor_type.shape.dim[axis].dim_value = 0
+    count = sum(any((info.name, axis) not in empty for axis in axes) for info, axes in opened)
+    if not count:
+        return model, ()
+    return copy, (f"the empty shape{'s' if count > 1 else ''} declared for {_count(count, 'tensor')} left open",)
+
+
+def _declared(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    """What a graph says of tensors that its nodes compute."""
+    held = initializer_names(graph) | {info.name for info in graph.input}
+    return (info for info in (*graph.value_info, *graph.output) if info.name not in held)
+
+
+def _empty_axes(info: onnx.ValueInfoProto) -> list[int]:
+    sizes = enumerate(info.type.tensor_type.shape.dim)
+    return [axis for axis, dim in sizes if dim.HasField("dim_value") and not dim.dim_value]
+
+
+def _open(info: onnx.ValueInfoProto) -> list[int]:
+    """Leave empty axes open; which these are."""
+    axes = _empty_axes(info)
+    for axis in axes:
+        info.type.tensor_type.shape.dim[axis].ClearField("dim_value")
+    return axes
+
+
 def _has_shape(info: onnx.ValueInfoProto) -> bool:
     return info.type.HasField("tensor_type") and info.type.tensor_type.HasField("shape")
 
@@ -76,16 +127,19 @@ def _spell_the_standard_domain(model: onnx.ModelProto) -> str:
 
 
 def _import_once(model: onnx.ModelProto) -> str:
-    """Raise where a domain is imported in two versions.
+    """Drop repeated imports.
 
     Raises:
-        InvalidModel: it is.
+        InvalidModel: a domain is imported in two versions.
     """
     once: dict[str, int] = {}
     for entry in model.opset_import:
         if once.setdefault(entry.domain, entry.version) != entry.version:
             versions = f"{once[entry.domain]} and {entry.version}"
-            raise InvalidModel(f"its opset_import has two versions of {entry.domain or 'ai.onnx'}, {versions}")
+            raise InvalidModel(
+                f"its opset_import has two versions of {entry.domain or 'ai.onnx'}, {versions}",
+                "keep the version that the model was exported with",
+            )
     if len(once) == len(model.opset_import):
         return ""
     del model.opset_import[:]
@@ -94,25 +148,20 @@ def _import_once(model: onnx.ModelProto) -> str:
 
 
 def _import_what_is_used(model: onnx.ModelProto) -> str:
-    """Raise where that is the standard domain: every model says which of its versions it means, or is of the first.
+    """Import the domains that nodes use, and the standard one, in the version that is meant.
 
     Raises:
-        InvalidModel: it does not.
+        InvalidModel: of the standard domain nothing says which that is.
     """
     used: dict[str, set[str]] = {}
     for node in every_node(model.graph):
         used.setdefault(node.domain, set()).add(node.op_type)
     imported = {entry.domain: entry.version for entry in model.opset_import}
     if "" in used.keys() - imported and (model.ir_version >= _IMPORTS_IR_VERSION or imported):
-        first = next(node for node in every_node(model.graph) if not node.domain)
-        raise InvalidModel(
-            f"its opset_import has no version of the standard operators (ai.onnx), which {called(first)} is one of",
-            "add the opset that it was exported with",
-        )
+        raise _without_version(next(node for node in every_node(model.graph) if not node.domain))
     missing = {domain: _version(domain, operators) for domain, operators in used.items() if domain not in imported}
     if "" not in imported:
-        # Of which version is not asked where no operator is one of them.
-        missing.setdefault("", MIN_OPSET)
+        missing.setdefault("", _version_of_functions(model))
     model.opset_import.extend(helper.make_opsetid(domain, missing[domain]) for domain in sorted(missing, key=str))
     added = set(missing)
     imported |= missing
@@ -125,6 +174,34 @@ def _import_what_is_used(model: onnx.ModelProto) -> str:
         added |= needed
     told = ", ".join(sorted(str(domain or "ai.onnx") for domain in added))
     return f"the domain{'s' if len(added) > 1 else ''} {told} imported" if added else ""
+
+
+def _without_version(node: onnx.NodeProto) -> InvalidModel:
+    return InvalidModel(
+        f"its opset_import has no version of the standard operators (ai.onnx), which {called(node)} is one of",
+        "add the opset that it was exported with",
+    )
+
+
+def _version_of_functions(model: onnx.ModelProto) -> int:
+    """Which version of the standard operators the functions of a model are of that itself has none of them.
+
+    That of the first that it calls, where they differ; any, where no function has one.
+
+    Raises:
+        InvalidModel: a function has one, and of no version.
+    """
+    functions = {(function.domain, function.name): function for function in model.functions}
+    calls = ((node.domain, node.op_type) for node in every_node(model.graph))
+    in_order = [*(functions[call] for call in calls if call in functions), *model.functions]
+    for function in in_order:
+        for entry in function.opset_import:
+            if not entry.domain:
+                return int(entry.version)
+    for node in nodes_within(node for function in in_order for node in function.node):
+        if not node.domain:
+            raise _without_version(node)
+    return MIN_OPSET
 
 
 def _version(domain: str, operators: set[str]) -> int:
@@ -148,7 +225,7 @@ def _raise_the_ir_version(model: onnx.ModelProto) -> str:
 
 
 def _type_inputs(model: onnx.ModelProto) -> str:
-    """Of inputs that have a default, which is of one."""
+    """Give an input without a type that of its initializer."""
     told = ""
     for graph in every_graph(model.graph):
         defaults = {tensor.name: tensor for tensor in graph.initializer}
@@ -160,11 +237,25 @@ def _type_inputs(model: onnx.ModelProto) -> str:
     return told
 
 
+def _declare_initializers(model: onnx.ModelProto) -> str:
+    """What `value_info` and outputs say of initializers, onnxruntime passes over."""
+    told = ""
+    for graph in every_graph(model.graph):
+        tensors = {tensor.name: tensor for tensor in graph.initializer}
+        for info in (*graph.value_info, *graph.output):
+            declared = info.type.tensor_type
+            if info.name in tensors and declared.elem_type and not fits(tensors[info.name], declared):
+                tensor = tensors[info.name]
+                info.CopyFrom(helper.make_tensor_value_info(info.name, tensor.data_type, tensor.dims))
+                told = "initializers declared as they are"
+    return told
+
+
 def _name_graphs(model: onnx.ModelProto) -> str:
     nameless = [graph for graph in every_graph(model.graph) if not graph.name]
     for graph in nameless:
         graph.name = "graph"
-    return "a graph named" if nameless else ""
+    return "a name given to a graph" if nameless else ""
 
 
 def _drop_what_has_no_name(model: onnx.ModelProto) -> str:
@@ -186,14 +277,14 @@ def _say_once(model: onnx.ModelProto) -> str:
     del model.metadata_props[:]
     for key, value in last.items():
         model.metadata_props.add(key=key, value=value)
-    return "metadata of one key left out but the last"
+    return "repeated metadata keys dropped"
 
 
 def _initialize_once(model: onnx.ModelProto) -> str:
-    """Raise where values differ.
+    """Drop repeated initializers.
 
     Raises:
-        InvalidModel: they do.
+        InvalidModel: their values differ.
     """
     repeated = 0
     for graph in every_graph(model.graph):
@@ -204,17 +295,35 @@ def _initialize_once(model: onnx.ModelProto) -> str:
             other = first.setdefault(tensor.name, tensor)
             if other is tensor:
                 continue
-            if other.SerializeToString(deterministic=True) != tensor.SerializeToString(deterministic=True):
-                raise InvalidModel(f"the initializer '{tensor.name}' is there twice, with different values")
+            if not _same(other, tensor):
+                raise InvalidModel(
+                    f"the initializer '{tensor.name}' is there twice, with different values",
+                    "give one of them another name in the export",
+                )
             del graph.initializer[index]
             repeated += 1
     return "initializers that are there twice left out" if repeated else ""
+
+
+def _same(first: TensorProto, second: TensorProto) -> bool:
+    """Whether tensors have the same values, whichever field these are in."""
+    if first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True):
+        return True
+    if any(uses_external_data(tensor) or flaw_of_tensor(tensor) for tensor in (first, second)):
+        return False
+    if (first.data_type, first.dims) != (second.data_type, second.dims):
+        return False
+    one, other = numpy_helper.to_array(first), numpy_helper.to_array(second)
+    if first.data_type == TensorProto.STRING:
+        return bool((one == other).all())
+    return one.tobytes() == other.tobytes()
 
 
 def _quantise_with_floats(model: onnx.ModelProto) -> str:
     """QKeras' converter writes scales of 1 as integers; the operators of QONNX take floats."""
     graphs = list(every_graph(model.graph))
     uses = Counter(name for graph in graphs for node in graph.node for name in node.input)
+    uses.update(info.name for graph in graphs for info in (*graph.input, *graph.output))
     names = tensor_names(model.graph)
     cast = 0
     for graph in graphs:
@@ -231,40 +340,17 @@ def _quantise_with_floats(model: onnx.ModelProto) -> str:
 
 
 def _operands(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, int]]:
-    """Where scales, zero points, bit widths and thresholds are."""
-    return ((node, index) for node in graph.node if node.domain in DOMAINS for index in range(1, len(node.input)))
-
-
-def _open_empty_sizes(model: onnx.ModelProto) -> str:
-    """Tools write a 0 for a size that they do not know; onnxruntime then gives tensors of any size one memory."""
-    held = {tensor.name: tensor.dims for graph in every_graph(model.graph) for tensor in graph.initializer}
-    given = {info.name: _sizes(info) for info in model.graph.input}
-    if any(0 in sizes for sizes in (held | given).values()):
-        return ""
-    opened = 0
-    for graph in every_graph(model.graph):
-        for info in (*graph.value_info, *graph.output):
-            if 0 in _sizes(info):
-                opened += 1
-                for dim in info.type.tensor_type.shape.dim:
-                    if dim.HasField("dim_value") and not dim.dim_value:
-                        dim.ClearField("dim_value")
+    """Where scales, zero points, bit widths and thresholds are, in bodies as well."""
     return (
-        f"the empty shape{'s' if opened > 1 else ''} declared for {_count(opened, 'tensor')} left open"
-        if opened
-        else ""
+        (node, index) for node in every_node(graph) if node.domain in DOMAINS for index in range(1, len(node.input))
     )
-
-
-def _sizes(info: onnx.ValueInfoProto) -> list[int]:
-    return [dim.dim_value for dim in info.type.tensor_type.shape.dim if dim.HasField("dim_value")]
 
 
 def _sort(model: onnx.ModelProto) -> str:
     try:
         early = sort(model.graph.node) + sum(sort(function.node) for function in model.functions)
     except ValueError as error:
-        raise InvalidModel(str(error)) from error
+        raise InvalidModel(str(error), "have it take another tensor, or write the circle as a Loop") from error
     return f"{_count(early, 'node')} brought into order" if early else ""
 
 
@@ -277,14 +363,14 @@ _MENDS: tuple[Callable[[onnx.ModelProto], str], ...] = (
     _spell_the_standard_domain,
     _import_once,
     _import_what_is_used,
-    _raise_the_ir_version,
     _type_inputs,
+    _declare_initializers,
     _name_graphs,
     _drop_what_has_no_name,
     _say_once,
     _initialize_once,
     _quantise_with_floats,
-    _open_empty_sizes,
+    _raise_the_ir_version,
     _sort,
 )
 
@@ -303,4 +389,4 @@ def _require_tensors(model: onnx.ModelProto) -> None:
         if missing is not None:
             fault = fault or f"no node makes the output '{missing}' of the function '{function.name}'"
     if fault:
-        raise InvalidModel(fault)
+        raise InvalidModel(fault, "add the node, input or initializer that is missing, or correct the name")

@@ -11,7 +11,7 @@ from onnx import AttributeProto, TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 
 from pconv_onnx.graph.external import PACKED, nbytes
-from pconv_onnx.graph.nesting import nodes_within
+from pconv_onnx.graph.nesting import every_graph, nodes_within
 from pconv_onnx.graph.tensors import every_tensor, sparse_tensors
 
 _TYPES = frozenset(helper.get_all_tensor_dtypes())
@@ -30,33 +30,73 @@ _FIELDS = {
 }
 
 
-def flaw_of(model: onnx.ModelProto) -> str:
-    """What is wrong with a model that the checker takes, for a message; empty where nothing is.
+# What is wrong, and what to do about it, each for a message.
+Fault = tuple[str, str]
+
+_AGAIN = "export or copy it again"
+
+
+def flaw_of(model: onnx.ModelProto) -> Fault | None:
+    """What is wrong with a model that the checker takes; None where nothing is.
 
     Tensors must have the data of their type and shape, so that what is read is no larger than the file, whatever its
     shapes say, and sparse ones a shape that can be spread out. Attributes must have a value; within functions they may
-    refer to one of the function. An output is listed once, metadata are text, and a declared shape is one that some
-    memory could hold.
+    refer to one of the function. An output is listed once, an input is as its initializer, metadata are text, and a
+    declared shape is one that some memory could hold.
     """
     for name, uses in Counter(output.name for output in model.graph.output).items():
         if uses > 1:
-            return f"output '{name}' is listed twice"
+            return f"output '{name}' is listed twice", "list it once, or give a copy of it (Identity) another name"
+    if flaw := next(filter(None, map(_flaw_of_inputs, every_graph(model.graph))), ""):
+        return flaw, "declare the input as its initializer is, or leave it out of the inputs"
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.HasField("dim_value")]
         if math.prod(sizes) > _MOST_ELEMENTS:
-            return f"'{value.name}' has the sizes {sizes}, which no memory holds"
+            return f"'{value.name}' has the sizes {sizes}, which no memory holds", "declare the sizes that it has"
     if not _is_of_text(model.metadata_props):
-        return "its metadata are not text"
+        return "its metadata are not text", _AGAIN
     for nodes, in_function in ((model.graph.node, False), *((function.node, True) for function in model.functions)):
         for node in nodes_within(nodes):
             if not _is_of_text(node.metadata_props):
-                return "the metadata of a node are not text"
+                return "the metadata of a node are not text", _AGAIN
             if flaw := _flaw_of_attributes(node, in_function):
-                return flaw
+                return flaw, "give it a value, or leave it out"
     for sparse in sparse_tensors(model):
         if math.prod(sparse.dims) > _MOST_SPREAD:
-            return f"sparse tensor '{sparse.values.name}' of shape {list(sparse.dims)} cannot be spread out"
-    return next((flaw for tensor in every_tensor(model) if (flaw := _flaw_of_tensor(tensor))), "")
+            told = f"sparse tensor '{sparse.values.name}' of shape {list(sparse.dims)} cannot be spread out"
+            return told, "gather from a smaller one"
+    return next(((flaw, _AGAIN) for tensor in every_tensor(model) if (flaw := flaw_of_tensor(tensor))), None)
+
+
+def _flaw_of_inputs(graph: onnx.GraphProto) -> str:
+    """Where an input is declared otherwise than the initializer that is its default."""
+    defaults = {tensor.name: tensor for tensor in graph.initializer}
+    for info in graph.input:
+        tensor, declared = defaults.get(info.name), info.type.tensor_type
+        if tensor is not None and not fits(tensor, declared):
+            sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in declared.shape.dim]
+            return (
+                f"the input '{info.name}' is declared as {_type_name(declared.elem_type)} {sizes}, "
+                f"and its initializer is {_type_name(tensor.data_type)} {list(tensor.dims)}"
+            )
+    return ""
+
+
+def fits(tensor: TensorProto, declared: onnx.TypeProto.Tensor) -> bool:
+    """Whether a tensor is of the type and shape that are declared for it; open sizes are any."""
+    if declared.elem_type != tensor.data_type:
+        return False
+    sizes = declared.shape.dim
+    return not declared.HasField("shape") or (
+        len(sizes) == len(tensor.dims)
+        and all(
+            not dim.HasField("dim_value") or dim.dim_value == size for dim, size in zip(sizes, tensor.dims, strict=True)
+        )
+    )
+
+
+def _type_name(element: int) -> str:
+    return str(TensorProto.DataType.Name(element)).lower() if element in _TYPES else f"the unknown type {element}"
 
 
 def _flaw_of_attributes(node: onnx.NodeProto, in_function: bool) -> str:
@@ -73,7 +113,8 @@ def _is_of_text(metadata: Iterable[onnx.StringStringEntryProto]) -> bool:
     return all(isinstance(text, str) for entry in metadata for text in (entry.key, entry.value))
 
 
-def _flaw_of_tensor(tensor: TensorProto) -> str:
+def flaw_of_tensor(tensor: TensorProto) -> str:
+    """What is wrong with a tensor that is in the model, likewise: its type, its shape, or how much data it has."""
     name = f"tensor '{tensor.name}'"
     if tensor.data_type not in _TYPES:
         return f"{name} is of the unknown type {tensor.data_type}"

@@ -100,7 +100,8 @@ def test_truncation_anywhere_is_told(model, tmp_path):
 
 def test_what_the_checker_rejects_is_told_with_its_reason(model):
     model.graph.node[0].input[0] = "nowhere"
-    assert refusal(model) == "the model is not a valid ONNX model: Conv 'c' takes 'nowhere', which no node makes"
+    told = "the model is not a valid ONNX model: Conv 'c' takes 'nowhere', which no node makes; add the node, "
+    assert refusal(model).startswith(told)
 
 
 def test_a_model_without_standard_operators_has_nothing_to_convert():

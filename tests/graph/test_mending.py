@@ -98,8 +98,26 @@ def a_tensor_twice(model: Model) -> None:
     model.graph.initializer.append(model.graph.initializer[0])
 
 
+def a_tensor_twice_in_other_fields(model: Model) -> None:
+    values = numpy_helper.to_array(model.graph.initializer[0])
+    name = model.graph.initializer[0].name
+    model.graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, values.shape, values.reshape(-1)))
+
+
 def an_input_of_a_default(model: Model) -> None:
     model.graph.input.add(name="w")
+
+
+def another_shape_for_a_weight(model: Model) -> None:
+    model.graph.value_info.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [3]))
+
+
+def another_type_for_a_weight(model: Model) -> None:
+    model.graph.value_info.append(helper.make_tensor_value_info("w", TensorProto.INT8, [3, 3, 1, 1]))
+
+
+def another_size_for_an_output(model: Model) -> None:
+    model.graph.output.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [3, 3, 1, 2]))
 
 
 def a_key_twice(model: Model) -> None:
@@ -111,7 +129,7 @@ def a_key_twice(model: Model) -> None:
     ("spoil", "told"),
     [
         (reversed_nodes, "7 nodes brought into order"),
-        (no_name, "a graph named"),
+        (no_name, "a name given to a graph"),
         (spelled_out, "the domain ai.onnx written as the standard one"),
         (imported_twice, "operators imported once instead of twice"),
         (ir_3, "the IR version raised from 3 to 4"),
@@ -121,8 +139,12 @@ def a_key_twice(model: Model) -> None:
         (info_without_a_type, ""),
         (info_without_a_name, "tensors without a name left out"),
         (a_tensor_twice, "initializers that are there twice left out"),
+        (a_tensor_twice_in_other_fields, "initializers that are there twice left out"),
         (an_input_of_a_default, "inputs given the type of their initializers"),
-        (a_key_twice, "metadata of one key left out but the last"),
+        (another_shape_for_a_weight, "initializers declared as they are"),
+        (another_type_for_a_weight, "initializers declared as they are"),
+        (another_size_for_an_output, "initializers declared as they are"),
+        (a_key_twice, "repeated metadata keys dropped"),
     ],
 )
 def test_what_has_one_meaning_is_mended_and_told_in_a_line(spoil: Callable[[Model], None], told):
@@ -135,9 +157,11 @@ def test_what_has_one_meaning_is_mended_and_told_in_a_line(spoil: Callable[[Mode
     assert model == given
     assert [str(entry.message) for entry in caught] == [f"the model was mended on reading: {told}"] * bool(told)
     assert mended(result) == (result, ())
-    np.testing.assert_array_equal(outputs(result), outputs(model))
+    expected = outputs(model)
+    for found in (outputs(result), outputs(rewrite(result).model)):
+        for tensor, value in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(tensor, value)
     assert inspect(result)["counts"]["converted"] == 1
-    np.testing.assert_array_equal(outputs(rewrite(result).model), outputs(model))
 
 
 @pytest.mark.parametrize("spoil", [no_output_type, no_output_shape])
@@ -210,6 +234,38 @@ def test_nodes_of_functions_come_into_order_and_their_domains_are_imported():
     assert {entry.domain for entry in result.opset_import} == {"", "mine"}
 
 
+FUNCTION = '<domain: "mine", opset_import: [{}]> {} (a) => (b) {{ b = Relu (a) }}'
+
+
+def with_functions(*versions: str) -> Model:
+    """A model that calls functions, each with these imports, and imports no standard operators."""
+    functions = " ".join(FUNCTION.format(version, f"f{index}") for index, version in enumerate(versions))
+    model = parsed("z = mine.f1 (x) y = mine.f0 (z)" if len(versions) > 1 else "y = mine.f0 (x)", functions=functions)
+    model.opset_import[0].domain = "mine"
+    return model
+
+
+@pytest.mark.parametrize(
+    ("versions", "version"), [(['"" : 17'], 17), (['"" : 15', '"" : 15'], 15), (['"" : 15', '"" : 17'], 17)]
+)
+def test_a_model_that_only_calls_functions_is_of_their_opset(versions, version):
+    model = with_functions(*versions)
+    with pytest.warns(UserWarning, match="the domain ai.onnx imported$"):
+        result = load(model).proto
+    assert {entry.domain: entry.version for entry in result.opset_import} == {"mine": 16, "": version}
+    np.testing.assert_array_equal(outputs(result), outputs(model))
+    with pytest.warns(UserWarning, match="mended"):
+        (row,) = inspect(model)["activations"]
+    assert row["op_types"] == ["Relu"] * len(versions)
+
+
+def test_a_function_without_a_version_of_the_standard_operators_is_told():
+    assert refusal_of(load, with_functions('"mine" : 1')) == (
+        "the model is not a valid ONNX model: its opset_import has no version of the standard operators (ai.onnx), "
+        "which Relu 'b' is one of; add the opset that it was exported with"
+    )
+
+
 def test_nodes_in_order_keep_their_places():
     model = parsed("b = Relu (x) a = Abs (x) d = Neg (a) y = Add (d, b)")
     assert load(model).proto == model
@@ -232,23 +288,62 @@ def test_layer_normalisation_as_onnxruntimes_optimiser_writes_it_is_read(operato
     np.testing.assert_array_equal(outputs(result.model), outputs(model))
 
 
-@pytest.mark.filterwarnings("ignore:the model was mended")
-@pytest.mark.parametrize("shared", [False, True])
-def test_integer_scales_of_qonnx_are_cast_to_floats(shared):
-    also = "t = Add (bits, bits)" if shared else ""
-    model = parsed(
-        f"y = qonnx.custom_op.general.Quant <signed = 0, narrow = 0> (x, scale, zero, bits) {also}", "float[N, 3] x"
-    )
+QUANT = "y = qonnx.custom_op.general.Quant <signed = 0, narrow = 0> (x, scale, zero, bits)"
+
+
+def quantised(nodes: str) -> Model:
+    """A model whose quantisers take integers: a scale of 1, a zero point of 0, and 3 bits."""
+    model = parsed(nodes, "float[N, 3] x")
     for name, value in (("scale", 1), ("zero", 0), ("bits", 3)):
         model.graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+    return model
+
+
+def used_by_a_node(model: Model) -> None:
+    model.graph.node.add(op_type="Add", input=["bits", "bits"], output=["t"])
+
+
+def used_in_a_body(model: Model) -> None:
+    text = "yes = Constant <value = bool {1}> () t = If (yes) <then_branch = a () => (int64 p) { p = Neg (bits) }, "
+    text += "else_branch = b () => (int64 q) { q = Abs (bits) }>"
+    model.graph.node.extend(parsed(text).graph.node)
+
+
+def handed_out(model: Model) -> None:
+    model.graph.output.append(helper.make_tensor_value_info("bits", TensorProto.INT64, []))
+
+
+def an_input_as_well(model: Model) -> None:
+    model.graph.input.append(helper.make_tensor_value_info("bits", TensorProto.INT64, []))
+
+
+@pytest.mark.filterwarnings("ignore:the model was mended")
+@pytest.mark.parametrize("also", [None, used_by_a_node, used_in_a_body, handed_out, an_input_as_well])
+def test_integer_scales_of_qonnx_are_cast_to_floats(also):
+    model = quantised(QUANT)
+    if also:
+        also(model)
     result = load(model).proto
     found = {tensor.name: tensor.data_type for tensor in result.graph.initializer}
     assert [found[name] for name in result.graph.node[0].input[1:]] == [TensorProto.FLOAT] * 3
-    assert (found["bits"] == TensorProto.INT64) == shared
+    assert (found["bits"] == TensorProto.INT64) == (also is not None)
     (row,) = inspect(model)["activations"]
     assert (row["levels"], row["status"]) == (7, "converted")
-    (y,) = session(rewrite(model).model).run(None, {"x": np.array([[-1.0, 1.75, 9.0]], np.float32)})
-    np.testing.assert_array_equal(y, [[0, 2, 7]])
+    y = session(rewrite(model).model).run(None, {"x": np.array([[-1.0, 1.75, 9.0]], np.float32)})
+    np.testing.assert_array_equal(y[0], [[0, 2, 7]])
+    assert y[1:] == [3] * (also is handed_out)
+
+
+@pytest.mark.filterwarnings("ignore:the model was mended")
+def test_integer_scales_that_a_body_takes_from_outside_are_cast():
+    body = f"(float[N, 3] y) {{ {QUANT} }}"
+    model = quantised(
+        "yes = Constant <value = bool {1}> () "
+        f"out = If (yes) <then_branch = a () => {body}, else_branch = b () => (float[N, 3] e) {{ e = Relu (x) }}>"
+    )
+    model.graph.output[0].name = "out"
+    result = load(model).proto
+    assert {tensor.data_type for tensor in result.graph.initializer} == {TensorProto.FLOAT}
 
 
 def circle(model: Model) -> None:
@@ -300,22 +395,28 @@ def no_graph(model: Model) -> None:
     model.ClearField("graph")
 
 
+ADD = "add the node, input or initializer that is missing, or correct the name"
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (circle, "Div 'y_scaled' takes 'c', which is made of what this node makes"),
-        (nobody, "Conv 'c' takes 'nowhere', which no node makes"),
-        (no_output, "no node makes the output 'nothing'"),
+        (circle, "Div 'y_scaled' takes 'c', which is made of what this node makes; have it take another tensor, or write the "
+         "circle as a Loop"),
+        (nobody, f"Conv 'c' takes 'nowhere', which no node makes; {ADD}"),
+        (no_output, f"no node makes the output 'nothing'; {ADD}"),
         (no_standard_import, "its opset_import has no version of the standard operators (ai.onnx), which Conv 'c' is "
          "one of; add the opset that it was exported with"),
-        (no_ir_version, "its ir_version is 0; the first is 1"),
-        (other_imports, "its opset_import has two versions of ai.onnx, 20 and 13"),
-        (other_values, "the initializer 'theta' is there twice, with different values"),
-        (no_input_type, "the input 'x' has no type"),
-        (an_input_twice, "the input 'x' is listed twice"),
-        (made_twice, "Neg 'again' makes 'y', which is there already"),
-        (no_operator, "the node 'c' has no operator"),
-        (no_graph, "it has no graph"),
+        (no_ir_version, "its ir_version is 0, and the first is 1; set the one that it was exported with"),
+        (other_imports, "its opset_import has two versions of ai.onnx, 20 and 13; keep the version that the "
+         "model was exported with"),
+        (other_values, "the initializer 'theta' is there twice, with different values; give one of them another name "
+         "in the export"),
+        (no_input_type, "the input 'x' has no type; declare it (onnx.helper.make_tensor_value_info)"),
+        (an_input_twice, "the input 'x' is listed twice; list it once"),
+        (made_twice, "Neg 'again' makes 'y', which is there already; give one of the two another name"),
+        (no_operator, "the node 'c' has no operator; give it the op_type that is meant, or leave it out"),
+        (no_graph, "it has no graph; export or copy it again"),
     ],
 )  # fmt: skip
 def test_what_has_no_meaning_is_refused_with_its_place(spoil: Callable[[Model], None], told):
@@ -346,34 +447,62 @@ def test_models_of_a_newer_onnx_are_told_as_such(spoil, told):
     assert refusal_of(load, model) == f"the model has the {told}; {hint}"
 
 
+WRITE = "import the opset that the node was written for, or write it as its operator is here"
+
+
 @pytest.mark.parametrize(
-    ("nodes", "told"),
+    ("nodes", "told", "hint"),
     [
-        ("y = Foo (x)", "Foo 'y': opset 16 has no such operator"),
-        ("y = Gelu (x)", "Gelu 'y': opset 16 has no such operator, only later ones have"),
-        ("y = Upsample (x, x)", "Upsample 'y': opset 16 has no such operator any more"),
-        ("y = Relu (x, x)", "Relu 'y' has 2 inputs, and its operator 1"),
-        ("y = Conv (x)", "Conv 'y' has 1 input, and its operator 2 to 3"),
-        ("y = Concat <axis = 0> ()", "Concat 'y' has 0 inputs, and its operator 1 or more"),
-        ("y, z = Relu (x)", "Relu 'y' has 2 outputs, and its operator 1"),
-        ("y = Relu <alpha = 1.0> (x)", "Relu 'y' has the attribute 'alpha', which its operator has not"),
-        ("y = LeakyRelu <alpha = 1> (x)", "the attribute 'alpha' of LeakyRelu 'y' is of type INT, not FLOAT"),
-        ("y = Concat (x, x)", "Concat 'y' lacks the attribute 'axis'"),
-        ("y = LeakyRelu <alpha = 1.0, alpha = 1.0> (x)", "LeakyRelu 'y' has the attribute 'alpha' twice"),
-        ("y = Add (, x)", "Add 'y' lacks its input 'A'"),
+        ("y = Foo (x)", "Foo 'y': opset 16 has no such operator",
+         "import the domain that has it, or write it as operators of this one"),
+        ("y = Gelu (x)", "Gelu 'y': opset 16 has no such operator, only later ones have",
+         "export it with version 20 or later"),
+        ("y = Upsample (x, x)", "Upsample 'y': opset 16 has no such operator any more",
+         "export it with the opset that it was written for, or with what took its place"),
+        ("y = Relu (x, x)", "Relu 'y' has 2 inputs, and its operator 1", WRITE),
+        ("y = Conv (x)", "Conv 'y' has 1 input, and its operator 2 to 3", WRITE),
+        ("y = Concat <axis = 0> ()", "Concat 'y' has 0 inputs, and its operator 1 or more", WRITE),
+        ("y, z = Relu (x)", "Relu 'y' has 2 outputs, and its operator 1", WRITE),
+        ("y = Relu <alpha = 1.0> (x)", "Relu 'y' has the attribute 'alpha', which its operator does not have", WRITE),
+        ("y = LeakyRelu <alpha = 1> (x)", "the attribute 'alpha' of LeakyRelu 'y' is of type INT, not FLOAT",
+         "write it with onnx.helper.make_attribute"),
+        ("y = Concat (x, x)", "Concat 'y' lacks the attribute 'axis'", WRITE),
+        ("y = LeakyRelu <alpha = 1.0, alpha = 1.0> (x)", "LeakyRelu 'y' has the attribute 'alpha' twice",
+         "leave one out"),
+        ("y = Add (, x)", "Add 'y' lacks its input 'A'", WRITE),
     ],
-)
-def test_a_node_that_does_not_fit_its_operator_is_named(nodes, told):
+)  # fmt: skip
+def test_a_node_that_does_not_fit_its_operator_is_named(nodes, told, hint):
     model = parsed(nodes)
     with pytest.raises(Exception, match="ONNXRuntimeError"):
         outputs(model)
+    assert refusal_of(load, model) == f"the model is not a valid ONNX model: {told}; {hint}"
+
+
+SELF = "the function 'f' calls itself; write what it repeats as a Loop"
+TWICE = "the function 'f' is defined twice; leave one out, or give it another name"
+
+
+@pytest.mark.parametrize(
+    ("bodies", "told"),
+    [
+        ({"f": "b = mine.f (a)"}, SELF),
+        ({"f": "b = mine.g (a)", "g": "b = mine.h (a)", "h": "b = mine.f (a)"}, SELF),
+        ({"f": "b = Relu (a)", "f ": "b = Neg (a)"}, TWICE),
+    ],
+)
+def test_functions_that_have_no_meaning_are_named(bodies, told):
+    header = '<domain: "mine", opset_import: ["" : 16, "mine" : 1]>'
+    functions = " ".join(f"{header} {name} (a) => (b) {{ {body} }}" for name, body in bodies.items())
+    model = parsed("y = mine.f (x)", functions=functions)
+    model.opset_import.add(domain="mine", version=1)
     assert refusal_of(load, model) == f"the model is not a valid ONNX model: {told}"
 
 
 def test_a_body_that_gives_what_is_outside_it_is_told():
     branches = "then_branch = t () => (float[2, 3] q) {}, else_branch = e () => (o) { o = Abs (x) }"
     told = refusal_of(load, parsed(f"q = Neg (x) y = If (b) <{branches}>", "float[2, 3] x, bool b"))
-    assert told.endswith(": in a body of If 'y', no node makes the output 'q'")
+    assert told.endswith(f": in a body of If 'y', no node makes the output 'q'; {ADD}")
 
 
 def test_empty_shapes_that_tools_declare_are_left_open():
@@ -387,9 +516,47 @@ def test_empty_shapes_that_tools_declare_are_left_open():
     np.testing.assert_array_equal(outputs(result.model)[0], outputs(model)[0])
 
 
-def test_shapes_that_are_empty_stay():
-    model = network("y = Neg (x)", inputs="float[N, 0] x", outputs="float[N, 0] y")
-    assert load(model).shapes["y"] == ("N", 0)
+def test_empty_shapes_are_left_open_beside_constants_that_are_empty():
+    model = network(f"roi = Constant <value = float[0] {{}}> () {qcfs('x', 'a')} y = Neg (a)")
+    model.graph.value_info.append(helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, [0, 3, 8, 8]))
+    model.graph.value_info.append(helper.make_tensor_value_info("roi", onnx.TensorProto.FLOAT, [0]))
+    with pytest.warns(UserWarning, match="the empty shape declared for 1 tensor left open"):
+        shapes = load(model).shapes
+    assert (shapes["a"], shapes["roi"]) == (("N", 3, 8, 8), (0,))
+
+
+RESIZE = f"""
+    roi = Constant <value = float[0] {{}}> ()
+    twice = Constant <value = float[4] {{1.0, 1.0, 2.0, 2.0}}> ()
+    u = Resize (x, roi, twice) {qcfs("u", "y")}
+"""
+NOTHING = """
+    from = Constant <value = int64[1] {2}> ()
+    to = Constant <value = int64[1] {9}> ()
+    y = Slice (x, from, to)
+"""
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        network("y = Neg (x)", inputs="float[N, 0] x", outputs="float[N, 0] y"),
+        network(NOTHING, inputs="float[2, 4] x", outputs="float[0, 4] y"),
+        onnx.shape_inference.infer_shapes(network(RESIZE, outputs="float[N, 3, 16, 16] y")),
+        rewrite(network(RESIZE, outputs="float[N, 3, 16, 16] y")).model,
+    ],
+    ids=["input", "slice", "resize", "spiking"],
+)
+def test_shapes_that_are_empty_stay(model):
+    before = [info for info in (*model.graph.value_info, *model.graph.output) if 0 in sizes(info)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        after = load(model).proto
+    assert [info for info in (*after.graph.value_info, *after.graph.output) if 0 in sizes(info)] == before
+
+
+def sizes(info: onnx.ValueInfoProto) -> list[int]:
+    return [dim.dim_value for dim in info.type.tensor_type.shape.dim if dim.HasField("dim_value")]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

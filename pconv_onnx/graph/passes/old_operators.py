@@ -78,6 +78,9 @@ class Old:
         )
 
 
+# What onnxruntime has before the opset that onnx has it from, and as it is there.
+_SAME_BEFORE = ("LayerNormalization", "ThresholdedRelu")
+
 # Writes a node; raises a PconvError where it has no counterpart.
 Rule = Callable[[Old], Iterator[onnx.NodeProto]]
 
@@ -100,8 +103,7 @@ def _constant(name: str, value: Any, dtype: Any) -> onnx.NodeProto:
 
 
 def _as_it_is(old: Old) -> Iterator[onnx.NodeProto]:
-    # The one that a later opset has as onnxruntime has it before.
-    if old.node.op != "LayerNormalization" and defs.has(old.node.op, OPSET, ""):
+    if old.node.op not in _SAME_BEFORE and defs.has(old.node.op, OPSET, ""):
         raise old.refusal("is an operator of later opsets")
     yield next(proto for node, proto in old.network.graph_of(old.node).pairs() if node is old.node)
 

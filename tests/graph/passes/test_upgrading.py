@@ -131,6 +131,17 @@ def test_what_no_opset_has_stays():
     np.testing.assert_array_equal(onnxruntime_of(result)(X), onnxruntime_of(model)(X))
 
 
+@pytest.mark.parametrize("opset", [7, 9, 10])
+def test_what_onnxruntime_has_before_onnx_stays(opset):
+    model = source("y = ThresholdedRelu <alpha = 0.3> (x)", 10)
+    model.opset_import[0].version = opset
+    result = later(model)
+    assert [node.op_type for node in result.graph.node] == ["ThresholdedRelu"]
+    assert result.opset_import[0].version >= MIN_OPSET
+    np.testing.assert_array_equal(onnxruntime_of(result)(X), np.where(X > np.float32(0.3), X, 0))
+    np.testing.assert_array_equal(onnxruntime_of(model)(X), onnxruntime_of(result)(X))
+
+
 @pytest.mark.parametrize(
     ("nodes", "opset", "weights", "why"),
     [
