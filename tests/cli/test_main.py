@@ -150,7 +150,7 @@ def test_a_mended_model_is_told_once_on_stderr(ann, tmp_path):
     model.graph.ClearField("name")
     onnx.save(model, tmp_path / "m.onnx")
     np.savez(tmp_path / "d.npz", x=np.ones((2, 3, 8, 8), np.float32))
-    told = f"pconv-onnx: warning: '{tmp_path}/m.onnx' was mended on reading: a graph named\n"
+    told = f"pconv-onnx: warning: '{tmp_path}/m.onnx' was mended on reading: a name given to a graph\n"
     for command in (["inspect"], ["rewrite"], ["evaluate", "--data", tmp_path / "d.npz", "--steps", "4"]):
         done = spawn(command[0], tmp_path / "m.onnx", *command[1:], stdout=subprocess.PIPE)
         assert (done.returncode, done.stderr.decode()) == (0, told)

@@ -401,8 +401,8 @@ ADD = "add the node, input or initializer that is missing, or correct the name"
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (circle, "Div 'y_scaled' takes 'c', which is made of what this node makes; have it take another tensor, or write the "
-         "circle as a Loop"),
+        (circle, "Div 'y_scaled' takes 'c', which is made of what this node makes; have it take another tensor, or "
+         "write the circle as a Loop"),
         (nobody, f"Conv 'c' takes 'nowhere', which no node makes; {ADD}"),
         (no_output, f"no node makes the output 'nothing'; {ADD}"),
         (no_standard_import, "its opset_import has no version of the standard operators (ai.onnx), which Conv 'c' is "
