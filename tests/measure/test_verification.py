@@ -731,7 +731,7 @@ def test_a_network_that_onnxruntime_breaks_while_it_optimises_it_is_verified():
         pytest.skip("this onnxruntime loads it")
     result = verify(ann, rewrite(ann, signed=True).model)
     assert result.passed
-    told = f"the model: onnxruntime cannot load the model: Node (p_q) Op (QuantizeLinear) {reason}"
+    told = f"the model: onnxruntime cannot load the model: QuantizeLinear 'p_q': {reason}"
     assert result.load_errors == {"ann": told}
     assert result.unoptimised.max_abs_diff < 1e-5
 
