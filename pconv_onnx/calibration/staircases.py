@@ -68,16 +68,14 @@ def by_maximum(maximum: Array, steps: int) -> Staircase:
     return Staircase(maximum, np.zeros_like(maximum), maximum, steps)
 
 
-def by_levels(unit: Array | None, maximum: Array, steps: int) -> Staircase | None:
-    """The levels that an activation has itself, T of them; None where it has none, or reaches more.
+def by_levels(unit: Array, maximum: Array, steps: int) -> Staircase | None:
+    """The levels that an activation has itself, T of them; None where it reaches more.
 
     Args:
-        unit: what one adds to its output, `[1]` or `[C]`, where it has levels without end.
+        unit: what one adds to its output, `[1]` or `[C]`.
         maximum: the largest output above the lowest.
         steps: T.
     """
-    if unit is None:
-        return None
     threshold = np.broadcast_to(steps * unit, maximum.shape).astype(np.float64)
     # Levels are as far apart as that but for rounding.
     return None if (maximum > threshold + unit / 2).any() else by_maximum(threshold, steps)

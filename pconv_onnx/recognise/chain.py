@@ -109,15 +109,14 @@ class Chain:
 
     def cuts(self) -> list[Chain]:
         """Its parts that may be a quantiser, longest first: what is left over belongs to the neighbours."""
-        heads = [self.head[start:] for start in range(len(self.head) + 1)]
-        tails = [self.tail[:end] for end in range(len(self.tail) + 1)]
+        heads = [head for start in range(len(self.head) + 1) if _is_end(head := self.head[start:], head[:1])]
+        tails = [tail for end in range(len(self.tail) + 1) if _is_end(tail := self.tail[:end], tail[-1:])]
+        # A Cast at one end alone is a neighbour's.
         parts = [
             Chain(head, self.rounding, tail)
             for head in heads
-            if _is_end(head, head[:1])
             for tail in tails
-            # A Cast at one end alone is a neighbour's.
-            if _is_end(tail, tail[-1:]) and _is_cast(head[:1]) == _is_cast(tail[-1:])
+            if _is_cast(head[:1]) == _is_cast(tail[-1:])
         ]
         return sorted(parts, key=lambda part: -len(part.nodes))
 

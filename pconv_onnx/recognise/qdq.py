@@ -31,7 +31,7 @@ import onnx
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, element_type, is_standard
-from pconv_onnx.graph.passes.codes import moves
+from pconv_onnx.graph.passes.codes import is_one, moves
 from pconv_onnx.graph.view import Node, node_name
 from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec, apply
 from pconv_onnx.neuron.theory import SUM_TYPES
@@ -78,7 +78,7 @@ class Qdq:
 
     def pattern(self, node: Node, free: Callable[[Node], bool]) -> _Pair | None:
         """A quantiser, with what its codes go through."""
-        if not _is(node, "QuantizeLinear"):
+        if not is_one(node, "QuantizeLinear"):
             return None
         between: list[Node] = []
         codes = node.outputs[0]
@@ -126,8 +126,8 @@ class Requantised(Qdq):
             return None
         dequantised = match.clip.node.inputs[0]
         waiting = dequantised.inputs[0] if len(dequantised.inputs) == len(dequantised.outputs) == 1 else None
-        while waiting is not None and not _is(waiting, "QuantizeLinear"):
-            codes = waiting.inputs[0] if _is(waiting, "DequantizeLinear") or _is_on_codes(waiting) else None
+        while waiting is not None and not is_one(waiting, "QuantizeLinear"):
+            codes = waiting.inputs[0] if is_one(waiting, "DequantizeLinear") or _is_on_codes(waiting) else None
             waiting = codes.inputs[0] if codes is not None and len(codes.inputs) == 1 and free(waiting) else None
         before = super().pattern(waiting, free) if waiting is not None and free(waiting) else None
         return None if before is None else replace(match, before=replace(before, clip=ClipBefore()))
@@ -144,11 +144,6 @@ def _nodes(network: Network, match: _Pair) -> tuple[Node, ...]:
     """What the activation of a pair is made of, in topological order."""
     first = () if match.before is None else _nodes(network, match.before)
     return (*first, *match.clip.part(network), match.quantise, *match.between, _only_reader(network, match))
-
-
-def _is(node: Node, op_type: str) -> bool:
-    """Whether a node is that operator of ONNX, or what onnxruntime had before it."""
-    return bool(node.op == op_type) and (is_standard(node) or node.domain == "com.microsoft")
 
 
 def _computes_with_codes(node: Node) -> bool:
@@ -168,7 +163,7 @@ def _only_reader(network: Network, match: _Pair) -> Node:
             raise Refusal(f"its codes '{codes.name}' are also an output of the model")
     graph = network.graph_of(match.quantise)
     others = [
-        node for node in match.readers if not _is(node, "DequantizeLinear") or network.graph_of(node) is not graph
+        node for node in match.readers if not is_one(node, "DequantizeLinear") or network.graph_of(node) is not graph
     ]
     if others:
         told = ", ".join(f"{node.op} '{node_name(node)}'" for node in others)

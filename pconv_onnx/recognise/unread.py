@@ -41,7 +41,7 @@ def unread(network: Network, found: Iterable[Activation]) -> list[Activation]:
 
 def needed(network: Network) -> set[str]:
     """The tensors whose values an output depends on."""
-    return _in_front_of(network, layers=False) | {info.name for info in network.proto.graph.output}
+    return _in_front_of(network, layers=False)
 
 
 def _is_discrete(network: Network, node: Node) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -26,8 +27,6 @@ _MOVERS = ("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherEleme
            "ReduceMax", "ReduceMin", "Reshape", "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
            "Transpose", "Unsqueeze")  # fmt: skip
 _PADDED_WITH = 2
-# Domains of QuantizeLinear and DequantizeLinear: before opset 21 onnxruntime has those of 16 bits in its own.
-_DOMAINS = ("", "ai.onnx", "com.microsoft")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +40,7 @@ class _Reading:
     @classmethod
     def of(cls, node: Node) -> _Reading | None:
         """That of a node; None where it is something else."""
-        if not _is(node, "DequantizeLinear") or node.attrs.get("block_size", 0) or node.attrs.get("output_dtype", 0):
+        if not is_one(node, "DequantizeLinear") or node.attrs.get("block_size", 0) or node.attrs.get("output_dtype", 0):
             return None
         values = [constant(tensor) for tensor in node.inputs[1:] if tensor.name]
         if not values or any(value is None or value.size != 1 for value in values):
@@ -79,8 +78,9 @@ def dequantised_first(network: Network) -> Network:
     return replace(network, proto=model)
 
 
-def _is(node: Node, op_type: str) -> bool:
-    return node.op == op_type and (node.domain or "") in _DOMAINS
+def is_one(node: Node, op_type: Literal["QuantizeLinear", "DequantizeLinear"]) -> bool:
+    """Whether a node is that operator of ONNX, or the one of 16 bits that onnxruntime had before opset 21."""
+    return bool(node.op == op_type) and (is_standard(node) or node.domain == "com.microsoft")
 
 
 def _codes_of(node: Node) -> list[Tensor]:
@@ -106,7 +106,7 @@ def _moved(network: Network, graph: Graph) -> dict[str, _Reading]:
     """The outputs of the nodes of a graph that move codes which are then read in one way alone, with that way."""
     codes: set[str] = set()
     for node in graph.nodes:
-        quantises = _is(node, "QuantizeLinear") and node.inputs[0].name in network.computed_from_inputs
+        quantises = is_one(node, "QuantizeLinear") and node.inputs[0].name in network.computed_from_inputs
         if quantises or (moves(node) and any(tensor.name in codes for tensor in _codes_of(node))):
             codes.update(tensor.name for tensor in node.outputs)
     found: dict[str, _Reading] = {}
