@@ -57,7 +57,7 @@ def faults(seed: int) -> list[str]:
         with _printing_to(told.fileno()):
             status = _status(folder, arguments)
         told.seek(0)
-        return _judged(status, told.read(), folder)
+        return judged(status, told.read(), folder)
 
 
 def _status(folder: Path, arguments: list[str]) -> Any:
@@ -74,7 +74,8 @@ def _status(folder: Path, arguments: list[str]) -> Any:
     return None
 
 
-def _judged(status: Any, printed: bytes, folder: Path) -> list[str]:
+def judged(status: Any, printed: bytes, folder: Path) -> list[str]:
+    """What is wrong with how a program ends, what it has printed, and which files it leaves beside its bundle."""
     lines, found = printed.decode(errors="replace").splitlines(), []
     if isinstance(status, BaseException):
         trace = status.__traceback__

@@ -86,6 +86,19 @@ def test_a_refusal_that_is_no_sentence_is_a_fault():
     ]
 
 
+def test_a_program_of_a_bundle_that_raises_prints_or_leaves_files_is_a_fault(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    judged = partial(bundles.judged, folder=tmp_path / "bundle")
+    assert judged(None, b"y float32 [1]\n") == judged("run.py: a fault", b"") == []
+    assert judged(None, b"y\x1b[31m\n") == ["it prints ['y\\x1b[31m']"]
+    assert judged(KeyError("x"), b"") == ["KeyError at : \"'x'\""]
+    assert "and prints ['a warning']" in judged("run.py: a fault", b"a warning")[0]
+    for told in ("run.py: \n", "run.py: " + "x" * 2000, "run.py: [ONNXRuntimeError] : 1"):
+        assert "other than one printable line" in judged(told, b"")[0]
+    (tmp_path / "out.npz.1.part").touch()
+    assert judged(None, b"") == ["it ends with None and leaves ['out.npz.1.part']"]
+
+
 def _raises(error: Exception) -> None:
     raise error
 

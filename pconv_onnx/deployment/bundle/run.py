@@ -69,7 +69,7 @@ def _main() -> None:
     folder = Path(__file__).resolve().parent
     manifest = checked(folder)
     if options.provider not in manifest["providers"]:
-        end(f"{manifest['library']} has kernels for {', '.join(manifest['providers'])} only")
+        end(f"{printable(manifest['library'], 100)} has kernels for {listed(manifest['providers']) or 'nothing'} only")
     if options.output:
         require_entries(manifest)
     feed = complete(manifest, read(options.inputs) if options.inputs else {})
@@ -116,9 +116,9 @@ def printable(text: str, most: int = 10_000) -> str:
     return told if len(told) <= most else f"{told[: most - 1]}…"
 
 
-def named(name: object) -> str:
-    """A name, or what stands in its place, as part of a message."""
-    return f"'{printable(str(name), 100)}'"
+def named(name: str) -> str:
+    """A name as part of a message."""
+    return f"'{printable(name, 100)}'"
 
 
 def listed(names: Iterable[str]) -> str:
@@ -289,8 +289,8 @@ def checked(folder: Path) -> dict[str, Any]:
             end(f"{told} (its SHA-256 differs); copy the bundle again")
     library, here = manifest["platform"], {"system": platform.system(), "machine": platform.machine()}
     if library != here:
-        told = [f"{printable(place['system'], 100)} on {printable(place['machine'], 100)}" for place in (library, here)]
-        end(f"the library is for {told[0]}, this machine is {told[1]}; deploy it there")
+        both = [f"{printable(place['system'], 100)} on {printable(place['machine'], 100)}" for place in (library, here)]
+        end(f"the library is for {both[0]}, this machine is {both[1]}; deploy it there")
     return manifest
 
 
