@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +38,7 @@ def run(folder: Path, *arguments, missing: str = "pconv_onnx") -> subprocess.Com
     code = f"import runpy, sys; sys.modules['{missing}'] = None; del sys.argv[0]; "
     code += "runpy.run_path(sys.argv[0], run_name='__main__')"
     command = [sys.executable, "-c", code, folder / "run.py", *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
 
 
 def ordinary(model, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -222,9 +223,10 @@ def test_an_entry_that_is_not_there_is_refused(bundle, module):
         assert f"manifest.json cannot be read (its '{key}'" in ending(module.checked, bundle)
 
 
-def test_a_format_that_is_no_number_is_told_in_one_line(bundle):
-    change(bundle, format="\x1b[31m\n" * 1000)
-    require_one_line(run(bundle), "this is for bundles of format 1")
+@pytest.mark.parametrize("value", ["\x1b[31m\n" * 1000, [[1]], True, 1.0, None])
+def test_a_format_that_is_no_number_is_refused(value, bundle, module):
+    change(bundle, format=value)
+    assert "manifest.json cannot be read (it has no number of a 'format')" in ending(module.checked, bundle)
 
 
 @pytest.mark.parametrize("steps", [None, 257, 10**9])
@@ -383,6 +385,7 @@ def test_ways_of_compression_that_expand_unseen_are_refused(way, bundle, tmp_pat
     ("entries", "told"),
     [
         ([("x.npy", npy(ONES)), ("x.npy", npy(ONES))], "it has two arrays of one name\n"),
+        ([("x.npy", npy(ONES)), ("x", npy(ONES))], "it has two arrays of one name\n"),
         ([("x.npy", b"text")], "cannot be read as .npz"),
         ([("x", npy(ONES)[:-4])], "does not hold the array [1, 3, 8, 8] that it says\n"),
         ([("x.npy", npy(np.zeros(6), **{"(6,)": b"(-2,-3)"}))], "cannot be read as .npz"),
@@ -397,6 +400,19 @@ def test_archives_that_are_not_sound_are_told(entries, told, bundle, tmp_path):
 def test_an_archive_that_expands_absurdly_is_refused(bundle, tmp_path):
     path = archive(tmp_path / "in.npz", ("x.npy", bytes(1 << 29)), way=zipfile.ZIP_DEFLATED)
     require_one_line(run(bundle, path), "it would expand from")
+
+
+def test_an_array_that_expands_beyond_what_its_entry_says_takes_no_more_memory(module, tmp_path):
+    path = archive(tmp_path / "in.npz", ("x.npy", npy(np.zeros(1 << 26, np.uint8))), way=zipfile.ZIP_DEFLATED)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"PK\1\2") + 24  # of the size in the directory
+    content[place : place + 4] = (1 << 20).to_bytes(4, "little")
+    path.write_bytes(content)
+    tracemalloc.start()
+    assert "cannot be read as .npz: Bad CRC-32" in ending(module.read, str(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20
 
 
 def test_inputs_are_files(bundle, tmp_path):
@@ -500,6 +516,17 @@ def test_a_write_that_fails_leaves_what_was_there(module, tmp_path, monkeypatch)
         assert [path.name for path in tmp_path.glob("out*")] == ["out.npz"]
 
 
+def test_an_archive_of_outputs_that_there_is_no_room_for_is_not_left_in_part(bundle, tmp_path):
+    (tmp_path / "out.npz").write_text("before")
+    code = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); del sys.argv[0]; "
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", code, bundle / "run.py", "-o", tmp_path / "out.npz"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    require_one_line(done, "out.npz': File too large\n")
+    assert (tmp_path / "out.npz").read_text() == "before"
+    assert [path.name for path in tmp_path.glob("out*")] == ["out.npz"]
+
+
 @pytest.fixture(scope="module")
 def onnxruntime_library() -> Path:
     found = sorted(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so*"))
@@ -588,7 +615,8 @@ def test_in_cpp_a_serial_network_is_stepped_by_passing_its_potentials_on(program
 def run_sanitized(program: Path, *arguments, **options) -> subprocess.CompletedProcess[str]:
     # onnxruntime keeps some of its memory to the end.
     environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}
-    return subprocess.run([program, *arguments], capture_output=True, text=True, env=environment, **options)
+    command = [program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, **options)
 
 
 @pytest.mark.slow

@@ -213,10 +213,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             manifest = json.loads(file.read(_MOST_BYTES), object_pairs_hook=_each_once)
         except (OSError, ValueError, RecursionError) as error:
             _refuse(f"({reason(error)})")
-    if not isinstance(manifest, dict) or "format" not in manifest:
-        _refuse("(it has no format)")
-    if not _is_number(manifest["format"], 1, 1):
-        end(f"this is for bundles of format 1, the manifest has format {json.dumps(manifest['format'])[:100]}")
+    if not isinstance(manifest, dict) or type(manifest.get("format")) is not int:
+        _refuse("(it has no number of a 'format')")
+    if manifest["format"] != 1:
+        end(f"this is for bundles of format 1, the manifest has format {printable(str(manifest['format']), 100)}")
     for key, (holds, wanted) in _FORM.items():
         if key not in manifest or not holds(manifest[key]):
             _refuse(f"(its '{key}' is not {wanted})")
@@ -319,9 +319,10 @@ def _arrays(archive: zipfile.ZipFile, size: int) -> dict[str, Any]:
     expanded = sum(entry.file_size for entry in entries)
     if expanded > max(_ALWAYS, _MOST_TIMES * size):
         raise ValueError(f"it would expand from {size:,} to {expanded:,} bytes")
-    if len({entry.filename for entry in entries}) < len(entries):
+    named_so = {entry.filename.removesuffix(".npy"): entry for entry in entries}
+    if len(named_so) < len(entries):
         raise ValueError("it has two arrays of one name")
-    return {entry.filename.removesuffix(".npy"): _array(archive, entry) for entry in entries}
+    return {name: _array(archive, entry) for name, entry in named_so.items()}
 
 
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
@@ -329,7 +330,8 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
     # Others expand by more than they say before zipfile sees it.
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{told} is compressed in another way than NumPy does it")
-    content = archive.read(entry)
+    with archive.open(entry) as stream:
+        content = stream.read(entry.file_size)  # without a number, Deflate would expand beyond it as well
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
     if version not in _HEADERS:
@@ -438,7 +440,7 @@ def run(session: Any, manifest: dict[str, Any], feed: dict[str, Any]) -> dict[st
         step = _step(session, names, feed)
         feed = feed | {before: step.pop(after) for before, after in potentials.items()}
         for name, value in step.items():
-            sums[name] = sums.get(name, 0) + value.astype(np.float64) if value.dtype.kind == "f" else value
+            sums[name] = value.astype(np.float64) + sums.get(name, 0) if value.dtype.kind == "f" else value
     return {name: _mean(sums[name], manifest["steps"], value.dtype) for name, value in step.items()}
 
 
@@ -476,16 +478,14 @@ def write(path: str, outputs: dict[str, Any]) -> None:
     target = os.path.realpath(path if path.endswith(".npz") else f"{path}.npz")
     part = f"{target}.{os.getpid()}.part"
     try:
-        with open(part, "xb") as file:
-            try:
-                with zipfile.ZipFile(file, "w") as archive:
-                    for name, value in outputs.items():
-                        with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                            np.lib.format.write_array(entry, value, allow_pickle=False)  # type: ignore[arg-type]
-                os.replace(part, target)
-            except BaseException:
-                os.unlink(part)
-                raise
+        try:
+            with open(part, "xb") as file, zipfile.ZipFile(file, "w") as archive:
+                for name, value in outputs.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                        np.lib.format.write_array(entry, value, allow_pickle=False)  # type: ignore[arg-type]
+            os.replace(part, target)
+        finally:
+            Path(part).unlink(missing_ok=True)
     except OSError as error:
         end(f"cannot write {named(path)}: {reason(error)}")
 
