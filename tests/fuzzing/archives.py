@@ -24,9 +24,9 @@ _SESSION = SimpleNamespace(get_inputs=lambda: [_INPUT], get_outputs=list)
 def faults(seed: int) -> list[str]:
     """What is wrong with what becomes of the archive of one seed; empty where all is right."""
     random = np.random.default_rng(seed)
-    content = _archive(random)
+    content = archive(random)
     if random.random() < 0.7:
-        content = of_bytes(content, random, _archive(random))
+        content = of_bytes(content, random, archive(random))
     found: list[str] = []
     with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"):
         path = Path(folder, "d.npz")
@@ -36,13 +36,13 @@ def faults(seed: int) -> list[str]:
     return found
 
 
-def _archive(random: np.random.Generator) -> bytes:
+def archive(random: np.random.Generator) -> bytes:
     """An archive that is mostly one of samples, with headers that are not always right."""
     file = io.BytesIO()
     arrays = {"x": random.normal(size=(4, 3)).astype(np.float32), "labels": np.arange(4)}
     arrays["meta"] = np.array(random.choice(['{"key": "key"}', "[" * 3000, "5", "{", '{"key": "key", "sha256": 1}']))
     kind = zipfile.ZIP_DEFLATED if random.random() < 0.5 else zipfile.ZIP_STORED
-    with zipfile.ZipFile(file, "w", kind) as archive:
+    with zipfile.ZipFile(file, "w", kind) as entries:
         for name, array in arrays.items():
             if random.random() < 0.15:
                 continue
@@ -57,5 +57,5 @@ def _archive(random: np.random.Generator) -> bytes:
                 version = int(random.choice([1, 1, 1, 2, 3, 9]))
                 size = len(text).to_bytes(2 if version == 1 else 4, "little")
                 content = b"\x93NUMPY" + bytes([version, 0]) + size + text.encode() + content[128:]
-            archive.writestr(name + str(random.choice([".npy", ".npy", ".npy", ""])), content)
+            entries.writestr(name + str(random.choice([".npy", ".npy", ".npy", ""])), content)
     return file.getvalue()

@@ -24,6 +24,7 @@ _CASES = {
     "corruptions": "fuzzing.corrupted",
     "files": "fuzzing.hostile",
     "archives": "fuzzing.archives",
+    "bundles": "fuzzing.bundles",
     "operators": "fuzzing.calls",
 }
 # Of a case that takes milliseconds, on a machine that may be busy.

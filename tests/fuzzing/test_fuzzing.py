@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from fuzzing import archives, calls, corrupted, hostile
+from fuzzing import archives, bundles, calls, corrupted, hostile
 from fuzzing.answers import faults
 from fuzzing.grown import grown
 from fuzzing.hostile import FOREIGN, attempt
@@ -45,7 +45,9 @@ def _faulty(seed: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", [hostile, archives, calls], ids=["files", "archives", "operators"])
+@pytest.mark.parametrize(
+    "module", [hostile, archives, bundles, calls], ids=["files", "archives", "bundles", "operators"]
+)
 def test_what_others_made_is_read_refused_or_computed_as_it_should(module):
     found = outcomes(f"{module.__name__}.faults", range(20), 1, 60)
     # What onnxruntime itself does not survive differs from version to version.
@@ -82,6 +84,19 @@ def test_a_refusal_that_is_no_sentence_is_a_fault():
         "inspect: MemoryError",
         "inspect: RecursionError",
     ]
+
+
+def test_a_program_of_a_bundle_that_raises_prints_or_leaves_files_is_a_fault(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    judged = partial(bundles.judged, folder=tmp_path / "bundle")
+    assert judged(None, b"y float32 [1]\n") == judged("run.py: a fault", b"") == []
+    assert judged(None, b"y\x1b[31m\n") == ["it prints ['y\\x1b[31m']"]
+    assert judged(KeyError("x"), b"") == ["KeyError at : \"'x'\""]
+    assert "and prints ['a warning']" in judged("run.py: a fault", b"a warning")[0]
+    for told in ("run.py: \n", "run.py: " + "x" * 2000, "run.py: [ONNXRuntimeError] : 1"):
+        assert "other than one printable line" in judged(told, b"")[0]
+    (tmp_path / "out.npz.1.part").touch()
+    assert judged(None, b"") == ["it ends with None and leaves ['out.npz.1.part']"]
 
 
 def _raises(error: Exception) -> None:

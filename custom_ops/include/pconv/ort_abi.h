@@ -85,7 +85,7 @@ enum AttributeType : int { kInt = 1 };
 enum Characteristic : int { kRequired = 0 };
 enum MemoryType : int { kOfProvider = 0 };
 enum AllocatorType : int { kArenaAllocator = 1 };
-enum LoggingLevel : int { kWarning = 2 };
+enum LoggingLevel : int { kFatal = 4 };
 
 template <std::size_t Index, class Signature>
 struct Slot;

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
+import math
+import os
 import platform
+import re
+import stat
 import sys
+import warnings
 import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +22,8 @@ try:
     import numpy as np
 except ImportError:
     sys.exit("run.py: numpy is not installed; pip install numpy onnxruntime")
+except KeyboardInterrupt:
+    sys.exit("run.py: stopped")
 
 PROVIDERS: dict[str, list[Any]] = {
     "cpu": ["CPUExecutionProvider"],
@@ -22,10 +31,37 @@ PROVIDERS: dict[str, list[Any]] = {
     "cuda": [("CUDAExecutionProvider", {"use_tf32": "0"})],
 }
 
+# By the kind of an input's type, those of arrays that may be given for it where no value changes.
+_GIVEN_FOR = {"b": "b", "i": "biu", "u": "biu", "f": "biuf"}
+_TYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
+# Values that are made up for an input; bytes of a manifest; axes that every NumPy has; steps that `rewrite` gives.
+_MOST_VALUES, _MOST_BYTES, _MOST_AXES, _MOST_STEPS = 1 << 28, 1 << 26, 32, 256
+# What an archive may always expand to; and beyond, how many times its own size.
+_ALWAYS, _MOST_TIMES = 1 << 28, 200
+# How an archive begins, one without entries as well.
+_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+# What onnxruntime says of itself rather than of a fault.
+_THEIRS = (
+    (r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |This is an invalid model\. |Load model from .*? failed:", ""),
+    (r"Non-zero status code returned while running (\S+) node\. Name:'(.*?)' Status Message: ", r"\1 '\2': "),
+    (r"\S+\.(?:cc|cpp|h):\d+ (?:.*? was false\. )?", ""),
+)
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
 
 def main() -> None:
-    """Run it as the command line says."""
-    parser = argparse.ArgumentParser(description="Run this spiking network in onnxruntime.")
+    """Run it as the command line says; what goes wrong is told in one line."""
+    try:
+        with np.errstate(all="ignore"):
+            _main()
+    except KeyboardInterrupt:
+        end("stopped")
+    except MemoryError:
+        end("there is not enough memory for this network or these inputs")
+
+
+def _main() -> None:
+    parser = _Parser(description="Run this spiking network in onnxruntime.")
     parser.add_argument("inputs", nargs="?", help=".npz of arrays named as the inputs (default: seeded random numbers)")
     parser.add_argument("--provider", choices=PROVIDERS, default="cpu", help="where to run (cpu)")
     parser.add_argument("-o", "--output", metavar="FILE", help="write the outputs to this .npz")
@@ -33,145 +69,425 @@ def main() -> None:
     folder = Path(__file__).resolve().parent
     manifest = checked(folder)
     if options.provider not in manifest["providers"]:
-        end(f"{manifest['library']} has kernels for {', '.join(manifest['providers'])} only")
-    session = open_session(folder, manifest, PROVIDERS[options.provider])
+        end(f"{printable(manifest['library'], 100)} has kernels for {listed(manifest['providers']) or 'nothing'} only")
+    if options.output:
+        require_entries(manifest)
     feed = complete(manifest, read(options.inputs) if options.inputs else {})
+    session = open_session(folder, manifest, PROVIDERS[options.provider])
     try:
         outputs = run(session, manifest, feed)
     except Exception as error:  # onnxruntime's exceptions have no narrower class in common
-        end(f"the network does not run on these inputs: {error}")
-    for name, value in outputs.items():
-        told = f"{name} {value.dtype} {list(value.shape)}"
-        # Logits: one row of classes a sample.
-        if value.ndim == 2 and value.shape[1] > 1 and np.issubdtype(value.dtype, np.floating):
-            told += f", top-1 {' '.join(map(str, value.argmax(1)))}"
-        print(told)
+        end(f"the network does not run on these inputs: {reason(error)}")
     if options.output:
-        try:
-            np.savez(options.output, **outputs)
-        except OSError as error:
-            end(f"cannot write '{options.output}': {error.strerror}")
+        write(options.output, outputs)
+    tell(described(name, value) for name, value in outputs.items())
+
+
+# What is told.
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def end(message: str) -> NoReturn:
     """End the program, with one line."""
-    sys.exit(f"run.py: {' '.join(message.split())}")
+    sys.exit(f"run.py: {printable(message, 1000)}")
 
 
-def read(path: str) -> dict[str, Any]:
-    """The arrays of an .npz file."""
+def tell(lines: Iterable[str]) -> None:
+    """Print lines, in escapes where the terminal has no letters for them."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with open(path, "rb") as file:
-            if file.read(2) != b"PK":  # NumPy would take it for a pickle
-                end(f"'{path}' is not an .npz archive")
-        with np.load(path) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        end(f"'{path}' cannot be read as .npz: {error}")
+        for line in lines:
+            print(line)
+        print(end="", flush=True)
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # Python would try again at its end
+        end(f"cannot write to stdout: {reason(error)}")
+
+
+def printable(text: str, most: int = 10_000) -> str:
+    """A text on one line, cut where it is longer, with escapes for what a terminal could act on."""
+    line = " ".join(text[: 10 * most].split())
+    told = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line)
+    return told if len(told) <= most else f"{told[: most - 1]}…"
+
+
+def named(name: str) -> str:
+    """A name as part of a message."""
+    return f"'{printable(name, 100)}'"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Some names, the first few of them."""
+    told = [printable(name, 100) for name in names]
+    return ", ".join(told[:5]) + (f" and {len(told) - 5} more" if len(told) > 5 else "")
+
+
+def reason(error: BaseException) -> str:
+    """What an error says: of onnxruntime's the first sentence, without codes and places in its sources."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = " ".join(text[:2000].split())
+    for theirs, ours in _THEIRS:
+        text = re.sub(theirs, ours, text)
+    return re.split(r"(?<=[^.\s]{2})\. (?=[A-Z])", text)[0].rstrip(" .") or type(error).__name__
+
+
+def described(name: str, value: Any) -> str:
+    """An output on one line."""
+    told = f"{printable(name, 100)} {value.dtype} {list(value.shape)}"
+    # Logits: one row of classes a sample.
+    if value.ndim == 2 and value.shape[1] > 1 and np.issubdtype(value.dtype, np.floating):
+        told += f", top-1 {' '.join(map(str, value.argmax(1)))}"
+    return told
+
+
+# The manifest. Whoever reads it further may rely on its form.
+
+
+def _is_text(value: Any) -> bool:
+    # No longer than an archive lets a name be, and one that files can have.
+    return isinstance(value, str) and 0 < len(value) <= 10_000 and not re.search("[\0\ud800-\udfff]", value)
+
+
+def _is_number(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _are(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(holds, value))
+
+
+def _maps(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(_is_text, value)) and all(map(holds, value.values()))
+
+
+def _is_size(value: Any) -> bool:
+    return value is None or _is_text(value) or _is_number(value, 0, (1 << 63) - 1)
+
+
+def _is_tensor(value: Any) -> bool:
+    if not isinstance(value, dict) or not _is_text(value.get("name")) or not _is_text(value.get("type")):
+        return False
+    return _are(_is_size)(value.get("shape")) and len(value["shape"]) <= _MOST_AXES
+
+
+def _are_tensors(value: Any) -> bool:
+    return _are(_is_tensor)(value) and len({tensor["name"] for tensor in value}) == len(value)
+
+
+def _is_platform(value: Any) -> bool:
+    return _maps(_is_text)(value) and set(value) == {"system", "machine"}
+
+
+def _is_version(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r">=[0-9]{1,4}\.[0-9]{1,4}", value) is not None
+
+
+# What each entry must be.
+_FORM: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "pconv_onnx": (_is_text, "a version"),
+    "onnxruntime": (_is_version, "a version such as >=1.20"),
+    "platform": (_is_platform, "a system and a machine"),
+    "model": (_is_text, "the name of a file"),
+    "mode": (_is_text, "the name of a mode"),
+    "steps": (lambda value: value is None or _is_number(value, 1, 1 << 31), "a number of time-steps"),
+    "opsets": (_maps(lambda value: _is_number(value, 1, 1 << 31)), "versions by domain"),
+    "inputs": (_are_tensors, "a list of tensors, each with a name of its own, a type and a shape"),
+    "outputs": (_are_tensors, "a list of tensors, each with a name of its own, a type and a shape"),
+    "potentials": (_maps(_is_text), "outputs by input"),
+    "library": (_is_text, "the name of a file"),
+    "operators": (_are(_is_text), "a list of names"),
+    "providers": (_are(_is_text), "a list of names"),
+    "files": (_maps(lambda value: isinstance(value, str)), "hashes by file"),
+}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle, which lists what it names."""
-    try:
-        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
-        if manifest["format"] != 1:
-            end(f"this is for bundles of format 1, the manifest has format {manifest['format']}")
-        unlisted = {manifest["model"], manifest["library"]} - set(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        end(f"manifest.json cannot be read ({error!r}); copy the whole bundle again")
-    if unlisted:
-        end(f"the manifest has no hash of {', '.join(sorted(unlisted))}; copy the whole bundle again")
+    """The manifest of a bundle, which has the form that it should and lists what it names."""
+    with opened(folder, "manifest.json") as file:
+        try:
+            manifest = json.loads(file.read(_MOST_BYTES), object_pairs_hook=_each_once)
+        except (OSError, ValueError, RecursionError) as error:
+            _refuse(f"({reason(error)})")
+    if not isinstance(manifest, dict) or type(manifest.get("format")) is not int:
+        _refuse("(it has no number of a 'format')")
+    if manifest["format"] != 1:
+        end(f"this is for bundles of format 1, the manifest has format {printable(str(manifest['format']), 100)}")
+    for key, (holds, wanted) in _FORM.items():
+        if key not in manifest or not holds(manifest[key]):
+            _refuse(f"(its '{key}' is not {wanted})")
+    if unlisted := {manifest["model"], manifest["library"]} - set(manifest["files"]):
+        end(f"the manifest has no hash of {listed(sorted(unlisted))}; copy the whole bundle again")
+    _require_potentials(manifest)
     return manifest
+
+
+def _refuse(why: str) -> NoReturn:
+    end(f"manifest.json cannot be read {why}; copy the whole bundle again")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _require_potentials(manifest: dict[str, Any]) -> None:
+    potentials = manifest["potentials"]
+    inputs, outputs = ({tensor["name"] for tensor in manifest[side]} for side in ("inputs", "outputs"))
+    after = set(potentials.values())
+    if not inputs.issuperset(potentials) or not outputs.issuperset(after) or len(after) < len(potentials):
+        _refuse("(its 'potentials' are not inputs with an output each)")
+    if potentials and not _is_number(manifest["steps"], 1, _MOST_STEPS):
+        _refuse(f"(its 'steps' are not 1 to {_MOST_STEPS}, and it has potentials)")
+
+
+# Files of the bundle.
+
+
+def opened(folder: Path, name: str) -> io.BufferedReader:
+    """A file of a bundle, for reading; the program ends where it is none, or lies outside."""
+    told = printable(name, 100)
+    if name[0] in "/\\" or re.match("[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name):
+        end(f"the manifest names {told}, which is outside of the bundle")
+    top, path = os.path.realpath(folder), os.path.realpath(folder / name)
+    if os.path.commonpath([top, path]) != top:
+        end(f"{told} leads out of the bundle through a link; copy the whole bundle again")
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, a device may have no end
+            end(f"{told} is not a file; copy the whole bundle again")
+        return open(path, "rb")
+    except FileNotFoundError:
+        end(f"{told} is missing; copy the whole bundle again")
+    except OSError as error:
+        end(f"{told} cannot be read: {reason(error)}")
+
+
+def _digest(file: io.BufferedReader) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def checked(folder: Path) -> dict[str, Any]:
     """The manifest of a bundle whose files are what it says, and that is for this machine; else the program ends."""
     manifest = read_manifest(folder)
     for name, digest in manifest["files"].items():
-        path = folder / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            end(f"the manifest names {name}, which is outside of the bundle")
-        if not path.is_file():
-            end(f"{name} is missing; copy the whole bundle again")
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            end(f"{name} is not the file that was deployed (its SHA-256 differs); copy the bundle again")
-    here = {"system": platform.system(), "machine": platform.machine()}
-    if manifest["platform"] != here:
-        end(f"the library is for {manifest['platform']}, this machine is {here}; deploy it there")
+        with opened(folder, name) as file:
+            try:
+                found = _digest(file)
+            except OSError as error:
+                end(f"{printable(name, 100)} cannot be read: {reason(error)}")
+        if found != digest:
+            told = f"{printable(name, 100)} is not the file that was deployed"
+            end(f"{told} (its SHA-256 differs); copy the bundle again")
+    library, here = manifest["platform"], {"system": platform.system(), "machine": platform.machine()}
+    if library != here:
+        both = [f"{printable(place['system'], 100)} on {printable(place['machine'], 100)}" for place in (library, here)]
+        end(f"the library is for {both[0]}, this machine is {both[1]}; deploy it there")
     return manifest
+
+
+# Inputs.
+
+
+def read(path: str) -> dict[str, Any]:
+    """The arrays of an .npz file, which takes no more memory than it is worth."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            end(f"{named(path)} is not a file")
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's, of old headers
+            if file.read(4) not in _MAGIC:  # NumPy would take it for a pickle
+                end(f"{named(path)} is not an .npz archive")
+            with zipfile.ZipFile(file) as archive:
+                return _arrays(archive, os.path.getsize(path))
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile and NumPy raise a dozen kinds for what is not sound
+        end(f"{named(path)} cannot be read as .npz: {reason(error)}")
+
+
+def _arrays(archive: zipfile.ZipFile, size: int) -> dict[str, Any]:
+    entries = archive.infolist()
+    expanded = sum(entry.file_size for entry in entries)
+    if expanded > max(_ALWAYS, _MOST_TIMES * size):
+        raise ValueError(f"it would expand from {size:,} to {expanded:,} bytes")
+    named_so = {entry.filename.removesuffix(".npy"): entry for entry in entries}
+    if len(named_so) < len(entries):
+        raise ValueError("it has two arrays of one name")
+    return {name: _array(archive, entry) for name, entry in named_so.items()}
+
+
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
+    told = named(entry.filename)
+    # Others expand by more than they say before zipfile sees it.
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{told} is compressed in another way than NumPy does it")
+    with archive.open(entry) as stream:
+        content = stream.read(entry.file_size)  # without a number, Deflate would expand beyond it as well
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
+    if version not in _HEADERS:
+        raise ValueError(f"{told} is of format {version}")
+    shape, fortran, dtype = _HEADERS[version](file)  # type: ignore[arg-type]
+    if dtype.kind not in "biuf":
+        raise ValueError(f"{told} holds {dtype}, and inputs are real numbers")
+    if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+        raise ValueError(f"{told} does not hold the array {printable(str(list(shape)), 100)} that it says")
+    return np.ndarray(shape, dtype, content, file.tell(), order="F" if fortran else "C")
+
+
+def complete(manifest: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The given inputs, or seeded random ones where there are none, and potentials of zero."""
+    if unknown := sorted(set(given) - {tensor["name"] for tensor in manifest["inputs"]}):
+        end(f"{listed(unknown)}: no such input; the network takes {listed(t['name'] for t in manifest['inputs'])}")
+    sizes: dict[str, int] = {}
+    feed = {t["name"]: fitting(t, given[t["name"]], sizes) for t in manifest["inputs"] if t["name"] in given}
+    draw = np.random.default_rng(0)
+    for tensor in manifest["inputs"]:
+        name = tensor["name"]
+        if name in feed:
+            continue
+        if given and name not in manifest["potentials"]:
+            end(f"the input {named(name)} is missing; the arrays given are {listed(given)}")
+        shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in tensor["shape"]]
+        if math.prod(shape) > _MOST_VALUES:
+            end(f"the input {named(name)} has the shape {_shape(shape, {})}, too large to make up; give it in an .npz")
+        values = np.zeros(shape) if name in manifest["potentials"] else draw.normal(size=shape)
+        feed[name] = values.astype(type_of(tensor))
+    return feed
+
+
+def fitting(tensor: dict[str, Any], array: Any, sizes: dict[str, int]) -> Any:
+    """An array as an input takes it; `sizes` gathers those of open dimensions, by name."""
+    name, dtype = named(tensor["name"]), type_of(tensor)
+    known, fits = dict(sizes), len(array.shape) == len(tensor["shape"])
+    for size, fixed_or_open in zip(array.shape, tensor["shape"], strict=False):
+        needed = sizes.setdefault(fixed_or_open, size) if isinstance(fixed_or_open, str) else fixed_or_open
+        fits = fits and needed in (None, size)
+    if not fits:
+        found, wanted = _shape(array.shape, {}), _shape(tensor["shape"], known)
+        end(f"the input {name} has the shape {found}; the network takes {wanted}")
+    if array.dtype.kind not in _GIVEN_FOR[dtype.kind]:
+        end(f"the input {name} is {array.dtype}; the network takes {dtype}")
+    made = np.require(array, dtype, ["C", "ALIGNED"])
+    same = np.isfinite(made) == np.isfinite(array) if dtype.kind == "f" else made == array
+    if not same.all():
+        end(f"the input {name} has values that {dtype} does not have")
+    return made
+
+
+def type_of(tensor: dict[str, Any]) -> Any:
+    """The NumPy type of an input."""
+    if tensor["type"] not in _TYPES:
+        end(f"the input {named(tensor['name'])} is of type {named(tensor['type'])}, which NumPy does not have")
+    return np.dtype(tensor["type"])
+
+
+def _shape(shape: Iterable[int | str | None], known: dict[str, int]) -> str:
+    told = (f"{size}={known[size]}" if isinstance(size, str) and size in known else size for size in shape)
+    return printable(f"[{', '.join('?' if size is None else printable(str(size), 40) for size in told)}]", 200)
+
+
+# The network.
 
 
 def open_session(folder: Path, manifest: dict[str, Any], providers: list[Any], threads: int = 0) -> Any:
     """An onnxruntime session of the network, with the library; on so many threads, by default as many as cores."""
     try:
         import onnxruntime
-    except ImportError as error:
-        end(f"onnxruntime cannot be imported ({error}); pip install onnxruntime")
+        from onnxruntime import InferenceSession, SessionOptions, __version__
+    except Exception as error:  # a module of C++ may fail in its own ways
+        end(f"onnxruntime cannot be imported ({reason(error)}); pip install onnxruntime")
     oldest = manifest["onnxruntime"].removeprefix(">=")
-    if _numbers(onnxruntime.__version__) < _numbers(oldest):
-        end(f"onnxruntime {onnxruntime.__version__} is installed; {oldest} or newer is needed")
+    if _numbers(__version__) < _numbers(oldest):
+        end(f"onnxruntime {__version__} is installed; {oldest} or newer is needed")
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if wanted not in onnxruntime.get_available_providers():  # the session would warn, and run elsewhere
         end(f"the onnxruntime installed here has no {wanted}")
-    options = onnxruntime.SessionOptions()
+    options = SessionOptions()
     options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what it would log of the model, its exceptions tell
     try:
         options.register_custom_ops_library(str(folder / manifest["library"]))
-        session = onnxruntime.InferenceSession(folder / manifest["model"], options, providers=providers)
+        # A fallback to other providers would be printed.
+        session = InferenceSession(folder / manifest["model"], options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions have no narrower class in common
-        end(f"onnxruntime {onnxruntime.__version__} does not load the network or its library: {error}")
+        end(f"onnxruntime {__version__} does not load the network or its library: {reason(error)}")
     if wanted not in session.get_providers():
         end(f"onnxruntime's {wanted} does not start on this machine")
     return session
 
 
-def complete(manifest: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The given inputs, or seeded random ones where there are none, and potentials of zero."""
-    sizes: dict[str, int] = {}
-    for described in manifest["inputs"]:
-        array = given.get(described["name"])
-        if array is not None:
-            sizes |= {name: size for name, size in zip(described["shape"], array.shape, strict=False) if name}
-    draw = np.random.default_rng(0)
-    feed = {}
-    for described in manifest["inputs"]:
-        name, dtype = described["name"], np.dtype(described["type"])
-        shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in described["shape"]]
-        if name in given:
-            try:
-                feed[name] = np.ascontiguousarray(given[name], dtype)
-            except ValueError as error:
-                end(f"the input '{name}' is no {dtype}: {error}")
-        elif name in manifest["potentials"]:
-            feed[name] = np.zeros(shape, dtype)
-        elif given:
-            end(f"the input '{name}' is missing; the arrays given are {', '.join(given)}")
-        else:
-            feed[name] = draw.normal(size=shape).astype(dtype)
-    return feed
-
-
 def run(session: Any, manifest: dict[str, Any], feed: dict[str, Any]) -> dict[str, Any]:
-    """The outputs by name; of a serial network their means over T time-steps, potentials left out."""
+    """The outputs by name; of a serial network their means over T time-steps, potentials left out.
+
+    What is no float does not depend on spikes, and is the same at each step.
+    """
     potentials = manifest["potentials"]
-    names = [described["name"] for described in manifest["outputs"]]
+    names = [tensor["name"] for tensor in manifest["outputs"]]
     if not potentials:
-        return dict(zip(names, session.run(names, feed), strict=True))
-    steps = []
+        return _step(session, names, feed)
+    sums: dict[str, Any] = {}
     for _ in range(manifest["steps"]):
-        steps.append(dict(zip(names, session.run(names, feed), strict=True)))
-        feed = feed | {before: steps[-1][after] for before, after in potentials.items()}
-    return {name: mean([step[name] for step in steps]) for name in names if name not in potentials.values()}
+        step = _step(session, names, feed)
+        feed = feed | {before: step.pop(after) for before, after in potentials.items()}
+        for name, value in step.items():
+            sums[name] = value.astype(np.float64) + sums.get(name, 0) if value.dtype.kind == "f" else value
+    return {name: _mean(sums[name], manifest["steps"], value.dtype) for name, value in step.items()}
 
 
-def mean(steps: list[Any]) -> Any:
-    """The mean of an output over time-steps; what is no float does not depend on spikes, and is the same at each."""
-    dtype = steps[-1].dtype
-    return np.mean(steps, axis=0, dtype=np.float64).astype(dtype) if dtype.kind == "f" else steps[-1]
+def _mean(total: Any, steps: int, dtype: Any) -> Any:
+    return np.asarray(total / steps, dtype) if dtype.kind == "f" else total
+
+
+def _step(session: Any, names: list[str], feed: dict[str, Any]) -> dict[str, Any]:
+    values = session.run(names, feed)
+    for name, value in zip(names, values, strict=True):
+        if not isinstance(value, np.ndarray) or value.dtype.hasobject:
+            end(f"the output {named(name)} is no tensor of numbers")
+    return dict(zip(names, values, strict=True))
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(".")[:2]]
+    return [int(part) for part in re.findall("[0-9]+", text)[:2]]
+
+
+# Outputs.
+
+
+def require_entries(manifest: dict[str, Any]) -> None:
+    """End where the names of outputs cannot be those of an archive's entries."""
+    names = {tensor["name"] for tensor in manifest["outputs"]}
+    for name in sorted(names):
+        if ".." in re.split(r"[/\\]", name):
+            end(f"the output {named(name)} would lead out of where an archive is unpacked, and is not written")
+        if f"{name}.npy" in names:
+            end(f"NumPy cannot tell the outputs {named(name)} and {named(f'{name}.npy')} in one archive apart")
+
+
+def write(path: str, outputs: dict[str, Any]) -> None:
+    """Write an .npz as `numpy.savez` does, which appears whole or not at all."""
+    target = os.path.realpath(path if path.endswith(".npz") else f"{path}.npz")
+    part = f"{target}.{os.getpid()}.part"
+    try:
+        try:
+            with open(part, "xb") as file, zipfile.ZipFile(file, "w") as archive:
+                for name, value in outputs.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                        np.lib.format.write_array(entry, value, allow_pickle=False)  # type: ignore[arg-type]
+            os.replace(part, target)
+        finally:
+            Path(part).unlink(missing_ok=True)
+    except OSError as error:
+        end(f"cannot write {named(path)}: {reason(error)}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,14 @@ MANIFEST = "manifest.json"
 _CHUNK = 1 << 20
 _HERE = Path(__file__).parent
 # As they lie in this package.
-_PROGRAMS = ("run.py", "cpp/CMakeLists.txt", "cpp/main.cpp", "cpp/pconv/ort_abi.h")
+_PROGRAMS = (
+    "run.py",
+    "cpp/CMakeLists.txt",
+    "cpp/main.cpp",
+    "cpp/npy.h",
+    "cpp/pconv/ort_abi.h",
+    "cpp/text.h",
+)
 
 
 class Bundle:
