@@ -166,7 +166,7 @@ def failing(error):
 
 
 @pytest.mark.parametrize("before", [None, b"what was there"])
-@pytest.mark.parametrize("call", ["fsync", "replace", "chmod"])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_output_is_whole_or_absent(call, before, tmp_path, monkeypatch):
     target = tmp_path / "out.onnx"
     if before is not None:
@@ -204,7 +204,7 @@ def test_a_file_that_outgrows_its_limit_leaves_nothing(ann, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_to_is_told(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.NamedTemporaryFile", failing(OSError(errno.EROFS, os.strerror(errno.EROFS))))
+    monkeypatch.setattr("tempfile.mkdtemp", failing(OSError(errno.EROFS, os.strerror(errno.EROFS))))
     with pytest.raises(PconvError, match="Read-only file system; choose another place"):
         save(model, tmp_path / "out.onnx")
 
