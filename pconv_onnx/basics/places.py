@@ -2,16 +2,18 @@
 
 Files are made in a private folder beside their place, and appear by a single renaming. While its writer lives it holds
 a lock on that folder, which the system gives up with the process however that ends: so a folder without one, and what
-hard links in it tell, is what a writer left that did not end by itself. Systems and file systems that have no such
-locks, or no links, write whole files as well; there nothing is told.
+is noted in it, is what a writer left that did not end by itself. On systems and file systems that have no such locks
+files are as whole, and nothing is told.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
+import stat
 import tempfile
 import time
 import warnings
@@ -115,8 +117,9 @@ class Replacement:
     """A file that is to replace one, and another that it needs.
 
     Its private folder tells, to whoever finds it without a writer, what that has left. Until the file is renamed to its
-    place it is `result` in there, and `data`, if that has got a name outside as well, is of no use to anyone; from then
-    on the files linked in `older` are.
+    place it is `result` in there, and the file noted in `made`, if it has its name already, is of no use to anyone;
+    from then on those noted in `older` are. (Hard links in there would tell it as well, but onnx refuses to read data
+    that have any.)
     """
 
     def __init__(self, target: Path, beside: Path):
@@ -127,11 +130,9 @@ class Replacement:
             beside: a private folder in the folder of that.
         """
         self.target = target
-        self._result, self._data, self._older = _parts(beside)
+        self._beside = beside
+        self._result = beside / _RESULT
         self._result.touch()
-        self._older.mkdir()
-        self._made: dict[Path, _Identity] = {}
-        self._replaced: dict[Path, _Identity] = {}
 
     def write_data(self, write: Write, names: Iterable[Path]) -> Path:
         """Make the file that the other needs, under the first of some names beside it that nothing has.
@@ -139,14 +140,16 @@ class Replacement:
         Raises:
             OSError: it cannot be written.
         """
-        _write(self._data, write)
+        data = self._beside / "data"
+        _write(data, write)
+        identity = _identity(data)
         for name in names:
-            self._made = {name: _identity(self._data)}
+            _note(self._beside / _MADE, {name.name: identity})
             try:
-                _take(self._data, name)
+                _take(data, name)
             except FileExistsError:
                 # A file system that is far away may say so of what it has just done.
-                if _identity(name) != self._made[name]:
+                if _identity(name) != identity:
                     continue
             return name
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -163,8 +166,7 @@ class Replacement:
         """Replace what is there by it.
 
         Args:
-            older: which files beside it, no links, belong to what is there and go with that; asked while nobody else
-                replaces it.
+            older: which files beside it belong to what is there and go with that; asked while nobody else replaces it.
 
         Raises:
             OSError: it cannot be renamed.
@@ -173,10 +175,7 @@ class Replacement:
         folder = self.target.parent
         with _turn(folder):
             try:
-                for number, file in enumerate(older()):
-                    self._replaced[file] = _identity(file)
-                    with contextlib.suppress(OSError):  # a file system without links
-                        os.link(file, self._older / str(number))
+                _note(self._beside / _OLDER, {file.name: _identity(file) for file in older()})
                 # What it needs must not be lost where it is not, should the power fail.
                 _sync(folder)
                 os.replace(self._result, self.target)
@@ -186,31 +185,38 @@ class Replacement:
 
     def settle(self) -> None:
         """Remove what is of no use: what was made for it, or what belonged to what it has replaced."""
-        if self._result.exists():
-            shutil.rmtree(self._older, ignore_errors=True)  # before the result, without which these would be to go
-        gone = self._made if self._result.exists() else self._replaced
-        while gone:
-            file, identity = gone.popitem()
-            # Not one of another writer's, which has taken the name since.
-            if identity is not None and _identity(file) == identity:
-                with contextlib.suppress(OSError):
-                    file.unlink()
+        for file in _unneeded(self._beside):
+            with contextlib.suppress(OSError):
+                file.unlink()
 
 
-def _parts(beside: Path) -> tuple[Path, Path, Path]:
-    return beside / "result", beside / "data", beside / "older"
+_RESULT, _MADE, _OLDER = "result", "made", "older"
 
 
-_Identity = tuple[int, int] | None
+_Identity = list[int] | None
 
 
 def _identity(file: Path) -> _Identity:
-    """What tells a file from every other, whatever they are called; None where there is none."""
+    """What tells a file from any other that ever has its name; None where there is none."""
     try:
         status = file.lstat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return [status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+def _note(place: Path, files: Mapping[str, _Identity]) -> None:
+    place.write_text(json.dumps(files))
+
+
+def _unneeded(beside: Path) -> list[Path]:
+    """The files around a private folder that nothing needs any more, or never will, as `Replacement` says."""
+    try:
+        noted = json.loads((beside / (_MADE if (beside / _RESULT).exists() else _OLDER)).read_text())
+    except (OSError, ValueError):  # nothing is, or its writer got no further
+        return []
+    files = {beside.parent / name: identity for name, identity in noted.items()}
+    return [file for file, identity in files.items() if identity is not None and _identity(file) == identity]
 
 
 def _take(file: Path, name: Path) -> None:
@@ -221,6 +227,7 @@ def _take(file: Path, name: Path) -> None:
     """
     try:
         os.link(file, name)
+        file.unlink()
     except FileExistsError:
         raise
     except OSError:  # a file system without links
@@ -270,9 +277,9 @@ def _staging(folder: Path, path: str | os.PathLike[str]) -> Iterator[Path]:
         with contextlib.ExitStack() as stack:
             # Nobody looks around between the making of the folder and its lock.
             with _turn(folder) as locks:
-                left = _left(folder) if locks else []
                 beside = Path(tempfile.mkdtemp(dir=folder, prefix=_PREFIX))
                 stack.enter_context(_lock(beside))
+                left = _left(beside) if locks else []
             stack.callback(shutil.rmtree, beside, ignore_errors=True)
             if left:
                 names = printable(", ".join(f"'{file.name}'" for file in left))
@@ -285,26 +292,16 @@ def _staging(folder: Path, path: str | os.PathLike[str]) -> Iterator[Path]:
         raise PconvError(f"cannot write '{path}': {error.strerror or error}", _ELSEWHERE) from error
 
 
-def _left(folder: Path) -> list[Path]:
-    """What writers that have ended left in a folder: their private folders, and files that nothing needs."""
-    found = []
-    with contextlib.suppress(OSError):
-        for beside in sorted(folder.glob(f"{_PREFIX}*")):
-            if beside.is_symlink() or not beside.is_dir():
-                continue
-            with _lock(beside) as held:
-                # One that ends removes it before it gives up the lock.
-                if held and beside.exists():
-                    found += [beside, *_unneeded(beside)]
+def _left(beside: Path) -> list[Path]:
+    """What other writers of the same user, all ended, left around a private folder: theirs, and files of no use."""
+    found: list[Path] = []
+    for other in sorted(beside.parent.glob(f"{_PREFIX}*")):
+        # One that lives may remove its own at any time; before it gives up the lock it has.
+        with contextlib.suppress(FileNotFoundError), _lock(other) as held:
+            status = other.lstat()
+            if held and stat.S_ISDIR(status.st_mode) and status.st_uid == beside.stat().st_uid:
+                found += [other, *_unneeded(other)]
     return found
-
-
-def _unneeded(beside: Path) -> list[Path]:
-    """The files around a private folder without a writer that nothing needs, as `Replacement` says."""
-    result, data, older = _parts(beside)
-    twins = [data] if result.exists() else older.glob("*")
-    identities = {_identity(twin) for twin in twins} - {None}
-    return sorted(file for file in beside.parent.iterdir() if _identity(file) in identities)
 
 
 @contextlib.contextmanager
@@ -335,7 +332,7 @@ def _lock(folder: Path) -> Iterator[bool | None]:
         try:
             import fcntl  # not on every system
 
-            descriptor = os.open(folder, os.O_RDONLY)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # For processes that were forked meanwhile as well.
