@@ -5,16 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import sys
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import onnx
 from onnx import TensorProto, helper
 
 from pconv_onnx.basics.errors import PconvError
+
+# What is done before an audit event of Python, and the signal that the process is then to send itself, or none.
+At = Callable[[str, tuple[Any, ...]], int | None]
 
 
 def source(folder: Path, weights: bytes, *, rewritten: bool = True) -> onnx.ModelProto:
@@ -58,12 +65,12 @@ def whose(path: Path) -> str:
 class Writer:
     """A call in a process of its own."""
 
-    def __init__(self, call: Callable[[], object], at: Callable[[str, tuple[Any, ...]], int | None] | None = None):
+    def __init__(self, call: Callable[[], object], at: At | None = None):
         """Fork; it begins with `go`.
 
         Args:
             call: what it does.
-            at: the signal that it is to send itself before it does what an audit event of Python tells.
+            at: what comes before its audit events.
         """
         gate, self._gate = os.pipe()
         self.pid = os.fork()
@@ -91,7 +98,7 @@ class Writer:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-def _end(call: Callable[[], object], at: Callable[[str, tuple[Any, ...]], int | None] | None) -> None:
+def _end(call: Callable[[], object], at: At | None) -> None:
     status = 2
     try:
         if at is not None:
@@ -111,7 +118,7 @@ def _send(number: int | None) -> None:
         os.kill(os.getpid(), number)
 
 
-def once(number: int, when: str, after: int = 0) -> Callable[[str, tuple[Any, ...]], int | None]:
+def once(number: int, when: str, after: int = 0) -> At:
     """A signal at one event of a name, the first or one after so many."""
     left = [after]
 
@@ -124,7 +131,7 @@ def once(number: int, when: str, after: int = 0) -> Callable[[str, tuple[Any, ..
     return at
 
 
-def killed_at(count: int) -> Callable[[str, tuple[Any, ...]], int | None]:
+def killed_at(count: int) -> At:
     """A kill at an event of the file system, after so many."""
     left = [count]
 
@@ -137,15 +144,24 @@ def killed_at(count: int) -> Callable[[str, tuple[Any, ...]], int | None]:
     return at
 
 
+def slowly(seed: int, rest: At = lambda *_: None) -> At:
+    """Pauses of random lengths before events of the file system, so that writers overtake each other."""
+    random = Random(seed)
+
+    def at(event: str, details: tuple[Any, ...]) -> int | None:
+        if event in _EVENTS:
+            time.sleep(random.choice([0, 0, 0.001, 0.002]))
+        return rest(event, details)
+
+    return at
+
+
 _EVENTS = {"open", "os.link", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir",
            "fcntl.flock", "tempfile.mkdtemp", "tempfile.mkstemp", "shutil.rmtree", "os.chmod"}  # fmt: skip
 
 
 def told_of(call: Callable[[], object]) -> Iterator[str]:
     """The names in the warnings of a call, in quotes as they are."""
-    import re
-    import warnings
-
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         call()

@@ -29,7 +29,7 @@ Write = Callable[[IO[bytes]], object]
 _ELSEWHERE = "choose another place"
 _PREFIX = ".pconv-onnx-writing-"
 # Of a lock that others hold for some renamings: seconds until they are taken to have stopped, and between two looks.
-_PATIENCE, _PAUSE = 60.0, 0.01
+_PATIENCE, _PAUSE = 60.0, 0.002
 
 
 def require_place(path: Path) -> None:

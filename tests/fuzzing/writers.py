@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from writers import Writer, data_of, embedding, killed_at, source, told_of, whose
+from writers import At, Writer, data_of, embedding, killed_at, slowly, source, told_of, whose
 
 from pconv_onnx.basics import places
 from pconv_onnx.graph import save
@@ -36,7 +36,7 @@ def faults(seed: int) -> list[str]:
         models = [_model(folder, random) for _ in range(int(random.integers(1, 4)))]
         own |= {name: (folder / name).read_bytes() for name in os.listdir(folder) if name.endswith(".bin")}
         calls = [partial(save, model, output, folder) for model in models]
-        hooks = [killed_at(int(random.integers(90))) if random.random() < 0.5 else None for _ in calls]
+        hooks = [_hook(random) for _ in calls]
         writers = [Writer(*each).go() for each in zip(calls, hooks, strict=True)]
         if random.random() < 0.2:
             time.sleep(random.random() / 50)
@@ -68,6 +68,11 @@ def _system(random: np.random.Generator) -> Iterator[bool]:
         yield locks and links
     finally:
         places._lock, os.link = lock, link
+
+
+def _hook(random: np.random.Generator) -> At | None:
+    hook = killed_at(int(random.integers(60))) if random.random() < 0.5 else None
+    return slowly(int(random.integers(1 << 31)), *filter(None, [hook])) if random.random() < 0.7 else hook
 
 
 def _weights(random: np.random.Generator) -> bytes:
