@@ -81,6 +81,8 @@ class Writer:
         os.close(gate)
 
     def go(self) -> Writer:
+        # Closed alone, it would stay open in processes that were forked since.
+        os.write(self._gate, b"!")
         os.close(self._gate)
         return self
 

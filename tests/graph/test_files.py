@@ -291,11 +291,11 @@ def is_clean(out) -> bool:
 
 def test_writers_at_the_same_time_leave_one_s_model_with_its_weights(saved, models, out):
     for run in range(40):
-        writers = [Writer(write, slowly(4 * run + number)) for number, write in enumerate(saved)]
+        writers = [Writer(write, slowly(3 * run + number)) for number, write in enumerate(saved[:3])]
         for writer in writers:
             writer.go()
-        assert [writer.status() for writer in writers] == [0] * 4
-        assert whose(out) in {model.doc_string for model in models}
+        assert [writer.status() for writer in writers] == [0] * 3
+        assert whose(out) in {model.doc_string for model in models[:3]}
         assert is_clean(out)
 
 
