@@ -185,6 +185,9 @@ class Replacement:
 
     def settle(self) -> None:
         """Remove what is of no use: what was made for it, or what belonged to what it has replaced."""
+        if self._result.exists():
+            # Before the result, in whose absence it would say that what it names can go.
+            (self._beside / _OLDER).unlink(missing_ok=True)
         for file in _unneeded(self._beside):
             with contextlib.suppress(OSError):
                 file.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -355,6 +356,22 @@ def test_a_writer_killed_at_any_call_leaves_a_whole_model_and_the_next_tells_the
     assert kills > 30
     # Also one who had taken a name for his data, or had not yet removed those of the model before.
     assert (".pconv", "m.onnx.1.data" if before else "m.onnx.data") in states
+
+
+def test_a_writer_killed_while_it_gives_up_does_not_give_away_what_the_model_needs(saved, out):
+    def killed_in_the_middle(folder, **_):
+        os.unlink(folder / "result")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def give_up():
+        os.replace, shutil.rmtree = failing(OSError(errno.EIO, os.strerror(errno.EIO))), killed_in_the_middle
+        saved[1]()
+
+    saved[0]()
+    before = set(os.listdir(out.parent))
+    assert Writer(give_up).go().status() == -signal.SIGKILL
+    (left,) = set(os.listdir(out.parent)) - before
+    assert list(told_of(saved[2])) == [left]
 
 
 def remove(path) -> None:
