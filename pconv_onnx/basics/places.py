@@ -1,18 +1,35 @@
-"""Places on disk: asked for before anything takes long, written whole or not at all."""
+"""Places on disk: asked for before anything takes long, written whole or not at all.
+
+Files are made in a private folder beside their place, and appear by a single renaming. While its writer lives it holds
+a lock on that folder, which the system gives up with the process however that ends: so a folder without one, and what
+is noted in it, is what a writer left that did not end by itself. On systems and file systems that have no such locks
+files are as whole, and nothing is told.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO
 
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.errors import PconvError, printable
+
+Write = Callable[[IO[bytes]], object]
 
 _ELSEWHERE = "choose another place"
+_PREFIX = ".pconv-onnx-writing-"
+# Of a lock that others hold for some renamings: seconds until they are taken to have stopped, and between two looks.
+_PATIENCE, _PAUSE = 60.0, 0.002
 
 
 def require_place(path: Path) -> None:
@@ -21,7 +38,8 @@ def require_place(path: Path) -> None:
     Raises:
         PconvError: it cannot.
     """
-    there = next(folder for folder in path.absolute().parents if folder.exists())
+    _refuse_lost_link(path)
+    there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise PconvError(f"cannot write '{path}': nothing can be made in '{there}'", _ELSEWHERE)
 
@@ -32,6 +50,7 @@ def require_writable(path: str | os.PathLike[str]) -> None:
     Raises:
         PconvError: it cannot.
     """
+    _refuse_lost_link(path)
     # Through a link: the file that it names is written, the link stays.
     target = Path(os.path.realpath(path))
     try:
@@ -40,6 +59,18 @@ def require_writable(path: str | os.PathLike[str]) -> None:
         tempfile.TemporaryFile(dir=target.parent).close()
     except OSError as error:
         raise PconvError(f"cannot write '{path}': {error.strerror or error}", _ELSEWHERE) from error
+
+
+def _refuse_lost_link(path: str | os.PathLike[str]) -> None:
+    """Raise for a link to what is not there: whoever made it named a place that nobody looks at, or a circle.
+
+    Raises:
+        PconvError: it is one.
+    """
+    link = Path(path)  # without a stroke at its end, which would be of what it leads to
+    if os.path.islink(link) and not os.path.exists(link):
+        told = f"cannot write '{path}': it is a link to '{os.readlink(link)}', which leads nowhere"
+        raise PconvError(told, f"remove the link, or {_ELSEWHERE}")
 
 
 def make_folder(path: Path) -> None:
@@ -54,32 +85,267 @@ def make_folder(path: Path) -> None:
         raise PconvError(f"cannot make '{path}': {error.strerror}", _ELSEWHERE) from error
 
 
-def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: str | os.PathLike[str], write: Write) -> None:
     """Call `write` with a file beside `path`, then rename it to `path`; on any fault `path` is as it was.
 
     Raises:
         PconvError: the file cannot be written.
     """
+    with replacing(path) as new:
+        new.write(write)
+        new.appear()
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Replacement]:
+    """What is to be at a path, with what belongs to it; where it does not come to appear, nothing has changed.
+
+    Raises:
+        PconvError: it cannot be written.
+    """
     require_writable(path)
     target = Path(os.path.realpath(path))
-    temporary = None
+    with _staging(target.parent, path) as beside:
+        new = Replacement(target, beside)
+        try:
+            yield new
+        finally:
+            new.settle()
+
+
+class Replacement:
+    """A file that is to replace one, and another that it needs.
+
+    Its private folder tells, to whoever finds it without a writer, what that has left. Until the file is renamed to its
+    place it is `result` in there, and the file noted in `made`, if it has its name already, is of no use to anyone;
+    from then on those noted in `older` are. (Hard links in there would tell it as well, but onnx refuses to read data
+    that have any.)
+    """
+
+    def __init__(self, target: Path, beside: Path):
+        """Begin one.
+
+        Args:
+            target: its place, not a link.
+            beside: a private folder in the folder of that.
+        """
+        self.target = target
+        self._beside = beside
+        self._result = beside / _RESULT
+        self._result.touch()
+
+    def write_data(self, write: Write, names: Iterable[Path]) -> Path:
+        """Make the file that the other needs, under the first of some names beside it that nothing has.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        data = self._beside / "data"
+        _write(data, write)
+        identity = _identity(data)
+        for name in names:
+            _note(self._beside / _MADE, {name.name: identity})
+            try:
+                _take(data, name)
+            except FileExistsError:
+                # A file system that is far away may say so of what it has just done.
+                if _identity(name) != identity:
+                    continue
+            return name
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    def write(self, write: Write) -> None:
+        """Make the file itself.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        _write(self._result, write)
+
+    def appear(self, older: Callable[[], Iterable[Path]] = tuple) -> None:
+        """Replace what is there by it.
+
+        Args:
+            older: which files beside it belong to what is there and go with that; asked while nobody else replaces it.
+
+        Raises:
+            OSError: it cannot be renamed.
+            PconvError: another program does not let it.
+        """
+        folder = self.target.parent
+        with _turn(folder):
+            try:
+                _note(self._beside / _OLDER, {file.name: _identity(file) for file in older()})
+                # What it needs must not be lost where it is not, should the power fail.
+                _sync(folder)
+                os.replace(self._result, self.target)
+                _sync(folder)
+            finally:
+                self.settle()
+
+    def settle(self) -> None:
+        """Remove what is of no use: what was made for it, or what belonged to what it has replaced."""
+        if self._result.exists():
+            # Before the result, in whose absence it would say that what it names can go.
+            (self._beside / _OLDER).unlink(missing_ok=True)
+        for file in _unneeded(self._beside):
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+
+_RESULT, _MADE, _OLDER = "result", "made", "older"
+
+
+_Identity = list[int] | None
+
+
+def _identity(file: Path) -> _Identity:
+    """What tells a file from any other that ever has its name; None where there is none."""
     try:
-        # mkstemp makes a private file; a result should be as readable as any other that the user writes.
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".pconv-onnx-", delete=False) as file:
-            temporary = file.name
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
+        status = file.lstat()
+    except OSError:
+        return None
+    return [status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+def _note(place: Path, files: Mapping[str, _Identity]) -> None:
+    place.write_text(json.dumps(files))
+
+
+def _unneeded(beside: Path) -> list[Path]:
+    """The files around a private folder that nothing needs any more, or never will, as `Replacement` says."""
+    try:
+        noted = json.loads((beside / (_MADE if (beside / _RESULT).exists() else _OLDER)).read_text())
+    except (OSError, ValueError):  # nothing is, or its writer got no further
+        return []
+    files = {beside.parent / name: identity for name, identity in noted.items()}
+    return [file for file, identity in files.items() if identity is not None and _identity(file) == identity]
+
+
+def _take(file: Path, name: Path) -> None:
+    """Give a file a name that nothing has.
+
+    Raises:
+        OSError: something has it (FileExistsError), or it cannot be given.
+    """
+    try:
+        os.link(file, name)
+        file.unlink()
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with open(name, "xb"):
+            pass
+        try:
+            os.replace(file, name)
+        except BaseException:
+            name.unlink()
+            raise
+
+
+def _write(place: Path, write: Write) -> None:
+    with open(place, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Have a folder's names on the disk itself, where the system lets that be asked."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _staging(folder: Path, path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A private folder in another, for what is to be renamed to a place there; what others have left there is told.
+
+    Args:
+        folder: that other.
+        path: what is to be written, as messages call it.
+
+    Raises:
+        PconvError: it cannot be made, or what is done meanwhile fails for a reason of the system's.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            # Nobody looks around between the making of the folder and its lock.
+            with _turn(folder) as locks:
+                beside = Path(tempfile.mkdtemp(dir=folder, prefix=_PREFIX))
+                stack.enter_context(_lock(beside))
+                left = _left(beside) if locks else []
+            stack.callback(shutil.rmtree, beside, ignore_errors=True)
+            if left:
+                names = printable(", ".join(f"'{file.name}'" for file in left))
+                # From here, so that Python says it once however many files are written.
+                warnings.warn(
+                    f"a writer that did not end left in '{folder}': {names}; they can be removed", stacklevel=1
+                )
+            yield beside
     except OSError as error:
         raise PconvError(f"cannot write '{path}': {error.strerror or error}", _ELSEWHERE) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+
+
+def _left(beside: Path) -> list[Path]:
+    """What other writers of the same user, all ended, left around a private folder: theirs, and files of no use."""
+    found: list[Path] = []
+    for other in sorted(beside.parent.glob(f"{_PREFIX}*")):
+        # One that lives may remove its own at any time; before it gives up the lock it has.
+        with contextlib.suppress(FileNotFoundError), _lock(other) as held:
+            status = other.lstat()
+            if held and stat.S_ISDIR(status.st_mode) and status.st_uid == beside.stat().st_uid:
+                found += [other, *_unneeded(other)]
+    return found
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[bool]:
+    """Wait until no other writer is at its renamings in a folder; yields whether there are locks to tell by.
+
+    Raises:
+        PconvError: that does not come.
+    """
+    until = time.monotonic() + _PATIENCE
+    while True:
+        with _lock(folder) as held:
+            if held is not False:
+                yield bool(held)
+                return
+        if time.monotonic() > until:
+            raise PconvError(
+                f"cannot write to '{folder}': another program keeps it locked", f"end that program, or {_ELSEWHERE}"
+            )
+        time.sleep(_PAUSE)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[bool | None]:
+    """Lock a folder, against others that do so: whether that is done, or None where there are no such locks."""
+    with contextlib.ExitStack() as stack:
+        held: bool | None = None
+        try:
+            import fcntl  # not on every system
+
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # For processes that were forked meanwhile as well.
+            stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
+            held = True
+        except BlockingIOError:
+            held = False
+        except (ImportError, OSError):
+            pass
+        yield held
 
 
 def require_new_folder(path: str | os.PathLike[str]) -> None:
@@ -109,20 +375,53 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes | Path]
     require_new_folder(path)
     target = Path(os.path.realpath(path))
     make_folder(target.parent)
-    try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pconv-onnx-") as beside:
-            # Inside, with the permissions of any other folder that the user makes: the one around it is private.
-            folder = Path(beside, target.name)
-            for name, content in files.items():
-                place = folder / name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                if isinstance(content, Path):
-                    shutil.copyfile(content, place)
-                else:
-                    place.write_bytes(content)
-            os.replace(folder, target)
-    except OSError as error:
-        raise PconvError(f"cannot write '{path}': {error.strerror or error}", _ELSEWHERE) from error
+    with _staging(target.parent, path) as beside:
+        # Inside, with the permissions of any other folder that the user makes: the one around it is private.
+        folder = beside / "folder"
+        folder.mkdir()
+        _fill(folder, files)
+        os.replace(folder, target)
+        _sync(target.parent)
+
+
+def write_into(folder: Path, files: Mapping[str, bytes | Path], without: Iterable[str] = ()) -> None:
+    """Write files into a folder: each appears whole, none before all are made, and none between those of another call.
+
+    Args:
+        folder: the folder.
+        files: what each is to hold, or which file to copy, by name.
+        without: names of files there that then go.
+
+    Raises:
+        PconvError: one cannot be written.
+    """
+    with _staging(folder, folder) as beside:
+        made = beside / "files"
+        made.mkdir()
+        _fill(made, files)
+        with _turn(folder):
+            for name in files:
+                os.replace(made / name, folder / name)
+            for name in without:
+                (folder / name).unlink(missing_ok=True)
+            _sync(folder)
+
+
+def _fill(folder: Path, files: Mapping[str, bytes | Path]) -> None:
+    for name, content in files.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _write(place, partial(_put, content))
+    for inside, _, _ in os.walk(folder):
+        _sync(Path(inside))
+
+
+def _put(content: bytes | Path, file: IO[bytes]) -> None:
+    if isinstance(content, bytes):
+        file.write(content)
+        return
+    with open(content, "rb") as source:
+        shutil.copyfileobj(source, file)
 
 
 def same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:

@@ -27,6 +27,8 @@ _LARGEST_FILE = (1 << 31) - (1 << 24)
 _CHUNK = 1 << 22
 # Bytes that a pointer of Git LFS has at most.
 _LARGEST_POINTER = 1 << 10
+# Under which a tensor has the name of its file.
+_LOCATION = "location"
 # What a map into memory may begin at.
 _PAGE = 1 << 12
 # Elements that do not begin at a byte each: bits of one.
@@ -58,11 +60,11 @@ def read_references(model: onnx.ModelProto, folder: Path) -> None:
             _embed(tensor, b"".join(place.chunks()))
 
 
-def moved(model: onnx.ModelProto, folder: Path, location: str) -> tuple[onnx.ModelProto, dict[Place, int]]:
-    """A copy of a model that keeps tensors in one file, and where in it each part of files of a folder is to be.
+def moved(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, dict[Place, int]]:
+    """A copy of a model that keeps tensors in one file, not named yet, and where in it each part of files is to be.
 
     Raises:
-        ValueError: which tensor lies nowhere that may be read, and why.
+        ValueError: which tensor lies nowhere in the folder that may be read, and why.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -74,9 +76,23 @@ def moved(model: onnx.ModelProto, folder: Path, location: str) -> tuple[onnx.Mod
             offsets[place] = -(-end // _PAGE) * _PAGE
             end = offsets[place] + place.length
         del tensor.external_data[:]
-        for key, value in (("location", location), ("offset", offsets[place]), ("length", place.length)):
+        for key, value in ((_LOCATION, ""), ("offset", offsets[place]), ("length", place.length)):
             tensor.external_data.add(key=key, value=str(value))
     return copy, offsets
+
+
+def name_file(model: onnx.ModelProto, location: str) -> None:
+    """Have all tensors that a model keeps in other files lie in the one of that name."""
+    for tensor in references(model):
+        for entry in tensor.external_data:
+            if entry.key == _LOCATION:
+                entry.value = location
+
+
+def files_of(model: onnx.ModelProto) -> set[str]:
+    """The names of the files, as it has them, that a model keeps tensors in."""
+    entries = (entry for tensor in references(model) for entry in tensor.external_data)
+    return {entry.value for entry in entries if entry.key == _LOCATION}
 
 
 def _embed(tensor: TensorProto, content: bytes) -> None:
@@ -143,7 +159,7 @@ class Place:
             # Protobuf gives bytes for them.
             if not all(isinstance(text, str) for entry in entries.items() for text in entry):
                 raise ValueError("says where it lies in what is not text")
-            location = entries.get("location", "")
+            location = entries.get(_LOCATION, "")
             path = _file(location, folder)
             offset, length = (_number(entries, key, other) for key, other in (("offset", 0), ("length", taken)))
             size = os.stat(path).st_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -19,10 +18,10 @@ from onnx.external_data_helper import uses_external_data
 
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.foreign_errors import reason_of
-from pconv_onnx.basics.places import same_file, write_atomically
+from pconv_onnx.basics.places import replacing, same_file
 from pconv_onnx.graph import nesting
 from pconv_onnx.graph.checking import InvalidModel, check, too_new
-from pconv_onnx.graph.external import GitLfsPointer, Place, chunks, moved, read_references
+from pconv_onnx.graph.external import GitLfsPointer, Place, chunks, files_of, moved, name_file, read_references
 from pconv_onnx.graph.mending import mended, with_open_sizes, with_output_types
 from pconv_onnx.graph.mistaken import GIT_LFS_HINT, mistaken
 from pconv_onnx.graph.network import Network
@@ -147,7 +146,7 @@ def require_own_file(written: str | os.PathLike[str], others: Mapping[str, objec
 
 
 def save(proto: onnx.ModelProto, path: str | os.PathLike[str], folder: Path | None = None) -> None:
-    """Write a model to a file that appears whole or not at all.
+    """Write a model to a file that appears whole or not at all, whoever else writes it at the same time.
 
     Tensors that it keeps in other files are copied to one beside it, `<name>.data`, or `<name>.1.data` and so on where
     that is there already: until the model is replaced, an older one keeps its own, which then goes with it.
@@ -160,32 +159,24 @@ def save(proto: onnx.ModelProto, path: str | os.PathLike[str], folder: Path | No
     Raises:
         PconvError: the model is too large for one file, or a file cannot be written or, of its tensors, read.
     """
-    target = Path(os.path.realpath(path))
-    older = _data_of(target, rewritten=True)
-    made: set[Path] = set()
     sources: set[Path] = set()
-    try:
+    with replacing(path) as new:
         if folder is not None and references(proto):
-            data = next(file for file in _data_names(target) if not file.exists())
             try:
-                proto, parts = moved(proto, folder, data.name)
+                proto, parts = moved(proto, folder)
             except ValueError as error:
                 raise PconvError(
                     f"cannot write '{path}': {error}", "keep the external data of its source as it was"
                 ) from error
             sources = {Path(place.path) for place in parts}
-            made = {data}
-            write_atomically(data, partial(_copy, parts))
+            data = new.write_data(partial(_copy, parts), _data_names(new.target))
+            name_file(proto, data.name)
         try:
             content = proto.SerializeToString()
         except (ValueError, EncodeError) as error:
             raise PconvError(f"'{path}' would be larger than the 2 GB of one ONNX file", "") from error
-        write_atomically(path, lambda file: file.write(content))
-    finally:
-        # Whichever model is there now, what the other one kept its tensors in goes.
-        for file in (older | made) - sources - _data_of(target):
-            with contextlib.suppress(OSError):
-                file.unlink()
+        new.write(lambda file: file.write(content))
+        new.appear(lambda: _data_of(new.target) - sources)
 
 
 def _copy(parts: Mapping[Place, int], file: IO[bytes]) -> None:
@@ -201,18 +192,16 @@ def _data_names(target: Path) -> Iterator[Path]:
     yield from (target.with_name(f"{target.name}.{number}.data") for number in count(1))
 
 
-def _data_of(target: Path, *, rewritten: bool = False) -> set[Path]:
-    """Those of them that the model in a file keeps tensors in, if there is one; or only if `rewrite` wrote it."""
+def _data_of(target: Path) -> set[Path]:
+    """Those of them that the model in a file keeps tensors in, if `rewrite` has written it."""
     name = re.compile(re.escape(target.name) + r"(\.[0-9]+)?\.data")
-    there = {file for file in target.parent.glob("*.data") if name.fullmatch(file.name)}
+    # It makes no links: such a one is the user's.
+    there = {file for file in target.parent.glob("*.data") if name.fullmatch(file.name) and not file.is_symlink()}
     if not there or not target.is_file():
         return set()
     try:
         model = onnx.load(target, load_external_data=False)
     except (OSError, DecodeError):
         return set()
-    if rewritten and not is_rewritten(model):
-        return set()
-    entries = (entry for tensor in references(model) for entry in tensor.external_data)
-    locations = {entry.value for entry in entries if entry.key == "location"}
+    locations = files_of(model) if is_rewritten(model) else set()
     return {file for file in there if file.name in locations}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.basics.places import make_folder, require_place
+from pconv_onnx.basics.places import make_folder, require_place, write_into
 from pconv_onnx.report import figures
 from pconv_onnx.report.sections import FIGURES, Figure, findings, sections, warnings
 
@@ -34,7 +33,7 @@ def destination(output: str | os.PathLike[str]) -> Path:
 
 
 def write(document: dict[str, Any], folder: Path) -> Path:
-    """Write the report of a benchmark's document; all files appear, or none.
+    """Write the report of a benchmark's document; no file appears before all are made.
 
     Of an earlier report there, figures that this one has not are removed.
 
@@ -67,18 +66,7 @@ def write(document: dict[str, Any], folder: Path) -> Path:
     make_folder(folder)
     # Where no report was before, a file of that name is somebody's own.
     before = {f"{name}.{kind}" for name in FIGURES for kind in _KINDS} if (folder / DOCUMENT).exists() else set()
-    try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".pconv-onnx-") as beside:
-            for name, content in files.items():
-                Path(beside, name).write_bytes(content)
-            for name in files:
-                os.replace(Path(beside, name), folder / name)
-        for name in before - files.keys():
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise PconvError(
-            f"cannot write '{folder}': {error.strerror or error}", "choose another place with -o"
-        ) from error
+    write_into(folder, files, before - files.keys())
     return folder / PAGE
 
 

@@ -19,13 +19,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fuzzing.hostile import FOREIGN  # noqa: E402  # tests are no package
 from fuzzing.workers import outcomes  # noqa: E402
 
-_CASES = {
+CASES = {
     "networks": "fuzzing.answers",
     "corruptions": "fuzzing.corrupted",
     "files": "fuzzing.hostile",
     "archives": "fuzzing.archives",
     "bundles": "fuzzing.bundles",
     "operators": "fuzzing.calls",
+    "writers": "fuzzing.writers",
 }
 # Of a case that takes milliseconds, on a machine that may be busy.
 _SECONDS = 60
@@ -34,14 +35,14 @@ _SECONDS = 60
 def main() -> int:
     """Run; the exit status is 1 where there is a fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", choices=_CASES, default="networks")
+    parser.add_argument("--what", choices=CASES, default="networks")
     parser.add_argument("--first", type=int, default=0, metavar="SEED")
     parser.add_argument("--count", type=int, default=10_000, metavar="N")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), metavar="N")
     options = parser.parse_args()
     start, wrong, foreign = time.monotonic(), 0, 0
     seeds = range(options.first, options.first + options.count)
-    for done, outcome in enumerate(outcomes(f"{_CASES[options.what]}.faults", seeds, options.processes, _SECONDS), 1):
+    for done, outcome in enumerate(outcomes(f"{CASES[options.what]}.faults", seeds, options.processes, _SECONDS), 1):
         if outcome.found:
             elsewhere = outcome.ended_at == FOREIGN
             foreign, wrong = foreign + elsewhere, wrong + (not elsewhere)

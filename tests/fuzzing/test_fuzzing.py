@@ -9,10 +9,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from fuzzing import archives, bundles, calls, corrupted, hostile
+from fuzzing import corrupted
 from fuzzing.answers import faults
 from fuzzing.grown import grown
 from fuzzing.hostile import FOREIGN, attempt
+from fuzzing.run import CASES
 from fuzzing.workers import outcomes
 from pconv_onnx import rewrite
 from pconv_onnx.measure.segments import Segment
@@ -45,11 +46,9 @@ def _faulty(seed: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "module", [hostile, archives, bundles, calls], ids=["files", "archives", "bundles", "operators"]
-)
-def test_what_others_made_is_read_refused_or_computed_as_it_should(module):
-    found = outcomes(f"{module.__name__}.faults", range(20), 1, 60)
+@pytest.mark.parametrize("what", [what for what in CASES if what not in ("networks", "corruptions")])
+def test_what_others_made_is_read_refused_or_computed_as_it_should(what):
+    found = outcomes(f"{CASES[what]}.faults", range(20), 1, 60)
     # What onnxruntime itself does not survive differs from version to version.
     assert [outcome for outcome in found if outcome.found and outcome.ended_at != FOREIGN] == []
 

@@ -278,7 +278,7 @@ def after(call, times, error):
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize(
     ("name", "times"),
-    [("fsync", 1), ("fsync", 2), ("chmod", 1), ("chmod", 2), ("replace", 1), ("replace", 2)],
+    [("fsync", 1), ("fsync", 2), ("fsync", 3), ("fsync", 4), ("replace", 1)],
 )
 def test_a_pair_appears_whole_or_not_at_all(name, times, before, error, large_ann, images, tmp_path, monkeypatch):
     target = tmp_path / "out" / "snn.onnx"
@@ -292,8 +292,8 @@ def test_a_pair_appears_whole_or_not_at_all(name, times, before, error, large_an
         with pytest.raises(PconvError if isinstance(error, OSError) else KeyboardInterrupt):
             save(model, target, large_ann.parent)
     found = {file.name: file.read_bytes() for file in target.parent.iterdir()}
-    if (name, times) == ("replace", 2):  # the model was in place
-        assert list(found) != list(there)
+    if (name, times) in (("fsync", 4), ("replace", 1)):  # the model was in place
+        assert found.keys() != there.keys()
         assert len(found) == 2
         assert outputs(target, images).shape == (6, 5)
     else:
@@ -307,7 +307,7 @@ def test_a_fault_while_data_are_copied_leaves_nothing(large_ann, tmp_path, monke
 
     monkeypatch.setattr(external_data.Place, "chunks", broken_off)
     network = files._checked(onnx.load(large_ann, load_external_data=False), "m", "", large_ann.parent)
-    with pytest.raises(PconvError, match=r"cannot write '.*snn\.onnx\.data': Input/output error"):
+    with pytest.raises(PconvError, match=r"cannot write '.*snn\.onnx': Input/output error"):
         save(network.proto, tmp_path / "snn.onnx", large_ann.parent)
     assert os.listdir(tmp_path) == ["source"]
 
@@ -442,6 +442,15 @@ def test_a_link_inside_of_the_folder_is_followed(place, tmp_path):
     path = model_with(external("t", location="link"), place, tmp_path / "in" / "ann.onnx")
     (path.parent / "link").symlink_to("w.bin")
     assert rewrite(path).plan.neurons
+
+
+def test_a_hard_link_in_the_folder_is_as_good_as_any_file(tmp_path):
+    # Nothing tells it from one: who may link to a file, and have others read it, is the system's affair.
+    path = model_with(external("t", location="other"), in_an_initializer, tmp_path / "in" / "ann.onnx")
+    (tmp_path / "elsewhere").write_bytes(weight(8, 8).tobytes())
+    os.link(tmp_path / "elsewhere", path.parent / "other")
+    (read,) = (t for t in load(path).proto.graph.initializer if t.name == "t")
+    np.testing.assert_array_equal(numpy_helper.to_array(read), weight(8, 8))
 
 
 def test_without_offset_and_length_the_shape_says_what_is_taken(tmp_path):
