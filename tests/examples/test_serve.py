@@ -186,12 +186,12 @@ def test_the_client_prints_classes(server, expected, tmp_path):
         (asked(images(1), shape=[2, 3, 8, 8]), 400, "has 192 values"),
         (asked(images(1), data=None), 400, "has 0 values"),
         (asked(images(1), data=["1"] * 192), 400, "are not all FP32"),
-        (asked(images(1), data=[[1.0], [1.0, 2.0]]), 400, "are no array"),
+        (asked(images(1), data=[[1.0], [1.0, 2.0]]), 400, "are no array of the shape"),
         (asked(images(1), parameters={"binary_data_size": 768}), 400, "another number of bytes"),
         (asked(images(1), parameters={"binary_data_size": "768"}), 400, "another number of bytes"),
         (asked(images(5)), 400, "5 samples; a request may have 4"),
         (asked(images(1)) | {"outputs": [{"name": "z"}]}, 400, "'z' is no output of snn; it has y"),
-        (b"0" * (1 << 20) + b"0", 413, "1048576 are taken"),
+        (b"0" * (1 << 20) + b"0", 413, "more than 1048576 bytes"),
     ],
 )  # fmt: skip
 def test_what_is_no_request_is_told_in_one_line(body, status, told, server):
@@ -216,7 +216,7 @@ def test_what_is_no_request_is_told_in_one_line(body, status, told, server):
 )
 def test_values_in_json_are_of_the_type_of_their_input(dtype, datatype, data, told):
     tensors = [protocol.Tensor("x", np.dtype(dtype), ["N"])]
-    served = protocol.Network("snn", tensors, tensors, batched=True)
+    served = protocol.Network("snn", tensors, tensors, batched=True, max_batch=32)
     body = json.dumps({"inputs": [{"name": "x", "shape": [2], "datatype": datatype, "data": data}]}).encode()
     if told is None:
         found = protocol.read(body, None, served).feed["x"]
@@ -228,9 +228,9 @@ def test_values_in_json_are_of_the_type_of_their_input(dtype, datatype, data, to
 
 def test_what_json_cannot_hold_is_refused():
     tensors = [protocol.Tensor("y", np.dtype("float32"), ["N"])]
-    served = protocol.Network("snn", tensors, tensors, batched=True)
+    served = protocol.Network("snn", tensors, tensors, batched=True, max_batch=32)
     with pytest.raises(protocol.Refused, match="ask for binary data"):
-        protocol.answer(protocol.Request(None, {}, [(0, False)]), [np.array([np.inf], np.float32)], served)
+        protocol.answer(protocol.Request(None, {}, 1, [(0, False)]), [np.array([np.inf], np.float32)], served)
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "9999999"])
