@@ -110,12 +110,11 @@ async def guard(server: uvicorn.Server, most: int) -> None:
     while True:
         await asyncio.sleep(1)
         now = time.monotonic()
-        waiting = {connection: connection.cycle for connection in server.server_state.connections if waits(connection)}
-        # Of the same request: one that came between two looks begins anew.
-        since = {
-            connection: since[connection] if since.get(connection, (None,))[0] is cycle else (cycle, now)
-            for connection, cycle in waiting.items()
-        }
+        before, since = since, {}
+        for connection in filter(waits, server.server_state.connections):
+            cycle, start = before.get(connection, (connection.cycle, now))
+            # Of one request only: one that came between two looks begins anew.
+            since[connection] = (connection.cycle, start if cycle is connection.cycle else now)
         longest = sorted(since, key=lambda connection: since[connection][1])
         late = [connection for connection in longest if now - since[connection][1] > LATE]
         for connection in longest[: max(len(late), len(server.server_state.connections) - most)]:
