@@ -1,4 +1,4 @@
-"""Many random cases, in several processes: networks, corrupted ones, mutated files, or calls of the operators.
+"""Many random cases, in several processes: networks, corrupted ones, mutated files or requests, operators' calls.
 
     python tests/fuzzing/run.py --what files --first 0 --count 10000
 
@@ -24,6 +24,7 @@ _CASES = {
     "corruptions": "fuzzing.corrupted",
     "files": "fuzzing.hostile",
     "archives": "fuzzing.archives",
+    "requests": "fuzzing.http_requests",
     "operators": "fuzzing.calls",
 }
 # Of a case that takes milliseconds, on a machine that may be busy.
