@@ -172,12 +172,14 @@ def application(network: Network, pool: Pool, options: argparse.Namespace) -> Fa
         async with places:  # before the body is read, so that bodies in memory are bounded as well
             loop = asyncio.get_running_loop()
             length = ",".join(http.headers.getlist(HEADER_LENGTH)) or None
-            body = await body_of(http, options.max_body << 20)
-            request = await loop.run_in_executor(aside, read, body, length, network)
+            arrived = body_of(http, options.max_body << 20)
+            request = await loop.run_in_executor(aside, read, await arrived, length, network)
             try:
                 outputs = await pool.run(request.feed, request.rows)
             except RunFailed as error:
                 raise Refused(400 if "INVALID_ARGUMENT" in str(error) else 500, str(error)) from error
+            except asyncio.CancelledError as error:
+                raise Refused(503, "the server ends; send the request again") from error
             content, headers = await loop.run_in_executor(aside, answer, request, outputs, network)
         return Response(content, headers=headers)
 

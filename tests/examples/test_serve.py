@@ -368,14 +368,35 @@ def test_a_server_that_ends_answers_what_it_has_and_leaves_no_process(bundle, ex
             os.kill(worker, 0)
 
 
-def test_a_stopped_worker_ends_with_the_server(bundle):
-    for ending in (signal.SIGTERM, signal.SIGKILL):
-        with serving(bundle, "--workers", "1") as server:
-            (worker,) = server.statistics()["workers"]
-            os.kill(worker, signal.SIGSTOP)
-            server.process.send_signal(ending)
-            server.process.wait(4)
-            require_gone(worker)
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_worker_ends_with_the_server(ending, bundle):
+    with serving(bundle, "--workers", "1") as server:
+        (worker,) = server.statistics()["workers"]
+        os.kill(worker, signal.SIGSTOP)
+        server.process.send_signal(ending)
+        server.process.wait(SECONDS)
+        require_gone(worker)
+
+
+def test_a_server_that_cannot_answer_before_it_ends_says_so(bundle, tmp_path):
+    program = altered(tmp_path, END=1)
+    with serving(bundle, "--workers", "1", program=program) as server, ThreadPoolExecutor(1) as threads:
+        worker, (sent,) = stuck(server, threads, 1)
+        server.process.send_signal(signal.SIGTERM)
+        status, answer, headers = sent.result(SECONDS)
+        assert (status, headers["Retry-After"]) == (503, "1")
+        assert answer == {"error": "the server ends; send the request again"}
+        server.process.wait(SECONDS)
+        require_gone(worker)
+
+
+def altered(folder: Path, **constants: int) -> Path:
+    """A program that is serve.py with other constants."""
+    program = folder / "altered.py"
+    lines = [f"import sys; sys.path.insert(0, {str(EXAMPLE)!r})", "import serve"]
+    lines += [f"serve.{name} = {value}" for name, value in constants.items()]
+    program.write_text("\n".join([*lines, "serve.main()"]))
+    return program
 
 
 def require_gone(pid: int) -> None:
@@ -416,13 +437,7 @@ def impatient(tmp_path_factory) -> Iterator[Server]:
         weights={"w": weight(3, 200_000)},
     )
     deploy(rewrite(model).model, folder / "bundle")
-    program = folder / "impatient.py"
-    program.write_text(
-        f"import sys; sys.path.insert(0, {str(EXAMPLE)!r})\n"
-        "import serve\n"
-        "serve.READ, serve.LATE, serve.MORE_CONNECTIONS = 1, 2, 4\n"
-        "serve.main()\n"
-    )
+    program = altered(folder, READ=1, LATE=2, MORE_CONNECTIONS=4)
     with serving(folder / "bundle", "--workers", "1", "--queue", "4", program=program) as found:
         yield found
 
