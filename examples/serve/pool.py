@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import pickle
+import signal
 import sys
 from collections import deque
 from dataclasses import dataclass
@@ -173,7 +175,7 @@ class Worker:
     async def stop(self) -> None:
         """End the process, which has nothing to save; a stopped one ends by no milder signal."""
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+            os.kill(self.pid, signal.SIGKILL)  # Process.kill would take the exit status from the watcher of the loop
         self._process.stdin.close()
         await self.ended
 
