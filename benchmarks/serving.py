@@ -1,7 +1,8 @@
-"""The serving example under load: throughput and latency by network and batch limit, and with a worker killed.
+"""The serving example under load: throughput and latency by network and batch limit, some with workers killed.
 
 The ANN is served from a bundle of its folded form in which it takes that network's place. Ratios are to the ANN at the
 same batch limit in the same round; rounds run every candidate in turns.
+Where workers are killed, a share of the requests is bad.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from load_test import expected_of, load, samples_of, serving, told  # noqa: E402
 
 BATCHES = (1, 8, 32)
 ANN = "ANN"
+# Of a load that is disturbed: workers killed, and the share of bad requests.
+DISTURBED = (3, 0.1)
 
 
 def main() -> None:
@@ -53,10 +56,10 @@ def main() -> None:
         plans = [(name, limit, False) for limit in BATCHES for name in bundles]
         plans += [(name, 8, True) for name in ("folded", "parallel")]
         for repeat in range(options.repeats):
-            for name, limit, kill in plans:
+            for name, limit, disturbed in plans:
                 with serving(bundles[name], "--workers", str(options.workers), "--max-batch", str(limit)) as url:
-                    load_of = (samples, expected[name], options.requests, options.concurrency, 120, kill)
-                    row = asyncio.run(load(url, *load_of))
+                    load_of = (samples, expected[name], options.requests, options.concurrency, 120)
+                    row = asyncio.run(load(url, *load_of, *(DISTURBED if disturbed else ())))
                 rows.append({"name": name, "max_batch": limit, "repeat": repeat, **row})
                 print(f"{name:<9} limit {limit:2} {told(row)}", flush=True)
     document = {

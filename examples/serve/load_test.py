@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -17,8 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import numpy as np
 import tritonclient.http.aio as triton
+from bad_requests import Headers, bad_requests
 from tritonclient.utils import InferenceServerException
 from worker import program_of
 
@@ -37,7 +40,10 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1000, metavar="N", help="at each concurrency")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="clients at a time")
     parser.add_argument("--time-limit", type=float, default=120, metavar="S", help="of each concurrency")
-    parser.add_argument("--kill-worker", action="store_true", help="kill a worker after a third of the answers")
+    parser.add_argument("--bad", type=float, default=0, metavar="SHARE", help="of the requests that are to be refused")
+    kill = parser.add_mutually_exclusive_group()
+    kill.add_argument("--kill-workers", type=int, default=0, metavar="N", help="kill so many, one after another")
+    kill.add_argument("--kill-worker", dest="kill_workers", action="store_const", const=1, help="kill one")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="write the figures there, as JSON"
     )
@@ -48,12 +54,13 @@ def main() -> None:
     rows = []
     with serving(options.bundle, *server) as url:
         for concurrency in options.concurrency:
-            arguments = (samples, expected, options.requests, concurrency, options.time_limit, options.kill_worker)
+            arguments = (samples, expected, options.requests, concurrency, options.time_limit)
+            arguments += (options.kill_workers, options.bad)
             rows.append(asyncio.run(load(url, *arguments)))
             print(told(rows[-1]), flush=True)
     if "output" in options:
         options.output.write_text(json.dumps({"server": server, "rows": rows}, indent=1) + "\n")
-    sys.exit(any(row["lost"] or row["wrong"] for row in rows))
+    sys.exit(any(row["lost"] or row["wrong"] or row["bad"] > row["bad_refused"] for row in rows))
 
 
 def samples_of(bundle: Path, path: Path) -> list[dict[str, np.ndarray]]:
@@ -102,6 +109,7 @@ class Tally:
         difference: the largest from these.
         refused: tries that met a full queue.
         errors: what else came instead of an answer.
+        bad_refused: requests that were refused as they are to be, with a status of 4xx and one sentence.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -111,6 +119,7 @@ class Tally:
     difference: float = 0
     refused: int = 0
     errors: list[str] = field(default_factory=list)
+    bad_refused: int = 0
 
     def answered(self, number: str, seconds: float, found: np.ndarray, expected: np.ndarray) -> None:
         self.answers[number] = self.answers.get(number, 0) + 1
@@ -129,26 +138,38 @@ async def load(
     requests: int,
     concurrency: int,
     time_limit: float,
-    kill_worker: bool = False,
+    kill_workers: int = 0,
+    bad: float = 0,
 ) -> dict[str, Any]:
     """Send the samples in turn, so many at a time, until all are answered or time is up.
 
-    A request counts as lost unless it got exactly one answer.
+    A request counts as lost unless it got exactly one answer. Of the requests a share is bad, of every kind in turn.
     """
     tally = Tally()
     numbers = iter(range(requests))
+    draw = np.random.default_rng(0)
+    spoiled = set(draw.choice(requests, round(bad * requests), replace=False).tolist())
     killed: list[int] = []
-    async with triton.InferenceServerClient(url, conn_limit=concurrency + 1) as client:
+    connector = aiohttp.TCPConnector(limit=0)
+    async with (
+        triton.InferenceServerClient(url, conn_limit=concurrency + 1) as client,
+        aiohttp.ClientSession(f"http://{url}", connector=connector) as http,
+    ):
         metadata = await client.get_model_metadata(NAME)
+        datatypes = {described["name"]: described["datatype"] for described in metadata["inputs"]}
+        kinds = itertools.cycle(bad_requests(samples[0], datatypes).items())
 
         async def sender() -> None:
             for number in numbers:
                 index = number % len(samples)
-                await ask(client, metadata, str(number), samples[index], tally, expected[index])
-                if kill_worker and not killed and len(tally.seconds) > requests / 3:
+                if number in spoiled:
+                    await ask_in_vain(http, *next(kinds), tally)
+                else:
+                    await ask(client, metadata, str(number), samples[index], tally, expected[index])
+                due = requests * (len(killed) + 1) / (kill_workers + 2)
+                if len(killed) < kill_workers and len(tally.seconds) > due:
                     killed.append(0)  # no other sender kills while the worker is asked for
-                    killed[:] = [(await statistics(client))["workers"][0]]
-                    os.kill(killed[0], signal.SIGKILL)
+                    killed[-1] = await kill(client, killed)
 
         before = await statistics(client)
         start = time.perf_counter()
@@ -165,7 +186,7 @@ async def load(
         "concurrency": concurrency,
         "requests": requests,
         "answers": len(tally.seconds),
-        "lost": sum(tally.answers.get(str(number)) != 1 for number in range(requests)),
+        "lost": sum(tally.answers.get(str(number)) != 1 for number in range(requests) if number not in spoiled),
         "wrong": tally.wrong,
         "other_bits": tally.other_bits,
         "largest_difference": tally.difference,
@@ -176,6 +197,8 @@ async def load(
         "p50_ms": p50 and p50 * 1e3,
         "p99_ms": p99 and p99 * 1e3,
         "mean_batch": rows / runs if runs else None,
+        "bad": len(spoiled),
+        "bad_refused": tally.bad_refused,
         "killed": len(killed),
         "deaths": after["deaths"] - before["deaths"],
         "run_again": after["run_again"] - before["run_again"],
@@ -213,6 +236,34 @@ async def ask(
         return
 
 
+async def ask_in_vain(http: aiohttp.ClientSession, kind: str, request: tuple[bytes, Headers], tally: Tally) -> None:
+    """One bad request, again and again where the queue is full."""
+    body, headers = request
+    while True:
+        async with http.post(f"/v2/models/{NAME}/infer", data=body, headers=headers) as answer:
+            text = await answer.text()
+        if answer.status != 503:
+            break
+        tally.refused += 1
+        await asyncio.sleep(1)
+    try:
+        sentence = json.loads(text)["error"]
+    except (ValueError, LookupError):
+        sentence = ""
+    if 400 <= answer.status < 500 and sentence and sentence.isprintable():
+        tally.bad_refused += 1
+    else:
+        tally.errors.append(f"{kind}: {answer.status} {text[:200]}")
+
+
+async def kill(client: triton.InferenceServerClient, before: Sequence[int]) -> int:
+    """The worker that was killed, none of those before."""
+    while not (workers := set((await statistics(client))["workers"]) - set(before)):
+        await asyncio.sleep(0.1)
+    os.kill(min(workers), signal.SIGKILL)
+    return min(workers)
+
+
 async def statistics(client: triton.InferenceServerClient) -> dict[str, Any]:
     return (await client.get_inference_statistics(NAME))["model_stats"][0]
 
@@ -222,7 +273,8 @@ def told(row: dict[str, Any]) -> str:
     times = f"p50 {row['p50_ms']:.1f} ms, p99 {row['p99_ms']:.1f} ms" if row["answers"] else "no answers"
     line = f"{row['concurrency']:3} at a time: {row['per_second']:7.1f} a second, {times}, mean batch "
     line += f"{row['mean_batch'] or 0:.1f}; lost {row['lost']}, wrong {row['wrong']} of {row['requests']}"
-    return line + (f"; a worker was killed, {row['run_again']} requests were run again" if row["killed"] else "")
+    line += f"; refused {row['bad_refused']} of {row['bad']} bad ones" if row["bad"] else ""
+    return line + (f"; workers killed {row['killed']}, requests run again {row['run_again']}" if row["killed"] else "")
 
 
 if __name__ == "__main__":

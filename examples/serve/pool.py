@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import pickle
+import signal
 import sys
 from collections import deque
 from dataclasses import dataclass
@@ -20,8 +22,8 @@ from worker import LENGTH, packed
 WORKER = Path(__file__).with_name("worker.py")
 # How many workers may die on one request before it fails.
 ATTEMPTS = 3
-# Seconds after which a worker counts as dead that does not open its session, answer a batch, or end.
-START, RUN, STOP = 120, 60, 5
+# Seconds after which a worker counts as dead that does not open its session, or answer a batch.
+START, RUN = 120, 60
 
 log = logging.getLogger("serve")
 
@@ -42,12 +44,14 @@ class Job:
         feed: arrays by input.
         rows: samples in them.
         outputs: will be known.
+        alone: whether it runs by itself, since a batch that it was in failed.
         died: how many workers died on it.
     """
 
     feed: dict[str, np.ndarray]
     rows: int
     outputs: asyncio.Future[list[np.ndarray]]
+    alone: bool = False
     died: int = 0
 
     def sizes(self) -> dict[str, tuple[int, ...]]:
@@ -77,7 +81,9 @@ class Waiting:
         self._changed.set()
 
     def give_back(self, jobs: list[Job]) -> None:
-        """Put jobs to the front, of which a worker died."""
+        """Put jobs to the front, each to be run by itself."""
+        for job in jobs:
+            job.alone = True
         self._jobs.extendleft(reversed(jobs))
         self._changed.set()
 
@@ -101,8 +107,7 @@ class Waiting:
 
     def _batch(self) -> list[Job]:
         batch = [self._jobs.popleft()]
-        # A job on which a worker died runs alone, so that one that kills workers takes no others with it.
-        while self._most is not None and self._jobs and not (batch[0].died or self._jobs[0].died):
+        while self._most is not None and self._jobs and not (batch[0].alone or self._jobs[0].alone):
             rows = sum(job.rows for job in batch) + self._jobs[0].rows
             if rows > self._most or self._jobs[0].sizes() != batch[0].sizes():
                 break
@@ -148,14 +153,17 @@ class Worker:
             RunFailed: onnxruntime cannot run this.
         """
         try:
-            self._process.stdin.write(packed(feed))
-            await self._process.stdin.drain()
-            answer = await asyncio.wait_for(self._received(), RUN)
+            answer = await asyncio.wait_for(self._answer(feed), RUN)
         except (OSError, asyncio.TimeoutError) as error:
             raise WorkerDied from error
         if isinstance(answer, str):
             raise RunFailed(answer)
         return answer
+
+    async def _answer(self, feed: dict[str, np.ndarray]) -> object:
+        self._process.stdin.write(packed(feed))
+        await self._process.stdin.drain()
+        return await self._received()
 
     async def _received(self) -> object:
         try:
@@ -165,12 +173,10 @@ class Worker:
             raise WorkerDied from error
 
     async def stop(self) -> None:
-        """End the process: it ends by itself where it can, else it is killed."""
+        """End the process, which has nothing to save; a stopped one ends by no milder signal."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)  # Process.kill would take the exit status from the watcher of the loop
         self._process.stdin.close()
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.ended), STOP)
-            return
-        self._process.kill()
         await self.ended
 
 
@@ -274,8 +280,10 @@ class Pool:
                 self._again(jobs)
                 return
             except Exception as error:  # RunFailed, and whatever else must not leave requests without an answer
-                for job in jobs:
-                    _fail(job, str(error) or type(error).__name__)
+                if len(jobs) > 1:  # the fault may be one request's, which must not be that of the others
+                    self._waiting.give_back(jobs)
+                else:
+                    _fail(jobs[0], str(error) or type(error).__name__)
             else:
                 self._answer(jobs, outputs)
             finally:

@@ -6,17 +6,22 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import jiter
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, StrictInt, ValidationError
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-# What JSON may hold for each kind of NumPy type, by NumPy's letters.
-_FROM_JSON = {"b": "b", "i": "i", "u": "iu", "f": "fiu"}
+# What Python reads from JSON for each kind of NumPy type, by NumPy's letters.
+_FROM_JSON = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
+# Lists and objects in the JSON of a request, which take much more memory than their two characters.
+_BRACKETS = 1 << 16
 
 
 class Refused(Exception):
@@ -24,12 +29,17 @@ class Refused(Exception):
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
-        self.status, self.message = status, message
+        # Names that a client wrote may be in it, and of any length.
+        self.message = "".join(letter if letter.isprintable() else "?" for letter in message[:500])
+        self.status = status
+
+
+Size = Annotated[StrictInt, Field(gt=-(2**63), lt=2**63)]
 
 
 class GivenTensor(BaseModel):
     name: str
-    shape: list[int]
+    shape: list[Size] = Field(max_length=64)
     datatype: str
     data: list[Any] | None = None
     parameters: dict[str, Any] = {}
@@ -41,9 +51,9 @@ class WantedTensor(BaseModel):
 
 
 class InferenceRequest(BaseModel):
-    id: str | None = None
-    inputs: list[GivenTensor]
-    outputs: list[WantedTensor] | None = None
+    id: str | None = Field(None, max_length=1024)
+    inputs: list[GivenTensor] = Field(max_length=1024)
+    outputs: list[WantedTensor] | None = Field(None, max_length=1024)
     parameters: dict[str, Any] = {}
 
 
@@ -75,12 +85,14 @@ class Network:
         inputs: of the network.
         outputs: of the network.
         batched: whether all of them begin with one open dimension, so that requests can be joined.
+        max_batch: samples of a request at most, where it can have several.
     """
 
     name: str
     inputs: list[Tensor]
     outputs: list[Tensor]
     batched: bool
+    max_batch: int
 
     def metadata(self) -> dict[str, Any]:
         tensors = {"inputs": self.inputs, "outputs": self.outputs}
@@ -88,8 +100,8 @@ class Network:
         return {"name": self.name, "versions": ["1"], "platform": "onnxruntime_onnx", **described}
 
 
-def network_of(manifest: dict[str, Any], name: str) -> Network:
-    """What a bundle's manifest says.
+def network_of(manifest: dict[str, Any], name: str, max_batch: int) -> Network:
+    """What a bundle's manifest says; a request may have so many samples.
 
     Raises:
         ValueError: such a network is not served; the sentence says why.
@@ -99,7 +111,8 @@ def network_of(manifest: dict[str, Any], name: str) -> Network:
                          "rewrite it in mode parallel or folded")  # fmt: skip
     sides = [[_tensor(described) for described in manifest[side]] for side in ("inputs", "outputs")]
     first = {tensor.shape[0] if tensor.shape else None for tensor in sum(sides, [])}
-    return Network(name, *sides, batched=len(first) == 1 and all(isinstance(size, str) for size in first))
+    batched = len(first) == 1 and all(isinstance(size, str) for size in first)
+    return Network(name, *sides, batched=batched, max_batch=max_batch)
 
 
 def _tensor(described: dict[str, Any]) -> Tensor:
@@ -119,11 +132,13 @@ class Request:
     Attributes:
         id: the client's.
         feed: arrays by input.
+        rows: samples in them; 1 where requests cannot be joined.
         wanted: indices of outputs, and whether each goes back as bytes.
     """
 
     id: str | None
     feed: dict[str, np.ndarray]
+    rows: int
     wanted: list[tuple[int, bool]]
 
 
@@ -138,17 +153,32 @@ def read(body: bytes, header_length: str | None, network: Network) -> Request:
     Raises:
         Refused: it is malformed, or not for this network.
     """
-    if header_length is not None and not (header_length.isascii() and header_length.isdigit()):
-        raise Refused(400, f"{HEADER_LENGTH} is no number")
-    end = len(body) if header_length is None else int(header_length)
+    end = len(body) if header_length is None else number(header_length)
+    if end is None or end > len(body):
+        raise Refused(400, f"{HEADER_LENGTH} is no number of bytes of this request")
     try:
-        asked = InferenceRequest.model_validate_json(body[:end])
+        asked = InferenceRequest.model_validate(_parsed(body[:end]))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise Refused(400, f"{where}: {first['msg']}" if where else first["msg"]) from error
-    wanted = _wanted(asked, network)
-    return Request(asked.id, _feed(asked.inputs, body[end:], network), wanted)
+    rows = _check_inputs(asked.inputs, network)
+    return Request(asked.id, _feed(asked.inputs, body[end:], network), rows, _wanted(asked, network))
+
+
+def number(text: str) -> int | None:
+    """The number in a header; None where there is none, or one that no request has."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
+
+
+def _parsed(content: bytes) -> Any:
+    """JSON, at a cost that its length bounds."""
+    if content.count(b"[") + content.count(b"{") > _BRACKETS:
+        raise Refused(400, f"the JSON has more than {_BRACKETS} lists and objects; give data as flat lists")
+    try:
+        return jiter.from_json(content, allow_inf_nan=False, cache_mode="keys", catch_duplicate_keys=True)
+    except ValueError as error:
+        raise Refused(400, f"Invalid JSON: {error}") from error
 
 
 def _wanted(asked: InferenceRequest, network: Network) -> list[tuple[int, bool]]:
@@ -156,33 +186,47 @@ def _wanted(asked: InferenceRequest, network: Network) -> list[tuple[int, bool]]
     binary = asked.parameters.get("binary_data_output") is True
     if not asked.outputs:
         return [(index, binary) for index in range(len(names))]
-    for output in asked.outputs:
-        if output.name not in names:
-            raise Refused(400, f"'{output.name}' is no output of {network.name}; it has {', '.join(names)}")
-    return [
-        (names.index(output.name), output.parameters.get("binary_data", binary) is True) for output in asked.outputs
-    ]
+    wanted = {output.name: output.parameters.get("binary_data", binary) is True for output in asked.outputs}
+    for name in wanted:
+        if name not in names:
+            raise Refused(400, f"'{name}' is no output of {network.name}; it has {', '.join(names)}")
+    if len(wanted) < len(asked.outputs):
+        raise Refused(400, "an output is asked for twice")
+    return [(names.index(name), binary) for name, binary in wanted.items()]
 
 
-def _feed(given: list[GivenTensor], rest: bytes, network: Network) -> dict[str, np.ndarray]:
+def _check_inputs(given: list[GivenTensor], network: Network) -> int:
+    """Refuse what the network does not take, before arrays are made; the number of samples."""
     known = {tensor.name: tensor for tensor in network.inputs}
     if sorted(tensor.name for tensor in given) != sorted(known):
         raise Refused(400, f"{network.name} takes the inputs {', '.join(known)}, each once")
-    feed: dict[str, np.ndarray] = {}
     sizes: dict[str, int] = {}
-    position = 0
     for tensor in given:
         expected = known[tensor.name]
         if tensor.datatype != expected.datatype:
             raise Refused(400, f"'{tensor.name}' is {expected.datatype}, not {tensor.datatype}")
         _check_shape(tensor, expected, sizes)
+    rows = given[0].shape[0] if network.batched else 1
+    if rows > network.max_batch:
+        raise Refused(400, f"{rows} samples; a request may have {network.max_batch}")
+    return rows
+
+
+def _feed(given: list[GivenTensor], rest: bytes, network: Network) -> dict[str, np.ndarray]:
+    known = {tensor.name: tensor for tensor in network.inputs}
+    feed: dict[str, np.ndarray] = {}
+    position = 0
+    for tensor in given:
+        expected = known[tensor.name]
         if (length := tensor.parameters.get("binary_data_size")) is None:
             feed[tensor.name] = _from_json(tensor, expected)
             continue
         size = math.prod(tensor.shape) * expected.dtype.itemsize
         if type(length) is not int or length != size or position + length > len(rest):
             raise Refused(400, f"'{tensor.name}' has another number of bytes than its shape {tensor.shape} takes")
-        feed[tensor.name] = np.frombuffer(rest[position : position + length], expected.dtype).reshape(tensor.shape)
+        if tensor.data is not None:
+            raise Refused(400, f"'{tensor.name}' has data in JSON and as bytes")
+        feed[tensor.name] = _from_bytes(rest[position : position + length], tensor, expected)
         position += length
     if position != len(rest):
         raise Refused(400, f"{len(rest) - position} bytes after the JSON belong to no input")
@@ -200,17 +244,42 @@ def _check_shape(tensor: GivenTensor, expected: Tensor, sizes: dict[str, int]) -
             raise Refused(400, f"'{tensor.name}' has the shape {tensor.shape}; it takes {told}")
 
 
+def _from_bytes(content: bytes, tensor: GivenTensor, expected: Tensor) -> np.ndarray:
+    if expected.dtype.kind == "b" and np.frombuffer(content, np.uint8).max() > 1:
+        raise Refused(400, f"the bytes of '{tensor.name}' are not all 0 or 1")
+    return np.frombuffer(content, expected.dtype).reshape(tensor.shape)
+
+
 def _from_json(tensor: GivenTensor, expected: Tensor) -> np.ndarray:
+    values = _flat(tensor)
+    if len(values) != math.prod(tensor.shape):
+        raise Refused(400, f"'{tensor.name}' has {len(values)} values; its shape {tensor.shape} takes another number")
+    kind, wrong = expected.dtype.kind, f"the data of '{tensor.name}' are not all {expected.datatype}"
+    if not set(map(type, values)) <= _FROM_JSON[kind]:
+        raise Refused(400, wrong)
+    if kind in "iu" and not np.iinfo(expected.dtype).min <= min(values) <= max(values) <= np.iinfo(expected.dtype).max:
+        raise Refused(400, wrong)
     try:
-        found = np.array(tensor.data if tensor.data is not None else [])
-    except ValueError as error:  # nested lists of different lengths
-        raise Refused(400, f"the data of '{tensor.name}' are no array") from error
-    if found.size != math.prod(tensor.shape):
-        raise Refused(400, f"'{tensor.name}' has {found.size} values; its shape {tensor.shape} takes another number")
-    made = found.astype(expected.dtype) if found.dtype.kind in _FROM_JSON[expected.dtype.kind] else None
-    if made is None or (made.dtype.kind in "iu" and (made != found).any()):
-        raise Refused(400, f"the data of '{tensor.name}' are not all {expected.datatype}")
+        with np.errstate(over="ignore"):
+            made = np.array(values, expected.dtype)
+    except OverflowError as error:  # an integer that no float has
+        raise Refused(400, wrong) from error
+    if kind == "f" and not np.isfinite(made).all():  # JSON has numbers that the type has not
+        raise Refused(400, wrong)
     return made.reshape(tensor.shape)
+
+
+def _flat(tensor: GivenTensor) -> list[Any]:
+    """The data, which are a flat list or lists nested as the shape is."""
+    data = tensor.data or []
+    if list not in set(map(type, data)):
+        return data
+    level: list[Any] = [data]
+    for size in tensor.shape:
+        if any(type(part) is not list or len(part) != size for part in level):
+            raise Refused(400, f"the data of '{tensor.name}' are no array of the shape {tensor.shape}")
+        level = list(itertools.chain.from_iterable(level))
+    return level
 
 
 def answer(request: Request, values: list[np.ndarray], network: Network) -> tuple[bytes, dict[str, str]]:
@@ -229,10 +298,10 @@ def answer(request: Request, values: list[np.ndarray], network: Network) -> tupl
     document = {"model_name": network.name, "model_version": "1", "outputs": outputs}
     if request.id is not None:
         document["id"] = request.id
-    try:
-        head = json.dumps(document, allow_nan=False).encode()
+    try:  # piece by piece: in one piece, it would let no other thread run before its end
+        head = "".join(json.JSONEncoder(allow_nan=False).iterencode(document)).encode()
     except ValueError as error:
-        raise Refused(500, "an output is not finite, which JSON cannot hold; ask for binary data") from error
+        raise Refused(400, "an output is not finite, which JSON cannot hold; ask for binary data") from error
     if not rest:
         return head, {"Content-Type": "application/json"}
     headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))}

@@ -10,20 +10,28 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pool import Pool, RunFailed, WorkerDied
-from protocol import HEADER_LENGTH, Network, Refused, answer, network_of, read
+from protocol import HEADER_LENGTH, Network, Refused, answer, network_of, number, read
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from worker import program_of
 
-# Seconds in which a request has to arrive, and after which a client may try again where the queue is full.
-READ, RETRY_AFTER = 30, 1
+# Seconds: a client has READ to send a body, and LATE to send headers and to take its answer; it may try again
+# RETRY_AFTER a full queue. The server ends within END of a signal.
+READ, LATE, RETRY_AFTER, END = 30, 35, 1, 30
+# Connections beyond those of the requests that the queue takes.
+MORE_CONNECTIONS = 256
 
 
 def main() -> None:
@@ -36,7 +44,7 @@ def main() -> None:
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
         sys.exit(f"serve.py: '{name}' cannot be a part of URLs; give another --name: letters, digits, '_', '-', '.'")
     try:
-        network = network_of(manifest, name)
+        network = network_of(manifest, name, options.max_batch)
     except ValueError as error:
         sys.exit(f"serve.py: {error}")
     try:
@@ -85,10 +93,38 @@ async def serve(options: argparse.Namespace, network: Network, listening: socket
     except (WorkerDied, OSError, asyncio.TimeoutError):
         sys.exit("serve.py: a worker does not start")
     api = application(network, pool, options)
-    server = uvicorn.Server(uvicorn.Config(api, log_level="warning", timeout_graceful_shutdown=30))
+    # h11, which bounds the headers that it takes
+    server = uvicorn.Server(
+        uvicorn.Config(api, http="h11", ws="none", log_level="warning", timeout_graceful_shutdown=END)
+    )
     host, port = listening.getsockname()[:2]
     print(f"{network.name} is served at http://{host}:{port}", flush=True)
+    guarding = asyncio.ensure_future(guard(server, options.queue + MORE_CONNECTIONS))
     await server.serve(sockets=[listening])
+    guarding.cancel()
+
+
+async def guard(server: uvicorn.Server, most: int) -> None:
+    """End connections on whose clients the server waits for too long, and where there are too many, for the longest."""
+    since: dict[H11Protocol, tuple[object, float]] = {}
+    while True:
+        await asyncio.sleep(1)
+        now = time.monotonic()
+        before, since = since, {}
+        for connection in filter(waits, server.server_state.connections):
+            cycle, start = before.get(connection, (connection.cycle, now))
+            # Of one request only: one that came between two looks begins anew.
+            since[connection] = (connection.cycle, start if cycle is connection.cycle else now)
+        longest = sorted(since, key=lambda connection: since[connection][1])
+        late = [connection for connection in longest if now - since[connection][1] > LATE]
+        for connection in longest[: max(len(late), len(server.server_state.connections) - most)]:
+            connection.transport.abort()
+
+
+def waits(connection: H11Protocol) -> bool:
+    """Whether it is the client's turn: to send a request, or to take an answer."""
+    unsent = connection.transport.get_write_buffer_size()
+    return unsent > 0 or connection.conn.their_state in (h11.IDLE, h11.SEND_BODY)
 
 
 def application(network: Network, pool: Pool, options: argparse.Namespace) -> FastAPI:
@@ -102,6 +138,8 @@ def application(network: Network, pool: Pool, options: argparse.Namespace) -> Fa
     api = FastAPI(title=f"pconv-onnx: {network.name}", lifespan=lifespan, docs_url=None, redoc_url=None)
     model = f"/v2/models/{network.name}"
     places = asyncio.Semaphore(options.queue)
+    # What takes long on large requests is done beside the event loop, and for one at a time, which bounds its memory.
+    aside = ThreadPoolExecutor(1)
 
     @api.get("/v2")
     async def server_metadata() -> dict[str, Any]:
@@ -132,15 +170,17 @@ def application(network: Network, pool: Pool, options: argparse.Namespace) -> Fa
         if places.locked():
             raise Refused(503, f"the queue of {options.queue} is full; try again later")
         async with places:  # before the body is read, so that bodies in memory are bounded as well
-            request = read(await body_of(http, options.max_body << 20), http.headers.get(HEADER_LENGTH), network)
-            rows = len(next(iter(request.feed.values()))) if network.batched else 1
-            if rows > options.max_batch:
-                raise Refused(400, f"{rows} samples; a request may have {options.max_batch}")
+            loop = asyncio.get_running_loop()
+            length = ",".join(http.headers.getlist(HEADER_LENGTH)) or None
+            arrived = body_of(http, options.max_body << 20)
+            request = await loop.run_in_executor(aside, read, await arrived, length, network)
             try:
-                outputs = await pool.run(request.feed, rows)
+                outputs = await pool.run(request.feed, request.rows)
             except RunFailed as error:
-                raise Refused(500, str(error)) from error
-        content, headers = answer(request, outputs, network)
+                raise Refused(400 if "INVALID_ARGUMENT" in str(error) else 500, str(error)) from error
+            except asyncio.CancelledError as error:
+                raise Refused(503, "the server ends; send the request again") from error
+            content, headers = await loop.run_in_executor(aside, answer, request, outputs, network)
         return Response(content, headers=headers)
 
     @api.exception_handler(Refused)
@@ -150,7 +190,7 @@ def application(network: Network, pool: Pool, options: argparse.Namespace) -> Fa
 
     @api.exception_handler(HTTPException)
     async def not_served(http: Request, error: HTTPException) -> Response:
-        return JSONResponse({"error": f"{http.url.path}: {error.detail}"}, error.status_code)
+        return JSONResponse({"error": f"{http.scope['raw_path'].decode()[:200]}: {error.detail}"}, error.status_code)
 
     return api
 
@@ -161,9 +201,9 @@ async def body_of(http: Request, most: int) -> bytes:
     Raises:
         Refused: it is too large, or does not arrive in time.
     """
-    length = http.headers.get("Content-Length", "0")
-    if int(length) > most:
-        raise Refused(413, f"the request has {length} bytes; {most} are taken")
+    length = number(http.headers.get("Content-Length", "0"))
+    if length is None or length > most:
+        raise Refused(413, f"the request has more than {most} bytes, which are taken")
 
     async def arriving() -> bytes:
         body = bytearray()
@@ -177,6 +217,8 @@ async def body_of(http: Request, most: int) -> bytes:
         return await asyncio.wait_for(arriving(), READ)
     except asyncio.TimeoutError as error:
         raise Refused(408, f"the request did not arrive in {READ} seconds") from error
+    except ClientDisconnect as error:
+        raise Refused(400, "the client left before the request had arrived") from error
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ Each way a message is its length in 8 bytes and a pickle, which is read from the
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import pickle
+import signal
 import struct
 import sys
 from pathlib import Path
@@ -15,6 +17,8 @@ from types import ModuleType
 from typing import IO, Any
 
 LENGTH = struct.Struct("<Q")
+# Of Linux's prctl: the signal that a process gets when the one that started it ends.
+PR_SET_PDEATHSIG = 1
 
 
 def program_of(bundle: Path) -> ModuleType:
@@ -40,6 +44,8 @@ def received(stream: IO[bytes]) -> Any:
 
 def main() -> None:
     """Answer until stdin ends: a list of outputs, or a sentence where the network cannot be run."""
+    if sys.platform == "linux":  # where even a stopped worker ends with the server
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     bundle, threads = Path(sys.argv[1]), int(sys.argv[2])
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not come between the answers

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import pool
 import protocol
 import pytest
 import tritonclient.http as triton
+from bad_requests import bad_requests
 from networks import network, qcfs, weight
 
 from pconv_onnx import deploy, register, rewrite
@@ -67,9 +69,9 @@ class Server:
         raise AssertionError(f"not within {SECONDS} seconds: {found}")
 
 
-@contextmanager
-def serving(bundle: Path, *options: str) -> Iterator[Server]:
-    command = [sys.executable, EXAMPLE / "serve.py", bundle, "--port", "0", "--name", "snn", *options]
+@contextlib.contextmanager
+def serving(bundle: Path, *options: str, program: Path = EXAMPLE / "serve.py") -> Iterator[Server]:
+    command = [sys.executable, program, bundle, "--port", "0", "--name", "snn", *options]
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
         try:
             assert select.select([process.stdout], [], [], SECONDS)[0], "the server does not start"
@@ -186,12 +188,12 @@ def test_the_client_prints_classes(server, expected, tmp_path):
         (asked(images(1), shape=[2, 3, 8, 8]), 400, "has 192 values"),
         (asked(images(1), data=None), 400, "has 0 values"),
         (asked(images(1), data=["1"] * 192), 400, "are not all FP32"),
-        (asked(images(1), data=[[1.0], [1.0, 2.0]]), 400, "are no array"),
+        (asked(images(1), data=[[1.0], [1.0, 2.0]]), 400, "are no array of the shape"),
         (asked(images(1), parameters={"binary_data_size": 768}), 400, "another number of bytes"),
         (asked(images(1), parameters={"binary_data_size": "768"}), 400, "another number of bytes"),
         (asked(images(5)), 400, "5 samples; a request may have 4"),
         (asked(images(1)) | {"outputs": [{"name": "z"}]}, 400, "'z' is no output of snn; it has y"),
-        (b"0" * (1 << 20) + b"0", 413, "1048576 are taken"),
+        (b"0" * (1 << 20) + b"0", 413, "more than 1048576 bytes"),
     ],
 )  # fmt: skip
 def test_what_is_no_request_is_told_in_one_line(body, status, told, server):
@@ -216,7 +218,7 @@ def test_what_is_no_request_is_told_in_one_line(body, status, told, server):
 )
 def test_values_in_json_are_of_the_type_of_their_input(dtype, datatype, data, told):
     tensors = [protocol.Tensor("x", np.dtype(dtype), ["N"])]
-    served = protocol.Network("snn", tensors, tensors, batched=True)
+    served = protocol.Network("snn", tensors, tensors, batched=True, max_batch=32)
     body = json.dumps({"inputs": [{"name": "x", "shape": [2], "datatype": datatype, "data": data}]}).encode()
     if told is None:
         found = protocol.read(body, None, served).feed["x"]
@@ -228,9 +230,9 @@ def test_values_in_json_are_of_the_type_of_their_input(dtype, datatype, data, to
 
 def test_what_json_cannot_hold_is_refused():
     tensors = [protocol.Tensor("y", np.dtype("float32"), ["N"])]
-    served = protocol.Network("snn", tensors, tensors, batched=True)
+    served = protocol.Network("snn", tensors, tensors, batched=True, max_batch=32)
     with pytest.raises(protocol.Refused, match="ask for binary data"):
-        protocol.answer(protocol.Request(None, {}, [(0, False)]), [np.array([np.inf], np.float32)], served)
+        protocol.answer(protocol.Request(None, {}, 1, [(0, False)]), [np.array([np.inf], np.float32)], served)
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "9999999"])
@@ -243,6 +245,57 @@ def test_a_length_of_the_header_that_cannot_be_is_refused(length, server):
 def test_what_is_not_there_is_told(server):
     status, answer, _ = server.ask("POST", "/v2/models/other/infer", {})
     assert (status, answer) == (404, {"error": "/v2/models/other/infer: Not Found"})
+
+
+def test_every_kind_of_bad_request_is_refused_in_one_line_and_without_much_memory(server):
+    feed, before = {"x": images(1)}, peak(server.process.pid)
+    for kind, (body, headers) in bad_requests(feed, {"x": "FP32"}).items():
+        status, answer, _ = server.infer(body, **headers)
+        assert 400 <= status < 500, kind
+        assert answer["error"].isprintable(), kind
+        assert len(answer["error"]) < 1000, kind
+    assert peak(server.process.pid) < before + 200
+    assert server.infer(asked(images(1)))[0] == 200
+
+
+def peak(pid: int) -> int:
+    """MiB that a process ever had in memory."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) >> 10
+
+
+def test_an_output_is_asked_for_once(server):
+    status, answer, _ = server.infer(asked(images(1)) | {"outputs": [{"name": "y"}] * 2})
+    assert (status, answer) == (400, {"error": "an output is asked for twice"})
+
+
+def test_data_may_be_nested_as_the_shape_is(server, expected):
+    status, answer, _ = server.infer(asked(images(2), data=images(2).tolist()))
+    assert status == 200
+    np.testing.assert_array_equal(outputs_of(answer), expected(images(2)))
+
+
+def test_what_json_cannot_hold_may_come_as_bytes(server):
+    x = images(1)
+    x[0, 0, 0, 0] = np.nan
+    with triton.InferenceServerClient(server.address) as client:
+        given = triton.InferInput("x", [1, 3, 8, 8], "FP32")
+        given.set_data_from_numpy(x)
+        assert client.infer("snn", [given]).as_numpy("y").shape == (1, 5)
+
+
+def test_a_header_may_be_anything(server):
+    for line in (b"Content-Length: " + b"9" * 5000, b"Content-Length: 99999999999999999999", b"X: " + b"y" * 1_000_000):
+        assert raw(server, b"POST /v2/models/snn/infer HTTP/1.1\r\nHost: x\r\n" + line + b"\r\n\r\n") in (400, 413)
+
+
+def raw(server: Server, content: bytes) -> int:
+    """The status of what is sent as it is."""
+    host, port = server.address.split(":")
+    with socket.create_connection((host, int(port)), SECONDS) as connection:
+        with contextlib.suppress(OSError):  # the server need not take all of it
+            connection.sendall(content)
+        return int(connection.recv(100).split()[1])
 
 
 def stuck(server: Server, threads: ThreadPoolExecutor, count: int) -> tuple[int, list[Future]]:
@@ -315,8 +368,148 @@ def test_a_server_that_ends_answers_what_it_has_and_leaves_no_process(bundle, ex
             os.kill(worker, 0)
 
 
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_worker_ends_with_the_server(ending, bundle):
+    with serving(bundle, "--workers", "1") as server:
+        (worker,) = server.statistics()["workers"]
+        os.kill(worker, signal.SIGSTOP)
+        server.process.send_signal(ending)
+        server.process.wait(SECONDS)
+        require_gone(worker)
+
+
+def test_a_server_that_cannot_answer_before_it_ends_says_so(bundle, tmp_path):
+    program = altered(tmp_path, END=1)
+    with serving(bundle, "--workers", "1", program=program) as server, ThreadPoolExecutor(1) as threads:
+        worker, (sent,) = stuck(server, threads, 1)
+        server.process.send_signal(signal.SIGTERM)
+        status, answer, headers = sent.result(SECONDS)
+        assert (status, headers["Retry-After"]) == (503, "1")
+        assert answer == {"error": "the server ends; send the request again"}
+        server.process.wait(SECONDS)
+        require_gone(worker)
+
+
+def altered(folder: Path, **constants: int) -> Path:
+    """A program that is serve.py with other constants."""
+    program = folder / "altered.py"
+    lines = [f"import sys; sys.path.insert(0, {str(EXAMPLE)!r})", "import serve"]
+    lines += [f"serve.{name} = {value}" for name, value in constants.items()]
+    program.write_text("\n".join([*lines, "serve.main()"]))
+    return program
+
+
+def require_gone(pid: int) -> None:
+    end = time.monotonic() + SECONDS
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_stopped_worker_counts_as_dead_though_it_does_not_take_the_batch(bundle, expected, monkeypatch):
+    monkeypatch.setattr(pool, "RUN", 1)
+    x = images(1000)  # more than a pipe holds
+
+    async def answer() -> list[np.ndarray]:
+        workers = pool.Pool(bundle, 1, 1, None, 0)
+        await workers.start()
+        await asyncio.sleep(0)  # in which its keeper begins
+        (stopped,) = workers.pids
+        os.kill(stopped, signal.SIGSTOP)
+        outputs = await asyncio.wait_for(workers.run({"x": x}, len(x)), SECONDS)
+        assert stopped not in workers.pids
+        assert workers.deaths == 1
+        await workers.stop()
+        require_gone(stopped)
+        return outputs
+
+    np.testing.assert_allclose(asyncio.run(answer())[0], expected(x), rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory) -> Iterator[Server]:
+    """One that waits a second or two for clients, of a network with large outputs."""
+    folder = tmp_path_factory.mktemp("impatient")
+    model = network(
+        f"{qcfs('x', 'a')} y = MatMul (a, w)",
+        inputs="float[N, 3] x",
+        outputs="float[N, 200000] y",
+        weights={"w": weight(3, 200_000)},
+    )
+    deploy(rewrite(model).model, folder / "bundle")
+    program = altered(folder, READ=1, LATE=2, MORE_CONNECTIONS=4)
+    with serving(folder / "bundle", "--workers", "1", "--queue", "4", program=program) as found:
+        yield found
+
+
+HEAD = b"POST /v2/models/snn/infer HTTP/1.1\r\nHost: x\r\n"
+
+
+SLOW = {
+    "nothing": (b"", b""),
+    "headers": (HEAD, b"X: y\r\n"),
+    "a second request": (b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\nGET", b"T"),
+    "a body": (HEAD + b"Content-Length: 1000\r\n\r\n", b"x"),
+    "chunks": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+}
+
+
+def test_a_slow_client_is_left(impatient):
+    with ThreadPoolExecutor(len(SLOW)) as threads:
+        left = dict(zip(SLOW, threads.map(lambda kind: is_left(impatient, *SLOW[kind]), SLOW), strict=True))
+    assert left == dict.fromkeys(SLOW, True)
+
+
+def is_left(server: Server, begin: bytes, drip: bytes) -> bool:
+    """Whether the server ends a connection on which something comes now and then."""
+    host, port = server.address.split(":")
+    end = time.monotonic() + 20
+    with socket.create_connection((host, int(port))) as connection:
+        connection.settimeout(0.2)
+        try:
+            connection.sendall(begin)
+            while time.monotonic() < end:
+                with contextlib.suppress(TimeoutError):
+                    if not connection.recv(1000):
+                        return True
+                connection.sendall(drip)
+        except ConnectionError:
+            return True
+    return False
+
+
+def test_a_client_that_does_not_take_its_answer_is_left(impatient):
+    body = json.dumps(asked(np.ones((32, 3), np.float32)) | {"parameters": {"binary_data_output": True}}).encode()
+    host, port = impatient.address.split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        impatient.until(lambda found: found["inference_count"] >= 32)
+        time.sleep(4)
+        taken = 0
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(1 << 20):
+                taken += len(part)
+        assert taken < 32 * 200_000 * 4
+
+
+def test_connections_are_bounded_and_those_that_wait_longest_are_closed(impatient):
+    host, port = impatient.address.split(":")
+    silent = [socket.create_connection((host, int(port))) for _ in range(20)]
+    assert impatient.infer(asked(np.ones((1, 3), np.float32), data=[1.0] * 3))[0] == 200
+    time.sleep(1.5)
+    closed = 0
+    for connection in silent:
+        connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(ConnectionError):
+                assert connection.recv(1) == b""
+            closed += 1
+        connection.close()
+    assert closed >= 12
+
+
 class FakeWorker:
-    """Doubles its input, and dies of a NaN."""
+    """Doubles its input, dies of a NaN, and cannot run what is infinite."""
 
     pid = 0
 
@@ -330,6 +523,8 @@ class FakeWorker:
     async def run(self, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         if np.isnan(feed["x"]).any():
             raise pool.WorkerDied
+        if np.isinf(feed["x"]).any():
+            raise pool.RunFailed("infinite")
         await asyncio.sleep(0)
         return [2 * feed["x"]]
 
@@ -357,6 +552,41 @@ def test_a_request_of_which_workers_die_fails_alone(fake_workers):
     assert (str(second), workers.deaths) == ("3 workers died on this request", 3)
     np.testing.assert_array_equal(first, [[[2.0, 2.0]]])
     np.testing.assert_array_equal(third, [[[6.0, 6.0]]])
+
+
+def test_a_request_that_cannot_be_run_fails_alone(fake_workers):
+    feeds = [np.full((1, 2), value, np.float32) for value in (1, np.inf, 3)]
+    (first, second, third), workers = asyncio.run(answers_of(feeds, 8))
+    assert (str(second), workers.deaths) == ("infinite", 0)
+    np.testing.assert_array_equal(first, [[[2.0, 2.0]]])
+    np.testing.assert_array_equal(third, [[[6.0, 6.0]]])
+
+
+def test_a_request_whose_values_the_network_does_not_take_fails_alone(tmp_path):
+    nodes = f"e = Gather (table, i) {qcfs('e', 'a')} y = MatMul (a, w)"
+    weights = {"table": weight(4, 3), "w": weight(3, 2)}
+    model = network(nodes, inputs="int64[N] i", outputs="float[N, 2] y", weights=weights)
+    deploy(rewrite(model).model, tmp_path / "bundle")
+    with serving(tmp_path / "bundle", "--workers", "1", "--delay", "200") as server, ThreadPoolExecutor(4) as threads:
+
+        def ask(index: int) -> tuple[int, Any, Any]:
+            given = {"name": "i", "shape": [1], "datatype": "INT64", "data": [index]}
+            return server.infer({"inputs": [given]})
+
+        answers = list(threads.map(ask, [0, 1, 9, 2]))
+        assert [status for status, *_ in answers] == [200, 200, 400, 200]
+        assert "indices element out of data bounds" in answers[2][1]["error"]
+
+
+def test_under_load_with_bad_requests_and_killed_workers_all_good_ones_are_answered(bundle, tmp_path):
+    np.savez(tmp_path / "in.npz", x=images(20))
+    command = [sys.executable, EXAMPLE / "load_test.py", bundle, tmp_path / "in.npz", "--output", tmp_path / "out.json"]
+    options = ["--requests", "400", "--concurrency", "16", "--bad", "0.1", "--kill-workers", "3", "--workers", "2"]
+    done = subprocess.run([*map(str, command), *options], capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert {"answers": 360, "lost": 0, "wrong": 0, "errors": [], "bad": 40, "bad_refused": 40}.items() <= row.items()
+    assert row["killed"] == row["deaths"] == 3
 
 
 @pytest.mark.parametrize(("most", "runs"), [(8, 3), (3, 4), (None, 5)])

@@ -1,4 +1,4 @@
-"""Many random cases, in several processes: networks, corrupted ones, mutated files, or calls of the operators.
+"""Many random cases, in several processes: networks, corrupted ones, mutated files or requests, operators' calls.
 
     python tests/fuzzing/run.py --what files --first 0 --count 10000
 
@@ -25,6 +25,7 @@ CASES = {
     "files": "fuzzing.hostile",
     "archives": "fuzzing.archives",
     "bundles": "fuzzing.bundles",
+    "requests": "fuzzing.http_requests",
     "operators": "fuzzing.calls",
     "writers": "fuzzing.writers",
 }

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from fuzzing import corrupted
+from fuzzing import bundles, corrupted
 from fuzzing.answers import faults
 from fuzzing.grown import grown
 from fuzzing.hostile import FOREIGN, attempt
