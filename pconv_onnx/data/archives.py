@@ -18,10 +18,8 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.files import open_file
+from pconv_onnx.data.limits import require_moderate
 
-# What an archive may always expand to; and beyond, how many times its own size. Deflate reaches 1,032 times.
-_ALWAYS = 1 << 28
-_MOST_TIMES = 200
 # How an archive begins, one without entries as well.
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 # What `numpy.savez` writes. Of these zipfile expands as much as is asked for, of others whole pieces.
@@ -69,7 +67,9 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, dic
             with zipfile.ZipFile(file) as archive:
                 entries = [entry for entry in archive.infolist() if entry.filename.endswith(_SUFFIX)]
                 _require_apart(entries)
-                _require_moderate(entries, os.fstat(file.fileno()).st_size)
+                _require_known(entries)
+                # Deflate reaches 1,032 times.
+                require_moderate(sum(entry.file_size for entry in entries), os.fstat(file.fileno()).st_size)
                 yield archive, {entry.filename.removesuffix(_SUFFIX): _shape(archive, entry) for entry in entries}
     # RuntimeError is zipfile's for versions of the format that it does not know.
     except (EOFError, OverflowError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error) as error:
@@ -86,13 +86,10 @@ def _require_apart(entries: list[zipfile.ZipInfo]) -> None:
             raise ValueError(f"it has two entries '{entry.filename}'")
 
 
-def _require_moderate(entries: list[zipfile.ZipInfo], size: int) -> None:
+def _require_known(entries: list[zipfile.ZipInfo]) -> None:
     for entry in entries:
         if entry.compress_type not in _METHODS or entry.flag_bits & _ENCRYPTED:
             raise ValueError(f"'{entry.filename}' is encrypted, or compressed by another method than deflate")
-    expanded = sum(entry.file_size for entry in entries)
-    if expanded > max(_ALWAYS, _MOST_TIMES * size):
-        raise ValueError(f"it would expand from {size:,} to {expanded:,} bytes")
 
 
 def _shape(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, ...]:

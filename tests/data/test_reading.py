@@ -190,7 +190,7 @@ def test_a_compression_that_python_does_not_know_is_told(tmp_path):
     content = bytearray((tmp_path / "d.npz").read_bytes())
     content[content.index(b"PK\x01\x02") + 10] = 99
     (tmp_path / "d.npz").write_bytes(content)
-    assert "d.npz' is not an .npz of plain arrays: That compression method is not supported" in refusal(
+    assert "d.npz' is not an .npz of plain arrays: 'x.npy' is encrypted, or compressed by another method" in refusal(
         tmp_path / "d.npz"
     )
 
@@ -198,8 +198,7 @@ def test_a_compression_that_python_does_not_know_is_told(tmp_path):
 def test_a_member_that_is_no_array_is_told(tmp_path):
     with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
         archive.writestr("x", b"text")
-    assert "'x' in" in (told := refusal(tmp_path / "d.npz"))
-    assert "the model takes float32" in told
+    assert "has no array 'x', which is an input of the model; it has none" in refusal(tmp_path / "d.npz")
 
 
 def test_a_file_of_a_directory_is_told_by_its_name(tmp_path):
