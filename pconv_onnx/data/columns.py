@@ -40,7 +40,7 @@ def require_worth(file: Any, path: Path, group: int, column: str, least: int = 0
             if chunk.path_in_schema.split(".")[0] != column and chunk.path_in_schema != column:
                 continue
             places = [chunk.data_page_offset, *([chunk.dictionary_page_offset] if chunk.has_dictionary_page else [])]
-            start = min(place for place in places if place)
+            start = min((place for place in places if place), default=0)
             held = extent(content, start, start + chunk.total_compressed_size)
             # Where pages have less than the footer says, more is looked for behind them.
             if held.values < chunk.num_values:

@@ -10,13 +10,14 @@ import os
 from typing import IO, Any, NamedTuple
 
 # Fields of a header: sizes of the page, and structs that have the number of its values first.
-_EXPANDED, _STORED, _DATA, _DICTIONARY, _DATA_2, _VALUES = 2, 3, 5, 7, 8, 1
+_EXPANDED, _STORED, _KINDS, _VALUES = 2, 3, (5, 7, 8), 1
 # Kinds of values of the protocol.
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 1, 2, 3, 7, 8, 12
 _INTEGERS = (4, 5, 6)
 # Structs within each other: a header, that of its kind, statistics.
 _DEEPEST = 3
 _LONGEST_INTEGER = 10
+_FIELDS, _LARGEST = 1 << 15, 1 << 31
 
 
 class Extent(NamedTuple):
@@ -41,16 +42,19 @@ def extent(file: IO[bytes], start: int, stop: int) -> Extent:
     file.seek(start)
     while file.tell() < stop:
         header = _struct(file, 1)
-        kind = header.get(_DATA) or header.get(_DATA_2) or header.get(_DICTIONARY)
-        values += _size(kind or {_VALUES: 0}, _VALUES)
-        expanded += _size(header, _EXPANDED)
-        file.seek(_size(header, _STORED), os.SEEK_CUR)
+        # A page may claim to be of several kinds, of which its reader takes one.
+        values += sum(_number(header[kind], _VALUES) for kind in _KINDS if kind in header)
+        expanded += _number(header, _EXPANDED)
+        file.seek(_number(header, _STORED), os.SEEK_CUR)
     return Extent(values, expanded)
 
 
-def _size(fields: Any, field: int) -> int:
-    size = fields.get(field) if isinstance(fields, dict) else None
-    if type(size) is not int or size < 0:
+def _number(fields: Any, field: int) -> int:
+    return _sound(fields.get(field) if isinstance(fields, dict) else None)
+
+
+def _sound(size: Any) -> int:
+    if type(size) is not int or not 0 <= size < _LARGEST:
         raise ValueError("a page has a header without its size")
     return size
 
@@ -63,6 +67,9 @@ def _struct(file: IO[bytes], depth: int) -> dict[int, Any]:
     number = 0
     while byte := _byte(file):
         number = number + (byte >> 4) if byte >> 4 else _integer(file)
+        # Numbers are of 16 bits: others would be read as one of these.
+        if number in fields or not 0 < number < _FIELDS:
+            raise ValueError("a page has a header with a field twice, or of a number that there is not")
         fields[number] = _value(file, byte & 15, depth)
     return fields
 
@@ -74,10 +81,11 @@ def _value(file: IO[bytes], kind: int, depth: int) -> Any:
         return _integer(file)
     if kind == _STRUCT:
         return _struct(file, depth + 1)
-    skipped = {_BYTE: lambda: 1, _DOUBLE: lambda: 8, _BINARY: lambda: _varint(file)}.get(kind)
-    if skipped is None:
+    if kind == _BYTE:
+        return _byte(file)
+    if kind not in (_DOUBLE, _BINARY):
         raise ValueError("a page has a header that is none")
-    file.seek(skipped(), os.SEEK_CUR)
+    file.seek(8 if kind == _DOUBLE else _sound(_varint(file)), os.SEEK_CUR)
     return None
 
 

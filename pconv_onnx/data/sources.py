@@ -178,7 +178,7 @@ def _listed(folder: Path, pattern: str) -> list[Path]:
     try:
         return sorted(folder.glob(pattern))
     except (OSError, ValueError) as error:
-        raise PconvError(f"cannot look into '{folder}': {error}", "check it") from error
+        raise PconvError(f"cannot look into '{folder}': {getattr(error, 'strerror', None) or error}") from error
 
 
 def _groups(path: Path, recipe: Recipe | None) -> Iterator[ParquetGroup]:
