@@ -14,8 +14,8 @@ from pconv_onnx.basics.errors import PconvError
 
 # Pixels of a picture: 256 MiB in Pillow. A sensor of 35 mm has fewer.
 MOST_PIXELS = 1 << 26
-# Not all that Pillow reads: for EPS it starts another program.
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+# Not all that Pillow reads: for EPS it starts another program, and the library for TIFF writes to stderr by itself.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
 
 
 def decode(file: IO[bytes], side: int | None, where: str) -> Array:

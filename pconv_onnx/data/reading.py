@@ -14,7 +14,7 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.data.parts import LABELS, Given, Part
+from pconv_onnx.data.parts import LABELS, Given, Part, as_array
 from pconv_onnx.data.samples import BatchAxis, Data, DataSource, Input, Samples, Unchecked
 from pconv_onnx.data.sources import parts_of
 
@@ -73,8 +73,14 @@ class SampleReader:
                 for entry in self._inputs:
                     _require(part.where, held, entry.name)
             _require_labels_throughout(lengths)
-            ends = list(accumulate(held[self._inputs[0].name] for held in lengths))
-            _require_number(ends[-1] if ends else 0, self.fixed_batch)
+            # Of an input without values there are as many samples as of the others.
+            ends = list(accumulate(max(held[entry.name] for entry in self._inputs) for held in lengths))
+            total = ends[-1] if ends else 0
+            if not total:
+                # Of arrays that do not fit, that is what is wrong.
+                for part in self._parts:
+                    _fitted_part(part, self._inputs, self._axes)
+            _require_number(total, self.fixed_batch)
             self._ends = ends
         return self._ends[-1]
 
@@ -282,13 +288,20 @@ def _parts(source: Unchecked) -> Sequence[Part]:
     if isinstance(source, Mapping):
         return [Given("the data", source)]
     if hasattr(source, "get_next"):
-        return [Given(f"batch {index} of the data", batch) for index, batch in enumerate(iter(source.get_next, None))]
+        return [_batch(index, batch) for index, batch in enumerate(iter(source.get_next, None))]
     if not isinstance(source, str | os.PathLike):
         raise PconvError(
             f"data are given as a path or as arrays by the names of inputs, not as {type(source).__name__}",
             "write {'NAME': array}, with the name of the model's input",
         )
     return parts_of(source)
+
+
+def _batch(index: int, batch: Any) -> Given:
+    where = f"batch {index} of the data"
+    if not isinstance(batch, Mapping):
+        raise PconvError(f"{where} is a {type(batch).__name__}", "give arrays by the names of inputs")
+    return Given(where, batch)
 
 
 def _require(where: str, held: Collection[str], name: str) -> None:
@@ -321,18 +334,21 @@ def _fitted_part(source: Part, inputs: Sequence[Input], axes: Mapping[str, int |
     arrays = source.read({LABELS, *(entry.name for entry in inputs)})
     part = {entry.name: _fitted(where, arrays, entry, axes) for entry in inputs}
     if LABELS in arrays and LABELS not in part:
-        part[LABELS] = _fitted_labels(where, np.asarray(arrays[LABELS]))
+        part[LABELS] = _fitted_labels(where, as_array(where, LABELS, arrays[LABELS]))
     shared = {entry.name for entry in inputs if _is_shared(entry, part[entry.name], axes)}
     counted = {name: len(array) for name, array in part.items() if name not in shared}
     if len(set(counted.values())) > 1:
         told = ", ".join(f"'{name}' {count}" for name, count in counted.items())
         raise PconvError(f"the arrays of {where} have unequal numbers of samples: {told}")
+    if any(counted.values()) and not any(part[entry.name].size for entry in inputs):
+        shapes = ", ".join(f"'{entry.name}' {list(part[entry.name].shape)}" for entry in inputs)
+        raise PconvError(f"the samples of {where} hold no values: {shapes}")
     return part
 
 
 def _fitted(where: str, arrays: Mapping[str, Any], entry: Input, axes: Mapping[str, int | None]) -> Array:
     _require(where, arrays, entry.name)
-    array = np.asarray(arrays[entry.name])
+    array = as_array(where, entry.name, arrays[entry.name])
     expected = _TYPES.get(entry.type)
     if expected is not None and array.dtype != expected:
         raise PconvError(f"'{entry.name}' in {where} is {array.dtype}; the model takes {expected}", "convert it")
@@ -358,6 +374,8 @@ def _fitted_labels(where: str, labels: Array) -> Array:
             f"'{LABELS}' in {where} is {labels.dtype} of shape {list(labels.shape)}",
             "a label is the number of a class, an integer for each sample, or what an output should be, in floats",
         )
+    if len(labels) and not labels.size:
+        raise PconvError(f"'{LABELS}' in {where} is of shape {list(labels.shape)}: targets without values")
     if is_target and not np.isfinite(labels).all():
         raise PconvError(
             f"'{LABELS}' in {where} has a NaN or an infinity, first in sample {_first_not_finite(labels)}",

@@ -17,7 +17,7 @@ from pconv_onnx.data.archives import read_npz, shapes_in_npz
 from pconv_onnx.data.columns import BYTES_OF_A_VALUE, dense, require_worth, values_of_a_row
 from pconv_onnx.data.decoding import decode
 from pconv_onnx.data.limits import require_moderate
-from pconv_onnx.data.parts import LABELS, Part
+from pconv_onnx.data.parts import LABELS, Part, length_of
 from pconv_onnx.data.pictures import Pictures, Recipe, number_at_once
 
 _PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -40,7 +40,7 @@ class NpzFile:
     def lengths(self) -> dict[str, int]:
         """From the headers of its members."""
         with _readable(self.path):
-            return {name: shape[0] if shape else 0 for name, shape in shapes_in_npz(self.path).items()}
+            return {name: length_of(shape) for name, shape in shapes_in_npz(self.path).items()}
 
     def read(self, names: Container[str]) -> dict[str, Array]:
         """All of it."""

@@ -16,7 +16,7 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.data.decoding import MOST_PIXELS, decode, pixels_in
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
-FORMATS = ["bmp", "gif", "jpeg", "png", "tiff", "webp"]
+FORMATS = ["bmp", "gif", "jpeg", "png", "webp"]
 
 
 def encoded(kind: str, **options) -> bytes:
@@ -59,7 +59,7 @@ def test_known_formats_are_decoded(kind):
     assert pixels_in(io.BytesIO(content), "here") == 63
 
 
-@pytest.mark.parametrize("kind", ["eps", "ppm", "ico", "pdf"])
+@pytest.mark.parametrize("kind", ["eps", "ppm", "ico", "tiff"])
 def test_other_formats_are_refused(kind):
     assert refusal(encoded(kind)).startswith("cannot read a picture of here: cannot identify")
 

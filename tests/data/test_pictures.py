@@ -102,8 +102,16 @@ def test_a_pipe_for_a_recipe_is_refused_and_not_waited_for(tmp_path):
     assert "it is not a file" in refusal_of(parts_of, tmp_path / "recipe.json")
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero"),
-                                  lambda path: path.symlink_to(path), lambda path: path.symlink_to("nowhere")])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        os.mkdir,
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to(path),
+        lambda path: path.symlink_to("nowhere"),
+    ],
+)
 def test_what_is_no_file_in_a_folder_of_pictures_is_refused(make, tmp_path):
     make(tmp_path / "b.png")
     path = recipe(tmp_path)

@@ -24,6 +24,8 @@ _CASES = {
     "corruptions": "fuzzing.corrupted",
     "files": "fuzzing.hostile",
     "archives": "fuzzing.archives",
+    "recipes": "fuzzing.recipes",
+    "tables": "fuzzing.tables",
     "operators": "fuzzing.calls",
 }
 # Of a case that takes milliseconds, on a machine that may be busy.
