@@ -6,7 +6,8 @@ import math
 import operator
 import os
 from bisect import bisect_right
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any
 
@@ -218,8 +219,9 @@ def random_samples(session: Any, seed: int = 0, batch_axis: BatchAxis = 0) -> Sa
             raise PconvError(
                 f"random values for input '{entry.name}' of shape {entry.shape} are too many", "pass --data"
             )
-        values = generator.standard_normal(shape) if "float" in dtype else generator.integers(0, 2, shape)
-        arrays[entry.name] = np.broadcast_to(values.astype(dtype), (count, *sizes))
+        with _in_memory(f"random values for input '{entry.name}' of shape {entry.shape}"):
+            values = generator.standard_normal(shape) if "float" in dtype else generator.integers(0, 2, shape)
+            arrays[entry.name] = np.broadcast_to(values.astype(dtype), (count, *sizes))
     return Samples(arrays, None, model_batch, axes, alone)
 
 
@@ -331,7 +333,8 @@ def _require_number(samples: int, model_batch: int | None) -> None:
 def _fitted_part(source: Part, inputs: Sequence[Input], axes: Mapping[str, int | None]) -> dict[str, Array]:
     """One part of the data: an array for each input, and labels if it has any."""
     where = source.where
-    arrays = source.read({LABELS, *(entry.name for entry in inputs)})
+    with _in_memory(f"the samples of {where}"):
+        arrays = source.read({LABELS, *(entry.name for entry in inputs)})
     part = {entry.name: _fitted(where, arrays, entry, axes) for entry in inputs}
     if LABELS in arrays and LABELS not in part:
         part[LABELS] = _fitted_labels(where, as_array(where, LABELS, arrays[LABELS]))
@@ -403,9 +406,18 @@ def _first_not_finite(array: Array) -> int:
 
 def _joined(name: str, parts: Sequence[Array]) -> Array:
     try:
-        return np.concatenate(parts)
+        with _in_memory(f"the parts of '{name}' together"):
+            return np.concatenate(parts)
     except ValueError as error:
         raise PconvError(f"the parts of '{name}' do not fit together: {error}") from error
+
+
+@contextmanager
+def _in_memory(what: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise PconvError(f"{what} do not fit in memory", "give fewer, or in smaller files") from error
 
 
 def _one_value(name: str, parts: Sequence[Array]) -> Array:

@@ -366,3 +366,22 @@ def test_rows_without_bytes_are_not_counted_as_samples(tmp_path):
 def test_a_batch_that_is_no_mapping_is_told():
     told = refusal(Reader([{"x": array(2, 3)}, [array(2, 3)]]))
     assert told == "batch 1 of the data is a list; give arrays by the names of inputs"
+
+
+@pytest.mark.parametrize("place", ["pconv_onnx.data.parts.Given.read", "numpy.concatenate"])
+def test_what_does_not_fit_in_memory_is_told(place, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    runner = session(ONE)
+    monkeypatch.setattr(place, fail)
+    assert "do not fit in memory; give fewer" in refusal_of(load_samples, {"x": array(2, 3)}, runner)
+
+
+def test_random_values_that_do_not_fit_in_memory_are_told(monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    runner = session(ONE)
+    monkeypatch.setattr("numpy.broadcast_to", fail)
+    assert "random values for input 'x'" in refusal_of(random_samples, runner)
