@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,18 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.files import open_file
 from pconv_onnx.data.limits import require_moderate
-from pconv_onnx.data.pages import extent
+from pconv_onnx.data.pages import Chunk, extent
 
 # Bytes of a number as it is read, and of how deep in lists it lies.
 BYTES_OF_A_VALUE = 12
 
 
-def require_worth(file: Any, path: Path, group: int, column: str, least: int = 0) -> None:
+def require_worth(path: Path, held: Sequence[Chunk], column: str, least: int = 0) -> None:
     """Raise where a column of a row group would take absurdly more memory than the file.
 
     Args:
-        file: `pyarrow.parquet.ParquetFile`.
-        path: of it.
-        group: number of the row group.
+        path: of the file.
+        held: what the row group has of the column.
         column: its name.
         least: values that it becomes in any case, more than it stores where lists of one length are missing.
 
@@ -33,19 +33,13 @@ def require_worth(file: Any, path: Path, group: int, column: str, least: int = 0
         ValueError: it would, or has no such pages.
     """
     values = expanded = 0
-    chunks = file.metadata.row_group(group)
     with open_file(path) as content:
-        for index in range(chunks.num_columns):
-            chunk = chunks.column(index)
-            if chunk.path_in_schema.split(".")[0] != column and chunk.path_in_schema != column:
-                continue
-            places = [chunk.data_page_offset, *([chunk.dictionary_page_offset] if chunk.has_dictionary_page else [])]
-            start = min((place for place in places if place), default=0)
-            held = extent(content, start, start + chunk.total_compressed_size)
+        for chunk in held:
+            found = extent(content, chunk.start, chunk.stop)
             # Where pages have less than the footer says, more is looked for behind them.
-            if held.values < chunk.num_values:
-                raise ValueError(f"column '{column}' has {held.values:,} values, and should have {chunk.num_values:,}")
-            values, expanded = values + held.values, expanded + held.expanded
+            if found.values < chunk.values:
+                raise ValueError(f"column '{column}' has {found.values:,} values, and should have {chunk.values:,}")
+            values, expanded = values + found.values, expanded + found.expanded
         require_moderate(max(values, least) * BYTES_OF_A_VALUE + expanded, os.fstat(content.fileno()).st_size)
 
 

@@ -1,4 +1,4 @@
-"""Headers of the pages of a Parquet file: what they expand to, which its footer may say otherwise.
+"""Footers of Parquet files and headers of their pages: what these expand to, which the footer may say otherwise.
 
 A column of a row group is pages in a row, each behind a header in Thrift's compact protocol. Source: parquet.thrift of
 Apache Parquet, `PageHeader`.
@@ -12,10 +12,15 @@ from typing import IO, Any, NamedTuple
 # Fields of a header: sizes of the page, and structs that have the number of its values first.
 _EXPANDED, _STORED, _KINDS, _VALUES = 2, 3, (5, 7, 8), 1
 # Kinds of values of the protocol.
-_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 1, 2, 3, 7, 8, 12
+_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _STRUCT = 1, 2, 3, 7, 8, 9, 12
 _INTEGERS = (4, 5, 6)
-# Structs within each other: a header, that of its kind, statistics.
-_DEEPEST = 3
+# Structs and lists within each other: a footer has its groups, their columns, statistics of these, and some more.
+_DEEPEST = 12
+# Bytes at the end of a file: how long the footer is, and a mark.
+_END = 8
+# Fields of a footer, of its groups, of their columns, and of what is said of these.
+_GROUPS, _COLUMNS, _ABOUT = 4, 1, 3
+_HELD, _LENGTH, _PAGES, _DICTIONARY = 5, 7, 9, 11
 _LONGEST_INTEGER = 10
 _FIELDS, _LARGEST = 1 << 15, 1 << 31
 
@@ -30,6 +35,47 @@ class Extent(NamedTuple):
 
     values: int
     expanded: int
+
+
+class Chunk(NamedTuple):
+    """Of a column in a row group.
+
+    Attributes:
+        values: that the footer says it has.
+        start: of its pages.
+        stop: of its pages.
+    """
+
+    values: int
+    start: int
+    stop: int
+
+
+def chunks(file: IO[bytes]) -> list[tuple[Chunk, ...]]:
+    """What the footer of a Parquet file says of each row group, column by column as in its schema.
+
+    pyarrow's own answer ends the process where a footer contradicts itself.
+
+    Raises:
+        ValueError: it is none.
+    """
+    size = file.seek(-_END, os.SEEK_END)
+    length = int.from_bytes(file.read(4), "little")
+    if length > size:
+        raise ValueError("its footer is cut short")
+    file.seek(size - length)
+    try:
+        return [tuple(_chunk(column[_ABOUT]) for column in group[_COLUMNS]) for group in _struct(file, 1)[_GROUPS]]
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError("its footer is not one") from error
+
+
+def _chunk(about: dict[int, Any]) -> Chunk:
+    places = [about[_PAGES], about.get(_DICTIONARY)]
+    start = min((place for place in places if place), default=0)
+    if start < 0 or about[_LENGTH] < 0:
+        raise ValueError("its footer has a negative place")
+    return Chunk(about[_HELD], start, start + about[_LENGTH])
 
 
 def extent(file: IO[bytes], start: int, stop: int) -> Extent:
@@ -60,7 +106,7 @@ def _sound(size: Any) -> int:
 
 
 def _struct(file: IO[bytes], depth: int) -> dict[int, Any]:
-    """Fields by number; those that are texts are None."""
+    """Fields by number."""
     if depth > _DEEPEST:
         raise ValueError("a page has a header that is nested too deeply")
     fields: dict[int, Any] = {}
@@ -83,10 +129,22 @@ def _value(file: IO[bytes], kind: int, depth: int) -> Any:
         return _struct(file, depth + 1)
     if kind == _BYTE:
         return _byte(file)
+    if kind == _LIST:
+        return _list(file, depth + 1)
     if kind not in (_DOUBLE, _BINARY):
         raise ValueError("a page has a header that is none")
-    file.seek(8 if kind == _DOUBLE else _sound(_varint(file)), os.SEEK_CUR)
-    return None
+    return file.read(8 if kind == _DOUBLE else _sound(_varint(file)))
+
+
+def _list(file: IO[bytes], depth: int) -> list[Any]:
+    if depth > _DEEPEST:
+        raise ValueError("a page has a header that is nested too deeply")
+    head = _byte(file)
+    size, kind = head >> 4, head & 15
+    size = _sound(_varint(file)) if size == 15 else size
+    # Of these there is a byte each, while of a field its kind says all.
+    kind = _BYTE if kind in (_TRUE, _FALSE) else kind
+    return [_value(file, kind, depth) for _ in range(size)]
 
 
 def _integer(file: IO[bytes]) -> int:

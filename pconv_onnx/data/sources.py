@@ -17,6 +17,7 @@ from pconv_onnx.data.archives import read_npz, shapes_in_npz
 from pconv_onnx.data.columns import BYTES_OF_A_VALUE, dense, require_worth, values_of_a_row
 from pconv_onnx.data.decoding import decode
 from pconv_onnx.data.limits import require_moderate
+from pconv_onnx.data.pages import Chunk, chunks
 from pconv_onnx.data.parts import LABELS, Part, length_of
 from pconv_onnx.data.pictures import Pictures, Recipe, number_at_once
 
@@ -67,6 +68,7 @@ class ParquetGroup:
     group: int
     rows: int
     columns: tuple[str, ...]
+    held: tuple[Chunk, ...]
     recipe: Recipe | None
 
     @property
@@ -96,16 +98,21 @@ class ParquetGroup:
         if self.columns.count(column) > 1:
             raise PconvError(f"{where} is there more than once", "leave one of them")
         if self.recipe is not None and name == self.recipe.input:
-            require_worth(file, self.path, self.group, column)
+            require_worth(self.path, self._held(file, column), column)
             pictures = (decode(io.BytesIO(content), self.recipe.size, where) for content in self._encoded(file, column))
             array = self.recipe.prepared(pictures, where)
         else:
             each = values_of_a_row(file.schema_arrow.field(column).type, where)
-            require_worth(file, self.path, self.group, column, self.rows * each)
+            require_worth(self.path, self._held(file, column), column, self.rows * each)
             array = dense(file.read_row_group(self.group, columns=[column]).column(column), where)
         if len(array) != self.rows:
             raise ValueError(f"column '{column}' has {len(array)} rows, and its group {self.rows}")
         return array
+
+    def _held(self, file: Any, column: str) -> list[Chunk]:
+        """What is stored of a column, and of what lies within it: by the schema, for names elsewhere are not read."""
+        paths = (file.schema.column(index).path for index in range(len(self.held)))
+        return [chunk for path, chunk in zip(paths, self.held, strict=True) if f"{path}.".startswith(f"{column}.")]
 
     def _encoded(self, file: Any, column: str) -> Iterator[bytes]:
         """Pictures one by one: a file of few bytes may have one of them many times."""
@@ -186,15 +193,18 @@ def _groups(path: Path, recipe: Recipe | None) -> Iterator[ParquetGroup]:
     with _readable_parquet(path) as parquet:
         with open_file(path) as content:
             size = os.fstat(content.fileno()).st_size
+            held = chunks(content)
         with parquet.ParquetFile(path) as file:
-            columns = tuple(file.schema_arrow.names)
+            columns, leaves = tuple(file.schema_arrow.names), len(file.schema)
             rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         if min(rows, default=0) < 0:
             raise ValueError("it has a group of less than no rows")
+        if len(held) != len(rows) or any(len(group) != leaves for group in held):
+            raise ValueError("its groups cannot be told apart")
         require_moderate(sum(rows) * BYTES_OF_A_VALUE, size)
     for group, count in enumerate(rows):
         if count:
-            yield ParquetGroup(path, group, count, columns, recipe)
+            yield ParquetGroup(path, group, count, columns, held[group], recipe)
 
 
 def _pictures(recipe: Recipe) -> Iterator[Pictures]:

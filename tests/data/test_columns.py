@@ -139,6 +139,14 @@ def test_pages_that_hold_more_than_the_footer_says_are_refused(tmp_path):
     assert "it would expand from" in refusal_of(read, path)
 
 
+def test_columns_are_known_by_the_schema_and_not_by_what_their_pages_are_called(tmp_path):
+    path = one_row(tmp_path / "x.parquet", 30_000_000)
+    content = path.read_bytes()
+    called = content.index(b"\x01x\x04list")
+    path.write_bytes(content[:called] + b"\x01z" + content[called + 2 :])
+    assert "it would expand from" in refusal_of(read, path)
+
+
 def test_pages_that_hold_less_than_the_footer_says_are_refused(tmp_path):
     path = write(tmp_path / "x.parquet", pyarrow.array(np.arange(10.0)), write_statistics=False)
     content = path.read_bytes()

@@ -56,6 +56,12 @@ def test_what_others_made_is_read_refused_or_computed_as_it_should(module):
     assert [outcome for outcome in found if outcome.found and outcome.ended_at != FOREIGN] == []
 
 
+@pytest.mark.parametrize("seed", [6251, 6323])
+def test_a_footer_that_contradicts_itself_ends_no_process(seed):
+    """Arrow ends it where it is asked for what is stored of a column."""
+    assert [outcome.found for outcome in outcomes(f"{tables.__name__}.faults", [seed], 1, 60)] == [[]]
+
+
 @pytest.mark.parametrize("first", range(0, 80, 20))
 def test_a_network_with_one_fault_is_called_different_and_the_place_is_named(first):
     found = outcomes(f"{corrupted.__name__}.faults", range(first, first + 20), 1, 60)
