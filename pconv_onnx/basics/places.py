@@ -426,7 +426,9 @@ def _put(content: bytes | Path, file: IO[bytes]) -> None:
 
 def same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
     """Whether two paths are of one file, there or not."""
-    try:
+    # One of them may not be there yet, or be nothing that can be looked at; reading and writing will tell.
+    with contextlib.suppress(OSError, ValueError):
         return os.path.samefile(first, second)
-    except OSError:  # one of them is not there yet, or cannot be looked at; reading and writing will tell
+    with contextlib.suppress(ValueError):
         return os.path.realpath(first) == os.path.realpath(second)
+    return False

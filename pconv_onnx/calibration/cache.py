@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.choices import MAX_STEPS
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.places import write_atomically
 from pconv_onnx.calibration.channels import Channels
@@ -22,6 +23,7 @@ from pconv_onnx.data.archives import read_npz
 from pconv_onnx.recognise import Activation
 
 _VERSION = 7
+_MOST_AXES = 64
 
 
 def digest_of(model: str, samples: bytes, steps: int, method: str) -> str:
@@ -74,25 +76,52 @@ def restore(path: str | os.PathLike[str], key: str, activations: Sequence[Activa
             return None
         if meta.pop("sha256") != _digest(meta, arrays):
             raise ValueError("it is not as it was written")
+        return _found(meta, arrays, {activation.name: activation for activation in activations})
     except (OSError, MemoryError, KeyError, TypeError, ValueError, RecursionError) as error:
         told = "calibrate has not written it" if isinstance(error, KeyError | TypeError) else error
         raise PconvError(f"'{path}' is not a calibration: {told}", "name another file, or remove it") from error
-    by_name = {activation.name: activation for activation in activations}
-    found = Found(errors=meta["errors"], uncorrected=meta["uncorrected"], left=meta["left"])
+
+
+def _found(meta: Mapping[str, Any], arrays: Mapping[str, Array], activations: Mapping[str, Activation]) -> Found:
+    """What was found, of a file that anyone may have written: its digest is no signature."""
+    found = Found(errors=list(meta["errors"]), uncorrected=list(meta["uncorrected"]), left=dict(meta["left"]))
     for index, (name, axis, rank, steps) in enumerate(meta["activations"]):
-        threshold, shift, amplitude = (
-            arrays[f"activation/{index}/{part}"] for part in ("threshold", "shift", "amplitude")
-        )
-        offset, thresholds = (arrays.get(f"activation/{index}/{part}") for part in ("offset", "thresholds"))
-        found.activations.append(
-            Quantised(
-                by_name[name], Staircase(threshold, shift, amplitude, steps), Channels(axis, rank), offset, thresholds
-            )
-        )
+        place = f"activation/{index}/"
+        parts = {key.removeprefix(place): array for key, array in arrays.items() if key.startswith(place)}
+        _require(_fit(parts, axis, rank, steps), name)
+        staircase = Staircase(parts["threshold"], parts["shift"], parts["amplitude"], steps)
+        offset, thresholds = parts.get("offset"), parts.get("thresholds")
+        found.activations.append(Quantised(activations[name], staircase, Channels(axis, rank), offset, thresholds))
     for index, output in enumerate(meta["layers"]):
         weights, bias = (arrays[f"layer/{index}/{part}"] for part in ("weights", "bias"))
+        _require(weights.dtype == bias.dtype == np.float32 and weights.ndim > 1 == bias.ndim, output)
         found.corrections[output] = Correction(output, weights, bias)
+    numbers = all(isinstance(error, float) for error in found.errors)
+    texts = all(isinstance(text, str) for text in (*found.uncorrected, *found.left, *found.left.values()))
+    _require(numbers and texts and len(found.errors) == len(found.activations), "errors")
     return found
+
+
+def _fit(parts: Mapping[str, Array], axis: Any, rank: Any, steps: Any) -> bool:
+    """Whether arrays are those of a staircase of so many steps, along an axis of so many."""
+    if not all(type(number) is int for number in (rank, steps, 0 if axis is None else axis)):
+        return False
+    shape = parts["threshold"].shape
+    return (
+        1 <= steps <= MAX_STEPS
+        and 0 <= rank <= _MOST_AXES
+        and (axis is None or 0 <= axis < rank)
+        and len(shape) == 1 <= shape[0]
+        and all(
+            array.dtype.kind == "f" and array.shape == ((*shape, steps) if name == "thresholds" else shape)
+            for name, array in parts.items()
+        )
+    )
+
+
+def _require(right: bool, what: Any) -> None:
+    if not right:
+        raise ValueError(f"what it holds of '{what}' does not fit")
 
 
 def _digest(meta: Any, arrays: Mapping[str, Array]) -> str:

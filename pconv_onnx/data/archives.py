@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import struct
@@ -9,22 +10,30 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from tokenize import TokenError
+from typing import Any
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.files import open_file
+from pconv_onnx.data.limits import require_moderate
 
-# What an archive may always expand to; and beyond, how many times its own size. Deflate reaches 1,032 times.
-_ALWAYS = 1 << 28
-_MOST_TIMES = 200
 # How an archive begins, one without entries as well.
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+# What `numpy.savez` writes. Of these zipfile expands as much as is asked for, of others whole pieces.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 1
+# Bytes in front of an entry's name and content, at least.
+_LOCAL_HEADER = 30
+# Bytes in front of an array's values, of which NumPy takes 10,000 for a header.
+_HEADER = 10_240
+_SUFFIX = ".npy"
 
 
 def read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """The arrays of an archive by name.
+    """The arrays of an archive by name; other files in it stay unread.
 
     Before anything is unpacked, each must be as large as its header says and all of them together not absurdly larger
     than the file. Pickled objects are refused.
@@ -34,8 +43,8 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
         MemoryError: it does not fit in memory.
         ValueError: it is no archive of plain arrays, or expands to too much.
     """
-    with _opened(path) as (archive, _):
-        return {name: archive[name] for name in archive.files}
+    with _opened(path) as (archive, shapes):
+        return {name: _array(archive, name + _SUFFIX) for name in shapes}
 
 
 def shapes_in_npz(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
@@ -50,47 +59,67 @@ def shapes_in_npz(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[NpzFile, dict[str, tuple[int, ...]]]]:
-    # NumPy takes what is no archive for an array or a pickle, and would tell how to load that unsafely.
-    with open(path, "rb") as file:
-        if file.read(4) not in _MAGIC:
-            raise ValueError("it is no archive")
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, dict[str, tuple[int, ...]]]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            assert archive.zip is not None
-            yield archive, _moderate_shapes(archive.zip, os.path.getsize(path))
-    # RuntimeError is zipfile's for encryption and for ways of compression that it does not know, the errors of syntax
-    # are NumPy's for headers.
-    except (
-        EOFError,
-        OverflowError,
-        RuntimeError,
-        SyntaxError,
-        TokenError,
-        struct.error,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+        with open_file(path) as file:
+            if file.read(4) not in _MAGIC:
+                raise ValueError("it is no archive")
+            with zipfile.ZipFile(file) as archive:
+                entries = [entry for entry in archive.infolist() if entry.filename.endswith(_SUFFIX)]
+                _require_apart(entries)
+                _require_known(entries)
+                # Deflate reaches 1,032 times.
+                require_moderate(sum(entry.file_size for entry in entries), os.fstat(file.fileno()).st_size)
+                yield archive, {entry.filename.removesuffix(_SUFFIX): _shape(archive, entry) for entry in entries}
+    # RuntimeError is zipfile's for versions of the format that it does not know.
+    except (EOFError, OverflowError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(str(error)) from error
 
 
-def _moderate_shapes(archive: zipfile.ZipFile, size: int) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    entries = archive.infolist()
+def _require_apart(entries: list[zipfile.ZipInfo]) -> None:
+    """Raise where entries share their bytes or their names, so that what is read of one is read of several."""
+    for entry, following in pairwise(sorted(entries, key=lambda entry: entry.header_offset)):
+        if entry.header_offset + _LOCAL_HEADER + entry.compress_size > following.header_offset:
+            raise ValueError(f"'{entry.filename}' and '{following.filename}' overlap")
+    for entry, following in pairwise(sorted(entries, key=lambda entry: entry.filename)):
+        if entry.filename == following.filename:
+            raise ValueError(f"it has two entries '{entry.filename}'")
+
+
+def _require_known(entries: list[zipfile.ZipInfo]) -> None:
     for entry in entries:
-        if entry.filename.endswith(".npy"):
-            with archive.open(entry) as file:
-                version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
-                if version not in _HEADERS:
-                    raise ValueError(f"'{entry.filename}' is of format {version}")
-                shape, _, dtype = _HEADERS[version](file)  # type: ignore[arg-type]
-                if not dtype.hasobject and file.tell() + math.prod(shape) * dtype.itemsize != entry.file_size:
-                    raise ValueError(f"'{entry.filename}' does not hold the array {list(shape)} that it says")
-                shapes[entry.filename.removesuffix(".npy")] = shape
-    expanded = sum(entry.file_size for entry in entries)
-    if expanded > max(_ALWAYS, _MOST_TIMES * size):
-        raise ValueError(f"it would expand from {size:,} to {expanded:,} bytes")
-    return shapes
+        if entry.compress_type not in _METHODS or entry.flag_bits & _ENCRYPTED:
+            raise ValueError(f"'{entry.filename}' is encrypted, or compressed by another method than deflate")
 
 
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+def _shape(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, ...]:
+    """That of an array, which is a plain one and as large as it says."""
+    with archive.open(entry) as file:
+        head = io.BytesIO(file.read(_HEADER))
+    shape, dtype = _described(head, entry.filename)
+    # Of a type that takes no bytes there may be any number.
+    if dtype.hasobject or dtype.names or dtype.subdtype or not dtype.itemsize:
+        raise ValueError(f"'{entry.filename}' holds objects or records, not a plain array")
+    if min(shape, default=0) < 0 or head.tell() + math.prod(shape) * dtype.itemsize != entry.file_size:
+        raise ValueError(f"'{entry.filename}' does not hold the array {list(shape)} that it says")
+    return shape
+
+
+def _described(head: io.BytesIO, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(head)
+    if version not in _READERS:
+        raise ValueError(f"'{name}' is of format {version}")
+    try:
+        shape, _, dtype = _READERS[version](head)
+    # Python's, for literals that are none, or too deep.
+    except (MemoryError, RecursionError, SyntaxError, TokenError, TypeError) as error:
+        raise ValueError(f"'{name}' has a header that cannot be read") from error
+    return shape, dtype
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> Array:
+    with archive.open(name) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-any-return]
+
+
+_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

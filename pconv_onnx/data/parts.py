@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.errors import PconvError
+
 LABELS = "labels"
 
 
@@ -19,7 +22,7 @@ class Part(Protocol):
         """How to call it in messages."""
 
     def lengths(self) -> Mapping[str, int]:
-        """Its arrays by name, with the sizes of their first axes, without their values; 0 for a scalar.
+        """Its arrays by name, with the sizes of their first axes, without their values; 0 where there are none.
 
         Raises:
             PconvError: it cannot be read.
@@ -42,8 +45,25 @@ class Given:
 
     def lengths(self) -> dict[str, int]:
         """As they are."""
-        return {name: (np.shape(array) or (0,))[0] for name, array in self.arrays.items()}
+        return {name: length_of(as_array(self.where, name, array).shape) for name, array in self.arrays.items()}
 
     def read(self, names: Container[str]) -> Mapping[str, Any]:
         """As they are."""
         return self.arrays
+
+
+def length_of(shape: tuple[int, ...]) -> int:
+    """The size of the first axis of an array, 0 of a scalar and where it holds no values."""
+    return shape[0] if shape and all(shape) else 0
+
+
+def as_array(where: str, name: str, given: Any) -> Array:
+    """What someone gives for an array.
+
+    Raises:
+        PconvError: it cannot be made one.
+    """
+    try:
+        return np.asarray(given)
+    except Exception as error:  # NumPy's for lists of unequal length, and whatever objects of others raise
+        raise PconvError(f"'{name}' in {where} is a {type(given).__name__} and no array: {error}") from error

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Sequence
+import reprlib
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NoReturn
 
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.files import open_file
+from pconv_onnx.data.decoding import MOST_PIXELS, decode, pixels_in
 from pconv_onnx.data.parts import LABELS
 
+# Pixels of the pictures that are in memory at once: 3 GiB as floats.
+MOST_PIXELS_AT_ONCE = 1 << 28
+# Bytes of a recipe, which has eight short entries.
+_LONGEST_RECIPE = 1 << 16
 _LAYOUTS = ("NCHW", "NHWC")
 
 
@@ -48,17 +56,14 @@ class Recipe:
         Raises:
             PconvError: it cannot be read, or a key is missing, unknown or has a value that means nothing.
         """
-        try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise PconvError(f"cannot read the recipe '{path}': {error}", "check it") from error
+        entries = _document(path)
         checks = {
             "images": lambda value: isinstance(value, str),
             "input": lambda value: isinstance(value, str),
             "mean": _are_colours,
-            "std": lambda value: _are_colours(value) and 0 not in value,
+            "std": lambda value: _are_colours(value) and np.array(value, np.float32).all(),
             "layout": lambda value: value in _LAYOUTS,
-            "size": lambda value: value is None or (type(value) is int and value > 0),
+            "size": lambda value: value is None or (type(value) is int and 0 < value and value * value <= MOST_PIXELS),
             "column": lambda value: value is None or isinstance(value, str),
             "labels": lambda value: isinstance(value, str),
         }
@@ -69,43 +74,82 @@ class Recipe:
             )
         for name, value in entries.items():
             if not checks[name](value):
-                raise PconvError(f"'{name}' of the recipe '{path}' cannot be {value!r}", "see docs/scale-out.md")
+                raise PconvError(
+                    f"'{name}' of the recipe '{path}' cannot be {reprlib.repr(value)}", "see docs/scale-out.md"
+                )
         colours = {name: tuple(entries[name]) for name in ("mean", "std") if name in entries}
-        return cls(**{**entries, **colours, "images": path.parent / entries["images"]})
+        recipe = cls(**{**entries, **colours, "images": path.parent / entries["images"]})
+        with np.errstate(over="ignore"):
+            extremes = recipe._normalised(np.array([[0] * 3, [255] * 3], np.uint8))
+        if not np.isfinite(extremes).all():
+            raise PconvError(f"'mean' and 'std' of the recipe '{path}' make infinities of pictures", "correct them")
+        return recipe
 
-    def prepared(self, images: Sequence[Array], where: str) -> Array:
+    def prepared(self, images: Iterable[Array], where: str) -> Array:
         """Decoded images as the input takes them.
 
         Raises:
-            PconvError: they differ in size.
+            PconvError: they differ in size, or have too many pixels together.
         """
-        if len({image.shape for image in images}) > 1:
-            raise PconvError(f"the pictures of {where} differ in size", "give the recipe a size")
-        values = (np.stack(images).astype(np.float32) / 255 - np.array(self.mean, np.float32)) / np.array(
-            self.std, np.float32
-        )
+        decoded: list[Array] = []
+        for image in images:
+            if decoded and image.shape != decoded[0].shape:
+                raise PconvError(f"the pictures of {where} differ in size", "give the recipe a size")
+            decoded.append(image)
+            if len(decoded) * image.shape[0] * image.shape[1] > MOST_PIXELS_AT_ONCE:
+                raise PconvError(
+                    f"the pictures of {where} have more than {MOST_PIXELS_AT_ONCE:,} pixels together",
+                    "give the recipe a size, or a smaller one, or write fewer in a row group",
+                )
+        values = self._normalised(np.stack(decoded))
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if self.layout == "NCHW" else values)
 
-    def decoded(self, file: Any, where: str) -> Array:
-        """One picture, uint8 `[H, W, 3]`.
+    def _normalised(self, images: Array) -> Array:
+        values = images.astype(np.float32)
+        values /= 255
+        values -= np.array(self.mean, np.float32)
+        values /= np.array(self.std, np.float32)
+        return values
 
-        Raises:
-            PconvError: it is none, or Pillow is missing.
-        """
-        try:
-            from PIL import Image
-        except ImportError as error:
-            raise PconvError("pictures need Pillow", "pip install 'pconv-onnx[data]'") from error
-        try:
-            colour = Image.open(file).convert("RGB")
-            return np.asarray(colour if self.size is None else colour.resize((self.size, self.size)))
-        except (OSError, SyntaxError, ValueError) as error:  # SyntaxError is Pillow's for damaged PNGs
-            raise PconvError(f"cannot read a picture of {where}: {error}", "") from error
+
+def _document(path: Path) -> Any:
+    """What a recipe says, whatever it is.
+
+    Raises:
+        PconvError: it is no JSON, or cannot be read.
+    """
+    try:
+        with open_file(path) as file:
+            content = file.read(_LONGEST_RECIPE + 1)
+        if len(content) > _LONGEST_RECIPE:
+            raise ValueError(f"it is longer than {_LONGEST_RECIPE:,} bytes")
+        return json.loads(content.decode(), object_pairs_hook=_entries, parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        told = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise PconvError(f"cannot read the recipe '{path}': {told}", "check it") from error
+
+
+def _entries(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError("it has a key twice")
+    return entries
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _are_colours(value: object) -> bool:
-    """Whether it is a number for each colour."""
-    return isinstance(value, list) and len(value) == 3 and all(type(number) in (int, float) for number in value)
+    """Whether it is a number for each colour, as large as float32 takes it."""
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(type(number) in (int, float) and abs(number) <= _LARGEST for number in value)
+    )
+
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -127,6 +171,34 @@ class Pictures:
 
     def read(self, names: Container[str]) -> dict[str, Array]:
         """Decoded and normalised."""
-        images = [self.recipe.decoded(path, f"{self.where}, '{path.name}'") for path in self.files]
+        images = (self._decoded(path) for path in self.files)
         arrays = {self.recipe.input: self.recipe.prepared(images, self.where)}
         return arrays if self.labels is None else arrays | {LABELS: np.array(self.labels)}
+
+    def _decoded(self, path: Path) -> Array:
+        with _readable(path, self.where) as (file, where):
+            return decode(file, self.recipe.size, where)
+
+
+def number_at_once(recipe: Recipe, first: Path) -> int:
+    """How many pictures may be in memory at once, where all are as large as the first.
+
+    Raises:
+        PconvError: that cannot be read.
+    """
+    if recipe.size is not None:
+        return MOST_PIXELS_AT_ONCE // recipe.size**2
+    with _readable(first, f"'{recipe.images}'") as (file, where):
+        return MOST_PIXELS_AT_ONCE // pixels_in(file, where)
+
+
+@contextmanager
+def _readable(path: Path, folder: str) -> Iterator[tuple[IO[bytes], str]]:
+    """A picture's file, and how to call it."""
+    where = f"{folder}, '{path.name}'"
+    try:
+        file = open_file(path)
+    except OSError as error:
+        raise PconvError(f"cannot read a picture of {where}: {error.strerror}", "mend it, or leave it out") from error
+    with file:
+        yield file, where

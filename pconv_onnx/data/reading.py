@@ -6,7 +6,8 @@ import math
 import operator
 import os
 from bisect import bisect_right
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.data.parts import LABELS, Given, Part
+from pconv_onnx.data.parts import LABELS, Given, Part, as_array
 from pconv_onnx.data.samples import BatchAxis, Data, DataSource, Input, Samples, Unchecked
 from pconv_onnx.data.sources import parts_of
 
@@ -73,8 +74,14 @@ class SampleReader:
                 for entry in self._inputs:
                     _require(part.where, held, entry.name)
             _require_labels_throughout(lengths)
-            ends = list(accumulate(held[self._inputs[0].name] for held in lengths))
-            _require_number(ends[-1] if ends else 0, self.fixed_batch)
+            # Of an input without values there are as many samples as of the others.
+            ends = list(accumulate(max(held[entry.name] for entry in self._inputs) for held in lengths))
+            total = ends[-1] if ends else 0
+            if not total:
+                # Of arrays that do not fit, that is what is wrong.
+                for part in self._parts:
+                    _fitted_part(part, self._inputs, self._axes)
+            _require_number(total, self.fixed_batch)
             self._ends = ends
         return self._ends[-1]
 
@@ -212,8 +219,9 @@ def random_samples(session: Any, seed: int = 0, batch_axis: BatchAxis = 0) -> Sa
             raise PconvError(
                 f"random values for input '{entry.name}' of shape {entry.shape} are too many", "pass --data"
             )
-        values = generator.standard_normal(shape) if "float" in dtype else generator.integers(0, 2, shape)
-        arrays[entry.name] = np.broadcast_to(values.astype(dtype), (count, *sizes))
+        with _in_memory(f"random values for input '{entry.name}' of shape {entry.shape}"):
+            values = generator.standard_normal(shape) if "float" in dtype else generator.integers(0, 2, shape)
+            arrays[entry.name] = np.broadcast_to(values.astype(dtype), (count, *sizes))
     return Samples(arrays, None, model_batch, axes, alone)
 
 
@@ -282,13 +290,20 @@ def _parts(source: Unchecked) -> Sequence[Part]:
     if isinstance(source, Mapping):
         return [Given("the data", source)]
     if hasattr(source, "get_next"):
-        return [Given(f"batch {index} of the data", batch) for index, batch in enumerate(iter(source.get_next, None))]
+        return [_batch(index, batch) for index, batch in enumerate(iter(source.get_next, None))]
     if not isinstance(source, str | os.PathLike):
         raise PconvError(
             f"data are given as a path or as arrays by the names of inputs, not as {type(source).__name__}",
             "write {'NAME': array}, with the name of the model's input",
         )
     return parts_of(source)
+
+
+def _batch(index: int, batch: Any) -> Given:
+    where = f"batch {index} of the data"
+    if not isinstance(batch, Mapping):
+        raise PconvError(f"{where} is a {type(batch).__name__}", "give arrays by the names of inputs")
+    return Given(where, batch)
 
 
 def _require(where: str, held: Collection[str], name: str) -> None:
@@ -318,21 +333,25 @@ def _require_number(samples: int, model_batch: int | None) -> None:
 def _fitted_part(source: Part, inputs: Sequence[Input], axes: Mapping[str, int | None]) -> dict[str, Array]:
     """One part of the data: an array for each input, and labels if it has any."""
     where = source.where
-    arrays = source.read({LABELS, *(entry.name for entry in inputs)})
+    with _in_memory(f"the samples of {where}"):
+        arrays = source.read({LABELS, *(entry.name for entry in inputs)})
     part = {entry.name: _fitted(where, arrays, entry, axes) for entry in inputs}
     if LABELS in arrays and LABELS not in part:
-        part[LABELS] = _fitted_labels(where, np.asarray(arrays[LABELS]))
+        part[LABELS] = _fitted_labels(where, as_array(where, LABELS, arrays[LABELS]))
     shared = {entry.name for entry in inputs if _is_shared(entry, part[entry.name], axes)}
     counted = {name: len(array) for name, array in part.items() if name not in shared}
     if len(set(counted.values())) > 1:
         told = ", ".join(f"'{name}' {count}" for name, count in counted.items())
         raise PconvError(f"the arrays of {where} have unequal numbers of samples: {told}")
+    if any(counted.values()) and not any(part[entry.name].size for entry in inputs):
+        shapes = ", ".join(f"'{entry.name}' {list(part[entry.name].shape)}" for entry in inputs)
+        raise PconvError(f"the samples of {where} hold no values: {shapes}")
     return part
 
 
 def _fitted(where: str, arrays: Mapping[str, Any], entry: Input, axes: Mapping[str, int | None]) -> Array:
     _require(where, arrays, entry.name)
-    array = np.asarray(arrays[entry.name])
+    array = as_array(where, entry.name, arrays[entry.name])
     expected = _TYPES.get(entry.type)
     if expected is not None and array.dtype != expected:
         raise PconvError(f"'{entry.name}' in {where} is {array.dtype}; the model takes {expected}", "convert it")
@@ -358,6 +377,8 @@ def _fitted_labels(where: str, labels: Array) -> Array:
             f"'{LABELS}' in {where} is {labels.dtype} of shape {list(labels.shape)}",
             "a label is the number of a class, an integer for each sample, or what an output should be, in floats",
         )
+    if len(labels) and not labels.size:
+        raise PconvError(f"'{LABELS}' in {where} is of shape {list(labels.shape)}: targets without values")
     if is_target and not np.isfinite(labels).all():
         raise PconvError(
             f"'{LABELS}' in {where} has a NaN or an infinity, first in sample {_first_not_finite(labels)}",
@@ -385,9 +406,18 @@ def _first_not_finite(array: Array) -> int:
 
 def _joined(name: str, parts: Sequence[Array]) -> Array:
     try:
-        return np.concatenate(parts)
+        with _in_memory(f"the parts of '{name}' together"):
+            return np.concatenate(parts)
     except ValueError as error:
         raise PconvError(f"the parts of '{name}' do not fit together: {error}") from error
+
+
+@contextmanager
+def _in_memory(what: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise PconvError(f"{what} do not fit in memory", "give fewer, or in smaller files") from error
 
 
 def _one_value(name: str, parts: Sequence[Array]) -> Array:

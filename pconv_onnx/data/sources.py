@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.files import open_file
 from pconv_onnx.data.archives import read_npz, shapes_in_npz
-from pconv_onnx.data.parts import LABELS, Part
-from pconv_onnx.data.pictures import Pictures, Recipe
+from pconv_onnx.data.columns import BYTES_OF_A_VALUE, dense, require_worth, values_of_a_row
+from pconv_onnx.data.decoding import decode
+from pconv_onnx.data.limits import require_moderate
+from pconv_onnx.data.pages import Chunk, chunks
+from pconv_onnx.data.parts import LABELS, Part, length_of
+from pconv_onnx.data.pictures import Pictures, Recipe, number_at_once
 
 _PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _PARQUET = ".parquet"
@@ -38,7 +41,7 @@ class NpzFile:
     def lengths(self) -> dict[str, int]:
         """From the headers of its members."""
         with _readable(self.path):
-            return {name: shape[0] if shape else 0 for name, shape in shapes_in_npz(self.path).items()}
+            return {name: length_of(shape) for name, shape in shapes_in_npz(self.path).items()}
 
     def read(self, names: Container[str]) -> dict[str, Array]:
         """All of it."""
@@ -65,6 +68,7 @@ class ParquetGroup:
     group: int
     rows: int
     columns: tuple[str, ...]
+    held: tuple[Chunk, ...]
     recipe: Recipe | None
 
     @property
@@ -79,9 +83,8 @@ class ParquetGroup:
     def read(self, names: Container[str]) -> dict[str, Array]:
         """Those columns; others may be of types that no array has."""
         named = {name: column for name, column in self._named().items() if name in names}
-        with _readable_parquet(self.path) as parquet:
-            table = parquet.ParquetFile(self.path).read_row_group(self.group, columns=list(named.values()))
-        return {name: self._array(name, column, table.column(column)) for name, column in named.items()}
+        with _readable_parquet(self.path) as parquet, parquet.ParquetFile(self.path) as file:
+            return {name: self._array(file, name, column) for name, column in named.items()}
 
     def _named(self) -> dict[str, str]:
         """Columns by the name of the array that they become."""
@@ -90,48 +93,38 @@ class ParquetGroup:
         named = {self.recipe.input: self.recipe.column or self.recipe.input, LABELS: self.recipe.labels}
         return {name: column for name, column in named.items() if column in self.columns}
 
-    def _array(self, name: str, column: str, chunks: Any) -> Array:
-        values = chunks.combine_chunks()
+    def _array(self, file: Any, name: str, column: str) -> Array:
         where = f"{self.where}, column '{column}'"
+        if self.columns.count(column) > 1:
+            raise PconvError(f"{where} is there more than once", "leave one of them")
         if self.recipe is not None and name == self.recipe.input:
-            # The datasets library keeps pictures as structs of `bytes` and `path`.
-            rows = [row["bytes"] if isinstance(row, dict) else row for row in values.to_pylist()]
-            if not all(isinstance(row, bytes) for row in rows):
-                raise PconvError(f"{where} does not hold encoded pictures", "a recipe is for these alone")
-            return self.recipe.prepared([self.recipe.decoded(io.BytesIO(row), where) for row in rows], where)
-        return _dense(values, where)
+            require_worth(self.path, self._held(file, column), column)
+            pictures = (decode(io.BytesIO(content), self.recipe.size, where) for content in self._encoded(file, column))
+            array = self.recipe.prepared(pictures, where)
+        else:
+            each = values_of_a_row(file.schema_arrow.field(column).type, where)
+            require_worth(self.path, self._held(file, column), column, self.rows * each)
+            array = dense(file.read_row_group(self.group, columns=[column]).column(column), where)
+        if len(array) != self.rows:
+            raise ValueError(f"column '{column}' has {len(array)} rows, and its group {self.rows}")
+        return array
 
+    def _held(self, file: Any, column: str) -> list[Chunk]:
+        """What is stored of a column, and of what lies within it: by the schema, for names elsewhere are not read."""
+        paths = (file.schema.column(index).path for index in range(len(self.held)))
+        return [chunk for path, chunk in zip(paths, self.held, strict=True) if f"{path}.".startswith(f"{column}.")]
 
-def _dense(values: Any, where: str) -> Array:
-    """Arrow's values, which may be tensors or lists of lists, as one array.
-
-    Raises:
-        PconvError: a value is missing, lists differ in length, or it is of no type that an array has.
-    """
-    import pyarrow
-    import pyarrow.compute
-
-    shape = [len(values)]
-    tensors = getattr(pyarrow, "FixedShapeTensorArray", ())
-    if isinstance(values, tensors):
-        return np.asarray(values.to_numpy_ndarray())
-    while pyarrow.types.is_nested(values.type):
-        lengths = pyarrow.compute.list_value_length(values).unique().to_pylist() if _is_list(values.type) else []
-        if len(lengths) != 1 or None in lengths:
-            raise PconvError(f"{where} is {values.type}, not lists of one length", "store tensors of one shape")
-        shape.append(lengths[0])
-        values = values.flatten()
-    if values.null_count:
-        raise PconvError(f"{where} has missing values", "fill them in, or leave these rows out")
-    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)
-
-
-def _is_list(kind: Any) -> bool:
-    import pyarrow
-
-    return bool(
-        pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind)
-    )
+    def _encoded(self, file: Any, column: str) -> Iterator[bytes]:
+        """Pictures one by one: a file of few bytes may have one of them many times."""
+        for batch in file.iter_batches(1, row_groups=[self.group], columns=[column]):
+            for row in batch.column(column).to_pylist():
+                # The datasets library keeps pictures as structs of `bytes` and `path`.
+                content = row.get("bytes") if isinstance(row, dict) else row
+                if not isinstance(content, bytes):
+                    raise PconvError(
+                        f"{self.where}, column '{column}' does not hold encoded pictures", "a recipe is for these alone"
+                    )
+                yield content
 
 
 @contextmanager
@@ -144,7 +137,8 @@ def _readable_parquet(path: Path) -> Iterator[Any]:
         raise PconvError("Parquet needs pyarrow", "pip install 'pconv-onnx[data]'") from error
     try:
         yield pyarrow.parquet
-    except (OSError, pyarrow.ArrowException) as error:
+    # Arrow's own, and what Python makes of texts and numbers that are none.
+    except (OSError, MemoryError, KeyError, OverflowError, TypeError, ValueError, pyarrow.ArrowException) as error:
         raise PconvError(f"cannot read '{path}' as Parquet: {error}", "check it") from error
 
 
@@ -158,12 +152,11 @@ def parts_of(source: str | os.PathLike[str]) -> list[Part]:
     if path.suffix == ".json":
         recipe = Recipe.read(path)
         files = _files(recipe.images, _PARQUET)
-        parts: list[Part] = [part for file in files for part in _groups(file, recipe)]
-        return parts or list(_pictures(recipe))
+        return [part for file in files for part in _groups(file, recipe)] if files else [*_pictures(recipe)]
     files = _files(path, _PARQUET)
     if files:
         return [part for file in files for part in _groups(file, None)]
-    files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+    files = _listed(path, "*.npz") if _is_folder(path) else [path]
     if not files:
         raise PconvError(
             f"'{path}' holds no .npz and no Parquet files",
@@ -173,30 +166,59 @@ def parts_of(source: str | os.PathLike[str]) -> list[Part]:
 
 
 def _files(path: Path, suffix: str) -> list[Path]:
-    if path.is_dir():
-        return sorted(path.glob(f"*{suffix}"))
+    if _is_folder(path):
+        return _listed(path, f"*{suffix}")
     return [path] if path.suffix == suffix else []
 
 
+def _is_folder(path: Path) -> bool:
+    """Not of a name that is too long for one, which `Path.is_dir` raises for."""
+    return os.path.isdir(path)
+
+
+def _listed(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder in order of their names.
+
+    Raises:
+        PconvError: it cannot be looked into.
+    """
+    try:
+        return sorted(folder.glob(pattern))
+    except (OSError, ValueError) as error:
+        raise PconvError(f"cannot look into '{folder}': {getattr(error, 'strerror', None) or error}") from error
+
+
 def _groups(path: Path, recipe: Recipe | None) -> Iterator[ParquetGroup]:
-    with _readable_parquet(path) as parquet, parquet.ParquetFile(path) as file:
-        columns = tuple(file.schema_arrow.names)
-        rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    """Those that have rows."""
+    with _readable_parquet(path) as parquet:
+        with open_file(path) as content:
+            size = os.fstat(content.fileno()).st_size
+            held = chunks(content)
+        with parquet.ParquetFile(path) as file:
+            columns, leaves = tuple(file.schema_arrow.names), len(file.schema)
+            rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        if min(rows, default=0) < 0:
+            raise ValueError("it has a group of less than no rows")
+        if len(held) != len(rows) or any(len(group) != leaves for group in held):
+            raise ValueError("its groups cannot be told apart")
+        require_moderate(sum(rows) * BYTES_OF_A_VALUE, size)
     for group, count in enumerate(rows):
-        yield ParquetGroup(path, group, count, columns, recipe)
+        if count:
+            yield ParquetGroup(path, group, count, columns, held[group], recipe)
 
 
 def _pictures(recipe: Recipe) -> Iterator[Pictures]:
     """The pictures of a folder in order of their names; labels count its sorted subfolders."""
     folder = recipe.images
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
+    files = [path for path in _listed(folder, "**/*") if path.suffix.lower() in _PICTURES]
     if not files:
         raise PconvError(f"'{folder}' holds no pictures ({', '.join(_PICTURES)}) and no Parquet files", "")
     if len({path.parent == folder for path in files}) > 1:
         raise PconvError(f"'{folder}' holds pictures beside subfolders of pictures", "which have classes?")
     names = sorted({path.parent.name for path in files})
     classes = {name: index for index, name in enumerate(names)}
-    for first in range(0, len(files), _PICTURES_A_PART):
-        chosen = tuple(files[first : first + _PICTURES_A_PART])
+    a_part = min(_PICTURES_A_PART, number_at_once(recipe, files[0]))
+    for first in range(0, len(files), a_part):
+        chosen = tuple(files[first : first + a_part])
         labels = None if files[0].parent == folder else tuple(classes[path.parent.name] for path in chosen)
         yield Pictures(recipe, chosen, labels)

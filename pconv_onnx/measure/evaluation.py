@@ -299,7 +299,9 @@ def readable_again(calibration: DataSource | None, session: Any, batch_axis: Bat
     Raises:
         PconvError: the data cannot be read, or do not fit the inputs of the session.
     """
-    return calibration if calibration in (None, RANDOM) else load_samples(calibration, session, batch_axis)
+    if calibration is None or (isinstance(calibration, str) and calibration == RANDOM):
+        return calibration
+    return load_samples(calibration, session, batch_axis)
 
 
 def _recorded(model: onnx.ModelProto) -> tuple[int | None, str | None]:

@@ -1,4 +1,4 @@
-"""Places on disk: links that lead nowhere, writers that stopped, and what those that were killed left."""
+"""Places on disk: what is none, links that lead nowhere, writers at a time, and what killed ones left."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pconv_onnx.basics.places import (
     require_new_folder,
     require_place,
     require_writable,
+    same_file,
     write_atomically,
     write_folder,
     write_into,
@@ -153,3 +154,20 @@ def test_one_of_two_writers_of_a_new_folder_is_refused(tmp_path):
     writer.resume()
     assert writer.status() == 1
     assert (os.listdir(tmp_path), os.listdir(folder)) == (["out"], ["b"])
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 5000])
+def test_what_no_file_is_called_is_the_same_as_none(name, tmp_path):
+    there = tmp_path / "there"
+    there.touch()
+    for other in (there, tmp_path / "not there", "a\0b"):
+        assert not same_file(name if name != other else "y", other)
+        assert not same_file(other, name if name != other else "y")
+
+
+def test_one_file_is_the_same_by_another_name(tmp_path):
+    there = tmp_path / "there"
+    assert same_file(there, tmp_path / "folder" / ".." / "there")
+    there.touch()
+    (tmp_path / "link").symlink_to(there)
+    assert same_file(there, tmp_path / "link")

@@ -12,7 +12,8 @@ from networks import network
 from refusals import refusal_of
 
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.data.reading import load_samples, random_samples
+from pconv_onnx.data.reading import load_samples, open_samples, random_samples
+from pconv_onnx.data.samples import Samples
 
 
 def session(inputs: str, nodes: str = "y = Identity (x)", outputs: str = "float[N, 3] y"):
@@ -190,7 +191,7 @@ def test_a_compression_that_python_does_not_know_is_told(tmp_path):
     content = bytearray((tmp_path / "d.npz").read_bytes())
     content[content.index(b"PK\x01\x02") + 10] = 99
     (tmp_path / "d.npz").write_bytes(content)
-    assert "d.npz' is not an .npz of plain arrays: That compression method is not supported" in refusal(
+    assert "d.npz' is not an .npz of plain arrays: 'x.npy' is encrypted, or compressed by another method" in refusal(
         tmp_path / "d.npz"
     )
 
@@ -198,8 +199,7 @@ def test_a_compression_that_python_does_not_know_is_told(tmp_path):
 def test_a_member_that_is_no_array_is_told(tmp_path):
     with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
         archive.writestr("x", b"text")
-    assert "'x' in" in (told := refusal(tmp_path / "d.npz"))
-    assert "the model takes float32" in told
+    assert "has no array 'x', which is an input of the model; it has none" in refusal(tmp_path / "d.npz")
 
 
 def test_a_file_of_a_directory_is_told_by_its_name(tmp_path):
@@ -295,3 +295,93 @@ def test_random_samples_need_known_shapes():
 def test_an_input_that_no_memory_holds_is_not_drawn():
     with pytest.raises(PconvError, match="input 'x' of shape .* are too many; pass --data"):
         random_samples(session("float[N, 2147483647, 4, 4] x"))
+
+
+RAGGED = [[1.0], [1.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        ({"x": RAGGED}, "'x' in the data is a list and no array"),
+        ({"x": array(2, 3), "labels": RAGGED}, "'labels' in the data is a list and no array"),
+        ({"x": 1.5}, "'x' in the data is float64; the model takes float32"),
+        ({"x": None}, "'x' in the data is object"),
+        ({"x": [10**400]}, "'x' in the data is object"),
+        ({"x": np.zeros((2, 3), complex)}, "'x' in the data is complex128"),
+        ({"x": np.zeros((2, 3), "M8[s]")}, "'x' in the data is datetime64[s]"),
+        ({"x": np.zeros(2, "f4, i4")}, "'x' in the data is [("),
+        ({"x": array(0)}, "'x' in the data has shape [0]"),
+        ({"x": array(2, 0)}, "'x' in the data has shape [2, 0]"),
+        ({"x": np.float32(1)}, "'x' in the data has shape []"),
+        ({"x": array(2, 3), "labels": None}, "'labels' in the data is object of shape []"),
+        ({"x": array(2, 3), "labels": np.zeros(2, complex)}, "'labels' in the data is complex128"),
+        ({"x": array(2, 3), "labels": np.zeros(2, "M8[s]")}, "'labels' in the data is datetime64[s]"),
+        ({"x": array(2, 3), "labels": np.array(["a", "b"])}, "'labels' in the data is <U1"),
+        ({"x": array(2, 3), "labels": np.zeros((2, 0), int)}, "'labels' in the data is int64 of shape [2, 0]"),
+        ({"x": array(2, 3), "labels": array(2, 0)}, "targets without values"),
+    ],
+)
+def test_what_is_no_array_of_a_model_is_told_however_it_is_read(arrays, told):
+    runner = session(ONE)
+    assert told in refusal_of(load_samples, arrays, runner)
+    assert told in refusal_of(lambda: read_all(open_samples(arrays, runner)))
+
+
+def read_all(samples) -> Samples:
+    return samples.part(slice(0, len(samples)))
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (0, 0)])
+def test_data_without_samples_are_told(shape):
+    runner = session("float[N, M] x")
+    assert refusal_of(load_samples, {"x": array(*shape)}, runner) == "the data hold no samples"
+    assert refusal_of(lambda: read_all(open_samples({"x": array(*shape)}, runner))) == "the data hold no samples"
+
+
+def test_samples_without_values_are_told():
+    runner = session("float[N, M] x")
+    told = "the samples of the data hold no values: 'x' [4, 0]"
+    assert refusal_of(load_samples, {"x": array(4, 0)}, runner) == told
+    assert refusal_of(lambda: read_all(open_samples({"x": array(4, 0)}, runner))) == told
+
+
+@pytest.mark.parametrize("empty", ["x", "z"])
+def test_an_input_without_values_beside_one_with_some_is_taken(empty):
+    """The cache of a decoder's first step is one."""
+    arrays = {name: array(4, 0 if name == empty else 2) for name in ("x", "z")}
+    runner = session("float[N, M] x, float[N, K] z", "y = Concat <axis = 1> (x, z)", "float[N, L] y")
+    for samples in (load_samples(arrays, runner), read_all(open_samples(arrays, runner))):
+        assert [samples.arrays[name].shape for name in ("x", "z")] == [arrays[name].shape for name in ("x", "z")]
+
+
+def test_rows_without_bytes_are_not_counted_as_samples(tmp_path):
+    """An archive of few bytes may claim any number of them."""
+    head = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776, 0), }\n"
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head)
+    assert "hold no values" in refusal_of(len, open_samples(tmp_path / "d.npz", session("float[N, M] x")))
+
+
+def test_a_batch_that_is_no_mapping_is_told():
+    told = refusal(Reader([{"x": array(2, 3)}, [array(2, 3)]]))
+    assert told == "batch 1 of the data is a list; give arrays by the names of inputs"
+
+
+@pytest.mark.parametrize("place", ["pconv_onnx.data.parts.Given.read", "numpy.concatenate"])
+def test_what_does_not_fit_in_memory_is_told(place, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    runner = session(ONE)
+    monkeypatch.setattr(place, fail)
+    assert "do not fit in memory; give fewer" in refusal_of(load_samples, {"x": array(2, 3)}, runner)
+
+
+def test_random_values_that_do_not_fit_in_memory_are_told(monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    runner = session(ONE)
+    monkeypatch.setattr("numpy.broadcast_to", fail)
+    assert "random values for input 'x'" in refusal_of(random_samples, runner)

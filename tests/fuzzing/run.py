@@ -26,6 +26,8 @@ CASES = {
     "archives": "fuzzing.archives",
     "bundles": "fuzzing.bundles",
     "requests": "fuzzing.http_requests",
+    "recipes": "fuzzing.recipes",
+    "tables": "fuzzing.tables",
     "operators": "fuzzing.calls",
     "writers": "fuzzing.writers",
 }

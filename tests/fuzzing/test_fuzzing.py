@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from fuzzing import bundles, corrupted
+from fuzzing import bundles, corrupted, tables
 from fuzzing.answers import faults
 from fuzzing.grown import grown
 from fuzzing.hostile import FOREIGN, attempt
@@ -51,6 +51,12 @@ def test_what_others_made_is_read_refused_or_computed_as_it_should(what):
     found = outcomes(f"{CASES[what]}.faults", range(20), 1, 60)
     # What onnxruntime itself does not survive differs from version to version.
     assert [outcome for outcome in found if outcome.found and outcome.ended_at != FOREIGN] == []
+
+
+@pytest.mark.parametrize("seed", [6251, 6323])
+def test_a_footer_that_contradicts_itself_ends_no_process(seed):
+    """Arrow ends it where it is asked for what is stored of a column."""
+    assert [outcome.found for outcome in outcomes(f"{tables.__name__}.faults", [seed], 1, 60)] == [[]]
 
 
 @pytest.mark.parametrize("first", range(0, 80, 20))

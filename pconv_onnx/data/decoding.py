@@ -1,0 +1,70 @@
+"""Encoded pictures as Pillow decodes them: those of known formats, of no more pixels than photographs have."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import numpy as np
+
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.errors import PconvError
+
+# Pixels of a picture: 256 MiB in Pillow. A sensor of 35 mm has fewer.
+MOST_PIXELS = 1 << 26
+# Not all that Pillow reads: for EPS it starts another program, and the library for TIFF writes to stderr by itself.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
+
+
+def decode(file: IO[bytes], side: int | None, where: str) -> Array:
+    """A picture, uint8 `[H, W, 3]`.
+
+    Args:
+        file: that holds it, encoded.
+        side: width and height to resize it to; None leaves it as it is.
+        where: how to call it in messages.
+
+    Raises:
+        PconvError: it is none, or has too many pixels, or Pillow is missing.
+    """
+    with _opened(file, side, where) as picture:
+        colour = picture.convert("RGB")
+        return np.asarray(colour if side is None else colour.resize((side, side)))
+
+
+def pixels_in(file: IO[bytes], where: str) -> int:
+    """Of a picture, from its header alone.
+
+    Raises:
+        PconvError: as `decode` does.
+    """
+    with _opened(file, None, where) as picture:
+        return int(picture.width * picture.height)
+
+
+@contextmanager
+def _opened(file: IO[bytes], side: int | None, where: str) -> Iterator[Any]:
+    """A picture of which the header alone is read; faults of it in one line."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise PconvError("pictures need Pillow", "pip install 'pconv-onnx[data]'") from error
+    try:
+        with warnings.catch_warnings():
+            # What Pillow warns of is refused, or does no harm.
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=_FORMATS) as picture:
+                _require_moderate(picture.width, picture.height, side or 1)
+                yield picture
+    except Exception as error:  # Pillow's decoders raise whatever their parsing meets
+        told = str(error) or type(error).__name__
+        raise PconvError(f"cannot read a picture of {where}: {told}", "mend it, or leave it out") from error
+
+
+def _require_moderate(width: int, height: int, side: int) -> None:
+    # Between its two directions a picture that is resized has one size of before and one of after.
+    if not 0 < max(width, side) * max(height, side) <= MOST_PIXELS or not width * height:
+        resized = f", resized to {side} × {side}" if side > 1 else ""
+        raise ValueError(f"it has {width} × {height} pixels{resized}, and may have {MOST_PIXELS:,}")
