@@ -208,7 +208,8 @@ def random_samples(session: Any, seed: int = 0, batch_axis: BatchAxis = 0) -> Sa
                 "pass --data",
             )
         shape = [1 if axes[entry.name] is None and not alone else count, *sizes]
-        if math.prod(shape) > _MOST_RANDOM:
+        # NumPy counts so as well: sizes of 0 do not make others small.
+        if math.prod(max(size, 1) for size in shape) > _MOST_RANDOM:
             raise PconvError(
                 f"random values for input '{entry.name}' of shape {entry.shape} are too many", "pass --data"
             )

@@ -570,3 +570,18 @@ def test_sizes_must_be_known(tmp_path):
 def test_without_the_package_nir_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nir", None)
     assert refused(convolutions(), tmp_path).endswith("pip install 'pconv-onnx[nir]'")
+
+
+def test_a_version_of_an_operator_set_that_onnx_cannot_look_up_is_one_line(tmp_path):
+    model = rewrite(convolutions(), mode="serial").model
+    model.functions[0].opset_import[0].version = 2**63 - 1
+    assert "opset_import has version 9223372036854775807" in refusal_of(deploy, model, tmp_path / "out", target="nir")
+
+
+@pytest.mark.parametrize("steps", ["0", "-4", str(2**70)])
+def test_a_record_of_no_number_of_steps_is_refused(steps, tmp_path):
+    model = rewrite(convolutions(), mode="serial").model
+    (entry,) = (entry for entry in model.metadata_props if entry.key == "pconv_onnx.steps")
+    entry.value = steps
+    told = refusal_of(deploy, model, tmp_path / "out", target="nir", allow_lossy=True)
+    assert told.startswith("the model is no spiking network")

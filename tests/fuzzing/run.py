@@ -26,6 +26,7 @@ _CASES = {
     "archives": "fuzzing.archives",
     "operators": "fuzzing.calls",
     "nir": "fuzzing.nir",
+    "shapes": "fuzzing.shapes",
 }
 # Of a case that takes milliseconds, on a machine that may be busy.
 _SECONDS = 60

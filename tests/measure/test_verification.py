@@ -885,3 +885,24 @@ def test_a_spelling_that_changes_values_is_a_difference(monkeypatch):
     snn = rewrite(model).model
     monkeypatch.setattr(verification, "respelled", lambda source: replace(source, proto=other))
     assert "the source gives other values in the spelling that it was read in" in verify(model, snn).differences
+
+
+EMPTY = np.zeros((4, 0), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "weights", "y", "not_compared"),
+    [
+        (f"c = MatMul (x, e) {qcfs('c', 'a')} y = MatMul (a, f)", {"e": EMPTY, "f": np.zeros((0, 3), np.float32)}, 3,
+         ["1 neuron whose tensors have no elements"]),
+        (f"c = MatMul (x, w) {qcfs('c', 'a')} y = MatMul (a, e)", {"w": weight(4, 4), "e": EMPTY}, 0,
+         ["outputs, which have no elements"]),
+        (f"c = MatMul (x, e) {qcfs('c', 'y')}", {"e": EMPTY}, 0,
+         ["outputs, which have no elements", "1 neuron whose tensors have no elements"]),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*mended on reading", "error::RuntimeWarning")
+def test_what_has_no_elements_is_not_called_equal(nodes, weights, y, not_compared):
+    ann = network(nodes, inputs="float[N, 4] x", outputs=f"float[N, {y}] y", weights=weights)
+    found = verify(ann, rewrite(ann).model)
+    assert (found.verdict, found.passed, found.not_compared) == ("measured", None, not_compared)
