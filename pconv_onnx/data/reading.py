@@ -229,7 +229,11 @@ def _inputs(session: Any, batch_axis: BatchAxis) -> tuple[Sequence[Input], dict[
         for entry in inputs
         if (axis := axes[entry.name]) is not None and isinstance(entry.shape[axis], int)
     }
-    if len(set(sizes.values())) > 1 or 0 in sizes.values():
+    for name in (name for name, size in sizes.items() if size == 0):
+        raise PconvError(
+            f"the input '{name}' is declared to take 0 samples", "leave its batch open, or declare it as 1"
+        )
+    if len(set(sizes.values())) > 1:
         told = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
         raise PconvError(f"the model's inputs do not take one number of samples: {told}", _ELSEWHERE)
     return inputs, axes, next(iter(sizes.values()), None)

@@ -28,7 +28,15 @@ from .workers import enter
 _SIZES = ("N", "N", "M", None, 0, 0, 1, 1, 2, 3, 4, -1, 2**31, 2**40)
 _HELD = (0, 1, 1, 2, 3, 4)
 _MOST = 4096
-_FORBIDDEN = ("Traceback", "RuntimeWarning", "divide by zero encountered", "invalid value encountered", "nan", "inf ", "None %")
+_FORBIDDEN = (
+    "Traceback",
+    "RuntimeWarning",
+    "divide by zero encountered",
+    "invalid value encountered",
+    "nan",
+    "inf ",
+    "None %",
+)
 Array = np.ndarray[Any, np.dtype[Any]]
 Random = np.random.Generator
 

@@ -179,7 +179,7 @@ class Walk:
         """Shape of a tensor without the batch."""
         shape = self.network.shapes.get(name, ())
         if any(isinstance(size, int) and size < 1 for size in shape):
-            raise PconvError(f"the shape of '{name}', {list(shape)}, has no elements; NIR wants sizes above 0", _SHAPES)
+            raise PconvError(f"the shape of '{name}', {list(shape)}, has a size below 1", _SHAPES)
         if len(shape) == 1:
             raise PconvError(f"'{name}' has no axis but that of the batch; NIR wants channels", _SHAPES)
         if not shape or not all(isinstance(size, int) for size in shape[1:]):
