@@ -152,18 +152,17 @@ class Verification:
         calibrated = sum(layer.calibrated for layer in self.layers)
         others = sum(not layer.exact for layer in self.layers)
         missed = sum(layer.exact and not layer.reached for layer in self.layers)
-        empty = sum(layer.exact and layer.reached and not layer.elements for layer in self.layers)
+        empty = self.unoptimised.samples and not self.unoptimised.elements + sum(row.elements for row in self.layers)
         unbounded = [segment.told for segment in self.segments if not segment.bounded]
         among = f", {unbounded[0]} among them" if len(unbounded) > 1 else ""
         given = _counted(calibrated, "neuron")
         told = {
-            "outputs, which have no elements": self.unoptimised.samples and not self.unoptimised.elements,
+            "anything: neither outputs nor neurons have elements": empty,
             f"outputs, since a calibration gave {given} levels that the source does not have": calibrated,
             f"straight-through gradients, whose own rounding changes outputs by up to "
             f"{self.respelled.max_abs_diff:.3g}": self.respelled.max_abs_diff and self.straight_through,
             f"{_counted(others, 'neuron')} with T other than the source's levels": others,
             f"{_counted(missed, 'neuron')} in branches that no sample got to": missed,
-            f"{_counted(empty, 'neuron')} whose tensors have no elements": empty,
             f"{_counted(self.branches_not_entered, 'branch')} that no sample got to": self.branches_not_entered,
             f"{_counted(self.per_step_outputs, 'output')} at each step": self.per_step_outputs,
             f"{_counted(len(unbounded), 'segment')} of which it is not known what rounding explains"

@@ -887,22 +887,12 @@ def test_a_spelling_that_changes_values_is_a_difference(monkeypatch):
     assert "the source gives other values in the spelling that it was read in" in verify(model, snn).differences
 
 
-EMPTY = np.zeros((4, 0), np.float32)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "weights", "y", "not_compared"),
-    [
-        (f"c = MatMul (x, e) {qcfs('c', 'a')} y = MatMul (a, f)", {"e": EMPTY, "f": np.zeros((0, 3), np.float32)}, 3,
-         ["1 neuron whose tensors have no elements"]),
-        (f"c = MatMul (x, w) {qcfs('c', 'a')} y = MatMul (a, e)", {"w": weight(4, 4), "e": EMPTY}, 0,
-         ["outputs, which have no elements"]),
-        (f"c = MatMul (x, e) {qcfs('c', 'y')}", {"e": EMPTY}, 0,
-         ["outputs, which have no elements", "1 neuron whose tensors have no elements"]),
-    ],
-)  # fmt: skip
 @pytest.mark.filterwarnings("ignore:.*mended on reading", "error::RuntimeWarning")
-def test_what_has_no_elements_is_not_called_equal(nodes, weights, y, not_compared):
-    ann = network(nodes, inputs="float[N, 4] x", outputs=f"float[N, {y}] y", weights=weights)
+def test_a_network_of_no_elements_is_not_called_equal():
+    weights = {"e": np.zeros((4, 0), np.float32)}
+    ann = network(
+        f"c = MatMul (x, e) {qcfs('c', 'y')}", inputs="float[N, 4] x", outputs="float[N, 0] y", weights=weights
+    )
     found = verify(ann, rewrite(ann).model)
-    assert (found.verdict, found.passed, found.not_compared) == ("measured", None, not_compared)
+    assert (found.verdict, found.passed) == ("measured", None)
+    assert found.not_compared == ["anything: neither outputs nor neurons have elements"]
