@@ -215,7 +215,8 @@ def random_samples(session: Any, seed: int = 0, batch_axis: BatchAxis = 0) -> Sa
                 "pass --data",
             )
         shape = [1 if axes[entry.name] is None and not alone else count, *sizes]
-        if math.prod(shape) > _MOST_RANDOM:
+        # NumPy counts so as well: sizes of 0 do not make others small.
+        if math.prod(max(size, 1) for size in shape) > _MOST_RANDOM:
             raise PconvError(
                 f"random values for input '{entry.name}' of shape {entry.shape} are too many", "pass --data"
             )
@@ -236,7 +237,11 @@ def _inputs(session: Any, batch_axis: BatchAxis) -> tuple[Sequence[Input], dict[
         for entry in inputs
         if (axis := axes[entry.name]) is not None and isinstance(entry.shape[axis], int)
     }
-    if len(set(sizes.values())) > 1 or 0 in sizes.values():
+    for name in (name for name, size in sizes.items() if size == 0):
+        raise PconvError(
+            f"the input '{name}' is declared to take 0 samples", "leave its batch open, or declare it as 1"
+        )
+    if len(set(sizes.values())) > 1:
         told = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
         raise PconvError(f"the model's inputs do not take one number of samples: {told}", _ELSEWHERE)
     return inputs, axes, next(iter(sizes.values()), None)

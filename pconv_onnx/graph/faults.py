@@ -38,6 +38,8 @@ _OF_ONNXRUNTIME = frozenset({
 })  # fmt: skip
 # How many inputs or outputs an operator has that has any number.
 _UNBOUNDED = 1 << 30
+# The largest version of a domain that onnx can look up.
+_LAST = (1 << 31) - 1
 # Where attributes have their value, by type; lists may be empty.
 _FIELDS = {
     AttributeProto.FLOAT: "f",
@@ -63,9 +65,14 @@ def fault_of(model: onnx.ModelProto) -> Fault:
 def _faults(model: onnx.ModelProto) -> Iterator[Fault]:
     if model.ir_version < 1:
         yield f"its ir_version is {model.ir_version}, and the first is 1", "set the one that it was exported with"
-    for entry in model.opset_import:
+    for entry in (*model.opset_import, *(entry for function in model.functions for entry in function.opset_import)):
         if entry.version < 1:
             told = f"its opset_import has version {entry.version} of {entry.domain or 'ai.onnx'}, and the first is 1"
+            yield told, "set the one that it was exported with"
+        elif entry.version > _LAST:
+            told = (
+                f"its opset_import has version {entry.version} of {entry.domain or 'ai.onnx'}, and there is none such"
+            )
             yield told, "set the one that it was exported with"
     for kind, infos in (("input", model.graph.input), ("output", model.graph.output)):
         yield from _of_values(kind, infos)

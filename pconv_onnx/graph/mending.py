@@ -126,6 +126,16 @@ def _spell_the_standard_domain(model: onnx.ModelProto) -> str:
     return "the domain ai.onnx written as the standard one" if spelled else ""
 
 
+def _leave_negative_sizes_open(model: onnx.ModelProto) -> str:
+    """Leave sizes below 0 open, as onnxruntime does; onnx's inference ends the process over some of them."""
+    graphs = list(every_graph(model.graph))
+    infos = [info for graph in graphs for info in (*graph.input, *graph.value_info, *graph.output)]
+    negative = [dim for info in infos for dim in info.type.tensor_type.shape.dim if dim.dim_value < 0]
+    for dim in negative:
+        dim.ClearField("dim_value")
+    return "sizes below 0 left open" if negative else ""
+
+
 def _import_once(model: onnx.ModelProto) -> str:
     """Drop repeated imports.
 
@@ -365,6 +375,7 @@ _MENDS: tuple[Callable[[onnx.ModelProto], str], ...] = (
     _import_what_is_used,
     _type_inputs,
     _declare_initializers,
+    _leave_negative_sizes_open,
     _name_graphs,
     _drop_what_has_no_name,
     _say_once,

@@ -161,7 +161,7 @@ class Record:
             return cls(
                 source_sha256=entries["source_sha256"],
                 mode=entries["mode"],
-                steps=_parsed(entries["steps"], int | None),
+                steps=_steps(_parsed(entries["steps"], int | None)),
                 activations=[_row(row) for row in _parsed(entries["activations"], list)],
                 per_step_outputs=_texts(_parsed(entries.get("per_step_outputs", "[]"), list)),
                 hybrid=_texts(_parsed(entries.get("hybrid", "[]"), list)),
@@ -198,6 +198,12 @@ def _parsed(entry: str, expected: Any) -> Any:
         raise ValueError("an entry is nested too deeply") from error
     if not isinstance(found, expected) or isinstance(found, bool):
         raise ValueError(f"an entry is of type {type(found).__name__}")
+    return found
+
+
+def _steps(found: int | None) -> int | None:
+    if found is not None and not _is_number(found, 1, _MOST):
+        raise ValueError(f"{found} is not a number of time-steps")
     return found
 
 

@@ -21,12 +21,14 @@ class Comparison:
         magnitude: largest finite value of the float outputs expected.
         agreeing: samples on which the largest logit is the same.
         samples: samples compared; 0 where one of the networks could not be run.
+        elements: output values compared.
     """
 
     max_abs_diff: float = 0.0
     magnitude: float = 0.0
     agreeing: int = 0
     samples: int = 0
+    elements: int = 0
 
     def add(self, expected: list[Array], found: list[Array], count: int) -> None:
         """Take in the outputs of one batch; top-1 is that of the first output with classes."""
@@ -34,6 +36,7 @@ class Comparison:
             self.max_abs_diff = max(self.max_abs_diff, _difference(left, right))
             self.magnitude = max(self.magnitude, _magnitude(left))
         self.samples += count
+        self.elements += sum(left.size for left in expected)
         index = classes(expected, count)
         if index is not None and found[index].shape == expected[index].shape:
             self.agreeing += int((expected[index].argmax(1) == found[index].argmax(1)).sum())

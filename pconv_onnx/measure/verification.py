@@ -152,10 +152,12 @@ class Verification:
         calibrated = sum(layer.calibrated for layer in self.layers)
         others = sum(not layer.exact for layer in self.layers)
         missed = sum(layer.exact and not layer.reached for layer in self.layers)
+        empty = self.unoptimised.samples and not self.unoptimised.elements + sum(row.elements for row in self.layers)
         unbounded = [segment.told for segment in self.segments if not segment.bounded]
         among = f", {unbounded[0]} among them" if len(unbounded) > 1 else ""
         given = _counted(calibrated, "neuron")
         told = {
+            "anything: neither outputs nor neurons have elements": empty,
             f"outputs, since a calibration gave {given} levels that the source does not have": calibrated,
             f"straight-through gradients, whose own rounding changes outputs by up to "
             f"{self.respelled.max_abs_diff:.3g}": self.respelled.max_abs_diff and self.straight_through,

@@ -156,7 +156,7 @@ class _Memory:
         """Give them memory, potentials of zero; the feed tells sizes.
 
         Raises:
-            PconvError: a size cannot be told.
+            PconvError: a size cannot be told, or is more than there is memory for.
         """
         infos = session.get_inputs()
         own = [info for info in infos if info.name not in potentials]
@@ -171,7 +171,7 @@ class _Memory:
         rows = next((shape[0] for shape in shapes.values() if shape), None)
         self.inputs = {info.name: zeros(shapes[info.name], info.type, place) for info in own}
         self.potentials = {
-            info.name: zeros(_shape(info, sizes, rows), info.type, place) for info in infos if info.name in potentials
+            info.name: _silent(info, _shape(info, sizes, rows), place) for info in infos if info.name in potentials
         }
         self.binding = session.io_binding()
         for name, value in (self.inputs | self.potentials).items():
@@ -199,6 +199,18 @@ class _Memory:
                     "reset() the session before other sizes",
                 )
             memory.update_inplace(value)
+
+
+def _silent(info: Any, shape: list[int], place: tuple[str, int]) -> Any:
+    """A potential of zero.
+
+    Raises:
+        PconvError: no memory has room for it.
+    """
+    try:
+        return zeros(shape, info.type, place)
+    except (MemoryError, ValueError) as error:  # NumPy has both of what is too large
+        raise PconvError(f"there is no room for '{info.name}' of shape {shape}", "rewrite the ANN again") from error
 
 
 def _shape(info: Any, sizes: Mapping[Any, int], rows: int | None) -> list[int]:

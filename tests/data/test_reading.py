@@ -261,10 +261,14 @@ def test_an_input_without_an_axis_for_samples_is_told(inputs):
             samples(session(inputs))
 
 
-@pytest.mark.parametrize("inputs", ["float[2, 3] x, float[4, 3] z", "float[0, 3] x"])
-def test_inputs_that_no_number_of_samples_fits_are_told(inputs):
+def test_inputs_that_no_number_of_samples_fits_are_told():
     with pytest.raises(PconvError, match="do not take one number of samples: 'x' "):
-        random_samples(session(inputs))
+        random_samples(session("float[2, 3] x, float[4, 3] z"))
+
+
+def test_an_input_of_no_samples_is_named_as_such():
+    with pytest.raises(PconvError, match="the input 'x' is declared to take 0 samples; leave its batch open"):
+        random_samples(session("float[0, 3] x"))
 
 
 def test_random_samples_are_seeded():
@@ -292,9 +296,10 @@ def test_random_samples_need_known_shapes():
         random_samples(session("float[N, M] x"))
 
 
-def test_an_input_that_no_memory_holds_is_not_drawn():
+@pytest.mark.parametrize("sizes", ["2147483647, 4, 4", "2147483648, 0, 1099511627776"])
+def test_an_input_that_no_memory_holds_is_not_drawn(sizes):
     with pytest.raises(PconvError, match="input 'x' of shape .* are too many; pass --data"):
-        random_samples(session("float[N, 2147483647, 4, 4] x"))
+        random_samples(session(f"float[N, {sizes}] x"))
 
 
 RAGGED = [[1.0], [1.0, 2.0]]

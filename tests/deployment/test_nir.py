@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import nir
 import nirtorch
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from networks import network, qcfs
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from refusals import refusal_of
 
 from pconv_onnx import SerialSession, deploy, rewrite
@@ -290,6 +293,98 @@ def test_weights_behind_a_quantiser_are_its_values_in_every_bit(opset, kind, sca
     np.testing.assert_array_equal(matrix.weight, 2 * dequantised(gemm, 1).T)
 
 
+class Images(CalibrationDataReader):
+    """Two batches."""
+
+    def __init__(self) -> None:
+        self.left = [{"x": images(2)}, {"x": images(2) + 1}]
+
+    def get_next(self):
+        return self.left.pop() if self.left else None
+
+
+def of_quantize_static(tmp_path, opset: int, **options) -> onnx.ModelProto:
+    """What onnxruntime makes of a CNN, without the quantisers of its input and output, which no neuron can replace."""
+    nodes = "c = Conv (x, w, k) a = Relu (c) f = Flatten (a) y = Gemm (f, u, z)"
+    weights = {"w": sixteenths(4, 3, 3, 3), "k": sixteenths(4), "u": sixteenths(144, 5), "z": sixteenths(5)}
+    onnx.save(network(nodes, outputs="float[N, 5] y", weights=weights, opset=opset), tmp_path / "float.onnx")
+    path = tmp_path / "quantised.onnx"
+    quantize_static(tmp_path / "float.onnx", path, Images(), activation_type=QuantType.QUInt8, **options)
+    model = onnx.load(path)
+    nodes = model.graph.node
+    ends = [node for node in nodes if node.name.startswith(("x_", "y_")) or node.input[0].startswith(("x_Q", "y_Q"))]
+    for node in ends:
+        nodes.remove(node)
+    (conv, gemm) = (next(node for node in nodes if node.op_type == op_type) for op_type in ("Conv", "Gemm"))
+    conv.input[0], gemm.output[0] = "x", "y"
+    return model
+
+
+@pytest.mark.parametrize("opset", range(13, 25))
+@pytest.mark.parametrize("by_channel", [False, True])
+@pytest.mark.parametrize("kind", [QuantType.QInt8, QuantType.QInt4])
+def test_weights_that_onnxruntime_quantised_are_those_that_it_computes(opset, by_channel, kind, tmp_path):
+    model = of_quantize_static(tmp_path, opset, per_channel=by_channel, weight_type=kind)
+    computing = onnx.ModelProto()
+    computing.CopyFrom(model)
+    del computing.graph.output[:]
+    (conv,) = (node for node in model.graph.node if node.op_type == "Conv")
+    computing.graph.output.extend(onnx.ValueInfoProto(name=name) for name in conv.input[1:])
+    weight, bias = onnxruntime.InferenceSession(computing.SerializeToString()).run(None, {"x": images(1)})
+    _, graph = written(model, tmp_path)
+    (layer,) = (node for node in graph.nodes.values() if isinstance(node, nir.Conv2d))
+    np.testing.assert_array_equal(layer.weight, weight)
+    np.testing.assert_array_equal(layer.bias, bias)
+
+
+@pytest.mark.parametrize("opset", [13, 16, 18, 19, 21, 24])
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "t = DequantizeLinear (q, s, z) w = Transpose <perm = [1, 0]> (t)",
+        "r = Reshape (q, shape) t = DequantizeLinear (r, s, z) w = Transpose <perm = [1, 0]> (t)",
+        "t = DequantizeLinear (q, s, z) h = Cast <to = 10> (t) g = Cast <to = 1> (h) w = Transpose <perm = [1, 0]> (g)",
+    ],
+)
+def test_what_is_behind_a_quantiser_of_weights_is_computed_as_well(opset, spelled, tmp_path):
+    codes = np.arange(-10, 10).astype(np.int8).reshape(5, 4)
+    weights = {"q": codes.reshape(4, 5) if "Reshape" in spelled else codes, "s": 0.5, "z": np.array(3, np.int8)}
+    held = weights | {"shape": np.array([5, 4])} if "Reshape" in spelled else weights
+    model = network(f"{spelled} m = MatMul (x, w) {qcfs('m', 'y')}", inputs="float[N, 4] x", outputs="float[N, 5] y",
+                    weights=held, opset=opset)  # fmt: skip
+    _, graph = written(model, tmp_path)
+    (layer, _) = (node for node in graph.nodes.values() if isinstance(node, nir.Affine))
+    np.testing.assert_array_equal(layer.weight, (codes.astype(np.float32) - 3) / 2)
+
+
+@pytest.mark.parametrize("opset", [19, 21, 24])
+def test_scales_of_float16_are_cast_as_the_network_says(opset, tmp_path):
+    scale = np.array(0.1, np.float16)
+    codes = {"q": np.arange(-10, 10).astype(np.int8).reshape(4, 5), "s": scale}
+    nodes = f"h = DequantizeLinear (q, s) w = Cast <to = 1> (h) m = MatMul (x, w) {qcfs('m', 'y')}"
+    model = network(nodes, inputs="float[N, 4] x", outputs="float[N, 5] y", weights=codes, opset=opset)
+    _, graph = written(model, tmp_path)
+    (layer, _) = (node for node in graph.nodes.values() if isinstance(node, nir.Affine))
+    np.testing.assert_array_equal(layer.weight.T, (codes["q"].astype(np.float16) * scale).astype(np.float32))
+
+
+@pytest.mark.parametrize("opset", [21, 23, 24])
+@pytest.mark.parametrize("kind", [onnx.TensorProto.INT4, onnx.TensorProto.UINT4])
+def test_weights_of_four_bits_are_their_values(opset, kind, tmp_path):
+    low = -8 if kind == onnx.TensorProto.INT4 else 0
+    nodes = f"w = DequantizeLinear <axis = 1> (q, s, z) m = MatMul (x, w) {qcfs('m', 'y')}"
+    scales = np.float32([0.5, 0.25, 1, 2, 0.125])
+    model = network(nodes, inputs="float[N, 3] x", outputs="float[N, 5] y", weights={"s": scales, "q": 0.0, "z": 0.0},
+                    opset=opset)  # fmt: skip
+    codes, zeros = np.arange(low, low + 15).reshape(3, 5), np.arange(low, low + 5)
+    for name, values in (("q", codes), ("z", zeros)):
+        (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
+        tensor.CopyFrom(onnx.helper.make_tensor(name, kind, values.shape, values.reshape(-1)))
+    _, graph = written(model, tmp_path)
+    (layer, _) = (node for node in graph.nodes.values() if isinstance(node, nir.Affine))
+    np.testing.assert_array_equal(layer.weight.T, (codes - zeros) * scales)
+
+
 def test_a_network_with_quantised_weights_is_what_its_serial_form_is(tmp_path):
     exact = {"q": np.arange(-54, 54).astype(np.int8).reshape(4, 3, 3, 3), "s": np.float32([2**-4, 2**-5, 2**-6, 2**-4])}
     gemm = {"q": (np.arange(4 * 36 * 5) % 31 - 15).astype(np.int8).reshape(-1, 5), "s": np.float32(2**-4)}
@@ -361,6 +456,100 @@ def test_what_nir_has_otherwise_is_refused(last, output, reason, tmp_path):
     assert reason in refused(model, tmp_path)
 
 
+OTHERS = np.arange(25, dtype=np.float32).reshape(5, 5)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "x", "y", "weights", "reason"),
+    [
+        ("MatMul (u, x)", "[5, 5]", "[5, 5]", {"u": OTHERS}, "takes a constant where NIR wants a signal"),
+        ("Gemm (x, u, z)", "[5, 5]", "[5, 5]", {"u": OTHERS, "z": OTHERS[:, :1]}, "is no matrix times a vector"),
+        ("Gemm (x, u, z)", "[5, 5]", "[5, 5]", {"u": OTHERS, "z": OTHERS}, "is no matrix times a vector"),
+        ("Gemm <transA = 1> (x, u)", "[5, 5]", "[5, 5]", {"u": OTHERS}, "is no matrix times a vector"),
+        ("Add (x, u)", "[N, 1, 4]", "[N, 5, 4]", {"u": OTHERS[:, :1]}, "repeats its signal"),
+        ("Mul (x, u)", "[N, 1, 4]", "[N, 5, 4]", {"u": OTHERS[:, :1]}, "repeats its signal"),
+        ("Div (x, u)", "[N, 5]", "[N, 5]", {"u": OTHERS[0]}, "no finite float32"),
+        ("Conv (x, u)", "[N, 1, 4]", "[N, 5, 4]", {"u": np.full((5, 1, 1), np.nan, np.float32)}, "no finite float32"),
+        ("Conv (x, u)", "[N, 1, 4]", "[N, 0, 4]", {"u": OTHERS[:0, :1, None]}, "has a size below 1"),
+        ("MatMul (x, u)", "[N, 5]", "[N, 0]", {"u": OTHERS[:, :0]}, "has a size below 1"),
+        ("Dropout (x, r, t)", "[N, 5]", "[N, 5]", {"r": 0.5, "t": np.array(True)}, "is in training mode"),
+        ("Identity (x)", "[5]", "[5]", {}, "has no axis but that of the batch"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_what_would_be_another_network_is_refused(nodes, x, y, weights, reason, tmp_path):
+    model = network(f"m = {nodes} {qcfs('m', 'y')}", inputs=f"float{x} x", outputs=f"float{y} y", weights=weights)
+    assert reason in refused(model, tmp_path)
+
+
+def initializer(model: onnx.ModelProto, end: str) -> onnx.TensorProto:
+    return next(tensor for tensor in model.graph.initializer if tensor.name.endswith(end))
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "reason"),
+    [
+        ("/reset", np.float32([np.inf]), "no finite float32"),
+        ("/reset", np.float32([np.nan]), "no finite float32"),
+        ("/bias", np.ones(2, np.float32), "tables of neither one row nor one for each of 4 channels"),
+        ("/levels", np.ones((0, 2), np.float32), "neither one row"),
+        ("/levels", np.ones((1, 0), np.float32), "neither one row"),
+        ("w", sixteenths(4, 2, 3, 3), "has weights of shape [4, 2, 3, 3] in 1 groups for 3 channels"),
+    ],
+)
+def test_a_table_of_other_sizes_is_refused(table, values, reason, tmp_path):
+    model = rewrite(network(f"c = Conv (x, w) {qcfs('c', 'y')}", outputs="float[N, 4, 6, 6] y",
+                            weights={"w": sixteenths(4, 3, 3, 3)}), mode="serial").model  # fmt: skip
+    tensor = initializer(model, table)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    assert reason in refusal_of(deploy, model, tmp_path / "out", target="nir", allow_lossy=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_declared_output_that_does_not_fit_is_refused(tmp_path):
+    nodes = f"c = Conv (x, w) {qcfs('c', 'a')} y = Conv (a, u)"
+    weights = {"w": sixteenths(4, 3, 3, 3), "u": sixteenths(2, 4, 1, 1)}
+    model = rewrite(network(nodes, outputs="float[N, 2, 6, 6] y", weights=weights), mode="serial").model
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 3]))
+    told = refusal_of(deploy, model, tmp_path / "out", target="nir", allow_lossy=True)
+    assert told.startswith("the shapes of the network do not fit together: Type inference error")
+
+
+@pytest.mark.parametrize(("name", "values"), [("strides", [1]), ("dilations", [0, 0]), ("pads", [-1] * 4)])
+def test_a_convolution_with_attributes_of_other_axes_is_refused(name, values, tmp_path):
+    model = rewrite(convolutions(), mode="serial").model
+    node = next(node for node in model.graph.node if node.op_type == "Conv")
+    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, onnx.helper.make_attribute(name, values)])
+    told = refusal_of(deploy, model, tmp_path / "out", target="nir", allow_lossy=True)
+    assert f"{name} {values}" in told
+
+
+def test_an_output_that_is_constant_or_no_first_output_is_refused(tmp_path):
+    model = rewrite(convolutions(), mode="serial").model
+    model.graph.node.append(onnx.helper.make_node("Neg", ["z"], ["same"], "same"))
+    for name in ("same", "a_code/new_potential"):
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+        changed.graph.output[0].CopyFrom(onnx.ValueInfoProto(name="end"))
+        changed.graph.node.append(onnx.helper.make_node("Identity", [name], ["end"], "end"))
+        told = refusal_of(deploy, changed, tmp_path / "out", target="nir", allow_lossy=True)
+        reason = "does not depend on the input" if name == "same" else "is not the first output of SerialSpike"
+        assert reason in told
+
+
+@pytest.mark.parametrize("name", ["a/b", "/", "..", "\x1b[31m", "a.b", "θ", "nodes", "output", "x" * 70_000, "c"])
+def test_whatever_names_are_the_file_has_as_many_nodes(name, tmp_path):
+    model = rewrite(convolutions(), mode="serial").model
+    for node in model.graph.node[:2]:
+        node.name = name
+    deploy(model, tmp_path / "out", target="nir", allow_lossy=True)
+    graph = nir.read(tmp_path / "out" / "model.nir")
+    assert kinds(graph) == {"Affine": 1, "Conv2d": 2, "Flatten": 1, "IF": 2, "Input": 1, "Output": 1}
+    assert all(re.fullmatch(r"\w+", key) for key in graph.nodes)
+
+
 def test_values_below_zero_are_refused(tmp_path):
     nodes = "c = Conv (x, w) q = QuantizeLinear (c, s, o) a = DequantizeLinear (q, s, o) y = Conv (a, v)"
     weights = {"w": sixteenths(4, 3, 3, 3), "v": sixteenths(2, 4, 2, 2), "s": 0.5, "o": np.array(100, np.uint8)}
@@ -381,3 +570,18 @@ def test_sizes_must_be_known(tmp_path):
 def test_without_the_package_nir_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nir", None)
     assert refused(convolutions(), tmp_path).endswith("pip install 'pconv-onnx[nir]'")
+
+
+def test_a_version_of_an_operator_set_that_onnx_cannot_look_up_is_one_line(tmp_path):
+    model = rewrite(convolutions(), mode="serial").model
+    model.functions[0].opset_import[0].version = 2**63 - 1
+    assert "opset_import has version 9223372036854775807" in refusal_of(deploy, model, tmp_path / "out", target="nir")
+
+
+@pytest.mark.parametrize("steps", ["0", "-4", str(2**70)])
+def test_a_record_of_no_number_of_steps_is_refused(steps, tmp_path):
+    model = rewrite(convolutions(), mode="serial").model
+    (entry,) = (entry for entry in model.metadata_props if entry.key == "pconv_onnx.steps")
+    entry.value = steps
+    told = refusal_of(deploy, model, tmp_path / "out", target="nir", allow_lossy=True)
+    assert told.startswith("the model is no spiking network")

@@ -30,6 +30,8 @@ CASES = {
     "tables": "fuzzing.tables",
     "operators": "fuzzing.calls",
     "writers": "fuzzing.writers",
+    "nir": "fuzzing.nir",
+    "shapes": "fuzzing.shapes",
 }
 # Of a case that takes milliseconds, on a machine that may be busy.
 _SECONDS = 60

@@ -104,6 +104,8 @@ def test_what_is_written_is_read(steps, names, potentials, kinds, calibration, f
             )
         ),
         {"mode": "sideways"},
+        {"steps": "0"},
+        {"steps": str(2**70)},
         {"calibration": '{"outputs": 5}'},
         {"calibration": '{"outputs": [[1]]}'},
         {"calibration": '{"outputs": null}'},

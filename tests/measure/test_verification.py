@@ -885,3 +885,14 @@ def test_a_spelling_that_changes_values_is_a_difference(monkeypatch):
     snn = rewrite(model).model
     monkeypatch.setattr(verification, "respelled", lambda source: replace(source, proto=other))
     assert "the source gives other values in the spelling that it was read in" in verify(model, snn).differences
+
+
+@pytest.mark.filterwarnings("ignore:.*mended on reading", "error::RuntimeWarning")
+def test_a_network_of_no_elements_is_not_called_equal():
+    weights = {"e": np.zeros((4, 0), np.float32)}
+    ann = network(
+        f"c = MatMul (x, e) {qcfs('c', 'y')}", inputs="float[N, 4] x", outputs="float[N, 0] y", weights=weights
+    )
+    found = verify(ann, rewrite(ann).model)
+    assert (found.verdict, found.passed) == ("measured", None)
+    assert found.not_compared == ["anything: neither outputs nor neurons have elements"]

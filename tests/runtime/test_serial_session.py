@@ -297,3 +297,14 @@ def test_a_record_that_is_not_that_of_rewrite_is_told(source, key, value):
     if value is not None:
         model.metadata_props.add(key=f"pconv_onnx.{key}", value=value)
     assert "no serial network as rewrite writes it" in refusal_of(SerialSession, model)
+
+
+@pytest.mark.parametrize("size", [2**40, 2**62])
+def test_a_potential_that_no_memory_has_room_for_is_one_line(source, size):
+    model = rewrite(source, mode="serial").model
+    for info in model.graph.input[1:]:
+        info.type.tensor_type.shape.dim[1].dim_value = size
+    session = SerialSession(model)
+    (info,) = session.get_inputs()
+    x = np.zeros([entry if isinstance(entry, int) else 2 for entry in info.shape], np.float32)
+    assert "there is no room for" in refusal_of(session.run, None, {info.name: x})

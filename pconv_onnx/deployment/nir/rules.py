@@ -21,21 +21,10 @@ from pconv_onnx.operators.domain import SERIAL_OP_TYPE
 def _neuron(walk: Walk, node: Node) -> list[Term]:
     source = walk.variable(node, 0)
     shape = walk.shape(source)
-    bias, threshold, reset, levels = (walk.constant(node, index) for index in range(2, 6))
-    if levels.dtype != np.float32:
-        raise PconvError(f"the network is in {levels.dtype}; NIR files are written in float32", "rewrite it in float32")
-    if levels[:, 0].any():
-        raise PconvError(
-            f"the neurons '{node_name(node)}' have a value where they are silent; a spike of NIR is 0 or 1",
-            "values below zero (--signed) have no counterpart there",
-        )
-    if len(levels) > 1 and node.attrs["channel_axis"] not in (1, 1 - len(shape) - 1):
-        raise PconvError(
-            f"the neurons '{node_name(node)}' differ along another axis than the channels; NIR's readers want axis 1"
-        )
+    bias, threshold, reset, levels = _tables_of_neurons(walk, node, shape)
 
     def everywhere(table: Array) -> Array:
-        return np.broadcast_to(table.reshape(-1, *[1] * (len(shape) - 1)), shape).astype(np.float32)
+        return walk.single(node_name(node), np.broadcast_to(table.reshape(-1, *[1] * (len(shape) - 1)), shape))
 
     terms = walk.plain(
         source, walk.shifted(f"{node_name(node)}_bias", source, walk.tensors[source], bias.astype(np.float64))
@@ -51,6 +40,30 @@ def _neuron(walk: Walk, node: Node) -> list[Term]:
     return [Term(name, levels[:, 1].astype(np.float64))]
 
 
+def _tables_of_neurons(walk: Walk, node: Node, shape: Shape) -> list[Array]:
+    """Bias, threshold and reset, `[R]` each, and levels, `[R, 2]`."""
+    tables = [walk.constant(node, index) for index in range(2, 6)]
+    levels = tables[3]
+    if levels.dtype != np.float32:
+        raise PconvError(f"the network is in {levels.dtype}; NIR files are written in float32", "rewrite it in float32")
+    rows = levels.shape[:1]
+    if rows not in ((1,), shape[:1]) or [table.shape for table in tables] != [rows, rows, rows, (*rows, 2)]:
+        raise PconvError(
+            f"the neurons '{node_name(node)}' have tables of neither one row nor one for each of {shape[0]} channels",
+            "rewrite the ANN again",
+        )
+    if levels[:, 0].any():
+        raise PconvError(
+            f"the neurons '{node_name(node)}' have a value where they are silent; a spike of NIR is 0 or 1",
+            "values below zero (--signed) have no counterpart there",
+        )
+    if len(levels) > 1 and node.attrs["channel_axis"] not in (1, 1 - len(shape) - 1):
+        raise PconvError(
+            f"the neurons '{node_name(node)}' differ along another axis than the channels; NIR's readers want axis 1"
+        )
+    return tables
+
+
 def _conv(walk: Walk, node: Node) -> list[Term]:
     source, weight = walk.variable(node, 0), walk.constant(node, 1).astype(np.float64)
     shape, axes = walk.shape(source), weight.ndim - 2
@@ -59,9 +72,15 @@ def _conv(walk: Walk, node: Node) -> list[Term]:
         raise PconvError(f"{called(node)} has {axes} spatial axes; NIR has convolutions of one or two")
     if len(set(kernel)) > 1:
         raise PconvError(f"{called(node)} has a kernel of {list(kernel)}; the package nir takes kernels for square")
-    along = windows(node.attrs, shape[1:], kernel)
+    groups = node.attrs.get("group", 1)
+    if len(shape) != weight.ndim - 1 or groups * weight.shape[1] != shape[0] or len(weight) % groups:
+        raise PconvError(
+            f"{called(node)} has weights of shape {list(weight.shape)} in {groups} groups for {shape[0]} channels",
+            "correct the weights of the ANN, and rewrite it again",
+        )
+    along = _windows(node, shape[1:], kernel)
     layer = Affine(
-        _of_all_groups(weight, node.attrs.get("group", 1)),
+        _of_all_groups(weight, groups),
         walk.constant(node, 2, np.zeros(len(weight))).astype(np.float64),
         shape,
         [window.stride for window in along],
@@ -69,6 +88,15 @@ def _conv(walk: Walk, node: Node) -> list[Term]:
         [window.dilation for window in along],
     )
     return [Term(walk.affine(node_name(node), layer, walk.alike(source, walk.tensors[source])))]
+
+
+def _windows(node: Node, sizes: Shape, kernel: Sequence[int]) -> list[Window]:
+    lengths = {"kernel_shape": len(sizes), "strides": len(sizes), "dilations": len(sizes), "pads": 2 * len(sizes)}
+    for name, length in lengths.items():
+        values = node.attrs.get(name, ())
+        if values and (len(values) != length or min(values) < (name != "pads")):
+            raise PconvError(f"{called(node)} has {name} {list(values)} for {len(sizes)} axes", "correct the ANN")
+    return windows(node.attrs, sizes, kernel)
 
 
 def _of_all_groups(weight: Array, groups: int) -> Array:
@@ -97,13 +125,14 @@ def _same_pads(node: Node, sizes: Shape, along: Sequence[Window]) -> list[int]:
 
 
 def _gemm(walk: Walk, node: Node) -> list[Term]:
-    weight = walk.constant(node, 1).astype(np.float64)
-    if node.attrs.get("transA", 0) or weight.ndim != 2 or len(walk.shape(walk.variable(node, 0))) != 1:
+    source = walk.variable(node, 0)
+    weight, bias = walk.constant(node, 1), walk.constant(node, 2, np.zeros(1))
+    rows = bias.shape[:-1]
+    if node.attrs.get("transA", 0) or weight.ndim != 2 or len(walk.shape(source)) != 1 or rows not in ((), (1,)):
         raise PconvError(f"{called(node)} is no matrix times a vector of each sample, as NIR has it")
     # MatMul has none of these attributes, and two operands.
-    weight = node.attrs.get("alpha", 1.0) * (weight if node.attrs.get("transB", 0) else weight.T)
-    bias = node.attrs.get("beta", 1.0) * walk.constant(node, 2, np.zeros(1)).astype(np.float64)
-    source = walk.variable(node, 0)
+    weight = node.attrs.get("alpha", 1.0) * (weight if node.attrs.get("transB", 0) else weight.T).astype(np.float64)
+    bias = node.attrs.get("beta", 1.0) * bias.astype(np.float64)
     layer = Affine(weight, np.broadcast_to(bias.reshape(-1), len(weight)), walk.shape(source), [], [], [])
     return [Term(walk.affine(node_name(node), layer, walk.alike(source, walk.tensors[source])))]
 
@@ -116,7 +145,7 @@ def _pool(walk: Walk, node: Node) -> list[Term]:
         raise PconvError(f"{called(node)} pools {len(shape) - 1} axes; NIR has pools of two")
     if node.op == "AveragePool":
         kernel = [int(size) for size in node.attrs["kernel_shape"]]
-        along = windows(node.attrs, shape[1:], kernel)
+        along = _windows(node, shape[1:], kernel)
         if max(window.dilation for window in along) > 1:
             raise PconvError(f"{called(node)} has dilations; NIR's pools have none")
         strides, padding = [window.stride for window in along], _same_pads(node, shape[1:], along)
@@ -172,6 +201,12 @@ def _batch_normalization(walk: Walk, node: Node) -> list[Term]:
     return _affine_of_channels(walk, node, walk.variable(node, 0), scale, beta - scale * mean)
 
 
+def _dropout(walk: Walk, node: Node) -> list[Term]:
+    if walk.constant(node, 2, np.zeros(1)).any():
+        raise PconvError(f"{called(node)} is in training mode", "export the ANN in evaluation mode")
+    return walk.input(node)
+
+
 def _affine_of_channels(walk: Walk, node: Node, source: str, scale: Array, shift: Array) -> list[Term]:
     terms = [replace(term, scale=term.scale * scale) for term in walk.tensors[source]]
     return walk.shifted(node_name(node), source, terms, shift)
@@ -183,6 +218,8 @@ def _arithmetic(walk: Walk, node: Node) -> list[Term]:
         index = constant.index(False)
         source = node.inputs[index].name
         value = _by_channel(walk, node, 1 - index, len(walk.shape(source)) + 1)
+        if walk.shape(node.outputs[0].name) != walk.shape(source):
+            raise PconvError(f"{called(node)} repeats its signal along an axis of its constant; NIR has no such node")
         if node.op == "Mul" or (node.op == "Div" and index == 0):
             scale, shift = value if node.op == "Mul" else 1 / value, np.zeros(1)
         elif node.op in ("Add", "Sub"):
@@ -253,7 +290,7 @@ RULES: dict[str, Rule] = {
     "BatchNormalization": _batch_normalization,
     "Conv": _conv,
     "Div": _arithmetic,
-    "Dropout": lambda walk, node: walk.input(node),
+    "Dropout": _dropout,
     "Flatten": _layout,
     "Gemm": _gemm,
     "GlobalAveragePool": _pool,

@@ -94,20 +94,32 @@ class Walk:
                 f"the network has {len(inputs)} inputs and {len(outputs)} outputs; readers of NIR take one of each",
                 "export the part of the ANN between one input and one output",
             )
+        if outputs[0] in self.constants:
+            raise PconvError(f"the output '{outputs[0]}' does not depend on the input; NIR wants a path between them")
         nodes = self._computing(outputs[0])
         self.uses = Counter([*outputs, *(tensor.name for node in nodes for tensor in _operands(node))])
         shape = self.shape(inputs[0])
         self.tensors[inputs[0]] = [Term(self.add(inputs[0], self.nir.Input({"input": np.array(shape)})))]
-        for node in nodes:
-            terms = self.rules[node.op](self, node)
-            only = self.uses[node.outputs[0].name] == 1
-            self.tensors[node.outputs[0].name] = [replace(term, alone=term.alone and only) for term in terms]
-        self._output(outputs[0])
-        for name, layer in self.nodes.items():
-            if isinstance(layer, Affine):
-                self.nodes[name] = self._written(layer)
+        # What is no finite number is refused where it is written.
+        with np.errstate(all="ignore"):
+            for node in nodes:
+                self._follow(node)
+            self._output(outputs[0])
+            for name, layer in self.nodes.items():
+                if isinstance(layer, Affine):
+                    self.nodes[name] = self._written(name, layer)
         metadata = {"pconv_onnx": version("pconv-onnx")} | ({} if steps is None else {"steps": steps})
-        return self.nir.NIRGraph(self.nodes, self.edges, metadata)
+        try:
+            return self.nir.NIRGraph(self.nodes, self.edges, metadata)
+        except ValueError as error:  # of its check of shapes
+            raise PconvError(f"the shapes of the network do not fit together: {error}", _SHAPES) from error
+
+    def _follow(self, node: Node) -> None:
+        """Find what the output of a node is in terms of NIR nodes."""
+        name = node.outputs[0].name
+        self.shape(name)
+        terms = self.rules[node.op](self, node)
+        self.tensors[name] = [replace(term, alone=term.alone and self.uses[name] == 1) for term in terms]
 
     def _computing(self, output: str) -> list[Node]:
         """The nodes whose values reach the output, in order; refuses those without a counterpart."""
@@ -120,6 +132,10 @@ class Walk:
                 found.append(node)
                 wanted.update(tensor.name for tensor in _operands(node))
         found.reverse()
+        further = [(tensor.name, node) for node in found for tensor in node.outputs[1:] if tensor.name in wanted]
+        if further:
+            name, node = further[0]
+            raise PconvError(f"'{name}', which is not the first output of {called(node)}, has no counterpart in NIR")
         foreign = [node for node in found if not (is_standard(node) or _is_neuron(node)) or node.op not in self.rules]
         if foreign:
             others = len(foreign) - 1
@@ -139,8 +155,8 @@ class Walk:
             terms = [Term(self.affine(name, self.pointwise(self.shape(name), channels), terms))]
         self.connect(terms, self.add("output", self.nir.Output({"output": np.array(self.shape(name))})))
 
-    def _written(self, layer: Affine) -> Any:
-        weight, bias = layer.weight.astype(np.float32), layer.bias.astype(np.float32)
+    def _written(self, name: str, layer: Affine) -> Any:
+        weight, bias = self.single(name, layer.weight), self.single(name, layer.bias)
         if weight.ndim == 2:
             return self.nir.Affine(weight, bias)
         if weight.ndim == 3:
@@ -149,10 +165,24 @@ class Walk:
         settings = (tuple(values) for values in (layer.strides, layer.pads, layer.dilations))
         return self.nir.Conv2d(layer.shape[1:], weight, *settings, 1, bias)
 
+    def single(self, name: str, table: Array) -> Array:
+        """Values of a node, as files have them."""
+        written = table.astype(np.float32)
+        if not np.isfinite(written).all():
+            raise PconvError(
+                f"'{name}' has weights or thresholds that are no finite float32 (NaN, infinity or too large)",
+                "correct the weights of the ANN, and rewrite it again",
+            )
+        return written
+
     def shape(self, name: str) -> Shape:
         """Shape of a tensor without the batch."""
         shape = self.network.shapes.get(name, ())
-        if len(shape) < 2 or not all(isinstance(size, int) for size in shape[1:]):
+        if any(isinstance(size, int) and size < 1 for size in shape):
+            raise PconvError(f"the shape of '{name}', {list(shape)}, has a size below 1", _SHAPES)
+        if len(shape) == 1:
+            raise PconvError(f"'{name}' has no axis but that of the batch; NIR wants channels", _SHAPES)
+        if not shape or not all(isinstance(size, int) for size in shape[1:]):
             raise PconvError(
                 f"the shape of '{name}', {list(shape) or 'unknown'}, is open beyond the batch; NIR wants sizes",
                 "give the inputs of the ANN fixed sizes, and rewrite it again",
@@ -254,6 +284,7 @@ def _is_neuron(node: Node) -> bool:
 
 
 _FOR = "NIR is for CNNs and MLPs"
+_SHAPES = "correct the shapes of the ANN, and rewrite it again"
 # Operators whose other inputs say nothing that their shapes do not.
 _LAYOUT = ("Reshape", "Squeeze", "Unsqueeze")
 
