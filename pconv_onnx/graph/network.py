@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -169,9 +170,9 @@ class Network:
 
     def graphs(self) -> Iterator[Graph]:
         """The main graph and all bodies, outer ones first."""
-        waiting = [self.graph]
+        waiting = deque([self.graph])
         while waiting:
-            graph = waiting.pop(0)
+            graph = waiting.popleft()
             yield graph
             waiting.extend(body for node in graph.nodes for body in self.bodies(node))
 

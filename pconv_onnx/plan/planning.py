@@ -15,6 +15,7 @@ from pconv_onnx.plan.modes import Mode, mode_of
 from pconv_onnx.plan.plan import Plan, Planned
 from pconv_onnx.plan.selection import (
     chosen,
+    encoded_by,
     if_a_neuron_encodes_it,
     of_one_type,
     refuse_patterns_of_nothing,
@@ -86,7 +87,7 @@ def make_plan(
             neurons[activation.name] = chosen_mode.neuron(activation.spec, steps, precision)
         except ValueError as error:
             activations[index] = refused(activation, str(error))
-    encoded = {activation.input.name for activation in activations if activation.name in neurons}
+    encoded = encoded_by(activation for activation in activations if activation.name in neurons)
     activations = [if_a_neuron_encodes_it(activation, encoded) for activation in activations]
     replaced: dict[str, Activation | None] = {}
     for activation in activations:
