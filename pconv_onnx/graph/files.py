@@ -22,6 +22,7 @@ from pconv_onnx.basics.foreign_errors import reason_of
 from pconv_onnx.basics.places import same_file, write_atomically
 from pconv_onnx.graph import nesting
 from pconv_onnx.graph.checking import InvalidModel, check, too_new
+from pconv_onnx.graph.expansion import excess_of
 from pconv_onnx.graph.external import GitLfsPointer, Place, chunks, moved, read_references
 from pconv_onnx.graph.mending import mended, with_open_sizes, with_output_types
 from pconv_onnx.graph.mistaken import GIT_LFS_HINT, mistaken
@@ -97,6 +98,8 @@ def _checked(source: onnx.ModelProto, name: str, digest: str, folder: Path | Non
         raise PconvError(f"{name} has the {newer}", "install a newer onnx, or export the model with an older one")
     try:
         proto, mends = mended(source)
+        if excess := excess_of(proto):
+            raise PconvError(f"{name} is too large: {excess[0]}", excess[1])
         check(proto)
     except InvalidModel as error:
         raise PconvError(f"{name} is not a valid ONNX model: {error}", error.hint) from error

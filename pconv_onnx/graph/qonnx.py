@@ -7,6 +7,7 @@ package qonnx 1.0 (Pappalardo et al., "QONNX: Representing arbitrary-precision q
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
