@@ -80,7 +80,9 @@ def _model(
     shape: Sequence[int | str | None] = _SHAPE,
 ) -> onnx.ModelProto:
     taken = {name for node in nodes for name in node.input}
-    constants = [numpy_helper.from_array(np.asarray(value), name) for name, value in _CONSTANTS.items() if name in taken]
+    constants = [
+        numpy_helper.from_array(np.asarray(value), name) for name, value in _CONSTANTS.items() if name in taken
+    ]
     graph = helper.make_graph(
         nodes,
         "network",
@@ -96,7 +98,9 @@ SHAPES: dict[str, Callable[[int], onnx.ModelProto]] = {
     "Add and Relu": lambda nodes: chain((("Add", "half"), ("Relu",)), nodes),
     "Add alone": lambda nodes: chain((("Add", "half"),), nodes),
     "Identity": lambda nodes: chain((("Identity",),), nodes),
-    "Q and DQ": lambda nodes: chain((("QuantizeLinear", "scale", "code"), ("DequantizeLinear", "scale", "code")), nodes),
+    "Q and DQ": lambda nodes: chain(
+        (("QuantizeLinear", "scale", "code"), ("DequantizeLinear", "scale", "code")), nodes
+    ),
     "fan": fan,
     "Concat": gathering,
     "initializers": with_initializers,

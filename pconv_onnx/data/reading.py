@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.errors import PconvError, listed
 from pconv_onnx.data.parts import LABELS, Given, Part
 from pconv_onnx.data.samples import BatchAxis, Data, DataSource, Input, Samples, Unchecked
 from pconv_onnx.data.sources import parts_of
@@ -229,7 +229,7 @@ def _inputs(session: Any, batch_axis: BatchAxis) -> tuple[Sequence[Input], dict[
         if (axis := axes[entry.name]) is not None and isinstance(entry.shape[axis], int)
     }
     if len(set(sizes.values())) > 1 or 0 in sizes.values():
-        told = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
+        told = listed([f"'{name}' {size}" for name, size in sizes.items()])
         raise PconvError(f"the model's inputs do not take one number of samples: {told}", _ELSEWHERE)
     return inputs, axes, next(iter(sizes.values()), None)
 
@@ -241,7 +241,7 @@ def _axes(session: Any, batch_axis: BatchAxis) -> dict[str, int | None]:
     inputs = {entry.name: entry for entry in session.get_inputs()}
     entries = {entry.name: entry for entry in session.get_outputs()} | inputs
     for name in told.keys() - entries.keys():
-        known = ", ".join(f"'{entry}'" for entry in inputs)
+        known = listed([f"'{entry}'" for entry in inputs])
         raise PconvError(f"a batch axis is given for '{name}', which is no input or output", f"inputs are {known}")
     return {name: _axis(entries[name], axis) for name, axis in (dict.fromkeys(inputs, others) | told).items()}
 
@@ -293,7 +293,7 @@ def _parts(source: Unchecked) -> Sequence[Part]:
 
 def _require(where: str, held: Collection[str], name: str) -> None:
     if name not in held:
-        told = ", ".join(f"'{other}'" for other in held) or "none"
+        told = listed([f"'{other}'" for other in held]) or "none"
         raise PconvError(
             f"{where} has no array '{name}', which is an input of the model; it has {told}",
             "name the arrays as the model's inputs (examples/prepare_images.py does so for images)",
@@ -325,7 +325,7 @@ def _fitted_part(source: Part, inputs: Sequence[Input], axes: Mapping[str, int |
     shared = {entry.name for entry in inputs if _is_shared(entry, part[entry.name], axes)}
     counted = {name: len(array) for name, array in part.items() if name not in shared}
     if len(set(counted.values())) > 1:
-        told = ", ".join(f"'{name}' {count}" for name, count in counted.items())
+        told = listed([f"'{name}' {count}" for name, count in counted.items()])
         raise PconvError(f"the arrays of {where} have unequal numbers of samples: {told}")
     return part
 

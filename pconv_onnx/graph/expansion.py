@@ -24,7 +24,7 @@ _OPERATOR = 256
 _UNTOLD = 10**15
 
 _Key = tuple[str, str, str]
-_HINT = "export the model with its functions written out, or with fewer calls of them"
+_HINT = "call them less often, or write what they repeat as a Loop"
 
 
 def excess_of(model: onnx.ModelProto) -> Fault | None:

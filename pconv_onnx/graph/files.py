@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import count
@@ -17,7 +16,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 from onnx.external_data_helper import uses_external_data
 
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.errors import PconvError, warn
 from pconv_onnx.basics.foreign_errors import reason_of
 from pconv_onnx.basics.places import same_file, write_atomically
 from pconv_onnx.graph import nesting
@@ -120,7 +119,7 @@ def _checked(source: onnx.ModelProto, name: str, digest: str, folder: Path | Non
         raise PconvError(f"{name} has an attribute that is not text: {error}", "export or copy it again") from error
     if told := (*mends, *opened):
         # From here, so that Python says it once however often a command reads the model.
-        warnings.warn(f"{name} was mended on reading: {', '.join(told)}", stacklevel=1)
+        warn(f"{name} was mended on reading: {', '.join(told)}")
     return network
 
 

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from pconv_onnx.basics.domain import MIN_OPSET
+from pconv_onnx.basics.errors import listed
 from pconv_onnx.graph.checking import InvalidModel
 from pconv_onnx.graph.nesting import every_graph, every_node, keep, nodes_within, tensor_names, unused
 from pconv_onnx.graph.order import sort, undefined, undefined_of
@@ -172,7 +173,7 @@ def _import_what_is_used(model: onnx.ModelProto) -> str:
         for domain in sorted(needed, key=str):
             function.opset_import.add(domain=domain, version=imported.get(domain, 1))
         added |= needed
-    told = ", ".join(sorted(str(domain or "ai.onnx") for domain in added))
+    told = listed(sorted(str(domain or "ai.onnx") for domain in added))
     return f"the domain{'s' if len(added) > 1 else ''} {told} imported" if added else ""
 
 

@@ -91,7 +91,8 @@ def _undefined(graph: onnx.GraphProto, around: set[str]) -> str:
     if fault := undefined_of(graph.node, around):
         return fault
     around -= inside
-    missing = next((output.name for output in graph.output if output.name not in own | made), None)
+    own |= made
+    missing = next((output.name for output in graph.output if output.name not in own), None)
     return "" if missing is None else f"no node makes the output '{missing}'"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from pconv_onnx.basics.choices import MAX_STEPS, PRECISIONS, ModeName, Precision
-from pconv_onnx.basics.errors import PconvError, WrongArguments
+from pconv_onnx.basics.errors import PconvError, WrongArguments, listed
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.graph.view import key_of
@@ -152,7 +152,7 @@ def _per_step_outputs(network: Network, kinds: Mapping[str, Kind]) -> dict[str, 
     names = [output.name for output in network.proto.graph.output]
     in_time = [name for name in names if name in kinds]
     if not in_time:
-        told = ", ".join(f"'{name}'" for name in names)
+        told = listed([f"'{name}'" for name in names])
         raise PconvError(
             f"no output of {network.name} has time-steps: {told} come after an operator that needs the temporal mean",
             "leave --per-step-outputs out",

@@ -13,9 +13,10 @@ from typing import Literal
 
 import numpy as np
 
+from pconv_onnx.basics.errors import listed
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, element_type, is_standard
-from pconv_onnx.graph.view import Node, Tensor, node_name
+from pconv_onnx.graph.view import Node, Tensor, called, node_name
 from pconv_onnx.neuron.theory import SUM_TYPES
 from pconv_onnx.recognise.base import Refusal
 
@@ -215,7 +216,7 @@ def refuse_shared(network: Network, nodes: Sequence[Node]) -> None:
             raise Foreign(f"its intermediate value '{tensor.name}' is also an output of the model")
         others = [node for node in tensor.outputs if id(node) not in own]
         if others:
-            told = ", ".join(f"{node.op} '{node_name(node)}'" for node in others)
+            told = listed([called(node) for node in others])
             raise Foreign(f"its intermediate value '{tensor.name}' is also used by {told}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import MIN_OPSET
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.errors import PconvError, warn
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.runtime.opening import import_onnxruntime
@@ -48,7 +47,7 @@ def require_same(given: Network, later: Network) -> None:
         unchecked = _why_unchecked(given, later)
         if unchecked:
             # From here, so that Python says it once however often a command looks at the network.
-            warnings.warn(unchecked, stacklevel=1)
+            warn(unchecked)
         _COMPARED.add(pair)
 
 
