@@ -8,8 +8,10 @@ from collections.abc import Collection
 from itertools import islice
 
 # Characters of a name, and of a text that quotes names, that tell which it is; a file may have names of megabytes.
-LONGEST_NAME, _LONGEST_TEXT = 200, 2000
-_LONG_WORD = re.compile(rf"\S{{{LONGEST_NAME + 1},}}")
+_LONGEST_NAME, _LONGEST_TEXT = 200, 2000
+# Of a word of such a text, which a path may be as well.
+_LONGEST_WORD = 512
+_LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
 # Names that a list tells of.
 _MOST_NAMES = 5
 
@@ -49,12 +51,12 @@ def printable(text: str) -> str:
 
 def shortened(text: str) -> str:
     """The text, its words and the whole of a bounded length."""
-    if len(text) <= LONGEST_NAME:
+    if len(text) <= _LONGEST_WORD:
         return text
-    return cut(_LONG_WORD.sub(lambda word: cut(word[0], LONGEST_NAME), text), _LONGEST_TEXT)
+    return cut(_LONG_WORD.sub(lambda word: cut(word[0], _LONGEST_WORD), text), _LONGEST_TEXT)
 
 
-def cut(text: str, most: int = LONGEST_NAME) -> str:
+def cut(text: str, most: int = _LONGEST_NAME) -> str:
     """The text, or so many characters of its beginning and its end."""
     if len(text) <= most:
         return text

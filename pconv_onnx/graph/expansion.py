@@ -40,7 +40,7 @@ def excess_of(model: onnx.ModelProto) -> Fault | None:
     if deep is not None:
         return f"function '{deep[1]}' calls others more than {_DEEPEST} deep within each other", _HINT
     own = _calls(model.graph.node)
-    nodes = {key: count * sizes[key] for key, count in own.items() if key in sizes}
+    nodes = {key: count * _written_out(key, sizes[key]) for key, count in own.items() if key in sizes}
     if sum(nodes.values()) <= _MOST_NODES:
         return None
     most = max(nodes, key=nodes.__getitem__)
@@ -75,10 +75,13 @@ def _measured(calls: Mapping[_Key, Counter[_Key]]) -> tuple[dict[_Key, int], dic
             continue
         waiting.pop()
         inner = [depths[other] for other in calls[key] if other in depths]
-        operator = key[0] == DOMAIN and not inner and calls[key].total() <= _OPERATOR
         nodes = sum(count * sizes.get(other, 1) for other, count in calls[key].items())
-        sizes[key], depths[key] = 1 if operator else min(nodes, _UNTOLD), 1 + max(inner, default=0)
+        sizes[key], depths[key] = min(nodes, _UNTOLD), 1 + max(inner, default=0)
     return sizes, depths
+
+
+def _written_out(key: _Key, nodes: int) -> int:
+    return 1 if key[0] == DOMAIN and nodes <= _OPERATOR else nodes
 
 
 def _told(count: int) -> str:

@@ -24,6 +24,7 @@ from pconv_onnx.graph.external import values
 from pconv_onnx.graph.nesting import captured, every_graph, tensor_names
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.record import ACTIVATION
+from pconv_onnx.graph.stand_ins import with_stand_ins
 from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.graph.view import Node, Tensor, called
 
@@ -129,7 +130,7 @@ class Network:
         return f"<{self.name}: {len(self.proto.graph.node)} nodes, opset {self.opset}>"
 
     def _with_hints(self) -> onnx.ModelProto:
-        model = standardised(self.proto)
+        model = with_stand_ins(standardised(self.proto))
         if not self.hints:
             return model
         hinted = onnx.ModelProto()
