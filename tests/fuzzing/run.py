@@ -25,6 +25,7 @@ _CASES = {
     "files": "fuzzing.hostile",
     "archives": "fuzzing.archives",
     "operators": "fuzzing.calls",
+    "greedy": "fuzzing.greedy",
 }
 # Of a case that takes milliseconds, on a machine that may be busy.
 _SECONDS = 60

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from fuzzing import archives, calls, corrupted, hostile
+from fuzzing import archives, calls, corrupted, greedy, hostile
 from fuzzing.answers import faults
 from fuzzing.grown import grown
 from fuzzing.hostile import FOREIGN, attempt
@@ -45,7 +45,7 @@ def _faulty(seed: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", [hostile, archives, calls], ids=["files", "archives", "operators"])
+@pytest.mark.parametrize("module", [hostile, archives, calls, greedy], ids=["files", "archives", "operators", "greedy"])
 def test_what_others_made_is_read_refused_or_computed_as_it_should(module):
     found = outcomes(f"{module.__name__}.faults", range(20), 1, 60)
     # What onnxruntime itself does not survive differs from version to version.
