@@ -64,3 +64,8 @@ def test_a_circle_of_functions_is_told_as_such():
 
 def test_functions_that_are_called_often_are_written_out():
     assert len(inspect(doubling(10))["activations"]) > 1
+
+
+def test_a_small_file_stands_for_no_large_network():
+    with pytest.raises(PconvError, match="stand for 131,072 nodes, .* no more than 17,200 are written out of 36 in"):
+        inspect(doubling(18))
