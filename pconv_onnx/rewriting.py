@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +11,7 @@ import onnx
 
 from pconv_onnx.basics.arguments import each
 from pconv_onnx.basics.choices import METHODS, ModeName, Precision
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.errors import PconvError, warn
 from pconv_onnx.basics.places import require_writable
 from pconv_onnx.basics.reasons import by_reason
 from pconv_onnx.calibration import Calibration, calibrate, outline
@@ -160,7 +159,7 @@ def rewrite(
 
 def _warn_of_another_opset(given: Network, opset: int) -> None:
     if opset != given.opset:
-        warnings.warn(f"{given.name} uses opset {given.opset}; what is written uses opset {opset}", stacklevel=3)
+        warn(f"{given.name} uses opset {given.opset}; what is written uses opset {opset}", stacklevel=3)
 
 
 def _require_neurons(plan: Plan, strict: bool) -> None:

@@ -1,5 +1,20 @@
 """What is told to a user as a sentence, without a traceback; texts that a terminal can be given."""
 
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Collection
+from itertools import islice
+
+# Characters of a name, and of a text that quotes names, that tell which it is; a file may have names of megabytes.
+_LONGEST_NAME, _LONGEST_TEXT = 200, 2000
+# Of a word of such a text, which a path may be as well.
+_LONGEST_WORD = 512
+_LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
+# Names that a list tells of.
+_MOST_NAMES = 5
+
 
 class PconvError(Exception):
     """A fault that a user can mend.
@@ -21,10 +36,42 @@ class WrongArguments(PconvError):
 
 
 def printable(text: str) -> str:
-    """The text with what is no letter, mark or space as an escape: a terminal would act on some of it.
+    """The text, at most 2000 characters, with what is no letter, mark or space as an escape.
 
-    Names in a model may hold control characters, and marks that have it read in the other direction.
+    Names in a model may be of any length, and hold control characters, which a terminal would act on, and marks that
+    have it read in the other direction. What is too long keeps its first and last characters.
     """
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )
+    text = shortened(text)
+    if not text.isprintable():
+        text = "".join(
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+        )
+    return cut(text, _LONGEST_TEXT)
+
+
+def shortened(text: str) -> str:
+    """The text, its words and the whole of a bounded length."""
+    if len(text) <= _LONGEST_WORD:
+        return text
+    return cut(_LONG_WORD.sub(lambda word: cut(word[0], _LONGEST_WORD), text), _LONGEST_TEXT)
+
+
+def cut(text: str, most: int = _LONGEST_NAME) -> str:
+    """The text, or so many characters of its beginning and its end."""
+    if len(text) <= most:
+        return text
+    end = (most - 1) // 3
+    return f"{text[: most - 1 - end]}…{text[-end:]}"
+
+
+def listed(names: Collection[str]) -> str:
+    """Names for a message: all of a few, of more the first and how many others there are."""
+    if len(names) <= _MOST_NAMES + 1:
+        return ", ".join(map(cut, names))
+    told = ", ".join(map(cut, islice(names, _MOST_NAMES)))
+    return f"{told} and {len(names) - _MOST_NAMES:,} others"
+
+
+def warn(message: str, stacklevel: int = 1) -> None:
+    """Warn in one line that a terminal can be given; `stacklevel` counts from the caller, as that of `warnings`."""
+    warnings.warn(printable(" ".join(message.split())), stacklevel=stacklevel + 1)

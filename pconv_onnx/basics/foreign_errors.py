@@ -6,6 +6,8 @@ import re
 
 from onnx import TensorProto
 
+from pconv_onnx.basics.errors import shortened
+
 # onnx's asserts, whose first line has the reason.
 _ASSERTION = re.compile(r".*Assertion `.*?` failed: (.+)")
 # What is in front of the reason and says nothing of it. No path ends in a colon with a letter behind it.
@@ -13,7 +15,7 @@ _PREFIXES = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |Load model from .*? failed:(?=\S)|This is an invalid model\. |"
     r"Exception during initialization: |\[(?:Shape|Type)InferenceError\] "
 )
-_IN_NODE = re.compile(r'In Node, \("(.*?)", (\S*?), ".*?", -?\d+\) : .*? -> \((?:"(.*?)")?.*?\) , Error ')
+_IN_NODE = re.compile(r'In Node, \("([^"]*)", (\S*?), "[^"]*", -?\d+\) : .*? -> \((?:"([^"]*)")?.*?\) , Error ')
 _RUNNING = re.compile(r"Non-zero status code returned while running (\S+) node\. Name:'(.*?)' Status Message: ")
 # A source file and a line. With its folder comes the whole signature of a function, without it only a name.
 _PLACE = re.compile(r"(?P<folder>\S*/)?[\w.-]+\.(?:cc|cpp|cu|cuh|h|hpp|inl):\d+:? ")
@@ -60,7 +62,8 @@ def reason_of(error: BaseException) -> str:
     text = str(error).strip()
     if assertion := _ASSERTION.match(text):
         text = assertion[1]
-    text = _PREFIXES.sub("", " ".join(text.split()))
+    # The expressions take more than twice the time for twice the text, and names in it may be of any length.
+    text = _PREFIXES.sub("", shortened(" ".join(text.split())))
     text = _IN_NODE.sub(lambda match: f"{match[2]} '{match[1] or match[3] or ''}': ", text)
     text = _RUNNING.sub(lambda match: f"{match[1]} '{match[2]}': ", text)
     text = _OF_NODE.sub(lambda match: f"{match[2]} '{match[1]}': ", text)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pconv_onnx.basics.choices import PROVIDERS
-from pconv_onnx.basics.errors import PconvError, WrongArguments
+from pconv_onnx.basics.errors import PconvError, WrongArguments, warn
 from pconv_onnx.cli.text import (
     benchmark_lines,
     calibration_lines,
@@ -213,7 +212,7 @@ def bench(options: argparse.Namespace) -> Answer:
         try:
             written = str(result.write(options.output))
         except PconvError as error:  # what was measured is printed all the same
-            warnings.warn(f"no report: {error}", stacklevel=1)
+            warn(f"no report: {error}", stacklevel=1)
     summary = {**result.summary(), "output": written}
     done = summary["complete"] and any(row["repetitions"] for row in summary["rows"])
     status = DONE if done and bool(written) == bool(options.output) else ANSWER_IS_NO

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pconv_onnx.basics.errors import cut, listed
 from pconv_onnx.report import tables
 
 _BAR = 40
+# Characters of a cell: a column is as wide as the widest, in each of its rows.
+_WIDEST = 120
 _STYLE = tables.Style(absent="-", space=" ", count=lambda value: f"{value:,.0f}", rate=lambda rate: f"{rate:.4g}")
 
 
@@ -72,7 +75,8 @@ def calibration_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 
 def _columns(table: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows of cells under each other."""
+    """Rows of cells under each other, none so wide that the others are out of sight."""
+    table = [[cut(cell, _WIDEST) for cell in row] for row in table]
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     for cells in table:
         yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
@@ -108,7 +112,7 @@ def rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
         )
     if summary["output"] is not None:
         if summary["per_step_outputs"]:
-            yield f"added outputs: {', '.join(summary['per_step_outputs'])}"
+            yield f"added outputs: {listed(summary['per_step_outputs'])}"
         steps = summary["steps"] or "different for each neuron"
         yield f"{summary['output']}: mode {summary['mode']}, T = {steps}, {summary['precision']}"
 

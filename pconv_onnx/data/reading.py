@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.errors import PconvError, listed
 from pconv_onnx.data.parts import LABELS, Given, Part, as_array
 from pconv_onnx.data.samples import BatchAxis, Data, DataSource, Input, Samples, Unchecked
 from pconv_onnx.data.sources import parts_of
@@ -242,7 +242,7 @@ def _inputs(session: Any, batch_axis: BatchAxis) -> tuple[Sequence[Input], dict[
             f"the input '{name}' is declared to take 0 samples", "leave its batch open, or declare it as 1"
         )
     if len(set(sizes.values())) > 1:
-        told = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
+        told = listed([f"'{name}' {size}" for name, size in sizes.items()])
         raise PconvError(f"the model's inputs do not take one number of samples: {told}", _ELSEWHERE)
     return inputs, axes, next(iter(sizes.values()), None)
 
@@ -254,7 +254,7 @@ def _axes(session: Any, batch_axis: BatchAxis) -> dict[str, int | None]:
     inputs = {entry.name: entry for entry in session.get_inputs()}
     entries = {entry.name: entry for entry in session.get_outputs()} | inputs
     for name in told.keys() - entries.keys():
-        known = ", ".join(f"'{entry}'" for entry in inputs)
+        known = listed([f"'{entry}'" for entry in inputs])
         raise PconvError(f"a batch axis is given for '{name}', which is no input or output", f"inputs are {known}")
     return {name: _axis(entries[name], axis) for name, axis in (dict.fromkeys(inputs, others) | told).items()}
 
@@ -313,7 +313,7 @@ def _batch(index: int, batch: Any) -> Given:
 
 def _require(where: str, held: Collection[str], name: str) -> None:
     if name not in held:
-        told = ", ".join(f"'{other}'" for other in held) or "none"
+        told = listed([f"'{other}'" for other in held]) or "none"
         raise PconvError(
             f"{where} has no array '{name}', which is an input of the model; it has {told}",
             "name the arrays as the model's inputs (examples/prepare_images.py does so for images)",
@@ -346,10 +346,10 @@ def _fitted_part(source: Part, inputs: Sequence[Input], axes: Mapping[str, int |
     shared = {entry.name for entry in inputs if _is_shared(entry, part[entry.name], axes)}
     counted = {name: len(array) for name, array in part.items() if name not in shared}
     if len(set(counted.values())) > 1:
-        told = ", ".join(f"'{name}' {count}" for name, count in counted.items())
+        told = listed([f"'{name}' {count}" for name, count in counted.items()])
         raise PconvError(f"the arrays of {where} have unequal numbers of samples: {told}")
     if any(counted.values()) and not any(part[entry.name].size for entry in inputs):
-        shapes = ", ".join(f"'{entry.name}' {list(part[entry.name].shape)}" for entry in inputs)
+        shapes = listed([f"'{entry.name}' {list(part[entry.name].shape)}" for entry in inputs])
         raise PconvError(f"the samples of {where} hold no values: {shapes}")
     return part
 

@@ -45,7 +45,9 @@ def constant(tensor: Tensor) -> Array | None:
 
 
 def _values(tensor: Constant) -> Array | None:
-    # GraphSurgeon warns of types without a NumPy counterpart of their own; onnx reads them all the same.
-    with LoggerSuppress(G_LOGGER, G_LOGGER.ERROR):
-        values = np.asarray(tensor.values)
+    values = tensor._values
+    if not isinstance(values, np.ndarray):  # not read yet
+        # GraphSurgeon warns of types without a NumPy counterpart of their own; onnx reads them all the same.
+        with LoggerSuppress(G_LOGGER, G_LOGGER.ERROR):
+            values = np.asarray(tensor.values)
     return None if values.dtype.kind in "cOSU" else values

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import count
@@ -16,11 +15,12 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 from onnx.external_data_helper import uses_external_data
 
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.errors import PconvError, warn
 from pconv_onnx.basics.foreign_errors import reason_of
 from pconv_onnx.basics.places import replacing, same_file
 from pconv_onnx.graph import nesting
 from pconv_onnx.graph.checking import InvalidModel, check, too_new
+from pconv_onnx.graph.expansion import excess_of
 from pconv_onnx.graph.external import GitLfsPointer, Place, chunks, files_of, moved, name_file, read_references
 from pconv_onnx.graph.mending import mended, with_open_sizes, with_output_types
 from pconv_onnx.graph.mistaken import GIT_LFS_HINT, mistaken
@@ -96,6 +96,8 @@ def _checked(source: onnx.ModelProto, name: str, digest: str, folder: Path | Non
         raise PconvError(f"{name} has the {newer}", "install a newer onnx, or export the model with an older one")
     try:
         proto, mends = mended(source)
+        if excess := excess_of(proto):
+            raise PconvError(f"{name} is too large: {excess[0]}", excess[1])
         check(proto)
     except InvalidModel as error:
         raise PconvError(f"{name} is not a valid ONNX model: {error}", error.hint) from error
@@ -116,7 +118,7 @@ def _checked(source: onnx.ModelProto, name: str, digest: str, folder: Path | Non
         raise PconvError(f"{name} has an attribute that is not text: {error}", "export or copy it again") from error
     if told := (*mends, *opened):
         # From here, so that Python says it once however often a command reads the model.
-        warnings.warn(f"{name} was mended on reading: {', '.join(told)}", stacklevel=1)
+        warn(f"{name} was mended on reading: {', '.join(told)}")
     return network
 
 

@@ -14,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from pconv_onnx.basics.domain import MIN_OPSET
+from pconv_onnx.basics.errors import listed
 from pconv_onnx.graph.checking import InvalidModel
-from pconv_onnx.graph.nesting import every_graph, every_node, nodes_within, tensor_names, unused
+from pconv_onnx.graph.nesting import every_graph, every_node, keep, nodes_within, tensor_names, unused
 from pconv_onnx.graph.order import sort, undefined, undefined_of
 from pconv_onnx.graph.qonnx import DOMAINS
 from pconv_onnx.graph.soundness import fits, flaw_of_tensor
@@ -182,7 +183,7 @@ def _import_what_is_used(model: onnx.ModelProto) -> str:
         for domain in sorted(needed, key=str):
             function.opset_import.add(domain=domain, version=imported.get(domain, 1))
         added |= needed
-    told = ", ".join(sorted(str(domain or "ai.onnx") for domain in added))
+    told = listed(sorted(str(domain or "ai.onnx") for domain in added))
     return f"the domain{'s' if len(added) > 1 else ''} {told} imported" if added else ""
 
 
@@ -269,13 +270,12 @@ def _name_graphs(model: onnx.ModelProto) -> str:
 
 
 def _drop_what_has_no_name(model: onnx.ModelProto) -> str:
-    dropped = [
-        entries.pop(index)
-        for graph in every_graph(model.graph)
-        for entries in (graph.value_info, graph.initializer)
-        for index in reversed(range(len(entries)))
-        if not entries[index].name
-    ]
+    dropped = False
+    for graph in every_graph(model.graph):
+        for entries in (graph.value_info, graph.initializer):
+            named = [entry for entry in entries if entry.name]
+            dropped |= len(named) < len(entries)
+            keep(entries, named)
     return "tensors without a name left out" if dropped else ""
 
 
@@ -301,17 +301,15 @@ def _initialize_once(model: onnx.ModelProto) -> str:
         if len(graph.initializer) == len({tensor.name for tensor in graph.initializer}):
             continue
         first: dict[str, TensorProto] = {}
-        for index, tensor in reversed(list(enumerate(graph.initializer))):
+        for tensor in reversed(graph.initializer):
             other = first.setdefault(tensor.name, tensor)
-            if other is tensor:
-                continue
-            if not _same(other, tensor):
+            if other is not tensor and not _same(other, tensor):
                 raise InvalidModel(
                     f"the initializer '{tensor.name}' is there twice, with different values",
                     "give one of them another name in the export",
                 )
-            del graph.initializer[index]
-            repeated += 1
+        repeated += len(graph.initializer) - len(first)
+        keep(graph.initializer, list(first.values())[::-1])
     return "initializers that are there twice left out" if repeated else ""
 
 

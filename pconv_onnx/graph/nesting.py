@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import onnx
+from google.protobuf.message import Message
 
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.tensors import initializer_names
@@ -74,12 +76,12 @@ def drop_unread(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
     unread -= {name for part in every_graph(before) for name in names_read(part)}
     for part in reversed(list(every_graph(graph))):
         needed = {output.name for output in part.output}
-        for index in reversed(range(len(part.node))):
-            node = part.node[index]
-            if node.output and needed.isdisjoint(node.output) and unread.isdisjoint(node.output):
-                del part.node[index]
-            else:
+        kept = []
+        for node in reversed(part.node):
+            if not node.output or not needed.isdisjoint(node.output) or not unread.isdisjoint(node.output):
                 needed |= set(node.input) | captured(node)
+                kept.append(node)
+        keep(part.node, kept[::-1])
 
 
 def names_read(graph: onnx.GraphProto) -> set[str]:
@@ -88,12 +90,31 @@ def names_read(graph: onnx.GraphProto) -> set[str]:
     return names | {output.name for output in graph.output}
 
 
+def keep(entries: Any, kept: Sequence[Message]) -> None:
+    """Leave some of the messages of a protobuf list, in their order; removed one by one, each would move all behind."""
+    if len(kept) < len(entries):
+        written = [entry.__class__.FromString(entry.SerializeToString()) for entry in kept]
+        del entries[:]
+        entries.extend(written)
+
+
 def unused(name: str, used: set[str]) -> str:
-    """The name, longer where it is used, which it then is."""
-    while name in used:
-        name += "_"
+    """The name, with a mark and a number behind it where it is used, which it then is."""
+    if name in used:
+        # By doubling, then by halves: of many tensors of one name each would otherwise try all before it.
+        taken, free = 0, 1
+        while _numbered(name, free) in used:
+            taken, free = free, 2 * free
+        while free - taken > 1:
+            middle = (taken + free) // 2
+            taken, free = (middle, free) if _numbered(name, middle) in used else (taken, middle)
+        name = _numbered(name, free)
     used.add(name)
     return name
+
+
+def _numbered(name: str, number: int) -> str:
+    return f"{name}_" if number == 1 else f"{name}_{number}"
 
 
 def tensor_names(graph: onnx.GraphProto) -> set[str]:

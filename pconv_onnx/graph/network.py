@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,7 @@ from pconv_onnx.graph.external import values
 from pconv_onnx.graph.nesting import captured, every_graph, tensor_names
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.record import ACTIVATION
+from pconv_onnx.graph.stand_ins import with_stand_ins
 from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.graph.view import Node, Tensor, called
 
@@ -128,7 +130,7 @@ class Network:
         return f"<{self.name}: {len(self.proto.graph.node)} nodes, opset {self.opset}>"
 
     def _with_hints(self) -> onnx.ModelProto:
-        model = standardised(self.proto)
+        model = with_stand_ins(standardised(self.proto))
         if not self.hints:
             return model
         hinted = onnx.ModelProto()
@@ -169,9 +171,9 @@ class Network:
 
     def graphs(self) -> Iterator[Graph]:
         """The main graph and all bodies, outer ones first."""
-        waiting = [self.graph]
+        waiting = deque([self.graph])
         while waiting:
-            graph = waiting.pop(0)
+            graph = waiting.popleft()
             yield graph
             waiting.extend(body for node in graph.nodes for body in self.bodies(node))
 

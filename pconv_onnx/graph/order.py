@@ -74,17 +74,24 @@ def _circle(nodes: MutableSequence[onnx.NodeProto], makers: dict[str, int], left
         index = maker
 
 
-def undefined(graph: onnx.GraphProto, around: Iterable[str] = ()) -> str:
+def undefined(graph: onnx.GraphProto) -> str:
     """Which tensor a sorted graph needs that nobody makes, and what needs it; empty where there is none.
 
-    Args:
-        graph: the graph; its bodies are looked at too.
-        around: names of the tensors outside.
+    Bodies are looked at too.
     """
+    return _undefined(graph, set())
+
+
+def _undefined(graph: onnx.GraphProto, around: set[str]) -> str:
+    """The same, within tensors that are known around it; these are then as they were."""
     own = {info.name for info in graph.input} | initializer_names(graph)
-    if fault := undefined_of(graph.node, {*around, *own}):
+    made = {name for node in graph.node for name in node.output if name}
+    inside = (own | made) - around  # not a copy of all that is around: there may be as many bodies as tensors
+    around |= own
+    if fault := undefined_of(graph.node, around):
         return fault
-    own.update(name for node in graph.node for name in node.output)
+    around -= inside
+    own |= made
     missing = next((output.name for output in graph.output if output.name not in own), None)
     return "" if missing is None else f"no node makes the output '{missing}'"
 
@@ -96,7 +103,7 @@ def undefined_of(nodes: Iterable[onnx.NodeProto], known: set[str]) -> str:
         if missing is not None:
             return f"{called(node)} takes '{missing}', which no node makes"
         for body in subgraphs(node):
-            if fault := undefined(body, known):
+            if fault := _undefined(body, known):
                 return f"in a body of {called(node)}, {fault}"
         known.update(name for name in node.output if name)
     return ""

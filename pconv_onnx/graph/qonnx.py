@@ -7,6 +7,7 @@ package qonnx 1.0 (Pappalardo et al., "QONNX: Representing arbitrary-precision q
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -139,9 +140,19 @@ def standardised(model: onnx.ModelProto) -> onnx.ModelProto:
             return result
         # The rank of its data tells where their channels are; it may follow from what was written now.
         known = len(ranks)
-        ranks |= _ranks(onnx.shape_inference.infer_shapes(result).graph)
+        ranks |= _inferred_ranks(result)
         if len(ranks) == known:
             return result
+
+
+def _inferred_ranks(model: onnx.ModelProto) -> dict[str, int]:
+    """Ranks as onnx infers them, behind MultiThresholds as well, each of which has as many axes as its data."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in every_node(copy.graph):
+        if node.op_type == "MultiThreshold":
+            node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
+    return _ranks(onnx.shape_inference.infer_shapes(copy).graph)
 
 
 def _ranks(graph: onnx.GraphProto) -> dict[str, int]:
@@ -155,7 +166,7 @@ def _ranks(graph: onnx.GraphProto) -> dict[str, int]:
 def _written(model: onnx.ModelProto, ranks: Mapping[str, int]) -> onnx.ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    _write(result.graph, ranks, {}, tensor_names(model.graph))
+    _write(result.graph, ranks, ChainMap(), tensor_names(model.graph))
     alive = {node.domain for node in every_node(result.graph)}
     imports = [entry for entry in result.opset_import if entry.domain not in DOMAINS or entry.domain in alive]
     del result.opset_import[:]
@@ -164,7 +175,7 @@ def _written(model: onnx.ModelProto, ranks: Mapping[str, int]) -> onnx.ModelProt
 
 
 def _write(
-    graph: onnx.GraphProto, ranks: Mapping[str, int], outer: Mapping[str, onnx.TensorProto], names: set[str]
+    graph: onnx.GraphProto, ranks: Mapping[str, int], outer: ChainMap[str, onnx.TensorProto], names: set[str]
 ) -> None:
     """Write out the nodes of QONNX in a graph and its bodies, around which there are constants and names in use."""
     writer = _Writer(graph, ranks, outer, names)
@@ -181,12 +192,12 @@ class _Writer:
         self,
         graph: onnx.GraphProto,
         ranks: Mapping[str, int],
-        outer: Mapping[str, onnx.TensorProto],
+        outer: ChainMap[str, onnx.TensorProto],
         names: set[str],
     ) -> None:
         self._ranks, self._names = ranks, names
         self.nodes: list[onnx.NodeProto] = []
-        self.constants = {**outer, **{tensor.name: tensor for tensor in graph.initializer}}
+        self.constants = outer.new_child({tensor.name: tensor for tensor in graph.initializer})
         self.constants |= {
             node.output[0]: _tensor(attribute)
             for node in graph.node

@@ -10,6 +10,8 @@ from typing import TypeAlias
 import onnx
 import onnx_graphsurgeon as gs
 
+from pconv_onnx.basics.errors import cut
+
 Node: TypeAlias = gs.Node
 Tensor: TypeAlias = gs.Tensor
 Constant = gs.Constant
@@ -37,4 +39,4 @@ def called(node: Node | onnx.NodeProto) -> str:
     """How to call a node in messages: its operator and its name, or the first tensor that it gives."""
     operator = node.op_type if isinstance(node, onnx.NodeProto) else node.op
     name = node.name or key_of(node)
-    return f"{operator} '{name}'" if name else str(operator)
+    return f"{cut(operator)} '{cut(name)}'" if name else cut(str(operator))

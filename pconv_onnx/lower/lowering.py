@@ -133,9 +133,9 @@ class GraphLowering:
         """Nothing is written yet."""
         self.lowering, self.plan, self.graph = lowering, lowering.plan, graph
         self.names, self.node_names = lowering.names, lowering.node_names
-        own = {name for node in graph.proto.node for name in node.output}
+        kinds = self.plan.kinds_in_time
         # A body sees the Static form of what is around it.
-        self.kinds = {name: kind for name, kind in self.plan.kinds_in_time.items() if name in own}
+        self.kinds = {name: kinds[name] for node in graph.proto.node for name in node.output if name in kinds}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.in_time = lowering.in_time
@@ -269,7 +269,7 @@ class GraphLowering:
         """
         network = self.plan.network
         declared = {info.name for info in (*self.graph.proto.value_info, *self.graph.proto.output)}
-        own = {name: written for name, written in self.in_time.items() if name in self.kinds}
+        own = {name: self.in_time[name] for name in self.kinds if name in self.in_time}
         names = [(name, name) for node in self.nodes for name in node.output if name in network.shapes]
         for name, written in (*names, *own.items()):
             shape = network.shapes.get(name)

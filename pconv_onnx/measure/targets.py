@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.errors import PconvError, listed
 from pconv_onnx.data.parts import LABELS
 
 
@@ -75,7 +75,7 @@ def target_output(names: Sequence[str], outputs: Sequence[Array], targets: Array
             f"{given}, a shape that several outputs of {network} have: {told}",
             "keep the one that they are targets of (onnx.utils.extract_model)",
         )
-    told = ", ".join(f"'{name}' {_shape(output)}" for name, output in zip(names, outputs, strict=True))
+    told = listed([f"'{name}' {_shape(output)}" for name, output in zip(names, outputs, strict=True)])
     raise PconvError(
         f"{given}, a shape that no output of {network} has: {told}",
         "give targets of the shape of an output, class numbers as integers, or no labels",

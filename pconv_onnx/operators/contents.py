@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,12 +32,12 @@ class Contents:
 def contents_of(model: onnx.ModelProto) -> Contents:
     """What a model holds, bodies included."""
     found = Contents()
-    _look(model.graph, 0, {}, found)
+    _look(model.graph, 0, ChainMap(), found)
     return found
 
 
-def _look(graph: onnx.GraphProto, depth: int, outer: dict[str, Sequence[int]], found: Contents) -> None:
-    shapes = outer | {tensor.name: tensor.dims for tensor in graph.initializer}
+def _look(graph: onnx.GraphProto, depth: int, outer: ChainMap[str, Sequence[int]], found: Contents) -> None:
+    shapes = outer.new_child({tensor.name: tensor.dims for tensor in graph.initializer})
     for node in graph.node:
         if is_neuron(node):
             found.neurons = True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
@@ -77,6 +79,7 @@ def between_neurons(network: Network, activations: Sequence[Activation], neurons
 
 
 # Operators that hand an analog current on as it is, or changed element by element.
+_NEAR = 256  # operators that are looked at from each end, the nearest first
 _HAND_ON = ("Add", "Cast", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Neg", "Relu", "Sub", "Sum", "Where")
 
 
@@ -98,10 +101,10 @@ def _meet(current: Tensor, spikes: Tensor, own: Collection[Node]) -> bool:
     inside = set(map(id, own))
     reached = []
     for start in (current, spikes):
-        waiting, found = [start], {id(start)}
+        waiting, found = deque([start]), {id(start)}
         readers: set[int] = set()
-        while waiting:
-            for node in waiting.pop().outputs:
+        while waiting and len(readers) < _NEAR:
+            for node in islice(waiting.popleft().outputs, _NEAR):
                 if id(node) in inside or id(node) in readers or node.op not in _HAND_ON or not is_standard(node):
                     continue
                 readers.add(id(node))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pconv_onnx.basics.arrays import same_fields
+from pconv_onnx.basics.errors import listed, printable
 from pconv_onnx.graph import Network
 from pconv_onnx.neuron.quantiser import Neuron, QuantizerSpec
 from pconv_onnx.plan.modes import Mode
@@ -107,8 +108,8 @@ class Plan:
             ("analog between", self.hybrid),
             ("bypassed by an analog current", self.bypassed),
         ):
-            lines.append(f"{title}: {', '.join(names) or 'none'}")
-        return "\n".join(lines)
+            lines.append(f"{title}: {listed(names) or 'none'}")
+        return "\n".join(map(printable, lines))
 
     @property
     def kinds_in_time(self) -> Mapping[str, Kind]:

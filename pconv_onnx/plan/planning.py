@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from pconv_onnx.basics.choices import MAX_STEPS, PRECISIONS, ModeName, Precision
-from pconv_onnx.basics.errors import PconvError, WrongArguments
+from pconv_onnx.basics.errors import PconvError, WrongArguments, listed
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.graph.view import key_of
@@ -15,6 +15,7 @@ from pconv_onnx.plan.modes import Mode, mode_of
 from pconv_onnx.plan.plan import Plan, Planned
 from pconv_onnx.plan.selection import (
     chosen,
+    encoded_by,
     if_a_neuron_encodes_it,
     of_one_type,
     refuse_patterns_of_nothing,
@@ -86,7 +87,7 @@ def make_plan(
             neurons[activation.name] = chosen_mode.neuron(activation.spec, steps, precision)
         except ValueError as error:
             activations[index] = refused(activation, str(error))
-    encoded = {activation.input.name for activation in activations if activation.name in neurons}
+    encoded = encoded_by(activation for activation in activations if activation.name in neurons)
     activations = [if_a_neuron_encodes_it(activation, encoded) for activation in activations]
     replaced: dict[str, Activation | None] = {}
     for activation in activations:
@@ -151,7 +152,7 @@ def _per_step_outputs(network: Network, kinds: Mapping[str, Kind]) -> dict[str, 
     names = [output.name for output in network.proto.graph.output]
     in_time = [name for name in names if name in kinds]
     if not in_time:
-        told = ", ".join(f"'{name}'" for name in names)
+        told = listed([f"'{name}'" for name in names])
         raise PconvError(
             f"no output of {network.name} has time-steps: {told} come after an operator that needs the temporal mean",
             "leave --per-step-outputs out",

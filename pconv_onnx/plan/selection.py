@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -70,20 +70,25 @@ def if_a_neuron_encodes_it(activation: Activation, encoded: Set[str]) -> Activat
 
     It follows at once, or behind nothing but scalings and offsets by constants.
     """
-    if activation.status != "needs-calibration" or encoded.isdisjoint(_only_scaled(activation.output)):
+    if activation.status != "needs-calibration" or activation.output.name not in encoded:
         return activation
     reason = "it has no levels of its own and stays, on the temporal mean; the neuron behind it encodes its output"
     return replace(activation, reason=reason)
 
 
-def _only_scaled(tensor: Tensor) -> Iterator[str]:
-    """Names of a tensor, and of what constants alone make of it where nothing else reads it."""
-    while True:
-        yield tensor.name
-        reader = tensor.outputs[0] if len(tensor.outputs) == 1 else None
-        if reader is None or data_input(reader) is not tensor:
-            return
-        tensor = reader.outputs[0]
+def encoded_by(neurons: Iterable[Activation]) -> set[str]:
+    """Names of the tensors that neurons are given, and of those that become them by nothing but constants.
+
+    What else reads such a tensor sees it as it is, so that no neuron encodes it.
+    """
+    found: set[str] = set()
+    for neuron in neurons:
+        tensor: Tensor | None = neuron.input
+        while tensor is not None and tensor.name not in found:
+            found.add(tensor.name)
+            made_of = data_input(tensor.inputs[0]) if len(tensor.inputs) == 1 else None
+            tensor = made_of if made_of is not None and len(made_of.outputs) == 1 else None
+    return found
 
 
 def refuse_patterns_of_nothing(network: Network, activations: Sequence[Activation], patterns: Sequence[str]) -> None:

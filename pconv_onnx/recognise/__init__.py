@@ -47,15 +47,16 @@ def recognise(network: Network) -> list[Activation]:
     the first recogniser that converts it. What is not converted is listed unless all its nodes are part of something
     larger: a Clip of a chain that is refused, say.
     """
-    nodes = list(network.every_node())
-    position = {id(node): index for index, node in enumerate(nodes)}
     claimed: set[int] = set()
+    graphs = [(graph, partial(_free, network, graph, claimed)) for graph in network.graphs()]
+    free_of = {id(graph): free for graph, free in graphs}
+    nodes = [(node, graph := network.graph_of(node), free_of[id(graph)]) for node in network.every_node()]
+    position = {id(node): index for index, (node, _, _) in enumerate(nodes)}
     found: list[Activation] = []
     influential = needed(network)
     for recogniser in RECOGNISERS:
-        for node in nodes:
-            graph = network.graph_of(node)
-            match = recogniser.pattern(node, partial(_free, network, graph, claimed))
+        for node, graph, free in nodes:
+            match = recogniser.pattern(node, free)
             if id(node) in claimed or match is None:
                 continue
             checked = recogniser.check(network, match)

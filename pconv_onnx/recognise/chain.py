@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Literal
 
 import numpy as np
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, element_type, is_standard
-from pconv_onnx.graph.view import Node, Tensor, node_name
+from pconv_onnx.graph.view import Node, Tensor, called, node_name
 from pconv_onnx.neuron.theory import SUM_TYPES
 from pconv_onnx.recognise.base import Refusal
 
@@ -30,6 +31,8 @@ FLOATS = (*SUM_TYPES, np.dtype(np.float64))
 _DATA_FIRST = ("Cast", "Clip", "Div", "Identity", "Relu")
 _GREATER, _LESS = ("Greater", "GreaterOrEqual"), ("Less", "LessOrEqual")
 _LONGEST = 12
+# Other readers of a value that a refusal names.
+_MOST_TOLD = 3
 # A scaling may be split in two, and so may an addition; more of them at one end are not all the quantiser's.
 _MOST = {"S": 2, "A": 2}
 
@@ -213,9 +216,10 @@ def refuse_shared(network: Network, nodes: Sequence[Node]) -> None:
     for tensor in inner:
         if network.is_output(tensor):
             raise Foreign(f"its intermediate value '{tensor.name}' is also an output of the model")
-        others = [node for node in tensor.outputs if id(node) not in own]
+        # Not all of them: as many candidates may have them in common.
+        others = list(islice((node for node in tensor.outputs if id(node) not in own), _MOST_TOLD + 1))
         if others:
-            told = ", ".join(f"{node.op} '{node_name(node)}'" for node in others)
+            told = ", ".join(map(called, others[:_MOST_TOLD])) + (" and others" if len(others) > _MOST_TOLD else "")
             raise Foreign(f"its intermediate value '{tensor.name}' is also used by {told}")
 
 

@@ -29,10 +29,11 @@ import numpy as np
 import onnx
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.errors import listed
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, element_type, is_standard
 from pconv_onnx.graph.passes.codes import is_one, moves
-from pconv_onnx.graph.view import Node, node_name
+from pconv_onnx.graph.view import Node, called, node_name
 from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec, apply
 from pconv_onnx.neuron.theory import SUM_TYPES
 from pconv_onnx.recognise.base import Activation, ClipBefore, Refusal
@@ -166,7 +167,7 @@ def _only_reader(network: Network, match: _Pair) -> Node:
         node for node in match.readers if not is_one(node, "DequantizeLinear") or network.graph_of(node) is not graph
     ]
     if others:
-        told = ", ".join(f"{node.op} '{node_name(node)}'" for node in others)
+        told = listed([called(node) for node in others])
         raise Refusal(f"its codes are also read by {told}; export with QuantizeLinear and DequantizeLinear in pairs")
     if not match.readers:
         raise Refusal("nothing reads its codes")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.errors import PconvError, warn
 from pconv_onnx.data.samples import Samples, to_first
 from pconv_onnx.runtime.side_by_side import run_session
 
@@ -59,7 +58,7 @@ def _axis(name: str, counting: set[int], samples: Samples) -> int | None:
         return next(iter(counting))
     # Only of two axes could one be that of classes.
     if counting == {0, 1}:
-        warnings.warn(
+        warn(
             f"along which axis of output '{name}' samples lie cannot be told, so it is compared value by value, "
             f"without classes; give its batch axis as {name}=0 or {name}=1",
             stacklevel=2,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,12 +12,13 @@ from onnx.reference import ReferenceEvaluator
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import MIN_OPSET
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.errors import PconvError, warn
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import every_node
+from pconv_onnx.operators.contents import contents_of
 from pconv_onnx.runtime.opening import import_onnxruntime
-from pconv_onnx.runtime.side_by_side import open_session, run_session
-from pconv_onnx.runtime.trial import FACTORS, feed, sizes
+from pconv_onnx.runtime.side_by_side import open_session
+from pconv_onnx.runtime.trial import FACTORS, TooLong, feed, run_briefly, sizes
 
 # Share of the largest output that rounding explains in types of 32 bits and more, and steps of narrower types: an
 # operator that is written out as several rounds at each. Of the others a conversion keeps every bit.
@@ -28,6 +28,9 @@ _SMALL = 1 << 20
 # The first opset whose operators that evaluator has right: before, it counts the pads of an AveragePool.
 _REFERENCE_OPSET = 7
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+
+# Operators that run what is in them as often as their inputs say.
+_REPEATING = {"Loop", "Scan", "SequenceMap"}
 
 # Of types that are no tensors, sequences for example, something else than an array.
 _Outputs = Sequence[Any]
@@ -48,7 +51,7 @@ def require_same(given: Network, later: Network) -> None:
         unchecked = _why_unchecked(given, later)
         if unchecked:
             # From here, so that Python says it once however often a command looks at the network.
-            warnings.warn(unchecked, stacklevel=1)
+            warn(unchecked)
         _COMPARED.add(pair)
 
 
@@ -62,7 +65,10 @@ def _why_unchecked(given: Network, later: Network) -> str:
     remedy = f"export it with opset {MIN_OPSET} or later"
     if not _RANDOM.isdisjoint(node.op_type for node in every_node(given.proto.graph)):
         return f"{told} is not checked, since it draws random numbers"
-    before, after = _side_by_side(given, later)
+    try:
+        before, after = _side_by_side(given, later)
+    except TooLong as error:
+        return f"{told} is not checked, since {error.message}"
     if before is None:
         return (
             f"{told} is not checked, since onnxruntime did not run the original on random inputs; fixed sizes of its "
@@ -103,6 +109,8 @@ def _side_by_side(given: Network, later: Network) -> tuple[_Outputs | None, _Out
 
 
 def _onnxruntime(network: Network) -> Callable[[dict[str, Array]], _Outputs | None]:
+    if contents_of(network.proto).neurons:
+        return lambda inputs: None  # a spiking network, which no rewriting takes
     try:
         level = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
         session = open_session(network.proto, network.name, level, folder=network.folder)
@@ -111,7 +119,9 @@ def _onnxruntime(network: Network) -> Callable[[dict[str, Array]], _Outputs | No
 
     def outputs(inputs: dict[str, Array]) -> _Outputs | None:
         try:
-            return run_session(session, inputs)
+            return run_briefly(session, inputs)
+        except TooLong:
+            raise
         except PconvError:
             return None
 
@@ -124,6 +134,8 @@ def _by_definition(
     """Outputs by onnx's reference evaluator; not where onnxruntime disagrees with it on the later network."""
     if given.opset < _REFERENCE_OPSET or given.proto.ByteSize() > _SMALL:
         return None, None
+    if not _REPEATING.isdisjoint(node.op_type for node in every_node(given.proto.graph)):
+        return None, None  # it would not end before they do
     try:
         before, defined = (list(ReferenceEvaluator(network.proto).run(None, inputs)) for network in (given, later))
     except Exception:  # whatever its NumPy code raises on what it does not know

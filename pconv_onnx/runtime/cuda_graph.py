@@ -7,7 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.errors import PconvError, listed
 from pconv_onnx.graph.record import Record, has_record
 from pconv_onnx.runtime.device_memory import CUDA, dtype_of, place_of
 
@@ -82,7 +82,7 @@ class GraphSession:
         """
         for name in output_names or ():
             if name not in self.outputs:
-                raise PconvError(f"there is no output '{name}'", f"the network has {', '.join(self._names)}")
+                raise PconvError(f"there is no output '{name}'", f"the network has {listed(self._names)}")
         for name, value in self.inputs.items():
             found = f"{feed[name].dtype}{list(feed[name].shape)}" if name in feed else "missing"
             wanted = f"{dtype_of(value.data_type())}{list(value.shape())}"

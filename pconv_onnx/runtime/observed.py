@@ -20,8 +20,8 @@ from pconv_onnx.graph.passes.pipeline import in_standard_operators
 from pconv_onnx.graph.view import Node
 from pconv_onnx.operators.contents import contents_of
 from pconv_onnx.runtime.opening import import_onnxruntime
-from pconv_onnx.runtime.side_by_side import open_session, run_session
-from pconv_onnx.runtime.trial import FACTORS, RUNS, Open, feed, sizes
+from pconv_onnx.runtime.side_by_side import open_session
+from pconv_onnx.runtime.trial import FACTORS, RUNS, Open, TooLong, feed, run_briefly, sizes
 
 
 def with_observed_shapes(network: Network) -> Network:
@@ -67,7 +67,9 @@ def _hints(network: Network, names: Sequence[str]) -> dict[str, onnx.ValueInfoPr
             types = _types(model, network, names)
             session = _session(_measuring(model, list(types)), network)
             chosen = [sizes(network, run, factor) for run in range(RUNS)]
-            shown = [run_session(session, feed(network, chosen[run], run)) for run in range(RUNS)]
+            shown = [run_briefly(session, feed(network, chosen[run], run)) for run in range(RUNS)]
+        except TooLong:
+            break
         except PconvError:
             continue
         told = {tuple(run[name] for run in chosen): name for name in chosen[0]}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.errors import PconvError, listed
 from pconv_onnx.basics.foreign_errors import reason_of
 from pconv_onnx.graph import ModelSource
 from pconv_onnx.graph.record import Record
@@ -126,7 +126,7 @@ class SerialSession:
         names = [info.name for info in self._outputs]
         for name in output_names or ():
             if name not in names:
-                raise PconvError(f"there is no output '{name}'", f"the network has {', '.join(names)}")
+                raise PconvError(f"there is no output '{name}'", f"the network has {listed(names)}")
         wanted = [names.index(name) for name in output_names or names]
         for info in self._inputs:
             if info.name not in feed:

@@ -104,14 +104,16 @@ class Sessions:
         self._open[name] = opener()
 
 
-def run_session(runner: Any, feed: dict[str, Array], names: list[str] | None = None) -> list[Array]:
-    """The outputs of a session, all or those named.
+def run_session(
+    runner: Any, feed: dict[str, Array], names: list[str] | None = None, options: Any = None
+) -> list[Array]:
+    """The outputs of a session, all or those named; of one of onnxruntime's own with its options of a run.
 
     Raises:
         PconvError: onnxruntime fails while it runs.
     """
     try:
-        return list(runner.run(names, feed))
+        return list(runner.run(names, feed) if options is None else runner.run(names, feed, options))
     except PconvError:  # of a serial session
         raise
     except Exception as error:  # onnxruntime raises its own types, without a common base

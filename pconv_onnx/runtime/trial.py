@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,6 +16,8 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.tensors import initializer_names
+from pconv_onnx.runtime.opening import import_onnxruntime
+from pconv_onnx.runtime.side_by_side import run_session
 
 # Sizes of open dimensions in each run. None is 1, which broadcasts; none is another multiplied and moved by constants,
 # so that what a network computes of one is no other's.
@@ -20,8 +25,15 @@ _SIZES = (2, 5, 11, 17, 23, 31), (3, 11, 7, 29, 13, 19), (5, 7, 19, 13, 37, 11)
 RUNS = len(_SIZES)
 # What those that are not the first of an input are multiplied by, until the network runs: many halve images.
 FACTORS = (1, 32)
-# Elements of an input up to which it is drawn.
-_MOST = 1 << 26
+# Elements of an input up to which it is drawn, and of a tensor up to which a network is run to see what it does.
+_MOST, _MOST_COMPUTED = 1 << 26, 1 << 28
+# What a run may take: a Loop of few bytes may have any number of iterations.
+SECONDS = 30.0
+
+
+class TooLong(PconvError):
+    """A run that does not end within `SECONDS`, so that others are not worth a try."""
+
 
 # The name of an open dimension, or the axis of one without a name.
 Open = str | int
@@ -48,10 +60,49 @@ def feed(network: Network, found: dict[Open, int], seed: int = 0) -> dict[str, A
     """Inputs of these sizes: floats standard normal, integers 0 or 1.
 
     Raises:
-        PconvError: an input has a type or a size that is not drawn.
+        PconvError: an input has a type or a size that is not drawn, or a tensor would take too much memory.
     """
+    _require_room(network)
     generator = np.random.default_rng(seed)
     return {info.name: _values(info, found, generator) for info in _inputs(network)}
+
+
+def run_briefly(session: Any, inputs: dict[str, Array]) -> list[Array]:
+    """The outputs of an onnxruntime session.
+
+    Raises:
+        TooLong: it is ended after `SECONDS`.
+        PconvError: onnxruntime fails while it runs.
+    """
+    options, ended = import_onnxruntime().RunOptions(), threading.Event()
+
+    def end() -> None:
+        ended.set()
+        options.terminate = True
+
+    options.log_severity_level = 4
+    timer = threading.Timer(SECONDS, end)
+    timer.start()
+    try:
+        return run_session(session, inputs, options=options)
+    except PconvError as error:
+        if ended.is_set():
+            raise TooLong(f"a run on random inputs does not end within {SECONDS:g} s") from error
+        raise
+    finally:
+        timer.cancel()
+
+
+def _require_room(network: Network) -> None:
+    """Raise where a tensor that the network computes is larger than what is worth a trial.
+
+    Raises:
+        PconvError: one is.
+    """
+    for name in (name for node in network.proto.graph.node for name in node.output):
+        size = math.prod(size for size in network.shapes.get(name, ()) if isinstance(size, int))
+        if size > _MOST_COMPUTED:
+            raise PconvError(f"'{name}' has {size:,} elements, too many for a run on random inputs")
 
 
 def _inputs(network: Network) -> Iterator[onnx.ValueInfoProto]:

@@ -15,7 +15,7 @@ import onnx
 import torch
 from torch import nn
 
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.errors import PconvError, warn
 from pconv_onnx.graph.files import save
 from pconv_onnx.rewriting import inspect
 from pconv_onnx.torch.qcfs import QCFS
@@ -210,4 +210,4 @@ def _warn_of_missing(summary: dict[str, Any], called: list[str], path: str | os.
     for name in called:
         row = found.get(name, {"status": "missing", "reason": "it is not in the graph as one"})
         if row["status"] != "converted":
-            warnings.warn(f"rewrite would not convert QCFS '{name}' of '{path}': {row['reason']}", stacklevel=3)
+            warn(f"rewrite would not convert QCFS '{name}' of '{path}': {row['reason']}", stacklevel=3)

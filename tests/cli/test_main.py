@@ -888,3 +888,21 @@ def test_memory_goes_to_what_runs(run, ann, snn):
     for arguments in (["verify", ann, snn], ["stats", snn]):
         status, _, told = run(*arguments, "--memory", "1KiB")
         assert (status, "1024 bytes are too few for activations" in told) == (1, True)
+
+
+def test_names_of_a_megabyte_are_cut_in_lines_and_whole_in_json(tmp_path, capsys):
+    name = "n" * 1_000_000
+    model = network(f"c = Conv (x, w) {qcfs('c', 'y')}", weights={"w": weight(3, 3, 1, 1)})
+    for node in model.graph.node:
+        node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=repr(["", name, "node"]))
+    onnx.save(model, tmp_path / "m.onnx")
+    assert main(["inspect", str(tmp_path / "m.onnx")]) == 0
+    told = capsys.readouterr().out
+    assert "nnn…nnn" in told
+    assert max(map(len, told.splitlines())) < 500
+    assert main(["inspect", str(tmp_path / "m.onnx"), "--json"]) == 0
+    (activation,) = json.loads(capsys.readouterr().out)["activations"]
+    assert activation["name"] == name
+    assert main(["rewrite", str(tmp_path / "m.onnx"), "--exclude", name]) == 1
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1 and len(told) < 3000

@@ -32,6 +32,7 @@ CASES = {
     "writers": "fuzzing.writers",
     "nir": "fuzzing.nir",
     "shapes": "fuzzing.shapes",
+    "greedy": "fuzzing.greedy",
 }
 # Of a case that takes milliseconds, on a machine that may be busy.
 _SECONDS = 60

@@ -8,7 +8,9 @@ import pytest
 from networks import network
 from refusals import refusal_of
 
+from pconv_onnx import inspect
 from pconv_onnx.graph import load
+from pconv_onnx.runtime import trial
 from pconv_onnx.runtime.trial import feed, sizes
 
 TWO = load(network("y = Add (x, z)", inputs="float[N, 3, L, M] x, float[N, 3, L, M] z", outputs="float[a, b, c, d] y"))
@@ -45,3 +47,56 @@ def test_an_initializer_is_no_input():
 def test_what_is_not_drawn_is_told(kind):
     given = load(network("y = Shape (x)", inputs=f"{kind} x", outputs="int64[r] y"))
     assert "input 'x'" in refusal_of(feed, given, sizes(given, 0, 1))
+
+
+def _endless(opset: int, domain: str) -> onnx.ModelProto:
+    """A Loop of 10^12 iterations, before a product that is onnxruntime's own, or one of an old opset."""
+    body = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["c"], ["d"]), onnx.helper.make_node("Neg", ["v"], ["n"])],
+        "body",
+        [
+            onnx.helper.make_tensor_value_info("i", onnx.TensorProto.INT64, []),
+            onnx.helper.make_tensor_value_info("c", onnx.TensorProto.BOOL, []),
+            onnx.helper.make_tensor_value_info("v", onnx.TensorProto.FLOAT, ["N", 4]),
+        ],
+        [
+            onnx.helper.make_tensor_value_info("d", onnx.TensorProto.BOOL, []),
+            onnx.helper.make_tensor_value_info("n", onnx.TensorProto.FLOAT, ["N", 4]),
+        ],
+    )
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Loop", ["count", "true", "x"], ["z"], body=body),
+            onnx.helper.make_node("FusedMatMul" if domain else "MatMul", ["z", "w"], ["u"], domain=domain),
+            onnx.helper.make_node("Relu", ["u"], ["y"]),
+        ],
+        "endless",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 4])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 4])],
+        [
+            onnx.numpy_helper.from_array(np.array(10**12), "count"),
+            onnx.numpy_helper.from_array(np.array(True), "true"),
+            onnx.numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"),
+        ],
+    )
+    imports = [onnx.helper.make_opsetid(*entry) for entry in (("", opset), ("com.microsoft", 1))]
+    return onnx.helper.make_model(graph, opset_imports=imports, ir_version=8)
+
+
+def test_a_run_that_does_not_end_is_ended(monkeypatch):
+    monkeypatch.setattr(trial, "SECONDS", 0.5)
+    (activation,) = inspect(_endless(20, "com.microsoft"))["activations"]
+    assert activation["reason"].startswith("how many axes its input has is not known")
+
+
+def test_a_conversion_that_cannot_be_run_to_its_end_is_told_to_be_unchecked(monkeypatch):
+    monkeypatch.setattr(trial, "SECONDS", 0.5)
+    with pytest.warns(UserWarning, match="not checked, since a run on random inputs does not end within 0.5 s"):
+        assert len(inspect(_endless(11, ""))["activations"]) == 1
+
+
+def test_a_tensor_that_is_too_large_for_a_trial_is_not_made():
+    made = network("t = ConstantOfShape (s) y = Add (x, t)", weights={"s": np.array([1 << 20, 1 << 10])})
+    given = load(made)
+    told = refusal_of(lambda: feed(given, sizes(given, 0, 1)))
+    assert told == "'t' has 1,073,741,824 elements, too many for a run on random inputs"

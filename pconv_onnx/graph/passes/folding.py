@@ -24,12 +24,16 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.constants import constant, element_type, is_standard
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.network import Dimension, Network
+from pconv_onnx.graph.stand_ins import OF_ITS_INPUT_SHAPE
 from pconv_onnx.graph.view import Node, Tensor
 
 _Result = TypeVar("_Result")
 
 # Elements up to which a constant is worth having as one: thresholds and sizes, not weights.
 _LARGEST = 1 << 16
+# Passes over a network, each of which may tell what the next needs: of a small one as many as it takes, of a large one
+# so many that the nodes of all together are no more than this.
+_LEAST_PASSES, _MOST_VISITS = 8, 200_000
 
 
 def fold(network: Network) -> Network:
@@ -37,11 +41,11 @@ def fold(network: Network) -> Network:
 
     Its `sizes` are filled in.
     """
-    while True:
+    for left in reversed(range(max(_LEAST_PASSES, _MOST_VISITS // max(1, len(network.nodes))))):
         walk = _Walk(network)
-        if not walk.known and not walk.hints:
-            network.sizes = walk.sizes
-            return network
+        network.sizes = walk.sizes
+        if not left or (not walk.known and not walk.hints):
+            break
         model = onnx.ModelProto()
         model.CopyFrom(network.proto)
         for node in every_node(model.graph):
@@ -50,6 +54,7 @@ def fold(network: Network) -> Network:
                 value = numpy_helper.from_array(walk.known[name], name)
                 node.CopyFrom(helper.make_node("Constant", [], [name], node.name, value=value))
         network = replace(network, proto=model, hints={**network.hints, **walk.hints})
+    return network
 
 
 class _Walk:
@@ -72,7 +77,7 @@ class _Walk:
         for node in network.every_node():
             if not node.inputs or not node.outputs:
                 continue
-            typed = _OF_ITS_INPUT_SHAPE.get("" if is_standard(node) else node.domain, {})
+            typed = OF_ITS_INPUT_SHAPE.get("" if is_standard(node) else node.domain, {})
             if node.op in typed:
                 # onnx infers nothing of operators that are not its own.
                 self._note(node, self.network.shape(node.inputs[0]) or (), typed[node.op])
@@ -400,17 +405,6 @@ def _resized(node: Node, _: Sequence[Dimension], sizes: Sequence[Dimension]) -> 
     plain = "axes" not in node.attrs and node.attrs.get("keep_aspect_ratio_policy", "stretch") == "stretch"
     return list(sizes) if plain else []
 
-
-# Operators of onnxruntime whose first output has the shape of their first input, each with the input whose type it has.
-# In the standard domain it has some that onnx has not, or only since a later opset.
-_OF_ITS_INPUT_SHAPE = {
-    "com.microsoft": {"BiasGelu": 0, "DequantizeLinear": 1, "FastGelu": 0, "Gelu": 0, "QuantizeLinear": 2,
-                      "QuickGelu": 0, "SkipLayerNormalization": 0},
-    "": dict.fromkeys(
-        ("Affine", "ImageScaler", "LayerNormalization", "MeanVarianceNormalization", "ParametricSoftplus", "Scale",
-         "ScaledTanh", "SimplifiedLayerNormalization", "ThresholdedRelu"), 0
-    ),
-}  # fmt: skip
 
 # Operators that make something to sizes: what shape they give it, and which input has the sizes.
 _MADE_TO_SIZE: dict[str, tuple[Callable[..., list[Dimension]], int]] = {

@@ -26,6 +26,8 @@ _FARTHEST = 16
 # Sums, each with the signs of its operands, and how many may be within each other.
 _SIGNS = {"Add": (1, 1), "Sub": (1, -1)}
 _DEEPEST = 3
+# Passes over a network: a sum may be within another, but each pass is work for every node.
+_MOST_PASSES = 8
 
 # Summands, each with its sign.
 _Terms = tuple[tuple[Tensor, int], ...]
@@ -33,16 +35,17 @@ _Terms = tuple[tuple[Tensor, int], ...]
 
 def without_straight_through(network: Network) -> Network:
     """The network in which such a sum is an Identity of the quantiser's output; what nothing reads then goes."""
-    while True:
+    for _ in range(_MOST_PASSES):
         same = {
             node.outputs[0].name: value.name
             for node in network.every_node()
             if node.op in _SIGNS and is_standard(node) and (value := _what_is_left(network, node)) is not None
         }
         if not same:
-            return network
+            break
         # A sum around the rounding is within one around the quantiser.
         network = with_identities(network, same)
+    return network
 
 
 def _what_is_left(network: Network, total: Node) -> Tensor | None:
@@ -68,7 +71,10 @@ def _is_as_large(network: Network, tensor: Tensor, total: Tensor) -> bool:
 
 def _readings(tensor: Tensor, sign: int, depth: int) -> Iterator[_Terms]:
     """The ways to read a tensor as a sum, the whole first."""
-    while (node := _only_maker(tensor)) is not None and node.op in ("Identity", "Neg"):
+    for _ in range(_FARTHEST):
+        node = _only_maker(tensor)
+        if node is None or node.op not in ("Identity", "Neg"):
+            break
         tensor, sign = node.inputs[0], -sign if node.op == "Neg" else sign
     yield ((tensor, sign),)
     if not depth or node is None or node.op not in _SIGNS:

@@ -1,0 +1,38 @@
+"""What stands for operators that onnx does not know while it infers shapes, so that it goes on behind them."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import helper
+
+from pconv_onnx.graph.nesting import every_node
+
+# Operators of onnxruntime whose first output has the shape of their first input, each with the input whose type it has.
+# In the standard domain it has some that onnx has not, or only since a later opset.
+OF_ITS_INPUT_SHAPE = {
+    "com.microsoft": {"BiasGelu": 0, "DequantizeLinear": 1, "FastGelu": 0, "Gelu": 0, "QuantizeLinear": 2,
+                      "QuickGelu": 0, "SkipLayerNormalization": 0},
+    "": dict.fromkeys(
+        ("Affine", "ImageScaler", "LayerNormalization", "MeanVarianceNormalization", "ParametricSoftplus", "Scale",
+         "ScaledTanh", "SimplifiedLayerNormalization", "ThresholdedRelu"), 0
+    ),
+}  # fmt: skip
+
+
+def with_stand_ins(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in which such operators of the type of their first input are Identities; itself where it has none."""
+    opset = next((entry.version for entry in model.opset_import if not entry.domain), 1)
+    if not any(_is_stood_for(node, opset) for node in every_node(model.graph)):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in every_node(copy.graph):
+        if _is_stood_for(node, opset):
+            node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output[:1]))
+    return copy
+
+
+def _is_stood_for(node: onnx.NodeProto, opset: int) -> bool:
+    if not node.input or not node.output or OF_ITS_INPUT_SHAPE.get(node.domain, {}).get(node.op_type) != 0:
+        return False
+    return bool(node.domain) or not onnx.defs.has(node.op_type, opset, "")
