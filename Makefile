@@ -17,7 +17,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-hostile fuzz-guided node dist bench peers ray gpu exports zoo suites cases clean
+.PHONY: help demo test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-hostile fuzz-npy fuzz-guided node dist bench peers ray gpu exports zoo suites cases clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -105,10 +105,21 @@ fuzz: $(STAMP) ## compare 10,000 random networks with what rewrite makes of them
 fuzz-verify: $(STAMP) ## spoil 10,000 spiking networks in one place each: verify has to notice, and say where (20 minutes)
 	$(BIN)/python tests/fuzzing/run.py --what corruptions --count 10000
 
-fuzz-hostile: $(STAMP) ## read mutated models and archives and call the operators at random, in processes that may die (1 hour)
+fuzz-hostile: $(STAMP) ## give random and mutated files, requests and calls to what reads them, in processes that may die (3 hours)
 	$(BIN)/python tests/fuzzing/run.py --what files --count 50000
 	$(BIN)/python tests/fuzzing/run.py --what archives --count 50000
+	$(BIN)/python tests/fuzzing/run.py --what recipes --count 20000
+	$(BIN)/python tests/fuzzing/run.py --what tables --count 20000
+	$(BIN)/python tests/fuzzing/run.py --what bundles --count 20000
+	$(BIN)/python tests/fuzzing/run.py --what requests --count 50000
+	$(BIN)/python tests/fuzzing/run.py --what greedy --count 5000
+	$(BIN)/python tests/fuzzing/run.py --what shapes --count 5000
+	$(BIN)/python tests/fuzzing/run.py --what nir --count 10000
+	$(BIN)/python tests/fuzzing/run.py --what writers --count 2000
 	$(BIN)/python tests/fuzzing/run.py --what operators --count 2000
+
+fuzz-npy: $(STAMP) ## read random .npy files in the C++ program of bundles, under sanitizers (1 minute)
+	PCONV_FUZZ_SECONDS=60 $(BIN)/pytest -q -s -n 0 tests/deployment/test_npy.py
 
 fuzz-guided: $(STAMP) ## mutate models towards code that none has reached yet, with atheris; faults into build/guided/ (20 minutes)
 	$(BIN)/pip install --quiet atheris
