@@ -91,11 +91,14 @@ def names_read(graph: onnx.GraphProto) -> set[str]:
 
 
 def keep(entries: Any, kept: Sequence[Message]) -> None:
-    """Leave some of the messages of a protobuf list, in their order; removed one by one, each would move all behind."""
-    if len(kept) < len(entries):
-        written = [entry.__class__.FromString(entry.SerializeToString()) for entry in kept]
-        del entries[:]
-        entries.extend(written)
+    """Leave some of the messages of a protobuf list, in their order.
+
+    Removed one by one, each would move all behind it; copied, they would take their memory twice.
+    """
+    wanted = set(map(id, kept))
+    if len(wanted) < len(entries):
+        entries.sort(key=lambda entry: id(entry) not in wanted)
+        del entries[len(wanted) :]
 
 
 def unused(name: str, used: set[str]) -> str:

@@ -130,9 +130,9 @@ class Network:
         return f"<{self.name}: {len(self.proto.graph.node)} nodes, opset {self.opset}>"
 
     def _with_hints(self) -> onnx.ModelProto:
-        model = with_stand_ins(standardised(self.proto))
+        model = standardised(self.proto)
         if not self.hints:
-            return model
+            return with_stand_ins(model)
         hinted = onnx.ModelProto()
         hinted.CopyFrom(model)
         for graph in every_graph(hinted.graph):
@@ -141,7 +141,7 @@ class Network:
             del graph.value_info[:]
             graph.value_info.extend(declared)
             graph.value_info.extend(info for name, info in self.hints.items() if name in made)
-        return hinted
+        return with_stand_ins(hinted)
 
     def _enter(self, graph: Graph) -> Graph:
         for node, proto in graph.pairs():

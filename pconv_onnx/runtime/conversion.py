@@ -18,7 +18,7 @@ from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.operators.contents import contents_of
 from pconv_onnx.runtime.opening import import_onnxruntime
 from pconv_onnx.runtime.side_by_side import open_session
-from pconv_onnx.runtime.trial import FACTORS, TooLong, feed, run_briefly, sizes
+from pconv_onnx.runtime.trial import FACTORS, TooMuch, feed, run_briefly, sizes
 
 # Share of the largest output that rounding explains in types of 32 bits and more, and steps of narrower types: an
 # operator that is written out as several rounds at each. Of the others a conversion keeps every bit.
@@ -67,7 +67,7 @@ def _why_unchecked(given: Network, later: Network) -> str:
         return f"{told} is not checked, since it draws random numbers"
     try:
         before, after = _side_by_side(given, later)
-    except TooLong as error:
+    except TooMuch as error:
         return f"{told} is not checked, since {error.message}"
     if before is None:
         return (
@@ -93,11 +93,17 @@ def _arrays(output: Any) -> list[Array]:
 
 
 def _side_by_side(given: Network, later: Network) -> tuple[_Outputs | None, _Outputs | None]:
-    """Outputs of both for the same inputs, None of one that does not run."""
+    """Outputs of both for the same inputs, None of one that does not run.
+
+    Raises:
+        TooMuch: such runs are not worth a try.
+    """
     runners = [_onnxruntime(network) for network in (given, later)]
     for factor in FACTORS:
         try:
             inputs = feed(given, sizes(given, 0, factor))
+        except TooMuch:
+            raise
         except PconvError:
             continue
         before, after = (runner(inputs) for runner in runners)
@@ -120,7 +126,7 @@ def _onnxruntime(network: Network) -> Callable[[dict[str, Array]], _Outputs | No
     def outputs(inputs: dict[str, Array]) -> _Outputs | None:
         try:
             return run_briefly(session, inputs)
-        except TooLong:
+        except TooMuch:
             raise
         except PconvError:
             return None

@@ -10,7 +10,7 @@ import onnx
 from onnx import defs, helper
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.errors import PconvError, listed, warn
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.nesting import tensor_names, unused
@@ -21,7 +21,7 @@ from pconv_onnx.graph.view import Node
 from pconv_onnx.operators.contents import contents_of
 from pconv_onnx.runtime.opening import import_onnxruntime
 from pconv_onnx.runtime.side_by_side import open_session
-from pconv_onnx.runtime.trial import FACTORS, RUNS, Open, TooLong, feed, run_briefly, sizes
+from pconv_onnx.runtime.trial import FACTORS, RUNS, Open, TooMuch, feed, run_briefly, sizes
 
 
 def with_observed_shapes(network: Network) -> Network:
@@ -68,7 +68,12 @@ def _hints(network: Network, names: Sequence[str]) -> dict[str, onnx.ValueInfoPr
             session = _session(_measuring(model, list(types)), network)
             chosen = [sizes(network, run, factor) for run in range(RUNS)]
             shown = [run_briefly(session, feed(network, chosen[run], run)) for run in range(RUNS)]
-        except TooLong:
+        except TooMuch as error:
+            told = listed([f"'{name}'" for name in names])
+            # From here, so that Python says it once however often a command looks at the network.
+            warn(
+                f"the shapes of {told} in {network.name} are not known, since {error.message}; declare them in the export"
+            )
             break
         except PconvError:
             continue

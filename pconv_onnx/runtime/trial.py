@@ -31,8 +31,8 @@ _MOST, _MOST_COMPUTED = 1 << 26, 1 << 28
 SECONDS = 30.0
 
 
-class TooLong(PconvError):
-    """A run that does not end within `SECONDS`, so that others are not worth a try."""
+class TooMuch(PconvError):
+    """A run that does not end within `SECONDS`, or makes tensors too large for a trial: others are not worth a try."""
 
 
 # The name of an open dimension, or the axis of one without a name.
@@ -60,7 +60,8 @@ def feed(network: Network, found: dict[Open, int], seed: int = 0) -> dict[str, A
     """Inputs of these sizes: floats standard normal, integers 0 or 1.
 
     Raises:
-        PconvError: an input has a type or a size that is not drawn, or a tensor would take too much memory.
+        TooMuch: the network computes a tensor that is too large.
+        PconvError: an input has a type or a size that is not drawn.
     """
     _require_room(network)
     generator = np.random.default_rng(seed)
@@ -71,7 +72,7 @@ def run_briefly(session: Any, inputs: dict[str, Array]) -> list[Array]:
     """The outputs of an onnxruntime session.
 
     Raises:
-        TooLong: it is ended after `SECONDS`.
+        TooMuch: it has not ended after `SECONDS`; onnxruntime then ends it where its next operator begins.
         PconvError: onnxruntime fails while it runs.
     """
     options, ended = import_onnxruntime().RunOptions(), threading.Event()
@@ -87,7 +88,7 @@ def run_briefly(session: Any, inputs: dict[str, Array]) -> list[Array]:
         return run_session(session, inputs, options=options)
     except PconvError as error:
         if ended.is_set():
-            raise TooLong(f"a run on random inputs does not end within {SECONDS:g} s") from error
+            raise TooMuch(f"a run on random inputs does not end within {SECONDS:g} s") from error
         raise
     finally:
         timer.cancel()
@@ -97,12 +98,12 @@ def _require_room(network: Network) -> None:
     """Raise where a tensor that the network computes is larger than what is worth a trial.
 
     Raises:
-        PconvError: one is.
+        TooMuch: one is.
     """
     for name in (name for node in network.proto.graph.node for name in node.output):
         size = math.prod(size for size in network.shapes.get(name, ()) if isinstance(size, int))
         if size > _MOST_COMPUTED:
-            raise PconvError(f"'{name}' has {size:,} elements, too many for a run on random inputs")
+            raise TooMuch(f"'{name}' has {size:,} elements, too many for a run on random inputs")
 
 
 def _inputs(network: Network) -> Iterator[onnx.ValueInfoProto]:

@@ -16,7 +16,7 @@ from refusals import refusal_of
 
 from pconv_onnx import calibrate, inspect, rewrite, session, stats, verify
 from pconv_onnx.graph import load
-from pconv_onnx.graph.nesting import every_graph, every_node
+from pconv_onnx.graph.nesting import every_graph, every_node, keep
 from pconv_onnx.operators.domain import is_operator
 
 SHAPE = "float[N, 3, 4, 4]"
@@ -340,3 +340,11 @@ def test_a_relu_in_a_branch_is_not_calibrated():
     nodes = "r = Relu (x)" + CONDITION + branches("p = Relu (x)", "p = Neg (r)")
     result = calibrate(network(nodes), {"x": INPUTS[0]}, steps=4)
     assert [reason for _, reason in result.left] == ["it is in the body of If 'y', where nothing is calibrated"]
+
+
+def test_what_is_kept_of_a_list_stays_in_order_and_is_not_copied():
+    graph = onnx.GraphProto(node=[onnx.NodeProto(name=name) for name in "abcabc"])
+    kept = [graph.node[index] for index in (1, 2, 4)]
+    keep(graph.node, kept)
+    assert [node.name for node in graph.node] == ["b", "c", "b"]
+    assert all(node is other for node, other in zip(graph.node, kept, strict=True))

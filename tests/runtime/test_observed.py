@@ -42,6 +42,16 @@ def test_ranks_types_and_sizes_are_those_of_a_run():
     assert found.proto == given.proto
 
 
+@pytest.mark.parametrize(
+    "node",
+    ["a, , , s = com.microsoft.SkipLayerNormalization (x, x, g, g)", "a, s = SimplifiedLayerNormalization (x, g)"],
+)
+def test_other_outputs_than_the_first_have_shapes_as_well(node):
+    given = fused(f"{node} t = Add (a, s) y = Relu (t)", "float[N, 3, 8] x")
+    given.proto.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    assert with_observed_shapes(given).shapes["t"] == ("N", 3, 8)
+
+
 def test_a_size_that_follows_no_name_is_open():
     flat = FUSED.replace("y = Relu (m)", "f = Reshape (b, minus) y = Relu (f)")
     given = fused("minus = Constant <value = int64[1] {-1}> () " + flat)

@@ -85,7 +85,9 @@ def _endless(opset: int, domain: str) -> onnx.ModelProto:
 
 def test_a_run_that_does_not_end_is_ended(monkeypatch):
     monkeypatch.setattr(trial, "SECONDS", 0.5)
-    (activation,) = inspect(_endless(20, "com.microsoft"))["activations"]
+    told = "the shapes of 'u' in the model are not known, since a run on random inputs does not end within 0.5 s"
+    with pytest.warns(UserWarning, match=f"^{told}; declare them in the export$"):
+        (activation,) = inspect(_endless(20, "com.microsoft"))["activations"]
     assert activation["reason"].startswith("how many axes its input has is not known")
 
 
@@ -93,6 +95,13 @@ def test_a_conversion_that_cannot_be_run_to_its_end_is_told_to_be_unchecked(monk
     monkeypatch.setattr(trial, "SECONDS", 0.5)
     with pytest.warns(UserWarning, match="not checked, since a run on random inputs does not end within 0.5 s"):
         assert len(inspect(_endless(11, ""))["activations"]) == 1
+
+
+def test_a_conversion_that_is_too_large_to_be_run_is_told_to_be_unchecked():
+    nodes = "t = ConstantOfShape (s) m = ReduceMax <keepdims = 0> (t) a = Add (x, m) y = Relu (a)"
+    made = network(nodes, weights={"s": np.array([1 << 20, 1 << 10])}, opset=11)
+    with pytest.warns(UserWarning, match="not checked, since 't' has 1,073,741,824 elements, too many for a run"):
+        inspect(made)
 
 
 def test_a_tensor_that_is_too_large_for_a_trial_is_not_made():
