@@ -19,7 +19,7 @@ _MOST_NODES = 250_000
 # Of a small file fewer, so that work grows as the file does: these, and so many for each node in it. A network repeats
 # its layers some dozens of times.
 _LEAST_NODES, _REPEATED = 10_000, 200
-# Functions within each other; onnx goes no deeper.
+# Functions within each other that the network calls; onnxruntime goes no deeper.
 _DEEPEST = 100
 # Nodes up to which a function that stands for an operator of this project counts as one: those stay as they are.
 _OPERATOR = 256
@@ -27,7 +27,8 @@ _OPERATOR = 256
 _UNTOLD = 10**15
 
 _Key = tuple[str, str, str]
-_HINT = "call them less often, or write what they repeat as a Loop"
+_OFTEN = "call them less often, or write what they repeat as a Loop"
+_DEEP = "write some of them out, as onnx.inliner does"
 
 
 def excess_of(model: onnx.ModelProto) -> Fault | None:
@@ -39,18 +40,18 @@ def excess_of(model: onnx.ModelProto) -> Fault | None:
         return None
     calls = {_key(entry, entry.name): _calls(entry.node) for entry in model.functions}
     sizes, depths = _measured(calls)
-    deep = next((key for key, depth in depths.items() if depth > _DEEPEST), None)
-    if deep is not None:
-        return f"function '{deep[1]}' calls others more than {_DEEPEST} deep within each other", _HINT
     own = _calls(model.graph.node)
+    deep = next((key for key in own if depths.get(key, 0) > _DEEPEST), None)
+    if deep is not None:
+        return f"function '{deep[1]}' calls others more than {_DEEPEST} deep within each other", _DEEP
     nodes = {key: count * _written_out(key, sizes[key]) for key, count in own.items() if key in sizes}
     written = own.total() + sum(inner.total() for inner in calls.values())
-    allowed = min(_MOST_NODES, _LEAST_NODES + _REPEATED * written)
+    allowed = max(written, min(_MOST_NODES, _LEAST_NODES + _REPEATED * written))
     if sum(nodes.values()) <= allowed:
         return None
     most = max(nodes, key=nodes.__getitem__)
     told = f"calls of its functions stand for {_told(sum(nodes.values()))} nodes, {_told(nodes[most])} of them those of"
-    return f"{told} '{most[1]}', and no more than {allowed:,} are written out of {written:,} in the file", _HINT
+    return f"{told} '{most[1]}', and no more than {allowed:,} are written out of {written:,} in the file", _OFTEN
 
 
 def _key(entry: onnx.NodeProto | onnx.FunctionProto, name: str) -> _Key:

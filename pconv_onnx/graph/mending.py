@@ -128,17 +128,13 @@ def _spell_the_standard_domain(model: onnx.ModelProto) -> str:
 
 
 def _leave_negative_sizes_open(model: onnx.ModelProto) -> str:
-    """Leave sizes below 0 open, as onnxruntime does; onnx's inference ends the process over some of them.
-
-    Those of -1 without a word, since many tools write an open size so.
-    """
+    """Leave sizes below 0 open, as onnxruntime does; onnx's inference ends the process over some of them."""
     graphs = list(every_graph(model.graph))
     infos = [info for graph in graphs for info in (*graph.input, *graph.value_info, *graph.output)]
     negative = [dim for info in infos for dim in info.type.tensor_type.shape.dim if dim.dim_value < 0]
-    told = any(dim.dim_value < -1 for dim in negative)
     for dim in negative:
         dim.ClearField("dim_value")
-    return "sizes below 0 left open" if told else ""
+    return "sizes below 0 left open" if negative else ""
 
 
 def _import_once(model: onnx.ModelProto) -> str:

@@ -69,11 +69,10 @@ def _hints(network: Network, names: Sequence[str]) -> dict[str, onnx.ValueInfoPr
             chosen = [sizes(network, run, factor) for run in range(RUNS)]
             shown = [run_briefly(session, feed(network, chosen[run], run)) for run in range(RUNS)]
         except TooMuch as error:
-            told = listed([f"'{name}'" for name in names])
+            tensors = listed([f"'{name}'" for name in names])
+            why = f"the shapes of {tensors} in {network.name} are not known, since {error.message}"
             # From here, so that Python says it once however often a command looks at the network.
-            warn(
-                f"the shapes of {told} in {network.name} are not known, since {error.message}; declare them in the export"
-            )
+            warn(f"{why}; declare them in the export")
             break
         except PconvError:
             continue

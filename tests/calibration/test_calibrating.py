@@ -444,11 +444,11 @@ def test_faults_are_told():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_activations_without_values_are_left_with_the_reason(method):
-    empty = network("y = Relu (x)", inputs="float[N, 0, 3] x", outputs="float[N, 0, 3] y")
-    nothing = {"x": np.zeros((2, 0, 3), np.float32)}
-    told = "nothing to calibrate in the model: 'y': 'x' has shape [2, 0, 3] for 2 samples: no values"
-    assert refusal_of(calibrate, empty, nothing, steps=4, method=method) == told
-    assert refusal_of(rewrite, empty, calibration=nothing, steps=4, method=method) == told
+    constants = {"eight": np.array([8]), "nine": np.array([9]), "at1": np.array([1])}
+    empty = network("a = Slice (x, eight, nine, at1) y = Relu (a)", outputs="float[N, K, 8, 8] y", weights=constants)
+    told = "nothing to calibrate in the model: 'y': 'a' has shape [25, 0, 8, 8] for 25 samples: no values"
+    assert refusal_of(calibrate, empty, data(), steps=4, method=method) == told
+    assert refusal_of(rewrite, empty, calibration=data(), steps=4, method=method) == told
 
 
 def test_others_than_those_without_values_are_calibrated():
@@ -460,9 +460,10 @@ def test_others_than_those_without_values_are_calibrated():
 
 
 def test_a_layer_without_inputs_is_not_corrected():
-    model = network("a = MatMul (x, w) y = Relu (a)", inputs="float[N, 0] x", outputs="float[N, 3] y",
-                    weights={"w": np.zeros((0, 3), np.float32)})  # fmt: skip
-    result = calibrate(model, {"x": np.zeros((2, 0), np.float32)}, steps=4)
+    weights = {"w": np.zeros((0, 3), np.float32), "eight": np.array([8]), "nine": np.array([9]), "at1": np.array([1])}
+    nodes = "b = Slice (x, eight, nine, at1) a = MatMul (b, w) y = Relu (a)"
+    model = network(nodes, inputs="float[N, 5] x", outputs="float[N, 3] y", weights=weights)
+    result = calibrate(model, {"x": np.ones((2, 5), np.float32)}, steps=4)
     assert not result.found.corrections
     assert result.summary()["silent_activations"] == ["y"]
 

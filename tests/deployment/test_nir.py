@@ -120,6 +120,16 @@ def test_spikes_as_the_output_have_their_amplitude(tmp_path):
     assert kinds(graph)["Affine"] == 2
 
 
+def test_channels_that_calibration_found_silent_stay_silent(tmp_path):
+    """Calibration shifts them by −∞, which becomes the bias of the layer before."""
+    silent = np.float32([0, 0, -np.inf, 0]).reshape(4, 1, 1)
+    nodes = f"c = Conv (x, w) s = Add (c, silent) {qcfs('s', 'a')} f = Flatten (a) y = Gemm (f, u)"
+    weights = {"w": sixteenths(4, 3, 1, 1), "silent": silent, "u": sixteenths(256, 5, seed=2)}
+    graph = assert_same(network(nodes, outputs="float[N, 5] y", weights=weights), tmp_path)
+    (convolution,) = (node for node in graph.nodes.values() if isinstance(node, nir.Conv2d))
+    np.testing.assert_array_equal(convolution.bias, silent[:, 0, 0])
+
+
 def test_convolutions_along_one_axis(tmp_path):
     nodes = f"c = Conv <strides = [2], pads = [1, 1]> (x, w) {qcfs('c', 'a')} y = Conv (a, v)"
     weights = {"w": sixteenths(4, 3, 3), "v": sixteenths(2, 4, 2, seed=1)}

@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from pconv_onnx import PconvError, inspect, session
+from pconv_onnx.graph import expansion
 
 IMPORTS = [helper.make_opsetid("", 20), helper.make_opsetid("d", 1)]
 
@@ -53,6 +54,21 @@ def test_a_count_of_many_digits_is_told_as_a_bound():
 def test_functions_too_deep_within_each_other_are_refused(functions):
     with pytest.raises(PconvError, match="calls others more than 100 deep within each other"):
         inspect(doubling(functions, calls=1))
+
+
+def test_functions_that_nobody_calls_may_be_as_deep_as_they_are():
+    model = doubling(150, calls=1)
+    model.graph.node[0].op_type = "f140"
+    assert len(inspect(model)["activations"]) == 1
+
+
+def test_a_large_function_that_is_called_once_is_written_out(monkeypatch):
+    monkeypatch.setattr(expansion, "_MOST_NODES", 100)
+    model = doubling(1)
+    middle = [helper.make_node("Identity", [f"i{index}"], [f"i{index + 1}"]) for index in range(200)]
+    first, last = helper.make_node("Identity", ["x"], ["i0"]), helper.make_node("Relu", ["i200"], ["y0"])
+    model.functions[0].CopyFrom(helper.make_function("d", "f0", ["x"], ["y0"], [first, *middle, last], IMPORTS))
+    assert len(inspect(model)["activations"]) == 1
 
 
 def test_a_circle_of_functions_is_told_as_such():

@@ -16,10 +16,10 @@ from pconv_onnx.runtime import observed
 from pconv_onnx.runtime.observed import with_observed_shapes
 
 FUSED = """
-    s = com.microsoft.SkipLayerNormalization (x, x, g, g) h = MatMul (s, w)
-    b = com.microsoft.BiasGelu (h, c) m = ReduceMax <axes = [1], keepdims = 0> (b) y = Relu (m)
+    s = com.microsoft.FusedMatMul (x, e) h = MatMul (s, w)
+    b = com.microsoft.FusedMatMul (h, c) m = ReduceMax <axes = [1], keepdims = 0> (b) y = Relu (m)
 """
-WEIGHTS = {"g": weight(8, 1)[:, 0], "w": weight(8, 4), "c": weight(4, 1)[:, 0]}
+WEIGHTS = {"g": weight(8, 1)[:, 0], "w": weight(8, 4), "c": weight(4, 4), "e": weight(8, 8)}
 
 
 def fused(nodes: str = FUSED, x: str = "float[N, S, 8] x") -> Network:
@@ -85,7 +85,7 @@ def test_a_network_is_run_once(request):
 
 
 def test_a_network_that_does_not_run_is_left_as_it_is():
-    given = fused(FUSED.replace("BiasGelu", "NoOperator"))
+    given = fused(FUSED.replace("FusedMatMul (h", "NoOperator (h"))
     assert with_observed_shapes(given) is given
 
 
@@ -94,8 +94,7 @@ def test_a_size_that_images_need_is_found():
     pools = "p0 = Identity (x) " + " ".join(
         f"p{i + 1} = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (p{i})" for i in range(5)
     )
-    given = fused(pools + "b = com.microsoft.BiasGelu (p5, one) one = Constant <value = float[1] {1}> () y = Relu (b)",
-                  "float[N, 3, H, W] x")  # fmt: skip
+    given = fused(f"{pools} b = com.microsoft.FusedMatMul <transB = 1> (p5, p5) y = Relu (b)", "float[N, 3, H, W] x")
     found = with_observed_shapes(given)
     assert found.shapes["b"][:2] == ("N", 3)
 

@@ -156,7 +156,10 @@ class Walk:
         self.connect(terms, self.add("output", self.nir.Output({"output": np.array(self.shape(name))})))
 
     def _written(self, name: str, layer: Affine) -> Any:
-        weight, bias = self.single(name, layer.weight), self.single(name, layer.bias)
+        # A channel that calibration found silent is kept so by a bias of −∞.
+        silent = np.isneginf(layer.bias)
+        weight, bias = self.single(name, layer.weight), self.single(name, np.where(silent, 0, layer.bias))
+        bias[silent] = -np.inf
         if weight.ndim == 2:
             return self.nir.Affine(weight, bias)
         if weight.ndim == 3:
