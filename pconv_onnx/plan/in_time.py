@@ -78,8 +78,9 @@ def between_neurons(network: Network, activations: Sequence[Activation], neurons
     ]
 
 
+# Operators that are looked at from each end, the nearest first.
+_NEAR = 256
 # Operators that hand an analog current on as it is, or changed element by element.
-_NEAR = 256  # operators that are looked at from each end, the nearest first
 _HAND_ON = ("Add", "Cast", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Neg", "Relu", "Sub", "Sum", "Where")
 
 
