@@ -36,7 +36,7 @@ def task(name: str, path: str) -> None:
         else:
             pconv_onnx.rewrite(path, f"{path}.snn", mode=name)
     except pconv_onnx.PconvError as error:
-        refused = error.message
+        refused = error.message.replace(f"'{path}'", "the model")
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     print(json.dumps({"seconds": seconds, "cpu_s": cpu, "peak_memory_mib": peak_memory(), "refused": refused}))
 

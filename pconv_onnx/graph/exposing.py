@@ -2,56 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 from onnx import helper
 
 from pconv_onnx.graph.nesting import subgraphs, unused
 
 
-def expose(graph: onnx.GraphProto, name: str, element: int, used: set[str]) -> str:
-    """Hand a tensor of a graph, or of a branch of an If in it, out as an output.
+def expose(graph: onnx.GraphProto, elements: Mapping[str, int], used: set[str]) -> dict[str, str]:
+    """Hand tensors of a graph, or of branches of an If in it, out as outputs.
 
-    Where a run does not enter the branch, it gives an empty vector.
+    Where a run does not enter the branch, such an output is an empty vector.
 
     Args:
         graph: the main graph of a model; changed in place.
-        name: the tensor.
-        element: its element type, as ONNX numbers them.
+        elements: the tensors, each with its element type, as ONNX numbers them.
         used: the names in use; those that are given are added.
 
     Returns:
-        The name of the output.
+        Of each tensor the name of the output.
 
     Raises:
         KeyError: there is no such tensor.
     """
-    if any(name == info.name for info in (*graph.input, *graph.output)):
-        return name
-    found = _lifted(graph, name, element, used)
-    if found is None:
-        raise KeyError(name)
-    graph.output.append(helper.make_tensor_value_info(found, element, None))
-    return found
-
-
-def _lifted(graph: onnx.GraphProto, name: str, element: int, used: set[str]) -> str | None:
-    """The name of the tensor in a graph, brought there from the branches within it; None where it is in none."""
-    if any(name in node.output for node in graph.node):
-        return name
-    for node in graph.node:
-        branches = list(subgraphs(node))
-        inner = [_lifted(branch, name, element, used) for branch in branches]
-        if inner == [None] * len(inner):
+    there = {info.name for info in (*graph.input, *graph.output)}
+    level = _Level(graph)
+    outputs = {}
+    for name, element in elements.items():
+        if name in there:
+            outputs[name] = name
             continue
-        for branch, value in zip(branches, inner, strict=True):
-            output = unused(f"{name}/exposed", used)
-            empty = helper.make_tensor("", element, [0], [])
-            branch.node.append(
-                helper.make_node("Constant", [], [output], value=empty)
-                if value is None
-                else helper.make_node("Identity", [value], [output])
-            )
-            branch.output.append(helper.make_tensor_value_info(output, element, None))
+        found = level.lifted(name, element, used)
+        if found is None:
+            raise KeyError(name)
+        graph.output.append(helper.make_tensor_value_info(found, element, None))
+        outputs[name] = found
+    return outputs
+
+
+class _Level:
+    """A graph, and by which of its nodes each tensor is made in it or in the branches within it."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.graph = graph
+        nodes = [(node, [_Level(branch) for branch in subgraphs(node)]) for node in graph.node]
+        self._nodes = {name: (node, branches) for node, branches in nodes for name in node.output}
+        for node, branches in nodes:
+            for branch in branches:
+                for name in branch._nodes:
+                    self._nodes.setdefault(name, (node, branches))
+
+    def lifted(self, name: str, element: int, used: set[str]) -> str | None:
+        """The name of a tensor in the graph, brought there from the branches within it; None where it is in none."""
+        if name not in self._nodes:
+            return None
+        node, branches = self._nodes[name]
+        if name in node.output:
+            return name
+        for branch in branches:
+            branch._hand_out(name, element, used)
         node.output.append(unused(f"{name}/exposed", used))
         return node.output[-1]
-    return None
+
+    def _hand_out(self, name: str, element: int, used: set[str]) -> None:
+        """Give a branch an output of a tensor, which is empty where it is not in it."""
+        value, output = self.lifted(name, element, used), unused(f"{name}/exposed", used)
+        empty = helper.make_tensor("", element, [0], [])
+        self.graph.node.append(
+            helper.make_node("Constant", [], [output], value=empty)
+            if value is None
+            else helper.make_node("Identity", [value], [output])
+        )
+        self.graph.output.append(helper.make_tensor_value_info(output, element, None))

@@ -55,6 +55,31 @@ class Layer:
         return self.mismatches / self.elements if self.exact and self.elements else None
 
 
+class Written:
+    """A network's nodes and initializers, those of bodies as well, so that many can be found in one walk.
+
+    Attributes:
+        network: the network.
+        nodes: its nodes in topological order.
+        initializers: by name.
+        sparse: likewise.
+        neurons: the first of each name.
+        makers: which of the nodes make a tensor; branches may have several of one name.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.nodes = list(every_node(network.proto.graph))
+        graphs = list(every_graph(network.proto.graph))
+        self.initializers = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
+        self.sparse = {tensor.values.name: tensor for graph in graphs for tensor in graph.sparse_initializer}
+        self.neurons = {node.name: node for node in reversed(self.nodes) if is_operator(node)}
+        self.makers: dict[str, list[int]] = {}
+        for index, node in enumerate(self.nodes):
+            for name in filter(None, node.output):
+                self.makers.setdefault(name, []).append(index)
+
+
 class LayerCheck:
     """One neuron of the spiking network and the activation it replaced, each cut out and run by itself."""
 
@@ -62,24 +87,24 @@ class LayerCheck:
         self,
         converted: Converted,
         calibrated: bool,
-        source: Network,
-        network: Network,
+        source: Written,
+        spiking: Written,
         trains: bool,
         providers: Sequence[Any] | None,
     ) -> None:
-        spiking = network.proto
+        network = spiking.network
         self.converted = converted
         self.layer = Layer(converted.name, converted.steps == converted.levels, calibrated)
         try:
-            self.node = node = next(n for n in every_node(spiking.graph) if is_operator(n) and n.name == converted.node)
-            tables = {t.name: t for t in _initializers(spiking) if t.name in node.input[1:]}
+            self.node = node = spiking.neurons[converted.node]
+            tables = {name: spiking.initializers[name] for name in node.input[1:]}
             emits_trains, self.input_steps = bool(attribute(node, "spikes")), attribute(node, "input_steps")
             self.spikes = trains
             self.neuron = neuron_of(node, tables)
             types = {self.neuron.levels.dtype, self.neuron.thresholds.dtype}
             if len(types) > 1 or not types <= set(FLOATS) or self.neuron.steps != converted.steps:
                 raise ValueError("tables of other types or sizes")
-        except (StopIteration, KeyError, ValueError) as error:
+        except (KeyError, ValueError) as error:
             raise PconvError(
                 f"neuron '{converted.name}' of {network.name} is not there any more as rewrite wrote it",
                 "compare before other tools edit the spiking network",
@@ -104,7 +129,10 @@ class LayerCheck:
             list(tables.values()),
         )
         model = helper.make_model(
-            graph, opset_imports=spiking.opset_import, functions=spiking.functions, ir_version=spiking.ir_version
+            graph,
+            opset_imports=network.proto.opset_import,
+            functions=network.proto.functions,
+            ir_version=network.proto.ir_version,
         )
         told = f"neuron '{converted.name}' of {network.name}"
         self.session = open_session(model, told, providers=providers, folder=network.folder, keeps_memory=False)
@@ -176,7 +204,7 @@ class LayerCheck:
         return found, not wrong.any()
 
 
-def altered_decoders(spiking: Network, kinds: Mapping[str, InTime], checks: Sequence[LayerCheck]) -> list[str]:
+def altered_decoders(spiking: Written, kinds: Mapping[str, InTime], checks: Sequence[LayerCheck]) -> list[str]:
     """Tensors of a network of trains that are decoded by other tables than the levels of their neurons make.
 
     Args:
@@ -186,14 +214,13 @@ def altered_decoders(spiking: Network, kinds: Mapping[str, InTime], checks: Sequ
     """
     layers = {check.node.output[0] for check in checks}
     recorded = RecordedLevels({check.node.name: check.neuron.levels for check in checks})
-    initializers = {tensor.name: tensor for tensor in _initializers(spiking.proto)}
     altered = []
-    for node in every_node(spiking.proto.graph):
+    for node in spiking.nodes:
         if not is_operator(node) or node.output[0] in layers:
             continue
         try:
             kind = recorded.read(kinds[node.input[0]])
-            found = neuron_of(node, {name: initializers[name] for name in node.input[1:]})
+            found = neuron_of(node, {name: spiking.initializers[name] for name in node.input[1:]})
             right = (
                 isinstance(kind, Spikes)
                 and attribute(node, "input_steps") == kind.steps
@@ -215,7 +242,7 @@ def same_neuron(one: ParallelNeuron, other: ParallelNeuron) -> bool:
     )
 
 
-def _evaluator(source: Network, converted: Converted) -> Callable[[Array], Array]:
+def _evaluator(source: Written, converted: Converted) -> Callable[[Array], Array]:
     """An activation of the source as a function of its pre-activation.
 
     onnxruntime runs float32 operator by operator. Half types it computes in float32 over several operators on the CPU;
@@ -223,13 +250,13 @@ def _evaluator(source: Network, converted: Converted) -> Callable[[Array], Array
     them is onnxruntime's affair: before opset 23 the reference divides in another type.
     """
     dtype = np.dtype(converted.dtype)
-    model = _between(source.proto, converted.input, converted.output, helper.np_dtype_to_tensor_dtype(dtype))
+    model = _between(source, converted.input, converted.output, helper.np_dtype_to_tensor_dtype(dtype))
     if dtype == np.float32 or any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         session = open_session(
             model,
-            f"activation '{converted.name}' of {source.name}",
+            f"activation '{converted.name}' of {source.network.name}",
             import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL,
-            folder=source.folder,
+            folder=source.network.folder,
             keeps_memory=False,
         )
         return lambda x: run_session(session, {converted.input: x.astype(dtype)})[0]
@@ -243,29 +270,23 @@ def _evaluator(source: Network, converted: Converted) -> Callable[[Array], Array
     return run
 
 
-def _initializers(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Those of the main graph and of bodies."""
-    return [tensor for graph in every_graph(model.graph) for tensor in graph.initializer]
-
-
-def _between(model: onnx.ModelProto, start: str, end: str, element: int) -> onnx.ModelProto:
-    """The part of a model from one tensor of that element type to another."""
-    needed, nodes = {end}, []
-    for node in reversed(list(every_node(model.graph))):
-        if not needed.isdisjoint(node.output) and start not in node.output:
-            nodes.append(node)
-            needed.update(node.input)
+def _between(source: Written, start: str, end: str, element: int) -> onnx.ModelProto:
+    """The part of a network from one tensor of that element type to another."""
+    outside = set(source.makers.get(start, ()))
+    waiting, needed, found = [end], {end}, set[int]()
+    while waiting:
+        for index in source.makers.get(waiting.pop(), ()):
+            if index not in outside:
+                found.add(index)
+                waiting += set(source.nodes[index].input) - needed
+                needed.update(source.nodes[index].input)
     graph = helper.make_graph(
-        nodes[::-1],
+        [source.nodes[index] for index in sorted(found)],
         "activation",
         [helper.make_tensor_value_info(start, element, None)],
         [helper.make_tensor_value_info(end, element, None)],
-        [tensor for tensor in _initializers(model) if tensor.name in needed],
-        sparse_initializer=[
-            tensor
-            for part in every_graph(model.graph)
-            for tensor in part.sparse_initializer
-            if tensor.values.name in needed
-        ],
+        [source.initializers[name] for name in sorted(needed) if name in source.initializers],
+        sparse_initializer=[source.sparse[name] for name in sorted(needed) if name in source.sparse],
     )
-    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    proto = source.network.proto
+    return helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)

@@ -130,7 +130,7 @@ def with_magnitudes(
     used = set(source.names)
     types |= dict.fromkeys(writing.conditions, int(onnx.TensorProto.BOOL))
     tapping = dict.fromkeys((*points, *emitted, *writing.conditions))
-    taps = {name: expose(tapped.graph, name, types[name], used) for name in tapping}
+    taps = expose(tapped.graph, {name: types[name] for name in tapping}, used)
     wanted: dict[str, int] = {}
     for point in points.values():
         if point.rounded is not None:

@@ -44,7 +44,7 @@ def parts(model: onnx.ModelProto, cut: Mapping[str, int], ends: Mapping[str, int
     fed = {name: unused(f"{name}/fed", used) for name in cut}
     _rewire(graph, fed, used)
     del graph.output[:]
-    outputs = {name: expose(graph, name, element, used) for name, element in ends.items()}
+    outputs = expose(graph, ends, used)
     # Initializers that are inputs as well, as they had to be once, are constants.
     held = initializer_names(graph)
     inputs = {info.name: info for info in graph.input if info.name not in held}
@@ -99,17 +99,19 @@ def _apart(
         if output in maker:  # else it is an input
             there.setdefault(root(maker[output]), {})[name] = output
     infos = {info.name: info for info in graph.output}
+    dense = {tensor.name: tensor for tensor in graph.initializer}
+    sparse = {tensor.values.name: tensor for tensor in graph.sparse_initializer}
     found = []
     for part in sorted(there.values(), key=lambda part: min(maker[output] for output in part.values())):
         indices = sorted(_behind(part.values(), maker, reads))
-        names = {name for index in indices for name in reads[index]}
+        read = sorted({name for index in indices for name in reads[index]})
         body = helper.make_graph(
             [nodes[index] for index in indices],
             "segment",
-            [info for name, info in inputs.items() if name in names],
+            [inputs[name] for name in read if name in inputs],
             [infos[output] for output in part.values()],
-            [tensor for tensor in graph.initializer if tensor.name in names],
-            sparse_initializer=[tensor for tensor in graph.sparse_initializer if tensor.values.name in names],
+            [dense[name] for name in read if name in dense],
+            sparse_initializer=[sparse[name] for name in read if name in sparse],
         )
         made = helper.make_model(
             body,

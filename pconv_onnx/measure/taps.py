@@ -41,16 +41,15 @@ class Taps:
         while any(name.startswith(self._prefix) for name in network.names):
             self._prefix += "_"
         self._count = count()
-        self._used = set(network.names)
         graphs = {name: graph for graph in every_graph(self.model.graph) for node in graph.node for name in node.output}
-        self._means = {}
-        for name, kind in trains.items():
-            mean = self._decoded(graphs[name], name, kind) if in_time else name
-            self._means[name] = self._hand_out(mean, helper.np_dtype_to_tensor_dtype(kind.levels.dtype))
+        means = {name: self._decoded(graphs[name], name, kind) if in_time else name for name, kind in trains.items()}
         main = self.model.graph
-        self._shapes = {
-            name: self._hand_out(self._node(main, "Shape", [name]), TensorProto.INT64) for name in sorted(shapes)
-        }
+        measured = {name: self._node(main, "Shape", [name]) for name in sorted(shapes)}
+        elements = {means[name]: helper.np_dtype_to_tensor_dtype(kind.levels.dtype) for name, kind in trains.items()}
+        elements |= dict.fromkeys(measured.values(), TensorProto.INT64)
+        outputs = expose(main, elements, set(network.names))
+        self._means = {name: outputs[mean] for name, mean in means.items()}
+        self._shapes = {name: outputs[shape] for name, shape in measured.items()}
 
     def run(self, runner: Any, feed: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Shape]]:
         """Means `[B, …]` (of branches that were not entered `[0]`) and shapes of one batch, by name of the tensor."""
@@ -73,9 +72,6 @@ class Taps:
         name = f"{self._prefix}/table/{next(self._count)}"
         graph.initializer.append(numpy_helper.from_array(values, name))
         return name
-
-    def _hand_out(self, name: str, element: int) -> str:
-        return expose(self.model.graph, name, element, self._used)
 
 
 def largest_batch(taps: Taps, runner: Any, samples: Samples) -> int:

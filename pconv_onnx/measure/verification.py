@@ -25,7 +25,7 @@ from pconv_onnx.graph.passes.straight_through import without_straight_through
 from pconv_onnx.graph.record import Converted, Record
 from pconv_onnx.graph.sketch import redrawn
 from pconv_onnx.measure.comparison import Comparison
-from pconv_onnx.measure.layer_check import Layer, LayerCheck, altered_decoders
+from pconv_onnx.measure.layer_check import Layer, LayerCheck, Written, altered_decoders
 from pconv_onnx.measure.segment_check import SegmentCheck
 from pconv_onnx.measure.segments import Segment
 from pconv_onnx.measure.targets import TargetError, target_output
@@ -271,7 +271,8 @@ def verify(
 
     calibrated = _calibrated(converted, source, record)
     trains = MODES[record.mode].keeps_time
-    checks = [LayerCheck(entry, entry in calibrated, stood_for, spiking, trains, providers) for entry in converted]
+    origin, written = Written(stood_for), Written(spiking)
+    checks = [LayerCheck(entry, entry in calibrated, origin, written, trains, providers) for entry in converted]
     _refuse_neurons_without_record(spiking, record, converted)
     _compare_tables([check for check in checks if not check.layer.exact], stood_for)
     outputs = [output.name for output in source.proto.graph.output]
@@ -297,7 +298,7 @@ def verify(
     del runner  # of large networks one session is open at a time
     altered = [f"weight '{name}' is not what calibration made it" for name in changed]
     if trains and record.kinds is not None:
-        decoders = altered_decoders(spiking, record.kinds, checks)
+        decoders = altered_decoders(written, record.kinds, checks)
         altered += [f"trains of '{name}' are decoded by other tables than its levels make" for name in decoders]
     result = Verification(
         len(samples), data is None, [check.layer for check in checks], list(segments.segments), atol, altered

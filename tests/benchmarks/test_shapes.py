@@ -1,10 +1,11 @@
-"""The work of `inspect` and `rewrite` grows as the network does: calls are counted, which no other process disturbs."""
+"""The work of commands grows as the network does: calls are counted, which no other process disturbs."""
 
 from __future__ import annotations
 
 import cProfile
 import pstats
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 from shapes import SHAPES
 
-from pconv_onnx import PconvError, inspect, rewrite
+from pconv_onnx import PconvError, inspect, rewrite, stats, verify
 
 FLOAT = onnx.TensorProto.FLOAT
 
@@ -68,23 +69,41 @@ CASES = {
 }
 
 
-def work(network: onnx.ModelProto) -> int:
-    """Calls of functions in inspecting and rewriting a network."""
+def work(task: Callable[[onnx.ModelProto], None], network: onnx.ModelProto) -> int:
+    """Calls of functions in a task."""
     with warnings.catch_warnings(), cProfile.Profile() as profile:
         warnings.simplefilter("ignore")
-        inspect(network)
-        for mode in ("folded", "parallel"):
-            try:
-                rewrite(network, mode=mode)
-            except PconvError as error:
-                assert error.message.startswith("nothing to convert")
+        task(network)
     return int(pstats.Stats(profile).total_calls)
+
+
+def look_at_and_rewrite(network: onnx.ModelProto) -> None:
+    inspect(network)
+    for mode in ("folded", "parallel"):
+        try:
+            rewrite(network, mode=mode)
+        except PconvError as error:
+            assert error.message.startswith("nothing to convert")
+
+
+def measure(network: onnx.ModelProto) -> None:
+    spiking = rewrite(network, mode="parallel").model
+    stats(spiking)
+    verify(network, spiking)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_twice_the_network_is_twice_the_work(name):
     make = CASES[name]
-    work(make(20))  # imports
-    first, second = work(make(300)), work(make(600))
+    work(look_at_and_rewrite, make(20))  # imports
+    first, second = (work(look_at_and_rewrite, make(nodes)) for nodes in (300, 600))
     assert second < 2.3 * first, (first, second)
+
+
+@pytest.mark.slow
+def test_twice_the_layers_are_twice_the_measuring():
+    make = SHAPES["Conv and QCFS"]
+    work(measure, make(20))  # imports
+    first, second = (work(measure, make(nodes)) for nodes in (800, 1600))
+    assert second < 2.1 * first, (first, second)
