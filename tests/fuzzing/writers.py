@@ -121,7 +121,7 @@ def _wrong(
     strays = _strays(folder, own)
     if strays and -9 not in ends and can_tell:
         yield f"nobody was killed, and there stay {sorted(strays)}"
-    told = set(told_of(partial(save, last, model, folder)))
+    told = set(told_of(partial(save, last, model, folder), folder))
     if told - strays or (can_tell and told != strays):
         yield f"there stay {sorted(strays)}, and told are {sorted(told)}"
     if whose(model) != last.doc_string:
