@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from pconv_onnx.basics import locks
 from pconv_onnx.basics.errors import PconvError, listed, warn
 from pconv_onnx.basics.files import open_file
 
@@ -29,8 +30,6 @@ Write = Callable[[IO[bytes]], object]
 
 _ELSEWHERE = "choose another place"
 _PREFIX = ".pconv-onnx-writing-"
-# Of a lock that others hold for some renamings: seconds until nobody waits for it any more, and between two looks.
-_PATIENCE, _PAUSE = 10.0, 0.002
 # Seconds after which a private folder without a lock is taken for a left one: locks may be of one machine alone.
 _OLD = 3600.0
 # Bytes of a note, which anyone may have put there.
@@ -205,7 +204,7 @@ class Replacement:
         folder = self.target.parent
         # What it needs must not be lost where it is not, should the power fail.
         _sync(folder)
-        with _turn(folder):
+        with locks.turn(folder):
             _note(self._beside / _OLDER, {file.name: _identity(file) for file in older()})
             os.replace(self._result, self.target)
         # What the older one needs goes after that.
@@ -326,9 +325,9 @@ def _staging(folder: Path, path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     with _refusing(path):
         beside = Path(tempfile.mkdtemp(dir=folder, prefix=_PREFIX))
-        with _lock(beside) as locks:
+        with locks.lock(beside) as held:
             try:
-                left = _left(beside) if locks else []
+                left = _left(beside) if held else []
                 if left:
                     names = listed([f"'{file.name}'" for file in left])
                     # From here, so that Python says it once however many files are written.
@@ -352,49 +351,9 @@ def _left(beside: Path) -> list[Path]:
                 continue
             # A young one may be before its lock, which nobody else may then hold.
             if time.time() - status.st_mtime > _OLD:
-                with _lock(other) as held:
+                with locks.lock(other) as held:
                     found += [other, *_unneeded(other)] if held and other.exists() else []
     return found
-
-
-@contextlib.contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Wait until no other writer is at its renamings in a folder; not where there are no locks.
-
-    Nor for ever: anyone may lock a folder for a purpose of theirs. Then it goes on as where there are none.
-    """
-    until = time.monotonic() + _PATIENCE
-    while True:
-        with _lock(folder) as held:
-            if held is not False or time.monotonic() > until:
-                yield
-                return
-        time.sleep(_PAUSE)
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[bool | None]:
-    """Lock a folder, against others that do so: whether that is done, or None where there are no such locks."""
-    descriptor, held = None, None
-    try:
-        import fcntl  # not on every system
-
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = True
-    except BlockingIOError:
-        held = False
-    except (ImportError, OSError):
-        pass
-    try:
-        yield held
-    finally:
-        if descriptor is not None:
-            # For processes that were forked meanwhile as well.
-            with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
 
 
 def require_new_folder(path: str | os.PathLike[str]) -> None:
@@ -450,7 +409,7 @@ def write_into(folder: Path, files: Mapping[str, bytes | Path], without: Iterabl
         made = beside / "files"
         made.mkdir()
         _fill(made, files)
-        with _turn(folder):
+        with locks.turn(folder):
             for name in files:
                 os.replace(made / name, folder / name)
             for name in without:

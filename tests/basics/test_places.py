@@ -17,7 +17,7 @@ from refusals import refusal_of
 from writers import Writer, age, once, told_of
 
 from pconv_onnx import rewrite
-from pconv_onnx.basics import places
+from pconv_onnx.basics import locks, places
 from pconv_onnx.basics.places import (
     require_new_folder,
     require_place,
@@ -204,7 +204,7 @@ def test_a_writer_waits_for_another_s_renaming_and_not_for_ever(tmp_path, monkey
     writer = Writer(partial(write, tmp_path / "file", b"first"), once(signal.SIGSTOP, "os.rename")).go()
     writer.wait_for_stop()
     second = Writer(partial(write, tmp_path / "file", b"second")).go()
-    monkeypatch.setattr(places, "_PATIENCE", 0.05)
+    monkeypatch.setattr(locks, "_PATIENCE", 0.05)
     write(tmp_path / "file", b"third")
     assert (tmp_path / "file").read_bytes() == b"third"
     assert not second.has_ended()
@@ -216,7 +216,7 @@ def test_a_writer_waits_for_another_s_renaming_and_not_for_ever(tmp_path, monkey
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_folder_that_somebody_keeps_locked_is_written_to(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(places, "_PATIENCE", 0.05)
+    monkeypatch.setattr(locks, "_PATIENCE", 0.05)
     descriptor = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from writers import At, Writer, data_of, embedding, killed_at, slowly, source, told_of, whose
 
-from pconv_onnx.basics import places
+from pconv_onnx.basics import locks, places
 from pconv_onnx.graph import save
 
 _EARLIER = ("nothing", "nothing", "pair", "pair", "file", "foreign pair", "foreign data")
@@ -57,8 +57,8 @@ def faults(seed: int) -> list[str]:
 @contextlib.contextmanager
 def _system(random: np.random.Generator) -> Iterator[bool]:
     """A system with locks and links, as most are, or without; yields whether it has both."""
-    locks, links = random.random() < 0.85, random.random() < 0.85
-    lock, link = places._lock, os.link
+    has_locks, links = random.random() < 0.85, random.random() < 0.85
+    lock, link = locks.lock, os.link
 
     @contextlib.contextmanager
     def none(folder: Path) -> Iterator[None]:
@@ -67,12 +67,12 @@ def _system(random: np.random.Generator) -> Iterator[bool]:
     def cannot(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    places._lock = lock if locks else none
+    locks.lock = lock if has_locks else none
     os.link = link if links else cannot
     try:
-        yield locks and links
+        yield has_locks and links
     finally:
-        places._lock, os.link = lock, link
+        locks.lock, os.link = lock, link
 
 
 def _hook(random: np.random.Generator) -> At | None:
