@@ -9,9 +9,11 @@ from itertools import islice
 
 # Characters of a name, and of a text that quotes names, that tell which it is; a file may have names of megabytes.
 _LONGEST_NAME, _LONGEST_TEXT = 200, 2000
-# Of a word of such a text, which a path may be as well.
-_LONGEST_WORD = 512
+# Of a word of such a text, and of one that is a path, which is of no use in part.
+_LONGEST_WORD, _LONGEST_PATH = 512, 4096
 _LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
+# Paths that a text quotes whole: where from and where to.
+_MOST_PATHS = 2
 # Names that a list tells of.
 _MOST_NAMES = 5
 
@@ -36,24 +38,31 @@ class WrongArguments(PconvError):
 
 
 def printable(text: str) -> str:
-    """The text, at most 2000 characters, with what is no letter, mark or space as an escape.
+    """The text, at most 2000 characters and two paths, with what is no letter, mark or space as an escape.
 
     Names in a model may be of any length, and hold control characters, which a terminal would act on, and marks that
     have it read in the other direction. What is too long keeps its first and last characters.
     """
     text = shortened(text)
+    most = max(len(text), _LONGEST_TEXT)
     if not text.isprintable():
         text = "".join(
             letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
         )
-    return cut(text, _LONGEST_TEXT)
+    return cut(text, most)
 
 
 def shortened(text: str) -> str:
     """The text, its words and the whole of a bounded length."""
     if len(text) <= _LONGEST_WORD:
         return text
-    return cut(_LONG_WORD.sub(lambda word: cut(word[0], _LONGEST_WORD), text), _LONGEST_TEXT)
+    text = _LONG_WORD.sub(lambda word: word[0] if _is_path(word[0]) else cut(word[0], _LONGEST_WORD), text)
+    paths = _LONG_WORD.findall(text)[:_MOST_PATHS]
+    return cut(text, _LONGEST_TEXT + sum(map(len, paths)))
+
+
+def _is_path(word: str) -> bool:
+    return "/" in word and len(word) <= _LONGEST_PATH
 
 
 def cut(text: str, most: int = _LONGEST_NAME) -> str:

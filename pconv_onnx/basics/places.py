@@ -1,9 +1,9 @@
 """Places on disk: asked for before anything takes long, written whole or not at all.
 
 Files are made in a private folder beside their place, and appear by a single renaming. While its writer lives it holds
-a lock on that folder, which the system gives up with the process however that ends: so a folder without one, and what
-is noted in it, is what a writer left that did not end by itself. On systems and file systems that have no such locks
-files are as whole, and nothing is told.
+a lock on that folder, which the system gives up with the process however that ends: so an old folder without one, and
+what is noted in it, is what a writer left that did not end by itself, or one on another machine has. On systems and
+file systems that have no such locks files are as whole, and nothing is told.
 """
 
 from __future__ import annotations
@@ -16,20 +16,28 @@ import shutil
 import stat
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import IO
 
-from pconv_onnx.basics.errors import PconvError, printable
+from pconv_onnx.basics import locks
+from pconv_onnx.basics.errors import PconvError, listed, warn
+from pconv_onnx.basics.files import open_file
 
 Write = Callable[[IO[bytes]], object]
 
 _ELSEWHERE = "choose another place"
 _PREFIX = ".pconv-onnx-writing-"
-# Of a lock that others hold for some renamings: seconds until they are taken to have stopped, and between two looks.
-_PATIENCE, _PAUSE = 60.0, 0.002
+# Seconds after which a private folder without a lock is taken for a left one: locks may be of one machine alone.
+_OLD = 3600.0
+# Bytes of a note, which anyone may have put there.
+_LONGEST_NOTE = 1 << 16
+# What a disk says that does not have what it was given; else a folder is one that cannot be synchronised.
+_LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+# Files that are written at a time: a disk has many at once as fast as one.
+_AT_A_TIME = 16
 
 
 def require_place(path: Path) -> None:
@@ -38,10 +46,16 @@ def require_place(path: Path) -> None:
     Raises:
         PconvError: it cannot.
     """
-    _refuse_lost_link(path)
-    there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise PconvError(f"cannot write '{path}': nothing can be made in '{there}'", _ELSEWHERE)
+    with _refusing(path):
+        _look_at(path)
+        there = next((folder for folder in path.absolute().parents if os.path.lexists(folder)), None)
+        if there is None:
+            raise PconvError(f"cannot write '{path}': it is where all folders are", _ELSEWHERE)
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise PconvError(f"cannot write '{path}': nothing can be made in '{there}'", _ELSEWHERE)
+        # Of those that are still to be made, whether they can have such names there.
+        for name in path.absolute().relative_to(there).parts:
+            _look_at(there / name)
 
 
 def require_writable(path: str | os.PathLike[str]) -> None:
@@ -50,25 +64,43 @@ def require_writable(path: str | os.PathLike[str]) -> None:
     Raises:
         PconvError: it cannot.
     """
-    _refuse_lost_link(path)
-    # Through a link: the file that it names is written, the link stays.
-    target = Path(os.path.realpath(path))
-    try:
+    with _refusing(path):
+        _look_at(path)
+        # Through a link: the file that it names is written, the link stays.
+        target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
             raise PconvError(f"cannot write '{path}': it exists and is not a file", _ELSEWHERE)
         tempfile.TemporaryFile(dir=target.parent).close()
-    except OSError as error:
-        raise PconvError(f"cannot write '{path}': {error.strerror or error}", _ELSEWHERE) from error
 
 
-def _refuse_lost_link(path: str | os.PathLike[str]) -> None:
-    """Raise for a link to what is not there: whoever made it named a place that nobody looks at, or a circle.
+@contextlib.contextmanager
+def _refusing(path: str | os.PathLike[str], what: str = "write") -> Iterator[None]:
+    """Tell what the system says against a place.
 
     Raises:
-        PconvError: it is one.
+        PconvError: it says something.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise PconvError(f"cannot {what} '{path}': {error.strerror or error}", _ELSEWHERE) from error
+
+
+def _look_at(path: str | os.PathLike[str]) -> None:
+    """Raise for a name that nothing can have, and for a link to what is not there.
+
+    Raises:
+        OSError: nothing can have that name.
+        PconvError: whoever made the link named a place that nobody looks at, or a circle.
     """
     link = Path(path)  # without a stroke at its end, which would be of what it leads to
-    if os.path.islink(link) and not os.path.exists(link):
+    try:
+        link.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except ValueError as error:  # of a NUL, or of what no name can be encoded with
+        raise OSError(errno.EINVAL, "no file can have that name") from error
+    if link.is_symlink() and not os.path.exists(link):
         told = f"cannot write '{path}': it is a link to '{os.readlink(link)}', which leads nowhere"
         raise PconvError(told, f"remove the link, or {_ELSEWHERE}")
 
@@ -79,10 +111,8 @@ def make_folder(path: Path) -> None:
     Raises:
         PconvError: it cannot be made.
     """
-    try:
+    with _refusing(path, "make"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PconvError(f"cannot make '{path}': {error.strerror}", _ELSEWHERE) from error
 
 
 def write_atomically(path: str | os.PathLike[str], write: Write) -> None:
@@ -170,24 +200,22 @@ class Replacement:
 
         Raises:
             OSError: it cannot be renamed.
-            PconvError: another program does not let it.
         """
         folder = self.target.parent
-        with _turn(folder):
-            try:
-                _note(self._beside / _OLDER, {file.name: _identity(file) for file in older()})
-                # What it needs must not be lost where it is not, should the power fail.
-                _sync(folder)
-                os.replace(self._result, self.target)
-                _sync(folder)
-            finally:
-                self.settle()
+        # What it needs must not be lost where it is not, should the power fail.
+        _sync(folder)
+        with locks.turn(folder):
+            _note(self._beside / _OLDER, {file.name: _identity(file) for file in older()})
+            os.replace(self._result, self.target)
+        # What the older one needs goes after that.
+        _sync_renamed(folder)
 
     def settle(self) -> None:
         """Remove what is of no use: what was made for it, or what belonged to what it has replaced."""
-        if self._result.exists():
-            # Before the result, in whose absence it would say that what it names can go.
-            (self._beside / _OLDER).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if self._result.exists():
+                # Before the result, in whose absence it would say that what it names can go.
+                (self._beside / _OLDER).unlink(missing_ok=True)
         for file in _unneeded(self._beside):
             with contextlib.suppress(OSError):
                 file.unlink()
@@ -203,7 +231,7 @@ def _identity(file: Path) -> _Identity:
     """What tells a file from any other that ever has its name; None where there is none."""
     try:
         status = file.lstat()
-    except OSError:
+    except (OSError, ValueError):  # the second of what no name can be
         return None
     return [status.st_ino, status.st_size, status.st_mtime_ns]
 
@@ -213,13 +241,24 @@ def _note(place: Path, files: Mapping[str, _Identity]) -> None:
 
 
 def _unneeded(beside: Path) -> list[Path]:
-    """The files around a private folder that nothing needs any more, or never will, as `Replacement` says."""
+    """The files around a private folder that nothing needs any more, or never will, as `Replacement` says.
+
+    The folder may be from anywhere: what is in it need not be a note.
+    """
     try:
-        noted = json.loads((beside / (_MADE if (beside / _RESULT).exists() else _OLDER)).read_text())
-    except (OSError, ValueError):  # nothing is, or its writer got no further
+        with open_file(beside / (_MADE if (beside / _RESULT).exists() else _OLDER)) as file:
+            noted = json.loads(file.read(_LONGEST_NOTE))
+    except (OSError, ValueError, RecursionError):  # nothing is, or its writer got no further
         return []
-    files = {beside.parent / name: identity for name, identity in noted.items()}
+    if not isinstance(noted, dict):
+        return []
+    files = {beside.parent / name: identity for name, identity in noted.items() if _is_bare(name)}
     return [file for file, identity in files.items() if identity is not None and _identity(file) == identity]
+
+
+def _is_bare(name: str) -> bool:
+    """Whether it names something in a folder: neither the folder, nor what is in another."""
+    return name not in ("", "..") and Path(name).name == name
 
 
 def _take(file: Path, name: Path) -> None:
@@ -251,18 +290,26 @@ def _write(place: Path, write: Write) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Have a folder's names on the disk itself, where the system lets that be asked."""
+    """Have a folder's names on the disk itself, where the system lets that be asked.
+
+    Raises:
+        OSError: the disk has failed, or is full.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+        if error.errno in _LOST:
             raise
-    finally:
-        os.close(descriptor)
+
+
+def _sync_renamed(folder: Path) -> None:
+    """The same after a renaming, when what was to be written is there and nothing can be refused any more."""
+    with contextlib.suppress(OSError):
+        _sync(folder)
 
 
 @contextlib.contextmanager
@@ -276,23 +323,21 @@ def _staging(folder: Path, path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         PconvError: it cannot be made, or what is done meanwhile fails for a reason of the system's.
     """
-    try:
-        with contextlib.ExitStack() as stack:
-            # Nobody looks around between the making of the folder and its lock.
-            with _turn(folder) as locks:
-                beside = Path(tempfile.mkdtemp(dir=folder, prefix=_PREFIX))
-                stack.enter_context(_lock(beside))
-                left = _left(beside) if locks else []
-            stack.callback(shutil.rmtree, beside, ignore_errors=True)
-            if left:
-                names = printable(", ".join(f"'{file.name}'" for file in left))
-                # From here, so that Python says it once however many files are written.
-                warnings.warn(
-                    f"a writer that did not end left in '{folder}': {names}; they can be removed", stacklevel=1
-                )
-            yield beside
-    except OSError as error:
-        raise PconvError(f"cannot write '{path}': {error.strerror or error}", _ELSEWHERE) from error
+    with _refusing(path):
+        beside = Path(tempfile.mkdtemp(dir=folder, prefix=_PREFIX))
+        with locks.lock(beside) as held:
+            try:
+                left = _left(beside) if held else []
+                if left:
+                    names = listed([f"'{file.name}'" for file in left])
+                    # From here, so that Python says it once however many files are written.
+                    warn(
+                        f"a writer that did not end left in '{folder}': {names}; they can be removed if nothing else "
+                        "is writing there, on another machine either"
+                    )
+                yield beside
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
 
 
 def _left(beside: Path) -> list[Path]:
@@ -300,52 +345,15 @@ def _left(beside: Path) -> list[Path]:
     found: list[Path] = []
     for other in sorted(beside.parent.glob(f"{_PREFIX}*")):
         # One that lives may remove its own at any time; before it gives up the lock it has.
-        with contextlib.suppress(FileNotFoundError), _lock(other) as held:
+        with contextlib.suppress(OSError):
             status = other.lstat()
-            if held and stat.S_ISDIR(status.st_mode) and status.st_uid == beside.stat().st_uid:
-                found += [other, *_unneeded(other)]
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != beside.stat().st_uid:
+                continue
+            # A young one may be before its lock, which nobody else may then hold.
+            if time.time() - status.st_mtime > _OLD:
+                with locks.lock(other) as held:
+                    found += [other, *_unneeded(other)] if held and other.exists() else []
     return found
-
-
-@contextlib.contextmanager
-def _turn(folder: Path) -> Iterator[bool]:
-    """Wait until no other writer is at its renamings in a folder; yields whether there are locks to tell by.
-
-    Raises:
-        PconvError: that does not come.
-    """
-    until = time.monotonic() + _PATIENCE
-    while True:
-        with _lock(folder) as held:
-            if held is not False:
-                yield bool(held)
-                return
-        if time.monotonic() > until:
-            raise PconvError(
-                f"cannot write to '{folder}': another program keeps it locked", f"end that program, or {_ELSEWHERE}"
-            )
-        time.sleep(_PAUSE)
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[bool | None]:
-    """Lock a folder, against others that do so: whether that is done, or None where there are no such locks."""
-    with contextlib.ExitStack() as stack:
-        held: bool | None = None
-        try:
-            import fcntl  # not on every system
-
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # For processes that were forked meanwhile as well.
-            stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
-            held = True
-        except BlockingIOError:
-            held = False
-        except (ImportError, OSError):
-            pass
-        yield held
 
 
 def require_new_folder(path: str | os.PathLike[str]) -> None:
@@ -355,10 +363,12 @@ def require_new_folder(path: str | os.PathLike[str]) -> None:
         PconvError: it is a file or a folder that is not empty, or lies where nothing can be made.
     """
     folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise PconvError(f"cannot write '{path}': it exists and is not a folder", _ELSEWHERE)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise PconvError(f"'{path}' is not empty", "name a new folder with -o, or remove this one")
+    with _refusing(path):
+        _look_at(path)
+        if folder.exists() and not folder.is_dir():
+            raise PconvError(f"cannot write '{path}': it exists and is not a folder", _ELSEWHERE)
+        if folder.is_dir() and any(folder.iterdir()):
+            raise PconvError(f"'{path}' is not empty", "name a new folder with -o, or remove this one")
     require_place(folder)
 
 
@@ -381,7 +391,7 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes | Path]
         folder.mkdir()
         _fill(folder, files)
         os.replace(folder, target)
-        _sync(target.parent)
+        _sync_renamed(target.parent)
 
 
 def write_into(folder: Path, files: Mapping[str, bytes | Path], without: Iterable[str] = ()) -> None:
@@ -399,21 +409,28 @@ def write_into(folder: Path, files: Mapping[str, bytes | Path], without: Iterabl
         made = beside / "files"
         made.mkdir()
         _fill(made, files)
-        with _turn(folder):
+        with locks.turn(folder):
             for name in files:
                 os.replace(made / name, folder / name)
             for name in without:
-                (folder / name).unlink(missing_ok=True)
-            _sync(folder)
+                with contextlib.suppress(OSError):
+                    (folder / name).unlink()
+        _sync_renamed(folder)
 
 
 def _fill(folder: Path, files: Mapping[str, bytes | Path]) -> None:
-    for name, content in files.items():
-        place = folder / name
+    """Write files into a private folder, and have all on the disk itself: then what is renamed is whole, come what may.
+
+    At the same time, since a disk's journal takes the files that wait for it all at once.
+    """
+    places = [folder / name for name in files]
+    for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)
-        _write(place, partial(_put, content))
-    for inside, _, _ in os.walk(folder):
-        _sync(Path(inside))
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        for _ in pool.map(lambda place, content: _write(place, partial(_put, content)), places, files.values()):
+            pass
+        for _ in pool.map(_sync, [Path(inside) for inside, _, _ in os.walk(folder)]):
+            pass
 
 
 def _put(content: bytes | Path, file: IO[bytes]) -> None:

@@ -9,8 +9,8 @@ from pconv_onnx.basics.errors import cut, listed
 from pconv_onnx.report import tables
 
 _BAR = 40
-# Characters of a cell: a column is as wide as the widest, in each of its rows.
-_WIDEST = 120
+# Characters of a cell: a column is as wide as the widest, in each of its rows. The first has names that options take.
+_WIDEST_NAME, _WIDEST = 512, 120
 _STYLE = tables.Style(absent="-", space=" ", count=lambda value: f"{value:,.0f}", rate=lambda rate: f"{rate:.4g}")
 
 
@@ -76,7 +76,7 @@ def calibration_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 def _columns(table: Sequence[Sequence[str]]) -> Iterator[str]:
     """Rows of cells under each other, none so wide that the others are out of sight."""
-    table = [[cut(cell, _WIDEST) for cell in row] for row in table]
+    table = [[cut(name, _WIDEST_NAME), *(cut(cell, _WIDEST) for cell in cells)] for name, *cells in table]
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     for cells in table:
         yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()

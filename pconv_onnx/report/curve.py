@@ -25,7 +25,7 @@ def destination(output: str | os.PathLike[str]) -> Path:
             there, or matplotlib is missing.
     """
     path = Path(output)
-    is_folder = path.is_dir() or not path.suffix or os.fspath(output).endswith(os.sep)
+    is_folder = os.path.isdir(path) or not path.suffix or os.fspath(output).endswith(os.sep)
     if is_folder:
         path /= "curve.png"
     if path.suffix not in _SUFFIXES:

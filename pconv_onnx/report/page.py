@@ -26,7 +26,7 @@ def destination(output: str | os.PathLike[str]) -> Path:
     _template()
     figures.available()
     folder = Path(output)
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise PconvError(f"'{output}' is no folder for a report", "choose another place with -o")
     require_place(folder / PAGE)
     return folder

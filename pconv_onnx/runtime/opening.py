@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from threading import Lock
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.errors import PconvError, warn
 from pconv_onnx.basics.foreign_errors import reason_of
 from pconv_onnx.graph.expansion import excess_of
 from pconv_onnx.graph.external import fits_in_one_file
@@ -171,14 +170,12 @@ def _opened(
         library_path()
         registers = CUDA not in names or has_cuda_kernels()
     except PconvError as error:
-        warnings.warn(str(error), stacklevel=4)
+        warn(str(error), stacklevel=4)
     else:
         if registers:
             register(options)
         else:
-            warnings.warn(
-                "the native library has no CUDA kernels; models run through their function body", stacklevel=4
-            )
+            warn("the native library has no CUDA kernels; models run through their function body", stacklevel=4)
     content = _content(model)
     proto = _without_external_data(model)
     if proto is not None and (excess := excess_of(proto)):

@@ -36,6 +36,22 @@ def test_a_message_is_one_line_of_bounded_length_with_both_its_ends():
             assert "…" in told
 
 
+def test_a_path_is_told_whole():
+    source, output = (f"/{'folder/' * 580}{name}.onnx" for name in ("source", "output"))
+    error = PconvError(f"cannot copy '{source}' to '{output}': no such file", f"make '{source}'")
+    assert error.message == f"cannot copy '{source}' to '{output}': no such file"
+    assert error.hint == f"make '{source}'"
+
+
+@pytest.mark.parametrize("quoted", ["a/" * 2500, "n" * 513, "\0" * 513])
+def test_what_is_no_path_is_told_in_part(quoted):
+    assert len(printable(f"'{quoted}'")) <= 2048
+
+
+def test_many_paths_are_told_in_a_bounded_length():
+    assert len(printable(" ".join(["a/" * 2000] * 1000))) <= 2000 + 2 * 4096
+
+
 def test_what_is_short_is_told_as_it_is():
     assert printable("a" * 512) == "a" * 512
     assert cut("a" * 200) == "a" * 200

@@ -24,6 +24,7 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.cli.arguments import parser
 from pconv_onnx.cli.main import main
+from pconv_onnx.cli.text import plan_lines
 from pconv_onnx.measure.verification import Verification
 from pconv_onnx.operators import library as native
 from pconv_onnx.operators.domain import is_operator
@@ -891,6 +892,18 @@ def test_memory_goes_to_what_runs(run, ann, snn):
         assert (status, "1024 bytes are too few for activations" in told) == (1, True)
 
 
+def test_a_name_that_options_take_is_whole_in_its_column_and_others_are_cut():
+    row = {"name": "n" * 400, "encoding": "e" * 400, "levels": 4, "steps": 4, "status": "convertible", "op_types": []}
+    summary = {
+        "activations": [row | {"reason": None}],
+        "counts": {"converted": 1, "needs_calibration": 0, "refused": 0},
+        "hybrid": [],
+        "bypassed": [],
+    }
+    name, encoding, *_ = list(plan_lines(summary))[1].split()
+    assert (name, len(encoding)) == ("n" * 400, 120)
+
+
 def test_names_of_a_megabyte_are_cut_in_lines_and_whole_in_json(tmp_path, capsys):
     name = "n" * 1_000_000
     model = network(f"c = Conv (x, w) {qcfs('c', 'y')}", weights={"w": weight(3, 3, 1, 1)})
@@ -900,7 +913,8 @@ def test_names_of_a_megabyte_are_cut_in_lines_and_whole_in_json(tmp_path, capsys
     assert main(["inspect", str(tmp_path / "m.onnx")]) == 0
     told = capsys.readouterr().out
     assert "nnn…nnn" in told
-    assert max(map(len, told.splitlines())) < 500
+    # The row of a name that options take, and what is said of one.
+    assert max(map(len, told.splitlines())) < 700
     assert main(["inspect", str(tmp_path / "m.onnx"), "--json"]) == 0
     (activation,) = json.loads(capsys.readouterr().out)["activations"]
     assert activation["name"] == name

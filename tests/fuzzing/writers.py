@@ -14,12 +14,15 @@ import numpy as np
 import onnx
 from writers import At, Writer, data_of, embedding, killed_at, slowly, source, told_of, whose
 
-from pconv_onnx.basics import places
+from pconv_onnx.basics import locks, places
 from pconv_onnx.graph import save
 
 _EARLIER = ("nothing", "nothing", "pair", "pair", "file", "foreign pair", "foreign data")
 _SIZES = (1, 100, 5000, 1 << 20)
 _NAME = "m.onnx"
+_FOREIGN = f"{places._PREFIX}foreign"
+_NOTES = ("", "[1]", "[" * 200_000, '{"a\\u0000b": [1, 2, 3]}', '{"m.onnx": [1, 2, 3]}', '{"m.onnx": null}',
+          '{"": [1, 2, 3], "..": 1, "/": {}}', "/dev/zero", "pipe")  # fmt: skip
 
 
 def faults(seed: int) -> list[str]:
@@ -33,6 +36,8 @@ def faults(seed: int) -> list[str]:
         if earlier is not None and random.random() < 0.2:
             output = Path(top, "link.onnx")
             output.symlink_to(folder / _NAME)
+        if random.random() < 0.2:
+            _leave_foreign(folder, random)
         models = [_model(folder, random) for _ in range(int(random.integers(1, 4)))]
         own |= {name: (folder / name).read_bytes() for name in os.listdir(folder) if name.endswith(".bin")}
         calls = [partial(save, model, output, folder) for model in models]
@@ -52,8 +57,8 @@ def faults(seed: int) -> list[str]:
 @contextlib.contextmanager
 def _system(random: np.random.Generator) -> Iterator[bool]:
     """A system with locks and links, as most are, or without; yields whether it has both."""
-    locks, links = random.random() < 0.85, random.random() < 0.85
-    lock, link = places._lock, os.link
+    has_locks, links = random.random() < 0.85, random.random() < 0.85
+    lock, link = locks.lock, os.link
 
     @contextlib.contextmanager
     def none(folder: Path) -> Iterator[None]:
@@ -62,12 +67,12 @@ def _system(random: np.random.Generator) -> Iterator[bool]:
     def cannot(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    places._lock = lock if locks else none
+    locks.lock = lock if has_locks else none
     os.link = link if links else cannot
     try:
-        yield locks and links
+        yield has_locks and links
     finally:
-        places._lock, os.link = lock, link
+        locks.lock, os.link = lock, link
 
 
 def _hook(random: np.random.Generator) -> At | None:
@@ -104,6 +109,21 @@ def _earlier(folder: Path, random: np.random.Generator) -> tuple[str | None, dic
     return model.doc_string, own
 
 
+def _leave_foreign(folder: Path, random: np.random.Generator) -> None:
+    """A folder that is called as those of writers are, from anywhere, whose notes are none."""
+    foreign = folder / _FOREIGN
+    foreign.mkdir()
+    (foreign / str(random.choice(["result", "nothing"]))).touch()
+    for name in ("made", "older"):
+        note = _NOTES[int(random.integers(len(_NOTES)))]
+        if note == "pipe":
+            os.mkfifo(foreign / name)
+        elif note.startswith("/"):
+            (foreign / name).symlink_to(note)
+        else:
+            (foreign / name).write_text(note)
+
+
 def _wrong(
     folder: Path,
     ends: list[int],
@@ -119,9 +139,9 @@ def _wrong(
     if found not in possible:
         yield f"the model is not one of those written: {found}"
     strays = _strays(folder, own)
-    if strays and -9 not in ends and can_tell:
+    if strays - {_FOREIGN} and -9 not in ends and can_tell:
         yield f"nobody was killed, and there stay {sorted(strays)}"
-    told = set(told_of(partial(save, last, model, folder)))
+    told = set(told_of(partial(save, last, model, folder), folder))
     if told - strays or (can_tell and told != strays):
         yield f"there stay {sorted(strays)}, and told are {sorted(told)}"
     if whose(model) != last.doc_string:

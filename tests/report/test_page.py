@@ -19,7 +19,7 @@ from refusals import refusal_of
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
-from pconv_onnx.report import figures, page  # noqa: E402  # what they need is an extra
+from pconv_onnx.report import curve, figures, page  # noqa: E402  # what they need is an extra
 from pconv_onnx.report.sections import FIGURES, findings, sections  # noqa: E402
 
 HOSTILE = '<script>alert("x")</script>'
@@ -398,6 +398,15 @@ def test_a_place_that_a_report_cannot_go_to_is_told(tmp_path):
         f"'{tmp_path}/file' is no folder for a report; choose another place with -o"
     )
     assert f"nothing can be made in '{tmp_path}/file'" in refusal_of(page.destination, tmp_path / "file" / "r")
+
+
+@pytest.mark.parametrize("destination", [page.destination, curve.destination])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("n" * 300, "File name too long"), ("a\0b", "no file can have that name")]
+)
+@pytest.mark.parametrize("folder", [".", "new"])
+def test_a_name_that_nothing_can_have_is_no_place(folder, name, reason, destination, tmp_path):
+    assert f": {reason}; choose another place" in refusal_of(destination, tmp_path / folder / name)
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
