@@ -17,7 +17,6 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -36,8 +35,6 @@ _OLD = 3600.0
 _LONGEST_NOTE = 1 << 16
 # What a disk says that does not have what it was given; else a folder is one that cannot be synchronised.
 _LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
-# Files that are written at a time: a disk has many at once as fast as one.
-_AT_A_TIME = 16
 
 
 def require_place(path: Path) -> None:
@@ -419,18 +416,13 @@ def write_into(folder: Path, files: Mapping[str, bytes | Path], without: Iterabl
 
 
 def _fill(folder: Path, files: Mapping[str, bytes | Path]) -> None:
-    """Write files into a private folder, and have all on the disk itself: then what is renamed is whole, come what may.
-
-    At the same time, since a disk's journal takes the files that wait for it all at once.
-    """
-    places = [folder / name for name in files]
-    for place in places:
+    """Write files into a private folder, and have all on the disk itself: then what is renamed is whole, come what may."""
+    for name, content in files.items():
+        place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        for _ in pool.map(lambda place, content: _write(place, partial(_put, content)), places, files.values()):
-            pass
-        for _ in pool.map(_sync, [Path(inside) for inside, _, _ in os.walk(folder)]):
-            pass
+        _write(place, partial(_put, content))
+    for inside, _, _ in os.walk(folder):
+        _sync(Path(inside))
 
 
 def _put(content: bytes | Path, file: IO[bytes]) -> None:
