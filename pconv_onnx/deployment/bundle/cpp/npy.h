@@ -263,7 +263,8 @@ class Part {
   }
 
   bool write(const char* bytes, size_t count) {
-    return file_ != nullptr && std::fwrite(bytes, 1, count, file_) == count;
+    if (file_ == nullptr) return false;
+    return count == 0 || std::fwrite(bytes, 1, count, file_) == count;  // of no bytes there may be no address
   }
 
   bool replace() {
