@@ -66,8 +66,9 @@ def main() -> None:
 def samples_of(bundle: Path, path: Path) -> list[dict[str, np.ndarray]]:
     """A feed of one sample for each in an .npz file."""
     program = program_of(bundle)
-    names = [described["name"] for described in program.checked(bundle)["inputs"]]
-    arrays = program.read(path)
+    manifest = program.checked(bundle)
+    names = [described["name"] for described in manifest["inputs"]]
+    arrays = program.read(path, manifest)
     return [{name: arrays[name][index : index + 1] for name in names} for index in range(len(arrays[names[0]]))]
 
 

@@ -118,12 +118,13 @@ Case of_structure(Random& random) {
   return {array, file, fault >= 12};
 }
 
+std::string file_of(const npy::Array& array) {
+  return npy::preamble(*array.element, array.shape) + std::string(array.bytes.begin(), array.bytes.end());
+}
+
 /// A file that was written, with bytes changed; whether it is right is not known.
 std::string of_bytes(Random& random) {
-  const npy::Array array = any_array(random);
-  std::ostringstream stream;
-  npy::write(stream, *array.element, array.shape, array.bytes.data());
-  std::string file = stream.str();
+  std::string file = file_of(any_array(random));
   for (size_t change = 1 + below(random, 4); change > 0; --change) {
     const size_t place = below(random, file.size() + 1), count = below(random, 20);
     switch (below(random, 5)) {
@@ -163,9 +164,7 @@ bool is_read(const std::string& file, npy::Array& array) {
     if (pconv::printable(error.what(), 1000) != error.what()) throw std::logic_error("a refusal is not one line");
     return false;
   }
-  std::ostringstream stream;
-  npy::write(stream, *array.element, array.shape, array.bytes.data());
-  if (!same(read(stream.str()), array)) throw std::logic_error("it is another one once written");
+  if (!same(read(file_of(array)), array)) throw std::logic_error("it is another one once written");
   return true;
 }
 

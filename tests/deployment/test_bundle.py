@@ -13,6 +13,7 @@ import sys
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -266,6 +267,24 @@ def test_a_file_outside_is_not_read_by_its_hash(bundle, tmp_path):
     assert run(bundle).returncode == 0
 
 
+@pytest.mark.parametrize("linked", [["model.onnx"], ["run.py", "manifest.json", "model.onnx", "libpconv_ops.so"]])
+def test_of_a_cache_of_links_the_files_are_to_be_copied(linked, bundle, tmp_path):
+    """As those of the Hugging Face Hub, DVC and git-annex are: links to files with a hash for a name."""
+    (tmp_path / "blobs").mkdir()
+    for index, name in enumerate(linked):
+        shutil.move(bundle / name, tmp_path / "blobs" / str(index))
+        (bundle / name).symlink_to(f"../blobs/{index}")
+    require_one_line(run(bundle), "leads out of the bundle through a link; copy the files, not the links (cp -rL)\n")
+    shutil.copytree(bundle, tmp_path / "copy")
+    assert run(tmp_path / "copy").returncode == 0
+
+
+def test_a_link_to_run_py_runs_the_bundle_that_it_leads_to(bundle, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "run.py").symlink_to(bundle / "run.py")
+    assert run(tmp_path / "bin").returncode == 0
+
+
 def for_another_processor(library: bytes) -> bytes:
     return library[:18] + b"\xf3\0" + library[20:]  # e_machine of ELF: RISC-V
 
@@ -295,19 +314,22 @@ def test_what_onnxruntime_does_not_run_is_told_without_its_codes(bundle):
 
 
 ONES = np.ones((1, 3, 8, 8), np.float32)
+TAKES_X = {"inputs": tensor(), "potentials": {}}
+PREPARE = Path(__file__).parents[2] / "examples" / "prepare_images.py"
 TAKES = "the network takes [N, 3, 8, 8]\n"
 
 
 @pytest.mark.parametrize(
     ("arrays", "told"),
     [
-        ({}, None),
+        ({}, "the input 'x' is missing; the arrays given are none\n"),
         ({"x": ONES.astype(np.int64)}, None),
         ({"x": ONES.astype(">f8")}, None),
         ({"x": ONES > 2}, None),
-        ({"y": np.zeros(1)}, "y: no such input; the network takes x\n"),
-        ({"x": ONES, "\x1b[31m\n" * 1000: ONES}, "\\x1b[31m \\x1b[31m"),
-        ({f"{index:0200}": ONES for index in range(50)}, " and 45 more: no such input"),
+        ({"y": np.zeros(1)}, "the input 'x' is missing; the arrays given are y\n"),
+        ({"\x1b[31m\n" * 1000: ONES}, "the arrays given are \\x1b[31m \\x1b[31m"),
+        ({f"{index:0200}": ONES for index in range(50)}, " and 45 more\n"),
+        ({"x": ONES, "labels": np.array(["cat"]), "of": np.zeros(1, "f4,i4"), "T": np.array({}), "\x1b": ONES}, None),
         ({"x": np.zeros((1, 2))}, f"the input 'x' has the shape [1, 2]; {TAKES}"),
         ({"x": np.float32(1)}, f"the input 'x' has the shape []; {TAKES}"),
         ({"x": ONES[:, :2]}, f"the input 'x' has the shape [1, 2, 8, 8]; {TAKES}"),
@@ -364,6 +386,15 @@ def archive(path: Path, *entries: tuple[str, bytes], way: int = zipfile.ZIP_STOR
     return path
 
 
+def npy_file(header: str | bytes, values: bytes = b"", version: int = 1) -> bytes:
+    text = header.encode() if isinstance(header, str) else header
+    return b"\x93NUMPY" + bytes([version, 0]) + len(text).to_bytes(2 if version == 1 else 4, "little") + text + values
+
+
+def header(descr: str = "'<f4'", order: str = "False", shape: str = "(1, 3, 8, 8)") -> str:
+    return f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}\n"
+
+
 def npy(array: np.ndarray, **changes: bytes) -> bytes:
     """An array as a file, with other bytes for some in its header."""
     file = io.BytesIO()
@@ -385,16 +416,64 @@ def test_ways_of_compression_that_expand_unseen_are_refused(way, bundle, tmp_pat
     ("entries", "told"),
     [
         ([("x.npy", npy(ONES)), ("x.npy", npy(ONES))], "it has two arrays of one name\n"),
-        ([("x.npy", npy(ONES)), ("x", npy(ONES))], "it has two arrays of one name\n"),
+        ([("x", npy(ONES)), ("y.npy", npy(ONES))], "the input 'x' is missing; the arrays given are y\n"),
         ([("x.npy", b"text")], "cannot be read as .npz"),
-        ([("x", npy(ONES)[:-4])], "does not hold the array [1, 3, 8, 8] that it says\n"),
+        ([("x.npy", npy(ONES)[:-4])], "does not hold the array [1, 3, 8, 8] that it says\n"),
         ([("x.npy", npy(np.zeros(6), **{"(6,)": b"(-2,-3)"}))], "cannot be read as .npz"),
         ([("x.npy", npy(np.zeros(6), **{"(6,)": b"(" * 50}))], "cannot be read as .npz"),
+        ([("x.npy", npy_file(header(shape="(" + "-" * 9000 + "1,)")))], "has a header that cannot be read\n"),
         ([("x.npy", npy(np.zeros(6), **{"(6,), }      ": b"(9" + b"9" * 8 + b",), }"}))], "does not hold the array"),
     ],
 )
 def test_archives_that_are_not_sound_are_told(entries, told, bundle, tmp_path):
     require_one_line(run(bundle, archive(tmp_path / "in.npz", *entries)), told)
+
+
+def test_of_an_archive_nothing_is_read_but_the_inputs(bundle, snn, tmp_path):
+    with zipfile.ZipFile(tmp_path / "in.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("x.npy", npy(images(5)))
+        file.writestr("large.npy", bytes(1 << 29))
+        file.writestr("bzip2.npy", npy(ONES), zipfile.ZIP_BZIP2)
+        file.writestr("text.npy", b"text")
+        file.writestr("x", b"text")
+        file.writestr("README.md", b"text")
+    done = run(bundle, tmp_path / "in.npz", "-o", tmp_path / "out.npz")
+    assert (done.returncode, done.stderr) == (0, "")
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npz")["y"], ordinary(snn, {"x": images(5)})[0])
+
+
+@pytest.mark.parametrize("mode", ["parallel", "serial"])
+def test_data_that_the_example_prepares_run_with_their_labels(mode, bundle, serial, tmp_path):
+    if mode == "serial":
+        bundle = tmp_path / "serial"
+        deploy(serial, bundle)
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "images.npz", images=pictures, labels=np.arange(5))
+    command = [sys.executable, PREPARE, tmp_path / "images.npz", "-o", tmp_path / "in.npz", "--input", "x"]
+    subprocess.run(command, check=True, capture_output=True)
+    with np.load(tmp_path / "in.npz") as prepared:
+        assert set(prepared) == {"x", "labels"}
+        np.savez(tmp_path / "alone.npz", x=prepared["x"])
+    for name in ("in", "alone"):
+        done = run(bundle, tmp_path / f"{name}.npz", "-o", tmp_path / f"{name}-out.npz")
+        assert (done.returncode, done.stderr) == (0, "")
+    found, expected = (np.load(tmp_path / f"{name}-out.npz")["y"] for name in ("in", "alone"))
+    np.testing.assert_array_equal(found, expected)
+    assert len(found) == 5
+    assert found.any()
+
+
+@pytest.mark.parametrize("way", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_takes_its_own_memory_once(order, way, module, tmp_path):
+    array = np.asarray(np.arange(1 << 22).reshape(1 << 10, 1 << 12), np.float32, order=order)
+    path = archive(tmp_path / "in.npz", ("x.npy", npy(array)), way=way)
+    tracemalloc.start()
+    found = module.read(str(path), TAKES_X)["x"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, array)
+    assert peak < 1.5 * array.nbytes
 
 
 def test_an_archive_that_expands_absurdly_is_refused(bundle, tmp_path):
@@ -409,15 +488,33 @@ def test_an_array_that_expands_beyond_what_its_entry_says_takes_no_more_memory(m
     content[place : place + 4] = (1 << 20).to_bytes(4, "little")
     path.write_bytes(content)
     tracemalloc.start()
-    assert "cannot be read as .npz: Bad CRC-32" in ending(module.read, str(path))
+    assert "'x.npy' does not hold the array [67108864] that it says" in ending(module.read, str(path), TAKES_X)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 << 20
 
 
+def test_an_array_that_is_damaged_is_refused(bundle, tmp_path):
+    path = archive(tmp_path / "in.npz", ("x.npy", npy(ONES)))
+    content = bytearray(path.read_bytes())
+    content[400] ^= 1
+    path.write_bytes(content)
+    require_one_line(run(bundle, path), "cannot be read as .npz: Bad CRC-32")
+
+
 def test_inputs_are_files(bundle, tmp_path):
     os.mkfifo(tmp_path / "in.npz")
     require_one_line(run(bundle, tmp_path / "in.npz"), "is not a file\n")
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(module, bundle, tmp_path, monkeypatch):
+    """Whoever asks what a path is gets the answer of before."""
+    (tmp_path / "before").touch()
+    of_before = os.stat(tmp_path / "before")
+    os.mkfifo(bundle / "pipe")
+    monkeypatch.setattr(module.os, "stat", lambda *_, **__: of_before)
+    assert "pipe is not a file" in ending(module.opened, bundle, "pipe")
+    assert "pipe' is not a file" in ending(module.read, str(bundle / "pipe"), TAKES_X)
 
 
 @pytest.mark.parametrize(
@@ -449,10 +546,61 @@ def test_a_provider_that_onnxruntime_was_not_built_with_is_told(bundle):
 
 
 def test_outputs_that_cannot_be_written_are_told(bundle, tmp_path):
-    require_one_line(run(bundle, "-o", tmp_path / "none" / "out.npz"), "cannot write")
+    require_one_line(run(bundle, "-o", tmp_path / "none" / "out.npz"), "out.npz': No such file or directory\n")
     (tmp_path / "out.npz").mkdir()
-    require_one_line(run(bundle, "-o", tmp_path / "out.npz"), "cannot write")
-    assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == ["out.npz"]
+    require_one_line(run(bundle, "-o", tmp_path / "out.npz"), "out.npz': it is there, and is not a file\n")
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_where_outputs_cannot_be_written_the_network_does_not_run(bundle, module, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "run", lambda *_: pytest.fail("it runs"))
+    monkeypatch.setattr(sys, "argv", ["run.py", "-o", str(tmp_path / "none" / "out.npz")])
+    assert "cannot write" in ending(module.main)
+
+
+@pytest.mark.parametrize("name", ["out", "out.npz"])
+def test_a_link_that_leads_nowhere_is_not_written_through(name, bundle, tmp_path):
+    (tmp_path / "out.npz").symlink_to(tmp_path / "elsewhere.npz")
+    told = f"it is a link to '{tmp_path}/elsewhere.npz', which leads nowhere\n"
+    require_one_line(run(bundle, "-o", tmp_path / name), told)
+    (tmp_path / "elsewhere.npz").touch()
+    assert run(bundle, "-o", tmp_path / name).returncode == 0
+    assert (tmp_path / "out.npz").is_symlink()
+    assert list(np.load(tmp_path / "elsewhere.npz")) == ["y"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_outputs_have_a_name_of_any_length_and_the_permissions_of_a_new_file(mask, module, tmp_path):
+    path = tmp_path / ("a" * 241 + ".npz")
+    before = os.umask(mask)
+    try:
+        module.write(str(path), {"y": ONES})
+    finally:
+        os.umask(before)
+    np.testing.assert_array_equal(np.load(path)["y"], ONES)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+    assert list(tmp_path.glob("*.npz")) == [path]
+
+
+def test_writers_with_one_process_number_leave_one_s_outputs(module, tmp_path, monkeypatch):
+    """As in two containers."""
+    monkeypatch.setattr(module.os, "getpid", lambda: 1)
+    (tmp_path / "results").mkdir()
+    path = tmp_path / "results" / "out.npz"
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda value: module.write(str(path), {"y": np.full(1 << 18, value)}), range(40)))
+    found = np.load(path)["y"]
+    assert len(found) == 1 << 18
+    assert (found == found[0]).all()
+    assert os.listdir(path.parent) == ["out.npz"]
+
+
+def test_a_write_that_fails_removes_no_other_s_file(module, tmp_path, monkeypatch):
+    monkeypatch.setattr(module.os, "urandom", bytes)
+    part = tmp_path / f"{bytes(8).hex()}.part"
+    part.write_text("another's")
+    assert "File exists" in ending(module.write, str(tmp_path / "out.npz"), {"y": ONES})
+    assert part.read_text() == "another's"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
@@ -460,6 +608,14 @@ def test_a_stdout_that_cannot_be_written_is_told(bundle):
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, bundle / "run.py"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (1, "run.py: cannot write to stdout: No space left on device\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_outputs_are_written_where_stdout_cannot_be(bundle, tmp_path):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, bundle / "run.py", "-o", tmp_path / "out.npz"]
+        assert subprocess.run(command, stdout=full, stderr=subprocess.PIPE).returncode == 1
+    assert list(np.load(tmp_path / "out.npz")) == ["y"]
 
 
 def with_output(name: str, folder: Path) -> Path:
@@ -513,18 +669,19 @@ def test_a_write_that_fails_leaves_what_was_there(module, tmp_path, monkeypatch)
         with pytest.raises((SystemExit, KeyboardInterrupt)):
             module.write(str(tmp_path / "out.npz"), {"y": np.zeros(3)})
         assert (tmp_path / "out.npz").read_text() == "before"
-        assert [path.name for path in tmp_path.glob("out*")] == ["out.npz"]
+        assert not list(tmp_path.glob("*.part"))
 
 
-def test_an_archive_of_outputs_that_there_is_no_room_for_is_not_left_in_part(bundle, tmp_path):
+def test_outputs_that_there_is_no_room_for_are_told_and_not_left_in_part(bundle, tmp_path):
     (tmp_path / "out.npz").write_text("before")
     code = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); del sys.argv[0]; "
     code += "runpy.run_path(sys.argv[0], run_name='__main__')"
     command = [sys.executable, "-c", code, bundle / "run.py", "-o", tmp_path / "out.npz"]
     done = subprocess.run(command, capture_output=True, text=True)
-    require_one_line(done, "out.npz': File too large\n")
+    assert (done.returncode, done.stdout) == (1, run(bundle).stdout)
+    assert done.stderr == f"run.py: cannot write '{tmp_path}/out.npz': File too large\n"
     assert (tmp_path / "out.npz").read_text() == "before"
-    assert [path.name for path in tmp_path.glob("out*")] == ["out.npz"]
+    assert not list(tmp_path.glob("*.part"))
 
 
 @pytest.fixture(scope="module")
@@ -657,13 +814,27 @@ def test_in_cpp_faults_are_told(arguments, told, sanitized, bundle):
     assert not list(bundle.rglob("*.part"))
 
 
-def npy_file(header: str | bytes, values: bytes = b"", version: int = 1) -> bytes:
-    text = header.encode() if isinstance(header, str) else header
-    return b"\x93NUMPY" + bytes([version, 0]) + len(text).to_bytes(2 if version == 1 else 4, "little") + text + values
+@pytest.mark.slow
+def test_in_cpp_paths_are_told_as_scripts_find_them(sanitized, bundle):
+    np.save(bundle / "x.npy", ONES)
+    letters = {"o é  x θ 画 🙂": "o é  x θ 画 🙂", "a\x1b\n\x7f\t\x9bb": "a\\x1b\\x0a\\x7f\\x09\\xc2\\x9bb"}
+    letters |= {"\udce9 \udcc3": "\\xe9 \\xc3", "\udced\udca0\udc80": "\\xed\\xa0\\x80", "\udcc0\udcaf": "\\xc0\\xaf"}
+    for folder, told in letters.items():
+        (bundle / folder).mkdir()
+        done = run_sanitized(sanitized, "model.onnx", "libpconv_ops.so", folder, "x.npy", cwd=bundle)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"y: {told}/0.npy\n"
 
 
-def header(descr: str = "'<f4'", order: str = "False", shape: str = "(1, 3, 8, 8)") -> str:
-    return f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}\n"
+@pytest.mark.slow
+def test_in_cpp_what_another_writer_has_left_stays(sanitized, bundle):
+    np.save(bundle / "x.npy", ONES)
+    (bundle / "0.npy.part").write_text("another's")
+    (bundle / "taken" / "0.npy").mkdir(parents=True)
+    for folder, status in ((".", 0), ("taken", 1)):
+        done = run_sanitized(sanitized, "model.onnx", "libpconv_ops.so", folder, "x.npy", cwd=bundle)
+        assert done.returncode == status
+    assert [path.read_text() for path in bundle.rglob("*.part")] == ["another's"]
 
 
 VALUES = ONES.tobytes()

@@ -12,6 +12,7 @@ import platform
 import re
 import stat
 import sys
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable
@@ -38,6 +39,8 @@ _TYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32
 _MOST_VALUES, _MOST_BYTES, _MOST_AXES, _MOST_STEPS = 1 << 28, 1 << 26, 32, 256
 # What an archive may always expand to; and beyond, how many times its own size.
 _ALWAYS, _MOST_TIMES = 1 << 28, 200
+# Bytes in front of an array's values, of which NumPy takes 10,000 for a header.
+_HEADER = 10_240
 # How an archive begins, one without entries as well.
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 # What onnxruntime says of itself rather than of a fault.
@@ -66,21 +69,30 @@ def _main() -> None:
     parser.add_argument("--provider", choices=PROVIDERS, default="cpu", help="where to run (cpu)")
     parser.add_argument("-o", "--output", metavar="FILE", help="write the outputs to this .npz")
     options = parser.parse_args()
-    folder = Path(__file__).resolve().parent
+    folder = _folder()
     manifest = checked(folder)
     if options.provider not in manifest["providers"]:
         end(f"{printable(manifest['library'], 100)} has kernels for {listed(manifest['providers']) or 'nothing'} only")
     if options.output:
         require_entries(manifest)
-    feed = complete(manifest, read(options.inputs) if options.inputs else {})
+        require_writable(options.output)
+    feed = complete(manifest, read(options.inputs, manifest) if options.inputs else {})
     session = open_session(folder, manifest, PROVIDERS[options.provider])
     try:
         outputs = run(session, manifest, feed)
     except Exception as error:  # onnxruntime's exceptions have no narrower class in common
         end(f"the network does not run on these inputs: {reason(error)}")
-    if options.output:
-        write(options.output, outputs)
-    tell(described(name, value) for name, value in outputs.items())
+    try:  # neither costs the other, where it fails
+        tell(described(name, value) for name, value in outputs.items())
+    finally:
+        if options.output:
+            write(options.output, outputs)
+
+
+def _folder() -> Path:
+    """The bundle: where a link to this program leads, or, where no manifest is there, where the link lies."""
+    beside, linked = Path(__file__).absolute().parent, Path(__file__).resolve().parent
+    return linked if os.path.lexists(linked / "manifest.json") else beside
 
 
 # What is told.
@@ -250,6 +262,15 @@ def _require_potentials(manifest: dict[str, Any]) -> None:
 # Files of the bundle.
 
 
+def ordinary(path: str) -> io.BufferedReader | None:
+    """A file for reading; None where it is none: a pipe would be waited for, and a device may have no end."""
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if stat.S_ISREG(os.fstat(file).st_mode):
+        return open(file, "rb")
+    os.close(file)
+    return None
+
+
 def opened(folder: Path, name: str) -> io.BufferedReader:
     """A file of a bundle, for reading; the program ends where it is none, or lies outside."""
     told = printable(name, 100)
@@ -257,15 +278,14 @@ def opened(folder: Path, name: str) -> io.BufferedReader:
         end(f"the manifest names {told}, which is outside of the bundle")
     top, path = os.path.realpath(folder), os.path.realpath(folder / name)
     if os.path.commonpath([top, path]) != top:
-        end(f"{told} leads out of the bundle through a link; copy the whole bundle again")
+        end(f"{told} leads out of the bundle through a link; copy the files, not the links (cp -rL)")
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, a device may have no end
-            end(f"{told} is not a file; copy the whole bundle again")
-        return open(path, "rb")
+        file = ordinary(path)
     except FileNotFoundError:
         end(f"{told} is missing; copy the whole bundle again")
     except OSError as error:
         end(f"{told} cannot be read: {reason(error)}")
+    return file or end(f"{told} is not a file; copy the whole bundle again")
 
 
 def _digest(file: io.BufferedReader) -> str:
@@ -297,57 +317,70 @@ def checked(folder: Path) -> dict[str, Any]:
 # Inputs.
 
 
-def read(path: str) -> dict[str, Any]:
-    """The arrays of an .npz file, which takes no more memory than it is worth."""
+def read(path: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of an .npz file that are named as inputs; the rest of it stays unread.
+
+    None takes more memory than the file is worth. Potentials may be missing, other inputs not.
+    """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            end(f"{named(path)} is not a file")
-        with open(path, "rb") as file, warnings.catch_warnings():
+        file = ordinary(path) or end(f"{named(path)} is not a file")
+        with file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy's, of old headers
             if file.read(4) not in _MAGIC:  # NumPy would take it for a pickle
                 end(f"{named(path)} is not an .npz archive")
             with zipfile.ZipFile(file) as archive:
-                return _arrays(archive, os.path.getsize(path))
+                entries = _entries(archive, manifest, os.fstat(file.fileno()).st_size)
+                return {name: _array(archive, entry) for name, entry in entries.items()}
     except MemoryError:
         raise
     except Exception as error:  # zipfile and NumPy raise a dozen kinds for what is not sound
         end(f"{named(path)} cannot be read as .npz: {reason(error)}")
 
 
-def _arrays(archive: zipfile.ZipFile, size: int) -> dict[str, Any]:
-    entries = archive.infolist()
+def _entries(archive: zipfile.ZipFile, manifest: dict[str, Any], size: int) -> dict[str, zipfile.ZipInfo]:
+    """Those of inputs, by name."""
+    inputs = {f"{tensor['name']}.npy": tensor["name"] for tensor in manifest["inputs"]}
+    entries = [entry for entry in archive.infolist() if entry.filename in inputs]
+    found = {inputs[entry.filename]: entry for entry in entries}
+    if len(found) < len(entries):
+        raise ValueError("it has two arrays of one name")
+    for name in inputs.values():
+        if name not in found and name not in manifest["potentials"]:
+            given = listed(entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy"))
+            end(f"the input {named(name)} is missing; the arrays given are {given or 'none'}")
     expanded = sum(entry.file_size for entry in entries)
     if expanded > max(_ALWAYS, _MOST_TIMES * size):
         raise ValueError(f"it would expand from {size:,} to {expanded:,} bytes")
-    named_so = {entry.filename.removesuffix(".npy"): entry for entry in entries}
-    if len(named_so) < len(entries):
-        raise ValueError("it has two arrays of one name")
-    return {name: _array(archive, entry) for name, entry in named_so.items()}
+    return found
 
 
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
-    told = named(entry.filename)
     # Others expand by more than they say before zipfile sees it.
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{told} is compressed in another way than NumPy does it")
+        raise ValueError(f"{named(entry.filename)} is compressed in another way than NumPy does it")
     with archive.open(entry) as stream:
-        content = stream.read(entry.file_size)  # without a number, Deflate would expand beyond it as well
-    file = io.BytesIO(content)
-    version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
+        _require_plain(io.BytesIO(stream.read(_HEADER)), entry)
+    with archive.open(entry) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _require_plain(head: Any, entry: zipfile.ZipInfo) -> None:
+    """Raise where an entry is not an array of numbers, as large as it says."""
+    told, version = named(entry.filename), np.lib.format.read_magic(head)
     if version not in _HEADERS:
         raise ValueError(f"{told} is of format {version}")
-    shape, fortran, dtype = _HEADERS[version](file)  # type: ignore[arg-type]
+    try:
+        shape, _, dtype = _HEADERS[version](head)
+    except MemoryError as error:  # Python's, for what is nested too deep
+        raise ValueError(f"{told} has a header that cannot be read") from error
     if dtype.kind not in "biuf":
         raise ValueError(f"{told} holds {dtype}, and inputs are real numbers")
-    if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+    if min(shape, default=0) < 0 or head.tell() + math.prod(shape) * dtype.itemsize != entry.file_size:
         raise ValueError(f"{told} does not hold the array {printable(str(list(shape)), 100)} that it says")
-    return np.ndarray(shape, dtype, content, file.tell(), order="F" if fortran else "C")
 
 
 def complete(manifest: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The given inputs, or seeded random ones where there are none, and potentials of zero."""
-    if unknown := sorted(set(given) - {tensor["name"] for tensor in manifest["inputs"]}):
-        end(f"{listed(unknown)}: no such input; the network takes {listed(t['name'] for t in manifest['inputs'])}")
+    """The given inputs, potentials of zero, and seeded random numbers for what else is not given."""
     sizes: dict[str, int] = {}
     feed = {t["name"]: fitting(t, given[t["name"]], sizes) for t in manifest["inputs"] if t["name"] in given}
     draw = np.random.default_rng(0)
@@ -355,8 +388,6 @@ def complete(manifest: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         name = tensor["name"]
         if name in feed:
             continue
-        if given and name not in manifest["potentials"]:
-            end(f"the input {named(name)} is missing; the arrays given are {listed(given)}")
         shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in tensor["shape"]]
         if math.prod(shape) > _MOST_VALUES:
             end(f"the input {named(name)} has the shape {_shape(shape, {})}, too large to make up; give it in an .npz")
@@ -473,19 +504,40 @@ def require_entries(manifest: dict[str, Any]) -> None:
             end(f"NumPy cannot tell the outputs {named(name)} and {named(f'{name}.npy')} in one archive apart")
 
 
+def require_writable(path: str) -> None:
+    """End where an .npz cannot be written; to be asked before the network runs."""
+    target = _target(path)
+    if os.path.exists(target) and not os.path.isfile(target):
+        end(f"cannot write {named(path)}: it is there, and is not a file")
+    try:
+        tempfile.TemporaryFile(dir=os.path.dirname(target)).close()
+    except OSError as error:
+        end(f"cannot write {named(path)}: {reason(error)}")
+
+
+def _target(path: str) -> str:
+    """The file to write: where a link leads, which then stays."""
+    path = path if path.endswith(".npz") else f"{path}.npz"
+    if os.path.islink(path) and not os.path.exists(path):
+        end(f"cannot write {named(path)}: it is a link to {named(os.readlink(path))}, which leads nowhere")
+    return os.path.realpath(path)
+
+
 def write(path: str, outputs: dict[str, Any]) -> None:
     """Write an .npz as `numpy.savez` does, which appears whole or not at all."""
-    target = os.path.realpath(path if path.endswith(".npz") else f"{path}.npz")
-    part = f"{target}.{os.getpid()}.part"
+    target = _target(path)
+    # A name of its own, which no other writer removes; unlike tempfile's, the file has ordinary permissions.
+    part = Path(target).with_name(f"{os.urandom(8).hex()}.part")
     try:
+        file = part.open("xb")
         try:
-            with open(part, "xb") as file, zipfile.ZipFile(file, "w") as archive:
+            with file, zipfile.ZipFile(file, "w") as archive:
                 for name, value in outputs.items():
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                         np.lib.format.write_array(entry, value, allow_pickle=False)  # type: ignore[arg-type]
             os.replace(part, target)
         finally:
-            Path(part).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
     except OSError as error:
         end(f"cannot write {named(path)}: {reason(error)}")
 

@@ -92,7 +92,7 @@ void write(OrtValue* value, const std::string& name, const std::string& path) {
   const auto* element = npy::find_type([&](const npy::ElementType& known) { return known.type == type; });
   if (element == nullptr) throw std::runtime_error(told + " is of a type that NumPy does not have");
   npy::write(path, *element, shape, static_cast<const char*>(got<void*>(abi::GetTensorMutableData, value)));
-  std::cout << pconv::printable(name, 100) << ": " << pconv::printable(path, 5000) << "\n";
+  std::cout << pconv::printable(name, 100) << ": " << pconv::path_text(path) << "\n";
 }
 
 void run(const std::string& model, const std::string& library, const std::string& folder,

@@ -3,13 +3,15 @@
 // Whatever a file holds, it is read or refused by a std::runtime_error, and takes no more memory than its own size.
 #pragma once
 
+#include <cerrno>
 #include <cstdint>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <istream>
 #include <limits>
 #include <optional>
-#include <ostream>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -216,43 +218,82 @@ inline Array read(const std::string& path) {
     std::error_code error;
     // A pipe would be waited for, and a device may have no end.
     if (!std::filesystem::is_regular_file(path, error)) throw std::runtime_error("it is not there, or is no file");
-    const uint64_t bytes = std::filesystem::file_size(path, error);
-    std::ifstream file(path, std::ios::binary);
-    if (error || !file) throw std::runtime_error("it cannot be opened");
-    return read(file, bytes);
+    std::ifstream file(path, std::ios::binary | std::ios::ate);
+    // Of what is open: another writer may have given the name to another file.
+    const std::streamoff bytes = file.tellg();
+    if (!file.seekg(0) || bytes < 0) throw std::runtime_error("it cannot be opened");
+    return read(file, static_cast<uint64_t>(bytes));
   } catch (const std::runtime_error& error) {
     throw std::runtime_error(named(path) + " is not read: " + error.what());
   }
 }
 
-/// Write an array as NumPy would; `data` are the bytes that its shape takes.
-inline void write(std::ostream& file, const ElementType& element, const std::vector<int64_t>& shape, const char* data) {
+/// What NumPy writes before the values of an array.
+inline std::string preamble(const ElementType& element, const std::vector<int64_t>& shape) {
   if (shape.size() > kMostAxes) throw std::runtime_error("an array has more axes than NumPy reads");
   std::string header = std::string("{'descr': '") + element.descr + "', 'fortran_order': False, 'shape': (";
   for (const int64_t size : shape) header += std::to_string(size) + ",";
   header += "), }";
-  // The data begin at a multiple of 64 bytes.
+  // The values begin at a multiple of 64 bytes.
   header.append(63 - (10 + header.size()) % 64, ' ');
   header += '\n';
-  file.write("\x93NUMPY\x01\x00", 8);
-  file.put(static_cast<char>(header.size() & 0xff)).put(static_cast<char>(header.size() >> 8));
-  file.write(header.data(), static_cast<std::streamsize>(header.size()));
-  file.write(data, static_cast<std::streamsize>(byte_count(shape, element.size).value()));
+  const char length[] = {static_cast<char>(header.size() & 0xff), static_cast<char>(header.size() >> 8)};
+  return std::string("\x93NUMPY\x01\x00", 8).append(length, 2) + header;
 }
 
-/// Write an array into a file, which appears whole or not at all.
+/// A new file beside one that it is to replace, under a name that no other writer has; removed unless it does.
+class Part {
+ public:
+  explicit Part(const std::string& path) : path_(path) {
+    std::random_device random;  // on some systems the same numbers each time, hence more than one try
+    for (int tries = 0; file_ == nullptr && tries < 100; ++tries) {
+      name_ = path + "." + std::to_string(random()) + std::to_string(random()) + ".part";
+      errno = 0;
+      file_ = std::fopen(name_.c_str(), "wbx");
+      if (file_ == nullptr && errno != EEXIST) break;
+    }
+    made_ = file_ != nullptr;
+  }
+  Part(const Part&) = delete;
+  Part& operator=(const Part&) = delete;
+  ~Part() {
+    close();
+    std::error_code error;
+    if (made_) std::filesystem::remove(name_, error);
+  }
+
+  bool write(const char* bytes, size_t count) {
+    if (file_ == nullptr) return false;
+    return count == 0 || std::fwrite(bytes, 1, count, file_) == count;  // of no bytes there may be no address
+  }
+
+  bool replace() {
+    std::error_code error;
+    if (!close()) return false;
+    std::filesystem::rename(name_, path_, error);
+    made_ = static_cast<bool>(error);
+    return !error;
+  }
+
+ private:
+  bool close() {
+    std::FILE* const file = file_;
+    file_ = nullptr;
+    return file != nullptr && std::fclose(file) == 0;
+  }
+
+  std::string path_, name_;
+  std::FILE* file_ = nullptr;
+  bool made_ = false;
+};
+
+/// Write an array as NumPy would, into a file that appears whole or not at all; `data` are the bytes its shape takes.
 inline void write(const std::string& path, const ElementType& element, const std::vector<int64_t>& shape,
                   const char* data) {
-  const std::string part = path + ".part";
-  std::error_code error;
-  std::filesystem::remove(part, error);  // whatever is there; a pipe would be waited for
-  std::ofstream file(part, std::ios::binary);
-  write(file, element, shape, data);
-  file.close();
-  if (file) std::filesystem::rename(part, path, error);
-  if (file && !error) return;
-  std::filesystem::remove(part, error);
-  throw std::runtime_error("cannot write " + named(path));
+  const std::string head = preamble(element, shape);
+  Part part(path);
+  const bool written = part.write(head.data(), head.size()) && part.write(data, *byte_count(shape, element.size));
+  if (!written || !part.replace()) throw std::runtime_error("cannot write " + named(path));
 }
 
 }  // namespace pconv::npy
