@@ -267,15 +267,6 @@ def test_files_that_cannot_be_removed_are_no_reason_to_say_that_none_were_writte
     assert sorted(os.listdir(tmp_path)) == ["new", "old"]
 
 
-def test_files_of_a_new_folder_wait_for_the_disk_together(tmp_path, monkeypatch):
-    # As a disk does whose journal takes what waits for it at once.
-    monkeypatch.setattr(os, "fsync", lambda _: time.sleep(0.05))
-    start = time.monotonic()
-    write_folder(tmp_path / "out", {str(number): b"content" for number in range(32)})
-    assert time.monotonic() - start < 32 * 0.05 / 2
-    assert len(os.listdir(tmp_path / "out")) == 32
-
-
 def test_what_was_replaced_is_settled_once(tmp_path, monkeypatch):
     settled, settle = [], places.Replacement.settle
     monkeypatch.setattr(places.Replacement, "settle", lambda new: settled.append(settle(new)))
