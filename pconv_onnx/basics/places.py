@@ -416,7 +416,7 @@ def write_into(folder: Path, files: Mapping[str, bytes | Path], without: Iterabl
 
 
 def _fill(folder: Path, files: Mapping[str, bytes | Path]) -> None:
-    """Write files into a private folder, and have all on the disk itself: what is then renamed is whole, come what may."""
+    """Write files into a private folder, and have all on the disk itself: so that what is then renamed is whole."""
     for name, content in files.items():
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
