@@ -118,8 +118,10 @@ def dense(column: Any, where: str) -> Array:
 
     values = column.combine_chunks()
     shape = [len(values)]
-    if isinstance(values, pyarrow.FixedShapeTensorArray) and not values.null_count:
-        return np.asarray(values.to_numpy_ndarray())
+    if isinstance(values, pyarrow.ExtensionArray):
+        _require_all(values, where)
+        if isinstance(values, pyarrow.FixedShapeTensorArray):
+            return np.asarray(values.to_numpy_ndarray())
     values = _stored(values)
     while _is_list(values.type):
         lengths = pyarrow.compute.list_value_length(values).unique().to_pylist()
@@ -127,9 +129,13 @@ def dense(column: Any, where: str) -> Array:
             raise _no_lists(where, values.type)
         shape.append(lengths[0])
         values = _stored(values.flatten())
+    _require_all(values, where)
+    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)
+
+
+def _require_all(values: Any, where: str) -> None:
     if values.null_count:
         raise PconvError(f"{where} has missing values", "fill them in, or leave these rows out")
-    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)
 
 
 def _no_lists(where: str, kind: Any) -> PconvError:

@@ -116,7 +116,7 @@ def extent(file: IO[bytes], start: int, stop: int) -> Extent:
     while start < stop:
         header, length = _page(file, start)
         if _EXPANDED not in header or _STORED not in header:
-            raise ValueError("a page has a header without its size")
+            raise ValueError("a page has no size where it should")
         # A page may claim to be of several kinds, of which its reader takes one.
         values += sum(header[kind] for kind in _KINDS if kind in header)
         expanded += header[_EXPANDED]
@@ -164,10 +164,11 @@ class _Reader:
             # Numbers are of 16 bits: others would be read as one of these.
             if number in found or not 0 < number < _FIELDS:
                 raise ValueError(f"{self.what} has a field twice, or of a number that there is not")
-            if number in wanted:
-                found[number] = wanted[number](self, head & 15, depth)
-            else:
+            read = wanted.get(number)
+            if read is None:
                 self.skip(head & 15, depth)
+            else:
+                found[number] = read(self, head & 15, depth)
         return found
 
     def list(self) -> tuple[int, int]:
@@ -194,7 +195,8 @@ class _Reader:
             for _ in range(size):
                 self.skip(inner, depth + 1)
         elif kind == _BINARY:
-            self.place += self._varint()
+            length = self._varint()
+            self.place += length
         elif kind in (_BYTE, _DOUBLE):
             self.place += 1 if kind == _BYTE else 8
         elif kind not in (_TRUE, _FALSE):
@@ -206,8 +208,11 @@ class _Reader:
         return number >> 1 ^ -(number & 1)
 
     def _varint(self) -> int:
-        number = 0
-        for place in range(_LONGEST_INTEGER):
+        first = self._byte()
+        if first < 128:
+            return first
+        number = first & 127
+        for place in range(1, _LONGEST_INTEGER):
             byte = self._byte()
             number |= (byte & 127) << 7 * place
             if byte < 128:
@@ -230,14 +235,14 @@ def _size(reader: _Reader, kind: int, _: int) -> int:
     _require_kind(reader, kind, *_INTEGERS)
     size = reader.integer()
     if size < 0:
-        raise ValueError(f"{reader.what} has a size below 0")
+        raise ValueError(f"{reader.what} has no size where it should")
     return size
 
 
 def _size_of_a_page(reader: _Reader, kind: int, depth: int) -> int:
     size = _size(reader, kind, depth)
     if size >= _LARGEST:
-        raise ValueError(f"{reader.what} has a header without its size")
+        raise ValueError(f"{reader.what} has no size where it should")
     return size
 
 
@@ -279,7 +284,7 @@ def _values(reader: _Reader, kind: int, depth: int) -> int:
     _require_kind(reader, kind, _STRUCT)
     held = reader.struct({_VALUES: _size_of_a_page}, depth + 1)
     if _VALUES not in held:
-        raise ValueError(f"{reader.what} has a header without its size")
+        raise ValueError(f"{reader.what} has no size where it should")
     return int(held[_VALUES])
 
 

@@ -80,7 +80,8 @@ class Recipe:
         colours = {name: tuple(entries[name]) for name in ("mean", "std") if name in entries}
         recipe = cls(**{**entries, **colours, "images": path.parent / entries["images"]})
         with np.errstate(over="ignore"):
-            extremes = recipe._normalised(np.array([[0] * 3, [255] * 3], np.uint8))
+            extremes = np.array([[0] * 3, [255] * 3], np.float32)
+            recipe._normalise(extremes)
         if not np.isfinite(extremes).all():
             raise PconvError(f"'mean' and 'std' of the recipe '{path}' make infinities of pictures", "correct them")
         return recipe
@@ -97,7 +98,8 @@ class Recipe:
                 values = self._room(number, image.shape, where)
             if image.shape != values.shape[1:]:
                 raise PconvError(f"the pictures of {where} differ in size", "give the recipe a size")
-            values[done] = self._normalised(image)
+            values[done] = image
+            self._normalise(values[done])
             done += 1
         if done != number:
             raise PconvError(f"{where} has {done} pictures, and should have {number}", "write it again")
@@ -115,12 +117,10 @@ class Recipe:
             return np.empty((number, *shape), np.float32)
         return np.empty((number, colours, height, width), np.float32).transpose(0, 2, 3, 1)
 
-    def _normalised(self, images: Array) -> Array:
-        values = images.astype(np.float32)
+    def _normalise(self, values: Array) -> None:
         values /= 255
         values -= np.array(self.mean, np.float32)
         values /= np.array(self.std, np.float32)
-        return values
 
 
 def _document(path: Path) -> Any:
