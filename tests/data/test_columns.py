@@ -130,7 +130,7 @@ def test_constant_columns_are_counted_before_they_are_read(tmp_path):
     path = tmp_path / "x.parquet"
     zeros = pyarrow.array(np.zeros(MANY, np.int8))
     write(path, zeros, row_group_size=MANY)
-    assert path.stat().st_size < 200_000
+    assert path.stat().st_size < 250_000
     told = refusal_of(parts_of, path)
     assert f"it would expand from {path.stat().st_size:,} to {4 * MANY:,} bytes, and may to {1 << 28:,}" in told
     assert told.endswith("write smaller row groups, or the arrays as .npz")
