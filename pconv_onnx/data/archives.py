@@ -8,7 +8,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from tokenize import TokenError
@@ -32,48 +32,70 @@ _HEADER = 10_240
 _SUFFIX = ".npy"
 
 
-def read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
+def read_npz(path: str | os.PathLike[str], names: Container[str] | None = None) -> dict[str, Array]:
     """The arrays of an archive by name; other files in it stay unread.
 
     Before anything is unpacked, each must be as large as its header says and all of them together not absurdly larger
     than the file. Pickled objects are refused.
 
+    Args:
+        path: of the archive.
+        names: of the arrays to read, where there are such; None reads all.
+
     Raises:
         OSError: it cannot be read.
         MemoryError: it does not fit in memory.
-        ValueError: it is no archive of plain arrays, or expands to too much.
+        ValueError: it is no archive, or one of these is no plain array, or they expand to too much.
     """
-    with _opened(path) as (archive, shapes):
-        return {name: _array(archive, name + _SUFFIX) for name in shapes}
+    with _opened(path) as archive:
+        entries = [entry for name, entry in _entries(archive) if names is None or name in names]
+        return {name: _array(archive, name + _SUFFIX) for name in _shapes(archive, entries)}
 
 
-def shapes_in_npz(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
-    """Their shapes, from their headers alone.
+def shapes_in_npz(path: str | os.PathLike[str], names: Container[str]) -> dict[str, tuple[int, ...] | None]:
+    """The shapes of those named, from their headers alone; None for others that there are.
 
     Raises:
         OSError: it cannot be read.
         ValueError: as `read_npz` does.
     """
-    with _opened(path) as (_, shapes):
-        return shapes
+    with _opened(path) as archive:
+        held = _entries(archive)
+        return dict.fromkeys(name for name, _ in held) | _shapes(
+            archive, [entry for name, entry in held if name in names]
+        )
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, dict[str, tuple[int, ...]]]]:
+def _opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
     try:
         with open_file(path) as file:
             if file.read(4) not in _MAGIC:
                 raise ValueError("it is no archive")
             with zipfile.ZipFile(file) as archive:
-                entries = [entry for entry in archive.infolist() if entry.filename.endswith(_SUFFIX)]
-                _require_apart(entries)
-                _require_known(entries)
-                # Deflate reaches 1,032 times.
-                require_moderate(sum(entry.file_size for entry in entries), os.fstat(file.fileno()).st_size)
-                yield archive, {entry.filename.removesuffix(_SUFFIX): _shape(archive, entry) for entry in entries}
+                yield archive
     # RuntimeError is zipfile's for versions of the format that it does not know.
     except (EOFError, OverflowError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(str(error)) from error
+
+
+def _entries(archive: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
+    """Those that are arrays, with the names of these."""
+    return [
+        (entry.filename.removesuffix(_SUFFIX), entry)
+        for entry in archive.infolist()
+        if entry.filename.endswith(_SUFFIX)
+    ]
+
+
+def _shapes(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> dict[str, tuple[int, ...]]:
+    """By name, of arrays that can be read together."""
+    _require_apart(entries)
+    _require_known(entries)
+    assert archive.fp is not None
+    # Deflate reaches 1,032 times.
+    require_moderate(sum(entry.file_size for entry in entries), os.fstat(archive.fp.fileno()).st_size)
+    return {entry.filename.removesuffix(_SUFFIX): _shape(archive, entry) for entry in entries}
 
 
 def _require_apart(entries: list[zipfile.ZipInfo]) -> None:
@@ -88,8 +110,10 @@ def _require_apart(entries: list[zipfile.ZipInfo]) -> None:
 
 def _require_known(entries: list[zipfile.ZipInfo]) -> None:
     for entry in entries:
-        if entry.compress_type not in _METHODS or entry.flag_bits & _ENCRYPTED:
-            raise ValueError(f"'{entry.filename}' is encrypted, or compressed by another method than deflate")
+        if entry.flag_bits & _ENCRYPTED:
+            raise ValueError(f"'{entry.filename}' is encrypted")
+        if entry.compress_type not in _METHODS:
+            raise ValueError(f"'{entry.filename}' is compressed by another method than deflate")
 
 
 def _shape(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, ...]:

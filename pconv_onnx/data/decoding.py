@@ -12,10 +12,12 @@ import numpy as np
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 
-# Pixels of a picture: 256 MiB in Pillow. A sensor of 35 mm has fewer.
-MOST_PIXELS = 1 << 26
-# Not all that Pillow reads: for EPS it starts another program, and the library for TIFF writes to stderr by itself.
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
+# Pixels of a picture, 683 MiB in Pillow: as many as Pillow itself takes (twice its MAX_IMAGE_PIXELS), written here so
+# that it is known before a picture is looked at.
+MOST_PIXELS = 178_956_970
+# What Pillow decodes in this process, where it was built with it: for EPS, say, it starts another program.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+_SMALLER = "make it smaller"
 
 
 def decode(file: IO[bytes], side: int | None, where: str) -> Array:
@@ -48,23 +50,34 @@ def pixels_in(file: IO[bytes], where: str) -> int:
 def _opened(file: IO[bytes], side: int | None, where: str) -> Iterator[Any]:
     """A picture of which the header alone is read; faults of it in one line."""
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise PconvError("pictures need Pillow", "pip install 'pconv-onnx[data]'") from error
+    told, hint = f"cannot read a picture of {where}", "mend it, or leave it out"
     try:
         with warnings.catch_warnings():
             # What Pillow warns of is refused, or does no harm.
             warnings.simplefilter("ignore")
-            with Image.open(file, formats=_FORMATS) as picture:
-                _require_moderate(picture.width, picture.height, side or 1)
+            Image.init()
+            with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as picture:
+                _require_moderate(picture.width, picture.height, side or 1, where)
                 yield picture
+    except PconvError:
+        raise
+    except UnidentifiedImageError as error:  # its words are an object's address
+        raise PconvError(f"{told}: it is no picture of a format that is read ({', '.join(FORMATS)})", hint) from error
+    except Image.DecompressionBombError as error:
+        raise PconvError(f"{told}: it has more than {MOST_PIXELS:,} pixels", _SMALLER) from error
     except Exception as error:  # Pillow's decoders raise whatever their parsing meets
-        told = str(error) or type(error).__name__
-        raise PconvError(f"cannot read a picture of {where}: {told}", "mend it, or leave it out") from error
+        raise PconvError(f"{told}: {str(error) or type(error).__name__}", hint) from error
 
 
-def _require_moderate(width: int, height: int, side: int) -> None:
+def _require_moderate(width: int, height: int, side: int, where: str) -> None:
     # Between its two directions a picture that is resized has one size of before and one of after.
     if not 0 < max(width, side) * max(height, side) <= MOST_PIXELS or not width * height:
         resized = f", resized to {side} × {side}" if side > 1 else ""
-        raise ValueError(f"it has {width} × {height} pixels{resized}, and may have {MOST_PIXELS:,}")
+        raise PconvError(
+            f"cannot read a picture of {where}: it has {width} × {height} pixels{resized}, and may have "
+            f"{MOST_PIXELS:,}",
+            _SMALLER,
+        )

@@ -7,11 +7,16 @@ _ALWAYS = 1 << 28
 _MOST_TIMES = 200
 
 
+class TooLargeError(ValueError):
+    """A file would become absurdly more than it is."""
+
+
 def require_moderate(expanded: int, size: int) -> None:
     """Raise where a file of so many bytes would become absurdly more.
 
     Raises:
-        ValueError: it would.
+        TooLargeError: it would.
     """
-    if expanded > max(_ALWAYS, _MOST_TIMES * size):
-        raise ValueError(f"it would expand from {size:,} to {expanded:,} bytes")
+    most = max(_ALWAYS, _MOST_TIMES * size)
+    if expanded > most:
+        raise TooLargeError(f"it would expand from {size:,} to {expanded:,} bytes, and may to {most:,}")

@@ -12,6 +12,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 
 LABELS = "labels"
+WHAT_LABELS_ARE = "a label is the number of a class, an integer for each sample, or what an output should be, in floats"
 
 
 class Part(Protocol):
@@ -21,8 +22,8 @@ class Part(Protocol):
     def where(self) -> str:
         """How to call it in messages."""
 
-    def lengths(self) -> Mapping[str, int]:
-        """Its arrays by name, with the sizes of their first axes, without their values; 0 where there are none.
+    def lengths(self, names: Container[str]) -> Mapping[str, int]:
+        """All its arrays by name; of those named the sizes of their first axes, 0 where they have no values.
 
         Raises:
             PconvError: it cannot be read.
@@ -43,9 +44,12 @@ class Given:
     where: str
     arrays: Mapping[str, Any]
 
-    def lengths(self) -> dict[str, int]:
+    def lengths(self, names: Container[str]) -> dict[str, int]:
         """As they are."""
-        return {name: length_of(as_array(self.where, name, array).shape) for name, array in self.arrays.items()}
+        return {
+            name: length_of(as_array(self.where, name, array).shape) if name in names else 0
+            for name, array in self.arrays.items()
+        }
 
     def read(self, names: Container[str]) -> Mapping[str, Any]:
         """As they are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,36 +80,47 @@ class Recipe:
         colours = {name: tuple(entries[name]) for name in ("mean", "std") if name in entries}
         recipe = cls(**{**entries, **colours, "images": path.parent / entries["images"]})
         with np.errstate(over="ignore"):
-            extremes = recipe._normalised(np.array([[0] * 3, [255] * 3], np.uint8))
+            extremes = np.array([[0] * 3, [255] * 3], np.float32)
+            recipe._normalise(extremes)
         if not np.isfinite(extremes).all():
             raise PconvError(f"'mean' and 'std' of the recipe '{path}' make infinities of pictures", "correct them")
         return recipe
 
-    def prepared(self, images: Iterable[Array], where: str) -> Array:
-        """Decoded images as the input takes them.
+    def prepared(self, images: Iterable[Array], number: int, where: str) -> Array:
+        """So many decoded images as the input takes them.
 
         Raises:
-            PconvError: they differ in size, or have too many pixels together.
+            PconvError: they differ in size, have too many pixels together, or are not so many.
         """
-        decoded: list[Array] = []
+        values, done = np.empty(0, np.float32), 0
         for image in images:
-            if decoded and image.shape != decoded[0].shape:
+            if not done:
+                values = self._room(number, image.shape, where)
+            if image.shape != values.shape[1:]:
                 raise PconvError(f"the pictures of {where} differ in size", "give the recipe a size")
-            decoded.append(image)
-            if len(decoded) * image.shape[0] * image.shape[1] > MOST_PIXELS_AT_ONCE:
-                raise PconvError(
-                    f"the pictures of {where} have more than {MOST_PIXELS_AT_ONCE:,} pixels together",
-                    "give the recipe a size, or a smaller one, or write fewer in a row group",
-                )
-        values = self._normalised(np.stack(decoded))
-        return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if self.layout == "NCHW" else values)
+            values[done] = image
+            self._normalise(values[done])
+            done += 1
+        if done != number:
+            raise PconvError(f"{where} has {done} pictures, and should have {number}", "write it again")
+        return values.transpose(0, 3, 1, 2) if self.layout == "NCHW" else values
 
-    def _normalised(self, images: Array) -> Array:
-        values = images.astype(np.float32)
+    def _room(self, number: int, shape: tuple[int, ...], where: str) -> Array:
+        """For values of images `[number, H, W, 3]`, which lie in memory as the layout has them."""
+        height, width, colours = shape
+        if number * height * width > MOST_PIXELS_AT_ONCE:
+            raise PconvError(
+                f"the pictures of {where} have more than {MOST_PIXELS_AT_ONCE:,} pixels together",
+                "give the recipe a size, or write fewer in a row group",
+            )
+        if self.layout == "NHWC":
+            return np.empty((number, *shape), np.float32)
+        return np.empty((number, colours, height, width), np.float32).transpose(0, 2, 3, 1)
+
+    def _normalise(self, values: Array) -> None:
         values /= 255
         values -= np.array(self.mean, np.float32)
         values /= np.array(self.std, np.float32)
-        return values
 
 
 def _document(path: Path) -> Any:
@@ -165,31 +176,41 @@ class Pictures:
         """The folder."""
         return f"'{self.recipe.images}'"
 
-    def lengths(self) -> dict[str, int]:
+    def lengths(self, names: Container[str]) -> dict[str, int]:
         """By the number of files."""
         return dict.fromkeys([self.recipe.input, *([] if self.labels is None else [LABELS])], len(self.files))
 
     def read(self, names: Container[str]) -> dict[str, Array]:
         """Decoded and normalised."""
         images = (self._decoded(path) for path in self.files)
-        arrays = {self.recipe.input: self.recipe.prepared(images, self.where)}
+        arrays = {self.recipe.input: self.recipe.prepared(images, len(self.files), self.where)}
         return arrays if self.labels is None else arrays | {LABELS: np.array(self.labels)}
 
     def _decoded(self, path: Path) -> Array:
         with _readable(path, self.where) as (file, where):
             return decode(file, self.recipe.size, where)
 
+    def number_at_once(self) -> int:
+        """How many of them may be in memory at once, where all are as large as the first.
 
-def number_at_once(recipe: Recipe, first: Path) -> int:
-    """How many pictures may be in memory at once, where all are as large as the first.
+        Raises:
+            PconvError: that cannot be read.
+        """
+        return number_at_once(self.recipe, lambda: self._pixels(self.files[0]))
 
-    Raises:
-        PconvError: that cannot be read.
+    def _pixels(self, path: Path) -> int:
+        with _readable(path, self.where) as (file, where):
+            return pixels_in(file, where)
+
+
+def number_at_once(recipe: Recipe, pixels: Callable[[], int]) -> int:
+    """How many pictures may be in memory at once.
+
+    Args:
+        recipe: that says how large they become.
+        pixels: of one of them, which is looked at where the recipe does not say.
     """
-    if recipe.size is not None:
-        return MOST_PIXELS_AT_ONCE // recipe.size**2
-    with _readable(first, f"'{recipe.images}'") as (file, where):
-        return MOST_PIXELS_AT_ONCE // pixels_in(file, where)
+    return MOST_PIXELS_AT_ONCE // (pixels() if recipe.size is None else recipe.size**2)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError, listed
-from pconv_onnx.data.parts import LABELS, Given, Part, as_array
+from pconv_onnx.data.parts import LABELS, WHAT_LABELS_ARE, Given, Part, as_array
 from pconv_onnx.data.samples import BatchAxis, Data, DataSource, Input, Samples, Unchecked
 from pconv_onnx.data.sources import parts_of
 
@@ -69,7 +69,8 @@ class SampleReader:
             PconvError: they cannot be read, or have no arrays for the model.
         """
         if not self._ends:
-            lengths = [part.lengths() for part in self._parts]
+            names = _asked(self._inputs)
+            lengths = [part.lengths(names) for part in self._parts]
             for part, held in zip(self._parts, lengths, strict=True):
                 for entry in self._inputs:
                     _require(part.where, held, entry.name)
@@ -335,11 +336,19 @@ def _require_number(samples: int, model_batch: int | None) -> None:
         )
 
 
+def _asked(inputs: Sequence[Input]) -> set[str]:
+    """The names of the arrays that are read."""
+    return {LABELS, *(entry.name for entry in inputs)}
+
+
 def _fitted_part(source: Part, inputs: Sequence[Input], axes: Mapping[str, int | None]) -> dict[str, Array]:
     """One part of the data: an array for each input, and labels if it has any."""
     where = source.where
     with _in_memory(f"the samples of {where}"):
-        arrays = source.read({LABELS, *(entry.name for entry in inputs)})
+        arrays = source.read(_asked(inputs))
+    missing = {entry.name: None for entry in inputs if entry.name not in arrays}
+    for name in missing:
+        _require(where, [held for held in source.lengths(()) if held not in missing], name)
     part = {entry.name: _fitted(where, arrays, entry, axes) for entry in inputs}
     if LABELS in arrays and LABELS not in part:
         part[LABELS] = _fitted_labels(where, as_array(where, LABELS, arrays[LABELS]))
@@ -355,7 +364,6 @@ def _fitted_part(source: Part, inputs: Sequence[Input], axes: Mapping[str, int |
 
 
 def _fitted(where: str, arrays: Mapping[str, Any], entry: Input, axes: Mapping[str, int | None]) -> Array:
-    _require(where, arrays, entry.name)
     array = as_array(where, entry.name, arrays[entry.name])
     expected = _TYPES.get(entry.type)
     if expected is not None and array.dtype != expected:
@@ -380,7 +388,7 @@ def _fitted_labels(where: str, labels: Array) -> Array:
     if not is_target and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
         raise PconvError(
             f"'{LABELS}' in {where} is {labels.dtype} of shape {list(labels.shape)}",
-            "a label is the number of a class, an integer for each sample, or what an output should be, in floats",
+            WHAT_LABELS_ARE,
         )
     if len(labels) and not labels.size:
         raise PconvError(f"'{LABELS}' in {where} is of shape {list(labels.shape)}: targets without values")

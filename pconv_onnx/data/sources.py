@@ -6,25 +6,30 @@ import io
 import os
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.files import open_file
 from pconv_onnx.data.archives import read_npz, shapes_in_npz
-from pconv_onnx.data.columns import BYTES_OF_A_VALUE, dense, require_worth, values_of_a_row
-from pconv_onnx.data.decoding import decode
-from pconv_onnx.data.limits import require_moderate
-from pconv_onnx.data.pages import Chunk, chunks
-from pconv_onnx.data.parts import LABELS, Part, length_of
+from pconv_onnx.data.columns import BYTES_OF_LEVELS, dense, largest_page, numbers_of, require_worth
+from pconv_onnx.data.decoding import decode, pixels_in
+from pconv_onnx.data.limits import TooLargeError, require_moderate
+from pconv_onnx.data.pages import Chunk, Group, groups
+from pconv_onnx.data.parts import LABELS, WHAT_LABELS_ARE, Part, length_of
 from pconv_onnx.data.pictures import Pictures, Recipe, number_at_once
 
 _PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _PARQUET = ".parquet"
 # Pictures of a folder that are one part: as many are decoded at once.
 _PICTURES_A_PART = 250
+# Encoded pictures that are taken from a file at once, at most, and bytes of them where all are as large as can be.
+_ENCODED_AT_ONCE, _BYTES_AT_ONCE = 32, 1 << 27
+# Bytes that a part takes itself, without its samples.
+_BYTES_OF_A_PART = 512
 
 
 @dataclass(frozen=True)
@@ -38,15 +43,15 @@ class NpzFile:
         """Its path."""
         return f"'{self.path}'"
 
-    def lengths(self) -> dict[str, int]:
+    def lengths(self, names: Container[str]) -> dict[str, int]:
         """From the headers of its members."""
         with _readable(self.path):
-            return {name: length_of(shape) for name, shape in shapes_in_npz(self.path).items()}
+            return {name: length_of(shape or ()) for name, shape in shapes_in_npz(self.path, names).items()}
 
     def read(self, names: Container[str]) -> dict[str, Array]:
-        """All of it."""
+        """Those arrays; others may be of types that are not read."""
         with _readable(self.path):
-            return read_npz(self.path)
+            return read_npz(self.path, names)
 
 
 @contextmanager
@@ -56,19 +61,34 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (OSError, MemoryError) as error:
         raise PconvError(f"cannot read '{path}': {getattr(error, 'strerror', None) or error}", "check it") from error
+    except TooLargeError as error:
+        raise PconvError(f"cannot read '{path}': {error}", "write it as several files, or not compressed") from error
     except ValueError as error:
         raise PconvError(f"'{path}' is not an .npz of plain arrays: {error}", "write it with numpy.savez") from error
 
 
 @dataclass(frozen=True)
-class ParquetGroup:
-    """A row group of a Parquet file: a column an array, of tensors, of nested lists or of encoded pictures."""
+class ParquetRows:
+    """Rows of a row group of a Parquet file: a column an array, of tensors, of nested lists or of encoded pictures.
+
+    Attributes:
+        path: of the file.
+        group: number of the row group.
+        held: what that has of each column.
+        before: rows of the file in front of the group.
+        of_group: rows of the group.
+        rows: of these the ones that are the part.
+        columns: names of all.
+        recipe: for pictures.
+    """
 
     path: Path
     group: int
-    rows: int
+    held: Group
+    before: int
+    of_group: int
+    rows: slice
     columns: tuple[str, ...]
-    held: tuple[Chunk, ...]
     recipe: Recipe | None
 
     @property
@@ -76,15 +96,35 @@ class ParquetGroup:
         """Its file."""
         return f"'{self.path}'"
 
-    def lengths(self) -> dict[str, int]:
+    def lengths(self, names: Container[str]) -> dict[str, int]:
         """From the footer of the file."""
-        return {name: self.rows for name in self._named()}
+        return dict.fromkeys(self._named(), self._count)
 
     def read(self, names: Container[str]) -> dict[str, Array]:
         """Those columns; others may be of types that no array has."""
         named = {name: column for name, column in self._named().items() if name in names}
         with _readable_parquet(self.path) as parquet, parquet.ParquetFile(self.path) as file:
             return {name: self._array(file, name, column) for name, column in named.items()}
+
+    def parts(self) -> Iterator[ParquetRows]:
+        """The same rows in parts of as many pictures as may be in memory at once.
+
+        Raises:
+            PconvError: there is a picture that cannot be read.
+            ValueError: there would be absurdly many.
+        """
+        recipe = self.recipe
+        if recipe is None or self.columns.count(column := self._named().get(recipe.input, "")) != 1:
+            yield self
+            return
+        a_part = number_at_once(recipe, lambda: self._pixels(column))
+        require_moderate(self._count // a_part * _BYTES_OF_A_PART, self.path.stat().st_size)
+        for start in range(0, self._count, a_part):
+            yield replace(self, rows=slice(start, min(start + a_part, self._count)))
+
+    @property
+    def _count(self) -> int:
+        return int(self.rows.stop - self.rows.start)
 
     def _named(self) -> dict[str, str]:
         """Columns by the name of the array that they become."""
@@ -98,33 +138,48 @@ class ParquetGroup:
         if self.columns.count(column) > 1:
             raise PconvError(f"{where} is there more than once", "leave one of them")
         if self.recipe is not None and name == self.recipe.input:
-            require_worth(self.path, self._held(file, column), column)
-            pictures = (decode(io.BytesIO(content), self.recipe.size, where) for content in self._encoded(file, column))
-            array = self.recipe.prepared(pictures, where)
-        else:
-            each = values_of_a_row(file.schema_arrow.field(column).type, where)
-            require_worth(self.path, self._held(file, column), column, self.rows * each)
-            array = dense(file.read_row_group(self.group, columns=[column]).column(column), where)
-        if len(array) != self.rows:
-            raise ValueError(f"column '{column}' has {len(array)} rows, and its group {self.rows}")
-        return array
+            pictures = (decode(content, self.recipe.size, row) for content, row in self._encoded(file, column))
+            return self.recipe.prepared(pictures, self._count, where)
+        hint = WHAT_LABELS_ARE if name == LABELS else "store numbers"
+        numbers = numbers_of(file.schema_arrow.field(column).type, where, hint)
+        require_worth(self.path, self._held(column), column, numbers, self.of_group)
+        array = dense(file.read_row_group(self.group, columns=[column]).column(column), where)
+        if len(array) != self.of_group:
+            raise ValueError(f"column '{column}' has {len(array)} rows, and its group {self.of_group}")
+        return array[self.rows]
 
-    def _held(self, file: Any, column: str) -> list[Chunk]:
+    def _held(self, column: str) -> tuple[Chunk, ...]:
         """What is stored of a column, and of what lies within it: by the schema, for names elsewhere are not read."""
-        paths = (file.schema.column(index).path for index in range(len(self.held)))
-        return [chunk for path, chunk in zip(paths, self.held, strict=True) if f"{path}.".startswith(f"{column}.")]
+        return self.held[self.columns.index(column)]
 
-    def _encoded(self, file: Any, column: str) -> Iterator[bytes]:
-        """Pictures one by one: a file of few bytes may have one of them many times."""
-        for batch in file.iter_batches(1, row_groups=[self.group], columns=[column]):
-            for row in batch.column(column).to_pylist():
-                # The datasets library keeps pictures as structs of `bytes` and `path`.
-                content = row.get("bytes") if isinstance(row, dict) else row
-                if not isinstance(content, bytes):
-                    raise PconvError(
-                        f"{self.where}, column '{column}' does not hold encoded pictures", "a recipe is for these alone"
-                    )
-                yield content
+    def _pixels(self, column: str) -> int:
+        """Of the first picture."""
+        with _readable_parquet(self.path) as parquet, parquet.ParquetFile(self.path) as file:
+            for content, row in self._encoded(file, column):
+                return pixels_in(content, row)
+        raise PconvError(f"{self.where}, column '{column}' has fewer rows than it says", "write it again")
+
+    def _encoded(self, file: Any, column: str) -> Iterator[tuple[IO[bytes], str]]:
+        """Pictures one by one, and how to call them: a file of few bytes may have one of them many times."""
+        largest = largest_page(self.path, self._held(column), column)
+        at_once = max(1, min(_ENCODED_AT_ONCE, _BYTES_AT_ONCE // max(largest, 1)))
+        row = 0
+        for batch in file.iter_batches(at_once, row_groups=[self.group], columns=[column]):
+            values = batch.column(column)
+            for index in range(max(self.rows.start - row, 0), min(self.rows.stop - row, len(values))):
+                where = f"{self.where}, column '{column}', row {self.before + row + index}"
+                yield io.BytesIO(_bytes_of(values[index].as_py(), where)), where
+            row += len(values)
+            if row >= self.rows.stop:
+                return
+
+
+def _bytes_of(value: Any, where: str) -> bytes:
+    """A picture as it is stored: the datasets library keeps structs of `bytes` and `path`."""
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(content, bytes):
+        raise PconvError(f"{where} does not hold encoded pictures", "a recipe is for these alone")
+    return content
 
 
 @contextmanager
@@ -137,6 +192,8 @@ def _readable_parquet(path: Path) -> Iterator[Any]:
         raise PconvError("Parquet needs pyarrow", "pip install 'pconv-onnx[data]'") from error
     try:
         yield pyarrow.parquet
+    except TooLargeError as error:
+        raise PconvError(f"cannot read '{path}': {error}", "write smaller row groups, or the arrays as .npz") from error
     # Arrow's own, and what Python makes of texts and numbers that are none.
     except (OSError, MemoryError, KeyError, OverflowError, TypeError, ValueError, pyarrow.ArrowException) as error:
         raise PconvError(f"cannot read '{path}' as Parquet: {error}", "check it") from error
@@ -188,23 +245,24 @@ def _listed(folder: Path, pattern: str) -> list[Path]:
         raise PconvError(f"cannot look into '{folder}': {getattr(error, 'strerror', None) or error}") from error
 
 
-def _groups(path: Path, recipe: Recipe | None) -> Iterator[ParquetGroup]:
-    """Those that have rows."""
+def _groups(path: Path, recipe: Recipe | None) -> Iterator[ParquetRows]:
+    """Those that have rows, in parts where these are too many at once."""
     with _readable_parquet(path) as parquet:
         with open_file(path) as content:
             size = os.fstat(content.fileno()).st_size
-            held = chunks(content)
+            held = groups(content)
         with parquet.ParquetFile(path) as file:
-            columns, leaves = tuple(file.schema_arrow.names), len(file.schema)
+            columns = tuple(file.schema_arrow.names)
             rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         if min(rows, default=0) < 0:
             raise ValueError("it has a group of less than no rows")
-        if len(held) != len(rows) or any(len(group) != leaves for group in held):
+        if len(held) != len(rows) or any(len(group) != len(columns) for group in held):
             raise ValueError("its groups cannot be told apart")
-        require_moderate(sum(rows) * BYTES_OF_A_VALUE, size)
-    for group, count in enumerate(rows):
-        if count:
-            yield ParquetGroup(path, group, count, columns, held[group], recipe)
+        require_moderate(sum(rows) * BYTES_OF_LEVELS, size)
+        for group, (count, before) in enumerate(zip(rows, accumulate(rows, initial=0), strict=False)):
+            if count:
+                whole = ParquetRows(path, group, held[group], before, count, slice(0, count), columns, recipe)
+                yield from whole.parts()
 
 
 def _pictures(recipe: Recipe) -> Iterator[Pictures]:
@@ -217,7 +275,7 @@ def _pictures(recipe: Recipe) -> Iterator[Pictures]:
         raise PconvError(f"'{folder}' holds pictures beside subfolders of pictures", "which have classes?")
     names = sorted({path.parent.name for path in files})
     classes = {name: index for index, name in enumerate(names)}
-    a_part = min(_PICTURES_A_PART, number_at_once(recipe, files[0]))
+    a_part = min(_PICTURES_A_PART, Pictures(recipe, tuple(files[:1]), None).number_at_once())
     for first in range(0, len(files), a_part):
         chosen = tuple(files[first : first + a_part])
         labels = None if files[0].parent == folder else tuple(classes[path.parent.name] for path in chosen)
