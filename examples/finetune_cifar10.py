@@ -31,8 +31,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from pconv_onnx import PconvError
-from pconv_onnx.basics.places import write_atomically
 from pconv_onnx.basics.progress import track
+from pconv_onnx.basics.writing import write_atomically
 from pconv_onnx.torch import export, replace_relu
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

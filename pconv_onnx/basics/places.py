@@ -1,40 +1,17 @@
-"""Places on disk: asked for before anything takes long, written whole or not at all.
-
-Files are made in a private folder beside their place, and appear by a single renaming. While its writer lives it holds
-a lock on that folder, which the system gives up with the process however that ends: so an old folder without one, and
-what is noted in it, is what a writer left that did not end by itself, or one on another machine has. On systems and
-file systems that have no such locks files are as whole, and nothing is told.
-"""
+"""Places on disk, asked for before anything takes long: what can be written there, and which are one."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
-import shutil
-import stat
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
-from pconv_onnx.basics import locks
-from pconv_onnx.basics.errors import PconvError, listed, warn
-from pconv_onnx.basics.files import open_file
-
-Write = Callable[[IO[bytes]], object]
+from pconv_onnx.basics.errors import PconvError
 
 _ELSEWHERE = "choose another place"
-_PREFIX = ".pconv-onnx-writing-"
-# Seconds after which a private folder without a lock is taken for a left one: locks may be of one machine alone.
-_OLD = 3600.0
-# Bytes of a note, which anyone may have put there.
-_LONGEST_NOTE = 1 << 16
-# What a disk says that does not have what it was given; else a folder is one that cannot be synchronised.
-_LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 def require_place(path: Path) -> None:
@@ -43,7 +20,7 @@ def require_place(path: Path) -> None:
     Raises:
         PconvError: it cannot.
     """
-    with _refusing(path):
+    with refusing(path):
         _look_at(path)
         there = next((folder for folder in path.absolute().parents if os.path.lexists(folder)), None)
         if there is None:
@@ -61,7 +38,7 @@ def require_writable(path: str | os.PathLike[str]) -> None:
     Raises:
         PconvError: it cannot.
     """
-    with _refusing(path):
+    with refusing(path):
         _look_at(path)
         # Through a link: the file that it names is written, the link stays.
         target = Path(os.path.realpath(path))
@@ -71,7 +48,7 @@ def require_writable(path: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
-def _refusing(path: str | os.PathLike[str], what: str = "write") -> Iterator[None]:
+def refusing(path: str | os.PathLike[str], what: str = "write") -> Iterator[None]:
     """Tell what the system says against a place.
 
     Raises:
@@ -108,249 +85,8 @@ def make_folder(path: Path) -> None:
     Raises:
         PconvError: it cannot be made.
     """
-    with _refusing(path, "make"):
+    with refusing(path, "make"):
         path.mkdir(parents=True, exist_ok=True)
-
-
-def write_atomically(path: str | os.PathLike[str], write: Write) -> None:
-    """Call `write` with a file beside `path`, then rename it to `path`; on any fault `path` is as it was.
-
-    Raises:
-        PconvError: the file cannot be written.
-    """
-    with replacing(path) as new:
-        new.write(write)
-        new.appear()
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Replacement]:
-    """What is to be at a path, with what belongs to it; where it does not come to appear, nothing has changed.
-
-    Raises:
-        PconvError: it cannot be written.
-    """
-    require_writable(path)
-    target = Path(os.path.realpath(path))
-    with _staging(target.parent, path) as beside:
-        new = Replacement(target, beside)
-        try:
-            yield new
-        finally:
-            new.settle()
-
-
-class Replacement:
-    """A file that is to replace one, and another that it needs.
-
-    Its private folder tells, to whoever finds it without a writer, what that has left. Until the file is renamed to its
-    place it is `result` in there, and the file noted in `made`, if it has its name already, is of no use to anyone;
-    from then on those noted in `older` are. (Hard links in there would tell it as well, but onnx refuses to read data
-    that have any.)
-    """
-
-    def __init__(self, target: Path, beside: Path):
-        """Begin one.
-
-        Args:
-            target: its place, not a link.
-            beside: a private folder in the folder of that.
-        """
-        self.target = target
-        self._beside = beside
-        self._result = beside / _RESULT
-        self._result.touch()
-
-    def write_data(self, write: Write, names: Iterable[Path]) -> Path:
-        """Make the file that the other needs, under the first of some names beside it that nothing has.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        data = self._beside / "data"
-        _write(data, write)
-        identity = _identity(data)
-        for name in names:
-            _note(self._beside / _MADE, {name.name: identity})
-            try:
-                _take(data, name)
-            except FileExistsError:
-                # A file system that is far away may say so of what it has just done.
-                if _identity(name) != identity:
-                    continue
-            return name
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-
-    def write(self, write: Write) -> None:
-        """Make the file itself.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        _write(self._result, write)
-
-    def appear(self, older: Callable[[], Iterable[Path]] = tuple) -> None:
-        """Replace what is there by it.
-
-        Args:
-            older: which files beside it belong to what is there and go with that; asked while nobody else replaces it.
-
-        Raises:
-            OSError: it cannot be renamed.
-        """
-        folder = self.target.parent
-        # What it needs must not be lost where it is not, should the power fail.
-        _sync(folder)
-        with locks.turn(folder):
-            _note(self._beside / _OLDER, {file.name: _identity(file) for file in older()})
-            os.replace(self._result, self.target)
-        # What the older one needs goes after that.
-        _sync_renamed(folder)
-
-    def settle(self) -> None:
-        """Remove what is of no use: what was made for it, or what belonged to what it has replaced."""
-        with contextlib.suppress(OSError):
-            if self._result.exists():
-                # Before the result, in whose absence it would say that what it names can go.
-                (self._beside / _OLDER).unlink(missing_ok=True)
-        for file in _unneeded(self._beside):
-            with contextlib.suppress(OSError):
-                file.unlink()
-
-
-_RESULT, _MADE, _OLDER = "result", "made", "older"
-
-
-_Identity = list[int] | None
-
-
-def _identity(file: Path) -> _Identity:
-    """What tells a file from any other that ever has its name; None where there is none."""
-    try:
-        status = file.lstat()
-    except (OSError, ValueError):  # the second of what no name can be
-        return None
-    return [status.st_ino, status.st_size, status.st_mtime_ns]
-
-
-def _note(place: Path, files: Mapping[str, _Identity]) -> None:
-    place.write_text(json.dumps(files))
-
-
-def _unneeded(beside: Path) -> list[Path]:
-    """The files around a private folder that nothing needs any more, or never will, as `Replacement` says.
-
-    The folder may be from anywhere: what is in it need not be a note.
-    """
-    try:
-        with open_file(beside / (_MADE if (beside / _RESULT).exists() else _OLDER)) as file:
-            noted = json.loads(file.read(_LONGEST_NOTE))
-    except (OSError, ValueError, RecursionError):  # nothing is, or its writer got no further
-        return []
-    if not isinstance(noted, dict):
-        return []
-    files = {beside.parent / name: identity for name, identity in noted.items() if _is_bare(name)}
-    return [file for file, identity in files.items() if identity is not None and _identity(file) == identity]
-
-
-def _is_bare(name: str) -> bool:
-    """Whether it names something in a folder: neither the folder, nor what is in another."""
-    return name not in ("", "..") and Path(name).name == name
-
-
-def _take(file: Path, name: Path) -> None:
-    """Give a file a name that nothing has.
-
-    Raises:
-        OSError: something has it (FileExistsError), or it cannot be given.
-    """
-    try:
-        os.link(file, name)
-        file.unlink()
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        with open(name, "xb"):
-            pass
-        try:
-            os.replace(file, name)
-        except BaseException:
-            name.unlink()
-            raise
-
-
-def _write(place: Path, write: Write) -> None:
-    with open(place, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Have a folder's names on the disk itself, where the system lets that be asked.
-
-    Raises:
-        OSError: the disk has failed, or is full.
-    """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno in _LOST:
-            raise
-
-
-def _sync_renamed(folder: Path) -> None:
-    """The same after a renaming, when what was to be written is there and nothing can be refused any more."""
-    with contextlib.suppress(OSError):
-        _sync(folder)
-
-
-@contextlib.contextmanager
-def _staging(folder: Path, path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A private folder in another, for what is to be renamed to a place there; what others have left there is told.
-
-    Args:
-        folder: that other.
-        path: what is to be written, as messages call it.
-
-    Raises:
-        PconvError: it cannot be made, or what is done meanwhile fails for a reason of the system's.
-    """
-    with _refusing(path):
-        beside = Path(tempfile.mkdtemp(dir=folder, prefix=_PREFIX))
-        with locks.lock(beside) as held:
-            try:
-                left = _left(beside) if held else []
-                if left:
-                    names = listed([f"'{file.name}'" for file in left])
-                    # From here, so that Python says it once however many files are written.
-                    warn(
-                        f"a writer that did not end left in '{folder}': {names}; they can be removed if nothing else "
-                        "is writing there, on another machine either"
-                    )
-                yield beside
-            finally:
-                shutil.rmtree(beside, ignore_errors=True)
-
-
-def _left(beside: Path) -> list[Path]:
-    """What other writers of the same user, all ended, left around a private folder: theirs, and files of no use."""
-    found: list[Path] = []
-    for other in sorted(beside.parent.glob(f"{_PREFIX}*")):
-        # One that lives may remove its own at any time; before it gives up the lock it has.
-        with contextlib.suppress(OSError):
-            status = other.lstat()
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != beside.stat().st_uid:
-                continue
-            # A young one may be before its lock, which nobody else may then hold.
-            if time.time() - status.st_mtime > _OLD:
-                with locks.lock(other) as held:
-                    found += [other, *_unneeded(other)] if held and other.exists() else []
-    return found
 
 
 def require_new_folder(path: str | os.PathLike[str]) -> None:
@@ -360,77 +96,13 @@ def require_new_folder(path: str | os.PathLike[str]) -> None:
         PconvError: it is a file or a folder that is not empty, or lies where nothing can be made.
     """
     folder = Path(path)
-    with _refusing(path):
+    with refusing(path):
         _look_at(path)
         if folder.exists() and not folder.is_dir():
             raise PconvError(f"cannot write '{path}': it exists and is not a folder", _ELSEWHERE)
         if folder.is_dir() and any(folder.iterdir()):
             raise PconvError(f"'{path}' is not empty", "name a new folder with -o, or remove this one")
     require_place(folder)
-
-
-def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes | Path]) -> None:
-    """Write a new folder that appears whole or not at all.
-
-    Args:
-        path: the folder; not there yet, or empty.
-        files: what each is to hold, or which file to copy, by path in the folder.
-
-    Raises:
-        PconvError: it is there, or cannot be written.
-    """
-    require_new_folder(path)
-    target = Path(os.path.realpath(path))
-    make_folder(target.parent)
-    with _staging(target.parent, path) as beside:
-        # Inside, with the permissions of any other folder that the user makes: the one around it is private.
-        folder = beside / "folder"
-        folder.mkdir()
-        _fill(folder, files)
-        os.replace(folder, target)
-        _sync_renamed(target.parent)
-
-
-def write_into(folder: Path, files: Mapping[str, bytes | Path], without: Iterable[str] = ()) -> None:
-    """Write files into a folder: each appears whole, none before all are made, and none between those of another call.
-
-    Args:
-        folder: the folder.
-        files: what each is to hold, or which file to copy, by name.
-        without: names of files there that then go.
-
-    Raises:
-        PconvError: one cannot be written.
-    """
-    with _staging(folder, folder) as beside:
-        made = beside / "files"
-        made.mkdir()
-        _fill(made, files)
-        with locks.turn(folder):
-            for name in files:
-                os.replace(made / name, folder / name)
-            for name in without:
-                with contextlib.suppress(OSError):
-                    (folder / name).unlink()
-        _sync_renamed(folder)
-
-
-def _fill(folder: Path, files: Mapping[str, bytes | Path]) -> None:
-    """Write files into a private folder, and have all on the disk itself: so that what is then renamed is whole."""
-    for name, content in files.items():
-        place = folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _write(place, partial(_put, content))
-    for inside, _, _ in os.walk(folder):
-        _sync(Path(inside))
-
-
-def _put(content: bytes | Path, file: IO[bytes]) -> None:
-    if isinstance(content, bytes):
-        file.write(content)
-        return
-    with open(content, "rb") as source:
-        shutil.copyfileobj(source, file)
 
 
 def same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:

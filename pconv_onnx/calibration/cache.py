@@ -14,7 +14,7 @@ import numpy as np
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import MAX_STEPS
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.basics.places import write_atomically
+from pconv_onnx.basics.writing import write_atomically
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.sweep import Found

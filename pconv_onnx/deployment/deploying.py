@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pconv_onnx.basics.errors import PconvError, WrongArguments
-from pconv_onnx.basics.places import require_new_folder, write_folder
+from pconv_onnx.basics.places import require_new_folder
+from pconv_onnx.basics.writing import write_folder
 from pconv_onnx.deployment.bundle.target import Bundle
 from pconv_onnx.deployment.nir.target import Nir
 from pconv_onnx.deployment.package import package

@@ -17,7 +17,8 @@ from onnx.external_data_helper import uses_external_data
 
 from pconv_onnx.basics.errors import PconvError, warn
 from pconv_onnx.basics.foreign_errors import reason_of
-from pconv_onnx.basics.places import replacing, same_file
+from pconv_onnx.basics.places import same_file
+from pconv_onnx.basics.writing import replacing
 from pconv_onnx.graph import nesting
 from pconv_onnx.graph.checking import InvalidModel, check, too_new
 from pconv_onnx.graph.expansion import excess_of

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pconv_onnx.basics.errors import PconvError, WrongArguments
-from pconv_onnx.basics.places import make_folder, require_place, write_atomically
+from pconv_onnx.basics.places import make_folder, require_place
+from pconv_onnx.basics.writing import write_atomically
 from pconv_onnx.report import figures
 
 _SUFFIXES = (".png", ".svg", ".pdf")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.basics.places import make_folder, require_place, write_into
+from pconv_onnx.basics.places import make_folder, require_place
+from pconv_onnx.basics.writing import write_into
 from pconv_onnx.report import figures
 from pconv_onnx.report.sections import FIGURES, Figure, findings, sections, warnings
 

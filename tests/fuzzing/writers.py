@@ -14,13 +14,13 @@ import numpy as np
 import onnx
 from writers import At, Writer, data_of, embedding, killed_at, slowly, source, told_of, whose
 
-from pconv_onnx.basics import locks, places
+from pconv_onnx.basics import locks, writing
 from pconv_onnx.graph import save
 
 _EARLIER = ("nothing", "nothing", "pair", "pair", "file", "foreign pair", "foreign data")
 _SIZES = (1, 100, 5000, 1 << 20)
 _NAME = "m.onnx"
-_FOREIGN = f"{places._PREFIX}foreign"
+_FOREIGN = f"{writing.PREFIX}foreign"
 _NOTES = ("", "[1]", "[" * 200_000, '{"a\\u0000b": [1, 2, 3]}', '{"m.onnx": [1, 2, 3]}', '{"m.onnx": null}',
           '{"": [1, 2, 3], "..": 1, "/": {}}', "/dev/zero", "pipe")  # fmt: skip
 

@@ -21,7 +21,7 @@ from writers import Writer, data_of, embedding, killed_at, once, slowly, source,
 
 from pconv_onnx import inspect
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.basics.places import write_atomically
+from pconv_onnx.basics.writing import write_atomically
 from pconv_onnx.graph import load, save
 
 refusal = partial(refusal_of, load)
