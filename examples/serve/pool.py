@@ -33,7 +33,11 @@ class WorkerDied(Exception):
 
 
 class RunFailed(Exception):
-    """What was asked for cannot be run."""
+    """What was asked for cannot be run; `invalid`: since the network does not take its values."""
+
+    def __init__(self, message: str, invalid: bool = False) -> None:
+        super().__init__(message)
+        self.invalid = invalid
 
 
 @dataclass(eq=False)
@@ -156,8 +160,8 @@ class Worker:
             answer = await asyncio.wait_for(self._answer(feed), RUN)
         except (OSError, asyncio.TimeoutError) as error:
             raise WorkerDied from error
-        if isinstance(answer, str):
-            raise RunFailed(answer)
+        if isinstance(answer, tuple):
+            raise RunFailed(*answer)
         return answer
 
     async def _answer(self, feed: dict[str, np.ndarray]) -> object:
@@ -174,8 +178,9 @@ class Worker:
 
     async def stop(self) -> None:
         """End the process, which has nothing to save; a stopped one ends by no milder signal."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)  # Process.kill would take the exit status from the watcher of the loop
+        if self._process.returncode is None:  # else the number may be another process's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)  # Process.kill would take the exit status from the loop's watcher
         self._process.stdin.close()
         await self.ended
 
@@ -283,7 +288,7 @@ class Pool:
                 if len(jobs) > 1:  # the fault may be one request's, which must not be that of the others
                     self._waiting.give_back(jobs)
                 else:
-                    _fail(jobs[0], str(error) or type(error).__name__)
+                    _fail(jobs[0], error if isinstance(error, RunFailed) else RunFailed(repr(error)))
             else:
                 self._answer(jobs, outputs)
             finally:
@@ -303,12 +308,12 @@ class Pool:
         for job in jobs:
             job.died += 1
             if job.died == ATTEMPTS:
-                _fail(job, f"{ATTEMPTS} workers died on this request")
+                _fail(job, RunFailed(f"{ATTEMPTS} workers died on this request"))
         again = [job for job in jobs if job.died < ATTEMPTS]
         self.run_again += len(again)
         self._waiting.give_back(again)
 
 
-def _fail(job: Job, message: str) -> None:
+def _fail(job: Job, error: RunFailed) -> None:
     if not job.outputs.done():
-        job.outputs.set_exception(RunFailed(message))
+        job.outputs.set_exception(error)

@@ -6,6 +6,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -15,13 +16,15 @@ from typing import Annotated, Any
 
 import jiter
 import numpy as np
-from pydantic import BaseModel, Field, StrictInt, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, StrictInt, ValidationError
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 # What Python reads from JSON for each kind of NumPy type, by NumPy's letters.
 _FROM_JSON = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
 # Lists and objects in the JSON of a request, which take much more memory than their two characters.
 _BRACKETS = 1 << 16
+# Values that are written as JSON in one call, which lets no other thread run before its end.
+_PIECE = 1 << 12
 
 
 class Refused(Exception):
@@ -34,7 +37,15 @@ class Refused(Exception):
         self.status = status
 
 
+def _served(parameters: dict[str, Any]) -> dict[str, Any]:
+    for name in parameters:
+        if name == "classification" or name.startswith("shared_memory_"):
+            raise ValueError(f"this server does not have {name}")
+    return parameters
+
+
 Size = Annotated[StrictInt, Field(gt=-(2**63), lt=2**63)]
+Parameters = Annotated[dict[str, Any], AfterValidator(_served)]
 
 
 class GivenTensor(BaseModel):
@@ -42,19 +53,19 @@ class GivenTensor(BaseModel):
     shape: list[Size] = Field(max_length=64)
     datatype: str
     data: list[Any] | None = None
-    parameters: dict[str, Any] = {}
+    parameters: Parameters = {}
 
 
 class WantedTensor(BaseModel):
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: Parameters = {}
 
 
 class InferenceRequest(BaseModel):
     id: str | None = Field(None, max_length=1024)
     inputs: list[GivenTensor] = Field(max_length=1024)
     outputs: list[WantedTensor] | None = Field(None, max_length=1024)
-    parameters: dict[str, Any] = {}
+    parameters: Parameters = {}
 
 
 @dataclass(frozen=True)
@@ -254,19 +265,21 @@ def _from_json(tensor: GivenTensor, expected: Tensor) -> np.ndarray:
     values = _flat(tensor)
     if len(values) != math.prod(tensor.shape):
         raise Refused(400, f"'{tensor.name}' has {len(values)} values; its shape {tensor.shape} takes another number")
-    kind, wrong = expected.dtype.kind, f"the data of '{tensor.name}' are not all {expected.datatype}"
-    if not set(map(type, values)) <= _FROM_JSON[kind]:
-        raise Refused(400, wrong)
-    if kind in "iu" and not np.iinfo(expected.dtype).min <= min(values) <= max(values) <= np.iinfo(expected.dtype).max:
-        raise Refused(400, wrong)
-    try:
-        with np.errstate(over="ignore"):
-            made = np.array(values, expected.dtype)
-    except OverflowError as error:  # an integer that no float has
-        raise Refused(400, wrong) from error
-    if kind == "f" and not np.isfinite(made).all():  # JSON has numbers that the type has not
-        raise Refused(400, wrong)
+    if (made := _array(values, expected.dtype)) is None:
+        raise Refused(400, f"the data of '{tensor.name}' are not all {expected.datatype}")
     return made.reshape(tensor.shape)
+
+
+def _array(values: list[Any], dtype: np.dtype) -> np.ndarray | None:
+    """What JSON holds; None where one is no value of the type, or is beyond its largest."""
+    if not set(map(type, values)) <= _FROM_JSON[dtype.kind]:
+        return None
+    if dtype.kind in "iu" and not np.iinfo(dtype).min <= min(values) <= max(values) <= np.iinfo(dtype).max:
+        return None
+    with np.errstate(over="ignore"), contextlib.suppress(OverflowError):  # of an integer that no float has
+        made = np.array(values, dtype)
+        return made if np.isfinite(made).all() else None
+    return None
 
 
 def _flat(tensor: GivenTensor) -> list[Any]:
@@ -284,25 +297,26 @@ def _flat(tensor: GivenTensor) -> list[Any]:
 
 def answer(request: Request, values: list[np.ndarray], network: Network) -> tuple[bytes, dict[str, str]]:
     """The body and the headers of an answer."""
-    outputs: list[dict[str, Any]] = []
-    rest = []
+    document = {"model_name": network.name, "model_version": "1"} | ({} if request.id is None else {"id": request.id})
+    outputs, rest = [], []
     for index, binary in request.wanted:
         value = values[index]
         described = network.outputs[index].metadata() | {"shape": list(value.shape)}
         if binary:
             rest.append(value.tobytes())
-            described["parameters"] = {"binary_data_size": value.nbytes}
+            outputs.append(json.dumps(described | {"parameters": {"binary_data_size": value.nbytes}}))
         else:
-            described["data"] = value.ravel().tolist()
-        outputs.append(described)
-    document = {"model_name": network.name, "model_version": "1", "outputs": outputs}
-    if request.id is not None:
-        document["id"] = request.id
-    try:  # piece by piece: in one piece, it would let no other thread run before its end
-        head = "".join(json.JSONEncoder(allow_nan=False).iterencode(document)).encode()
-    except ValueError as error:
-        raise Refused(400, "an output is not finite, which JSON cannot hold; ask for binary data") from error
+            outputs.append(f'{json.dumps(described)[:-1]}, "data": [{_data(value)}]}}')
+    head = f'{json.dumps(document)[:-1]}, "outputs": [{", ".join(outputs)}]}}'.encode()
     if not rest:
         return head, {"Content-Type": "application/json"}
     headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
-    return head + b"".join(rest), headers
+    return b"".join([head, *rest]), headers
+
+
+def _data(value: np.ndarray) -> str:
+    """The values of an array as JSON, without brackets."""
+    if not np.isfinite(value).all():
+        raise Refused(400, "an output is not finite, which JSON cannot hold; ask for binary data")
+    flat = value.ravel()
+    return ", ".join(json.dumps(flat[start : start + _PIECE].tolist())[1:-1] for start in range(0, flat.size, _PIECE))

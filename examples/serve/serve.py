@@ -11,27 +11,29 @@ import re
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import h11
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pool import Pool, RunFailed, WorkerDied
 from protocol import HEADER_LENGTH, Network, Refused, answer, network_of, number, read
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from worker import program_of
 
-# Seconds: a client has READ to send a body, and LATE to send headers and to take its answer; it may try again
-# RETRY_AFTER a full queue. The server ends within END of a signal.
+# Seconds: a client has READ to send a body, and LATE to send headers and to take its answer, and of a large one RATE
+# bytes a second; it may try again RETRY_AFTER a full queue. The server ends within END of a signal.
 READ, LATE, RETRY_AFTER, END = 30, 35, 1, 30
-# Connections beyond those of the requests that the queue takes.
-MORE_CONNECTIONS = 256
+RATE = 1 << 15
+# Bytes of a body or of outputs that cost less than a change of threads.
+SMALL = 1 << 15
 
 
 def main() -> None:
@@ -92,39 +94,59 @@ async def serve(options: argparse.Namespace, network: Network, listening: socket
         await pool.start()
     except (WorkerDied, OSError, asyncio.TimeoutError):
         sys.exit("serve.py: a worker does not start")
-    api = application(network, pool, options)
+    api = of_one_length(application(network, pool, options))
     # h11, which bounds the headers that it takes
     server = uvicorn.Server(
         uvicorn.Config(api, http="h11", ws="none", log_level="warning", timeout_graceful_shutdown=END)
     )
     host, port = listening.getsockname()[:2]
     print(f"{network.name} is served at http://{host}:{port}", flush=True)
-    guarding = asyncio.ensure_future(guard(server, options.queue + MORE_CONNECTIONS))
+    guarding = asyncio.ensure_future(guard(server))
     await server.serve(sockets=[listening])
     guarding.cancel()
 
 
-async def guard(server: uvicorn.Server, most: int) -> None:
-    """End connections on whose clients the server waits for too long, and where there are too many, for the longest."""
-    since: dict[H11Protocol, tuple[object, float]] = {}
+# The step of a request that a client has to take, when the server leaves it, and bytes that it has not taken.
+Wait = tuple[object, float, int]
+
+
+async def guard(server: uvicorn.Server) -> None:
+    """End connections on whose clients the server waits for too long."""
+    waits: dict[H11Protocol, Wait] = {}
     while True:
         await asyncio.sleep(1)
         now = time.monotonic()
-        before, since = since, {}
-        for connection in filter(waits, server.server_state.connections):
-            cycle, start = before.get(connection, (connection.cycle, now))
-            # Of one request only: one that came between two looks begins anew.
-            since[connection] = (connection.cycle, start if cycle is connection.cycle else now)
-        longest = sorted(since, key=lambda connection: since[connection][1])
-        late = [connection for connection in longest if now - since[connection][1] > LATE]
-        for connection in longest[: max(len(late), len(server.server_state.connections) - most)]:
-            connection.transport.abort()
+        waits = look(server.server_state.connections, waits, now)
+        for connection, (_, end, _) in waits.items():
+            if now > end:
+                connection.transport.abort()
 
 
-def waits(connection: H11Protocol) -> bool:
-    """Whether it is the client's turn: to send a request, or to take an answer."""
-    unsent = connection.transport.get_write_buffer_size()
-    return unsent > 0 or connection.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+def look(connections: Iterable[H11Protocol], before: dict[H11Protocol, Wait], now: float) -> dict[H11Protocol, Wait]:
+    """Where it is the client's turn, to send a request or to take an answer; bytes that were taken give more time."""
+    waits: dict[H11Protocol, Wait] = {}
+    for connection in connections:
+        unsent, state = connection.transport.get_write_buffer_size(), connection.conn.their_state
+        if unsent or state in (h11.IDLE, h11.SEND_BODY):
+            step = (connection.cycle, state, unsent > 0)
+            known, end, left = before.get(connection, (None, 0.0, 0))
+            if known != step:
+                end, left = now + LATE, unsent
+            waits[connection] = (step, end + max(left - unsent, 0) / RATE, unsent)
+    return waits
+
+
+def of_one_length(api: ASGIApp) -> ASGIApp:
+    """An application that refuses what a proxy may take for two requests."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope.get("headers", ())}:
+            told = {"error": "the request has both Content-Length and Transfer-Encoding; send one"}
+            await JSONResponse(told, 400, {"Connection": "close"})(scope, receive, send)
+        else:
+            await api(scope, receive, send)
+
+    return guarded
 
 
 def application(network: Network, pool: Pool, options: argparse.Namespace) -> FastAPI:
@@ -136,10 +158,15 @@ def application(network: Network, pool: Pool, options: argparse.Namespace) -> Fa
         await pool.stop()
 
     api = FastAPI(title=f"pconv-onnx: {network.name}", lifespan=lifespan, docs_url=None, redoc_url=None)
-    model = f"/v2/models/{network.name}"
+    model = APIRouter()
     places = asyncio.Semaphore(options.queue)
     # What takes long on large requests is done beside the event loop, and for one at a time, which bounds its memory.
     aside = ThreadPoolExecutor(1)
+
+    async def done(size: int, work: Callable[..., Any], *arguments: Any) -> Any:
+        if size <= SMALL:
+            return work(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(aside, work, *arguments)
 
     @api.get("/v2")
     async def server_metadata() -> dict[str, Any]:
@@ -150,38 +177,43 @@ def application(network: Network, pool: Pool, options: argparse.Namespace) -> Fa
         return Response()
 
     @api.get("/v2/health/ready")
-    @api.get(f"{model}/ready")
+    @model.get("/ready")
     async def ready() -> Response:
         return Response(status_code=200 if pool.pids else 503)
 
-    @api.get(model)
+    @model.get("")
     async def metadata() -> dict[str, Any]:
         return network.metadata()
 
-    @api.get(f"{model}/stats")
+    @model.get("/stats")
     async def statistics() -> dict[str, Any]:
         counts = {"inference_count": pool.rows, "execution_count": pool.runs}
         now = {"workers": pool.pids, "waiting": pool.waiting, "in_flight": pool.in_flight}
         ever = {"deaths": pool.deaths, "run_again": pool.run_again}
         return {"model_stats": [{"name": network.name, "version": "1", **counts, **now, **ever}]}
 
-    @api.post(f"{model}/infer")
+    @model.post("/infer")
     async def infer(http: Request) -> Response:
         if places.locked():
             raise Refused(503, f"the queue of {options.queue} is full; try again later")
+        if (coding := http.headers.get("Content-Encoding", "identity")) != "identity":
+            raise Refused(415, f"the body is {coding}; send it uncompressed")
         async with places:  # before the body is read, so that bodies in memory are bounded as well
-            loop = asyncio.get_running_loop()
+            body = await body_of(http, options.max_body << 20)
             length = ",".join(http.headers.getlist(HEADER_LENGTH)) or None
-            arrived = body_of(http, options.max_body << 20)
-            request = await loop.run_in_executor(aside, read, await arrived, length, network)
+            request = await done(len(body), read, body, length, network)
             try:
                 outputs = await pool.run(request.feed, request.rows)
             except RunFailed as error:
-                raise Refused(400 if "INVALID_ARGUMENT" in str(error) else 500, str(error)) from error
+                raise Refused(400 if error.invalid else 500, str(error)) from error
             except asyncio.CancelledError as error:
                 raise Refused(503, "the server ends; send the request again") from error
-            content, headers = await loop.run_in_executor(aside, answer, request, outputs, network)
+            size = sum(array.nbytes for array in outputs)
+            content, headers = await done(size, answer, request, outputs, network)
         return Response(content, headers=headers)
+
+    for prefix in (f"/v2/models/{network.name}", f"/v2/models/{network.name}/versions/1"):
+        api.include_router(model, prefix=prefix)
 
     @api.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> Response:

@@ -43,7 +43,7 @@ def received(stream: IO[bytes]) -> Any:
 
 
 def main() -> None:
-    """Answer until stdin ends: a list of outputs, or a sentence where the network cannot be run."""
+    """Answer until stdin ends: a list of outputs, or where there are none why, and whether the values are invalid."""
     if sys.platform == "linux":  # where even a stopped worker ends with the server
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     bundle, threads = Path(sys.argv[1]), int(sys.argv[2])
@@ -52,6 +52,8 @@ def main() -> None:
     program = program_of(bundle)
     manifest = program.read_manifest(bundle)
     session = program.open_session(bundle, manifest, program.PROVIDERS["cpu"], threads)
+    from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument  # here, since the server needs none
+
     names = [described["name"] for described in manifest["outputs"]]
     answer: Any = os.getpid()  # the first message says that the session is open
     while True:
@@ -63,7 +65,7 @@ def main() -> None:
         try:
             answer = session.run(names, feed)
         except Exception as error:  # onnxruntime's exceptions have no narrower class in common
-            answer = " ".join(str(error).split())
+            answer = " ".join(str(error).split()), isinstance(error, InvalidArgument)
 
 
 if __name__ == "__main__":
