@@ -5,6 +5,7 @@ Limits are lowered, so that small models are too large.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from functools import partial
@@ -287,10 +288,12 @@ def test_a_pair_appears_whole_or_not_at_all(name, times, before, error, large_an
         rewrite(large_ann, target, steps=2)
     there = {file.name: file.read_bytes() for file in target.parent.iterdir()}
     model = rewrite(large_ann).model
-    with monkeypatch.context() as patched:
+    told = pytest.raises(PconvError if isinstance(error, OSError) else KeyboardInterrupt)
+    if (name, times) == ("fsync", 4) and isinstance(error, OSError):  # of the folder, when all is where it should be
+        told = contextlib.nullcontext()
+    with monkeypatch.context() as patched, told:
         patched.setattr(os, name, after(getattr(os, name), times, error))
-        with pytest.raises(PconvError if isinstance(error, OSError) else KeyboardInterrupt):
-            save(model, target, large_ann.parent)
+        save(model, target, large_ann.parent)
     found = {file.name: file.read_bytes() for file in target.parent.iterdir()}
     if (name, times) in (("fsync", 4), ("replace", 1)):  # the model was in place
         assert found.keys() != there.keys()
