@@ -95,7 +95,7 @@ sanitize: $(STAMP) ## test the native operators under AddressSanitizer and Undef
 	rm -rf build/sanitized
 	CMAKE_ARGS="-DPCONV_CUDA=OFF -DCMAKE_BUILD_TYPE=Debug '-DCMAKE_CXX_FLAGS=-fsanitize=address,undefined -fno-sanitize-recover=all -O1'" \
 		$(BIN)/pip install --quiet --no-deps --target build/sanitized .
-	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		PYTHONPATH=build/sanitized $(BIN)/pytest -n 2 tests/operators tests/runtime/test_serial_session.py \
 		tests/runtime/test_blocked.py
 
