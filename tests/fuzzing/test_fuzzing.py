@@ -9,11 +9,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from fuzzing import bundles, corrupted, tables
+from fuzzing import CASES, bundles, corrupted, tables
 from fuzzing.answers import faults
 from fuzzing.grown import grown
 from fuzzing.hostile import FOREIGN, attempt
-from fuzzing.run import CASES
 from fuzzing.workers import outcomes
 from pconv_onnx import rewrite
 from pconv_onnx.measure.segments import Segment
