@@ -15,8 +15,7 @@ from pathlib import Path
 
 import atheris
 
-# In place of this folder, whose modules are called as packages are.
-sys.path[0] = str(Path(__file__).parents[1])
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 with atheris.instrument_imports(include=["pconv_onnx"]):
     from fuzzing import corpus, hostile, mutants
