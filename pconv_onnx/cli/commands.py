@@ -212,7 +212,7 @@ def bench(options: argparse.Namespace) -> Answer:
         try:
             written = str(result.write(options.output))
         except PconvError as error:  # what was measured is printed all the same
-            warn(f"no report: {error}", stacklevel=1)
+            warn(f"no report: {error}")
     summary = {**result.summary(), "output": written}
     done = summary["complete"] and any(row["repetitions"] for row in summary["rows"])
     status = DONE if done and bool(written) == bool(options.output) else ANSWER_IS_NO
