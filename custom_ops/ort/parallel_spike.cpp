@@ -1,4 +1,4 @@
-// ParallelSpike as onnxruntime sees it (docs/ParallelSpike-1.md).
+// ParallelSpike as onnxruntime sees it (docs/ParallelSpike-2.md).
 #include <cctype>
 #include <cstdint>
 #include <limits>

@@ -1,6 +1,6 @@
 """The `pconv::ParallelSpike` operator: node, executable reference, function body.
 
-The contract is docs/ParallelSpike-1.md.
+The contract is docs/ParallelSpike-2.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-// The arithmetic of one parallel spiking neuron, the same for every provider (docs/ParallelSpike-1.md, Semantics).
+// The arithmetic of one parallel spiking neuron, the same for every provider (docs/ParallelSpike-2.md, Semantics).
 #pragma once
 
 #include <cstdint>
