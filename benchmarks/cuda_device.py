@@ -25,17 +25,32 @@ class Layout(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("input_steps", "elements", "channels", "inner")),
+        ("highest", ctypes.c_int32),
         ("steps", ctypes.c_int32),
         ("spikes", ctypes.c_bool),
+        ("coding", ctypes.c_int32),
+        ("zero", ctypes.c_int32),
     ]
 
 
-def layout_of(current: Array, thresholds: Array, *, input_steps: int, channel_axis: int, spikes: int) -> Layout:
+def layout_of(
+    current: Array,
+    thresholds: Array,
+    *,
+    input_steps: int,
+    channel_axis: int,
+    spikes: int,
+    coding: int = 0,
+    steps: int = 0,
+    zero: int = 0,
+) -> Layout:
     """What the operator makes of its inputs and attributes."""
-    rows, steps = thresholds.shape
+    rows, highest = thresholds.shape
     elements = current.size // input_steps
     after = current.shape[channel_axis % current.ndim + 1 :]
-    return Layout(input_steps, elements, rows, int(np.prod(after)) if rows > 1 else elements, steps, bool(spikes))
+    inner = int(np.prod(after)) if rows > 1 else elements
+    steps = (steps or max(zero, highest - zero)) if spikes else 1
+    return Layout(input_steps, elements, rows, inner, highest, steps, bool(spikes), coding, zero)
 
 
 class SerialLayout(ctypes.Structure):

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "pconv/coding.h"
 #include "pconv/neuron.h"
 
 namespace pconv::cpu {
@@ -69,11 +70,19 @@ PCONV_INLINE void fire(const T* __restrict mean, Threshold threshold, Level sile
   for (int64_t i = 0; i < size; ++i) train[i] = choose(fires(mean[i], threshold[i]), firing[i], silent[i]);
 }
 
-/// One time-step of the spike trains, from spike counts.
-template <class T>
-PCONV_INLINE void fire_counted(const int32_t* __restrict count, int32_t t, const T* silent, const T* firing,
-                               int64_t size, T* __restrict train) {
-  for (int64_t i = 0; i < size; ++i) train[i] = choose(count[i] > t, firing[i], silent[i]);
+/// Spike counts to their offsets from that of silence, in place.
+PCONV_INLINE void offset_counts(int32_t zero, int64_t size, int32_t* __restrict count) {
+  for (int64_t i = 0; i < size; ++i) count[i] = static_cast<int32_t>(offset_of(count[i], zero));
+}
+
+/// One time-step of the spike trains, from offsets of spike counts.
+template <class T, class Level>
+PCONV_INLINE void emit(const int32_t* __restrict offset, const Digit& digit, Level silent, Level spike, int64_t size,
+                       T* __restrict train) {
+  for (int64_t i = 0; i < size; ++i) {
+    const uint32_t own = static_cast<uint32_t>(offset[i]);
+    train[i] = choose(digit.is_set(own), signed_spike<T>(own, spike[i]), silent[i]);
+  }
 }
 
 constexpr int32_t kFlight = 8;  // thresholds for each load and store of a level
@@ -101,10 +110,21 @@ PCONV_INLINE void climb_flight(const T* __restrict mean, Thresholds thresholds, 
 
 /// The level of each spike count, by passing every threshold.
 template <class T, class Thresholds, class Levels>
-PCONV_INLINE void climb(const T* mean, Thresholds thresholds, Levels levels, int32_t steps, int64_t size, T* level) {
-  climb_flight<true>(mean, thresholds, levels, 0, steps - 1, size, level);
-  for (int32_t t = kFlight; t < steps; t += kFlight) {
-    climb_flight<false>(mean, thresholds, levels, t, steps - 1, size, level);
+PCONV_INLINE void climb(const T* mean, Thresholds thresholds, Levels levels, int32_t highest, int64_t size, T* level) {
+  climb_flight<true>(mean, thresholds, levels, 0, highest - 1, size, level);
+  for (int32_t t = kFlight; t < highest; t += kFlight) {
+    climb_flight<false>(mean, thresholds, levels, t, highest - 1, size, level);
+  }
+}
+
+/// Spike counts, by passing every threshold.
+template <class T, class Thresholds>
+PCONV_INLINE void count_by_passing(const T* __restrict mean, Thresholds thresholds, int32_t highest, int64_t size,
+                                   int32_t* __restrict count) {
+  std::fill(count, count + size, 0);
+  for (int32_t k = 0; k < highest; ++k) {
+    const auto threshold = thresholds.row(k);
+    for (int64_t i = 0; i < size; ++i) count[i] += fires(mean[i], threshold[i]);
   }
 }
 
@@ -122,43 +142,45 @@ PCONV_INLINE void find_nearest(const T* __restrict mean, Even even, int64_t size
   for (int64_t i = 0; i < size; ++i) nearest[i] = even[i].nearest(mean[i]);
 }
 
-/// Spike counts from nearest thresholds, in place; the thresholds of neuron i begin at entry `row[i] * steps`.
+/// Spike counts from nearest thresholds, in place; the thresholds of neuron i begin at entry `row[i] * highest`.
 template <class T, class Row>
-PCONV_INLINE void count_from_nearest(const T* __restrict mean, const T* __restrict thresholds, Row row, int32_t steps,
+PCONV_INLINE void count_from_nearest(const T* __restrict mean, const T* __restrict thresholds, Row row, int32_t highest,
                                      int64_t size, int32_t* __restrict count) {
   for (int64_t i = 0; i < size; ++i) {
     const int32_t nearest = scalar(count[i]);
-    count[i] = nearest + fires(mean[i], thresholds[row[i] * steps + nearest]);
+    count[i] = nearest + fires(mean[i], thresholds[row[i] * highest + nearest]);
   }
 }
 
-/// The level of each spike count from nearest thresholds; the levels of neuron i begin at entry `row[i] * (steps + 1)`.
+/// The level of each spike count from nearest thresholds; those of neuron i begin at entry `row[i] * (highest + 1)`.
 template <class T, class Row>
 PCONV_INLINE void look_up_from_nearest(const T* __restrict mean, const int32_t* __restrict nearest,
                                        const T* __restrict thresholds, const T* __restrict levels, Row row,
-                                       int32_t steps, int64_t size, T* __restrict level) {
+                                       int32_t highest, int64_t size, T* __restrict level) {
   for (int64_t i = 0; i < size; ++i) {
     const int32_t k = scalar(nearest[i]);
-    level[i] = levels[row[i] * (steps + 1) + k + fires(mean[i], thresholds[row[i] * steps + k])];
+    level[i] = levels[row[i] * (highest + 1) + k + fires(mean[i], thresholds[row[i] * highest + k])];
   }
 }
 
-/// Spike counts over any thresholds; those of neuron i begin at entry `row[i] * steps`.
+/// Spike counts over any thresholds; those of neuron i begin at entry `row[i] * highest`.
 template <class T, class Row>
-PCONV_INLINE void count_by_search(const T* __restrict mean, const T* __restrict thresholds, Row row, int32_t steps,
+PCONV_INLINE void count_by_search(const T* __restrict mean, const T* __restrict thresholds, Row row, int32_t highest,
                                   int64_t size, int32_t* __restrict count) {
   std::fill(count, count + size, 0);
-  for (int32_t left = steps; left > 1; left -= left / 2) {
-    for (int64_t i = 0; i < size; ++i) count[i] = search_half(mean[i], thresholds + row[i] * steps, count[i], left / 2);
+  for (int32_t left = highest; left > 1; left -= left / 2) {
+    for (int64_t i = 0; i < size; ++i) {
+      count[i] = search_half(mean[i], thresholds + row[i] * highest, count[i], left / 2);
+    }
   }
-  for (int64_t i = 0; i < size; ++i) count[i] += fires(mean[i], thresholds[row[i] * steps + count[i]]);
+  for (int64_t i = 0; i < size; ++i) count[i] += fires(mean[i], thresholds[row[i] * highest + count[i]]);
 }
 
-/// The level of each spike count; the levels of neuron i begin at entry `row[i] * (steps + 1)`.
+/// The level of each spike count; the levels of neuron i begin at entry `row[i] * (highest + 1)`.
 template <class T, class Row>
-PCONV_INLINE void look_up(const int32_t* __restrict count, const T* __restrict levels, Row row, int32_t steps,
+PCONV_INLINE void look_up(const int32_t* __restrict count, const T* __restrict levels, Row row, int32_t highest,
                           int64_t size, T* __restrict level) {
-  for (int64_t i = 0; i < size; ++i) level[i] = levels[row[i] * (steps + 1) + count[i]];
+  for (int64_t i = 0; i < size; ++i) level[i] = levels[row[i] * (highest + 1) + count[i]];
 }
 
 }  // namespace pconv::cpu

@@ -16,8 +16,8 @@ constexpr int64_t kWidth = 512;
 constexpr int64_t kExpandedWidth = 256;
 // Neurons a channel below which loops over one channel are mostly ends.
 constexpr int64_t kShortChannel = 16;
-// Steps up to which passing every threshold is faster than a search.
-constexpr int32_t kFewSteps = 16;
+// Thresholds up to which passing every one is faster than a search.
+constexpr int32_t kFew = 16;
 // Values read and written that are worth handing to a thread.
 constexpr int64_t kChunkValues = 1 << 16;
 // Output from which on even the next operator would find nothing of it in the cache.
@@ -34,29 +34,31 @@ struct Expanded {
   int64_t first_channel;
   alignas(64) int32_t row[kExpandedWidth];  // the channel of each neuron, counted from first_channel
   alignas(64) T silent[kExpandedWidth];
-  alignas(64) T firing[kExpandedWidth];
   alignas(64) EvenThresholds even[kExpandedWidth];
-  alignas(64) T thresholds[kFewSteps * kStride];    // filled where steps are few
-  alignas(64) T levels[(kFewSteps + 1) * kStride];  // filled where steps are few and the output is the mean
+  alignas(64) T thresholds[kFew * kStride];  // filled where they are few
+  static constexpr int32_t kValues = std::max(kFew + 1, kDigitRows);
+  alignas(64) T values[kValues * kStride];  // spikes by the row of their digit; or levels, where they are few
 
   PCONV_INLINE void prepare(const Plan<Call<T>>& plan, int64_t first, int64_t size) {
     const Layout& layout = plan.call.layout;
-    const int32_t steps = layout.steps;
+    const int32_t highest = layout.highest;
     const int64_t pattern = layout.channels * layout.inner;
     const bool wraps = first % pattern + size > pattern;
     first_channel = wraps ? 0 : first / layout.inner % layout.channels;
     for (Stretch stretch(layout, first, size); stretch.more(); stretch.next()) {
       std::fill(row + stretch.begin, row + stretch.end, static_cast<int32_t>(stretch.channel - first_channel));
     }
-    const T* own_thresholds = plan.call.thresholds + first_channel * steps;
-    const T* own_levels = plan.call.levels + first_channel * (steps + 1);
-    spread(own_levels, steps + 1, size, silent);
-    spread(own_levels + steps, steps + 1, size, firing);
+    const T* own_thresholds = plan.call.thresholds + first_channel * highest;
+    const T* own_levels = plan.call.levels + first_channel * (highest + 1);
+    if (layout.spikes) {
+      spread(own_levels + layout.zero, highest + 1, size, silent);
+      spread_spikes(layout, own_levels, size);
+    }
     if (!plan.even.empty()) spread(plan.even.data() + first_channel, 1, size, even);
-    if (steps > kFewSteps) return;
-    for (int32_t t = 0; t < steps; ++t) spread(own_thresholds + t, steps, size, thresholds + t * kStride);
+    if (highest > kFew) return;
+    for (int32_t k = 0; k < highest; ++k) spread(own_thresholds + k, highest, size, thresholds + k * kStride);
     if (layout.spikes) return;
-    for (int32_t k = 0; k <= steps; ++k) spread(own_levels + k, steps + 1, size, levels + k * kStride);
+    for (int32_t k = 0; k <= highest; ++k) spread(own_levels + k, highest + 1, size, values + k * kStride);
   }
 
  private:
@@ -64,6 +66,17 @@ struct Expanded {
   PCONV_INLINE void spread(const Value* __restrict column, int32_t columns, int64_t size,
                            Value* __restrict values) const {
     for (int64_t i = 0; i < size; ++i) values[i] = column[row[i] * columns];
+  }
+
+  PCONV_INLINE void spread_spikes(const Layout& layout, const T* levels, int64_t size) {
+    int32_t last = -1;
+    for (int32_t t = 0; t < layout.steps; ++t) {
+      const Digit digit = digit_of(layout, t);
+      if (digit.row == last) continue;
+      last = digit.row;
+      T* const spikes = values + last * kStride;
+      for (int64_t i = 0; i < size; ++i) spikes[i] = spike_of(layout, digit, levels + row[i] * (layout.highest + 1));
+    }
   }
 };
 
@@ -110,42 +123,101 @@ class TrainWriter {
 };
 
 template <class T>
-PCONV_INLINE void run_channels(const Plan<Call<T>>& plan, const Tile<T>& tile, int32_t* count) {
-  const Call<T>& call = plan.call;
-  const int32_t steps = call.layout.steps;
-  if (call.layout.spikes) {
-    TrainWriter<T> trains(plan, tile);
-    const Stretch first(call.layout, tile.first, tile.size);
-    for (int32_t t = 0; t < steps; ++t) {
-      T* train = trains.open(t);
-      for (Stretch stretch = first; stretch.more(); stretch.next()) {
-        const ChannelTable<T> thresholds{call.thresholds + stretch.channel * steps};
-        const ChannelTable<T> levels{call.levels + stretch.channel * (steps + 1)};
-        fire(tile.mean + stretch.begin, thresholds.row(t), levels.row(0), levels.row(steps),
-             stretch.end - stretch.begin, train + stretch.begin);
-      }
-      trains.close(t);
-    }
-    return;
+PCONV_INLINE void count_stretch(const Plan<Call<T>>& plan, const T* mean, int64_t channel, int64_t size,
+                                int32_t* count) {
+  const int32_t highest = plan.call.layout.highest;
+  const T* thresholds = plan.call.thresholds + channel * highest;
+  const Same<int32_t> row{0};
+  if (highest <= kFew) {
+    count_by_passing(mean, ChannelTable<T>{thresholds}, highest, size, count);
+  } else if (plan.even.empty()) {
+    count_by_search(mean, thresholds, row, highest, size, count);
+  } else {
+    find_nearest(mean, Same<EvenThresholds>{plan.even[static_cast<size_t>(channel)]}, size, count);
+    count_from_nearest(mean, thresholds, row, highest, size, count);
   }
+}
+
+template <class T>
+PCONV_INLINE void emit_channels(const Plan<Call<T>>& plan, const Tile<T>& tile, int32_t* count) {
+  const Call<T>& call = plan.call;
+  const Layout& layout = call.layout;
+  const Stretch first(layout, tile.first, tile.size);
+  if (!layout.by_threshold()) {
+    for (Stretch stretch = first; stretch.more(); stretch.next()) {
+      count_stretch(plan, tile.mean + stretch.begin, stretch.channel, stretch.end - stretch.begin,
+                    count + stretch.begin);
+    }
+    offset_counts(layout.zero, tile.size, count);
+  }
+  TrainWriter<T> trains(plan, tile);
+  for (int32_t t = 0; t < layout.steps; ++t) {
+    const Digit digit = digit_of(layout, t);
+    T* train = trains.open(t);
+    for (Stretch stretch = first; stretch.more(); stretch.next()) {
+      const T* levels = call.levels + stretch.channel * (layout.highest + 1);
+      const Same<T> silent{levels[layout.zero]};
+      const Same<T> spike{spike_of(layout, digit, levels)};
+      const int64_t size = stretch.end - stretch.begin;
+      if (layout.by_threshold()) {
+        const ChannelTable<T> thresholds{call.thresholds + stretch.channel * layout.highest};
+        fire(tile.mean + stretch.begin, thresholds.row(t), silent, spike, size, train + stretch.begin);
+      } else {
+        emit(count + stretch.begin, digit, silent, spike, size, train + stretch.begin);
+      }
+    }
+    trains.close(t);
+  }
+}
+
+template <class T>
+PCONV_INLINE void average_channels(const Plan<Call<T>>& plan, const Tile<T>& tile, int32_t* count) {
+  const Call<T>& call = plan.call;
+  const int32_t highest = call.layout.highest;
   for (Stretch stretch(call.layout, tile.first, tile.size); stretch.more(); stretch.next()) {
-    const T* thresholds = call.thresholds + stretch.channel * steps;
-    const T* levels = call.levels + stretch.channel * (steps + 1);
+    const T* thresholds = call.thresholds + stretch.channel * highest;
+    const T* levels = call.levels + stretch.channel * (highest + 1);
     const T* mean = tile.mean + stretch.begin;
     T* output = call.output + tile.first + stretch.begin;
     const int64_t size = stretch.end - stretch.begin;
     const Same<int32_t> row{0};
-    if (steps <= kFewSteps) {
-      climb(mean, ChannelTable<T>{thresholds}, ChannelTable<T>{levels}, steps, size, output);
+    if (highest <= kFew) {
+      climb(mean, ChannelTable<T>{thresholds}, ChannelTable<T>{levels}, highest, size, output);
       continue;
     }
     if (plan.even.empty()) {
-      count_by_search(mean, thresholds, row, steps, size, count);
-      look_up(count, levels, row, steps, size, output);
+      count_by_search(mean, thresholds, row, highest, size, count);
+      look_up(count, levels, row, highest, size, output);
     } else {
       find_nearest(mean, Same<EvenThresholds>{plan.even[static_cast<size_t>(stretch.channel)]}, size, count);
-      look_up_from_nearest(mean, count, thresholds, levels, row, steps, size, output);
+      look_up_from_nearest(mean, count, thresholds, levels, row, highest, size, output);
     }
+  }
+}
+
+template <class T>
+PCONV_INLINE void emit_expanded(const Plan<Call<T>>& plan, const Tile<T>& tile, const Expanded<T>& expanded,
+                                int32_t* count) {
+  const Layout& layout = plan.call.layout;
+  const bool by_threshold = layout.by_threshold() && layout.highest <= kFew;
+  const NeuronTable<T> thresholds{expanded.thresholds, Expanded<T>::kStride};
+  if (!by_threshold) {
+    if (layout.highest <= kFew) count_by_passing(tile.mean, thresholds, layout.highest, tile.size, count);
+    offset_counts(layout.zero, tile.size, count);
+  }
+  const NeuronTable<T> spikes{expanded.values, Expanded<T>::kStride};
+  TrainWriter<T> trains(plan, tile);
+  for (int32_t t = 0; t < layout.steps; ++t) {
+    const Digit digit = digit_of(layout, t);
+    const T* spike = spikes.row(digit.row);
+    const T* silent = expanded.silent;
+    T* train = trains.open(t);
+    if (by_threshold) {
+      fire(tile.mean, thresholds.row(t), silent, spike, tile.size, train);
+    } else {
+      emit(count, digit, silent, spike, tile.size, train);
+    }
+    trains.close(t);
   }
 }
 
@@ -153,34 +225,25 @@ template <class T>
 PCONV_INLINE void run_expanded(const Plan<Call<T>>& plan, const Tile<T>& tile, const Expanded<T>& expanded,
                                int32_t* count) {
   const Call<T>& call = plan.call;
-  const int32_t steps = call.layout.steps;
-  const bool few = steps <= kFewSteps;
-  const NeuronTable<T> thresholds{expanded.thresholds, Expanded<T>::kStride};
+  const int32_t highest = call.layout.highest;
+  const bool few = highest <= kFew;
   if (!few) {
-    const T* rows = call.thresholds + expanded.first_channel * steps;
+    const T* rows = call.thresholds + expanded.first_channel * highest;
     if (plan.even.empty()) {
-      count_by_search(tile.mean, rows, expanded.row, steps, tile.size, count);
+      count_by_search(tile.mean, rows, expanded.row, highest, tile.size, count);
     } else {
       find_nearest(tile.mean, expanded.even, tile.size, count);
-      count_from_nearest(tile.mean, rows, expanded.row, steps, tile.size, count);
+      count_from_nearest(tile.mean, rows, expanded.row, highest, tile.size, count);
     }
   }
   if (call.layout.spikes) {
-    TrainWriter<T> trains(plan, tile);
-    for (int32_t t = 0; t < steps; ++t) {
-      T* train = trains.open(t);
-      if (few) {
-        fire(tile.mean, thresholds.row(t), expanded.silent, expanded.firing, tile.size, train);
-      } else {
-        fire_counted(count, t, expanded.silent, expanded.firing, tile.size, train);
-      }
-      trains.close(t);
-    }
+    emit_expanded(plan, tile, expanded, count);
   } else if (few) {
-    const NeuronTable<T> levels{expanded.levels, Expanded<T>::kStride};
-    climb(tile.mean, thresholds, levels, steps, tile.size, call.output + tile.first);
+    const NeuronTable<T> thresholds{expanded.thresholds, Expanded<T>::kStride};
+    const NeuronTable<T> levels{expanded.values, Expanded<T>::kStride};
+    climb(tile.mean, thresholds, levels, highest, tile.size, call.output + tile.first);
   } else {
-    look_up(count, call.levels + expanded.first_channel * (steps + 1), expanded.row, steps, tile.size,
+    look_up(count, call.levels + expanded.first_channel * (highest + 1), expanded.row, highest, tile.size,
             call.output + tile.first);
   }
 }
@@ -215,8 +278,10 @@ PCONV_INLINE void run(const Plan<Call<T>>& plan, int64_t chunk) {
     }
     if (plan.expanded) {
       run_expanded(plan, tile, expanded, count);
+    } else if (layout.spikes) {
+      emit_channels(plan, tile, count);
     } else {
-      run_channels(plan, tile, count);
+      average_channels(plan, tile, count);
     }
   }
   if (plan.streamed) end_streaming();
@@ -227,10 +292,10 @@ template <class T>
 std::vector<EvenThresholds> fit_even(const Call<T>& call) {
   const Layout& layout = call.layout;
   std::vector<EvenThresholds> even;
-  if (layout.steps <= kFewSteps || layout.elements / layout.channels < layout.steps / 2) return even;
+  if (layout.highest <= kFew || layout.elements / layout.channels < layout.highest / 2) return even;
   for (int64_t channel = 0; channel < layout.channels; ++channel) {
-    const T* thresholds = call.thresholds + channel * layout.steps;
-    even.push_back(EvenThresholds::fit(thresholds, layout.steps));
+    const T* thresholds = call.thresholds + channel * layout.highest;
+    even.push_back(EvenThresholds::fit(thresholds, layout.highest));
     if (!even.back().holds_for(thresholds)) return {};
   }
   return even;
@@ -243,7 +308,7 @@ Plan<Call<T>>::Plan(const Call<T>& call) : call(call) {
   const Layout& layout = call.layout;
   expanded = layout.channels > 1 && layout.inner < kShortChannel;
   streamed = layout.spikes && layout.elements * layout.steps * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes;
-  if (expanded || !layout.spikes) even = fit_even(call);
+  if (expanded || !layout.by_threshold()) even = fit_even(call);
 
   const int64_t pattern = expanded ? layout.channels * layout.inner : 1;
   const int64_t widest = expanded ? kExpandedWidth : kWidth;
@@ -251,7 +316,7 @@ Plan<Call<T>>::Plan(const Call<T>& call) : call(call) {
   blocks = ceil_div(period, widest);
   width = ceil_div(period, blocks);
   periods = ceil_div(layout.elements, period);
-  periods_per_chunk = std::max(kChunkValues / (width * (layout.input_steps + layout.output_rows())), int64_t{1});
+  periods_per_chunk = std::max(kChunkValues / (width * (layout.input_steps + layout.steps)), int64_t{1});
   chunks = blocks * ceil_div(periods, periods_per_chunk);
 }
 

@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <type_traits>
 
+#include "pconv/coding.h"
 #include "pconv/half.h"
 #include "pconv/layout.h"
 #include "pconv/neuron.h"
@@ -23,8 +24,8 @@ constexpr int32_t kVectorBytes = 16;
 constexpr int32_t kFlight = 8;
 template <int32_t kWidth>
 constexpr int32_t kLongFlight = 32 / kWidth;
-// Steps up to which thresholds, which the neurons of a channel share, are passed one by one rather than searched.
-constexpr int32_t kFewSteps = 32;
+// Up to so many thresholds, which the neurons of a channel share, are passed one by one rather than searched.
+constexpr int32_t kFewThresholds = 32;
 // Fewer threads leave much of a GPU idle: then more of them, of narrow vectors, ask for more at once.
 constexpr int64_t kFewThreads = int64_t{1} << 15;
 
@@ -191,7 +192,7 @@ PCONV_HD PCONV_INLINE void in_flights(int32_t steps, Use&& use) {
   for (; t < steps; ++t) use(t, std::integral_constant<int32_t, 1>{});
 }
 
-/// The spike trains of consecutive neurons, whose rows of the tables are those of `channels`.
+/// The spike trains of consecutive neurons that fire by threshold, whose rows of the tables are those of `channels`.
 template <int32_t kWidth, int32_t kRows, class T>
 PCONV_HD PCONV_INLINE void fire(const Vector<T, kWidth>& mean, const Channels<kRows>& channels, const Call<T>& call,
                                 T* output) {
@@ -235,9 +236,9 @@ PCONV_HD PCONV_INLINE void fire(const Vector<T, kWidth>& mean, const Channels<kR
 /// The levels that consecutive neurons of one channel reach, each threshold compared.
 template <int32_t kWidth, class T>
 PCONV_HD PCONV_INLINE Vector<T, kWidth> climb(const Vector<T, kWidth>& mean, const T* thresholds, const T* levels,
-                                              int32_t steps) {
+                                              int32_t highest) {
   Vector<T, kWidth> level = filled<kWidth>(levels[0]);
-  in_flights<kFlight>(steps, [&](int32_t first, auto flight) {
+  in_flights<kFlight>(highest, [&](int32_t first, auto flight) {
     constexpr int32_t kSteps = decltype(flight)::value;
     T threshold[kSteps];
     T next[kSteps];
@@ -253,29 +254,80 @@ PCONV_HD PCONV_INLINE Vector<T, kWidth> climb(const Vector<T, kWidth>& mean, con
   return level;
 }
 
-/// The levels that consecutive neurons reach, their thresholds searched.
+/// The spike counts of consecutive neurons, their thresholds searched.
 template <int32_t kWidth, int32_t kRows, class T>
-PCONV_HD PCONV_INLINE Vector<T, kWidth> search(const Vector<T, kWidth>& mean, const Channels<kRows>& channels,
-                                               const Call<T>& call) {
-  const int32_t steps = call.layout.steps;
+PCONV_HD PCONV_INLINE void search(const Vector<T, kWidth>& mean, const Channels<kRows>& channels, const Call<T>& call,
+                                  int32_t (&count)[kWidth]) {
+  const int32_t highest = call.layout.highest;
   const T* thresholds[kRows];
   PCONV_UNROLL
-  for (int32_t i = 0; i < kRows; ++i) thresholds[i] = call.thresholds + channels.at[i] * steps;
-  int32_t count[kWidth] = {};
+  for (int32_t i = 0; i < kRows; ++i) thresholds[i] = call.thresholds + channels.at[i] * highest;
+  PCONV_UNROLL
+  for (int32_t i = 0; i < kWidth; ++i) count[i] = 0;
   // As float, which holds every element type: half types compare slowly.
-  for (int32_t left = steps; left > 1; left -= left / 2) {
+  for (int32_t left = highest; left > 1; left -= left / 2) {
     PCONV_UNROLL
     for (int32_t i = 0; i < kWidth; ++i) {
       count[i] = search_half<float>(mean.at[i], thresholds[i % kRows], count[i], left / 2);
     }
   }
+  PCONV_UNROLL
+  for (int32_t i = 0; i < kWidth; ++i) count[i] += fires<float>(mean.at[i], thresholds[i % kRows][count[i]]);
+}
+
+/// The levels of consecutive neurons.
+template <int32_t kWidth, int32_t kRows, class T>
+PCONV_HD PCONV_INLINE Vector<T, kWidth> look_up(const Vector<T, kWidth>& mean, const Channels<kRows>& channels,
+                                                const Call<T>& call) {
+  int32_t count[kWidth];
+  search(mean, channels, call, count);
   Vector<T, kWidth> level;
   PCONV_UNROLL
   for (int32_t i = 0; i < kWidth; ++i) {
-    count[i] += fires<float>(mean.at[i], thresholds[i % kRows][count[i]]);
-    level.at[i] = call.levels[channels.at[i % kRows] * (steps + 1) + count[i]];
+    level.at[i] = call.levels[channels.at[i % kRows] * (call.layout.highest + 1) + count[i]];
   }
   return level;
+}
+
+/// The spike trains of consecutive neurons in any coding.
+template <int32_t kWidth, int32_t kRows, class T>
+PCONV_HD PCONV_INLINE void emit(const Vector<T, kWidth>& mean, const Channels<kRows>& channels, const Call<T>& call,
+                                T* output) {
+  const Layout& layout = call.layout;
+  int32_t count[kWidth];
+  search(mean, channels, call, count);
+  uint32_t offset[kWidth];
+  PCONV_UNROLL
+  for (int32_t i = 0; i < kWidth; ++i) offset[i] = offset_of(count[i], layout.zero);
+  const T* levels[kRows];
+  T silent[kRows];
+  PCONV_UNROLL
+  for (int32_t i = 0; i < kRows; ++i) {
+    levels[i] = call.levels + channels.at[i] * (layout.highest + 1);
+    silent[i] = levels[i][layout.zero];
+  }
+  in_flights<kRows == 1 ? kFlight : kFlight / 2>(layout.steps, [&](int32_t first, auto flight) {
+    constexpr int32_t kSteps = decltype(flight)::value;
+    // All loaded before the first store, which later loads would have to wait for.
+    T spike[kSteps][kRows];
+    PCONV_UNROLL
+    for (int32_t j = 0; j < kSteps; ++j) {
+      const Digit digit = digit_of(layout, first + j);
+      PCONV_UNROLL
+      for (int32_t i = 0; i < kRows; ++i) spike[j][i] = spike_of(layout, digit, levels[i]);
+    }
+    PCONV_UNROLL
+    for (int32_t j = 0; j < kSteps; ++j) {
+      const Digit digit = digit_of(layout, first + j);
+      Vector<T, kWidth> train;
+      PCONV_UNROLL
+      for (int32_t i = 0; i < kWidth; ++i) {
+        train.at[i] = digit.is_set(offset[i]) ? signed_spike(offset[i], spike[j][i % kRows]) : silent[i % kRows];
+      }
+      store(train, output);
+      output += layout.elements;
+    }
+  });
 }
 
 /// The work of one of `threads` threads. It reads all steps of a neuron before it writes one, and no other thread has
@@ -292,15 +344,17 @@ PCONV_HD PCONV_INLINE void run_thread(const Call<T>& call, int64_t thread, int64
       mean = load<kWidth>(current);
     }
     const Channels<kOneChannel ? 1 : kWidth> channels(layout, first);
-    if (layout.spikes) {
+    if (layout.by_threshold()) {
       fire(mean, channels, call, call.output + first);
-    } else if (kOneChannel && layout.steps <= kFewSteps) {
+    } else if (layout.spikes) {
+      emit(mean, channels, call, call.output + first);
+    } else if (kOneChannel && layout.highest <= kFewThresholds) {
       const int64_t channel = channels.at[0];
-      store(climb(mean, call.thresholds + channel * layout.steps, call.levels + channel * (layout.steps + 1),
-                  layout.steps),
+      store(climb(mean, call.thresholds + channel * layout.highest, call.levels + channel * (layout.highest + 1),
+                  layout.highest),
             call.output + first);
     } else {
-      store(search(mean, channels, call), call.output + first);
+      store(look_up(mean, channels, call), call.output + first);
     }
   }
 }

@@ -16,14 +16,36 @@ std::string text(const Shape& shape) {
   return "[" + joined + "]";
 }
 
+namespace {
+
+/// Why onnxruntime does not give an attribute; empty where it does.
+std::string read(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t& value) {
+  OrtStatus* status = abi::KernelInfoGetAttribute_int64(api, info, name, &value);
+  if (status == nullptr) return "";
+  std::string reason = abi::GetErrorMessage(api, status);
+  abi::ReleaseStatus(api, status);
+  return reason;
+}
+
+[[noreturn]] void refuse_attribute(const char* name, const std::string& reason) {
+  refuse("attribute '" + std::string(name) + "' is missing or is not an int (" + reason + "); expected an int");
+}
+
+}  // namespace
+
 int64_t read_int(const OrtApi* api, const OrtKernelInfo* info, const char* name) {
   int64_t value = 0;
-  if (OrtStatus* status = abi::KernelInfoGetAttribute_int64(api, info, name, &value)) {
-    const std::string reason = abi::GetErrorMessage(api, status);
-    abi::ReleaseStatus(api, status);
-    refuse("attribute '" + std::string(name) + "' is missing or is not an int (" + reason + "); expected an int");
-  }
+  const std::string reason = read(api, info, name, value);
+  if (!reason.empty()) refuse_attribute(name, reason);
   return value;
+}
+
+int64_t read_optional_int(const OrtApi* api, const OrtKernelInfo* info, const char* name) {
+  int64_t value = 0;
+  const std::string reason = read(api, info, name, value);
+  // Both errors have one code: "No attribute with name ..." and "Attribute name and type don't match".
+  if (reason.find("type") != std::string::npos) refuse_attribute(name, reason);
+  return reason.empty() ? value : 0;
 }
 
 void require_shape(const Input& input, const Shape& expected, const Input& other) {

@@ -18,6 +18,9 @@ std::string text(const Shape& shape);
 /// An attribute of a node. Refuses where it is missing or of another type.
 int64_t read_int(const OrtApi* api, const OrtKernelInfo* info, const char* name);
 
+/// An attribute that is 0 where the node does not have it. Refuses another type.
+int64_t read_optional_int(const OrtApi* api, const OrtKernelInfo* info, const char* name);
+
 /// An input by the name that the specification has for it.
 struct Input {
   const char* name;

@@ -1,4 +1,5 @@
 // ParallelSpike as onnxruntime sees it (docs/ParallelSpike-2.md).
+#include <algorithm>
 #include <cctype>
 #include <cstdint>
 #include <limits>
@@ -12,16 +13,31 @@
 #include "ort/operators.h"
 #include "ort/providers.h"
 #include "ort/shape_inference.h"
+#include "pconv/coding.h"
 #include "pconv/layout.h"
 
 namespace pconv::ort::parallel_spike {
 namespace {
 
+/// Those of trains.
+struct Train {
+  int64_t coding;
+  int64_t steps;
+  int64_t zero;
+};
+
 struct Attributes {
   int64_t input_steps;
   int64_t channel_axis;
   bool spikes;
+  Train train;  ///< of zeros where the output is the mean
 };
+
+void require_range(const char* attribute, int64_t value, const std::string& unit, int64_t least, int64_t most) {
+  if (value >= least && value <= most) return;
+  const std::string range = least == most ? std::to_string(least) : std::to_string(least) + " to " + std::to_string(most);
+  refuse("attribute '" + std::string(attribute) + "' is " + std::to_string(value) + "; expected " + range + unit);
+}
 
 Attributes read_attributes(const OrtApi* api, const OrtKernelInfo* info) {
   const int64_t input_steps = read_int(api, info, "input_steps");
@@ -31,7 +47,35 @@ Attributes read_attributes(const OrtApi* api, const OrtKernelInfo* info) {
     refuse("attribute 'input_steps' is " + std::to_string(input_steps) + "; expected at least 1");
   }
   if (spikes != 0 && spikes != 1) refuse("attribute 'spikes' is " + std::to_string(spikes) + "; expected 0 or 1");
-  return {input_steps, axis, spikes == 1};
+  if (spikes == 0) return {input_steps, axis, false, {}};
+  const Train train{read_optional_int(api, info, "coding"), read_optional_int(api, info, "steps"),
+                    read_optional_int(api, info, "zero")};
+  if (train.coding != 0 && train.coding != 1) {
+    refuse("attribute 'coding' is " + std::to_string(train.coding) + "; expected 0 or 1");
+  }
+  require_range("zero", train.zero, "", 0, kMaxCount);
+  const Coding coding = static_cast<Coding>(train.coding);
+  require_range("steps", train.steps, "", coding == Coding::kRate ? 0 : 1, steps_of(coding, kMaxCount).most);
+  return {input_steps, axis, true, train};
+}
+
+/// How far spike counts up to `highest` are from that of silence.
+int64_t reach_of(const Train& train, int64_t highest) { return std::max(train.zero, highest - train.zero); }
+
+/// T. In `rate` it follows, and the attribute may say nothing.
+int64_t steps_of(const Train& train, int64_t highest) {
+  return train.coding == 0 && train.steps == 0 ? reach_of(train, highest) : train.steps;
+}
+
+/// Refuses trains that do not carry spike counts up to `highest`.
+void require_train(const Train& train, int64_t highest) {
+  const std::string counts = " for 'thresholds' of " + std::to_string(highest) + " columns";
+  require_range("zero", train.zero, counts, 0, highest);
+  const int32_t reach = static_cast<int32_t>(reach_of(train, highest));
+  const StepRange range = pconv::steps_of(static_cast<Coding>(train.coding), reach);
+  const std::string from = counts + " with 'coding' = " + std::to_string(train.coding) + " and 'zero' = " +
+                           std::to_string(train.zero);
+  require_range("steps", steps_of(train, highest), from, range.fewest, range.most);
 }
 
 /// The sizes of a call. Refuses shapes that break the contract.
@@ -42,21 +86,32 @@ Layout layout_of(const Attributes& attributes, const Shape& current, const Shape
            "; expected a first dimension that is a multiple of input_steps = " +
            std::to_string(attributes.input_steps));
   }
-  if (thresholds.size() != 2 || thresholds[0] < 1 || thresholds[1] < 1 || thresholds[1] > kMaxSteps) {
+  if (thresholds.size() != 2 || thresholds[0] < 1 || thresholds[1] < 1 || thresholds[1] > kMaxCount) {
     refuse("input 'thresholds' has shape " + text(thresholds) +
-           "; expected [R, S] with R at least 1 and S from 1 to " + std::to_string(kMaxSteps));
+           "; expected [R, S] with R at least 1 and S from 1 to " + std::to_string(kMaxCount));
   }
   const int64_t rows = thresholds[0];
-  const int64_t steps = thresholds[1];
-  require_shape({"levels", levels}, {rows, steps + 1}, {"thresholds", thresholds});
+  const int64_t highest = thresholds[1];
+  require_shape({"levels", levels}, {rows, highest + 1}, {"thresholds", thresholds});
+  const Train& train = attributes.train;
+  if (attributes.spikes) require_train(train, highest);
 
   const int64_t batch = current[0] / attributes.input_steps;
-  if (batch > std::numeric_limits<int64_t>::max() / kMaxSteps) {
+  if (batch > std::numeric_limits<int64_t>::max() / kMaxCount) {
     refuse("input 'current' has shape " + text(current) + "; its output would have too many rows");
   }
   const int64_t elements = product(current) / attributes.input_steps;
   const int64_t inner = neurons_per_row(current, elements, attributes.channel_axis, "thresholds", rows);
-  return {attributes.input_steps, elements, rows, inner, static_cast<int32_t>(steps), attributes.spikes};
+  const int64_t steps = attributes.spikes ? steps_of(train, highest) : 1;
+  return {attributes.input_steps,
+          elements,
+          rows,
+          inner,
+          static_cast<int32_t>(highest),
+          static_cast<int32_t>(steps),
+          attributes.spikes,
+          static_cast<Coding>(train.coding),
+          static_cast<int32_t>(train.zero)};
 }
 
 /// `rows · dim / input_steps`. Equal names mean equal sizes to the planner, so a name is made only where it says the
@@ -87,8 +142,16 @@ void infer(const OrtApi* api, OrtShapeInferContext* context) {
   const int64_t input_steps = declared_int(api, context, "input_steps");
   const bool spikes = declared_int(api, context, "spikes") == 1;
   if (!current.known() || input_steps < 1) return;
-  if (spikes && (thresholds.size() != 2 || thresholds[1].value < 1 || thresholds[1].value > kMaxSteps)) return;
-  const std::optional<Dimension> batch = scaled(current.shape[0], spikes ? thresholds[1].value : 1, input_steps);
+  int64_t steps = 1;
+  if (spikes) {
+    const auto attribute = [&](const char* name) { return declared_optional_int(api, context, name); };
+    const Train train{attribute("coding"), attribute("steps"), attribute("zero")};
+    if (thresholds.size() != 2 || thresholds[1].value < 1 || thresholds[1].value > kMaxCount) return;
+    if (train.zero < 0 || train.zero > kMaxCount) return;
+    steps = steps_of(train, thresholds[1].value);
+    if (steps < 1 || steps > kMaxCount) return;
+  }
+  const std::optional<Dimension> batch = scaled(current.shape[0], steps, input_steps);
   if (!batch) return;
   current.shape[0] = *batch;
   declare_output(api, context, 0, current);
@@ -117,7 +180,7 @@ struct Node {
     const Layout layout = layout_of(attributes, current.shape, thresholds.shape, levels.shape);
 
     Shape shape = current.shape;
-    shape[0] = shape[0] / layout.input_steps * layout.output_rows();
+    shape[0] = shape[0] / layout.input_steps * layout.steps;
     T* const values = output<Outputs, 0>(api, context, shape);
     if (layout.elements == 0) return;
     Provider::run(api, context, Call<T>{layout, current.data, thresholds.data, levels.data, values});

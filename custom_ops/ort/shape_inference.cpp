@@ -26,13 +26,30 @@ Declared declared_input(const OrtApi* api, OrtShapeInferContext* context, size_t
   return input;
 }
 
-int64_t declared_int(const OrtApi* api, OrtShapeInferContext* context, const char* name) {
-  const OrtOpAttr* found = nullptr;
-  check(abi::ShapeInferContext_GetAttribute(api, context, name, &found));
+namespace {
+
+int64_t int_of(const OrtApi* api, const OrtOpAttr* found) {
   int64_t value = 0;
   size_t size = 0;
   check(abi::ReadOpAttr(api, found, abi::kInt, &value, sizeof(value), &size));
   return value;
+}
+
+}  // namespace
+
+int64_t declared_int(const OrtApi* api, OrtShapeInferContext* context, const char* name) {
+  const OrtOpAttr* found = nullptr;
+  check(abi::ShapeInferContext_GetAttribute(api, context, name, &found));
+  return int_of(api, found);
+}
+
+int64_t declared_optional_int(const OrtApi* api, OrtShapeInferContext* context, const char* name) {
+  const OrtOpAttr* found = nullptr;
+  if (OrtStatus* missing = abi::ShapeInferContext_GetAttribute(api, context, name, &found)) {
+    abi::ReleaseStatus(api, missing);
+    return 0;
+  }
+  return int_of(api, found);
 }
 
 void declare_output(const OrtApi* api, OrtShapeInferContext* context, size_t index, const Declared& output) {

@@ -7,7 +7,10 @@
 
 namespace pconv {
 
-inline constexpr int64_t kMaxSteps = 65535;
+/// How a train carries its spike count: the numbers of the attribute `coding`.
+enum class Coding : int32_t { kRate = 0, kRadix = 1 };
+
+inline constexpr int32_t kMaxCount = 65535;
 
 /// One time-step is a dense array of `elements` neurons; neuron `m` belongs to channel `(m / inner) % channels`.
 struct Layout {
@@ -15,10 +18,14 @@ struct Layout {
   int64_t elements;     ///< neurons of one time-step, batch included
   int64_t channels;     ///< R: rows of thresholds and levels
   int64_t inner;        ///< consecutive neurons that share a channel
-  int32_t steps;        ///< S: thresholds of one neuron, and time-steps of its spike train
+  int32_t highest;      ///< S: the greatest spike count, and so the thresholds of one neuron
+  int32_t steps;        ///< T: time-steps of the output; 1 where it is the mean
   bool spikes;          ///< the output is the spike trains; otherwise their temporal mean
+  Coding coding;        ///< of trains
+  int32_t zero;         ///< k0: the spike count of a silent neuron in them
 
-  PCONV_HD int64_t output_rows() const { return spikes ? steps : 1; }
+  /// Whether neurons fire at step t where they reach threshold t, so that nobody has to count.
+  PCONV_HD bool by_threshold() const { return spikes && coding == Coding::kRate && zero == 0; }
 };
 
 /// A call on dense arrays in the memory of the provider.
@@ -26,9 +33,9 @@ template <class T>
 struct Call {
   Layout layout;
   const T* current;     ///< [input_steps, elements]
-  const T* thresholds;  ///< [channels, steps]
-  const T* levels;      ///< [channels, steps + 1]
-  T* output;            ///< [output_rows, elements]
+  const T* thresholds;  ///< [channels, highest]
+  const T* levels;      ///< [channels, highest + 1]
+  T* output;            ///< [steps, elements]
 };
 
 }  // namespace pconv
