@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.choices import MAX_STEPS
 from pconv_onnx.neuron.coding import Coding, Rate
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.neuron.serial import SerialNeuron
@@ -179,6 +180,8 @@ class QuantizerSpec:
 
     def _respaced(self, steps: int, zero: int) -> ParallelNeuron:
         """The neuron of `rate` with other time-steps than the levels need."""
+        if not 1 <= steps <= MAX_STEPS:
+            raise ValueError(f"{steps} time-steps; 1 to {MAX_STEPS} are possible")
         if self.threshold is None:
             if self.levels == 1:
                 raise ValueError("it has one level, so it has no neuron but that of T = 1; leave --steps out")
