@@ -88,13 +88,13 @@ def rewrite(
         steps: time-steps T of every neuron, 1 to 256; by default each has as many as the levels of its source need,
             which is lossless.
         coding: how trains carry spike counts. `rate`, the paper's: k of T equal spikes for the k-th level. `radix`: its
-            binary digits, the spikes of each step worth twice those of the next, so that 255 levels take 8 steps. `auto`
+            binary digits, spikes of each step worth twice those of the next, so that 255 levels take 8 steps. `auto`
             is `rate`, but without `steps` or a calibration `radix` for activations of more than 16 levels. Where levels
             below zero exist and zero is one, trains have signs.
         mode: `parallel`, `folded` or `serial`: one time-step, which a `SerialSession` repeats.
         precision: `float16` turns a float32 network into that type, inputs and outputs excepted; None keeps its type.
-        signed: carry values below zero with an offset, not with signs, and convert activations whose levels lack zero as
-            well. Where silent such neurons emit their lowest value, so that every time-step costs what dense values
+        signed: carry values below zero with an offset, not with signs, and convert activations whose levels lack zero
+            as well. Where silent such neurons emit their lowest value, so that every time-step costs what dense values
             cost.
         calibration: data as `calibrate` takes them; ReLUs are then quantised first, to the levels that `steps` have in
             the coding.

@@ -69,7 +69,7 @@ def make_plan(
         raise PconvError(f"there is no coding '{coding}'", f"choose {', '.join(CODINGS)}")
     if coding == "radix" and not chosen_mode.codes:
         raise WrongArguments(
-            f"mode '{mode}' runs one time-step at a time, whose spikes are all worth the same, and has no coding 'radix'",
+            f"mode '{mode}' runs one time-step at a time, whose spikes are worth the same, and has no coding 'radix'",
             "choose coding 'rate', or mode 'parallel' or 'folded'",
         )
     # One of NumPy's could not be recorded.
@@ -164,8 +164,8 @@ def _per_step_outputs(network: Network, kinds: Mapping[str, Kind], neurons: Mapp
     weighted = [name for name, neuron in neurons.items() if neuron.coding.weighted]
     if weighted:
         raise WrongArguments(
-            f"spikes of {network.name} have weights ('{weighted[0]}' is in coding 'radix'), and the mean over the first of "
-            "them, behind a bias, stands for nothing",
+            f"spikes of {network.name} have weights ('{weighted[0]}' is in coding 'radix'), and the mean over the first "
+            "of them, behind a bias, stands for nothing",
             "choose coding 'rate', or leave --per-step-outputs out",
         )
     names = [output.name for output in network.proto.graph.output]
