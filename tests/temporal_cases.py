@@ -61,7 +61,7 @@ CASES = [
     ("t = Transpose <perm = [0, 2, 3, 1]> (s) z = MaxPool <kernel_shape = [2, 1]> (t)", "Static", PER_CHANNEL),
     ("z = Pad (s, pads)", "Spikes", {"pads": np.array([0, 1, 2, 0, 0, 1, 0, 3])}),
     ("z = Pad (s, pads, fill)", "Current", {"pads": np.array([0, 0, 2, 0, 0, 0, 0, 3]), "fill": 0.25}),
-    ("z = Pad <mode = \"reflect\"> (s, pads)", "Current", {"pads": np.array([0, 0, 2, 0, 0, 0, 0, 3]), **PER_CHANNEL}),
+    ("z = Pad <mode = \"reflect\"> (s, pads)", "Spikes", {"pads": np.array([0, 0, 2, 0, 0, 0, 0, 3]), **PER_CHANNEL}),
     ("z = Pad (s, pads)", "Static", {"pads": np.array([1, 0, 0, 0, 0, 0, 0, 0])}),
     ("z = Slice (s, from, to, on)", "Spikes",
      {"from": np.array([1]), "to": np.array([7]), "on": np.array([2]), **PER_CHANNEL}),
@@ -154,6 +154,30 @@ CASES = [
     ("e = Exp (none) z = Resize (s, , e)", "Static", {"none": np.zeros(4, dtype=np.float32)}),
     ("n = Shape (s) z = Resize <keep_aspect_ratio_policy = \"not_larger\"> (s, , , n)", "Static", {}),
 ]  # fmt: skip
+# Behind signed trains of levels from −1 to 1.
+SIGNED_CASES = [
+    ("z = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (s, w, b)", "Current",
+     {"w": dyadic(4, 3, 3, 3), "b": dyadic(4)}),
+    ("z = MaxPool <kernel_shape = [2, 2]> (s)", "Spikes", {}),
+    ("z = Relu (s)", "Spikes", {}),
+    ("r = Relu (s) z = Conv (r, w)", "Current", {"w": dyadic(4, 3, 1, 1)}),
+    ("z = LeakyRelu <alpha = 0.25> (s)", "Current", {}),
+    ("z = Clip (s, low, high)", "Spikes", {"low": 0.0, "high": 1.0}),
+    ("z = Clip (s, low)", "Spikes", {"low": 0.0}),
+    ("z = Clip (s, low, high)", "Spikes", {"low": -1.0, "high": 1.0}),
+    ("z = Clip (s, low, high)", "Static", {"low": 0.0, "high": 0.75}),
+    ("z = Clip (s, low, high)", "Static", {"low": -0.5, "high": 1.0}),
+    ("z = Pad (s, pads)", "Spikes", {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])}),
+    ("z = Pad (s, pads, fill)", "Current", {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "fill": -1.0}),
+    ("z = Neg (s)", "Current", {}),
+    ("z = Max (s, s)", "Spikes", {}),
+    ("z = Min (s, s)", "Spikes", {}),
+    ("z = ReduceMin (s, axes)", "Spikes", {"axes": np.array([2])}),
+    ("z = Concat <axis = 1> (s, s)", "Spikes", {}),
+    ("z = Transpose <perm = [0, 2, 3, 1]> (s)", "Spikes", {}),
+    ("z = Softmax (s)", "Static", {}),
+]  # fmt: skip
+
 FLAT_CASES = [
     ("c = Clip (s, low, high) z = Flatten (c)", "Spikes", {"low": 0.0, "high": 6.0}),
     ("c = Clip (s, low) z = Flatten (c)", "Spikes", {"low": -1.0}),

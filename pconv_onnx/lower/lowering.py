@@ -53,7 +53,9 @@ class Lowering:
         self.outputs: list[onnx.ValueInfoProto] = []
         self.in_time: dict[str, str] = {}
         self.recoded: dict[str, Spikes] = {}
-        self.version = version_for(neuron for neuron in plan.neurons.values() if isinstance(neuron, ParallelNeuron))
+        emitted = [kind.coding for kind in plan.kinds_in_time.values() if isinstance(kind, Spikes)]
+        recoded = (coding for passage in plan.passages.values() for coding in passage.recoded.values())
+        self.version = version_for((*emitted, *recoded))
 
     def model(self, calibration: Mapping[str, Any] | None) -> onnx.ModelProto:
         """The rewritten model, its record included."""

@@ -170,13 +170,14 @@ class QuantizerSpec:
         """
         reach = max(zero, self.levels - zero)
         needed = coding.steps_for(reach)
-        if coding is not Rate and steps is not None and steps < needed:
+        steps = needed if steps is None else steps
+        if coding is not Rate and steps < needed:
             raise ValueError(
                 f"it has {self.levels} levels, for which coding '{coding.name}' takes {needed} time-steps, not {steps}"
             )
-        if coding is not Rate or steps in (None, reach):
-            return replace(self._exact, coding=coding(steps or needed, zero))
-        return self._respaced(steps or needed, zero)
+        if coding is not Rate or steps == needed:
+            return replace(self._exact, coding=coding(steps, zero))
+        return self._respaced(steps, zero)
 
     def _respaced(self, steps: int, zero: int) -> ParallelNeuron:
         """The neuron of `rate` with other time-steps than the levels need."""

@@ -32,9 +32,9 @@ def attributes(neuron: ParallelNeuron, *, input_steps: int, spikes: bool, versio
     return found | {"coding": coding.number, "steps": coding.steps, "zero": coding.zero}
 
 
-def version_for(neurons: Iterable[ParallelNeuron]) -> int:
-    """The least version of the domain whose nodes give the trains of all these neurons."""
-    return 1 if all(neuron.coding == Rate(neuron.highest) for neuron in neurons) else VERSION
+def version_for(codings: Iterable[Coding]) -> int:
+    """The least version of the domain whose nodes give trains of all these codings."""
+    return 1 if all(isinstance(coding, Rate) and not coding.signed for coding in codings) else VERSION
 
 
 def neuron_of(node: onnx.NodeProto, initializers: Mapping[str, onnx.TensorProto]) -> ParallelNeuron:

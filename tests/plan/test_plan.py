@@ -10,6 +10,7 @@ from networks import CONSTANTS, network, qcfs, weight
 from pconv_onnx import rewrite
 from pconv_onnx.basics.choices import MODES
 from pconv_onnx.lower.modes import lower
+from pconv_onnx.temporal.kinds import Spikes
 
 NODES = f"c = Conv (x, w) {qcfs('c', 'a')} s = Sigmoid (a) d = Conv (s, v) {qcfs('d', 'y')}"
 BRANCHES = f"""
@@ -64,6 +65,7 @@ def test_a_printed_plan_has_every_decision(source):
     for key, ended in plan.replaced.items():
         assert f"  {key}: {'goes' if ended is None else f'becomes the neuron of {ended}'}\n" in told
     for name, kind in plan.kinds.items():
-        assert f"  {name}: {type(kind).__name__.lower()}, T = {kind.steps}\n" in told
+        coding = f" in coding '{kind.coding.name}'" if isinstance(kind, Spikes) else ""
+        assert f"  {name}: {type(kind).__name__.lower()}, T = {kind.steps}{coding}\n" in told
     assert "outputs at each step: y_per_step" in told
     assert len(repr(plan)) < 300

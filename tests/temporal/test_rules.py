@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import onnxruntime
 import pytest
 from networks import network, qcfs, weight
 from onnx.checker import check_model
-from temporal_cases import CASES, FIXED_BATCH_CASES, FLAT, FLAT_CASES, OPEN, PER_CHANNEL, S, dyadic
+from temporal_cases import CASES, FIXED_BATCH_CASES, FLAT, FLAT_CASES, OPEN, PER_CHANNEL, SIGNED_CASES, S, dyadic
 
 from pconv_onnx import session
+from pconv_onnx.neuron.coding import Radix
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.temporal.rules import TRANSFER_RULES
 
@@ -21,10 +23,18 @@ from pconv_onnx.temporal.rules import TRANSFER_RULES
 X = (np.random.default_rng(0).integers(-8, 24, (5, 3, 8, 8)) / 8).astype(np.float32)
 
 
-def rewritten(nodes: str, **arguments):
+CODINGS = pytest.mark.parametrize("coding", ["rate", "radix"])
+# Round-half-even of 4·x, from −4 to 4: levels of a quarter, the fifth of them zero.
+SIGNED = """
+    s_scaled = Mul (x, four) s_code = Round (s_scaled) s_held = Clip (s_code, minus_four, four) s = Mul (s_held, quarter)
+"""
+SIGNED_WEIGHTS = {"four": 4.0, "minus_four": -4.0, "quarter": 0.25}
+
+
+def rewritten(nodes: str, *, coding: str = "auto", **arguments):
     """The rewriting of a network, after showing that it computes what the source computes."""
     model = network(nodes, **arguments)
-    result = rewrite(model)
+    result = rewrite(model, coding=coding)
     check_model(result.model, full_check=True)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -40,27 +50,78 @@ def kind_of(name: str, result) -> str:
     return type(kind).__name__ if kind is not None else "Static"
 
 
+@CODINGS
 @pytest.mark.parametrize("nodes, kind, weights", CASES)
-def test_operators_on_spikes(nodes, kind, weights):
+def test_operators_on_spikes(nodes, kind, weights, coding):
     """Then another neuron: what it gets is the same value in time or decoded."""
     last = "m" if " m =" in nodes else "z"
     nodes = S + nodes + qcfs(last, "y").replace("theta", "theta_").replace("_scaled", "_by")
-    result = rewritten(nodes, weights={**weights, "theta_": 2.0}, **OPEN)
+    result = rewritten(nodes, coding=coding, weights={**weights, "theta_": 2.0}, **OPEN)
     assert kind_of("s", result) == "Spikes"
     assert kind_of("z", result) == kind
 
 
+@CODINGS
 @pytest.mark.parametrize("nodes, kind, weights", FLAT_CASES)
-def test_operators_that_make_matrices_of_spikes(nodes, kind, weights):
+def test_operators_that_make_matrices_of_spikes(nodes, kind, weights, coding):
     nodes = S + nodes + "y = Identity (z)"
-    assert kind_of("z", rewritten(nodes, weights=weights, **FLAT)) == kind
+    assert kind_of("z", rewritten(nodes, coding=coding, weights=weights, **FLAT)) == kind
 
 
+@CODINGS
 @pytest.mark.parametrize("nodes, kind, weights", FIXED_BATCH_CASES)
-def test_a_batch_size_that_constants_spell_out(nodes, kind, weights):
+def test_a_batch_size_that_constants_spell_out(nodes, kind, weights, coding):
     nodes = S + nodes + "y = Identity (z)"
-    result = rewritten(nodes, weights=weights, inputs="float[5, 3, 8, 8] x", **FLAT)
+    result = rewritten(nodes, coding=coding, weights=weights, inputs="float[5, 3, 8, 8] x", **FLAT)
     assert kind_of("z", result) == kind
+
+
+@CODINGS
+@pytest.mark.parametrize("nodes, kind, weights", SIGNED_CASES)
+def test_operators_on_signed_spikes(nodes, kind, weights, coding):
+    nodes = SIGNED + nodes + qcfs("z", "y").replace("theta", "theta_").replace("_scaled", "_by")
+    result = rewritten(nodes, coding=coding, weights={**weights, **SIGNED_WEIGHTS, "theta_": 2.0}, **OPEN)
+    kinds = result.plan.kinds
+    assert (kinds["s"].coding.zero, kinds["s"].steps) == (4, 4 if coding == "rate" else 3)
+    assert kind_of("z", result) == kind
+
+
+def nodes_of(result) -> Counter[str]:
+    return Counter(node.op_type for node in result.model.graph.node)
+
+
+@pytest.mark.parametrize("coding, encoded", [("rate", 0), ("radix", 1)])
+def test_a_maximum_of_weighted_trains_is_encoded_again(coding, encoded):
+    """So that the convolution behind it gets spikes."""
+    nodes = S + "p = MaxPool <kernel_shape = [2, 2]> (s) y = Conv (p, w)"
+    result = rewritten(nodes, coding=coding, weights={"w": dyadic(4, 3, 1, 1)}, outputs="float[N, 4, 7, 7] y")
+    # A decoder in front of the pool, and an encoder behind it.
+    assert nodes_of(result)["ParallelSpike"] == 1 + 2 * encoded
+    assert result.plan.passages["p"].encodes == bool(encoded)
+    assert kind_of("y", result) == "Current"
+    assert ("its output encoded again" in str(result.plan)) == bool(encoded)
+
+
+def test_a_clip_of_levels_is_not_run_on_spikes_that_are_worth_more():
+    """The first of two spikes of a radix train of 0 to 3 is worth twice the highest level over 3."""
+    nodes = S + "c = Clip (s, low, high) y = Conv (c, w)"
+    weights = {"low": 0.0, "high": 4.0, "w": dyadic(4, 3, 1, 1)}
+    result = rewritten(nodes, coding="radix", weights=weights, outputs="float[N, 4, 8, 8] y")
+    assert {"Clip", "Relu"}.isdisjoint(nodes_of(result)) and nodes_of(result)["Identity"] == 1
+
+
+def test_a_version_is_declared_that_has_what_is_written():
+    """Older libraries run what does without codings."""
+    nodes = S + "y = MaxPool <kernel_shape = [2, 2]> (s)"
+    versions = {}
+    for coding in ("rate", "radix"):
+        model = rewritten(nodes, coding=coding, outputs="float[N, 3, 7, 7] y").model
+        (versions[coding],) = (entry.version for entry in model.opset_import if entry.domain == "pconv")
+        coded = [
+            {"coding", "steps", "zero"} <= {a.name for a in node.attribute} for node in model.graph.node if node.domain
+        ]
+        assert all(coded) if coding == "radix" else not any(coded)
+    assert versions == {"rate": 1, "radix": 2}
 
 
 def test_a_batch_of_one_is_the_same_at_each_step():
@@ -101,10 +162,32 @@ def test_levels_of_concatenated_channels_follow_them():
     np.testing.assert_array_equal(kind.levels[:, -1], [4, 4, 4, 0.5, 1, 4])
 
 
-def test_tensors_of_unequal_steps_are_decoded():
-    more = qcfs("x", "u").replace("count", "eight")
-    result = rewritten(more + S + "y = Add (u, s)", weights={"eight": 8.0})
+MORE = qcfs("x", "u").replace("count", "many")
+
+
+@pytest.mark.parametrize("many, steps, recoded", [(8.0, 4, 1), (16.0, 4, 0)])
+def test_trains_of_unequal_steps_meet_where_one_coding_carries_them(many, steps, recoded):
+    """Eight levels take four binary digits; sixteen do not fit, and four levels in sixteen steps cost more than a mean."""
+    result = rewritten(MORE + S + "y = Add (u, s)", weights={"many": many})
     assert result.plan.steps is None
+    assert kind_of("y", result) == ("Current" if recoded else "Static")
+    assert result.plan.passages.keys() & {"y"} == ({"y"} if recoded else set())
+    if recoded:
+        assert dict(result.plan.passages["y"].recoded) == {0: Radix(4)}
+        assert f"y: in time, input 0 encoded again, T = {steps} in coding 'radix'" in str(result.plan)
+
+
+def test_trains_of_unequal_codings_lie_side_by_side():
+    nodes = MORE + S + "z = Concat <axis = 1> (u, s) y = Conv (z, w)"
+    result = rewritten(nodes, weights={"many": 8.0, "w": dyadic(4, 6, 1, 1)}, outputs="float[N, 4, 8, 8] y")
+    assert dict(result.plan.passages["z"].recoded) == {0: Radix(4)}
+    assert (kind_of("z", result), kind_of("y", result)) == ("Current", "Current")
+
+
+def test_currents_of_unequal_steps_are_decoded():
+    """Of a current no neuron makes another without loss."""
+    nodes = MORE + S + "a = Conv (u, w) b = Conv (s, w) y = Add (a, b)"
+    result = rewritten(nodes, weights={"many": 8.0, "w": dyadic(3, 3, 1, 1)})
     assert kind_of("y", result) == "Static"
 
 
