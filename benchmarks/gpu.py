@@ -105,7 +105,7 @@ def neuron_rows(provider: Provider, shape: Sequence[int], repeats: int) -> Itera
     plain = onnx.load_from_string(parallel_spike(x, LEVELS, LEVELS, 1, True))
     body = onnx.ModelProto()
     body.CopyFrom(plain)
-    body.functions.extend(functions(17, x.dtype, LEVELS))
+    body.functions.extend(functions(17, x.dtype, LEVELS, 1))
     kernel = bound(plain.SerializeToString(), provider)
     standard = bound(body.SerializeToString(), provider, with_library=False)
     currents = torch.from_numpy(x).to(provider.device).reshape(LEVELS, *shape)

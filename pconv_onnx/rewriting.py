@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 
 from pconv_onnx.basics.arguments import each
-from pconv_onnx.basics.choices import METHODS, ModeName, Precision
+from pconv_onnx.basics.choices import METHODS, CodingName, ModeName, Precision
 from pconv_onnx.basics.errors import PconvError, warn
 from pconv_onnx.basics.places import require_writable
 from pconv_onnx.basics.reasons import by_reason
@@ -66,6 +66,7 @@ def rewrite(
     output: str | os.PathLike[str] | None = None,
     *,
     steps: int | None = None,
+    coding: CodingName = "auto",
     mode: ModeName = "parallel",
     precision: Precision | None = None,
     signed: bool = False,
@@ -84,13 +85,19 @@ def rewrite(
     Args:
         source: path of an ONNX file, or a model in memory.
         output: where to write the spiking model; None only returns it.
-        steps: time-steps T of every neuron, 1 to 256; by default each has as many as its source has levels, which is
-            lossless.
+        steps: time-steps T of every neuron, 1 to 256; by default each has as many as the levels of its source need,
+            which is lossless.
+        coding: how trains carry spike counts. `rate`, the paper's: k of T equal spikes for the k-th level. `radix`: its
+            binary digits, spikes of each step worth twice those of the next, so that 255 levels take 8 steps. `auto`
+            is `rate`, but without `steps` or a calibration `radix` for activations of more than 16 levels. Where levels
+            below zero exist and zero is one, trains have signs.
         mode: `parallel`, `folded` or `serial`: one time-step, which a `SerialSession` repeats.
         precision: `float16` turns a float32 network into that type, inputs and outputs excepted; None keeps its type.
-        signed: convert activations whose lowest value is not zero as well. Where silent their neurons emit that value,
-            so that every time-step costs what dense values cost.
-        calibration: data as `calibrate` takes them; ReLUs are then quantised first, to `steps` levels.
+        signed: carry values below zero with an offset, not with signs, and convert activations whose levels lack zero
+            as well. Where silent such neurons emit their lowest value, so that every time-step costs what dense values
+            cost.
+        calibration: data as `calibrate` takes them; ReLUs are then quantised first, to the levels that `steps` have in
+            the coding.
         batch_axis: along which axis of the inputs samples of the calibration lie in the model, as `load_samples` takes
             it.
         method: of the calibration, `refit` unless another is named.
@@ -120,6 +127,7 @@ def rewrite(
             network,
             mode=mode,
             steps=steps,
+            coding=coding,
             precision=precision,
             signed=signed,
             include=each(include),
@@ -142,9 +150,11 @@ def rewrite(
         if steps is None:
             raise PconvError("calibration needs a number of time-steps", "pass --steps")
         # What no data change is told before a calibration takes its time.
-        outlined = with_levels(outline(source, steps))
+        outlined = with_levels(outline(source, steps, coding=coding))
         _warn_of_another_opset(given, outlined.network.opset)
-        calibrated = calibrate(source, calibration, batch_axis=batch_axis, steps=steps, method=method or METHODS[0])
+        calibrated = calibrate(
+            source, calibration, batch_axis=batch_axis, steps=steps, coding=coding, method=method or METHODS[0]
+        )
         plan = with_levels(calibrated)
     if dry_run:
         return Rewriting(None, plan, calibrated)

@@ -35,8 +35,10 @@ def model(arrays, attributes, *, opset=20, with_body=True, element=None) -> onnx
     graph = helper.make_graph(
         [node], "one", inputs, [helper.make_tensor_value_info("output", element, [None] * arrays["current"].ndim)]
     )
-    bodies = functions(opset, arrays["levels"].dtype, max(arrays["thresholds"].shape[-1], 1)) if with_body else []
-    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, VERSION)]
+    version = VERSION if "coding" in attributes else 1
+    highest = max(arrays["thresholds"].shape[-1], 1)
+    bodies = functions(opset, arrays["levels"].dtype, highest, version) if with_body else []
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, version)]
     return helper.make_model(graph, opset_imports=opsets, functions=bodies, ir_version=8)
 
 

@@ -14,6 +14,10 @@ PRECISIONS: tuple[Precision, ...] = ("float16",)
 # The longest train of spikes.
 MAX_STEPS = 256
 
+# How trains carry spike counts; `auto` chooses by the levels of an activation.
+CodingName = Literal["auto", "rate", "radix"]
+CODINGS: tuple[CodingName, ...] = ("auto", "rate", "radix")
+
 # How a calibration chooses thresholds; the first is the default.
 METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
 

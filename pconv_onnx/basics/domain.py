@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 DOMAIN = "pconv"
-VERSION = 1
+VERSION = 2
 
 # GreaterOrEqual, Clip and Split with the signatures that the body and the lowerings use.
 MIN_OPSET = 13

@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.choices import MAX_STEPS, METHODS
+from pconv_onnx.basics.choices import CODINGS as CODING_NAMES
+from pconv_onnx.basics.choices import MAX_STEPS, METHODS, CodingName
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.places import require_writable
 from pconv_onnx.basics.reasons import by_reason
@@ -29,6 +30,8 @@ from pconv_onnx.engine.shards import Engine, InProcess, shards_of
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.passes.pipeline import in_standard_operators
 from pconv_onnx.graph.tensors import references
+from pconv_onnx.neuron.coding import CODINGS, Rate
+from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.plan.selection import refuse_spiking
 from pconv_onnx.recognise import Activation, recognise
 from pconv_onnx.recognise.calibratable import why_not_calibrated
@@ -46,6 +49,8 @@ class Calibration:
     Attributes:
         model: the quantised network.
         steps: T.
+        coding: in which T steps have the levels.
+        levels: how many there are above the lowest.
         method: one of `METHODS`.
         samples: how many samples it saw.
         random: whether they were drawn, so that the result is good for measuring time alone.
@@ -56,6 +61,8 @@ class Calibration:
 
     model: onnx.ModelProto = field(repr=False)
     steps: int
+    coding: str
+    levels: int
     method: str
     samples: int
     random: bool
@@ -110,6 +117,8 @@ class Calibration:
         return {
             "activations": rows,
             "steps": self.steps,
+            "coding": self.coding,
+            "levels": self.levels,
             "method": self.method,
             "samples": self.samples,
             "random": self.random,
@@ -129,12 +138,13 @@ def calibrate(
     *,
     batch_axis: BatchAxis = 0,
     steps: int,
+    coding: CodingName = "auto",
     method: str = METHODS[0],
     cache: str | os.PathLike[str] | None = None,
     force: bool = False,
     engine: Engine | None = None,
 ) -> Calibration:
-    """Replace each ReLU by a quantised activation of T levels that `rewrite` converts losslessly.
+    """Replace each ReLU by a quantised activation whose levels T time-steps carry, which `rewrite` converts losslessly.
 
     A Clip from zero on (ReLU6) is one too. Of any other activation that works element by element the output is
     quantised: it becomes thresholds where it ascends, and stays in front of them where it does not.
@@ -144,7 +154,8 @@ def calibrate(
         data: samples as `open_samples` takes them; labels are not looked at. `random` draws them, for benchmarks.
         batch_axis: along which axis of the inputs they lie in the model, as there.
         output: where to write the quantised model; None only returns it.
-        steps: T, 1 to 256.
+        steps: T: 1 to 256 in coding `rate`, which has as many levels; 1 to 16 in `radix`, which has 2^T − 1.
+        coding: that in which the network is to be rewritten; `auto` is `rate`.
         method: one of `METHODS`; `refit` also corrects weights and biases, the others change activations alone.
         cache: file to keep the calibration in, and to take it from where it is of this model, these data and settings.
         force: allow `output` to be the source.
@@ -154,7 +165,7 @@ def calibrate(
         PconvError: the model or the data cannot be read or do not fit, no activation can be calibrated, `steps` or
             `method` is not one that there is, or a file to write is one to read, or the other one to write.
     """
-    _require_levels(steps)
+    levels = _levels(steps, coding)
     if method not in METHODS:
         raise PconvError(f"there is no method '{method}'", f"choose one of {', '.join(METHODS)}")
     if output is not None and not force:
@@ -177,11 +188,11 @@ def calibrate(
     found = None
     with (engine or InProcess()).crew(partial(Passes, network, samples), shards) as crew:
         if cache is not None:
-            key = digest_of(network.sha256, crew.call("digest"), steps, method)
+            key = digest_of(network.sha256, crew.call("digest"), levels, method)
             found = restore(cache, key, chosen)
         from_cache = found is not None
         if found is None:
-            found = sweep(network, chosen, samples.part(slice(0, 1)), crew, steps, method)
+            found = sweep(network, chosen, samples.part(slice(0, 1)), crew, levels, method)
             if cache is not None:
                 store(cache, key, found)
     left += [(activation, found.left[activation.name]) for activation in chosen if activation.name in found.left]
@@ -189,10 +200,10 @@ def calibrate(
     model = quantised_model(network, found.activations, found.corrections)
     if output is not None:
         save(model, output)
-    return Calibration(model, steps, method, len(samples), random, found, left, from_cache)
+    return Calibration(model, steps, _named(coding), levels, method, len(samples), random, found, left, from_cache)
 
 
-def outline(source: ModelSource, steps: int) -> Calibration:
+def outline(source: ModelSource, steps: int, *, coding: CodingName = "auto") -> Calibration:
     """What `calibrate` would do, without data: all is as it would be but for values, so that faults can be told early.
 
     Data may still be such that more activations stay, or that a clip behind one is none.
@@ -200,29 +211,41 @@ def outline(source: ModelSource, steps: int) -> Calibration:
     Raises:
         PconvError: as `calibrate`.
     """
-    _require_levels(steps)
+    levels = _levels(steps, coding)
     network = _quantisable(source)
     chosen, left = _activations(network)
     # Steps and levels that no type rounds, so small that no clip cuts any off, and different, as θ and a are.
-    theta, amplitude = (np.full(1, steps * scale) for scale in (2.0**-12, 2.0**-14))
-    staircase = Staircase(theta, np.zeros(1), amplitude, steps)
+    theta, amplitude = (np.full(1, levels * scale) for scale in (2.0**-12, 2.0**-14))
+    staircase = Staircase(theta, np.zeros(1), amplitude, levels)
     entries = []
     for activation in chosen:
         channels = Channels(None, len(network.shape(activation.input) or ()))
         # Data may be such that thresholds of one that ascends are evenly spaced.
         offset = None if ascends(activation) or clip_of(activation).rectifies else np.zeros(1)
         entries.append(Quantised(activation, staircase, channels, offset))
-    return Calibration(quantised_model(network, entries, {}), steps, "", 0, False, Found(entries), left)
+    model = quantised_model(network, entries, {})
+    return Calibration(model, steps, _named(coding), levels, "", 0, False, Found(entries), left)
 
 
-def _require_levels(steps: object) -> None:
-    """Raise where there are no staircases of so many levels.
+def _named(coding: CodingName) -> str:
+    """Calibrated levels are for `rate` unless another coding is named."""
+    return Rate.name if coding == "auto" else coding
+
+
+def _levels(steps: object, coding: CodingName) -> int:
+    """How many levels so many time-steps have.
 
     Raises:
-        PconvError: there are none.
+        PconvError: there is no such coding, or it has no staircases in so many steps.
     """
-    if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
-        raise PconvError(f"{steps!r} is not a number of time-steps", f"choose 1 to {MAX_STEPS}")
+    if coding not in CODING_NAMES:
+        raise PconvError(f"there is no coding '{coding}'", f"choose {', '.join(CODING_NAMES)}")
+    chosen = CODINGS[_named(coding)]
+    most = MAX_STEPS if chosen is Rate else chosen.steps_for(MAX_LEVELS)
+    if not isinstance(steps, int) or not 1 <= steps <= most:
+        told = "" if chosen is Rate else f" to calibrate to in coding '{coding}'"
+        raise PconvError(f"{steps!r} is not a number of time-steps{told}", f"choose 1 to {most}")
+    return chosen.reach(steps)
 
 
 def _quantisable(source: ModelSource) -> Network:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from pconv_onnx.basics.choices import (
+    CODINGS,
     ENERGY_AC,
     ENERGY_MAC,
     ENGINES,
@@ -77,8 +78,9 @@ def _rewrite(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("-o", "--output", metavar="FILE", help="where to write (default: MODEL with .snn.onnx as its end)")
     sub.add_argument(
         "--steps", type=_steps, metavar="T",
-        help=f"time-steps, 1 to {MAX_STEPS} (default: each activation's levels, lossless)",
+        help=f"time-steps, 1 to {MAX_STEPS} (default: as many as each activation's levels need, lossless)",
     )  # fmt: skip
+    _add_coding(sub)
     sub.add_argument(
         "--mode", choices=MODES, default="parallel",
         help="parallel: spike trains flow (default); folded: their temporal means do, in one step; serial: one "
@@ -90,8 +92,8 @@ def _rewrite(sub: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     sub.add_argument(
         "--signed", action="store_true",
-        help="convert activations whose lowest value is not zero too: their neurons emit it while silent, so no "
-        "operations are saved",
+        help="carry values below zero with an offset, not with signs, and convert activations whose levels lack zero "
+        "too: such neurons emit their lowest value while silent, so no operations are saved",
     )  # fmt: skip
     sub.add_argument("--include", action="append", default=[], metavar="PATTERN", help="convert only these activations")
     sub.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="leave these activations")
@@ -120,7 +122,11 @@ def _calibrate(sub: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     _add_batch_axis(sub)
     _add_engine(sub)
-    sub.add_argument("--steps", type=_steps, required=True, metavar="T", help=f"levels, 1 to {MAX_STEPS}")
+    sub.add_argument(
+        "--steps", type=_steps, required=True, metavar="T",
+        help=f"time-steps: as many levels in coding rate, 1 to {MAX_STEPS}; 2^T - 1 in coding radix, 1 to 16",
+    )  # fmt: skip
+    _add_coding(sub)
     sub.add_argument(
         "-o", "--output", metavar="FILE", help="where to write (default: MODEL with .quantised.onnx as its end)"
     )
@@ -243,9 +249,18 @@ def _add_engine(sub: argparse.ArgumentParser) -> None:
 
 def _add_rewriting(sub: argparse.ArgumentParser) -> None:
     """The options of commands that rewrite at several T."""
+    _add_coding(sub)
     sub.add_argument("--calibration", metavar="FILE", help="as rewrite takes it, anew at each T")
     sub.add_argument("--method", choices=METHODS, help="how to calibrate (default: refit)")
     sub.add_argument("--signed", action="store_true", help="as rewrite takes it")
+
+
+def _add_coding(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--coding", choices=CODINGS, default=CODINGS[0],
+        help="how T spikes carry a count: rate: so many of them fire; radix: its binary digits do, so that 8 steps carry "
+        "255 levels (auto: rate, but radix for activations of more than 16 levels where no --steps are given)",
+    )  # fmt: skip
 
 
 def _steps(text: str) -> int:

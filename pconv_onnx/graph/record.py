@@ -10,15 +10,16 @@ from typing import Any
 
 import onnx
 
-from pconv_onnx.basics.choices import MODES
+from pconv_onnx.basics.choices import CODINGS, MODES
 from pconv_onnx.basics.errors import PconvError
 
 _PREFIX = "pconv_onnx."
 # In the metadata of a node: the name of the activation that it is a part of.
 ACTIVATION = f"{_PREFIX}activation"
 
-# The form of records that are written. Those of form 1, which did not say so, have no kinds in time.
-FORM = 2
+# The form of records that are written. Those of form 1, which did not say so, have no kinds in time; those of form 2
+# know one coding.
+FORM = 3
 
 # Larger than any number of steps, channels or axes that a network has.
 _MOST, _MOST_AXES = 1 << 31, 64
@@ -60,11 +61,15 @@ class InTime:
             those of several, runs of neuron, first row and number of rows (one row of a neuron may stand for many).
             None of a current.
         channel_axis: the axis along which the rows of `levels` run; None where R = 1.
+        coding: of spike trains, how they carry spike counts.
+        zero: the spike count of silence.
     """
 
     steps: int
     levels: str | Sequence[tuple[str, int, int]] | None = None
     channel_axis: int | None = None
+    coding: str = "rate"
+    zero: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ class Record:
             "activations": json.dumps(self.activations),
             "per_step_outputs": json.dumps(self.per_step_outputs),
             "hybrid": json.dumps(self.hybrid),
-            "kinds": json.dumps({name: _without_nones(vars(kind)) for name, kind in (self.kinds or {}).items()}),
+            "kinds": json.dumps({name: _without_defaults(kind) for name, kind in (self.kinds or {}).items()}),
         }
         if self.potentials:
             entries["potentials"] = json.dumps(self.potentials)
@@ -245,7 +250,7 @@ def _kinds(found: dict[str, Any]) -> dict[str, InTime]:
             isinstance(run, list) and len(run) == 3 and isinstance(run[0], str)
             and _is_number(run[1], 0, _MOST) and _is_number(run[2], 1, _MOST)
             for run in runs
-        )  # fmt: skip
+        ) and kind.coding in CODINGS[1:] and _is_number(kind.zero, 0, _MOST)  # fmt: skip
         if not right or not (kind.channel_axis is None or _is_number(kind.channel_axis, 1, _MOST_AXES)):
             raise ValueError(f"the kind in time of '{name}' is none that rewrite writes")
     return kinds
@@ -261,5 +266,5 @@ def _listed(found: Any) -> list[Any]:
     return found
 
 
-def _without_nones(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
+def _without_defaults(kind: InTime) -> dict[str, Any]:
+    return {entry.name: value for entry in fields(kind) if (value := getattr(kind, entry.name)) != entry.default}

@@ -7,6 +7,7 @@ it has one, is called `<name>/steps`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.domain import DOMAIN, VERSION
+from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.graph.nesting import captured, every_node, subgraphs, unused
 from pconv_onnx.graph.network import Graph
 from pconv_onnx.graph.passes.float16 import in_float16
@@ -22,10 +23,11 @@ from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.record import Record
 from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.graph.view import Node, key_of
+from pconv_onnx.neuron.coding import Coding
 from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
 from pconv_onnx.operators.domain import MEAN_OP_TYPE, OP_TYPE, RUNNING_MEAN_OP_TYPE
 from pconv_onnx.operators.means import running_mean
-from pconv_onnx.operators.parallel_spike import attributes, functions
+from pconv_onnx.operators.parallel_spike import attributes, functions, version_for
 from pconv_onnx.plan.plan import Plan, Planned
 from pconv_onnx.temporal.kinds import STATIC, Kind, Passage, RecordedLevels, Spikes, Static
 
@@ -50,6 +52,8 @@ class Lowering:
         self.planned = {activation.name: activation for activation in plan.activations}
         self.outputs: list[onnx.ValueInfoProto] = []
         self.in_time: dict[str, str] = {}
+        self.recoded: dict[str, Spikes] = {}
+        self.version = version_for(neuron for neuron in plan.neurons.values() if isinstance(neuron, ParallelNeuron))
 
     def model(self, calibration: Mapping[str, Any] | None) -> onnx.ModelProto:
         """The rewritten model, its record included."""
@@ -62,7 +66,7 @@ class Lowering:
         model.ir_version = max(model.ir_version, _FUNCTIONS_IR_VERSION)
         # onnxruntime declares every domain that it knows in the models that it saves.
         _replace(model.opset_import, [entry for entry in model.opset_import if entry.domain != DOMAIN])
-        model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
+        model.opset_import.append(helper.make_opsetid(DOMAIN, self.version))
         model.functions.extend(self.functions())
         if self.outputs:
             model.functions.append(running_mean(plan.network.opset, plan.dtype))
@@ -85,8 +89,8 @@ class Lowering:
 
     def functions(self) -> list[onnx.FunctionProto]:
         """The operators that are written, in standard ones."""
-        max_steps = max(neuron.steps for neuron in self.plan.neurons.values())
-        return functions(self.plan.network.opset, self.plan.dtype, max_steps)
+        highest = max(neuron.levels.shape[1] - 1 for neuron in self.plan.neurons.values())
+        return functions(self.plan.network.opset, self.plan.dtype, highest, self.version)
 
     def add_ends(self, graph: onnx.GraphProto) -> None:
         """Add inputs and outputs that the source does not have."""
@@ -113,6 +117,7 @@ class Lowering:
         else:
             written = {name: ends.get(name, name) for node in every_node(model.graph) for name in node.output}
         levels = RecordedLevels({self.neuron_names[name]: neuron.levels for name, neuron in plan.neurons.items()})
+        kinds = {written[name]: kind for name, kind in plan.kinds.items() if name in written} | self.recoded
         return Record(
             source_sha256=plan.network.sha256,
             mode=plan.mode.name,
@@ -122,7 +127,7 @@ class Lowering:
             hybrid=summary["hybrid"],
             potentials=self.potentials,
             calibration=calibration,
-            kinds={written[name]: levels.write(kind) for name, kind in plan.kinds.items() if name in written},
+            kinds={name: levels.write(kind) for name, kind in kinds.items()},
         )
 
 
@@ -140,6 +145,7 @@ class GraphLowering:
         self.initializers: list[onnx.TensorProto] = []
         self.in_time = lowering.in_time
         self.repeated: dict[tuple[str, int], str] = {}
+        self.recoded: dict[tuple[str, Coding], str] = {}
         self.decoded: set[str] = set()
 
     def write(self, target: onnx.GraphProto) -> None:
@@ -169,14 +175,21 @@ class GraphLowering:
         node.CopyFrom(proto)
         for body, target in zip(self.plan.network.bodies(source), subgraphs(node), strict=True):
             GraphLowering(self.lowering, body).write(target)
-        if passage is None:
+        if passage is None or passage.encodes:
             for name in (*proto.input, *sorted(captured(node))):
                 self._decode(name)
         else:
             steps = next(kind.steps for kind in passage.kinds if not isinstance(kind, Static))
             _replace(node.input, self._inputs_in_time(proto, passage, steps))
             _replace(node.output, [self._steps_name(name) if self._varies(name) else name for name in proto.output])
+            if passage.runs_as:
+                node.op_type = passage.runs_as
+                _replace(node.input, node.input[:1])
+                node.ClearField("attribute")
         self.nodes.append(node)
+        if passage is not None and passage.encodes:
+            for name in proto.output:
+                self._encode(name)
 
     def _inputs_in_time(self, proto: onnx.NodeProto, passage: Passage, steps: int) -> list[str]:
         names = []
@@ -186,6 +199,8 @@ class GraphLowering:
                 names.append(
                     "" if value is None else self.initializer(f"{proto.name or proto.output[0]}/{index}", value)
                 )
+            elif index in passage.recoded:
+                names.append(self._recoded(name, passage.recoded[index]))
             elif self._varies(name):
                 names.append(self._steps_name(name))
             else:
@@ -204,6 +219,27 @@ class GraphLowering:
             self.nodes.append(helper.make_node("Tile", [name, repeats], [self.repeated[name, steps]], node_name))
         return self.repeated[name, steps]
 
+    def _recoded(self, name: str, coding: Coding) -> str:
+        """The trains of a tensor in another coding, written once."""
+        if (name, coding) not in self.recoded:
+            kind = self._kind(name)
+            assert isinstance(kind, Spikes)
+            target = unused(f"{name}/{coding.name}_{coding.steps}", self.names)
+            node_name = unused(f"{name}/recode", self.node_names)
+            source, recoder = self._steps_name(name), kind.recoder(coding)
+            self._operator(node_name, recoder, source, target, input_steps=kind.steps, spikes=True)
+            self.recoded[name, coding] = target
+            self.lowering.recoded[target] = replace(kind, coding=coding)
+        return self.recoded[name, coding]
+
+    def _encode(self, name: str) -> None:
+        """Trains of a tensor whose Static form has been written."""
+        kind = self._kind(name)
+        if isinstance(kind, Spikes):
+            self.decoded.add(name)
+            node_name = unused(f"{name}/encode", self.node_names)
+            self._operator(node_name, kind.encoder(), name, self._steps_name(name), input_steps=1, spikes=True)
+
     def parallel_neuron(self, name: str, neuron: ParallelNeuron, source: str, target: str) -> None:
         """A `ParallelSpike` from one tensor of the source to another: trains where these are in time, else means."""
         input_steps = self._kind(source).steps
@@ -219,7 +255,8 @@ class GraphLowering:
         tables = [self.initializer(f"{name}/thresholds", neuron.thresholds)]
         tables.append(self.initializer(f"{name}/levels", neuron.levels))
         node = helper.make_node(OP_TYPE, [source, *tables], [target], name=name, domain=DOMAIN)
-        for key, value in attributes(neuron, input_steps=input_steps, spikes=spikes).items():
+        version = self.lowering.version
+        for key, value in attributes(neuron, input_steps=input_steps, spikes=spikes, version=version).items():
             node.attribute.append(helper.make_attribute(key, value))
         self.nodes.append(node)
 

@@ -14,7 +14,7 @@ import onnx
 
 from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.choices import BATCHES, METHODS, PROVIDERS, REPEATS, STEPS, ModeName
+from pconv_onnx.basics.choices import BATCHES, METHODS, PROVIDERS, REPEATS, STEPS, CodingName, ModeName
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration import RANDOM, calibrate
@@ -81,6 +81,7 @@ class Benchmark:
             "machine": self.machine,
             "threads": self.threads,
             "random_inputs": asked.random_inputs,
+            "coding": asked.coding,
             "calibration": asked.method if asked.calibration is not None else None,
             "random_calibration": isinstance(asked.calibration, str) and asked.calibration == RANDOM,
             "complete": self.stopped is None,
@@ -123,6 +124,7 @@ def bench(
     calibration: DataSource | None = None,
     method: str | None = None,
     signed: bool = False,
+    coding: CodingName = "auto",
     repeats: int = REPEATS,
 ) -> Benchmark:
     """Time a network against its spiking forms: function body, serial, parallel and folded, at each T and batch size.
@@ -141,6 +143,7 @@ def bench(
         calibration: as `rewrite` takes it, for a ReLU network; the quantised ANN at each T is then measured as well.
         method: of the calibration, `refit` unless another is named.
         signed: as `rewrite` takes it.
+        coding: likewise; calibrated are as many levels as T steps have in it.
         repeats: rounds to measure.
 
     Raises:
@@ -174,6 +177,7 @@ def bench(
         readable_again(calibration, inputs, batch_axis),
         method or METHODS[0],
         signed,
+        coding,
         provider,
         counts,
     )
@@ -223,6 +227,7 @@ class _Measuring:
                         self.request.calibration,
                         batch_axis=self.request.batch_axis,
                         steps=count,
+                        coding=self.request.coding,
                         method=method,
                     ).model
                     self.result.quantised[count] = source
@@ -240,7 +245,7 @@ class _Measuring:
 
     def _rewritten(self, source: ModelSource, count: int, mode: ModeName) -> str | PconvError:
         try:
-            rewriting = rewrite(source, steps=count, mode=mode, signed=self.request.signed)
+            rewriting = rewrite(source, steps=count, coding=self.request.coding, mode=mode, signed=self.request.signed)
         except PconvError as error:
             return error
         return self._write(rewriting.model, rewriting.plan.network.folder)

@@ -15,7 +15,7 @@ import onnx
 
 from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.choices import ModeName
+from pconv_onnx.basics.choices import CodingName, ModeName
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration import RANDOM
@@ -97,6 +97,7 @@ class Evaluation:
         targets: the output that their labels, floats, are targets of; None where they are not.
         ann: the source; None where it is a spiking network itself.
         rows: its spiking form at each T, or the spiking network that was given.
+        coding: that was asked for; None where nothing was rewritten.
     """
 
     samples: int
@@ -105,6 +106,7 @@ class Evaluation:
     targets: str | None
     ann: Score | None
     rows: list[Score]
+    coding: CodingName | None = None
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx evaluate`; None where something is not defined."""
@@ -112,6 +114,7 @@ class Evaluation:
             "samples": self.samples,
             "labels": self.labels,
             "targets": self.targets,
+            "coding": self.coding,
             "ann": self._quality(self.ann) if self.ann else None,
             "rows": [
                 {"steps": row.steps, "mode": row.mode, **self._quality(row), **self._likeness(row)} for row in self.rows
@@ -163,6 +166,7 @@ def evaluate(
     *,
     batch_axis: BatchAxis = 0,
     steps: int | Sequence[int] = (),
+    coding: CodingName = "auto",
     mode: ModeName = "folded",
     signed: bool = False,
     calibration: DataSource | None = None,
@@ -181,6 +185,7 @@ def evaluate(
             that are floats are targets of the output whose samples have their shape, but for axes of length one.
         batch_axis: along which axis of the inputs they lie in the model, as there; of the calibration's as well.
         steps: one number of time-steps to rewrite at or several, each 1 to 256.
+        coding: as `rewrite` takes it.
         mode: `folded` computes at the price of one step what `parallel` does. They differ by rounding: `parallel` runs
             its linear layers on T·B rows. `serial` runs T time-steps one after another.
         signed: as `rewrite` takes it.
@@ -199,10 +204,17 @@ def evaluate(
 
     def spiking(count: int) -> onnx.ModelProto:
         if quantised is not None and count in quantised:
-            model = rewrite(quantised[count], steps=count, mode=mode, signed=signed).model
+            model = rewrite(quantised[count], steps=count, coding=coding, mode=mode, signed=signed).model
         else:
             model = rewrite(
-                source, steps=count, mode=mode, signed=signed, calibration=given, batch_axis=batch_axis, method=method
+                source,
+                steps=count,
+                coding=coding,
+                mode=mode,
+                signed=signed,
+                calibration=given,
+                batch_axis=batch_axis,
+                method=method,
             ).model
         assert model is not None  # only a dry run gives none
         return model
@@ -237,7 +249,8 @@ def evaluate(
     scores = list(merged(shard.scores for shard in found))
     ann, rows = (None, scores) if is_spiking else (scores[0], scores[1:])
     targets = None if found[0].targets is None else names[found[0].targets]
-    return Evaluation(len(samples), first.labels is not None, found[0].classes, targets, ann, rows)
+    asked = coding if counts else None
+    return Evaluation(len(samples), first.labels is not None, found[0].classes, targets, ann, rows, asked)
 
 
 class _Found(NamedTuple):

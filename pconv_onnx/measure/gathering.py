@@ -38,11 +38,12 @@ def gather(request: Request, models: Mapping[int, onnx.ModelProto], interrupted:
     quantised = models.get(max(request.steps)) if request.calibration is not None else None
     source = request.source if quantised is None else quantised
     # Where the source has levels each neuron has their number, which is lossless.
+    coding = "rate" if quantised is not None and request.coding == "auto" else request.coding
     networks: dict[str, Rewriting] = {}
 
     def spiking(mode: ModeName) -> Rewriting:
         if mode not in networks:
-            networks[mode] = rewrite(source, mode=mode, signed=request.signed)
+            networks[mode] = rewrite(source, coding=coding, mode=mode, signed=request.signed)
         return networks[mode]
 
     def rewritten(mode: ModeName) -> onnx.ModelProto:
@@ -62,6 +63,7 @@ def gather(request: Request, models: Mapping[int, onnx.ModelProto], interrupted:
             request.samples,
             batch_axis=request.batch_axis,
             steps=request.steps,
+            coding=request.coding,
             signed=request.signed,
             calibration=request.calibration,
             method=request.method if request.calibration is not None else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from pconv_onnx.operators.domain import attribute, is_operator
 from pconv_onnx.operators.parallel_spike import neuron_of
 from pconv_onnx.runtime.opening import import_onnxruntime
 from pconv_onnx.runtime.side_by_side import open_session, run_session
-from pconv_onnx.temporal.kinds import RecordedLevels, Spikes
+from pconv_onnx.temporal.kinds import Kind, RecordedLevels, Spikes
 
 
 @dataclass
@@ -94,7 +94,6 @@ class LayerCheck:
     ) -> None:
         network = spiking.network
         self.converted = converted
-        self.layer = Layer(converted.name, converted.steps == converted.levels, calibrated)
         try:
             self.node = node = spiking.neurons[converted.node]
             tables = {name: spiking.initializers[name] for name in node.input[1:]}
@@ -102,18 +101,20 @@ class LayerCheck:
             self.spikes = trains
             self.neuron = neuron_of(node, tables)
             types = {self.neuron.levels.dtype, self.neuron.thresholds.dtype}
-            if len(types) > 1 or not types <= set(FLOATS) or self.neuron.steps != converted.steps:
+            steps = self.neuron.steps if trains else converted.steps
+            if len(types) > 1 or not types <= set(FLOATS) or steps != converted.steps:
                 raise ValueError("tables of other types or sizes")
         except (KeyError, ValueError) as error:
             raise PconvError(
                 f"neuron '{converted.name}' of {network.name} is not there any more as rewrite wrote it",
                 "compare before other tools edit the spiking network",
             ) from error
+        self.layer = Layer(converted.name, self.neuron.highest == converted.levels, calibrated)
         # Thresholds out of order have no specified count, whatever this kernel makes of them (NaN sorts last, where it
         # belongs); and only levels evenly spaced are carried by a number of equal spikes.
         thresholds = self.neuron.thresholds
         in_order = np.array_equal(np.sort(thresholds, axis=1), thresholds, equal_nan=True)
-        self.well_formed = in_order and emits_trains == trains and (not trains or self.neuron.carried_by_trains)
+        self.well_formed = in_order and emits_trains == trains and not (trains and self.neuron.why_not_carried)
         if not self.layer.exact:
             return
         element = tables[node.input[1]].data_type
@@ -143,13 +144,12 @@ class LayerCheck:
     def compare_tables(self, spec: QuantizerSpec) -> None:
         """Where the layer is not exact, see whether it is what its steps make of the source's activation."""
         try:
-            made = spec.neuron(self.neuron.steps)
-            if made.levels.dtype != self.neuron.levels.dtype:
-                made = made.astype(self.neuron.levels.dtype)
+            made = [spec.neuron(self.converted.steps, zero=zero) for zero in {0, spec.zero}]
+            made = [neuron.astype(self.neuron.levels.dtype) for neuron in made]
         except ValueError:  # there is none
             self.layer.altered = True
             return
-        self.layer.altered = not same_neuron(made, self.neuron)
+        self.layer.altered = not any(same_neuron(neuron, self.neuron) for neuron in made)
 
     def bytes_at_once(self, current: int) -> int:
         """What `add` takes for a current of so many bytes: it at each step, trains, and what is asked of these.
@@ -189,23 +189,15 @@ class LayerCheck:
             wrong = found != expected
         else:
             trains = found.reshape(self.neuron.steps, *expected.shape)
-            silent, spike = (
-                self.neuron.along_channels(self.neuron.levels[:, [k]], expected.ndim) for k in (0, self.neuron.steps)
-            )
-            fired = trains != silent
-            count = fired.sum(axis=0, dtype=np.uint16)
-            wrong = self.neuron.value(count) != expected
-            # A train that is not sorted, or not of spikes of the neuron's amplitude, is wrong whatever its count; that
-            # there is none is soon told.
-            sorted_trains = not np.greater(fired[1:], fired[:-1]).any()
-            if not sorted_trains or np.count_nonzero(trains == spike) != count.sum(dtype=np.int64):
-                wrong |= (fired[1:] & ~fired[:-1]).any(axis=0) | (fired & (trains != spike)).any(axis=0)
+            # The count that the source's value is the level of, and its train.
+            count = replace(self.neuron, thresholds=self.neuron.levels[:, 1:]).search_form(expected)
+            wrong = (self.neuron.value(count) != expected) | (trains != self.neuron.emitted(count)).any(axis=0)
         self.layer.mismatches += int(wrong.sum())
         return found, not wrong.any()
 
 
 def altered_decoders(spiking: Written, kinds: Mapping[str, InTime], checks: Sequence[LayerCheck]) -> list[str]:
-    """Tensors of a network of trains that are decoded by other tables than the levels of their neurons make.
+    """Tensors of a network of trains that are decoded, or encoded again, by other tables than their levels make.
 
     Args:
         spiking: the network.
@@ -219,18 +211,34 @@ def altered_decoders(spiking: Written, kinds: Mapping[str, InTime], checks: Sequ
         if not is_operator(node) or node.output[0] in layers:
             continue
         try:
-            kind = recorded.read(kinds[node.input[0]])
             found = neuron_of(node, {name: spiking.initializers[name] for name in node.input[1:]})
-            right = (
-                isinstance(kind, Spikes)
-                and attribute(node, "input_steps") == kind.steps
-                and same_neuron(train_decoder(kind.levels, kind.channel_axis), found)
+            given, wanted = (
+                recorded.read(kinds[name]) if name in kinds else None for name in (node.input[0], node.output[0])
             )
+            spikes = attribute(node, "spikes")
+            expected, steps = _translator(given, wanted, spikes)
+            right = attribute(node, "input_steps") == steps and same_neuron(expected, found)
+            right &= not spikes or expected.coding == found.coding
         except (KeyError, ValueError):  # it is not as rewrite wrote it
             right = False
         if not right:
             altered.append(node.output[0])
     return altered
+
+
+def _translator(given: Kind | None, wanted: Kind | None, spikes: int) -> tuple[ParallelNeuron, int]:
+    """What decodes trains, gives them another coding, or encodes their levels, and the time-steps that it reads.
+
+    Raises:
+        ValueError: there is no such neuron.
+    """
+    if not spikes and isinstance(given, Spikes):
+        return train_decoder(given.levels, given.channel_axis), given.steps
+    if not isinstance(wanted, Spikes) or not spikes:
+        raise ValueError("neither trains are given nor asked for")
+    if isinstance(given, Spikes):
+        return given.recoder(wanted.coding), given.steps
+    return wanted.encoder(), 1
 
 
 def same_neuron(one: ParallelNeuron, other: ParallelNeuron) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pconv_onnx.basics.choices import CodingName
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource
 
@@ -22,6 +23,7 @@ class Request:
         calibration: the data that its ReLUs are quantised on, at each T anew, if they are.
         method: of the calibration.
         signed: as `rewrite` takes it.
+        coding: likewise.
         provider: where networks run.
         steps: the numbers of time-steps.
     """
@@ -34,5 +36,6 @@ class Request:
     calibration: DataSource | None = field(repr=False)
     method: str
     signed: bool
+    coding: CodingName
     provider: str
     steps: Sequence[int]

@@ -224,7 +224,7 @@ def _drop(arrays: dict[str, Array], last: Mapping[str, str], key: str) -> None:
 
 def _emitted(check: LayerCheck) -> Emitted:
     levels = check.neuron.levels.astype(np.float64)
-    signed = check.spikes and levels[:, 0].any()
+    signed = check.spikes and levels[:, check.neuron.coding.zero].any()
     return Emitted(np.dtype(check.converted.dtype), float(np.abs(levels).max()) if signed else 0.0)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.data.samples import to_first
-from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.temporal.kinds import Spikes
 
 _EXAMPLES = 32
@@ -25,7 +24,7 @@ class SpikingLayer:
         channels_last: whether channels are the last axis, not the one behind the samples; a channel axis of the trains
             is what counts.
         samples: samples counted on; fewer than there are where it is in a branch that not all get to.
-        histogram: `[T+1]`, how often a neuron has each count.
+        histogram: `[S+1]`, how often a neuron has each count.
         fewest: `[C]`, the lowest count of each channel (`[0]` before the first batch).
         most: `[C]`, the highest.
         example_neurons: indices of up to 32 neurons, evenly chosen from all of a sample, row by row.
@@ -44,7 +43,7 @@ class SpikingLayer:
 
     def __post_init__(self) -> None:
         """Nothing is counted yet."""
-        self.histogram = np.zeros(self.steps + 1, np.int64)
+        self.histogram = np.zeros(self.highest + 1, np.int64)
         self.fewest, self.most = np.empty((2, 0), np.int64)
 
     @property
@@ -53,9 +52,14 @@ class SpikingLayer:
         return self.kind.steps
 
     @property
+    def highest(self) -> int:
+        """S, the highest spike count."""
+        return self.kind.levels.shape[1] - 1
+
+    @property
     def spikes(self) -> int:
-        """How many there are."""
-        return int(self.histogram @ np.arange(self.steps + 1))
+        """How many there are: digits that are not zero."""
+        return int(self.histogram @ self.kind.coding.operations(np.arange(self.highest + 1)))
 
     @property
     def sites(self) -> int:
@@ -64,7 +68,7 @@ class SpikingLayer:
 
     def add(self, counts: Array, samples: int, sample_axis: int | None) -> None:
         """Take in the counts of one batch of that many samples, which lie along that axis; None: all are of one."""
-        self.histogram += np.bincount(counts.reshape(-1), minlength=self.steps + 1)
+        self.histogram += np.bincount(counts.reshape(-1), minlength=self.highest + 1)
         counts = to_first(counts, sample_axis)
         if counts.ndim == 1:
             counts = counts[:, np.newaxis]
@@ -72,7 +76,7 @@ class SpikingLayer:
         if self.kind.channel_axis is not None:
             channel_axis = self.kind.channel_axis + (sample_axis is None or self.kind.channel_axis < sample_axis)
         others = tuple(axis for axis in range(counts.ndim) if axis != channel_axis)
-        fewest, most = counts.min(axis=others, initial=self.steps), counts.max(axis=others, initial=0)
+        fewest, most = counts.min(axis=others, initial=self.highest), counts.max(axis=others, initial=0)
         self.fewest = np.minimum(self.fewest, fewest) if self.samples else fewest
         self.most = np.maximum(self.most, most) if self.samples else most
         self.samples += samples
@@ -88,10 +92,13 @@ class SpikingLayer:
             "channels": len(self.most),
             "neurons": int(self.histogram.sum()) // max(self.samples, 1),
             "steps": self.steps,
+            "coding": self.kind.coding.name,
+            "zero": self.kind.coding.zero,
+            "operations": self.spikes,
             "firing_rate": ratio(self.spikes, self.sites),
             "spike_counts": self.histogram.tolist(),
-            "silent_channels": int((self.most == 0).sum()),
-            "saturated_channels": int((self.fewest == self.steps).sum()),
+            "silent_channels": int(((self.most == self.kind.coding.zero) & (self.fewest == self.most)).sum()),
+            "saturated_channels": int((self.fewest == self.highest).sum()),
             "example_neurons": self.example_neurons,
             "example_counts": self.example_counts,
         }
@@ -112,9 +119,10 @@ def spike_counts(means: Array, kind: Spikes) -> Array:
 
 def not_zero(counts: Array, kind: Spikes) -> Array:
     """How many of the T values of each train are not zero: all of them where a silent neuron emits something."""
-    neuron = ParallelNeuron(kind.levels[:, 1:], kind.levels, kind.channel_axis)
-    silent, firing = (neuron.along_channels(kind.levels[:, [k]] != 0, counts.ndim)[0] for k in (0, -1))
-    return np.asarray(counts * firing + (kind.steps - counts) * silent)
+    silent, firing = (table != 0 for table in kind.coding.values(kind.levels))
+    digits = abs(kind.coding.digits(np.arange(kind.levels.shape[1]))).astype(np.int64)
+    table = firing.astype(np.int64) @ digits + silent * (kind.steps - digits.sum(axis=0))
+    return kind.encoder().looked_up(table, counts)
 
 
 def ratio(part: float, whole: float) -> float | None:

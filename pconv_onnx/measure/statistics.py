@@ -1,12 +1,11 @@
 """How often do the neurons of a spiking network fire, and what operations does that leave of its ANN's?
 
-A train is sorted, so it is its spike count, and the count follows from its temporal mean: both modes are read in the
-same way.
+A train is its spike count, and the count follows from its temporal mean: both modes are read in the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -153,9 +152,9 @@ def stats(
     mode = MODES[record.mode]
     in_time = mode.keeps_time
     try:
-        neurons = _neurons(network, in_time)
+        neurons = _neurons(network, in_time, {entry.node for entry in converted})
         kinds = _kinds(network, record, neurons)
-        layers = _layers(network, converted, neurons)
+        layers = _layers(network, converted, neurons, kinds)
         read = readings(network, kinds, in_time)
     except (KeyError, ValueError) as error:
         raise _edited(network) from error
@@ -256,8 +255,8 @@ def _recorded(network: Network) -> tuple[Record, list[Converted]]:
 _Neurons = dict[str, tuple[onnx.NodeProto, ParallelNeuron]]
 
 
-def _neurons(network: Network, trains: bool) -> _Neurons:
-    """The neurons, which give trains or their means.
+def _neurons(network: Network, trains: bool, names: Set[str]) -> _Neurons:
+    """The neurons of those names, which give trains or their means; others encode again what was decoded.
 
     Raises:
         KeyError: they are not as `rewrite` wrote them.
@@ -266,7 +265,7 @@ def _neurons(network: Network, trains: bool) -> _Neurons:
     tables = {tensor.name: tensor for graph in every_graph(network.proto.graph) for tensor in graph.initializer}
     found: _Neurons = {}
     for node in every_node(network.proto.graph):
-        if is_layer(node, trains):
+        if is_layer(node, trains) and node.name in names:
             neuron = neuron_of(node, tables)
             # A mean is searched among them.
             if not (np.diff(neuron.levels.astype(np.float32)) >= 0).all():
@@ -276,7 +275,7 @@ def _neurons(network: Network, trains: bool) -> _Neurons:
 
 
 def _kinds(network: Network, record: Record, neurons: _Neurons) -> dict[str, Kind]:
-    """What is in time, by name of the tensor: trains of neurons as these are, all others as they are recorded.
+    """What is in time, by name of the tensor: trains of neurons as these emit them, all others as they are recorded.
 
     Raises:
         KeyError: a tensor that is recorded is not there, or its neuron is not.
@@ -289,17 +288,20 @@ def _kinds(network: Network, record: Record, neurons: _Neurons) -> dict[str, Kin
         if name not in there:
             raise KeyError(name)
         kinds[name] = levels.read(entry)
-    return kinds | {name: _trains_of(neuron) for name, (_, neuron) in neurons.items()}
+    if not MODES[record.mode].keeps_time:
+        return kinds
+    return kinds | {
+        name: Spikes(neuron.coding, neuron.levels, neuron.channel_axis) for name, (_, neuron) in neurons.items()
+    }
 
 
-def _trains_of(neuron: ParallelNeuron) -> Spikes:
-    return Spikes(neuron.steps, neuron.levels, neuron.channel_axis)
-
-
-def _layers(network: Network, converted: Sequence[Converted], neurons: _Neurons) -> dict[str, SpikingLayer]:
+def _layers(
+    network: Network, converted: Sequence[Converted], neurons: _Neurons, kinds: Mapping[str, Kind]
+) -> dict[str, SpikingLayer]:
     """The neurons as layers by the tensor that they give.
 
     Raises:
+        KeyError: what one gives is not recorded.
         ValueError: they are not those that are recorded.
     """
     names = {entry.node: entry.name for entry in converted}
@@ -307,10 +309,13 @@ def _layers(network: Network, converted: Sequence[Converted], neurons: _Neurons)
         raise ValueError("the neurons are not those that are recorded")
     # Neurons and what decodes them end the stretch in which a layer's channels are looked for.
     makers = {node.output[0]: node for node in every_node(network.proto.graph) if node.output and node.domain != DOMAIN}
-    return {
-        output: SpikingLayer(names[node.name], _trains_of(neuron), behind_matrix_product(node.input[0], makers))
-        for output, (node, neuron) in neurons.items()
-    }
+    layers = {}
+    for output, (node, _) in neurons.items():
+        kind = kinds[output]
+        if not isinstance(kind, Spikes):
+            raise ValueError(f"what '{node.name}' gives is recorded as no spikes")
+        layers[output] = SpikingLayer(names[node.name], kind, behind_matrix_product(node.input[0], makers))
+    return layers
 
 
 def _fits(means: Array, kind: Spikes) -> bool:

@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.choices import MAX_STEPS
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,27 @@ class Coding:
         offset = counts.astype(np.int64) - self.zero
         return np.asarray(self._fires(abs(offset)) * np.sign(offset), dtype=np.int8)
 
+    def require(self, levels: Array) -> None:
+        """Raise where trains cannot carry the counts of levels `[R, S+1]`.
+
+        Raises:
+            ValueError: there are too many for T or, of trains of equal spikes, not as many; or silence is not zero.
+        """
+        highest = levels.shape[1] - 1
+        if not 0 <= self.zero <= highest:
+            raise ValueError(f"the count {self.zero} of silence is none of 0 to {highest}")
+        if self.signed and levels[:, self.zero].any():
+            raise ValueError("trains are signed, and the level of silence is not zero")
+        reach = max(self.zero, highest - self.zero)
+        if not self._holds(reach):
+            raise ValueError(f"{self.steps} time-steps in coding '{self.name}' for counts up to {reach} from silence")
+
     def operations(self, counts: Array) -> Array:
         """How many digits of the trains of spike counts `[…]` are not zero."""
         return np.asarray(self._fires(abs(counts.astype(np.int64) - self.zero)).sum(axis=0))
 
-    def emitted(self, levels: Array) -> tuple[Array, Array]:
-        """What neurons with levels `[R, S+1]` emit: where silent `[R]`, and where a digit is one `[R, T]`.
+    def values(self, levels: Array) -> tuple[Array, Array]:
+        """What neurons with levels `[R, S+1]` emit: where silent `[R, 1]`, and where a digit is one `[R, T]`.
 
         A digit of −1 emits the negative of the latter; silence is then zero. Computed in float32, operation by
         operation, and rounded to the type of the levels.
@@ -88,7 +104,11 @@ class Coding:
             worth = np.where(mirrored, -reached, reached)
             if self.factor != 1:
                 worth = silent + np.float32(self.factor) * (worth - silent)
-            return levels[:, self.zero], worth.astype(levels.dtype)
+            return levels[:, [self.zero]], worth.astype(levels.dtype)
+
+    def _holds(self, reach: int) -> bool:
+        """Whether these time-steps carry counts up to so far from silence, and spikes are worth what these need."""
+        raise NotImplementedError
 
     def _fires(self, distance: Array) -> Array:
         """Whether counts at distances `[…]` from k₀ have a digit that is not zero: booleans `[T, …]`."""
@@ -123,6 +143,9 @@ class Rate(Coding):
         """That level itself."""
         return 1
 
+    def _holds(self, reach: int) -> bool:
+        return self.steps == reach
+
     def _fires(self, distance: Array) -> Array:
         return np.asarray(self._along_steps(np.arange(self.steps), distance.ndim) < distance)
 
@@ -156,6 +179,9 @@ class Radix(Coding):
     def _places(self) -> Array:
         # No count is so high that digits farther up could be set.
         return np.minimum(np.arange(self.steps, dtype=np.int64)[::-1], 32)
+
+    def _holds(self, reach: int) -> bool:
+        return self.steps_for(reach) <= self.steps <= MAX_STEPS
 
     def _fires(self, distance: Array) -> Array:
         return np.asarray((distance >> self._along_steps(self._places, distance.ndim)) & 1, dtype=bool)

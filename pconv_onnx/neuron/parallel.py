@@ -1,8 +1,8 @@
-"""The parallel spiking neuron: a staircase of thresholds and levels."""
+"""The parallel spiking neuron: a staircase of thresholds and levels, and a coding of its trains."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -10,9 +10,15 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import MAX_STEPS
+from pconv_onnx.neuron.coding import Coding, Rate
+from pconv_onnx.neuron.theory import temporal_mean
 
-# The highest spike count; of so many steps only the temporal mean is ever computed.
+# The highest spike count.
 MAX_LEVELS = 65535
+# Stands for `rate` with as many time-steps as a neuron has levels.
+_BY_LEVELS: Coding = Rate(0)
+# Values of trains that are computed at a time, to see whether these carry levels.
+_AT_ONCE = 1 << 22
 
 
 def along_channels(table: Array, channel_axis: int | None, rank: int) -> Array:
@@ -32,32 +38,37 @@ class ParallelNeuron:
     are functions of the even neuron's parameters.
 
     Attributes:
-        thresholds: τ, `[R, T]`, ascending along T; NaN (never reached) last.
-        levels: v, `[R, T+1]`, ascending.
+        thresholds: τ, `[R, S]`, ascending along S; NaN (never reached) last.
+        levels: v, `[R, S+1]`, ascending.
         channel_axis: the axis of the input that rows run along; None where R = 1.
+        coding: how its trains carry the count; `rate` of T = S unless another is given.
     """
 
     thresholds: Array
     levels: Array
     channel_axis: int | None = None
+    coding: Coding = _BY_LEVELS
 
     def __post_init__(self) -> None:
         """Refuse tables that no kernel could run."""
-        rows, steps = self.thresholds.shape
-        if not 1 <= steps <= MAX_LEVELS:
-            raise ValueError(f"{steps} levels; 1 to {MAX_LEVELS} are possible")
-        if self.levels.shape != (rows, steps + 1):
+        rows, highest = self.thresholds.shape
+        if not 1 <= highest <= MAX_LEVELS:
+            raise ValueError(f"{highest} levels; 1 to {MAX_LEVELS} are possible")
+        if self.levels.shape != (rows, highest + 1):
             raise ValueError(f"levels of shape {self.levels.shape} for thresholds of shape {self.thresholds.shape}")
         if rows > 1 and self.channel_axis is None:
             raise ValueError(f"{rows} rows and no channel axis")
+        if self.coding is _BY_LEVELS:
+            object.__setattr__(self, "coding", Rate(highest))
+        self.coding.require(self.levels)
 
     @classmethod
     def even(
         cls, steps: int, threshold: Array, shift: Array, amplitude: Array, channel_axis: int | None = None
     ) -> ParallelNeuron:
         """The paper's neuron: `τ_t = (t·θ − b)/T`, `v_k = a·k/T`, in the number type of the arguments (`[R]` each)."""
-        if not 1 <= steps <= MAX_STEPS:
-            raise ValueError(f"{steps} time-steps; 1 to {MAX_STEPS} are possible")
+        if not 1 <= steps <= 2 * MAX_STEPS:
+            raise ValueError(f"{steps} levels; 1 to {2 * MAX_STEPS} are possible")
         t = np.arange(steps + 1)
         threshold, shift, amplitude = (np.asarray(v).reshape(-1, 1) for v in (threshold, shift, amplitude))
         return cls((t[1:] * threshold - shift) / steps, amplitude * t / steps, channel_axis)
@@ -75,28 +86,51 @@ class ParallelNeuron:
         thresholds = np.where(below, np.nextafter(thresholds, dtype.type(np.inf)), thresholds)
         if not np.isfinite(levels).all() or (levels[:, 1:] <= levels[:, :-1]).any():
             raise ValueError(f"its levels are not finite and ascending in {dtype}")
-        return ParallelNeuron(thresholds, levels, self.channel_axis)
+        return replace(self, thresholds=thresholds, levels=levels)
 
     @property
     def steps(self) -> int:
-        """T."""
+        """T, of its trains."""
+        return self.coding.steps
+
+    @property
+    def highest(self) -> int:
+        """S, the highest spike count."""
         return int(self.thresholds.shape[1])
 
     @property
-    def carried_by_trains(self) -> bool:
-        """Whether trains of equal spikes carry the levels.
+    def why_not_carried(self) -> str:
+        """Why its trains do not carry its levels; empty where they do, which this proves for every count.
 
         They do where levels are evenly spaced, to the rounding of their type (that of the silent value included, which
-        is in every mean), and far enough apart for `train_decoder` to tell the means of trains from each other.
+        is in every mean), and `train_decoder` tells the means of trains from each other.
         """
         levels = self.levels.astype(np.float64)
-        counts = np.arange(self.steps + 1)
-        means = (levels[:, :1] * (self.steps - counts) + levels[:, -1:] * counts) / self.steps
-        rounding = 4 * float(ml_dtypes.finfo(self.levels.dtype).eps) * np.maximum(abs(means), abs(levels[:, :1]))
-        even = (abs(levels - means) <= rounding).all()
-        told_apart = train_decoder(self.levels, self.channel_axis).thresholds.astype(np.float64)
-        means = means.astype(self.levels.dtype).astype(np.float64)
-        return bool(even and (means[:, :-1] < told_apart).all() and (told_apart <= means[:, 1:]).all())
+        counts = np.arange(self.highest + 1)
+        even = (levels[:, :1] * (self.highest - counts) + levels[:, -1:] * counts) / self.highest
+        rounding = 4 * float(ml_dtypes.finfo(self.levels.dtype).eps) * np.maximum(abs(even), abs(levels[:, :1]))
+        if not (abs(levels - even) <= rounding).all():
+            return f"its levels are not evenly spaced in {self.levels.dtype}, so no train of spikes carries them"
+        if not all(np.isfinite(table).all() for table in self.coding.values(self.levels)):
+            return f"its spikes are beyond the range of {self.levels.dtype} in coding '{self.coding.name}'"
+        if not self._decodes():
+            return (
+                f"the means of its trains cannot be told apart in {self.levels.dtype}, in coding '{self.coding.name}' "
+                f"with {self.steps} time-steps"
+            )
+        return ""
+
+    def _decodes(self) -> bool:
+        """Whether the train of every count is decoded to that count."""
+        at_once = max(1, _AT_ONCE // (self.steps * (self.highest + 1)))
+        for first in range(0, len(self.levels), at_once):
+            rows = slice(first, first + at_once)
+            part = ParallelNeuron(self.thresholds[rows], self.levels[rows], 1, self.coding)
+            counts = np.repeat(np.arange(self.highest + 1)[:, np.newaxis], len(part.levels), axis=1)
+            means = temporal_mean(part.emitted(counts))
+            if (train_decoder(part.levels, 1).search_form(means) != counts).any():
+                return False
+        return True
 
     def along_channels(self, table: Array, rank: int) -> Array:
         """A table `[R, n]` as `[n, …]`, ready to broadcast against inputs of that rank."""
@@ -110,22 +144,31 @@ class ParallelNeuron:
         """Form 3: the spike count by binary search, O(log T) compares. Mean `[B, …]` to counts `[B, …]`."""
         rows = self._rows(mean.ndim)
         count = np.zeros(mean.shape, dtype=np.int64)
-        stride = 1 << (self.steps.bit_length() - 1)
+        stride = 1 << (self.highest.bit_length() - 1)
         while stride:
             probe = count + stride
-            reached = mean >= self.thresholds[rows, np.minimum(probe, self.steps) - 1]
-            count = np.where((probe <= self.steps) & reached.astype(bool), probe, count)
+            reached = mean >= self.thresholds[rows, np.minimum(probe, self.highest) - 1]
+            count = np.where((probe <= self.highest) & reached.astype(bool), probe, count)
             stride >>= 1
         return count
 
     def value(self, count: Array) -> Array:
         """The temporal mean `v_k` of spike counts `[B, …]`."""
-        return np.asarray(self.levels[self._rows(count.ndim), count])
+        return self.looked_up(self.levels, count)
+
+    def looked_up(self, table: Array, count: Array) -> Array:
+        """What a table `[R, S+1]` has for spike counts `[B, …]`."""
+        return np.asarray(table[self._rows(count.ndim), count])
 
     def trains(self, mean: Array) -> Array:
-        """What flows in a spiking network: `[T, B, …]`, `v_T` where the neuron fires and `v_0` where it is silent."""
-        silent, firing = (self.along_channels(self.levels[:, [k]], mean.ndim) for k in (0, -1))
-        return np.where(self.threshold_form(mean), firing, silent)
+        """What flows in a spiking network: `[T, B, …]` of means `[B, …]`."""
+        return self.emitted(self.search_form(mean))
+
+    def emitted(self, count: Array) -> Array:
+        """The trains `[T, B, …]` of spike counts `[B, …]`."""
+        digits = self.coding.digits(count)
+        silent, firing = (self.along_channels(table, count.ndim) for table in self.coding.values(self.levels))
+        return np.where(digits > 0, firing, np.where(digits < 0, -firing, silent))
 
     def _rows(self, rank: int) -> Array:
         rows = np.arange(len(self.thresholds)).reshape(-1, 1)
@@ -133,12 +176,12 @@ class ParallelNeuron:
 
 
 def train_decoder(levels: Array, channel_axis: int | None) -> ParallelNeuron:
-    """The neuron that turns the temporal mean of spike trains back into the levels `[R, T+1]` they stand for, exactly.
+    """The neuron that turns the temporal mean of spike trains back into the levels `[R, S+1]` they stand for, exactly.
 
-    The mean of a train, `v_0 + (v_T − v_0)·k/T` in floats, may differ from `v_k` in its last bit; thresholds half a
-    spike away from each such mean tell the counts apart.
+    The mean of a train, `v_0 + (v_S − v_0)·k/S` but for rounding, may differ from `v_k` in its last bits; thresholds
+    half a level away from each such mean tell the counts apart.
     """
-    steps = levels.shape[1] - 1
-    silent, firing = (levels[:, [k]].astype(np.float64) for k in (0, -1))
-    between = silent + (firing - silent) * (np.arange(steps) + 0.5) / steps
+    highest = levels.shape[1] - 1
+    lowest, top = (levels[:, [k]].astype(np.float64) for k in (0, -1))
+    between = lowest + (top - lowest) * (np.arange(highest) + 0.5) / highest
     return ParallelNeuron(between.astype(levels.dtype), levels, channel_axis)

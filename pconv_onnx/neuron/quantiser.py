@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.choices import MAX_STEPS
+from pconv_onnx.neuron.coding import Coding, Rate
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.neuron.serial import SerialNeuron
-from pconv_onnx.neuron.theory import rms_error, shift_of
+from pconv_onnx.neuron.theory import counts_beside, rms_error, shift_of
 from pconv_onnx.neuron.thresholds import smallest_float
 
 # Semantics of the operators that quantisers are made of; each is monotone in its first operand as long as the factors
@@ -142,20 +144,44 @@ class QuantizerSpec:
         """The source's own value for `x` of shape `[R, n]` (or `[1, n]`), rounded operator by operator."""
         return apply(self.tail, self.code(np.asarray(x, dtype=self.dtype)))
 
-    def neuron(self, steps: int | None = None) -> ParallelNeuron:
+    @cached_property
+    def zero(self) -> int:
+        """k₀ of signed trains: the count whose level is zero in every channel; 0 where there is none."""
+        return int(np.flatnonzero([*(self._exact.levels == 0).all(axis=0), True])[0]) % (self.levels + 1)
+
+    def neuron(self, steps: int | None = None, coding: type[Coding] = Rate, zero: int = 0) -> ParallelNeuron:
         """The parallel neuron of this quantiser.
 
-        With `steps` equal to `levels` (the default) it is compiled from the source's operations and gives the
-        source's value for every float (Theorem 4.1, made exact for floats). With another number of steps there is no
-        source value to be equal to: thresholds are `(t·θ − b')/T − ψ`, levels `v_0 + a·k/T`, rounded once, with the
-        shift b' of `shift_of`.
+        In `rate` with as many steps as the levels need (the default), and in other codings with these or more, it is
+        compiled from the source's operations and gives the source's value for every float (Theorem 4.1, made exact for
+        floats). In `rate` with another number of steps there is no source value to be equal to: thresholds are
+        `(t·θ − b')/T − ψ`, levels `v_0 + a·k/T`, rounded once, with the shift b' of `shift_of`; of signed trains the
+        level of silence stays zero, and the farther side has T levels.
+
+        Args:
+            steps: T; None for as many as the levels need.
+            coding: of its trains.
+            zero: k₀ of these, 0 or `self.zero`.
 
         Raises:
-            ValueError: the operations are not a bounded ascending staircase, `steps` is out of range, or it is not
-                `levels` and the source's thresholds are not evenly spaced.
+            ValueError: the operations are not a bounded ascending staircase, `steps` is out of range or too few for the
+                coding, or it is another number than that of the levels and the source's thresholds are not evenly
+                spaced.
         """
-        if steps is None or steps == self.levels:
-            return self._exact
+        reach = max(zero, self.levels - zero)
+        needed = coding.steps_for(reach)
+        if coding is not Rate and steps is not None and steps < needed:
+            raise ValueError(
+                f"it has {self.levels} levels, for which coding '{coding.name}' takes {needed} time-steps, not {steps}"
+            )
+        if coding is not Rate or steps in (None, reach):
+            return replace(self._exact, coding=coding(steps or needed, zero))
+        return self._respaced(steps or needed, zero)
+
+    def _respaced(self, steps: int, zero: int) -> ParallelNeuron:
+        """The neuron of `rate` with other time-steps than the levels need."""
+        if not 1 <= steps <= MAX_STEPS:
+            raise ValueError(f"{steps} time-steps; 1 to {MAX_STEPS} are possible")
         if self.threshold is None:
             if self.levels == 1:
                 raise ValueError("it has one level, so it has no neuron but that of T = 1; leave --steps out")
@@ -164,11 +190,20 @@ class QuantizerSpec:
             np.broadcast_to(v.astype(np.float64), (self.rows,))
             for v in (self.threshold, self.shift, self.bias, self.silent, self.amplitude)
         )
-        share = shift_of(self.levels, steps, shift / threshold)
-        even = ParallelNeuron.even(steps, threshold, share * threshold + steps * bias, amplitude, self.channel_axis)
-        levels = silent[:, np.newaxis] + even.levels
+        reach = max(zero, self.levels - zero)
+        below, above = counts_beside(self.levels, steps, zero)
+        highest = below + above
+        # Of the source's range, what the counts take; all of it where silence is the lowest.
+        taken = reach * highest / (steps * self.levels)
+        share = shift_of(reach, steps, shift / threshold)
+        charge = (share + below) * (threshold * taken) - highest * threshold / self.levels * zero + highest * bias
+        even = ParallelNeuron.even(highest, threshold * taken, charge, amplitude * taken, self.channel_axis)
+        levels = even.levels - even.levels[:, [below]] if zero else silent[:, np.newaxis] + even.levels
         return ParallelNeuron(
-            self._above(even.thresholds.astype(self.dtype)), levels.astype(self.dtype), self.channel_axis
+            self._above(even.thresholds.astype(self.dtype)),
+            levels.astype(self.dtype),
+            self.channel_axis,
+            Rate(max(below, above), below),
         )
 
     def _above(self, thresholds: Array) -> Array:
@@ -196,12 +231,15 @@ class QuantizerSpec:
         levels = self.neuron(steps).levels[:, [0, -1]]
         return SerialNeuron(steps, bias, self._above(fires_at), reset, levels, self.channel_axis)
 
-    def rms_error(self, steps: int) -> float | None:
-        """What that number of steps costs, as the function `rms_error` has it; None where thresholds are uneven."""
+    def rms_error(self, coding: Coding) -> float | None:
+        """What a coding costs, as the function `rms_error` has it; None where thresholds are uneven."""
         if self.threshold is None:
             return None
+        if coding.weighted:
+            return 0.0
         share = np.broadcast_to(self.shift / self.threshold, (self.rows,))
-        return max(rms_error(self.levels, steps, float(value)) for value in np.unique(share))
+        zero = self.zero if coding.signed else 0
+        return max(rms_error(self.levels, coding.steps, float(value), zero) for value in np.unique(share))
 
     @cached_property
     def _exact(self) -> ParallelNeuron:

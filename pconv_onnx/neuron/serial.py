@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.neuron.coding import Rate
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,11 @@ class SerialNeuron:
     reset: Array
     levels: Array
     channel_axis: int | None = None
+
+    @property
+    def coding(self) -> Rate:
+        """Its spikes are worth the same; when they come it does not say."""
+        return Rate(self.steps)
 
     def astype(self, dtype: np.dtype[Any]) -> SerialNeuron:
         """The neuron with its tables rounded to another type."""

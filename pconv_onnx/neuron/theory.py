@@ -28,18 +28,39 @@ def shift_of(levels: int, steps: int, shift: Any = 0.5) -> Any:
     return 0.5 + (shift - 0.5) * steps / levels
 
 
-def rms_error(levels: int, steps: int, shift: float = 0.5) -> float:
-    """Root mean square of what T ≠ L costs a neuron, for inputs spread evenly over `[0, θ]`.
+def counts_beside(levels: int, steps: int, zero: int) -> tuple[int, int]:
+    """How many counts are below that of silence, and how many above, where trains of `rate` have T steps for L levels.
 
-    In units of θ, as is `shift`, that of the neuron with T = L; the mean is zero for T ≤ L (Theorem 4.1; `shift_of`).
-    Both values are steps, so that the integral is a sum.
+    The farther side has T. Where k₀ is 0 that is all of them; of signed trains the other has its share.
     """
-    shifts = {levels: shift, steps: shift_of(levels, steps, shift)}
-    edges = np.concatenate([[0, 1], *((np.arange(1, n + 1) - b) / n for n, b in shifts.items())])
-    edges = np.unique(np.clip(edges, 0, 1))
-    middle = (edges[:-1] + edges[1:]) / 2
-    ann, snn = (np.clip(np.floor(middle * n + shifts[n]), 0, n) / n for n in (levels, steps))
-    return float(np.sqrt((np.diff(edges) * (snn - ann) ** 2).sum()))
+    reach = max(zero, levels - zero)
+    return round(zero * steps / reach), round((levels - zero) * steps / reach)
+
+
+def rms_error(levels: int, steps: int, shift: float = 0.5, zero: int = 0) -> float:
+    """Root mean square of what other time-steps than the levels need cost a neuron in `rate`.
+
+    For inputs spread evenly over `[0, θ]`, and in units of θ, as is `shift`, that of the neuron with T = L; the mean is
+    zero for T ≤ L (Theorem 4.1; `shift_of`). Both values are steps, so that the integral is a sum.
+
+    Args:
+        levels: L.
+        steps: T.
+        shift: b of the source.
+        zero: k₀, the count of silence.
+    """
+    reach = max(zero, levels - zero)
+    below, above = counts_beside(levels, steps, zero)
+    spacing, own_shift = reach / steps, shift_of(reach, steps, shift)
+    edges = [
+        np.arange(1, levels + 1) - shift,
+        (np.arange(1 - below, above + 1) - own_shift) * spacing + zero,
+    ]
+    cuts = np.unique(np.clip(np.concatenate([[0, levels], *edges]), 0, levels))
+    middle = (cuts[:-1] + cuts[1:]) / 2
+    ann, count = (np.searchsorted(edge, middle, side="right") for edge in edges)
+    snn = (count - below) * spacing + zero
+    return float(np.sqrt((np.diff(cuts) / levels * ((snn - ann) / levels) ** 2).sum()))
 
 
 def temporal_mean(current: Array) -> Array:

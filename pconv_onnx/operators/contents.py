@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx
 
 from pconv_onnx.graph.nesting import subgraphs
-from pconv_onnx.operators.domain import is_neuron, is_operator, is_serial
+from pconv_onnx.operators.domain import attribute, is_neuron, is_operator, is_serial
 
 
 @dataclass
@@ -45,6 +45,7 @@ def _look(graph: onnx.GraphProto, depth: int, outer: ChainMap[str, Sequence[int]
             found.nested |= depth > 1
         if is_operator(node) and any(entry.name == "spikes" and entry.i for entry in node.attribute):
             thresholds = shapes.get(node.input[1], ()) if len(node.input) > 1 else ()
-            found.steps_in_flight = max(found.steps_in_flight, *thresholds[1:2], 1)
+            steps = attribute(node, "steps", 0)
+            found.steps_in_flight = max(found.steps_in_flight, *([steps] if steps else thresholds[1:2]), 1)
         for body in subgraphs(node):
             _look(body, depth + 1, shapes, found)

@@ -14,13 +14,19 @@ MEAN_OP_TYPE = "TemporalMean"
 RUNNING_MEAN_OP_TYPE = "RunningMean"
 
 
-def attribute(node: onnx.NodeProto, name: str) -> int:
-    """The value of an attribute of a node.
+def attribute(node: onnx.NodeProto, name: str, default: int | None = None) -> int:
+    """The value of an attribute of a node; of one that may be left out its default.
 
     Raises:
         KeyError: it is missing.
     """
-    return {entry.name: int(entry.i) for entry in node.attribute}[name]
+    found = {entry.name: int(entry.i) for entry in node.attribute}
+    return found[name] if default is None else found.get(name, default)
+
+
+def declared(model: onnx.ModelProto) -> int:
+    """The version of the domain that a model declares."""
+    return max((entry.version for entry in model.opset_import if entry.domain == DOMAIN), default=1)
 
 
 def is_operator(node: onnx.NodeProto) -> bool:

@@ -5,7 +5,7 @@ The contract is docs/ParallelSpike-2.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import onnx.parser
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN, VERSION
 from pconv_onnx.graph.external import values
+from pconv_onnx.neuron.coding import CODINGS, Coding, Rate
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.neuron.theory import temporal_mean
 from pconv_onnx.operators.bodies import CONSTANTS, along_channels, channels_of, element_type, reshape
@@ -21,10 +22,19 @@ from pconv_onnx.operators.domain import MEAN_OP_TYPE, OP_TYPE, attribute
 from pconv_onnx.operators.means import temporal_mean_body
 
 
-def attributes(neuron: ParallelNeuron, *, input_steps: int, spikes: bool) -> dict[str, int]:
-    """The attributes of a node that runs `neuron`; all of them, since a kernel assumes no default."""
+def attributes(neuron: ParallelNeuron, *, input_steps: int, spikes: bool, version: int) -> dict[str, int]:
+    """The attributes of a node that runs `neuron`, all that this version of the domain has: no default is assumed."""
     channel_axis = 1 if neuron.channel_axis is None else neuron.channel_axis
-    return {"input_steps": input_steps, "channel_axis": channel_axis, "spikes": int(spikes)}
+    found = {"input_steps": input_steps, "channel_axis": channel_axis, "spikes": int(spikes)}
+    if version == 1:
+        return found
+    coding = neuron.coding
+    return found | {"coding": coding.number, "steps": coding.steps, "zero": coding.zero}
+
+
+def version_for(neurons: Iterable[ParallelNeuron]) -> int:
+    """The least version of the domain whose nodes give the trains of all these neurons."""
+    return 1 if all(neuron.coding == Rate(neuron.highest) for neuron in neurons) else VERSION
 
 
 def neuron_of(node: onnx.NodeProto, initializers: Mapping[str, onnx.TensorProto]) -> ParallelNeuron:
@@ -37,12 +47,36 @@ def neuron_of(node: onnx.NodeProto, initializers: Mapping[str, onnx.TensorProto]
     thresholds, levels = (values(initializers[name], None) for name in node.input[1:])
     if levels.ndim != 2:
         raise ValueError(f"levels of shape {levels.shape} are no table")
-    channel_axis = attribute(node, "channel_axis")
-    return ParallelNeuron(thresholds, levels, channel_axis if len(levels) > 1 else None)
+    channel_axis = attribute(node, "channel_axis") if len(levels) > 1 else None
+    coding = coding_of(len(levels[0]) - 1, **{name: attribute(node, name, 0) for name in ("coding", "steps", "zero")})
+    return ParallelNeuron(thresholds, levels, channel_axis, coding)
+
+
+def coding_of(highest: int, coding: int, steps: int, zero: int) -> Coding:
+    """The coding that attributes of a node with counts up to `highest` name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = next((one for one in CODINGS.values() if one.number == coding), None)
+    if found is None:
+        raise ValueError(
+            f"coding is {coding}, which is none of {', '.join(str(one.number) for one in CODINGS.values())}"
+        )
+    return found(steps or max(zero, highest - zero), zero)
 
 
 def reference(
-    current: Array, thresholds: Array, levels: Array, *, input_steps: int, channel_axis: int, spikes: int
+    current: Array,
+    thresholds: Array,
+    levels: Array,
+    *,
+    input_steps: int,
+    channel_axis: int,
+    spikes: int,
+    coding: int = 0,
+    steps: int = 0,
+    zero: int = 0,
 ) -> Array:
     """The operator in NumPy, as the specification words it.
 
@@ -52,14 +86,18 @@ def reference(
         levels: `[R, S+1]`.
         input_steps: I.
         channel_axis: axis of `current` for the rows of the tables.
-        spikes: 1 for trains `[S·B, …]`, 0 for the temporal mean `[B, …]`.
+        spikes: 1 for trains `[T·B, …]`, 0 for the temporal mean `[B, …]`.
+        coding: of trains, by the number of one of `CODINGS`.
+        steps: T; 0 for that of `rate`.
+        zero: k₀, the spike count of a silent neuron.
 
     Raises:
         ValueError: ranks, shapes or attributes that the specification rules out.
     """
     if current.ndim < 1 or input_steps < 1 or current.shape[0] % input_steps:
         raise ValueError(f"current of shape {list(current.shape)} does not hold {input_steps} time-steps")
-    neuron = ParallelNeuron(thresholds, levels, channels_of(current, thresholds, channel_axis))
+    trains = coding_of(thresholds.shape[1], coding, steps, zero) if spikes else Rate(thresholds.shape[1])
+    neuron = ParallelNeuron(thresholds, levels, channels_of(current, thresholds, channel_axis), trains)
     batch = current.shape[0] // input_steps
     mean = temporal_mean(current.reshape(input_steps, batch, *current.shape[1:]))
     if not spikes:
@@ -67,7 +105,7 @@ def reference(
     return neuron.trains(mean).reshape(neuron.steps * batch, *current.shape[1:])
 
 
-def functions(opset: int, dtype: np.dtype[Any], max_steps: int) -> list[onnx.FunctionProto]:
+def functions(opset: int, dtype: np.dtype[Any], highest: int, version: int) -> list[onnx.FunctionProto]:
     """The operators as model-local functions of standard operators, for models of that opset and type.
 
     onnxruntime inlines a body under the model's opset and ignores the body's own, hence one for each opset; and no
@@ -78,24 +116,25 @@ def functions(opset: int, dtype: np.dtype[Any], max_steps: int) -> list[onnx.Fun
     Args:
         opset: version of the default domain, at least `MIN_OPSET`.
         dtype: type of the currents, one of `SUM_TYPES`.
-        max_steps: the largest T of the model; bounds the depth of the search for the spike count.
+        highest: the largest S of the model; bounds the depth of the search for the spike count.
+        version: of the domain that the model declares, and with it which attributes all nodes have.
     """
-    return [temporal_mean_body(opset, dtype), _parallel_spike(opset, dtype, max_steps)]
+    return [temporal_mean_body(opset, dtype), _parallel_spike(opset, dtype, highest, version)]
 
 
-# Up to so many time-steps a comparison with each threshold is faster than a search, whose Gathers are slow.
-_FEW_STEPS = 16
+# Up to so many thresholds a comparison with each threshold is faster than a search, whose Gathers are slow.
+_FEW = 16
 
 
-def _comparing(steps: int) -> tuple[str, str]:
-    """Tables, and `count` of each element: how many of the `padded` thresholds `[R, steps]` it reaches."""
+def _comparing(highest: int) -> tuple[str, str]:
+    """Tables, and `count` of each element: how many of the `padded` thresholds `[R, highest]` it reaches."""
     tables = "".join(
         f"""
         start_{t} = Constant <value_ints = [{t - 1}]> ()
         end_{t} = Constant <value_ints = [{t}]> ()
         column_{t} = Slice (padded, start_{t}, end_{t}, second)
         threshold_{t} = Reshape (column_{t}, along_channels)"""
-        for t in range(1, steps + 1)
+        for t in range(1, highest + 1)
     )
     # Counts are small enough to be exact in floats, which onnxruntime casts and adds fastest.
     compared = "".join(
@@ -103,12 +142,12 @@ def _comparing(steps: int) -> tuple[str, str]:
                 reached_{t} = GreaterOrEqual (mean, threshold_{t})
                 step_{t} = Cast <to = 1> (reached_{t})
                 count_{t} = {f"Add (count_{t - 1}, step_{t})" if t > 1 else f"Identity (step_{t})"}"""
-        for t in range(1, steps + 1)
+        for t in range(1, highest + 1)
     )
     return (
         tables,
         f"""{compared}
-                count = Cast <to = 6> (count_{steps})""",
+                count = Cast <to = 6> (count_{highest})""",
     )
 
 
@@ -147,7 +186,124 @@ def _searching(width: int) -> tuple[str, str]:
     )
 
 
-def _parallel_spike(opset: int, dtype: np.dtype[Any], max_steps: int) -> onnx.FunctionProto:
+def _sorted_trains(opset: int) -> tuple[str, str]:
+    """Tables, and `trains` of version 1: each threshold is that of a time-step."""
+    tables = """
+        by_step = Transpose <perm = [1, 0]> (threshold_rows)
+        step_shape = Concat <axis = 0> (highest_1d, along_channels)
+        threshold = Reshape (by_step, step_shape)
+        silent_column = Slice (level_rows, first, second, second)
+        silent = Reshape (silent_column, along_channels)
+        firing_column = Slice (level_rows, highest_1d, level_end, second)
+        firing = Reshape (firing_column, along_channels)"""
+    return (
+        tables,
+        f"""
+                fires = GreaterOrEqual (mean, threshold)
+                by_time = Where (fires, firing, silent)
+                out_batch = Slice (shape, first, second)
+                out_rows = Mul (out_batch, highest_1d)
+                out_sample = Slice (shape, second, end)
+                {reshape(opset, "trains", "by_time", ("", "out_rows", "out_sample"))}""",
+    )
+
+
+# Digits of a count that a weight is told of; none has more.
+_DIGITS = 33
+
+
+def _coded_trains(opset: int, count: str) -> tuple[str, str]:
+    """The same of any coding; what `Coding` has in NumPy.
+
+    Digits are computed in floats, which hold counts exactly: there is no bitwise operator before opset 18. Weights are
+    looked up, since no provider says that its powers are exact.
+    """
+    places = range(_DIGITS)
+    tables = f"""
+        coding = Constant <value_int: int = @coding> ()
+        given_steps = Constant <value_int: int = @steps> ()
+        silent_count = Constant <value_int: int = @zero> ()
+        highest = Squeeze (highest_1d)
+        above = Sub (highest, silent_count)
+        reach = Max (above, silent_count)
+        no_steps = Equal (given_steps, zero)
+        steps = Where (no_steps, reach, given_steps)
+        steps_1d = Reshape (steps, second)
+        is_radix = Equal (coding, one)
+
+        step = Range (zero, steps, one)
+        last_step = Sub (steps, one)
+        place_of_step = Sub (last_step, step)
+        highest_place = Constant <value_int = {_DIGITS - 1}> ()
+        place = Min (place_of_step, highest_place)
+        weights = Constant <value_ints = {[1 << place for place in places]}> ()
+        weight = Gather (weights, place)
+        distance_of_digit = Where (is_radix, weight, steps)
+        is_reached = LessOrEqual (distance_of_digit, reach)
+        distance_or_none = Where (is_reached, distance_of_digit, zero)
+        is_mirrored = Greater (distance_or_none, above)
+        mirrored_count = Sub (silent_count, distance_or_none)
+        own_count = Add (silent_count, distance_or_none)
+        told_by = Where (is_mirrored, mirrored_count, own_count)
+        told_level = Gather <axis = 1> (level_rows, told_by)
+        mirror_level = Neg (told_level)
+        worth_in_rate = Where (is_mirrored, mirror_level, told_level)
+        silent_column = Gather <axis = 1> (level_rows, silent_count)
+        silent_rows = Unsqueeze (silent_column, second)
+        factor = Cast <to = 1> (steps)
+        excess = Sub (worth_in_rate, silent_rows)
+        scaled_excess = Mul (excess, factor)
+        worth_in_radix = Add (silent_rows, scaled_excess)
+        worth = Where (is_radix, worth_in_radix, worth_in_rate)
+        worth_by_step = Transpose <perm = [1, 0]> (worth)
+        step_shape = Concat <axis = 0> (steps_1d, along_channels)
+        firing = Reshape (worth_by_step, step_shape)
+        silent = Reshape (silent_rows, along_channels)
+
+        shares = Constant <value_floats = {[2.0**-place for place in places]}> ()
+        share = Gather (shares, place)
+        step_in_floats = Cast <to = 1> (step)
+        ones = Expand (second, rank_1d)
+        digit_shape = Concat <axis = 0> (steps_1d, ones)
+        share_by_step = Reshape (share, digit_shape)
+        step_by_step = Reshape (step_in_floats, digit_shape)
+        silent_in_floats = Cast <to = 1> (silent_count)
+        half = Constant <value = float {{0.5}}> ()
+        none = Constant <value = float {{0.0}}> ()"""
+    return (
+        tables,
+        f"""
+                {count}
+                count_in_floats = Cast <to = 1> (count)
+                offset = Sub (count_in_floats, silent_in_floats)
+                sign = Sign (offset)
+                distance = Abs (offset)
+                fires = If (is_radix) <
+                    then_branch = binary () => (bool[] bit)
+                    {{
+                        scaled = Mul (distance, share_by_step)
+                        whole = Floor (scaled)
+                        halved = Mul (whole, half)
+                        half_whole = Floor (halved)
+                        even = Add (half_whole, half_whole)
+                        odd = Sub (whole, even)
+                        bit = Greater (odd, none)
+                    }},
+                    else_branch = unary () => (bool[] reaches)
+                    {{
+                        reaches = Greater (distance, step_by_step)
+                    }}
+                >
+                signed_firing = Mul (sign, firing)
+                by_time = Where (fires, signed_firing, silent)
+                out_batch = Slice (shape, first, second)
+                out_rows = Mul (out_batch, steps_1d)
+                out_sample = Slice (shape, second, end)
+                {reshape(opset, "trains", "by_time", ("", "out_rows", "out_sample"))}""",
+    )
+
+
+def _parallel_spike(opset: int, dtype: np.dtype[Any], highest: int, version: int) -> onnx.FunctionProto:
     """No `[T, …]` tensor is built where only the temporal mean is asked for.
 
     Tables are made outside the branches: onnxruntime 1.26 loses constants that it has folded within a branch, once it
@@ -156,12 +312,14 @@ def _parallel_spike(opset: int, dtype: np.dtype[Any], max_steps: int) -> onnx.Fu
     Everything is compared in float32, which holds each type exactly: few providers compare half types and choose among
     them.
     """
-    few = max_steps <= _FEW_STEPS
-    width = max_steps if few else (1 << max_steps.bit_length()) - 1
-    tables, count = _comparing(width) if few else _searching(width)
+    few = highest <= _FEW
+    width = highest if few else (1 << highest.bit_length()) - 1
+    count_tables, count = _comparing(width) if few else _searching(width)
+    train_tables, trains = _sorted_trains(opset) if version == 1 else _coded_trains(opset, count)
+    names = "input_steps, channel_axis, spikes" + (", coding, steps, zero" if version > 1 else "")
     text = f"""
-    <opset_import: ["" : {opset}, "{DOMAIN}" : {VERSION}], domain: "{DOMAIN}">
-    {OP_TYPE} <input_steps, channel_axis, spikes> (current, thresholds, levels) => (output)
+    <opset_import: ["" : {opset}, "{DOMAIN}" : {version}], domain: "{DOMAIN}">
+    {OP_TYPE} <{names}> (current, thresholds, levels) => (output)
     {{
         {CONSTANTS}
         third = Constant <value_ints = [2]> ()
@@ -172,10 +330,10 @@ def _parallel_spike(opset: int, dtype: np.dtype[Any], max_steps: int) -> onnx.Fu
         threshold_rows = Cast <to = 1> (thresholds)
         level_rows = Cast <to = 1> (levels)
         {along_channels("mean", "thresholds")}
-        out_steps_1d = Slice (table_shape, second, third)
+        highest_1d = Slice (table_shape, second, third)
 
         width = Constant <value_ints = [{width}]> ()
-        unused = Sub (width, out_steps_1d)
+        unused = Sub (width, highest_1d)
         padding_shape = Concat <axis = 0> (channels_1d, unused)
         nothing = Constant <value = float {{0.0}}> ()
         never = Div (nothing, nothing)
@@ -184,19 +342,13 @@ def _parallel_spike(opset: int, dtype: np.dtype[Any], max_steps: int) -> onnx.Fu
         flat = Constant <value_ints = [-1]> ()
         channels = Squeeze (channels_1d)
         channel_index = Range (zero, channels, one)
-        {tables}
+        {count_tables}
         level_table = Reshape (level_rows, flat)
-        level_end = Add (out_steps_1d, second)
+        level_end = Add (highest_1d, second)
         level_start = Mul (channel_index, level_end)
         level_start_32 = Cast <to = 6> (level_start)
         level_row = Reshape (level_start_32, along_channels)
-        by_step = Transpose <perm = [1, 0]> (threshold_rows)
-        step_shape = Concat <axis = 0> (out_steps_1d, along_channels)
-        threshold = Reshape (by_step, step_shape)
-        silent_column = Slice (level_rows, first, second, second)
-        silent = Reshape (silent_column, along_channels)
-        firing_column = Slice (level_rows, out_steps_1d, level_end, second)
-        firing = Reshape (firing_column, along_channels)
+        {train_tables}
 
         emits_mean = Equal (wants_spikes, zero)
         value = If (emits_mean) <
@@ -208,12 +360,7 @@ def _parallel_spike(opset: int, dtype: np.dtype[Any], max_steps: int) -> onnx.Fu
             }},
             else_branch = spike_trains () => (float[] trains)
             {{
-                fires = GreaterOrEqual (mean, threshold)
-                by_time = Where (fires, firing, silent)
-                out_batch = Slice (shape, first, second)
-                out_rows = Mul (out_batch, out_steps_1d)
-                out_sample = Slice (shape, second, end)
-                {reshape(opset, "trains", "by_time", ("", "out_rows", "out_sample"))}
+                {trains}
             }}
         >
         output = Cast <to = {element_type(dtype)}> (value)

@@ -38,7 +38,7 @@ def in_time(
             ended = replaced[key]
             if ended is not None:
                 neuron = neurons[ended.name]
-                kinds[ended.output.name] = Spikes(neuron.steps, neuron.levels, neuron.channel_axis)
+                kinds[ended.output.name] = Spikes(neuron.coding, neuron.levels, neuron.channel_axis)
         elif not bodies:
             passage = transfer(Site(network, node, [kinds.get(tensor.name, STATIC) for tensor in node.inputs]))
             for tensor, kind in zip(node.outputs, passage.kinds, strict=True):
@@ -49,9 +49,9 @@ def in_time(
 
 
 def hands_spikes_on(activation: Activation, passages: Mapping[str, Passage]) -> bool:
-    """Whether an activation that stays is the identity on spikes: a Relu or Clip on those within its bounds."""
+    """Whether an activation that stays hands spikes on: a Relu or Clip of trains whose levels it keeps, or cuts off."""
     passage = passages.get(key_of(activation.nodes[-1])) if len(activation.nodes) == 1 else None
-    return passage is not None and all(isinstance(kind, Spikes) for kind in passage.kinds)
+    return passage is not None and not passage.encodes and all(isinstance(kind, Spikes) for kind in passage.kinds)
 
 
 def between_neurons(network: Network, activations: Sequence[Activation], neurons: Mapping[str, Neuron]) -> list[str]:

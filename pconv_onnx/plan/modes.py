@@ -11,9 +11,11 @@ from pconv_onnx.basics.choices import MAX_STEPS, Precision
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.record import InTime
+from pconv_onnx.neuron.coding import Coding
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.neuron.quantiser import Neuron, QuantizerSpec
 from pconv_onnx.plan.one_step import refuse_different_steps, refuse_what_one_step_cannot_do, why_no_potentials
+from pconv_onnx.plan.wanted import Wanted
 from pconv_onnx.recognise import Activation
 from pconv_onnx.temporal.kinds import Kind, Passage
 
@@ -23,12 +25,14 @@ class Mode:
 
     Attributes:
         name: what users call it.
+        codes: whether its spikes may have weights and signs.
         keeps_time: whether tensors in time have a time axis in the graph, and trains flow.
         one_step: whether the graph is one time-step, which a `SerialSession` repeats: what it gives depends on when
             spikes arrive, and is not the source's.
     """
 
     name: choices.ModeName
+    codes = True
     keeps_time = False
     one_step = False
 
@@ -44,8 +48,8 @@ class Mode:
         """Of the tensors in time that have a time axis in the graph their time-steps, by name."""
         return {name: kind.steps for name, kind in kinds.items()} if self.keeps_time else {}
 
-    def neuron(self, spec: QuantizerSpec, steps: int | None, precision: Precision | None) -> Neuron:
-        """The neuron of a quantiser with so many steps (None: its levels), in the type that is asked for.
+    def neuron(self, spec: QuantizerSpec, wanted: Wanted) -> Neuron:
+        """The neuron of a quantiser, as it is wanted.
 
         Raises:
             ValueError: there is none, or nothing carries its values; why, in words that a user can act on.
@@ -84,15 +88,15 @@ class _Parallel(Mode):
     name = "parallel"
     keeps_time = True
 
-    def neuron(self, spec: QuantizerSpec, steps: int | None, precision: Precision | None) -> Neuron:
-        _require_a_train(spec, steps)
-        neuron = _parallel_neuron(spec, steps, precision)
-        if not neuron.carried_by_trains:
-            raise ValueError(
-                f"its levels are not evenly spaced in {neuron.levels.dtype}, so no train of equal spikes carries them; "
-                "mode 'folded' takes it"
-            )
-        return neuron
+    def neuron(self, spec: QuantizerSpec, wanted: Wanted) -> Neuron:
+        reasons = []
+        for coding in wanted.codings(spec):
+            neuron = _parallel_neuron(spec, wanted, coding)
+            reason = _why_no_train(neuron) or neuron.why_not_carried
+            if not reason:
+                return neuron
+            reasons.append(reason)
+        raise ValueError(f"{reasons[0]}; mode 'folded' takes it")
 
 
 class _Folded(Mode):
@@ -100,20 +104,22 @@ class _Folded(Mode):
 
     name = "folded"
 
-    def neuron(self, spec: QuantizerSpec, steps: int | None, precision: Precision | None) -> Neuron:
-        return _parallel_neuron(spec, steps, precision)
+    def neuron(self, spec: QuantizerSpec, wanted: Wanted) -> Neuron:
+        return _parallel_neuron(spec, wanted, next(wanted.codings(spec)))
 
 
 class _Serial(Mode):
     """One time-step flows, and membrane potentials are kept from one to the next."""
 
     name = "serial"
+    codes = False
     one_step = True
 
-    def neuron(self, spec: QuantizerSpec, steps: int | None, precision: Precision | None) -> Neuron:
-        _require_a_train(spec, steps)
-        neuron = spec.serial_neuron(steps)
-        dtype = _asked_for(spec, precision)
+    def neuron(self, spec: QuantizerSpec, wanted: Wanted) -> Neuron:
+        if reason := _why_no_train(spec.neuron(wanted.steps)):
+            raise ValueError(f"{reason}; mode 'folded' takes it, as does --steps with fewer")
+        neuron = spec.serial_neuron(wanted.steps)
+        dtype = _asked_for(spec, wanted.precision)
         return neuron if dtype is None else neuron.astype(dtype)
 
     why_not = staticmethod(why_no_potentials)
@@ -137,17 +143,19 @@ def mode_of(name: str) -> Mode:
     return MODES[name]
 
 
-def _require_a_train(spec: QuantizerSpec, steps: int | None) -> None:
-    if (steps or spec.levels) > MAX_STEPS:
-        raise ValueError(
-            f"it has {spec.levels} levels and a train has up to {MAX_STEPS} steps; mode 'folded' takes it, as does "
-            "--steps with fewer"
-        )
+def _why_no_train(neuron: ParallelNeuron) -> str:
+    """Why a train of so many time-steps is none; empty where it is one."""
+    if neuron.steps <= MAX_STEPS:
+        return ""
+    return (
+        f"it has {neuron.highest} levels and a train in coding '{neuron.coding.name}' has up to {MAX_STEPS} steps; "
+        "coding 'radix' takes fewer"
+    )
 
 
-def _parallel_neuron(spec: QuantizerSpec, steps: int | None, precision: Precision | None) -> ParallelNeuron:
-    neuron = spec.neuron(steps)
-    dtype = _asked_for(spec, precision)
+def _parallel_neuron(spec: QuantizerSpec, wanted: Wanted, coding: type[Coding]) -> ParallelNeuron:
+    neuron = spec.neuron(wanted.steps, coding, wanted.zero(spec))
+    dtype = _asked_for(spec, wanted.precision)
     return neuron if dtype is None else neuron.astype(dtype)
 
 

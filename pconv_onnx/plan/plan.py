@@ -14,10 +14,11 @@ import numpy as np
 from pconv_onnx.basics.arrays import same_fields
 from pconv_onnx.basics.errors import listed, printable
 from pconv_onnx.graph import Network
+from pconv_onnx.neuron.coding import Coding
 from pconv_onnx.neuron.quantiser import Neuron, QuantizerSpec
 from pconv_onnx.plan.modes import Mode
 from pconv_onnx.recognise.base import Status
-from pconv_onnx.temporal.kinds import Kind, Passage
+from pconv_onnx.temporal.kinds import Kind, Passage, Spikes
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,7 @@ class Plan:
         lines = [f"{self.network!r} in mode {self.mode.name}", "activations"]
         for activation in self.activations:
             neuron = self.neurons.get(activation.name)
-            told = f"T = {neuron.steps}" if neuron is not None else activation.reason
+            told = _told(neuron.coding) if neuron is not None else activation.reason
             ends = f"{activation.input} to {activation.output}"
             lines.append(f"  {activation.name} ({activation.encoding}, {ends}): {activation.status}, {told}")
         lines.append("nodes, by the tensor that they give")
@@ -100,9 +101,12 @@ class Plan:
         for key, passage in self.passages.items():
             changed = [f"input {index} at each step" for index in passage.lifted]
             changed += [f"input {index} a constant" for index in passage.constants]
+            changed += [f"input {index} encoded again, {_told(coding)}" for index, coding in passage.recoded.items()]
+            changed += [f"as {passage.runs_as}"] if passage.runs_as else []
+            changed += ["on decoded inputs, its output encoded again"] if passage.encodes else []
             lines.append(f"  {key}: in time{''.join(f', {change}' for change in changed)}")
         lines.append("tensors in time")
-        lines += [f"  {name}: {type(kind).__name__.lower()}, T = {kind.steps}" for name, kind in self.kinds.items()]
+        lines += [f"  {name}: {_kind(kind)}" for name, kind in self.kinds.items()]
         for title, names in (
             ("outputs at each step", self.per_step_outputs.values()),
             ("analog between", self.hybrid),
@@ -134,7 +138,7 @@ class Plan:
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `inspect` and `rewrite --dry-run`."""
-        steps = {name: neuron.steps for name, neuron in self.neurons.items()}
+        codings = {name: neuron.coding for name, neuron in self.neurons.items()}
         rows = [
             {
                 "name": activation.name,
@@ -142,10 +146,11 @@ class Plan:
                 "encoding": activation.encoding,
                 "dtype": str(activation.spec.dtype) if activation.spec else None,
                 "levels": activation.spec.levels if activation.spec else None,
-                "steps": steps.get(activation.name),
+                "steps": codings[activation.name].steps if activation.name in codings else None,
+                "coding": codings[activation.name].name if activation.name in codings else None,
                 "signed": is_signed(activation.spec) if activation.spec else None,
-                "rms_error": activation.spec.rms_error(steps[activation.name])
-                if activation.spec and activation.name in steps
+                "rms_error": activation.spec.rms_error(codings[activation.name])
+                if activation.spec and activation.name in codings
                 else None,
                 "status": activation.status,
                 "reason": activation.reason,
@@ -167,6 +172,14 @@ class Plan:
                 "refused": statuses.count("refused"),
             },
         }
+
+
+def _told(coding: Coding) -> str:
+    return f"T = {coding.steps} in coding '{coding.name}'{', signed' if coding.signed else ''}"
+
+
+def _kind(kind: Kind) -> str:
+    return f"spikes, {_told(kind.coding)}" if isinstance(kind, Spikes) else f"current, T = {kind.steps}"
 
 
 def is_signed(spec: QuantizerSpec) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pconv_onnx.basics.choices import MAX_STEPS, PRECISIONS, ModeName, Precision
+from pconv_onnx.basics.choices import CODINGS, MAX_STEPS, PRECISIONS, CodingName, ModeName, Precision
 from pconv_onnx.basics.errors import PconvError, WrongArguments, listed
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.tensors import references
@@ -22,6 +22,7 @@ from pconv_onnx.plan.selection import (
     refuse_spiking,
     refused,
 )
+from pconv_onnx.plan.wanted import Wanted
 from pconv_onnx.recognise import Activation, recognise
 from pconv_onnx.recognise.calibratable import why_not_calibrated
 from pconv_onnx.temporal.kinds import Kind
@@ -32,6 +33,7 @@ def make_plan(
     *,
     mode: ModeName = "parallel",
     steps: int | None = None,
+    coding: CodingName = "auto",
     precision: Precision | None = None,
     signed: bool = False,
     include: Sequence[str] = (),
@@ -44,9 +46,11 @@ def make_plan(
     Args:
         network: the source, of opset `MIN_OPSET` or later.
         mode: one of `MODES`.
-        steps: T of every neuron; by default each neuron has its source's levels, which is lossless.
+        steps: T of every neuron; by default each neuron has as many as its source's levels need, which is lossless.
+        coding: how trains carry spike counts, as `Wanted` has it.
         precision: `float16` to compute in that type what the source computes in float32; None keeps the source's type.
-        signed: whether activations whose lowest value is not zero are converted as well.
+        signed: whether values below zero are carried with an offset, so that activations without a zero among their
+            levels are converted as well.
         include: shell patterns of activation names; where given, others are left as they are.
         exclude: shell patterns of activation names that are left as they are.
         per_step_outputs: whether outputs are handed out at each step as well.
@@ -54,14 +58,22 @@ def make_plan(
             it reads and its operators; empty of others.
 
     Raises:
-        PconvError: the network is already a spiking one; `mode`, `steps` or `precision` is out of range; a pattern
-            matches no activation; no output has a time axis.
+        PconvError: the network is already a spiking one; `mode`, `steps`, `coding` or `precision` is out of range; a
+            pattern matches no activation; no output has a time axis.
+        WrongArguments: `mode` or outputs at each step exclude the coding.
     """
     chosen_mode = mode_of(mode)
     if steps is not None and steps not in range(1, MAX_STEPS + 1):
         raise PconvError(f"{steps!r} is not a number of time-steps", f"choose 1 to {MAX_STEPS}")
+    if coding not in CODINGS:
+        raise PconvError(f"there is no coding '{coding}'", f"choose {', '.join(CODINGS)}")
+    if coding == "radix" and not chosen_mode.codes:
+        raise WrongArguments(
+            f"mode '{mode}' runs one time-step at a time, whose spikes are worth the same, and has no coding 'radix'",
+            "choose coding 'rate', or mode 'parallel' or 'folded'",
+        )
     # One of NumPy's could not be recorded.
-    steps = None if steps is None else int(steps)
+    wanted = Wanted(None if steps is None else int(steps), coding, signed, precision)
     if precision not in (None, *PRECISIONS):
         raise PconvError(f"there is no precision '{precision}'", f"choose {', '.join(PRECISIONS)}")
     if precision is not None and references(network.proto):
@@ -75,7 +87,7 @@ def make_plan(
     recognised = [_if_data_can_help(activation, network) for activation in recognise(network)]
     refuse_patterns_of_nothing(network, recognised, (*include, *exclude))
     found = [
-        _if_it_fits(chosen(activation, signed, include, exclude, why_it_stays), chosen_mode, network)
+        _if_it_fits(chosen(activation, wanted, chosen_mode, include, exclude, why_it_stays), chosen_mode, network)
         for activation in recognised
     ]
     activations = of_one_type(found)
@@ -84,7 +96,7 @@ def make_plan(
         if activation.spec is None:
             continue
         try:
-            neurons[activation.name] = chosen_mode.neuron(activation.spec, steps, precision)
+            neurons[activation.name] = chosen_mode.neuron(activation.spec, wanted)
         except ValueError as error:
             activations[index] = refused(activation, str(error))
     encoded = encoded_by(activation for activation in activations if activation.name in neurons)
@@ -109,7 +121,7 @@ def make_plan(
         {key: ended.name if ended is not None else None for key, ended in replaced.items()},
         passages,
         kinds,
-        _per_step_outputs(network, kinds) if per_step_outputs and neurons else {},
+        _per_step_outputs(network, kinds, neurons) if per_step_outputs and neurons else {},
         between_neurons(network, activations, neurons),
         bypassed(activations, neurons),
     )
@@ -143,12 +155,19 @@ def _planned(activation: Activation) -> Planned:
     )
 
 
-def _per_step_outputs(network: Network, kinds: Mapping[str, Kind]) -> dict[str, str]:
+def _per_step_outputs(network: Network, kinds: Mapping[str, Kind], neurons: Mapping[str, Neuron]) -> dict[str, str]:
     """A name of its own for each output that has a time axis.
 
     Raises:
-        PconvError: none has.
+        PconvError: none has, or what the first steps of a train have is no value of anything.
     """
+    weighted = [name for name, neuron in neurons.items() if neuron.coding.weighted]
+    if weighted:
+        raise WrongArguments(
+            f"spikes of {network.name} have weights ('{weighted[0]}' is in coding 'radix'), and the mean over the first "
+            "of them, behind a bias, stands for nothing",
+            "choose coding 'rate', or leave --per-step-outputs out",
+        )
     names = [output.name for output in network.proto.graph.output]
     in_time = [name for name in names if name in kinds]
     if not in_time:

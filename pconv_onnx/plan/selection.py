@@ -13,14 +13,17 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.view import Tensor
 from pconv_onnx.operators.domain import is_neuron
+from pconv_onnx.plan.modes import Mode
 from pconv_onnx.plan.plan import is_signed
+from pconv_onnx.plan.wanted import Wanted
 from pconv_onnx.recognise import Activation
 from pconv_onnx.recognise.chain import data_input
 
 
 def chosen(
     activation: Activation,
-    signed: bool,
+    wanted: Wanted,
+    mode: Mode,
     include: Sequence[str],
     exclude: Sequence[str],
     why_it_stays: Callable[[str, Sequence[str]], str] | None,
@@ -33,13 +36,19 @@ def chosen(
         return refused(activation, "not among those to include")
     if any(fnmatchcase(activation.name, pattern) for pattern in exclude):
         return refused(activation, "excluded")
-    if is_signed(activation.spec) and not signed:
-        # The value itself would make as many reasons as there are activations.
-        reason = (
-            "its lowest value is not zero, so its neurons would emit something while silent and save no operations; "
-            "--signed converts it all the same"
-        )
-        return refused(activation, reason)
+    if is_signed(activation.spec) and not wanted.signed:
+        # The values themselves would make as many reasons as there are activations.
+        if not activation.spec.zero:
+            return refused(
+                activation,
+                "its lowest value is not zero, nor is another in all its channels, so its neurons would emit something "
+                "while silent and save no operations; --signed converts it all the same",
+            )
+        if not mode.codes:
+            return refused(
+                activation,
+                f"its trains are signed, which mode '{mode.name}' has not; --signed gives it dense ones of one sign",
+            )
     return activation
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from pconv_onnx.temporal.kinds import Current, Kind, Passage
+from pconv_onnx.temporal.meeting import meeting
 from pconv_onnx.temporal.site import Site, current, lifted_inputs
 
 
 def add(site: Site) -> Passage | None:
-    """Add, Sub, Sum, Mean: of tensors in time with the same T, and of others at each step."""
-    varying = site.varying
-    steps = {site.kinds[index].steps for index in varying}
-    shapes = {site.shape(index) for index in varying}
-    if len(steps) != 1 or None in shapes or len({(len(shape), shape[0]) for shape in shapes if shape}) != 1:
+    """Add, Sub, Sum, Mean: of tensors in time, which meet in one T, and of others at each step."""
+    shapes = {site.shape(index) for index in site.varying}
+    if None in shapes or len({(len(shape), shape[0]) for shape in shapes if shape}) != 1:
         return None
-    lifted = lifted_inputs(site)
-    return None if lifted is None else Passage((Current(steps.pop()),), lifted)
+    lifted, met = lifted_inputs(site), meeting(site)
+    return None if lifted is None or met is None else Passage((Current(met[0]),), lifted, recoded=met[1])
 
 
 def multiply(site: Site) -> Passage | None:

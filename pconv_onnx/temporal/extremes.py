@@ -1,4 +1,7 @@
-"""Rules of operators that take a maximum or minimum, which sorted trains have."""
+"""Rules of operators that take a maximum or minimum, which trains have whose digits ascend with the count.
+
+Others are decoded and, since the result has their levels, encoded again.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.temporal.elementwise import add
-from pconv_onnx.temporal.kinds import Kind, Spikes
+from pconv_onnx.temporal.kinds import Current, Kind, Passage, Spikes
 from pconv_onnx.temporal.site import Site, channels_moved, reduced
 
 
-def max_pool(site: Site) -> Kind | None:
-    """Sorted trains of one amplitude: the maximum of trains is the train of the maximum.
+def max_pool(site: Site) -> Passage | None:
+    """Ascending trains of one grid of levels: the maximum of trains is the train of the maximum.
 
     A window of nothing but padding, which only dilation makes, has a value that no train has.
     """
@@ -19,42 +22,61 @@ def max_pool(site: Site) -> Kind | None:
     dilated = any(step != 1 for step in site.attribute("dilations", ()))
     if len(site.node.outputs) > 1 or not isinstance(kind, Spikes) or dilated:
         return None
-    return kind if kind.channel_axis in (None, 1) else None
+    return _ascending(kind) if kind.channel_axis in (None, 1) else None
 
 
-def relu(site: Site) -> Kind | None:
-    """The identity on spikes that are not negative."""
+def _ascending(kind: Kind) -> Passage:
+    """The maximum or minimum of trains of one grid, which is one of its levels."""
+    return Passage((kind,), encodes=isinstance(kind, Spikes) and not kind.coding.ascending)
+
+
+def relu(site: Site) -> Passage | None:
+    """The identity where no level is negative, and itself where trains are signed."""
     return _within(site, np.zeros(1), None)
 
 
-def clip(site: Site) -> Kind | None:
-    """The identity on spikes within its bounds."""
+def clip(site: Site) -> Passage | None:
+    """The identity where all levels are within its bounds; from zero on, a Relu where trains are signed."""
     if any(site.given(index) and site.constant(index) is None for index in (1, 2)):
         return None
     return _within(site, site.constant(1), site.constant(2))
 
 
-def _within(site: Site, low: Array | None, high: Array | None) -> Kind | None:
+def _within(site: Site, low: Array | None, high: Array | None) -> Passage | None:
+    """Bounds are those of levels: what a spike is worth may be outside."""
     kind = site.kinds[0]
-    if not isinstance(kind, Spikes):
+    if not isinstance(kind, Spikes) or not (high is None or (kind.levels[:, -1] <= high).all()):
         return None
-    above = low is None or (kind.levels[:, 0] >= low).all()
-    return kind if above and (high is None or (kind.levels[:, -1] <= high).all()) else None
+    if low is None or (kind.levels[:, 0] >= low).all():
+        return Passage((kind,), runs_as="Identity")
+    # All digits of a train have one sign.
+    return Passage((kind,), runs_as="Relu") if kind.coding.signed and not low.any() else None
 
 
-def extremum(site: Site) -> Kind | None:
-    """As max pooling, over constant axes other than the first; the minimum of sorted trains is that of the minimum."""
+def leaky_relu(site: Site) -> Kind | Passage | None:
+    """The identity where no level is negative; linear on each sign, of which a train has one."""
+    kind = site.kinds[0]
+    if not isinstance(kind, Spikes) or not np.isfinite(site.attribute("alpha", 0.01)):
+        return None
+    return Current(kind.steps) if kind.coding.signed else _within(site, np.zeros(1), None)
+
+
+def extremum(site: Site) -> Passage | None:
+    """As max pooling, over constant axes other than the first; likewise the minimum."""
     kind, axes, rank = site.kinds[0], reduced(site), site.rank(0)
     if not isinstance(kind, Spikes) or axes is None or rank is None or kind.channel_axis in axes:
         return None
     keeps = site.attribute("keepdims", 1)
-    return channels_moved(kind, [axis for axis in range(rank) if keeps or axis not in axes])
+    return _ascending(channels_moved(kind, [axis for axis in range(rank) if keeps or axis not in axes]))
 
 
-def extremes(site: Site) -> Kind | None:
-    """Max, Min of trains that have the same levels everywhere."""
+def extremes(site: Site) -> Passage | None:
+    """Max, Min of trains that have the same levels everywhere, and one coding."""
     first, *others = site.kinds
     if not isinstance(first, Spikes) or not first.uniform or len({site.rank(i) for i in range(len(site.kinds))}) > 1:
         return None
-    same = all(isinstance(kind, Spikes) and np.array_equal(kind.levels, first.levels) for kind in others)
-    return first if same and add(site) is not None else None
+    same = all(
+        isinstance(kind, Spikes) and kind.coding == first.coding and np.array_equal(kind.levels, first.levels)
+        for kind in others
+    )
+    return _ascending(first) if same and add(site) is not None else None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.record import InTime
+from pconv_onnx.neuron.coding import CODINGS, Coding
+from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
 
 
 @dataclass(frozen=True)
@@ -21,17 +23,35 @@ class Static:
 
 @dataclass(frozen=True, eq=False)
 class Spikes:
-    """`[T·B, …]`: sorted spike trains, `levels[:, T]` where a neuron fires and `levels[:, 0]` where it is silent.
+    """`[T·B, …]`: spike trains.
 
     Attributes:
-        steps: T.
-        levels: `[R, T+1]`, the value that each spike count stands for; of serial neurons `[R, 2]`, silent and spike.
+        coding: how they carry spike counts.
+        levels: `[R, S+1]`, the value that each spike count stands for; of serial neurons `[R, 2]`, silent and spike.
         channel_axis: the axis along which the rows of `levels` run; None where R = 1.
     """
 
-    steps: int
+    coding: Coding
     levels: Array
     channel_axis: int | None
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return self.coding.steps
+
+    @property
+    def silent(self) -> Array:
+        """`[R]`, what a silent neuron emits."""
+        return self.levels[:, self.coding.zero]
+
+    def encoder(self) -> ParallelNeuron:
+        """The neuron that gives these trains, of values that are levels."""
+        return ParallelNeuron(self.levels[:, 1:], self.levels, self.channel_axis, self.coding)
+
+    def recoder(self, coding: Coding) -> ParallelNeuron:
+        """The neuron that gives the same counts in another coding, of these trains."""
+        return replace(train_decoder(self.levels, self.channel_axis), coding=coding)
 
     @property
     def uniform(self) -> bool:
@@ -60,11 +80,18 @@ class Passage:
         kinds: kind of each output.
         lifted: inputs without a time axis that are repeated for each time-step, since their rows go with rows in time.
         constants: inputs that become constants, where the source's own value counts its rows; None leaves an input out.
+        recoded: inputs whose trains are given another coding first.
+        runs_as: the operator of one input that does on trains what this one does on their levels; empty where that is
+            this one.
+        encodes: whether it runs on decoded inputs, and its output, which has the levels of its kind, is encoded again.
     """
 
     kinds: tuple[Kind, ...]
     lifted: tuple[int, ...] = ()
     constants: Mapping[int, Array | None] = field(default_factory=dict)
+    recoded: Mapping[int, Coding] = field(default_factory=dict)
+    runs_as: str = ""
+    encodes: bool = False
 
 
 class RecordedLevels:
@@ -81,7 +108,7 @@ class RecordedLevels:
         if not isinstance(kind, Spikes):
             return InTime(kind.steps)
         levels = self._names.get(id(kind.levels)) or self._put_together(kind.levels)
-        return InTime(kind.steps, levels, kind.channel_axis)
+        return InTime(kind.steps, levels, kind.channel_axis, kind.coding.name, kind.coding.zero)
 
     def read(self, entry: InTime) -> Spikes | Current:
         """The way back.
@@ -95,12 +122,15 @@ class RecordedLevels:
         if isinstance(entry.levels, str):
             levels = self._tables[entry.levels]
         else:
-            if sum(run[2] for run in entry.levels) * (entry.steps + 1) > _LARGEST:
+            width = max((self._tables[name].shape[1] for name, _, _ in entry.levels), default=1)
+            if sum(run[2] for run in entry.levels) * width > _LARGEST:
                 raise ValueError("levels of more rows than a network has")
             levels = np.concatenate([self._rows(*run) for run in entry.levels])
-        if levels.shape[1] != entry.steps + 1 or (entry.channel_axis is None and len(levels) != 1):
+        if entry.channel_axis is None and len(levels) != 1:
             raise ValueError(f"levels of shape {levels.shape} are not those of {entry}")
-        return Spikes(entry.steps, levels, entry.channel_axis)
+        coding = CODINGS[entry.coding](entry.steps, entry.zero)
+        coding.require(levels)
+        return Spikes(coding, levels, entry.channel_axis)
 
     def _rows(self, name: str, first: int, count: int) -> Array:
         table = self._tables[name]

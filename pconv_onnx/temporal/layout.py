@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.network import Dimension
 from pconv_onnx.temporal.kinds import Current, Kind, Passage, Spikes
+from pconv_onnx.temporal.meeting import meeting
 from pconv_onnx.temporal.site import Site, channels_moved, current, same_where_uniform
 
 
@@ -123,7 +125,7 @@ def split(site: Site) -> Passage | None:
         size = shape[axis] if shape else None
         if not isinstance(size, int):
             return Passage((current(kind),) * len(site.node.outputs))
-        parts.append(Spikes(kind.steps, kind.levels[start : start + size], axis))
+        parts.append(replace(kind, levels=kind.levels[start : start + size]))
         start += size
     return Passage(tuple(parts))
 
@@ -180,35 +182,45 @@ def concat(site: Site) -> Kind | Passage | None:
     """Along another axis than the first: tensors in time with the same T, and others at each step."""
     rank = site.rank(site.varying[0])
     axis = site.attribute("axis", 0)
-    steps = {site.kinds[index].steps for index in site.varying}
-    if rank is None or axis % rank == 0 or len(steps) != 1:
+    met = meeting(site)
+    if rank is None or axis % rank == 0 or met is None:
         return None
-    trains = [kind for kind in site.kinds if isinstance(kind, Spikes)]
+    steps, recoded = met
+    trains = [
+        replace(kind, coding=recoded.get(index, kind.coding))
+        for index, kind in enumerate(site.kinds)
+        if isinstance(kind, Spikes)
+    ]
     if len(trains) < len(site.kinds):
         if any(site.shape(index) is None for index in range(len(site.kinds))):
             return None
         lifted = tuple(index for index in range(len(site.kinds)) if not site.varies(index))
-        return Passage((Current(steps.pop()),), lifted)
+        return Passage((Current(steps),), lifted, recoded=recoded)
     first = trains[0]
-    if all(train.uniform and np.array_equal(train.levels, first.levels) for train in trains):
-        return first
-    return _joined(site, trains, axis % rank) or Current(steps.pop())
+    if all(
+        train.uniform and train.coding == first.coding and np.array_equal(train.levels, first.levels)
+        for train in trains
+    ):
+        return Passage((first,), recoded=recoded)
+    return Passage((_joined(site, trains, axis % rank) or Current(steps),), recoded=recoded)
 
 
 def _joined(site: Site, trains: Sequence[Spikes], axis: int) -> Spikes | None:
     """Trains side by side along the channel axis, each channel with levels of its own."""
     tables = []
+    if len({(train.coding, train.levels.shape[1]) for train in trains}) > 1:
+        return None
     for index, train in enumerate(trains):
         shape = site.shape(index)
         channels = shape[axis] if shape else None
         if not isinstance(channels, int) or train.channel_axis not in (None, axis):
             return None
         tables.append(np.broadcast_to(train.levels, (channels, train.levels.shape[1])))
-    return Spikes(trains[0].steps, np.concatenate(tables), axis)
+    return Spikes(trains[0].coding, np.concatenate(tables), axis)
 
 
 def pad(site: Site) -> Kind | None:
-    """Not along the first axis. A pad with the value of a silent neuron keeps trains sorted."""
+    """Not along the first axis. A pad with the value of a silent neuron is one of silent trains."""
     kind, pads, rank = site.kinds[0], site.constant(1), site.rank(0)
     if pads is None or rank is None or not site.only_first_varies:
         return None
@@ -220,11 +232,12 @@ def pad(site: Site) -> Kind | None:
         axes = np.arange(rank)
     if any(pads[i] or pads[i + len(axes)] for i, axis in enumerate(axes) if axis % rank == 0):
         return None
-    if not isinstance(kind, Spikes) or not kind.uniform:
+    padded = {axis % rank for i, axis in enumerate(axes) if pads[i] or pads[i + len(axes)]}
+    if not isinstance(kind, Spikes) or kind.channel_axis in padded:
         return current(kind)
     mode = site.attribute("mode", "constant")
     fill = site.constant(2) if site.given(2) else np.zeros(1)
-    silent = mode == "constant" and fill is not None and (fill == kind.levels[0, 0]).all()
+    silent = mode == "constant" and fill is not None and (fill == kind.silent).all()
     return kind if silent or mode != "constant" else current(kind)
 
 

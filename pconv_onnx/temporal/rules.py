@@ -44,6 +44,7 @@ TRANSFER_RULES: dict[str, Rule] = {
     "GlobalAveragePool": linear.linear,
     "GlobalMaxPool": extremes.max_pool,
     "Identity": elementwise.identity,
+    "LeakyRelu": extremes.leaky_relu,
     "MatMul": linear.matmul,
     "Max": extremes.extremes,
     "MaxPool": extremes.max_pool,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pconv_onnx.basics.arrays import Array
@@ -92,7 +93,7 @@ def channels_moved(kind: Kind, axes: Sequence[int | None]) -> Kind:
         return kind
     if kind.channel_axis not in axes:
         return current(kind)
-    return Spikes(kind.steps, kind.levels, axes.index(kind.channel_axis))
+    return replace(kind, channel_axis=axes.index(kind.channel_axis))
 
 
 def lifted_inputs(site: Site) -> tuple[int, ...] | None:

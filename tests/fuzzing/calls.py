@@ -71,7 +71,7 @@ _OPERATORS = {
         serial_reference, ranks={"bias": 1, "threshold": 1, "reset": 1, "levels": 2},
     ),
     "mean": Operator(
-        MEAN_OP_TYPE, ("current",), ("mean",), _mean_reference, lambda dtype: functions(_OPSET, dtype, 1)[0]
+        MEAN_OP_TYPE, ("current",), ("mean",), _mean_reference, lambda dtype: functions(_OPSET, dtype, 1, 1)[0]
     ),
     "running": Operator(
         RUNNING_MEAN_OP_TYPE, ("current",), ("means",), _running_reference, lambda dtype: running_mean(_OPSET, dtype)

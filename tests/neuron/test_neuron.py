@@ -167,7 +167,7 @@ def test_a_signed_staircase_has_the_source_s_value_for_every_float(rounding, sha
     source = rounded(rounding, 15, share, -8)
     neuron = source.neuron()
     assert (neuron.levels[0, 0], neuron.levels[0, 8], neuron.steps) == (np.float32(-8) * vector(1 / 15)[0], 0, 15)
-    assert neuron.carried_by_trains
+    assert not neuron.why_not_carried
     x = on_every_boundary(neuron, np.random.default_rng(0))
     np.testing.assert_array_equal(values(neuron, x), source(x))
     assert (source.silent, source.amplitude) == (neuron.levels[0, 0], pytest.approx(1))
@@ -348,7 +348,7 @@ def test_decoding_trains_gives_the_levels_in_every_bit(levels, dtype):
         neuron = floor_then_clip(theta, levels).neuron()
     except ValueError:
         neuron = None
-    if neuron is None or not neuron.carried_by_trains:
+    if neuron is None or neuron.why_not_carried:
         assert dtype != F32 and levels >= 100, "only half types have too few values for many levels"
         return
     counts = np.broadcast_to(np.arange(levels + 1)[:, np.newaxis], (levels + 1, len(theta)))

@@ -166,7 +166,7 @@ graph = helper.make_graph(
     [numpy_helper.from_array(table[None].astype(np.float32), name) for name, table in tables.items()],
 )
 model = helper.make_model(
-    graph, functions=functions(17, np.dtype(np.float32), 255), ir_version=8,
+    graph, functions=functions(17, np.dtype(np.float32), 255, 1), ir_version=8,
     opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("pconv", 1)],
 )
 session = onnxruntime.InferenceSession(model.SerializeToString())

@@ -195,7 +195,7 @@ def test_half_types_are_read(spelling, channels, dtype):
     assert (activation.status, activation.spec.dtype, activation.spec.levels) == ("converted", dtype, 4)
     neuron = activation.spec.neuron()
     assert neuron.thresholds.dtype == neuron.levels.dtype == dtype
-    assert neuron.carried_by_trains
+    assert not neuron.why_not_carried
 
 
 AUTOCAST = FLOOR_THEN_CLIP.replace(
