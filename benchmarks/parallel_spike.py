@@ -60,7 +60,7 @@ def make_model(nodes: list[onnx.NodeProto], x: Array, batch: int, constants: dic
         [helper.make_tensor_value_info("y", element, (batch, *x.shape[1:]))],
         [numpy_helper.from_array(np.asarray(value, x.dtype), name) for name, value in constants.items()],
     )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("pconv", 1)]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("pconv", 2)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
 
 
@@ -74,6 +74,21 @@ def parallel_spike(x: Array, input_steps: int, steps: int, channels: int, spikes
     )
     constants = {"thresholds": theta * (np.arange(steps) + 0.5) / steps, "levels": theta * np.arange(steps + 1) / steps}
     return make_model([node], x, len(x) // input_steps * (steps if spikes else 1), constants)
+
+
+def radix_spike(x: Array, input_steps: int, highest: int, zero: int, channels: int) -> bytes:
+    """The same neurons with trains of binary digits; levels from −θ to θ about `zero` where it is not 0."""
+    theta = np.linspace(0.5, 1.5, channels)[:, None] if channels > 1 else np.ones((1, 1))
+    spacing = theta / max(zero, highest - zero)
+    attributes = {"input_steps": input_steps, "channel_axis": 1, "spikes": 1, "coding": 1, "steps": LEVELS}
+    node = helper.make_node(
+        "ParallelSpike", ["x", "thresholds", "levels"], ["y"], domain="pconv", **attributes, zero=zero
+    )
+    constants = {
+        "thresholds": spacing * (np.arange(highest) - zero + 0.5),
+        "levels": spacing * (np.arange(highest + 1) - zero),
+    }
+    return make_model([node], x, len(x) // input_steps * LEVELS, constants)
 
 
 def qcfs(x: Array) -> bytes:
@@ -131,6 +146,9 @@ def main() -> None:
         model = parallel_spike(current, input_steps, steps, channels, spikes)
         return Session(model, current, options.threads, library)
 
+    def radix(current: Array, input_steps: int, channels: int, highest: int = 255, zero: int = 0) -> Session:
+        return Session(radix_spike(current, input_steps, highest, zero, channels), current, options.threads, library)
+
     groups: dict[str, dict[str, Callable[[], object]]] = {}
     for currents in (x, x.astype(np.float16)):
         trains = f"copy of {currents.nbytes >> 20} MiB"
@@ -138,7 +156,20 @@ def main() -> None:
             trains: threaded_copy(currents, options.threads),
             f"spikes, {currents.dtype}, I=8, S=8, per tensor": operator(currents, 8, 8, 1, True),
             f"spikes, {currents.dtype}, I=8, S=8, per channel": operator(currents, 8, 8, SHAPE[1], True),
+            f"radix, {currents.dtype}, I=8, S=255, T=8, per tensor": radix(currents, 8, 1),
+            f"radix, {currents.dtype}, I=8, S=255, T=8, per channel": radix(currents, 8, SHAPE[1]),
+            f"signed radix, {currents.dtype}, I=8, S=254, T=8, per tensor": radix(currents, 8, 1, 254, 127),
+            f"signed radix, {currents.dtype}, I=8, S=254, T=8, per channel": radix(currents, 8, SHAPE[1], 254, 127),
         }
+        if currents.dtype == np.float32:
+            groups[trains].update(
+                {
+                    "radix, float32, I=1, S=255, T=8, per tensor": radix(static, 1, 1),
+                    "radix, float32, I=1, S=255, T=8, per channel": radix(static, 1, SHAPE[1]),
+                    "mean, I=8, S=255, per tensor": operator(currents, 8, 255, 1, False),
+                    "mean, I=8, S=255, per channel": operator(currents, 8, 255, SHAPE[1], False),
+                }
+            )
     activation = Session(qcfs(static), static, options.threads)
     means = f"QCFS, L={LEVELS}"
     groups[means] = {

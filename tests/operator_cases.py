@@ -79,8 +79,11 @@ def in_body(arrays, attributes, opset=20, level=LEVELS[1]) -> np.ndarray:
     return run(model(arrays, attributes, opset=opset), arrays, options)
 
 
-def case(shape, *, steps, rows=1, axis=1, input_steps=1, spikes=1, dtype=np.float32, seed=0):
-    """Arrays and attributes; `shape` is that of one time-step. Currents hit thresholds and hold the odd floats."""
+def case(shape, *, steps, rows=1, axis=1, input_steps=1, spikes=1, dtype=np.float32, seed=0, coding=None):
+    """Arrays and attributes; `shape` is that of one time-step. Currents hit thresholds and hold the odd floats.
+
+    `coding` is the attributes of trains, where they are not those of version 1.
+    """
     generator = np.random.default_rng(seed)
     thresholds = np.sort(generator.normal(0, 2, (rows, steps)), axis=1).astype(dtype)
     levels = np.sort(generator.normal(0, 2, (rows, steps + 1)), axis=1).astype(dtype)
@@ -92,8 +95,26 @@ def case(shape, *, steps, rows=1, axis=1, input_steps=1, spikes=1, dtype=np.floa
     flat[pick] = generator.choice(thresholds.reshape(-1), len(pick))
     pick = generator.choice(flat.size, min(len(odd), flat.size // 4), replace=False)
     flat[pick] = odd[: len(pick)]
+    if coding and coding["zero"]:
+        levels = levels - levels[:, [coding["zero"]]]
     arrays = {"current": current, "thresholds": thresholds, "levels": levels}
-    return arrays, {"input_steps": input_steps, "channel_axis": axis, "spikes": spikes}
+    return arrays, {"input_steps": input_steps, "channel_axis": axis, "spikes": spikes, **(coding or {})}
+
+
+def radix(highest: int, zero: int = 0, more: int = 0) -> dict[str, int]:
+    """The attributes of trains of binary digits, with so many steps more than they need."""
+    return {"coding": 1, "steps": max(zero, highest - zero).bit_length() + more, "zero": zero}
+
+
+def codings(highest: int) -> list[dict[str, int]]:
+    """Attributes of trains of each coding, silent at either end and within."""
+    zeros = sorted({0, 1, highest // 2, highest})
+    rate = [{"coding": 0, "steps": 0, "zero": zero} for zero in zeros]
+    return [*rate, *(radix(highest, zero, more) for zero in zeros for more in (0, 2))]
+
+
+# Spike counts up to S with each coding for them.
+CODED = [(highest, coding) for highest in (1, 3, 15, 16, 17, 33, 254, 255) for coding in codings(highest)]
 
 
 SHAPES = [
@@ -128,12 +149,10 @@ def drawn_size(draw) -> dict[str, Any]:
 
 def drawn_case(draw) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """Inputs and attributes of any size and type."""
-    return case(
-        **drawn_size(draw),
-        steps=draw(st.integers(1, 40)),
-        input_steps=draw(st.integers(1, 9)),
-        spikes=draw(st.integers(0, 1)),
-    )
+    highest, spikes = draw(st.integers(1, 40)), draw(st.integers(0, 1))
+    coding = draw(st.sampled_from([None, *codings(highest)])) if spikes else None
+    size = drawn_size(draw)
+    return case(**size, steps=highest, input_steps=draw(st.integers(1, 9)), spikes=spikes, coding=coding)
 
 
 def every_number(dtype) -> np.ndarray:
@@ -163,4 +182,19 @@ WRONG = [
     ("spikes", lambda a, b: b.update(spikes=2)),
     ("spikes", lambda a, b: b.pop("spikes")),
     ("spikes", lambda a, b: b.update(spikes="yes")),
+    ("coding", lambda a, b: b.update(coding=2)),
+    ("coding", lambda a, b: b.update(coding=-1)),
+    ("coding", lambda a, b: b.update(coding=1.0)),
+    ("zero", lambda a, b: b.update(zero=-1)),
+    ("zero", lambda a, b: b.update(zero=5)),
+    ("zero", lambda a, b: b.update(zero=1 << 40)),
+    ("zero", lambda a, b: b.update(zero="yes")),
+    ("steps", lambda a, b: b.update(steps=3)),
+    ("steps", lambda a, b: b.update(steps=4, zero=1)),
+    ("steps", lambda a, b: b.update(steps=-1)),
+    ("steps", lambda a, b: b.update(steps=[4])),
+    ("steps", lambda a, b: b.update(coding=1)),
+    ("steps", lambda a, b: b.update(coding=1, steps=2)),
+    ("steps", lambda a, b: b.update(coding=1, steps=257)),
+    ("steps", lambda a, b: b.update(coding=1, steps=(1 << 32) + 3)),
 ]

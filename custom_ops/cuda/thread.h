@@ -306,7 +306,7 @@ PCONV_HD PCONV_INLINE void emit(const Vector<T, kWidth>& mean, const Channels<kR
     levels[i] = call.levels + channels.at[i] * (layout.highest + 1);
     silent[i] = levels[i][layout.zero];
   }
-  in_flights<kRows == 1 ? kFlight : kFlight / 2>(layout.steps, [&](int32_t first, auto flight) {
+  in_flights<kFlight / 2>(layout.steps, [&](int32_t first, auto flight) {
     constexpr int32_t kSteps = decltype(flight)::value;
     // All loaded before the first store, which later loads would have to wait for.
     T spike[kSteps][kRows];

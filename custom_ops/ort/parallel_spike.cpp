@@ -33,10 +33,11 @@ struct Attributes {
   Train train;  ///< of zeros where the output is the mean
 };
 
-void require_range(const char* attribute, int64_t value, const std::string& unit, int64_t least, int64_t most) {
+/// Refuses a value outside of a range; `why` is what the range follows from.
+void require_range(const char* attribute, int64_t value, int64_t least, int64_t most, const std::string& why = "") {
   if (value >= least && value <= most) return;
-  const std::string range = least == most ? std::to_string(least) : std::to_string(least) + " to " + std::to_string(most);
-  refuse("attribute '" + std::string(attribute) + "' is " + std::to_string(value) + "; expected " + range + unit);
+  const std::string range = std::to_string(least) + (least == most ? "" : " to " + std::to_string(most));
+  refuse("attribute '" + std::string(attribute) + "' is " + std::to_string(value) + "; expected " + range + why);
 }
 
 Attributes read_attributes(const OrtApi* api, const OrtKernelInfo* info) {
@@ -53,9 +54,9 @@ Attributes read_attributes(const OrtApi* api, const OrtKernelInfo* info) {
   if (train.coding != 0 && train.coding != 1) {
     refuse("attribute 'coding' is " + std::to_string(train.coding) + "; expected 0 or 1");
   }
-  require_range("zero", train.zero, "", 0, kMaxCount);
+  require_range("zero", train.zero, 0, kMaxCount);
   const Coding coding = static_cast<Coding>(train.coding);
-  require_range("steps", train.steps, "", coding == Coding::kRate ? 0 : 1, steps_of(coding, kMaxCount).most);
+  require_range("steps", train.steps, coding == Coding::kRate ? 0 : 1, steps_of(coding, kMaxCount).most);
   return {input_steps, axis, true, train};
 }
 
@@ -70,12 +71,12 @@ int64_t steps_of(const Train& train, int64_t highest) {
 /// Refuses trains that do not carry spike counts up to `highest`.
 void require_train(const Train& train, int64_t highest) {
   const std::string counts = " for 'thresholds' of " + std::to_string(highest) + " columns";
-  require_range("zero", train.zero, counts, 0, highest);
+  require_range("zero", train.zero, 0, highest, counts);
   const int32_t reach = static_cast<int32_t>(reach_of(train, highest));
   const StepRange range = pconv::steps_of(static_cast<Coding>(train.coding), reach);
   const std::string from = counts + " with 'coding' = " + std::to_string(train.coding) + " and 'zero' = " +
                            std::to_string(train.zero);
-  require_range("steps", steps_of(train, highest), from, range.fewest, range.most);
+  require_range("steps", steps_of(train, highest), range.fewest, range.most, from);
 }
 
 /// The sizes of a call. Refuses shapes that break the contract.

@@ -20,7 +20,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_build import build
 from onnx import helper
-from operator_cases import BFLOAT16, DTYPES, FLOAT16, KERNELS, SHAPES, TYPES, case, drawn_case, in_kernel
+from operator_cases import (
+    BFLOAT16,
+    CODED,
+    DTYPES,
+    FLOAT16,
+    KERNELS,
+    SHAPES,
+    TYPES,
+    case,
+    drawn_case,
+    in_kernel,
+    radix,
+)
 from serial_operator_cases import assert_same_bits as assert_same_outputs
 from serial_operator_cases import case as serial_case
 from serial_operator_cases import drawn_case as drawn_serial_case
@@ -104,14 +116,12 @@ class Call:
 
 def call(library, arrays, attributes, *, offsets=(0, 0), in_place=False, few=WIDE) -> Call:
     current, thresholds, levels = arrays.values()
-    input_steps, spikes = attributes["input_steps"], attributes["spikes"]
-    steps = thresholds.shape[1]
-    shape = (len(current) // input_steps * (steps if spikes else 1), *current.shape[1:])
+    layout = layout_of(current, thresholds, **attributes)
+    shape = (len(current) // layout.input_steps * layout.steps, *current.shape[1:])
     placed_current = placed(current, offsets[0])
     # Poisoned: what is not written shows.
     poison = np.full(shape, 77, current.dtype)
     output = placed_current.reshape(shape) if in_place else placed(poison, offsets[1])
-    layout = layout_of(current, thresholds, **attributes)
     return Call(library, layout, placed_current, (np.ascontiguousarray(thresholds), levels.copy()), output, few)
 
 
@@ -134,6 +144,33 @@ def test_threads_give_the_bits_of_the_cpu_kernel(threads, shape, rows, axis, ste
         shape, steps=steps, rows=rows, axis=axis, input_steps=input_steps, spikes=spikes, dtype=dtype
     )
     assert_same_bits(call(threads, arrays, attributes, few=few).run(), in_kernel(arrays, attributes))
+
+
+@pytest.mark.every_pair(
+    {
+        "shape, rows, axis": [*SHAPES, ((2, 4, 6), 4, 1), ((3, 8, 16), 8, 1), ((2, 8, 12), 8, 1)],
+        "steps, coding": CODED,
+        "input_steps": [1, 3],
+        "dtype": DTYPES,
+        "few": WIDTHS,
+    }
+)
+def test_threads_give_the_bits_of_the_cpu_kernel_in_every_coding(
+    threads, shape, rows, axis, steps, coding, input_steps, few, dtype
+):
+    arrays, attributes = case(
+        shape, steps=steps, rows=rows, axis=axis, input_steps=input_steps, dtype=dtype, coding=coding
+    )
+    assert_same_bits(call(threads, arrays, attributes, few=few).run(), in_kernel(arrays, attributes))
+
+
+@pytest.mark.parametrize("rows, shape", [(1, (8, 6, 37)), (6, (4, 6, 16)), (6, (4, 6))])
+@pytest.mark.parametrize("backwards", [False, True])
+@TYPES
+def test_trains_of_binary_digits_may_take_the_place_of_the_current(threads, rows, shape, backwards, dtype):
+    arrays, attributes = case(shape, steps=255, rows=rows, input_steps=8, dtype=dtype, coding=radix(255))
+    found = call(threads, arrays, attributes, in_place=True).run(backwards=backwards)
+    assert_same_bits(found, reference(**arrays, **attributes))
 
 
 @settings(deadline=None, max_examples=200)
@@ -205,7 +242,7 @@ def test_more_than_two_to_the_31_elements_are_reached(threads, dtype):
     arrays, attributes = case((1, channels, inner), steps=5, rows=channels, spikes=0, dtype=dtype)
     tail = channels * inner
     current[-tail:] = arrays["current"].reshape(-1)
-    layout = Layout(1, elements, channels, inner, 5, False)
+    layout = Layout(1, elements, channels, inner, 5, 1, False)
     one = Call(threads, layout, current, (arrays["thresholds"], arrays["levels"]), output)
     count = elements // one.grid.width
     one.run(first=count - tail // one.grid.width, last=count)

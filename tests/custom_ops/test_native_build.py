@@ -103,7 +103,7 @@ def test_what_gpus_are_tested_with_compiles_and_tells_where_there_is_none(tmp_pa
     # Without a driver, CUDA's words come back, as often as it is tried.
     kernel = ctypes.CDLL(str(tmp_path / "libtest_device.so")).launch
     kernel.restype = ctypes.c_char_p
-    layout = Layout(1, 8, 1, 8, 2, True)
+    layout = Layout(1, 8, 1, 8, 2, 2, True)
     for _ in range(2):
         told = kernel(TensorProto.FLOAT, ctypes.byref(layout), *[ctypes.c_void_p(64)] * 4, None, ctypes.c_int64(-1))
         assert b"driver" in told, told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cuda_device import Device, Layout, layout_of, serial_layout_of
-from operator_cases import DTYPES, FLOAT16, HALF_TYPES, KERNELS, SHAPES, TYPES, case, every_number
+from operator_cases import CODED, DTYPES, FLOAT16, HALF_TYPES, KERNELS, SHAPES, TYPES, case, every_number
 from serial_operator_cases import assert_same_bits
 from serial_operator_cases import case as serial_case
 
@@ -49,8 +49,7 @@ def on_device(device, arrays, attributes, *, offsets=(0, 0), in_place=False, str
     """The kernel's output; `offsets` in elements move the current and the output away from aligned addresses."""
     current, thresholds, levels = arrays.values()
     layout = layout_of(current, thresholds, **attributes)
-    rows = layout.steps if layout.spikes else 1
-    shape = (len(current) // layout.input_steps * rows, *current.shape[1:])
+    shape = (len(current) // layout.input_steps * layout.steps, *current.shape[1:])
     starts = [offset * current.itemsize for offset in offsets]
     with Memory(device) as memory:
         source = memory.copy_of(current, starts[0])
@@ -82,6 +81,23 @@ def test_kernel_gives_the_bits_of_the_reference(device, shape, rows, axis, steps
         device,
         *case(shape, steps=steps, rows=rows, axis=axis, input_steps=input_steps, spikes=spikes, dtype=dtype),
     )
+
+
+@pytest.mark.every_pair(
+    {
+        "shape, rows, axis": [*SHAPES, ((3, 8, 16), 8, 1), ((2, 8, 12), 8, 1)],
+        "steps, coding": CODED,
+        "input_steps": [1, 3],
+        "dtype": DTYPES,
+    }
+)
+def test_kernel_gives_the_bits_of_the_reference_in_every_coding(
+    device, shape, rows, axis, steps, coding, input_steps, dtype
+):
+    arrays, attributes = case(
+        shape, steps=steps, rows=rows, axis=axis, input_steps=input_steps, dtype=dtype, coding=coding
+    )
+    assert_reference_bits(device, arrays, attributes)
 
 
 @pytest.mark.parametrize("offsets", [(0, 0), (1, 0), (0, 1), (2, 4), (8, 8)])
@@ -170,7 +186,7 @@ def test_more_than_two_to_the_31_elements_are_reached(device):
         last = 2 * (elements - sample)
         device.upload(arrays["current"], source + last)
         tables = [memory.copy_of(arrays[name]) for name in ("thresholds", "levels")]
-        device.launch(Layout(1, elements, channels, inner, 5, False), FLOAT16, [source, *tables, target])
+        device.launch(Layout(1, elements, channels, inner, 5, 1, False), FLOAT16, [source, *tables, target])
         device.synchronize()
         found = device.download(target + last, (1, channels, inner), FLOAT16)
     np.testing.assert_array_equal(found, reference(**arrays, **attributes))

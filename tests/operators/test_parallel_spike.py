@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from operator_cases import (
     BFLOAT16,
+    CODED,
     DTYPES,
     FLOAT16,
     HALF_TYPES,
@@ -31,6 +32,7 @@ from operator_cases import (
     in_body,
     in_kernel,
     model,
+    radix,
 )
 from opsets import opsets
 
@@ -59,6 +61,73 @@ def test_kernel_gives_the_reference_value(shape, rows, axis, steps, input_steps,
     assert_kernel_gives_the_reference_value(
         *case(shape, steps=steps, rows=rows, axis=axis, input_steps=input_steps, spikes=spikes, dtype=dtype)
     )
+
+
+@pytest.mark.every_pair(
+    {"shape, rows, axis": SHAPES, "steps, coding": CODED, "input_steps": [1, 8], "dtype": DTYPES},
+)
+def test_kernel_gives_the_reference_value_of_every_coding(shape, rows, axis, steps, coding, input_steps, dtype):
+    assert_kernel_gives_the_reference_value(
+        *case(shape, steps=steps, rows=rows, axis=axis, input_steps=input_steps, dtype=dtype, coding=coding)
+    )
+
+
+@pytest.mark.parametrize("shape, rows", [((2, 3, 40), 1), ((2, 3, 40), 3), ((90, 3), 3)])
+@pytest.mark.parametrize("coding", [radix(65535), radix(65535, 32767), radix(65535, 65535), radix(65535, 0, 240)])
+def test_binary_digits_of_sixteen_bits_are_emitted(shape, rows, coding):
+    assert_kernel_gives_the_reference_value(*case(shape, steps=65535, rows=rows, coding=coding))
+
+
+@pytest.mark.parametrize("rows, shape", [(1, (4, 6, 67)), (6, (4, 6, 67)), (6, (90, 6))])
+@pytest.mark.parametrize("coding", [radix(254), radix(254, 127), {"coding": 0, "steps": 0, "zero": 127}])
+@TYPES
+def test_trains_turn_exactly_at_thresholds(rows, shape, coding, dtype):
+    arrays, attributes = case(shape, steps=254, rows=rows, dtype=dtype, coding=coding)
+    theta = np.linspace(1, 3, rows).reshape(-1, 1)
+    arrays["thresholds"] = (theta * (np.arange(254) - coding["zero"] + 0.5) / 127).astype(dtype)
+    arrays["levels"] = (theta * (np.arange(255) - coding["zero"]) / 127).astype(dtype)
+    flat = arrays["current"].reshape(-1)
+    flat[::4] = np.resize(arrays["thresholds"], flat[::4].shape)
+    for start, towards in ((1, -np.inf), (2, np.inf)):
+        flat[start::4] = np.nextafter(flat[::4], dtype.type(towards))[: flat[start::4].size]
+    assert_kernel_gives_the_reference_value(arrays, attributes)
+
+
+@HALF_TYPES
+def test_every_number_of_a_half_type_has_the_signed_train_of_its_count(dtype):
+    arrays, attributes = case((len(every_number(dtype)),), steps=254, dtype=dtype, coding=radix(254, 127))
+    arrays["current"] = every_number(dtype)
+    assert_kernel_gives_the_reference_value(arrays, attributes)
+
+
+@pytest.mark.parametrize("rows", [1, 64])
+@TYPES
+def test_trains_of_binary_digits_that_outgrow_the_cache_are_right(rows, dtype):
+    arrays, attributes = case(
+        (8, 64, 61, 69), steps=254, rows=rows, input_steps=3, dtype=dtype, coding=radix(254, 127, 1)
+    )
+    expected = reference(**arrays, **attributes)
+    assert expected.size * dtype.itemsize >= 32 << 20
+    np.testing.assert_array_equal(in_kernel(arrays, attributes), expected)
+
+
+def test_the_mean_does_not_look_at_the_attributes_of_trains():
+    arrays, attributes = case((4, 3, 5), steps=4, spikes=0)
+    expected = in_kernel(arrays, attributes)
+    spoiled = {**attributes, "coding": 9, "steps": "yes", "zero": -1}
+    np.testing.assert_array_equal(in_kernel(arrays, spoiled), expected)
+
+
+@pytest.mark.parametrize("rows, shape", [(1, (8, 6, 37)), (6, (8, 6, 37)), (6, (8, 6))])
+@pytest.mark.parametrize("highest, zero", [(255, 0), (254, 127)])
+@TYPES
+def test_trains_of_binary_digits_may_take_the_place_of_the_current(rows, shape, highest, zero, dtype):
+    coding = radix(highest, zero)
+    steps = coding["steps"]
+    arrays, attributes = case(shape, steps=highest, rows=rows, input_steps=steps, dtype=dtype, coding=coding)
+    x = arrays.pop("current")
+    found = between_others(x, arrays, attributes, x.shape)
+    np.testing.assert_array_equal(found, reference(x, **arrays, **attributes).astype(np.float64))
 
 
 @pytest.mark.parametrize("shape, rows", [((2, 3, 40), 1), ((2, 3, 40), 3), ((90, 3), 3)])
