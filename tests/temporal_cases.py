@@ -154,19 +154,20 @@ CASES = [
     ("e = Exp (none) z = Resize (s, , e)", "Static", {"none": np.zeros(4, dtype=np.float32)}),
     ("n = Shape (s) z = Resize <keep_aspect_ratio_policy = \"not_larger\"> (s, , , n)", "Static", {}),
 ]  # fmt: skip
-# Behind signed trains of levels from −1 to 1.
+TWICE = "u = Concat <axis = 1> (s, s) "
+# Behind signed trains of levels from −1 to 1; a clip right behind the quantiser would be a part of it.
 SIGNED_CASES = [
     ("z = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (s, w, b)", "Current",
      {"w": dyadic(4, 3, 3, 3), "b": dyadic(4)}),
     ("z = MaxPool <kernel_shape = [2, 2]> (s)", "Spikes", {}),
-    ("z = Relu (s)", "Spikes", {}),
-    ("r = Relu (s) z = Conv (r, w)", "Current", {"w": dyadic(4, 3, 1, 1)}),
+    (TWICE + "c = Relu (u) z = Transpose <perm = [0, 1, 3, 2]> (c)", "Spikes", {}),
+    (TWICE + "r = Relu (u) z = Conv (r, w)", "Current", {"w": dyadic(4, 6, 1, 1)}),
     ("z = LeakyRelu <alpha = 0.25> (s)", "Current", {}),
-    ("z = Clip (s, low, high)", "Spikes", {"low": 0.0, "high": 1.0}),
-    ("z = Clip (s, low)", "Spikes", {"low": 0.0}),
-    ("z = Clip (s, low, high)", "Spikes", {"low": -1.0, "high": 1.0}),
-    ("z = Clip (s, low, high)", "Static", {"low": 0.0, "high": 0.75}),
-    ("z = Clip (s, low, high)", "Static", {"low": -0.5, "high": 1.0}),
+    (TWICE + "c = Clip (u, low, high) z = Transpose <perm = [0, 1, 3, 2]> (c)", "Spikes", {"low": 0.0, "high": 1.0}),
+    (TWICE + "c = Clip (u, low) z = Transpose <perm = [0, 1, 3, 2]> (c)", "Spikes", {"low": 0.0}),
+    (TWICE + "c = Clip (u, low, high) z = Transpose <perm = [0, 1, 3, 2]> (c)", "Spikes", {"low": -1.0, "high": 1.0}),
+    (TWICE + "c = Clip (u, low, high) z = Transpose <perm = [0, 1, 3, 2]> (c)", "Static", {"low": 0.0, "high": 0.75}),
+    (TWICE + "c = Clip (u, low, high) z = Transpose <perm = [0, 1, 3, 2]> (c)", "Static", {"low": -0.5, "high": 1.0}),
     ("z = Pad (s, pads)", "Spikes", {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])}),
     ("z = Pad (s, pads, fill)", "Current", {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "fill": -1.0}),
     ("z = Neg (s)", "Current", {}),

@@ -164,8 +164,8 @@ def _per_step_outputs(network: Network, kinds: Mapping[str, Kind], neurons: Mapp
     weighted = [name for name, neuron in neurons.items() if neuron.coding.weighted]
     if weighted:
         raise WrongArguments(
-            f"spikes of {network.name} have weights ('{weighted[0]}' is in coding 'radix'), and the mean over the first "
-            "of them, behind a bias, stands for nothing",
+            f"spikes of {network.name} have weights ('{weighted[0]}' is in coding 'radix'), and the mean over the "
+            "first of them, behind a bias, stands for nothing",
             "choose coding 'rate', or leave --per-step-outputs out",
         )
     names = [output.name for output in network.proto.graph.output]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pconv_onnx.basics.choices import MAX_STEPS
-from pconv_onnx.neuron.coding import Radix, Rate
+from pconv_onnx.neuron.coding import Rate
 from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
 from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec
 from pconv_onnx.neuron.theory import closed_form, matrix_form, rms_error, temporal_mean
