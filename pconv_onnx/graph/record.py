@@ -71,6 +71,13 @@ class InTime:
     coding: str = "rate"
     zero: int = 0
 
+    @property
+    def neurons(self) -> Sequence[str]:
+        """The neurons whose levels they have."""
+        if self.levels is None:
+            return []
+        return [self.levels] if isinstance(self.levels, str) else [name for name, _, _ in self.levels]
+
 
 @dataclass(frozen=True)
 class Record:

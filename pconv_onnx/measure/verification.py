@@ -486,9 +486,11 @@ def _refuse_neurons_without_record(spiking: Network, record: Record, converted: 
     """
     trains = MODES[record.mode].keeps_time
     named = {entry.node for entry in converted}
+    # What encodes the levels of other neurons is compared as what decodes these.
+    encoded = {name for name, kind in (record.kinds or {}).items() if kind.levels and set(kind.neurons) <= named}
     for node in every_node(spiking.proto.graph):
         try:
-            unnamed = is_layer(node, trains) and node.name not in named
+            unnamed = is_layer(node, trains) and node.name not in named and node.output[0] not in encoded
         except KeyError:  # of an attribute that neurons have
             unnamed = True
         if unnamed:

@@ -45,7 +45,20 @@ def in_time(
                 if tensor.name and not isinstance(kind, Static):
                     kinds[tensor.name] = kind
                     passages[key] = passage
+    # What is encoded again for neurons alone, which count in a mean as well, is not.
+    for node in graph.nodes:
+        key = key_of(node)
+        if key in passages and passages[key].encodes and not _trains_are_read(node.outputs, passages):
+            del passages[key]
+            for tensor in node.outputs:
+                kinds.pop(tensor.name, None)
     return passages, kinds
+
+
+def _trains_are_read(tensors: Sequence[Tensor], passages: Mapping[str, Passage]) -> bool:
+    """Whether a node runs on one of these in time."""
+    readers = [passages.get(key_of(reader)) for tensor in tensors for reader in tensor.outputs]
+    return any(passage is not None and not passage.encodes for passage in readers)
 
 
 def hands_spikes_on(activation: Activation, passages: Mapping[str, Passage]) -> bool:

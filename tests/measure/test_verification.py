@@ -225,6 +225,32 @@ def test_what_decodes_trains_has_to_be_made_of_their_levels(steps, table):
     assert "trains of 'a' are decoded by other tables than its levels make" in broken.differences
 
 
+def encoding_network() -> onnx.ModelProto:
+    """Levels in 2 and 3 binary digits: an Add gives the former another coding, and a MaxPool encodes again."""
+    nodes = f"c = Conv (x, w) {qcfs('c', 'a')} {qcfs('x', 'b').replace('count', 'many')} s = Add (a, b)"
+    nodes += f" {qcfs('s', 't')} p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (t) y = Conv (p, w)"
+    return network(nodes, outputs="float[N, 3, 4, 4] y", weights={"w": weight(3, 3, 1, 1), "many": 8.0})
+
+
+def test_what_encodes_levels_again_is_no_neuron_that_the_record_leaves_out():
+    ann = encoding_network()
+    snn = rewrite(ann, coding="radix").model
+    layers = [layer.name for layer in verify(ann, snn).layers]
+    assert layers == ["a_code", "b_code", "t_code"]
+    assert {node.name for node in snn.graph.node if node.op_type == "ParallelSpike"} - set(layers) == {
+        "a/recode", "p/encode", "t/decode",
+    }  # fmt: skip
+    assert verify(ann, snn).verdict == "equal"
+
+
+@pytest.mark.parametrize("name", ["a/recode", "p/encode"])
+@pytest.mark.parametrize("table", ["thresholds", "levels"])
+def test_what_encodes_levels_again_has_to_be_made_of_them(name, table):
+    ann = encoding_network()
+    broken = change(rewrite(ann, coding="radix").model, f"{name}/{table}", lambda values: values * np.float32(1.25))
+    assert verify(ann, broken).verdict == "different"
+
+
 def test_operators_without_magnitudes_are_compared_in_every_bit():
     ann = decoding_network()
     snn = rewrite(ann).model

@@ -16,6 +16,7 @@ from temporal_cases import CASES, FIXED_BATCH_CASES, FLAT, FLAT_CASES, OPEN, PER
 
 from pconv_onnx import session
 from pconv_onnx.neuron.coding import Radix
+from pconv_onnx.operators.domain import attribute
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.temporal.rules import TRANSFER_RULES
 
@@ -51,12 +52,17 @@ def kind_of(name: str, result) -> str:
     return type(kind).__name__ if kind is not None else "Static"
 
 
+def in_time(x: str) -> str:
+    """Nodes from `x` to an equal tensor `last` that run in time where that is."""
+    return f" negative = Neg ({x}) last = Neg (negative)"
+
+
 @CODINGS
 @pytest.mark.parametrize("nodes, kind, weights", CASES)
 def test_operators_on_spikes(nodes, kind, weights, coding):
-    """Then another neuron: what it gets is the same value in time or decoded."""
+    """Then what runs in time, and another neuron: what it gets is the same value in time or decoded."""
     last = "m" if " m =" in nodes else "z"
-    nodes = S + nodes + qcfs(last, "y").replace("theta", "theta_").replace("_scaled", "_by")
+    nodes = S + nodes + in_time(last) + qcfs("last", "y").replace("theta", "theta_").replace("_scaled", "_by")
     result = rewritten(nodes, coding=coding, weights={**weights, "theta_": 2.0}, **OPEN)
     assert kind_of("s", result) == "Spikes"
     assert kind_of("z", result) == kind
@@ -80,7 +86,7 @@ def test_a_batch_size_that_constants_spell_out(nodes, kind, weights, coding):
 @CODINGS
 @pytest.mark.parametrize("nodes, kind, weights", SIGNED_CASES)
 def test_operators_on_signed_spikes(nodes, kind, weights, coding):
-    nodes = SIGNED + nodes + qcfs("z", "y").replace("theta", "theta_").replace("_scaled", "_by")
+    nodes = SIGNED + nodes + in_time("z") + qcfs("last", "y").replace("theta", "theta_").replace("_scaled", "_by")
     result = rewritten(nodes, coding=coding, weights={**weights, **SIGNED_WEIGHTS, "theta_": 2.0}, **OPEN)
     kinds = result.plan.kinds
     assert (kinds["s"].coding.name, kinds["s"].coding.zero, kinds["s"].steps) == (coding, 4, 4)
@@ -101,6 +107,20 @@ def test_a_maximum_of_weighted_trains_is_encoded_again(coding, encoded):
     assert result.plan.passages["p"].encodes == bool(encoded)
     assert kind_of("y", result) == "Current"
     assert ("its output encoded again" in str(result.plan)) == bool(encoded)
+
+
+@pytest.mark.parametrize("reader, encoded", [("Conv (p, w)", 1), ("Conv (t, w)", 0)])
+def test_a_maximum_that_neurons_alone_read_is_not_encoded_again(reader, encoded):
+    """As where a network quantises what its pools give: neurons count in the mean what they count in trains."""
+    pooled = "<kernel_shape = [2, 2]>"
+    nodes = f"{S} p = MaxPool {pooled} (s) {qcfs('p', 't')} y = {reader} z = MaxPool {pooled} (p)"
+    weights = {"w": dyadic(4, 3, 1, 1)}
+    result = rewritten(
+        nodes, coding="radix", weights=weights, outputs="float[N, 4, 7, 7] y, float[N, 3, 7, 7] t, float[N, 3, 6, 6] z"
+    )
+    neurons = {node.name: node for node in result.model.graph.node if node.op_type == "ParallelSpike"}
+    assert ("p/encode" in neurons, "z/encode" in neurons) == (bool(encoded), False)
+    assert attribute(neurons["t_code"], "input_steps") == (4 if encoded else 1)
 
 
 def test_a_clip_of_levels_is_not_run_on_spikes_that_are_worth_more():
