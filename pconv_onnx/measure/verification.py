@@ -25,7 +25,7 @@ from pconv_onnx.graph.passes.straight_through import without_straight_through
 from pconv_onnx.graph.record import Converted, Record
 from pconv_onnx.graph.sketch import redrawn
 from pconv_onnx.measure.comparison import Comparison
-from pconv_onnx.measure.layer_check import Layer, LayerCheck, Written, altered_decoders
+from pconv_onnx.measure.layer_check import Layer, LayerCheck, Written, altered_trains
 from pconv_onnx.measure.segment_check import SegmentCheck
 from pconv_onnx.measure.segments import Segment
 from pconv_onnx.measure.targets import TargetError, target_output
@@ -298,8 +298,10 @@ def verify(
     del runner  # of large networks one session is open at a time
     altered = [f"weight '{name}' is not what calibration made it" for name in changed]
     if trains and record.kinds is not None:
-        decoders = altered_decoders(written, record.kinds, checks)
-        altered += [f"trains of '{name}' are decoded by other tables than its levels make" for name in decoders]
+        others = altered_trains(written, record.kinds, checks)
+        altered += [
+            f"trains of '{name}' are coded or decoded otherwise than its levels and record say" for name in others
+        ]
     result = Verification(
         len(samples), data is None, [check.layer for check in checks], list(segments.segments), atol, altered
     )
@@ -488,7 +490,7 @@ def _refuse_neurons_without_record(spiking: Network, record: Record, converted: 
     named = {entry.node for entry in converted}
     for node in every_node(spiking.proto.graph):
         try:
-            unnamed = is_layer(node, trains) and node.name not in named
+            unnamed = is_layer(node, trains) and node.name not in named and not _encodes_again(node, record, named)
         except KeyError:  # of an attribute that neurons have
             unnamed = True
         if unnamed:
@@ -496,6 +498,14 @@ def _refuse_neurons_without_record(spiking: Network, record: Record, converted: 
                 f"the record of {spiking.name} does not name the activation of its neuron '{node.name}'",
                 "rewrite the model again",
             )
+
+
+def _encodes_again(node: onnx.NodeProto, record: Record, named: Collection[str]) -> bool:
+    """Whether a neuron is recorded to give trains with the levels of others; then it is compared as decoders are."""
+    kind = (record.kinds or {}).get(node.output[0])
+    levels = None if kind is None else kind.levels
+    neurons = {levels} if isinstance(levels, str) else {run[0] for run in levels or ()}
+    return bool(neurons) and neurons <= set(named)
 
 
 # Names of the inputs of a session, and types of its outputs by name.
