@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ import onnx.utils
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
-from pconv_onnx import ParallelNeuron, rewrite, session
-from pconv_onnx.basics.choices import ModeName
+from pconv_onnx import ParallelNeuron, Rewriting, rewrite, session
+from pconv_onnx.basics.choices import MAX_STEPS, CodingName, ModeName
 from pconv_onnx.graph.passes.pipeline import prepared
+from pconv_onnx.neuron.coding import CODINGS
+from pconv_onnx.operators.domain import is_layer
 from pconv_onnx.recognise import Activation, recognise
 
 Array = np.ndarray
@@ -47,7 +50,7 @@ def boundaries(neuron: ParallelNeuron, channels: int, dtype: Any = np.float32, l
     else:
         generator = np.random.default_rng(0)
         # A threshold that nothing reaches is NaN.
-        at = np.nan_to_num(np.broadcast_to(neuron.thresholds, (channels, neuron.steps)), nan=0)
+        at = np.nan_to_num(np.broadcast_to(neuron.thresholds, (channels, neuron.highest)), nan=0)
         finite = np.where(np.isfinite(at), at, 1).astype(np.float64)
         spread = np.minimum(1.5 * np.abs(finite).max(axis=1, keepdims=True) + 1, 3e38)
         values = np.concatenate(
@@ -79,6 +82,8 @@ def assert_converted(
 ) -> ParallelNeuron:
     """Rewrite a source with one activation, and compare its value with the oracle's, as numbers, bit by bit.
 
+    Where trains flow, in each coding that carries its levels, of signed values both silent at zero and with an offset.
+
     Args:
         source: a model from `x` `[N, C, 1, 1]` to `y` of the same shape.
         oracle: the source's value.
@@ -88,24 +93,54 @@ def assert_converted(
         limit: the largest input that the oracle is defined for.
 
     Returns:
-        The neuron.
+        The neuron that `rewrite` makes where no coding is named.
     """
     result = rewrite(source, mode=mode, signed=signed)
     (neuron,) = result.plan.neurons.values()
-    assert levels is None or neuron.steps == levels
+    assert levels is None or neuron.highest == levels
     tensor_type = source.graph.input[0].type.tensor_type
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor_type.elem_type).type
     x = boundaries(neuron, tensor_type.shape.dim[1].dim_value, dtype, limit)
     expected = oracle(x)
-    actual = session(result.model).run(["y"], {"x": x})[0]
-    np.testing.assert_array_equal(actual, expected, strict=True)
+    _assert_value(result, x, expected)
     # The comparison was not of a few values only: every level between whose thresholds there is an input is met.
     thresholds, table = (np.broadcast_to(t, (x.shape[1], t.shape[1])) for t in (neuron.thresholds, neuron.levels))
     for channel, (ends, row) in enumerate(zip(thresholds, table, strict=True)):
         starts, ends = np.append(-limit, ends), np.append(ends, np.inf)
         met = (starts <= limit) & ((starts < ends) | np.isnan(ends))
-        assert set(row[met].tolist()) <= set(actual[:, channel].reshape(-1).astype(row.dtype).tolist())
+        assert set(row[met].tolist()) <= set(expected[:, channel].reshape(-1).astype(row.dtype).tolist())
+    if mode == "parallel":
+        for coding, dense in _others(neuron):
+            _assert_value(rewrite(source, mode=mode, coding=coding, signed=signed or dense), x, expected)
     return neuron
+
+
+def _others(neuron: ParallelNeuron) -> Iterator[tuple[CodingName, bool]]:
+    """The codings of trains of a neuron's levels but its own, each with whether it has an offset for its signs."""
+    for name, coding in CODINGS.items():
+        for zero in {neuron.coding.zero, 0}:
+            steps = coding.steps_for(max(zero, neuron.highest - zero))
+            if steps <= MAX_STEPS and coding(steps, zero) != neuron.coding:
+                other = replace(neuron, coding=coding(steps, zero))
+                if not other.why_not_carried:
+                    yield name, neuron.coding.signed and not zero
+
+
+def _assert_value(result: Rewriting, x: Array, expected: Array) -> None:
+    """The network gives these values, bit by bit, and the lowest of NaN; a train that stands for zero has no spike."""
+    (neuron,) = result.plan.neurons.values()
+    model = onnx.ModelProto()
+    model.CopyFrom(result.model)
+    trains = [node.output[0] for node in model.graph.node if is_layer(node, trains=True)]
+    element = model.graph.output[0].type.tensor_type.elem_type
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, element, None) for name in trains)
+    given = np.concatenate([x, np.full_like(x[:1], np.nan)])
+    value, *emitted = session(model).run(["y", *trains], {"x": given})
+    np.testing.assert_array_equal(value[:-1], expected, strict=True)
+    assert (value[-1:] == neuron.value(np.zeros_like(x[:1], dtype=int))).all()
+    for train in emitted:
+        steps = train.reshape(neuron.steps, *value.shape)
+        assert not steps[:, value == 0].any() or neuron.levels[:, neuron.coding.zero].any()
 
 
 def found(model: onnx.ModelProto) -> list[Activation]:

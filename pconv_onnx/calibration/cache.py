@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.choices import MAX_STEPS
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.writing import write_atomically
 from pconv_onnx.calibration.channels import Channels
@@ -20,15 +19,16 @@ from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.sweep import Found
 from pconv_onnx.calibration.writing import Correction, Quantised
 from pconv_onnx.data.archives import read_npz
+from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.recognise import Activation
 
-_VERSION = 7
+_VERSION = 8
 _MOST_AXES = 64
 
 
-def digest_of(model: str, samples: bytes, steps: int, method: str) -> str:
-    """What a calibration depends on, as a digest: digests of the model and of the samples, T and the method."""
-    return _digest([_VERSION, model, samples.hex(), int(steps), method], {})
+def digest_of(model: str, samples: bytes, levels: int, coding: str, method: str) -> str:
+    """What a calibration depends on, as a digest: digests of the model and of the samples, and the settings."""
+    return _digest([_VERSION, model, samples.hex(), levels, coding, method], {})
 
 
 def store(path: str | os.PathLike[str], key: str, found: Found) -> None:
@@ -45,7 +45,7 @@ def store(path: str | os.PathLike[str], key: str, found: Found) -> None:
         others = {"offset": entry.offset, "thresholds": entry.thresholds}
         values |= {name: value for name, value in others.items() if value is not None}
         arrays |= {f"activation/{index}/{name}": value for name, value in values.items()}
-        rows.append([entry.activation.name, entry.channels.axis, entry.channels.rank, staircase.steps])
+        rows.append([entry.activation.name, entry.channels.axis, entry.channels.rank, staircase.steps, staircase.zero])
     for index, correction in enumerate(found.corrections.values()):
         arrays |= {f"layer/{index}/weights": correction.weights, f"layer/{index}/bias": correction.bias}
     meta = {
@@ -85,11 +85,11 @@ def restore(path: str | os.PathLike[str], key: str, activations: Sequence[Activa
 def _found(meta: Mapping[str, Any], arrays: Mapping[str, Array], activations: Mapping[str, Activation]) -> Found:
     """What was found, of a file that anyone may have written: its digest is no signature."""
     found = Found(errors=list(meta["errors"]), uncorrected=list(meta["uncorrected"]), left=dict(meta["left"]))
-    for index, (name, axis, rank, steps) in enumerate(meta["activations"]):
+    for index, (name, axis, rank, steps, zero) in enumerate(meta["activations"]):
         place = f"activation/{index}/"
         parts = {key.removeprefix(place): array for key, array in arrays.items() if key.startswith(place)}
-        _require(_fit(parts, axis, rank, steps), name)
-        staircase = Staircase(parts["threshold"], parts["shift"], parts["amplitude"], steps)
+        _require(_fit(parts, axis, rank, steps, zero), name)
+        staircase = Staircase(parts["threshold"], parts["shift"], parts["amplitude"], steps, zero)
         offset, thresholds = parts.get("offset"), parts.get("thresholds")
         found.activations.append(Quantised(activations[name], staircase, Channels(axis, rank), offset, thresholds))
     for index, output in enumerate(meta["layers"]):
@@ -102,13 +102,14 @@ def _found(meta: Mapping[str, Any], arrays: Mapping[str, Array], activations: Ma
     return found
 
 
-def _fit(parts: Mapping[str, Array], axis: Any, rank: Any, steps: Any) -> bool:
+def _fit(parts: Mapping[str, Array], axis: Any, rank: Any, steps: Any, zero: Any) -> bool:
     """Whether arrays are those of a staircase of so many steps, along an axis of so many."""
-    if not all(type(number) is int for number in (rank, steps, 0 if axis is None else axis)):
+    if not all(type(number) is int for number in (rank, steps, zero, 0 if axis is None else axis)):
         return False
     shape = parts["threshold"].shape
     return (
-        1 <= steps <= MAX_STEPS
+        1 <= steps <= MAX_LEVELS
+        and 0 <= zero < steps
         and 0 <= rank <= _MOST_AXES
         and (axis is None or 0 <= axis < rank)
         and len(shape) == 1 <= shape[0]

@@ -19,7 +19,7 @@ from pconv_onnx.basics.places import require_writable
 from pconv_onnx.basics.reasons import by_reason
 from pconv_onnx.calibration.cache import digest_of, restore, store
 from pconv_onnx.calibration.channels import Channels
-from pconv_onnx.calibration.functions import ascends, clip_of
+from pconv_onnx.calibration.functions import ascends, becomes_thresholds, clip_of
 from pconv_onnx.calibration.passes import BATCH, Passes
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.sweep import Found, sweep
@@ -80,13 +80,18 @@ class Calibration:
 
         Its name may be another there; the tensor that it reads and its operators are not.
         """
-        stay = [
-            (entry.activation, _stays(entry.activation)) for entry in self.found.activations if entry.activation_stays
-        ]
+        entries = [entry.activation for entry in self.found.activations if entry.activation_stays]
+        stay = [(activation, self._stays(activation)) for activation in entries]
         for one, reason in (*stay, *self.left):
             if one.input.name == pre_activation and one.op_types == list(op_types):
                 return reason
         return ""
+
+    def _stays(self, activation: Activation) -> str:
+        operators = " ".join(activation.op_types)
+        many = ascends(activation) and not becomes_thresholds(activation, self.levels)
+        why = "has more levels than thresholds are written for" if many else "does not ascend throughout"
+        return f"{operators} {why}: it stays, on the temporal mean, and a neuron encodes its output"
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx calibrate`."""
@@ -98,7 +103,7 @@ class Calibration:
                 "threshold": _range(entry.staircase.threshold[~entry.staircase.silent]),
                 "relative_error": error,
                 "status": "calibrated",
-                "reason": _stays(entry.activation) if entry.activation_stays else "",
+                "reason": self._stays(entry.activation) if entry.activation_stays else "",
             }
             for entry, error in zip(self.found.activations, self.found.errors, strict=True)
         ]
@@ -165,7 +170,7 @@ def calibrate(
         PconvError: the model or the data cannot be read or do not fit, no activation can be calibrated, `steps` or
             `method` is not one that there is, or a file to write is one to read, or the other one to write.
     """
-    levels = _levels(steps, coding)
+    levels, named = _levels(steps, coding), _named(coding)
     if method not in METHODS:
         raise PconvError(f"there is no method '{method}'", f"choose one of {', '.join(METHODS)}")
     if output is not None and not force:
@@ -188,11 +193,12 @@ def calibrate(
     found = None
     with (engine or InProcess()).crew(partial(Passes, network, samples), shards) as crew:
         if cache is not None:
-            key = digest_of(network.sha256, crew.call("digest"), levels, method)
+            key = digest_of(network.sha256, crew.call("digest"), levels, named, method)
             found = restore(cache, key, chosen)
         from_cache = found is not None
         if found is None:
-            found = sweep(network, chosen, samples.part(slice(0, 1)), crew, levels, method)
+            first, around_zero = samples.part(slice(0, 1)), CODINGS[named].weighted
+            found = sweep(network, chosen, first, crew, levels, method, around_zero=around_zero)
             if cache is not None:
                 store(cache, key, found)
     left += [(activation, found.left[activation.name]) for activation in chosen if activation.name in found.left]
@@ -200,7 +206,7 @@ def calibrate(
     model = quantised_model(network, found.activations, found.corrections)
     if output is not None:
         save(model, output)
-    return Calibration(model, steps, _named(coding), levels, method, len(samples), random, found, left, from_cache)
+    return Calibration(model, steps, named, levels, method, len(samples), random, found, left, from_cache)
 
 
 def outline(source: ModelSource, steps: int, *, coding: CodingName = "auto") -> Calibration:
@@ -221,7 +227,8 @@ def outline(source: ModelSource, steps: int, *, coding: CodingName = "auto") -> 
     for activation in chosen:
         channels = Channels(None, len(network.shape(activation.input) or ()))
         # Data may be such that thresholds of one that ascends are evenly spaced.
-        offset = None if ascends(activation) or clip_of(activation).rectifies else np.zeros(1)
+        alone = becomes_thresholds(activation, levels) or clip_of(activation).rectifies
+        offset = None if alone else np.zeros(1)
         entries.append(Quantised(activation, staircase, channels, offset))
     model = quantised_model(network, entries, {})
     return Calibration(model, steps, _named(coding), levels, "", 0, False, Found(entries), left)
@@ -268,11 +275,6 @@ def _quantisable(source: ModelSource) -> Network:
 def _range(values: Array) -> list[float] | None:
     """Least and largest; None of nothing."""
     return [float(values.min()), float(values.max())] if values.size else None
-
-
-def _stays(activation: Activation) -> str:
-    operators = " ".join(activation.op_types)
-    return f"{operators} does not ascend throughout: it stays, on the temporal mean, and a neuron encodes its output"
 
 
 def _require(chosen: Sequence[object], left: Sequence[tuple[Activation, str]], network: Network) -> None:

@@ -28,32 +28,43 @@ Batches = Iterable[tuple[Array, Array]]
 Gather = Callable[[Callable[[Batches], Any]], Any]
 
 
-def choose(method: str, steps: int, gather: Gather, clip: Clip, *, centred: bool) -> Staircase:
+def choose(
+    method: str, steps: int, gather: Gather, clip: Clip, *, centred: bool, lowest: Array | None = None
+) -> Staircase:
     """A staircase whose inputs are those of the quantised network, and whose output is to be `clip` of the reference's.
 
     Args:
         method: one of `METHODS`.
-        steps: T.
+        steps: T, the number of levels above zero.
         gather: what counts the inputs.
         clip: the activation.
         centred: whether an error that is the same for all values does not count; `FITTED` methods make use of that.
+        lowest: `[C]`, the least outputs of the reference, where there are to be up to T levels below zero as well.
     """
     inputs, outputs = gather(partial(_of_reference, clip))
-    silent = outputs.maximum <= _SILENT * outputs.maximum.max()
-    maximum = np.where(silent, 1, outputs.maximum)
+    signed = lowest is not None
+    least = np.zeros_like(outputs.maximum) if lowest is None else np.minimum(lowest, 0)
+    reach = np.maximum(outputs.maximum, -least)
+    silent = reach <= _SILENT * reach.max()
+    reach = np.where(silent, 1, reach)
     if method in FITTED:
-        pairs = gather(partial(_pairs, clip, -maximum / 2, maximum))
-        staircase = staircases.by_fit(pairs, steps, centred=centred)
-    elif method.startswith(("mse", "percentile")):
-        histogram = gather(partial(_histogram, clip, maximum))
-        by = staircases.by_squared_error if method.startswith("mse") else staircases.by_percentile
-        staircase = by(histogram, maximum, steps)
+        pairs = gather(partial(_pairs, clip, least - reach / 2, reach))
+        levels, zero = (2 * steps, steps) if signed else (steps, 0)
+        staircase = staircases.by_fit(pairs, levels, centred=centred, zero=zero)
     else:
-        staircase = staircases.by_maximum(maximum, steps)
+        if method.startswith(("mse", "percentile")):
+            # What serves distances from zero serves both sides.
+            histogram = gather(partial(_histogram, np.abs if signed else clip, reach))
+            by = staircases.by_squared_error if method.startswith("mse") else staircases.by_percentile
+            staircase = by(histogram, reach, steps)
+        else:
+            staircase = staircases.by_maximum(reach, steps)
+        staircase = staircases.mirrored(staircase) if signed else staircase
     if method.endswith("da-qcfs"):
         staircase = staircases.with_shifts(staircase, inputs, gather(_of_quantised))
         staircase = staircases.with_amplitudes(staircase, outputs, gather(partial(_codes, staircase)))
-    return staircases.with_silent(staircase, staircase.silent | silent)
+    staircase = staircases.with_silent(staircase, staircase.silent | silent)
+    return staircases.trimmed(staircase, least, outputs.maximum) if signed else staircase
 
 
 def _of_reference(clip: Clip, batches: Batches) -> tuple[Moments, Moments]:
@@ -73,8 +84,8 @@ def _pairs(clip: Clip, low: Array, high: Array, batches: Batches) -> PairHistogr
     return pairs
 
 
-def _histogram(clip: Clip, maximum: Array, batches: Batches) -> PairHistogram:
-    """Of the outputs of the reference."""
+def _histogram(clip: Callable[[Array], Array], maximum: Array, batches: Batches) -> PairHistogram:
+    """Of the outputs of the reference, or of how far they are from zero."""
     histogram = PairHistogram(np.zeros_like(maximum), maximum)
     for reference, _ in batches:
         histogram.add(clip(reference), clip(reference))

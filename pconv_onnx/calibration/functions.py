@@ -17,6 +17,8 @@ from pconv_onnx.neuron.thresholds import smallest_float
 from pconv_onnx.recognise import Activation
 from pconv_onnx.recognise.calibratable import nodes_of
 
+# Levels up to which thresholds take the place of an activation: in standard operators each value meets each of them.
+_MOST_THRESHOLDS = 256
 # Operators that never fall, each with the attributes that have to be positive for that; by default they are.
 _ASCENDING: dict[str, tuple[str, ...]] = {
     "Celu": ("alpha",),
@@ -75,6 +77,11 @@ def ascends(activation: Activation) -> bool:
         slope = constant(node.inputs[1])
         return slope is not None and bool((slope >= 0).all())
     return all(float(node.attrs.get(name, 1.0)) > 0 for name in _ASCENDING[node.op])
+
+
+def becomes_thresholds(activation: Activation, steps: int) -> bool:
+    """Whether thresholds take the place of an activation, or it stays and a staircase of its output follows."""
+    return steps <= _MOST_THRESHOLDS and ascends(activation)
 
 
 def segment_of(network: Network, activation: Activation) -> Segment:

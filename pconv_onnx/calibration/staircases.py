@@ -1,11 +1,12 @@
 """Staircases for activations without levels: how many thresholds, where, and what a spike is worth.
 
-Every method gives `y = a/T · clip(⌊(x + ψ)·T/θ + 1/2⌋, 0, T)` per channel, from sums alone.
+Every method gives `y = a/T · clip(⌊(x + ψ)·T/θ + 1/2⌋, 0, T)` per channel, from sums alone; where values may be below
+zero `y = a/T · (clip(⌊(x + ψ)·T/θ + 1/2⌋, 0, T) − k₀)`. T is the number of levels here, whatever the coding.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +19,10 @@ _PERCENTILE = 0.999
 _SHARES = np.linspace(0.005, 1.2, 240)
 # `fit`: points of the grid in each of its two directions, how often it is refined, and channels searched at a time.
 _GRID, _REFINEMENTS, _BLOCK = 33, 6, 16
+# Levels up to which what is counted at each is summed up; of more it is integrated.
+_SUMMED = 64
+# How far apart thresholds are in a channel that never fires, where there are levels below silence.
+_NEVER = 2.0**110
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +34,14 @@ class Staircase:
         shift: ψ, added to the input; −∞ in a channel that never fires, whatever its input.
         amplitude: a, the output of the highest level.
         steps: T.
+        zero: k₀, the count whose output is zero.
     """
 
     threshold: Array
     shift: Array
     amplitude: Array
     steps: int
+    zero: int = 0
 
     @property
     def silent(self) -> Array:
@@ -44,7 +51,15 @@ class Staircase:
     def constants(self) -> tuple[Array, Array, Array]:
         """ψ, the step θ/T and the level a/T as float32, `[C]` each: what the quantised network computes with."""
         step, level = self.threshold / self.steps, self.amplitude / self.steps
-        return self.shift.astype(np.float32), step.astype(np.float32), level.astype(np.float32)
+        # Silence is k₀ spikes.
+        resting = self.silent & (self.zero > 0)
+        shift, step = np.where(resting, self.zero * _NEVER, self.shift), np.where(resting, _NEVER, step)
+        return shift.astype(np.float32), step.astype(np.float32), level.astype(np.float32)
+
+    @property
+    def offset(self) -> Array:
+        """What is added to a/T·k, `[C]`: −1 times its value at k₀ in float32, so that the sum there is exactly zero."""
+        return np.float32(0) - np.float32(self.zero) * self.constants()[2]
 
     def codes(self, values: Array) -> Array:
         """Spike counts of pre-activations `[C, n]`, as the quantised network computes them."""
@@ -55,12 +70,30 @@ class Staircase:
 def with_silent(staircase: Staircase, silent: Array) -> Staircase:
     """The staircase with some channels that never fire."""
     threshold, amplitude = (np.where(silent, 1.0, v) for v in (staircase.threshold, staircase.amplitude))
-    return Staircase(threshold, np.where(silent, -np.inf, staircase.shift), amplitude, staircase.steps)
+    shift = np.where(silent, -np.inf, staircase.shift)
+    return replace(staircase, threshold=threshold, shift=shift, amplitude=amplitude)
 
 
 def with_shift(staircase: Staircase, shift: Array) -> Staircase:
     """The staircase with so much more added to its input."""
-    return Staircase(staircase.threshold, staircase.shift + shift, staircase.amplitude, staircase.steps)
+    return replace(staircase, shift=staircase.shift + shift)
+
+
+def mirrored(staircase: Staircase) -> Staircase:
+    """The staircase with as many levels below zero, as far apart."""
+    threshold, amplitude, steps = 2 * staircase.threshold, 2 * staircase.amplitude, 2 * staircase.steps
+    return Staircase(threshold, staircase.shift + staircase.threshold, amplitude, steps, staircase.steps)
+
+
+def trimmed(staircase: Staircase, lowest: Array, highest: Array) -> Staircase:
+    """The staircase without levels that no channel reaches, whose inputs are from `lowest` to `highest`, `[C]` each."""
+    codes = staircase.codes(np.stack([lowest, highest], axis=1))
+    first, last = min(int(codes.min()), staircase.zero), max(int(codes.max()), staircase.zero + 1)
+    share = (last - first) / staircase.steps
+    shift = staircase.shift - first * staircase.threshold / staircase.steps
+    return Staircase(
+        share * staircase.threshold, shift, share * staircase.amplitude, last - first, staircase.zero - first
+    )
 
 
 def by_maximum(maximum: Array, steps: int) -> Staircase:
@@ -102,25 +135,16 @@ def by_squared_error(outputs: PairHistogram, maximum: Array, steps: int) -> Stai
         maximum: the largest output.
         steps: T.
     """
-    counts, sums = outputs.above()
-    best, found = np.full(len(maximum), np.inf), maximum.copy()
-    t = np.arange(1, steps + 1)
-    for share in _SHARES:
-        threshold = maximum * share
-        edges = ((t - 0.5) * threshold[:, np.newaxis] / steps - outputs.low[:, np.newaxis]) / outputs.width[
-            :, np.newaxis
-        ]
-        number, total = _at(counts, edges), _at(sums, edges)
-        level = threshold / steps
-        error = level**2 * ((2 * t - 1) * number).sum(axis=1) - 2 * level * total.sum(axis=1)
-        better = error < best
-        best, found = np.where(better, error, best), np.where(better, threshold, found)
-    return by_maximum(found, steps)
+    thresholds = maximum[:, np.newaxis] * _SHARES
+    level, low, width = thresholds / steps, outputs.low[:, np.newaxis], outputs.width[:, np.newaxis]
+    total, _, squares = _sums(*outputs.above(), (level / 2 - low) / width, level / width, steps)
+    best = (level**2 * squares - 2 * level * total).argmin(axis=1)
+    return by_maximum(thresholds[np.arange(len(best)), best], steps)
 
 
 def with_shifts(staircase: Staircase, reference: Moments, values: Moments) -> Staircase:
     """`da-qcfs`, first half: ψ is the mean error of the inputs. Source: Hao et al. (ICML 2025), with plain means."""
-    return Staircase(staircase.threshold, reference.mean - values.mean, staircase.amplitude, staircase.steps)
+    return with_shift(staircase, reference.mean - values.mean)
 
 
 def with_amplitudes(staircase: Staircase, outputs: Moments, codes: Moments) -> Staircase:
@@ -128,91 +152,150 @@ def with_amplitudes(staircase: Staircase, outputs: Moments, codes: Moments) -> S
 
     The authors average `y_ref − (θ + φ)·k/T` while φ changes; this is where that comes to rest.
     """
-    share = codes.mean / staircase.steps
+    share = (codes.mean - staircase.zero) / staircase.steps
     correction = (outputs.mean - staircase.threshold * share) / (1 + share)
     amplitude = np.maximum(staircase.threshold + correction, staircase.threshold / 100)
-    return Staircase(staircase.threshold, staircase.shift, amplitude, staircase.steps)
+    return replace(staircase, amplitude=amplitude)
 
 
-def by_fit(pairs: PairHistogram, steps: int, *, centred: bool) -> Staircase:
+def by_fit(pairs: PairHistogram, steps: int, *, centred: bool, zero: int = 0) -> Staircase:
     """`fit`: first threshold and spacing that explain most of the reference output, with the amplitude for it.
 
     The squared error of a staircase over quantised inputs is `Σy² − 2c·ΣS_t + c²·Σ(2t − 1)·N_t` for a level `c = a/T`,
-    N_t values at or above threshold t and S_t the sum of their outputs: best for `c = ΣS_t / Σ(2t − 1)·N_t`. What is
-    left is searched over a grid that is refined.
+    N_t values at or above threshold t and S_t the sum of their outputs: best for `c = ΣS_t / Σ(2t − 1)·N_t`. Where k
+    counts are worth k − k₀ the same sums give Σy·(k − k₀) and Σ(k − k₀)². What is left is searched over a grid that is
+    refined.
 
     Args:
         pairs: pre-activations of the quantised network, with outputs of the reference.
         steps: T.
         centred: whether an error that is the same for all values does not count, because a later layer corrects it.
+        zero: k₀.
 
     Returns:
         The staircase; channels of which nothing can be explained are silent.
     """
     blocks = [slice(first, first + _BLOCK) for first in range(0, len(pairs.low), _BLOCK)]
     parts = [
-        np.concatenate(part) for part in zip(*(_search(pairs, block, steps, centred) for block in blocks), strict=True)
+        np.concatenate(part)
+        for part in zip(*(_search(pairs, block, steps, centred, zero) for block in blocks), strict=True)
     ]
     first, spacing, level, gain = parts
     threshold = steps * spacing * pairs.width
-    shift = spacing * pairs.width / 2 - (pairs.low + first * pairs.width)
-    staircase = with_silent(Staircase(threshold, shift, level * steps, steps), gain <= 0)
+    shift = (zero + 0.5) * spacing * pairs.width - (pairs.low + first * pairs.width)
+    staircase = with_silent(Staircase(threshold, shift, level * steps, steps, zero), gain <= 0)
     # A channel that is constant has nothing but its mean, which no later layer makes up for at padded borders.
-    constant = staircase.silent & (pairs.sums.sum(axis=1) > 0)
+    constant = staircase.silent & (pairs.sums.sum(axis=1) != 0)
     if not centred or not constant.any():
         return staircase
-    plain = by_fit(pairs, steps, centred=False)
-    return Staircase(
-        np.where(constant, plain.threshold, staircase.threshold),
-        np.where(constant, plain.shift, staircase.shift),
-        np.where(constant, plain.amplitude, staircase.amplitude),
-        steps,
+    plain = by_fit(pairs, steps, centred=False, zero=zero)
+    return replace(
+        staircase,
+        **{
+            name: np.where(constant, getattr(plain, name), getattr(staircase, name))
+            for name in ("threshold", "shift", "amplitude")
+        },
     )
 
 
-def _search(pairs: PairHistogram, block: slice, steps: int, centred: bool) -> tuple[Array, Array, Array, Array]:
-    """First threshold and spacing in bins, level, and what that explains, `[channels of the block]` each."""
+def _search(
+    pairs: PairHistogram, block: slice, steps: int, centred: bool, zero: int
+) -> tuple[Array, Array, Array, Array]:
+    """First threshold above k₀ and spacing in bins, level, and what that explains, `[channels of the block]` each."""
     counts, sums = (table[block] for table in pairs.above())
-    zero = (-pairs.low / pairs.width)[block]
-    span = pairs.bins - zero
-    # A lone spike may be worth most far up; of many the first is near zero.
-    starts = np.stack([zero - 0.3 * span, zero + (0.7 if steps < 4 else 0.35) * span])
-    spacings = np.stack([0.02 * span, 1.3 * span]) / steps
-    rows = np.arange(len(zero))
-    best = (np.zeros_like(zero), np.zeros_like(zero), np.zeros_like(zero), np.full_like(zero, -np.inf))
+    origin = (-pairs.low / pairs.width)[block]
+    span, above = pairs.bins - origin, steps - zero
+    if zero:
+        # What is zero is to be silent: it lies below the first threshold by a share of the spacing.
+        places = np.stack([np.zeros_like(origin), np.ones_like(origin)])
+    else:
+        # A lone spike may be worth most far up; of many the first is near zero.
+        places = np.stack([origin - 0.3 * span, origin + (0.7 if above < 4 else 0.35) * span])
+    spacings = np.stack([0.02 * span, 1.3 * span]) / above
+    rows = np.arange(len(origin))
+    best = (np.zeros_like(origin), np.zeros_like(origin), np.zeros_like(origin), np.full_like(origin, -np.inf))
+
+    def first(place: Array, spacing: Array) -> Array:
+        return origin.reshape(-1, *[1] * (place.ndim - 1)) + place * spacing if zero else place
+
     for _ in range(_REFINEMENTS):
         share = np.linspace(0, 1, _GRID)
-        start, spacing = (
-            ends[0][:, np.newaxis] + (ends[1] - ends[0])[:, np.newaxis] * share for ends in (starts, spacings)
+        place, spacing = (
+            ends[0][:, np.newaxis] + (ends[1] - ends[0])[:, np.newaxis] * share for ends in (places, spacings)
         )
-        grid = np.broadcast_arrays(start[:, :, np.newaxis], spacing[:, np.newaxis, :])
-        level, gain = _explained(counts, sums, grid[0], grid[1], steps, centred)
-        flat = gain.reshape(len(zero), -1).argmax(axis=1)
-        here = [table.reshape(len(zero), -1)[rows, flat] for table in (*grid, level, gain)]
+        grid = np.broadcast_arrays(place[:, :, np.newaxis], spacing[:, np.newaxis, :])
+        level, gain = _explained(counts, sums, first(*grid), grid[1], steps, centred, zero)
+        flat = gain.reshape(len(rows), -1).argmax(axis=1)
+        here = [table.reshape(len(rows), -1)[rows, flat] for table in (*grid, level, gain)]
         better = here[3] > best[3]
         best = tuple(np.where(better, new, old) for new, old in zip(here, best, strict=True))  # type: ignore[assignment]
-        reach = [2 * (ends[1] - ends[0]) / _GRID for ends in (starts, spacings)]
-        starts = np.stack([best[0] - reach[0], best[0] + reach[0]])
+        reach = [2 * (ends[1] - ends[0]) / _GRID for ends in (places, spacings)]
+        places = np.stack([best[0] - reach[0], best[0] + reach[0]])
+        places = np.clip(places, 0, 1) if zero else places
         spacings = np.stack([np.maximum(best[1] - reach[1], 1e-3), best[1] + reach[1]])
-    return best
+    return first(*best[:2]), *best[1:]
 
 
 def _explained(
-    counts: Array, sums: Array, start: Array, spacing: Array, steps: int, centred: bool
+    counts: Array, sums: Array, first: Array, spacing: Array, steps: int, centred: bool, zero: int
 ) -> tuple[Array, Array]:
     """The best level of each staircase, and how much of the squares of the outputs it explains; `[C, …]` each."""
+    total, codes, squares = _sums(counts, sums, first - zero * spacing, spacing, steps)
+    everything, outputs = (table[:, 0].reshape(-1, *[1] * (first.ndim - 1)) for table in (counts, sums))
+    total, squares = total - zero * outputs, squares - 2 * zero * codes + zero * zero * everything
+    codes = codes - zero * everything
+    if centred:
+        everything = np.maximum(everything, 1)
+        total = total - outputs * codes / everything
+        squares = squares - codes * codes / everything
+    useful = (squares > 1e-9) & (total > 0)
+    level = np.where(useful, total / np.where(useful, squares, 1), 0)
+    return level, np.where(useful, level * total, 0)
+
+
+def _sums(counts: Array, sums: Array, start: Array, spacing: Array, steps: int) -> tuple[Array, Array, Array]:
+    """Of staircases with thresholds from `start` on, `[C, …]` each: Σy·k of outputs y at spike counts k, Σk and Σk².
+
+    They are Σ S_t, Σ N_t and Σ (2t − 1)·N_t. Of many levels these are integrals: the midpoint rule, and with the last
+    what Euler and Maclaurin add to it, the 1/12 that rounding leaves of each value between the ends.
+    """
+    if steps > _SUMMED:
+        low, high = start - spacing / 2, start + (steps - 0.5) * spacing
+        (number, moment), (outputs, _) = (_integrals(table, low, high) for table in (counts, sums))
+        between = _at(counts, low) - _at(counts, high)
+        squares = (2 * (moment - start * number) / spacing + number) / spacing + between / 12
+        return outputs / spacing, number / spacing, squares
     total = codes = squares = np.zeros(start.shape)
     for t in range(steps):
         edges = start + t * spacing
         number, outputs = _at(counts, edges), _at(sums, edges)
         total, codes, squares = total + outputs, codes + number, squares + (2 * t + 1) * number
-    if centred:
-        everything = np.maximum(counts[:, 0], 1).reshape(-1, *[1] * (start.ndim - 1))
-        total = total - sums[:, 0].reshape(everything.shape) * codes / everything
-        squares = squares - codes * codes / everything
-    useful = (squares > 1e-9) & (total > 0)
-    level = np.where(useful, total / np.where(useful, squares, 1), 0)
-    return level, np.where(useful, level * total, 0)
+    return total, codes, squares
+
+
+def _integrals(table: Array, low: Array, high: Array) -> tuple[Array, Array]:
+    """∫f and ∫z·f(z) from edges to others, `[C, …]` each, of a table as `_at` has it."""
+    left, right, bins = table[:, :-1], table[:, 1:], np.arange(table.shape[1] - 1)
+    parts = (left + right) / 2, bins * (left + right) / 2 + left / 6 + right / 3
+    before = [np.pad(np.cumsum(part, axis=1), ((0, 0), (1, 0))) for part in parts]
+    rows = np.arange(len(table)).reshape(-1, *[1] * (low.ndim - 1))
+
+    def up_to(edges: Array) -> tuple[Array, Array]:
+        inside = np.clip(edges, 0, len(bins))
+        below = np.minimum(inside.astype(np.int64), len(bins) - 1)
+        share, value = inside - below, table[rows, below]
+        rise = table[rows, below + 1] - value
+        area = value * share + rise * share**2 / 2
+        moment = below * area + value * share**2 / 2 + rise * share**3 / 3
+        # Beyond its ends a table is as there.
+        beyond, end = edges - inside, np.where(edges < 0, table[rows, 0], table[rows, -1])
+        return (
+            before[0][rows, below] + area + end * beyond,
+            before[1][rows, below] + moment + end * beyond * (edges + inside) / 2,
+        )
+
+    (number, first), (every, second) = up_to(low), up_to(high)
+    return every - number, second - first
 
 
 def _at(table: Array, edges: Array) -> Array:

@@ -22,7 +22,7 @@ from pconv_onnx.calibration.choosing import FITTED, Batches, choose
 from pconv_onnx.calibration.faults import axes_of
 from pconv_onnx.calibration.functions import (
     Clip,
-    ascends,
+    becomes_thresholds,
     clip_of,
     function_of,
     lowest_of,
@@ -38,6 +38,7 @@ from pconv_onnx.data.samples import Samples
 from pconv_onnx.engine.shards import Crew
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import captured
+from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.recognise import Activation
 
 _FLOAT = onnx.TensorProto.FLOAT
@@ -72,7 +73,14 @@ class Found:
 
 
 def sweep(
-    network: Network, activations: Sequence[Activation], first: Samples, crew: Crew, steps: int, method: str
+    network: Network,
+    activations: Sequence[Activation],
+    first: Samples,
+    crew: Crew,
+    steps: int,
+    method: str,
+    *,
+    around_zero: bool,
 ) -> Found:
     """Choose a staircase for each activation.
 
@@ -81,13 +89,14 @@ def sweep(
         activations: element by element, in topological order.
         first: a first sample, or more.
         crew: of `Passes` over the data.
-        steps: T.
+        steps: T, the number of levels above zero, or above an offset.
         method: one of `METHODS`.
+        around_zero: whether the levels of outputs down to zero or below it are zero, and up to T on either side.
 
     Raises:
         PconvError: values are too large to be computed with.
     """
-    return _Sweep(network, activations, first, crew, steps, method).found
+    return _Sweep(network, activations, first, crew, steps, method, around_zero).found
 
 
 class _Sweep:
@@ -101,8 +110,10 @@ class _Sweep:
         crew: Crew,
         steps: int,
         method: str,
+        around_zero: bool,
     ) -> None:
         self.network, self.crew, self.steps, self.method = network, crew, steps, method
+        self.around_zero = around_zero
         self.found = Found()
         # Corrected layers are nodes with weights of their own.
         self.levels: dict[str, tuple[Array, Array]] = {}
@@ -211,8 +222,8 @@ class _Sweep:
         """Choose a staircase, and hand on what it makes of the quantised pre-activation.
 
         That of a Relu or of a Clip from zero takes its place; of any other activation it is a staircase of its output,
-        which begins at the least that the reference gives. Levels without end are kept as they are where T is enough
-        for the reference.
+        which begins at the least that the reference gives, or has that below zero. Levels without end are kept as they
+        are where T is enough for the reference.
         """
         clip = clip_of(activation)
         if clip.rectifies:
@@ -228,26 +239,41 @@ class _Sweep:
             lowest = lowest_of(function, channels, len(offset))
             bounded = by_levels(activation.unit, moments.maximum - lowest, self.steps)
             offset = offset if bounded is None else lowest
-        chosen = self._chosen(activation, channels, Clip(0.0), offset) if bounded is None else bounded
-        staircase = with_shift(chosen, -offset)
-        thresholds = thresholds_of(function, staircase, channels) if ascends(activation) else None
-        self._hand_on(Quantised(activation, staircase, channels, offset, thresholds))
+        fixed = self.around_zero and (bounded is not None or bool((offset <= 0).any()))
+        if fixed and bounded is None:
+            staircase = self._chosen(activation, channels, Clip(), lowest=offset)
+            offset = staircase.offset
+        else:
+            chosen = self._chosen(activation, channels, Clip(0.0), start=offset) if bounded is None else bounded
+            staircase = with_shift(chosen, -offset)
+        places = becomes_thresholds(activation, self.steps)
+        thresholds = thresholds_of(function, staircase, channels) if places else None
+        self._hand_on(Quantised(activation, staircase, channels, offset, thresholds), fixed=fixed)
 
-    def _chosen(self, activation: Activation, channels: Channels, clip: Clip, offset: Array | None = None) -> Staircase:
-        """The staircase of the method for what is above an offset `[C]`, and a clip of that."""
-        start = np.zeros(1, np.float32) if offset is None else offset
+    def _chosen(
+        self,
+        activation: Activation,
+        channels: Channels,
+        clip: Clip,
+        *,
+        start: Array | None = None,
+        lowest: Array | None = None,
+    ) -> Staircase:
+        """The staircase of the method for a clip of what is above `start` `[C]`, or for all from `lowest` on."""
+        origin = np.zeros(1, np.float32) if start is None else start
+        steps = self.steps if lowest is None else min(self.steps, MAX_LEVELS // 2)
 
         def gather(count: Callable[[Batches], Any]) -> Any:
-            return self.crew.call("gather", count, channels, start)
+            return self.crew.call("gather", count, channels, origin)
 
         # A mean error is no error where it is taken back: by an offset, or by a later layer.
-        centred = offset is not None or activation.output.name in self.taken_back
-        return choose(self.method, self.steps, gather, clip, centred=centred)
+        centred = start is not None or activation.output.name in self.taken_back
+        return choose(self.method, steps, gather, clip, centred=centred, lowest=lowest)
 
-    def _hand_on(self, entry: Quantised) -> None:
+    def _hand_on(self, entry: Quantised, *, fixed: bool = False) -> None:
         """Keep what an activation gives in the reference and, quantised, the codes of what takes its place.
 
-        An offset is where its staircase begins; methods that fit add the mean error to it.
+        An offset is where its staircase begins; methods that fit add the mean error to it unless it is fixed.
         """
         name, channels = entry.activation.output.name, entry.channels
         start = np.zeros(1, np.float32) if entry.offset is None else entry.offset
@@ -258,7 +284,7 @@ class _Sweep:
             raise PconvError(
                 f"the values of '{name}' are too large to be quantised", "scale the data, or choose another method"
             )
-        if entry.offset is not None and self.method in FITTED:
+        if entry.offset is not None and self.method in FITTED and not fixed:
             error -= residuals.count * float(np.square(residuals.mean).sum())
             start = (start + residuals.mean).astype(np.float32)
             entry = replace(entry, offset=start)

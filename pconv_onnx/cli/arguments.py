@@ -257,7 +257,7 @@ def _add_rewriting(sub: argparse.ArgumentParser) -> None:
 
 def _add_coding(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "--coding", choices=CODINGS, default=CODINGS[0],
+        "--coding", choices=CODINGS,
         help="how T spikes carry a count: rate: so many of them fire; radix: its binary digits do, so that 8 carry 255 "
         "levels (auto: rate, but radix for activations of more than 16 levels where no --steps are given)",
     )  # fmt: skip

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pconv_onnx.basics.choices import PROVIDERS
+from pconv_onnx.basics.choices import CODINGS, PROVIDERS
 from pconv_onnx.basics.errors import PconvError, WrongArguments, warn
 from pconv_onnx.cli.text import (
     benchmark_lines,
@@ -86,7 +86,7 @@ def rewrite(options: argparse.Namespace) -> Answer:
         options.model,
         output,
         steps=options.steps,
-        coding=options.coding,
+        coding=options.coding or CODINGS[0],
         mode=options.mode,
         precision=options.precision,
         signed=options.signed,
@@ -116,7 +116,7 @@ def calibrate(options: argparse.Namespace) -> Answer:
             output,
             batch_axis=_axes(options),
             steps=options.steps,
-            coding=options.coding,
+            coding=options.coding or CODINGS[0],
             method=options.method,
             cache=options.cache,
             force=options.force,
@@ -146,7 +146,7 @@ def verify(options: argparse.Namespace) -> Answer:
 def evaluate(options: argparse.Namespace) -> Answer:
     """`pconv-onnx evaluate`."""
     _needs(options, "output", "steps", "there is no curve")
-    for given in ("mode", "signed"):
+    for given in ("mode", "coding", "signed"):
         _needs(options, given, "steps", "nothing is rewritten")
     _needs(options, "calibration", "steps", "there are no levels to calibrate to")
     _needs(options, "method", "calibration", "nothing is calibrated")
@@ -160,7 +160,7 @@ def evaluate(options: argparse.Namespace) -> Answer:
             options.data,
             batch_axis=_axes(options),
             steps=options.steps,
-            coding=options.coding,
+            coding=options.coding or CODINGS[0],
             mode=options.mode or "folded",
             signed=options.signed,
             calibration=options.calibration,
@@ -201,7 +201,7 @@ def bench(options: argparse.Namespace) -> Answer:
     result = bench(
         options.model,
         steps=options.steps,
-        coding=options.coding,
+        coding=options.coding or CODINGS[0],
         batches=options.batch,
         provider=options.provider,
         data=options.data,

@@ -25,6 +25,9 @@ from pconv_onnx.runtime.opening import import_onnxruntime
 from pconv_onnx.runtime.side_by_side import open_session, run_session
 from pconv_onnx.temporal.kinds import Kind, RecordedLevels, Spikes
 
+# Tensors of the size of a current: counts and what they are searched with, of eight bytes each, and one step's values.
+_EXPECTED = 10
+
 
 @dataclass
 class Layer:
@@ -154,9 +157,10 @@ class LayerCheck:
     def bytes_at_once(self, current: int) -> int:
         """What `add` takes for a current of so many bytes: it at each step, trains, and what is asked of these.
 
-        Trains are there twice: onnxruntime's own, and what it hands out of them.
+        Trains are there twice: onnxruntime's own, and what it hands out of them. What is expected of these is there for
+        a step at a time, besides counts of eight bytes.
         """
-        return current * (2 + self.input_steps + 3 * self.neuron.steps * self.spikes)
+        return current * (2 + self.input_steps + (2 * self.neuron.steps + _EXPECTED) * self.spikes)
 
     def add(self, current: Array, value: Array) -> Array:
         """Take in one batch of the source's pre-activation, where the layer is exact, and of its activation.
@@ -191,34 +195,37 @@ class LayerCheck:
             trains = found.reshape(self.neuron.steps, *expected.shape)
             # The count that the source's value is the level of, and its train.
             count = replace(self.neuron, thresholds=self.neuron.levels[:, 1:]).search_form(expected)
-            wrong = (self.neuron.value(count) != expected) | (trains != self.neuron.emitted(count)).any(axis=0)
+            wrong = self.neuron.value(count) != expected
+            for given, right in zip(trains, self.neuron.emitted_in_turn(count), strict=True):
+                wrong |= given != right
         self.layer.mismatches += int(wrong.sum())
         return found, not wrong.any()
 
 
-def altered_decoders(spiking: Written, kinds: Mapping[str, InTime], checks: Sequence[LayerCheck]) -> list[str]:
-    """Tensors of a network of trains that are decoded, or encoded again, by other tables than their levels make.
+def altered_trains(spiking: Written, kinds: Mapping[str, InTime], checks: Sequence[LayerCheck]) -> list[str]:
+    """Tensors of a network of trains that are not coded as is recorded, or not decoded, or encoded again, likewise.
 
     Args:
         spiking: the network.
         kinds: of its tensors in time, as its record has them.
         checks: of its neurons.
     """
-    layers = {check.node.output[0] for check in checks}
+    layers = {check.node.output[0]: check.neuron.coding for check in checks}
     recorded = RecordedLevels({check.node.name: check.neuron.levels for check in checks})
     altered = []
-    for node in spiking.nodes:
-        if not is_operator(node) or node.output[0] in layers:
-            continue
+    for node in filter(is_operator, spiking.nodes):
         try:
-            found = neuron_of(node, {name: spiking.initializers[name] for name in node.input[1:]})
             given, wanted = (
                 recorded.read(kinds[name]) if name in kinds else None for name in (node.input[0], node.output[0])
             )
-            spikes = attribute(node, "spikes")
-            expected, steps = _translator(given, wanted, spikes)
-            right = attribute(node, "input_steps") == steps and same_neuron(expected, found)
-            right &= not spikes or expected.coding == found.coding
+            if node.output[0] in layers:
+                right = isinstance(wanted, Spikes) and wanted.coding == layers[node.output[0]]
+            else:
+                found = neuron_of(node, {name: spiking.initializers[name] for name in node.input[1:]})
+                spikes = attribute(node, "spikes")
+                expected, steps = _translator(given, wanted, spikes)
+                right = attribute(node, "input_steps") == steps and same_neuron(expected, found)
+                right &= not spikes or expected.coding == found.coding
         except (KeyError, ValueError):  # it is not as rewrite wrote it
             right = False
         if not right:

@@ -40,7 +40,7 @@ class Point:
         tensor: its name in the source.
         exact: whether nothing is rounded on the way there, so that no bit may differ.
         rounded: what is, where that is known; its `magnitude` may be a tensor of which absolute values are taken.
-        largest: the largest value at a time-step where magnitudes are that at least.
+        largest: the largest mean over time of magnitudes, where that is more than that of the mean.
     """
 
     tensor: str
@@ -55,8 +55,8 @@ class Emitted:
 
     Attributes:
         dtype: the type that the source computes it in.
-        largest: the largest value at a time-step where that may be larger than the mean; 0 where a silent neuron gives
-            zero.
+        largest: the largest mean of what time-steps have without their signs, where that may be larger than that of
+            the mean; 0 where a silent neuron gives zero, since all that a train has then is of one sign.
     """
 
     dtype: np.dtype

@@ -230,6 +230,13 @@ def _cast(site: Site) -> list[Rounded] | None:
     return [operand.after(1, name)]
 
 
+def _leaky_relu(site: Site) -> list[Rounded]:
+    """What is below zero, times a slope that may be steeper than one."""
+    operand, slope = site.operand(0), attribute(site.node, "alpha", 0.01)
+    (below,) = site.write("Neg", [operand.magnitude], [])
+    return [operand.after(1, name) for name in _same(site, {0: below}, alpha=-max(1.0, abs(slope)))]
+
+
 def _dropout(site: Site) -> list[Rounded] | None:
     training = site.constant(2) if site.given(2) else np.zeros(1)
     if training is None or training.any() or len([name for name in site.node.output if name]) > 1:
@@ -403,6 +410,7 @@ ROWS: dict[str, Row] = {
     "GlobalAveragePool": _mean,
     "GlobalMaxPool": _extremum,
     "Identity": _as_it_is,
+    "LeakyRelu": _leaky_relu,
     "MatMul": _matmul,
     "Max": _extremes,
     "MaxPool": _extremum,

@@ -223,9 +223,10 @@ def _drop(arrays: dict[str, Array], last: Mapping[str, str], key: str) -> None:
 
 
 def _emitted(check: LayerCheck) -> Emitted:
-    levels = check.neuron.levels.astype(np.float64)
-    signed = check.spikes and levels[:, check.neuron.coding.zero].any()
-    return Emitted(np.dtype(check.converted.dtype), float(np.abs(levels).max()) if signed else 0.0)
+    silent, worth = (np.abs(table.astype(np.float64)) for table in check.neuron.coding.values(check.neuron.levels))
+    dense = check.spikes and silent.any()
+    largest = float(np.maximum(silent, worth).mean(axis=1).max()) if dense else 0.0
+    return Emitted(np.dtype(check.converted.dtype), largest)
 
 
 class _Counterpart:

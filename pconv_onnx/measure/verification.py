@@ -25,7 +25,7 @@ from pconv_onnx.graph.passes.straight_through import without_straight_through
 from pconv_onnx.graph.record import Converted, Record
 from pconv_onnx.graph.sketch import redrawn
 from pconv_onnx.measure.comparison import Comparison
-from pconv_onnx.measure.layer_check import Layer, LayerCheck, Written, altered_decoders
+from pconv_onnx.measure.layer_check import Layer, LayerCheck, Written, altered_trains
 from pconv_onnx.measure.segment_check import SegmentCheck
 from pconv_onnx.measure.segments import Segment
 from pconv_onnx.measure.targets import TargetError, target_output
@@ -298,8 +298,10 @@ def verify(
     del runner  # of large networks one session is open at a time
     altered = [f"weight '{name}' is not what calibration made it" for name in changed]
     if trains and record.kinds is not None:
-        decoders = altered_decoders(written, record.kinds, checks)
-        altered += [f"trains of '{name}' are decoded by other tables than its levels make" for name in decoders]
+        others = altered_trains(written, record.kinds, checks)
+        altered += [
+            f"trains of '{name}' are coded or decoded otherwise than its levels and record say" for name in others
+        ]
     result = Verification(
         len(samples), data is None, [check.layer for check in checks], list(segments.segments), atol, altered
     )

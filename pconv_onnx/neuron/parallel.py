@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -166,9 +167,14 @@ class ParallelNeuron:
 
     def emitted(self, count: Array) -> Array:
         """The trains `[T, B, …]` of spike counts `[B, …]`."""
-        digits = self.coding.digits(count)
+        return np.stack(list(self.emitted_in_turn(count)))
+
+    def emitted_in_turn(self, count: Array) -> Iterator[Array]:
+        """The same step by step, `[B, …]` each."""
         silent, firing = (self.along_channels(table, count.ndim) for table in self.coding.values(self.levels))
-        return np.where(digits > 0, firing, np.where(digits < 0, -firing, silent))
+        for digits, worth in zip(self.coding.digits(np.arange(self.highest + 1)), firing, strict=True):
+            digit = digits[count]
+            yield np.where(digit > 0, worth, np.where(digit < 0, -worth, silent[0]))
 
     def _rows(self, rank: int) -> Array:
         rows = np.arange(len(self.thresholds)).reshape(-1, 1)

@@ -1,6 +1,7 @@
-"""Thresholds in standard operators: `a · #{t : τ_t ≤ x}`.
+"""Thresholds in standard operators: `a · #{t : τ_t ≤ x}`, and an offset that makes a level zero.
 
-Anchored at the ReduceSum of `Unsqueeze(x, −1) → GreaterOrEqual(τ) → Cast → ReduceSum(−1)`, with the Mul behind it.
+Anchored at the ReduceSum of `Unsqueeze(x, −1) → GreaterOrEqual(τ) → Cast → ReduceSum(−1)`, with the Mul behind it and,
+behind that, an Add by which a level in the middle is zero; any other is the next layer's.
 Thresholds `[L]` or `[C, 1, …, L]` are of any spacing. So does `calibrate` write what has no uniform staircase, and so
 are the quantisers of QONNX written out.
 """
@@ -31,7 +32,7 @@ class Thresholds:
     encoding = "thresholds"
 
     def pattern(self, node: Node, free: Callable[[Node], bool]) -> tuple[Node, ...] | None:
-        """The four operators, and a Mul by a constant."""
+        """The four operators, a Mul by a constant, and an Add of one."""
         nodes = [node]
         while len(nodes) < len(_OPERATORS):
             first = nodes[0]
@@ -43,12 +44,25 @@ class Thresholds:
             return None
         if constant(chosen[0].inputs[0]) is not None or chosen[3].attrs.get("keepdims", 1):
             return None
-        users = node.outputs[0].outputs
-        scaled = len(users) == 1 and users[0].op == "Mul" and is_standard(users[0]) and free(users[0])
-        return (*chosen, users[0]) if scaled and data_input(users[0]) is node.outputs[0] else chosen
+        for op in ("Mul", "Add"):
+            value = chosen[-1].outputs[0]
+            users = value.outputs
+            if len(users) != 1 or users[0].op != op or not is_standard(users[0]) or not free(users[0]):
+                break
+            if data_input(users[0]) is not value:
+                break
+            chosen = (*chosen, users[0])
+        return chosen
 
     def check(self, network: Network, match: tuple[Node, ...]) -> Activation | None:
         """Constant thresholds along one axis; None where it is not the last axis, a new one, that is summed over."""
+        if match[-1].op == "Add":
+            whole = self._activation(network, match)
+            if whole is not None and whole.spec is not None and whole.spec.zero:
+                return whole
+        return self._activation(network, match[: len(_OPERATORS) + 1])
+
+    def _activation(self, network: Network, match: tuple[Node, ...]) -> Activation | None:
         start, end = match[0].inputs[0], match[-1].outputs[0]
         shape = network.shape(start)
         last = ([-1], [-1 if shape is None else len(shape)])
@@ -87,8 +101,8 @@ def _read(network: Network, nodes: Sequence[Node]) -> QuantizerSpec:
     if element_type(cast.attrs["to"]) != dtype:
         raise Refusal(f"'{node_name(cast)}' counts in {element_type(cast.attrs['to'])}, and its data are {dtype}")
     tail = tuple(reader.operation(node) for node in scaling)
-    for node, operation in zip(scaling, tail, strict=True):
-        factor(node, operation)
+    if scaling:
+        factor(scaling[0], tail[0])
     even = spacing(thresholds)
     threshold, shift, bias = even if even is not None else (None, np.zeros(1), np.zeros(1))
     count = FloatOperation("MultiThreshold", (thresholds,))

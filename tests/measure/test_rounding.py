@@ -42,6 +42,7 @@ NODES = {
     "GlobalAveragePool": "y = GlobalAveragePool (x)",
     "GlobalMaxPool": "y = GlobalMaxPool (x)",
     "Identity": "y = Identity (x)",
+    "LeakyRelu": "y = LeakyRelu <alpha = -1.5> (x)",
     "MatMul": "p = MatMul (x, m) q = Transpose <perm = [0, 1, 3, 2]> (p) y = MatMul (p, q)",
     "Max": "n = Neg (x) y = Max (x, n, k)",
     "MaxPool": "y = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x)",

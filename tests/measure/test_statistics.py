@@ -154,6 +154,9 @@ def test_a_layer_is_what_its_definition_says(mode):
         "channels": 4,
         "neurons": 4 * 9 * 7,
         "steps": 4,
+        "coding": "rate",
+        "zero": 0,
+        "operations": counts.sum(),
         "firing_rate": pytest.approx(counts.mean() / 4),
         "spike_counts": np.bincount(counts.reshape(-1), minlength=5).tolist(),
         "silent_channels": 1,
@@ -442,15 +445,14 @@ def test_values_that_are_no_numbers_are_counted_as_silence(mode):
     json.dumps(summary, allow_nan=False)
 
 
-def test_levels_that_no_train_carries_are_counted_in_mode_folded():
-    """As many as 255 of them, evenly spaced or not."""
+def test_many_levels_are_counted_in_mode_folded_in_the_coding_that_is_asked_for():
     nodes = """
         q = QuantizeLinear (x, scale, zero_point)
         a = DequantizeLinear (q, scale, zero_point)
         y = Conv (a, w)
     """
     weights = {"scale": np.float32(0.01), "zero_point": np.array(0, np.uint8), "w": weight(5, 4, 1, 1)}
-    summary = spiking(nodes, IMAGES, weights, "folded")
+    summary = spiking(nodes, IMAGES, weights, "folded", coding="rate")
     counts = np.clip(np.rint(IMAGES / np.float32(0.01)), 0, 255).astype(int)
     assert summary["steps"] == 255
     assert summary["layers"][0]["spike_counts"] == np.bincount(counts.reshape(-1), minlength=256).tolist()

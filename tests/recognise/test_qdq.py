@@ -115,11 +115,15 @@ def test_codes_of_few_bits_are_converted_bit_by_bit(element, zero, nodes, levels
 
 
 @pytest.mark.parametrize("element, zero, levels", [("uint16", 0, 65535), ("int16", 0, 32767), ("uint16", 5, 65530)])
-def test_codes_of_sixteen_bits_are_converted_where_time_is_folded(element, zero, levels):
+def test_codes_of_sixteen_bits_are_converted_but_for_trains_of_equal_spikes(element, zero, levels):
     source = pair(RELU, 0.0237, zeros(element, zero))
-    assert_converted(source, onnxruntime_of(source), "folded", levels=levels)
-    told = f"it has {levels} levels and a train has up to 256 steps; mode 'folded' takes it"
-    assert only(source).reason.startswith(told)
+    for mode in MODES:
+        assert assert_converted(source, onnxruntime_of(source), mode, levels=levels).steps == levels.bit_length()
+    told = (
+        f"it has {levels} levels and a train in coding 'rate' has up to 256 steps; coding 'radix' takes fewer; "
+        "mode 'folded' takes it"
+    )
+    assert only(source, coding="rate").reason == told
     assert only(source, steps=16).status == "converted"
 
 
@@ -184,12 +188,18 @@ def test_clipped_codes_are_converted_bit_by_bit(case, nodes, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype, zero, low, high, levels", [
-    (np.int8, 0, -8, 7, 15), (np.uint8, 128, 0, 255, 255), (np.uint8, 0, 3, 15, 12), (np.int8, 0, -128, 127, 255),
+    (np.int8, 0, -8, 7, 15), (np.uint8, 128, 0, 255, 255), (np.int8, 0, -128, 127, 255), (np.int8, 0, -127, 127, 254),
 ])  # fmt: skip
-def test_values_that_do_not_start_at_zero_are_converted_where_asked_for(dtype, zero, low, high, levels, mode):
+def test_signed_values_are_converted_bit_by_bit(dtype, zero, low, high, levels, mode):
     source = clipped("c = Clip (q, low, high)", dtype, zero, low, high)
-    assert "its lowest value is not zero" in only(source).reason
-    assert_converted(source, onnxruntime_of(source), mode, levels=levels, signed=True)
+    assert assert_converted(source, onnxruntime_of(source), mode, levels=levels).coding.zero == zero - low
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_values_without_a_zero_among_them_are_converted_where_asked_for(mode):
+    source = clipped("c = Clip (q, low, high)", np.uint8, 0, 3, 15)
+    assert "its lowest value is not zero, nor is another" in only(source).reason
+    assert_converted(source, onnxruntime_of(source), mode, levels=12, signed=True)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -393,7 +403,7 @@ def test_two_pairs_along_unequal_axes_are_two():
         "u": zeros(np.int8, 0, (3,)),
     }
     found = inspect(network(nodes, inputs=f"{shape} x", outputs=f"{shape} y", weights=weights))["activations"]
-    assert [row["status"] for row in found if row["encoding"] == "qdq"] == ["refused", "converted"]
+    assert [row["status"] for row in found if row["encoding"] == "qdq"] == ["converted", "converted"]
 
 
 @pytest.mark.parametrize("nodes, outputs", [
@@ -406,7 +416,7 @@ def test_two_pairs_that_are_not_one_neuron_are_listed_each(nodes, outputs):
     weights = {"s": 0.0237, "z": zeros(np.int8), "t": 0.0237, "u": zeros(np.int8), "v": 0.1}
     source = network(nodes, inputs=f"{shape} x", outputs=handed_out, weights=weights)
     found = [row for row in inspect(source)["activations"] if row["encoding"] == "qdq"]
-    assert [row["status"] for row in found] == ["refused", "converted"]
+    assert [row["status"] for row in found] == ["converted", "converted"]
     assert found[1]["op_types"][-3:] in (["Relu", "QuantizeLinear", "DequantizeLinear"],
                                          ["QuantizeLinear", "DequantizeLinear"])  # fmt: skip
 

@@ -9,7 +9,7 @@ from networks import network
 from onnx import helper
 from refusals import refusal_of
 
-from pconv_onnx import rewrite
+from pconv_onnx import rewrite, session
 from pconv_onnx.graph.qonnx import standardised
 
 NODES = """
@@ -40,6 +40,21 @@ def counting(nodes: str = NODES, thresholds: np.ndarray = UNEVEN, opset: int = 1
 def test_the_value_is_the_source_s_at_every_threshold(thresholds, opset, mode):
     model = counting(thresholds=thresholds, opset=opset)
     assert_converted(model, onnxruntime_of(model), mode, levels=thresholds.shape[-1])
+
+
+@pytest.mark.parametrize("scale", [np.float32(0.3), np.array([0.1, 0.2, 0.3], np.float32).reshape(3, 1, 1)])
+@pytest.mark.parametrize(("counts", "zero"), [(1, 1), (4, 4), (0.5, 0), (5, 0)])
+def test_an_offset_that_makes_a_level_zero_is_the_neuron_s(counts, zero, scale):
+    """An Add of anything else stays behind it."""
+    nodes = NODES.replace("y = Mul", "m = Mul") + "y = Add (m, offset)"
+    model = counting(nodes, scale=scale, offset=-np.float32(counts) * scale)
+    (activation,) = found(model)
+    assert (activation.spec.zero, activation.nodes[-1].op) == (zero, "Add" if zero else "Mul")
+    for mode in ("parallel", "folded"):
+        x = np.linspace(-3, 8, 300, dtype=np.float32).reshape(100, 3, 1, 1)
+        expected = onnxruntime_of(model)(x)
+        np.testing.assert_allclose(session(rewrite(model, mode=mode).model).run(None, {"x": x})[0], expected, atol=1e-6)
+        assert zero == 0 or (expected == 0).any()
 
 
 @pytest.mark.parametrize(

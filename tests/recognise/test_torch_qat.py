@@ -169,9 +169,9 @@ def converted_as_a_graph() -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("make, levels", [
-    (trained_with_fake_quantisers, [127] * 4),
-    (converted_module_by_module, [255] * 5),
-    (converted_as_a_graph, [255] * 5),
+    (trained_with_fake_quantisers, [127] * 6),
+    (converted_module_by_module, [255] * 7),
+    (converted_as_a_graph, [255] * 7),
 ])  # fmt: skip
 def test_networks_are_converted(make, levels):
     """The input and the classifier are quantised as well, with a sign."""
@@ -181,7 +181,8 @@ def test_networks_are_converted(make, levels):
     for mode in MODES:
         result = rewrite(source, mode=mode)
         rows = result.summary()["activations"]
-        assert [row["levels"] for row in rows if row["status"] == "converted"] == levels
-        left = [row["reason"] for row in rows if row["status"] != "converted"]
-        assert len(left) == 2 and all("its lowest value is not zero" in reason for reason in left)
+        assert [row["levels"] for row in rows if row["status"] == "converted"] == levels == [
+            row["levels"] for row in rows
+        ]
+        assert sum(neuron.coding.signed for neuron in result.plan.neurons.values()) == 2
         assert verify(source, result.model, {"x": X.numpy()}).passed

@@ -139,8 +139,8 @@ def test_half_precision_is_written(tmp_path):
 
 def test_a_qcfs_that_is_not_recognised_is_warned_of(tmp_path):
     model = nn.Sequential(nn.Linear(3, 4), QCFS(4, 1.5))
-    model[1].levels = 300
-    with pytest.warns(UserWarning, match="rewrite would not convert QCFS '1' of .*m.onnx': it has 300 levels"):
+    model[1].levels = 70000
+    with pytest.warns(UserWarning, match="rewrite would not convert QCFS '1' of .*m.onnx': it has 70000 levels"):
         export(model, torch.zeros(2, 3), tmp_path / "m.onnx", exporter="torchscript")
 
 

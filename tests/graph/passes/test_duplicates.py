@@ -43,7 +43,7 @@ def test_what_is_equal_becomes_one_neuron(case, mode):
     source = network(EQUAL[case], weights=CONSTANTS)
     result = rewrite(source, mode=mode)
     (neuron,) = result.plan.neurons.values()
-    assert neuron.steps == 255
+    assert neuron.highest == 255
     kinds = [node.op_type for node in result.model.graph.node]
     assert "QuantizeLinear" not in kinds
     assert "DequantizeLinear" not in kinds
