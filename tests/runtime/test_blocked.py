@@ -63,6 +63,16 @@ def test_neurons_and_residual_adds_stay_blocked(mode, channels, tmp_path, blocks
     same_bits(model)
 
 
+def test_trains_that_meet_in_one_coding_stay_blocked(tmp_path, blocks):
+    """Four levels in four time-steps, and eight that are given as many."""
+    nodes = CHAIN + qcfs("c", "u").replace("count", "many") + "r = Add (s, u)" + qcfs("r", "t") + f"y = {BLOCK} (t, w)"
+    model = spiking(nodes, 16, many=8.0)
+    assert "u/recode" in {node.name for node in model.graph.node}
+    graph = optimised(model, tmp_path)
+    assert stay_blocked(graph) and reorders(graph) == 1
+    same_bits(model)
+
+
 @pytest.mark.parametrize("channels", [8, 24, 20, 5])
 @pytest.mark.parametrize("mode", ["parallel", "folded"])
 def test_channels_that_do_not_fill_their_blocks_give_the_same_bits(mode, channels):
