@@ -44,6 +44,7 @@ class Score:
     Attributes:
         steps: its time-steps T; None for an ANN, and where neurons have different ones.
         mode: `parallel`, `folded` or `serial`; None for an ANN.
+        coding: how its trains carry spike counts; None for an ANN, and where neurons have different ones.
         correct: samples whose label has the largest logit (of equal ones the first, as in argmax).
         among_top: samples whose label has one of the five largest.
         agreeing: samples on which the ANN has the same top-1.
@@ -54,6 +55,7 @@ class Score:
 
     steps: int | None = None
     mode: str | None = None
+    coding: str | None = None
     correct: int = 0
     among_top: int = 0
     agreeing: int = 0
@@ -117,7 +119,14 @@ class Evaluation:
             "coding": self.coding,
             "ann": self._quality(self.ann) if self.ann else None,
             "rows": [
-                {"steps": row.steps, "mode": row.mode, **self._quality(row), **self._likeness(row)} for row in self.rows
+                {
+                    "steps": row.steps,
+                    "coding": row.coding,
+                    "mode": row.mode,
+                    **self._quality(row),
+                    **self._likeness(row),
+                }
+                for row in self.rows
             ],
         }
 
@@ -239,8 +248,8 @@ def evaluate(
     models = {network.name: network.proto}
     # All are rewritten before any is run, so that no fault is told late.
     for count in track(counts, "rewriting", len(counts)):
-        models[f"{network.name} at T = {count}"] = spiking(count)
-        blank.append(Score(count, mode))
+        model = models[f"{network.name} at T = {count}"] = spiking(count)
+        blank.append(Score(count, mode, Record.read(model).coding))
 
     in_flight = max(contents_of(model).steps_in_flight for model in models.values())
     shards = shards_of(len(samples), samples.fixed_batch or batch_size(in_flight))
@@ -317,13 +326,13 @@ def readable_again(calibration: DataSource | None, session: Any, batch_axis: Bat
     return load_samples(calibration, session, batch_axis)
 
 
-def _recorded(model: onnx.ModelProto) -> tuple[int | None, str | None]:
-    """T and the mode of a spiking network, where `rewrite` recorded them in it."""
+def _recorded(model: onnx.ModelProto) -> tuple[int | None, str | None, str | None]:
+    """T, the mode and the coding of a spiking network, where `rewrite` recorded them in it."""
     try:
         record = Record.read(model)
     except ValueError:
-        return None, None
-    return record.steps, record.mode
+        return None, None, None
+    return record.steps, record.mode, record.coding
 
 
 def _check_labels(labels: Array, classes: int | None, name: str, first: int) -> None:

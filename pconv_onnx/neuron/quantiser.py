@@ -236,10 +236,10 @@ class QuantizerSpec:
         """What a coding costs, as the function `rms_error` has it; None where thresholds are uneven."""
         if self.threshold is None:
             return None
-        if coding.weighted:
+        zero = self.zero if coding.signed else 0
+        if coding.weighted or coding.steps == max(zero, self.levels - zero):
             return 0.0
         share = np.broadcast_to(self.shift / self.threshold, (self.rows,))
-        zero = self.zero if coding.signed else 0
         return max(rms_error(self.levels, coding.steps, float(value), zero) for value in np.unique(share))
 
     @cached_property
