@@ -193,7 +193,7 @@ def evaluate(
         data: samples as `open_samples` takes them. Without labels spiking forms are only compared with the ANN. Labels
             that are floats are targets of the output whose samples have their shape, but for axes of length one.
         batch_axis: along which axis of the inputs they lie in the model, as there; of the calibration's as well.
-        steps: one number of time-steps to rewrite at or several, each 1 to 256.
+        steps: one number of time-steps to rewrite at or several, each 1 to 256; calibrated in coding `radix`, 1 to 16.
         coding: as `rewrite` takes it.
         mode: `folded` computes at the price of one step what `parallel` does. They differ by rounding: `parallel` runs
             its linear layers on T·B rows. `serial` runs T time-steps one after another.
