@@ -33,19 +33,24 @@ RECOGNISERS: tuple[Recogniser, ...] = (
     Relu(),
     Analog(),
 )
+_WITHOUT_SIGNS: tuple[Recogniser, ...] = (Uniform(signs=False), *RECOGNISERS[1:])
 
 _WITHOUT_INFLUENCE = "no output depends on its values; leave it out of the export"
 
 __all__ = ["RECOGNISERS", "Activation", "recognise"]
 
 
-def recognise(network: Network) -> list[Activation]:
+def recognise(network: Network, *, signs: bool = True) -> list[Activation]:
     """Every activation of the network and its bodies, converted or not, in topological order.
 
     So is every other rounding, comparison and Cast to integers between linear layers. What is computed from constants
     alone, such as quantised weights, is no activation. A node belongs to one converted activation at most: to that of
     the first recogniser that converts it. What is not converted is listed unless all its nodes are part of something
     larger: a Clip of a chain that is refused, say.
+
+    Args:
+        network: the source.
+        signs: whether trains may be signed: what could be read with values below zero or without is read so.
     """
     claimed: set[int] = set()
     graphs = [(graph, partial(_free, network, graph, claimed)) for graph in network.graphs()]
@@ -54,7 +59,7 @@ def recognise(network: Network) -> list[Activation]:
     position = {id(node): index for index, (node, _, _) in enumerate(nodes)}
     found: list[Activation] = []
     influential = needed(network)
-    for recogniser in RECOGNISERS:
+    for recogniser in RECOGNISERS if signs else _WITHOUT_SIGNS:
         for node, graph, free in nodes:
             match = recogniser.pattern(node, free)
             if id(node) in claimed or match is None:
