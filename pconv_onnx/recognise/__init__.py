@@ -1,4 +1,4 @@
-"""Recognition of quantised activations: one module per encoding, tried in the order of `RECOGNISERS`."""
+"""Recognition of quantised activations: one module per encoding, tried in the order of `recognisers`."""
 
 from __future__ import annotations
 
@@ -21,23 +21,26 @@ from pconv_onnx.recognise.thresholds import Thresholds
 from pconv_onnx.recognise.uniform import Uniform
 from pconv_onnx.recognise.unread import needed, unread
 
-RECOGNISERS: tuple[Recogniser, ...] = (
-    Uniform(),
-    Requantised(),
-    Qdq(),
-    Qonnx(),
-    Thresholds(),
-    Binary(),
-    Fused(),
-    Bounded(),
-    Relu(),
-    Analog(),
-)
-_WITHOUT_SIGNS: tuple[Recogniser, ...] = (Uniform(signs=False), *RECOGNISERS[1:])
+
+def recognisers(signs: bool) -> tuple[Recogniser, ...]:
+    """The first that converts a node has it."""
+    return (
+        Uniform(signs),
+        Requantised(),
+        Qdq(),
+        Qonnx(),
+        Thresholds(signs),
+        Binary(),
+        Fused(),
+        Bounded(),
+        Relu(),
+        Analog(),
+    )
+
 
 _WITHOUT_INFLUENCE = "no output depends on its values; leave it out of the export"
 
-__all__ = ["RECOGNISERS", "Activation", "recognise"]
+__all__ = ["Activation", "recognise", "recognisers"]
 
 
 def recognise(network: Network, *, signs: bool = True) -> list[Activation]:
@@ -59,7 +62,7 @@ def recognise(network: Network, *, signs: bool = True) -> list[Activation]:
     position = {id(node): index for index, (node, _, _) in enumerate(nodes)}
     found: list[Activation] = []
     influential = needed(network)
-    for recogniser in RECOGNISERS if signs else _WITHOUT_SIGNS:
+    for recogniser in recognisers(signs):
         for node, graph, free in nodes:
             match = recogniser.pattern(node, free)
             if id(node) in claimed or match is None:
