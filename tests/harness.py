@@ -111,7 +111,10 @@ def assert_converted(
         assert set(row[met].tolist()) <= set(expected[:, channel].reshape(-1).astype(row.dtype).tolist())
     if mode == "parallel":
         for coding, dense in _others(neuron):
-            _assert_value(rewrite(source, mode=mode, coding=coding, signed=signed or dense), x, expected)
+            other = rewrite(source, mode=mode, coding=coding, signed=signed or dense)
+            # Without signs an offset may be the next layer's, and is rounded there.
+            if np.array_equal(next(iter(other.plan.neurons.values())).levels, neuron.levels):
+                _assert_value(other, x, expected)
     return neuron
 
 

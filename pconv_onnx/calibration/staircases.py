@@ -21,6 +21,8 @@ _SHARES = np.linspace(0.005, 1.2, 240)
 _GRID, _REFINEMENTS, _BLOCK = 33, 6, 16
 # Levels up to which what is counted at each is summed up; of more it is integrated.
 _SUMMED = 64
+# How many times fewer are searched over first where there are that many.
+_FEWER = 4
 # How far apart thresholds are in a channel that never fires, where there are levels below silence.
 _NEVER = 2.0**110
 
@@ -205,13 +207,19 @@ def _search(
     counts, sums = (table[block] for table in pairs.above())
     origin = (-pairs.low / pairs.width)[block]
     span, above = pairs.bins - origin, steps - zero
+    # A lone spike may be worth most far up; of many the first is near zero.
+    places = np.stack([origin - 0.3 * span, origin + (0.7 if above < 4 else 0.35) * span])
+    spacings = np.stack([0.02 * span, 1.3 * span]) / above
+    if above > _SUMMED:
+        # Where fewer begin and end these do, but for some of their spacing.
+        few = -(-above // _FEWER)
+        start, wide, *_ = _search(pairs, block, few + bool(zero) * few, centred, bool(zero) * few)
+        narrow = wide * few / above
+        places = start - wide / 2 + narrow / 2 + np.stack([-wide, wide]) / 2
+        spacings = np.stack([0.9 * narrow, 1.3 * narrow])
     if zero:
         # What is zero is to be silent: it lies below the first threshold by a share of the spacing.
         places = np.stack([np.zeros_like(origin), np.ones_like(origin)])
-    else:
-        # A lone spike may be worth most far up; of many the first is near zero.
-        places = np.stack([origin - 0.3 * span, origin + (0.7 if above < 4 else 0.35) * span])
-    spacings = np.stack([0.02 * span, 1.3 * span]) / above
     rows = np.arange(len(origin))
     best = (np.zeros_like(origin), np.zeros_like(origin), np.zeros_like(origin), np.full_like(origin, -np.inf))
 

@@ -239,7 +239,9 @@ class _Sweep:
             lowest = lowest_of(function, channels, len(offset))
             bounded = by_levels(activation.unit, moments.maximum - lowest, self.steps)
             offset = offset if bounded is None else lowest
-        fixed = self.around_zero and (bounded is not None or bool((offset <= 0).any()))
+        # The least is no more than what rounding makes zero.
+        begins_at_zero = bool((offset <= moments.maximum / (2 * self.steps)).any())
+        fixed = self.around_zero and (bounded is not None or begins_at_zero)
         if fixed and bounded is None:
             staircase = self._chosen(activation, channels, Clip(), lowest=offset)
             offset = staircase.offset

@@ -107,8 +107,8 @@ def _rewrite(sub: argparse.ArgumentParser) -> None:
 
     sub.add_argument(
         "--calibration", metavar="FILE",
-        help=f"give activations without levels --steps of them first, on these data: {_DATA}; or random: good for "
-        "measuring time alone",
+        help="give activations without levels as many as --steps have in --coding first, on these data: "
+        f"{_DATA}; or random: good for measuring time alone",
     )  # fmt: skip
     _add_batch_axis(sub)
     sub.add_argument("--method", choices=METHODS, help="how to calibrate (default: refit)")

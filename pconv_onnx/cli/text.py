@@ -95,26 +95,35 @@ def rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield from (f"not converted: {line}" for line in _by_reason(summary["activations"]))
         yield from _analog_lines(summary)
     converted = [row for row in summary["activations"] if row["steps"]]
-    signed = sum(row["signed"] for row in converted)
-    if signed:
+    dense = sum(row["signed"] and not row["zero"] for row in converted)
+    if dense:
         yield (
-            f"{signed} signed: where silent their neurons emit their lowest value instead of zero, so their trains are "
-            "dense and save no operations"
+            f"{dense} signed with an offset: where silent their neurons emit their lowest value instead of zero, so "
+            "their trains are dense and save no operations"
         )
     if MODES[summary["mode"]].one_step:
         yield "serial: outputs depend on when spikes arrive, so they are not the source's; evaluate tells the accuracy"
-    # With T = L there is no error to tell; that of uneven thresholds is not even known.
-    lossy = {(row["levels"], row["steps"], row["rms_error"]) for row in converted if row["steps"] != row["levels"]}
-    for levels, steps, error in sorted(lossy):
+    # That of uneven thresholds is not known; they have the source's levels.
+    lossy = {
+        tuple(row[key] for key in ("levels", "steps", "zero", "rms_error")) for row in converted if row["rms_error"]
+    }
+    for levels, steps, zero, error in sorted(lossy):
+        in_mean = "zero in the mean and " if steps < max(zero, levels - zero) else ""
         yield (
             f"T = {steps} is not the source's L = {levels}: not lossless; for inputs spread evenly a neuron's "
-            f"error is {'zero in the mean and ' if steps < levels else ''}{error:.2g} θ as root mean square"
+            f"error is {in_mean}{error:.2g} θ as root mean square"
         )
     if summary["output"] is not None:
         if summary["per_step_outputs"]:
             yield f"added outputs: {listed(summary['per_step_outputs'])}"
-        steps = summary["steps"] or "different for each neuron"
+        steps = _same_steps(converted) or "different for each neuron"
         yield f"{summary['output']}: mode {summary['mode']}, T = {steps}, {summary['precision']}"
+
+
+def _same_steps(rows: Sequence[dict[str, Any]]) -> str:
+    """The time-steps and the coding of all neurons; empty where these differ."""
+    told = {tables.steps(row, _STYLE) for row in rows}
+    return told.pop() if len(told) == 1 else ""
 
 
 def verification_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -209,7 +218,8 @@ def _difference(outputs: dict[str, Any]) -> str:
 
 def evaluation_lines(summary: dict[str, Any]) -> Iterator[str]:
     """The answer of `evaluate`."""
-    rows = summary["rows"] if summary["ann"] is None else [{"steps": "ANN", **summary["ann"]}, *summary["rows"]]
+    ann = [] if summary["ann"] is None else [{"steps": "ANN", "coding": None, **summary["ann"]}]
+    rows = [*ann, *summary["rows"]]
     ruler = "top1" if summary["labels"] else "agreement"
     against = {"rmse": "RMSE", "mae": "MAE"} if summary["targets"] else {"top1": "top-1", "top5": "top-5"}
     table = [["T", *against.values(), "agreement", "mse", ""]]
@@ -217,7 +227,7 @@ def evaluation_lines(summary: dict[str, Any]) -> Iterator[str]:
         if row["top1"] is not None:
             cells["top1"] = f"{cells['top1'].removesuffix(' %')} ± {cells['error']}"
         bar = "#" * round(_BAR * (row.get(ruler) or 0))
-        table.append([_STYLE.text(row["steps"]), *(cells[key] for key in (*against, "agreement", "mse")), bar])
+        table.append([*(cells[key] for key in ("steps", *against, "agreement", "mse")), bar])
     judged = f", with targets of '{summary['targets']}'" if summary["targets"] else ", without labels"
     yield f"samples: {summary['samples']}{'' if summary['labels'] else judged}"
     yield from _columns(table)
@@ -228,7 +238,7 @@ def evaluation_lines(summary: dict[str, Any]) -> Iterator[str]:
 def stats_lines(summary: dict[str, Any]) -> Iterator[str]:
     """The answer of `stats`."""
     yield _samples_line(summary)
-    yield f"mode {summary['mode']}, T = {summary['steps'] or 'different for each layer'}\n"
+    yield f"mode {summary['mode']}, T = {_same_steps(summary['layers']) or 'different for each layer'}\n"
     totals, energy = summary["totals"], summary["energy"]
     header = ["layer", "T", "neurons", "channels", "silent", "saturated", "firing rate"]
     cells = tables.firing(summary["layers"], _STYLE)
@@ -272,7 +282,7 @@ def benchmark_lines(summary: dict[str, Any]) -> Iterator[str]:
     failed: dict[str, list[str]] = {}
     for row in summary["rows"]:
         if row["error"]:
-            at = f" at T = {row['steps']}" if row["steps"] else ""
+            at = f" at T = {tables.steps(row, _STYLE)}" if row["steps"] else ""
             failed.setdefault(row["error"], []).append(f"{row['mode']}{at}, batch {row['batch']}")
     for error, those in failed.items():
         yield f"not measured: {_first_of(those)}: {error}"

@@ -120,6 +120,12 @@ class Record:
         """
         return [_converted(row) for row in self.activations if row["status"] == "converted"]
 
+    @property
+    def coding(self) -> str | None:
+        """How the trains of neurons carry spike counts where all do so in one way, else None."""
+        codings = {str(row.get("coding", "rate")) for row in self.activations if row["status"] == "converted"}
+        return codings.pop() if len(codings) == 1 else None
+
     def write(self, model: onnx.ModelProto) -> None:
         """Put it into a model, in the place of another that may be there."""
         entries = {

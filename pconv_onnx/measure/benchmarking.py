@@ -21,6 +21,7 @@ from pconv_onnx.calibration import RANDOM, calibrate
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, save
+from pconv_onnx.graph.record import Record
 from pconv_onnx.measure.candidate import ANN, BODY, QUANTISED, Candidate
 from pconv_onnx.measure.evaluation import readable_again
 from pconv_onnx.measure.gathering import gather
@@ -209,6 +210,8 @@ class _Measuring:
         self.modes = [ANN, *([QUANTISED] if self.request.calibration is not None else []), *_REWRITTEN]
         # A file or the reason that there is none, by mode and T; the ANN's T is None.
         self.files: dict[tuple[str, int | None], str | PconvError] = {}
+        # How trains carry spike counts there, by file.
+        self.codings: dict[str, str | None] = {}
 
     def make(self, ann: Network) -> None:
         """Write every network.
@@ -248,7 +251,10 @@ class _Measuring:
             rewriting = rewrite(source, steps=count, coding=self.request.coding, mode=mode, signed=self.request.signed)
         except PconvError as error:
             return error
-        return self._write(rewriting.model, rewriting.plan.network.folder)
+        assert rewriting.model is not None  # only a dry run gives none
+        file = self._write(rewriting.model, rewriting.plan.network.folder)
+        self.codings[file] = Record.read(rewriting.model).coding
+        return file
 
     def _write(self, model: Any, folder: Path | None = None) -> str:
         path = self.folder / f"{len(list(self.folder.iterdir()))}.onnx"
@@ -260,7 +266,7 @@ class _Measuring:
         for size in sizes:
             rows: dict[tuple[str, int | None], Row] = {(ANN, None): Row(ANN, None, size)}
             for count in self.request.steps:
-                rows |= {(mode, count): Row(mode, count, size) for mode in self.modes[1:]}
+                rows |= {(mode, count): Row(mode, count, size, self._coding(mode, count)) for mode in self.modes[1:]}
             self.result.rows += rows.values()
             fixed = self.request.samples.fixed_batch
             if fixed not in (None, size):
@@ -277,6 +283,9 @@ class _Measuring:
                     if row.seconds and row.peak_memory is None:
                         row.peak_memory = self._candidate(row).peak_memory(list(feed), str(file))
                         yield
+
+    def _coding(self, mode: str, count: int) -> str | None:
+        return self.codings.get(str(self.files[mode, count]))
 
     def _candidate(self, row: Row) -> Candidate:
         file = self.files[row.mode, row.steps]

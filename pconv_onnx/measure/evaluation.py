@@ -44,6 +44,7 @@ class Score:
     Attributes:
         steps: its time-steps T; None for an ANN, and where neurons have different ones.
         mode: `parallel`, `folded` or `serial`; None for an ANN.
+        coding: how its trains carry spike counts; None for an ANN, and where neurons have different ones.
         correct: samples whose label has the largest logit (of equal ones the first, as in argmax).
         among_top: samples whose label has one of the five largest.
         agreeing: samples on which the ANN has the same top-1.
@@ -54,6 +55,7 @@ class Score:
 
     steps: int | None = None
     mode: str | None = None
+    coding: str | None = None
     correct: int = 0
     among_top: int = 0
     agreeing: int = 0
@@ -117,7 +119,14 @@ class Evaluation:
             "coding": self.coding,
             "ann": self._quality(self.ann) if self.ann else None,
             "rows": [
-                {"steps": row.steps, "mode": row.mode, **self._quality(row), **self._likeness(row)} for row in self.rows
+                {
+                    "steps": row.steps,
+                    "coding": row.coding,
+                    "mode": row.mode,
+                    **self._quality(row),
+                    **self._likeness(row),
+                }
+                for row in self.rows
             ],
         }
 
@@ -184,7 +193,7 @@ def evaluate(
         data: samples as `open_samples` takes them. Without labels spiking forms are only compared with the ANN. Labels
             that are floats are targets of the output whose samples have their shape, but for axes of length one.
         batch_axis: along which axis of the inputs they lie in the model, as there; of the calibration's as well.
-        steps: one number of time-steps to rewrite at or several, each 1 to 256.
+        steps: one number of time-steps to rewrite at or several, each 1 to 256; calibrated in coding `radix`, 1 to 16.
         coding: as `rewrite` takes it.
         mode: `folded` computes at the price of one step what `parallel` does. They differ by rounding: `parallel` runs
             its linear layers on T·B rows. `serial` runs T time-steps one after another.
@@ -239,8 +248,8 @@ def evaluate(
     models = {network.name: network.proto}
     # All are rewritten before any is run, so that no fault is told late.
     for count in track(counts, "rewriting", len(counts)):
-        models[f"{network.name} at T = {count}"] = spiking(count)
-        blank.append(Score(count, mode))
+        model = models[f"{network.name} at T = {count}"] = spiking(count)
+        blank.append(Score(count, mode, Record.read(model).coding))
 
     in_flight = max(contents_of(model).steps_in_flight for model in models.values())
     shards = shards_of(len(samples), samples.fixed_batch or batch_size(in_flight))
@@ -317,13 +326,13 @@ def readable_again(calibration: DataSource | None, session: Any, batch_axis: Bat
     return load_samples(calibration, session, batch_axis)
 
 
-def _recorded(model: onnx.ModelProto) -> tuple[int | None, str | None]:
-    """T and the mode of a spiking network, where `rewrite` recorded them in it."""
+def _recorded(model: onnx.ModelProto) -> tuple[int | None, str | None, str | None]:
+    """T, the mode and the coding of a spiking network, where `rewrite` recorded them in it."""
     try:
         record = Record.read(model)
     except ValueError:
-        return None, None
-    return record.steps, record.mode
+        return None, None, None
+    return record.steps, record.mode, record.coding
 
 
 def _check_labels(labels: Array, classes: int | None, name: str, first: int) -> None:

@@ -16,6 +16,7 @@ class Row:
         mode: as in `Candidate`.
         steps: its time-steps T, or of a quantised ANN its levels; None for the ANN as given.
         batch: samples a run.
+        coding: how its trains carry spike counts; None of an ANN, and where neurons have different ones.
         seconds: of each run.
         ann_seconds: of the ANN in the same round; empty where the ANN cannot be run.
         peak_memory: of a process that runs it, in MiB; None where it is not known.
@@ -25,6 +26,7 @@ class Row:
     mode: str
     steps: int | None
     batch: int
+    coding: str | None = None
     seconds: list[float] = field(default_factory=list)
     ann_seconds: list[float] = field(default_factory=list)
     peak_memory: float | None = None
@@ -37,6 +39,7 @@ class Row:
         return {
             "mode": self.mode,
             "steps": self.steps,
+            "coding": self.coding,
             "batch": self.batch,
             **found,
             "images_per_s": None if median is None else self.batch / median * 1e3,

@@ -443,7 +443,12 @@ def _with_sizes(network: Network) -> Network:
 def _compare_tables(checks: Sequence[LayerCheck], stood_for: Network) -> None:
     """Compare neurons with those that their steps make of the source's activations."""
     if checks:
-        found = {(one.input.name, one.output.name): one.spec for one in recognise(prepared(stood_for))}
+        network = prepared(stood_for)
+        found = {
+            (one.input.name, one.output.name): one.spec
+            for signs in (True, False)
+            for one in recognise(network, signs=signs)
+        }
         for check in checks:
             spec = found.get((check.converted.input, check.converted.output))
             if spec is not None:

@@ -147,7 +147,7 @@ class QuantizerSpec:
     @cached_property
     def zero(self) -> int:
         """k₀ of signed trains: the count whose level is zero in every channel; 0 where there is none."""
-        return int(np.flatnonzero([*(self._exact.levels == 0).all(axis=0), True])[0]) % (self.levels + 1)
+        return int(np.flatnonzero([*(self._values == 0).all(axis=0), True])[0]) % (self.levels + 1)
 
     def neuron(self, steps: int | None = None, coding: type[Coding] = Rate, zero: int = 0) -> ParallelNeuron:
         """The parallel neuron of this quantiser.
@@ -236,17 +236,24 @@ class QuantizerSpec:
         """What a coding costs, as the function `rms_error` has it; None where thresholds are uneven."""
         if self.threshold is None:
             return None
-        if coding.weighted:
+        zero = self.zero if coding.signed else 0
+        if coding.weighted or coding.steps == max(zero, self.levels - zero):
             return 0.0
         share = np.broadcast_to(self.shift / self.threshold, (self.rows,))
-        zero = self.zero if coding.signed else 0
         return max(rms_error(self.levels, coding.steps, float(value), zero) for value in np.unique(share))
 
     @cached_property
-    def _exact(self) -> ParallelNeuron:
+    def _codes(self) -> Array:
         counts = np.arange(self.levels + 1) + np.broadcast_to(self.lowest, (self.rows,)).reshape(-1, 1)
-        codes = counts.astype(self._code_dtype)
-        levels = np.broadcast_to(apply(self.tail, codes), codes.shape).copy()
+        return counts.astype(self._code_dtype)
+
+    @cached_property
+    def _values(self) -> Array:
+        return np.broadcast_to(apply(self.tail, self._codes), self._codes.shape).copy()
+
+    @cached_property
+    def _exact(self) -> ParallelNeuron:
+        codes, levels = self._codes, self._values
         if not np.isfinite(levels).all() or (levels[:, 1:] <= levels[:, :-1]).any():
             raise ValueError("its levels are not finite and ascending")
         ends = self(np.array([[-np.inf, np.inf]]))

@@ -148,6 +148,7 @@ class Plan:
                 "levels": activation.spec.levels if activation.spec else None,
                 "steps": codings[activation.name].steps if activation.name in codings else None,
                 "coding": codings[activation.name].name if activation.name in codings else None,
+                "zero": codings[activation.name].zero if activation.name in codings else None,
                 "signed": is_signed(activation.spec) if activation.spec else None,
                 "rms_error": activation.spec.rms_error(codings[activation.name])
                 if activation.spec and activation.name in codings

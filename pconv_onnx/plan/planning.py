@@ -84,7 +84,8 @@ def make_plan(
     if per_step_outputs and not chosen_mode.keeps_time:
         raise WrongArguments(f"mode '{mode}' has no time-steps to hand out", "choose mode 'parallel'")
     refuse_spiking(network)
-    recognised = [_if_data_can_help(activation, network) for activation in recognise(network)]
+    signs = chosen_mode.codes and not signed
+    recognised = [_if_data_can_help(activation, network) for activation in recognise(network, signs=signs)]
     refuse_patterns_of_nothing(network, recognised, (*include, *exclude))
     found = [
         _if_it_fits(chosen(activation, wanted, chosen_mode, include, exclude, why_it_stays), chosen_mode, network)

@@ -1,4 +1,4 @@
-"""Recognition of quantised activations: one module per encoding, tried in the order of `RECOGNISERS`."""
+"""Recognition of quantised activations: one module per encoding, tried in the order of `recognisers`."""
 
 from __future__ import annotations
 
@@ -21,31 +21,39 @@ from pconv_onnx.recognise.thresholds import Thresholds
 from pconv_onnx.recognise.uniform import Uniform
 from pconv_onnx.recognise.unread import needed, unread
 
-RECOGNISERS: tuple[Recogniser, ...] = (
-    Uniform(),
-    Requantised(),
-    Qdq(),
-    Qonnx(),
-    Thresholds(),
-    Binary(),
-    Fused(),
-    Bounded(),
-    Relu(),
-    Analog(),
-)
+
+def recognisers(signs: bool) -> tuple[Recogniser, ...]:
+    """The first that converts a node has it."""
+    return (
+        Uniform(signs),
+        Requantised(),
+        Qdq(),
+        Qonnx(),
+        Thresholds(signs),
+        Binary(),
+        Fused(),
+        Bounded(),
+        Relu(),
+        Analog(),
+    )
+
 
 _WITHOUT_INFLUENCE = "no output depends on its values; leave it out of the export"
 
-__all__ = ["RECOGNISERS", "Activation", "recognise"]
+__all__ = ["Activation", "recognise", "recognisers"]
 
 
-def recognise(network: Network) -> list[Activation]:
+def recognise(network: Network, *, signs: bool = True) -> list[Activation]:
     """Every activation of the network and its bodies, converted or not, in topological order.
 
     So is every other rounding, comparison and Cast to integers between linear layers. What is computed from constants
     alone, such as quantised weights, is no activation. A node belongs to one converted activation at most: to that of
     the first recogniser that converts it. What is not converted is listed unless all its nodes are part of something
     larger: a Clip of a chain that is refused, say.
+
+    Args:
+        network: the source.
+        signs: whether trains may be signed: what could be read with values below zero or without is read so.
     """
     claimed: set[int] = set()
     graphs = [(graph, partial(_free, network, graph, claimed)) for graph in network.graphs()]
@@ -54,7 +62,7 @@ def recognise(network: Network) -> list[Activation]:
     position = {id(node): index for index, (node, _, _) in enumerate(nodes)}
     found: list[Activation] = []
     influential = needed(network)
-    for recogniser in RECOGNISERS:
+    for recogniser in recognisers(signs):
         for node, graph, free in nodes:
             match = recogniser.pattern(node, free)
             if id(node) in claimed or match is None:

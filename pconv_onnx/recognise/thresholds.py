@@ -31,6 +31,10 @@ class Thresholds:
 
     encoding = "thresholds"
 
+    def __init__(self, signs: bool = True) -> None:
+        """Whether trains may be signed, so that a cut with values below zero is as good as one without."""
+        self.signs = signs
+
     def pattern(self, node: Node, free: Callable[[Node], bool]) -> tuple[Node, ...] | None:
         """The four operators, a Mul by a constant, and an Add of one."""
         nodes = [node]
@@ -56,7 +60,7 @@ class Thresholds:
 
     def check(self, network: Network, match: tuple[Node, ...]) -> Activation | None:
         """Constant thresholds along one axis; None where it is not the last axis, a new one, that is summed over."""
-        if match[-1].op == "Add":
+        if match[-1].op == "Add" and self.signs:
             whole = self._activation(network, match)
             if whole is not None and whole.spec is not None and whole.spec.zero:
                 return whole

@@ -50,6 +50,10 @@ class Uniform:
 
     encoding = "uniform"
 
+    def __init__(self, signs: bool = True) -> None:
+        """Whether trains may be signed, so that a cut with values below zero is as good as one without."""
+        self.signs = signs
+
     def pattern(self, node: Node, free: Callable[[Node], bool]) -> Chain | None:
         """The longest chain around a rounding."""
         return chain_around(node, free) if node.op in _ROUNDINGS and is_standard(node) else None
@@ -74,7 +78,7 @@ class Uniform:
                 refused = refused or (chain, refusal)
                 continue
             longest = longest or chain
-            drawbacks = _drawbacks(chain, spec)
+            drawbacks = _drawbacks(chain, spec, self.signs)
             if best is None or drawbacks < best[0]:
                 best = drawbacks, chain, spec
             if not any(drawbacks):
@@ -100,21 +104,22 @@ class Uniform:
         return Activation(name_of(network, chain), encoding, chain.nodes, chain.start, chain.end, status, reason, spec)
 
 
-def _drawbacks(chain: Chain, spec: QuantizerSpec) -> tuple[bool, ...]:
+def _drawbacks(chain: Chain, spec: QuantizerSpec, signs: bool) -> tuple[bool, ...]:
     """What speaks against a cut, the worst first; of cuts that are equal in this the longest is best.
 
-    Its lowest value is not zero: a neuron is to be silent at no cost, and what is added to its value is the next
-    layer's. Its scalings do not undo each other, so that a is not θ: where leaving one to the neighbours makes them
-    equal, they own it. And ψ is per channel where all else is scalar: one table for all channels is faster than an
-    addition saved.
+    No train of it is silent at zero, since its lowest value is another and no other level is zero, or trains have no
+    signs: what is added to its value then is the next layer's. Its scalings do not undo each other, so that a is not θ:
+    where leaving one to the neighbours makes them equal, they own it. And ψ is per channel where all else is scalar:
+    one table for all channels is faster than an addition saved.
     """
     tolerance = _TOLERANCE * float(ml_dtypes.finfo(spec.dtype).eps)
     scales_both = all(any(link.letter == "S" for link in links) for links in (chain.head, chain.tail))
+    never_silent = bool(spec.silent.any()) and not (signs and spec.zero)
     if spec.threshold is None:
-        return bool(spec.silent.any()), False, False
+        return never_silent, False, False
     undone = scales_both and np.allclose(spec.amplitude, spec.threshold, rtol=tolerance, atol=0)
     only_bias_varies = spec.bias.size > 1 and spec.threshold.size == spec.amplitude.size == 1
-    return bool(spec.silent.any()), not undone, only_bias_varies
+    return never_silent, not undone, only_bias_varies
 
 
 def _read(network: Network, chain: Chain) -> QuantizerSpec:

@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from typing import Any
 from xml.sax.saxutils import escape
 
+import numpy as np
+
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.neuron.coding import CODINGS
 from pconv_onnx.plan.modes import FOLDED, PARALLEL, SERIAL
 
 # The colours of figures on paper, and the variables of the page's style that stand for them there. The colours of lines
@@ -62,6 +65,13 @@ _ACCURACIES = {
     "rmse": "root mean square error against targets",
     "agreement": "top-1 agreement with the ANN",
     "mse": "mean squared error",
+}
+# What a spike is called, by its sign and by whether it is worth twice that of the next step.
+_SPIKES = {
+    (1, False): "spike",
+    (-1, False): "negative spike",
+    (1, True): "spike, the higher the more it is worth",
+    (-1, True): "negative spike, likewise",
 }
 _PANELS_A_ROW = 3
 _PIXELS_A_POINT = 1.6
@@ -215,21 +225,38 @@ def firing_rates(layers: Sequence[dict[str, Any]]) -> Any:
 
 
 def raster(layers: Sequence[dict[str, Any]]) -> Any:
-    """Spikes of the example neurons of up to four layers, on the first sample: trains are sorted, so counts tell."""
+    """Spikes of the example neurons of up to four layers, on the first sample, which their counts tell.
+
+    The colour is the sign, and of spikes that are worth different amounts the height is the weight.
+    """
     chosen = raster_layers(layers)
     panels = _panels(len(chosen), 3.4, columns=_RASTERS)
     for axes, (number, layer) in zip(panels, chosen, strict=True):
-        trains = [list(range(1, count + 1)) for count in layer["example_counts"]]
-        axes.eventplot(trains, colors=BLUE, linelengths=0.8, linewidths=max(1.2, 20 / layer["steps"]))
-        axes.set_xlim(0.4, layer["steps"] + 0.6)
-        axes.set_ylim(len(trains) - 0.4, -0.6)
+        coding = CODINGS[layer["coding"]](layer["steps"], layer["zero"])
+        digits = coding.digits(np.array(layer["example_counts"]))
+        # Halved from step to step they would soon be too low to be seen.
+        heights = np.linspace(0.9, 0.25, coding.steps) if coding.weighted else np.full(coding.steps, 0.8)
+        for sign, colour in ((1, BLUE), (-1, ORANGE)):
+            steps, neurons = np.nonzero(digits == sign)
+            half = heights[steps] / 2
+            label = _SPIKES[sign, coding.weighted] if steps.size else None
+            axes.vlines(
+                steps + 1,
+                neurons - half,
+                neurons + half,
+                colors=colour,
+                label=label,
+                linewidth=max(1.2, 20 / coding.steps),
+            )
+        axes.set_xlim(0.4, coding.steps + 0.6)
+        axes.set_ylim(digits.shape[1] - 0.4, -0.6)
         axes.set_title(f"{number}: {shown(layer['name'])}")
-        axes.set_xlabel("step t")
+        axes.set_xlabel(f"step t ({layer['coding']})")
         axes.set_yticks([])
         axes.grid(False)
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=8)
     panels[0].set_ylabel("neuron")
-    return panels[0].figure
+    return _with_legend(panels)
 
 
 def raster_layers(layers: Sequence[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
@@ -325,7 +352,8 @@ def _with_legend(panels: Sequence[Any]) -> Any:
         handles, labels = axes.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
     figure = panels[0].figure
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(3, len(entries)))
+    if entries:
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(3, len(entries)))
     return figure
 
 

@@ -171,7 +171,7 @@ def _timing(document: dict[str, Any]) -> Section:
     header = ["mode", "T", "batch", "median (ms)", "10 % … 90 % (ms)", "images/s", "× ANN", "peak memory (MiB)"]
     table = Table("Time of a run, throughput, ratio to the ANN, peak memory of the process", header, rows)
     failed = [
-        [row["mode"], _STYLE.text(row["steps"]), str(row["batch"]), row["error"]]
+        [row["mode"], tables.steps(row, _STYLE), str(row["batch"]), row["error"]]
         for row in document["rows"]
         if row["error"]
     ]
@@ -197,7 +197,7 @@ def _timing(document: dict[str, Any]) -> Section:
 
 
 def _evaluation(part: dict[str, Any]) -> Section:
-    found = [*([{"steps": None, **part["ann"]}] if part["ann"] else []), *part["rows"]]
+    found = [*([{"steps": None, "coding": None, **part["ann"]}] if part["ann"] else []), *part["rows"]]
     columns = {"agreement": "agreement with the ANN", "mse": "mean squared difference"}
     if part["targets"]:
         columns = {"rmse": "root mean square error", "mae": "mean absolute error", **columns}
@@ -207,7 +207,7 @@ def _evaluation(part: dict[str, Any]) -> Section:
     for row, cells in zip(found, tables.accuracies(found, _STYLE), strict=True):
         if row["top1_standard_error"] is not None:
             cells["top1"] = f"{cells['top1']} ± {cells['error']}"
-        rows.append([f"T = {row['steps']}" if row["steps"] else "ANN", *(cells[key] for key in columns)])
+        rows.append([f"T = {cells['steps']}" if row["steps"] else "ANN", *(cells[key] for key in columns)])
     subject = "Accuracy" if part["labels"] else "Error against targets" if part["targets"] else "Agreement with the ANN"
     figure = Figure(
         "accuracy",
@@ -245,12 +245,12 @@ def _statistics(part: dict[str, Any]) -> Section:
     )
     trains = Table(
         "Spike counts of the neurons shown, on the first sample",
-        ["layer", "name", "T", "neurons, as numbered in the layer", "spikes of each"],
+        ["layer", "name", "T", "neurons, as numbered in the layer", "count of each"],
         [
             [
                 str(number),
                 layer["name"],
-                str(layer["steps"]),
+                tables.steps(layer, _STYLE),
                 " ".join(map(str, layer["example_neurons"])),
                 " ".join(map(str, layer["example_counts"])),
             ]
@@ -282,8 +282,10 @@ def _statistics(part: dict[str, Any]) -> Section:
                 "raster",
                 "Spike trains of some neurons",
                 "For up to four layers, neurons from top to bottom and steps from left to right, a mark for each "
-                "spike. Trains are sorted: a neuron of count k fires in its first k steps. The table after it has "
-                "the counts.",
+                "spike. In coding 'rate' a neuron of count k fires in its first k steps; in 'radix' its spikes are the "
+                "binary digits of k, each worth twice that of the next step and drawn higher. Signed trains are those "
+                "of the distance from the count of silence, in another colour below it. The table after it has the "
+                "counts.",
                 figures.raster,
                 layers,
                 trains,

@@ -43,6 +43,12 @@ class Style:
 Cells = dict[str, str]
 
 
+def steps(row: dict[str, Any], style: Style) -> str:
+    """The time-steps of a row, and how trains carry spike counts in them."""
+    signed = "signed " if row.get("zero") else ""
+    return f"{row['steps']} {signed}{row['coding']}" if row["steps"] and row["coding"] else style.text(row["steps"])
+
+
 def activations(rows: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
     """Of a plan."""
     return [
@@ -50,7 +56,7 @@ def activations(rows: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
             "name": row["name"],
             "encoding": row["encoding"],
             "levels": style.text(row["levels"]),
-            "steps": style.text(row["steps"]),
+            "steps": steps(row, style),
             "status": row["status"],
             "operators": " ".join(row["op_types"]),
             "reason": row["reason"] or style.absent,
@@ -64,7 +70,7 @@ def times(rows: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
     return [
         {
             "mode": row["mode"],
-            "steps": style.text(row["steps"]),
+            "steps": steps(row, style),
             "batch": str(row["batch"]),
             "median": f"{row['median_ms']:.2f}",
             "spread": f"{row['p10_ms']:.2f} … {row['p90_ms']:.2f}",
@@ -81,6 +87,7 @@ def accuracies(rows: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
     """Of an evaluation."""
     return [
         {
+            "steps": steps(row, style),
             "top1": style.percent(row["top1"]),
             "error": style.percent(row["top1_standard_error"]),
             "top5": style.percent(row["top5"]),
@@ -98,7 +105,7 @@ def firing(layers: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
     return [
         {
             "name": layer["name"],
-            "steps": str(layer["steps"]),
+            "steps": steps(layer, style),
             "neurons": str(layer["neurons"]),
             "channels": str(layer["channels"]),
             "silent": str(layer["silent_channels"]),

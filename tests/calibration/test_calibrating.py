@@ -284,6 +284,83 @@ def test_the_output_of_any_other_activation_is_quantised(case, method):
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["refit", "mse", "da-qcfs", "percentile"])
+@pytest.mark.parametrize("case", [*OTHERS, "ReLU"])
+def test_in_radix_zero_is_a_level_and_errors_are_those_of_as_many_levels(case, method):
+    nodes = f"a = Conv <pads = [1, 1, 1, 1]> (x, w) {(OTHERS | {'ReLU': 'f = Relu (a)'})[case]} y = Conv (f, v)"
+    weights = {"w": 2 * weight(4, 3, 3, 3), "v": weight(5, 4, 3, 3, seed=1), "minus": np.float32(-1)}
+    weights |= {"cubic": np.float32(0.044715), "scale": np.float32(0.7978846)}
+    slopes = np.array([0, 0.1, 0.2, 1], np.float32).reshape(4, 1, 1)
+    each = np.broadcast_to(slopes, (4, 8, 8)).copy()
+    ann = source(nodes, "float[N, 5, 6, 6] y", **weights, slope=slopes, slopes=each)
+    radix, rate = (
+        calibrate(ann, data(200), steps=steps, coding=coding, method=method)
+        for coding, steps in (("radix", 6), ("rate", 63))
+    )
+    assert (radix.levels, rate.levels) == (63, 63)
+    test = data(50, seed=1)["x"]
+    assert error(radix.model, ann, test) < 1.3 * error(rate.model, ann, test)
+    if case == "ReLU":
+        assert radix.model == rate.model
+        return
+    (entry,) = radix.found.activations
+    level = entry.staircase.constants()[2]
+    if case not in ("Sigmoid", "HardSigmoid"):
+        assert 0 <= entry.staircase.zero < entry.staircase.steps
+        assert (entry.staircase.zero == 0) == (case == "falling LeakyReLU")
+        assert entry.staircase.steps - entry.staircase.zero <= 63 >= entry.staircase.zero
+        at_zero = np.float32(entry.staircase.zero) * level + entry.offset
+        assert (at_zero == 0).all()
+    # What onnxruntime gives is these levels, zero in bits among them.
+    model = onnx.shape_inference.infer_shapes(radix.model)
+    model.graph.output.append(next(info for info in model.graph.value_info if info.name == "f"))
+    found = session(model).run(["f"], {"x": np.concatenate([test, np.zeros_like(test[:1])])})[0]
+    codes = np.arange(entry.staircase.steps + 1, dtype=np.float32)
+    for channel in range(4):
+        levels = codes * np.resize(level, 4)[channel] + np.resize(entry.offset, 4)[channel]
+        assert np.isin(found[:, channel], levels).all()
+    if case not in ("Sigmoid", "HardSigmoid"):
+        assert (found[-1] == 0).all()
+
+
+@pytest.mark.parametrize("operator", ["Gelu", "Tanh"])
+def test_silent_channels_are_zero_where_others_are_signed(operator):
+    nodes = f"a = Conv (x, w) s = {operator} (a) y = Mul (s, two)"
+    w = weight(4, 3, 1, 1) * np.reshape([0, 1, 1, 0], (4, 1, 1, 1)).astype(np.float32)
+    ann = source(nodes, "float[N, 4, 8, 8] y", w=w, two=np.float32(2))
+    for method in ("refit", "mse"):
+        result = calibrate(ann, data(), steps=4, coding="radix", method=method)
+        (row,) = result.summary()["activations"]
+        assert row["silent_channels"] == 2
+        found = onnxruntime_of(result.model)(data(8, seed=1)["x"])
+        assert (found[:, [0, 3]] == 0).all() and found[:, [1, 2]].min() < 0 < found[:, [1, 2]].max()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("operator", ["Relu", "Gelu", "Tanh"])
+def test_sixteen_steps_have_as_many_levels_as_there_are(operator, method):
+    ann = source(f"a = Conv (x, w) f = {operator} (a) y = Conv (f, v)", "float[N, 5, 6, 6] y",
+                 w=weight(4, 3, 3, 3), v=weight(5, 4, 1, 1, seed=1))  # fmt: skip
+    result = calibrate(ann, data(), steps=16, coding="radix", method=method)
+    (entry,) = result.found.activations
+    assert result.levels == 65535 and entry.thresholds is None
+    assert 20000 < entry.staircase.steps <= 65535
+    (row,) = result.summary()["activations"]
+    told = "Tanh has more levels than thresholds are written for: it stays, on the temporal mean, and"
+    assert operator != "Tanh" or row["reason"].startswith(told)
+    assert error(result.model, ann, data()["x"]) < (1e-2 if "percentile" in method else 1e-5)
+
+
+def test_levels_that_there_are_not_are_told():
+    ann = source()
+    for steps in (0, 17, 256):
+        told = refusal_of(calibrate, ann, data(), steps=steps, coding="radix")
+        assert told.startswith(f"{steps} is not a number of time-steps to calibrate to in coding 'radix'")
+        assert told.endswith("choose 1 to 16")
+    assert "choose 1 to 256" in refusal_of(calibrate, ann, data(), steps=257)
+    assert "there is no coding 'binary'" in refusal_of(calibrate, ann, data(), steps=4, coding="binary")
+
+
 def test_an_activation_that_stays_is_told_of_once_it_is_calibrated():
     nodes = "a = Conv <pads = [1, 1, 1, 1]> (x, w) f = Gelu (a) b = Conv (f, v) y = Gelu (b)"
     ann = source(nodes, "float[N, 5, 6, 6] y", w=weight(4, 3, 3, 3), v=weight(5, 4, 3, 3, seed=1))

@@ -117,3 +117,88 @@ def test_outputs_that_no_threshold_explains_make_a_channel_silent():
     histogram = PairHistogram(np.full(1, -0.5), np.ones(1))
     histogram.add(np.linspace(-0.5, 0.9, 100, dtype=np.float32)[np.newaxis], np.zeros((1, 100), np.float32))
     assert staircases.by_fit(histogram, 4, centred=False).silent.all()
+
+
+MANY = [100, 255, 4095, 65535]
+
+
+@pytest.mark.parametrize("steps", MANY)
+def test_the_error_of_many_levels_is_that_of_rounding(steps):
+    """A twelfth of a level's square for each value that fires, where no level is cut off or left out."""
+    level = MAXIMUM / steps
+    rounding = (OUTPUTS > 0).mean(axis=1) * level**2 / 12 / OUTPUTS.var(axis=1)
+    for staircase in (
+        staircases.by_fit(pairs(), steps, centred=False),
+        staircases.by_squared_error(outputs_histogram(), MAXIMUM, steps),
+    ):
+        # In float32 a value is one of 2²⁴ itself.
+        assert (error(staircase) < 1.1 * rounding + 2.0**-40).all()
+
+
+@pytest.mark.parametrize("steps", [65, 255])
+@pytest.mark.parametrize("zero", [0, 20])
+def test_what_is_integrated_is_what_is_summed_up(zero, steps, monkeypatch):
+    """Of values that are spread evenly, at edges before the first bin and behind the last as well."""
+    values = np.linspace(-0.5, 1, 300_001, dtype=np.float32)[np.newaxis]
+    even = PairHistogram(np.full(1, -0.5), np.ones(1))
+    even.add(values, np.maximum(values, 0))
+    first, spacing = np.meshgrid(np.linspace(1300, 1500, 5), np.array([1000, 3000, 6000]) / steps)
+    start = np.broadcast_to(first - zero * spacing, (1, 3, 5))
+    tables = even.above()
+    found = staircases._sums(*tables, start, np.broadcast_to(spacing, start.shape), steps)
+    monkeypatch.setattr(staircases, "_SUMMED", steps)
+    expected = staircases._sums(*tables, start, np.broadcast_to(spacing, start.shape), steps)
+    for ours, theirs in zip(found, expected, strict=True):
+        # That of the midpoint rule where f has a corner.
+        np.testing.assert_allclose(ours, theirs, rtol=4 / steps**2)
+
+
+SIGNED = np.where(VALUES > 0, VALUES, VALUES * np.float32(0.2))
+LOWEST, HIGHEST = SIGNED.min(axis=1), SIGNED.max(axis=1)
+
+
+def signed_histogram() -> PairHistogram:
+    result = PairHistogram(LOWEST - HIGHEST / 2, HIGHEST)
+    result.add(SIGNED, SIGNED)
+    return result
+
+
+def trimmed(staircase: Staircase) -> Staircase:
+    return staircases.trimmed(staircase, LOWEST, HIGHEST)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 15, 255, 32767])
+def test_zero_is_a_level(steps):
+    """At k₀ the output is zero in bits, and what is zero is silent."""
+    for staircase in (
+        trimmed(staircases.mirrored(staircases.by_maximum(HIGHEST, steps))),
+        trimmed(staircases.by_fit(signed_histogram(), 2 * steps, centred=True, zero=steps)),
+    ):
+        assert 0 <= staircase.zero <= staircase.steps - 1 and staircase.steps - staircase.zero <= steps
+        assert (staircase.codes(np.zeros((3, 1), np.float32)) == staircase.zero).all()
+        level = staircase.constants()[2]
+        assert (np.float32(staircase.zero) * level + staircase.offset == 0).all()
+        values = staircase.codes(SIGNED) * level.reshape(-1, 1) + staircase.offset.reshape(-1, 1)
+        np.testing.assert_array_equal(np.sign(values)[values != 0], np.sign(SIGNED)[values != 0])
+        # Levels are up to 1.5 times as coarse as those that reach the largest value; a lone one is another story.
+        largest = (np.abs(values - SIGNED) / HIGHEST.reshape(-1, 1)).mean()
+        assert steps < 3 or largest < 0.5 / steps
+
+
+def test_levels_that_no_channel_reaches_are_left_out():
+    whole = staircases.mirrored(staircases.by_maximum(HIGHEST, 100))
+    staircase = trimmed(whole)
+    assert (whole.steps, whole.zero) == (200, 100)
+    reached = whole.codes(SIGNED)
+    assert (staircase.steps, staircase.zero) == (reached.max() - reached.min(), 100 - reached.min())
+    np.testing.assert_array_equal(staircase.codes(SIGNED), reached - reached.min())
+    np.testing.assert_allclose(staircase.constants()[2], whole.constants()[2], rtol=1e-6)
+
+
+def test_a_silent_channel_has_the_count_of_silence():
+    staircase = trimmed(staircases.mirrored(staircases.by_maximum(HIGHEST, 10)))
+    staircase = staircases.with_silent(staircase, np.array([True, False, True]))
+    huge = np.array([[-(2.0**100), 0, 2.0**100]] * 3, np.float32)
+    np.testing.assert_array_equal(staircase.codes(huge)[[0, 2]], np.full((2, 3), staircase.zero))
+    np.testing.assert_array_equal(staircase.codes(huge)[1], [0, staircase.zero, staircase.steps])
+    assert all(np.isfinite(constant).all() for constant in staircase.constants())

@@ -462,6 +462,8 @@ def test_inspect_and_rewrite_give_the_promised_documents(ann, tmp_path, run):
                 "dtype",
                 "levels",
                 "steps",
+                "coding",
+                "zero",
                 "signed",
                 "rms_error",
                 "status",
@@ -480,7 +482,7 @@ def test_precision_and_outputs_step_by_step_are_told(ann, tmp_path, run, refusal
     snn = tmp_path / "snn.onnx"
     status, out, _ = run("rewrite", ann, "-o", snn, "--precision", "float16", "--per-step-outputs")
     assert status == 0
-    assert f"added outputs: y_per_step\n{snn}: mode parallel, T = 4, float16" in out
+    assert f"added outputs: y_per_step\n{snn}: mode parallel, T = 4 rate, float16" in out
     found = document(run, "rewrite", ann, "-o", snn, "--precision", "float16", "--per-step-outputs")
     assert (found["precision"], found["per_step_outputs"]) == ("float16", ["y_per_step"])
     assert run("verify", ann, snn)[0] == 0
@@ -616,8 +618,11 @@ def test_evaluate_gives_the_promised_document(ann, labelled, run):
     assert found["ann"].keys() == accuracy
     error = pytest.approx((0.75 * 0.25 / 60) ** 0.5)
     assert found["ann"] == {"top1": 0.75, "top1_standard_error": error, "top5": None, "rmse": None, "mae": None}
-    assert all(row.keys() == {"steps", "mode", "agreement", "mse", *accuracy} for row in found["rows"])
-    assert [(row["steps"], row["mode"]) for row in found["rows"]] == [(1, "folded"), (4, "folded")]
+    assert all(row.keys() == {"steps", "coding", "mode", "agreement", "mse", *accuracy} for row in found["rows"])
+    assert [(row["steps"], row["coding"], row["mode"]) for row in found["rows"]] == [
+        (1, "rate", "folded"),
+        (4, "rate", "folded"),
+    ]
     assert (found["rows"][1]["top1"], found["rows"][1]["agreement"]) == (0.75, 1.0)
     assert document(run, "evaluate", ann, "--data", labelled)["rows"] == []
 
@@ -631,7 +636,7 @@ def test_float_labels_give_errors_of_both_networks(ann, snn, tmp_path, run):
     assert status == 0
     samples, header, source, spiking = out.splitlines()
     assert (samples, header.split()) == ("samples: 60, with targets of 'y'", ["T", "RMSE", "MAE", "agreement", "mse"])
-    assert source.split()[:3] == ["ANN", "0.25", "0.25"] and spiking.split()[:3] == ["4", "0.25", "0.25"]
+    assert source.split()[:3] == ["ANN", "0.25", "0.25"] and spiking.split()[:4] == ["4", "rate", "0.25", "0.25"]
     out = run("verify", ann, snn, "--data", tmp_path / "d.npz")[1]
     assert "\nerror against targets: source RMSE 0.25 (MAE 0.25), spiking RMSE 0.25 (MAE 0.25)\n" in out
 
@@ -642,13 +647,13 @@ def test_evaluate_draws_a_table_with_bars(ann, labelled, tmp_path, run):
     assert (status, err) == (0, "")
     samples, header, ours, one, four = out.splitlines()
     assert (samples, header.split()) == ("samples: 60", ["T", "top-1", "top-5", "agreement", "mse"])
-    assert ours == f"ANN  75.00 ± 5.59 %  -      -          -         {'#' * 30}"
+    assert ours == f"ANN     75.00 ± 5.59 %  -      -          -         {'#' * 30}"
     assert one.startswith("1 ") and one.count("#") < 30
-    assert four.startswith("4    75.00 ± 5.59 %  -      100.00 %   ") and four.endswith(" " + 30 * "#")
+    assert four.startswith("4 rate  75.00 ± 5.59 %  -      100.00 %   ") and four.endswith(" " + 30 * "#")
     np.savez(tmp_path / "bare.npz", x=np.load(labelled)["x"])
     _, out, _ = run("evaluate", ann, "--data", tmp_path / "bare.npz", "--steps", 4)
     assert out.startswith("samples: 60, without labels\n")
-    assert out.splitlines()[-1].startswith("4    -      -      100.00 %") and out.endswith(40 * "#" + "\n")
+    assert out.splitlines()[-1].startswith("4 rate  -      -      100.00 %") and out.endswith(40 * "#" + "\n")
 
 
 @pytest.mark.usefixtures("library")
@@ -656,7 +661,7 @@ def test_evaluate_tells_what_a_spiking_network_is(ann, labelled, tmp_path, run):
     run("rewrite", ann, "-o", tmp_path / "snn.onnx", "--steps", 3)
     status, out, _ = run("evaluate", tmp_path / "snn.onnx", "--data", labelled)
     assert status == 0
-    assert "ANN" not in out and out.splitlines()[-1].startswith("3  ")
+    assert "ANN" not in out and out.splitlines()[-1].startswith("3 rate  ")
     assert document(run, "evaluate", tmp_path / "snn.onnx", "--data", labelled)["ann"] is None
 
 
@@ -698,8 +703,8 @@ def test_stats_gives_the_promised_document(snn, run):
     assert [layer["name"] for layer in found["layers"]] == ["a_code", "b_code"]
     for layer in found["layers"]:
         assert layer.keys() == {
-            "name", "channels", "neurons", "steps", "firing_rate", "spike_counts", "silent_channels",
-            "saturated_channels", "example_neurons", "example_counts",
+            "name", "channels", "neurons", "steps", "coding", "zero", "operations", "firing_rate", "spike_counts",
+            "silent_channels", "saturated_channels", "example_neurons", "example_counts",
         }  # fmt: skip
     assert all(
         row.keys() == {"name", "op_type", "input", "macs", "synaptic_operations", "multiply_accumulates"}
@@ -715,14 +720,14 @@ def test_stats_draws_its_tables(snn, labelled, run):
     status, out, err = run("stats", snn)
     assert (status, err) == (0, "")
     assert out.startswith(
-        "samples: 32 (seeded random inputs; pass --data for real ones)\nmode parallel, T = 4\n\nlayer "
+        "samples: 32 (seeded random inputs; pass --data for real ones)\nmode parallel, T = 4 rate\n\nlayer "
     )
     found = document(run, "stats", snn, "--data", labelled)
     _, out, _ = run("stats", snn, "--data", labelled)
     lines = out.splitlines()
     (layer,) = (line.split() for line in lines if line.startswith("a_code "))
     rate = f"{100 * found['layers'][0]['firing_rate']:.2f}"
-    assert (lines[0], layer) == ("samples: 60", ["a_code", "4", "144", "4", "0", "0", rate, "%"])
+    assert (lines[0], layer) == ("samples: 60", ["a_code", "4", "rate", "144", "4", "0", "0", rate, "%"])
     (operator,) = (line.split() for line in lines if " static " in line)
     assert operator == ["c", "Conv", "static", "3,888", "0", "3,888"]
     cheap = "the spiking network costs no more than its ANN: "
@@ -893,7 +898,8 @@ def test_memory_goes_to_what_runs(run, ann, snn):
 
 
 def test_a_name_that_options_take_is_whole_in_its_column_and_others_are_cut():
-    row = {"name": "n" * 400, "encoding": "e" * 400, "levels": 4, "steps": 4, "status": "convertible", "op_types": []}
+    row = {"name": "n" * 400, "encoding": "e" * 400, "levels": 4, "steps": 4, "coding": "rate", "zero": 0}
+    row |= {"status": "convertible", "op_types": []}
     summary = {
         "activations": [row | {"reason": None}],
         "counts": {"converted": 1, "needs_calibration": 0, "refused": 0},

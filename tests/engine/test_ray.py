@@ -162,6 +162,21 @@ def test_a_calibration_is_that_of_one_process(method, engine, model, folder):
     assert alone.summary()["samples"] == 1100
 
 
+@pytest.mark.parametrize("method", ["refit", "mse+da-qcfs"])
+def test_levels_around_zero_are_those_of_one_process(method, engine, folder):
+    nodes = """
+        c = Conv (x, w) a = Gelu (c) d = Conv (a, v) e = LeakyRelu <alpha = 0.1> (d) f = Flatten (e) y = MatMul (f, u)
+    """
+    weights = {"w": 4 * weight(4, 3, 3, 3), "v": 2 * weight(4, 4, 3, 3, seed=1), "u": weight(64, 10, seed=2)}
+    model = network(nodes, outputs="float[N, 10] y", weights=weights)
+    alone, together = (
+        calibrate(model, data, steps=7, coding="radix", method=method, engine=where)
+        for data, where in ((SAMPLES, InProcess()), (folder, engine))
+    )
+    assert together.model.SerializeToString(deterministic=True) == alone.model.SerializeToString(deterministic=True)
+    assert all(entry.staircase.zero for entry in alone.found.activations)
+
+
 def test_an_evaluation_is_that_of_one_process(engine, model, folder):
     alone, together = (
         evaluate(model, data, steps=[2, 4], calibration=SAMPLES, method="max", engine=where).summary()

@@ -1,4 +1,4 @@
-"""Is what `rewrite` makes of a random network equal to the network, element for element, in each mode?"""
+"""Is what `rewrite` makes of a random network equal to it, element for element, in each mode and any coding?"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
 from pconv_onnx import PconvError, SerialSession, rewrite, session
+from pconv_onnx.basics.choices import CODINGS
 
 from .grown import grown
 
@@ -19,15 +20,17 @@ def faults(seed: int) -> list[str]:
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = ReferenceEvaluator(model).run(None, feed)
+    random = np.random.default_rng([seed, 1])
+    coding, signed = CODINGS[random.integers(len(CODINGS))], bool(random.random() < 0.3)
     found = []
     stock = onnxruntime.SessionOptions()
     stock.log_severity_level = 4
     for mode in ("parallel", "folded", "serial"):
         try:
-            result = rewrite(model, mode=mode)
+            result = rewrite(model, mode=mode, coding="auto" if mode == "serial" else coding, signed=signed)
         except PconvError as error:
             if mode != "serial" and not str(error).startswith("nothing to convert"):
-                found.append(f"{mode} is refused: {error}")
+                found.append(f"{mode}, {coding} is refused: {error}")
             continue
         content = result.model.SerializeToString()
         if mode == "serial":
@@ -43,5 +46,5 @@ def faults(seed: int) -> list[str]:
         for how, runner in runners.items():
             for name, ours, theirs in zip(model.graph.output, runner.run(None, feed), expected, strict=True):
                 if not np.array_equal(ours, theirs):
-                    found.append(f"{mode}, {how}: output '{name.name}' differs")
+                    found.append(f"{mode}, {coding}, {how}: output '{name.name}' differs")
     return found

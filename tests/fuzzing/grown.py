@@ -1,8 +1,8 @@
 """Random networks of supported operators in which all arithmetic is exact, so that every right answer has one value.
 
 Weights, thresholds and inputs are multiples of powers of two. Each tensor has a bound on its magnitude and the finest
-power of two that its values are multiples of; an operator that could take it beyond the 24 bits of float32 is not
-chosen.
+power of two that its values are multiples of; an operator that could take it, or its trains in any coding, beyond the
+24 bits of float32 is not chosen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 Array = np.ndarray[Any, np.dtype[Any]]
-_BITS = 22
+# Spikes of binary digits are worth up to 2T times what the train stands for, and T steps are summed.
+_BITS = 19
 _OUTPUTS = 6
 _OPSETS = (13, 15, 17, 18, 20, 21)
 
@@ -104,10 +105,11 @@ class Grower:
             y = self.qcfs(x.name, np.asarray(theta, np.float32), levels)
             fine = levels.bit_length() - 1 + 1
         else:
-            levels = int(self.random.integers(1, 20))
+            levels = int(self.random.integers(1, 20) if self.random.random() < 0.8 else self.random.integers(20, 256))
+            below = int(self.random.integers(1, levels + 1)) if self.random.random() < 0.4 else 0
             step = np.asarray(np.float32(2.0) ** self.random.integers(-3, 0, shape).astype(np.float32))
-            theta, fine = step * levels, 3
-            y = self.uniform(x.name, step, levels)
+            theta, fine = step * max(below, levels - below), 3
+            y = self.uniform(x.name, step, -below, levels - below)
         self.activations += 1
         self.add(Tensor(y, x.shape, float(np.max(theta)), fine))
 
@@ -124,10 +126,10 @@ class Grower:
         (y,) = self.node("Clip", [y, *ends])
         return self.node("Mul", [y, threshold])[0]
 
-    def uniform(self, x: str, step: Array, levels: int) -> str:
-        """`s · clip(round(x/s), 0, L)`."""
+    def uniform(self, x: str, step: Array, low: int, high: int) -> str:
+        """`s · clip(round(x/s), low, high)`."""
         scale = self.weight(step)
-        ends = [self.weight(np.array(end, np.float32)) for end in (0, levels)]
+        ends = [self.weight(np.array(end, np.float32)) for end in (low, high)]
         (y,) = self.node("Div", [x, scale])
         if self.random.random() < 0.5:
             (y,) = self.node("Round", self.node("Clip", [y, *ends]))

@@ -24,8 +24,8 @@ quick = partial(bench, steps=[2, 4], batches=[3], repeats=2)
 PARALLEL, FOLDED, SERIAL = modes.PARALLEL.name, modes.FOLDED.name, modes.SERIAL.name
 SPIKING = [BODY, SERIAL, PARALLEL, FOLDED]
 KEYS = {
-    "model", "mode", "steps", "batch", "provider", "median_ms", "p10_ms", "p90_ms", "images_per_s", "ratio_to_ann",
-    "repetitions", "peak_memory_mib", "error",
+    "model", "mode", "steps", "coding", "batch", "provider", "median_ms", "p10_ms", "p90_ms", "images_per_s",
+    "ratio_to_ann", "repetitions", "peak_memory_mib", "error",
 }  # fmt: skip
 
 
@@ -63,6 +63,7 @@ def test_every_mode_is_measured_at_each_number_of_steps_and_batch_size():
         assert row["images_per_s"] == pytest.approx(row["batch"] / row["median_ms"] * 1e3)
         assert row["ratio_to_ann"] > 0 and row["error"] is None
         assert row["mode"] != ANN or row["ratio_to_ann"] == 1
+        assert row["coding"] == (None if row["mode"] == ANN else "rate")
     assert (summary["complete"], summary["stopped"], summary["random_inputs"]) == (True, None, True)
     assert {"quiet", "other_work", "cpu", "onnxruntime", "load_average"} <= summary["machine"].keys()
     json.dumps(summary, allow_nan=False)
@@ -281,7 +282,7 @@ def test_the_command_prints_the_document_or_a_table(ann, capfd):
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].startswith("ann.onnx on ") and lines[0].endswith("seeded random inputs")
     assert lines[1].split() == "batch mode T median 10 % … 90 % images/s × ANN peak memory".split()
-    assert any(line.startswith("1      parallel       2  ") for line in lines)
+    assert any(line.startswith("1      parallel       2 rate  ") for line in lines)
 
 
 def test_the_command_says_what_was_not_measured_and_that_the_machine_was_busy(ann, capfd, monkeypatch):

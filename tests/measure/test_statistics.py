@@ -548,3 +548,67 @@ def test_energies_at_the_ends_of_their_range_make_a_document(energies, small_net
 def test_data_that_do_not_fit_are_told(small_network):
     told = refusal_of(stats, rewrite(small_network).model, {"image": IMAGES})
     assert "has no array 'x', which is an input of the model" in told
+
+
+CODINGS = {
+    "rate": (np.uint8, 0.5, {"coding": "rate"}),
+    "radix": (np.uint8, 0.01, {}),
+    "signed rate": (np.int8, 0.02, {"coding": "rate"}),
+    "signed radix": (np.int8, 0.02, {}),
+    "dense rate": (np.int8, 0.02, {"coding": "rate", "signed": True}),
+    # A power of two, so that −128 + 8·16 is zero.
+    "dense radix": (np.int8, 2.0**-6, {"coding": "radix", "signed": True}),
+}
+BETWEEN = {
+    "": lambda values: values,
+    "b = MaxPool <kernel_shape = [2, 2]> (a)": lambda values: np.max(
+        [values[:, :, i : 8 + i, j : 6 + j] for i in (0, 1) for j in (0, 1)], axis=0
+    ),
+    "b = Pad (a, pads)": lambda values: np.pad(values, [(0, 0), (0, 0), (1, 0), (2, 1)]),
+}
+
+
+def trains_by_hand(codes: Array, coding: str) -> Array:
+    """How many values of its train are not zero, of codes of int8 or uint8."""
+    if coding.startswith("dense"):
+        # A silent neuron emits −128 levels; a spike in `rate` emits 127, one in `radix` −128 + 8·2^(8 − t).
+        steps, worth = (255, [127] * 255) if coding == "dense rate" else (8, [8 * 2**t - 128 for t in range(8)[::-1]])
+        counts = codes + 128
+        digits = [counts > t for t in range(255)] if steps == 255 else [counts >> t & 1 for t in range(8)[::-1]]
+        values = [np.where(digit, firing, -128) for digit, firing in zip(digits, worth, strict=True)]
+        return sum((value != 0).astype(int) for value in values)
+    return abs(codes) if coding.endswith("rate") else np.bitwise_count(abs(codes)).astype(int)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("coding", CODINGS)
+def test_operations_are_the_values_of_trains_that_are_not_zero(coding, between, mode):
+    """Each times the outputs that it is in, of a depthwise convolution whose weights are ones; and digits a layer."""
+    dtype, scale, options = CODINGS[coding]
+    weights = {"s": np.float32(scale), "i": np.zeros((), dtype), "w": weight(8, 1, 3, 3)}
+    weights |= {"pads": np.array([0, 0, 1, 2, 0, 0, 0, 1])} if "Pad" in between else {}
+    node = "Conv <group = 4, pads = [1, 1, 1, 1], strides = [2, 2]> ({}, w)"
+    nodes = f"""q = QuantizeLinear (x, s, i) a = DequantizeLinear (q, s, i) {between}
+        y = {node.format("b" if between else "a")}"""
+    x = IMAGES - 1 if dtype == np.int8 else IMAGES
+    summary = spiking(nodes, x, weights, mode, **options)
+    limits = np.iinfo(dtype)
+    codes = np.clip(np.rint(x / np.float32(scale)), limits.min, limits.max).astype(int)
+    (row,), (layer,) = summary["operators"], summary["layers"]
+    silent = 0 if dtype == np.uint8 else 128
+    assert (
+        layer["spike_counts"]
+        == np.bincount((codes + silent).reshape(-1), minlength=256).tolist()[: limits.max + silent + 1]
+    )
+    name, zero = coding.split()[-1], 0 if coding.startswith("dense") else silent
+    assert (layer["coding"], layer["zero"]) == (name, zero)
+    digits = codes + silent - zero
+    assert layer["operations"] == (abs(digits) if name == "rate" else np.bitwise_count(abs(digits)).astype(int)).sum()
+    assert layer["firing_rate"] == pytest.approx(layer["operations"] / codes.size / layer["steps"])
+    assert row["input"] == ("current" if coding.startswith("dense") and "Pad" in between else "spikes")
+    if row["input"] == "spikes":
+        values = trains_by_hand(BETWEEN[between](codes), coding).astype(np.float32)
+        expected = summed(f"y = {node.format('a')}", values, weights) / len(x)
+        assert row["synaptic_operations"] == pytest.approx(expected, rel=1e-12)
+        assert row["multiply_accumulates"] == 0

@@ -406,17 +406,17 @@ def test_two_pairs_along_unequal_axes_are_two():
     assert [row["status"] for row in found if row["encoding"] == "qdq"] == ["converted", "converted"]
 
 
-@pytest.mark.parametrize("nodes, outputs", [
-    (AFTER_A_PAIR + "o = Neg (d)", "o"), (AFTER_A_PAIR + "o = Neg (r)", "o"), (AFTER_A_PAIR, "d"),
-    (AFTER_A_PAIR.replace("(p, t, u)", "(p, v, u)"), ""),
+@pytest.mark.parametrize("nodes, outputs, first", [
+    (AFTER_A_PAIR + "o = Neg (d)", "o", "converted"), (AFTER_A_PAIR + "o = Neg (r)", "o", "converted"),
+    (AFTER_A_PAIR, "d", "converted"), (AFTER_A_PAIR.replace("(p, t, u)", "(p, v, u)"), "", "refused"),
 ])  # fmt: skip
-def test_two_pairs_that_are_not_one_neuron_are_listed_each(nodes, outputs):
+def test_two_pairs_that_are_not_one_neuron_are_listed_each(nodes, outputs, first):
     shape = "float[N, 3, 1, 1]"
     handed_out = ", ".join(f"{shape} {name}" for name in ("y", outputs) if name)
     weights = {"s": 0.0237, "z": zeros(np.int8), "t": 0.0237, "u": zeros(np.int8), "v": 0.1}
     source = network(nodes, inputs=f"{shape} x", outputs=handed_out, weights=weights)
     found = [row for row in inspect(source)["activations"] if row["encoding"] == "qdq"]
-    assert [row["status"] for row in found] == ["converted", "converted"]
+    assert [row["status"] for row in found] == [first, "converted"]
     assert found[1]["op_types"][-3:] in (["Relu", "QuantizeLinear", "DequantizeLinear"],
                                          ["QuantizeLinear", "DequantizeLinear"])  # fmt: skip
 

@@ -181,8 +181,8 @@ def test_networks_are_converted(make, levels):
     for mode in MODES:
         result = rewrite(source, mode=mode)
         rows = result.summary()["activations"]
-        assert [row["levels"] for row in rows if row["status"] == "converted"] == levels == [
-            row["levels"] for row in rows
-        ]
+        assert (
+            [row["levels"] for row in rows if row["status"] == "converted"] == levels == [row["levels"] for row in rows]
+        )
         assert sum(neuron.coding.signed for neuron in result.plan.neurons.values()) == 2
         assert verify(source, result.model, {"x": X.numpy()}).passed

@@ -10,8 +10,10 @@ import pytest
 from harness import assert_converted, definition_of, found, onnxruntime_of, own_part
 from networks import network, weight
 
-from pconv_onnx import inspect
+from pconv_onnx import inspect, rewrite
+from pconv_onnx.graph.passes.pipeline import prepared
 from pconv_onnx.neuron.quantiser import FloatOperation
+from pconv_onnx.recognise import recognise
 
 MODES = ("parallel", "folded")
 NUMBERS = {"zero": 0, "one": 1}
@@ -88,6 +90,8 @@ SIGNED = {
     "LSQ, symmetric": (LSQ.replace("zero", "m"), {"s": 0.123, "m": -7, "n": 7}, 14),
     "LSQ+": (LSQ_PLUS.replace("zero", "m"), {"s": 0.123, "beta": 0.31, "m": -8, "n": 7}, 15),
     "floor": (LSQ.replace("zero", "m").replace("Round", "Floor"), {"s": 0.123, "m": -8, "n": 7}, 15),
+    "affine": (AFFINE, {"s": 0.037, "z": 17, "n": 255}, 255),
+    "an offset of whole steps": (LSQ_PLUS, {"s": 0.123, "beta": -2 * np.float32(0.123), "n": 15}, 15),
 }
 
 
@@ -109,11 +113,17 @@ def test_quantisers_are_converted_bit_by_bit(case, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", SIGNED)
-def test_signed_values_are_converted_bit_by_bit_where_asked_for(case, mode):
+def test_signed_values_are_converted_bit_by_bit(case, mode):
     nodes, constants, levels = SIGNED[case]
-    model = quantiser(nodes, **constants)
-    assert "its lowest value is not zero" in inspect(model)["activations"][0]["reason"]
-    assert_converted(model, onnxruntime_of(model), mode, levels=levels, signed=True)
+    part = own_part(quantiser(nodes, **constants))
+    assert assert_converted(part, onnxruntime_of(part), mode, levels=levels).coding.signed
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_values_without_a_zero_among_them_are_converted_where_asked_for(mode):
+    model = quantiser(LSQ.replace("zero", "m"), s=0.123, m=3, n=9)
+    assert "its lowest value is not zero, nor is another" in inspect(model)["activations"][0]["reason"]
+    assert_converted(model, onnxruntime_of(model), mode, levels=6, signed=True)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -157,7 +167,6 @@ def test_straight_through_roundings_are_the_rounding_in_floats(operation, dtype)
     "case, ends",
     [
         ("LSQ+", ("x", "e")),  # β is the next layer's
-        ("affine", ("x", "d")),  # as are z and s
         ("affine after Relu", ("x", "y")),
         ("LSQ, signed before Relu", ("x", "y")),
         ("a bound between codes, before rounding", ("x", "y")),
@@ -168,6 +177,35 @@ def test_what_would_make_silence_a_value_is_left_to_the_next_layer(case, ends):
     activation = only(nodes, **constants)
     assert (activation.input.name, activation.output.name) == ends
     assert not activation.spec.silent.any()
+
+
+@pytest.mark.parametrize(
+    "nodes, constants, with_signs, without",
+    [
+        (AFFINE, {"s": 0.037, "z": 17, "n": 255}, "y", "d"),
+        (LSQ_PLUS, {"s": 0.123, "beta": -2 * np.float32(0.123), "n": 15}, "y", "e"),
+        (LSQ_PLUS, {"s": 0.123, "beta": -0.25, "n": 15}, "e", "e"),
+        (LSQ_PLUS, {"s": PER_CHANNEL, "beta": -3 * PER_CHANNEL, "n": 15}, "y", "e"),
+        (LSQ_PLUS, {"s": PER_CHANNEL, "beta": [[[-0.026]], [[-1.2]], [[-4.6]]], "n": 15}, "e", "e"),
+        (SIGNED["LSQ+"][0], SIGNED["LSQ+"][1], "e", "y"),
+    ],
+)
+def test_what_makes_another_level_zero_is_the_neuron_s_where_trains_have_signs(nodes, constants, with_signs, without):
+    """Its trains are then silent at zero, and nothing is added to them."""
+    model = prepared(quantiser(nodes, **constants))
+    for signs, end in ((True, with_signs), (False, without)):
+        (activation,) = recognise(model, signs=signs)
+        assert activation.output.name == end
+        assert not signs or not activation.spec.silent.any() or activation.spec.zero
+
+
+@pytest.mark.parametrize("options", [{"mode": "serial"}, {"signed": True}, {"mode": "serial", "signed": True}])
+@pytest.mark.parametrize("nodes, constants", [
+    (AFFINE, {"s": 0.037, "z": 17, "n": 255}), (LSQ_PLUS, {"s": 0.123, "beta": -2 * np.float32(0.123), "n": 15}),
+])  # fmt: skip
+def test_where_trains_have_no_signs_it_is_the_next_layer_s(nodes, constants, options):
+    (neuron,) = rewrite(quantiser(nodes, **constants), **options).plan.neurons.values()
+    assert not neuron.levels[:, 0].any()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from refusals import refusal_of
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
+from matplotlib.colors import to_hex  # noqa: E402
+
 from pconv_onnx.report import curve, figures, page  # noqa: E402  # what they need is an extra
 from pconv_onnx.report.sections import FIGURES, findings, sections  # noqa: E402
 
@@ -28,7 +30,8 @@ VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 def row(mode, steps, batch, ms, **changes) -> dict:
     found = {
-        "model": "m.onnx", "mode": mode, "steps": steps, "batch": batch, "provider": "cpu", "median_ms": ms,
+        "model": "m.onnx", "mode": mode, "steps": steps, "coding": steps and "rate", "batch": batch,
+        "provider": "cpu", "median_ms": ms,
         "p10_ms": 0.9 * ms, "p90_ms": 1.2 * ms, "images_per_s": 1e3 * batch / ms, "ratio_to_ann": ms / batch,
         "repetitions": 5, "peak_memory_mib": 90.0, "error": None,
     }  # fmt: skip
@@ -52,7 +55,8 @@ def whole_document() -> dict:
     accuracy = {"top1": 0.86, "top1_standard_error": 0.011, "top5": 0.99, "rmse": None, "mae": None}
     layers = [
         {
-            "name": name, "channels": 4, "neurons": 64, "steps": 8, "firing_rate": rate, "spike_counts": [40, *[3] * 8],
+            "name": name, "channels": 4, "neurons": 64, "steps": 8, "coding": "rate", "zero": 0,
+            "operations": 12, "firing_rate": rate, "spike_counts": [40, *[3] * 8],
             "silent_channels": 1, "saturated_channels": 0, "example_neurons": [0, 21, 42, 63],
             "example_counts": [8, 0, 3, 1],
         }
@@ -67,9 +71,9 @@ def whole_document() -> dict:
          "multiply_accumulates": None},
     ]  # fmt: skip
     activation = {"name": "conv1/act", "op_types": ["Floor"], "encoding": "qcfs", "levels": 8, "steps": 8,
-                  "status": "converted", "reason": ""}  # fmt: skip
+                  "coding": "rate", "zero": 0, "status": "converted", "reason": ""}  # fmt: skip
     gelu = {"name": "gelu", "op_types": ["Gelu"], "encoding": "analog", "levels": None, "steps": None,
-            "status": "needs-calibration", "reason": "it has no levels"}  # fmt: skip
+            "coding": None, "zero": None, "status": "needs-calibration", "reason": "it has no levels"}  # fmt: skip
     return {
         "model": "m.onnx",
         "machine": {
@@ -91,7 +95,8 @@ def whole_document() -> dict:
         "evaluation": {
             "samples": 1000, "labels": True, "targets": None, "ann": accuracy,
             "rows": [
-                {"steps": steps, "mode": "folded", "agreement": 0.9, "mse": 0.1, **accuracy} for steps in (4, 8)
+                {"steps": steps, "coding": "rate", "mode": "folded", "agreement": 0.9, "mse": 0.1, **accuracy}
+                for steps in (4, 8)
             ],
         },
         "statistics": {
@@ -323,13 +328,42 @@ def test_a_mismatch_is_not_rounded_away(document):
     ]
 
 
+def spikes(axes) -> list[tuple[int, int, float, str]]:
+    """Step, neuron, height and colour of what is drawn."""
+    return sorted(
+        (round(x), round((low + high) / 2), high - low, to_hex(collection.get_color()[0]))
+        for collection in axes.collections
+        for (x, low), (_, high) in collection.get_segments()
+    )
+
+
 def test_rasters_are_of_sorted_trains(document):
     (section,) = (section for section in sections(document) if section.title == "Spikes")
     raster = next(figure for figure in section.figures if figure.name == "raster")
     drawn = figures.raster(raster.part)
-    trains = [collection.get_positions() for collection in drawn.axes[0].collections]
-    assert [list(train) for train in trains] == [list(range(1, 9)), [], [1, 2, 3], [1]]
+    expected = [(step, neuron) for neuron, count in enumerate((8, 0, 3, 1)) for step in range(1, count + 1)]
+    drawn_spikes = spikes(drawn.axes[0])
+    assert [spike[:2] for spike in drawn_spikes] == sorted(expected)
+    assert {spike[3] for spike in drawn_spikes} == {figures.BLUE}
+    assert max(spike[2] for spike in drawn_spikes) == pytest.approx(min(spike[2] for spike in drawn_spikes))
     assert [cells[-1] for cells in raster.table.rows] == ["8 0 3 1"] * 2
+
+
+def test_rasters_show_weights_and_signs(document):
+    layer = document["statistics"]["layers"][0]
+    layer |= {"steps": 3, "coding": "radix", "zero": 7, "example_counts": [7, 12, 6, 0]}
+    drawn = figures.raster([layer])
+    told = spikes(drawn.axes[0])
+    signs = {figures.BLUE: 1, figures.ORANGE: -1}
+    # By hand: 0, 5 = 101, −1 = −001, −7 = −111.
+    assert [(step, neuron, signs[colour]) for step, neuron, _, colour in told] == [
+        (1, 1, 1), (1, 3, -1), (2, 3, -1), (3, 1, 1), (3, 2, -1), (3, 3, -1),
+    ]  # fmt: skip
+    heights = [{round(height, 6) for step, _, height, _ in told if step == at} for at in (1, 2, 3)]
+    assert [len(found) for found in heights] == [1, 1, 1] and max(heights[0]) > max(heights[1]) > max(heights[2])
+    assert drawn.axes[0].get_xlabel() == "step t (radix)"
+    (legend,) = drawn.legends
+    assert len(legend.get_texts()) == 2
 
 
 def test_labels_of_an_axis_are_the_values_at_its_marks(document):
