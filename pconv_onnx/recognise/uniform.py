@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -46,16 +45,14 @@ _WIDER = {np.dtype(narrow): np.dtype(wide) for narrow, wide in (
 )}  # fmt: skip
 
 
-@dataclass(frozen=True)
 class Uniform:
-    """A rounding with what is around it.
+    """A rounding with what is around it."""
 
-    Attributes:
-        signs: whether trains may be signed, so that a cut with values below zero is as good as one without.
-    """
+    encoding = "uniform"
 
-    signs: bool = True
-    encoding: ClassVar[str] = "uniform"
+    def __init__(self, *, signs: bool = True) -> None:
+        """Whether trains may be signed, so that a cut with values below zero is as good as one without."""
+        self.signs = signs
 
     def pattern(self, node: Node, free: Callable[[Node], bool]) -> Chain | None:
         """The longest chain around a rounding."""
@@ -111,9 +108,9 @@ def _drawbacks(chain: Chain, spec: QuantizerSpec, signs: bool) -> tuple[bool, ..
     """What speaks against a cut, the worst first; of cuts that are equal in this the longest is best.
 
     No train of it is silent at zero, since its lowest value is another and no other level is zero, or trains have no
-    signs: what is added to its value then is the next layer's. Its scalings do not undo each other, so that a is not θ: where leaving one to the neighbours makes them
-    equal, they own it. And ψ is per channel where all else is scalar: one table for all channels is faster than an
-    addition saved.
+    signs: what is added to its value then is the next layer's. Its scalings do not undo each other, so that a is not θ:
+    where leaving one to the neighbours makes them equal, they own it. And ψ is per channel where all else is scalar:
+    one table for all channels is faster than an addition saved.
     """
     tolerance = _TOLERANCE * float(ml_dtypes.finfo(spec.dtype).eps)
     scales_both = all(any(link.letter == "S" for link in links) for links in (chain.head, chain.tail))

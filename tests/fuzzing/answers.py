@@ -1,4 +1,4 @@
-"""Is what `rewrite` makes of a random network equal to the network, element for element, in each mode and any coding?"""
+"""Is what `rewrite` makes of a random network equal to it, element for element, in each mode, in any coding?"""
 
 from __future__ import annotations
 

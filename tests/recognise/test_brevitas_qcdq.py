@@ -11,7 +11,6 @@ import pytest
 import torch
 from harness import assert_converted, onnxruntime_of
 from networks import MODES
-from refusals import refusal_of
 
 from pconv_onnx import inspect, rewrite, verify
 
