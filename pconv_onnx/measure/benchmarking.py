@@ -251,6 +251,7 @@ class _Measuring:
             rewriting = rewrite(source, steps=count, coding=self.request.coding, mode=mode, signed=self.request.signed)
         except PconvError as error:
             return error
+        assert rewriting.model is not None  # only a dry run gives none
         file = self._write(rewriting.model, rewriting.plan.network.folder)
         self.codings[file] = Record.read(rewriting.model).coding
         return file
