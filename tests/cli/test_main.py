@@ -573,6 +573,22 @@ def test_inspect_and_rewrite_give_the_promised_documents(ann, tmp_path, run):
     assert rewritten["counts"] == {"converted": 1, "needs_calibration": 0, "refused": 1}
 
 
+@pytest.mark.parametrize(("options", "steps", "lossy", "dense"), [
+    ([], "8 signed radix", False, False),
+    (["--coding", "rate"], "128 signed rate", False, False),
+    (["--steps", 32], "32 signed rate", True, False),
+    (["--signed"], "8 radix", False, True),
+])  # fmt: skip
+def test_what_is_written_says_its_coding_and_what_that_costs(options, steps, lossy, dense, tmp_path, run):
+    nodes = "c = Conv (x, w) q = QuantizeLinear (c, s, k) y = DequantizeLinear (q, s, k)"
+    weights = {"w": weight(3, 3, 1, 1), "s": np.float32(0.0625), "k": np.zeros((), np.int8)}
+    onnx.save(network(nodes, weights=weights), tmp_path / "int8.onnx")
+    status, out, _ = run("rewrite", tmp_path / "int8.onnx", "-o", tmp_path / "snn.onnx", *options)
+    assert status == 0 and out.endswith(f"{tmp_path}/snn.onnx: mode parallel, T = {steps}, float32\n")
+    assert (("not lossless" in out), ("trains are dense" in out)) == (lossy, dense)
+    assert ("error is zero in the mean and " in out) == lossy
+
+
 def test_precision_and_outputs_step_by_step_are_told(ann, tmp_path, run, refusal):
     snn = tmp_path / "snn.onnx"
     status, out, _ = run("rewrite", ann, "-o", snn, "--precision", "float16", "--per-step-outputs")
