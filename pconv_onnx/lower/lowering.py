@@ -310,7 +310,8 @@ class GraphLowering:
         declared = {info.name for info in (*self.graph.proto.value_info, *self.graph.proto.output)}
         own = {name: self.in_time[name] for name in self.kinds if name in self.in_time}
         names = [(name, name) for node in self.nodes for name in node.output if name in network.shapes]
-        for name, written in (*names, *own.items()):
+        recoded = [(name, target) for (name, _), target in self.recoded.items()]
+        for name, written in (*names, *own.items(), *recoded):
             shape = network.shapes.get(name)
             if shape and name in network.dtypes and (written != name or name not in declared):
                 element = helper.np_dtype_to_tensor_dtype(network.dtypes[name])
