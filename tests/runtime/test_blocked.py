@@ -64,7 +64,6 @@ def test_neurons_and_residual_adds_stay_blocked(mode, channels, tmp_path, blocks
     same_bits(model)
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("mode", ["parallel", "folded"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
 def test_coded_neurons_stay_blocked(dtype, mode, tmp_path, blocks):
@@ -79,7 +78,9 @@ def test_coded_neurons_stay_blocked(dtype, mode, tmp_path, blocks):
     graph = optimised(model, tmp_path)
     before = reorders(graph)
     assert stay_blocked(graph) and reorders(graph) < before
-=======
+    same_bits(model)
+
+
 def test_trains_that_meet_in_one_coding_stay_blocked(tmp_path, blocks):
     """Four levels in four time-steps, and eight that are given as many."""
     nodes = CHAIN + qcfs("c", "u").replace("count", "many") + "r = Add (s, u)" + qcfs("r", "t") + f"y = {BLOCK} (t, w)"
@@ -87,7 +88,6 @@ def test_trains_that_meet_in_one_coding_stay_blocked(tmp_path, blocks):
     assert "u/recode" in {node.name for node in model.graph.node}
     graph = optimised(model, tmp_path)
     assert stay_blocked(graph) and reorders(graph) == 1
->>>>>>> wt-bench
     same_bits(model)
 
 
