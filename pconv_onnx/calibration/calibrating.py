@@ -252,7 +252,7 @@ def _levels(steps: object, coding: CodingName) -> int:
     if not isinstance(steps, int) or not 1 <= steps <= most:
         told = "" if chosen is Rate else f" to calibrate to in coding '{coding}'"
         raise PconvError(f"{steps!r} is not a number of time-steps{told}", f"choose 1 to {most}")
-    return chosen.reach(steps)
+    return chosen.most(steps)
 
 
 def _quantisable(source: ModelSource) -> Network:

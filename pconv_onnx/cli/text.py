@@ -108,9 +108,10 @@ def rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
         tuple(row[key] for key in ("levels", "steps", "zero", "rms_error")) for row in converted if row["rms_error"]
     }
     for levels, steps, zero, error in sorted(lossy):
-        in_mean = "zero in the mean and " if steps < max(zero, levels - zero) else ""
+        in_mean = "zero in the mean and " if steps < (levels / 2 if zero else levels) else ""
+        takes = f"what the source's L = {levels}, signed, take" if zero else f"the source's L = {levels}"
         yield (
-            f"T = {steps} is not the source's L = {levels}: not lossless; for inputs spread evenly a neuron's "
+            f"T = {steps} is not {takes}: not lossless; for inputs spread evenly a neuron's "
             f"error is {in_mean}{error:.2g} θ as root mean square"
         )
     if summary["output"] is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx.checker import ValidationError
 
+from pconv_onnx.basics.domain import DOMAIN, VERSION
 from pconv_onnx.graph.faults import fault_of, is_of_onnxruntime
 from pconv_onnx.graph.nesting import nodes_within
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION, without_references
@@ -50,6 +51,16 @@ def too_new(model: onnx.ModelProto) -> str:
         if version > known:
             return f"{what} {version}; onnx {onnx.__version__} reads those up to {known}"
     return ""
+
+
+def newer_operators(model: onnx.ModelProto) -> tuple[str, str] | None:
+    """What to tell of a model that declares a later version of the operators, and a hint; None of others."""
+    found = max((entry.version for entry in model.opset_import if entry.domain == DOMAIN), default=0)
+    if found <= VERSION:
+        return None
+    return f"declares version {found} of the operators of pconv-onnx; this one has those up to {VERSION}", (
+        "update pconv-onnx"
+    )
 
 
 def _as_onnx_wants_it(model: onnx.ModelProto) -> onnx.ModelProto:

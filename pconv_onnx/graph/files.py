@@ -20,7 +20,7 @@ from pconv_onnx.basics.foreign_errors import reason_of
 from pconv_onnx.basics.places import same_file
 from pconv_onnx.basics.writing import replacing
 from pconv_onnx.graph import nesting
-from pconv_onnx.graph.checking import InvalidModel, check, too_new
+from pconv_onnx.graph.checking import InvalidModel, check, newer_operators, too_new
 from pconv_onnx.graph.expansion import excess_of
 from pconv_onnx.graph.external import GitLfsPointer, Place, chunks, files_of, moved, name_file, read_references
 from pconv_onnx.graph.mending import mended, with_open_sizes, with_output_types
@@ -95,6 +95,8 @@ def load(source: ModelSource) -> Network:
 def _checked(source: onnx.ModelProto, name: str, digest: str, folder: Path | None = None) -> Network:
     if newer := too_new(source):
         raise PconvError(f"{name} has the {newer}", "install a newer onnx, or export the model with an older one")
+    if unknown := newer_operators(source):
+        raise PconvError(f"{name} {unknown[0]}", unknown[1])
     try:
         proto, mends = mended(source)
         if excess := excess_of(proto):

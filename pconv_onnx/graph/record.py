@@ -20,6 +20,8 @@ ACTIVATION = f"{_PREFIX}activation"
 # The form of records that are written. Those of form 1, which did not say so, have no kinds in time; those of form 2
 # know one coding.
 FORM = 3
+# Earlier builds read what does without.
+_WITHOUT_CODINGS = 2
 
 # Larger than any number of steps, channels or axes that a network has.
 _MOST, _MOST_AXES = 1 << 31, 64
@@ -70,6 +72,11 @@ class InTime:
     channel_axis: int | None = None
     coding: str = "rate"
     zero: int = 0
+
+    @property
+    def codes(self) -> bool:
+        """Whether its trains are others than those of `rate` with one sign."""
+        return self.coding != InTime.coding or self.zero > 0
 
     @property
     def neurons(self) -> Sequence[str]:
@@ -130,7 +137,7 @@ class Record:
         """Put it into a model, in the place of another that may be there."""
         entries = {
             "version": self.version,
-            "form": json.dumps(FORM),
+            "form": json.dumps(FORM if any(kind.codes for kind in (self.kinds or {}).values()) else _WITHOUT_CODINGS),
             "source_sha256": self.source_sha256,
             "mode": self.mode,
             "steps": json.dumps(self.steps),

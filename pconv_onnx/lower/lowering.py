@@ -52,7 +52,7 @@ class Lowering:
         self.planned = {activation.name: activation for activation in plan.activations}
         self.outputs: list[onnx.ValueInfoProto] = []
         self.in_time: dict[str, str] = {}
-        self.recoded: dict[str, Spikes] = {}
+        self.recoded_kinds: dict[str, Spikes] = {}
         emitted = [kind.coding for kind in plan.kinds_in_time.values() if isinstance(kind, Spikes)]
         recoded = (coding for passage in plan.passages.values() for coding in passage.recoded.values())
         self.version = version_for((*emitted, *recoded))
@@ -119,7 +119,7 @@ class Lowering:
         else:
             written = {name: ends.get(name, name) for node in every_node(model.graph) for name in node.output}
         levels = RecordedLevels({self.neuron_names[name]: neuron.levels for name, neuron in plan.neurons.items()})
-        kinds = {written[name]: kind for name, kind in plan.kinds.items() if name in written} | self.recoded
+        kinds = {written[name]: kind for name, kind in plan.kinds.items() if name in written} | self.recoded_kinds
         return Record(
             source_sha256=plan.network.sha256,
             mode=plan.mode.name,
@@ -231,7 +231,7 @@ class GraphLowering:
             source, recoder = self._steps_name(name), kind.recoder(coding)
             self._operator(node_name, recoder, source, target, input_steps=kind.steps, spikes=True)
             self.recoded[name, coding] = target
-            self.lowering.recoded[target] = replace(kind, coding=coding)
+            self.lowering.recoded_kinds[target] = replace(kind, coding=coding)
         return self.recoded[name, coding]
 
     def _encode(self, name: str) -> None:

@@ -288,11 +288,13 @@ def _kinds(network: Network, record: Record, neurons: _Neurons) -> dict[str, Kin
         if name not in there:
             raise KeyError(name)
         kinds[name] = levels.read(entry)
-    if not MODES[record.mode].keeps_time:
-        return kinds
-    return kinds | {
-        name: Spikes(neuron.coding, neuron.levels, neuron.channel_axis) for name, (_, neuron) in neurons.items()
-    }
+    for name, (_, neuron) in neurons.items():
+        recorded = kinds.get(name)
+        # What gives means has no trains of its own to tell the coding of.
+        told = isinstance(recorded, Spikes) and not MODES[record.mode].keeps_time
+        coding = recorded.coding if told else neuron.coding
+        kinds[name] = Spikes(coding, neuron.levels, neuron.channel_axis)
+    return kinds
 
 
 def _layers(

@@ -17,6 +17,11 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import MAX_STEPS
 
 
+def reach_of(highest: int, zero: int) -> int:
+    """How far from that of silence, k₀, counts up to S are."""
+    return max(zero, highest - zero)
+
+
 @dataclass(frozen=True)
 class Coding:
     """A table of trains: for each spike count k the signed digit of each time-step.
@@ -46,7 +51,7 @@ class Coding:
         raise NotImplementedError
 
     @classmethod
-    def reach(cls, steps: int) -> int:
+    def most(cls, steps: int) -> int:
         """How far from that of silence a count may be in so many time-steps."""
         raise NotImplementedError
 
@@ -81,7 +86,7 @@ class Coding:
             raise ValueError(f"the count {self.zero} of silence is none of 0 to {highest}")
         if self.signed and levels[:, self.zero].any():
             raise ValueError("trains are signed, and the level of silence is not zero")
-        reach = max(self.zero, highest - self.zero)
+        reach = reach_of(highest, self.zero)
         if not self._holds(reach):
             raise ValueError(f"{self.steps} time-steps in coding '{self.name}' for counts up to {reach} from silence")
 
@@ -129,7 +134,7 @@ class Rate(Coding):
         return reach
 
     @classmethod
-    def reach(cls, steps: int) -> int:
+    def most(cls, steps: int) -> int:
         """As far."""
         return steps
 
@@ -161,7 +166,7 @@ class Radix(Coding):
         return reach.bit_length()
 
     @classmethod
-    def reach(cls, steps: int) -> int:
+    def most(cls, steps: int) -> int:
         """2^T − 1."""
         return int((1 << steps) - 1)
 

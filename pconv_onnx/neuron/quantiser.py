@@ -11,7 +11,7 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import MAX_STEPS
-from pconv_onnx.neuron.coding import Coding, Rate
+from pconv_onnx.neuron.coding import Coding, Rate, reach_of
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.neuron.serial import SerialNeuron
 from pconv_onnx.neuron.theory import counts_beside, rms_error, shift_of
@@ -147,7 +147,8 @@ class QuantizerSpec:
     @cached_property
     def zero(self) -> int:
         """k₀ of signed trains: the count whose level is zero in every channel; 0 where there is none."""
-        return int(np.flatnonzero([*(self._values == 0).all(axis=0), True])[0]) % (self.levels + 1)
+        found = np.flatnonzero((self._values == 0).all(axis=0))
+        return int(found[0]) if found.size else 0
 
     def neuron(self, steps: int | None = None, coding: type[Coding] = Rate, zero: int = 0) -> ParallelNeuron:
         """The parallel neuron of this quantiser.
@@ -168,7 +169,7 @@ class QuantizerSpec:
                 coding, or it is another number than that of the levels and the source's thresholds are not evenly
                 spaced.
         """
-        reach = max(zero, self.levels - zero)
+        reach = reach_of(self.levels, zero)
         needed = coding.steps_for(reach)
         steps = needed if steps is None else steps
         if coding is not Rate and steps < needed:
@@ -191,7 +192,7 @@ class QuantizerSpec:
             np.broadcast_to(v.astype(np.float64), (self.rows,))
             for v in (self.threshold, self.shift, self.bias, self.silent, self.amplitude)
         )
-        reach = max(zero, self.levels - zero)
+        reach = reach_of(self.levels, zero)
         below, above = counts_beside(self.levels, steps, zero)
         highest = below + above
         # Of the source's range, what the counts take; all of it where silence is the lowest.
@@ -232,15 +233,16 @@ class QuantizerSpec:
         levels = self.neuron(steps).levels[:, [0, -1]]
         return SerialNeuron(steps, bias, self._above(fires_at), reset, levels, self.channel_axis)
 
-    def rms_error(self, coding: Coding) -> float | None:
-        """What a coding costs, as the function `rms_error` has it; None where thresholds are uneven."""
+    def rms_error(self, neuron: Neuron) -> float | None:
+        """What a neuron of other steps costs, as the function `rms_error` has it; None where thresholds are uneven."""
         if self.threshold is None:
             return None
-        zero = self.zero if coding.signed else 0
-        if coding.weighted or coding.steps == max(zero, self.levels - zero):
+        # Silence of trains with an offset is another value.
+        zero = 0 if neuron.levels[:, neuron.coding.zero].any() else self.zero
+        if neuron.coding.weighted or neuron.steps == reach_of(self.levels, zero):
             return 0.0
         share = np.broadcast_to(self.shift / self.threshold, (self.rows,))
-        return max(rms_error(self.levels, coding.steps, float(value), zero) for value in np.unique(share))
+        return max(rms_error(self.levels, neuron.steps, float(value), zero) for value in np.unique(share))
 
     @cached_property
     def _codes(self) -> Array:

@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.neuron.coding import reach_of
 
 # Types that neurons compute in, each with the type in which its currents are summed over time: wide enough that T
 # equal currents have exactly that current as their mean.
@@ -33,7 +34,7 @@ def counts_beside(levels: int, steps: int, zero: int) -> tuple[int, int]:
 
     The farther side has T. Where k₀ is 0 that is all of them; of signed trains the other has its share.
     """
-    reach = max(zero, levels - zero)
+    reach = reach_of(levels, zero)
     return round(zero * steps / reach), round((levels - zero) * steps / reach)
 
 
@@ -49,7 +50,7 @@ def rms_error(levels: int, steps: int, shift: float = 0.5, zero: int = 0) -> flo
         shift: b of the source.
         zero: k₀, the count of silence.
     """
-    reach = max(zero, levels - zero)
+    reach = reach_of(levels, zero)
     below, above = counts_beside(levels, steps, zero)
     spacing, own_shift = reach / steps, shift_of(reach, steps, shift)
     edges = [

@@ -14,7 +14,7 @@ import onnx.parser
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN, VERSION
 from pconv_onnx.graph.external import values
-from pconv_onnx.neuron.coding import CODINGS, Coding, Rate
+from pconv_onnx.neuron.coding import CODINGS, Coding, Rate, reach_of
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.neuron.theory import temporal_mean
 from pconv_onnx.operators.bodies import CONSTANTS, along_channels, channels_of, element_type, reshape
@@ -63,7 +63,7 @@ def coding_of(highest: int, coding: int, steps: int, zero: int) -> Coding:
         raise ValueError(
             f"coding is {coding}, which is none of {', '.join(str(one.number) for one in CODINGS.values())}"
         )
-    return found(steps or max(zero, highest - zero), zero)
+    return found(reach_of(highest, zero) if found is Rate and not steps else steps, zero)
 
 
 def reference(

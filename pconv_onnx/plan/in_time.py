@@ -19,18 +19,24 @@ from pconv_onnx.temporal.site import Site
 
 
 def in_time(
-    network: Network, graph: Graph, neurons: Mapping[str, Neuron], replaced: Mapping[str, Activation | None]
+    network: Network,
+    graph: Graph,
+    neurons: Mapping[str, Neuron],
+    replaced: Mapping[str, Activation | None],
+    *,
+    weights: bool,
 ) -> tuple[dict[str, Passage], dict[str, Kind]]:
     """One walk in topological order: neurons emit spikes, rules say what becomes of them.
 
-    A body is a network of its own: it sees the tensors around it by name, so it is given the decoded ones.
+    A body is a network of its own: it sees the tensors around it by name, so it is given the decoded ones. Whether
+    spikes may have `weights` decides where trains of different time-steps may meet.
     """
     passages: dict[str, Passage] = {}
     kinds: dict[str, Kind] = {}
     for node in graph.nodes:
         bodies = network.bodies(node)
         for body in bodies:
-            inner_passages, inner_kinds = in_time(network, body, neurons, replaced)
+            inner_passages, inner_kinds = in_time(network, body, neurons, replaced, weights=weights)
             passages |= inner_passages
             kinds |= inner_kinds
         key = key_of(node)
@@ -40,7 +46,8 @@ def in_time(
                 neuron = neurons[ended.name]
                 kinds[ended.output.name] = Spikes(neuron.coding, neuron.levels, neuron.channel_axis)
         elif not bodies:
-            passage = transfer(Site(network, node, [kinds.get(tensor.name, STATIC) for tensor in node.inputs]))
+            given = [kinds.get(tensor.name, STATIC) for tensor in node.inputs]
+            passage = transfer(Site(network, node, given, weights=weights))
             for tensor, kind in zip(node.outputs, passage.kinds, strict=True):
                 if tensor.name and not isinstance(kind, Static):
                     kinds[tensor.name] = kind

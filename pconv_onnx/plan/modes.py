@@ -92,7 +92,7 @@ class _Parallel(Mode):
         reasons = []
         for coding in wanted.codings(spec):
             neuron = _parallel_neuron(spec, wanted, coding)
-            reason = _why_no_train(neuron) or neuron.why_not_carried
+            reason = _too_long(neuron.steps, neuron.highest) or neuron.why_not_carried
             if not reason:
                 return neuron
             reasons.append(reason)
@@ -116,7 +116,7 @@ class _Serial(Mode):
     one_step = True
 
     def neuron(self, spec: QuantizerSpec, wanted: Wanted) -> Neuron:
-        if reason := _why_no_train(spec.neuron(wanted.steps)):
+        if reason := _too_long(wanted.steps or spec.levels, spec.levels):
             raise ValueError(f"{reason}; mode 'folded' takes it, as does --steps with fewer")
         neuron = spec.serial_neuron(wanted.steps)
         dtype = _asked_for(spec, wanted.precision)
@@ -143,13 +143,10 @@ def mode_of(name: str) -> Mode:
     return MODES[name]
 
 
-def _why_no_train(neuron: ParallelNeuron) -> str:
-    """Why a train of so many time-steps is none; empty where it is one."""
-    if neuron.steps <= MAX_STEPS:
-        return ""
+def _too_long(steps: int, levels: int) -> str:
+    """Why so many time-steps are none of a train of `rate`, the only coding of so many; empty where they are."""
     return (
-        f"it has {neuron.highest} levels and a train in coding '{neuron.coding.name}' has up to {MAX_STEPS} steps; "
-        "coding 'radix' takes fewer"
+        f"it has {levels} levels and a train of coding 'rate' has up to {MAX_STEPS} steps" if steps > MAX_STEPS else ""
     )
 
 

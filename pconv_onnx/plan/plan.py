@@ -150,7 +150,7 @@ class Plan:
                 "coding": codings[activation.name].name if activation.name in codings else None,
                 "zero": codings[activation.name].zero if activation.name in codings else None,
                 "signed": is_signed(activation.spec) if activation.spec else None,
-                "rms_error": activation.spec.rms_error(codings[activation.name])
+                "rms_error": activation.spec.rms_error(self.neurons[activation.name])
                 if activation.spec and activation.name in codings
                 else None,
                 "status": activation.status,

@@ -72,6 +72,8 @@ def make_plan(
             f"mode '{mode}' runs one time-step at a time, whose spikes are worth the same, and has no coding 'radix'",
             "choose coding 'rate', or mode 'parallel' or 'folded'",
         )
+    if per_step_outputs and coding == "auto":
+        coding = "rate"
     # One of NumPy's could not be recorded.
     wanted = Wanted(None if steps is None else int(steps), coding, signed, precision)
     if precision not in (None, *PRECISIONS):
@@ -84,7 +86,8 @@ def make_plan(
     if per_step_outputs and not chosen_mode.keeps_time:
         raise WrongArguments(f"mode '{mode}' has no time-steps to hand out", "choose mode 'parallel'")
     refuse_spiking(network)
-    signs = chosen_mode.codes and not signed
+    # As many steps as a quantiser has levels are to have them all: those of signed trains would be others.
+    signs = chosen_mode.codes and not signed and (steps is None or coding == "radix")
     recognised = [_if_data_can_help(activation, network) for activation in recognise(network, signs=signs)]
     refuse_patterns_of_nothing(network, recognised, (*include, *exclude))
     found = [
@@ -108,7 +111,7 @@ def make_plan(
             replaced.update({key_of(node): None for node in activation.nodes})
             replaced[key_of(activation.nodes[-1])] = activation
     chosen_mode.refuse_neurons(network, neurons)
-    passages, kinds = in_time(network, network.graph, neurons, replaced)
+    passages, kinds = in_time(network, network.graph, neurons, replaced, weights=coding != "rate")
     chosen_mode.refuse_nodes(network, activations, replaced, passages, kinds)
     activations = [activation for activation in activations if not hands_spikes_on(activation, passages)]
     if not chosen_mode.keeps_time:

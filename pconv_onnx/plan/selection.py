@@ -47,7 +47,7 @@ def chosen(
         if not mode.codes:
             return refused(
                 activation,
-                f"its trains are signed, which mode '{mode.name}' has not; --signed gives it dense ones of one sign",
+                f"its trains are signed, and mode '{mode.name}' has none such; --signed gives dense ones of one sign",
             )
     return activation
 

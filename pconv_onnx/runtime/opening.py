@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from pconv_onnx.basics.errors import PconvError, warn
 from pconv_onnx.basics.foreign_errors import reason_of
+from pconv_onnx.graph.checking import newer_operators
 from pconv_onnx.graph.expansion import excess_of
 from pconv_onnx.graph.external import fits_in_one_file
 from pconv_onnx.graph.files import NOT_LOADED, ModelSource, require_source
@@ -180,6 +181,8 @@ def _opened(
     proto = _without_external_data(model)
     if proto is not None and (excess := excess_of(proto)):
         raise PconvError(f"onnxruntime is not given the model: {excess[0]}", excess[1])
+    if proto is not None and (unknown := newer_operators(proto)):
+        raise PconvError(f"the model {unknown[0]}", unknown[1])
     if proto is not None and (held := contents_of(proto)).neurons:
         if held.nested:
             _require_version(ort, _KNOWS_NESTED, "run neurons in a branch within a branch")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pconv_onnx.basics.choices import ENERGY_AC, ENERGY_MAC
 from pconv_onnx.neuron.coding import Coding, Radix
-from pconv_onnx.temporal.kinds import Current, Spikes
+from pconv_onnx.temporal.kinds import Current, Kind, Spikes
 from pconv_onnx.temporal.site import Site
 
 # What is decoded costs its readers a multiply-accumulate for each value, and binary digits are on average half of them
@@ -19,7 +19,7 @@ def meeting(site: Site) -> tuple[int, Mapping[int, Coding]] | None:
     """The time-steps of all inputs in time, and the coding that some of them are given for that.
 
     Returns:
-        None where there are no such steps, or decoding costs less.
+        None where there are no such steps, trains are not to have weights, or decoding costs less.
     """
     kinds = {index: site.kinds[index] for index in site.varying}
     steps = {kind.steps for kind in kinds.values()}
@@ -27,15 +27,17 @@ def meeting(site: Site) -> tuple[int, Mapping[int, Coding]] | None:
         return steps.pop(), {}
     # Of a current only the mean has meaning: no neuron encodes it without loss.
     fixed = {kind.steps for kind in kinds.values() if isinstance(kind, Current)}
-    for wanted in sorted(fixed or steps) if len(fixed) <= 1 else ():
+    if len(fixed) > 1 or not site.weights:
+        return None
+    for wanted in sorted(count for count in fixed or steps if count <= _DEAREST):
         others = {index: _in_steps(kind, wanted) for index, kind in kinds.items() if kind.steps != wanted}
         found = {index: coding for index, coding in others.items() if coding is not None}
-        if wanted <= _DEAREST and len(found) == len(others):
+        if len(found) == len(others):
             return wanted, found
     return None
 
 
-def _in_steps(kind: object, steps: int) -> Coding | None:
+def _in_steps(kind: Kind, steps: int) -> Coding | None:
     """The coding in which so many steps carry the levels of trains; None where there is none."""
     if not isinstance(kind, Spikes):
         return None

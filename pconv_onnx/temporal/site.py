@@ -17,9 +17,9 @@ from pconv_onnx.temporal.kinds import Current, Kind, Passage, Spikes, Static
 class Site:
     """A node with the kinds of its inputs: what a rule looks at."""
 
-    def __init__(self, network: Network, node: Node, kinds: Sequence[Kind]) -> None:
-        """Bind them; `kinds` has one entry an input."""
-        self.network, self.node, self.kinds = network, node, kinds
+    def __init__(self, network: Network, node: Node, kinds: Sequence[Kind], *, weights: bool = True) -> None:
+        """Bind them; `kinds` has one entry an input; with `weights` spikes may be worth different amounts."""
+        self.network, self.node, self.kinds, self.weights = network, node, kinds, weights
 
     def varies(self, index: int) -> bool:
         """Whether that input is there and has a time axis."""

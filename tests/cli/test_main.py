@@ -252,6 +252,101 @@ def test_steps_out_of_range_are_told_to_python_too(steps, small_network):
         pconv_onnx.rewrite(small_network, steps=steps)
 
 
+def quantised(folder, scale=0.1, zero=0):
+    """A file of one activation in 8 bits."""
+    nodes = "q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z)"
+    weights = {"s": np.float32(scale), "z": np.full((), zero, np.uint8)}
+    onnx.save(network(nodes, weights=weights, opset=21), folder / "quantised.onnx")
+    return folder / "quantised.onnx"
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "told"),
+    [
+        (["--coding", "binary"], 2, "argument --coding: invalid choice: 'binary' (choose from "),
+        (["--coding", "radix", "--steps", "7"], 1,
+         "it has 255 levels, for which coding 'radix' takes 8 time-steps, not 7"),
+        (["--coding", "radix", "--mode", "serial"], 2,
+         "mode 'serial' runs one time-step at a time, whose spikes are worth the same, and has no coding 'radix'; "
+         "choose coding 'rate', or mode 'parallel' or 'folded'"),
+        (["--coding", "radix", "--per-step-outputs"], 2,
+         "have weights ('q' is in coding 'radix'), and the mean over the first of them, behind a bias, stands for "
+         "nothing; choose coding 'rate', or leave --per-step-outputs out"),
+    ],
+)  # fmt: skip
+def test_codings_that_cannot_be_are_told_in_one_line(options, status, told, tmp_path, refusal):
+    assert told in refusal("rewrite", quantised(tmp_path), *options, "-o", tmp_path / "snn.onnx", status=status)
+    assert os.listdir(tmp_path) == ["quantised.onnx"]
+
+
+def test_too_few_steps_for_signed_values_are_told_by_their_farther_side(tmp_path, refusal, run):
+    model = quantised(tmp_path, zero=128)
+    assert "for which coding 'radix' takes 8 time-steps, not 7" in refusal(
+        "rewrite", model, "--coding", "radix", "--steps", 7
+    )
+    assert run("rewrite", model, "--coding", "radix", "--steps", 8, "-o", tmp_path / "snn.onnx")[0] == 0
+
+
+def test_a_coding_that_does_not_exist_is_told_to_python_too(small_network):
+    with pytest.raises(pconv_onnx.PconvError, match="there is no coding 'binary'; choose auto, rate, radix"):
+        pconv_onnx.rewrite(small_network, coding="binary")
+
+
+@pytest.mark.parametrize("coding", ["auto", "rate", "radix"])
+def test_levels_that_are_uneven_are_told_with_the_mode_that_takes_them(coding, tmp_path, refusal, run):
+    """1.3 k, rounded to whole numbers by what is added and taken away."""
+    nodes = "a = Clip (x, zero, seven) b = Round (a) c = Mul (b, t) d = Add (c, large) y = Sub (d, large)"
+    weights = {"zero": 0.0, "seven": 7.0, "t": 1.3, "large": 2.0**23}
+    model = tmp_path / "uneven.onnx"
+    onnx.save(network(nodes, weights={name: np.float32(value) for name, value in weights.items()}), model)
+    assert refusal("rewrite", model, "--coding", coding).endswith(
+        ": its levels are not evenly spaced in float32, so no train of spikes carries them; mode 'folded' takes it"
+    )
+    assert run("rewrite", model, "--coding", coding, "--mode", "folded")[0] == 0
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("options", [[], ["--mode", "folded"]], ids=str)
+def test_a_file_of_the_first_version_is_verified_counted_and_run(options, ann, tmp_path, run):
+    """As it was written before there were codings: the operator without their attributes, the record of form 2."""
+    path = tmp_path / "snn.onnx"
+    assert run("rewrite", ann, *options, "-o", path)[0] == 0
+    model = onnx.load(path)
+    (version,) = (entry.version for entry in model.opset_import if entry.domain == "pconv")
+    assert version == 1
+    assert not {"coding", "steps", "zero"} & {
+        entry.name for node in model.graph.node if is_operator(node) for entry in node.attribute
+    }
+    for entry in model.metadata_props:
+        if entry.key == "pconv_onnx.form":
+            entry.value = "2"
+        elif entry.key == "pconv_onnx.kinds":
+            assert "coding" not in entry.value
+        elif entry.key == "pconv_onnx.activations":
+            rows = json.loads(entry.value)
+            entry.value = json.dumps([{key: row[key] for key in row if key != "coding"} for row in rows])
+    onnx.save(model, path)
+    assert run("verify", ann, path)[0] == 0
+    assert run("stats", path)[0] == 0
+    x = np.ones((1, 3, 8, 8), np.float32)
+    (before,), (after,) = (pconv_onnx.session(one).run(None, {"x": x}) for one in (ann, path))
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("library")
+def test_a_file_of_a_later_version_of_the_operators_is_told(snn, tmp_path, refusal):
+    model, path = onnx.load(snn), tmp_path / "later.onnx"
+    for entry in model.opset_import:
+        if entry.domain == "pconv":
+            entry.version = 3
+    onnx.save(model, path)
+    told = "declares version 3 of the operators of pconv-onnx; this one has those up to 2; update pconv-onnx"
+    for arguments in (["stats", path], ["verify", snn, path], ["inspect", path], ["rewrite", path]):
+        assert refusal(*arguments) == f"'{path}' {told}"
+    with pytest.raises(pconv_onnx.PconvError, match=f"the model {told}"):
+        pconv_onnx.session(path)
+
+
 @pytest.mark.parametrize("fault", ["missing", "empty", "truncated", "text", "directory", "rejected"])
 def test_a_faulty_model_is_told_by_every_command_and_nothing_is_written(fault, ann, tmp_path, refusal):
     folder = tmp_path / "models"
@@ -476,6 +571,22 @@ def test_inspect_and_rewrite_give_the_promised_documents(ann, tmp_path, run):
     assert (first["levels"], first["steps"], first["status"]) == (4, 4, "converted")
     assert (second["steps"], second["status"], second["reason"]) == (None, "refused", "excluded")
     assert rewritten["counts"] == {"converted": 1, "needs_calibration": 0, "refused": 1}
+
+
+@pytest.mark.parametrize(("options", "steps", "lossy", "dense"), [
+    ([], "8 signed radix", False, False),
+    (["--coding", "rate"], "128 signed rate", False, False),
+    (["--steps", 32], "32 signed rate", True, False),
+    (["--signed"], "8 radix", False, True),
+])  # fmt: skip
+def test_what_is_written_says_its_coding_and_what_that_costs(options, steps, lossy, dense, tmp_path, run):
+    nodes = "c = Conv (x, w) q = QuantizeLinear (c, s, k) y = DequantizeLinear (q, s, k)"
+    weights = {"w": weight(3, 3, 1, 1), "s": np.float32(0.0625), "k": np.zeros((), np.int8)}
+    onnx.save(network(nodes, weights=weights), tmp_path / "int8.onnx")
+    status, out, _ = run("rewrite", tmp_path / "int8.onnx", "-o", tmp_path / "snn.onnx", *options)
+    assert status == 0 and out.endswith(f"{tmp_path}/snn.onnx: mode parallel, T = {steps}, float32\n")
+    assert (("not lossless" in out), ("trains are dense" in out)) == (lossy, dense)
+    assert ("error is zero in the mean and " in out) == lossy
 
 
 def test_precision_and_outputs_step_by_step_are_told(ann, tmp_path, run, refusal):

@@ -61,6 +61,31 @@ def test_run_gives_the_outputs_of_an_ordinary_session(bundle, snn, tmp_path):
     assert done.stdout == f"y float32 [5, 5], top-1 {' '.join(map(str, expected.argmax(1)))}\n"
 
 
+def coded(dtype, mode, precision, folder: Path) -> Path:
+    """A bundle of a network whose trains are radix, signed where the codes are, and encoded again."""
+    nodes = """c = Conv (x, w) q = QuantizeLinear (c, s, k) a = DequantizeLinear (q, s, k)
+        m = MaxPool <kernel_shape = [2, 2]> (a) p = Conv (m, v) y = Flatten (p)"""
+    weights = {"w": weight(4, 3, 3, 3), "v": weight(5, 4, 5, 5, seed=1), "s": np.float32(0.02)}
+    ann = network(nodes, outputs="float[N, 5] y", weights=weights | {"k": np.zeros((), dtype)})
+    snn = rewrite(ann, folder / "snn.onnx", mode=mode, precision=precision)
+    (coding,) = {neuron.coding.name for neuron in snn.plan.neurons.values()}
+    assert coding == "radix"
+    deploy(folder / "snn.onnx", folder / "bundle")
+    return folder / "bundle"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("precision", [None, "float16"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_run_gives_the_outputs_of_coded_networks(dtype, precision, mode, tmp_path):
+    bundle = coded(dtype, mode, precision, tmp_path)
+    np.savez(tmp_path / "in.npz", x=images(5))
+    done = run(bundle, tmp_path / "in.npz", "-o", tmp_path / "out.npz")
+    assert done.returncode == 0, done.stderr
+    (expected,) = ordinary(str(tmp_path / "snn.onnx"), {"x": images(5)})
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npz")["y"], expected)
+
+
 def test_run_needs_no_inputs(bundle):
     done = run(bundle)
     assert done.returncode == 0, done.stderr
@@ -750,6 +775,14 @@ def test_in_cpp_the_example_network_has_the_bits_that_it_has_in_python(
     feed = {"image": resnet_samples["image"][:20]}
     (found,) = run_cpp(program, tmp_path / "bundle", tmp_path / "results", feed["image"])
     np.testing.assert_array_equal(found, ordinary(tmp_path / "snn.onnx", feed)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_in_cpp_coded_networks_have_the_bits_that_they_have_in_python(dtype, mode, program, tmp_path):
+    (found,) = run_cpp(program, coded(dtype, mode, None, tmp_path), tmp_path / "results", images(5))
+    np.testing.assert_array_equal(found, ordinary(tmp_path / "snn.onnx", {"x": images(5)})[0])
 
 
 @pytest.mark.slow

@@ -39,8 +39,8 @@ def grids(draw):
 )  # fmt: skip
 def test_the_fewest_steps_for_levels(coding, reach, steps):
     assert coding.steps_for(reach) == steps
-    assert coding.reach(steps) >= reach
-    assert steps == 1 or coding.reach(steps - 1) < reach
+    assert coding.most(steps) >= reach
+    assert steps == 1 or coding.most(steps - 1) < reach
 
 
 @EVERY
@@ -102,7 +102,7 @@ def test_a_train_is_decoded_exactly_or_refused(steps, dtype):
     """Every count of as many levels as some steps have, of units that types round; which types carry which."""
     units = np.random.default_rng(steps).uniform(0.1, 10, 5)
     for unit, signed in itertools.product(units, (False, True)):
-        reach = Radix.reach(steps)
+        reach = Radix.most(steps)
         if signed and reach > 32767:
             continue
         neuron = neuron_of(Radix, reach * (1 + signed), reach * signed, unit=np.float32(unit))
@@ -148,7 +148,10 @@ def test_codings_that_do_not_fit_their_levels_are_refused(coding, reason):
         ParallelNeuron(levels[:, 1:], levels, None, coding)
 
 
-@pytest.mark.parametrize("levels, zero, steps", [(15, 8, 8), (15, 8, 4), (14, 7, 3), (255, 128, 16), (255, 128, 200)])
+@pytest.mark.parametrize(
+    "levels, zero, steps",
+    [(255, 30, 1), (255, 2, 1), (15, 8, 8), (15, 8, 4), (14, 7, 3), (255, 128, 16), (255, 128, 200)],
+)
 def test_the_error_of_other_steps_of_signed_trains(levels, zero, steps):
     """Against both staircases, in reals."""
     reach = max(zero, levels - zero)

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pconv_onnx.basics.choices import MAX_STEPS
-from pconv_onnx.neuron.coding import Rate
 from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
 from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec
 from pconv_onnx.neuron.theory import closed_form, matrix_form, rms_error, temporal_mean
@@ -135,7 +134,7 @@ def test_the_error_of_other_steps_is_what_neurons_show(levels, steps):
     x = ((np.arange(2**18) + 0.5) / 2**18).astype(np.float32)
     neuron = source.neuron(steps)
     found = neuron.value(neuron.search_form(x)) - source(x[np.newaxis])[0]
-    assert source.rms_error(neuron.coding) == rms_error(levels, steps)
+    assert source.rms_error(neuron) == rms_error(levels, steps)
     assert rms_error(levels, steps) == pytest.approx(np.sqrt((found.astype(np.float64) ** 2).mean()), rel=1e-2)
     assert rms_error(levels, levels) == 0
 
@@ -160,7 +159,7 @@ def test_the_mean_error_of_other_steps_is_zero_whatever_the_rounding(rounding, s
     neuron = source.neuron(steps)
     found = (neuron.value(neuron.search_form(x)) - source(x[np.newaxis])[0]).astype(np.float64)
     assert abs(found.mean()) < 1e-4
-    assert source.rms_error(neuron.coding) == pytest.approx(np.sqrt((found**2).mean()), rel=1e-2)
+    assert source.rms_error(neuron) == pytest.approx(np.sqrt((found**2).mean()), rel=1e-2)
 
 
 @pytest.mark.parametrize("rounding, share", [("Floor", 0.0), ("Round", 0.5), ("Ceil", 1.0)])
@@ -187,7 +186,7 @@ def test_thresholds_that_are_not_evenly_spaced_have_one_neuron():
     np.testing.assert_array_equal(values(neuron, x), source(x))
     with pytest.raises(ValueError, match="thresholds are not evenly spaced, so it has no neuron but that of T = 15"):
         source.neuron(4)
-    assert source.rms_error(Rate(15)) is None
+    assert source.rms_error(source.neuron()) is None
 
 
 def test_the_error_of_four_steps_for_eight_levels():

@@ -11,6 +11,7 @@ import pytest
 from networks import network, qcfs, weight
 
 from pconv_onnx import register, session
+from pconv_onnx.graph.record import Record
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.runtime import opening
 from pconv_onnx.runtime.blocked import stay_blocked
@@ -60,6 +61,23 @@ def test_neurons_and_residual_adds_stay_blocked(mode, channels, tmp_path, blocks
     assert stay_blocked(graph)
     # Only the network's own output has to leave the blocked order.
     assert reorders(graph) == 1
+    same_bits(model)
+
+
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_coded_neurons_stay_blocked(dtype, mode, tmp_path, blocks):
+    """Radix, and signed where the codes are, with trains that are encoded again behind the pool."""
+    quantised = "{y}_q = QuantizeLinear ({x}, s, k) {y} = DequantizeLinear ({y}_q, s, k)"
+    nodes = f"""i = {BLOCK} (x, wi) {quantised.format(x="i", y="a")} c = {BLOCK} (a, w) r = Add (c, a)
+        {quantised.format(x="r", y="t")} p = MaxPool <kernel_shape = [2, 2]> (t) y = {BLOCK} (p, w)"""
+    model = spiking(nodes, 16, mode, s=np.float32(0.03), k=np.zeros((), dtype))
+    kinds = Record.read(model).kinds
+    assert {kind.coding for kind in kinds.values() if kind.levels} == {"radix"}
+    assert any(kind.zero for kind in kinds.values()) == (dtype == np.int8)
+    graph = optimised(model, tmp_path)
+    before = reorders(graph)
+    assert stay_blocked(graph) and reorders(graph) < before
     same_bits(model)
 
 

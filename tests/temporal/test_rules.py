@@ -205,6 +205,27 @@ def test_trains_of_unequal_codings_lie_side_by_side():
     assert (kind_of("z", result), kind_of("y", result)) == ("Current", "Current")
 
 
+@pytest.mark.parametrize("options", [{"coding": "rate"}, {"per_step_outputs": True}])
+def test_spikes_get_no_weights_where_they_are_to_have_none(options):
+    """Where trains of unequal steps meet they are then decoded."""
+    nodes = MORE + S + "z = Add (u, s) v = Conv (s, w) y = Conv (z, w)"
+    model = network(
+        nodes, weights={"many": 8.0, "w": dyadic(3, 3, 1, 1)}, outputs="float[N, 3, 8, 8] y, float[N, 3, 8, 8] v"
+    )
+    result = rewrite(model, **options)
+    assert kind_of("z", result) == "Static"
+    assert not any(passage.recoded for passage in result.plan.passages.values())
+    assert kind_of("z", rewrite(model)) == "Current"
+
+
+def test_outputs_at_each_step_are_of_spikes_without_weights():
+    """A network of 255 levels too is in `rate` then."""
+    nodes = qcfs("x", "s").replace("count", "many") + "y = Conv (s, w)"
+    model = network(nodes, weights={"many": 255.0, "w": dyadic(3, 3, 1, 1)})
+    assert rewrite(model).plan.steps == 8
+    assert rewrite(model, per_step_outputs=True).plan.steps == 255
+
+
 def test_currents_of_unequal_steps_are_decoded():
     """Of a current no neuron makes another without loss."""
     nodes = MORE + S + "a = Conv (u, w) b = Conv (s, w) y = Add (a, b)"
