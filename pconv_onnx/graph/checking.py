@@ -53,10 +53,14 @@ def too_new(model: onnx.ModelProto) -> str:
     return ""
 
 
+# The version of domains of custom operators in models that onnxruntime saves.
+_DECLARED_BY_ONNXRUNTIME = 1000
+
+
 def newer_operators(model: onnx.ModelProto) -> tuple[str, str] | None:
     """What to tell of a model that declares a later version of the operators, and a hint; None of others."""
     found = max((entry.version for entry in model.opset_import if entry.domain == DOMAIN), default=0)
-    if found <= VERSION:
+    if found <= VERSION or found == _DECLARED_BY_ONNXRUNTIME:
         return None
     return f"declares version {found} of the operators of pconv-onnx; this one has those up to {VERSION}", (
         "update pconv-onnx"

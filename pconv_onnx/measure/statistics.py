@@ -289,10 +289,10 @@ def _kinds(network: Network, record: Record, neurons: _Neurons) -> dict[str, Kin
             raise KeyError(name)
         kinds[name] = levels.read(entry)
     for name, (_, neuron) in neurons.items():
-        recorded = kinds.get(name)
+        coding, recorded = neuron.coding, kinds.get(name)
         # What gives means has no trains of its own to tell the coding of.
-        told = isinstance(recorded, Spikes) and not MODES[record.mode].keeps_time
-        coding = recorded.coding if told else neuron.coding
+        if isinstance(recorded, Spikes) and not MODES[record.mode].keeps_time:
+            coding = recorded.coding
         kinds[name] = Spikes(coding, neuron.levels, neuron.channel_axis)
     return kinds
 

@@ -17,7 +17,7 @@ from pconv_onnx.graph.exposing import expose
 from pconv_onnx.graph.nesting import every_graph
 from pconv_onnx.graph.windows import Shape
 from pconv_onnx.neuron.parallel import train_decoder
-from pconv_onnx.operators.domain import OP_TYPE, declared
+from pconv_onnx.operators.domain import OP_TYPE, version_of
 from pconv_onnx.operators.parallel_spike import attributes
 from pconv_onnx.runtime.side_by_side import run_session
 from pconv_onnx.temporal.kinds import Spikes
@@ -60,7 +60,7 @@ class Taps:
     def _decoded(self, graph: onnx.GraphProto, name: str, kind: Spikes) -> str:
         decoder = train_decoder(kind.levels, kind.channel_axis)
         tables = [self._table(graph, decoder.thresholds), self._table(graph, decoder.levels)]
-        options = attributes(decoder, input_steps=kind.steps, spikes=False, version=declared(self.model))
+        options = attributes(decoder, input_steps=kind.steps, spikes=False, version=version_of(self.model))
         return self._node(graph, OP_TYPE, [name, *tables], domain=DOMAIN, **options)
 
     def _node(self, graph: onnx.GraphProto, op_type: str, inputs: list[str], **options: Any) -> str:

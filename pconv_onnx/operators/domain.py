@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx
 
-from pconv_onnx.basics.domain import DOMAIN
+from pconv_onnx.basics.domain import DOMAIN, VERSION
+from pconv_onnx.graph.nesting import every_node
 
 OP_TYPE = "ParallelSpike"
 SERIAL_OP_TYPE = "SerialSpike"
@@ -24,9 +25,11 @@ def attribute(node: onnx.NodeProto, name: str, default: int | None = None) -> in
     return found[name] if default is None else found.get(name, default)
 
 
-def declared(model: onnx.ModelProto) -> int:
-    """The version of the domain that a model declares."""
-    return max((entry.version for entry in model.opset_import if entry.domain == DOMAIN), default=1)
+def version_of(model: onnx.ModelProto) -> int:
+    """The version of the domain that the nodes of a model are of, whatever it declares: onnxruntime saves its own."""
+    nodes = filter(is_operator, every_node(model.graph))
+    coded = any(entry.name == "coding" for node in nodes for entry in node.attribute)
+    return VERSION if coded else 1
 
 
 def is_operator(node: onnx.NodeProto) -> bool:

@@ -92,7 +92,8 @@ class _Parallel(Mode):
         reasons = []
         for coding in wanted.codings(spec):
             neuron = _parallel_neuron(spec, wanted, coding)
-            reason = _too_long(neuron.steps, neuron.highest) or neuron.why_not_carried
+            too_long = _too_long(neuron.steps, neuron.highest)
+            reason = f"{too_long}; coding 'radix' takes fewer" if too_long else neuron.why_not_carried
             if not reason:
                 return neuron
             reasons.append(reason)

@@ -8,7 +8,7 @@ power of two that its values are multiples of; an operator that could take it, o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -289,10 +289,15 @@ def scale(grower: Grower) -> None:
 def elementwise(grower: Grower) -> None:
     """Of one tensor: what commutes with time on spikes, and what never does."""
     x = grower.pick()
-    op_type = str(grower.random.choice(["Relu", "Clip", "Neg", "Abs", "Identity", "Dropout", "Sign", "Cast"]))
+    attributes = {"Cast": {"to": TensorProto.FLOAT}, "LeakyRelu": {"alpha": 0.25}}
+    plain = ("Relu", "Clip", "Neg", "Abs", "Identity", "Dropout", "Sign")
+    op_type = str(grower.random.choice([*plain, *attributes]))
+    y = Tensor("", x.shape, max(x.bound, 1), x.fine + 2 * (op_type == "LeakyRelu"))
+    if not y.exact:
+        return
     ends = [grower.weight(np.array(end, np.float32)) for end in (-0.5, 2)] if op_type == "Clip" else []
-    (name,) = grower.node(op_type, [x.name, *ends], **({"to": TensorProto.FLOAT} if op_type == "Cast" else {}))
-    grower.add(Tensor(name, x.shape, max(x.bound, 1), x.fine))
+    (name,) = grower.node(op_type, [x.name, *ends], **attributes.get(op_type, {}))
+    grower.add(replace(y, name=name))
 
 
 def shape_up(grower: Grower) -> None:

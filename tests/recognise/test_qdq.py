@@ -120,7 +120,7 @@ def test_codes_of_sixteen_bits_are_converted_but_for_trains_of_equal_spikes(elem
     for mode in MODES:
         assert assert_converted(source, onnxruntime_of(source), mode, levels=levels).steps == levels.bit_length()
     told = (
-        f"it has {levels} levels and a train in coding 'rate' has up to 256 steps; coding 'radix' takes fewer; "
+        f"it has {levels} levels and a train of coding 'rate' has up to 256 steps; coding 'radix' takes fewer; "
         "mode 'folded' takes it"
     )
     assert only(source, coding="rate").reason == told
