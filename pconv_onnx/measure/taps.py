@@ -40,7 +40,7 @@ class Taps:
         self._prefix = "tap"
         while any(name.startswith(self._prefix) for name in network.names):
             self._prefix += "_"
-        self._count = count()
+        self._count, self._version = count(), version_of(self.model)
         graphs = {name: graph for graph in every_graph(self.model.graph) for node in graph.node for name in node.output}
         means = {name: self._decoded(graphs[name], name, kind) if in_time else name for name, kind in trains.items()}
         main = self.model.graph
@@ -60,7 +60,7 @@ class Taps:
     def _decoded(self, graph: onnx.GraphProto, name: str, kind: Spikes) -> str:
         decoder = train_decoder(kind.levels, kind.channel_axis)
         tables = [self._table(graph, decoder.thresholds), self._table(graph, decoder.levels)]
-        options = attributes(decoder, input_steps=kind.steps, spikes=False, version=version_of(self.model))
+        options = attributes(decoder, input_steps=kind.steps, spikes=False, version=self._version)
         return self._node(graph, OP_TYPE, [name, *tables], domain=DOMAIN, **options)
 
     def _node(self, graph: onnx.GraphProto, op_type: str, inputs: list[str], **options: Any) -> str:
