@@ -1,7 +1,8 @@
 """Accuracy of a ReLU network that is calibrated, against time-steps in coding `radix`.
 
-In `rate` as many levels, 2^T − 1 time-steps, are the same network. Each spiking network is made by `rewrite` with the first images of one file, without their labels, and run on those of
-another: uint8 `images` [N, H, W, 3] with `labels` in an .npz.
+In `rate` as many levels, 2^T − 1 time-steps, are the same network. Each spiking network is made by `rewrite` with the
+first images of one file, without their labels, and run on those of another: uint8 `images` [N, H, W, 3] with `labels`
+in an .npz.
 """
 
 from __future__ import annotations
