@@ -186,6 +186,15 @@ def _searching(width: int) -> tuple[str, str]:
     )
 
 
+def _in_rows(opset: int, steps: str) -> str:
+    """`trains` `[T·B, …]` of `by_time` `[T, B, …]`."""
+    return f"""
+                out_batch = Slice (shape, first, second)
+                out_rows = Mul (out_batch, {steps})
+                out_sample = Slice (shape, second, end)
+                {reshape(opset, "trains", "by_time", ("", "out_rows", "out_sample"))}"""
+
+
 def _sorted_trains(opset: int) -> tuple[str, str]:
     """Tables, and `trains` of version 1: each threshold is that of a time-step."""
     tables = """
@@ -201,10 +210,7 @@ def _sorted_trains(opset: int) -> tuple[str, str]:
         f"""
                 fires = GreaterOrEqual (mean, threshold)
                 by_time = Where (fires, firing, silent)
-                out_batch = Slice (shape, first, second)
-                out_rows = Mul (out_batch, highest_1d)
-                out_sample = Slice (shape, second, end)
-                {reshape(opset, "trains", "by_time", ("", "out_rows", "out_sample"))}""",
+                {_in_rows(opset, "highest_1d")}""",
     )
 
 
@@ -296,10 +302,7 @@ def _coded_trains(opset: int, count: str) -> tuple[str, str]:
                 >
                 signed_firing = Mul (sign, firing)
                 by_time = Where (fires, signed_firing, silent)
-                out_batch = Slice (shape, first, second)
-                out_rows = Mul (out_batch, steps_1d)
-                out_sample = Slice (shape, second, end)
-                {reshape(opset, "trains", "by_time", ("", "out_rows", "out_sample"))}""",
+                {_in_rows(opset, "steps_1d")}""",
     )
 
 
