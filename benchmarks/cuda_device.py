@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
+from pconv_onnx.operators.parallel_spike import coding_of
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 SOURCE = Path(__file__).parent.parent / "custom_ops"
@@ -49,7 +51,7 @@ def layout_of(
     elements = current.size // input_steps
     after = current.shape[channel_axis % current.ndim + 1 :]
     inner = int(np.prod(after)) if rows > 1 else elements
-    steps = (steps or max(zero, highest - zero)) if spikes else 1
+    steps = coding_of(highest, coding, steps, zero).steps if spikes else 1
     return Layout(input_steps, elements, rows, inner, highest, steps, bool(spikes), coding, zero)
 
 
