@@ -11,10 +11,10 @@ import onnx
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
+from pconv_onnx.graph.fan_out import LINEAR, UNCOUNTED, fan_out, total
 from pconv_onnx.graph.nesting import captured, every_node, subgraphs
 from pconv_onnx.graph.view import Node
 from pconv_onnx.graph.windows import Shape
-from pconv_onnx.measure.fan_out import LINEAR, UNCOUNTED, fan_out, total
 from pconv_onnx.measure.spike_counts import not_zero
 from pconv_onnx.temporal.kinds import STATIC, Kind, Spikes
 
