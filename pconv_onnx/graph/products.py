@@ -40,6 +40,11 @@ class Product:
     node: Node
     operands: tuple[int, ...]
 
+    @property
+    def reads(self) -> list[str]:
+        """Names of these operands."""
+        return [self.node.inputs[index].name for index in self.operands]
+
 
 def products(network: Network) -> list[Product]:
     """Those that depend on the network's inputs, in topological order."""
