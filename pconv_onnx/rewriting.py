@@ -10,16 +10,17 @@ from typing import Any
 import onnx
 
 from pconv_onnx.basics.arguments import each
-from pconv_onnx.basics.choices import METHODS, CodingName, ModeName, Precision
+from pconv_onnx.basics.choices import METHODS, NEURONS, CodingName, ModeName, NeuronsName, Precision
 from pconv_onnx.basics.errors import PconvError, warn
 from pconv_onnx.basics.places import require_writable
 from pconv_onnx.basics.reasons import by_reason
-from pconv_onnx.calibration import Calibration, calibrate, outline
+from pconv_onnx.calibration import Calibration, calibrate, outline, places
 from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.record import Record
 from pconv_onnx.graph.sketch import sketch
 from pconv_onnx.lower.modes import lower
+from pconv_onnx.plan.modes import mode_of
 from pconv_onnx.plan.plan import Plan
 from pconv_onnx.plan.planning import make_plan
 from pconv_onnx.runtime.entrance import prepared
@@ -46,11 +47,12 @@ class Rewriting:
         return {**self.plan.summary(), "calibration": calibration}
 
 
-def inspect(source: ModelSource) -> dict[str, Any]:
+def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> dict[str, Any]:
     """Every activation of a model: what it is, whether `rewrite` would convert it, and if not why.
 
     Args:
         source: path of an ONNX file, or a model in memory.
+        neurons: as `rewrite` takes it.
 
     Returns:
         The JSON document of `pconv-onnx inspect`.
@@ -58,7 +60,8 @@ def inspect(source: ModelSource) -> dict[str, Any]:
     Raises:
         PconvError: the model cannot be read, or is a spiking one already.
     """
-    return make_plan(prepared(source)).summary()
+    plan = make_plan(prepared(source))
+    return (_with_places(plan, source) if neurons == "products" else plan).summary()
 
 
 def rewrite(
@@ -67,6 +70,7 @@ def rewrite(
     *,
     steps: int | None = None,
     coding: CodingName = "auto",
+    neurons: NeuronsName = NEURONS[0],
     mode: ModeName = "parallel",
     precision: Precision | None = None,
     signed: bool = False,
@@ -91,6 +95,8 @@ def rewrite(
             binary digits, spikes of each step worth twice those of the next, so that 255 levels take 8 steps. `auto`
             is `rate`, but without `steps` or a calibration `radix` for activations of more than 16 levels. Where levels
             below zero exist and zero is one, trains have signs.
+        neurons: what becomes a neuron: activations, or `products`: what products (convolutions, matrix products, gates)
+            read as well, as `calibrate` takes it. Where it has no levels, it is told as what needs a calibration.
         mode: `parallel`, `folded` or `serial`: one time-step, which a `SerialSession` repeats.
         precision: `float16` turns a float32 network into that type, inputs and outputs excepted; None keeps its type.
         signed: carry values below zero with an offset, not with signs, and convert activations whose levels lack zero
@@ -135,6 +141,8 @@ def rewrite(
             per_step_outputs=per_step_outputs,
             why_it_stays=calibrated.why_it_stays if calibrated is not None else None,
         )
+        if neurons == "products" and calibrated is None:
+            plan = _with_places(plan, source)
         _require_neurons(plan, strict)
         return plan
 
@@ -150,10 +158,18 @@ def rewrite(
         if steps is None:
             raise PconvError("calibration needs a number of time-steps", "pass --steps")
         # What no data change is told before a calibration takes its time.
-        outlined = with_levels(outline(source, steps, coding=coding))
+        offsets = signed or not mode_of(mode).codes
+        outlined = with_levels(outline(source, steps, coding=coding, neurons=neurons, signed=offsets))
         _warn_of_another_opset(given, outlined.network.opset)
         calibrated = calibrate(
-            source, calibration, batch_axis=batch_axis, steps=steps, coding=coding, method=method or METHODS[0]
+            source,
+            calibration,
+            batch_axis=batch_axis,
+            steps=steps,
+            coding=coding,
+            neurons=neurons,
+            signed=offsets,
+            method=method or METHODS[0],
         )
         plan = with_levels(calibrated)
     if dry_run:
@@ -165,6 +181,11 @@ def rewrite(
     if output is not None:
         save(model, output, plan.network.folder)
     return Rewriting(model, plan, calibrated)
+
+
+def _with_places(plan: Plan, source: ModelSource) -> Plan:
+    """The plan with what stands in front of products that read no spikes and could, if it had levels."""
+    return replace(plan, activations=(*plan.activations, *places(source)))
 
 
 def _warn_of_another_opset(given: Network, opset: int) -> None:

@@ -18,6 +18,10 @@ MAX_STEPS = 256
 CodingName = Literal["auto", "rate", "radix"]
 CODINGS: tuple[CodingName, ...] = ("auto", "rate", "radix")
 
+# What becomes a neuron: activations, or whatever products read; the first is the default.
+NeuronsName = Literal["activations", "products"]
+NEURONS: tuple[NeuronsName, ...] = ("activations", "products")
+
 # How a calibration chooses thresholds; the first is the default.
 METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
 

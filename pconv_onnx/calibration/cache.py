@@ -15,6 +15,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.writing import write_atomically
 from pconv_onnx.calibration.channels import Channels
+from pconv_onnx.calibration.settings import Settings
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.sweep import Found
 from pconv_onnx.calibration.writing import Correction, Quantised
@@ -22,13 +23,13 @@ from pconv_onnx.data.archives import read_npz
 from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.recognise import Activation
 
-_VERSION = 8
+_VERSION = 9
 _MOST_AXES = 64
 
 
-def digest_of(model: str, samples: bytes, levels: int, coding: str, method: str) -> str:
+def digest_of(model: str, samples: bytes, settings: Settings) -> str:
     """What a calibration depends on, as a digest: digests of the model and of the samples, and the settings."""
-    return _digest([_VERSION, model, samples.hex(), levels, coding, method], {})
+    return _digest([_VERSION, model, samples.hex(), *settings.told], {})
 
 
 def store(path: str | os.PathLike[str], key: str, found: Found) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import onnx
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import CODINGS as CODING_NAMES
-from pconv_onnx.basics.choices import MAX_STEPS, METHODS, CodingName
+from pconv_onnx.basics.choices import MAX_STEPS, METHODS, NEURONS, CodingName, NeuronsName
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.places import require_writable
 from pconv_onnx.basics.reasons import by_reason
@@ -21,7 +21,9 @@ from pconv_onnx.calibration.cache import digest_of, restore, store
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.functions import ascends, becomes_thresholds, clip_of
 from pconv_onnx.calibration.passes import BATCH, Passes
-from pconv_onnx.calibration.staircases import Staircase
+from pconv_onnx.calibration.places import Place, activations, places_of, with_places
+from pconv_onnx.calibration.settings import Settings
+from pconv_onnx.calibration.staircases import Staircase, mirrored
 from pconv_onnx.calibration.sweep import Found, sweep
 from pconv_onnx.calibration.writing import Quantised, quantised_model
 from pconv_onnx.data.reading import open_samples, random_samples
@@ -30,16 +32,24 @@ from pconv_onnx.engine.shards import Engine, InProcess, shards_of
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.passes.pipeline import in_standard_operators
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.neuron.coding import CODINGS, Rate
+from pconv_onnx.graph.view import key_of
+from pconv_onnx.neuron.coding import CODINGS, Radix, Rate
 from pconv_onnx.neuron.parallel import MAX_LEVELS
+from pconv_onnx.plan.plan import Planned
+from pconv_onnx.plan.planning import make_plan
 from pconv_onnx.plan.selection import refuse_spiking
 from pconv_onnx.recognise import Activation, recognise
+from pconv_onnx.recognise.base import Status
 from pconv_onnx.recognise.calibratable import why_not_calibrated
 from pconv_onnx.runtime.entrance import prepared
 from pconv_onnx.runtime.side_by_side import open_session
+from pconv_onnx.temporal.kinds import Kind
 
 # Instead of data: draw them.
 RANDOM = "random"
+
+# An activation without levels, and why it gets none; empty where it can.
+_Told = tuple[Activation, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +59,7 @@ class Calibration:
     Attributes:
         model: the quantised network.
         steps: T.
-        coding: in which T steps have the levels.
-        levels: how many there are above the lowest.
-        method: one of `METHODS`.
+        settings: what was asked for.
         samples: how many samples it saw.
         random: whether they were drawn, so that the result is good for measuring time alone.
         found: staircases and corrected weights.
@@ -61,19 +69,17 @@ class Calibration:
 
     model: onnx.ModelProto = field(repr=False)
     steps: int
-    coding: str
-    levels: int
-    method: str
+    settings: Settings
     samples: int
     random: bool
     found: Found = field(repr=False)
-    left: Sequence[tuple[Activation, str]] = field(repr=False)
+    left: Sequence[_Told] = field(repr=False)
     from_cache: bool = False
 
     def provenance(self) -> dict[str, Any]:
         """What a spiking network made of it keeps: `outputs` are the activations that differ from the source's."""
         outputs = [entry.activation.output.name for entry in self.found.activations]
-        return {"method": self.method, "samples": self.samples, "random": self.random, "outputs": outputs}
+        return {"method": self.settings.method, "samples": self.samples, "random": self.random, "outputs": outputs}
 
     def why_it_stays(self, pre_activation: str, op_types: Sequence[str]) -> str:
         """What to tell of an activation of the quantised network that has no levels all the same; empty of others.
@@ -89,7 +95,7 @@ class Calibration:
 
     def _stays(self, activation: Activation) -> str:
         operators = " ".join(activation.op_types)
-        many = ascends(activation) and not becomes_thresholds(activation, self.levels)
+        many = ascends(activation) and not becomes_thresholds(activation, self.settings.levels)
         why = "has more levels than thresholds are written for" if many else "does not ascend throughout"
         return f"{operators} {why}: it stays, on the temporal mean, and a neuron encodes its output"
 
@@ -98,6 +104,7 @@ class Calibration:
         rows = [
             {
                 "name": entry.activation.name,
+                "encoding": entry.activation.encoding,
                 "channels": len(entry.staircase.threshold),
                 "silent_channels": int(entry.staircase.silent.sum()),
                 "threshold": _range(entry.staircase.threshold[~entry.staircase.silent]),
@@ -110,6 +117,7 @@ class Calibration:
         rows += [
             {
                 "name": activation.name,
+                "encoding": activation.encoding,
                 "channels": None,
                 "silent_channels": None,
                 "threshold": None,
@@ -122,9 +130,10 @@ class Calibration:
         return {
             "activations": rows,
             "steps": self.steps,
-            "coding": self.coding,
-            "levels": self.levels,
-            "method": self.method,
+            "coding": self.settings.coding.name,
+            "neurons": self.settings.neurons,
+            "levels": self.settings.levels,
+            "method": self.settings.method,
             "samples": self.samples,
             "random": self.random,
             "from_cache": self.from_cache,
@@ -144,6 +153,8 @@ def calibrate(
     batch_axis: BatchAxis = 0,
     steps: int,
     coding: CodingName = "auto",
+    neurons: NeuronsName = NEURONS[0],
+    signed: bool = False,
     method: str = METHODS[0],
     cache: str | os.PathLike[str] | None = None,
     force: bool = False,
@@ -152,7 +163,8 @@ def calibrate(
     """Replace each ReLU by a quantised activation whose levels T time-steps carry, which `rewrite` converts losslessly.
 
     A Clip from zero on (ReLU6) is one too. Of any other activation that works element by element the output is
-    quantised: it becomes thresholds where it ascends, and stays in front of them where it does not.
+    quantised: it becomes thresholds where it ascends, and stays in front of them where it does not. Where the output
+    gets down to zero or below it, zero is a level, with as many on either side as are asked for at most.
 
     Args:
         source: path of an ONNX file, or a model in memory.
@@ -161,6 +173,10 @@ def calibrate(
         output: where to write the quantised model; None only returns it.
         steps: T: 1 to 256 in coding `rate`, which has as many levels; 1 to 16 in `radix`, which has 2^T − 1.
         coding: that in which the network is to be rewritten; `auto` is `rate`.
+        neurons: `products` quantises what products read as well where they would read no spikes otherwise: residual
+            sums, linear bottlenecks, averages, gates; but not what is made of the network's inputs alone.
+        signed: give levels an offset, not a zero in the middle, as mode `serial` and `rewrite(..., signed=True)` need
+            them.
         method: one of `METHODS`; `refit` also corrects weights and biases, the others change activations alone.
         cache: file to keep the calibration in, and to take it from where it is of this model, these data and settings.
         force: allow `output` to be the source.
@@ -170,9 +186,7 @@ def calibrate(
         PconvError: the model or the data cannot be read or do not fit, no activation can be calibrated, `steps` or
             `method` is not one that there is, or a file to write is one to read, or the other one to write.
     """
-    levels, named = _levels(steps, coding), _named(coding)
-    if method not in METHODS:
-        raise PconvError(f"there is no method '{method}'", f"choose one of {', '.join(METHODS)}")
+    settings = _settings(steps, coding, method, neurons, signed)
     if output is not None and not force:
         refuse_to_overwrite(source, output)
     if output is not None:
@@ -183,8 +197,7 @@ def calibrate(
         # One that is there may be only for reading, and what is wanted.
         if not os.path.exists(cache):
             require_writable(cache)
-    network = _quantisable(source)
-    chosen, left = _activations(network)
+    network, chosen, left = _to_calibrate(_quantisable(source), settings)
     random = isinstance(data, str) and data == RANDOM
     runner = open_session(network.proto, network.name)
     samples = random_samples(runner, batch_axis=batch_axis) if random else open_samples(data, runner, batch_axis)
@@ -193,12 +206,11 @@ def calibrate(
     found = None
     with (engine or InProcess()).crew(partial(Passes, network, samples), shards) as crew:
         if cache is not None:
-            key = digest_of(network.sha256, crew.call("digest"), levels, named, method)
+            key = digest_of(network.sha256, crew.call("digest"), settings)
             found = restore(cache, key, chosen)
         from_cache = found is not None
         if found is None:
-            first, around_zero = samples.part(slice(0, 1)), CODINGS[named].weighted
-            found = sweep(network, chosen, first, crew, levels, method, around_zero=around_zero)
+            found = sweep(network, chosen, samples.part(slice(0, 1)), crew, settings)
             if cache is not None:
                 store(cache, key, found)
     left += [(activation, found.left[activation.name]) for activation in chosen if activation.name in found.left]
@@ -206,10 +218,17 @@ def calibrate(
     model = quantised_model(network, found.activations, found.corrections)
     if output is not None:
         save(model, output)
-    return Calibration(model, steps, named, levels, method, len(samples), random, found, left, from_cache)
+    return Calibration(model, steps, settings, len(samples), random, found, left, from_cache)
 
 
-def outline(source: ModelSource, steps: int, *, coding: CodingName = "auto") -> Calibration:
+def outline(
+    source: ModelSource,
+    steps: int,
+    *,
+    coding: CodingName = "auto",
+    neurons: NeuronsName = NEURONS[0],
+    signed: bool = False,
+) -> Calibration:
     """What `calibrate` would do, without data: all is as it would be but for values, so that faults can be told early.
 
     Data may still be such that more activations stay, or that a clip behind one is none.
@@ -217,42 +236,68 @@ def outline(source: ModelSource, steps: int, *, coding: CodingName = "auto") -> 
     Raises:
         PconvError: as `calibrate`.
     """
-    levels = _levels(steps, coding)
-    network = _quantisable(source)
-    chosen, left = _activations(network)
+    settings = _settings(steps, coding, METHODS[0], neurons, signed)
+    network, chosen, left = _to_calibrate(_quantisable(source), settings)
+    model = quantised_model(network, found := _outlined(network, chosen, settings), {})
+    return Calibration(model, steps, settings, 0, False, Found(found), left)
+
+
+def places(source: ModelSource) -> list[Planned]:
+    """What neurons would stand in front of, for products to read spikes, once all activations are calibrated.
+
+    Raises:
+        PconvError: as `calibrate`.
+    """
+    network, placed = _placed(_quantisable(source))
+    found = []
+    for one in activations(network, placed):
+        readers = one.output.outputs
+        op_types, keys = [node.op for node in readers], tuple(map(key_of, readers))
+        reason = why_not_calibrated(network, one)
+        status: Status = "refused" if reason else one.status
+        ends = one.input.name, one.output.name
+        found.append(Planned(one.name, one.encoding, op_types, keys, *ends, status, reason or one.reason, None))
+    return found
+
+
+def _outlined(network: Network, chosen: Sequence[Activation], settings: Settings) -> list[Quantised]:
+    """What takes the places of activations, but for values."""
     # Steps and levels that no type rounds, so small that no clip cuts any off, and different, as θ and a are.
-    theta, amplitude = (np.full(1, levels * scale) for scale in (2.0**-12, 2.0**-14))
-    staircase = Staircase(theta, np.zeros(1), amplitude, levels)
+    theta, amplitude = (np.full(1, settings.levels * scale) for scale in (2.0**-12, 2.0**-14))
+    rising = Staircase(theta, np.zeros(1), amplitude, settings.levels)
     entries = []
     for activation in chosen:
         channels = Channels(None, len(network.shape(activation.input) or ()))
-        # Data may be such that thresholds of one that ascends are evenly spaced.
-        alone = becomes_thresholds(activation, levels) or clip_of(activation).rectifies
-        offset = None if alone else np.zeros(1)
-        entries.append(Quantised(activation, staircase, channels, offset))
-    model = quantised_model(network, entries, {})
-    return Calibration(model, steps, _named(coding), levels, "", 0, False, Found(entries), left)
+        if clip_of(activation).rectifies:
+            entries.append(Quantised(activation, rising, channels))
+            continue
+        staircase = rising if settings.signed else mirrored(rising)
+        shift, step, _ = staircase.constants()
+        edges = (np.arange(staircase.steps, dtype=np.float32) + np.float32(0.5)) * step - shift
+        thresholds = edges.reshape(1, -1) if becomes_thresholds(activation, settings.levels) else None
+        entries.append(Quantised(activation, staircase, channels, staircase.offset, thresholds))
+    return entries
 
 
-def _named(coding: CodingName) -> str:
-    """Calibrated levels are for `rate` unless another coding is named."""
-    return Rate.name if coding == "auto" else coding
-
-
-def _levels(steps: object, coding: CodingName) -> int:
-    """How many levels so many time-steps have.
+def _settings(steps: object, coding: CodingName, method: str, neurons: NeuronsName, signed: bool) -> Settings:
+    """What is asked for.
 
     Raises:
-        PconvError: there is no such coding, or it has no staircases in so many steps.
+        PconvError: there is no such coding, it has no staircases in so many steps, or there is no such method.
     """
     if coding not in CODING_NAMES:
         raise PconvError(f"there is no coding '{coding}'", f"choose {', '.join(CODING_NAMES)}")
-    chosen = CODINGS[_named(coding)]
+    # Calibrated levels are for `rate` unless another coding is named.
+    chosen = CODINGS[Rate.name if coding == "auto" else coding]
     most = MAX_STEPS if chosen is Rate else chosen.steps_for(MAX_LEVELS)
     if not isinstance(steps, int) or not 1 <= steps <= most:
         told = "" if chosen is Rate else f" to calibrate to in coding '{coding}'"
         raise PconvError(f"{steps!r} is not a number of time-steps{told}", f"choose 1 to {most}")
-    return chosen.most(steps)
+    if method not in METHODS:
+        raise PconvError(f"there is no method '{method}'", f"choose one of {', '.join(METHODS)}")
+    if neurons not in NEURONS:
+        raise PconvError(f"there are no neurons of '{neurons}'", f"choose {' or '.join(NEURONS)}")
+    return Settings(chosen.most(steps), chosen, method, neurons, signed)
 
 
 def _quantisable(source: ModelSource) -> Network:
@@ -277,7 +322,7 @@ def _range(values: Array) -> list[float] | None:
     return [float(values.min()), float(values.max())] if values.size else None
 
 
-def _require(chosen: Sequence[object], left: Sequence[tuple[Activation, str]], network: Network) -> None:
+def _require(chosen: Sequence[object], left: Sequence[_Told], network: Network) -> None:
     """Raise where no activation can be calibrated.
 
     Raises:
@@ -288,23 +333,48 @@ def _require(chosen: Sequence[object], left: Sequence[tuple[Activation, str]], n
         raise PconvError(f"nothing to calibrate in {network.name}: {told}")
 
 
-def _activations(network: Network) -> tuple[list[Activation], list[tuple[Activation, str]]]:
-    """Those without levels: the ones that can be calibrated, and the others with the reason.
+def _to_calibrate(network: Network, settings: Settings) -> tuple[Network, list[Activation], list[_Told]]:
+    """The network with an Identity in front of products that are to read spikes, and what gets levels.
+
+    Returns:
+        It, what can be calibrated in topological order, and what cannot.
 
     Raises:
-        PconvError: none can.
+        PconvError: nothing can.
     """
-    chosen, left = [], []
-    found = recognise(network)
-    without = [activation for activation in found if activation.spec is None]
-    if found and not without:
-        told = f"all of its activations ({len(found)}) have levels of their own"
-        raise PconvError(f"nothing to calibrate in {network.name}: {told}", "pass it to pconv-onnx rewrite")
-    for activation in without:
-        reason = why_not_calibrated(network, activation)
-        if reason:
-            left.append((activation, reason))
-        else:
-            chosen.append(activation)
+    network, placed = _placed(network) if settings.neurons == "products" else (network, {})
+    told = _told(network, placed)
+    if not told and (count := len(recognise(network))):
+        raise PconvError(
+            f"nothing to calibrate in {network.name}: all of its activations ({count}) have levels of their own",
+            "pass it to pconv-onnx rewrite",
+        )
+    chosen, left = [one for one, reason in told if not reason], [entry for entry in told if entry[1]]
     _require(chosen, left, network)
-    return chosen, left
+    return network, chosen, left
+
+
+def _placed(network: Network) -> tuple[Network, dict[str, Place]]:
+    """The network with an Identity in front of products that are to read spikes, and these by what it gives."""
+    placed: dict[str, Place] = {}
+    # A Concat of trains may be no train: a neuron stands behind it then.
+    for behind in (False, True):
+        kinds = _kinds(network, [one for one, reason in _told(network, placed) if not reason])
+        network, more = with_places(network, places_of(network, kinds, behind=behind))
+        placed |= more
+    return network, placed
+
+
+def _told(network: Network, placed: Mapping[str, Place]) -> list[_Told]:
+    """What has no levels, activations and what stands in front of products, in topological order."""
+    without = [activation for activation in recognise(network) if activation.spec is None]
+    order = {id(node): index for index, node in enumerate(network.every_node())}
+    without = sorted([*without, *activations(network, placed)], key=lambda one: order[id(one.nodes[0])])
+    return [(activation, why_not_calibrated(network, activation)) for activation in without]
+
+
+def _kinds(network: Network, chosen: Sequence[Activation]) -> Mapping[str, Kind]:
+    """What tensors are in time once activations are calibrated, whatever the time-steps."""
+    settings = Settings(Radix.most(4), Radix, METHODS[0], NEURONS[0], False)
+    model = quantised_model(network, _outlined(network, chosen, settings), {})
+    return make_plan(prepared(replace(network, proto=model)), coding="radix").kinds

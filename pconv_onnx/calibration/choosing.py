@@ -11,8 +11,10 @@ import numpy as np
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.calibration import staircases
 from pconv_onnx.calibration.functions import Clip
+from pconv_onnx.calibration.settings import Settings
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.statistics import Moments, PairHistogram
+from pconv_onnx.neuron.parallel import MAX_LEVELS
 
 # What changes: `refit` weights, biases and activations, the others activations alone. The corrections of DA-QCFS are
 # on top of the thresholds of another method, as the paper has them of `max`.
@@ -28,19 +30,18 @@ Batches = Iterable[tuple[Array, Array]]
 Gather = Callable[[Callable[[Batches], Any]], Any]
 
 
-def choose(
-    method: str, steps: int, gather: Gather, clip: Clip, *, centred: bool, lowest: Array | None = None
-) -> Staircase:
+def choose(settings: Settings, gather: Gather, clip: Clip, *, centred: bool, lowest: Array | None = None) -> Staircase:
     """A staircase whose inputs are those of the quantised network, and whose output is to be `clip` of the reference's.
 
     Args:
-        method: one of `METHODS`.
-        steps: T, the number of levels above zero.
+        settings: levels above zero, and the method.
         gather: what counts the inputs.
         clip: the activation.
         centred: whether an error that is the same for all values does not count; `FITTED` methods make use of that.
-        lowest: `[C]`, the least outputs of the reference, where there are to be up to T levels below zero as well.
+        lowest: `[C]`, the least outputs of the reference, where there are to be as many levels below zero as well.
     """
+    method, steps = settings.method, settings.levels
+    steps = steps if lowest is None else min(steps, MAX_LEVELS // 2)
     inputs, outputs = gather(partial(_of_reference, clip))
     signed = lowest is not None
     least = np.zeros_like(outputs.maximum) if lowest is None else np.minimum(lowest, 0)
@@ -64,7 +65,7 @@ def choose(
         staircase = staircases.with_shifts(staircase, inputs, gather(_of_quantised))
         staircase = staircases.with_amplitudes(staircase, outputs, gather(partial(_codes, staircase)))
     staircase = staircases.with_silent(staircase, staircase.silent | silent)
-    return staircases.trimmed(staircase, least, outputs.maximum) if signed else staircase
+    return staircases.trimmed(staircase, least, outputs.maximum, settings.coding) if signed else staircase
 
 
 def _of_reference(clip: Clip, batches: Batches) -> tuple[Moments, Moments]:

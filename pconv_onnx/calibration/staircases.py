@@ -12,6 +12,7 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.calibration.statistics import Moments, PairHistogram
+from pconv_onnx.neuron.coding import Coding, reach_of
 
 # Share of the outputs that `percentile` does not cut off.
 _PERCENTILE = 0.999
@@ -87,15 +88,19 @@ def mirrored(staircase: Staircase) -> Staircase:
     return Staircase(threshold, staircase.shift + staircase.threshold, amplitude, steps, staircase.steps)
 
 
-def trimmed(staircase: Staircase, lowest: Array, highest: Array) -> Staircase:
-    """The staircase without levels that no channel reaches, whose inputs are from `lowest` to `highest`, `[C]` each."""
-    codes = staircase.codes(np.stack([lowest, highest], axis=1))
-    first, last = min(int(codes.min()), staircase.zero), max(int(codes.max()), staircase.zero + 1)
+def trimmed(staircase: Staircase, lowest: Array, highest: Array, coding: type[Coding]) -> Staircase:
+    """The staircase without levels that no channel reaches, whose inputs are from `lowest` to `highest`, `[C]` each.
+
+    Those stay that the coding needs for its trains to have as many time-steps.
+    """
+    codes, zero = staircase.codes(np.stack([lowest, highest], axis=1)), staircase.zero
+    below, above = max(zero - int(codes.min()), 0), max(int(codes.max()) - zero, 1)
+    least = coding.most(coding.steps_for(reach_of(staircase.steps, zero)) - 1) + 1
+    below, above = (max(below, least), above) if below > above else (below, max(above, least))
+    first, last = zero - below, zero + above
     share = (last - first) / staircase.steps
     shift = staircase.shift - first * staircase.threshold / staircase.steps
-    return Staircase(
-        share * staircase.threshold, shift, share * staircase.amplitude, last - first, staircase.zero - first
-    )
+    return Staircase(share * staircase.threshold, shift, share * staircase.amplitude, last - first, below)
 
 
 def by_maximum(maximum: Array, steps: int) -> Staircase:

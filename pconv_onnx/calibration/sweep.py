@@ -31,6 +31,7 @@ from pconv_onnx.calibration.functions import (
 )
 from pconv_onnx.calibration.passes import Levels
 from pconv_onnx.calibration.segments import Layer, Segment, cut, with_weights
+from pconv_onnx.calibration.settings import Settings
 from pconv_onnx.calibration.staircases import Staircase, by_levels, with_shift
 from pconv_onnx.calibration.statistics import cross_validated
 from pconv_onnx.calibration.writing import Correction, Quantised
@@ -38,8 +39,8 @@ from pconv_onnx.data.samples import Samples
 from pconv_onnx.engine.shards import Crew
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import captured
-from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.recognise import Activation
+from pconv_onnx.recognise.base import PRODUCT
 
 _FLOAT = onnx.TensorProto.FLOAT
 # Weights of the correction's own size against the residual, one of which is chosen for each layer; with the last only
@@ -77,10 +78,7 @@ def sweep(
     activations: Sequence[Activation],
     first: Samples,
     crew: Crew,
-    steps: int,
-    method: str,
-    *,
-    around_zero: bool,
+    settings: Settings,
 ) -> Found:
     """Choose a staircase for each activation.
 
@@ -89,14 +87,12 @@ def sweep(
         activations: element by element, in topological order.
         first: a first sample, or more.
         crew: of `Passes` over the data.
-        steps: T, the number of levels above zero, or above an offset.
-        method: one of `METHODS`.
-        around_zero: whether the levels of outputs down to zero or below it are zero, and up to T on either side.
+        settings: what is asked for.
 
     Raises:
         PconvError: values are too large to be computed with.
     """
-    return _Sweep(network, activations, first, crew, steps, method, around_zero).found
+    return _Sweep(network, activations, first, crew, settings).found
 
 
 class _Sweep:
@@ -108,12 +104,9 @@ class _Sweep:
         activations: Sequence[Activation],
         first: Samples,
         crew: Crew,
-        steps: int,
-        method: str,
-        around_zero: bool,
+        settings: Settings,
     ) -> None:
-        self.network, self.crew, self.steps, self.method = network, crew, steps, method
-        self.around_zero = around_zero
+        self.network, self.crew, self.settings = network, crew, settings
         self.found = Found()
         # Corrected layers are nodes with weights of their own.
         self.levels: dict[str, tuple[Array, Array]] = {}
@@ -146,7 +139,7 @@ class _Sweep:
         corrected: set[str] = set()
         for segment in segments:
             wanted = segment.activation is not None or segment.target in outputs
-            layer = segment.layer if self.method == "refit" and wanted else None
+            layer = segment.layer if self.settings.method == "refit" and wanted else None
             output = layer.node.output[0] if layer is not None else ""
             if layer is not None and output not in corrected:
                 if output in computed:  # settled, by an earlier segment that goes through it
@@ -167,7 +160,7 @@ class _Sweep:
         By the bias of a corrected layer; without, by the shift of the staircase there, which pays for few steps, and of
         many costs at padded borders.
         """
-        shifts = self.method != "refit" and self.steps <= _CENTRED_STEPS
+        shifts = self.settings.method != "refit" and self.settings.levels <= _CENTRED_STEPS
         left = {info.name for info in self.network.proto.graph.output}
         for segment in segments:
             if segment.activation is None or not (shifts or segment.layer is not None):
@@ -222,8 +215,9 @@ class _Sweep:
         """Choose a staircase, and hand on what it makes of the quantised pre-activation.
 
         That of a Relu or of a Clip from zero takes its place; of any other activation it is a staircase of its output,
-        which begins at the least that the reference gives, or has that below zero. Levels without end are kept as they
-        are where T is enough for the reference.
+        which begins at the least that the reference gives, or, where that is zero or below it and trains may have
+        signs, is around zero; so it is in front of a product. Levels without end are kept as they are where there are
+        enough for the reference.
         """
         clip = clip_of(activation)
         if clip.rectifies:
@@ -237,18 +231,19 @@ class _Sweep:
         bounded = None
         if activation.unit is not None:
             lowest = lowest_of(function, channels, len(offset))
-            bounded = by_levels(activation.unit, moments.maximum - lowest, self.steps)
+            bounded = by_levels(activation.unit, moments.maximum - lowest, self.settings.levels)
             offset = offset if bounded is None else lowest
         # The least is no more than what rounding makes zero.
-        begins_at_zero = bool((offset <= moments.maximum / (2 * self.steps)).any())
-        fixed = self.around_zero and (bounded is not None or begins_at_zero)
+        begins_at_zero = bool((offset <= moments.maximum / (2 * self.settings.levels)).any())
+        has_zero = bounded is not None or begins_at_zero or activation.encoding == PRODUCT
+        fixed = has_zero and not self.settings.signed
         if fixed and bounded is None:
             staircase = self._chosen(activation, channels, Clip(), lowest=offset)
             offset = staircase.offset
         else:
             chosen = self._chosen(activation, channels, Clip(0.0), start=offset) if bounded is None else bounded
             staircase = with_shift(chosen, -offset)
-        places = becomes_thresholds(activation, self.steps)
+        places = becomes_thresholds(activation, self.settings.levels)
         thresholds = thresholds_of(function, staircase, channels) if places else None
         self._hand_on(Quantised(activation, staircase, channels, offset, thresholds), fixed=fixed)
 
@@ -263,14 +258,13 @@ class _Sweep:
     ) -> Staircase:
         """The staircase of the method for a clip of what is above `start` `[C]`, or for all from `lowest` on."""
         origin = np.zeros(1, np.float32) if start is None else start
-        steps = self.steps if lowest is None else min(self.steps, MAX_LEVELS // 2)
 
         def gather(count: Callable[[Batches], Any]) -> Any:
             return self.crew.call("gather", count, channels, origin)
 
         # A mean error is no error where it is taken back: by an offset, or by a later layer.
         centred = start is not None or activation.output.name in self.taken_back
-        return choose(self.method, steps, gather, clip, centred=centred, lowest=lowest)
+        return choose(self.settings, gather, clip, centred=centred, lowest=lowest)
 
     def _hand_on(self, entry: Quantised, *, fixed: bool = False) -> None:
         """Keep what an activation gives in the reference and, quantised, the codes of what takes its place.
@@ -286,7 +280,7 @@ class _Sweep:
             raise PconvError(
                 f"the values of '{name}' are too large to be quantised", "scale the data, or choose another method"
             )
-        if entry.offset is not None and self.method in FITTED and not fixed:
+        if entry.offset is not None and self.settings.method in FITTED and not fixed:
             error -= residuals.count * float(np.square(residuals.mean).sum())
             start = (start + residuals.mean).astype(np.float32)
             entry = replace(entry, offset=start)

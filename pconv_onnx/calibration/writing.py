@@ -20,6 +20,7 @@ from pconv_onnx.graph.nesting import names_read, unused
 from pconv_onnx.graph.record import ACTIVATION
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION
 from pconv_onnx.recognise import Activation
+from pconv_onnx.recognise.base import PRODUCT
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ class Quantised:
     @property
     def activation_stays(self) -> bool:
         """Whether the activation gives its output to the staircase."""
-        return self.offset is not None and self.thresholds is None
+        return self.offset is not None and self.thresholds is None and self.activation.encoding != PRODUCT
 
 
 @dataclass(frozen=True, eq=False)

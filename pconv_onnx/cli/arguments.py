@@ -18,6 +18,7 @@ from pconv_onnx.basics.choices import (
     MEMORY,
     METHODS,
     MODES,
+    NEURONS,
     PRECISIONS,
     PROVIDERS,
     REPEATS,
@@ -71,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _inspect(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("model", metavar="MODEL", help="ONNX file")
+    _add_neurons(sub)
 
 
 def _rewrite(sub: argparse.ArgumentParser) -> None:
@@ -81,6 +83,7 @@ def _rewrite(sub: argparse.ArgumentParser) -> None:
         help=f"time-steps, 1 to {MAX_STEPS} (default: as many as each activation's levels need, lossless)",
     )  # fmt: skip
     _add_coding(sub)
+    _add_neurons(sub)
     sub.add_argument(
         "--mode", choices=MODES, default="parallel",
         help="parallel: spike trains flow (default); folded: their temporal means do, in one step; serial: one "
@@ -127,6 +130,11 @@ def _calibrate(sub: argparse.ArgumentParser) -> None:
         help=f"time-steps: as many levels in coding rate, 1 to {MAX_STEPS}; 2^T - 1 in coding radix, 1 to 16",
     )  # fmt: skip
     _add_coding(sub)
+    _add_neurons(sub)
+    sub.add_argument(
+        "--signed", action="store_true",
+        help="give levels below zero an offset, as rewrite --signed and mode serial need them",
+    )  # fmt: skip
     sub.add_argument(
         "-o", "--output", metavar="FILE", help="where to write (default: MODEL with .quantised.onnx as its end)"
     )
@@ -250,6 +258,7 @@ def _add_engine(sub: argparse.ArgumentParser) -> None:
 def _add_rewriting(sub: argparse.ArgumentParser) -> None:
     """The options of commands that rewrite at several T."""
     _add_coding(sub)
+    _add_neurons(sub)
     sub.add_argument("--calibration", metavar="FILE", help="as rewrite takes it, anew at each T")
     sub.add_argument("--method", choices=METHODS, help="how to calibrate (default: refit)")
     sub.add_argument("--signed", action="store_true", help="as rewrite takes it")
@@ -260,6 +269,14 @@ def _add_coding(sub: argparse.ArgumentParser) -> None:
         "--coding", choices=CODINGS,
         help="how T spikes carry a count: rate: so many of them fire; radix: its binary digits do, so that 8 carry 255 "
         "levels (auto: rate, but radix for activations of more than 16 levels where no --steps are given)",
+    )  # fmt: skip
+
+
+def _add_neurons(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--neurons", choices=NEURONS,
+        help="what becomes a neuron: activations (default), or products: also what stands in front of convolutions, "
+        "matrix products and gates that would read no spikes; data give it levels",
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pconv_onnx.basics.choices import CODINGS, PROVIDERS
+from pconv_onnx.basics.choices import CODINGS, NEURONS, PROVIDERS
 from pconv_onnx.basics.errors import PconvError, WrongArguments, warn
 from pconv_onnx.cli.text import (
     benchmark_lines,
@@ -70,7 +70,7 @@ def inspect(options: argparse.Namespace) -> Answer:
     """`pconv-onnx inspect`."""
     from pconv_onnx.rewriting import inspect
 
-    summary = inspect(options.model)
+    summary = inspect(options.model, neurons=options.neurons or NEURONS[0])
     return Answer(summary, plan_lines)
 
 
@@ -87,6 +87,7 @@ def rewrite(options: argparse.Namespace) -> Answer:
         output,
         steps=options.steps,
         coding=options.coding or CODINGS[0],
+        neurons=options.neurons or NEURONS[0],
         mode=options.mode,
         precision=options.precision,
         signed=options.signed,
@@ -117,6 +118,8 @@ def calibrate(options: argparse.Namespace) -> Answer:
             batch_axis=_axes(options),
             steps=options.steps,
             coding=options.coding or CODINGS[0],
+            neurons=options.neurons or NEURONS[0],
+            signed=options.signed,
             method=options.method,
             cache=options.cache,
             force=options.force,
@@ -146,7 +149,7 @@ def verify(options: argparse.Namespace) -> Answer:
 def evaluate(options: argparse.Namespace) -> Answer:
     """`pconv-onnx evaluate`."""
     _needs(options, "output", "steps", "there is no curve")
-    for given in ("mode", "coding", "signed"):
+    for given in ("mode", "coding", "neurons", "signed"):
         _needs(options, given, "steps", "nothing is rewritten")
     _needs(options, "calibration", "steps", "there are no levels to calibrate to")
     _needs(options, "method", "calibration", "nothing is calibrated")
@@ -161,6 +164,7 @@ def evaluate(options: argparse.Namespace) -> Answer:
             batch_axis=_axes(options),
             steps=options.steps,
             coding=options.coding or CODINGS[0],
+            neurons=options.neurons or NEURONS[0],
             mode=options.mode or "folded",
             signed=options.signed,
             calibration=options.calibration,
@@ -202,6 +206,7 @@ def bench(options: argparse.Namespace) -> Answer:
         options.model,
         steps=options.steps,
         coding=options.coding or CODINGS[0],
+        neurons=options.neurons or NEURONS[0],
         batches=options.batch,
         provider=options.provider,
         data=options.data,

@@ -14,7 +14,17 @@ import onnx
 
 from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.choices import BATCHES, METHODS, PROVIDERS, REPEATS, STEPS, CodingName, ModeName
+from pconv_onnx.basics.choices import (
+    BATCHES,
+    METHODS,
+    NEURONS,
+    PROVIDERS,
+    REPEATS,
+    STEPS,
+    CodingName,
+    ModeName,
+    NeuronsName,
+)
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration import RANDOM, calibrate
@@ -83,6 +93,7 @@ class Benchmark:
             "threads": self.threads,
             "random_inputs": asked.random_inputs,
             "coding": asked.coding,
+            "neurons": asked.neurons,
             "calibration": asked.method if asked.calibration is not None else None,
             "random_calibration": isinstance(asked.calibration, str) and asked.calibration == RANDOM,
             "complete": self.stopped is None,
@@ -126,6 +137,7 @@ def bench(
     method: str | None = None,
     signed: bool = False,
     coding: CodingName = "auto",
+    neurons: NeuronsName = NEURONS[0],
     repeats: int = REPEATS,
 ) -> Benchmark:
     """Time a network against its spiking forms: function body, serial, parallel and folded, at each T and batch size.
@@ -145,6 +157,7 @@ def bench(
         method: of the calibration, `refit` unless another is named.
         signed: as `rewrite` takes it.
         coding: likewise; calibrated are as many levels as T steps have in it.
+        neurons: likewise.
         repeats: rounds to measure.
 
     Raises:
@@ -179,6 +192,7 @@ def bench(
         method or METHODS[0],
         signed,
         coding,
+        neurons,
         provider,
         counts,
     )
@@ -231,6 +245,8 @@ class _Measuring:
                         batch_axis=self.request.batch_axis,
                         steps=count,
                         coding=self.request.coding,
+                        neurons=self.request.neurons,
+                        signed=self.request.signed,
                         method=method,
                     ).model
                     self.result.quantised[count] = source

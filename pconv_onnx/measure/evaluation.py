@@ -15,7 +15,7 @@ import onnx
 
 from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.choices import CodingName, ModeName
+from pconv_onnx.basics.choices import NEURONS, CodingName, ModeName, NeuronsName
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration import RANDOM
@@ -176,6 +176,7 @@ def evaluate(
     batch_axis: BatchAxis = 0,
     steps: int | Sequence[int] = (),
     coding: CodingName = "auto",
+    neurons: NeuronsName = NEURONS[0],
     mode: ModeName = "folded",
     signed: bool = False,
     calibration: DataSource | None = None,
@@ -195,6 +196,7 @@ def evaluate(
         batch_axis: along which axis of the inputs they lie in the model, as there; of the calibration's as well.
         steps: one number of time-steps to rewrite at or several, each 1 to 256; calibrated in coding `radix`, 1 to 16.
         coding: as `rewrite` takes it.
+        neurons: likewise.
         mode: `folded` computes at the price of one step what `parallel` does. They differ by rounding: `parallel` runs
             its linear layers on T·B rows. `serial` runs T time-steps one after another.
         signed: as `rewrite` takes it.
@@ -219,6 +221,7 @@ def evaluate(
                 source,
                 steps=count,
                 coding=coding,
+                neurons=neurons,
                 mode=mode,
                 signed=signed,
                 calibration=given,

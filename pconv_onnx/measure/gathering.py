@@ -64,6 +64,7 @@ def gather(request: Request, models: Mapping[int, onnx.ModelProto], interrupted:
             batch_axis=request.batch_axis,
             steps=request.steps,
             coding=request.coding,
+            neurons=request.neurons,
             signed=request.signed,
             calibration=request.calibration,
             method=request.method if request.calibration is not None else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pconv_onnx.basics.choices import CodingName
+from pconv_onnx.basics.choices import CodingName, NeuronsName
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource
 
@@ -24,6 +24,7 @@ class Request:
         method: of the calibration.
         signed: as `rewrite` takes it.
         coding: likewise.
+        neurons: likewise.
         provider: where networks run.
         steps: the numbers of time-steps.
     """
@@ -37,5 +38,6 @@ class Request:
     method: str
     signed: bool
     coding: CodingName
+    neurons: NeuronsName
     provider: str
     steps: Sequence[int]

@@ -32,6 +32,7 @@ from pconv_onnx.measure.targets import TargetError, target_output
 from pconv_onnx.operators.domain import is_layer
 from pconv_onnx.plan.modes import MODES
 from pconv_onnx.recognise import recognise
+from pconv_onnx.recognise.base import never, where_zero
 from pconv_onnx.runtime.axes import by_sample, classes, sample_axes
 from pconv_onnx.runtime.entrance import prepared, runnable
 from pconv_onnx.runtime.memory import require_budget, samples_within
@@ -446,7 +447,7 @@ def _compare_tables(checks: Sequence[LayerCheck], stood_for: Network) -> None:
         network = prepared(stood_for)
         found = {
             (one.input.name, one.output.name): one.spec
-            for signs in (True, False)
+            for signs in (where_zero, never)
             for one in recognise(network, signs=signs)
         }
         for check in checks:

@@ -24,6 +24,7 @@ from pconv_onnx.plan.selection import (
 )
 from pconv_onnx.plan.wanted import Wanted
 from pconv_onnx.recognise import Activation, recognise
+from pconv_onnx.recognise.base import never
 from pconv_onnx.recognise.calibratable import why_not_calibrated
 from pconv_onnx.temporal.kinds import Kind
 
@@ -86,8 +87,7 @@ def make_plan(
     if per_step_outputs and not chosen_mode.keeps_time:
         raise WrongArguments(f"mode '{mode}' has no time-steps to hand out", "choose mode 'parallel'")
     refuse_spiking(network)
-    # As many steps as a quantiser has levels are to have them all: those of signed trains would be others.
-    signs = chosen_mode.codes and not signed and (steps is None or coding == "radix")
+    signs = wanted.signs if chosen_mode.codes else never
     recognised = [_if_data_can_help(activation, network) for activation in recognise(network, signs=signs)]
     refuse_patterns_of_nothing(network, recognised, (*include, *exclude))
     found = [

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pconv_onnx.basics.choices import CodingName, Precision
-from pconv_onnx.neuron.coding import CODINGS, Coding, Radix, Rate
+from pconv_onnx.neuron.coding import CODINGS, Coding, Radix, Rate, reach_of
 from pconv_onnx.neuron.quantiser import QuantizerSpec
 
 # The most levels for which `auto` chooses `rate`.
@@ -32,6 +32,12 @@ class Wanted:
     def zero(self, spec: QuantizerSpec) -> int:
         """k₀ of the trains of a quantiser, where they may be signed."""
         return 0 if self.signed else spec.zero
+
+    def signs(self, spec: QuantizerSpec) -> bool:
+        """Whether trains of a quantiser are to have signs: not where they would not have all levels in these steps."""
+        if self.signed or not spec.zero:
+            return False
+        return self.steps is None or self.coding == "radix" or self.steps == reach_of(spec.levels, spec.zero)
 
     def codings(self, spec: QuantizerSpec) -> Iterator[type[Coding]]:
         """The codings of a quantiser's trains, the first that carries its levels before the others."""

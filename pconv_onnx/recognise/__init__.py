@@ -10,7 +10,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.network import Dimension, Graph
 from pconv_onnx.graph.view import Node
 from pconv_onnx.recognise.analog import Analog
-from pconv_onnx.recognise.base import Activation, Recogniser
+from pconv_onnx.recognise.base import Activation, Recogniser, Signs, where_zero
 from pconv_onnx.recognise.binary import Binary
 from pconv_onnx.recognise.bounded import Bounded
 from pconv_onnx.recognise.fused import Fused
@@ -22,7 +22,7 @@ from pconv_onnx.recognise.uniform import Uniform
 from pconv_onnx.recognise.unread import needed, unread
 
 
-def recognisers(signs: bool) -> tuple[Recogniser, ...]:
+def recognisers(signs: Signs) -> tuple[Recogniser, ...]:
     """The first that converts a node has it."""
     return (
         Uniform(signs),
@@ -43,7 +43,7 @@ _WITHOUT_INFLUENCE = "no output depends on its values; leave it out of the expor
 __all__ = ["Activation", "recognise", "recognisers"]
 
 
-def recognise(network: Network, *, signs: bool = True) -> list[Activation]:
+def recognise(network: Network, *, signs: Signs = where_zero) -> list[Activation]:
     """Every activation of the network and its bodies, converted or not, in topological order.
 
     So is every other rounding, comparison and Cast to integers between linear layers. What is computed from constants
@@ -53,7 +53,7 @@ def recognise(network: Network, *, signs: bool = True) -> list[Activation]:
 
     Args:
         network: the source.
-        signs: whether trains may be signed: what could be read with values below zero or without is read so.
+        signs: whether trains are to have signs: what could be read with values below zero or without is read so.
     """
     claimed: set[int] = set()
     graphs = [(graph, partial(_free, network, graph, claimed)) for graph in network.graphs()]

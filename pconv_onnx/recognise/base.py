@@ -16,6 +16,22 @@ from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec
 
 Status = Literal["converted", "needs-calibration", "refused"]
 
+# The encoding of what products read where no activation is: a neuron stands in front of them.
+PRODUCT = "product"
+
+# Whether trains of such levels are to have signs.
+Signs = Callable[[QuantizerSpec], bool]
+
+
+def where_zero(spec: QuantizerSpec) -> bool:
+    """They are wherever a level above the lowest is zero."""
+    return spec.zero > 0
+
+
+def never(_: QuantizerSpec) -> bool:
+    """They are not."""
+    return False
+
 
 @dataclass(frozen=True, eq=False)
 class Activation:

@@ -19,7 +19,7 @@ from pconv_onnx.graph.view import Node, node_name
 from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec
 from pconv_onnx.neuron.theory import SUM_TYPES
-from pconv_onnx.recognise.base import Activation, Refusal
+from pconv_onnx.recognise.base import Activation, Refusal, Signs
 from pconv_onnx.recognise.chain import data_input, owner_of_constants, refuse_shared
 from pconv_onnx.recognise.operands import ConstantReader, factor, spacing
 
@@ -31,8 +31,8 @@ class Thresholds:
 
     encoding = "thresholds"
 
-    def __init__(self, signs: bool = True) -> None:
-        """Whether trains may be signed, so that a cut with values below zero is as good as one without."""
+    def __init__(self, signs: Signs) -> None:
+        """Whether trains are to have signs: a cut with values below zero is then as good as one without."""
         self.signs = signs
 
     def pattern(self, node: Node, free: Callable[[Node], bool]) -> tuple[Node, ...] | None:
@@ -60,9 +60,9 @@ class Thresholds:
 
     def check(self, network: Network, match: tuple[Node, ...]) -> Activation | None:
         """Constant thresholds along one axis; None where it is not the last axis, a new one, that is summed over."""
-        if match[-1].op == "Add" and self.signs:
+        if match[-1].op == "Add":
             whole = self._activation(network, match)
-            if whole is not None and whole.spec is not None and whole.spec.zero:
+            if whole is not None and whole.spec is not None and self.signs(whole.spec):
                 return whole
         return self._activation(network, match[: len(_OPERATORS) + 1])
 

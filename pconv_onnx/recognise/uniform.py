@@ -26,7 +26,7 @@ from pconv_onnx.graph.view import Node
 from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec
 from pconv_onnx.neuron.theory import SUM_TYPES
-from pconv_onnx.recognise.base import Activation, Refusal, Status
+from pconv_onnx.recognise.base import Activation, Refusal, Signs, Status
 from pconv_onnx.recognise.chain import Chain, Foreign, Link, broken_off, chain_around, name_of, refuse_shared
 from pconv_onnx.recognise.operands import ConstantReader, factor, some
 from pconv_onnx.recognise.qcfs import is_qcfs
@@ -50,8 +50,8 @@ class Uniform:
 
     encoding = "uniform"
 
-    def __init__(self, signs: bool = True) -> None:
-        """Whether trains may be signed, so that a cut with values below zero is as good as one without."""
+    def __init__(self, signs: Signs) -> None:
+        """Whether trains are to have signs: a cut with values below zero is then as good as one without."""
         self.signs = signs
 
     def pattern(self, node: Node, free: Callable[[Node], bool]) -> Chain | None:
@@ -104,7 +104,7 @@ class Uniform:
         return Activation(name_of(network, chain), encoding, chain.nodes, chain.start, chain.end, status, reason, spec)
 
 
-def _drawbacks(chain: Chain, spec: QuantizerSpec, signs: bool) -> tuple[bool, ...]:
+def _drawbacks(chain: Chain, spec: QuantizerSpec, signs: Signs) -> tuple[bool, ...]:
     """What speaks against a cut, the worst first; of cuts that are equal in this the longest is best.
 
     No train of it is silent at zero, since its lowest value is another and no other level is zero, or trains have no
@@ -114,7 +114,7 @@ def _drawbacks(chain: Chain, spec: QuantizerSpec, signs: bool) -> tuple[bool, ..
     """
     tolerance = _TOLERANCE * float(ml_dtypes.finfo(spec.dtype).eps)
     scales_both = all(any(link.letter == "S" for link in links) for links in (chain.head, chain.tail))
-    never_silent = bool(spec.silent.any()) and not (signs and spec.zero)
+    never_silent = bool(spec.silent.any()) and not signs(spec)
     if spec.threshold is None:
         return never_silent, False, False
     undone = scales_both and np.allclose(spec.amplitude, spec.threshold, rtol=tolerance, atol=0)

@@ -297,7 +297,7 @@ def test_in_radix_zero_is_a_level_and_errors_are_those_of_as_many_levels(case, m
         calibrate(ann, data(200), steps=steps, coding=coding, method=method)
         for coding, steps in (("radix", 6), ("rate", 63))
     )
-    assert (radix.levels, rate.levels) == (63, 63)
+    assert radix.settings.levels == rate.settings.levels == 63
     test = data(50, seed=1)["x"]
     assert error(radix.model, ann, test) < 1.3 * error(rate.model, ann, test)
     if case == "ReLU":
@@ -343,7 +343,7 @@ def test_sixteen_steps_have_as_many_levels_as_there_are(operator, method):
                  w=weight(4, 3, 3, 3), v=weight(5, 4, 1, 1, seed=1))  # fmt: skip
     result = calibrate(ann, data(), steps=16, coding="radix", method=method)
     (entry,) = result.found.activations
-    assert result.levels == 65535 and entry.thresholds is None
+    assert result.settings.levels == 65535 and entry.thresholds is None
     assert 20000 < entry.staircase.steps <= 65535
     (row,) = result.summary()["activations"]
     told = "Tanh has more levels than thresholds are written for: it stays, on the temporal mean, and"
@@ -753,7 +753,8 @@ def test_an_activation_that_overflows_is_listed_and_the_others_are_calibrated(me
 def test_values_that_overflow_once_they_are_quantised_are_told():
     x = data()["x"]
     x[0, 0, 0, 0] = 3e38
-    told = refusal_of(calibrate, source("a = Selu (x) y = Selu (a)", "float[N, 3, 8, 8] y"), {"x": x}, steps=4)
+    ann = source("a = Selu (x) y = Selu (a)", "float[N, 3, 8, 8] y")
+    told = refusal_of(calibrate, ann, {"x": x}, steps=4, signed=True)
     assert told == ("the values of 'a' are too large to be quantised; scale the data, or choose another method")
 
 

@@ -8,6 +8,7 @@ import pytest
 from pconv_onnx.calibration import staircases
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.statistics import Moments, PairHistogram
+from pconv_onnx.neuron.coding import Radix
 
 GENERATOR = np.random.default_rng(0)
 VALUES = (GENERATOR.normal(0, 1, (3, 20000)) * [[0.1], [1], [30]]).astype(np.float32)
@@ -164,7 +165,7 @@ def signed_histogram() -> PairHistogram:
 
 
 def trimmed(staircase: Staircase) -> Staircase:
-    return staircases.trimmed(staircase, LOWEST, HIGHEST)
+    return staircases.trimmed(staircase, LOWEST, HIGHEST, Radix)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 15, 255, 32767])

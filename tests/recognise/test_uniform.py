@@ -14,6 +14,7 @@ from pconv_onnx import inspect, rewrite
 from pconv_onnx.graph.passes.pipeline import prepared
 from pconv_onnx.neuron.quantiser import FloatOperation
 from pconv_onnx.recognise import recognise
+from pconv_onnx.recognise.base import never, where_zero
 
 MODES = ("parallel", "folded")
 NUMBERS = {"zero": 0, "one": 1}
@@ -193,10 +194,10 @@ def test_what_would_make_silence_a_value_is_left_to_the_next_layer(case, ends):
 def test_what_makes_another_level_zero_is_the_neuron_s_where_trains_have_signs(nodes, constants, with_signs, without):
     """Its trains are then silent at zero, and nothing is added to them."""
     model = prepared(quantiser(nodes, **constants))
-    for signs, end in ((True, with_signs), (False, without)):
+    for signs, end in ((where_zero, with_signs), (never, without)):
         (activation,) = recognise(model, signs=signs)
         assert activation.output.name == end
-        assert not signs or not activation.spec.silent.any() or activation.spec.zero
+        assert signs is never or not activation.spec.silent.any() or activation.spec.zero
 
 
 @pytest.mark.parametrize("options", [{"mode": "serial"}, {"signed": True}, {"mode": "serial", "signed": True}])

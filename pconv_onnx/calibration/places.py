@@ -1,0 +1,134 @@
+"""Neurons in front of products: where they are put, so that products read spikes that no activation gives them.
+
+A place is a tensor that products read as it is. An Identity is put between the two, and is calibrated as activations
+are; what else reads the tensor still does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx
+from onnx import helper
+
+from pconv_onnx.graph import Network
+from pconv_onnx.graph.constants import is_standard
+from pconv_onnx.graph.nesting import unused
+from pconv_onnx.graph.products import Product
+from pconv_onnx.graph.view import Node, Tensor, called, key_of, node_name
+from pconv_onnx.plan.spike_driven import off_spikes
+from pconv_onnx.recognise import Activation
+from pconv_onnx.recognise.base import PRODUCT
+from pconv_onnx.temporal.kinds import Kind, Spikes
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor with those that are to read it through a neuron.
+
+    Attributes:
+        tensor: its name.
+        name: what the neuron is called.
+        readers: by `key_of`, each with the index of the input.
+    """
+
+    tensor: str
+    name: str
+    readers: tuple[tuple[str, int], ...]
+
+
+def places_of(network: Network, kinds: Mapping[str, Kind], *, behind: bool) -> list[Place]:
+    """Where neurons would have products read spikes that do not, though they read more than the network's inputs.
+
+    Args:
+        network: the source.
+        kinds: of its tensors in time, as the neurons leave them that there are already.
+        behind: whether a neuron stands behind a Concat, not on each of its inputs that has none.
+    """
+    without = off_spikes(network, kinds)
+    ends = {(key_of(product.node), _to_spike(network, product)) for product in without}
+    found: dict[str, list[tuple[Node, int]]] = {}
+    for product in without:
+        node, index = product.node, _to_spike(network, product)
+        for reader, place in [(node, index)] if behind else _branches(network, node, index, kinds, ends):
+            entry = found.setdefault(reader.inputs[place].name, [])
+            if not any(reader is other and place == at for other, at in entry):
+                entry.append((reader, place))
+    return [
+        Place(tensor, f"{node_name(readers[0][0])}.input", tuple((key_of(node), index) for node, index in readers))
+        for tensor, readers in found.items()
+    ]
+
+
+def _to_spike(network: Network, product: Product) -> int:
+    """Which operand gets a neuron: the larger one, since the other is held at each step."""
+    if len(product.operands) == 1:
+        return product.operands[0]
+
+    def size(index: int) -> int:
+        known = 1
+        for length in network.shape(product.node.inputs[index]) or ():
+            known *= length if isinstance(length, int) else 1
+        return known
+
+    return max(product.operands, key=size)
+
+
+def _branches(
+    network: Network, node: Node, index: int, kinds: Mapping[str, Kind], ends: Collection[tuple[str, int]]
+) -> Iterator[tuple[Node, int]]:
+    """What is to read spikes for an input of a node to have them: of a Concat that nothing else reads, its inputs."""
+    tensor = node.inputs[index]
+    maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
+    if maker is None or maker.op != "Concat" or not is_standard(maker) or not _only_for(network, tensor, ends):
+        yield node, index
+        return
+    for place, operand in enumerate(maker.inputs):
+        if operand.name in network.computed_from_inputs and not isinstance(kinds.get(operand.name), Spikes):
+            yield from _branches(network, maker, place, kinds, {*ends, (key_of(maker), place)})
+
+
+def _only_for(network: Network, tensor: Tensor, ends: Collection[tuple[str, int]]) -> bool:
+    """Whether all that reads a tensor is to read spikes."""
+    readers = [(key_of(node), index) for node in tensor.outputs for index, of in enumerate(node.inputs) if of is tensor]
+    return not network.is_output(tensor) and all(reader in ends for reader in readers)
+
+
+def with_places(network: Network, places: Sequence[Place]) -> tuple[Network, dict[str, Place]]:
+    """The network with an Identity in each place, and these by what the Identity gives."""
+    model = onnx.ModelProto()
+    model.CopyFrom(network.proto)
+    names = set(network.names)
+    placed: dict[str, Place] = {}
+    given: dict[tuple[str, int], str] = {}
+    for place in places:
+        output = unused(f"{place.tensor}/quantised", names)
+        placed[output] = replace(place, name=unused(place.name, names))
+        given |= dict.fromkeys(place.readers, output)
+    nodes: list[onnx.NodeProto] = []
+    waiting = dict(placed)
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            output = given.get((key_of(node), index), name)
+            node.input[index] = output
+            if output in waiting:
+                place = waiting.pop(output)
+                nodes.append(helper.make_node("Identity", [place.tensor], [output], place.name))
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return replace(network, proto=model), placed
+
+
+def activations(network: Network, placed: Mapping[str, Place]) -> list[Activation]:
+    """What is calibrated in the places of a network."""
+    makers = {key_of(node): node for node in network.nodes}
+    found = []
+    for output, place in placed.items():
+        identity = makers[output]
+        readers = ", ".join(dict.fromkeys(called(reader) for reader in identity.outputs[0].outputs))
+        reason = f"{readers} reads no spikes; pass --calibration data.npz --steps T for a neuron in front of it"
+        ends = identity.inputs[0], identity.outputs[0]
+        found.append(Activation(place.name, PRODUCT, (identity,), *ends, "needs-calibration", reason))
+    return found
