@@ -34,7 +34,7 @@ class Staircase:
 
     Attributes:
         threshold: θ.
-        shift: ψ, added to the input; −∞ in a channel that never fires, whatever its input.
+        shift: ψ, added to the input; −∞ in a channel that never fires.
         amplitude: a, the output of the highest level.
         steps: T.
         zero: k₀, the count whose output is zero.
@@ -54,9 +54,9 @@ class Staircase:
     def constants(self) -> tuple[Array, Array, Array]:
         """ψ, the step θ/T and the level a/T as float32, `[C]` each: what the quantised network computes with."""
         step, level = self.threshold / self.steps, self.amplitude / self.steps
-        # Silence is k₀ spikes.
-        resting = self.silent & (self.zero > 0)
-        shift, step = np.where(resting, self.zero * _NEVER, self.shift), np.where(resting, _NEVER, step)
+        # Silence is the lowest level, below which all values are, or k₀ spikes. What is not finite no neuron takes in.
+        never = (self.zero * _NEVER, _NEVER) if self.zero else (-float(np.finfo(np.float32).max), 1.0)
+        shift, step = np.where(self.silent, never[0], self.shift), np.where(self.silent, never[1], step)
         return shift.astype(np.float32), step.astype(np.float32), level.astype(np.float32)
 
     @property
