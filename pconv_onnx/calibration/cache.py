@@ -15,7 +15,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.writing import write_atomically
 from pconv_onnx.calibration.channels import Channels
-from pconv_onnx.calibration.settings import Settings
+from pconv_onnx.calibration.settings import RULES, Settings
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.sweep import Found
 from pconv_onnx.calibration.writing import Correction, Quantised
@@ -56,6 +56,8 @@ def store(path: str | os.PathLike[str], key: str, found: Found) -> None:
         "errors": found.errors,
         "uncorrected": found.uncorrected,
         "left": found.left,
+        "rule": found.rule,
+        "rule_errors": found.rule_errors,
     }
     meta["sha256"] = _digest(meta, arrays)
     arrays["meta"] = np.array(json.dumps(meta))
@@ -85,7 +87,13 @@ def restore(path: str | os.PathLike[str], key: str, activations: Sequence[Activa
 
 def _found(meta: Mapping[str, Any], arrays: Mapping[str, Array], activations: Mapping[str, Activation]) -> Found:
     """What was found, of a file that anyone may have written: its digest is no signature."""
-    found = Found(errors=list(meta["errors"]), uncorrected=list(meta["uncorrected"]), left=dict(meta["left"]))
+    found = Found(
+        errors=list(meta["errors"]),
+        uncorrected=list(meta["uncorrected"]),
+        left=dict(meta["left"]),
+        rule=meta["rule"],
+        rule_errors=dict(meta["rule_errors"]),
+    )
     for index, (name, axis, rank, steps, zero) in enumerate(meta["activations"]):
         place = f"activation/{index}/"
         parts = {key.removeprefix(place): array for key, array in arrays.items() if key.startswith(place)}
@@ -97,7 +105,8 @@ def _found(meta: Mapping[str, Any], arrays: Mapping[str, Array], activations: Ma
         weights, bias = (arrays[f"layer/{index}/{part}"] for part in ("weights", "bias"))
         _require(weights.dtype == bias.dtype == np.float32 and weights.ndim > 1 == bias.ndim, output)
         found.corrections[output] = Correction(output, weights, bias)
-    numbers = all(isinstance(error, float) for error in found.errors)
+    numbers = all(isinstance(error, float) for error in (*found.errors, *found.rule_errors.values()))
+    _require(found.rule in RULES and found.rule_errors.keys() <= set(RULES), "rule")
     texts = all(isinstance(text, str) for text in (*found.uncorrected, *found.left, *found.left.values()))
     _require(numbers and texts and len(found.errors) == len(found.activations), "errors")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -22,13 +23,14 @@ from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.functions import ascends, becomes_thresholds, clip_of
 from pconv_onnx.calibration.passes import BATCH, Passes
 from pconv_onnx.calibration.places import Place, activations, places_of, with_places
-from pconv_onnx.calibration.settings import Settings
+from pconv_onnx.calibration.rules import output_errors, shares, tries
+from pconv_onnx.calibration.settings import RULES, Settings
 from pconv_onnx.calibration.staircases import Staircase, mirrored
 from pconv_onnx.calibration.sweep import Found, sweep
 from pconv_onnx.calibration.writing import Quantised, quantised_model
 from pconv_onnx.data.reading import open_samples, random_samples
-from pconv_onnx.data.samples import BatchAxis, DataSource
-from pconv_onnx.engine.shards import Engine, InProcess, shards_of
+from pconv_onnx.data.samples import BatchAxis, Data, DataSource
+from pconv_onnx.engine.shards import Crew, Engine, InProcess, shards_of
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.passes.pipeline import in_standard_operators
 from pconv_onnx.graph.tensors import references
@@ -134,6 +136,8 @@ class Calibration:
             "neurons": self.settings.neurons,
             "levels": self.settings.levels,
             "method": self.settings.method,
+            "scale_rule": self.found.rule,
+            "scale_errors": {rule: _finite(error) for rule, error in self.found.rule_errors.items()},
             "samples": self.samples,
             "random": self.random,
             "from_cache": self.from_cache,
@@ -202,15 +206,18 @@ def calibrate(
     runner = open_session(network.proto, network.name)
     samples = random_samples(runner, batch_axis=batch_axis) if random else open_samples(data, runner, batch_axis)
     del runner
-    shards = shards_of(len(samples), samples.fixed_batch or BATCH)
-    found = None
-    with (engine or InProcess()).crew(partial(Passes, network, samples), shards) as crew:
+    engine, found = engine or InProcess(), None
+    with _crew(engine, network, samples) as crew:
         if cache is not None:
             key = digest_of(network.sha256, crew.call("digest"), settings)
             found = restore(cache, key, chosen)
         from_cache = found is not None
         if found is None:
-            found = sweep(network, chosen, samples.part(slice(0, 1)), crew, settings)
+            several = not random and tries(settings, samples)
+            errors = _tried(network, chosen, samples, engine, settings) if several else {}
+            rule = min(errors, key=lambda name: errors[name]) if errors else settings.rule
+            found = sweep(network, chosen, samples.part(slice(0, 1)), crew, replace(settings, rule=rule))
+            found.rule_errors = errors
             if cache is not None:
                 store(cache, key, found)
     left += [(activation, found.left[activation.name]) for activation in chosen if activation.name in found.left]
@@ -219,6 +226,24 @@ def calibrate(
     if output is not None:
         save(model, output)
     return Calibration(model, steps, settings, len(samples), random, found, left, from_cache)
+
+
+def _crew(engine: Engine, network: Network, samples: Data) -> AbstractContextManager[Crew]:
+    shards = shards_of(len(samples), samples.fixed_batch or BATCH)
+    return engine.crew(partial(Passes, network, samples), shards)
+
+
+def _tried(
+    network: Network, chosen: Sequence[Activation], samples: Data, engine: Engine, settings: Settings
+) -> dict[str, float]:
+    """What each rule leaves of the outputs; nothing of one that these samples do not suit."""
+    tried, held = shares(samples)
+    models = {}
+    for rule in RULES:
+        with suppress(PconvError), _crew(engine, network, tried) as crew:
+            found = sweep(network, chosen, tried.part(slice(0, 1)), crew, replace(settings, rule=rule))
+            models[rule] = quantised_model(network, found.activations, found.corrections)
+    return output_errors(network, models, held.part(slice(0, len(held))), BATCH)
 
 
 def outline(
@@ -315,6 +340,11 @@ def _quantisable(source: ModelSource) -> Network:
     network = prepared(network)
     refuse_spiking(network)
     return in_standard_operators(network)
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if np.isfinite(value) else None
 
 
 def _range(values: Array) -> list[float] | None:

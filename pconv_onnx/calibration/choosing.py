@@ -48,16 +48,22 @@ def choose(settings: Settings, gather: Gather, clip: Clip, *, centred: bool, low
     reach = np.maximum(outputs.maximum, -least)
     silent = reach <= _SILENT * reach.max()
     reach = np.where(silent, 1, reach)
-    if method in FITTED:
+    if method in FITTED and settings.rule == "fit":
         pairs = gather(partial(_pairs, clip, least - reach / 2, reach))
         levels, zero = (2 * steps, steps) if signed else (steps, 0)
         staircase = staircases.by_fit(pairs, levels, centred=centred, zero=zero)
     else:
-        if method.startswith(("mse", "percentile")):
-            # What serves distances from zero serves both sides.
-            histogram = gather(partial(_histogram, np.abs if signed else clip, reach))
-            by = staircases.by_squared_error if method.startswith("mse") else staircases.by_percentile
-            staircase = by(histogram, reach, steps)
+        # What serves distances from zero serves both sides.
+        histogram = partial(_histogram, np.abs if signed else clip, reach)
+        if settings.rule == "channel":
+            staircase = staircases.by_maximum(np.sqrt(reach * reach.max()), steps)
+        elif settings.rule == "tensor":
+            best = staircases.by_squared_error(gather(histogram), reach, steps).threshold
+            staircase = staircases.by_maximum(np.sqrt(reach * best), steps)
+        elif method.startswith("mse"):
+            staircase = staircases.by_squared_error(gather(histogram), reach, steps)
+        elif method.startswith("percentile"):
+            staircase = staircases.by_percentile(gather(histogram), reach, steps)
         else:
             staircase = staircases.by_maximum(reach, steps)
         staircase = staircases.mirrored(staircase) if signed else staircase

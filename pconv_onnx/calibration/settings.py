@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pconv_onnx.basics.choices import NeuronsName
 from pconv_onnx.neuron.coding import Coding
 
+# How far staircases reach: as each fits its inputs, or by one scale for all channels, or by that of all for each.
+RULES = ("fit", "tensor", "channel")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -18,6 +21,7 @@ class Settings:
         method: one of `METHODS`.
         neurons: what gets a staircase: activations, or whatever products read as well.
         signed: whether values below zero are carried with an offset, so that trains have one sign.
+        rule: how far staircases reach of methods that fit, one of `RULES`.
     """
 
     levels: int
@@ -25,6 +29,7 @@ class Settings:
     method: str
     neurons: NeuronsName
     signed: bool
+    rule: str = RULES[0]
 
     @property
     def told(self) -> list[object]:

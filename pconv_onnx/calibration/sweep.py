@@ -31,7 +31,7 @@ from pconv_onnx.calibration.functions import (
 )
 from pconv_onnx.calibration.passes import Levels
 from pconv_onnx.calibration.segments import Layer, Segment, cut, with_weights
-from pconv_onnx.calibration.settings import Settings
+from pconv_onnx.calibration.settings import RULES, Settings
 from pconv_onnx.calibration.staircases import Staircase, by_levels, with_shift
 from pconv_onnx.calibration.statistics import cross_validated
 from pconv_onnx.calibration.writing import Correction, Quantised
@@ -64,6 +64,8 @@ class Found:
         errors: for each activation the mean squared error of its output, as a share of the output's mean square.
         uncorrected: outputs of layers that are too wide to be corrected.
         left: why activations stay that the data do not suit, by name.
+        rule: how far staircases of methods that fit reach, one of `RULES`.
+        rule_errors: where several were tried, what each left of the outputs, as `rules.output_errors` has it.
     """
 
     activations: list[Quantised] = field(default_factory=list)
@@ -71,6 +73,8 @@ class Found:
     errors: list[float] = field(default_factory=list)
     uncorrected: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
+    rule: str = RULES[0]
+    rule_errors: dict[str, float] = field(default_factory=dict)
 
 
 def sweep(
@@ -107,7 +111,7 @@ class _Sweep:
         settings: Settings,
     ) -> None:
         self.network, self.crew, self.settings = network, crew, settings
-        self.found = Found()
+        self.found = Found(rule=settings.rule)
         # Corrected layers are nodes with weights of their own.
         self.levels: dict[str, tuple[Array, Array]] = {}
         self.corrected: dict[str, list[onnx.NodeProto]] = {}
@@ -176,7 +180,9 @@ class _Sweep:
             self._correct(segment, layer)
         if segment.activation is not None:
             self.crew.call("keep_quantised", *self._quantised(segment))
-            self._quantise(segment.activation, Channels.of(self.network, segment, self.axes[segment.target]))
+            channels = Channels.of(self.network, segment, self.axes[segment.target])
+            one_scale = self.settings.rule == "tensor"
+            self._quantise(segment.activation, Channels(None, channels.rank) if one_scale else channels)
 
     def _quantised(self, segment: Segment) -> tuple[Segment, dict[str, Array], Levels]:
         """A segment as it is in the quantised network, with what it needs: weights, and levels of its inputs."""

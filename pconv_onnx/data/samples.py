@@ -75,8 +75,8 @@ class Samples:
             part = slice(start, min(start + size, len(self)))
             yield part, self.feed(part)
 
-    def part(self, rows: slice) -> Samples:
-        """Some of them."""
+    def part(self, rows: slice | Array) -> Samples:
+        """Some of them, chosen as NumPy does."""
         arrays = {name: array[rows] for name, array in self.arrays.items()}
         labels, targets = (None if array is None else array[rows] for array in (self.labels, self.targets))
         return replace(self, arrays=arrays, labels=labels, targets=targets)
@@ -114,6 +114,34 @@ class Data(Protocol):
 
     def part(self, rows: slice) -> Samples:
         """Some of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Some samples of others.
+
+    Attributes:
+        data: the others.
+        rows: which of them, ascending; one or more.
+    """
+
+    data: Data
+    rows: Array
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The number of samples that every run has, or None."""
+        return self.data.fixed_batch
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.rows)
+
+    def part(self, rows: slice) -> Samples:
+        """Some of them."""
+        chosen = self.rows[rows]
+        first = int(chosen[0])
+        return self.data.part(slice(first, int(chosen[-1]) + 1)).part(chosen - first)
 
 
 Unchecked = str | os.PathLike[str] | Mapping[str, Array] | CalibrationDataReader
