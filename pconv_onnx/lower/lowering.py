@@ -203,9 +203,10 @@ class GraphLowering:
                 )
             elif index in passage.recoded:
                 names.append(self._recoded(name, passage.recoded[index]))
-            elif self._varies(name):
+            elif self._varies(name) and index not in passage.held:
                 names.append(self._steps_name(name))
             else:
+                self._decode(name)
                 names.append(self._at_each_step(name, steps) if index in passage.lifted else name)
         while names and not names[-1]:
             names.pop()

@@ -79,6 +79,7 @@ class Passage:
     Attributes:
         kinds: kind of each output.
         lifted: inputs without a time axis that are repeated for each time-step, since their rows go with rows in time.
+        held: inputs in time that are decoded first, and have no time axis then.
         constants: inputs that become constants, where the source's own value counts its rows; None leaves an input out.
         recoded: inputs whose trains are given another coding first.
         runs_as: the operator of one input that does on trains what this one does on their levels; empty where that is
@@ -88,6 +89,7 @@ class Passage:
 
     kinds: tuple[Kind, ...]
     lifted: tuple[int, ...] = ()
+    held: tuple[int, ...] = ()
     constants: Mapping[int, Array | None] = field(default_factory=dict)
     recoded: Mapping[int, Coding] = field(default_factory=dict)
     runs_as: str = ""

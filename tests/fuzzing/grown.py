@@ -260,6 +260,19 @@ def combine(grower: Grower) -> None:
         grower.add(Tensor(name, shape, bound, fine))
 
 
+def gate(grower: Grower) -> None:
+    """A tensor times another that has one value for all of some axes."""
+    x = grower.pick()
+    fitting = [y for y in grower.tensors if y.shape != x.shape and len(y.shape) == len(x.shape)
+               and all(one in (1, size) for one, size in zip(y.shape, x.shape, strict=True))]  # fmt: skip
+    if fitting:
+        y = fitting[grower.random.integers(len(fitting))]
+        z = Tensor("", x.shape, x.bound * y.bound, x.fine + y.fine)
+        if z.exact:
+            (name,) = grower.node("Mul", [x.name, y.name] if grower.random.random() < 0.5 else [y.name, x.name])
+            grower.add(replace(z, name=name))
+
+
 def scale(grower: Grower) -> None:
     """By constants: products, sums, batch normalisation."""
     x = grower.pick()
@@ -542,8 +555,8 @@ def function(grower: Grower) -> None:
 
 
 _GROWTHS: tuple[Growth, ...] = (
-    conv, conv, conv_transpose, pool, combine, combine, scale, elementwise, shape_up, shape_up, flatten, dense, dense,
-    reduce, choose, repeat, axes, contract, swap,
+    conv, conv, conv_transpose, pool, combine, combine, gate, gate, scale, elementwise, shape_up, shape_up, flatten,
+    dense, dense, reduce, choose, repeat, axes, contract, swap,
     successive, successive, successive, successive,
     branch, function,
 )  # fmt: skip

@@ -186,7 +186,8 @@ KINDS = {
     "residual": (f"g = Conv (x, e) {qcfs('g', 'h')} b = Add (a, h)", "current"),
     "residual of what has no time": ("g = Conv (x, e) b = Add (a, g)", "current"),
     "analog": ("b = Sigmoid (a)", "static"),
-    "product of two": ("b = Mul (a, a)", "static"),
+    "product of two": ("b = Mul (a, a)", "current"),
+    "product of two currents": ("g = Conv (a, e) b = Mul (g, g)", "static"),
     "body": (
         "t = Constant <value = bool {1}> () "
         "b = If (t) <then_branch = g1 () => (float[N, C, H, W] p) {p = Identity (a)}, "
@@ -241,9 +242,13 @@ def test_kinds_read_from_a_network_are_those_that_it_was_planned_with(nodes, wei
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_two_tensors_of_the_run_are_multiplied_once(mode):
+def test_spikes_by_what_is_held_are_accumulated(mode):
+    """Either matrix has as many spikes: the second is decoded."""
     nodes = f"{qcfs('x', 'a')} t = Transpose <perm = [0, 1, 3, 2]> (a) y = MatMul (a, t)"
-    assert list(rows(spiking(nodes, IMAGES, {}, mode)).values()) == [("static", 4 * 9 * 9 * 7, 0, 4 * 9 * 9 * 7)]
+    spikes = np.clip(np.floor(2 * IMAGES + np.float32(0.5)), 0, 4).sum(dtype=int)
+    ((kind, macs, operations, left),) = rows(spiking(nodes, IMAGES, {}, mode)).values()
+    assert (kind, macs, left) == ("spikes", 4 * 9 * 9 * 7, 0)
+    assert operations == pytest.approx(9 * spikes / 6, rel=1e-12)
 
 
 @pytest.mark.parametrize("mode", MODES)
