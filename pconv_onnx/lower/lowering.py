@@ -91,7 +91,9 @@ class Lowering:
 
     def functions(self) -> list[onnx.FunctionProto]:
         """The operators that are written, in standard ones."""
-        highest = max(neuron.levels.shape[1] - 1 for neuron in self.plan.neurons.values())
+        # Levels that trains have side by side may be more than those of either.
+        trains = [kind for kind in self.plan.kinds.values() if isinstance(kind, Spikes)]
+        highest = max(table.levels.shape[1] - 1 for table in (*self.plan.neurons.values(), *trains))
         return functions(self.plan.network.opset, self.plan.dtype, highest, self.version)
 
     def add_ends(self, graph: onnx.GraphProto) -> None:
