@@ -51,11 +51,15 @@ class Spikes:
         return ParallelNeuron(self.levels[:, 1:], self.levels, self.channel_axis, self.coding)
 
     def widened(self, zero: int, highest: int) -> Spikes | None:
-        """The same trains with levels more at both ends; None where trains of these would not carry them."""
-        if (self.coding.zero, self.levels.shape[1] - 1) == (zero, highest):
-            return self
+        """The same trains with levels more at both ends.
+
+        Returns:
+            None where silence is not zero, or trains of these levels would not carry them.
+        """
         if self.silent.any() or highest > MAX_LEVELS or self.steps > MAX_STEPS:
             return None
+        if (self.coding.zero, self.levels.shape[1] - 1) == (zero, highest):
+            return self
         levels = widened(self.levels, zero, highest)
         if levels is None:
             return None

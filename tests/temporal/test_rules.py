@@ -222,9 +222,10 @@ def test_trains_that_reach_differently_far_lie_side_by_side(coding):
                 np.testing.assert_array_equal(found, value)
 
 
-def test_trains_that_are_never_silent_keep_to_their_own_levels():
-    """What a neuron with an offset emits where it is silent is no level of zero."""
-    nodes = grid("x", "s", -4, 4) + grid("x", "u", 0, 10) + "z = Concat <axis = 1> (s, u) y = Identity (z)"
+@pytest.mark.parametrize("most", [4, 7])
+def test_trains_that_are_never_silent_keep_to_their_own_levels(most):
+    """What a neuron with an offset emits where it is silent is no level of zero, even among as many levels."""
+    nodes = grid("x", "s", -4, most) + grid("x", "u", 0, 10) + "z = Concat <axis = 1> (s, u) y = Identity (z)"
     model = network(nodes, weights={"four": 4.0, "quarter": 0.25}, outputs="float[N, 6, 8, 8] y")
     kinds = {signed: kind_of("z", rewrite(model, coding="radix", signed=signed)) for signed in (False, True)}
     assert kinds == {False: "Spikes", True: "Current"}
