@@ -18,10 +18,10 @@ _PREFIX = "pconv_onnx."
 ACTIVATION = f"{_PREFIX}activation"
 
 # The form of records that are written. Those of form 1, which did not say so, have no kinds in time; those of form 2
-# know one coding.
-FORM = 3
+# know one coding; those of form 3 know levels of neurons as they are.
+FORM = 4
 # Earlier builds read what does without.
-_WITHOUT_CODINGS = 2
+_WITHOUT_WIDENING, _WITHOUT_CODINGS = 3, 2
 
 # Larger than any number of steps, channels or axes that a network has.
 _MOST, _MOST_AXES = 1 << 31, 64
@@ -65,6 +65,8 @@ class InTime:
         channel_axis: the axis along which the rows of `levels` run; None where R = 1.
         coding: of spike trains, how they carry spike counts.
         zero: the spike count of silence.
+        highest: the highest spike count, where the levels of neurons are widened to that and `zero`
+            (`neuron.widening`), since trains of different ones are side by side; None where they are as they are.
     """
 
     steps: int
@@ -72,11 +74,14 @@ class InTime:
     channel_axis: int | None = None
     coding: str = "rate"
     zero: int = 0
+    highest: int | None = None
 
     @property
-    def codes(self) -> bool:
-        """Whether its trains are others than those of `rate` with one sign."""
-        return self.coding != InTime.coding or self.zero > 0
+    def form(self) -> int:
+        """The first form of records that has it."""
+        if self.highest is not None:
+            return FORM
+        return _WITHOUT_WIDENING if self.coding != InTime.coding or self.zero > 0 else _WITHOUT_CODINGS
 
     @property
     def neurons(self) -> Sequence[str]:
@@ -137,7 +142,7 @@ class Record:
         """Put it into a model, in the place of another that may be there."""
         entries = {
             "version": self.version,
-            "form": json.dumps(FORM if any(kind.codes for kind in (self.kinds or {}).values()) else _WITHOUT_CODINGS),
+            "form": json.dumps(max((kind.form for kind in (self.kinds or {}).values()), default=_WITHOUT_CODINGS)),
             "source_sha256": self.source_sha256,
             "mode": self.mode,
             "steps": json.dumps(self.steps),
@@ -271,6 +276,7 @@ def _kinds(found: dict[str, Any]) -> dict[str, InTime]:
             and _is_number(run[1], 0, _MOST) and _is_number(run[2], 1, _MOST)
             for run in runs
         ) and kind.coding in CODINGS[1:] and _is_number(kind.zero, 0, _MOST)  # fmt: skip
+        right &= kind.highest is None or _is_number(kind.highest, 1, _MOST)
         if not right or not (kind.channel_axis is None or _is_number(kind.channel_axis, 1, _MOST_AXES)):
             raise ValueError(f"the kind in time of '{name}' is none that rewrite writes")
     return kinds

@@ -91,7 +91,9 @@ class Lowering:
 
     def functions(self) -> list[onnx.FunctionProto]:
         """The operators that are written, in standard ones."""
-        highest = max(neuron.levels.shape[1] - 1 for neuron in self.plan.neurons.values())
+        # Levels that trains have side by side may be more than those of either.
+        trains = [kind for kind in self.plan.kinds.values() if isinstance(kind, Spikes)]
+        highest = max(table.levels.shape[1] - 1 for table in (*self.plan.neurons.values(), *trains))
         return functions(self.plan.network.opset, self.plan.dtype, highest, self.version)
 
     def add_ends(self, graph: onnx.GraphProto) -> None:
@@ -203,9 +205,10 @@ class GraphLowering:
                 )
             elif index in passage.recoded:
                 names.append(self._recoded(name, passage.recoded[index]))
-            elif self._varies(name):
+            elif self._varies(name) and index not in passage.held:
                 names.append(self._steps_name(name))
             else:
+                self._decode(name)
                 names.append(self._at_each_step(name, steps) if index in passage.lifted else name)
         while names and not names[-1]:
             names.pop()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import ml_dtypes
@@ -40,6 +40,8 @@ class Rounded:
         counts: names of float scalars, each a number of operations more.
         hollow: whether values may be larger than their magnitudes: a constant that is only picked is the same in both
             networks, whatever its size.
+        means: the most means over time that a summand goes through in one of the networks, but for the last: of the
+            factors of a product all but one are means there.
     """
 
     magnitude: str
@@ -47,15 +49,16 @@ class Rounded:
     stores: int = 0
     counts: tuple[str, ...] = ()
     hollow: bool = False
+    means: int = 0
 
     def after(self, count: Count, magnitude: str = "", *, stores: int = 1) -> Rounded:
         """What an operator makes of it that takes so many operations."""
-        return Rounded(
-            magnitude or self.magnitude,
-            self.operations + (count if isinstance(count, int) else 0),
-            self.stores + stores,
-            self.counts + ((count,) if isinstance(count, str) else ()),
-            self.hollow,
+        return replace(
+            self,
+            magnitude=magnitude or self.magnitude,
+            operations=self.operations + (count if isinstance(count, int) else 0),
+            stores=self.stores + stores,
+            counts=self.counts + ((count,) if isinstance(count, str) else ()),
         )
 
     @classmethod
@@ -70,6 +73,7 @@ class Rounded:
             # In a product each counts; what several summands have in common counts once.
             tuple(names if products else dict.fromkeys(names)),
             any(operand.hollow for operand in operands),
+            count(operand.means for operand in operands),
         )
 
 
@@ -102,13 +106,14 @@ class Units:
             rounded: how they come about in either.
             magnitudes: of the tensor, computed in one of them.
             counted: the sum of its `counts`.
-            steps: time-steps, over which the other takes a mean besides.
+            steps: time-steps, over which the other takes means besides.
 
         Returns:
             None where so much is rounded that nothing is left.
         """
-        # Both round; one takes a mean as well, of spikes that were levels divided by T.
-        operations, stores = 2 * (rounded.operations + counted) + steps + 4, 2 * rounded.stores + 2
+        # Both round; one takes means as well, of spikes that were levels divided by T.
+        means = 1 + rounded.means
+        operations, stores = 2 * (rounded.operations + counted) + means * (steps + 4), 2 * (rounded.stores + means)
         share = _gamma(operations, self.computed)
         if self.stored > self.computed:
             share += _gamma(stores, self.stored)
@@ -260,6 +265,8 @@ def _products(site: Site, summands: Count, extra: int = 1, **attributes: Any) ->
     operands = [site.operand(index) for index in range(3 if site.given(2) else 2)]
     (name,) = _same(site, {index: operand.magnitude for index, operand in enumerate(operands)}, **attributes)
     rounded = Rounded.joined(operands[:2], name, products=True).after(summands)
+    if site.varies(0) and site.varies(1):
+        rounded = replace(rounded, means=rounded.means + 1)
     if len(operands) > 2:
         rounded = Rounded.joined([rounded, operands[2]], name, products=False)
     return [rounded.after(extra, stores=0)]

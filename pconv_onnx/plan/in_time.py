@@ -64,8 +64,12 @@ def in_time(
 
 def _trains_are_read(tensors: Sequence[Tensor], passages: Mapping[str, Passage]) -> bool:
     """Whether a node runs on one of these in time."""
-    readers = [passages.get(key_of(reader)) for tensor in tensors for reader in tensor.outputs]
-    return any(passage is not None and not passage.encodes for passage in readers)
+    readers = [(tensor, reader, passages.get(key_of(reader))) for tensor in tensors for reader in tensor.outputs]
+    return any(
+        given is tensor and passage is not None and not passage.encodes and index not in passage.held
+        for tensor, reader, passage in readers
+        for index, given in enumerate(reader.inputs)
+    )
 
 
 def hands_spikes_on(activation: Activation, passages: Mapping[str, Passage]) -> bool:

@@ -51,16 +51,18 @@ def refuse_what_one_step_cannot_do(
         key = key_of(proto)
         in_time = [name for name in (*proto.input, *sorted(captured(proto))) if name in kinds]
         # A tensor has the same shape at each step.
-        passes = (key in passages and proto.op_type not in _EXTREMA) or proto.op_type == "Shape"
+        held = passages[key].held if key in passages else ()
+        passes = (key in passages and not held and proto.op_type not in _EXTREMA) or proto.op_type == "Shape"
         if key in replaced or not in_time or passes:
             continue
         owner = owners.get(key)
+        mean = proto.input[held[0]] if held else in_time[0]
         what = f"activation '{owner.name}'" if owner else f"{proto.op_type} '{proto.name or key}'"
-        if key in passages:
+        if key in passages and not held:
             extremum = _EXTREMA[proto.op_type]
             why = f"takes a {extremum} over spikes, which the trains of serial neurons, not being sorted, do not have"
         else:
-            why = f"needs the temporal mean of '{owner.input.name if owner else in_time[0]}'"
+            why = f"needs the temporal mean of '{owner.input.name if owner else mean}'"
             if owner is not None and owner.reason:
                 why += f": {owner.reason}"
         raise PconvError(

@@ -100,6 +100,7 @@ class Plan:
         ]
         for key, passage in self.passages.items():
             changed = [f"input {index} at each step" for index in passage.lifted]
+            changed += [f"input {index} decoded" for index in passage.held]
             changed += [f"input {index} a constant" for index in passage.constants]
             changed += [f"input {index} encoded again, {_told(coding)}" for index, coding in passage.recoded.items()]
             changed += [f"as {passage.runs_as}"] if passage.runs_as else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pconv_onnx.temporal.holding import one_in_time
 from pconv_onnx.temporal.kinds import Current, Kind, Passage
 from pconv_onnx.temporal.meeting import meeting
 from pconv_onnx.temporal.site import Site, current, lifted_inputs
@@ -18,17 +19,20 @@ def add(site: Site) -> Passage | None:
     return None if lifted is None or met is None else Passage((Current(met[0]),), lifted, recoded=met[1])
 
 
-def multiply(site: Site) -> Passage | None:
-    """Mul of one tensor in time by others, the same at each step. What is not finite does not commute with zero."""
-    if len(site.varying) != 1:
-        return None
+def multiply(site: Site) -> Kind | Passage | None:
+    """Mul by what is the same at each step, of two tensors in time the mean of one."""
+    return one_in_time(site, _by_static)
+
+
+def _by_static(site: Site) -> Passage | None:
+    """What is not finite does not commute with zero."""
     lifted, factor = lifted_inputs(site), site.constant(1 - site.varying[0])
     if lifted is None or (factor is not None and not np.isfinite(factor).all()):
         return None
     return Passage((current(site.kinds[site.varying[0]]),), lifted)
 
 
-def divide(site: Site) -> Passage | None:
+def divide(site: Site) -> Kind | Passage | None:
     """Div by a constant without zeros."""
     divisor = site.constant(1)
     return multiply(site) if divisor is not None and (divisor != 0).all() else None

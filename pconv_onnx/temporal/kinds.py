@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.choices import MAX_STEPS
 from pconv_onnx.graph.record import InTime
 from pconv_onnx.neuron.coding import CODINGS, Coding
-from pconv_onnx.neuron.parallel import ParallelNeuron, train_decoder
+from pconv_onnx.neuron.parallel import MAX_LEVELS, ParallelNeuron, train_decoder
+from pconv_onnx.neuron.widening import widened
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,22 @@ class Spikes:
         """The neuron that gives these trains, of values that are levels."""
         return ParallelNeuron(self.levels[:, 1:], self.levels, self.channel_axis, self.coding)
 
+    def widened(self, zero: int, highest: int) -> Spikes | None:
+        """The same trains with levels more at both ends.
+
+        Returns:
+            None where silence is not zero, or trains of these levels would not carry them.
+        """
+        if self.silent.any() or highest > MAX_LEVELS or self.steps > MAX_STEPS:
+            return None
+        if (self.coding.zero, self.levels.shape[1] - 1) == (zero, highest):
+            return self
+        levels = widened(self.levels, zero, highest)
+        if levels is None:
+            return None
+        found = replace(self, coding=type(self.coding)(self.steps, zero), levels=levels)
+        return None if found.encoder().why_not_carried else found
+
     def recoder(self, coding: Coding) -> ParallelNeuron:
         """The neuron that gives the same counts in another coding, of these trains."""
         return replace(train_decoder(self.levels, self.channel_axis), coding=coding)
@@ -79,6 +96,7 @@ class Passage:
     Attributes:
         kinds: kind of each output.
         lifted: inputs without a time axis that are repeated for each time-step, since their rows go with rows in time.
+        held: inputs in time that are decoded first, and have no time axis then.
         constants: inputs that become constants, where the source's own value counts its rows; None leaves an input out.
         recoded: inputs whose trains are given another coding first.
         runs_as: the operator of one input that does on trains what this one does on their levels; empty where that is
@@ -88,6 +106,7 @@ class Passage:
 
     kinds: tuple[Kind, ...]
     lifted: tuple[int, ...] = ()
+    held: tuple[int, ...] = ()
     constants: Mapping[int, Array | None] = field(default_factory=dict)
     recoded: Mapping[int, Coding] = field(default_factory=dict)
     runs_as: str = ""
@@ -101,14 +120,16 @@ class RecordedLevels:
         """Levels `[R, T+1]` by the names of neurons."""
         self._tables = tables
         self._names = {id(levels): name for name, levels in tables.items()}
-        self._runs: dict[int, list[tuple[str, int, int]]] = {}
+        self._runs: dict[int, tuple[list[tuple[str, int, int]], int | None]] = {}
+        self._places: dict[tuple[int, int] | None, dict[bytes, list[tuple[str, int]]]] = {}
 
     def write(self, kind: Kind) -> InTime:
         """A kind that is not Static, as a record has it."""
         if not isinstance(kind, Spikes):
             return InTime(kind.steps)
-        levels = self._names.get(id(kind.levels)) or self._put_together(kind.levels)
-        return InTime(kind.steps, levels, kind.channel_axis, kind.coding.name, kind.coding.zero)
+        name = self._names.get(id(kind.levels))
+        levels, highest = (name, None) if name is not None else self._put_together(kind)
+        return InTime(kind.steps, levels, kind.channel_axis, kind.coding.name, kind.coding.zero, highest)
 
     def read(self, entry: InTime) -> Spikes | Current:
         """The way back.
@@ -123,44 +144,60 @@ class RecordedLevels:
             levels = self._tables[entry.levels]
         else:
             width = max((self._tables[name].shape[1] for name, _, _ in entry.levels), default=1)
-            if sum(run[2] for run in entry.levels) * width > _LARGEST:
+            highest = entry.highest or width - 1
+            if highest > MAX_LEVELS or sum(run[2] for run in entry.levels) * (highest + 1) > _LARGEST:
                 raise ValueError("levels of more rows than a network has")
-            levels = np.concatenate([self._rows(*run) for run in entry.levels])
+            wanted = None if entry.highest is None else (entry.zero, entry.highest)
+            levels = np.concatenate([self._rows(*run, wanted) for run in entry.levels])
         if entry.channel_axis is None and len(levels) != 1:
             raise ValueError(f"levels of shape {levels.shape} are not those of {entry}")
         coding = CODINGS[entry.coding](entry.steps, entry.zero)
         coding.require(levels)
         return Spikes(coding, levels, entry.channel_axis)
 
-    def _rows(self, name: str, first: int, count: int) -> Array:
+    def _rows(self, name: str, first: int, count: int, wanted: tuple[int, int] | None) -> Array:
         table = self._tables[name]
-        rows = table[first : first + count]
-        if len(rows) < count and len(table) > 1:
+        rows = table if len(table) == 1 else table[first : first + count]
+        if len(table) > 1 and len(rows) < count:
             raise ValueError(f"'{name}' has {len(table)} rows of levels, not {first + count}")
-        return np.broadcast_to(table, (count, table.shape[1])) if len(table) == 1 else rows
+        if wanted is not None:
+            found = widened(rows, *wanted)
+            if found is None:
+                raise ValueError(f"the levels of '{name}' do not go on to counts from 0 to {wanted[1]}")
+            rows = found
+        return np.broadcast_to(rows, (count, rows.shape[1]))
 
-    def _put_together(self, levels: Array) -> list[tuple[str, int, int]]:
-        """Which rows of which neurons a table is made of: a Concat joins them, a Split takes some."""
+    def _put_together(self, kind: Spikes) -> tuple[list[tuple[str, int, int]], int | None]:
+        """Which rows of which neurons a table is made of, and to what it is widened, if it is.
+
+        A Concat joins them, a Split takes some.
+        """
+        levels = kind.levels
         if id(levels) not in self._runs:
+            rows = [row.tobytes() for row in levels]
+            as_they_are = self._where(None).keys() >= set(rows)
+            highest = None if as_they_are else levels.shape[1] - 1
+            found = self._where(None if highest is None else (kind.coding.zero, highest))
             runs: list[tuple[str, int, int]] = []
-            for row in levels:
-                places = self._places[row.tobytes()]
+            for row in rows:
+                places = found[row]
                 if runs and (runs[-1][0], self._next(*runs[-1])) in places:
                     name, first, count = runs.pop()
                     runs.append((name, first, count + 1))
                 else:
                     runs.append((*places[0], 1))
-            self._runs[id(levels)] = runs
+            self._runs[id(levels)] = runs, highest
         return self._runs[id(levels)]
 
     def _next(self, name: str, first: int, count: int) -> int:
         return first + count if len(self._tables[name]) > 1 else 0
 
-    @cached_property
-    def _places(self) -> dict[bytes, list[tuple[str, int]]]:
-        """Where rows of those values are."""
-        places: dict[bytes, list[tuple[str, int]]] = {}
-        for name, table in self._tables.items():
-            for index, row in enumerate(table):
-                places.setdefault(row.tobytes(), []).append((name, index))
-        return places
+    def _where(self, wanted: tuple[int, int] | None) -> dict[bytes, list[tuple[str, int]]]:
+        """Where rows of those values are, as they are or widened."""
+        if wanted not in self._places:
+            places = self._places[wanted] = {}
+            for name, table in self._tables.items():
+                rows = table if wanted is None else widened(table, *wanted)
+                for index, row in enumerate(rows if rows is not None else ()):
+                    places.setdefault(row.tobytes(), []).append((name, index))
+        return self._places[wanted]

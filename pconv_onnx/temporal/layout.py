@@ -208,15 +208,29 @@ def concat(site: Site) -> Kind | Passage | None:
 def _joined(site: Site, trains: Sequence[Spikes], axis: int) -> Spikes | None:
     """Trains side by side along the channel axis, each channel with levels of its own."""
     tables = []
-    if len({(train.coding, train.levels.shape[1]) for train in trains}) > 1:
+    of_one_width = _of_one_width(trains)
+    if of_one_width is None:
         return None
-    for index, train in enumerate(trains):
+    for index, train in enumerate(of_one_width):
         shape = site.shape(index)
         channels = shape[axis] if shape else None
         if not isinstance(channels, int) or train.channel_axis not in (None, axis):
             return None
         tables.append(np.broadcast_to(train.levels, (channels, train.levels.shape[1])))
-    return Spikes(trains[0].coding, np.concatenate(tables), axis)
+    return Spikes(of_one_width[0].coding, np.concatenate(tables), axis)
+
+
+def _of_one_width(trains: Sequence[Spikes]) -> Sequence[Spikes] | None:
+    """The same trains with as many levels each, and silent at one of them."""
+    codings = {train.coding for train in trains}
+    if len({(type(coding), coding.steps) for coding in codings}) > 1:
+        return None
+    if len(codings) == len({train.levels.shape[1] for train in trains}) == 1:
+        return trains
+    zero = max(coding.zero for coding in codings)
+    above = max(train.levels.shape[1] - 1 - train.coding.zero for train in trains)
+    found = [train.widened(zero, zero + above) for train in trains]
+    return None if None in found else [train for train in found if train is not None]
 
 
 def pad(site: Site) -> Kind | None:

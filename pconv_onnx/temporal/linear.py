@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pconv_onnx.temporal.kinds import Kind
-from pconv_onnx.temporal.site import Site, current, reduced
+from pconv_onnx.temporal.holding import one_in_time
+from pconv_onnx.temporal.kinds import Kind, Passage
+from pconv_onnx.temporal.site import Site, current, lifted_inputs, reduced
 
 
 def linear(site: Site) -> Kind | None:
@@ -24,15 +25,19 @@ def gemm(site: Site) -> Kind | None:
     return linear(site)
 
 
-def matmul(site: Site) -> Kind | None:
-    """MatMul by a matrix, from the right or from the left of a stack of them: no sum over the first axis."""
-    if len(site.varying) != 1:
-        return None
+def matmul(site: Site) -> Kind | Passage | None:
+    """MatMul by what is the same at each step, of two tensors in time the mean of one: no sum over the first axis."""
+    return one_in_time(site, _by_static)
+
+
+def _by_static(site: Site) -> Passage | None:
+    """By a matrix, from the right or from the left of a stack; by a stack whose matrices go with rows in time."""
     (varying,) = site.varying
-    rank, matrix_rank = site.rank(varying), site.rank(1 - varying)
-    if rank is None or matrix_rank is None or rank < (2, 3)[varying] or matrix_rank > 2:
+    rank, other_rank = site.rank(varying), site.rank(1 - varying)
+    if rank is None or other_rank is None or rank < (2, 3)[varying]:
         return None
-    return current(site.kinds[varying])
+    lifted = lifted_inputs(site) if other_rank > 2 else ()
+    return None if lifted is None else Passage((current(site.kinds[varying]),), lifted)
 
 
 def einsum(site: Site) -> Kind | None:

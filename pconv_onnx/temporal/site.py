@@ -11,7 +11,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.network import Dimension
 from pconv_onnx.graph.view import Node
-from pconv_onnx.temporal.kinds import Current, Kind, Passage, Spikes, Static
+from pconv_onnx.temporal.kinds import STATIC, Current, Kind, Passage, Spikes, Static
 
 
 class Site:
@@ -20,6 +20,11 @@ class Site:
     def __init__(self, network: Network, node: Node, kinds: Sequence[Kind], *, weights: bool = True) -> None:
         """Bind them; `kinds` has one entry an input; with `weights` spikes may be worth different amounts."""
         self.network, self.node, self.kinds, self.weights = network, node, kinds, weights
+
+    def holding(self, index: int) -> Site:
+        """The same with an input decoded."""
+        kinds = [STATIC if given == index else kind for given, kind in enumerate(self.kinds)]
+        return Site(self.network, self.node, kinds, weights=self.weights)
 
     def varies(self, index: int) -> bool:
         """Whether that input is there and has a time axis."""

@@ -260,6 +260,19 @@ def combine(grower: Grower) -> None:
         grower.add(Tensor(name, shape, bound, fine))
 
 
+def gate(grower: Grower) -> None:
+    """A tensor times another that has one value for all of some axes."""
+    x = grower.pick()
+    fitting = [y for y in grower.tensors if y.shape != x.shape and len(y.shape) == len(x.shape)
+               and all(one in (1, size) for one, size in zip(y.shape, x.shape, strict=True))]  # fmt: skip
+    if fitting:
+        y = fitting[grower.random.integers(len(fitting))]
+        z = Tensor("", x.shape, x.bound * y.bound, x.fine + y.fine)
+        if z.exact:
+            (name,) = grower.node("Mul", [x.name, y.name] if grower.random.random() < 0.5 else [y.name, x.name])
+            grower.add(replace(z, name=name))
+
+
 def scale(grower: Grower) -> None:
     """By constants: products, sums, batch normalisation."""
     x = grower.pick()
@@ -487,6 +500,20 @@ def dense(grower: Grower) -> None:
     grower.add(Tensor(name, y.shape, y.bound, y.fine))
 
 
+def beside(grower: Grower) -> None:
+    """Activations of one tensor along its channels, whose counts reach as far, but on one side or on both."""
+    x = grower.pick(3)
+    reach, step = int(grower.random.integers(1, 12)), np.asarray(2.0 ** -grower.random.integers(0, 4), np.float32)
+    parts = []
+    for _ in range(int(grower.random.integers(2, 4))):
+        ends = [reach, int(grower.random.integers(0, reach + 1))]
+        below, above = grower.random.permutation(ends)
+        parts.append(grower.uniform(x.name, step, -int(below), int(above)))
+    grower.activations += len(parts)
+    (name,) = grower.node("Concat", parts, axis=1)
+    grower.add(Tensor(name, (len(parts) * x.shape[0], *x.shape[1:]), float(step) * reach, 3))
+
+
 def successive(grower: Grower) -> None:
     """A current or spikes, and directly behind them what takes the one in time and the other not, or moves channels."""
     before = len(grower.tensors)
@@ -542,8 +569,8 @@ def function(grower: Grower) -> None:
 
 
 _GROWTHS: tuple[Growth, ...] = (
-    conv, conv, conv_transpose, pool, combine, combine, scale, elementwise, shape_up, shape_up, flatten, dense, dense,
-    reduce, choose, repeat, axes, contract, swap,
+    conv, conv, conv_transpose, pool, combine, combine, gate, gate, scale, elementwise, shape_up, shape_up, flatten,
+    dense, dense, beside, reduce, choose, repeat, axes, contract, swap,
     successive, successive, successive, successive,
     branch, function,
 )  # fmt: skip

@@ -26,6 +26,7 @@ KINDS = st.builds(
         lambda names: [[name, 3, 2] for (name,) in names]
     ),
     channel_axis=st.none() | st.integers(1, 4),
+    highest=st.none() | st.integers(1, 512),
 )
 
 
@@ -56,7 +57,7 @@ def of_form_1(model: onnx.ModelProto) -> onnx.ModelProto:
     names=st.lists(TEXT, max_size=2),
     potentials=st.dictionaries(TEXT, TEXT, max_size=2),
     kinds=st.dictionaries(TEXT, KINDS, max_size=2),
-    calibration=st.none() | st.dictionaries(TEXT, st.integers(), max_size=2),
+    calibration=st.none() | st.dictionaries(TEXT.filter("outputs".__ne__), st.integers(), max_size=2),
     form=st.none() | TEXT,
 )
 def test_what_is_written_is_read(steps, names, potentials, kinds, calibration, form):
@@ -182,6 +183,66 @@ def test_levels_of_several_neurons_are_told_as_runs_of_theirs():
     assert isinstance(kinds["a/steps"].levels, str)
     (operator,) = stats(model).summary()["operators"]
     assert (operator["input"], operator["synaptic_operations"] > 0) == ("spikes", True)
+
+
+SIDE_BY_SIDE = f"""
+    m = Mul (x, eight) r = Round (m) s_held = Clip (r, low, high) s = Mul (s_held, eighth) {qcfs("x", "u")}
+    z = Concat <axis = 1> (s, u) d, e = Split <axis = 1> (z, parts) f = Concat <axis = 1> (e, d, s) y = Conv (f, w)
+"""
+
+
+def side_by_side(low: float) -> onnx.ModelProto:
+    """Trains of 4 counts above that of silence beside others that have some below it as well."""
+    weights = {
+        "eight": 8.0,
+        "eighth": 0.125,
+        "low": low,
+        "high": 4.0,
+        "parts": np.array([2, 4]),
+        "w": weight(2, 9, 1, 1),
+    }
+    return network(SIDE_BY_SIDE, weights=weights, outputs="float[N, 2, 8, 8] y")
+
+
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+def test_levels_that_reach_differently_far_are_told_by_how_far_they_are_widened(mode):
+    """Which files of earlier builds never had."""
+    model = rewrite(side_by_side(-2.0), mode=mode, coding="rate").model
+    kinds = {name.removesuffix("/steps"): kind for name, kind in Record.read(model).kinds.items()}
+    neuron, other = kinds["s"].levels, kinds["u"].levels
+    assert kinds["z"] == InTime(4, [[neuron, 0, 3], [other, 0, 3]], 1, zero=2, highest=6)
+    assert kinds["e"] == InTime(4, [[neuron, 0, 1], [other, 0, 3]], 1, zero=2, highest=6)
+    assert (kinds["s"].highest, kinds["s"].zero, kinds["u"].zero) == (None, 2, 0)
+    assert entries_of(model)[f"{PREFIX}form"] == "4"
+    (operator,) = stats(model).summary()["operators"]
+    assert operator["input"] == "spikes"
+    assert verify(side_by_side(-2.0), model).verdict == "equal"
+
+
+def test_files_that_earlier_builds_read_have_the_form_that_these_know():
+    forms = {}
+    for low in (0.0, -4.0, -2.0):
+        model = rewrite(side_by_side(low), coding="rate").model
+        forms[low] = entries_of(model)[f"{PREFIX}form"]
+        kinds = json.loads(entries_of(model)[f"{PREFIX}kinds"]).values()
+        assert any("highest" in kind for kind in kinds) == (low < 0)
+    assert forms == {0.0: "2", -4.0: "4", -2.0: "4"}
+    alone = network(SIDE_BY_SIDE.split("z =")[0] + "y = Neg (s)", weights={"eight": 8.0, "eighth": 0.125, "low": -2.0,
+                    "high": 4.0})  # fmt: skip
+    assert entries_of(rewrite(alone, coding="rate").model)[f"{PREFIX}form"] == "3"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"highest": 3}, {"highest": 70000}, {"highest": 0}, {"highest": "6"}, {"zero": 1}, {"highest": None}],
+    ids=str,
+)
+def test_widened_levels_that_are_recorded_and_are_not_so_are_told(entry):
+    model = rewrite(side_by_side(-2.0), coding="rate").model
+    kinds = json.loads(entries_of(model)[f"{PREFIX}kinds"])
+    kinds["z/steps"] = {key: value for key, value in {**kinds["z/steps"], **entry}.items() if value is not None}
+    told = refusal_of(stats, changed(model, kinds=json.dumps(kinds)))
+    assert "as rewrite wrote them" in told or "was not rewritten" in told
 
 
 def test_rows_of_the_record_are_those_of_the_answer(small_network):

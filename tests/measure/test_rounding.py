@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import ml_dtypes
@@ -231,3 +232,16 @@ def test_where_so_much_is_rounded_that_nothing_is_left_there_is_no_bound():
     assert limit(Rounded("m", 1 << 20), counted=0) is not None
     assert limit(Rounded("m", 1 << 24), counted=0) is None
     assert limit(Rounded("m"), counted=2.0**30) is None
+
+
+def test_of_two_factors_that_are_computed_one_is_a_mean_besides():
+    """In a network in time that is held, and its own mean is rounded as well."""
+    nodes = {"y = Mul (x, k)": 0, "y = Mul (x, x)": 1, "h = Mul (x, x) g = Mul (h, x) y = Add (g, x)": 2}
+    limits = []
+    for text, means in nodes.items():
+        weights = {"k": np.float32(2)} if "k)" in text else {}
+        model = network(text, inputs="float[N, 8, 6, 6] x", outputs="float y", weights=weights)
+        rounded, magnitudes, _ = bounded(model, data())
+        assert rounded.means == means
+        limits.append(SINGLE.limit(replace(rounded, operations=0, stores=0), np.ones_like(magnitudes), 0, 64).max())
+    np.testing.assert_allclose(limits, 68 * np.array([1, 2, 3]) * 2.0**-24, rtol=1e-4)

@@ -14,7 +14,7 @@ from networks import network, qcfs, weight
 from refusals import refusal_of
 from temporal_cases import CASES, FIXED_BATCH_CASES, FLAT, FLAT_CASES, OPEN, S
 
-from pconv_onnx import Stats, rewrite, session, stats
+from pconv_onnx import Stats, rewrite, session, stats, verify
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph.record import Record
 from pconv_onnx.measure import taps
@@ -186,7 +186,8 @@ KINDS = {
     "residual": (f"g = Conv (x, e) {qcfs('g', 'h')} b = Add (a, h)", "current"),
     "residual of what has no time": ("g = Conv (x, e) b = Add (a, g)", "current"),
     "analog": ("b = Sigmoid (a)", "static"),
-    "product of two": ("b = Mul (a, a)", "static"),
+    "product of two": ("b = Mul (a, a)", "current"),
+    "product of two currents": ("g = Conv (a, e) b = Mul (g, g)", "static"),
     "body": (
         "t = Constant <value = bool {1}> () "
         "b = If (t) <then_branch = g1 () => (float[N, C, H, W] p) {p = Identity (a)}, "
@@ -241,9 +242,13 @@ def test_kinds_read_from_a_network_are_those_that_it_was_planned_with(nodes, wei
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_two_tensors_of_the_run_are_multiplied_once(mode):
+def test_spikes_by_what_is_held_are_accumulated(mode):
+    """Either matrix has as many spikes: the second is decoded."""
     nodes = f"{qcfs('x', 'a')} t = Transpose <perm = [0, 1, 3, 2]> (a) y = MatMul (a, t)"
-    assert list(rows(spiking(nodes, IMAGES, {}, mode)).values()) == [("static", 4 * 9 * 9 * 7, 0, 4 * 9 * 9 * 7)]
+    spikes = np.clip(np.floor(2 * IMAGES + np.float32(0.5)), 0, 4).sum(dtype=int)
+    ((kind, macs, operations, left),) = rows(spiking(nodes, IMAGES, {}, mode)).values()
+    assert (kind, macs, left) == ("spikes", 4 * 9 * 9 * 7, 0)
+    assert operations == pytest.approx(9 * spikes / 6, rel=1e-12)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -299,6 +304,48 @@ def test_values_without_an_axis_behind_the_samples_are_one_channel():
     nodes = f"p = ReduceSum <keepdims = 0> (x, axes) {qcfs('p', 'a')} y = Identity (a)"
     (layer,) = spiking(nodes, np.eye(3, dtype=np.float32), {"axes": np.array([1])}, "folded")["layers"]
     assert (layer["channels"], layer["neurons"], layer["silent_channels"]) == (1, 1, 0)
+
+
+# Grids of an eighth: of the first convolution both signs, of the bottleneck less below zero, of the third none.
+PARTS = """
+    h = Conv <pads = [1, 1, 1, 1]> (x, w) a_r = Mul (h, scale) a_c = Round (a_r) a_h = Clip (a_c, minus, plus)
+    a = Div (a_h, scale) u, v = Split <axis = 1> (a, sizes)
+    i = Conv <pads = [1, 1, 1, 1]> (v, e) b_r = Mul (i, eight) b_c = Round (b_r) b_h = Clip (b_c, less, more)
+    b = Mul (b_h, eighth) j = Conv <pads = [1, 1, 1, 1]> (b, e) c_r = Mul (j, eight) c_c = Round (c_r)
+    c_h = Clip (c_c, zero, most) c = Mul (c_h, eighth) k = Concat <axis = 1> (v, b) z = Concat <axis = 1> (u, k, c)
+    y = Conv <pads = [1, 1, 1, 1]> (z, f)
+"""
+# How far counts are below that of silence, and above it: of as many time-steps in that coding.
+REACHES = {"rate": [(6, 6), (1, 6), (0, 6)], "radix": [(7, 7), (1, 5), (0, 6)]}
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("coding", REACHES)
+def test_parts_of_unequal_levels_are_read_as_spikes(coding, per_channel):
+    """As networks of split and concatenated parts have them, whose activations reach as far as they do."""
+    (minus, plus), (less, more), (_, most) = REACHES[coding]
+    scale = np.array([4, 8, 2, 8, 4, 8], np.float32).reshape(6, 1, 1) if per_channel else np.float32(8)
+    ends = {"minus": -minus, "plus": plus, "less": -less, "more": more, "most": most}
+    weights = {name: np.float32(value) for name, value in ends.items()}
+    weights |= {"scale": scale, "eight": np.float32(8), "eighth": np.float32(0.125), "sizes": np.array([3, 3])}
+    weights |= {"w": weight(6, 3, 3, 3), "e": weight(3, 3, 3, 3, seed=1), "f": weight(4, 12, 3, 3, seed=2)}
+    ann = network(PARTS, weights=weights, outputs="float[N, 4, 8, 8] y")
+    x = RNG.normal(0, 1, (3, 3, 8, 8)).astype(np.float32)
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(ann)
+    tapped.graph.output.append(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, None))
+    z = session(tapped).run(["z"], {"x": x})[0]
+    scales = np.concatenate([np.broadcast_to(np.reshape(scale, -1), 6), np.full(6, 8)]).reshape(-1, 1, 1)
+    distances = np.abs(np.rint(z * scales)).astype(int)
+    digits = distances if coding == "rate" else sum((distances >> place) & 1 for place in range(3))
+    expected = summed("y = Conv <pads = [1, 1, 1, 1]> (a, w)", digits.astype(np.float32), {"w": weights["f"]})
+    for mode in MODES:
+        model = rewrite(ann, mode=mode, coding=coding).model
+        assert verify(ann, model, {"x": x}).verdict == "equal"
+        assert verify(ann, model, {"x": x[:1]}).verdict == "equal"
+        row = stats(model, {"x": x}).summary()["operators"][-1]
+        assert (row["input"], row["multiply_accumulates"]) == ("spikes", 0), mode
+        assert row["synaptic_operations"] == pytest.approx(expected / 3, rel=1e-12), mode
 
 
 CHANNELS = """

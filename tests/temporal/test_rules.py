@@ -15,9 +15,10 @@ from onnx.checker import check_model
 from temporal_cases import CASES, FIXED_BATCH_CASES, FLAT, FLAT_CASES, OPEN, PER_CHANNEL, SIGNED_CASES, S, dyadic
 
 from pconv_onnx import session
-from pconv_onnx.neuron.coding import Radix
+from pconv_onnx.neuron.coding import Radix, Rate
 from pconv_onnx.operators.domain import attribute
 from pconv_onnx.rewriting import rewrite
+from pconv_onnx.temporal.kinds import Spikes
 from pconv_onnx.temporal.rules import TRANSFER_RULES
 
 # T = 4 and values on a grid of powers of two: everything below is exact in float32, so outputs are equal in every bit.
@@ -181,6 +182,62 @@ def test_levels_of_concatenated_channels_follow_them():
     kind = result.plan.kinds["y"]
     assert kind.channel_axis == 1
     np.testing.assert_array_equal(kind.levels[:, -1], [4, 4, 4, 0.5, 1, 4])
+
+
+def grid(x: str, y: str, low: int, high: int) -> str:
+    """Round-half-even of 4·x, held between two counts: levels of a quarter."""
+    return (
+        f"{y}_low = Constant <value_float = {low}.0> () {y}_high = Constant <value_float = {high}.0> () "
+        f"{y}_times = Mul ({x}, four) {y}_code = Round ({y}_times) "
+        f"{y}_held = Clip ({y}_code, {y}_low, {y}_high) {y} = Mul ({y}_held, quarter) "
+    )
+
+
+# Counts below that of silence, and above it, of trains of as many steps in either coding.
+UNEQUAL = {"rate": [(-4, 4), (-1, 4), (0, 4), (-4, 2)], "radix": [(-4, 4), (-1, 7), (0, 5), (-7, 2)]}
+
+
+@CODINGS
+def test_trains_that_reach_differently_far_lie_side_by_side(coding):
+    nodes = "".join(grid("x", f"s{index}", *ends) for index, ends in enumerate(UNEQUAL[coding]))
+    nodes += "z = Concat <axis = 1> (s0, s1, s2, s3) c, d, e = Split <axis = 1> (z, parts) r = Relu (d)"
+    nodes += " m = MaxPool <kernel_shape = [2, 2]> (z) p = Pad (e, pads) y = Conv (z, w)"
+    weights = {"w": dyadic(4, 12, 1, 1), "parts": np.array([2, 6, 4]), "pads": np.array([0, 0, 1, 0, 0, 0, 0, 1])}
+    outputs = {"c": (2, 8, 8), "r": (6, 8, 8), "m": (12, 7, 7), "p": (4, 9, 9), "y": (4, 8, 8)}
+    described = ", ".join(f"float[N, {', '.join(map(str, shape))}] {name}" for name, shape in outputs.items())
+    model = network(nodes, weights={"four": 4.0, "quarter": 0.25, **weights}, outputs=described)
+    result = rewrite(model, coding=coding)
+    kinds = result.plan.kinds
+    assert {name for name in ("z", "c", "d", "e", "m", "r", "p") if kind_of(name, result) != "Spikes"} == (
+        {"m"} if coding == "radix" else set()
+    )
+    reach = max(map(max, UNEQUAL[coding]))
+    assert (kinds["z"].coding.zero, kinds["z"].levels.shape) == (reach, (12, 2 * reach + 1))
+    np.testing.assert_array_equal(kinds["z"].levels, np.tile(np.arange(-reach, reach + 1) / np.float32(4), (12, 1)))
+    plain = onnxruntime.InferenceSession(result.model.SerializeToString())
+    for x in (X, X[:1], -X):
+        expected = session(model).run(None, {"x": x})
+        for runner in (session(result.model), plain, session(rewrite(model, coding=coding, mode="folded").model)):
+            for found, value in zip(runner.run(None, {"x": x}), expected, strict=True):
+                np.testing.assert_array_equal(found, value)
+
+
+@pytest.mark.parametrize("most", [4, 7])
+def test_trains_that_are_never_silent_keep_to_their_own_levels(most):
+    """What a neuron with an offset emits where it is silent is no level of zero, even among as many levels."""
+    nodes = grid("x", "s", -4, most) + grid("x", "u", 0, 10) + "z = Concat <axis = 1> (s, u) y = Identity (z)"
+    model = network(nodes, weights={"four": 4.0, "quarter": 0.25}, outputs="float[N, 6, 8, 8] y")
+    kinds = {signed: kind_of("z", rewrite(model, coding="radix", signed=signed)) for signed in (False, True)}
+    assert kinds == {False: "Spikes", True: "Current"}
+
+
+def test_trains_that_more_levels_would_not_carry_get_none():
+    """Uneven ones; and more of them than a neuron has."""
+    even = np.arange(-1, 3, dtype=np.float32).reshape(1, -1)
+    assert Spikes(Radix(2, 1), even, None).widened(3, 6).levels.tolist() == [[-3, -2, -1, 0, 1, 2, 3]]
+    assert Spikes(Radix(2, 1), np.array([[-1, 0, 1.25, 2]], np.float32), None).widened(3, 6) is None
+    assert Spikes(Radix(16, 1), even, None).widened(1 << 15, 1 << 16) is None
+    assert Spikes(Rate(257), np.arange(258, dtype=np.float32).reshape(1, -1), None).widened(257, 514) is None
 
 
 MORE = qcfs("x", "u").replace("count", "many")
