@@ -24,11 +24,10 @@ from measure import arguments, interleaved, machine, report, rows, write
 from products_networks import RECIPES, Folders, Subject
 
 import pconv_onnx
-from pconv_onnx.basics.choices import CODINGS, METHODS, ModeName
+from pconv_onnx.basics.choices import CODINGS, METHODS, NEURONS, ModeName
 from pconv_onnx.basics.progress import track
 from pconv_onnx.measure import timing
 
-NEURONS = ("products", "activations")
 MODES: tuple[ModeName, ...] = ("parallel", "folded")
 BASELINE = "ANN"
 BATCHES = (1, 8)
@@ -123,6 +122,7 @@ class Measured:
         return {
             "samples": found["samples"],
             "verdict": found["verdict"],
+            "differences": found["differences"],
             "not_compared": found["not_compared"],
             "layers": len(found["layers"]),
             "layers_equal": sum(layer["count_mismatch_rate"] == 0 for layer in found["layers"]),
@@ -185,7 +185,7 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("networks", nargs="+", choices=[*RECIPES], metavar="NETWORK", help=", ".join(RECIPES))
     parser.add_argument("--models", type=Path, required=True, metavar="FOLDER", help="networks that PyPI does not have")
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="CIFAR-10, and pictures of ImageNet")
-    parser.add_argument("--neurons", default=NEURONS[0], choices=NEURONS)
+    parser.add_argument("--neurons", default="products", choices=NEURONS)
     parser.add_argument("--coding", default="radix", choices=CODINGS)
     parser.add_argument("--method", default=METHODS[0], choices=METHODS)
     parser.add_argument("--steps", type=int, nargs="+", metavar="T", help="time-steps (default: those of the recipe)")

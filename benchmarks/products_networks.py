@@ -134,7 +134,7 @@ def _validation_files(folders: Folders) -> tuple[Sequence[Path], np.ndarray]:
 RECIPES = {
     "resnet20-qcfs8": Recipe((4,), 0, _resnet20("resnet20-qcfs8.onnx")),
     "resnet20-relu": Recipe((4, 5, 6), 2000, _resnet20("resnet20-relu.onnx")),
-    "efficientnet-lite0": Recipe((4, 5, 6, 8), 100, _efficientnet_lite0),
-    "squeezenet": Recipe((4, 5, 6, 8), 100, _squeezenet),
-    "yolov8n": Recipe((4, 5, 6, 8), 50, _yolov8n),
+    "efficientnet-lite0": Recipe((4, 5, 6, 8), 200, _efficientnet_lite0),
+    "squeezenet": Recipe((4, 5, 6, 8), 200, _squeezenet),
+    "yolov8n": Recipe((4, 5, 6, 8), 150, _yolov8n),
 }
