@@ -1,9 +1,9 @@
 """Pretrained networks in which every product reads spikes: what they answer, what they cost, and what verifies them.
 
 Each network is calibrated for each number of time-steps, in a process of its own, and rewritten in modes parallel and
-folded. Answers are those of folded, which has the same spike counts at a fraction of the price; what is verified and
-counted as spikes is parallel. What is compared in a table of times takes turns. An entry of the file is replaced when
-it is measured again, and the others stay: networks can be measured by one command each.
+folded. Answers and spikes are counted in folded, which has the same spike counts at a fraction of the price; parallel
+is verified. What is compared in a table of times takes turns. An entry of the file is replaced when it is measured
+again, and the others stay: networks can be measured by one command each.
 """
 
 from __future__ import annotations
