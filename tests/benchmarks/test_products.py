@@ -1,0 +1,19 @@
+"""The file of the benchmark of products: entries of several commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from products import KEY, with_entry
+
+
+def entry(network: str, steps: int, verdict: str) -> dict[str, Any]:
+    values = (network, "products", "radix", steps, "refit", 100)
+    return {**dict(zip(KEY, values, strict=True)), "verdict": verdict}
+
+
+def test_an_entry_replaces_that_of_the_same_networks_and_no_other():
+    entries: list[dict[str, Any]] = []
+    for new in (entry("a", 4, "old"), entry("a", 5, "equal"), entry("b", 4, "equal"), entry("a", 4, "new")):
+        entries = with_entry(entries, new)
+    assert entries == [entry("a", 4, "new"), entry("a", 5, "equal"), entry("b", 4, "equal")]
