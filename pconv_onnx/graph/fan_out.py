@@ -1,4 +1,4 @@
-"""How many output elements each input element of a linear operator is multiplied into.
+"""How many output elements each input element of a product is multiplied into.
 
 Summed over all input elements it is the operator's multiply-accumulates, summed over those that are not zero the
 operations that zeros leave. An output element has no part in what lies in the padding, so that is counted nowhere.
@@ -20,14 +20,14 @@ def fan_out(node: Node, operand: int, shapes: Sequence[Shape]) -> Array:
     """The fan-out of each element of one operand.
 
     Args:
-        node: an operator of `LINEAR`.
-        operand: 0 or, of MatMul, 1.
+        node: an operator of `FAN_OUTS`.
+        operand: 0 or, of Gemm, MatMul and Mul, 1.
         shapes: those of its first two inputs.
 
     Returns:
         Integers in the shape of the operand's last axes; along the axes before them it is the same.
     """
-    return LINEAR[node.op](node, operand, *shapes)
+    return FAN_OUTS[node.op](node, operand, *shapes)
 
 
 def total(fan: Array, shape: Shape) -> int:
@@ -61,8 +61,11 @@ def _product(fans: Iterable[Array]) -> Array:
     return product
 
 
-def _gemm(node: Node, _: int, shape: Shape, weight: Shape) -> Array:
-    return np.array(weight[0] if node.attrs.get("transB", 0) else weight[1])
+def _gemm(node: Node, operand: int, left: Shape, right: Shape) -> Array:
+    """Columns of the other matrix, or its rows."""
+    columns = right[0] if node.attrs.get("transB", 0) else right[1]
+    rows = left[1] if node.attrs.get("transA", 0) else left[0]
+    return np.array((columns, rows)[operand])
 
 
 def _matmul(node: Node, operand: int, left: Shape, right: Shape) -> Array:
@@ -73,14 +76,16 @@ def _matmul(node: Node, operand: int, left: Shape, right: Shape) -> Array:
     return np.array(across * uses)
 
 
-LINEAR: dict[str, Callable[..., Array]] = {
+def _mul(_: Node, operand: int, left: Shape, right: Shape) -> Array:
+    """Once for each element that broadcasting makes of it."""
+    shapes = (left, right)
+    return np.array(math.prod(np.broadcast_shapes(*shapes)) // max(math.prod(shapes[operand]), 1))
+
+
+FAN_OUTS: dict[str, Callable[..., Array]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "Mul": _mul,
 }
-# Linear in their first input as well, and not counted.
-UNCOUNTED = frozenset(
-    {"Attention", "ConvInteger", "DeformConv", "Einsum", "GRU", "LSTM", "MatMulInteger", "QLinearConv", "QLinearMatMul",
-     "RNN"}
-)  # fmt: skip
