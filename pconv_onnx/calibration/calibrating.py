@@ -19,7 +19,7 @@ from pconv_onnx.basics.places import require_writable
 from pconv_onnx.basics.reasons import by_reason
 from pconv_onnx.calibration.cache import digest_of, restore, store
 from pconv_onnx.calibration.channels import Channels
-from pconv_onnx.calibration.functions import ascends, becomes_thresholds, clip_of
+from pconv_onnx.calibration.functions import becomes_thresholds, clip_of
 from pconv_onnx.calibration.passes import BATCH, Passes
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.sweep import Found, sweep
@@ -34,6 +34,7 @@ from pconv_onnx.neuron.coding import CODINGS, Rate
 from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.plan.selection import refuse_spiking
 from pconv_onnx.recognise import Activation, recognise
+from pconv_onnx.recognise.ascending import ascends
 from pconv_onnx.recognise.calibratable import why_not_calibrated
 from pconv_onnx.runtime.entrance import prepared
 from pconv_onnx.runtime.side_by_side import open_session
