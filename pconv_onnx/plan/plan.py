@@ -147,11 +147,7 @@ class Plan:
             for product, count in macs_of(self.network).items()
             if key_of(product.node) not in self.replaced
         }
-        analog = {
-            activation.output: f"{' '.join(activation.op_types)} '{activation.name}'"
-            for activation in self.activations
-            if activation.name not in self.neurons
-        }
+        analog = {one.output: one.name for one in self.activations if one.name not in self.neurons}
         return spike_driven(self.network, self.kinds, macs, analog)
 
     def summary(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pconv_onnx.basics.domain import DOMAIN
+from pconv_onnx.basics.errors import cut
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.fan_out import fan_out, total
@@ -75,7 +76,7 @@ def spike_driven(
         network: a source, or a spiking network.
         kinds: of its tensors in time, by name.
         macs: of its products, the multiply-accumulates of the ANN; None where they are not known.
-        analog: what to call the activations that stay, by the tensor that they give.
+        analog: names of the activations that stay, by the tensor that they give.
     """
     inputs, not_counted = prepared_inputs(network), uncounted(network)
     on_inputs: list[Operations | None] = []
@@ -177,8 +178,9 @@ def _reason(product: Product, kinds: Mapping[str, Kind], analog: Mapping[str, st
         return "it has no form in time, and runs on temporal means"
     if any(isinstance(kinds.get(output.name), Current) for output in maker.outputs):
         return f"it reads a current, {_result(maker)}"
-    stays = next((analog[output.name] for output in maker.outputs if output.name in analog), "")
-    return f"it reads what {stays or called(maker)} gives, which is analog"
+    stays = next((analog[output.name] for output in maker.outputs if output.name in analog), None)
+    given = called(maker) if stays is None else f"activation '{cut(stays)}'"
+    return f"it reads what {given} gives, which is analog"
 
 
 def _result(node: Node) -> str:
