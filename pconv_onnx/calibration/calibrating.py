@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -32,6 +32,8 @@ from pconv_onnx.graph.passes.pipeline import in_standard_operators
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.neuron.coding import CODINGS, Rate
 from pconv_onnx.neuron.parallel import MAX_LEVELS
+from pconv_onnx.plan.plan import Plan
+from pconv_onnx.plan.planning import make_plan
 from pconv_onnx.plan.selection import refuse_spiking
 from pconv_onnx.recognise import Activation, recognise
 from pconv_onnx.recognise.ascending import ascends
@@ -134,7 +136,12 @@ class Calibration:
             "silent_activations": [
                 entry.activation.name for entry in self.found.activations if entry.staircase.silent.all()
             ],
+            "spike_driven": self._plan().spike_driven.summary(),
         }
+
+    def _plan(self) -> Plan:
+        """What `rewrite` makes of the quantised network in its coding."""
+        return make_plan(prepared(self.model), steps=self.steps, coding=cast(CodingName, self.coding))
 
 
 def calibrate(

@@ -186,7 +186,7 @@ def _reason(product: Product, kinds: Mapping[str, Kind], analog: Mapping[str, st
 def _result(node: Node) -> str:
     for what, operators in (("sum", _SUMS), ("average", _AVERAGES)):
         if node.op in operators:
-            return f"the {what} '{node_name(node)}'"
+            return f"the {what} '{cut(node_name(node))}'"
     return f"what {called(node)} gives"
 
 

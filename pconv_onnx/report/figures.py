@@ -16,6 +16,7 @@ import numpy as np
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.neuron.coding import CODINGS
 from pconv_onnx.plan.modes import FOLDED, PARALLEL, SERIAL
+from pconv_onnx.report.spike_driven import kind_of_network
 
 # The colours of figures on paper, and the variables of the page's style that stand for them there. The colours of lines
 # are told apart by the colour-blind (Okabe and Ito), and lines by their markers and dashes as well.
@@ -268,14 +269,15 @@ def raster_layers(layers: Sequence[dict[str, Any]]) -> list[tuple[int, dict[str,
 
 
 def operations(statistics: dict[str, Any]) -> Any:
-    """Operations of each linear operator, of the ANN and of the spiking network, and the energy that they stand for."""
+    """Operations of each linear operator, of the ANN and of what it became, and the energy that they stand for."""
+    network = kind_of_network(statistics["spike_driven"])
     counted = [entry for entry in statistics["operators"] if entry["macs"]]
     layers, totals = _panels(2, 3.2, widths=(3, 1))
     at = range(1, len(counted) + 1)
     layers.plot(at, [entry["macs"] for entry in counted], color=INK, marker="o", linestyle="--", label="ANN: MAC")
     for key, label, colour, marker in (
-        ("synaptic_operations", "spiking: synaptic operations (AC)", BLUE, "D"),
-        ("multiply_accumulates", "spiking: MAC that remain", ORANGE, "s"),
+        ("synaptic_operations", f"{network}: synaptic operations (AC)", BLUE, "D"),
+        ("multiply_accumulates", f"{network}: MAC that remain", ORANGE, "s"),
     ):
         points = [(number, entry[key]) for number, entry in zip(at, counted, strict=True) if entry[key]]
         if points:
@@ -288,7 +290,7 @@ def operations(statistics: dict[str, Any]) -> Any:
     energy = statistics["energy"]
     for place, (value, colour) in enumerate(((energy["ann_nj"], GREY), (energy["snn_nj"], BLUE))):
         totals.bar(place, value / 1000, color=colour, width=0.6)
-    totals.set_xticks([0, 1], ["ANN", "spiking"])
+    totals.set_xticks([0, 1], ["ANN", network])
     totals.set_ylabel("µJ a sample, estimated")
     totals.grid(axis="x", visible=False)
     return _with_legend([layers])

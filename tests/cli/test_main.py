@@ -809,7 +809,8 @@ def test_evaluate_says_that_data_cannot_be_read(ann, tmp_path, refusal):
 @pytest.mark.usefixtures("library")
 def test_stats_gives_the_promised_document(snn, run):
     found = document(run, "stats", snn, "--energy-ac", 0.1)
-    assert found.keys() == {"samples", "random_inputs", "steps", "mode", "layers", "operators", "totals", "energy"}
+    assert found.keys() == {"samples", "random_inputs", "steps", "mode", "layers", "operators", "totals", "energy",
+                             "spike_driven"}  # fmt: skip
     assert (found["samples"], found["random_inputs"], found["steps"], found["mode"]) == (32, True, 4, "parallel")
     assert [layer["name"] for layer in found["layers"]] == ["a_code", "b_code"]
     for layer in found["layers"]:
@@ -1016,6 +1017,7 @@ def test_a_name_that_options_take_is_whole_in_its_column_and_others_are_cut():
         "counts": {"converted": 1, "needs_calibration": 0, "refused": 0},
         "hybrid": [],
         "bypassed": [],
+        "spike_driven": {"macs": 0, "on_inputs": 0, "on_spikes": 0, "share": None, "reasons": {}},
     }
     name, encoding, *_ = list(plan_lines(summary))[1].split()
     assert (name, len(encoding)) == ("n" * 400, 120)
