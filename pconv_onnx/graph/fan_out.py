@@ -1,7 +1,8 @@
 """How many output elements each input element of a product is multiplied into.
 
 Summed over all input elements it is the operator's multiply-accumulates, summed over those that are not zero the
-operations that zeros leave. An output element has no part in what lies in the padding, so that is counted nowhere.
+operations that zeros leave. An output element has no part in what lies in the padding, so that is counted nowhere;
+padding of zeros by a Pad of its own is no other.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.graph.view import Node
+from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.graph.view import Node, Tensor
 from pconv_onnx.graph.windows import Shape, transposed_windows, windows
 
 
@@ -27,12 +29,43 @@ def fan_out(node: Node, operand: int, shapes: Sequence[Shape]) -> Array:
     Returns:
         Integers in the shape of the operand's last axes; along the axes before them it is the same.
     """
-    return FAN_OUTS[node.op](node, operand, *shapes)
+    fan = FAN_OUTS[node.op](node, operand, *shapes)
+    return _inside(node.inputs[operand], fan) if fan.ndim else fan
 
 
 def total(fan: Array, shape: Shape) -> int:
     """The fan-out of all elements of an operand of that shape."""
     return int(fan.sum()) * (math.prod(shape) // fan.size) if fan.size else 0
+
+
+def _inside(tensor: Tensor, fan: Array) -> Array:
+    """Without that of the zeros which a Pad puts around a tensor, `fan` being along the last axes of that."""
+    maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
+    pads = _zeros_around(maker, fan.ndim + 2) if maker is not None else None
+    if pads is None:
+        return fan
+    inside = np.zeros_like(fan)
+    region = tuple(slice(start, size - end) for (start, end), size in zip(pads[2:], fan.shape, strict=True))
+    inside[region] = fan[region]
+    return inside
+
+
+def _zeros_around(node: Node, rank: int) -> list[tuple[int, int]] | None:
+    """How many zeros a Pad puts before and behind each axis; None of other nodes, and where that is not constant."""
+    if node.op != "Pad" or not is_standard(node) or node.attrs.get("mode", "constant") != "constant":
+        return None
+    pads, value, axes = (constant(node.inputs[index]) if _given(node, index) else None for index in (1, 2, 3))
+    if pads is None or (_given(node, 2) and (value is None or value.any())) or (_given(node, 3) and axes is None):
+        return None
+    found = [(0, 0)] * rank
+    padded = range(rank) if axes is None else (int(axis) for axis in axes.reshape(-1))
+    for axis, start, end in zip(padded, *np.maximum(pads.reshape(2, -1), 0).tolist(), strict=True):
+        found[axis] = start, end
+    return found
+
+
+def _given(node: Node, index: int) -> bool:
+    return index < len(node.inputs) and bool(node.inputs[index].name)
 
 
 def _conv(node: Node, _: int, shape: Shape, weight: Shape) -> Array:
