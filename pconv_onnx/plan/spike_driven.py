@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import onnx
 
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.basics.errors import cut
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.fan_out import fan_out, total
+from pconv_onnx.graph.network import Dimension
+from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.graph.products import Product, prepared_inputs, products, uncounted
 from pconv_onnx.graph.view import Node, Tensor, called, node_name
 from pconv_onnx.graph.windows import Shape
@@ -101,7 +105,15 @@ def macs_of(network: Network) -> dict[Product, Operations | None]:
 
     A first dimension of unknown size is that of one sample.
     """
-    return {product: _macs(network, product) for product in products(network)}
+    found = products(network)
+    batches = {shape[0] for info in network.proto.graph.input if (shape := network.shapes.get(info.name))}
+    read = {tensor.name: network.shape(tensor) for product in found for tensor in product.node.inputs[:2]}
+    if any(shape and not isinstance(shape[0], int) and shape[0] not in batches - {None} for shape in read.values()):
+        # Rows are counted otherwise somewhere: samples by heads, by windows.
+        inferred = _of_one_sample(network).shapes
+        read = {name: inferred.get(name, shape) for name, shape in read.items()}
+    shapes = {name: _known(shape) for name, shape in read.items()}
+    return {product: _macs(product, shapes) for product in found}
 
 
 def off_spikes(network: Network, kinds: Mapping[str, Kind]) -> list[Product]:
@@ -146,26 +158,38 @@ def operand_in_time(product: Product, kinds: Mapping[str, Kind]) -> int:
     return min(product.operands or (0,), key=rank)
 
 
-def _macs(network: Network, product: Product) -> int | None:
-    shapes = [_shape(network, tensor) for tensor in product.node.inputs[:2]]
-    known = [shape for shape in shapes if shape is not None]
-    if len(known) < 2:
-        return None
-    index = product.operands[0] if product.operands else 0
-    try:
-        return total(fan_out(product.node, index, known), known[index])
-    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError):  # what a runtime refuses as well
-        return None
+def _of_one_sample(network: Network) -> Network:
+    """The network with one row in each input that may have any number."""
+    model = onnx.ModelProto()
+    model.CopyFrom(network.proto)
+    del model.graph.value_info[:]
+    for info in model.graph.input:
+        dims = info.type.tensor_type.shape.dim
+        if dims and not dims[0].HasField("dim_value"):
+            dims[0].dim_value = 1
+    for info in model.graph.output:
+        info.type.tensor_type.ClearField("shape")
+    return fold(replace(network, proto=model, hints={}))
 
 
-def _shape(network: Network, tensor: Tensor) -> Shape | None:
-    """The shape of one sample's; None where it is not known."""
-    shape = network.shape(tensor)
+def _known(shape: Sequence[Dimension] | None) -> Shape | None:
+    """A shape in numbers, one row where that is open; None where more is."""
     if shape is None:
         return None
     sizes = [1 if axis == 0 and not isinstance(size, int) else size for axis, size in enumerate(shape)]
     known = tuple(size for size in sizes if isinstance(size, int))
     return known if len(known) == len(shape) and math.prod(known[2:]) <= _MOST_POSITIONS else None
+
+
+def _macs(product: Product, shapes: Mapping[str, Shape | None]) -> int | None:
+    left, right = (shapes[tensor.name] for tensor in product.node.inputs[:2])
+    if left is None or right is None:
+        return None
+    index = product.operands[0] if product.operands else 0
+    try:
+        return total(fan_out(product.node, index, (left, right)), (left, right)[index])
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError):  # what a runtime refuses as well
+        return None
 
 
 def _reason(product: Product, kinds: Mapping[str, Kind], analog: Mapping[str, str]) -> str:

@@ -16,7 +16,6 @@ import numpy as np
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.neuron.coding import CODINGS
 from pconv_onnx.plan.modes import FOLDED, PARALLEL, SERIAL
-from pconv_onnx.report.spike_driven import kind_of_network
 
 # The colours of figures on paper, and the variables of the page's style that stand for them there. The colours of lines
 # are told apart by the colour-blind (Okabe and Ito), and lines by their markers and dashes as well.
@@ -187,7 +186,7 @@ def accuracy(summary: dict[str, Any]) -> Any:
         points = [row for row in rows if row[kind] is not None]
         steps, values = [row["steps"] for row in points], [row[kind] for row in points]
         errors = [row["top1_standard_error"] for row in points] if kind == "top1" else None
-        label = f"spiking: {_ACCURACIES[kind]}"
+        label = f"{summary.get('network', 'spiking')}: {_ACCURACIES[kind]}"
         axes.errorbar(steps, values, errors, color=colour, marker=marker, capsize=3, label=label)
         if judged and summary["ann"] and summary["ann"][kind] is not None:
             style = ":" if kind == "top5" else "--"
@@ -270,7 +269,7 @@ def raster_layers(layers: Sequence[dict[str, Any]]) -> list[tuple[int, dict[str,
 
 def operations(statistics: dict[str, Any]) -> Any:
     """Operations of each linear operator, of the ANN and of what it became, and the energy that they stand for."""
-    network = kind_of_network(statistics["spike_driven"])
+    network = statistics["network"]
     counted = [entry for entry in statistics["operators"] if entry["macs"]]
     layers, totals = _panels(2, 3.2, widths=(3, 1))
     at = range(1, len(counted) + 1)

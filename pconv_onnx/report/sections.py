@@ -171,6 +171,7 @@ def sections(document: dict[str, Any]) -> list[Section]:
     found = [_timing(document)]
     for key, (title, make) in makers.items():
         part = document.get(key) or {"error": "not looked at"}
+        part = {**part, "network": spike_driven.kind_of_network(document["spike_driven"])}
         error = part.get("error")
         found.append(Section(title, [f"Not known: {error}."]) if error else make(part))
     return [*found, _machine(document)]
@@ -236,7 +237,7 @@ def _evaluation(part: dict[str, Any]) -> Section:
 
 def _statistics(part: dict[str, Any]) -> Section:
     layers, totals, energy = part["layers"], part["totals"], part["energy"]
-    network = spike_driven.kind_of_network(part["spike_driven"])
+    network = part["network"]
     drawn = "seeded random inputs" if part["random_inputs"] else "samples"
     at = f" at T = {part['steps']}" if part["steps"] else ""
     rates = Table(
