@@ -105,7 +105,7 @@ def readings(network: Network, kinds: Mapping[str, Kind], has_time_axis: bool) -
     Raises:
         KeyError: what a product in time reads is none of them.
     """
-    counted = products(network)
+    counted = set(products(network))
     found = {id(product.node): product for product in (*counted, *uncounted(network))}
     read = []
     for product in (found[id(node)] for node in network.nodes if id(node) in found):
