@@ -25,6 +25,9 @@ from pconv_onnx.plan.plan import Plan
 from pconv_onnx.plan.planning import make_plan
 from pconv_onnx.runtime.entrance import prepared
 
+# What reads spikes does not depend on how many levels there are.
+_ANY_STEPS = 4
+
 
 @dataclass(frozen=True, eq=False)
 class Rewriting:
@@ -50,6 +53,8 @@ class Rewriting:
 def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> dict[str, Any]:
     """Every activation of a model: what it is, whether `rewrite` would convert it, and if not why.
 
+    And which products would read spikes: where activations need a calibration, once they have had one.
+
     Args:
         source: path of an ONNX file, or a model in memory.
         neurons: as `rewrite` takes it.
@@ -61,7 +66,23 @@ def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> dict[s
         PconvError: the model cannot be read, or is a spiking one already.
     """
     plan = make_plan(prepared(source))
-    return (_with_places(plan, source) if neurons == "products" else plan).summary()
+    plan = _with_places(plan, source) if neurons == "products" else plan
+    calibrated = _once_calibrated(source, plan, neurons)
+    expected = (calibrated or plan).spike_driven.summary()
+    return {**plan.summary(), "spike_driven": {**expected, "once_calibrated": calibrated is not None}}
+
+
+def _once_calibrated(source: ModelSource, plan: Plan, neurons: NeuronsName) -> Plan | None:
+    """The plan of a network whose activations data gave levels, which a calibration knows but for values.
+
+    None where none needs that, or it cannot be calibrated.
+    """
+    if all(activation.status != "needs-calibration" for activation in plan.activations):
+        return None
+    try:
+        return make_plan(prepared(outline(source, _ANY_STEPS, coding="radix", neurons=neurons).model), coding="radix")
+    except PconvError:
+        return None
 
 
 def rewrite(

@@ -15,15 +15,20 @@ def by_reason(reasons: Iterable[tuple[str, str]]) -> str:
 
     Those that most activations have come first. Reasons are of one kind where they differ in names and numbers alone.
     """
-    kinds: dict[str, list[tuple[str, str]]] = {}
-    for name, reason in reasons:
-        kinds.setdefault(_PARTICULARS.sub("", reason), []).append((name, reason))
-    groups = sorted(kinds.values(), key=len, reverse=True)
+    groups = of_one_kind(reasons)
     told = [f"{_who(group, index == 0)}: {group[0][1]}" for index, group in enumerate(groups[:_MOST])]
     others = sum(map(len, groups[_MOST:]))
     if others:
         told.append(f"and {others} more for other reasons; pconv-onnx inspect lists them")
     return "; ".join(told)
+
+
+def of_one_kind(reasons: Iterable[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    """Reasons with their names, those of one kind together, the commonest kind first."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for name, reason in reasons:
+        kinds.setdefault(_PARTICULARS.sub("", reason), []).append((name, reason))
+    return sorted(kinds.values(), key=len, reverse=True)
 
 
 def _who(group: list[tuple[str, str]], is_first: bool) -> str:

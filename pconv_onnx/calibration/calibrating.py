@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -20,7 +20,7 @@ from pconv_onnx.basics.places import require_writable
 from pconv_onnx.basics.reasons import by_reason
 from pconv_onnx.calibration.cache import digest_of, restore, store
 from pconv_onnx.calibration.channels import Channels
-from pconv_onnx.calibration.functions import ascends, becomes_thresholds, clip_of
+from pconv_onnx.calibration.functions import becomes_thresholds, clip_of
 from pconv_onnx.calibration.passes import BATCH, Passes
 from pconv_onnx.calibration.places import Place, activations, places_of, with_places
 from pconv_onnx.calibration.rules import output_errors, shares, tries
@@ -37,10 +37,11 @@ from pconv_onnx.graph.tensors import references
 from pconv_onnx.graph.view import key_of
 from pconv_onnx.neuron.coding import CODINGS, Radix, Rate
 from pconv_onnx.neuron.parallel import MAX_LEVELS
-from pconv_onnx.plan.plan import Planned
+from pconv_onnx.plan.plan import Plan, Planned
 from pconv_onnx.plan.planning import make_plan
 from pconv_onnx.plan.selection import refuse_spiking
 from pconv_onnx.recognise import Activation, recognise
+from pconv_onnx.recognise.ascending import ascends
 from pconv_onnx.recognise.base import Status
 from pconv_onnx.recognise.calibratable import why_not_calibrated
 from pconv_onnx.runtime.entrance import prepared
@@ -146,7 +147,12 @@ class Calibration:
             "silent_activations": [
                 entry.activation.name for entry in self.found.activations if entry.staircase.silent.all()
             ],
+            "spike_driven": self._plan().spike_driven.summary(),
         }
+
+    def _plan(self) -> Plan:
+        """What `rewrite` makes of the quantised network in its coding."""
+        return make_plan(prepared(self.model), steps=self.steps, coding=cast(CodingName, self.settings.coding.name))
 
 
 def calibrate(

@@ -12,28 +12,13 @@ from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.segments import Runner, Segment
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.neuron.thresholds import smallest_float
 from pconv_onnx.recognise import Activation
+from pconv_onnx.recognise.ascending import ascends
 from pconv_onnx.recognise.calibratable import nodes_of
 
 # Levels up to which thresholds take the place of an activation: in standard operators each value meets each of them.
 _MOST_THRESHOLDS = 256
-# Operators that never fall, each with the attributes that have to be positive for that; by default they are.
-_ASCENDING: dict[str, tuple[str, ...]] = {
-    "Celu": ("alpha",),
-    "Clip": (),
-    "Elu": ("alpha",),
-    "HardSigmoid": ("alpha",),
-    "LeakyRelu": ("alpha",),
-    "PRelu": (),
-    "Selu": ("alpha", "gamma"),
-    "Sigmoid": (),
-    "Softplus": (),
-    "Softsign": (),
-    "Tanh": (),
-    "ThresholdedRelu": ("alpha",),
-}
 
 
 @dataclass(frozen=True)
@@ -64,19 +49,6 @@ def clip_of(activation: Activation | None) -> Clip:
     if activation is None or activation.bounds is None or activation.bounds[0] != 0:
         return Clip()
     return Clip(*activation.bounds)
-
-
-def ascends(activation: Activation) -> bool:
-    """Whether an activation never falls as its input rises, so that thresholds of its output are some of its input."""
-    if activation.unit is not None:
-        return True
-    node = activation.nodes[0]
-    if len(activation.nodes) > 1 or not is_standard(node) or node.op not in _ASCENDING:
-        return False
-    if node.op == "PRelu":
-        slope = constant(node.inputs[1])
-        return slope is not None and bool((slope >= 0).all())
-    return all(float(node.attrs.get(name, 1.0)) > 0 for name in _ASCENDING[node.op])
 
 
 def becomes_thresholds(activation: Activation, steps: int) -> bool:

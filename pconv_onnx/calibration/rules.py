@@ -24,8 +24,10 @@ from pconv_onnx.runtime.side_by_side import open_session, run_session
 
 # Levels up to which staircases are fitted, whatever reaches the outputs.
 _FEW = 8
-# Each so many-th sample is held out, and how many are tried on, and hold out, at most.
-_HELD, _TRIED, _MOST_HELD = 4, 300, 100
+# Each so many-th sample is held out. Rules are tried on, and judged by, so many of the others and of these at most, with
+# so many values among their inputs.
+_HELD = 4
+_MOST, _MOST_VALUES = 300, 1 << 24
 # Share of the samples held out whose outputs say most: in an empty picture there is nothing to find.
 _ACTIVE = 0.25
 _LEAST_ACTIVE = 8
@@ -45,15 +47,16 @@ def shares(samples: Data) -> tuple[Selection, Selection]:
 
 def _shares(samples: Data) -> tuple[Selection, Selection] | None:
     block = samples.fixed_batch or 1
+    values = sum(array.size for array in samples.part(slice(0, block)).arrays.values())
+    most = max(min(_MOST // block, _MOST_VALUES // max(values, 1)), 1)
     blocks = np.arange(len(samples) // block)
     held, tried = blocks[_HELD - 1 :: _HELD], blocks[blocks % _HELD != _HELD - 1]
     if not len(held):
         return None
-    rows = [
-        (some[: max(most // block, 1), np.newaxis] * block + np.arange(block)).reshape(-1)
-        for some, most in ((tried, _TRIED), (held, _MOST_HELD))
-    ]
-    return Selection(samples, rows[0]), Selection(samples, rows[1])
+    # Evenly chosen: data may be in some order.
+    few = (some[np.linspace(0, len(some) - 1, min(most, len(some))).astype(int)] for some in (tried, held))
+    rows = ((chosen[:, np.newaxis] * block + np.arange(block)).reshape(-1) for chosen in few)
+    return Selection(samples, next(rows)), Selection(samples, next(rows))
 
 
 def output_errors(

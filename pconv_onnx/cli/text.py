@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pconv_onnx.basics.errors import cut, listed
-from pconv_onnx.report import tables
+from pconv_onnx.report import spike_driven, tables
 
 _BAR = 40
 # Characters of a cell: a column is as wide as the widest, in each of its rows. The first has names that options take.
@@ -25,6 +25,14 @@ def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
     yield from (f"\n{line}" for line in _by_reason(summary["activations"]))
     yield "{converted} convertible, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
     yield from _analog_lines(summary)
+    once = ", once calibrated" if summary["spike_driven"].get("once_calibrated") else ""
+    yield from _spike_lines(summary["spike_driven"], f"expected{once}: ")
+
+
+def _spike_lines(part: dict[str, Any], when: str = "") -> Iterator[str]:
+    """What share of the multiply-accumulates reads spikes, and why the others do not."""
+    yield f"{when}{spike_driven.sentence(part, _STYLE)}"
+    yield from (f"without spikes: {line}" for line in spike_driven.why_not(part))
 
 
 def _by_reason(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -52,6 +60,13 @@ def _analog_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 def calibration_lines(summary: dict[str, Any]) -> Iterator[str]:
     """The answer of `calibrate`."""
+    *lines, last = _calibrated_lines(summary)
+    yield from lines
+    yield from _spike_lines(summary["spike_driven"], "rewritten: ")
+    yield last
+
+
+def _calibrated_lines(summary: dict[str, Any]) -> Iterator[str]:
     rows = [row for row in summary["activations"] if row["status"] == "calibrated"]
     table = [["activation", "channels", "silent", "threshold", "squared error"]]
     for row in rows:
@@ -87,13 +102,14 @@ def rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
     from pconv_onnx.plan.modes import MODES
 
     if summary["calibration"] is not None:
-        yield from calibration_lines(summary["calibration"])
+        yield from _calibrated_lines(summary["calibration"])
     if summary["output"] is None:
         yield from plan_lines(summary)
     else:
         yield "{converted} converted, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
         yield from (f"not converted: {line}" for line in _by_reason(summary["activations"]))
         yield from _analog_lines(summary)
+        yield from _spike_lines(summary["spike_driven"])
     converted = [row for row in summary["activations"] if row["steps"]]
     dense = sum(row["signed"] and not row["zero"] for row in converted)
     if dense:
@@ -251,10 +267,13 @@ def stats_lines(summary: dict[str, Any]) -> Iterator[str]:
     sums = (_STYLE.operations(totals[key]) for key in ("ann_macs", "synaptic_operations", "multiply_accumulates"))
     yield ""
     yield from _columns([header, *rows, ["all", "", "", *sums]])
-    yield f"\nenergy of a sample: ANN {energy['ann_nj']:,.3f} nJ, spiking network {energy['snn_nj']:,.3f} nJ"
+    yield ""
+    yield from _spike_lines(summary["spike_driven"])
+    network = f"{spike_driven.kind_of_network(summary['spike_driven'])} network"
+    yield f"energy of a sample: ANN {energy['ann_nj']:,.3f} nJ, {network} {energy['snn_nj']:,.3f} nJ"
     if energy["ratio"] is not None:
         more = "costs more than its ANN" if energy["ratio"] > 1 else "costs no more than its ANN"
-        yield f"the spiking network {more}: {energy['ratio']:.3g} times the energy"
+        yield f"the {network} {more}: {energy['ratio']:.3g} times the energy"
     for row in summary["operators"]:
         if row["macs"] is None:
             yield f"not counted: {row['name']} ({row['op_type']})"
@@ -287,6 +306,8 @@ def benchmark_lines(summary: dict[str, Any]) -> Iterator[str]:
             failed.setdefault(row["error"], []).append(f"{row['mode']}{at}, batch {row['batch']}")
     for error, those in failed.items():
         yield f"not measured: {_first_of(those)}: {error}"
+    if summary["spike_driven"] is not None:
+        yield from _spike_lines(summary["spike_driven"])
     if machine["quiet"] is False:
         yield f"the machine was not quiet: other processes took {_STYLE.percent(machine['other_work'])} of the CPU time"
     if not summary["complete"]:

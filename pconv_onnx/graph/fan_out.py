@@ -1,7 +1,8 @@
-"""How many output elements each input element of a linear operator is multiplied into.
+"""How many output elements each input element of a product is multiplied into.
 
 Summed over all input elements it is the operator's multiply-accumulates, summed over those that are not zero the
-operations that zeros leave. An output element has no part in what lies in the padding, so that is counted nowhere.
+operations that zeros leave. An output element has no part in what lies in the padding, so that is counted nowhere;
+padding of zeros by a Pad of its own is no other.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.graph.view import Node
+from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.graph.view import Node, Tensor
 from pconv_onnx.graph.windows import Shape, transposed_windows, windows
 
 
@@ -20,19 +22,50 @@ def fan_out(node: Node, operand: int, shapes: Sequence[Shape]) -> Array:
     """The fan-out of each element of one operand.
 
     Args:
-        node: an operator of `LINEAR`.
-        operand: 0 or, of MatMul, 1.
+        node: an operator of `FAN_OUTS`.
+        operand: 0 or, of Gemm, MatMul and Mul, 1.
         shapes: those of its first two inputs.
 
     Returns:
         Integers in the shape of the operand's last axes; along the axes before them it is the same.
     """
-    return LINEAR[node.op](node, operand, *shapes)
+    fan = FAN_OUTS[node.op](node, operand, *shapes)
+    return _inside(node.inputs[operand], fan) if fan.ndim else fan
 
 
 def total(fan: Array, shape: Shape) -> int:
     """The fan-out of all elements of an operand of that shape."""
     return int(fan.sum()) * (math.prod(shape) // fan.size) if fan.size else 0
+
+
+def _inside(tensor: Tensor, fan: Array) -> Array:
+    """Without that of the zeros which a Pad puts around a tensor, `fan` being along the last axes of that."""
+    maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
+    pads = _zeros_around(maker, fan.ndim + 2) if maker is not None else None
+    if pads is None:
+        return fan
+    inside = np.zeros_like(fan)
+    region = tuple(slice(start, size - end) for (start, end), size in zip(pads[2:], fan.shape, strict=True))
+    inside[region] = fan[region]
+    return inside
+
+
+def _zeros_around(node: Node, rank: int) -> list[tuple[int, int]] | None:
+    """How many zeros a Pad puts before and behind each axis; None of other nodes, and where that is not constant."""
+    if node.op != "Pad" or not is_standard(node) or node.attrs.get("mode", "constant") != "constant":
+        return None
+    pads, value, axes = (constant(node.inputs[index]) if _given(node, index) else None for index in (1, 2, 3))
+    if pads is None or (_given(node, 2) and (value is None or value.any())) or (_given(node, 3) and axes is None):
+        return None
+    found = [(0, 0)] * rank
+    padded = range(rank) if axes is None else (int(axis) for axis in axes.reshape(-1))
+    for axis, start, end in zip(padded, *np.maximum(pads.reshape(2, -1), 0).tolist(), strict=True):
+        found[axis] = start, end
+    return found
+
+
+def _given(node: Node, index: int) -> bool:
+    return index < len(node.inputs) and bool(node.inputs[index].name)
 
 
 def _conv(node: Node, _: int, shape: Shape, weight: Shape) -> Array:
@@ -61,8 +94,11 @@ def _product(fans: Iterable[Array]) -> Array:
     return product
 
 
-def _gemm(node: Node, _: int, shape: Shape, weight: Shape) -> Array:
-    return np.array(weight[0] if node.attrs.get("transB", 0) else weight[1])
+def _gemm(node: Node, operand: int, left: Shape, right: Shape) -> Array:
+    """Columns of the other matrix, or its rows."""
+    columns = right[0] if node.attrs.get("transB", 0) else right[1]
+    rows = left[1] if node.attrs.get("transA", 0) else left[0]
+    return np.array((columns, rows)[operand])
 
 
 def _matmul(node: Node, operand: int, left: Shape, right: Shape) -> Array:
@@ -73,14 +109,16 @@ def _matmul(node: Node, operand: int, left: Shape, right: Shape) -> Array:
     return np.array(across * uses)
 
 
-LINEAR: dict[str, Callable[..., Array]] = {
+def _mul(_: Node, operand: int, left: Shape, right: Shape) -> Array:
+    """Once for each element that broadcasting makes of it."""
+    shapes = (left, right)
+    return np.array(math.prod(np.broadcast_shapes(*shapes)) // max(math.prod(shapes[operand]), 1))
+
+
+FAN_OUTS: dict[str, Callable[..., Array]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "Mul": _mul,
 }
-# Linear in their first input as well, and not counted.
-UNCOUNTED = frozenset(
-    {"Attention", "ConvInteger", "DeformConv", "Einsum", "GRU", "LSTM", "MatMulInteger", "QLinearConv", "QLinearMatMul",
-     "RNN"}
-)  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pconv_onnx.graph.constants import is_standard
+from pconv_onnx.graph.nesting import captured, every_node, subgraphs
 from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.graph.view import Node
@@ -18,6 +19,9 @@ _WEIGHTED = ("Conv", "ConvTranspose")
 # Either input may be weights.
 _MATRICES = ("Gemm", "MatMul")
 _GATE = "Mul"
+# Products as well, whose multiply-accumulates are not counted.
+_UNCOUNTED = ("Attention", "ConvInteger", "DeformConv", "Einsum", "GRU", "LSTM", "MatMulInteger", "QLinearConv",
+              "QLinearMatMul", "RNN")  # fmt: skip
 # What tells of a tensor's size and not of its values.
 _OF_SHAPES = ("Shape", "Size")
 # Parts of one tensor are tensors of their own.
@@ -30,11 +34,12 @@ _PREPARES = ("Add", "Cast", "Clip", "Concat", "DepthToSpace", "Div", "Expand", "
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """An operator of the main graph that multiplies and accumulates.
+    """An operator of the main graph that multiplies and accumulates, or whose bodies do.
 
     Attributes:
         node: the operator.
-        operands: which of its inputs, of those that it multiplies, are computed from the network's inputs.
+        operands: which of its inputs, of those that it multiplies, are computed from the network's inputs; none where
+            that is only the kernel of a convolution, which is no tensor in time.
     """
 
     node: Node
@@ -52,11 +57,25 @@ def products(network: Network) -> list[Product]:
     found = []
     for node in network.nodes:
         origins.take_in(node)
-        if not is_standard(node):
+        if not is_standard(node) or node.op not in (*_WEIGHTED, *_MATRICES, _GATE):
             continue
-        candidates = (0,) if node.op in _WEIGHTED else (0, 1) if node.op in (*_MATRICES, _GATE) else ()
-        operands = tuple(index for index in candidates if node.inputs[index].name in computed)
-        if operands and (node.op != _GATE or (len(operands) == 2 and origins.differ(node))):
+        read = [index for index in (0, 1) if node.inputs[index].name in computed]
+        if read and (node.op != _GATE or (len(read) == 2 and origins.differ(node))):
+            found.append(Product(node, tuple(index for index in read if index == 0 or node.op not in _WEIGHTED)))
+    return found
+
+
+def uncounted(network: Network) -> list[Product]:
+    """Operators that multiply and accumulate and are no `products`: a few, and those with any in their bodies."""
+    found = []
+    for node, proto in network.graph.pairs():
+        inner = [child for body in subgraphs(proto) for child in every_node(body)]
+        inside = any(child.op_type in (*_WEIGHTED, *_MATRICES, *_UNCOUNTED) for child in inner)
+        if not inside and not (is_standard(node) and node.op in _UNCOUNTED):
+            continue
+        computed = network.computed_from_inputs
+        operands = tuple(index for index, tensor in enumerate(node.inputs) if tensor.name in computed)
+        if operands or not computed.isdisjoint(captured(proto)):
             found.append(Product(node, operands))
     return found
 

@@ -39,6 +39,7 @@ from pconv_onnx.measure.request import Request
 from pconv_onnx.measure.rows import Row
 from pconv_onnx.measure.timing import OtherWork, machine, rounds, threads_of
 from pconv_onnx.plan.modes import FOLDED, PARALLEL, SERIAL
+from pconv_onnx.plan.spike_driven import SpikeDriven
 from pconv_onnx.report import page
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.runtime.entrance import runnable
@@ -62,6 +63,8 @@ class Benchmark:
         threads: on how many threads the ANN ran; None where it is not known.
         rows: those measured, or not measured for a reason; in order of batch sizes, then of steps.
         quantised: what calibration made of the source, by T.
+        spike_driven: what share of the multiply-accumulates has a spike train as an operand, at the last T; None where
+            nothing was rewritten.
         stopped: why it ended before everything was measured; None where it did not.
         analysis: what a report tells besides, as `gather` gives it; empty without one.
     """
@@ -71,6 +74,7 @@ class Benchmark:
     threads: int | None = None
     rows: list[Row] = field(default_factory=list, repr=False)
     quantised: dict[int, onnx.ModelProto] = field(default_factory=dict, repr=False)
+    spike_driven: SpikeDriven | None = None
     stopped: str | None = None
     analysis: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -98,6 +102,7 @@ class Benchmark:
             "random_calibration": isinstance(asked.calibration, str) and asked.calibration == RANDOM,
             "complete": self.stopped is None,
             "stopped": self.stopped,
+            "spike_driven": None if self.spike_driven is None else self.spike_driven.summary(),
             "rows": [{"model": asked.name, "provider": asked.provider, **row.summary()} for row in rows],
             **self.analysis,
         }
@@ -268,6 +273,8 @@ class _Measuring:
         except PconvError as error:
             return error
         assert rewriting.model is not None  # only a dry run gives none
+        if mode == PARALLEL.name:
+            self.result.spike_driven = rewriting.plan.spike_driven
         file = self._write(rewriting.model, rewriting.plan.network.folder)
         self.codings[file] = Record.read(rewriting.model).coding
         return file

@@ -1,4 +1,4 @@
-"""Operations of linear operators, as their inputs in time leave them of the ANN's."""
+"""Operations of products, as their inputs in time leave them of the ANN's."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import onnx
-
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.constants import is_standard
-from pconv_onnx.graph.fan_out import LINEAR, UNCOUNTED, fan_out, total
-from pconv_onnx.graph.nesting import captured, every_node, subgraphs
-from pconv_onnx.graph.view import Node
+from pconv_onnx.graph.fan_out import fan_out, total
+from pconv_onnx.graph.products import Product, products, uncounted
+from pconv_onnx.graph.view import key_of
 from pconv_onnx.graph.windows import Shape
 from pconv_onnx.measure.spike_counts import not_zero
+from pconv_onnx.plan.spike_driven import operand_in_time, runs_in_time
 from pconv_onnx.temporal.kinds import STATIC, Kind, Spikes
 
 
@@ -44,9 +42,9 @@ class LinearOperator:
         """Those that remain: none on spikes, the ANN's at each step on a current, and once on what is static."""
         return 0 if isinstance(self.kind, Spikes) else self.kind.steps * self.macs
 
-    def add(self, fan: Array, shape: Shape, counts: Array | None) -> None:
-        """Take in one batch: the fan-out of its input, which has that shape without time, and its spike counts."""
-        self.macs += total(fan, shape)
+    def add(self, macs: int, fan: Array, counts: Array | None) -> None:
+        """Take in one batch: the operations of the ANN, the fan-out of its input, and the spike counts of that."""
+        self.macs += macs
         if counts is not None and isinstance(self.kind, Spikes) and fan.size:
             values = not_zero(counts, self.kind)
             self.synaptic_operations += int((values.reshape(-1, *fan.shape).sum(axis=0) * fan).sum())
@@ -64,36 +62,40 @@ class LinearOperator:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """A linear operator with what has to be read of it at each batch.
+    """A product with what has to be read of it at each batch.
 
     Attributes:
-        node: its node.
-        operands: the names of its first two inputs.
-        index: which of them is its input.
-        repeats: the time-steps that the rows of its input hold.
+        product: its node, and what this multiplies.
+        index: which of its inputs is counted.
+        repeats: the time-steps that the rows of that hold.
         result: what is counted.
     """
 
-    node: Node
-    operands: tuple[str, ...]
+    product: Product
     index: int
     repeats: int
     result: LinearOperator
 
     @property
+    def operands(self) -> list[str]:
+        """The names of its first two inputs."""
+        return [tensor.name for tensor in self.product.node.inputs[:2]]
+
+    @property
     def input(self) -> str:
-        """Its name."""
-        return self.operands[self.index]
+        """The name of the one that is counted."""
+        return str(self.product.node.inputs[self.index].name)
 
     def add(self, shapes: Mapping[str, Shape], counts: Mapping[str, Array]) -> None:
         """Take in one batch: shapes of tensors, and spike counts of trains."""
         own = [shapes[name] for name in self.operands]
-        own[self.index] = (own[self.index][0] // self.repeats, *own[self.index][1:])
-        self.result.add(fan_out(self.node, self.index, own), own[self.index], counts.get(self.input))
+        # Each element takes part in as many at each step as in the ANN.
+        fan = fan_out(self.product.node, self.index, own)
+        self.result.add(total(fan, own[self.index]) // self.repeats, fan, counts.get(self.input))
 
 
 def readings(network: Network, kinds: Mapping[str, Kind], has_time_axis: bool) -> list[Reading]:
-    """The linear operators that depend on the inputs of the network, in topological order.
+    """The products of a network, in topological order.
 
     Args:
         network: a spiking network.
@@ -101,30 +103,17 @@ def readings(network: Network, kinds: Mapping[str, Kind], has_time_axis: bool) -
         has_time_axis: whether these have rows for each time-step.
 
     Raises:
-        KeyError: the input of an operator in time is none of them.
+        KeyError: what a product in time reads is none of them.
     """
-    found = []
-    for node, proto in network.graph.pairs():
-        counted = is_standard(node) and node.op in LINEAR
-        listed = counted or (is_standard(node) and node.op in UNCOUNTED) or _linear_inside(proto)
-        if not listed or network.computed_from_inputs.isdisjoint({*proto.input, *captured(proto)}):
-            continue
-        operands = tuple(proto.input[:2])
-        in_time = proto.output[0] in kinds
-        depends = kinds if in_time else network.computed_from_inputs
-        # Weights of a convolution are the second; of a product it may be either.
-        either = node.op == "MatMul" or not counted
-        index = 1 if either and operands[0] not in depends and operands[-1] in depends else 0
-        kind = kinds[operands[index]] if in_time else STATIC
-        result = LinearOperator(node.name or proto.output[0], node.op, kind, counted)
-        found.append(Reading(node, operands, index, kind.steps if has_time_axis else 1, result))
-    return found
-
-
-def _linear_inside(node: onnx.NodeProto) -> bool:
-    """Whether a linear operator is in the bodies of a node."""
-    inner = (child for body in subgraphs(node) for child in every_node(body))
-    return any(child.op_type in LINEAR or child.op_type in UNCOUNTED for child in inner)
+    counted = set(products(network))
+    found = {id(product.node): product for product in (*counted, *uncounted(network))}
+    read = []
+    for product in (found[id(node)] for node in network.nodes if id(node) in found):
+        node, index = product.node, operand_in_time(product, kinds)
+        kind = kinds[node.inputs[index].name] if runs_in_time(product, kinds) else STATIC
+        result = LinearOperator(node.name or key_of(node), node.op, kind, product in counted)
+        read.append(Reading(product, index, kind.steps if has_time_axis else 1, result))
+    return read
 
 
 def per_sample(value: int, samples: int) -> int | float:

@@ -32,6 +32,7 @@ from pconv_onnx.operators.contents import contents_of
 from pconv_onnx.operators.domain import is_layer
 from pconv_onnx.operators.parallel_spike import neuron_of
 from pconv_onnx.plan.modes import MODES
+from pconv_onnx.plan.spike_driven import SpikeDriven, spike_driven
 from pconv_onnx.runtime.axes import axes_told_by_runs
 from pconv_onnx.runtime.memory import alive_at_once, require_budget, sample_bytes, samples_within
 from pconv_onnx.runtime.side_by_side import batches, open_session
@@ -50,9 +51,10 @@ class Stats:
         random_inputs: whether they were drawn, since no data was given.
         mode: `parallel` or `folded`.
         layers: one a layer of neurons.
-        operators: one a linear operator.
+        operators: one a product.
         energy_mac: of a multiply-accumulate, in pJ.
         energy_ac: of an accumulate, in pJ.
+        spike_driven: what share of the multiply-accumulates of a sample has a spike train as an operand.
     """
 
     samples: int
@@ -62,6 +64,7 @@ class Stats:
     operators: Sequence[LinearOperator] = field(repr=False)
     energy_mac: float
     energy_ac: float
+    spike_driven: SpikeDriven
 
     @property
     def steps(self) -> int | None:
@@ -97,6 +100,7 @@ class Stats:
                 "ratio": ratio(snn, ann),
                 "assumptions": list(self._assumptions()),
             },
+            "spike_driven": self.spike_driven.summary(),
         }
 
     def _assumptions(self) -> Iterator[str]:
@@ -109,7 +113,10 @@ class Stats:
             "a value of a spike train that is not zero takes an accumulate for each output element that it has a part "
             "in, at each step; amplitudes are in the weights"
         )
-        yield "memory traffic, updates of neurons, biases, normalisation, pooling and elementwise work take nothing"
+        yield (
+            "memory traffic, updates of neurons, biases, normalisation, pooling and elementwise work by constants take "
+            "nothing"
+        )
         if not MODES[self.mode].keeps_time:
             yield (
                 "mode folded computes temporal means and emits no spikes: counted is the network in mode parallel that "
@@ -168,8 +175,6 @@ def stats(
     else:
         samples = random_samples(runner, batch_axis=batch_axis)
     axes = _sample_axes(taps, runner, samples, layers)
-    operators = [reading.result for reading in read]
-    result = Stats(len(samples), data is None, record.mode, list(layers.values()), operators, energy_mac, energy_ac)
     steps = mode.time_steps(kinds)
     # What decodes trains may run at the end, and all of them be there until then.
     size = partial(sample_bytes, network, steps=steps)
@@ -187,7 +192,18 @@ def stats(
                 layer.add(counts[output], part.stop - part.start, _axis(layer, axes[output]))
         for reading in counted:
             reading.add(shapes, counts)
-    return result
+    macs = {reading.product: per_sample(reading.result.macs, len(samples)) for reading in counted}
+    analog = {str(row.get("output")): str(row.get("name")) for row in record.activations if not row.get("node")}
+    return Stats(
+        len(samples),
+        data is None,
+        record.mode,
+        list(layers.values()),
+        [reading.result for reading in read],
+        energy_mac,
+        energy_ac,
+        spike_driven(network, kinds, macs, analog),
+    )
 
 
 def _sample_axes(

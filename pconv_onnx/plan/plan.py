@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ import numpy as np
 from pconv_onnx.basics.arrays import same_fields
 from pconv_onnx.basics.errors import listed, printable
 from pconv_onnx.graph import Network
+from pconv_onnx.graph.view import key_of
 from pconv_onnx.neuron.coding import Coding
 from pconv_onnx.neuron.quantiser import Neuron, QuantizerSpec
 from pconv_onnx.plan.modes import Mode
+from pconv_onnx.plan.spike_driven import SpikeDriven, macs_of, spike_driven
 from pconv_onnx.recognise.base import Status
 from pconv_onnx.temporal.kinds import Kind, Passage, Spikes
 
@@ -137,6 +140,17 @@ class Plan:
         steps = {neuron.steps for neuron in self.neurons.values()}
         return steps.pop() if len(steps) == 1 else None
 
+    @cached_property
+    def spike_driven(self) -> SpikeDriven:
+        """What share of the multiply-accumulates has a spike train as an operand, as far as shapes tell."""
+        macs = {
+            product: count
+            for product, count in macs_of(self.network).items()
+            if key_of(product.node) not in self.replaced
+        }
+        analog = {one.output: one.name for one in self.activations if one.name not in self.neurons}
+        return spike_driven(self.network, self.kinds, macs, analog)
+
     def summary(self) -> dict[str, Any]:
         """The JSON document of `inspect` and `rewrite --dry-run`."""
         codings = {name: neuron.coding for name, neuron in self.neurons.items()}
@@ -168,6 +182,7 @@ class Plan:
             "per_step_outputs": list(self.per_step_outputs.values()),
             "hybrid": list(self.hybrid),
             "bypassed": list(self.bypassed),
+            "spike_driven": self.spike_driven.summary(),
             "counts": {
                 "converted": statuses.count("converted"),
                 "needs_calibration": statuses.count("needs-calibration"),

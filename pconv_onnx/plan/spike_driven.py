@@ -1,16 +1,125 @@
-"""Which of a network's products have a spike train as an operand, and which don't though they could."""
+"""What share of a network's multiply-accumulates has a spike train as an operand, and why the others have none."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import onnx
+
+from pconv_onnx.basics.domain import DOMAIN
+from pconv_onnx.basics.errors import cut
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.products import Product, prepared_inputs, products
-from pconv_onnx.temporal.kinds import Kind, Spikes
+from pconv_onnx.graph.constants import is_standard
+from pconv_onnx.graph.fan_out import fan_out, total
+from pconv_onnx.graph.network import Dimension
+from pconv_onnx.graph.passes.folding import fold
+from pconv_onnx.graph.products import Product, prepared_inputs, products, uncounted
+from pconv_onnx.graph.view import Node, Tensor, called, node_name
+from pconv_onnx.graph.windows import Shape
+from pconv_onnx.temporal.kinds import Current, Kind, Spikes
+
+Operations = int | float
+
+# Operators that hand values on: what is said of a tensor is said of what they hand on.
+_MOVES = ("Cast", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape",
+          "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze")  # fmt: skip
+# What to call what an operator gives.
+_SUMS = ("Add", "Mean", "Sub", "Sum")
+_AVERAGES = ("AveragePool", "GlobalAveragePool", "ReduceMean")
+# Positions of a window, farther than any network goes.
+_MOST_POSITIONS = 1 << 26
+
+
+@dataclass(frozen=True)
+class SpikeDriven:
+    """Multiply-accumulates by what they read.
+
+    Attributes:
+        macs: those of the ANN; None where they cannot be counted.
+        on_inputs: those that read the network's inputs and no spikes, likewise.
+        on_spikes: those that have a spike train as an operand, likewise.
+        reasons: of each product that has neither, by name, why it reads no spikes.
+    """
+
+    macs: Operations | None
+    on_inputs: Operations | None
+    on_spikes: Operations | None
+    reasons: Mapping[str, str] = field(repr=False)
+
+    @property
+    def share(self) -> float | None:
+        """How much of what does not read the inputs is on spikes; None where that is not known, or there is nothing."""
+        if self.macs is None or self.on_inputs is None or self.on_spikes is None or self.macs == self.on_inputs:
+            return None
+        return self.on_spikes / (self.macs - self.on_inputs)
+
+    def summary(self) -> dict[str, Any]:
+        """Its part of JSON documents."""
+        return {
+            "macs": self.macs,
+            "on_inputs": self.on_inputs,
+            "on_spikes": self.on_spikes,
+            "share": self.share,
+            "not_on_spikes": list(self.reasons),
+            "reasons": dict(self.reasons),
+        }
+
+
+def spike_driven(
+    network: Network,
+    kinds: Mapping[str, Kind],
+    macs: Mapping[Product, Operations | None],
+    analog: Mapping[str, str],
+) -> SpikeDriven:
+    """What the products of a network read.
+
+    Args:
+        network: a source, or a spiking network.
+        kinds: of its tensors in time, by name.
+        macs: of its products, the multiply-accumulates of the ANN; None where they are not known.
+        analog: names of the activations that stay, by the tensor that they give.
+    """
+    inputs, not_counted = prepared_inputs(network), uncounted(network)
+    on_inputs: list[Operations | None] = []
+    on_spikes: list[Operations | None] = []
+    reasons = {}
+    for product, count in macs.items():
+        if reads_spikes(product, kinds) and runs_in_time(product, kinds):
+            on_spikes.append(count)
+        elif reads_inputs(product, inputs):
+            on_inputs.append(count)
+        else:
+            reasons[node_name(product.node)] = _reason(product, kinds, analog)
+    reasons |= {node_name(product.node): f"{called(product.node)} is not counted" for product in not_counted}
+    if not_counted or None in macs.values():
+        return SpikeDriven(None, None, None, reasons)
+    every, inputs_alone, spikes = (sum(filter(None, counts)) for counts in (macs.values(), on_inputs, on_spikes))
+    return SpikeDriven(every, inputs_alone, spikes, reasons)
+
+
+def macs_of(network: Network) -> dict[Product, Operations | None]:
+    """Of the products of a network, the multiply-accumulates of one run, as far as shapes tell.
+
+    A first dimension of unknown size is that of one sample.
+    """
+    found = products(network)
+    batches = {shape[0] for info in network.proto.graph.input if (shape := network.shapes.get(info.name))}
+    read = {tensor.name: network.shape(tensor) for product in found for tensor in product.node.inputs[:2]}
+    if any(shape and not isinstance(shape[0], int) and shape[0] not in batches - {None} for shape in read.values()):
+        # Rows are counted otherwise somewhere: samples by heads, by windows.
+        inferred = _of_one_sample(network).shapes
+        read = {name: inferred.get(name, shape) for name, shape in read.items()}
+    shapes = {name: _known(shape) for name, shape in read.items()}
+    return {product: _macs(product, shapes) for product in found}
 
 
 def off_spikes(network: Network, kinds: Mapping[str, Kind]) -> list[Product]:
-    """The products that read neither spikes nor the network's inputs, in topological order.
+    """The products that a neuron in front of them would have read spikes, in topological order.
+
+    They read neither spikes nor the network's inputs.
 
     Args:
         network: a source, or a spiking network.
@@ -18,7 +127,9 @@ def off_spikes(network: Network, kinds: Mapping[str, Kind]) -> list[Product]:
     """
     inputs = prepared_inputs(network)
     return [
-        product for product in products(network) if not reads_spikes(product, kinds) | reads_inputs(product, inputs)
+        product
+        for product in products(network)
+        if product.operands and not reads_spikes(product, kinds) and not reads_inputs(product, inputs)
     ]
 
 
@@ -30,3 +141,93 @@ def reads_spikes(product: Product, kinds: Mapping[str, Kind]) -> bool:
 def reads_inputs(product: Product, inputs: set[str]) -> bool:
     """Whether one of its operands is among the network's inputs, as `prepared_inputs` gives them."""
     return not inputs.isdisjoint(product.reads)
+
+
+def runs_in_time(product: Product, kinds: Mapping[str, Kind]) -> bool:
+    """Whether a product runs at each time-step, and not on temporal means."""
+    return any(tensor.name in kinds for tensor in product.node.outputs)
+
+
+def operand_in_time(product: Product, kinds: Mapping[str, Kind]) -> int:
+    """Which input a product is counted by: a train before a current, and that before what has no time axis."""
+
+    def rank(index: int) -> int:
+        kind = kinds.get(product.node.inputs[index].name)
+        return 0 if isinstance(kind, Spikes) else 1 if isinstance(kind, Current) else 2
+
+    return min(product.operands or (0,), key=rank)
+
+
+def _of_one_sample(network: Network) -> Network:
+    """The network with one row in each input that may have any number."""
+    model = onnx.ModelProto()
+    model.CopyFrom(network.proto)
+    del model.graph.value_info[:]
+    for info in model.graph.input:
+        dims = info.type.tensor_type.shape.dim
+        if dims and not dims[0].HasField("dim_value"):
+            dims[0].dim_value = 1
+    for info in model.graph.output:
+        info.type.tensor_type.ClearField("shape")
+    return fold(replace(network, proto=model, hints={}))
+
+
+def _known(shape: Sequence[Dimension] | None) -> Shape | None:
+    """A shape in numbers, one row where that is open; None where more is."""
+    if shape is None:
+        return None
+    sizes = [1 if axis == 0 and not isinstance(size, int) else size for axis, size in enumerate(shape)]
+    known = tuple(size for size in sizes if isinstance(size, int))
+    return known if len(known) == len(shape) and math.prod(known[2:]) <= _MOST_POSITIONS else None
+
+
+def _macs(product: Product, shapes: Mapping[str, Shape | None]) -> int | None:
+    left, right = (shapes[tensor.name] for tensor in product.node.inputs[:2])
+    if left is None or right is None:
+        return None
+    index = product.operands[0] if product.operands else 0
+    try:
+        return total(fan_out(product.node, index, (left, right)), (left, right)[index])
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError):  # what a runtime refuses as well
+        return None
+
+
+def _reason(product: Product, kinds: Mapping[str, Kind], analog: Mapping[str, str]) -> str:
+    """Why a product reads no spikes."""
+    tensor = product.node.inputs[operand_in_time(product, kinds)]
+    maker = _maker(tensor, kinds)
+    if maker is None:
+        return "nothing but its kernel is computed"
+    if _is_train(tensor, kinds) or (maker.domain == DOMAIN and _is_train(maker.inputs[0], kinds)):
+        return "it has no form in time, and runs on temporal means"
+    if any(isinstance(kinds.get(output.name), Current) for output in maker.outputs):
+        return f"it reads a current, {_result(maker)}"
+    stays = next((analog[output.name] for output in maker.outputs if output.name in analog), None)
+    given = called(maker) if stays is None else f"activation '{cut(stays)}'"
+    return f"it reads what {given} gives, which is analog"
+
+
+def _result(node: Node) -> str:
+    for what, operators in (("sum", _SUMS), ("average", _AVERAGES)):
+        if node.op in operators:
+            return f"the {what} '{cut(node_name(node))}'"
+    return f"what {called(node)} gives"
+
+
+def _maker(tensor: Tensor, kinds: Mapping[str, Kind]) -> Node | None:
+    """The operator that makes a tensor, behind those that hand it on; None of a constant.
+
+    What is given spikes and hands on none makes what it gives.
+    """
+    maker = None
+    while len(tensor.inputs) == 1:
+        (maker,) = tensor.inputs
+        moves = maker.op in _MOVES if is_standard(maker) else maker.domain == DOMAIN
+        if not moves or _is_train(maker.inputs[0], kinds):
+            break
+        tensor = maker.inputs[0]
+    return maker
+
+
+def _is_train(tensor: Tensor, kinds: Mapping[str, Kind]) -> bool:
+    return isinstance(kinds.get(tensor.name), Spikes)

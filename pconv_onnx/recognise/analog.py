@@ -10,12 +10,13 @@ bound above zero (before a division), guard something else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.view import Constant, Node, Tensor, node_name
-from pconv_onnx.recognise.base import CALIBRATE, Activation, Status, bounds_of
+from pconv_onnx.recognise.ascending import ascends
+from pconv_onnx.recognise.base import CALIBRATE, CALIBRATE_BEHIND, Activation, Status, bounds_of
 from pconv_onnx.recognise.bounded import activates, clip_name
 
 # What to call an operator.
@@ -82,10 +83,11 @@ class Analog:
         if dtype is not None and dtype.kind in "iub":
             return None
         status: Status = "refused" if match.refusal else "needs-calibration"
-        reason = match.refusal or CALIBRATE.format(match.name)
         (output,) = match.nodes[-1].outputs
         name = node_name(match.nodes[0])
-        return Activation(name, self.encoding, match.nodes, match.input, output, status, reason, bounds=match.bounds)
+        found = Activation(name, self.encoding, match.nodes, match.input, output, status, bounds=match.bounds)
+        told = CALIBRATE if ascends(found) else CALIBRATE_BEHIND
+        return replace(found, reason=match.refusal or told.format(match.name))
 
 
 def _operator(node: Node, names: dict[str, str]) -> _Found | None:

@@ -186,7 +186,7 @@ def accuracy(summary: dict[str, Any]) -> Any:
         points = [row for row in rows if row[kind] is not None]
         steps, values = [row["steps"] for row in points], [row[kind] for row in points]
         errors = [row["top1_standard_error"] for row in points] if kind == "top1" else None
-        label = f"spiking: {_ACCURACIES[kind]}"
+        label = f"{summary.get('network', 'spiking')}: {_ACCURACIES[kind]}"
         axes.errorbar(steps, values, errors, color=colour, marker=marker, capsize=3, label=label)
         if judged and summary["ann"] and summary["ann"][kind] is not None:
             style = ":" if kind == "top5" else "--"
@@ -268,14 +268,15 @@ def raster_layers(layers: Sequence[dict[str, Any]]) -> list[tuple[int, dict[str,
 
 
 def operations(statistics: dict[str, Any]) -> Any:
-    """Operations of each linear operator, of the ANN and of the spiking network, and the energy that they stand for."""
+    """Operations of each linear operator, of the ANN and of what it became, and the energy that they stand for."""
+    network = statistics["network"]
     counted = [entry for entry in statistics["operators"] if entry["macs"]]
     layers, totals = _panels(2, 3.2, widths=(3, 1))
     at = range(1, len(counted) + 1)
     layers.plot(at, [entry["macs"] for entry in counted], color=INK, marker="o", linestyle="--", label="ANN: MAC")
     for key, label, colour, marker in (
-        ("synaptic_operations", "spiking: synaptic operations (AC)", BLUE, "D"),
-        ("multiply_accumulates", "spiking: MAC that remain", ORANGE, "s"),
+        ("synaptic_operations", f"{network}: synaptic operations (AC)", BLUE, "D"),
+        ("multiply_accumulates", f"{network}: MAC that remain", ORANGE, "s"),
     ):
         points = [(number, entry[key]) for number, entry in zip(at, counted, strict=True) if entry[key]]
         if points:
@@ -288,7 +289,7 @@ def operations(statistics: dict[str, Any]) -> Any:
     energy = statistics["energy"]
     for place, (value, colour) in enumerate(((energy["ann_nj"], GREY), (energy["snn_nj"], BLUE))):
         totals.bar(place, value / 1000, color=colour, width=0.6)
-    totals.set_xticks([0, 1], ["ANN", "spiking"])
+    totals.set_xticks([0, 1], ["ANN", network])
     totals.set_ylabel("µJ a sample, estimated")
     totals.grid(axis="x", visible=False)
     return _with_legend([layers])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pconv_onnx.plan.modes import FOLDED, PARALLEL, SERIAL
-from pconv_onnx.report import figures, tables
+from pconv_onnx.report import figures, spike_driven, tables
 
 # Names of all figures that a report may have, in the order in which they come.
 FIGURES = ("speed", "accuracy", "firing-rates", "raster", "operations", "mismatches")
@@ -72,10 +72,18 @@ def warnings(document: dict[str, Any]) -> Iterator[str]:
             f"The machine was not quiet: other processes took {_STYLE.percent(machine['other_work'])} of the CPU time "
             "while networks were timed. Ratios of the same rounds suffer less from that than times do."
         )
+    if spike_driven.kind_of_network(document["spike_driven"]) != "spiking":
+        yield from _spike_driven(document)
     if document["random_inputs"]:
         yield "The inputs were seeded random numbers: firing rates and agreement on real data are others."
     if document["calibration"] and document["random_calibration"]:
         yield "The network was calibrated on random numbers, so its accuracy and firing rates mean nothing."
+
+
+def _spike_driven(document: dict[str, Any]) -> Iterator[str]:
+    if document["spike_driven"] is not None:
+        told = spike_driven.sentence(document["spike_driven"], _STYLE)
+        yield f"{told[0].upper()}{told[1:]}."
 
 
 def findings(document: dict[str, Any]) -> Iterator[str]:
@@ -112,6 +120,8 @@ def findings(document: dict[str, Any]) -> Iterator[str]:
             "spiking simulation."
         )
     yield from _accuracy_finding(document.get("evaluation") or {}, at)
+    if spike_driven.kind_of_network(document["spike_driven"]) == "spiking":
+        yield from _spike_driven(document)
     # Spikes and mismatches are those of neurons with a T of their own, whether or not that was timed.
     counted_at = f"At T = {own or 'L'}"
     layers = _compared((document.get("verification") or {}).get("layers", ()))
@@ -123,8 +133,9 @@ def findings(document: dict[str, Any]) -> Iterator[str]:
         )
     energy = (document.get("statistics") or {}).get("energy")
     if energy and energy["ratio"] is not None:
+        network = spike_driven.kind_of_network(document["spike_driven"])
         yield (
-            f"{counted_at}, on hardware that adds only where there is a spike, the arithmetic of the spiking network "
+            f"{counted_at}, on hardware that adds only where there is a spike, the arithmetic of the {network} network "
             f"is estimated to take {_STYLE.percent(energy['ratio'])} of the energy of the ANN's."
         )
 
@@ -160,6 +171,7 @@ def sections(document: dict[str, Any]) -> list[Section]:
     found = [_timing(document)]
     for key, (title, make) in makers.items():
         part = document.get(key) or {"error": "not looked at"}
+        part = {**part, "network": spike_driven.kind_of_network(document["spike_driven"])}
         error = part.get("error")
         found.append(Section(title, [f"Not known: {error}."]) if error else make(part))
     return [*found, _machine(document)]
@@ -225,6 +237,7 @@ def _evaluation(part: dict[str, Any]) -> Section:
 
 def _statistics(part: dict[str, Any]) -> Section:
     layers, totals, energy = part["layers"], part["totals"], part["energy"]
+    network = part["network"]
     drawn = "seeded random inputs" if part["random_inputs"] else "samples"
     at = f" at T = {part['steps']}" if part["steps"] else ""
     rates = Table(
@@ -259,7 +272,7 @@ def _statistics(part: dict[str, Any]) -> Section:
     )
     work = Table(
         "Operations of each linear operator, a sample",
-        ["operator", "type", "input", "ANN: MAC", "spiking: AC", "spiking: MAC"],
+        ["operator", "type", "input", "ANN: MAC", f"{network}: AC", f"{network}: MAC"],
         tables.of(
             tables.operations(part["operators"], _STYLE), "name", "type", "input", "macs", "accumulates", "remaining"
         ),
@@ -298,7 +311,7 @@ def _statistics(part: dict[str, Any]) -> Section:
                 "Operations and estimated energy",
                 f"Left, on a logarithmic axis, the operations of each linear operator. Right, the estimated energy of "
                 f"a sample: {energy['ann_nj'] / 1000:.3g} µJ of the ANN, {energy['snn_nj'] / 1000:.3g} µJ of the "
-                "spiking network. The table after it has the values.",
+                f"{network} network. The table after it has the values.",
                 figures.operations,
                 part,
                 work,
@@ -309,8 +322,10 @@ def _statistics(part: dict[str, Any]) -> Section:
     )
     text = [
         f"Counted on {part['samples']} {drawn}{at}: {_STYLE.percent(totals['firing_rate'])} of all neurons and steps "
-        f"have a spike. A sample takes {macs} multiply-accumulates (MAC) in the ANN; in the spiking network "
+        f"have a spike. A sample takes {macs} multiply-accumulates (MAC) in the ANN; in the {network} network "
         f"{accumulates} accumulates (AC, one for each spike and synapse) and {remaining} multiply-accumulates.",
+        f"By what products read: {spike_driven.sentence(part['spike_driven'], _STYLE)}.",
+        *(f"Without spikes: {line}." for line in spike_driven.why_not(part["spike_driven"])),
         f"Estimated energy: {energy['ann_nj'] / 1000:.3g} µJ against {energy['snn_nj'] / 1000:.3g} µJ, under these "
         "assumptions:",
     ]

@@ -809,7 +809,8 @@ def test_evaluate_says_that_data_cannot_be_read(ann, tmp_path, refusal):
 @pytest.mark.usefixtures("library")
 def test_stats_gives_the_promised_document(snn, run):
     found = document(run, "stats", snn, "--energy-ac", 0.1)
-    assert found.keys() == {"samples", "random_inputs", "steps", "mode", "layers", "operators", "totals", "energy"}
+    assert found.keys() == {"samples", "random_inputs", "steps", "mode", "layers", "operators", "totals", "energy",
+                             "spike_driven"}  # fmt: skip
     assert (found["samples"], found["random_inputs"], found["steps"], found["mode"]) == (32, True, 4, "parallel")
     assert [layer["name"] for layer in found["layers"]] == ["a_code", "b_code"]
     for layer in found["layers"]:
@@ -848,6 +849,63 @@ def test_stats_draws_its_tables(snn, labelled, run):
     ]
     assert "the spiking network costs more than its ANN: " in run("stats", snn, "--energy-ac", 100)[1]
     assert "times the energy" not in run("stats", snn, "--energy-ac", 0, "--energy-mac", 0)[1]
+
+
+SHARES = {
+    "all": f"{qcfs('c', 'a')} [second] y = Conv (a, v)",
+    "some": f"{qcfs('c', 'a')} [second] d = Conv (a, v) [third] e = Conv (d, v) [fourth] y = Conv (e, v)",
+    "none": f"{qcfs('c', 'a')} [soft] s = Softmax (a) [second] y = Conv (s, v)",
+}
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("share", SHARES)
+def test_the_share_on_spikes_is_told_and_what_has_none_is_no_spiking_network(share, tmp_path, run):
+    weights = {"w": weight(3, 3, 1, 1), "v": weight(3, 3, 1, 1)}
+    ann, snn, data = tmp_path / "m.onnx", tmp_path / "snn.onnx", tmp_path / "d.npz"
+    onnx.save(network(f"[stem] c = Conv (x, w) {SHARES[share]}", weights=weights), ann)
+    np.savez(data, x=np.ones((2, 3, 8, 8), np.float32))
+    besides = "read spikes; 576 more read the network's inputs\n"
+    expected = {
+        "all": [f"spike-driven: 576 of 576 multiply-accumulates (100.00 %) {besides}"],
+        "some": [
+            f"576 of 1,728 multiply-accumulates (33.33 %) {besides}",
+            "without spikes: third and 1 more: it reads a current, what Conv 'second' gives\n",
+            "without spikes: --neurons products puts a neuron in front of each product\n",
+        ],
+        "none": [
+            "this is no spiking network: no product reads spikes; 0 of 576 multiply-accumulates (0.00 %) " + besides,
+            "without spikes: second: it reads what Softmax 'soft' gives, which is analog\n",
+        ],
+    }[share]
+    bench = ["bench", ann, "--steps", "4", "--batch", "1", "--repeats", "1", "--data", data, "-o", tmp_path / "report"]
+    for arguments in (["inspect", ann], ["rewrite", ann, "-o", snn], ["stats", snn], bench):
+        out = run(*arguments)[1]
+        assert all(line in out for line in expected), arguments
+        assert "spiking network" not in out.replace("no spiking network", "") or share != "none", arguments
+        assert ("spike-driven" in out) == (share == "all"), arguments
+        assert document(run, *arguments)["spike_driven"]["share"] == {"all": 1, "some": 1 / 3, "none": 0}[share]
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert ("no product reads spikes" in page) == (share == "none")
+    for called in ("spiking network", ">spiking", "spiking:"):
+        assert (called in page.replace("no spiking network", "")) == (share != "none"), called
+
+
+def test_inspect_and_calibrate_tell_what_reads_spikes_once_calibrated(tmp_path, run):
+    ann, data = tmp_path / "m.onnx", tmp_path / "d.npz"
+    nodes = "[stem] c = Conv (x, w) a = Relu (c) [second] d = Conv (a, v) [third] y = Conv (d, v)"
+    onnx.save(network(nodes, weights={"w": weight(3, 3, 1, 1), "v": weight(3, 3, 1, 1)}), ann)
+    np.savez(data, x=np.random.default_rng(0).normal(0, 1, (4, 3, 8, 8)).astype(np.float32))
+    line = "576 of 1,152 multiply-accumulates (50.00 %) read spikes; 576 more read the network's inputs\n"
+    why = "without spikes: third: it reads a current, what Conv 'second' gives\n"
+    out = run("inspect", ann)[1]
+    assert f"expected, once calibrated: {line}{why}" in out
+    calibrate = ["calibrate", ann, "--data", data, "--steps", "4", "-o", tmp_path / "q.onnx"]
+    assert f"rewritten: {line}{why}" in run(*calibrate)[1]
+    expected = {"macs": 1728, "on_inputs": 576, "on_spikes": 576, "share": 0.5, "not_on_spikes": ["third"],
+                "reasons": {"third": "it reads a current, what Conv 'second' gives"}}  # fmt: skip
+    assert document(run, *calibrate)["spike_driven"] == expected
+    assert document(run, "inspect", ann)["spike_driven"] == {**expected, "once_calibrated": True}
 
 
 def test_stats_lists_what_it_cannot_count(tmp_path, run):
@@ -1016,6 +1074,7 @@ def test_a_name_that_options_take_is_whole_in_its_column_and_others_are_cut():
         "counts": {"converted": 1, "needs_calibration": 0, "refused": 0},
         "hybrid": [],
         "bypassed": [],
+        "spike_driven": {"macs": 0, "on_inputs": 0, "on_spikes": 0, "share": None, "reasons": {}},
     }
     name, encoding, *_ = list(plan_lines(summary))[1].split()
     assert (name, len(encoding)) == ("n" * 400, 120)

@@ -659,3 +659,51 @@ def test_operations_are_the_values_of_trains_that_are_not_zero(coding, between, 
         expected = summed(f"y = {node.format('a')}", values, weights) / len(x)
         assert row["synaptic_operations"] == pytest.approx(expected, rel=1e-12)
         assert row["multiply_accumulates"] == 0
+
+
+PADS = {
+    "zeros": ("Pad (a, pads)", {"constant_values": 0}),
+    "zeros along named axes": ("Pad (a, few, , axes)", {"constant_values": 0}),
+    "the border again": ('Pad <mode = "edge"> (a, pads)', {"mode": "edge"}),
+    "mirrored": ('Pad <mode = "reflect"> (a, pads)', {"mode": "reflect"}),
+}
+TRAINS = {
+    "rate": (qcfs("x", "a"), counts_of, lambda codes: codes, {}),
+    "signed radix": (
+        "q = QuantizeLinear (x, scale, zero_point) a = DequantizeLinear (q, scale, zero_point)",
+        lambda x: np.clip(np.rint(x / np.float32(0.02)), -128, 127).astype(int),
+        lambda codes: np.bitwise_count(abs(codes)).astype(int),
+        {"coding": "radix"},
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("pad", PADS)
+@pytest.mark.parametrize("coding", TRAINS)
+def test_a_loop_finds_the_same_of_a_depthwise_convolution_behind_a_pad(coding, pad, mode):
+    """Zeros around a tensor are padding wherever they come from; what is copied there is a value like others."""
+    neuron, codes_of, values_of, options = TRAINS[coding]
+    node, numpy_options = PADS[pad]
+    weights = {"w": weight(8, 1, 3, 2), "pads": np.array([0, 0, 1, 2, 0, 0, 2, 1]), "few": np.array([2, 1, 1, 2]),
+               "axes": np.array([3, 2])}  # fmt: skip
+    weights = {name: value for name, value in weights.items() if name in f"{node} w"}
+    if "scale" in neuron:
+        weights |= {"scale": np.float32(0.02), "zero_point": np.array(0, np.int8)}
+    conv = "Conv <group = 4, strides = [2, 1], dilations = [1, 3], pads = [0, 1, 1, 0]> (b, w)"
+    x = IMAGES - 1
+    summary = spiking(f"{neuron} b = {node} y = {conv}", x, weights, mode, **options)
+    around = [(0, 0), (0, 0), (1, 2), (2, 1)]
+    values = np.pad(values_of(codes_of(x)), around, **numpy_options)
+    is_value = np.pad(np.ones(x.shape, int), around, **numpy_options)
+    macs = operations = 0
+    height, width = (9 + 3 + 1 - 3) // 2 + 1, 7 + 3 + 1 - 3 - 1 + 1
+    for output, row, column, i, j in np.ndindex(8, height, width, 3, 2):
+        at = (slice(None), output // 2, 2 * row + i, column + 3 * j - 1)
+        if 0 <= at[2] < 12 and 0 <= at[3] < 10:
+            macs += is_value[at].sum()
+            operations += values[at].sum()
+    ((kind, counted, found, left),) = rows(summary).values()
+    assert (kind, counted, left) == ("spikes", macs / 6, 0)
+    assert found == pytest.approx(operations / 6, rel=1e-12)
+    assert summary["spike_driven"]["share"] == 1

@@ -74,6 +74,8 @@ def whole_document() -> dict:
                   "coding": "rate", "zero": 0, "status": "converted", "reason": ""}  # fmt: skip
     gelu = {"name": "gelu", "op_types": ["Gelu"], "encoding": "analog", "levels": None, "steps": None,
             "coding": None, "zero": None, "status": "needs-calibration", "reason": "it has no levels"}  # fmt: skip
+    spike_driven = {"macs": 5.001e6, "on_inputs": 1000, "on_spikes": 4e6, "share": 0.8, "not_on_spikes": ["conv3"],
+                    "reasons": {"conv3": "it reads a current, the sum 'add'"}}  # fmt: skip
     return {
         "model": "m.onnx",
         "machine": {
@@ -87,6 +89,7 @@ def whole_document() -> dict:
         "random_calibration": False,
         "complete": True,
         "stopped": None,
+        "spike_driven": spike_driven,
         "rows": rows,
         "plan": {
             "activations": [activation, gelu], "steps": 8, "hybrid": ["gelu"],
@@ -106,6 +109,7 @@ def whole_document() -> dict:
                        "firing_rate": 0.15},
             "energy": {"mac_pj": 4.6, "ac_pj": 0.9, "ann_nj": 23000.0, "snn_nj": 3800.0, "ratio": 0.165,
                        "assumptions": ["45 nm CMOS"]},
+            "spike_driven": spike_driven,
         },
         "verification": {
             "passed": True, "verdict": "equal", "differences": [], "not_compared": [],

@@ -1,0 +1,45 @@
+"""What share of the multiply-accumulates is on spikes, in sentences; a network of which none is has another name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from pconv_onnx.basics.errors import cut
+from pconv_onnx.basics.reasons import of_one_kind
+from pconv_onnx.report.tables import Style
+
+
+def kind_of_network(part: dict[str, Any] | None) -> str:
+    """What a network is called of which that part of a document is told."""
+    return "rewritten" if part is not None and part["share"] == 0 else "spiking"
+
+
+def sentence(part: dict[str, Any], style: Style) -> str:
+    """The share, with the numbers that it is made of; without a full stop."""
+    if part["macs"] is None:
+        return "how many multiply-accumulates read spikes is not known: sizes are open, or operators cannot be counted"
+    if part["share"] is None:
+        return "no multiply-accumulate reads anything but the network's inputs"
+    left, on_spikes = (style.count(number) for number in (part["macs"] - part["on_inputs"], part["on_spikes"]))
+    besides = f"; {style.count(part['on_inputs'])} more read the network's inputs" if part["on_inputs"] else ""
+    told = f"{on_spikes} of {left} multiply-accumulates ({_percent(part['share'], style)}) read spikes{besides}"
+    if part["share"] == 0:
+        return f"this is no spiking network: no product reads spikes; {told}"
+    return f"spike-driven: {told}" if part["share"] == 1 else told
+
+
+def why_not(part: dict[str, Any]) -> Iterator[str]:
+    """The products that read no spikes, and why, those of one reason in one line; and what helps."""
+    for group in of_one_kind(part["reasons"].items()):
+        (name, reason), more = group[0], len(group) - 1
+        yield f"{cut(name)}{f' and {more} more' if more else ''}: {reason}"
+    if any(reason.startswith("it reads") for reason in part["reasons"].values()):
+        yield "--neurons products puts a neuron in front of each product"
+
+
+def _percent(share: float, style: Style) -> str:
+    """Neither all nor nothing by rounding."""
+    hundredths = math.floor(share * 10_000)
+    return f"less than 0.01{style.space}%" if share and not hundredths else style.percent(hundredths / 10_000)
