@@ -17,6 +17,7 @@ from pconv_onnx.basics.reasons import by_reason
 from pconv_onnx.calibration import Calibration, calibrate, outline
 from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
+from pconv_onnx.graph.checking import InvalidModel
 from pconv_onnx.graph.record import Record
 from pconv_onnx.graph.sketch import sketch
 from pconv_onnx.lower.modes import lower
@@ -72,13 +73,13 @@ def inspect(source: ModelSource) -> dict[str, Any]:
 def _once_calibrated(source: ModelSource, plan: Plan) -> Plan | None:
     """The plan of a network whose activations data gave levels, which a calibration knows but for values.
 
-    None where none needs that, or it cannot be calibrated.
+    None where none needs that, or it cannot be calibrated, or not be written as a network once it is.
     """
     if all(activation.status != "needs-calibration" for activation in plan.activations):
         return None
     try:
         return make_plan(prepared(outline(source, _ANY_STEPS, coding="radix").model), coding="radix")
-    except PconvError:
+    except (InvalidModel, PconvError):
         return None
 
 
