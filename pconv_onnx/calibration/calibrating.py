@@ -406,7 +406,20 @@ def _told(network: Network, placed: Mapping[str, Place]) -> list[_Told]:
     without = [activation for activation in recognise(network) if activation.spec is None]
     order = {id(node): index for index, node in enumerate(network.every_node())}
     without = sorted([*without, *activations(network, placed)], key=lambda one: order[id(one.nodes[0])])
-    return [(activation, why_not_calibrated(network, activation)) for activation in without]
+    return [(activation, why_not_calibrated(network, activation)) for activation in _apart(without)]
+
+
+def _apart(found: Sequence[Activation]) -> list[Activation]:
+    """Those of which each node is in one at most: of clips in a row several may be read as one."""
+    taken: set[int] = set()
+    kept = []
+    for activation in sorted(found, key=lambda one: -len(one.nodes)):
+        nodes = set(map(id, activation.nodes))
+        if taken.isdisjoint(nodes):
+            taken |= nodes
+            kept.append(activation)
+    chosen = set(map(id, kept))
+    return [activation for activation in found if id(activation) in chosen]
 
 
 def _kinds(network: Network, chosen: Sequence[Activation]) -> Mapping[str, Kind]:

@@ -109,7 +109,7 @@ def readings(network: Network, kinds: Mapping[str, Kind], has_time_axis: bool) -
     found = {id(product.node): product for product in (*counted, *uncounted(network))}
     read = []
     for product in (found[id(node)] for node in network.nodes if id(node) in found):
-        node, index = product.node, operand_in_time(product, kinds)
+        node, index = product.node, operand_in_time(network, product, kinds)
         kind = kinds[node.inputs[index].name] if runs_in_time(product, kinds) else STATIC
         result = LinearOperator(node.name or key_of(node), node.op, kind, product in counted)
         read.append(Reading(product, index, kind.steps if has_time_axis else 1, result))

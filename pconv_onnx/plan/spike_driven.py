@@ -19,7 +19,8 @@ from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.graph.products import Product, prepared_inputs, products, uncounted
 from pconv_onnx.graph.view import Node, Tensor, called, node_name
 from pconv_onnx.graph.windows import Shape
-from pconv_onnx.temporal.kinds import Current, Kind, Spikes
+from pconv_onnx.temporal.holding import row_size, spiking
+from pconv_onnx.temporal.kinds import STATIC, Current, Kind, Spikes, Static
 
 Operations = int | float
 
@@ -92,7 +93,7 @@ def spike_driven(
         elif reads_inputs(product, inputs):
             on_inputs.append(count)
         else:
-            reasons[node_name(product.node)] = _reason(product, kinds, analog)
+            reasons[node_name(product.node)] = _reason(network, product, kinds, analog)
     reasons |= {node_name(product.node): f"{called(product.node)} is not counted" for product in not_counted}
     if not_counted or None in macs.values():
         return SpikeDriven(None, None, None, reasons)
@@ -148,14 +149,11 @@ def runs_in_time(product: Product, kinds: Mapping[str, Kind]) -> bool:
     return any(tensor.name in kinds for tensor in product.node.outputs)
 
 
-def operand_in_time(product: Product, kinds: Mapping[str, Kind]) -> int:
+def operand_in_time(network: Network, product: Product, kinds: Mapping[str, Kind]) -> int:
     """Which input a product is counted by: a train before a current, and that before what has no time axis."""
-
-    def rank(index: int) -> int:
-        kind = kinds.get(product.node.inputs[index].name)
-        return 0 if isinstance(kind, Spikes) else 1 if isinstance(kind, Current) else 2
-
-    return min(product.operands or (0,), key=rank)
+    found = {index: kinds.get(product.node.inputs[index].name, STATIC) for index in product.operands or (0,)}
+    trains = spiking(found, {index: row_size(network.shape(product.node.inputs[index])) for index in found})
+    return trains[0] if trains else min(found, key=lambda index: isinstance(found[index], Static))
 
 
 def _of_one_sample(network: Network) -> Network:
@@ -192,9 +190,9 @@ def _macs(product: Product, shapes: Mapping[str, Shape | None]) -> int | None:
         return None
 
 
-def _reason(product: Product, kinds: Mapping[str, Kind], analog: Mapping[str, str]) -> str:
+def _reason(network: Network, product: Product, kinds: Mapping[str, Kind], analog: Mapping[str, str]) -> str:
     """Why a product reads no spikes."""
-    tensor = product.node.inputs[operand_in_time(product, kinds)]
+    tensor = product.node.inputs[operand_in_time(network, product, kinds)]
     maker = _maker(tensor, kinds)
     if maker is None:
         return "nothing but its kernel is computed"

@@ -6,9 +6,10 @@ The mean of products of trains is not the product of their means, that of spikes
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from pconv_onnx.graph.network import Dimension
 from pconv_onnx.temporal.kinds import Kind, Passage, Spikes
 from pconv_onnx.temporal.site import Rule, Site
 
@@ -19,7 +20,7 @@ def one_in_time(site: Site, rule: Rule) -> Kind | Passage | None:
         return rule(site) if site.varying else None
     first, second = site.varying
     kinds = {index: site.kinds[index] for index in (first, second)}
-    for stays in spiking(kinds, {index: _size(site, index) for index in kinds}):
+    for stays in spiking(kinds, {index: row_size(site.shape(index)) for index in kinds}):
         held = second if stays == first else first
         found = rule(site.holding(held))
         if found is not None:
@@ -48,5 +49,6 @@ def _expected(kind: Spikes) -> float:
     return kind.steps if kind.silent.any() else kind.steps / 2
 
 
-def _size(site: Site, index: int) -> int:
-    return math.prod(size for size in (site.shape(index) or ())[1:] if isinstance(size, int))
+def row_size(shape: Sequence[Dimension] | None) -> int:
+    """How many values a tensor has in a row, as far as its shape tells."""
+    return math.prod(size for size in (shape or ())[1:] if isinstance(size, int))

@@ -707,3 +707,16 @@ def test_a_loop_finds_the_same_of_a_depthwise_convolution_behind_a_pad(coding, p
     assert (kind, counted, left) == ("spikes", macs / 6, 0)
     assert found == pytest.approx(operations / 6, rel=1e-12)
     assert summary["spike_driven"]["share"] == 1
+
+
+@pytest.mark.parametrize("nodes", ["MatMul (a, b)", "MatMul (b, a)"])
+def test_of_two_trains_that_is_counted_which_is_not_held(nodes):
+    """In mode folded, where both are means, as well: that of fewer steps."""
+    ann = network(
+        f"{qcfs('x', 'a')} n = Neg (x) {qcfs('n', 'b').replace('count', 'eight')} [product] y = {nodes}",
+        weights={"eight": np.float32(8)},
+    )
+    x = RNG.normal(0, 2, (5, 3, 8, 8)).astype(np.float32)
+    for mode in MODES:
+        (row,) = stats(rewrite(ann, mode=mode).model, {"x": x}).summary()["operators"]
+        assert row["synaptic_operations"] == pytest.approx(8 * counts_of(x).sum() / 5, rel=1e-12), mode
