@@ -24,8 +24,8 @@ from pconv_onnx.runtime.side_by_side import open_session, run_session
 
 # Levels up to which staircases are fitted, whatever reaches the outputs.
 _FEW = 8
-# Each so many-th sample is held out. Rules are tried on, and judged by, so many of the others and of these at most, with
-# so many values among their inputs.
+# Each so many-th sample is held out. Rules are tried on, and judged by, so many of the others and of these at most,
+# with so many values among their inputs.
 _HELD = 4
 _MOST, _MOST_VALUES = 300, 1 << 24
 # Share of the samples held out whose outputs say most: in an empty picture there is nothing to find.
