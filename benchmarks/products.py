@@ -34,7 +34,7 @@ BATCHES = (1, 8)
 # Images run at once, to verify, and to count operations on.
 BATCH, FEW, COUNTED = 20, 8, 32
 # Entries that agree in these are of the same networks.
-KEY = ("network", "neurons", "coding", "steps", "method", "samples")
+KEY = ("network", "neurons", "coding", "steps", "method", "samples", "images")
 
 
 class Measured:
@@ -66,7 +66,8 @@ class Measured:
     def _key(self, steps: int) -> dict[str, Any]:
         given = self.options
         method = given.method if self.samples else None
-        return dict(zip(KEY, (self.name, given.neurons, given.coding, steps, method, self.samples), strict=True))
+        values = self.name, given.neurons, given.coding, steps, method, self.samples, self.count
+        return dict(zip(KEY, values, strict=True))
 
     def _path(self, steps: int, what: str) -> Path:
         named = "-".join(str(value) for value in self._key(steps).values())

@@ -132,7 +132,7 @@ def _validation_files(folders: Folders) -> tuple[Sequence[Path], np.ndarray]:
 
 
 RECIPES = {
-    "resnet20-qcfs8": Recipe((4,), 0, _resnet20("resnet20-qcfs8.onnx")),
+    "resnet20-qcfs8": Recipe((4,), 2000, _resnet20("resnet20-qcfs8.onnx")),
     "resnet20-relu": Recipe((4, 5, 6), 2000, _resnet20("resnet20-relu.onnx")),
     "efficientnet-lite0": Recipe((4, 5, 6, 8), 200, _efficientnet_lite0),
     "squeezenet": Recipe((4, 5, 6, 8), 200, _squeezenet),

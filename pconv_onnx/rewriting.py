@@ -15,6 +15,7 @@ from pconv_onnx.basics.errors import PconvError, warn
 from pconv_onnx.basics.places import require_writable
 from pconv_onnx.basics.reasons import by_reason
 from pconv_onnx.calibration import Calibration, calibrate, outline, places
+from pconv_onnx.calibration.settings import require_neurons
 from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.record import Record
@@ -65,8 +66,8 @@ def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> dict[s
     Raises:
         PconvError: the model cannot be read, or is a spiking one already.
     """
-    plan = make_plan(prepared(source))
-    plan = _with_places(plan, source) if neurons == "products" else plan
+    require_neurons(neurons, offsets=False)
+    plan = make_plan(prepared(source), places=places(source) if neurons == "products" else ())
     calibrated = _once_calibrated(source, plan, neurons)
     expected = (calibrated or plan).spike_driven.summary()
     return {**plan.summary(), "spike_driven": {**expected, "once_calibrated": calibrated is not None}}
@@ -141,6 +142,8 @@ def rewrite(
     """
     if calibration is None and method is not None:
         raise PconvError(f"there is no calibration for the method '{method}'", "pass data as calibration")
+    offsets = signed or not mode_of(mode).codes
+    require_neurons(neurons, offsets=offsets)
     if output is not None and not force:
         refuse_to_overwrite(source, output)
     if output is not None:
@@ -161,9 +164,8 @@ def rewrite(
             exclude=each(exclude),
             per_step_outputs=per_step_outputs,
             why_it_stays=calibrated.why_it_stays if calibrated is not None else None,
+            places=places(source) if neurons == "products" and calibrated is None else (),
         )
-        if neurons == "products" and calibrated is None:
-            plan = _with_places(plan, source)
         _require_neurons(plan, strict)
         return plan
 
@@ -179,7 +181,6 @@ def rewrite(
         if steps is None:
             raise PconvError("calibration needs a number of time-steps", "pass --steps")
         # What no data change is told before a calibration takes its time.
-        offsets = signed or not mode_of(mode).codes
         outlined = with_levels(outline(source, steps, coding=coding, neurons=neurons, signed=offsets))
         _warn_of_another_opset(given, outlined.network.opset)
         calibrated = calibrate(
@@ -202,11 +203,6 @@ def rewrite(
     if output is not None:
         save(model, output, plan.network.folder)
     return Rewriting(model, plan, calibrated)
-
-
-def _with_places(plan: Plan, source: ModelSource) -> Plan:
-    """The plan with what stands in front of products that read no spikes and could, if it had levels."""
-    return replace(plan, activations=(*plan.activations, *places(source)))
 
 
 def _warn_of_another_opset(given: Network, opset: int) -> None:

@@ -1,4 +1,4 @@
-"""`calibrate`: from a network with ReLUs and data to the same network with QCFS activations."""
+"""`calibrate`: from a network and data to the same network with levels, in activations and in front of products."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.functions import becomes_thresholds, clip_of
 from pconv_onnx.calibration.passes import BATCH, Passes
 from pconv_onnx.calibration.places import Place, activations, places_of, with_places
-from pconv_onnx.calibration.rules import output_errors, shares, tries
-from pconv_onnx.calibration.settings import RULES, Settings
+from pconv_onnx.calibration.rules import output_errors, shares
+from pconv_onnx.calibration.settings import RULES, Settings, require_neurons
 from pconv_onnx.calibration.staircases import Staircase, mirrored
 from pconv_onnx.calibration.sweep import Found, sweep
 from pconv_onnx.calibration.writing import Quantised, quantised_model
@@ -212,20 +212,20 @@ def calibrate(
     runner = open_session(network.proto, network.name)
     samples = random_samples(runner, batch_axis=batch_axis) if random else open_samples(data, runner, batch_axis)
     del runner
-    engine, found = engine or InProcess(), None
-    with _crew(engine, network, samples) as crew:
-        if cache is not None:
+    engine, found, key = engine or InProcess(), None, ""
+    if cache is not None:
+        with _crew(engine, network, samples) as crew:
             key = digest_of(network.sha256, crew.call("digest"), settings)
-            found = restore(cache, key, chosen)
-        from_cache = found is not None
-        if found is None:
-            several = not random and tries(settings, samples)
-            errors = _tried(network, chosen, samples, engine, settings) if several else {}
-            rule = min(errors, key=lambda name: errors[name]) if errors else settings.rule
+        found = restore(cache, key, chosen)
+    from_cache = found is not None
+    if found is None:
+        errors = {} if random else _tried(network, chosen, samples, engine, settings)
+        rule = min(errors, key=lambda name: errors[name]) if errors else settings.rule
+        with _crew(engine, network, samples) as crew:
             found = sweep(network, chosen, samples.part(slice(0, 1)), crew, replace(settings, rule=rule))
-            found.rule_errors = errors
-            if cache is not None:
-                store(cache, key, found)
+        found.rule_errors = errors
+        if cache is not None:
+            store(cache, key, found)
     left += [(activation, found.left[activation.name]) for activation in chosen if activation.name in found.left]
     _require(found.activations, left, network)
     model = quantised_model(network, found.activations, found.corrections)
@@ -243,10 +243,12 @@ def _tried(
     network: Network, chosen: Sequence[Activation], samples: Data, engine: Engine, settings: Settings
 ) -> dict[str, float]:
     """What each rule leaves of the outputs; nothing of one that these samples do not suit."""
-    tried, held = shares(samples)
-    models = {}
+    parts = shares(settings, samples)
+    if parts is None:
+        return {}
+    (tried, held), models = parts, {}
     for rule in RULES:
-        with suppress(PconvError), _crew(engine, network, tried) as crew:
+        with _crew(engine, network, tried) as crew, suppress(PconvError):
             found = sweep(network, chosen, tried.part(slice(0, 1)), crew, replace(settings, rule=rule))
             models[rule] = quantised_model(network, found.activations, found.corrections)
     return output_errors(network, models, held.part(slice(0, len(held))), BATCH)
@@ -296,13 +298,14 @@ def _outlined(network: Network, chosen: Sequence[Activation], settings: Settings
     # Steps and levels that no type rounds, so small that no clip cuts any off, and different, as θ and a are.
     theta, amplitude = (np.full(1, settings.levels * scale) for scale in (2.0**-12, 2.0**-14))
     rising = Staircase(theta, np.zeros(1), amplitude, settings.levels)
+    around_zero = mirrored(Staircase(theta, np.zeros(1), amplitude, settings.on_either_side))
     entries = []
     for activation in chosen:
         channels = Channels(None, len(network.shape(activation.input) or ()))
         if clip_of(activation).rectifies:
             entries.append(Quantised(activation, rising, channels))
             continue
-        staircase = rising if settings.signed else mirrored(rising)
+        staircase = rising if settings.signed else around_zero
         shift, step, _ = staircase.constants()
         edges = (np.arange(staircase.steps, dtype=np.float32) + np.float32(0.5)) * step - shift
         thresholds = edges.reshape(1, -1) if becomes_thresholds(activation, settings.levels) else None
@@ -326,8 +329,7 @@ def _settings(steps: object, coding: CodingName, method: str, neurons: NeuronsNa
         raise PconvError(f"{steps!r} is not a number of time-steps{told}", f"choose 1 to {most}")
     if method not in METHODS:
         raise PconvError(f"there is no method '{method}'", f"choose one of {', '.join(METHODS)}")
-    if neurons not in NEURONS:
-        raise PconvError(f"there are no neurons of '{neurons}'", f"choose {' or '.join(NEURONS)}")
+    require_neurons(neurons, offsets=signed)
     return Settings(chosen.most(steps), chosen, method, neurons, signed)
 
 
@@ -393,11 +395,14 @@ def _to_calibrate(network: Network, settings: Settings) -> tuple[Network, list[A
 def _placed(network: Network) -> tuple[Network, dict[str, Place]]:
     """The network with an Identity in front of products that are to read spikes, and these by what it gives."""
     placed: dict[str, Place] = {}
-    # A Concat of trains may be no train: a neuron stands behind it then.
     for behind in (False, True):
         kinds = _kinds(network, [one for one, reason in _told(network, placed) if not reason])
-        network, more = with_places(network, places_of(network, kinds, behind=behind))
+        found, right_in_front = (places_of(network, kinds, placed, behind=place) for place in (behind, True))
+        network, more = with_places(network, found)
         placed |= more
+        if found == right_in_front:
+            break
+        # What a Concat makes of trains may be no train: then a neuron stands behind it.
     return network, placed
 
 

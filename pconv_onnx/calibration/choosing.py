@@ -14,7 +14,6 @@ from pconv_onnx.calibration.functions import Clip
 from pconv_onnx.calibration.settings import Settings
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.statistics import Moments, PairHistogram
-from pconv_onnx.neuron.parallel import MAX_LEVELS
 
 # What changes: `refit` weights, biases and activations, the others activations alone. The corrections of DA-QCFS are
 # on top of the thresholds of another method, as the paper has them of `max`.
@@ -40,8 +39,7 @@ def choose(settings: Settings, gather: Gather, clip: Clip, *, centred: bool, low
         centred: whether an error that is the same for all values does not count; `FITTED` methods make use of that.
         lowest: `[C]`, the least outputs of the reference, where there are to be as many levels below zero as well.
     """
-    method, steps = settings.method, settings.levels
-    steps = steps if lowest is None else min(steps, MAX_LEVELS // 2)
+    method, steps = settings.method, settings.levels if lowest is None else settings.on_either_side
     inputs, outputs = gather(partial(_of_reference, clip))
     signed = lowest is not None
     least = np.zeros_like(outputs.maximum) if lowest is None else np.minimum(lowest, 0)
@@ -55,12 +53,7 @@ def choose(settings: Settings, gather: Gather, clip: Clip, *, centred: bool, low
     else:
         # What serves distances from zero serves both sides.
         histogram = partial(_histogram, np.abs if signed else clip, reach)
-        if settings.rule == "channel":
-            staircase = staircases.by_maximum(np.sqrt(reach * reach.max()), steps)
-        elif settings.rule == "tensor":
-            best = staircases.by_squared_error(gather(histogram), reach, steps).threshold
-            staircase = staircases.by_maximum(np.sqrt(reach * best), steps)
-        elif method.startswith("mse"):
+        if method.startswith("mse"):
             staircase = staircases.by_squared_error(gather(histogram), reach, steps)
         elif method.startswith("percentile"):
             staircase = staircases.by_percentile(gather(histogram), reach, steps)

@@ -14,12 +14,14 @@ from onnx import helper
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
+from pconv_onnx.graph.fan_out import zeros_around
 from pconv_onnx.graph.nesting import unused
 from pconv_onnx.graph.products import Product
 from pconv_onnx.graph.view import Node, Tensor, called, key_of, node_name
 from pconv_onnx.plan.spike_driven import off_spikes
 from pconv_onnx.recognise import Activation
 from pconv_onnx.recognise.base import PRODUCT
+from pconv_onnx.temporal.holding import row_size
 from pconv_onnx.temporal.kinds import Kind, Spikes
 
 
@@ -38,19 +40,21 @@ class Place:
     readers: tuple[tuple[str, int], ...]
 
 
-def places_of(network: Network, kinds: Mapping[str, Kind], *, behind: bool) -> list[Place]:
+def places_of(network: Network, kinds: Mapping[str, Kind], placed: Mapping[str, Place], *, behind: bool) -> list[Place]:
     """Where neurons would have products read spikes that do not, though they read more than the network's inputs.
 
     Args:
         network: the source.
         kinds: of its tensors in time, as the neurons leave them that there are already.
-        behind: whether a neuron stands behind a Concat, not on each of its inputs that has none.
+        placed: places that there are already, by what their Identity gives: more would not help.
+        behind: whether a neuron stands right in front of each product, also where that reads a Concat, or what has
+            zeros around it.
     """
-    without = off_spikes(network, kinds)
-    ends = {(key_of(product.node), _to_spike(network, product)) for product in without}
+    chosen = [(product.node, _to_spike(network, product)) for product in off_spikes(network, kinds)]
+    chosen = [(node, index) for node, index in chosen if node.inputs[index].name not in placed]
+    ends = {(key_of(node), index) for node, index in chosen}
     found: dict[str, list[tuple[Node, int]]] = {}
-    for product in without:
-        node, index = product.node, _to_spike(network, product)
+    for node, index in chosen:
         for reader, place in [(node, index)] if behind else _branches(network, node, index, kinds, ends):
             entry = found.setdefault(reader.inputs[place].name, [])
             if not any(reader is other and place == at for other, at in entry):
@@ -63,30 +67,36 @@ def places_of(network: Network, kinds: Mapping[str, Kind], *, behind: bool) -> l
 
 def _to_spike(network: Network, product: Product) -> int:
     """Which operand gets a neuron: the larger one, since the other is held at each step."""
-    if len(product.operands) == 1:
-        return product.operands[0]
-
-    def size(index: int) -> int:
-        known = 1
-        for length in network.shape(product.node.inputs[index]) or ():
-            known *= length if isinstance(length, int) else 1
-        return known
-
-    return max(product.operands, key=size)
+    return max(product.operands, key=lambda index: row_size(network.shape(product.node.inputs[index])))
 
 
 def _branches(
     network: Network, node: Node, index: int, kinds: Mapping[str, Kind], ends: Collection[tuple[str, int]]
 ) -> Iterator[tuple[Node, int]]:
-    """What is to read spikes for an input of a node to have them: of a Concat that nothing else reads, its inputs."""
+    """What is to read spikes for an input of a node to have them.
+
+    Of a Concat that nothing else reads, its inputs; and what zeros are put around, of which none is then encoded.
+    """
     tensor = node.inputs[index]
     maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-    if maker is None or maker.op != "Concat" or not is_standard(maker) or not _only_for(network, tensor, ends):
+    places = _handed_on(network, maker) if maker is not None and _only_for(network, tensor, ends) else ()
+    if maker is None or not places:
         yield node, index
         return
-    for place, operand in enumerate(maker.inputs):
-        if operand.name in network.computed_from_inputs and not isinstance(kinds.get(operand.name), Spikes):
+    for place in places:
+        name = maker.inputs[place].name
+        if name in network.computed_from_inputs and not isinstance(kinds.get(name), Spikes):
             yield from _branches(network, maker, place, kinds, {*ends, (key_of(maker), place)})
+
+
+def _handed_on(network: Network, node: Node) -> Sequence[int]:
+    """Which inputs of an operator it hands on as they are, zeros and each other beside them; none of others."""
+    if not is_standard(node):
+        return ()
+    if node.op == "Concat":
+        return range(len(node.inputs))
+    shape = network.shape(node.inputs[0]) if node.inputs else None
+    return (0,) if shape and zeros_around(node, len(shape)) is not None else ()
 
 
 def _only_for(network: Network, tensor: Tensor, ends: Collection[tuple[str, int]]) -> bool:

@@ -2,9 +2,7 @@
 
 A staircase that fits its own inputs best (`fit`) serves few levels best. Of many it reaches little farther than the
 largest value that a channel has on these samples, and cuts off what others have: of few samples most channels have not
-shown much. So two further rules are tried, which look at all channels of a tensor: one scale for all, half-way
-(the geometric mean) between its largest value and what minimises the squared error, and a scale a channel, half-way
-between its own largest value and that of all.
+shown much. So another rule is tried (`tensor`): one scale for all channels, which reaches their largest value.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.runtime.side_by_side import open_session, run_session
 
 # Levels up to which staircases are fitted, whatever reaches the outputs.
-_FEW = 8
+_FEW = 32
 # Each so many-th sample is held out. Rules are tried on, and judged by, so many of the others and of these at most,
 # with so many values among their inputs.
 _HELD = 4
@@ -33,19 +31,10 @@ _ACTIVE = 0.25
 _LEAST_ACTIVE = 8
 
 
-def tries(settings: Settings, samples: Data) -> bool:
-    """Whether there are several rules to try, and samples to tell."""
-    return settings.method in FITTED and settings.levels > _FEW and _shares(samples) is not None
-
-
-def shares(samples: Data) -> tuple[Selection, Selection]:
-    """Samples to try rules on, and others that tell which is best."""
-    found = _shares(samples)
-    assert found is not None
-    return found
-
-
-def _shares(samples: Data) -> tuple[Selection, Selection] | None:
+def shares(settings: Settings, samples: Data) -> tuple[Selection, Selection] | None:
+    """Samples to try rules on, and others that tell which is best; None where there is one rule, or too few samples."""
+    if settings.method not in FITTED or settings.levels <= _FEW:
+        return None
     block = samples.fixed_batch or 1
     values = sum(array.size for array in samples.part(slice(0, block)).arrays.values())
     most = max(min(_MOST // block, _MOST_VALUES // max(values, 1)), 1)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pconv_onnx.basics.choices import NeuronsName
+from pconv_onnx.basics.choices import NEURONS, NeuronsName
+from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.neuron.coding import Coding
+from pconv_onnx.neuron.parallel import MAX_LEVELS
 
-# How far staircases reach: as each fits its inputs, or by one scale for all channels, or by that of all for each.
-RULES = ("fit", "tensor", "channel")
+# How far staircases reach: as each fits its inputs, or as far as the largest value of all channels.
+RULES = ("fit", "tensor")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,27 @@ class Settings:
     rule: str = RULES[0]
 
     @property
+    def on_either_side(self) -> int:
+        """How many levels there are above zero, and below it, at most: no neuron has more of both."""
+        return min(self.levels, MAX_LEVELS // 2)
+
+    @property
     def told(self) -> list[object]:
         """As JSON has it."""
         return [self.levels, self.coding.name, self.method, self.neurons, self.signed]
+
+
+def require_neurons(neurons: str, *, offsets: bool) -> None:
+    """Raise where there are no such neurons, or where those of products would have an offset.
+
+    Raises:
+        PconvError: there are not.
+        WrongArguments: they would.
+    """
+    if neurons not in NEURONS:
+        raise PconvError(f"there are no neurons of '{neurons}'", f"choose {' or '.join(NEURONS)}")
+    if neurons == "products" and offsets:
+        raise WrongArguments(
+            "levels with an offset give products no spikes to read, so neurons of products are of no use with them",
+            "leave out signed, and mode 'serial', or choose neurons of activations",
+        )

@@ -57,10 +57,11 @@ class Staircase:
         # Silence is the lowest level, below which all values are, or k₀ spikes. What is not finite no neuron takes in.
         never = (self.zero * _NEVER, _NEVER) if self.zero else (-float(np.finfo(np.float32).max), 1.0)
         shift, step = np.where(self.silent, never[0], self.shift), np.where(self.silent, never[1], step)
-        if self.zero:
-            # So few bits that all its multiples are exact: of a rounded one, less an offset, little is left near zero.
+        bits = np.finfo(np.float32).nmant + 1 - self.steps.bit_length()
+        if self.zero and bits > self.steps.bit_length():
+            # So few bits that all its multiples are exact, and yet so many that the farthest is off by less than half a
+            # level: of rounded multiples, less an offset, little is left near zero.
             mantissa, exponent = np.frexp(level)
-            bits = np.finfo(np.float32).nmant + 1 - self.steps.bit_length()
             level = np.ldexp(np.round(np.ldexp(mantissa, bits)), exponent - bits)
         return shift.astype(np.float32), step.astype(np.float32), level.astype(np.float32)
 
@@ -85,6 +86,14 @@ def with_silent(staircase: Staircase, silent: Array) -> Staircase:
 def with_shift(staircase: Staircase, shift: Array) -> Staircase:
     """The staircase with so much more added to its input."""
     return replace(staircase, shift=staircase.shift + shift)
+
+
+def repeated(staircase: Staircase, count: int) -> Staircase:
+    """That of one channel in so many."""
+    threshold, shift, amplitude = (
+        np.repeat(table, count) for table in (staircase.threshold, staircase.shift, staircase.amplitude)
+    )
+    return Staircase(threshold, shift, amplitude, staircase.steps, staircase.zero)
 
 
 def mirrored(staircase: Staircase) -> Staircase:

@@ -32,7 +32,7 @@ from pconv_onnx.calibration.functions import (
 from pconv_onnx.calibration.passes import Levels
 from pconv_onnx.calibration.segments import Layer, Segment, cut, with_weights
 from pconv_onnx.calibration.settings import RULES, Settings
-from pconv_onnx.calibration.staircases import Staircase, by_levels, with_shift
+from pconv_onnx.calibration.staircases import Staircase, by_levels, repeated, with_shift
 from pconv_onnx.calibration.statistics import cross_validated
 from pconv_onnx.calibration.writing import Correction, Quantised
 from pconv_onnx.data.samples import Samples
@@ -40,7 +40,6 @@ from pconv_onnx.engine.shards import Crew
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import captured
 from pconv_onnx.recognise import Activation
-from pconv_onnx.recognise.base import PRODUCT
 
 _FLOAT = onnx.TensorProto.FLOAT
 # Weights of the correction's own size against the residual, one of which is chosen for each layer; with the last only
@@ -180,9 +179,7 @@ class _Sweep:
             self._correct(segment, layer)
         if segment.activation is not None:
             self.crew.call("keep_quantised", *self._quantised(segment))
-            channels = Channels.of(self.network, segment, self.axes[segment.target])
-            one_scale = self.settings.rule == "tensor"
-            self._quantise(segment.activation, Channels(None, channels.rank) if one_scale else channels)
+            self._quantise(segment.activation, Channels.of(self.network, segment, self.axes[segment.target]))
 
     def _quantised(self, segment: Segment) -> tuple[Segment, dict[str, Array], Levels]:
         """A segment as it is in the quantised network, with what it needs: weights, and levels of its inputs."""
@@ -217,15 +214,15 @@ class _Sweep:
         self.weights |= dict(zip(names, (weights, biases), strict=True))
         self.found.corrections[output] = Correction(output, weights, biases)
 
-    def _quantise(self, activation: Activation, channels: Channels) -> None:
+    def _quantise(self, activation: Activation, each: Channels) -> None:
         """Choose a staircase, and hand on what it makes of the quantised pre-activation.
 
         That of a Relu or of a Clip from zero takes its place; of any other activation it is a staircase of its output,
-        which begins at the least that the reference gives, or, where that is zero or below it and trains may have
-        signs, is around zero; so it is in front of a product. Levels without end are kept as they are where there are
-        enough for the reference.
+        around zero, or, where trains are to have one sign, from the least that the reference gives. Levels without end
+        are kept as they are where there are enough for the reference.
         """
         clip = clip_of(activation)
+        channels = Channels(None, each.rank) if self.settings.rule == "tensor" else each
         if clip.rectifies:
             staircase = self._chosen(activation, channels, clip)
             self._hand_on(Quantised(activation, staircase, channels))
@@ -239,18 +236,23 @@ class _Sweep:
             lowest = lowest_of(function, channels, len(offset))
             bounded = by_levels(activation.unit, moments.maximum - lowest, self.settings.levels)
             offset = offset if bounded is None else lowest
-        # The least is no more than what rounding makes zero.
-        begins_at_zero = bool((offset <= moments.maximum / (2 * self.settings.levels)).any())
-        has_zero = bounded is not None or begins_at_zero or activation.encoding == PRODUCT
-        fixed = has_zero and not self.settings.signed
-        if fixed and bounded is None:
+        fixed = not self.settings.signed
+        if bounded is not None:
+            staircase = with_shift(bounded, -offset)
+        elif fixed:
             staircase = self._chosen(activation, channels, Clip(), lowest=offset)
             offset = staircase.offset
         else:
-            chosen = self._chosen(activation, channels, Clip(0.0), start=offset) if bounded is None else bounded
-            staircase = with_shift(chosen, -offset)
-        places = becomes_thresholds(activation, self.settings.levels)
-        thresholds = thresholds_of(function, staircase, channels) if places else None
+            staircase = with_shift(self._chosen(activation, channels, Clip(0.0), start=offset), -offset)
+        thresholds = None
+        if becomes_thresholds(activation, self.settings.levels):
+            thresholds = thresholds_of(function, staircase, channels)
+            if thresholds is None and channels != each:
+                # It is another function in each channel.
+                count = self.network.shapes[activation.input.name][each.axis or 0]
+                assert isinstance(count, int)  # or there would be no axis
+                staircase, offset, channels = repeated(staircase, count), np.repeat(offset, count), each
+                thresholds = thresholds_of(function, staircase, channels)
         self._hand_on(Quantised(activation, staircase, channels, offset, thresholds), fixed=fixed)
 
     def _chosen(

@@ -149,7 +149,8 @@ _THRESHOLDS: _Chain = (
 def _chain(entry: Quantised) -> _Chain:
     if entry.offset is None:
         return _STAIRCASE
-    return *(_STAIRCASE if entry.thresholds is None else _THRESHOLDS), ("Add", ("offset",), {})
+    steps = _STAIRCASE if entry.thresholds is None else _THRESHOLDS
+    return (*steps, ("Add", ("offset",), {})) if entry.offset.any() else steps
 
 
 def _constants(entry: Quantised) -> dict[str, Array]:

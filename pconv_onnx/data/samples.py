@@ -118,7 +118,7 @@ class Data(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Some samples of others.
+    """Some samples of others, without their labels.
 
     Attributes:
         data: the others.
@@ -140,8 +140,11 @@ class Selection:
     def part(self, rows: slice) -> Samples:
         """Some of them."""
         chosen = self.rows[rows]
-        first = int(chosen[0])
-        return self.data.part(slice(first, int(chosen[-1]) + 1)).part(chosen - first)
+        # Neighbours are read at once, and nothing between them and the next.
+        ends = np.flatnonzero(np.diff(chosen) != 1) + 1
+        runs = [self.data.part(slice(int(run[0]), int(run[-1]) + 1)) for run in np.split(chosen, ends)]
+        arrays = {name: np.concatenate([run.arrays[name] for run in runs]) for name in runs[0].arrays}
+        return replace(runs[0], arrays=arrays, labels=None, targets=None)
 
 
 Unchecked = str | os.PathLike[str] | Mapping[str, Array] | CalibrationDataReader

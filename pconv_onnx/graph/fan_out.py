@@ -41,7 +41,7 @@ def total(fan: Array, shape: Shape) -> int:
 def _inside(tensor: Tensor, fan: Array) -> Array:
     """Without that of the zeros which a Pad puts around a tensor, `fan` being along the last axes of that."""
     maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-    pads = _zeros_around(maker, fan.ndim + 2) if maker is not None else None
+    pads = zeros_around(maker, fan.ndim + 2) if maker is not None else None
     if pads is None:
         return fan
     inside = np.zeros_like(fan)
@@ -50,7 +50,7 @@ def _inside(tensor: Tensor, fan: Array) -> Array:
     return inside
 
 
-def _zeros_around(node: Node, rank: int) -> list[tuple[int, int]] | None:
+def zeros_around(node: Node, rank: int) -> list[tuple[int, int]] | None:
     """How many zeros a Pad puts before and behind each axis; None of other nodes, and where that is not constant."""
     if node.op != "Pad" or not is_standard(node) or node.attrs.get("mode", "constant") != "constant":
         return None

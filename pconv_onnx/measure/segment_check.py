@@ -223,9 +223,16 @@ def _drop(arrays: dict[str, Array], last: Mapping[str, str], key: str) -> None:
 
 
 def _emitted(check: LayerCheck) -> Emitted:
-    silent, worth = (np.abs(table.astype(np.float64)) for table in check.neuron.coding.values(check.neuron.levels))
-    dense = check.spikes and silent.any()
-    largest = float(np.maximum(silent, worth).mean(axis=1).max()) if dense else 0.0
+    levels, coding = check.neuron.levels.astype(np.float64), check.neuron.coding
+    silent, worth = (np.abs(table.astype(np.float64)) for table in coding.values(check.neuron.levels))
+    largest = 0.0
+    if check.spikes and silent.any():
+        largest = float(np.maximum(silent, worth).mean(axis=1).max())
+    elif check.spikes and coding.signed:
+        # Of a level that is a rounded multiple less an offset a train has as much as its spikes are multiples.
+        unit = levels[:, [coding.zero + 1]]
+        exact = levels == unit * (np.arange(levels.shape[1]) - coding.zero)
+        largest = 0.0 if exact.all() else float((levels[:, -1] - levels[:, 0]).max())
     return Emitted(np.dtype(check.converted.dtype), largest)
 
 

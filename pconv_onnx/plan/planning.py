@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from pconv_onnx.basics.choices import CODINGS, MAX_STEPS, PRECISIONS, CodingName, ModeName, Precision
 from pconv_onnx.basics.errors import PconvError, WrongArguments, listed
@@ -21,6 +22,7 @@ from pconv_onnx.plan.selection import (
     refuse_patterns_of_nothing,
     refuse_spiking,
     refused,
+    why_not_wanted,
 )
 from pconv_onnx.plan.wanted import Wanted
 from pconv_onnx.recognise import Activation, recognise
@@ -41,6 +43,7 @@ def make_plan(
     exclude: Sequence[str] = (),
     per_step_outputs: bool = False,
     why_it_stays: Callable[[str, Sequence[str]], str] | None = None,
+    places: Sequence[Planned] = (),
 ) -> Plan:
     """Decide what becomes of every activation and every tensor.
 
@@ -57,6 +60,7 @@ def make_plan(
         per_step_outputs: whether outputs are handed out at each step as well.
         why_it_stays: what the calibration, if there was one, says of an activation without levels, by the tensor that
             it reads and its operators; empty of others.
+        places: what stands in front of products and has no levels, so that it is only told of.
 
     Raises:
         PconvError: the network is already a spiking one; `mode`, `steps`, `coding` or `precision` is out of range; a
@@ -89,7 +93,8 @@ def make_plan(
     refuse_spiking(network)
     signs = wanted.signs if chosen_mode.codes else never
     recognised = [_if_data_can_help(activation, network) for activation in recognise(network, signs=signs)]
-    refuse_patterns_of_nothing(network, recognised, (*include, *exclude))
+    names = [*(activation.name for activation in recognised), *(place.name for place in places)]
+    refuse_patterns_of_nothing(network, names, (*include, *exclude))
     found = [
         _if_it_fits(chosen(activation, wanted, chosen_mode, include, exclude, why_it_stays), chosen_mode, network)
         for activation in recognised
@@ -120,7 +125,7 @@ def make_plan(
     return Plan(
         network,
         chosen_mode,
-        [_planned(activation) for activation in activations],
+        [*(_planned(activation) for activation in activations), *(_if_wanted(one, include, exclude) for one in places)],
         neurons,
         {key: ended.name if ended is not None else None for key, ended in replaced.items()},
         passages,
@@ -143,6 +148,12 @@ def _if_it_fits(activation: Activation, mode: Mode, network: Network) -> Activat
     """The activation, refused where it has levels and the mode has no neuron for it."""
     reason = mode.why_not(activation, network) if activation.spec is not None else ""
     return refused(activation, reason) if reason else activation
+
+
+def _if_wanted(place: Planned, include: Sequence[str], exclude: Sequence[str]) -> Planned:
+    """A place, refused where it is not to be converted."""
+    reason = why_not_wanted(place.name, include, exclude)
+    return replace(place, status="refused", reason=reason) if reason else place
 
 
 def _planned(activation: Activation) -> Planned:

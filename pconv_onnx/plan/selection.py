@@ -32,10 +32,8 @@ def chosen(
     if activation.spec is None:
         reason = why_it_stays(activation.input.name, activation.op_types) if why_it_stays is not None else ""
         return refused(activation, reason) if reason else activation
-    if include and not any(fnmatchcase(activation.name, pattern) for pattern in include):
-        return refused(activation, "not among those to include")
-    if any(fnmatchcase(activation.name, pattern) for pattern in exclude):
-        return refused(activation, "excluded")
+    if reason := why_not_wanted(activation.name, include, exclude):
+        return refused(activation, reason)
     if is_signed(activation.spec) and not wanted.signed:
         # The values themselves would make as many reasons as there are activations.
         if not activation.spec.zero:
@@ -50,6 +48,13 @@ def chosen(
                 f"its trains are signed, and mode '{mode.name}' has none such; --signed gives dense ones of one sign",
             )
     return activation
+
+
+def why_not_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> str:
+    """Why what has that name is not to be converted; empty where it is."""
+    if include and not any(fnmatchcase(name, pattern) for pattern in include):
+        return "not among those to include"
+    return "excluded" if any(fnmatchcase(name, pattern) for pattern in exclude) else ""
 
 
 def refused(activation: Activation, reason: str) -> Activation:
@@ -100,14 +105,14 @@ def encoded_by(neurons: Iterable[Activation]) -> set[str]:
     return found
 
 
-def refuse_patterns_of_nothing(network: Network, activations: Sequence[Activation], patterns: Sequence[str]) -> None:
+def refuse_patterns_of_nothing(network: Network, names: Sequence[str], patterns: Sequence[str]) -> None:
     """Raise where a pattern has no effect: a name is misspelt.
 
     Raises:
         PconvError: one matches no activation, converted or not.
     """
     for pattern in patterns:
-        if not any(fnmatchcase(activation.name, pattern) for activation in activations):
+        if not any(fnmatchcase(name, pattern) for name in names):
             raise PconvError(f"'{pattern}' matches no activation of {network.name}", "pconv-onnx inspect lists them")
 
 

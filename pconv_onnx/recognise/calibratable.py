@@ -20,7 +20,7 @@ def why_not_calibrated(network: Network, activation: Activation) -> str:
         return f"it is in {network.place(node)}, where nothing is calibrated"
     nodes = nodes_of(activation)
     dtype = network.dtype(activation.input)
-    if dtype not in (None, np.dtype(np.float32)):
+    if dtype is not None and dtype != np.float32:
         remedy = "export it in float32"
         if dtype == np.float16:
             remedy = "calibrate the network in float32, and rewrite it with --precision float16"

@@ -8,7 +8,7 @@ from products import KEY, with_entry
 
 
 def entry(network: str, steps: int, verdict: str) -> dict[str, Any]:
-    values = (network, "products", "radix", steps, "refit", 100)
+    values = (network, "products", "radix", steps, "refit", 100, 5000)
     return {**dict(zip(KEY, values, strict=True)), "verdict": verdict}
 
 

@@ -17,6 +17,9 @@ from pconv_onnx.runtime.entrance import prepared
 NODES = "a = Conv <pads = [1, 1, 1, 1]> (x, w) r = Relu (a) b = Conv (r, v) s = Gelu (b) y = Conv (s, u)"
 
 
+MANY = Settings(63, Radix, "refit", "activations", False)
+
+
 def source():
     weights = {"w": weight(8, 3, 3, 3), "v": weight(8, 8, 1, 1, seed=1), "u": weight(5, 8, 1, 1, seed=2)}
     return network(NODES, outputs="float[N, 5, 8, 8] y", weights=weights)
@@ -32,7 +35,7 @@ def values(count: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("count, batch", [(4, None), (64, None), (3000, None), (64, 4), (8, 2)])
 def test_those_that_judge_are_others_than_those_that_are_tried_on(count, batch):
-    tried, held = rules.shares(samples(count, batch))
+    tried, held = rules.shares(MANY, samples(count, batch))
     rows = [set(selection.rows.tolist()) for selection in (tried, held)]
     assert rows[0].isdisjoint(rows[1]) and all(rows)
     assert len(rows[0]) <= 300 and (count > 400 or len(rows[0]) == 3 * len(rows[1]) == 3 * count // 4)
@@ -48,11 +51,30 @@ def test_a_selection_reads_what_it_selects():
     np.testing.assert_array_equal(chosen.part(slice(1, 3)).arrays["x"], whole.arrays["x"][[7, 9]])
 
 
+def test_what_lies_between_selected_samples_is_not_read():
+    class Recorded:
+        fixed_batch = None
+
+        def __init__(self) -> None:
+            self.asked: list[tuple[int, int]] = []
+
+        def __len__(self) -> int:
+            return 1000
+
+        def part(self, rows: slice) -> Samples:
+            self.asked.append((rows.start, rows.stop))
+            return samples(1000).part(rows)
+
+    data = Recorded()
+    part = Selection(data, np.array([3, 4, 5, 900, 901, 990])).part(slice(1, 6))
+    assert data.asked == [(4, 6), (900, 902), (990, 991)]
+    np.testing.assert_array_equal(part.arrays["x"], samples(1000).arrays["x"][[4, 5, 900, 901, 990]])
+
+
 def test_few_samples_or_levels_are_not_tried_on():
-    settings = Settings(15, Radix, "refit", "activations", False)
-    assert rules.tries(settings, samples(4)) and not rules.tries(settings, samples(3))
-    assert not rules.tries(Settings(8, Radix, "refit", "activations", False), samples(100))
-    assert not rules.tries(Settings(255, Radix, "max", "activations", False), samples(100))
+    assert rules.shares(MANY, samples(4)) is not None and rules.shares(MANY, samples(3)) is None
+    assert rules.shares(Settings(32, Radix, "refit", "activations", False), samples(100)) is None
+    assert rules.shares(Settings(255, Radix, "max", "activations", False), samples(100)) is None
 
 
 def test_an_error_counts_in_units_of_each_channel_and_where_outputs_say_something():
