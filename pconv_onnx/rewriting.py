@@ -39,16 +39,18 @@ class Rewriting:
             stay in the source's files, which it names as the source does.
         plan: why it is as it is.
         calibration: how its ReLUs were quantised first, if they were.
+        neurons: what was to become a neuron.
     """
 
     model: onnx.ModelProto | None = field(repr=False)
     plan: Plan
     calibration: Calibration | None = None
+    neurons: NeuronsName = NEURONS[0]
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx rewrite`."""
-        calibration = self.calibration.summary() if self.calibration is not None else None
-        return {**self.plan.summary(), "calibration": calibration}
+        calibration = self.calibration.found_summary() if self.calibration is not None else None
+        return {**self.plan.summary(), "neurons": self.neurons, "calibration": calibration}
 
 
 def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> dict[str, Any]:
@@ -70,7 +72,8 @@ def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> dict[s
     plan = make_plan(prepared(source), places=places(source) if neurons == "products" else ())
     calibrated = _once_calibrated(source, plan, neurons)
     expected = (calibrated or plan).spike_driven.summary()
-    return {**plan.summary(), "spike_driven": {**expected, "once_calibrated": calibrated is not None}}
+    summary = {**plan.summary(), "neurons": neurons}
+    return {**summary, "spike_driven": {**expected, "once_calibrated": calibrated is not None}}
 
 
 def _once_calibrated(source: ModelSource, plan: Plan, neurons: NeuronsName) -> Plan | None:
@@ -195,14 +198,14 @@ def rewrite(
         )
         plan = with_levels(calibrated)
     if dry_run:
-        return Rewriting(None, plan, calibrated)
+        return Rewriting(None, plan, calibrated, neurons)
     model = lower(plan, None if calibrated is None else calibrated.provenance())
     if calibrated is not None:
         form = sketch(calibrated.model, given.proto, model)
         replace(Record.read(model), calibrated_form=form).write(model)
     if output is not None:
         save(model, output, plan.network.folder)
-    return Rewriting(model, plan, calibrated)
+    return Rewriting(model, plan, calibrated, neurons)
 
 
 def _warn_of_another_opset(given: Network, opset: int) -> None:
@@ -218,6 +221,7 @@ def _require_neurons(plan: Plan, strict: bool) -> None:
     """
     told = by_reason((one.name, one.reason) for one in plan.activations if one.name not in plan.neurons)
     if not plan.neurons:
-        raise PconvError(f"nothing to convert in {plan.network.name}: {told or 'it has no activation'}")
+        hint = "" if told else "give products neurons: --neurons products, with --calibration data.npz --steps T"
+        raise PconvError(f"nothing to convert in {plan.network.name}: {told or 'it has no activation'}", hint)
     if strict and told:
         raise PconvError(f"not all activations can be converted: {told}", "without --strict the others are")

@@ -104,6 +104,10 @@ class Calibration:
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx calibrate`."""
+        return {**self.found_summary(), "spike_driven": self._plan().spike_driven.summary()}
+
+    def found_summary(self) -> dict[str, Any]:
+        """What was found: its part of that of `pconv-onnx rewrite`, which has a plan of its own."""
         rows = [
             {
                 "name": entry.activation.name,
@@ -147,7 +151,6 @@ class Calibration:
             "silent_activations": [
                 entry.activation.name for entry in self.found.activations if entry.staircase.silent.all()
             ],
-            "spike_driven": self._plan().spike_driven.summary(),
         }
 
     def _plan(self) -> Plan:

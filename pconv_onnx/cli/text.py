@@ -16,23 +16,27 @@ _STYLE = tables.Style(absent="-", space=" ", count=lambda value: f"{value:,.0f}"
 
 def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
     """The answer of `inspect`, and `rewrite` where nothing is written."""
-    if not summary["activations"]:
+    if summary["activations"]:
+        cells = tables.activations(summary["activations"], _STYLE)
+        header = ["activation", "encoding", "levels", "steps", "status", "operators"]
+        yield from _columns([header, *tables.of(cells, "name", *header[1:])])
+        yield from (f"\n{line}" for line in _by_reason(summary["activations"]))
+        counts = "{converted} convertible, {needs_calibration} without levels, {refused} refused"
+        yield counts.format(**summary["counts"])
+        yield from _analog_lines(summary)
+    else:
         yield "no activations found"
-        return
-    cells = tables.activations(summary["activations"], _STYLE)
-    header = ["activation", "encoding", "levels", "steps", "status", "operators"]
-    yield from _columns([header, *tables.of(cells, "name", *header[1:])])
-    yield from (f"\n{line}" for line in _by_reason(summary["activations"]))
-    yield "{converted} convertible, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
-    yield from _analog_lines(summary)
     once = ", once calibrated" if summary["spike_driven"].get("once_calibrated") else ""
-    yield from _spike_lines(summary["spike_driven"], f"expected{once}: ")
+    yield from _spike_lines(summary, f"expected{once}: ")
 
 
-def _spike_lines(part: dict[str, Any], when: str = "") -> Iterator[str]:
-    """What share of the multiply-accumulates reads spikes, and why the others do not."""
+def _spike_lines(summary: dict[str, Any], when: str = "") -> Iterator[str]:
+    """What share of the multiply-accumulates reads spikes, why the others do not, and what helps."""
+    part = summary["spike_driven"]
     yield f"{when}{spike_driven.sentence(part, _STYLE)}"
     yield from (f"without spikes: {line}" for line in spike_driven.why_not(part))
+    # A file does not say what was asked for.
+    yield from spike_driven.remedy(part, summary["neurons"]) if "neurons" in summary else ()
 
 
 def _by_reason(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -62,7 +66,7 @@ def calibration_lines(summary: dict[str, Any]) -> Iterator[str]:
     """The answer of `calibrate`."""
     *lines, last = _calibrated_lines(summary)
     yield from lines
-    yield from _spike_lines(summary["spike_driven"], "rewritten: ")
+    yield from _spike_lines(summary, "rewritten: ")
     yield last
 
 
@@ -109,7 +113,7 @@ def rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield "{converted} converted, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
         yield from (f"not converted: {line}" for line in _by_reason(summary["activations"]))
         yield from _analog_lines(summary)
-        yield from _spike_lines(summary["spike_driven"])
+        yield from _spike_lines(summary)
     converted = [row for row in summary["activations"] if row["steps"]]
     dense = sum(row["signed"] and not row["zero"] for row in converted)
     if dense:
@@ -139,8 +143,9 @@ def rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 def _same_steps(rows: Sequence[dict[str, Any]]) -> str:
     """The time-steps and the coding of all neurons; empty where these differ."""
-    told = {tables.steps(row, _STYLE) for row in rows}
-    return told.pop() if len(told) == 1 else ""
+    # Where some are signed and others are not, trains are as long all the same.
+    told = [{tables.steps(row | own, _STYLE) for row in rows} for own in ({}, {"zero": 0})]
+    return next((steps.pop() for steps in told if len(steps) == 1), "")
 
 
 def verification_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -268,7 +273,7 @@ def stats_lines(summary: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield from _columns([header, *rows, ["all", "", "", *sums]])
     yield ""
-    yield from _spike_lines(summary["spike_driven"])
+    yield from _spike_lines(summary)
     network = f"{spike_driven.kind_of_network(summary['spike_driven'])} network"
     yield f"energy of a sample: ANN {energy['ann_nj']:,.3f} nJ, {network} {energy['snn_nj']:,.3f} nJ"
     if energy["ratio"] is not None:
@@ -307,7 +312,7 @@ def benchmark_lines(summary: dict[str, Any]) -> Iterator[str]:
     for error, those in failed.items():
         yield f"not measured: {_first_of(those)}: {error}"
     if summary["spike_driven"] is not None:
-        yield from _spike_lines(summary["spike_driven"])
+        yield from _spike_lines(summary)
     if machine["quiet"] is False:
         yield f"the machine was not quiet: other processes took {_STYLE.percent(machine['other_work'])} of the CPU time"
     if not summary["complete"]:

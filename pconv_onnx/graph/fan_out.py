@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.view import Node, Tensor
 from pconv_onnx.graph.windows import Shape, transposed_windows, windows
+
+_KEEP_ZEROS = ("DequantizeLinear", "Identity", "QuantizeLinear")
 
 
 def fan_out(node: Node, operand: int, shapes: Sequence[Shape]) -> Array:
@@ -41,6 +44,8 @@ def total(fan: Array, shape: Shape) -> int:
 def _inside(tensor: Tensor, fan: Array) -> Array:
     """Without that of the zeros which a Pad puts around a tensor, `fan` being along the last axes of that."""
     maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
+    while maker is not None and _keeps_zeros(maker):
+        maker = maker.inputs[0].inputs[0] if len(maker.inputs[0].inputs) == 1 else None
     pads = zeros_around(maker, fan.ndim + 2) if maker is not None else None
     if pads is None:
         return fan
@@ -48,6 +53,11 @@ def _inside(tensor: Tensor, fan: Array) -> Array:
     region = tuple(slice(start, size - end) for (start, end), size in zip(pads[2:], fan.shape, strict=True))
     inside[region] = fan[region]
     return inside
+
+
+def _keeps_zeros(node: Node) -> bool:
+    """Whether what an operator makes of zeros stands for zeros: quantisers and neurons, which have such a level."""
+    return node.domain == DOMAIN or (is_standard(node) and node.op in _KEEP_ZEROS)
 
 
 def zeros_around(node: Node, rank: int) -> list[tuple[int, int]] | None:

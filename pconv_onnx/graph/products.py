@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.nesting import captured, every_node, subgraphs
 from pconv_onnx.graph.network import Network
@@ -22,14 +23,19 @@ _GATE = "Mul"
 # Products as well, whose multiply-accumulates are not counted.
 _UNCOUNTED = ("Attention", "ConvInteger", "DeformConv", "Einsum", "GRU", "LSTM", "MatMulInteger", "QLinearConv",
               "QLinearMatMul", "RNN")  # fmt: skip
+# Operators of onnxruntime that do not; what others there may be is not known to.
+_OF_ONNXRUNTIME = ("BiasGelu", "DequantizeLinear", "FastGelu", "Gelu", "LayerNormalization", "QuantizeLinear",
+                   "QuickGelu", "RotaryEmbedding", "SimplifiedLayerNormalization", "SkipLayerNormalization",
+                   "SkipSimplifiedLayerNormalization")  # fmt: skip
 # What tells of a tensor's size and not of its values.
 _OF_SHAPES = ("Shape", "Size")
 # Parts of one tensor are tensors of their own.
 _PARTS = ("Slice", "Split")
 # What hands on values, or changes them element by element: on the network's inputs it prepares them.
-_PREPARES = ("Add", "Cast", "Clip", "Concat", "DepthToSpace", "Div", "Expand", "Flatten", "Gather", "Identity", "Mul",
-             "Neg", "Pad", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub", "Sum", "Tile", "Transpose",
-             "Unsqueeze")  # fmt: skip
+_PREPARES = ("Add", "BatchNormalization", "Cast", "Clip", "Concat", "DepthToSpace", "DequantizeLinear", "Div", "Expand",
+             "Flatten", "Gather", "Identity", "Max", "Min", "Mul", "Neg", "Pad", "Pow", "QuantizeLinear", "Reshape",
+             "Slice", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Unsqueeze",
+             "Where")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +72,16 @@ def products(network: Network) -> list[Product]:
 
 
 def uncounted(network: Network) -> list[Product]:
-    """Operators that multiply and accumulate and are no `products`: a few, and those with any in their bodies."""
+    """Operators that multiply and accumulate and are no `products`: a few, and those with any in their bodies.
+
+    So may all do that are neither ONNX's own nor known not to.
+    """
     found = []
     for node, proto in network.graph.pairs():
         inner = [child for body in subgraphs(proto) for child in every_node(body)]
         inside = any(child.op_type in (*_WEIGHTED, *_MATRICES, *_UNCOUNTED) for child in inner)
-        if not inside and not (is_standard(node) and node.op in _UNCOUNTED):
+        known = node.op not in _UNCOUNTED if is_standard(node) else node.op in _OF_ONNXRUNTIME or node.domain == DOMAIN
+        if not inside and known:
             continue
         computed = network.computed_from_inputs
         operands = tuple(index for index, tensor in enumerate(node.inputs) if tensor.name in computed)

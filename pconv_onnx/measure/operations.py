@@ -13,7 +13,7 @@ from pconv_onnx.graph.products import Product, products, uncounted
 from pconv_onnx.graph.view import key_of
 from pconv_onnx.graph.windows import Shape
 from pconv_onnx.measure.spike_counts import not_zero
-from pconv_onnx.plan.spike_driven import operand_in_time, runs_in_time
+from pconv_onnx.plan.spike_driven import operand_in_time, per_sample, runs_in_time
 from pconv_onnx.temporal.kinds import STATIC, Kind, Spikes
 
 
@@ -114,8 +114,3 @@ def readings(network: Network, kinds: Mapping[str, Kind], has_time_axis: bool) -
         result = LinearOperator(node.name or key_of(node), node.op, kind, product in counted)
         read.append(Reading(product, index, kind.steps if has_time_axis else 1, result))
     return read
-
-
-def per_sample(value: int, samples: int) -> int | float:
-    """The share of one sample."""
-    return value / samples if value % samples else value // samples

@@ -23,8 +23,9 @@ from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.channels import behind_matrix_product
 from pconv_onnx.graph.nesting import every_graph, every_node
+from pconv_onnx.graph.products import Product
 from pconv_onnx.graph.record import Converted, Record
-from pconv_onnx.measure.operations import LinearOperator, per_sample, readings
+from pconv_onnx.measure.operations import LinearOperator, readings
 from pconv_onnx.measure.spike_counts import SpikingLayer, ratio, spike_counts
 from pconv_onnx.measure.taps import Taps, largest_batch
 from pconv_onnx.neuron.parallel import ParallelNeuron
@@ -32,7 +33,7 @@ from pconv_onnx.operators.contents import contents_of
 from pconv_onnx.operators.domain import is_layer
 from pconv_onnx.operators.parallel_spike import neuron_of
 from pconv_onnx.plan.modes import MODES
-from pconv_onnx.plan.spike_driven import SpikeDriven, spike_driven
+from pconv_onnx.plan.spike_driven import SpikeDriven, per_sample, spike_driven
 from pconv_onnx.runtime.axes import axes_told_by_runs
 from pconv_onnx.runtime.memory import alive_at_once, require_budget, sample_bytes, samples_within
 from pconv_onnx.runtime.side_by_side import batches, open_session
@@ -54,7 +55,7 @@ class Stats:
         operators: one a product.
         energy_mac: of a multiply-accumulate, in pJ.
         energy_ac: of an accumulate, in pJ.
-        spike_driven: what share of the multiply-accumulates of a sample has a spike train as an operand.
+        spike_driven: what share of the multiply-accumulates of all samples has a spike train as an operand.
     """
 
     samples: int
@@ -100,7 +101,7 @@ class Stats:
                 "ratio": ratio(snn, ann),
                 "assumptions": list(self._assumptions()),
             },
-            "spike_driven": self.spike_driven.summary(),
+            "spike_driven": self.spike_driven.summary(self.samples),
         }
 
     def _assumptions(self) -> Iterator[str]:
@@ -192,7 +193,7 @@ def stats(
                 layer.add(counts[output], part.stop - part.start, _axis(layer, axes[output]))
         for reading in counted:
             reading.add(shapes, counts)
-    macs = {reading.product: per_sample(reading.result.macs, len(samples)) for reading in counted}
+    macs: dict[Product, int | None] = {reading.product: reading.result.macs for reading in counted}
     analog = {str(row.get("output")): str(row.get("name")) for row in record.activations if not row.get("node")}
     return Stats(
         len(samples),

@@ -22,8 +22,6 @@ from pconv_onnx.graph.windows import Shape
 from pconv_onnx.temporal.holding import row_size, spiking
 from pconv_onnx.temporal.kinds import STATIC, Current, Kind, Spikes, Static
 
-Operations = int | float
-
 # Operators that hand values on: what is said of a tensor is said of what they hand on.
 _MOVES = ("Cast", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape",
           "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze")  # fmt: skip
@@ -45,9 +43,9 @@ class SpikeDriven:
         reasons: of each product that has neither, by name, why it reads no spikes.
     """
 
-    macs: Operations | None
-    on_inputs: Operations | None
-    on_spikes: Operations | None
+    macs: int | None
+    on_inputs: int | None
+    on_spikes: int | None
     reasons: Mapping[str, str] = field(repr=False)
 
     @property
@@ -57,12 +55,11 @@ class SpikeDriven:
             return None
         return self.on_spikes / (self.macs - self.on_inputs)
 
-    def summary(self) -> dict[str, Any]:
-        """Its part of JSON documents."""
+    def summary(self, samples: int = 1) -> dict[str, Any]:
+        """Its part of JSON documents: operations are those of one of so many samples that were counted."""
+        counted = {"macs": self.macs, "on_inputs": self.on_inputs, "on_spikes": self.on_spikes}
         return {
-            "macs": self.macs,
-            "on_inputs": self.on_inputs,
-            "on_spikes": self.on_spikes,
+            **{name: None if number is None else per_sample(number, samples) for name, number in counted.items()},
             "share": self.share,
             "not_on_spikes": list(self.reasons),
             "reasons": dict(self.reasons),
@@ -72,7 +69,7 @@ class SpikeDriven:
 def spike_driven(
     network: Network,
     kinds: Mapping[str, Kind],
-    macs: Mapping[Product, Operations | None],
+    macs: Mapping[Product, int | None],
     analog: Mapping[str, str],
 ) -> SpikeDriven:
     """What the products of a network read.
@@ -84,8 +81,8 @@ def spike_driven(
         analog: names of the activations that stay, by the tensor that they give.
     """
     inputs, not_counted = prepared_inputs(network), uncounted(network)
-    on_inputs: list[Operations | None] = []
-    on_spikes: list[Operations | None] = []
+    on_inputs: list[int | None] = []
+    on_spikes: list[int | None] = []
     reasons = {}
     for product, count in macs.items():
         if reads_spikes(product, kinds) and runs_in_time(product, kinds):
@@ -93,7 +90,9 @@ def spike_driven(
         elif reads_inputs(product, inputs):
             on_inputs.append(count)
         else:
-            reasons[node_name(product.node)] = _reason(network, product, kinds, analog)
+            # Nodes may share a name.
+            name, (output, *_) = node_name(product.node), product.node.outputs
+            reasons[f"{name}:{output.name}" if name in reasons else name] = _reason(network, product, kinds, analog)
     reasons |= {node_name(product.node): f"{called(product.node)} is not counted" for product in not_counted}
     if not_counted or None in macs.values():
         return SpikeDriven(None, None, None, reasons)
@@ -101,7 +100,7 @@ def spike_driven(
     return SpikeDriven(every, inputs_alone, spikes, reasons)
 
 
-def macs_of(network: Network) -> dict[Product, Operations | None]:
+def macs_of(network: Network) -> dict[Product, int | None]:
     """Of the products of a network, the multiply-accumulates of one run, as far as shapes tell.
 
     A first dimension of unknown size is that of one sample.
@@ -115,6 +114,11 @@ def macs_of(network: Network) -> dict[Product, Operations | None]:
         read = {name: inferred.get(name, shape) for name, shape in read.items()}
     shapes = {name: _known(shape) for name, shape in read.items()}
     return {product: _macs(product, shapes) for product in found}
+
+
+def per_sample(value: int, samples: int) -> int | float:
+    """The share of one sample."""
+    return value / samples if value % samples else value // samples
 
 
 def off_spikes(network: Network, kinds: Mapping[str, Kind]) -> list[Product]:

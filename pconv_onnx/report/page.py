@@ -12,7 +12,7 @@ from pconv_onnx.basics.places import make_folder, require_place
 from pconv_onnx.basics.writing import write_into
 from pconv_onnx.report import figures
 from pconv_onnx.report.sections import FIGURES, Figure, findings, sections, warnings
-from pconv_onnx.report.spike_driven import kind_of_network
+from pconv_onnx.report.spike_driven import kind_of_network, told_of
 
 PAGE, DOCUMENT = "index.html", "bench.json"
 _TEMPLATE = "page.html.j2"
@@ -58,7 +58,7 @@ def write(document: dict[str, Any], folder: Path) -> Path:
         drawn[figure.name] = _element(figure, files[f"{figure.name}.svg"])
     text = _template().render(
         document=document,
-        networks=f"{kind_of_network(document['spike_driven'])} networks",
+        networks=f"{kind_of_network(told_of(document))} networks",
         warnings=list(warnings(document)),
         findings=list(findings(document)),
         sections=parts,

@@ -72,7 +72,7 @@ def warnings(document: dict[str, Any]) -> Iterator[str]:
             f"The machine was not quiet: other processes took {_STYLE.percent(machine['other_work'])} of the CPU time "
             "while networks were timed. Ratios of the same rounds suffer less from that than times do."
         )
-    if spike_driven.kind_of_network(document["spike_driven"]) != "spiking":
+    if spike_driven.kind_of_network(spike_driven.told_of(document)) != "spiking":
         yield from _spike_driven(document)
     if document["random_inputs"]:
         yield "The inputs were seeded random numbers: firing rates and agreement on real data are others."
@@ -81,8 +81,9 @@ def warnings(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _spike_driven(document: dict[str, Any]) -> Iterator[str]:
-    if document["spike_driven"] is not None:
-        told = spike_driven.sentence(document["spike_driven"], _STYLE)
+    part = spike_driven.told_of(document)
+    if part is not None:
+        told = spike_driven.sentence(part, _STYLE)
         yield f"{told[0].upper()}{told[1:]}."
 
 
@@ -120,7 +121,7 @@ def findings(document: dict[str, Any]) -> Iterator[str]:
             "spiking simulation."
         )
     yield from _accuracy_finding(document.get("evaluation") or {}, at)
-    if spike_driven.kind_of_network(document["spike_driven"]) == "spiking":
+    if spike_driven.kind_of_network(spike_driven.told_of(document)) == "spiking":
         yield from _spike_driven(document)
     # Spikes and mismatches are those of neurons with a T of their own, whether or not that was timed.
     counted_at = f"At T = {own or 'L'}"
@@ -133,7 +134,7 @@ def findings(document: dict[str, Any]) -> Iterator[str]:
         )
     energy = (document.get("statistics") or {}).get("energy")
     if energy and energy["ratio"] is not None:
-        network = spike_driven.kind_of_network(document["spike_driven"])
+        network = spike_driven.kind_of_network(spike_driven.told_of(document))
         yield (
             f"{counted_at}, on hardware that adds only where there is a spike, the arithmetic of the {network} network "
             f"is estimated to take {_STYLE.percent(energy['ratio'])} of the energy of the ANN's."
@@ -171,7 +172,7 @@ def sections(document: dict[str, Any]) -> list[Section]:
     found = [_timing(document)]
     for key, (title, make) in makers.items():
         part = document.get(key) or {"error": "not looked at"}
-        part = {**part, "network": spike_driven.kind_of_network(document["spike_driven"])}
+        part = {**part, "network": spike_driven.kind_of_network(spike_driven.told_of(document))}
         error = part.get("error")
         found.append(Section(title, [f"Not known: {error}."]) if error else make(part))
     return [*found, _machine(document)]

@@ -11,9 +11,17 @@ from pconv_onnx.basics.reasons import of_one_kind
 from pconv_onnx.report.tables import Style
 
 
+def told_of(document: dict[str, Any]) -> dict[str, Any] | None:
+    """That part of the document of a benchmark: as it was counted, or else as it was planned."""
+    counted: dict[str, Any] | None = (document.get("statistics") or {}).get("spike_driven")
+    return counted or document["spike_driven"]
+
+
 def kind_of_network(part: dict[str, Any] | None) -> str:
-    """What a network is called of which that part of a document is told."""
-    return "rewritten" if part is not None and part["share"] == 0 else "spiking"
+    """What a network is called of which that is told; not spiking, unless something is known to read spikes."""
+    if part is None:
+        return "rewritten"
+    return "spiking" if part["share"] or (part["share"] is None and not part["reasons"]) else "rewritten"
 
 
 def sentence(part: dict[str, Any], style: Style) -> str:
@@ -24,19 +32,23 @@ def sentence(part: dict[str, Any], style: Style) -> str:
         return "no multiply-accumulate reads anything but the network's inputs"
     left, on_spikes = (style.count(number) for number in (part["macs"] - part["on_inputs"], part["on_spikes"]))
     besides = f"; {style.count(part['on_inputs'])} more read the network's inputs" if part["on_inputs"] else ""
-    told = f"{on_spikes} of {left} multiply-accumulates ({_percent(part['share'], style)}) read spikes{besides}"
     if part["share"] == 0:
-        return f"this is no spiking network: no product reads spikes; {told}"
+        return f"this is no spiking network: none of {left} multiply-accumulates reads spikes{besides}"
+    told = f"{on_spikes} of {left} multiply-accumulates ({_percent(part['share'], style)}) read spikes{besides}"
     return f"spike-driven: {told}" if part["share"] == 1 else told
 
 
 def why_not(part: dict[str, Any]) -> Iterator[str]:
-    """The products that read no spikes, and why, those of one reason in one line; and what helps."""
+    """The products that read no spikes, and why, those of one reason in one line."""
     for group in of_one_kind(part["reasons"].items()):
         (name, reason), more = group[0], len(group) - 1
         yield f"{cut(name)}{f' and {more} more' if more else ''}: {reason}"
-    if any(reason.startswith("it reads") for reason in part["reasons"].values()):
-        yield "--neurons products puts a neuron in front of each product"
+
+
+def remedy(part: dict[str, Any], neurons: str) -> Iterator[str]:
+    """What helps, where that was not asked for and there is something to help."""
+    if neurons != "products" and any(reason.startswith("it reads") for reason in part["reasons"].values()):
+        yield "--neurons products with --calibration puts a neuron in front of these products"
 
 
 def _percent(share: float, style: Style) -> str:

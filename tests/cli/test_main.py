@@ -117,7 +117,7 @@ import ctypes, os, sys
 import pconv_onnx.rewriting as rewriting
 from pconv_onnx.cli.main import main
 inspect = rewriting.inspect
-def noisy(model):
+def noisy(model, **options):
     ctypes.CDLL(None).puts(b"from C")
     os.write(1, b"from a descriptor\\n")
     os.system("echo from a child")
@@ -399,8 +399,12 @@ def test_a_relu_network_has_nothing_to_convert(relu_resnet, tmp_path, refusal):
 
 def test_a_network_without_activations_has_nothing_to_convert(tmp_path, refusal, run):
     onnx.save(network("y = Conv (x, w)", weights={"w": weight(3, 3, 1, 1)}), tmp_path / "m.onnx")
-    assert refusal("rewrite", tmp_path / "m.onnx") == f"nothing to convert in '{tmp_path}/m.onnx': it has no activation"
-    assert run("inspect", tmp_path / "m.onnx") == (0, "no activations found\n", "")
+    assert refusal("rewrite", tmp_path / "m.onnx") == (
+        f"nothing to convert in '{tmp_path}/m.onnx': it has no activation; give products neurons: --neurons products, "
+        "with --calibration data.npz --steps T"
+    )
+    out = run("inspect", tmp_path / "m.onnx")[1]
+    assert out == "no activations found\nexpected: no multiply-accumulate reads anything but the network's inputs\n"
     assert os.listdir(tmp_path) == ["m.onnx"]
 
 
@@ -871,10 +875,10 @@ def test_the_share_on_spikes_is_told_and_what_has_none_is_no_spiking_network(sha
         "some": [
             f"576 of 1,728 multiply-accumulates (33.33 %) {besides}",
             "without spikes: third and 1 more: it reads a current, what Conv 'second' gives\n",
-            "without spikes: --neurons products puts a neuron in front of each product\n",
         ],
         "none": [
-            "this is no spiking network: no product reads spikes; 0 of 576 multiply-accumulates (0.00 %) " + besides,
+            "this is no spiking network: none of 576 multiply-accumulates reads spikes; 576 more read the network's "
+            "inputs\n",
             "without spikes: second: it reads what Softmax 'soft' gives, which is analog\n",
         ],
     }[share]
@@ -882,11 +886,14 @@ def test_the_share_on_spikes_is_told_and_what_has_none_is_no_spiking_network(sha
     for arguments in (["inspect", ann], ["rewrite", ann, "-o", snn], ["stats", snn], bench):
         out = run(*arguments)[1]
         assert all(line in out for line in expected), arguments
+        # A file does not say what was asked for.
+        helps = "--neurons products with --calibration puts a neuron in front of these products\n" in out
+        assert helps == (share != "all" and arguments[0] != "stats"), arguments
         assert "spiking network" not in out.replace("no spiking network", "") or share != "none", arguments
         assert ("spike-driven" in out) == (share == "all"), arguments
         assert document(run, *arguments)["spike_driven"]["share"] == {"all": 1, "some": 1 / 3, "none": 0}[share]
     page = (tmp_path / "report" / "index.html").read_text()
-    assert ("no product reads spikes" in page) == (share == "none")
+    assert ("no spiking network" in page) == (share == "none")
     for called in ("spiking network", ">spiking", "spiking:"):
         assert (called in page.replace("no spiking network", "")) == (share != "none"), called
 
@@ -933,7 +940,7 @@ def test_swapped_arguments_are_told(ann, snn, refusal):
 
 
 def test_libraries_that_print_do_not_reach_stdout(ann, run, monkeypatch):
-    def noisy(source):
+    def noisy(source, **options):
         print("[W] a warning of a library")
         warnings.warn("of another kind", stacklevel=1)
         return {"activations": [], "counts": {}}
@@ -992,7 +999,7 @@ def test_a_reader_that_went_away_is_no_fault(ann):
 
 
 def test_an_interruption_is_one_line(ann, run, monkeypatch):
-    def interrupted(source):
+    def interrupted(source, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pconv_onnx.rewriting.inspect", interrupted)
