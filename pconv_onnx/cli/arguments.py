@@ -275,8 +275,8 @@ def _add_coding(sub: argparse.ArgumentParser) -> None:
 def _add_neurons(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--neurons", choices=NEURONS,
-        help="what becomes a neuron: activations (default), or products: also what stands in front of convolutions, "
-        "matrix products and gates that would read no spikes; data give it levels",
+        help="where neurons are: in place of activations (default), or also in front of products: convolutions, matrix "
+        "products and gates that would read no spikes otherwise; a calibration gives these their levels",
     )  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def uncounted(network: Network) -> list[Product]:
         inner = [child for body in subgraphs(proto) for child in every_node(body)]
         inside = any(child.op_type in (*_WEIGHTED, *_MATRICES, *_UNCOUNTED) for child in inner)
         known = node.op not in _UNCOUNTED if is_standard(node) else node.op in _OF_ONNXRUNTIME or node.domain == DOMAIN
-        if not inside and known:
+        if (not inside and known) or not node.outputs:
             continue
         computed = network.computed_from_inputs
         operands = tuple(index for index, tensor in enumerate(node.inputs) if tensor.name in computed)
