@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,42 +17,29 @@ from pconv_onnx.basics.choices import CODINGS as CODING_NAMES
 from pconv_onnx.basics.choices import MAX_STEPS, METHODS, NEURONS, CodingName, NeuronsName
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.places import require_writable
-from pconv_onnx.basics.reasons import by_reason
 from pconv_onnx.calibration.cache import digest_of, restore, store
-from pconv_onnx.calibration.channels import Channels
-from pconv_onnx.calibration.functions import becomes_thresholds, clip_of
+from pconv_onnx.calibration.functions import becomes_thresholds
 from pconv_onnx.calibration.passes import BATCH, Passes
-from pconv_onnx.calibration.places import Place, activations, places_of, with_places
 from pconv_onnx.calibration.rules import output_errors, shares
 from pconv_onnx.calibration.settings import RULES, Settings, require_neurons
-from pconv_onnx.calibration.staircases import Staircase, mirrored
+from pconv_onnx.calibration.subjects import Told, outlined, quantisable, require, to_calibrate
 from pconv_onnx.calibration.sweep import Found, sweep
-from pconv_onnx.calibration.writing import Quantised, quantised_model
+from pconv_onnx.calibration.writing import quantised_model
 from pconv_onnx.data.reading import open_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, Data, DataSource
 from pconv_onnx.engine.shards import Crew, Engine, InProcess, shards_of
-from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
-from pconv_onnx.graph.passes.pipeline import in_standard_operators
-from pconv_onnx.graph.tensors import references
-from pconv_onnx.graph.view import key_of
-from pconv_onnx.neuron.coding import CODINGS, Radix, Rate
+from pconv_onnx.graph import ModelSource, Network, refuse_to_overwrite, require_own_file, save
+from pconv_onnx.neuron.coding import CODINGS, Rate
 from pconv_onnx.neuron.parallel import MAX_LEVELS
-from pconv_onnx.plan.plan import Plan, Planned
+from pconv_onnx.plan.plan import Plan
 from pconv_onnx.plan.planning import make_plan
-from pconv_onnx.plan.selection import refuse_spiking
-from pconv_onnx.recognise import Activation, recognise
+from pconv_onnx.recognise import Activation
 from pconv_onnx.recognise.ascending import ascends
-from pconv_onnx.recognise.base import Status
-from pconv_onnx.recognise.calibratable import why_not_calibrated
 from pconv_onnx.runtime.entrance import prepared
 from pconv_onnx.runtime.side_by_side import open_session
-from pconv_onnx.temporal.kinds import Kind
 
 # Instead of data: draw them.
 RANDOM = "random"
-
-# An activation without levels, and why it gets none; empty where it can.
-_Told = tuple[Activation, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +63,7 @@ class Calibration:
     samples: int
     random: bool
     found: Found = field(repr=False)
-    left: Sequence[_Told] = field(repr=False)
+    left: Sequence[Told] = field(repr=False)
     from_cache: bool = False
 
     def provenance(self) -> dict[str, Any]:
@@ -210,7 +197,7 @@ def calibrate(
         # One that is there may be only for reading, and what is wanted.
         if not os.path.exists(cache):
             require_writable(cache)
-    network, chosen, left = _to_calibrate(_quantisable(source), settings)
+    network, chosen, left = to_calibrate(quantisable(source), settings)
     random = isinstance(data, str) and data == RANDOM
     runner = open_session(network.proto, network.name)
     samples = random_samples(runner, batch_axis=batch_axis) if random else open_samples(data, runner, batch_axis)
@@ -230,7 +217,7 @@ def calibrate(
         if cache is not None:
             store(cache, key, found)
     left += [(activation, found.left[activation.name]) for activation in chosen if activation.name in found.left]
-    _require(found.activations, left, network)
+    require(found.activations, left, network)
     model = quantised_model(network, found.activations, found.corrections)
     if output is not None:
         save(model, output)
@@ -273,47 +260,9 @@ def outline(
         PconvError: as `calibrate`.
     """
     settings = _settings(steps, coding, METHODS[0], neurons, signed)
-    network, chosen, left = _to_calibrate(_quantisable(source), settings)
-    model = quantised_model(network, found := _outlined(network, chosen, settings), {})
+    network, chosen, left = to_calibrate(quantisable(source), settings)
+    model = quantised_model(network, found := outlined(network, chosen, settings), {})
     return Calibration(model, steps, settings, 0, False, Found(found), left)
-
-
-def places(source: ModelSource) -> list[Planned]:
-    """What neurons would stand in front of, for products to read spikes, once all activations are calibrated.
-
-    Raises:
-        PconvError: as `calibrate`.
-    """
-    network, placed = _placed(_quantisable(source))
-    found = []
-    for one in activations(network, placed):
-        readers = one.output.outputs
-        op_types, keys = [node.op for node in readers], tuple(map(key_of, readers))
-        reason = why_not_calibrated(network, one)
-        status: Status = "refused" if reason else one.status
-        ends = one.input.name, one.output.name
-        found.append(Planned(one.name, one.encoding, op_types, keys, *ends, status, reason or one.reason, None))
-    return found
-
-
-def _outlined(network: Network, chosen: Sequence[Activation], settings: Settings) -> list[Quantised]:
-    """What takes the places of activations, but for values."""
-    # Steps and levels that no type rounds, so small that no clip cuts any off, and different, as θ and a are.
-    theta, amplitude = (np.full(1, settings.levels * scale) for scale in (2.0**-12, 2.0**-14))
-    rising = Staircase(theta, np.zeros(1), amplitude, settings.levels)
-    around_zero = mirrored(Staircase(theta, np.zeros(1), amplitude, settings.on_either_side))
-    entries = []
-    for activation in chosen:
-        channels = Channels(None, len(network.shape(activation.input) or ()))
-        if clip_of(activation).rectifies:
-            entries.append(Quantised(activation, rising, channels))
-            continue
-        staircase = rising if settings.signed else around_zero
-        shift, step, _ = staircase.constants()
-        edges = (np.arange(staircase.steps, dtype=np.float32) + np.float32(0.5)) * step - shift
-        thresholds = edges.reshape(1, -1) if becomes_thresholds(activation, settings.levels) else None
-        entries.append(Quantised(activation, staircase, channels, staircase.offset, thresholds))
-    return entries
 
 
 def _settings(steps: object, coding: CodingName, method: str, neurons: NeuronsName, signed: bool) -> Settings:
@@ -336,23 +285,6 @@ def _settings(steps: object, coding: CodingName, method: str, neurons: NeuronsNa
     return Settings(chosen.most(steps), chosen, method, neurons, signed)
 
 
-def _quantisable(source: ModelSource) -> Network:
-    """The network as it is calibrated.
-
-    Raises:
-        PconvError: it cannot be read, is too large, or is a spiking one.
-    """
-    network = load(source)
-    if references(network.proto):
-        raise PconvError(
-            f"{network.name} is too large for one file, and calibration takes models that are not",
-            "quantise it where it is trained (QCFS)",
-        )
-    network = prepared(network)
-    refuse_spiking(network)
-    return in_standard_operators(network)
-
-
 def _finite(value: float) -> float | None:
     """JSON has no infinity."""
     return value if np.isfinite(value) else None
@@ -361,77 +293,3 @@ def _finite(value: float) -> float | None:
 def _range(values: Array) -> list[float] | None:
     """Least and largest; None of nothing."""
     return [float(values.min()), float(values.max())] if values.size else None
-
-
-def _require(chosen: Sequence[object], left: Sequence[_Told], network: Network) -> None:
-    """Raise where no activation can be calibrated.
-
-    Raises:
-        PconvError: none can; it tells why.
-    """
-    if not chosen:
-        told = by_reason((activation.name, reason) for activation, reason in left) or "it has no activation"
-        raise PconvError(f"nothing to calibrate in {network.name}: {told}")
-
-
-def _to_calibrate(network: Network, settings: Settings) -> tuple[Network, list[Activation], list[_Told]]:
-    """The network with an Identity in front of products that are to read spikes, and what gets levels.
-
-    Returns:
-        It, what can be calibrated in topological order, and what cannot.
-
-    Raises:
-        PconvError: nothing can.
-    """
-    network, placed = _placed(network) if settings.neurons == "products" else (network, {})
-    told = _told(network, placed)
-    if not told and (count := len(recognise(network))):
-        raise PconvError(
-            f"nothing to calibrate in {network.name}: all of its activations ({count}) have levels of their own",
-            "pass it to pconv-onnx rewrite",
-        )
-    chosen, left = [one for one, reason in told if not reason], [entry for entry in told if entry[1]]
-    _require(chosen, left, network)
-    return network, chosen, left
-
-
-def _placed(network: Network) -> tuple[Network, dict[str, Place]]:
-    """The network with an Identity in front of products that are to read spikes, and these by what it gives."""
-    placed: dict[str, Place] = {}
-    for behind in (False, True):
-        kinds = _kinds(network, [one for one, reason in _told(network, placed) if not reason])
-        found, right_in_front = (places_of(network, kinds, placed, behind=place) for place in (behind, True))
-        network, more = with_places(network, found)
-        placed |= more
-        if found == right_in_front:
-            break
-        # What a Concat makes of trains may be no train: then a neuron stands behind it.
-    return network, placed
-
-
-def _told(network: Network, placed: Mapping[str, Place]) -> list[_Told]:
-    """What has no levels, activations and what stands in front of products, in topological order."""
-    without = [activation for activation in recognise(network) if activation.spec is None]
-    order = {id(node): index for index, node in enumerate(network.every_node())}
-    without = sorted([*without, *activations(network, placed)], key=lambda one: order[id(one.nodes[0])])
-    return [(activation, why_not_calibrated(network, activation)) for activation in _apart(without)]
-
-
-def _apart(found: Sequence[Activation]) -> list[Activation]:
-    """Those of which each node is in one at most: of clips in a row several may be read as one."""
-    taken: set[int] = set()
-    kept = []
-    for activation in sorted(found, key=lambda one: -len(one.nodes)):
-        nodes = set(map(id, activation.nodes))
-        if taken.isdisjoint(nodes):
-            taken |= nodes
-            kept.append(activation)
-    chosen = set(map(id, kept))
-    return [activation for activation in found if id(activation) in chosen]
-
-
-def _kinds(network: Network, chosen: Sequence[Activation]) -> Mapping[str, Kind]:
-    """What tensors are in time once activations are calibrated, whatever the time-steps."""
-    settings = Settings(Radix.most(4), Radix, METHODS[0], NEURONS[0], False)
-    model = quantised_model(network, _outlined(network, chosen, settings), {})
-    return make_plan(prepared(replace(network, proto=model)), coding="radix").kinds
