@@ -8,6 +8,7 @@ shown much. So another rule is tried (`tensor`): one scale for all channels, whi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -64,57 +65,77 @@ def output_errors(
         not finite.
     """
     outputs = [info.name for info in network.proto.graph.output]
-    axes = {name: axis for name, axis in axes_of_floats(network, outputs, held).items() if axis is not None}
-    if not axes:
-        return dict.fromkeys(models, 0.0)
-    names = list(axes)
+    axes = {name: axis for name, axis in _axes(network, outputs, held).items() if axis is not None}
     runners = [open_session(model, network.name) for model in (network.proto, *models.values())]
 
-    def runs(chosen: Sequence[int]) -> Iterator[list[list[Array]]]:
-        """Batch by batch of each network each output as `[N, C, …]`."""
-        for part, feed in held.batches(size):
+    def runs(names: Sequence[str], chosen: Sequence[Any]) -> Iterator[list[list[Array | None]]]:
+        """Batch by batch of each network each output as `[N, C, …]`; None of one that has not so many samples."""
+        for part, feed in held.batches(size) if names else ():
             count = part.stop - part.start
-            found = [run_session(runners[index], feed, names) for index in chosen]
-            yield [[_by_channel(value, axes[name], count) for name, value in zip(names, values, strict=True)]
-                   for values in found]  # fmt: skip
+            found = [run_session(runner, feed, list(names)) for runner in chosen]
+            yield [list(map(_by_channel, values, map(axes.get, names), [count] * len(names))) for values in found]
 
-    number, totals, squares = 0, [0.0] * len(names), [0.0] * len(names)
-    for (values,) in runs([0]):
-        number += len(values[0])
-        totals = [total + value.sum(axis=(0, 2)) / value.shape[2] for total, value in zip(totals, values, strict=True)]
-        squares = [
-            total + np.square(value).sum(axis=(0, 2)) / value.shape[2]
-            for total, value in zip(squares, values, strict=True)
-        ]
-    means = [np.asarray(total) / max(number, 1) for total in totals]
-    spread = [np.maximum(np.asarray(s) / max(number, 1) - m * m, 0) for s, m in zip(squares, means, strict=True)]
-    weights = [np.where(v > 1e-12 * v.max(initial=0), 1 / np.maximum(v, 1e-300), 0) for v in spread]
-    activity: list[Array] = []
-    errors: list[list[Array]] = [[] for _ in models]
-    for reference, *others in runs(range(len(runners))):
-        centred = [value - mean.reshape(1, -1, 1) for value, mean in zip(reference, means, strict=True)]
-        activity.append(_weighed(centred, weights))
+    spreads = [_Spread() for _ in axes]
+    for (values,) in runs(list(axes), runners[:1]):
+        for spread, value in zip(spreads, values, strict=True):
+            spread.add(value)
+    names = [name for name, spread in zip(axes, spreads, strict=True) if spread.usable]
+    spreads = [spread for spread in spreads if spread.usable]
+    activity, errors = [np.zeros(0)], [[np.zeros(0)] for _ in models]
+    for reference, *others in runs(names, runners):
+        activity.append(np.mean([s.weighed(r, s.mean) for s, r in zip(spreads, reference, strict=True)], axis=0))
         for found, values in zip(errors, others, strict=True):
-            found.append(_weighed([a - b for a, b in zip(values, reference, strict=True)], weights))
+            off = [s.weighed(v, r) for s, v, r in zip(spreads, values, reference, strict=True) if r is not None]
+            found.append(np.mean(off, axis=0))
     active = np.concatenate(activity).argsort()[::-1]
     active = active[: max(round(_ACTIVE * len(active)), _LEAST_ACTIVE)]
-    told = (float(np.concatenate(found)[active].mean()) for found in errors)
+    told = (float(np.concatenate(found)[active].mean()) if len(active) else 0.0 for found in errors)
     return {name: error if np.isfinite(error) else np.inf for name, error in zip(models, told, strict=True)}
 
 
-def axes_of_floats(network: Network, names: Sequence[str], samples: Samples) -> dict[str, int | None]:
+class _Spread:
+    """Mean and variance of each channel of an output `[N, C, n]`."""
+
+    def __init__(self) -> None:
+        self._number, self._total, self._squares = 0, np.zeros(1), np.zeros(1)
+        self.usable = True
+
+    def add(self, values: Array | None) -> None:
+        """Take in a batch; it has to have as many samples and channels as the others, and finite values."""
+        fits = values is not None and (not self._number or values.shape[1] == len(self._total))
+        if values is None or not fits or not np.isfinite(values).all():
+            self.usable = False
+            return
+        self._number += len(values)
+        self._total = self._total + values.mean(axis=2).sum(axis=0)
+        self._squares = self._squares + np.square(values).mean(axis=2).sum(axis=0)
+
+    @property
+    def mean(self) -> Array:
+        """`[1, C, 1]`."""
+        return (self._total / self._number).reshape(1, -1, 1)
+
+    def weighed(self, values: Array | None, expected: Array) -> Array:
+        """`[N]`: squares of the differences as a share of the variance, in the mean over channels that have one.
+
+        Infinite where there is nothing to compare.
+        """
+        if values is None or (len(expected) > 1 and values.shape != expected.shape):
+            return np.full(len(expected), np.inf)
+        variance = np.maximum(self._squares / self._number - np.square(self.mean.reshape(-1)), 0)
+        weights = np.where(variance > 1e-12 * variance.max(), 1 / np.maximum(variance, 1e-300), 0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray((np.square(values - expected).mean(axis=2) * weights).mean(axis=1))
+
+
+def _axes(network: Network, names: Sequence[str], samples: Samples) -> dict[str, int | None]:
     """Along which axis of float32 tensors samples lie."""
     return axes_of(network, [name for name in names if network.dtypes.get(name) == np.float32], samples)
 
 
-def _by_channel(values: Array, axis: int, count: int) -> Array:
+def _by_channel(values: Array, axis: int | None, count: int) -> Array | None:
     """An output as `[N, C, n]` in float64; channels are behind the samples."""
+    if axis is None or values.ndim <= axis or values.shape[axis] != count or not values.size:
+        return None
     values = to_first(values, axis).astype(np.float64)
-    channels = values.shape[1] if values.ndim > 2 else values.size // max(count, 1)
-    return values.reshape(count, channels, -1)
-
-
-def _weighed(values: Sequence[Array], weights: Sequence[Array]) -> Array:
-    """`[N]`: the mean of weighed squares over channels and outputs."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.mean([(np.square(v).mean(axis=2) * w).mean(axis=1) for v, w in zip(values, weights, strict=True)], 0)
+    return values.reshape(count, values.shape[1] if values.ndim > 2 else values.size // count, -1)

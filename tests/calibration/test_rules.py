@@ -121,3 +121,17 @@ def test_one_scale_for_all_channels_is_one_row():
     result = calibrate(source(), values(100), steps=8, coding="radix")
     sizes = {len(entry.staircase.threshold) for entry in result.found.activations}
     assert sizes == ({1} if result.found.rule == "tensor" else {8})
+
+
+def test_outputs_without_a_row_for_each_sample_are_passed_over():
+    """The number of what NonZero finds is another in each batch; a rule is chosen by the other output."""
+    nodes = """
+        f = Flatten (x) a = Gemm (f, w) r = Relu (a) y = Gemm (r, u)
+        b = Greater (y, two) n = NonZero (b) t = Transpose <perm = [1, 0]> (n) z = Cast <to = 1> (t)
+    """
+    weights = {"w": weight(192, 16), "u": weight(16, 5, seed=2), "two": np.float32(0.5)}
+    ann = network(nodes, outputs="float[N, 5] y, float[M, 2] z", weights=weights)
+    summary = calibrate(ann, values(40), steps=8, coding="radix").summary()
+    assert set(summary["scale_errors"]) == set(RULES) and all(summary["scale_errors"].values())
+    held = Samples(values(40), None, None)
+    assert rules.output_errors(prepared(ann), {"same": ann}, held, 7) == {"same": 0}
