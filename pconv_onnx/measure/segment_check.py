@@ -230,7 +230,7 @@ def _emitted(check: LayerCheck) -> Emitted:
         largest = float(np.maximum(silent, worth).mean(axis=1).max())
     elif check.spikes and coding.signed:
         # Of a level that is a rounded multiple less an offset a train has as much as its spikes are multiples.
-        unit = levels[:, [coding.zero + 1]]
+        unit = -levels[:, [coding.zero - 1]]
         exact = levels == unit * (np.arange(levels.shape[1]) - coding.zero)
         largest = 0.0 if exact.all() else float((levels[:, -1] - levels[:, 0]).max())
     return Emitted(np.dtype(check.converted.dtype), largest)
