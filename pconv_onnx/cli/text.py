@@ -87,6 +87,11 @@ def _calibrated_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield f"silent: no channel of {name} fires on these data, so that it gives a constant"
     for name in summary["uncorrected_layers"]:
         yield f"too wide to be corrected: {name}"
+    if summary["scale_errors"]:
+        errors = summary["scale_errors"].items()
+        told = ", ".join(f"{rule}: {'no end' if error is None else _STYLE.percent(error)}" for rule, error in errors)
+        rule = summary["scale_rule"]
+        yield f"scales by rule '{rule}', which disturbs the outputs least (share of their variance, {told})"
     corrected = f", corrected layers: {summary['corrected_layers']}" if summary["method"] == "refit" else ""
     where = f"{summary['output']}: " if "output" in summary else ""
     kept = ", found by an earlier run (--cache)" if summary["from_cache"] else ""
