@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import tempfile
 import time
@@ -172,7 +173,8 @@ def with_entry(entries: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[d
 def line(entry: dict[str, Any]) -> str:
     """An entry in a row of a table; of times, those at the first batch."""
     share = entry["spike_driven"]["share"]
-    spikes = "  unknown" if share is None else f"{share:9.1%}"
+    # Rounded down: 100 % is all.
+    spikes = "  unknown" if share is None else f"{math.floor(share * 1000) / 1000:9.1%}"
     times = (f"{row['name']} {row['ratio']:.1f} ×" for row in entry["tables"][0]["rows"] if row["name"] != BASELINE)
     return (
         f"{entry['network']:<19} {entry['neurons']:<11} T = {entry['steps']} {spikes} {entry['energy_ratio']:6.2f} × "

@@ -26,7 +26,7 @@ from pconv_onnx.plan.plan import Plan
 from pconv_onnx.plan.planning import make_plan
 from pconv_onnx.runtime.entrance import prepared
 
-# What reads spikes does not depend on how many levels there are.
+# What reads spikes does not depend on how many levels a calibration gives.
 _ANY_STEPS = 4
 
 

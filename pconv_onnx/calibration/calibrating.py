@@ -163,8 +163,8 @@ def calibrate(
     """Replace each ReLU by a quantised activation whose levels T time-steps carry, which `rewrite` converts losslessly.
 
     A Clip from zero on (ReLU6) is one too. Of any other activation that works element by element the output is
-    quantised: it becomes thresholds where it ascends, and stays in front of them where it does not. Where the output
-    gets down to zero or below it, zero is a level, with as many on either side as are asked for at most.
+    quantised: it becomes thresholds where it ascends, and stays in front of them where it does not. Zero is a level,
+    with as many on either side as are asked for at most.
 
     Args:
         source: path of an ONNX file, or a model in memory.

@@ -259,15 +259,20 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("method", ["refit", "mse", "da-qcfs"])
-@pytest.mark.parametrize("case", OTHERS)
-def test_the_output_of_any_other_activation_is_quantised(case, method):
-    nodes = f"a = Conv <pads = [1, 1, 1, 1]> (x, w) {OTHERS[case]} y = Conv (f, v)"
+def between_layers(nodes: str) -> onnx.ModelProto:
+    """An activation from `a` to `f`, between two convolutions."""
     weights = {"w": 2 * weight(4, 3, 3, 3), "v": weight(5, 4, 3, 3, seed=1), "minus": np.float32(-1)}
     weights |= {"cubic": np.float32(0.044715), "scale": np.float32(0.7978846)}
     slopes = np.array([0, 0.1, 0.2, 1], np.float32).reshape(4, 1, 1)
     each = np.broadcast_to(slopes, (4, 8, 8)).copy()
-    ann = source(nodes, "float[N, 5, 6, 6] y", **weights, slope=slopes, slopes=each)
+    nodes = f"a = Conv <pads = [1, 1, 1, 1]> (x, w) {nodes} y = Conv (f, v)"
+    return source(nodes, "float[N, 5, 6, 6] y", **weights, slope=slopes, slopes=each)
+
+
+@pytest.mark.parametrize("method", ["refit", "mse", "da-qcfs"])
+@pytest.mark.parametrize("case", OTHERS)
+def test_the_output_of_any_other_activation_is_quantised(case, method):
+    ann = between_layers(OTHERS[case])
     result = calibrate(ann, data(200), steps=32, method=method)
     (row,) = result.summary()["activations"]
     assert row["status"] == "calibrated"
@@ -288,12 +293,7 @@ def test_the_output_of_any_other_activation_is_quantised(case, method):
 @pytest.mark.parametrize("method", ["refit", "mse", "da-qcfs", "percentile"])
 @pytest.mark.parametrize("case", [*OTHERS, "ReLU"])
 def test_in_radix_zero_is_a_level_and_errors_are_those_of_as_many_levels(case, method):
-    nodes = f"a = Conv <pads = [1, 1, 1, 1]> (x, w) {(OTHERS | {'ReLU': 'f = Relu (a)'})[case]} y = Conv (f, v)"
-    weights = {"w": 2 * weight(4, 3, 3, 3), "v": weight(5, 4, 3, 3, seed=1), "minus": np.float32(-1)}
-    weights |= {"cubic": np.float32(0.044715), "scale": np.float32(0.7978846)}
-    slopes = np.array([0, 0.1, 0.2, 1], np.float32).reshape(4, 1, 1)
-    each = np.broadcast_to(slopes, (4, 8, 8)).copy()
-    ann = source(nodes, "float[N, 5, 6, 6] y", **weights, slope=slopes, slopes=each)
+    ann = between_layers((OTHERS | {"ReLU": "f = Relu (a)"})[case])
     radix, rate = (
         calibrate(ann, data(200), steps=steps, coding=coding, method=method)
         for coding, steps in (("radix", 6), ("rate", 63))
