@@ -25,16 +25,23 @@ class Channels:
     rank: int
 
     @classmethod
-    def of(cls, network: Network, segment: Segment, sample_axis: int | None = 0) -> Channels:
+    def of(
+        cls, network: Network, segment: Segment, sample_axis: int | None = 0, along: int | None = None
+    ) -> Channels:
         """Those of what a segment leads to: the last axis behind a matrix product, otherwise the second.
 
-        None where samples lie along that.
+        Args:
+            network: the source.
+            segment: of it.
+            sample_axis: along which samples lie; there are no channels along that.
+            along: the axis, where it is known.
         """
         shape = network.shapes.get(segment.target) or ()
         if len(shape) < 2:
             return cls(None, len(shape))
         makers = {node.output[0]: node for node in segment.nodes if node.output}
         axis = len(shape) - 1 if behind_matrix_product(segment.target, makers) else 1
+        axis = axis if along is None else along % len(shape)
         return cls(axis if isinstance(shape[axis], int) and axis != sample_axis else None, len(shape))
 
     def rows(self, values: Array) -> Array:

@@ -16,6 +16,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.fan_out import zeros_around
 from pconv_onnx.graph.nesting import unused
+from pconv_onnx.graph.passes.late_normalisation import is_normalised, normaliser_of
 from pconv_onnx.graph.products import Product
 from pconv_onnx.graph.view import Node, Tensor, called, key_of, node_name
 from pconv_onnx.plan.spike_driven import off_spikes
@@ -57,8 +58,11 @@ def places_of(network: Network, kinds: Mapping[str, Kind], placed: Mapping[str, 
     for node, index in chosen:
         for reader, place in [(node, index)] if behind else _branches(network, node, index, kinds, ends):
             entry = found.setdefault(reader.inputs[place].name, [])
-            if not any(reader is other and place == at for other, at in entry):
-                entry.append((reader, place))
+            # What is divided by the sum of its weights is divided by that of the same levels.
+            total = normaliser_of(reader) if place == 0 and reader is node else None
+            for end in [(reader, place), *([(total, 0)] if total is not None else ())]:
+                if not any(end[0] is other and end[1] == at for other, at in entry):
+                    entry.append(end)
     return [
         Place(tensor, f"{node_name(readers[0][0])}.input", tuple((key_of(node), index) for node, index in readers))
         for tensor, readers in found.items()
@@ -66,7 +70,9 @@ def places_of(network: Network, kinds: Mapping[str, Kind], placed: Mapping[str, 
 
 
 def _to_spike(network: Network, product: Product) -> int:
-    """Which operand gets a neuron: the larger one, since the other is held at each step."""
+    """Which operand gets a neuron: attention weights, or the larger one, since the other is held at each step."""
+    if 0 in product.operands and (normaliser_of(product.node) is not None or is_normalised(product.node.inputs[0])):
+        return 0
     return max(product.operands, key=lambda index: row_size(network.shape(product.node.inputs[index])))
 
 

@@ -18,8 +18,11 @@ from pconv_onnx.neuron.coding import Coding, reach_of
 _PERCENTILE = 0.999
 # Thresholds that `mse` tries, in units of the maximum.
 _SHARES = np.linspace(0.005, 1.2, 240)
-# `fit`: points of the grid in each of its two directions, how often it is refined, and channels searched at a time.
-_GRID, _REFINEMENTS, _BLOCK = 33, 6, 16
+# `fit`: points in each of the two directions of the first grid, and of each finer one around its best; channels searched
+# at a time.
+_GRIDS, _BLOCK = (33, *[9] * 13), 16
+# How near to the ends of its level zero may lie, in spacings: on an end rounding would tell.
+_NEAR = 1 / 32
 # Levels up to which what is counted at each is summed up; of more it is integrated.
 _SUMMED = 64
 # How many times fewer are searched over first where there are that many.
@@ -199,7 +202,7 @@ def by_fit(pairs: PairHistogram, steps: int, *, centred: bool, zero: int = 0) ->
     blocks = [slice(first, first + _BLOCK) for first in range(0, len(pairs.low), _BLOCK)]
     parts = [
         np.concatenate(part)
-        for part in zip(*(_search(pairs, block, steps, centred, zero) for block in blocks), strict=True)
+        for part in zip(*(_search(pairs.part(block), steps, centred, zero) for block in blocks), strict=True)
     ]
     first, spacing, level, gain = parts
     threshold = steps * spacing * pairs.width
@@ -219,12 +222,10 @@ def by_fit(pairs: PairHistogram, steps: int, *, centred: bool, zero: int = 0) ->
     )
 
 
-def _search(
-    pairs: PairHistogram, block: slice, steps: int, centred: bool, zero: int
-) -> tuple[Array, Array, Array, Array]:
-    """First threshold above k₀ and spacing in bins, level, and what that explains, `[channels of the block]` each."""
-    counts, sums = (table[block] for table in pairs.above())
-    origin = (-pairs.low / pairs.width)[block]
+def _search(pairs: PairHistogram, steps: int, centred: bool, zero: int) -> tuple[Array, Array, Array, Array]:
+    """First threshold above k₀ and spacing in bins, level, and what that explains, `[C]` each."""
+    counts, sums = pairs.above()
+    origin = -pairs.low / pairs.width
     span, above = pairs.bins - origin, steps - zero
     # A lone spike may be worth most far up; of many the first is near zero.
     places = np.stack([origin - 0.3 * span, origin + (0.7 if above < 4 else 0.35) * span])
@@ -232,21 +233,21 @@ def _search(
     if above > _SUMMED:
         # Where fewer begin and end these do, but for some of their spacing.
         few = -(-above // _FEWER)
-        start, wide, *_ = _search(pairs, block, few + bool(zero) * few, centred, bool(zero) * few)
+        start, wide, *_ = _search(pairs, few + bool(zero) * few, centred, bool(zero) * few)
         narrow = wide * few / above
         places = start - wide / 2 + narrow / 2 + np.stack([-wide, wide]) / 2
         spacings = np.stack([0.9 * narrow, 1.3 * narrow])
     if zero:
         # What is zero is to be silent: it lies below the first threshold by a share of the spacing.
-        places = np.stack([np.zeros_like(origin), np.ones_like(origin)])
+        places = np.stack([np.full_like(origin, _NEAR), np.full_like(origin, 1 - _NEAR)])
     rows = np.arange(len(origin))
     best = (np.zeros_like(origin), np.zeros_like(origin), np.zeros_like(origin), np.full_like(origin, -np.inf))
 
     def first(place: Array, spacing: Array) -> Array:
         return origin.reshape(-1, *[1] * (place.ndim - 1)) + place * spacing if zero else place
 
-    for _ in range(_REFINEMENTS):
-        share = np.linspace(0, 1, _GRID)
+    for points in _GRIDS:
+        share = np.linspace(0, 1, points)
         place, spacing = (
             ends[0][:, np.newaxis] + (ends[1] - ends[0])[:, np.newaxis] * share for ends in (places, spacings)
         )
@@ -256,9 +257,9 @@ def _search(
         here = [table.reshape(len(rows), -1)[rows, flat] for table in (*grid, level, gain)]
         better = here[3] > best[3]
         best = tuple(np.where(better, new, old) for new, old in zip(here, best, strict=True))  # type: ignore[assignment]
-        reach = [2 * (ends[1] - ends[0]) / _GRID for ends in (places, spacings)]
+        reach = [2 * (ends[1] - ends[0]) / points for ends in (places, spacings)]
         places = np.stack([best[0] - reach[0], best[0] + reach[0]])
-        places = np.clip(places, 0, 1) if zero else places
+        places = np.clip(places, _NEAR, 1 - _NEAR) if zero else places
         spacings = np.stack([np.maximum(best[1] - reach[1], 1e-3), best[1] + reach[1]])
     return first(*best[:2]), *best[1:]
 

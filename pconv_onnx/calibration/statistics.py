@@ -98,6 +98,13 @@ class PairHistogram:
             setattr(result, name, getattr(self, name) + getattr(other, name))
         return result
 
+    def part(self, channels: slice) -> PairHistogram:
+        """That of some channels."""
+        result = PairHistogram(self.low[channels], self.high[channels], self.bins)
+        for name in ("counts", "sums", "squares"):
+            setattr(result, name, getattr(self, name)[channels])
+        return result
+
     def above(self) -> tuple[Array, Array]:
         """`[C, bins + 1]` each: how many values lie at or above each edge, and the sum of their outputs."""
         ends = np.zeros((len(self.counts), 1))

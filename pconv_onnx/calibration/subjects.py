@@ -17,6 +17,7 @@ from pconv_onnx.calibration.settings import Settings
 from pconv_onnx.calibration.staircases import Staircase, mirrored
 from pconv_onnx.calibration.writing import Quantised, quantised_model
 from pconv_onnx.graph import ModelSource, Network, load
+from pconv_onnx.graph.passes.late_normalisation import normalised_late
 from pconv_onnx.graph.passes.pipeline import in_standard_operators
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.graph.view import key_of
@@ -60,7 +61,7 @@ def to_calibrate(network: Network, settings: Settings) -> tuple[Network, list[Ac
     Raises:
         PconvError: nothing can.
     """
-    network, placed = _placed(network) if settings.neurons == "products" else (network, {})
+    network, placed = _placed(normalised_late(network)) if settings.neurons == "products" else (network, {})
     told = _told(network, placed)
     if not told and (count := len(recognise(network))):
         raise PconvError(
@@ -78,7 +79,7 @@ def places(source: ModelSource) -> list[Planned]:
     Raises:
         PconvError: as `calibrate`.
     """
-    network, placed = _placed(quantisable(source))
+    network, placed = _placed(normalised_late(quantisable(source)))
     found = []
     for one in activations(network, placed):
         readers = one.output.outputs
