@@ -34,7 +34,7 @@ class Channels:
             network: the source.
             segment: of it.
             sample_axis: along which samples lie; there are no channels along that.
-            along: the axis, where it is known.
+            along: the axis, where it is known, and of which size.
         """
         shape = network.shapes.get(segment.target) or ()
         if len(shape) < 2:
@@ -42,7 +42,8 @@ class Channels:
         makers = {node.output[0]: node for node in segment.nodes if node.output}
         axis = len(shape) - 1 if behind_matrix_product(segment.target, makers) else 1
         axis = axis if along is None else along % len(shape)
-        return cls(axis if isinstance(shape[axis], int) and axis != sample_axis else None, len(shape))
+        fixed = along is not None or isinstance(shape[axis], int)
+        return cls(axis if fixed and axis != sample_axis else None, len(shape))
 
     def rows(self, values: Array) -> Array:
         """A pre-activation as `[C, n]`."""

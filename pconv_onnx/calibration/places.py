@@ -25,6 +25,9 @@ from pconv_onnx.recognise.base import PRODUCT
 from pconv_onnx.temporal.holding import row_size
 from pconv_onnx.temporal.kinds import Kind, Spikes
 
+# What reads spikes beside a product whose result it divides.
+_SUM = "ReduceSum"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -143,7 +146,8 @@ def activations(network: Network, placed: Mapping[str, Place]) -> list[Activatio
     found = []
     for output, place in placed.items():
         identity = makers[output]
-        readers = ", ".join(dict.fromkeys(called(reader) for reader in identity.outputs[0].outputs))
+        reading = [node for node in identity.outputs[0].outputs if node.op != _SUM]
+        readers = ", ".join(dict.fromkeys(map(called, reading)))
         reason = f"{readers} reads no spikes; pass --calibration data.npz --steps T for a neuron in front of it"
         ends = identity.inputs[0], identity.outputs[0]
         found.append(Activation(place.name, PRODUCT, (identity,), *ends, "needs-calibration", reason))

@@ -35,6 +35,7 @@ def _spike_lines(summary: dict[str, Any], when: str = "") -> Iterator[str]:
     part = summary["spike_driven"]
     yield f"{when}{spike_driven.sentence(part, _STYLE)}"
     yield from (f"without spikes: {line}" for line in spike_driven.why_not(part))
+    yield from spike_driven.on_means(part)
     # A file does not say what was asked for.
     yield from spike_driven.remedy(part, summary["neurons"]) if "neurons" in summary else ()
 

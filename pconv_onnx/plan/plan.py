@@ -149,7 +149,7 @@ class Plan:
             if key_of(product.node) not in self.replaced
         }
         analog = {one.output: one.name for one in self.activations if one.name not in self.neurons}
-        return spike_driven(self.network, self.kinds, macs, analog)
+        return spike_driven(self.network, self.kinds, macs, analog, self.replaced)
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `inspect` and `rewrite --dry-run`."""

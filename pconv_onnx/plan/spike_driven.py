@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from pconv_onnx.graph.fan_out import fan_out, total
 from pconv_onnx.graph.network import Dimension
 from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.graph.products import Product, prepared_inputs, products, uncounted
-from pconv_onnx.graph.view import Node, Tensor, called, node_name
+from pconv_onnx.graph.view import Node, Tensor, called, key_of, node_name
 from pconv_onnx.graph.windows import Shape
 from pconv_onnx.temporal.holding import row_size, spiking
 from pconv_onnx.temporal.kinds import STATIC, Current, Kind, Spikes, Static
@@ -28,6 +29,12 @@ _MOVES = ("Cast", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Ide
 # What to call what an operator gives.
 _SUMS = ("Add", "Mean", "Sub", "Sum")
 _AVERAGES = ("AveragePool", "GlobalAveragePool", "ReduceMean")
+# What neither neurons nor products compute, and is no plain sum or scale: it takes values, not spikes.
+_ANALOG = ("BiasGelu", "Celu", "Elu", "Erf", "Exp", "FastGelu", "Gelu", "GroupNormalization", "HardSigmoid", "HardSwish",
+           "InstanceNormalization", "LayerNormalization", "LogSoftmax", "LpNormalization", "LRN", "Mish", "Pow",
+           "QuickGelu", "Reciprocal", "ReduceL2", "RMSNormalization", "Selu", "Sigmoid", "SimplifiedLayerNormalization",
+           "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "Softmax", "Softplus", "Softsign", "Sqrt",
+           "Swish", "Tanh")  # fmt: skip
 # Positions of a window, farther than any network goes.
 _MOST_POSITIONS = 1 << 26
 
@@ -41,16 +48,23 @@ class SpikeDriven:
         on_inputs: those that read the network's inputs and no spikes, likewise.
         on_spikes: those that have a spike train as an operand, likewise.
         reasons: of each product that has neither, by name, why it reads no spikes.
+        whole: whether all products but those that read the network's inputs have one, whatever their sizes.
+        on_means: how many operators of each kind run on temporal means: those that are neither neurons nor products,
+            nor sums and scales.
     """
 
     macs: int | None
     on_inputs: int | None
     on_spikes: int | None
     reasons: Mapping[str, str] = field(repr=False)
+    whole: bool = False
+    on_means: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     @property
     def share(self) -> float | None:
         """How much of what does not read the inputs is on spikes; None where that is not known, or there is nothing."""
+        if self.whole:
+            return 1.0
         if self.macs is None or self.on_inputs is None or self.on_spikes is None or self.macs == self.on_inputs:
             return None
         return self.on_spikes / (self.macs - self.on_inputs)
@@ -63,6 +77,7 @@ class SpikeDriven:
             "share": self.share,
             "not_on_spikes": list(self.reasons),
             "reasons": dict(self.reasons),
+            "on_means": dict(self.on_means),
         }
 
 
@@ -71,6 +86,7 @@ def spike_driven(
     kinds: Mapping[str, Kind],
     macs: Mapping[Product, int | None],
     analog: Mapping[str, str],
+    replaced: Collection[str] = (),
 ) -> SpikeDriven:
     """What the products of a network read.
 
@@ -79,6 +95,7 @@ def spike_driven(
         kinds: of its tensors in time, by name.
         macs: of its products, the multiply-accumulates of the ANN; None where they are not known.
         analog: names of the activations that stay, by the tensor that they give.
+        replaced: nodes, by `key_of`, that neurons take the place of.
     """
     inputs, not_counted = prepared_inputs(network), uncounted(network)
     on_inputs: list[int | None] = []
@@ -94,10 +111,25 @@ def spike_driven(
             name, (output, *_) = node_name(product.node), product.node.outputs
             reasons[f"{name}:{output.name}" if name in reasons else name] = _reason(network, product, kinds, analog)
     reasons |= {node_name(product.node): f"{called(product.node)} is not counted" for product in not_counted}
+    on_means = _on_means(network, replaced)
+    # One whose sizes are open may be of no size at all.
+    whole = bool(on_spikes) and not reasons and any(count != 0 for count in on_spikes)
     if not_counted or None in macs.values():
-        return SpikeDriven(None, None, None, reasons)
+        return SpikeDriven(None, None, None, reasons, whole, on_means)
     every, inputs_alone, spikes = (sum(filter(None, counts)) for counts in (macs.values(), on_inputs, on_spikes))
-    return SpikeDriven(every, inputs_alone, spikes, reasons)
+    return SpikeDriven(every, inputs_alone, spikes, reasons, whole, on_means)
+
+
+def _on_means(network: Network, replaced: Collection[str]) -> dict[str, int]:
+    counted = Counter(
+        node.op
+        for node in network.nodes
+        if node.op in _ANALOG
+        and node.inputs[0].name in network.computed_from_inputs
+        and key_of(node) not in replaced
+        and getattr(network.dtype(node.inputs[0]), "kind", "f") == "f"
+    )
+    return dict(sorted(counted.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 def macs_of(network: Network) -> dict[Product, int | None]:

@@ -327,6 +327,7 @@ def _statistics(part: dict[str, Any]) -> Section:
         f"{accumulates} accumulates (AC, one for each spike and synapse) and {remaining} multiply-accumulates.",
         f"By what products read: {spike_driven.sentence(part['spike_driven'], _STYLE)}.",
         *(f"Without spikes: {line}." for line in spike_driven.why_not(part["spike_driven"])),
+        *(f"{line[0].upper()}{line[1:]}." for line in spike_driven.on_means(part["spike_driven"])),
         f"Estimated energy: {energy['ann_nj'] / 1000:.3g} µJ against {energy['snn_nj'] / 1000:.3g} µJ, under these "
         "assumptions:",
     ]

@@ -26,6 +26,8 @@ def kind_of_network(part: dict[str, Any] | None) -> str:
 
 def sentence(part: dict[str, Any], style: Style) -> str:
     """The share, with the numbers that it is made of; without a full stop."""
+    if part["macs"] is None and part["share"] == 1:
+        return "spike-driven: every product reads spikes but those of the network's inputs; sizes are open"
     if part["macs"] is None:
         return "how many multiply-accumulates read spikes is not known: sizes are open, or operators cannot be counted"
     if part["share"] is None:
@@ -43,6 +45,13 @@ def why_not(part: dict[str, Any]) -> Iterator[str]:
     for group in of_one_kind(part["reasons"].items()):
         (name, reason), more = group[0], len(group) - 1
         yield f"{cut(name)}{f' and {more} more' if more else ''}: {reason}"
+
+
+def on_means(part: dict[str, Any]) -> Iterator[str]:
+    """What is left that takes values and not spikes, in one line."""
+    counted = part.get("on_means")
+    if counted:
+        yield "on temporal means: " + ", ".join(f"{count} {op_type}" for op_type, count in counted.items())
 
 
 def remedy(part: dict[str, Any], neurons: str) -> Iterator[str]:

@@ -47,27 +47,28 @@ def test_a_gate_reads_the_inputs_where_one_of_its_sides_is_one():
 
 THIRD = "[third] y = Conv <pads = [1, 1, 1, 1]> (z, w)"
 REASONS = {
-    "sum": ("[sum] s = Add (a, d) z = Identity (s)", "it reads a current, the sum 'sum'"),
+    "sum": ("[sum] s = Add (a, d) z = Identity (s)", "it reads a current, the sum 'sum'", {}),
     "average": (
         "[mean] z = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (d)",
         "it reads a current, the average 'mean'",
+        {},
     ),
-    "bottleneck": ("z = Transpose <perm = [0, 1, 3, 2]> (d)", "it reads a current, what Conv 'second' gives"),
-    "activation": ("[act] z = Sigmoid (d)", "it reads what activation 'act' gives, which is analog"),
-    "softmax": ("[soft] z = Softmax (d)", "it reads what Softmax 'soft' gives, which is analog"),
+    "bottleneck": ("z = Transpose <perm = [0, 1, 3, 2]> (d)", "it reads a current, what Conv 'second' gives", {}),
+    "activation": ("[act] z = Sigmoid (d)", "it reads what activation 'act' gives, which is analog", {"Sigmoid": 1}),
+    "softmax": ("[soft] z = Softmax (d)", "it reads what Softmax 'soft' gives, which is analog", {"Softmax": 1}),
 }
 
 
 @pytest.mark.parametrize("case", REASONS)
 def test_a_product_without_spikes_says_what_it_reads(case):
-    between, reason = REASONS[case]
+    between, reason, on_means = REASONS[case]
     model = model_of(f"{STEM} {between} {THIRD}")
     found = rewrite(model, dry_run=True).plan.spike_driven
-    assert found == SpikeDriven(2 * SMALL + LARGE, SMALL, SMALL, {"third": reason})
+    assert found == SpikeDriven(2 * SMALL + LARGE, SMALL, SMALL, {"third": reason}, on_means=on_means)
     assert found.share == SMALL / (SMALL + LARGE)
     assert found.summary() == {
         "macs": 2 * SMALL + LARGE, "on_inputs": SMALL, "on_spikes": SMALL, "share": found.share,
-        "not_on_spikes": ["third"], "reasons": {"third": reason},
+        "not_on_spikes": ["third"], "reasons": {"third": reason}, "on_means": on_means,
     }  # fmt: skip
     for mode in MODES:
         assert stats(rewrite(model, mode=mode).model).summary()["spike_driven"] == found.summary(), mode

@@ -147,10 +147,10 @@ class _Walk:
             return
         rule, index = _MADE_TO_SIZE[node.op]
         before = self.network.shape(node.inputs[0])
-        sizes = self.sizes.get(node.inputs[index].name) if len(node.inputs) > index else None
+        sizes = self._entries(node.inputs[index]) if len(node.inputs) > index else None
         if before is None or sizes is None:
             return
-        self._note(node, _applied(rule, node, before, sizes.tolist()) or ())
+        self._note(node, _applied(rule, node, before, np.atleast_1d(sizes).tolist()) or ())
 
     def _note(self, node: Node, shape: Sequence[Dimension], typed: int = 0) -> None:
         """Note the shape of a node's output, of the type of an input, where more is known of it than was inferred."""
@@ -406,9 +406,34 @@ def _resized(node: Node, _: Sequence[Dimension], sizes: Sequence[Dimension]) -> 
     return list(sizes) if plain else []
 
 
+def _tiled(_: Node, before: Sequence[Dimension], repeats: Sequence[Dimension]) -> list[Dimension]:
+    def size(old: Dimension, repeat: Dimension) -> Dimension:
+        both = isinstance(old, int) and isinstance(repeat, int)
+        return old * repeat if both else old if repeat == 1 else repeat if old == 1 else None  # type: ignore[operator]
+
+    return [size(old, repeat) for old, repeat in zip(before, repeats, strict=True)]
+
+
+def _kept(node: Node, before: Sequence[Dimension], starts: Sequence[Dimension]) -> list[Dimension]:
+    """Of axes that are cut nothing: where they end may be computed."""
+    axes = constant(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3].name else np.arange(len(starts))
+    cut = {int(axis) % len(before) for axis in np.asarray(axes).reshape(-1)}
+    return [None if axis in cut else size for axis, size in enumerate(before)]
+
+
+def _counted(node: Node, _: Sequence[Dimension], limit: Sequence[Dimension]) -> list[Dimension]:
+    """Of 0, 1, 2, … as many as the limit says."""
+    start, step = (constant(node.inputs[index]) for index in (0, 2))
+    plain = start is not None and step is not None and (start == 0).all() and (step == 1).all()
+    return list(limit) if plain else []
+
+
 # Operators that make something to sizes: what shape they give it, and which input has the sizes.
 _MADE_TO_SIZE: dict[str, tuple[Callable[..., list[Dimension]], int]] = {
     "Expand": (_expanded, 1),
+    "Range": (_counted, 1),
     "Reshape": (_reshaped, 1),
     "Resize": (_resized, 3),
+    "Slice": (_kept, 1),
+    "Tile": (_tiled, 1),
 }
