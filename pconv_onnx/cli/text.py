@@ -9,6 +9,21 @@ from pconv_onnx.basics.errors import cut, listed
 from pconv_onnx.report import spike_driven, tables
 
 _BAR = 40
+_ACCURACIES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "token_top1": "token top-1",
+    "perplexity": "perplexity",
+    "agreement": "agreement",
+    "token_agreement": "token agreement",
+    "mse": "mse",
+    "cosine": "cosine",
+    "cosine_05": "cosine 5 %",
+}
+# What bars are as long as: the first that is defined.
+_RULERS = ("top1", "token_top1", "agreement", "token_agreement")
 # Characters of a cell: a column is as wide as the widest, in each of its rows. The first has names that options take.
 _WIDEST_NAME, _WIDEST = 512, 120
 _STYLE = tables.Style(absent="-", space=" ", count=lambda value: f"{value:,.0f}", rate=lambda rate: f"{rate:.4g}")
@@ -248,19 +263,27 @@ def evaluation_lines(summary: dict[str, Any]) -> Iterator[str]:
     """The answer of `evaluate`."""
     ann = [] if summary["ann"] is None else [{"steps": "ANN", "coding": None, **summary["ann"]}]
     rows = [*ann, *summary["rows"]]
-    ruler = "top1" if summary["labels"] else "agreement"
-    against = {"rmse": "RMSE", "mae": "MAE"} if summary["targets"] else {"top1": "top-1", "top5": "top-5"}
-    table = [["T", *against.values(), "agreement", "mse", ""]]
+    columns = tables.accuracy_columns(summary)
+    ruler = next((column for column in _RULERS if column in columns), "")
+    table = [["T", *(_ACCURACIES[column] for column in columns), ""]]
     for row, cells in zip(rows, tables.accuracies(rows, _STYLE), strict=True):
         if row["top1"] is not None:
             cells["top1"] = f"{cells['top1'].removesuffix(' %')} ± {cells['error']}"
         bar = "#" * round(_BAR * (row.get(ruler) or 0))
-        table.append([*(cells[key] for key in ("steps", *against, "agreement", "mse")), bar])
-    judged = f", with targets of '{summary['targets']}'" if summary["targets"] else ", without labels"
-    yield f"samples: {summary['samples']}{'' if summary['labels'] else judged}"
+        table.append([*(cells[key] for key in ("steps", *columns)), bar])
+    yield f"samples: {summary['samples']}{_judged_by(summary)}"
     yield from _columns(table)
+    yield from tables.not_finite(summary)
     if summary["output"]:
         yield f"{summary['output']}: the curve"
+
+
+def _judged_by(summary: dict[str, Any]) -> str:
+    if summary["tokens"]:
+        return f", with labels of {summary['labelled_tokens']} tokens of '{summary['tokens']}'"
+    if summary["targets"]:
+        return f", with targets of '{summary['targets']}'"
+    return "" if summary["labels"] else ", without labels"
 
 
 def stats_lines(summary: dict[str, Any]) -> Iterator[str]:

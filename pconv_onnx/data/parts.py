@@ -12,7 +12,10 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 
 LABELS = "labels"
-WHAT_LABELS_ARE = "a label is the number of a class, an integer for each sample, or what an output should be, in floats"
+WHAT_LABELS_ARE = (
+    "a label is the number of a class, an integer for each sample or for each of its tokens, or what an output should "
+    "be, in floats"
+)
 
 
 class Part(Protocol):

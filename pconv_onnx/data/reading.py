@@ -8,6 +8,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError, listed
 from pconv_onnx.data.parts import LABELS, WHAT_LABELS_ARE, Given, Part, as_array
-from pconv_onnx.data.samples import BatchAxis, Data, DataSource, Input, Samples, Unchecked
+from pconv_onnx.data.samples import LABEL_KINDS, BatchAxis, Data, DataSource, Input, LabelKind, Samples, Unchecked
 from pconv_onnx.data.sources import parts_of
 
 _RANDOM_SAMPLES = 32
@@ -115,10 +116,10 @@ def open_samples(source: DataSource, session: Any, batch_axis: BatchAxis = 0) ->
 
     Args:
         source: an `.npz` whose arrays are named as the inputs (first axis = samples; `labels` optional: integers `[N]`
-            are classes, floats `[N]` or `[N, …]` targets of an output), a Parquet file with such columns, a directory
-            of files of either kind, a `sources.Recipe` for pictures as a `.json` file, a mapping of arrays, or an
-            object with onnxruntime's `get_next()`. Samples that were loaded already stay as they are, whatever
-            `batch_axis` is.
+            are classes, integers `[N, tokens]` classes of tokens, floats `[N]` or `[N, …]` targets of an output), a
+            Parquet file with such columns, a directory of files of either kind, a `sources.Recipe` for pictures as a
+            `.json` file, a mapping of arrays, or an object with onnxruntime's `get_next()`. Samples that were loaded
+            already stay as they are, whatever `batch_axis` is.
         session: the onnxruntime session whose inputs the samples are for.
         batch_axis: along which axis of the inputs samples lie in the model, a number for all or a mapping by name, in
             which the empty name stands for those that it does not name (without it, 0). None is an input without such
@@ -167,16 +168,16 @@ def _joined_parts(
     """
     _require_labels_throughout(parts)
     is_label = LABELS not in {entry.name for entry in inputs}
-    if is_label and len({_are_targets(part[LABELS]) for part in parts if LABELS in part}) > 1:
-        raise mixed_labels()
+    kinds = {_kind(part[LABELS]) for part in parts if is_label and LABELS in part}
+    if len(kinds) > 1:
+        raise mixed_labels(kinds)
     shared = {
         entry.name: _one_value(entry.name, [part.pop(entry.name) for part in parts])
         for entry in inputs
         if parts and all(_is_shared(entry, part[entry.name], axes) for part in parts)
     }
     joined = {name: _joined(name, [part[name] for part in parts]) for name in (parts[0] if parts else {})}
-    given = joined.pop(LABELS, None) if is_label else None
-    labels, targets = (None, given) if given is not None and _are_targets(given) else (given, None)
+    labels: dict[str, Any] = {kind: joined.pop(LABELS) for kind in kinds}
     if not joined and shared:
         raise PconvError(
             "no array of the data counts samples: each has the shape of its input",
@@ -194,7 +195,7 @@ def _joined_parts(
     count = len(next(iter(joined.values())))
     every = {name: np.broadcast_to(value, (count, *value.shape)) for name, value in shared.items()}
     arrays = {entry.name: (joined | every)[entry.name] for entry in inputs}
-    return Samples(arrays, labels, model_batch, axes, alone is not None, targets)
+    return replace(Samples(arrays, None, model_batch, axes, alone is not None), **labels)
 
 
 def random_samples(session: Any, seed: int = 0, batch_axis: BatchAxis = 0) -> Samples:
@@ -384,8 +385,9 @@ def _fitted(where: str, arrays: Mapping[str, Any], entry: Input, axes: Mapping[s
 
 
 def _fitted_labels(where: str, labels: Array) -> Array:
-    is_target = _are_targets(labels) and labels.ndim > 0
-    if not is_target and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
+    is_target = labels.dtype.kind == "f" and labels.ndim > 0
+    is_class = labels.dtype.kind in "iu" and (labels.ndim == 1 or (labels.ndim == 2 and labels.shape[1]))
+    if not is_target and not is_class:
         raise PconvError(
             f"'{LABELS}' in {where} is {labels.dtype} of shape {list(labels.shape)}",
             WHAT_LABELS_ARE,
@@ -400,16 +402,19 @@ def _fitted_labels(where: str, labels: Array) -> Array:
     return labels
 
 
-def _are_targets(labels: Array) -> bool:
-    """Whether labels are targets of an output, floats, and no classes."""
-    return labels.dtype.kind == "f"
+def _kind(labels: Array) -> LabelKind:
+    if labels.dtype.kind == "f":
+        return "targets"
+    return "labels" if labels.ndim == 1 else "token_labels"
 
 
-def mixed_labels() -> PconvError:
-    """What to raise where the labels of some parts are classes and those of others targets."""
+def mixed_labels(kinds: Collection[LabelKind | None]) -> PconvError:
+    """What to raise where the labels of some parts are of another kind than those of others."""
+    told = {"labels": "integers", "token_labels": "integers for each token", "targets": "floats"}
+    some, others = [told[kind] for kind in LABEL_KINDS if kind in kinds][:2]
     return PconvError(
-        f"'{LABELS}' are integers in some parts of the data and floats in others",
-        "give class numbers as integers in all, or targets as floats in all",
+        f"'{LABELS}' are {some} in some parts of the data and {others} in others",
+        "give classes of samples, classes of tokens or targets in all of them",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
@@ -22,6 +22,9 @@ class CalibrationDataReader(Protocol):
 # Along which axis of a model's inputs samples lie: of all of them, or by name, where the empty name stands for the
 # others (without it, 0). None is an input without such an axis. Outputs may be named as well.
 BatchAxis = int | None | Mapping[str, int | None]
+# What labels may be: the fields of `Samples` that hold them.
+LabelKind = Literal["labels", "token_labels", "targets"]
+LABEL_KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,8 @@ class Samples:
             where along none. What is not here has them along its first.
         alone: whether a run is of one sample, since an input without an axis for them has other values for each.
         targets: what an output should be for each sample, floats `[N]` or `[N, …]`, or None.
+        token_labels: class of each token of each sample, integers `[N, tokens]`, negative where a token has none; or
+            None.
     """
 
     arrays: dict[str, Array]
@@ -44,6 +49,7 @@ class Samples:
     axes: Mapping[str, int | None] = field(default_factory=dict)
     alone: bool = False
     targets: Array | None = None
+    token_labels: Array | None = None
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -53,6 +59,11 @@ class Samples:
     def fixed_batch(self) -> int | None:
         """The number of samples that every run has, or None."""
         return 1 if self.alone else self.model_batch
+
+    @property
+    def labelled(self) -> LabelKind | None:
+        """Which kind of labels they have, or None."""
+        return next((kind for kind in LABEL_KINDS if getattr(self, kind) is not None), None)
 
     @property
     def first_everywhere(self) -> bool:
@@ -78,8 +89,8 @@ class Samples:
     def part(self, rows: slice | Array) -> Samples:
         """Some of them, chosen as NumPy does."""
         arrays = {name: array[rows] for name, array in self.arrays.items()}
-        labels, targets = (None if array is None else array[rows] for array in (self.labels, self.targets))
-        return replace(self, arrays=arrays, labels=labels, targets=targets)
+        labels: dict[str, Any] = {kind: getattr(self, kind)[rows] for kind in LABEL_KINDS if kind == self.labelled}
+        return replace(self, arrays=arrays, **labels)
 
 
 def from_first(values: Array, axis: int | None) -> Array:
@@ -144,7 +155,7 @@ class Selection:
         ends = np.flatnonzero(np.diff(chosen) != 1) + 1
         runs = [self.data.part(slice(int(run[0]), int(run[-1]) + 1)) for run in np.split(chosen, ends)]
         arrays = {name: np.concatenate([run.arrays[name] for run in runs]) for name in runs[0].arrays}
-        return replace(runs[0], arrays=arrays, labels=None, targets=None)
+        return replace(runs[0], arrays=arrays, labels=None, token_labels=None, targets=None)
 
 
 Unchecked = str | os.PathLike[str] | Mapping[str, Array] | CalibrationDataReader

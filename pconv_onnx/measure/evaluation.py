@@ -21,11 +21,13 @@ from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration import RANDOM
 from pconv_onnx.data.parts import LABELS
 from pconv_onnx.data.reading import load_samples, mixed_labels, open_samples
-from pconv_onnx.data.samples import BatchAxis, Data, DataSource
+from pconv_onnx.data.samples import BatchAxis, Data, DataSource, LabelKind, Samples
 from pconv_onnx.engine.shards import Engine, InProcess, merged, shards_of
 from pconv_onnx.graph import ModelSource, Network
 from pconv_onnx.graph.record import Record
+from pconv_onnx.measure.likeness import Likeness, same_answers
 from pconv_onnx.measure.targets import TargetError, target_output
+from pconv_onnx.measure.tokens import TokenScore, is_logits, require_classes, token_output
 from pconv_onnx.operators.contents import contents_of
 from pconv_onnx.report import curve
 from pconv_onnx.rewriting import rewrite
@@ -35,6 +37,8 @@ from pconv_onnx.runtime.side_by_side import Sessions, batch_size, batches, open_
 
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 _TOP = 5
+# The input of Hugging Face's exports that tells which tokens are padding.
+_MASK = "attention_mask"
 
 
 @dataclass
@@ -51,6 +55,8 @@ class Score:
         squared_error: squared differences from the ANN's outputs, summed.
         values: how many values were compared with the ANN's; 0 without one.
         target: differences of an output from its targets, where the labels are floats.
+        tokens: answers to tokens, where these have labels.
+        alike: how alike each output is to the ANN's; empty without one.
     """
 
     steps: int | None = None
@@ -62,11 +68,13 @@ class Score:
     squared_error: float = 0.0
     values: int = 0
     target: TargetError = TargetError()
+    tokens: TokenScore = TokenScore()
+    alike: tuple[Likeness, ...] = ()
 
     def __add__(self, other: Score) -> Score:
         """That of the same network on the samples of both."""
-        names = ("correct", "among_top", "agreeing", "squared_error", "values", "target")
-        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in names})
+        names = ("correct", "among_top", "agreeing", "squared_error", "values", "target", "tokens", "alike")
+        return replace(self, **{name: merged((getattr(self, name), getattr(other, name))) for name in names})
 
     def judge(self, logits: Array, labels: Array) -> None:
         """Take in the logits `[B, classes]` and the labels `[B]` of one batch."""
@@ -78,14 +86,17 @@ class Score:
         self.correct += int((rank < 1).sum())
         self.among_top += int((rank < _TOP).sum())
 
-    def compare(self, outputs: list[Array], expected: list[Array], index: int | None) -> None:
+    def compare(self, outputs: list[Array], expected: list[Array], index: int | None, batch: Samples) -> None:
         """Take in the outputs of one batch and the ANN's; those numbered `index` are logits."""
         for ours, theirs in zip(outputs, expected, strict=True):
             with np.errstate(invalid="ignore", over="ignore"):
                 self.squared_error += float(np.square(ours.astype(np.float64) - theirs).sum())
             self.values += theirs.size
         if index is not None:
-            self.agreeing += int((outputs[index].argmax(1) == expected[index].argmax(1)).sum())
+            self.agreeing += int(same_answers(outputs[index], expected[index]).sum())
+        mask = _mask(batch)
+        found = tuple(Likeness.of(*pair, len(batch), mask) for pair in zip(outputs, expected, strict=True))
+        self.alike = merged((self.alike, found)) if self.alike else found
 
 
 @dataclass
@@ -100,6 +111,8 @@ class Evaluation:
         ann: the source; None where it is a spiking network itself.
         rows: its spiking form at each T, or the spiking network that was given.
         coding: that was asked for; None where nothing was rewritten.
+        outputs: names of the outputs that were compared.
+        tokens: the output whose tokens have labels; None where no labels are of tokens.
     """
 
     samples: int
@@ -109,13 +122,18 @@ class Evaluation:
     ann: Score | None
     rows: list[Score]
     coding: CodingName | None = None
+    outputs: tuple[str, ...] = ()
+    tokens: str | None = None
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx evaluate`; None where something is not defined."""
+        scores = [*([self.ann] if self.ann else []), *self.rows]
         return {
             "samples": self.samples,
             "labels": self.labels,
             "targets": self.targets,
+            "tokens": self.tokens,
+            "labelled_tokens": scores[0].tokens.tokens if self.tokens else None,
             "coding": self.coding,
             "ann": self._quality(self.ann) if self.ann else None,
             "rows": [
@@ -147,7 +165,7 @@ class Evaluation:
         return path
 
     def _quality(self, score: Score) -> dict[str, float | None]:
-        return {**self._accuracy(score), **score.target.summary()}
+        return {**self._accuracy(score), **score.target.summary(), **score.tokens.summary()}
 
     def _accuracy(self, score: Score) -> dict[str, float | None]:
         if not self.labels:
@@ -159,14 +177,31 @@ class Evaluation:
             "top5": score.among_top / self.samples if self.classes and self.classes > _TOP else None,
         }
 
-    def _likeness(self, score: Score) -> dict[str, float | None]:
-        if not score.values:
-            return {"agreement": None, "mse": None}
-        mse = score.squared_error / score.values
+    def _likeness(self, score: Score) -> dict[str, Any]:
+        mse = score.squared_error / score.values if score.values else None
+        outputs = self._by_output(score)
+        cosines = ({"output": name, **found["cosine"]} for name, found in outputs.items() if found["cosine"])
+        agreements = (found["token_agreement"] for found in outputs.values())
         return {
-            "agreement": score.agreeing / self.samples if self.classes else None,
-            "mse": mse if math.isfinite(mse) else None,
+            "agreement": score.agreeing / self.samples if self.classes and score.values else None,
+            "mse": mse if mse is not None and math.isfinite(mse) else None,
+            "cosine": next(cosines, None),
+            "token_agreement": next((share for share in agreements if share is not None), None),
+            "outputs": outputs,
         }
+
+    def _by_output(self, score: Score) -> dict[str, dict[str, Any]]:
+        """How alike each output is to the ANN's: those that have a row for each sample in every batch."""
+        found = {}
+        for name, alike in zip(self.outputs, score.alike, strict=False):
+            whole = alike.samples == self.samples
+            # Whether an output of such a shape has logits, or something else of tokens, its values do not tell.
+            answers = name == self.tokens if self.tokens else is_logits(name)
+            found[name] = {
+                "cosine": alike.cosine() if whole else None,
+                "token_agreement": alike.agreement() if whole and answers else None,
+            }
+        return found
 
 
 def evaluate(
@@ -193,6 +228,9 @@ def evaluate(
         source: an ANN; or, without `steps`, a spiking network.
         data: samples as `open_samples` takes them. Without labels spiking forms are only compared with the ANN. Labels
             that are floats are targets of the output whose samples have their shape, but for axes of length one.
+            Integers `[N, tokens]` are classes of the tokens of the output of logits of as many, `[B, tokens, classes]`;
+            tokens with a negative one are left out. An input `attention_mask` of integers or bools, `[B, tokens]`, is
+            zero for tokens that outputs are not compared at.
         batch_axis: along which axis of the inputs they lie in the model, as there; of the calibration's as well.
         steps: one number of time-steps to rewrite at or several, each 1 to 256; calibrated in coding `radix`, 1 to 16.
         coding: as `rewrite` takes it.
@@ -244,7 +282,7 @@ def evaluate(
     first = samples.part(slice(0, 1))
     axes = sample_axes(runner, first, names)
     del runner
-    if first.labels is None and first.targets is None and not counts:
+    if first.labelled is None and not counts:
         other = "compare it with its ANN by verify" if is_spiking else "pass --steps to compare spiking forms with it"
         raise PconvError(f"the data have no '{LABELS}' to count right answers by", f"add them, or {other}")
     blank = [Score(*_recorded(network.proto)) if is_spiking else Score()]
@@ -256,20 +294,37 @@ def evaluate(
 
     in_flight = max(contents_of(model).steps_in_flight for model in models.values())
     shards = shards_of(len(samples), samples.fixed_batch or batch_size(in_flight))
-    scorer = partial(_Scorer, network, models, names, axes, blank, samples, in_flight, first.targets is not None)
+    scorer = partial(_Scorer, network, models, names, axes, blank, samples, in_flight, first.labelled)
     found = engine.map(scorer, shards, "evaluating")
     scores = list(merged(shard.scores for shard in found))
     ann, rows = (None, scores) if is_spiking else (scores[0], scores[1:])
-    targets = None if found[0].targets is None else names[found[0].targets]
-    asked = coding if counts else None
-    return Evaluation(len(samples), first.labels is not None, found[0].classes, targets, ann, rows, asked)
+    targets, tokens = (None if index is None else names[index] for index in (found[0].targets, found[0].tokens))
+    return Evaluation(
+        len(samples),
+        first.labels is not None,
+        found[0].classes,
+        targets,
+        ann,
+        rows,
+        coding if counts else None,
+        tuple(names),
+        tokens,
+    )
 
 
 class _Found(NamedTuple):
-    """Of a shard: how many classes there are, the index of the output that labels are targets of, and the scores."""
+    """Of a shard.
+
+    Attributes:
+        classes: how many there are.
+        targets: index of the output that labels are targets of.
+        tokens: index of the output whose tokens have labels.
+        scores: of each network.
+    """
 
     classes: int | None
     targets: int | None
+    tokens: int | None
     scores: tuple[Score, ...]
 
 
@@ -285,9 +340,9 @@ class _Scorer:
         blank: Sequence[Score],
         samples: Data,
         in_flight: int,
-        regresses: bool,
+        labelled: LabelKind | None,
     ) -> None:
-        self.name, self.regresses = source.name, regresses
+        self.name, self.labelled = source.name, labelled
         self.names, self.axes, self.blank, self.samples, self.in_flight = names, axes, blank, samples, in_flight
         self.sessions = Sessions([source])
         for name, model in models.items():
@@ -295,27 +350,40 @@ class _Scorer:
 
     def __call__(self, rows: slice) -> _Found:
         samples = self.samples.part(rows)
-        if (samples.targets is not None) != self.regresses:
-            raise mixed_labels()
+        if samples.labelled != self.labelled:
+            raise mixed_labels({samples.labelled, self.labelled})
         scores = [replace(score) for score in self.blank]
-        found = target = None
+        found = target = tokens = None
         for part, feed in batches(samples, self.in_flight):
+            batch = samples.part(part)
             outputs = [by_sample(run_session(self.sessions[key], feed, self.names), self.axes) for key in self.sessions]
-            index = classes(outputs[0], part.stop - part.start)
+            index = classes(outputs[0], len(batch))
             if part.start == 0:
                 found = None if index is None else outputs[0][index].shape[1]
                 if samples.labels is not None:
                     _check_labels(samples.labels, found, self.name, rows.start)
-                if samples.targets is not None:
-                    target = target_output(self.names, outputs[0], samples.targets[part], self.name)
+                if batch.targets is not None:
+                    target = target_output(self.names, outputs[0], batch.targets, self.name)
+            if batch.token_labels is not None:
+                tokens = token_output(self.names, outputs[0], batch.token_labels, self.name)
+                count = outputs[0][tokens].shape[2]
+                require_classes(batch.token_labels, count, self.name, rows.start + part.start)
             for score, ours in zip(scores, outputs, strict=True):
-                if samples.labels is not None and index is not None:
-                    score.judge(ours[index], samples.labels[part])
-                if samples.targets is not None and target is not None:
-                    score.target += TargetError.of(ours[target], samples.targets[part])
+                if batch.labels is not None and index is not None:
+                    score.judge(ours[index], batch.labels)
+                if batch.targets is not None and target is not None:
+                    score.target += TargetError.of(ours[target], batch.targets)
+                if batch.token_labels is not None and tokens is not None:
+                    score.tokens += TokenScore.of(ours[tokens], batch.token_labels)
                 if score is not scores[0]:
-                    score.compare(ours, outputs[0], index)
-        return _Found(found, target, tuple(scores))
+                    score.compare(ours, outputs[0], index, batch)
+        return _Found(found, target, tokens, tuple(scores))
+
+
+def _mask(samples: Samples) -> Array | None:
+    """Which tokens are no padding, `[N, tokens]`, where an input tells."""
+    mask = samples.arrays.get(_MASK)
+    return mask if mask is not None and mask.ndim == 2 and mask.dtype.kind in "biu" else None
 
 
 def readable_again(calibration: DataSource | None, session: Any, batch_axis: BatchAxis) -> DataSource | None:
@@ -347,7 +415,8 @@ def _check_labels(labels: Array, classes: int | None, name: str, first: int) -> 
     if classes is None:
         raise PconvError(
             f"no output of {name} has classes, floats [samples, classes], for '{LABELS}' to name",
-            "give targets of a regression as floats, or leave the labels out and pass --steps to compare outputs",
+            "give classes of tokens as integers [samples, tokens] or targets of a regression as floats, or leave the "
+            "labels out and pass --steps to compare outputs",
         )
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:

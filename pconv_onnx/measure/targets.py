@@ -68,21 +68,26 @@ def target_output(names: Sequence[str], outputs: Sequence[Array], targets: Array
     ]
     if len(fitting) == 1:
         return fitting[0]
-    given = f"'{LABELS}' are floats {_shape(targets)}"
+    given = f"'{LABELS}' are floats {shape_of(targets)}"
     if fitting:
         told = " and ".join(f"'{names[index]}'" for index in fitting)
         raise PconvError(
             f"{given}, a shape that several outputs of {network} have: {told}",
             "keep the one that they are targets of (onnx.utils.extract_model)",
         )
-    told = listed([f"'{name}' {_shape(output)}" for name, output in zip(names, outputs, strict=True)])
     raise PconvError(
-        f"{given}, a shape that no output of {network} has: {told}",
+        f"{given}, a shape that no output of {network} has: {shapes_of(names, outputs)}",
         "give targets of the shape of an output, class numbers as integers, or no labels",
     )
 
 
-def _shape(values: Array) -> str:
+def shapes_of(names: Sequence[str], outputs: Sequence[Array]) -> str:
+    """The names of outputs and their shapes, for messages."""
+    return listed([f"'{name}' {shape_of(output)}" for name, output in zip(names, outputs, strict=True)])
+
+
+def shape_of(values: Array) -> str:
+    """The shape of values of N samples, for messages."""
     return f"[{', '.join(['N', *map(str, values.shape[1:])])}]"
 
 

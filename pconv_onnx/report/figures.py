@@ -63,9 +63,13 @@ _ACCURACIES = {
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
     "rmse": "root mean square error against targets",
+    "token_top1": "top-1 accuracy of tokens",
     "agreement": "top-1 agreement with the ANN",
+    "token_agreement": "top-1 agreement of tokens with the ANN",
     "mse": "mean squared error",
 }
+# Those against the ANN, the most telling first.
+_LIKENESSES = ("agreement", "token_agreement", "mse")
 # What a spike is called, by its sign and by whether it is worth twice that of the next step.
 _SPIKES = {
     (1, False): "spike",
@@ -170,7 +174,7 @@ def speed(rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def accuracy(summary: dict[str, Any]) -> Any:
-    """Accuracy, or error against targets, against T; without labels agreement, without classes the error.
+    """Accuracy of samples or tokens, or error against targets, against T; without labels agreement, or the error.
 
     Raises:
         PconvError: there is nothing to draw.
@@ -181,7 +185,7 @@ def accuracy(summary: dict[str, Any]) -> Any:
         raise PconvError("there is no curve without time-steps", "evaluate at some --steps")
     (axes,) = _panels(1, 4.0)
     # Agreement and error have no common axis; agreement says more.
-    judged = known[0] not in ("agreement", "mse")
+    judged = known[0] not in _LIKENESSES
     for kind, colour, marker in zip(known if judged else known[:1], (BLUE, ORANGE), "os", strict=False):
         points = [row for row in rows if row[kind] is not None]
         steps, values = [row["steps"] for row in points], [row[kind] for row in points]
@@ -201,7 +205,13 @@ def accuracy(summary: dict[str, Any]) -> Any:
 
 def known_accuracies(summary: dict[str, Any]) -> list[str]:
     """The keys of the rows of an evaluation at some T that `accuracy` can draw, the most telling first."""
-    kinds = ("top1", "top5") if summary["labels"] else ("rmse",) if summary["targets"] else ("agreement", "mse")
+    kinds: tuple[str, ...] = _LIKENESSES
+    if summary["labels"]:
+        kinds = ("top1", "top5")
+    elif summary["targets"]:
+        kinds = ("rmse",)
+    elif summary["tokens"]:
+        kinds = ("token_top1",)
     return [kind for kind in kinds if any(row[kind] is not None for row in summary["rows"] if row["steps"])]
 
 

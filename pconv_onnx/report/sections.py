@@ -12,7 +12,19 @@ from pconv_onnx.report import figures, spike_driven, tables
 # Names of all figures that a report may have, in the order in which they come.
 FIGURES = ("speed", "accuracy", "firing-rates", "raster", "operations", "mismatches")
 
-
+_ACCURACIES = {
+    "top1": "top-1 ± standard error",
+    "top5": "top-5",
+    "rmse": "root mean square error",
+    "mae": "mean absolute error",
+    "token_top1": "top-1 of tokens",
+    "perplexity": "perplexity",
+    "agreement": "agreement with the ANN",
+    "token_agreement": "agreement with the ANN on tokens",
+    "mse": "mean squared difference",
+    "cosine": "cosine with the ANN, median",
+    "cosine_05": "cosine, 5 % quantile",
+}
 _STYLE = tables.Style(
     absent="–",
     space="\N{NO-BREAK SPACE}",
@@ -156,9 +168,20 @@ def _accuracy_finding(evaluation: dict[str, Any], steps: int | None) -> Iterator
             f"On {samples} samples the root mean square error of '{evaluation['targets']}' against its targets at "
             f"T = {steps} is {row['rmse']:.4g}; the ANN's is {evaluation['ann']['rmse']:.4g}."
         )
+    elif row["token_top1"] is not None:
+        yield (
+            f"On {evaluation['labelled_tokens']} tokens its top-1 accuracy at T = {steps} is "
+            f"{_STYLE.percent(row['token_top1'])}; the ANN's is {_STYLE.percent(evaluation['ann']['token_top1'])}."
+        )
     elif row["agreement"] is not None:
         share = _STYLE.percent(row["agreement"])
         yield f"At T = {steps} it gives the ANN's top-1 answer on {share} of {samples} samples."
+    elif row["cosine"] and row["cosine"]["median"] is not None:
+        cosine = row["cosine"]
+        yield (
+            f"At T = {steps} the median cosine similarity of its output '{cosine['output']}' and the ANN's is "
+            f"{cosine['median']:.4f}, of {cosine['count']} {cosine['of']}."
+        )
 
 
 def sections(document: dict[str, Any]) -> list[Section]:
@@ -211,17 +234,14 @@ def _timing(document: dict[str, Any]) -> Section:
 
 def _evaluation(part: dict[str, Any]) -> Section:
     found = [*([{"steps": None, "coding": None, **part["ann"]}] if part["ann"] else []), *part["rows"]]
-    columns = {"agreement": "agreement with the ANN", "mse": "mean squared difference"}
-    if part["targets"]:
-        columns = {"rmse": "root mean square error", "mae": "mean absolute error", **columns}
-    else:
-        columns = {"top1": "top-1 ± standard error", "top5": "top-5", **columns}
+    columns = tables.accuracy_columns(part)
     rows = []
     for row, cells in zip(found, tables.accuracies(found, _STYLE), strict=True):
         if row["top1_standard_error"] is not None:
             cells["top1"] = f"{cells['top1']} ± {cells['error']}"
         rows.append([f"T = {cells['steps']}" if row["steps"] else "ANN", *(cells[key] for key in columns)])
-    subject = "Accuracy" if part["labels"] else "Error against targets" if part["targets"] else "Agreement with the ANN"
+    judged = part["labels"] or part["tokens"]
+    subject = "Accuracy" if judged else "Error against targets" if part["targets"] else "Agreement with the ANN"
     figure = Figure(
         "accuracy",
         f"{subject} against time-steps",
@@ -229,9 +249,14 @@ def _evaluation(part: dict[str, Any]) -> Section:
         "one standard error of an accuracy. The table after it has the values.",
         figures.accuracy,
         part,
-        Table(f"{subject} on {part['samples']} samples", ["network", *columns.values()], rows),
+        Table(
+            f"{subject} on {part['samples']} samples", ["network", *(_ACCURACIES[column] for column in columns)], rows
+        ),
     )
-    text = ["The network was rewritten at each T: steps are not causal, so no run at one T tells of another."]
+    text = [
+        "The network was rewritten at each T: steps are not causal, so no run at one T tells of another.",
+        *(f"{line}." for line in tables.not_finite(part)),
+    ]
     drawable = bool(figures.known_accuracies(part))
     return Section("Accuracy", text, [figure] if drawable else [], [] if drawable else [figure.table])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,11 +93,49 @@ def accuracies(rows: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
             "top5": style.percent(row["top5"]),
             "rmse": style.number(row["rmse"], ".4g"),
             "mae": style.number(row["mae"], ".4g"),
+            "token_top1": style.percent(row["token_top1"]),
+            "perplexity": style.number(row["perplexity"], ".4g"),
             "agreement": style.percent(row.get("agreement")),
+            "token_agreement": style.percent(row.get("token_agreement")),
             "mse": style.number(row.get("mse"), ".3g"),
+            "cosine": style.number((row.get("cosine") or {}).get("median"), ".4f"),
+            "cosine_05": style.number((row.get("cosine") or {}).get("quantile_05"), ".4f"),
         }
         for row in rows
     ]
+
+
+def accuracy_columns(summary: dict[str, Any]) -> list[str]:
+    """The cells of `accuracies` that are defined for an evaluation, whether or not their values are finite."""
+
+    def known(key: str) -> bool:
+        return any(row.get(key) is not None for row in (summary["ann"] or {}, *summary["rows"]))
+
+    defined = {
+        "top1": summary["labels"],
+        "top5": known("top5"),
+        "rmse": summary["targets"],
+        "mae": summary["targets"],
+        "token_top1": summary["tokens"],
+        "perplexity": summary["tokens"],
+        "agreement": known("agreement"),
+        "token_agreement": known("token_agreement"),
+        "mse": summary["ann"] and summary["rows"],
+        "cosine": known("cosine"),
+        "cosine_05": known("cosine"),
+    }
+    return [column for column, shown in defined.items() if shown]
+
+
+def not_finite(summary: dict[str, Any]) -> Iterator[str]:
+    """What of an evaluation no cosine can be computed of, a line each T."""
+    for row in summary["rows"]:
+        cosine = row["cosine"]
+        if cosine and cosine["not_finite"]:
+            yield (
+                f"T = {row['steps']}: {cosine['not_finite']} of {cosine['count']} {cosine['of']} of "
+                f"'{cosine['output']}' have a NaN or an infinity, here or in the ANN"
+            )
 
 
 def firing(layers: Iterable[dict[str, Any]], style: Style) -> list[Cells]:

@@ -729,16 +729,24 @@ def labelled(ann, tmp_path):
 def test_evaluate_gives_the_promised_document(ann, labelled, run):
     found = document(run, "evaluate", ann, "--data", labelled, "--steps", 1, 4)
     assert (found["samples"], found["labels"], found["output"]) == (60, True, None)
-    accuracy = {"top1", "top1_standard_error", "top5", "rmse", "mae"}
-    assert found["ann"].keys() == accuracy
+    assert (found["tokens"], found["labelled_tokens"]) == (None, None)
+    undefined = dict.fromkeys(["top5", "rmse", "mae", "token_top1", "perplexity"])
     error = pytest.approx((0.75 * 0.25 / 60) ** 0.5)
-    assert found["ann"] == {"top1": 0.75, "top1_standard_error": error, "top5": None, "rmse": None, "mae": None}
-    assert all(row.keys() == {"steps", "coding", "mode", "agreement", "mse", *accuracy} for row in found["rows"])
+    assert found["ann"] == {"top1": 0.75, "top1_standard_error": error, **undefined}
+    likeness = {"agreement", "mse", "cosine", "token_agreement", "outputs"}
+    assert all(row.keys() == {"steps", "coding", "mode", *likeness, *found["ann"]} for row in found["rows"])
     assert [(row["steps"], row["coding"], row["mode"]) for row in found["rows"]] == [
         (1, "rate", "folded"),
         (4, "rate", "folded"),
     ]
     assert (found["rows"][1]["top1"], found["rows"][1]["agreement"]) == (0.75, 1.0)
+    cosine = found["rows"][1]["cosine"]
+    assert cosine.keys() == {"output", "of", "count", "not_finite", "median", "quantile_05", "mean"}
+    assert (cosine["output"], cosine["of"], cosine["count"], cosine["not_finite"]) == ("y", "samples", 60, 0)
+    assert cosine["quantile_05"] > 0.9999
+    assert found["rows"][1]["outputs"] == {
+        "y": {"cosine": {key: value for key, value in cosine.items() if key != "output"}, "token_agreement": None}
+    }
     assert document(run, "evaluate", ann, "--data", labelled)["rows"] == []
 
 
@@ -750,7 +758,8 @@ def test_float_labels_give_errors_of_both_networks(ann, snn, tmp_path, run):
     status, out, _ = run("evaluate", ann, "--data", tmp_path / "d.npz", "--steps", 4)
     assert status == 0
     samples, header, source, spiking = out.splitlines()
-    assert (samples, header.split()) == ("samples: 60, with targets of 'y'", ["T", "RMSE", "MAE", "agreement", "mse"])
+    assert samples == "samples: 60, with targets of 'y'"
+    assert header.split() == ["T", "RMSE", "MAE", "agreement", "mse", "cosine", "cosine", "5", "%"]
     assert source.split()[:3] == ["ANN", "0.25", "0.25"] and spiking.split()[:4] == ["4", "rate", "0.25", "0.25"]
     out = run("verify", ann, snn, "--data", tmp_path / "d.npz")[1]
     assert "\nerror against targets: source RMSE 0.25 (MAE 0.25), spiking RMSE 0.25 (MAE 0.25)\n" in out
@@ -761,14 +770,40 @@ def test_evaluate_draws_a_table_with_bars(ann, labelled, tmp_path, run):
     status, out, err = run("evaluate", ann, "--data", labelled, "--steps", 1, 4, "--mode", "parallel")
     assert (status, err) == (0, "")
     samples, header, ours, one, four = out.splitlines()
-    assert (samples, header.split()) == ("samples: 60", ["T", "top-1", "top-5", "agreement", "mse"])
-    assert ours == f"ANN     75.00 ± 5.59 %  -      -          -         {'#' * 30}"
+    assert (samples, header.split()) == (
+        "samples: 60",
+        ["T", "top-1", "agreement", "mse", "cosine", "cosine", "5", "%"],
+    )
+    assert ours == f"ANN     75.00 ± 5.59 %  -          -         -       -           {'#' * 30}"
     assert one.startswith("1 ") and one.count("#") < 30
-    assert four.startswith("4 rate  75.00 ± 5.59 %  -      100.00 %   ") and four.endswith(" " + 30 * "#")
+    assert four.startswith("4 rate  75.00 ± 5.59 %  100.00 %   ") and four.endswith(f"1.0000  1.0000      {30 * '#'}")
     np.savez(tmp_path / "bare.npz", x=np.load(labelled)["x"])
     _, out, _ = run("evaluate", ann, "--data", tmp_path / "bare.npz", "--steps", 4)
     assert out.startswith("samples: 60, without labels\n")
-    assert out.splitlines()[-1].startswith("4 rate  -      -      100.00 %") and out.endswith(40 * "#" + "\n")
+    assert out.splitlines()[-1].startswith("4 rate  100.00 %") and out.endswith(40 * "#" + "\n")
+
+
+@pytest.mark.usefixtures("library")
+def test_evaluate_shows_the_columns_that_are_defined(tmp_path, run):
+    nodes = f"h = MatMul (x, w) {qcfs('h', 'states')} logits = MatMul (states, u)"
+    weights = {"w": 4 * weight(4, 8), "u": weight(8, 6, seed=1)}
+    values = {"x": np.random.default_rng(0).normal(size=(10, 5, 4)).astype(np.float32)}
+    for outputs, labels, told, columns in (
+        ("float[N, S, 8] states", {}, ", without labels", "mse cosine cosine 5 %"),
+        ("float[N, S, 6] logits", {}, ", without labels", "token agreement mse cosine cosine 5 %"),
+        (
+            "float[N, S, 6] logits",
+            {"labels": np.tile([1, 2, 0, 3, -100], (10, 1))},
+            ", with labels of 40 tokens of 'logits'",
+            "token top-1 perplexity token agreement mse cosine cosine 5 %",
+        ),
+    ):
+        onnx.save(network(nodes, inputs="float[N, S, 4] x", outputs=outputs, weights=weights), tmp_path / "m.onnx")
+        np.savez(tmp_path / "d.npz", **values, **labels)
+        out = run("evaluate", tmp_path / "m.onnx", "--data", tmp_path / "d.npz", "--steps", 4)[1]
+        samples, header, *rows = out.splitlines()
+        assert (samples, header.split()) == (f"samples: 10{told}", ["T", *columns.split()])
+        assert [row.split()[0] for row in rows] == ["ANN", "4"] and "1.0000  1.0000" in rows[1]
 
 
 @pytest.mark.usefixtures("library")

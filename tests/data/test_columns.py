@@ -189,7 +189,8 @@ def test_a_column_is_not_charged_for_another_that_begins_as_it_does(tmp_path):
 def test_labels_that_are_texts_are_told_what_labels_are(tmp_path):
     path = write(tmp_path / "x.parquet", [1.0], ["cat"], names=("x", "labels"))
     assert refusal_of(read, path, "x", "labels").endswith(
-        "a label is the number of a class, an integer for each sample, or what an output should be, in floats"
+        "a label is the number of a class, an integer for each sample or for each of its tokens, "
+        "or what an output should be, in floats"
     )
 
 

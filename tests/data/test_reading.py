@@ -113,7 +113,7 @@ def test_samples_that_do_not_fill_a_fixed_batch_are_told():
         ({"x": array(2, 3).astype(">f4")}, "'x' in the data is >f4; the model takes float32"),
         ({"x": np.array([["a", "b", "c"]])}, "is <U1; the model takes float32"),
         ({"x": array(2, 3), "labels": np.arange(3)}, "unequal numbers of samples: 'x' 2, 'labels' 3"),
-        ({"x": array(2, 3), "labels": np.zeros((2, 1), int)}, "'labels' in the data is int64 of shape [2, 1]"),
+        ({"x": array(2, 3), "labels": np.zeros((2, 1, 1), int)}, "'labels' in the data is int64 of shape [2, 1, 1]"),
         ({"x": array(2, 3), "labels": np.float32(1)}, "'labels' in the data is float32 of shape []"),
         ({"x": array(2, 3), "labels": np.ones(2, bool)}, "'labels' in the data is bool of shape [2]"),
         ({"x": array(2, 3), "labels": array(3)}, "unequal numbers of samples: 'x' 2, 'labels' 3"),
@@ -218,6 +218,17 @@ def test_labels_that_are_floats_are_targets(shape, tmp_path):
         np.testing.assert_array_equal(samples.part(slice(2, 4)).targets, arrays["labels"][2:4])
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int64])
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_integers_of_two_axes_are_labels_of_tokens(tokens, dtype, tmp_path):
+    arrays = {"x": array(7, 3), "labels": np.arange(7 * tokens, dtype=dtype).reshape(7, tokens)}
+    for source in sources(tmp_path, arrays).values():
+        samples = load_samples(source, session(ONE))
+        assert (samples.labels, samples.targets, samples.labelled) == (None, None, "token_labels")
+        np.testing.assert_array_equal(samples.token_labels, arrays["labels"])
+        np.testing.assert_array_equal(samples.part(slice(2, 4)).token_labels, arrays["labels"][2:4])
+
+
 def test_targets_that_are_not_finite_are_told_with_their_sample():
     labels = np.float32([[1, 2], [3, 4], [5, np.nan]])
     told = "'labels' in the data has a NaN or an infinity, first in sample 2; leave such samples out"
@@ -227,6 +238,18 @@ def test_targets_that_are_not_finite_are_told_with_their_sample():
 def test_classes_in_some_parts_and_targets_in_others_are_told():
     batches = Reader([{"x": array(2, 3), "labels": labels} for labels in (np.arange(2), array(2))])
     assert refusal(batches).startswith("'labels' are integers in some parts of the data and floats in others; ")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "told"),
+    [
+        ((np.zeros((2, 4), int), np.arange(2)), "integers in some parts of the data and integers for each token in"),
+        ((array(2, 4), np.zeros((2, 4), int)), "integers for each token in some parts of the data and floats in"),
+    ],
+)
+def test_labels_of_tokens_in_some_parts_only_are_told(kinds, told):
+    batches = Reader([{"x": array(2, 3), "labels": labels} for labels in kinds])
+    assert refusal(batches).startswith(f"'labels' are {told} others; ")
 
 
 def test_labels_in_some_files_only_are_told(tmp_path):

@@ -184,6 +184,7 @@ def test_an_evaluation_is_that_of_one_process(engine, model, folder):
     )
     assert together == alone
     assert alone["rows"][0]["mse"] > alone["rows"][1]["mse"] > 0
+    assert (alone["rows"][0]["cosine"]["count"], alone["rows"][0]["cosine"]["not_finite"]) == (1100, 0)
 
 
 def test_results_are_in_the_order_of_shards(engine):

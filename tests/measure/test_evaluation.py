@@ -80,6 +80,8 @@ def test_both_modes_score_alike(small_network):
     data = {"x": X, "labels": logits(small_network).argmax(1)}
     rows = [evaluate(small_network, data, steps=[2], mode=mode).summary()["rows"][0] for mode in ("folded", "parallel")]
     assert [row.pop("mode") for row in rows] == ["folded", "parallel"]
+    for folded, parallel in zip(*([row.pop("cosine"), row.pop("outputs")["y"]["cosine"]] for row in rows), strict=True):
+        assert folded == pytest.approx(parallel)
     assert rows[0] == pytest.approx(rows[1])
     assert 0 < rows[0]["top1"] < 1
 
@@ -200,6 +202,204 @@ def test_a_spiking_network_alone_has_an_error_against_targets(small_network):
     assert {name: row[name] for name in ("rmse", "mae")} == numpy_errors(snn, targets)
 
 
+GENERATOR = np.random.default_rng(5)
+TOKENS = GENERATOR.normal(size=(110, 6, 4)).astype(np.float32)
+# Padded at the end.
+MASK = (np.arange(6) < GENERATOR.integers(1, 7, (110, 1))).astype(np.int64)
+TOKEN_LABELS = np.where(GENERATOR.random((110, 6)) < 0.3, -100, GENERATOR.integers(0, 8, (110, 6)))
+
+
+@pytest.fixture
+def tagger() -> onnx.ModelProto:
+    """A network of tokens: their hidden states, their logits, and a vector of each sample."""
+    nodes = f"""
+        h = MatMul (x, w) {qcfs("h", "states")} logits = MatMul (states, u)
+        pooled = ReduceMean <keepdims = 0> (states, axis)
+    """
+    weights = {"w": 4 * weight(4, 10), "u": weight(10, 8, seed=1), "axis": np.array([1])}
+    outputs = "float[N, S, 10] states, float[N, S, 8] logits, float[N, 10] pooled"
+    return network(nodes, inputs="float[N, S, 4] x", outputs=outputs, weights=weights)
+
+
+def masked(model) -> onnx.ModelProto:
+    """A network that takes a mask as well; of padded tokens it gives what no number is."""
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    found.graph.input.append(onnx.helper.make_tensor_value_info("attention_mask", onnx.TensorProto.INT64, ["N", "S"]))
+    given = onnx.helper.make_tensor_value_info("given_logits", onnx.TensorProto.FLOAT, ["N", "S", 8])
+    made = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 20]> part
+        (float[N, S, 8] logits, int64[N, S] attention_mask) => (float[N, S, 8] given_logits) {
+            last = Constant <value_ints: ints = [-1]> ()
+            wide = Unsqueeze (attention_mask, last)
+            kept = Cast <to = 1> (wide)
+            ones = Div (kept, kept)
+            given_logits = Mul (logits, ones)
+        }"""
+    )
+    found.graph.node.extend(made.graph.node)
+    found.graph.output[1].CopyFrom(given)
+    return found
+
+
+def run(model, **feed) -> dict[str, np.ndarray]:
+    runner = session(model)
+    return dict(zip([output.name for output in runner.get_outputs()], runner.run(None, feed), strict=True))
+
+
+def numpy_cosine(ours, theirs) -> dict:
+    """Of vectors `[vectors, D]`."""
+    ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    equal = (ours == 0).all(1) & (theirs == 0).all(1)
+    found = np.where(equal, 1, (ours * theirs).sum(1) / np.where(lengths == 0, 1, lengths))
+    return {
+        "count": len(ours),
+        "not_finite": 0,
+        "median": pytest.approx(np.median(found), abs=1e-6),
+        "quantile_05": pytest.approx(np.quantile(found, 0.05), abs=1e-6),
+        "mean": pytest.approx(found.mean(), abs=1e-6),
+    }
+
+
+def test_each_output_is_as_alike_to_the_ann_s_as_numpy_finds_it(tagger):
+    summary = evaluate(tagger, {"x": TOKENS}, steps=[1, 2]).summary()
+    expected = run(tagger, x=TOKENS)
+    for row in summary["rows"]:
+        found = run(rewrite(tagger, steps=row["steps"], mode="folded").model, x=TOKENS)
+        outputs = row["outputs"]
+        assert list(outputs) == ["states", "logits", "pooled"]
+        for name, size, of in (("states", 10, "tokens"), ("logits", 8, "tokens"), ("pooled", 10, "samples")):
+            vectors = (values[name].reshape(-1, size) for values in (found, expected))
+            assert outputs[name]["cosine"] == {"of": of, **numpy_cosine(*vectors)}
+        assert row["cosine"] == {"output": "states", **outputs["states"]["cosine"]}
+        share = (found["logits"].argmax(2) == expected["logits"].argmax(2)).mean()
+        assert [outputs[name]["token_agreement"] for name in outputs] == [None, share, None]
+        assert row["token_agreement"] == share
+    one, two = summary["rows"]
+    assert one["cosine"]["median"] < two["cosine"]["median"] < 1
+    assert one["token_agreement"] < two["token_agreement"] < 1
+
+
+def test_images_have_a_cosine_each():
+    ann = network(qcfs("x", "y"))
+    (row,) = evaluate(ann, {"x": X}, steps=[2]).summary()["rows"]
+    found = logits(rewrite(ann, steps=2).model)
+    expected = numpy_cosine(found.reshape(120, -1), logits(ann).reshape(120, -1))
+    assert row["cosine"] == {"output": "y", "of": "samples", **expected}
+    assert row["token_agreement"] is None
+
+
+def test_labels_of_tokens_give_top1_and_perplexity(tagger):
+    summary = evaluate(tagger, {"x": TOKENS, "labels": TOKEN_LABELS}, steps=[1, 4]).summary()
+    chosen = TOKEN_LABELS >= 0
+    assert (summary["labels"], summary["targets"], summary["tokens"]) == (False, None, "logits")
+    assert summary["labelled_tokens"] == chosen.sum()
+    for row in (summary["ann"], *summary["rows"]):
+        model = rewrite(tagger, steps=row["steps"], mode="folded").model if "steps" in row else tagger
+        answers, labels = run(model, x=TOKENS)["logits"][chosen].astype(np.float64), TOKEN_LABELS[chosen]
+        shares = np.exp(answers) / np.exp(answers).sum(axis=1, keepdims=True)
+        loss = -np.log(shares[np.arange(len(labels)), labels]).mean()
+        assert row["token_top1"] == (answers.argmax(1) == labels).mean()
+        assert row["perplexity"] == pytest.approx(np.exp(loss))
+        assert (row["top1"], row["rmse"]) == (None, None)
+    assert summary["rows"][0]["perplexity"] != summary["ann"]["perplexity"]
+
+
+def test_labels_tell_which_output_has_logits(tagger):
+    tagger.graph.output[1].name = tagger.graph.node[-2].output[0] = "y"
+    del tagger.graph.output[0]
+    (row,) = evaluate(tagger, {"x": TOKENS}, steps=[1]).summary()["rows"]
+    assert row["token_agreement"] is None
+    (row,) = evaluate(tagger, {"x": TOKENS, "labels": TOKEN_LABELS}, steps=[1]).summary()["rows"]
+    assert 0 < row["token_agreement"] == row["outputs"]["y"]["token_agreement"] < 1
+
+
+def test_a_spiking_network_alone_has_a_perplexity(tagger):
+    data = {"x": TOKENS, "labels": TOKEN_LABELS}
+    (row,) = evaluate(rewrite(tagger, steps=2).model, data).summary()["rows"]
+    (same,) = evaluate(tagger, data, steps=[2]).summary()["rows"]
+    assert row["perplexity"] == pytest.approx(same["perplexity"]) and row["token_top1"] == same["token_top1"]
+    assert (row["cosine"], row["token_agreement"], row["outputs"]) == (None, None, {})
+
+
+def test_tokens_without_any_label_have_no_perplexity(tagger):
+    found = evaluate(tagger, {"x": TOKENS, "labels": np.full((110, 6), -100)}).summary()
+    assert (found["labelled_tokens"], found["ann"]["token_top1"], found["ann"]["perplexity"]) == (0, None, None)
+
+
+def test_padded_tokens_are_left_out(tagger):
+    data = {"x": TOKENS, "attention_mask": MASK}
+    (row,) = evaluate(masked(tagger), data, steps=[2]).summary()["rows"]
+    kept = MASK != 0
+    expected = run(tagger, x=TOKENS)
+    found = run(rewrite(tagger, steps=2, mode="folded").model, x=TOKENS)
+    for name, output in (("states", "states"), ("logits", "given_logits")):
+        pair = (values[name][kept] for values in (found, expected))
+        assert row["outputs"][output]["cosine"] == {"of": "tokens", **numpy_cosine(*pair)}
+    assert row["outputs"]["pooled"]["cosine"]["count"] == 110
+    assert row["mse"] is None  # of all tokens, those too that are no numbers
+    labels = np.where(kept, TOKEN_LABELS, -100)
+    masked_summary, summary = (
+        evaluate(model, {**given, "labels": labels}, steps=[2]).summary()
+        for model, given in ((masked(tagger), data), (tagger, {"x": TOKENS}))
+    )
+    assert masked_summary["tokens"] == "given_logits"
+    assert masked_summary["ann"] == summary["ann"]
+    share = (found["logits"].argmax(2) == expected["logits"].argmax(2))[kept].mean()
+    assert masked_summary["rows"][0]["token_agreement"] == share
+
+
+def test_what_is_no_number_is_counted(tagger):
+    weights = next(tensor for tensor in tagger.graph.initializer if tensor.name == "u")
+    weights.CopyFrom(onnx.numpy_helper.from_array(np.full((10, 8), 7e37, np.float32), "u"))
+    (row,) = json.loads(json.dumps(evaluate(tagger, {"x": TOKENS}, steps=[2]).summary(), allow_nan=False))["rows"]
+    spiking = rewrite(tagger, steps=2, mode="folded").model
+    found, expected = (run(model, x=TOKENS)["logits"] for model in (spiking, tagger))
+    lost = ~(np.isfinite(found) & np.isfinite(expected)).all(axis=2)
+    cosine = row["outputs"]["logits"]["cosine"]
+    assert (cosine["count"], cosine["not_finite"], cosine["mean"]) == (660, lost.sum(), None)
+    assert 33 < lost.sum() < 660 and cosine["quantile_05"] is None
+
+
+def test_outputs_that_samples_do_not_lie_along_have_no_cosine():
+    nodes = f"{qcfs('x', 'a')} y = ReduceMean <keepdims = 0> (a, axis) z = Flatten (a)"
+    outputs = "float[3, 8, 8] y, float[N, 192] z"
+    ann = network(nodes, outputs=outputs, weights={"axis": np.array([0])})
+    # The last batch is of one sample, and its mean of length one along the first axis.
+    (row,) = evaluate(ann, {"x": X[:51]}, steps=[2]).summary()["rows"]
+    assert row["outputs"]["y"] == {"cosine": None, "token_agreement": None}
+    assert (row["cosine"]["output"], row["cosine"]["count"]) == ("z", 51)
+
+
+def test_samples_may_lie_along_another_axis():
+    nodes = f"h = MatMul (x, w) {qcfs('h', 'a')} logits = MatMul (a, u)"
+    weights = {"w": 4 * weight(4, 10), "u": weight(10, 8, seed=1)}
+    ann = network(nodes, inputs="float[S, N, 4] x", outputs="float[S, N, 8] logits", weights=weights)
+    summary = evaluate(ann, {"x": TOKENS, "labels": TOKEN_LABELS}, steps=[2], batch_axis=1).summary()
+    first = network(nodes, inputs="float[N, S, 4] x", outputs="float[N, S, 8] logits", weights=weights)
+    expected = evaluate(first, {"x": TOKENS, "labels": TOKEN_LABELS}, steps=[2]).summary()
+    for key in ("token_top1", "perplexity"):
+        assert summary["ann"][key] == pytest.approx(expected["ann"][key])
+    for key in ("token_agreement", "cosine"):
+        assert summary["rows"][0][key] == pytest.approx(expected["rows"][0][key])
+
+
+def test_labels_of_tokens_that_fit_nothing_are_told(tagger, small_network):
+    told = refusal(small_network, {"x": X, "labels": np.zeros((120, 7), int)})
+    assert told.startswith(
+        "'labels' are integers [N, 7], one a token, and no output of the model has logits of as many, "
+    )
+    told = refusal(tagger, {"x": TOKENS, "labels": TOKEN_LABELS[:, 1:]})
+    assert told.startswith(
+        "'labels' are integers [N, 5], one a token, and no output of the model has logits of as many, "
+    )
+    labels = TOKEN_LABELS.copy()
+    labels[103, 1] = 8
+    told = refusal(tagger, {"x": TOKENS, "labels": labels})
+    assert told.startswith("'labels' has 8 at sample 103, token 1; the model has 8 classes of tokens; ")
+
+
 class Elsewhere:
     """An engine whose work is pickled for each shard, the last shard first."""
 
@@ -218,11 +418,27 @@ def test_errors_against_targets_are_the_same_whoever_works_on_which_shard(small_
     assert {name: alone["ann"][name] for name in ("rmse", "mae")} == numpy_errors(small_network, targets, x)
 
 
-def test_targets_in_later_parts_only_are_told(small_network, tmp_path):
-    for name, labels in (("a", np.zeros(250, int)), ("b", np.zeros((250, 5)))):
-        np.savez(tmp_path / f"{name}.npz", x=np.zeros((250, 3, 8, 8), np.float32), labels=labels)
+def test_cosines_and_perplexities_are_the_same_whoever_works_on_which_shard(tagger, tmp_path):
+    x, labels = np.tile(TOKENS, (6, 1, 1)), np.tile(TOKEN_LABELS, (6, 1))
+    x += np.random.default_rng(6).normal(0, 0.5, x.shape).astype(np.float32)
+    for start in range(0, 660, 200):
+        rows = slice(start, start + 200)
+        np.savez(tmp_path / f"{start}.npz", x=x[rows], labels=labels[rows])
+    alone = evaluate(tagger, {"x": x, "labels": labels}, steps=[1, 2]).summary()
+    assert evaluate(tagger, tmp_path, steps=[1, 2], engine=Elsewhere()).summary() == alone
+    found, expected = (run(model, x=x)["states"] for model in (rewrite(tagger, steps=1).model, tagger))
+    expected = numpy_cosine(found.reshape(-1, 10), expected.reshape(-1, 10))
+    assert alone["rows"][0]["cosine"] == {"output": "states", "of": "tokens", **expected}
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"), [(np.zeros((250, 5)), "floats"), (np.zeros((250, 5), int), "integers for each token")]
+)
+def test_labels_of_another_kind_in_later_parts_only_are_told(labels, kind, small_network, tmp_path):
+    for name, own in (("a", np.zeros(250, int)), ("b", labels)):
+        np.savez(tmp_path / f"{name}.npz", x=np.zeros((250, 3, 8, 8), np.float32), labels=own)
     told = refusal(small_network, tmp_path)
-    assert told.startswith("'labels' are integers in some parts of the data and floats in others; ")
+    assert told.startswith(f"'labels' are integers in some parts of the data and {kind} in others; ")
 
 
 def test_targets_that_fit_no_output_are_told(small_network):
@@ -294,6 +510,18 @@ def test_a_curve_shows_what_the_data_tell(wide_network, tmp_path):
         path = evaluate(ann, {"x": X[:5], **labels}, steps=[1, 2]).draw(tmp_path / "curve.svg")
         text = path.read_text()
         assert {label for label in accuracies | likenesses | errors if f">{label}</text>" in text} == shown
+
+
+def test_a_curve_of_tokens_shows_what_the_data_tell(tagger, tmp_path):
+    pytest.importorskip("matplotlib")
+    for labels, shown in (
+        ({"labels": TOKEN_LABELS}, ("spiking: top-1 accuracy of tokens", "ANN: top-1 accuracy of tokens")),
+        ({}, ("spiking: top-1 agreement of tokens with the ANN",)),
+    ):
+        # Vectors of a sample look like logits.
+        del tagger.graph.output[2:]
+        text = evaluate(tagger, {"x": TOKENS, **labels}, steps=[1, 2]).draw(tmp_path / "curve.svg").read_text()
+        assert all(f">{label}</text>" in text for label in shown)
 
 
 def test_a_curve_may_go_to_a_directory(small_network, tmp_path):

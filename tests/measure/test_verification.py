@@ -568,6 +568,8 @@ def test_labels_give_both_accuracies(small_network):
     labels[:15] = 99
     assert verify(small_network, snn, {"x": x, "labels": labels}).summary()["accuracy"] == {"ann": 0.75, "snn": 0.75}
     assert verify(small_network, snn, {"x": x}).summary()["accuracy"] is None
+    of_tokens = {"x": x, "labels": np.zeros((60, 5), int)}
+    assert verify(small_network, snn, of_tokens).summary()["accuracy"] is None
 
 
 def test_error_against_targets_is_that_of_both_networks(small_network):

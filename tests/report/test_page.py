@@ -52,7 +52,10 @@ def whole_document() -> dict:
             times = {"function body": 3, "serial": 1.5, "parallel": 1, "folded": 1.2 / steps}
             rows += [row(mode, steps, batch, steps * batch * factor) for mode, factor in times.items()]
     rows.append(unmeasured("serial", 8, 32, "no memory"))
-    accuracy = {"top1": 0.86, "top1_standard_error": 0.011, "top5": 0.99, "rmse": None, "mae": None}
+    accuracy = {"top1": 0.86, "top1_standard_error": 0.011, "top5": 0.99, "rmse": None, "mae": None,
+                "token_top1": None, "perplexity": None}  # fmt: skip
+    cosine = {"output": "y", "of": "tokens", "count": 7000, "not_finite": 0,
+              "median": 0.9876, "quantile_05": 0.9, "mean": 0.98}  # fmt: skip
     layers = [
         {
             "name": name, "channels": 4, "neurons": 64, "steps": 8, "coding": "rate", "zero": 0,
@@ -96,9 +99,10 @@ def whole_document() -> dict:
             "counts": {"converted": 1, "needs_calibration": 1, "refused": 0},
         },
         "evaluation": {
-            "samples": 1000, "labels": True, "targets": None, "ann": accuracy,
+            "samples": 1000, "labels": True, "targets": None, "tokens": None, "labelled_tokens": None, "ann": accuracy,
             "rows": [
-                {"steps": steps, "coding": "rate", "mode": "folded", "agreement": 0.9, "mse": 0.1, **accuracy}
+                {"steps": steps, "coding": "rate", "mode": "folded", "agreement": 0.9, "mse": 0.1,
+                 "token_agreement": None, "cosine": dict(cosine), **accuracy}
                 for steps in (4, 8)
             ],
         },
@@ -282,7 +286,7 @@ def test_without_labels_the_curve_is_of_agreement(document, tmp_path):
 def test_with_targets_the_curve_is_of_the_error(document, tmp_path):
     part = document["evaluation"]
     none = {"top1": None, "top1_standard_error": None, "top5": None, "mae": 0.1}
-    part["ann"] = none | {"rmse": 0.25}
+    part["ann"] |= none | {"rmse": 0.25}
     part["rows"] = [row | none | {"rmse": 2 / row["steps"]} for row in part["rows"]]
     part |= {"labels": False, "targets": "y"}
     _, text = written(document, tmp_path)
@@ -290,6 +294,30 @@ def test_with_targets_the_curve_is_of_the_error(document, tmp_path):
         assert f">{who}: root mean square error against targets</text>" in text
     assert "On 1000 samples the root mean square error of &#39;y&#39; against its targets at T = 8 is 0.25; the" in text
     assert ">root mean square error</th>" in text and "top-1 ± standard error" not in text
+
+
+def test_with_labels_of_tokens_the_curve_is_of_tokens(document, tmp_path):
+    part = document["evaluation"]
+    of_tokens = {"top1": None, "top1_standard_error": None, "top5": None, "perplexity": 12.5}
+    part["ann"] |= of_tokens | {"token_top1": 0.75}
+    part["rows"] = [row | of_tokens | {"token_top1": row["steps"] / 16, "agreement": None} for row in part["rows"]]
+    part |= {"labels": False, "tokens": "logits", "labelled_tokens": 345}
+    _, text = written(document, tmp_path)
+    assert ">ANN: top-1 accuracy of tokens</text>" in text
+    assert "On 345 tokens its top-1 accuracy at T = 8 is 50.00" in text and ">12.5</td>" in text
+    assert ">top-1 of tokens</th>" in text and "top-1 ± standard error" not in text
+
+
+def test_without_classes_the_cosine_is_what_is_found(document, tmp_path):
+    part = document["evaluation"]
+    for entry in (part["ann"], *part["rows"]):
+        entry |= {"top1": None, "top1_standard_error": None, "top5": None, "agreement": None}
+    part["labels"] = False
+    part["rows"][0]["cosine"] |= {"not_finite": 3, "quantile_05": None}
+    _, text = written(document, tmp_path)
+    assert "the median cosine similarity of its output &#39;y&#39; and the ANN&#39;s is 0.9876, of 7000 tokens." in text
+    assert "T = 4: 3 of 7000 tokens of &#39;y&#39; have a NaN or an infinity, here or in the ANN." in text
+    assert ">cosine with the ANN, median</th>" in text and ">agreement with the ANN</th>" not in text
 
 
 def test_nothing_measured_makes_a_report_all_the_same(document, tmp_path):
