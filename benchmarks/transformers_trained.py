@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import pydoc_data.topics
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -19,7 +18,9 @@ from torch import Tensor, nn
 
 # Bytes of text that the decoder is trained on at once.
 CONTEXT = 128
-_MEAN, _STD = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+_MEAN, _STD = (
+    np.array(values, np.float32).reshape(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+)
 
 
 class Block(nn.Module):

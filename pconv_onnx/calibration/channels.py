@@ -25,9 +25,7 @@ class Channels:
     rank: int
 
     @classmethod
-    def of(
-        cls, network: Network, segment: Segment, sample_axis: int | None = 0, along: int | None = None
-    ) -> Channels:
+    def of(cls, network: Network, segment: Segment, sample_axis: int | None = 0, along: int | None = None) -> Channels:
         """Those of what a segment leads to: the last axis behind a matrix product, otherwise the second.
 
         Args:

@@ -18,8 +18,8 @@ from pconv_onnx.neuron.coding import Coding, reach_of
 _PERCENTILE = 0.999
 # Thresholds that `mse` tries, in units of the maximum.
 _SHARES = np.linspace(0.005, 1.2, 240)
-# `fit`: points in each of the two directions of the first grid, and of each finer one around its best; channels searched
-# at a time.
+# `fit`: points in each of the two directions of the first grid, and of each finer one around its best; channels that
+# are searched at a time.
 _GRIDS, _BLOCK = (33, *[9] * 13), 16
 # How near to the ends of its level zero may lie, in spacings: on an end rounding would tell.
 _NEAR = 1 / 32

@@ -38,10 +38,8 @@ from pconv_onnx.calibration.writing import Correction, Quantised
 from pconv_onnx.data.samples import Samples
 from pconv_onnx.engine.shards import Crew
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.channels import contracted
 from pconv_onnx.graph.nesting import captured
 from pconv_onnx.recognise import Activation
-from pconv_onnx.recognise.base import PRODUCT
 
 _FLOAT = onnx.TensorProto.FLOAT
 # Weights of the correction's own size against the residual, one of which is chosen for each layer; with the last only

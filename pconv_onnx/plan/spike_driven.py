@@ -30,11 +30,11 @@ _MOVES = ("Cast", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Ide
 _SUMS = ("Add", "Mean", "Sub", "Sum")
 _AVERAGES = ("AveragePool", "GlobalAveragePool", "ReduceMean")
 # What neither neurons nor products compute, and is no plain sum or scale: it takes values, not spikes.
-_ANALOG = ("BiasGelu", "Celu", "Elu", "Erf", "Exp", "FastGelu", "Gelu", "GroupNormalization", "HardSigmoid", "HardSwish",
-           "InstanceNormalization", "LayerNormalization", "LogSoftmax", "LpNormalization", "LRN", "Mish", "Pow",
-           "QuickGelu", "Reciprocal", "ReduceL2", "RMSNormalization", "Selu", "Sigmoid", "SimplifiedLayerNormalization",
-           "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "Softmax", "Softplus", "Softsign", "Sqrt",
-           "Swish", "Tanh")  # fmt: skip
+_ANALOG = ("BiasGelu", "Celu", "Elu", "Erf", "Exp", "FastGelu", "Gelu", "GroupNormalization", "HardSigmoid",
+           "HardSwish", "InstanceNormalization", "LayerNormalization", "LogSoftmax", "LpNormalization", "LRN", "Mish",
+           "Pow", "QuickGelu", "Reciprocal", "ReduceL2", "RMSNormalization", "Selu", "Sigmoid",
+           "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "Softmax",
+           "Softplus", "Softsign", "Sqrt", "Swish", "Tanh")  # fmt: skip
 # Positions of a window, farther than any network goes.
 _MOST_POSITIONS = 1 << 26
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -145,7 +146,7 @@ def _moved(network: Network, node: Node) -> Tensor | None:
 
 
 def _guarded(node: Node) -> Tensor | None:
-    """x of `Where(IsNaN(x), 0, x)`."""
+    """X of `Where(IsNaN(x), 0, x)`."""
     condition, zero, value = node.inputs
     makers = condition.inputs
     is_nan = len(makers) == 1 and makers[0].op == "IsNaN" and makers[0].inputs[0] is value
@@ -208,10 +209,10 @@ class _Writer:
         self.constants.append(numpy_helper.from_array(value, name))
         return name
 
-    def _node(self, op_type: str, inputs: Sequence[str], output: str, name: str, **attributes: object) -> onnx.NodeProto:
+    def _node(self, op_type: str, inputs: Sequence[str], output: str, name: str, **attributes: Any) -> onnx.NodeProto:
         return helper.make_node(op_type, inputs, [output], unused(name, self._nodes), **attributes)
 
 
-def _attributes(node: Node) -> dict[str, object]:
+def _attributes(node: Node) -> dict[str, Any]:
     """Those of an operator that moves: what a Cast casts to is the type that it has."""
     return {"to": onnx.TensorProto.FLOAT} if node.op == "Cast" else dict(node.attrs)
