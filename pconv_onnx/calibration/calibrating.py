@@ -20,11 +20,12 @@ from pconv_onnx.basics.places import require_writable
 from pconv_onnx.calibration.cache import digest_of, restore, store
 from pconv_onnx.calibration.functions import becomes_thresholds
 from pconv_onnx.calibration.passes import BATCH, Passes
+from pconv_onnx.calibration.places import NORMALISED
 from pconv_onnx.calibration.rules import output_errors, shares
 from pconv_onnx.calibration.settings import RULES, Settings, require_neurons
 from pconv_onnx.calibration.subjects import Told, outlined, quantisable, require, to_calibrate
 from pconv_onnx.calibration.sweep import Found, sweep
-from pconv_onnx.calibration.writing import quantised_model
+from pconv_onnx.calibration.writing import Quantised, quantised_model
 from pconv_onnx.data.reading import open_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, Data, DataSource
 from pconv_onnx.engine.shards import Crew, Engine, InProcess, shards_of
@@ -83,6 +84,12 @@ class Calibration:
                 return reason
         return ""
 
+    def _told(self, entry: Quantised) -> str:
+        """What there is to say of what took an activation's place."""
+        if entry.activation_stays:
+            return self._stays(entry.activation)
+        return NORMALISED if entry.activation.reason.endswith(NORMALISED) else ""
+
     def _stays(self, activation: Activation) -> str:
         operators = " ".join(activation.op_types)
         many = ascends(activation) and not becomes_thresholds(activation, self.settings.levels)
@@ -104,7 +111,7 @@ class Calibration:
                 "threshold": _range(entry.staircase.threshold[~entry.staircase.silent]),
                 "relative_error": error,
                 "status": "calibrated",
-                "reason": self._stays(entry.activation) if entry.activation_stays else "",
+                "reason": self._told(entry),
             }
             for entry, error in zip(self.found.activations, self.found.errors, strict=True)
         ]

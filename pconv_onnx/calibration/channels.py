@@ -8,6 +8,7 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.calibration.segments import Segment
+from pconv_onnx.calibration.streams import MIXED, Axis
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.channels import behind_matrix_product
 
@@ -25,13 +26,14 @@ class Channels:
     rank: int
 
     @classmethod
-    def of(cls, network: Network, segment: Segment, sample_axis: int | None = 0, along: int | None = None) -> Channels:
+    def of(cls, network: Network, segment: Segment, sample_axis: Axis = 0, along: int | None = None) -> Channels:
         """Those of what a segment leads to: the last axis behind a matrix product, otherwise the second.
 
         Args:
             network: the source.
             segment: of it.
-            sample_axis: along which samples lie; there are no channels along that.
+            sample_axis: along which samples lie; there are no channels along that, or where they are `MIXED` along any
+                that is not known to have channels.
             along: the axis, where it is known, and of which size.
         """
         shape = network.shapes.get(segment.target) or ()
@@ -40,7 +42,7 @@ class Channels:
         makers = {node.output[0]: node for node in segment.nodes if node.output}
         axis = len(shape) - 1 if behind_matrix_product(segment.target, makers) else 1
         axis = axis if along is None else along % len(shape)
-        fixed = along is not None or isinstance(shape[axis], int)
+        fixed = along is not None or (isinstance(shape[axis], int) and sample_axis != MIXED)
         return cls(axis if fixed and axis != sample_axis else None, len(shape))
 
     def rows(self, values: Array) -> Array:

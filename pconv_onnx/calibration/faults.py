@@ -5,6 +5,7 @@ Along which axis of each samples lie, and which of them are of no use.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.calibration.streams import MIXED, Axis
 from pconv_onnx.data.samples import Samples
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import unused
@@ -29,8 +31,10 @@ class Faults(dict[str, str]):
         return Faults({**other, **self})
 
 
-def axes_of(network: Network, names: Sequence[str], samples: Samples) -> dict[str, int | None]:
+def axes_of(network: Network, names: Sequence[str], samples: Samples) -> dict[str, Axis]:
     """Along which axis of float32 tensors samples lie; None where the whole of one is of one sample, or none is known.
+
+    `MIXED` where they lie along none and yet there is as much for each: heads and samples may be one axis.
 
     Args:
         network: the source.
@@ -40,20 +44,30 @@ def axes_of(network: Network, names: Sequence[str], samples: Samples) -> dict[st
     Raises:
         PconvError: onnxruntime cannot run the network.
     """
-    if samples.first_everywhere or samples.one_by_one:
-        return dict.fromkeys(names, None if samples.one_by_one else 0)
-    runner = _summing(network, names)
+    if samples.one_by_one:
+        return dict.fromkeys(names, None)
+    runner, shapes = _summing(network, names), []
 
     def run(feed: dict[str, Array]) -> list[tuple[int, ...]]:
-        return [tuple(sizes.tolist()) for sizes in run_session(runner, feed)[::2]]
+        shapes.append([tuple(sizes.tolist()) for sizes in run_session(runner, feed)[::2]])
+        return shapes[-1]
 
-    counting = zip(names, axes_told_by_runs(run, samples), strict=True)
-    return {name: next(iter(found)) if len(found) == 1 else None for name, found in counting}
+    counting = axes_told_by_runs(run, samples)
+    # Where samples lie along the first axis of every input, they do so wherever they may.
+    found = (
+        0 if 0 in axes and samples.first_everywhere else next(iter(axes)) if len(axes) == 1 else None
+        for axes in counting
+    )
+    sizes = ([math.prod(shape) for shape in given] for given in zip(*shapes, strict=True))
+    # Two runs are of one sample and of two.
+    mixed = (len(given) == 2 and 0 < 2 * given[0] == given[1] for given in sizes)
+    return {
+        name: MIXED if axis is None and several else axis
+        for name, axis, several in zip(names, found, mixed, strict=True)
+    }
 
 
-def faults_of(
-    network: Network, axes: Mapping[str, int | None], shards: Iterable[Samples], size: int
-) -> Iterator[Faults]:
+def faults_of(network: Network, axes: Mapping[str, Axis], shards: Iterable[Samples], size: int) -> Iterator[Faults]:
     """What is wrong with float32 tensors: samples do not lie along their axis, or values are missing or infinite.
 
     Args:
@@ -77,8 +91,7 @@ def faults_of(
             count = part.stop - part.start
             outputs = run_session(runner, feed)
             for (name, axis), sizes, value in zip(axes.items(), outputs[::2], outputs[1::2], strict=True):
-                along = sizes.tolist()[axis : axis + 1] if axis is not None else [1] if samples.one_by_one else []
-                if along != [count]:
+                if not _fits(sizes.tolist(), axis, count, one_by_one=samples.one_by_one):
                     told = f"'{name}' has shape {sizes.tolist()} for {count} samples, which do not run along {where}"
                     faults.setdefault(name, told)
                 elif not sizes.all():
@@ -86,6 +99,13 @@ def faults_of(
                 elif not np.isfinite(value):
                     faults.setdefault(name, f"'{name}' has a NaN or an infinity on these data")
         yield faults
+
+
+def _fits(sizes: Sequence[int], axis: Axis, count: int, *, one_by_one: bool) -> bool:
+    """Whether a tensor has so many samples where they are said to lie."""
+    if axis is None:
+        return one_by_one and count == 1
+    return math.prod(sizes) % count == 0 if axis == MIXED else list(sizes[axis : axis + 1]) == [count]
 
 
 def _summing(network: Network, names: Sequence[str]) -> Any:

@@ -21,7 +21,7 @@ from pconv_onnx.calibration.functions import Clip, function_of
 from pconv_onnx.calibration.segments import Layer, Runner, Segment
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.statistics import Moments, NormalEquations
-from pconv_onnx.calibration.streams import Stream
+from pconv_onnx.calibration.streams import Axis, Stream
 from pconv_onnx.data.samples import Data, Samples
 from pconv_onnx.graph import Network
 
@@ -50,8 +50,8 @@ class Passes:
         self._folds = _folds(self.samples)
         self._left = ExitStack()
         # Along which axis of each tensor samples lie in the network.
-        self._axes = {name: self.samples.axes.get(name, 0) for name in self.samples.arrays}
-        self._axes_before: dict[str, int | None] = {}
+        self._axes: dict[str, Axis] = {name: self.samples.axes.get(name, 0) for name in self.samples.arrays}
+        self._axes_before: dict[str, Axis] = {}
         self._reference, self._quantised = (self._stream(self.samples.arrays, self._axes) for _ in range(2))
         self._before = self._stream({}, self._axes_before)
 
@@ -72,7 +72,7 @@ class Passes:
                 total.update(np.ascontiguousarray(array).data)
             yield total.digest()
 
-    def place(self, axes: Mapping[str, int | None]) -> Iterator[None]:
+    def place(self, axes: Mapping[str, Axis]) -> Iterator[None]:
         """Take in along which axes of tensors at the cuts samples lie."""
         self._axes |= axes
         return self._nothing()
@@ -104,7 +104,7 @@ class Passes:
         """Normal equations of each fold, for the layer of a segment of the quantised network to meet the reference."""
         groups, outputs, inputs = layer.matrices()[0].shape
         axis = self._axes[segment.target] or 0
-        moves = axis != 0 and layer.node.op_type != "Conv"
+        moves = axis > 0 and layer.node.op_type != "Conv"
         for runs in self._runs(segment, self._quantised, weights, levels, layer.node.input[0]):
             folds = tuple(NormalEquations.empty(groups, inputs + 1, outputs) for _ in range(FOLDS))
             for part, values in runs:
@@ -179,7 +179,7 @@ class Passes:
             self._quantised.drop(name)
         return self._nothing()
 
-    def _stream(self, given: dict[str, Array], axes: Mapping[str, int | None]) -> Stream:
+    def _stream(self, given: dict[str, Array], axes: Mapping[str, Axis]) -> Stream:
         return self._left.enter_context(Stream(given, len(self.samples), axes))
 
     def _nothing(self) -> Iterator[None]:

@@ -25,6 +25,8 @@ from pconv_onnx.recognise.base import PRODUCT
 from pconv_onnx.temporal.holding import row_size
 from pconv_onnx.temporal.kinds import Kind, Spikes
 
+# What is told of a place behind Softmax where its sum cannot be moved behind the product.
+NORMALISED = "it encodes weights that Softmax has normalised, of which few levels serve rows of many small ones ill"
 # What reads spikes beside a product whose result it divides.
 _SUM = "ReduceSum"
 
@@ -74,7 +76,9 @@ def places_of(network: Network, kinds: Mapping[str, Kind], placed: Mapping[str, 
 
 def _to_spike(network: Network, product: Product) -> int:
     """Which operand gets a neuron: attention weights, or the larger one, since the other is held at each step."""
-    if 0 in product.operands and (normaliser_of(product.node) is not None or is_normalised(product.node.inputs[0])):
+    if 0 in product.operands and (
+        normaliser_of(product.node) is not None or is_normalised(network, product.node.inputs[0])
+    ):
         return 0
     return max(product.operands, key=lambda index: row_size(network.shape(product.node.inputs[index])))
 
@@ -149,6 +153,8 @@ def activations(network: Network, placed: Mapping[str, Place]) -> list[Activatio
         reading = [node for node in identity.outputs[0].outputs if node.op != _SUM]
         readers = ", ".join(dict.fromkeys(map(called, reading)))
         reason = f"{readers} reads no spikes; pass --calibration data.npz --steps T for a neuron in front of it"
+        if is_normalised(network, identity.inputs[0]):
+            reason = f"{reason}; {NORMALISED}"
         ends = identity.inputs[0], identity.outputs[0]
         found.append(Activation(place.name, PRODUCT, (identity,), *ends, "needs-calibration", reason))
     return found

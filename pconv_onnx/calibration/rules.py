@@ -17,6 +17,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.calibration.choosing import FITTED
 from pconv_onnx.calibration.faults import axes_of
 from pconv_onnx.calibration.settings import Settings
+from pconv_onnx.calibration.streams import MIXED, Axis
 from pconv_onnx.data.samples import Data, Samples, Selection, to_first
 from pconv_onnx.graph import Network
 from pconv_onnx.runtime.side_by_side import open_session, run_session
@@ -65,7 +66,7 @@ def output_errors(
         not finite.
     """
     outputs = [info.name for info in network.proto.graph.output]
-    axes = {name: axis for name, axis in _axes(network, outputs, held).items() if axis is not None}
+    axes = {name: axis for name, axis in _axes(network, outputs, held).items() if axis not in (None, MIXED)}
     runners = [open_session(model, network.name) for model in (network.proto, *models.values())]
 
     def runs(names: Sequence[str], chosen: Sequence[Any]) -> Iterator[list[list[Array | None]]]:
@@ -128,7 +129,7 @@ class _Spread:
             return np.asarray((np.square(values - expected).mean(axis=2) * weights).mean(axis=1))
 
 
-def _axes(network: Network, names: Sequence[str], samples: Samples) -> dict[str, int | None]:
+def _axes(network: Network, names: Sequence[str], samples: Samples) -> dict[str, Axis]:
     """Along which axis of float32 tensors samples lie."""
     return axes_of(network, [name for name in names if network.dtypes.get(name) == np.float32], samples)
 

@@ -13,19 +13,28 @@ import numpy as np
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.data.samples import from_first, to_first
 
+# Instead of an axis along which samples lie: they lie along none, and some of them can only be kept together.
+MIXED = -1
+# None: the whole of a tensor is of one sample.
+Axis = int | None
+
 
 class Stream:
-    """Tensors of all samples by name, in files of a folder that goes with it."""
+    """Tensors of all samples by name, in files of a folder that goes with it.
 
-    def __init__(self, given: dict[str, Array], samples: int, axes: Mapping[str, int | None]) -> None:
+    Of one whose samples are `MIXED` parts are given out as they were put in.
+    """
+
+    def __init__(self, given: dict[str, Array], samples: int, axes: Mapping[str, Axis]) -> None:
         """Begin with tensors that are in memory; all have `samples` samples, along their first axis.
 
-        In the network they lie along those of `axes`; None where a tensor is of one sample.
+        In the network they lie along those of `axes`.
         """
         self._given = dict(given)
         self._axes = axes
         self._samples = samples
         self._files: dict[str, Path] = {}
+        self._parts: dict[str, dict[int, Path]] = {}
         self._numbers = count()
         self._folder = tempfile.TemporaryDirectory(prefix="pconv-calibration-")
 
@@ -39,15 +48,21 @@ class Stream:
 
     def batch(self, name: str, part: slice) -> Array:
         """A tensor of some samples, as the network has it."""
+        if name in self._parts:
+            return np.asarray(np.load(self._parts[name][part.start]))
         # Mapped anew each time: pages that were looked at count as memory of this process until they are unmapped.
         every = np.load(self._files[name], mmap_mode="r") if name in self._files else self._given[name]
         return np.asarray(from_first(every[part], self._axes[name]), order="C")
 
     def put(self, name: str, part: slice, values: Array) -> None:
         """Keep a tensor of some samples, as the network has it."""
+        if self._axes[name] == MIXED:
+            paths = self._parts.setdefault(name, {})
+            np.save(paths.setdefault(part.start, self._path()), values)
+            return
         values = to_first(values, self._axes[name])
         if name not in self._files:
-            self._files[name] = Path(self._folder.name) / f"{next(self._numbers)}.npy"
+            self._files[name] = self._path()
             shape = (self._samples, *values.shape[1:])
             np.lib.format.open_memmap(self._files[name], "w+", values.dtype, shape)
         np.load(self._files[name], mmap_mode="r+")[part] = values
@@ -55,5 +70,8 @@ class Stream:
     def drop(self, name: str) -> None:
         """Forget a tensor, and remove its file."""
         path = self._files.pop(name, None)
-        if path is not None:
-            path.unlink(missing_ok=True)
+        for kept in (*([path] if path is not None else ()), *self._parts.pop(name, {}).values()):
+            kept.unlink(missing_ok=True)
+
+    def _path(self) -> Path:
+        return Path(self._folder.name) / f"{next(self._numbers)}.npy"

@@ -38,8 +38,10 @@ from pconv_onnx.calibration.writing import Correction, Quantised
 from pconv_onnx.data.samples import Samples
 from pconv_onnx.engine.shards import Crew
 from pconv_onnx.graph import Network
+from pconv_onnx.graph.channels import contracted
 from pconv_onnx.graph.nesting import captured
 from pconv_onnx.recognise import Activation
+from pconv_onnx.recognise.base import PRODUCT
 
 _FLOAT = onnx.TensorProto.FLOAT
 # Weights of the correction's own size against the residual, one of which is chosen for each layer; with the last only
@@ -179,7 +181,13 @@ class _Sweep:
             self._correct(segment, layer)
         if segment.activation is not None:
             self.crew.call("keep_quantised", *self._quantised(segment))
-            self._quantise(segment.activation, Channels.of(self.network, segment, self.axes[segment.target]))
+            self._quantise(segment.activation, self._channels(segment, segment.activation))
+
+    def _channels(self, segment: Segment, activation: Activation) -> Channels:
+        """Those of a pre-activation; in front of products with weights the ones that these have rows for."""
+        read = {contracted(reader) for reader in activation.output.outputs} if activation.encoding == PRODUCT else set()
+        axis = read.pop() if len(read) == 1 else None
+        return Channels.of(self.network, segment, self.axes[segment.target], axis)
 
     def _quantised(self, segment: Segment) -> tuple[Segment, dict[str, Array], Levels]:
         """A segment as it is in the quantised network, with what it needs: weights, and levels of its inputs."""

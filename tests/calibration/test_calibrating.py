@@ -685,17 +685,17 @@ def test_outputs_without_samples_stay():
 @pytest.mark.parametrize("method", ["refit", "mse"])
 def test_an_activation_that_the_data_do_not_suit_is_listed_and_the_others_are_calibrated(method, tmp_path):
     nodes = """
-        t = Transpose <perm = [1, 0, 2, 3]> (x) r = Relu (t) a = Transpose <perm = [1, 0, 2, 3]> (r)
+        t = ReduceMean (x, axes) r = Relu (t) a = Max (x, r)
         b = Conv (a, w) l = Log (a) s = Sigmoid (l) c = Conv (s, w) d = Add (b, c) u = Relu (d) y = Conv (u, v)
         o = Sum (l, y)
     """
-    weights = {"w": weight(3, 3, 1, 1), "v": weight(3, 3, 1, 1, seed=1)}
+    weights = {"w": weight(3, 3, 1, 1), "v": weight(3, 3, 1, 1, seed=1), "axes": np.array([0])}
     ann = source(nodes, "float[N, 3, 8, 8] y, float[N, 3, 8, 8] o", **weights)
     first, again = (calibrate(ann, data(), steps=8, method=method, cache=tmp_path / "kept.npz") for _ in range(2))
     assert [(row["name"], row["status"], row["reason"]) for row in first.summary()["activations"]] == [
         ("u", "calibrated", ""),
         ("r", "needs-calibration",
-         "'t' has shape [3, 25, 8, 8] for 25 samples, which do not run along its first axis"),
+         "'t' has shape [1, 3, 8, 8] for 25 samples, which do not run along its first axis"),
         ("s", "needs-calibration", "'l' has a NaN or an infinity on these data"),
     ]  # fmt: skip
     assert {**first.summary(), "from_cache": True} == again.summary()
@@ -708,9 +708,30 @@ def test_an_activation_that_the_data_do_not_suit_is_listed_and_the_others_are_ca
 
 
 def test_a_model_in_which_the_data_suit_no_activation_is_refused():
-    nodes = "t = Transpose <perm = [1, 0, 2, 3]> (x) r = Relu (t) y = Transpose <perm = [1, 0, 2, 3]> (r)"
-    told = refusal_of(calibrate, source(nodes, "float[N, 3, 8, 8] y"), data(), steps=4)
-    assert "nothing to calibrate in the model: 'r': 't' has shape [3, 25, 8, 8] for 25 samples" in told
+    ann = source("t = ReduceMean (x, axes) r = Relu (t) y = Add (x, r)", "float[N, 3, 8, 8] y", axes=np.array([0]))
+    told = refusal_of(calibrate, ann, data(), steps=4)
+    assert "nothing to calibrate in the model: 'r': 't' has shape [1, 3, 8, 8] for 25 samples" in told
+
+
+@pytest.mark.parametrize(
+    "there, back",
+    [
+        ("Transpose <perm = [1, 0, 2, 3]> (x)", "Transpose <perm = [1, 0, 2, 3]> (r)"),
+        ("Reshape (x, rows)", "Reshape (r, images)"),  # three rows a sample
+    ],
+)
+@pytest.mark.parametrize("method", ["refit", "max"])
+def test_samples_may_lie_along_another_axis_or_several_rows_be_of_one(there, back, method):
+    nodes = f"t = {there} r = Relu (t) a = {back} b = Conv (a, w) y = Relu (b)"
+    constants = {"rows": np.array([-1, 8, 8]), "images": np.array([-1, 3, 8, 8])}
+    used = {name: value for name, value in constants.items() if name in nodes}
+    ann, plain = (
+        source(text, "float[N, 4, 8, 8] y", w=weight(4, 3, 1, 1), **more)
+        for text, more in ((nodes, used), ("r = Relu (x) b = Conv (r, w) y = Relu (b)", {}))
+    )
+    found, expected = (calibrate(one, data(), steps=8, method=method) for one in (ann, plain))
+    assert [row["status"] for row in found.summary()["activations"]] == ["calibrated"] * 2
+    assert error(found.model, ann, data(32, seed=1)["x"]) < 1.5 * error(expected.model, plain, data(32, seed=1)["x"])
 
 
 @pytest.mark.parametrize("layer", ["y = Conv (r, v)", "b = Conv (r, v) n = Log (r) m = ReduceMin (n) y = Add (b, m)"])

@@ -11,6 +11,7 @@ from refusals import refusal_of
 
 from pconv_onnx import calibrate, inspect, rewrite, session, stats, verify
 from pconv_onnx.calibration import places
+from pconv_onnx.calibration.places import NORMALISED
 
 # A linear bottleneck with a residual sum, squeeze-and-excite, a pool in front of a convolution, a Concat of trains and
 # of a sum, and a head behind an average.
@@ -129,3 +130,30 @@ def test_a_network_in_which_all_products_read_spikes_has_nothing_to_calibrate():
     assert refusal_of(calibrate, source, data(), steps=4, neurons="layers") == (
         "there are no neurons of 'layers'; choose activations or products"
     )
+
+
+ATTENTION = {
+    "MatMul": "s = Softmax (z) y = MatMul (s, v)",
+    "a mask of weights": "s = Softmax (z) m = Mul (s, half) y = MatMul (m, v)",
+    "weights on the right": (
+        "s = Softmax (z) t = Transpose <perm = [0, 1, 3, 2]> (s) u = Transpose <perm = [0, 1, 3, 2]> (v) y = MatMul (u, t)"
+    ),
+    "Softmax read by a convolution": "s = Softmax (z) y = Conv (s, kernel)",
+}
+
+
+@pytest.mark.parametrize("case", ATTENTION)
+def test_attention_weights_are_normalised_behind_the_product_where_they_can_be(case):
+    """Elsewhere what Softmax gives is encoded, and is told so where it is that and nothing of it."""
+    weights = {"w": weight(8, 8, seed=1), "v": weight(8, 8, seed=2), "kernel": weight(3, 3, 1, 1)}
+    nodes = f"z = MatMul (x, w) a = Relu (z) v = MatMul (a, w) {ATTENTION[case]}"
+    used = {name: value for name, value in weights.items() if f", {name})" in nodes and name != "v"}
+    model = network(nodes, weights=used)
+    result = calibrate(model, data(40), steps=6, coding="radix", neurons="products")
+    assert result.summary()["spike_driven"]["share"] == 1
+    late = "ReduceMax" in [node.op_type for node in result.model.graph.node]
+    told = [row["name"] for row in result.summary()["activations"] if row["reason"] == NORMALISED]
+    assert late == (case == "MatMul")
+    assert bool(told) == (case == "Softmax read by a convolution")
+    spiking = rewrite(result.model, coding="radix").model
+    assert verify(result.model, spiking, data(8, seed=1)).verdict == "equal"

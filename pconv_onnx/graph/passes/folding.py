@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -166,7 +167,7 @@ class _Walk:
 
     def _told(self, size: Dimension) -> Dimension:
         """A dimension, None where it has no number and no name but that which inference gave it, anew each time."""
-        known = size >= 0 if isinstance(size, int) else size in self._names
+        known = size >= 0 if isinstance(size, int) else size is not None and _factors(size)[1] in self._names
         return size if known else None
 
     def _entries(self, tensor: Tensor) -> Array | None:
@@ -242,6 +243,14 @@ def _axes(axes: Array) -> tuple[int, ...]:
     return tuple(int(axis) for axis in axes)
 
 
+def _one_hot(node: Node, indices: Array, depth: Array, values: Array) -> Array:
+    size, axis = int(depth.reshape(())), node.attrs.get("axis", -1)
+    if size * indices.size > _LARGEST:
+        raise MemoryError
+    hot = np.arange(size) == np.where(indices < 0, indices + size, indices)[..., np.newaxis]
+    return np.asarray(np.moveaxis(np.where(hot, values[1], values[0]), -1, axis))
+
+
 def _clipped(_: Node, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
     raised = x if low is None else np.maximum(x, low)
     return raised if high is None else np.minimum(raised, high)
@@ -287,6 +296,7 @@ _EXACT: dict[str, Callable[..., Array]] = {
     "Mod": _remainder,
     "Mul": lambda _, x, y: x * y,
     "Neg": lambda _, x: -x,
+    "OneHot": _one_hot,
     "Reciprocal": lambda _, x: x.dtype.type(1) / x,
     "Reshape": _reshape,
     "Slice": _sliced,
@@ -325,6 +335,25 @@ def _arithmetic(operation: Callable[[int, int], int | None]) -> Callable[..., Ar
         return operation(left, right) if isinstance(left, int) and isinstance(right, int) else None
 
     return lambda _, left, right: np.asarray(np.frompyfunc(entry, 2, 1)(left, right), dtype=object)
+
+
+def _factors(size: int | str) -> tuple[int, str]:
+    """A dimension as a number by a name, which is empty where there is none: so exporters call what they multiply."""
+    if isinstance(size, int):
+        return size, ""
+    number, times, name = size.partition("*")
+    return (int(number), name) if times and number.isdecimal() else (1, size)
+
+
+def _scaled(number: int, name: str) -> int | str:
+    return number if not name or not number else name if number == 1 else f"{number}*{name}"
+
+
+def _times(left: object, right: object) -> Dimension:
+    if not isinstance(left, int | str) or not isinstance(right, int | str):
+        return None
+    (first, one), (second, other) = _factors(left), _factors(right)
+    return None if one and other else _scaled(first * second, one or other)
 
 
 def _gather(_: Node, sizes: Array, indices: Array) -> Array | None:
@@ -366,7 +395,7 @@ _SIZES: dict[str, Callable[..., Array | None]] = {
     "Equal": lambda _, left, right: np.asarray(np.frompyfunc(_same, 2, 1)(left, right), dtype=object),
     "Gather": _gather,
     "Identity": lambda _, sizes: sizes,
-    "Mul": _arithmetic(operator.mul),
+    "Mul": lambda _, left, right: np.asarray(np.frompyfunc(_times, 2, 1)(left, right), dtype=object),
     "Reshape": _flat,
     "Slice": _slice,
     "Squeeze": lambda _, sizes, *axes: sizes.reshape(()) if sizes.size == 1 else None,
@@ -380,16 +409,20 @@ def _reshaped(node: Node, before: Sequence[Dimension], sizes: Sequence[Dimension
     copies = not node.attrs.get("allowzero", 0)
     after = [before[i] if size == 0 and copies and i < len(before) else size for i, size in enumerate(sizes)]
     if -1 in after:
-        # What the others leave: names on both sides cancel.
-        open_axis, left, taken = after.index(-1), list(before), [size for size in after if size != -1]
-        for size in [size for size in taken if isinstance(size, str) and size in left]:
-            left.remove(size)
-            taken.remove(size)
-        numbers = [size for size in (*left, *taken) if isinstance(size, int) and size > 0]
-        known = len(numbers) == len(left) + len(taken)
-        rest, divisor = (math.prod(numbers[: len(left)]), math.prod(numbers[len(left) :])) if known else (1, 2)
-        after[open_axis] = rest // divisor if rest % divisor == 0 else None
+        after[after.index(-1)] = _left_over(before, [size for size in after if size != -1])
     return after
+
+
+def _left_over(before: Sequence[Dimension], taken: Sequence[Dimension]) -> Dimension:
+    """What the other sizes leave of all that there is: names on both sides cancel."""
+    known = [[_factors(size) for size in sizes if size is not None] for sizes in (before, taken)]
+    numbers = [[number for number, _ in factors] for factors in known]
+    if len(known[0]) < len(before) or len(known[1]) < len(taken) or any(number <= 0 for number in sum(numbers, [])):
+        return None
+    names, others = (Counter(name for _, name in factors if name) for factors in known)
+    left = list((names - others).elements())
+    number, rest = divmod(math.prod(numbers[0]), math.prod(numbers[1]))
+    return None if rest or others - names or len(left) > 1 else _scaled(number, left[0] if left else "")
 
 
 def _expanded(_: Node, before: Sequence[Dimension], sizes: Sequence[Dimension]) -> list[Dimension]:

@@ -1,14 +1,17 @@
-"""Softmax whose weights a product reads: `exp(z − max)` takes its place, and the sum divides what the product gives.
+"""Attention weights that a product reads: `exp(z − max z)` in their place, and behind it a division by their sum.
 
 Softmax is `e/Σe` with `e = exp(z − max z)`. Its normaliser is one number a row, and commutes with the sum over what the
 weights are multiplied with: `(e/Σe)·v = (e·v)/Σe`, in real numbers. Of levels of e, which end at 1, the sum is that of
 the same levels; those of `e/Σe` would have to serve rows of few large weights and rows of many small ones alike.
+
+e is written as Softmax's own output by its largest value in the row. So no score that is masked, by −∞ or by a large
+number, has a part in what is subtracted, and a row without any weight stays what Softmax, or a guard behind it, makes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +19,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pconv_onnx.graph.constants import constant, is_standard
-from pconv_onnx.graph.nesting import drop_unread, unused
+from pconv_onnx.graph.nesting import unused
 from pconv_onnx.graph.network import Network
-from pconv_onnx.graph.view import Node, Tensor, key_of, node_name
+from pconv_onnx.graph.view import Node, Tensor, key_of
 
 # What hands weights on, row by row.
 _MOVES = ("Cast", "Dropout", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -28,48 +31,21 @@ _AXES_ARE_INPUTS = 18
 _FARTHEST = 8
 
 
-@dataclass(frozen=True, eq=False)
-class _Weighted:
-    """A product of a Softmax's weights.
-
-    Attributes:
-        product: a MatMul that reads them as its first operand.
-        moves: between the two, in that order; each gives the next its first or, of a Where, its last input.
-        softmax: along the last axis.
-    """
-
-    product: Node
-    moves: tuple[Node, ...]
-    softmax: Node
-
-
 def normalised_late(network: Network) -> Network:
     """The network in which each MatMul of a Softmax's weights has the sum of these behind it.
 
-    What else reads the Softmax still does; names of what products give stay. A row without any weight, of which Softmax
-    makes NaN, stays zero where the network makes zeros of that.
+    What else reads the weights still does; names of what products give stay.
     """
-    found = list(_weighted(network))
+    found = {key_of(node) for node in network.nodes if _is_weighted(network, node)}
     if not found:
         return network
     model = onnx.ModelProto()
     model.CopyFrom(network.proto)
     writer = _Writer(network)
-    products = {key_of(one.product): one for one in found}
-    last = {key_of(one.softmax) for one in found}
-    nodes: list[onnx.NodeProto] = []
-    for node in model.graph.node:
-        key = key_of(node)
-        if key in products:
-            nodes += writer.weighted(node, products[key])
-        else:
-            nodes.append(node)
-        if key in last:
-            nodes += writer.exponential(node)
+    nodes = [made for node in model.graph.node for made in (writer.weighted(node) if key_of(node) in found else [node])]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(writer.constants)
-    drop_unread(model.graph, network.proto.graph)
     return replace(network, proto=model)
 
 
@@ -85,37 +61,25 @@ def normaliser_of(product: Node) -> Node | None:
     return None
 
 
-def is_normalised(tensor: Tensor) -> bool:
-    """Whether a tensor has the weights that a Softmax gives, moved at most."""
+def is_normalised(network: Network, tensor: Tensor) -> bool:
+    """Whether a tensor has the weights that a Softmax gives, each row as it is."""
     for _ in range(_FARTHEST):
-        if len(tensor.inputs) != 1 or not is_standard(tensor.inputs[0]):
+        if len(tensor.inputs) != 1:
             return False
         (node,) = tensor.inputs
-        if node.op == "Softmax":
+        if _is_of_rows(network, node):
             return True
-        moved = _guarded(node) if node.op == "Where" else node.inputs[0] if node.op in _MOVES else None
+        moved = _moved(network, node)
         if moved is None:
             return False
         tensor = moved
     return False
 
 
-def _weighted(network: Network) -> Iterator[_Weighted]:
-    for node in network.nodes:
-        if node.op != "MatMul" or not is_standard(node) or len(network.shape(node.inputs[1]) or ()) < 2:
-            continue
-        moves: list[Node] = []
-        tensor = node.inputs[0]
-        while len(moves) < _FARTHEST and len(tensor.inputs) == 1:
-            (maker,) = tensor.inputs
-            if _is_of_rows(network, maker):
-                yield _Weighted(node, tuple(moves[::-1]), maker)
-                break
-            moved = _moved(network, maker)
-            if moved is None:
-                break
-            moves.append(maker)
-            tensor = moved
+def _is_weighted(network: Network, node: Node) -> bool:
+    """Whether a node is a product of such weights, by vectors that have an axis of their own."""
+    is_product = node.op == "MatMul" and is_standard(node) and len(network.shape(node.inputs[1]) or ()) > 1
+    return is_product and is_normalised(network, node.inputs[0])
 
 
 def _is_of_rows(network: Network, node: Node) -> bool:
@@ -160,49 +124,36 @@ class _Writer:
     def __init__(self, network: Network) -> None:
         self._opset, self._names, self._nodes = network.opset, set(network.names), {node.name for node in network.nodes}
         self.constants: list[onnx.TensorProto] = []
-        self._given: dict[str, str] = {}
 
-    def exponential(self, softmax: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-        """`exp(z − max z)` of what a Softmax reads."""
-        (z,), (output,), name = softmax.input, softmax.output, softmax.name or softmax.output[0]
-        largest, less, given = (unused(f"{output}/{what}", self._names) for what in ("max", "less", "exp"))
-        self._given[output] = given
-        yield self._reduce("ReduceMax", z, largest, f"{name}/max")
-        yield self._node("Sub", [z, largest], less, f"{name}/less")
-        yield self._node("Exp", [less], given, f"{name}/exp")
-
-    def weighted(self, node: onnx.NodeProto, found: _Weighted) -> Iterator[onnx.NodeProto]:
-        """A product of these, divided by their sum."""
-        weights, name = self._given[found.softmax.outputs[0].name], node_name(found.product)
-        guarded = False
-        for move in found.moves:
-            given = unused(f"{move.outputs[0].name}/exp", self._names)
-            if move.op == "Where":
-                condition, guarded = unused(f"{given}/is_nan", self._names), True
-                yield self._node("IsNaN", [weights], condition, f"{name}/is_nan")
-                yield self._node("Where", [condition, move.inputs[1].name, weights], given, f"{name}/exp")
-            else:
-                inputs = [weights, *(tensor.name for tensor in move.inputs[1:])]
-                yield self._node(move.op, inputs, given, f"{node_name(move)}/exp", **_attributes(move))
-            weights = given
-        output = node.output[0]
-        product, total = (unused(f"{output}/{what}", self._names) for what in ("weighted", "sum"))
+    def weighted(self, product: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """A product of weights by the largest of their row, and behind it their sum."""
+        weights, output, name = product.input[0], product.output[0], product.name or product.output[0]
+        scaled, given = (self._tensor(output, what) for what in ("exp", "weighted"))
         copied = onnx.NodeProto()
-        copied.CopyFrom(node)
-        copied.input[0], copied.output[0] = weights, product
-        yield copied
-        yield self._reduce("ReduceSum", weights, total, f"{name}/sum")
-        if guarded:
-            # Of no weight at all the sum is zero, and so is what is to be divided.
-            least = self._constant(f"{output}/least", np.array(np.finfo(np.float32).tiny))
-            total, divided = unused(f"{output}/divisor", self._names), total
-            yield self._node("Max", [divided, least], total, f"{name}/divisor")
-        yield self._node("Div", [product, total], output, f"{name}/normalised")
+        copied.CopyFrom(product)
+        copied.input[0], copied.output[0] = scaled, given
+        return [
+            *self._by(weights, weights, "ReduceMax", scaled, f"{name}/exp"),
+            copied,
+            *self._by(given, scaled, "ReduceSum", output, f"{name}/normalised"),
+        ]
 
-    def _reduce(self, op_type: str, x: str, output: str, name: str) -> onnx.NodeProto:
-        if op_type == "ReduceSum" or self._opset >= _AXES_ARE_INPUTS:
-            return self._node(op_type, [x, self._constant(f"{output}/axes", np.array([-1]))], output, name, keepdims=1)
-        return self._node(op_type, [x], output, name, axes=[-1], keepdims=1)
+    def _by(self, x: str, weights: str, reduction: str, output: str, name: str) -> list[onnx.NodeProto]:
+        """`x` by what a reduction finds in the rows of weights; of a row without any it is zero."""
+        found, divisor = (self._tensor(output, what) for what in (reduction, "divisor"))
+        least = self._constant(f"{output}/least", np.array(np.finfo(np.float32).tiny))
+        if reduction == "ReduceSum" or self._opset >= _AXES_ARE_INPUTS:
+            inputs, options = [weights, self._constant(f"{output}/axes", np.array([-1]))], {}
+        else:
+            inputs, options = [weights], {"axes": [-1]}
+        return [
+            self._node(reduction, inputs, found, name, keepdims=1, **options),
+            self._node("Max", [found, least], divisor, name),
+            self._node("Div", [x, divisor], output, name),
+        ]
+
+    def _tensor(self, output: str, what: str) -> str:
+        return unused(f"{output}/{what}", self._names)
 
     def _constant(self, name: str, value: np.ndarray) -> str:
         name = unused(name, self._names)
@@ -210,9 +161,4 @@ class _Writer:
         return name
 
     def _node(self, op_type: str, inputs: Sequence[str], output: str, name: str, **attributes: Any) -> onnx.NodeProto:
-        return helper.make_node(op_type, inputs, [output], unused(name, self._nodes), **attributes)
-
-
-def _attributes(node: Node) -> dict[str, Any]:
-    """Those of an operator that moves: what a Cast casts to is the type that it has."""
-    return {"to": onnx.TensorProto.FLOAT} if node.op == "Cast" else dict(node.attrs)
+        return helper.make_node(op_type, inputs, [output], unused(f"{name}/{op_type}", self._nodes), **attributes)
