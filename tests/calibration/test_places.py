@@ -136,7 +136,8 @@ ATTENTION = {
     "MatMul": "s = Softmax (z) y = MatMul (s, v)",
     "a mask of weights": "s = Softmax (z) m = Mul (s, half) y = MatMul (m, v)",
     "weights on the right": (
-        "s = Softmax (z) t = Transpose <perm = [0, 1, 3, 2]> (s) u = Transpose <perm = [0, 1, 3, 2]> (v) y = MatMul (u, t)"
+        "s = Softmax (z) t = Transpose <perm = [0, 1, 3, 2]> (s) "
+        "u = Transpose <perm = [0, 1, 3, 2]> (v) y = MatMul (u, t)"
     ),
     "Softmax read by a convolution": "s = Softmax (z) y = Conv (s, kernel)",
 }
