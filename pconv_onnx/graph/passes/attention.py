@@ -134,6 +134,8 @@ def _attended(
     count, size, value_size = sizes
     left_out = _padding(whole, k, mask)
     if whole.attribute("unidirectional", 0):
+        # Of other keys than there are queries onnxruntime leaves out none for the last query.
+        require(lengths.queries is not None and lengths.queries == lengths.new)
         lowest = whole.number(float(np.finfo(whole.dtype()).min))
         seen = _no_later(whole, q, k, whole[6] if lengths.past != 0 else "", lengths)
         left_out = whole.write("Where", seen, left_out or whole.number(0), lowest, what="bias")

@@ -37,12 +37,18 @@ def model(nodes: str, inputs: str, outputs: str, *, opened: str = "N", opset: in
 
 
 def samples(inputs: str, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random values for such inputs; of integers and bools some are zero."""
+    """Random values for such inputs, of integers and bools some zero; each query has a key that no padding leaves out.
+
+    Of scores that all have −10,000 added float32 keeps three digits, and onnxruntime adds up in another order.
+    """
     generator, found = np.random.default_rng(seed), {}
     for dtype, dims, name in re.findall(r"(\w+)\[([^]]*)\] (\w+)", inputs):
         shape = [SIZES.get(size.strip()) or int(size) for size in dims.split(",") if size.strip()]
         drawn = generator.normal(0, 1, shape) if dtype.startswith("float") else generator.integers(0, 3, shape)
         found[name] = drawn.astype(TYPES[dtype])
+        if name == "padding":
+            found[name][..., :1] = 1
+            found[name] += found[name].ndim == 1
     return found
 
 
@@ -148,22 +154,23 @@ def test_a_query_without_keys_gives_zero(dtype):
     assert_apart(full, arrays)
 
 
+OWN = "float[N, S, 32] q, float[N, S, 32] k, float[N, S, 32] v"
 MULTI_HEAD = {
     # attributes, inputs by the name of their place, sizes of the outputs
     "alone": ("", "float[N, S, 32] q, float[N, T, 32] k, float[N, T, 24] v"),
     "scale": ("scale = 0.5", BY_SAMPLE),
     "bias": ("", f"{BY_SAMPLE}, float[88] bias"),
-    "causal": ("unidirectional = 1", f"{BY_SAMPLE}"),
+    "causal": ("unidirectional = 1", OWN),
     "padding": ("", f"{BY_SAMPLE}, int32[N, T] padding"),
     "padding of each query": ("", f"{BY_SAMPLE}, int32[N, S, T] padding"),
     "ends": ("", f"{BY_SAMPLE}, int32[N] padding"),
-    "filter": ("mask_filter_value = -2.0, unidirectional = 1", f"{BY_SAMPLE}, int32[N, T] padding"),
+    "filter": ("mask_filter_value = -2.0, unidirectional = 1", f"{OWN}, int32[N, S] padding"),
     "scores' bias": ("", f"{BY_SAMPLE}, float[1, 4, S, T] added"),
     "padding and scores' bias": ("", f"{BY_SAMPLE}, int32[N, T] padding, float[N, 1, S, T] added"),
-    "keys by head": ("", "float[N, S, 32] q, float[N, 4, T, 8] k, float[N, 4, T, 6] v"),
-    "past": ("", f"{BY_SAMPLE}, {PAST}"),
-    "past and causal": ("unidirectional = 1", f"{BY_SAMPLE}, float[88] bias, {PAST}"),
-    "all": ("unidirectional = 1, scale = 0.3", f"{BY_SAMPLE}, float[88] bias, float[1, 1, S, T] added"),
+    "keys by head": ("", "float[N, S, 32] q, float[N, 4, T, 8] k, float[N, 4, T, 8] v"),
+    "past": ("", f"{OWN}, {PAST.replace('6', '8')}"),
+    "past and causal": ("unidirectional = 1", f"{OWN}, float[96] bias, {PAST.replace('6', '8')}"),
+    "all": ("unidirectional = 1, scale = 0.3", f"{OWN}, float[96] bias, int32[N, S] padding, float[1, 1, S, S] added"),
 }
 
 
@@ -177,3 +184,203 @@ def test_attention_of_onnxruntime_by_heads(case, opened):
     attributes = ", ".join(filter(None, ["num_heads = 4", attributes]))
     nodes = f"{past[0]} = com.microsoft.MultiHeadAttention <{attributes}> ({', '.join(names).rstrip(', ')})"
     assert_apart(model(nodes, inputs, past[1], opened=opened, opset=20), samples(inputs))
+
+
+PROJECTED = {
+    # attributes, other inputs by the name of their place, widths of the weights
+    "alone": ("", "", 96),
+    "causal": ("unidirectional = 1", "", 96),
+    "scale": ("scale = 0.5", "", 96),
+    "sizes": ("qkv_hidden_sizes = [32, 32, 24]", "", 88),
+    "padding": ("", ", int32[N, S] padding", 96),
+    "padding of each query": ("", ", int32[N, S, S] padding", 96),
+    "ends": ("", ", int32[N] padding", 96),
+    "filter": ("mask_filter_value = -2.0, unidirectional = 1", ", int32[N, S] padding", 96),
+    "scores' bias": ("unidirectional = 1", ", float[N, 4, S, S] added", 96),
+}  # fmt: skip
+
+
+@OPENED
+@pytest.mark.parametrize("case", PROJECTED)
+def test_attention_of_onnxruntime_with_its_projection(case, opened):
+    attributes, others, width = PROJECTED[case]
+    inputs = f"float[N, S, 16] x{others}"
+    names = ["x", "w", "bias", *(name if name in others else "" for name in ("padding", "past", "added"))]
+    attributes = ", ".join(filter(None, ["num_heads = 4", attributes]))
+    nodes = f"y = com.microsoft.Attention <{attributes}> ({', '.join(names).rstrip(', ')})"
+    weights = {"w": weight(16, width), "bias": weight(width)}
+    assert_apart(model(nodes, inputs, "float[a, b, c] y", opened=opened, opset=20, **weights), samples(inputs))
+
+
+def test_attention_of_onnxruntime_between_a_start_and_an_end():
+    inputs = "float[N, S, 16] x, int32[4] padding"
+    nodes = "y = com.microsoft.Attention <num_heads = 4> (x, w, bias, padding)"
+    weights = {"w": weight(16, 96), "bias": weight(96)}
+    source = model(nodes, inputs, "float[a, b, c] y", opened="", opset=20, **weights)
+    assert_apart(source, {**samples(inputs), "padding": np.array([4, 3, 1, 2], np.int32)})
+
+
+ROTARY = {
+    # attributes, shape of x, of the tables and of the positions, if any
+    "by head": ("", "N, 4, S, 8", "N, S, 4", ""),
+    "by sample": ("num_heads = 4", "N, S, 32", "N, S, 4", ""),
+    "positions": ("", "N, 4, S, 8", "10, 4", "N, S"),
+    "positions by sample": ("num_heads = 4", "N, S, 32", "10, 4", "N, S"),
+    "interleaved": ("interleaved = 1", "N, 4, S, 8", "10, 4", "N, S"),
+    "interleaved by sample": ("interleaved = 1, num_heads = 4", "N, S, 32", "10, 4", "N, S"),
+    "in part": ("rotary_embedding_dim = 4", "N, 4, S, 8", "10, 2", "N, S"),
+    "in part by sample": ("rotary_embedding_dim = 4, interleaved = 1, num_heads = 4", "N, S, 32", "N, S, 2", ""),
+}
+
+
+@OPENED
+@pytest.mark.parametrize("case", ROTARY)
+def test_rotary_positions(case, opened):
+    attributes, x, table, positions = ROTARY[case]
+    inputs = f"float[{x}] x, float[{table}] cos, float[{table}] sin"
+    inputs += f", int64[{positions}] places" if positions else ""
+    attributes = f"<{attributes}>" if attributes else ""
+    nodes = f"y = RotaryEmbedding {attributes} (x, cos, sin{', places' if positions else ''})"
+    result = "float[a, b, c, d] y" if x.count(",") == 3 else "float[a, b, c] y"
+    assert_apart(model(nodes, inputs, result, opened=opened), samples(inputs))
+
+
+ROTARY_OF_ONNXRUNTIME = {
+    "by sample": ("", "N, S, 32", "10, 4", "N, S"),
+    "by head": ("", "N, 4, S, 8", "10, 4", "N, S"),
+    "first position": ("", "N, S, 32", "10, 4", "1"),
+    "first position by head": ("", "N, 4, S, 8", "10, 4", "1"),
+    "interleaved": ("interleaved = 1", "N, S, 32", "10, 4", "N, S"),
+    "in part": ("rotary_embedding_dim = 4, num_heads = 4", "N, S, 32", "10, 2", "N, S"),
+    "in part by head": ("rotary_embedding_dim = 4, num_heads = 4", "N, 4, S, 8", "10, 2", "N, S"),
+}
+
+
+@OPENED
+@pytest.mark.parametrize("case", ROTARY_OF_ONNXRUNTIME)
+def test_rotary_positions_of_onnxruntime(case, opened):
+    attributes, x, table, positions = ROTARY_OF_ONNXRUNTIME[case]
+    inputs = f"float[{x}] x, int64[{positions}] places, float[{table}] cos, float[{table}] sin"
+    attributes = f"<{attributes}>" if attributes else ""
+    nodes = f"y = com.microsoft.RotaryEmbedding {attributes} (x, places, cos, sin)"
+    result = "float[a, b, c, d] y" if x.count(",") == 3 else "float[a, b, c] y"
+    assert_apart(model(nodes, inputs, result, opened=opened, opset=20), samples(inputs))
+
+
+HIDDEN = "float[N, S, 32] x, float[N, S, 32] skip"
+SUMMED = {
+    # nodes, inputs, outputs
+    "normalised": ("y = com.microsoft.SkipLayerNormalization (x, skip, gain, shift)", HIDDEN, "y"),
+    "with a bias": ("y = com.microsoft.SkipLayerNormalization <epsilon = 1e-5> (x, skip, gain, shift, bias)", HIDDEN, "y"),
+    "without a shift": ("y = com.microsoft.SkipLayerNormalization (x, skip, gain, , bias)", HIDDEN, "y"),
+    "sum read": ("y, , , z = com.microsoft.SkipLayerNormalization (x, skip, gain, shift, bias)", HIDDEN, "yz"),
+    "sum without bias read": ("y, , , z = com.microsoft.SkipLayerNormalization (x, skip, gain, shift)", HIDDEN, "yz"),
+    "skip of all samples": ("y = com.microsoft.SkipLayerNormalization (x, skip, gain, shift)",
+                            "float[N, S, 32] x, float[1, S, 32] skip", "y"),
+    "by its mean square": ("y = com.microsoft.SkipSimplifiedLayerNormalization (x, skip, gain)", HIDDEN, "y"),
+    "by its mean square, with a bias": (
+        "y, , , z = com.microsoft.SkipSimplifiedLayerNormalization <epsilon = 1e-5> (x, skip, gain, bias)", HIDDEN, "yz"),
+    "GELU": ("y = com.microsoft.BiasGelu (x, bias)", "float[N, S, 32] x", "y"),
+    "fast GELU": ("y = com.microsoft.FastGelu (x, bias)", "float[N, S, 32] x", "y"),
+}  # fmt: skip
+VECTORS = {name: weight(32, seed=seed) for seed, name in enumerate(("gain", "shift", "bias"))}
+
+
+@OPENED
+@pytest.mark.parametrize("opset", [13, 20])
+@pytest.mark.parametrize("case", SUMMED)
+def test_sums_are_operators_of_their_own(case, opset, opened):
+    nodes, inputs, outputs = SUMMED[case]
+    read = {name: value for name, value in VECTORS.items() if name in nodes}
+    made = ", ".join(f"float[{name}0, {name}1, {name}2] {name}" for name in outputs)
+    source, arrays = model(nodes, inputs, made, opened=opened, opset=opset, **read), samples(inputs)
+    parts = taken_apart(load(source)).proto
+    assert "Add" in [node.op_type for node in parts.graph.node]
+    if case == "fast GELU":
+        assert all(len(node.input) == 1 for node in parts.graph.node if node.op_type == "FastGelu")
+    else:
+        assert operators(source).isdisjoint(operators(parts))
+    for found, value in zip(run(parts, arrays), run(source, arrays), strict=True):
+        np.testing.assert_allclose(found, value, rtol=0, atol=BOUND)
+    assert taken_apart(load(parts)).proto == parts
+
+
+EMBEDDED = {
+    # inputs by the name of their place, outputs
+    "tokens": ("int32[N, S] x", "y, unread"),
+    "segments": ("int32[N, S] x, int32[N, S] segments", "y, unread"),
+    "mask": ("int32[N, S] x, int32[N, S] segments, int32[N, S] mask", "y, ends"),
+    "positions": ("int32[N, S] x, int32[N, S] segments, int32[N, S] ids", "y, unread"),
+    "sum": ("int32[N, S] x, int32[N, S] segments", "y, unread, z"),
+    "sum without segments": ("int32[N, S] x", "y, unread, z"),
+}
+
+
+@OPENED
+@pytest.mark.parametrize("case", EMBEDDED)
+def test_embeddings(case, opened):
+    inputs, outputs = EMBEDDED[case]
+    names = ["x", "segments", "words", "places", "kinds", "gain", "shift", "mask", "ids"]
+    tables = {"words": weight(3, 32), "places": weight(9, 32), "kinds": weight(3, 32)}
+    weights = {**tables, "gain": VECTORS["gain"], "shift": VECTORS["shift"]}
+    if "segments" not in inputs:
+        del weights["kinds"]
+    given = [name if re.search(rf"\b{name}\b", inputs) or name in weights else "" for name in names]
+    nodes = f"{outputs} = com.microsoft.EmbedLayerNormalization ({', '.join(given).rstrip(', ')})"
+    types = {"y": "float[a, b, c] y", "ends": "int32[d] ends", "z": "float[e, f, g] z"}
+    made = ", ".join(types[name] for name in outputs.split(", ") if name in types)
+    assert_apart(model(nodes, inputs, made, opened=opened, opset=20, **weights), samples(inputs))
+
+
+FUSED = {
+    "plain": ("", "N, 4, S, 8", "N, 4, 8, T"),
+    "alpha": ("alpha = 0.125", "N, 4, S, 8", "N, 4, 8, T"),
+    "a": ("transA = 1", "N, 4, 8, S", "N, 4, 8, T"),
+    "b": ("transB = 1, alpha = 0.5", "N, 4, S, 8", "N, 4, T, 8"),
+    "both": ("transA = 1, transB = 1", "N, 4, 8, S", "N, 4, T, 8"),
+    "matrix": ("transB = 1", "N, 4, S, 8", "6, 8"),
+}
+
+
+@OPENED
+@pytest.mark.parametrize("case", FUSED)
+def test_fused_products(case, opened):
+    attributes, a, b = FUSED[case]
+    inputs = f"float[{a}] a, float[{b}] b"
+    attributes = f"<{attributes}>" if attributes else ""
+    nodes = f"y = com.microsoft.FusedMatMul {attributes} (a, b)"
+    assert_apart(model(nodes, inputs, "float[c, d, e, f] y", opened=opened, opset=20), samples(inputs))
+
+
+L = {"b": "N", "n": 5, "m": 7, "h": 4, "d": 8, "e": 3, "i": "S", "j": "T", "c": 6, "w": 9, "B": "N"}
+EQUATIONS = [
+    "bhid,bhjd->bhij", "bhij,bhjd->bhid", "bnhd,bmhd->bhnm", "bmhd,bnhd->bhnm", "bid,de->bie", "bd,de->be",
+    "de,bd->be", "bnm,mhd->bnhd", "bnhd,hdc->bnc", "bhwc,hnc->bhwn", "bchw,oc->bohw", "oc,bchw->bohw", "bhd,hde->bhe",
+    "bde,bd->be", "bd,bde->be", "bhd,bhd->b", "i,i->", "bid,bjd->ijb", "Bid,Bjd->Bij", "b i d, b j d -> b i j",
+    "...id,...jd->...ij", "b...d,de->b...e", "bm,mhd->bhd", "id,jd", "...ij,jk",
+]  # fmt: skip
+
+
+def einsum(equation: str, opened: str = "N") -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    sizes = {**L, "o": 2, "k": 3, ".": None}
+    terms = equation.replace(" ", "").split("->")[0].replace("...", "bh").split(",")
+    shapes = [", ".join(str(sizes[label]) for label in term) for term in terms]
+    inputs = f"float[{shapes[0]}] p, float[{shapes[1]}] q"
+    arrays = samples(inputs)
+    rank = np.einsum(equation.replace(" ", ""), *arrays.values()).ndim
+    result = "float" + f"[{', '.join(f'r{axis}' for axis in range(rank))}]" * bool(rank)
+    return model(f'y = Einsum <equation = "{equation}"> (p, q)', inputs, f"{result} y", opened=opened), arrays
+
+
+@OPENED
+@pytest.mark.parametrize("equation", EQUATIONS)
+def test_equations_that_are_products(equation, opened):
+    source, arrays = einsum(equation, opened)
+    assert_apart(source, arrays)
+    assert ("", "MatMul") in operators(taken_apart(load(source)).proto)
+
+
+@pytest.mark.parametrize("equation", ["bhij,bhij->bhij", "bid,bjd->bi", "bhd,be->bhde", "bdd,bd->bd", "i,j->ij"])
+def test_other_equations_stay(equation):
+    loaded = load(einsum(equation)[0])
+    assert taken_apart(loaded) is loaded
