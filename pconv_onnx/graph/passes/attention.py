@@ -94,7 +94,7 @@ def multi_head(whole: Whole) -> None:
     if whole[3]:
         ends = (0, hidden, 2 * hidden, 2 * hidden + count * value_size)
         q, k, v = (
-            whole.write("Add", x, whole.slice(whole[3], start, end, axis=0, what=f"{what}_bias"), what=what)
+            whole.write("Add", x, whole.slice(whole[3], start, end, axis=0, what=f"{what}_bias"), what=f"{what}_sum")
             for x, start, end, what in zip((q, k, v), ends[:-1], ends[1:], ("query", "key", "value"), strict=True)
         )
     q = _by_head(whole, q, count, size, "query")
@@ -120,7 +120,13 @@ def projected(whole: Whole) -> None:
     size, value_size = _share(hidden[0], count), _share(hidden[2], count)
     starts = (0, hidden[0], 2 * hidden[0])
     q, k, v = (
-        _by_head(whole, whole.slice(x, start, start + length, axis=2, what=what), count, _share(length, count), what)
+        _by_head(
+            whole,
+            whole.slice(x, start, start + length, axis=2, what=f"{what}_part"),
+            count,
+            _share(length, count),
+            what,
+        )
         for start, length, what in zip(starts, hidden, ("query", "key", "value"), strict=True)
     )
     length = whole.shape(0)[1]
@@ -153,12 +159,12 @@ def _share(hidden: int, heads: Any) -> int:
 
 def _by_head(whole: Whole, x: str, heads: int, size: int, what: str) -> str:
     """`[B, S, heads·size]` as `[B, heads, S, size]`."""
-    return whole.transpose(whole.reshape(x, 0, -1, heads, size, what=what), 0, 2, 1, 3, what=what)
+    return whole.transpose(whole.reshape(x, 0, 0, heads, size, what=f"{what}_heads"), 0, 2, 1, 3, what=what)
 
 
 def _by_sample(whole: Whole, x: str, hidden: int) -> None:
     """`[B, heads, S, size]` as `[B, S, hidden]`, which the operator gives."""
-    whole.reshape(whole.transpose(x, 0, 2, 1, 3, what="by_sample"), 0, -1, hidden, gives=0)
+    whole.reshape(whole.transpose(x, 0, 2, 1, 3, what="by_sample"), 0, 0, hidden, gives=0)
 
 
 def _lengths(whole: Whole, axis: int, past: int) -> _Lengths:

@@ -130,7 +130,7 @@ def _left(whole: Whole, index: int, labels: Sequence[str], axes: _Axes) -> str:
     kept = [*axes.own(labels), *filter(None, [axes.row])]
     x = whole.transpose(whole[index], *map(labels.index, [*kept, *axes.summed]))
     if len(axes.summed) > 1:
-        x = whole.reshape(x, *([0, -1] if len(kept) == 2 else [0] * len(kept)), _summed(whole, index, labels, axes))
+        x = whole.reshape(x, *[0] * len(kept), _summed(whole, index, labels, axes))
     new = [*axes.missing(labels), *([] if axes.row else [_depth(labels, axes)])]
     return whole.write("Unsqueeze", x, whole.constant(new)) if new else x
 

@@ -406,9 +406,14 @@ def _resized(node: Node, _: Sequence[Dimension], sizes: Sequence[Dimension]) -> 
     return list(sizes) if plain else []
 
 
+def _counted(node: Node, _: Sequence[Dimension], size: Dimension) -> list[Dimension]:
+    return [size] if [constant(node.inputs[index]) for index in (0, 2)] == [0, 1] else []
+
+
 # Operators that make something to sizes: what shape they give it, and which input has the sizes.
 _MADE_TO_SIZE: dict[str, tuple[Callable[..., list[Dimension]], int]] = {
     "Expand": (_expanded, 1),
+    "Range": (_counted, 1),
     "Reshape": (_reshaped, 1),
     "Resize": (_resized, 3),
 }

@@ -44,11 +44,9 @@ def _turned(whole: Whole, cos: str, sin: str, table: int) -> None:
         hidden, count = whole.size(0, 2), whole.attribute("num_heads", 0)
         size = hidden // count if count else turned
         require(hidden % size == 0)
-        x = whole.reshape(whole[0], 0, -1, hidden // size, size, what="by_head")
-        kept = (0, -1, hidden // size)
+        x = whole.reshape(whole[0], 0, 0, hidden // size, size, what="heads")
     else:
         x, size = whole[0], whole.size(0, 3)
-        kept = (0, whole.size(0, 1), -1)
     heads = whole.constant([2 if by_sample else 1])
     cos, sin = (whole.write("Unsqueeze", angles, heads) for angles in (cos, sin))
     interleaved = whole.attribute("interleaved", 0)
@@ -60,10 +58,10 @@ def _turned(whole: Whole, cos: str, sin: str, table: int) -> None:
     ]
     if interleaved:
         apart = (whole.write("Unsqueeze", part, whole.constant([4])) for part in pair)
-        pair = [whole.reshape(whole.write("Concat", *apart, axis=4), *kept, turned)]
+        pair = [whole.reshape(whole.write("Concat", *apart, axis=4), 0, 0, 0, turned)]
     if turned < size:
         pair.append(whole.slice(x, turned, size, axis=3))
     if by_sample:
-        whole.reshape(whole.write("Concat", *pair, axis=3, what="turned"), 0, -1, hidden, gives=0)
+        whole.reshape(whole.write("Concat", *pair, axis=3, what="turned"), 0, 0, hidden, gives=0)
     else:
         whole.write("Concat", *pair, axis=3, gives=0)

@@ -9,11 +9,11 @@ import onnx
 import onnx.parser
 import onnxruntime
 import pytest
-from networks import weight
+from networks import qcfs, weight
 from onnx.reference import ReferenceEvaluator
 
 from pconv_onnx import inspect, rewrite, session, verify
-from pconv_onnx.graph import load
+from pconv_onnx.graph import Network, load
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.passes.pipeline import prepared
 from pconv_onnx.graph.passes.taking_apart import taken_apart
@@ -132,7 +132,7 @@ def defined(source: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> list[np.n
 
 
 def test_attention_whose_present_keys_nothing_reads():
-    """onnxruntime does not run it."""
+    """Compared with onnx's reference: onnxruntime wants them read."""
     inputs = f"{BY_HEAD}, {PAST}"
     source = model("y = Attention (q, k, v, , k0, v0)", inputs, ONE)
     assert_apart(source, samples(inputs), of=defined)
@@ -271,7 +271,8 @@ HIDDEN = "float[N, S, 32] x, float[N, S, 32] skip"
 SUMMED = {
     # nodes, inputs, outputs
     "normalised": ("y = com.microsoft.SkipLayerNormalization (x, skip, gain, shift)", HIDDEN, "y"),
-    "with a bias": ("y = com.microsoft.SkipLayerNormalization <epsilon = 1e-5> (x, skip, gain, shift, bias)", HIDDEN, "y"),
+    "with a bias": ("y = com.microsoft.SkipLayerNormalization <epsilon = 1e-5> (x, skip, gain, shift, bias)",
+                    HIDDEN, "y"),
     "without a shift": ("y = com.microsoft.SkipLayerNormalization (x, skip, gain, , bias)", HIDDEN, "y"),
     "sum read": ("y, , , z = com.microsoft.SkipLayerNormalization (x, skip, gain, shift, bias)", HIDDEN, "yz"),
     "sum without bias read": ("y, , , z = com.microsoft.SkipLayerNormalization (x, skip, gain, shift)", HIDDEN, "yz"),
@@ -279,7 +280,8 @@ SUMMED = {
                             "float[N, S, 32] x, float[1, S, 32] skip", "y"),
     "by its mean square": ("y = com.microsoft.SkipSimplifiedLayerNormalization (x, skip, gain)", HIDDEN, "y"),
     "by its mean square, with a bias": (
-        "y, , , z = com.microsoft.SkipSimplifiedLayerNormalization <epsilon = 1e-5> (x, skip, gain, bias)", HIDDEN, "yz"),
+        "y, , , z = com.microsoft.SkipSimplifiedLayerNormalization <epsilon = 1e-5> (x, skip, gain, bias)",
+        HIDDEN, "yz"),
     "GELU": ("y = com.microsoft.BiasGelu (x, bias)", "float[N, S, 32] x", "y"),
     "fast GELU": ("y = com.microsoft.FastGelu (x, bias)", "float[N, S, 32] x", "y"),
 }  # fmt: skip
@@ -384,3 +386,160 @@ def test_equations_that_are_products(equation, opened):
 def test_other_equations_stay(equation):
     loaded = load(einsum(equation)[0])
     assert taken_apart(loaded) is loaded
+
+
+@pytest.mark.parametrize("attributes", ["", "<softmax_precision = 1>", "<is_causal = 1, softcap = 2.0>"])
+def test_half_precision_stays(attributes):
+    inputs = BY_HEAD.replace("float", "float16")
+    source = model(f"y = Attention {attributes} (q, k, v)", inputs, ONE.replace("float", "float16"))
+    # Onnxruntime computes in float32 within; the parts round each result to float16.
+    assert_apart(source, samples(inputs), bound=16 * 2.0**-11)
+
+
+STAYING = {
+    "a number of keys for each sample": "y = Attention (q, k, v, , , , lengths)",
+    "masked scores that are read": "y, , , qk = Attention <qk_matmul_output_mode = 2> (q, k, v)",
+    "one past only": "y = com.microsoft.MultiHeadAttention <num_heads = 4> (p, p, p, , , , k)",
+    "no number of heads": "y = com.microsoft.MultiHeadAttention (p, p, p)",
+    "heads of no size": "y = com.microsoft.MultiHeadAttention <num_heads = 5> (p, p, p)",
+    "one tensor of queries, keys and values": "y = com.microsoft.MultiHeadAttention <num_heads = 4> (packed)",
+    "causal across": "y = com.microsoft.MultiHeadAttention <num_heads = 4, unidirectional = 1> (p, r, r)",
+    "rotated within": "y = com.microsoft.Attention <num_heads = 4, do_rotary = 1> (p, w)",
+    "past within": "y = com.microsoft.Attention <num_heads = 4> (p, w, , , past)",
+    "statistics that are read": "y, mean = com.microsoft.SkipLayerNormalization (p, p, w)",
+    "first axes transposed": "y = com.microsoft.FusedMatMul <transBatchA = 1> (q, k)",
+    "no bias": "y = com.microsoft.FastGelu (p)",
+    "scaled positions": "y = com.microsoft.RotaryEmbedding <scale = 2.0> (p, ids, w, w)",
+    "unknown shapes": "u = com.microsoft.Unheard (p) y = com.microsoft.MultiHeadAttention <num_heads = 4> (u, u, u)",
+    "another's operator": "y = own.Attention (q, k, v)",
+    "nothing given": "y = com.microsoft.FusedMatMul ()",
+}
+GIVEN = (
+    f"{BY_HEAD}, int64[N] lengths, float[N, S, 32] p, float[N, T, 32] r, float[N, S, 4, 3, 8] packed,"
+    " float[2, N, 4, P, 8] past, int64[1] ids, float[10, 96] w"
+)
+
+
+@pytest.mark.parametrize("case", STAYING)
+def test_what_has_no_form_in_parts_stays(case):
+    nodes = STAYING[case]
+    read = [name for name in ("qk", "mean") if re.search(rf"\b{name}\b", nodes)]
+    outputs = ", ".join(f"float {name}" for name in ("y", *read))
+    source = model(nodes, GIVEN, outputs, opset=24)
+    source.opset_import.append(onnx.helper.make_opsetid("own", 1))
+    given = Network(source, "test", "")
+    assert taken_apart(given) is given
+
+
+def test_what_is_known_behind_parts_is_taken_apart_as_well():
+    """Behind operators of onnxruntime onnx infers no shapes."""
+    attend = "com.microsoft.MultiHeadAttention <num_heads = 4, unidirectional = 1>"
+    nodes = " ".join(f"y{place + 1} = {attend} (y{place}, y{place}, y{place})" for place in range(4))
+    source = model(nodes, "float[N, S, 32] y0", "float[a, b, c] y4", opened="NS", opset=20)
+    assert_apart(source, samples("float[N, S, 32] y0"))
+
+
+def test_operators_in_bodies_are_taken_apart():
+    attend = "Attention <is_causal = 1> (q, k, v)"
+    nodes = f"""
+        y = If (c) <then_branch = g1 () => (float[N, 4, S, 6] a) {{a = {attend}}},
+                    else_branch = g2 () => (float[N, 4, S, 6] b) {{w = {attend} b = Neg (w)}}>
+    """
+    inputs = f"{BY_HEAD}, bool c".replace("T", "S")
+    source = model(nodes, inputs, ONE)
+    parts = taken_apart(load(source)).proto
+    onnx.checker.check_model(parts)
+    assert ("", "Attention") not in operators(parts)
+    arrays = samples(inputs)
+    for chosen in (True, False):
+        fed = {**arrays, "c": np.array(chosen)}
+        np.testing.assert_allclose(run(parts, fed)[0], run(source, fed)[0], rtol=0, atol=BOUND)
+
+
+def test_names_stay_and_new_ones_are_no_others():
+    source = model(
+        "y_scores = Neg (q) y = Attention (y_scores, k, v) y_weights = Neg (y)", BY_HEAD, f"{ONE}, {ONE}_weights"
+    )
+    parts = taken_apart(load(source)).proto
+    made = [name for node in parts.graph.node for name in node.output]
+    assert len(made) == len(set(made)) and {"y_scores", "y", "y_weights"} <= set(made)
+    assert parts.graph.output == source.graph.output
+    named = [node.name for node in parts.graph.node if node.name]
+    assert len(named) == len(set(named))
+
+
+PROJECTIONS = "q = MatMul (x, a) k = MatMul (x, b) v = MatMul (x, c)"
+LAYERS = {
+    "onnx": f"{PROJECTIONS} [attend] z = Attention <{HEADS}> (q, k, v) y = MatMul (z, d)",
+    "onnxruntime": f"{PROJECTIONS} [attend] z = com.microsoft.MultiHeadAttention <num_heads = 4> (q, k, v)"
+    " y = MatMul (z, d)",
+}
+
+
+def layer(case: str, opened: str = "N") -> onnx.ModelProto:
+    projections = {name: weight(32, 32, seed=seed) for seed, name in enumerate("abcd")}
+    return model(LAYERS[case], "float[N, S, 32] x", "float[N, S1, 32] y", opened=opened, **projections)
+
+
+def behind_a_neuron(source: onnx.ModelProto) -> onnx.ModelProto:
+    """The same on what a QCFS activation of input `u` gives."""
+    before = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["" : 23]> test (float[N, 5, 32] u) => (float[N, 5, 32] x)
+        <float theta = {{2}}, float count = {{4}}, float half = {{0.5}}, float zero = {{0}}, float one = {{1}}>
+        {{ {qcfs("u", "x")} }}
+    """).graph
+    source.graph.input[0].name = "u"
+    source.graph.initializer.extend(before.initializer)
+    nodes = [*before.node, *source.graph.node]
+    made = onnx.ModelProto()
+    made.CopyFrom(source)
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+    return made
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_products_within_attention_are_counted_and_read_spikes(case):
+    found = inspect(layer(case), neurons="products")
+    places = [row["name"] for row in found["activations"]]
+    assert places == ["attend_scores.input", "attend_attended.input", "y.input"]
+    products = 3 * 5 * 32 * 32 + 2 * 4 * 5 * 5 * 8 + 5 * 32 * 32
+    driven = found["spike_driven"]
+    assert (driven["macs"], driven["on_inputs"], driven["share"]) == (products, 3 * 5 * 32 * 32, 1)
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_attention_between_products_that_spike_is_what_calibration_made(case):
+    source = layer(case)
+    x = {"x": np.random.default_rng(0).normal(0, 1, (12, 5, 32)).astype(np.float32)}
+    result = rewrite(source, calibration=x, steps=8, coding="radix", neurons="products")
+    assert len(result.plan.neurons) == 3
+    found = verify(source, result.model, x)
+    assert not found.differences and found.layers_compared
+    assert found.unoptimised.max_abs_diff < 0.05 * found.unoptimised.magnitude
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_that_parts_round_by_themselves_is_measured_and_said(case):
+    source = behind_a_neuron(layer(case))
+    arrays = {"u": np.random.default_rng(0).normal(0, 1, (12, 5, 32)).astype(np.float32)}
+    result = rewrite(source)
+    found = verify(source, result.model, arrays)
+    assert not found.differences and found.taken_apart
+    assert 0 < found.respelled.max_abs_diff < BOUND
+    assert found.verdict == "measured" and any("taken apart" in told for told in found.not_compared)
+
+
+def test_a_prepared_network_has_parts_only():
+    first = prepared(layer("onnxruntime"))
+    assert prepared(first).proto == first.proto
+    assert all(domain == "" for domain, _ in operators(first.proto))
+
+
+@pytest.mark.parametrize("opened", ["N", "NS"])
+@pytest.mark.parametrize("case", LAYERS)
+def test_heads_have_time_steps_however_many_tokens_there_are(case, opened):
+    plan = rewrite(behind_a_neuron(layer(case, opened)), coding="radix", dry_run=True).plan
+    steps = {name: type(kind).__name__ for name, kind in plan.kinds.items()}
+    assert {steps[f"attend_{what}"] for what in ("query", "key", "value", "transposed")} == {"Current"}
+    assert [size for size in plan.network.shapes["attend_scores"][2:]] == ([5, 5] if opened == "N" else ["S", "S"])
