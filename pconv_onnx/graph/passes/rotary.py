@@ -38,30 +38,46 @@ def of_onnxruntime(whole: Whole) -> None:
 def _turned(whole: Whole, cos: str, sin: str, table: int) -> None:
     """Turn by angles `[B, S, pairs]`, of which input `table` has as many in a row."""
     by_sample = len(whole.shape(0)) == 3
-    turned = 2 * whole.size(table, -1)
-    require(whole.attribute("rotary_embedding_dim", 0) in (0, turned))
-    if by_sample:
-        hidden, count = whole.size(0, 2), whole.attribute("num_heads", 0)
-        size = hidden // count if count else turned
-        require(hidden % size == 0)
-        x = whole.reshape(whole[0], 0, 0, hidden // size, size, what="heads")
-    else:
-        x, size = whole[0], whole.size(0, 3)
-    heads = whole.constant([2 if by_sample else 1])
-    cos, sin = (whole.write("Unsqueeze", angles, heads) for angles in (cos, sin))
-    interleaved = whole.attribute("interleaved", 0)
-    half, step = (1, 2) if interleaved else (turned // 2, 1)
-    a, b = (whole.slice(x, start, end, axis=3, step=step) for start, end in ((0, turned - half), (half, turned)))
-    pair = [
+    pairs = whole.size(table, -1)
+    require(whole.attribute("rotary_embedding_dim", 0) in (0, 2 * pairs))
+    if not by_sample:
+        cos, sin = (whole.write("Unsqueeze", angles, whole.constant([1])) for angles in (cos, sin))
+        turned(whole, whole[0], whole.size(0, 3), (cos, sin), pairs, "interleaved", gives=0)
+        return
+    hidden, count = whole.size(0, 2), whole.attribute("num_heads", 0)
+    size = hidden // count if count else 2 * pairs
+    require(hidden % size == 0)
+    x = whole.reshape(whole[0], 0, 0, hidden // size, size, what="heads")
+    cos, sin = (whole.write("Unsqueeze", angles, whole.constant([2])) for angles in (cos, sin))
+    whole.reshape(turned(whole, x, size, (cos, sin), pairs, "interleaved"), 0, 0, hidden, gives=0)
+
+
+def turned(
+    whole: Whole, x: str, size: int, angles: tuple[str, str], pairs: int, interleaved: str, gives: int | None = None
+) -> str:
+    """Write what turns entries along the last axis of four, so many, by cosines and sines that broadcast to pairs.
+
+    Args:
+        whole: the operator.
+        x: name of the entries.
+        size: how many entries there are.
+        angles: names of cosines and sines.
+        pairs: how many pairs there are.
+        interleaved: the attribute that says whether the entries of a pair stand side by side.
+        gives: which output of the operator that is; none otherwise.
+    """
+    cos, sin = angles
+    side_by_side = whole.attribute(interleaved, 0)
+    apart, step = (1, 2) if side_by_side else (pairs, 1)
+    last = 2 * pairs
+    a, b = (whole.slice(x, start, end, axis=3, step=step) for start, end in ((0, last - apart), (apart, last)))
+    parts = [
         whole.write("Sub", whole.write("Mul", a, cos), whole.write("Mul", b, sin)),
         whole.write("Add", whole.write("Mul", a, sin), whole.write("Mul", b, cos)),
     ]
-    if interleaved:
-        apart = (whole.write("Unsqueeze", part, whole.constant([4])) for part in pair)
-        pair = [whole.reshape(whole.write("Concat", *apart, axis=4), 0, 0, 0, turned)]
-    if turned < size:
-        pair.append(whole.slice(x, turned, size, axis=3))
-    if by_sample:
-        whole.reshape(whole.write("Concat", *pair, axis=3, what="turned"), 0, 0, hidden, gives=0)
-    else:
-        whole.write("Concat", *pair, axis=3, gives=0)
+    if side_by_side:
+        paired = (whole.write("Unsqueeze", part, whole.constant([4])) for part in parts)
+        parts = [whole.reshape(whole.write("Concat", *paired, axis=4), 0, 0, 0, last)]
+    if last < size:
+        parts.append(whole.slice(x, last, size, axis=3))
+    return whole.write("Concat", *parts, what="turned", gives=gives, axis=3)

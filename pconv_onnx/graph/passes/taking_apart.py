@@ -14,7 +14,7 @@ import onnx
 
 from pconv_onnx.graph.nesting import every_graph
 from pconv_onnx.graph.network import Network
-from pconv_onnx.graph.passes import attention, contraction, rotary, summing
+from pconv_onnx.graph.passes import attention, attention_of_onnxruntime, contraction, grouped, rotary, summing
 from pconv_onnx.graph.passes.whole import StaysWhole, Whole
 from pconv_onnx.graph.view import Node, key_of
 
@@ -22,15 +22,16 @@ _OF_ONNXRUNTIME = "com.microsoft"
 
 # By domain and operator. A rule writes nodes that make all outputs that are read, or raises StaysWhole.
 _RULES: dict[tuple[str, str], Callable[[Whole], object]] = {
-    ("", "Attention"): attention.standard,
+    ("", "Attention"): attention.attention,
     ("", "Einsum"): contraction.einsum,
     ("", "RotaryEmbedding"): rotary.standard,
-    (_OF_ONNXRUNTIME, "Attention"): attention.projected,
+    (_OF_ONNXRUNTIME, "Attention"): attention_of_onnxruntime.projected,
     (_OF_ONNXRUNTIME, "BiasGelu"): summing.bias_gelu,
     (_OF_ONNXRUNTIME, "EmbedLayerNormalization"): summing.embeddings,
     (_OF_ONNXRUNTIME, "FastGelu"): summing.fast_gelu,
     (_OF_ONNXRUNTIME, "FusedMatMul"): contraction.fused_matmul,
-    (_OF_ONNXRUNTIME, "MultiHeadAttention"): attention.multi_head,
+    (_OF_ONNXRUNTIME, "GroupQueryAttention"): grouped.grouped,
+    (_OF_ONNXRUNTIME, "MultiHeadAttention"): attention_of_onnxruntime.multi_head,
     (_OF_ONNXRUNTIME, "RotaryEmbedding"): rotary.of_onnxruntime,
     (_OF_ONNXRUNTIME, "SkipLayerNormalization"): summing.skip_normalisation,
     (_OF_ONNXRUNTIME, "SkipSimplifiedLayerNormalization"): summing.skip_simplified_normalisation,

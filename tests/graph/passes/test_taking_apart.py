@@ -407,6 +407,10 @@ STAYING = {
     "rotated within": "y = com.microsoft.Attention <num_heads = 4, do_rotary = 1> (p, w)",
     "past within": "y = com.microsoft.Attention <num_heads = 4> (p, w, , , past)",
     "statistics that are read": "y, mean = com.microsoft.SkipLayerNormalization (p, p, w)",
+    "a window": "y = com.microsoft.GroupQueryAttention <num_heads = 4, kv_num_heads = 4, local_window_size = 2>"
+    " (p, p, p, , , ids, ids)",
+    "a bias of grouped queries' scores": "y = com.microsoft.GroupQueryAttention <num_heads = 4, kv_num_heads = 4>"
+    " (p, p, p, , , ids, ids, , , , w)",
     "first axes transposed": "y = com.microsoft.FusedMatMul <transBatchA = 1> (q, k)",
     "no bias": "y = com.microsoft.FastGelu (p)",
     "scaled positions": "y = com.microsoft.RotaryEmbedding <scale = 2.0> (p, ids, w, w)",
@@ -543,3 +547,54 @@ def test_heads_have_time_steps_however_many_tokens_there_are(case, opened):
     steps = {name: type(kind).__name__ for name, kind in plan.kinds.items()}
     assert {steps[f"attend_{what}"] for what in ("query", "key", "value", "transposed")} == {"Current"}
     assert [size for size in plan.network.shapes["attend_scores"][2:]] == ([5, 5] if opened == "N" else ["S", "S"])
+
+
+def grouped(attributes: str, tokens: str, past: str, others: str = "", packed: bool = False, opened: str = "N"):
+    """Four queries to two heads of keys, of 32 entries each; sizes of `tokens` and `past` by the letters of SIZES."""
+    inputs = (
+        f"float[N, {tokens}, 256] q"
+        if packed
+        else (f"float[N, {tokens}, 128] q, float[N, {tokens}, 64] k, float[N, {tokens}, 64] v")
+    )
+    inputs += f", float[N, 2, {past}, 32] k0, float[N, 2, {past}, 32] v0" if past else ""
+    inputs += f", int32[N] last, int32[1] total{others}"
+    places = ("q", "k", "v", "k0", "v0", "last", "total", "cos", "sin", "positions")
+    names = [name if re.search(rf"\b{name}\b", inputs) else "" for name in places]
+    attributes = ", ".join(filter(None, ["num_heads = 4, kv_num_heads = 2", attributes]))
+    nodes = f"y, k1, v1 = com.microsoft.GroupQueryAttention <{attributes}> ({', '.join(names).rstrip(', ')})"
+    return model(nodes, inputs, PRESENT.replace("c, d", "c", 1), opened=opened, opset=20), samples(inputs)
+
+
+TABLES = ", float[20, 16] cos, float[20, 16] sin"
+GROUPED = {
+    # attributes, tokens, places of past keys, other inputs, whether q, k and v are one, keys of each sample
+    "prompt": ("", "S", "", "", False, (5, 5)),
+    "prompt into no places": ("", "S", "0", "", False, (5, 5)),
+    "prompt into places": ("", "S", "9", "", False, (5, 5)),
+    "token": ("", "1", "P", "", False, (4, 4)),
+    "token of samples of other lengths": ("", "1", "P", "", False, (4, 2)),
+    "token into places": ("", "1", "9", "", False, (6, 3)),
+    "one": ("", "1", "P", "", True, (4, 3)),
+    "scale": ("scale = 0.1, softcap = 2.0", "1", "P", "", False, (4, 3)),
+    "turned prompt": ("do_rotary = 1", "S", "", TABLES, False, (5, 5)),
+    "turned": ("do_rotary = 1", "1", "P", TABLES, False, (4, 3)),
+    "turned in part": ("do_rotary = 1, rotary_interleaved = 1", "1", "P", TABLES.replace("16", "8"), True, (4, 3)),
+    "turned by positions": ("do_rotary = 1", "1", "P", f"{TABLES}, int64[N, 1] positions", False, (4, 3)),
+}
+
+
+@OPENED
+@pytest.mark.parametrize("case", GROUPED)
+def test_grouped_queries_of_onnxruntime(case, opened):
+    *asked, keys = GROUPED[case]
+    source, arrays = grouped(*asked, opened=opened)
+    lengths = {"last": np.array(keys, np.int32) - 1, "total": np.array([max(keys)], np.int32)}
+    assert_apart(source, arrays | lengths)
+
+
+def test_grouped_queries_of_several_tokens_behind_past_keys():
+    """Of one sample, which is what onnxruntime takes."""
+    source, arrays = grouped("do_rotary = 1", "S", "P", TABLES)
+    one = {name: value[:1] for name, value in arrays.items() if name not in ("cos", "sin")}
+    lengths = {"last": np.array([7], np.int32), "total": np.array([8], np.int32)}
+    assert_apart(source, arrays | one | lengths)
