@@ -35,6 +35,9 @@ def multi_head(whole: Whole) -> None:
     if by_sample:
         k, v = heads.by_head(whole, k, count, size, "key"), heads.by_head(whole, v, count, value_size, "value")
     lengths = heads.lengths_of(whole, 1 if by_sample else 2, 6)
+    # Of other keys than there are queries onnxruntime leaves out none for the last query.
+    as_many = lengths.queries is not None and lengths.queries == lengths.new
+    require(as_many or not whole.attribute("unidirectional", 0))
     k, v = heads.with_past(whole, k, v, 6)
     _attended(whole, q, k, v, lengths, mask=4, bias=5, sizes=(count, size, value_size))
 
@@ -45,7 +48,6 @@ def projected(whole: Whole) -> None:
     Those with past keys, and those that rotate queries and keys, stay whole.
     """
     require(not any(whole[index] for index in (4, 6)) and not whole.read(1) and not whole.attribute("do_rotary", 0))
-    require(len(whole.shape(0)) == 3)
     count = whole.attribute("num_heads")
     hidden = list(whole.attribute("qkv_hidden_sizes", ())) or [heads.share(whole.size(1, 1), 3)] * 3
     require(len(hidden) == 3 and hidden[0] == hidden[1] and sum(hidden) == whole.size(1, 1))
@@ -63,7 +65,7 @@ def projected(whole: Whole) -> None:
         )
         for start, length, what in zip(starts, hidden, ("query", "key", "value"), strict=True)
     )
-    length = whole.shape(0)[1]
+    length = whole.network.shapes.get(whole[0], (None, None))[1]
     _attended(whole, q, k, v, heads.Lengths(length, 0, length), mask=3, bias=5, sizes=(count, size, value_size))
 
 
@@ -74,14 +76,12 @@ def _attended(
     count, size, value_size = sizes
     left_out = _padding(whole, k, mask)
     if whole.attribute("unidirectional", 0):
-        # Of other keys than there are queries onnxruntime leaves out none for the last query.
-        require(lengths.queries is not None and lengths.queries == lengths.new)
-        lowest = whole.number(float(np.finfo(whole.dtype()).min))
+        lowest = whole.number(float(np.finfo(whole.floats).min))
         seen = heads.no_later(whole, q, k, whole[6] if lengths.past != 0 else "", lengths)
         left_out = whole.write("Where", seen, left_out or whole.number(0), lowest, what="bias")
     added = heads.plus(whole, left_out, whole[bias]) if left_out else whole[bias]
     scores = heads.scores_of(whole, q, k, whole.attribute("scale"), size)
-    weights = heads.weights_of(whole, heads.plus(whole, scores, added), None)
+    weights = heads.weights_of(whole, heads.plus(whole, scores, added))
     heads.by_sample(whole, whole.write("MatMul", weights, v, what="attended"), count * value_size)
 
 
@@ -95,12 +95,13 @@ def _padding(whole: Whole, k: str, index: int) -> str:
     """
     if not whole[index]:
         return ""
-    shape, batch = whole.shape(index), whole.shape(0)[0]
+    shape = whole.shape(index)
     if len(shape) in (2, 3):
         seen = whole.write("Greater", whole[index], whole.constant(0, whole.dtype(index)))
         axes = [1, 2] if len(shape) == 2 else [1]
     else:
         require(len(shape) == 1)
+        batch = whole.shape(0)[0]
         twice = isinstance(batch, int) and shape[0] == 2 * batch
         require(twice or (batch is not None and shape[0] == batch))
         ends = whole.write("Cast", whole[index], to=helper.np_dtype_to_tensor_dtype(np.dtype(np.int64)))

@@ -28,7 +28,7 @@ def fused_matmul(whole: Whole) -> None:
 
 def einsum(whole: Whole) -> None:
     """Einsum of two operands whose every axis is one of the result or one along which both are summed."""
-    require(bool(whole[1]) and not whole[2] and whole.dtype().kind == "f")
+    require(bool(whole[1]) and not whole[2] and whole.floats.kind == "f")
     first, second, result = _labels(whole)
     operands = (first, second)
     left, right = (0, 1) if _in_order(first, second, result) else (1, 0)

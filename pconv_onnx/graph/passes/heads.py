@@ -100,7 +100,7 @@ def plus(whole: Whole, scores: str, bias: str) -> str:
 
 def weights_of(whole: Whole, scores: str, precision: int | None = None) -> str:
     """Softmax of scores, computed in another element type if there is one."""
-    own = helper.np_dtype_to_tensor_dtype(whole.dtype())
+    own = helper.np_dtype_to_tensor_dtype(whole.floats)
     if precision in (None, own):
         return whole.write("Softmax", scores, what="weights", axis=-1)
     precise = whole.write("Softmax", whole.write("Cast", scores, to=precision), axis=-1)

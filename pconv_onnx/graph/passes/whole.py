@@ -73,7 +73,7 @@ class Whole:
         require(isinstance(size, int) and size > 0)
         return int(size)  # type: ignore[arg-type]
 
-    def dtype(self, index: int = 0) -> np.dtype[Any]:
+    def dtype(self, index: int) -> np.dtype[Any]:
         """Element type of an input.
 
         Raises:
@@ -83,6 +83,19 @@ class Whole:
         if dtype is None:
             raise StaysWhole
         return dtype
+
+    @property
+    def floats(self) -> np.dtype[Any]:
+        """Element type of the inputs that are floats: all have the same.
+
+        Raises:
+            StaysWhole: it is not known of any.
+        """
+        known = (self.network.dtypes.get(name) for name in self._proto.input)
+        found = next((dtype for dtype in known if dtype is not None and dtype.kind not in "biu"), None)
+        if found is None:
+            raise StaysWhole
+        return found
 
     def write(self, op_type: str, *inputs: str, what: str = "", gives: int | None = None, **attributes: Any) -> str:
         """Write an operator, and return the name of its output.
@@ -109,8 +122,8 @@ class Whole:
         return self.write("Constant", what=what, value=numpy_helper.from_array(np.asarray(value, dtype)))
 
     def number(self, value: float, what: str = "") -> str:
-        """Write a constant of the type of the first input, and return its name."""
-        return self.constant(value, self.dtype(), what)
+        """Write a constant of the type of inputs that are floats, and return its name."""
+        return self.constant(value, self.floats, what)
 
     def reshape(self, x: str, *sizes: int, what: str = "", gives: int | None = None) -> str:
         """Write a Reshape to constant sizes; 0 keeps one."""
