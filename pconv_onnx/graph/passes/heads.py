@@ -12,6 +12,9 @@ from onnx import helper
 from pconv_onnx.graph.network import Dimension
 from pconv_onnx.graph.passes.whole import Whole, require
 
+# Elements up to which a mask is a constant.
+_LARGEST = 1 << 16
+
 
 @dataclass(frozen=True)
 class Lengths:
@@ -109,9 +112,9 @@ def weights_of(whole: Whole, scores: str, precision: int | None = None) -> str:
 
 def no_later(whole: Whole, q: str, k: str, past: str, lengths: Lengths) -> str:
     """`[S, P + T]`: whether a key is of the past, or stands no later than the query."""
-    known = (lengths.queries, lengths.past, lengths.new)
-    if all(isinstance(length, int) for length in known):
-        rows, before, columns = (int(length) for length in known)  # type: ignore[arg-type]
+    known = [length for length in (lengths.queries, lengths.past, lengths.new) if isinstance(length, int)]
+    if len(known) == 3 and known[0] * (known[1] + known[2]) <= _LARGEST:
+        rows, before, columns = known
         return whole.constant(np.tri(rows, before + columns, before), np.bool_, what="causal")
     rows_, columns_ = numbered(whole, q), numbered(whole, k)
     if past:

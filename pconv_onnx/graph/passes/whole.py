@@ -77,10 +77,10 @@ class Whole:
         """Element type of an input.
 
         Raises:
-            StaysWhole: it is not known.
+            StaysWhole: it is not known, or that of texts.
         """
         dtype = self.network.dtypes.get(self[index])
-        if dtype is None:
+        if dtype is None or dtype.kind == "O":
             raise StaysWhole
         return dtype
 
@@ -92,7 +92,7 @@ class Whole:
             StaysWhole: it is not known of any.
         """
         known = (self.network.dtypes.get(name) for name in self._proto.input)
-        found = next((dtype for dtype in known if dtype is not None and dtype.kind not in "biu"), None)
+        found = next((dtype for dtype in known if dtype is not None and dtype.kind in "fV"), None)
         if found is None:
             raise StaysWhole
         return found
