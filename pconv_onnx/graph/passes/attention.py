@@ -68,7 +68,7 @@ def _bias(whole: Whole, q: str, k: str, lengths: heads.Lengths) -> str:
         require(not isinstance(given, int) or total is None or given == total)
         if whole.dtype(3) == np.bool_:
             bias = whole.write("Where", bias, whole.number(0), whole.number(-math.inf), what="bias")
-    if whole.attribute("is_causal", 0):
+    if whole.flag("is_causal"):
         seen = heads.no_later(whole, q, k, whole[4], lengths)
         bias = whole.write("Where", seen, bias or whole.number(0), whole.number(-math.inf), what="bias")
     return bias
@@ -79,7 +79,7 @@ def _keyless(whole: Whole, bias: str) -> str:
     if not whole[3]:
         return ""
     mask = whole.value(3)
-    if mask is not None and not whole.attribute("is_causal", 0):
+    if mask is not None and not whole.flag("is_causal"):
         left = mask if mask.dtype == np.bool_ else mask > -math.inf
         if left.any(axis=-1).all():
             return ""

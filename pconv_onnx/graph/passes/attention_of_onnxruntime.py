@@ -27,6 +27,7 @@ def multi_head(whole: Whole) -> None:
     value_size = heads.share(whole.size(2, 2), count) if by_sample else whole.size(2, 3)
     if whole[3]:
         ends = (0, hidden, 2 * hidden, 2 * hidden + count * value_size)
+        require(whole.shape(3) == ends[-1:])
         q, k, v = (
             whole.write("Add", x, whole.slice(whole[3], start, end, axis=0, what=f"{what}_bias"), what=f"{what}_sum")
             for x, start, end, what in zip((q, k, v), ends[:-1], ends[1:], ("query", "key", "value"), strict=True)
@@ -37,7 +38,7 @@ def multi_head(whole: Whole) -> None:
     lengths = heads.lengths_of(whole, 1 if by_sample else 2, 6)
     # Of other keys than there are queries onnxruntime leaves out none for the last query.
     as_many = lengths.queries is not None and lengths.queries == lengths.new
-    require(as_many or not whole.attribute("unidirectional", 0))
+    require(as_many or not whole.flag("unidirectional"))
     k, v = heads.with_past(whole, k, v, 6)
     _attended(whole, q, k, v, lengths, mask=4, bias=5, sizes=(count, size, value_size))
 
@@ -47,7 +48,7 @@ def projected(whole: Whole) -> None:
 
     Those with past keys, and those that rotate queries and keys, stay whole.
     """
-    require(not any(whole[index] for index in (4, 6)) and not whole.read(1) and not whole.attribute("do_rotary", 0))
+    require(not any(whole[index] for index in (4, 6)) and not whole.read(1) and not whole.flag("do_rotary"))
     count = whole.attribute("num_heads")
     hidden = list(whole.attribute("qkv_hidden_sizes", ())) or [heads.share(whole.size(1, 1), 3)] * 3
     require(len(hidden) == 3 and hidden[0] == hidden[1] and sum(hidden) == whole.size(1, 1))
@@ -75,7 +76,7 @@ def _attended(
     """What onnxruntime's operators have in common: which inputs are masks, and how many heads of which sizes."""
     count, size, value_size = sizes
     left_out = _padding(whole, k, mask)
-    if whole.attribute("unidirectional", 0):
+    if whole.flag("unidirectional"):
         lowest = whole.number(float(np.finfo(whole.floats).min))
         seen = heads.no_later(whole, q, k, whole[6] if lengths.past != 0 else "", lengths)
         left_out = whole.write("Where", seen, left_out or whole.number(0), lowest, what="bias")

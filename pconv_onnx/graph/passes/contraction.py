@@ -13,11 +13,11 @@ _ELLIPSIS = "..."
 
 def fused_matmul(whole: Whole) -> None:
     """FusedMatMul of onnxruntime: `alpha·op(a)·op(b)`; one whose first axes are transposed stays whole."""
-    require(not whole.attribute("transBatchA", 0) and not whole.attribute("transBatchB", 0))
+    require(not whole.flag("transBatchA") and not whole.flag("transBatchB"))
     operands = []
     for index, transposed in enumerate(("transA", "transB")):
         axes = list(range(len(whole.shape(index))))
-        if whole.attribute(transposed, 0) and len(axes) > 1:
+        if whole.flag(transposed) and len(axes) > 1:
             axes[-2:] = axes[-1], axes[-2]
         operands.append(whole.transpose(whole[index], *axes))
     alpha = whole.attribute("alpha", 1.0)

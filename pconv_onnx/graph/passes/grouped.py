@@ -41,7 +41,7 @@ def grouped(whole: Whole) -> None:
         )
     filled = _filled(whole) if whole[_PAST] else ""
     q, k, v = (whole.reshape(x, 0, 0, n, size) for x, n in ((q, count), (k, shared), (v, shared)))
-    if whole.attribute("do_rotary", 0):
+    if whole.flag("do_rotary"):
         q, k = _rotated(whole, q, k, size, filled)
     q, k, v = (whole.transpose(x, 0, 2, 1, 3, what=what) for x, what in ((q, "query"), (k, "key"), (v, "value")))
     bias = _bias(whole, filled)

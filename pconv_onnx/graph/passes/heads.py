@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import helper
 
 from pconv_onnx.graph.network import Dimension
 from pconv_onnx.graph.passes.whole import Whole, require
 
+# Element types that a Softmax may be computed in.
+_PRECISIONS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 # Elements up to which a mask is a constant.
 _LARGEST = 1 << 16
 
@@ -106,6 +109,7 @@ def weights_of(whole: Whole, scores: str, precision: int | None = None) -> str:
     own = helper.np_dtype_to_tensor_dtype(whole.floats)
     if precision in (None, own):
         return whole.write("Softmax", scores, what="weights", axis=-1)
+    require(precision in _PRECISIONS)
     precise = whole.write("Softmax", whole.write("Cast", scores, to=precision), axis=-1)
     return whole.write("Cast", precise, what="weights", to=own)
 

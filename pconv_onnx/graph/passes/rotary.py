@@ -24,8 +24,9 @@ def of_onnxruntime(whole: Whole) -> None:
 
     Those with a scale, which onnxruntime does not use either, and of packed batches stay whole.
     """
-    require(whole.attribute("scale", 1.0) == 1.0 and not whole.attribute("is_packed_batching", 0))
+    require(whole.attribute("scale", 1.0) == 1.0 and not whole.flag("is_packed_batching"))
     positions = whole[1]
+    require(len(whole.shape(1)) in (1, 2))
     if len(whole.shape(1)) == 1:
         require(whole.size(1, 0) == 1)
         tokens = whole.length(whole[0], 1 if len(whole.shape(0)) == 3 else 2)
@@ -67,7 +68,7 @@ def turned(
         gives: which output of the operator that is; none otherwise.
     """
     cos, sin = angles
-    side_by_side = whole.attribute(interleaved, 0)
+    side_by_side = whole.flag(interleaved)
     apart, step = (1, 2) if side_by_side else (pairs, 1)
     last = 2 * pairs
     a, b = (whole.slice(x, start, end, axis=3, step=step) for start, end in ((0, last - apart), (apart, last)))

@@ -29,6 +29,7 @@ def embeddings(whole: Whole) -> None:
 
     `ends` counts the ones of each row of the mask; without a mask it is no operator's, and the node stays whole.
     """
+    require(bool(whole[1]) == bool(whole[4]) and bool(whole[5] and whole[6]))
     if whole.read(1):
         require(bool(whole[7]))
         ones = whole.write("Equal", whole[7], whole.constant(1, whole.dtype(7)))

@@ -12,7 +12,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.nesting import unused
 from pconv_onnx.graph.network import Dimension, Network
-from pconv_onnx.graph.view import Node
+from pconv_onnx.graph.view import Constant, Node
 
 
 class StaysWhole(Exception):
@@ -45,8 +45,24 @@ class Whole:
         return bool(tensor.outputs) or self.network.is_output(tensor)
 
     def attribute(self, name: str, otherwise: Any = None) -> Any:
-        """Value of an attribute."""
-        return self._node.attrs.get(name, otherwise)
+        """Value of an attribute.
+
+        Raises:
+            StaysWhole: it is a tensor, which none of such an operator is.
+        """
+        value = self._node.attrs.get(name, otherwise)
+        require(not isinstance(value, Constant))
+        return value
+
+    def flag(self, name: str) -> bool:
+        """Value of an attribute that is 0 or 1, the former where it is left out.
+
+        Raises:
+            StaysWhole: it has another.
+        """
+        value = self.attribute(name, 0)
+        require(value in (0, 1))
+        return bool(value)
 
     def value(self, index: int) -> Array | None:
         """Value of an input; None where it is computed, or left out."""

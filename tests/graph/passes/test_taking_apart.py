@@ -404,6 +404,7 @@ STAYING = {
     "heads of no size": "y = com.microsoft.MultiHeadAttention <num_heads = 5> (p, p, p)",
     "one tensor of queries, keys and values": "y = com.microsoft.MultiHeadAttention <num_heads = 4> (packed)",
     "causal across": "y = com.microsoft.MultiHeadAttention <num_heads = 4, unidirectional = 1> (p, r, r)",
+    "positions of no rank": "y = com.microsoft.RotaryEmbedding (p, scalar, w, w)",
     "rotated within": "y = com.microsoft.Attention <num_heads = 4, do_rotary = 1> (p, w)",
     "past within": "y = com.microsoft.Attention <num_heads = 4> (p, w, , , past)",
     "statistics that are read": "y, mean = com.microsoft.SkipLayerNormalization (p, p, w)",
@@ -411,6 +412,11 @@ STAYING = {
     " (p, p, p, , , ids, ids)",
     "a bias of grouped queries' scores": "y = com.microsoft.GroupQueryAttention <num_heads = 4, kv_num_heads = 4>"
     " (p, p, p, , , ids, ids, , , , w)",
+    "a flag that is neither": "y = Attention <is_causal = 2> (q, k, v)",
+    "weights in integers": "y = Attention <softmax_precision = 7> (q, k, v)",
+    "a number that is a tensor": "y = com.microsoft.MultiHeadAttention <num_heads = int64 {4}> (p, p, p)",
+    "a bias of another length": "y = com.microsoft.MultiHeadAttention <num_heads = 4> (p, p, p, ids)",
+    "kinds without segments": "y = com.microsoft.EmbedLayerNormalization (lengths, , w, w, w, w, w)",
     "first axes transposed": "y = com.microsoft.FusedMatMul <transBatchA = 1> (q, k)",
     "no bias": "y = com.microsoft.FastGelu (p)",
     "scaled positions": "y = com.microsoft.RotaryEmbedding <scale = 2.0> (p, ids, w, w)",
@@ -420,7 +426,7 @@ STAYING = {
 }
 GIVEN = (
     f"{BY_HEAD}, int64[N] lengths, float[N, S, 32] p, float[N, T, 32] r, float[N, S, 4, 3, 8] packed,"
-    " float[2, N, 4, P, 8] past, int64[1] ids, float[10, 96] w"
+    " float[2, N, 4, P, 8] past, int64[1] ids, float[10, 96] w, int64 scalar"
 )
 
 
@@ -433,6 +439,20 @@ def test_what_has_no_form_in_parts_stays(case):
     source.opset_import.append(onnx.helper.make_opsetid("own", 1))
     given = Network(source, "test", "")
     assert taken_apart(given) is given
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "y = Attention <is_causal = 1> (q, k, v)",
+        "y = com.microsoft.MultiHeadAttention <num_heads = 4> (p, p, p)",
+        "y = com.microsoft.Attention <num_heads = 4> (p, w)",
+        "y = com.microsoft.GroupQueryAttention <num_heads = 4, kv_num_heads = 4> (p, p, p, , , ids, ids)",
+    ],
+)
+def test_the_same_with_a_form_in_parts_do_not_stay(nodes):
+    given = Network(model(nodes, GIVEN.replace("[10, 96]", "[32, 96]"), "float y", opset=24), "test", "")
+    assert operators(taken_apart(given).proto).isdisjoint(operators(given.proto))
 
 
 def test_what_is_known_behind_parts_is_taken_apart_as_well():
