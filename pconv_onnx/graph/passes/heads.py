@@ -93,6 +93,7 @@ def scores_of(whole: Whole, q: str, k: str, scale: float | None, size: int) -> s
 
 def capped_at(whole: Whole, scores: str, cap: float) -> str:
     """Scores between −cap and cap; as they are where that is zero."""
+    require(cap >= 0)
     if not cap:
         return scores
     share = whole.write("Tanh", whole.write("Div", scores, whole.number(cap)))
