@@ -21,6 +21,8 @@ from pconv_onnx.graph.passes.taking_apart import taken_apart
 from .hostile import FOREIGN, attempt
 from .workers import enter
 
+# Before this version it computes some of them otherwise: they have to raise nothing.
+_OLD = tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 32)
 _X, _HEADS = "float[N, 5, 32] x", "float[N, 4, 5, 8] q, float[N, 4, 7, 8] k, float[N, 4, 7, 6] v"
 _ANGLES = "float[9, 4] cos, float[9, 4] sin, int64[N, 5] places"
 _OURS = "com.microsoft"
@@ -72,7 +74,7 @@ def faults(seed: int) -> list[str]:
     parts = attempt(found, "taking it apart", lambda: taken_apart(network))
     if parts is None or parts is network:
         return found
-    expected = _run(model, feed)
+    expected = None if _OLD else _run(model, feed)
     if expected is not None:
         given = _run(parts.proto, feed)
         if given is None:
