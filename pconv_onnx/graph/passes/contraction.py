@@ -33,6 +33,10 @@ def einsum(whole: Whole) -> None:
     operands = (first, second)
     left, right = (0, 1) if _in_order(first, second, result) else (1, 0)
     axes = _Axes.of(operands[left], operands[right], result)
+    for label in axes.summed:
+        sizes = [whole.shape(index)[labels.index(label)] for index, labels in enumerate(operands)]
+        # A size of 1 is broadcast along the other's.
+        require(sizes[0] == sizes[1] or not all(isinstance(size, int) for size in sizes))
     a = _left(whole, left, operands[left], axes)
     b = _right(whole, right, operands[right], axes)
     made = [*axes.outer, *filter(None, (axes.row, axes.column))]

@@ -417,6 +417,7 @@ STAYING = {
     "heads of no size": "y = com.microsoft.MultiHeadAttention <num_heads = 5> (p, p, p)",
     "one tensor of queries, keys and values": "y = com.microsoft.MultiHeadAttention <num_heads = 4> (packed)",
     "causal across": "y = com.microsoft.MultiHeadAttention <num_heads = 4, unidirectional = 1> (p, r, r)",
+    "a sum that broadcasts": 'y = Einsum <equation = "bid,bjd->bij"> (p, thin)',
     "positions of no rank": "y = com.microsoft.RotaryEmbedding (p, scalar, w, w)",
     "rotated within": "y = com.microsoft.Attention <num_heads = 4, do_rotary = 1> (p, w)",
     "past within": "y = com.microsoft.Attention <num_heads = 4> (p, w, , , past)",
@@ -439,7 +440,7 @@ STAYING = {
 }
 GIVEN = (
     f"{BY_HEAD}, int64[N] lengths, float[N, S, 32] p, float[N, T, 32] r, float[N, S, 4, 3, 8] packed,"
-    " float[2, N, 4, P, 8] past, int64[1] ids, float[10, 96] w, int64 scalar"
+    " float[2, N, 4, P, 8] past, int64[1] ids, float[10, 96] w, int64 scalar, float[N, T, 1] thin"
 )
 
 
