@@ -22,6 +22,7 @@ from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.graph.passes.pipeline import respelled
 from pconv_onnx.graph.passes.straight_through import without_straight_through
+from pconv_onnx.graph.passes.taking_apart import taken_apart
 from pconv_onnx.graph.record import Converted, Record
 from pconv_onnx.graph.sketch import redrawn
 from pconv_onnx.measure.comparison import Comparison
@@ -68,6 +69,7 @@ class Verification:
         respelled: the source unoptimised against the same in the spelling that it was read in, with which neurons and
             segments are compared.
         straight_through: whether that lacks sums of straight-through gradients, which round by themselves.
+        taken_apart: whether that has operators in parts, which round otherwise than the whole.
         load_errors: why `ann` or `snn` loads only with graph optimisations disabled, and is not run otherwise.
         layers: one a neuron layer.
         segments: what lies between neurons, and behind the last ones.
@@ -94,6 +96,7 @@ class Verification:
     spiking_itself: Comparison = field(default_factory=Comparison)
     respelled: Comparison = field(default_factory=Comparison)
     straight_through: bool = False
+    taken_apart: bool = False
     load_errors: dict[str, str] = field(default_factory=dict)
     correct: dict[str, int] | None = None
     target_errors: dict[str, TargetError] | None = None
@@ -136,7 +139,7 @@ class Verification:
             if segment.beyond
         ]
         told += self.altered
-        if self.respelled.max_abs_diff and not self.straight_through:
+        if self.respelled.max_abs_diff and not (self.straight_through or self.taken_apart):
             told.append("the source gives other values in the spelling that it was read in")
         settings = (self.unoptimised, self.as_run)
         if not all(math.isfinite(outputs.max_abs_diff) for outputs in settings):
@@ -156,12 +159,13 @@ class Verification:
         empty = self.unoptimised.samples and not self.unoptimised.elements + sum(row.elements for row in self.layers)
         unbounded = [segment.told for segment in self.segments if not segment.bounded]
         among = f", {unbounded[0]} among them" if len(unbounded) > 1 else ""
+        own_rounding = f"whose own rounding changes outputs by up to {self.respelled.max_abs_diff:.3g}"
         given = _counted(calibrated, "neuron")
         told = {
             "anything: neither outputs nor neurons have elements": empty,
             f"outputs, since a calibration gave {given} levels that the source does not have": calibrated,
-            f"straight-through gradients, whose own rounding changes outputs by up to "
-            f"{self.respelled.max_abs_diff:.3g}": self.respelled.max_abs_diff and self.straight_through,
+            f"straight-through gradients, {own_rounding}": self.respelled.max_abs_diff and self.straight_through,
+            f"operators that were taken apart, {own_rounding}": self.respelled.max_abs_diff and self.taken_apart,
             f"{_counted(others, 'neuron')} with T other than the source's levels": others,
             f"{_counted(missed, 'neuron')} in branches that no sample got to": missed,
             f"{_counted(self.branches_not_entered, 'branch')} that no sample got to": self.branches_not_entered,
@@ -321,6 +325,7 @@ def verify(
     for part, feed in track(parts, "verifying", len(parts)):
         _verify_batch(result, segments, sessions, outputs, axes, feed, samples, part)
     result.straight_through = without_straight_through(source) is not source
+    result.taken_apart = taken_apart(source) is not source
     result.branches_not_entered = segments.branches_not_entered
     result.per_step_outputs = len(record.per_step_outputs)
     return result

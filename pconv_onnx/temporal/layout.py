@@ -23,15 +23,13 @@ def flatten(site: Site) -> Kind | None:
 def reshape(site: Site) -> Kind | Passage | None:
     """Where the rows of one time-step stay together.
 
-    They do where the first dimension is left open and the others are not, or keeps its size whatever that is called; a
-    shape that spells out the number of rows, or computes it, becomes a constant that does not.
+    They do where the first dimension is copied, or left open and the others are not, or keeps its size whatever that is
+    called; a shape that spells out the number of rows, or computes it, becomes a constant that does not.
     """
     kind, target = same_where_uniform(site.kinds[0]), site.constant(1)
     keeps_zero = not site.attribute("allowzero", 0)
     if target is not None and target.size:
-        open_first = target[0] == -1 or (target[0] == 0 and keeps_zero)
-        others_fixed = (target[1:] > 0).all() or (target[0] == 0 and (target[1:] != 0).all())
-        if open_first and others_fixed:
+        if (target[0] == 0 and keeps_zero) or (target[0] == -1 and (target[1:] > 0).all()):
             return kind
     before, after = site.shape(0), site.output_shape(0)
     if not before or not after or before[0] is None or before[0] != after[0]:

@@ -951,8 +951,8 @@ def test_inspect_and_calibrate_tell_what_reads_spikes_once_calibrated(tmp_path, 
 
 
 def test_stats_lists_what_it_cannot_count(tmp_path, run):
-    nodes = f'{qcfs("x", "a")} y = Einsum <equation = "nchw,oc->nohw"> (a, v)'
-    onnx.save(network(nodes, weights={"v": weight(3, 3)}), tmp_path / "m.onnx")
+    nodes = f'{qcfs("x", "a")} y = Einsum <equation = "nchw,ock->nohw"> (a, v)'
+    onnx.save(network(nodes, weights={"v": weight(3, 3, 1)}), tmp_path / "m.onnx")
     run("rewrite", tmp_path / "m.onnx", "-o", tmp_path / "snn.onnx")
     status, out, _ = run("stats", tmp_path / "snn.onnx")
     assert status == 0

@@ -15,4 +15,5 @@ CASES = {
     "nir": "fuzzing.nir",
     "shapes": "fuzzing.shapes",
     "greedy": "fuzzing.greedy",
+    "fused": "fuzzing.fused",
 }

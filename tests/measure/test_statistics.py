@@ -415,14 +415,14 @@ def test_what_is_in_memory_at_once_has_a_bound(small_network, monkeypatch):
 def test_what_cannot_be_counted_is_null_and_in_no_total():
     nodes = f"""
         {qcfs("x", "a")}
-        e = Einsum <equation = "nchw,oc->nohw"> (a, v)
+        e = Einsum <equation = "nchw,ock->nohw"> (a, v)
         t = Constant <value = bool {{1}}> ()
         b = If (t) <then_branch = g1 () => (float[N, C, H, W] p) {{p = Conv (e, w)}},
                     else_branch = g2 () => (float[N, C, H, W] q) {{q = Neg (e)}}>
         y = Conv (b, w)
     """
     for mode in MODES:
-        summary = spiking(nodes, IMAGES, {"v": weight(4, 4), "w": weight(4, 4, 1, 1)}, mode)
+        summary = spiking(nodes, IMAGES, {"v": weight(4, 4, 1), "w": weight(4, 4, 1, 1)}, mode)
         einsum, body, conv = summary["operators"]
         assert [row["op_type"] for row in (einsum, body, conv)] == ["Einsum", "If", "Conv"]
         for row, kind in ((einsum, "spikes"), (body, "static")):

@@ -125,8 +125,8 @@ def test_rows_that_are_heads_of_samples_are_counted_as_such(rows):
 
 
 def test_what_is_not_counted_is_named_and_leaves_the_numbers_open():
-    nodes = f'{STEM} [einsum] y = Einsum <equation = "nchw,oc->nohw"> (d, k)'
-    model = model_of(nodes, weights={"k": weight(3, 3)})
+    nodes = f'{STEM} [einsum] y = Einsum <equation = "nchw,ock->nohw"> (d, k)'
+    model = model_of(nodes, weights={"k": weight(3, 3, 1)})
     reasons = {"einsum": "Einsum 'einsum' is not counted"}
     for found in (rewrite(model, dry_run=True).plan.spike_driven, stats(rewrite(model).model).spike_driven):
         assert found == SpikeDriven(None, None, None, reasons)

@@ -12,6 +12,7 @@ from pconv_onnx.graph.passes.duplicates import without_duplicates
 from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.graph.passes.inlining import inlined
 from pconv_onnx.graph.passes.straight_through import without_straight_through
+from pconv_onnx.graph.passes.taking_apart import taken_apart
 from pconv_onnx.graph.passes.upgrading import upgraded
 from pconv_onnx.graph.qonnx import standardised
 
@@ -49,9 +50,10 @@ def modern(network: Network) -> Network:
 def respelled(network: Network) -> Network:
     """The network in the spelling that recognition reads; what it computes stays in real numbers, and in every bit.
 
-    But for sums of straight-through gradients around whole quantisers, which round by themselves.
+    But for sums of straight-through gradients around whole quantisers, which round by themselves, and operators that
+    are taken apart, whose parts round otherwise.
     """
-    return without_duplicates(dequantised_first(without_straight_through(network)))
+    return without_duplicates(dequantised_first(without_straight_through(taken_apart(network))))
 
 
 def runnable(source: ModelSource | Network) -> Network:

@@ -90,6 +90,16 @@ def test_what_can_be_inferred_then_is_inferred():
     assert constants(network_.proto)["k"] == [4]
 
 
+def test_numbers_from_zero_on_are_as_many_as_they_count():
+    nodes = """
+        s = Shape (x) g = Gather (s, zero_) r = Range (zero_, g, one_) h = Range (one_, g, one_) c = Cast <to = 1> (r)
+        d = Cast <to = 1> (h) y = Concat <axis = 0> (c, d)
+    """
+    weights = {name: NUMBERS[name] for name in ("zero_", "one_")}
+    shapes = fold(load(network(nodes, outputs="float[K] y", weights=weights))).shapes
+    assert shapes["r"] == ("N",) and shapes["h"] != ("N",)
+
+
 def test_halves_of_channels_by_computed_bounds_stay_in_time():
     """As TorchScript exports `x.chunk(2, 1)` with an open batch."""
     nodes = qcfs("x", "s") + """
