@@ -1,8 +1,8 @@
-"""What networks answer, and how a spiking network's answers differ from those of its ANN to the same images."""
+"""What networks answer, and how a spiking network's answers differ from those of its ANN to the same samples."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,10 +14,10 @@ class Task(Protocol):
     """What a network is for."""
 
     def answers(self, output: np.ndarray) -> list[Any]:
-        """One for each image of a batch."""
+        """One for each sample of a batch."""
 
     def figures(self, ann: Sequence[Any], spiking: Sequence[Any]) -> dict[str, Any]:
-        """Of the answers of both to the same images, from the first on; `_error`s are standard errors."""
+        """Of the answers of both to the same samples, from the first on; `_error`s are standard errors."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,75 @@ class Classification:
             "agreement": agreement,
             "agreement_error": agreement_error,
         }
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The class of a sample that nobody has labelled; that of the ANN is to be found again."""
+
+    def answers(self, output: np.ndarray) -> list[Any]:
+        return list(output.argmax(axis=1))
+
+    def figures(self, ann: Sequence[Any], spiking: Sequence[Any]) -> dict[str, Any]:
+        agreement, error = _mean(np.array(ann) == np.array(spiking))
+        return {
+            "samples": len(spiking),
+            "ann_classes": len(set(ann)),
+            "agreement": agreement,
+            "agreement_error": error,
+        }
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A vector of a sample; that of the ANN is to be found in the same direction."""
+
+    def answers(self, output: np.ndarray) -> list[Any]:
+        return list(output)
+
+    def figures(self, ann: Sequence[Any], spiking: Sequence[Any]) -> dict[str, Any]:
+        before, after = np.array(ann, np.float64), np.array(spiking, np.float64)
+        lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
+        cosines = np.sum(before * after, axis=1) / lengths
+        mean, error = _mean(cosines)
+        return {
+            "samples": len(cosines),
+            "cosine_median": float(np.median(cosines)),
+            "cosine_quantile_05": float(np.quantile(cosines, 0.05)),
+            "cosine_mean": mean,
+            "cosine_mean_error": error,
+        }
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """For each token of a passage the next one, by its logits; `labels` [N, tokens] has the right ones."""
+
+    labels: np.ndarray
+
+    def answers(self, output: np.ndarray) -> list[Any]:
+        return list(output)
+
+    def figures(self, ann: Sequence[Any], spiking: Sequence[Any]) -> dict[str, Any]:
+        """Tokens of one passage are not independent, so errors are those of means of whole passages."""
+        before, after = (self._losses(answers) for answers in (ann, spiking))
+        change, error = _mean(after - before)
+        same = [(one.argmax(axis=1) == other.argmax(axis=1)).mean() for one, other in zip(ann, spiking, strict=True)]
+        agreement, agreement_error = _mean(np.array(same))
+        return {
+            "samples": len(after),
+            "tokens": self.labels[: len(after)].size,
+            "ann_perplexity": float(np.exp(before.mean())),
+            "perplexity": float(np.exp(after.mean())),
+            "perplexity_ratio": float(np.exp(change)),
+            "perplexity_ratio_error": float(np.exp(change) * error),
+            "token_agreement": agreement,
+            "token_agreement_error": agreement_error,
+        }
+
+    def _losses(self, answers: Sequence[np.ndarray]) -> np.ndarray:
+        """The mean loss of each passage."""
+        return np.array([_loss(logits, right) for logits, right in zip(answers, self.labels, strict=False)])
 
 
 @dataclass(frozen=True)
@@ -76,13 +145,56 @@ class Detection:
 
 def told(figures: dict[str, Any]) -> str:
     """Figures of a task, in a row of a table."""
-    if "top1" in figures:
-        change, error = 100 * figures["top1_change"], 100 * figures["top1_change_error"]
-        return f"top-1 {figures['top1']:.1%} ({change:+.1f} ± {error:.1f}), agreement {figures['agreement']:.1%}"
+    return next(row(figures) for own, row in _ROWS.items() if own in figures)
+
+
+def _row_of_classes(figures: dict[str, Any]) -> str:
+    change, error = 100 * figures["top1_change"], 100 * figures["top1_change_error"]
+    return f"top-1 {figures['top1']:.1%} ({change:+.1f} ± {error:.1f}), agreement {figures['agreement']:.1%}"
+
+
+def _row_of_agreement(figures: dict[str, Any]) -> str:
+    return f"agreement {_percent(figures, 'agreement')}, of {figures['ann_classes']} classes"
+
+
+def _row_of_embeddings(figures: dict[str, Any]) -> str:
+    median, low, mean = (figures[f"cosine_{key}"] for key in ("median", "quantile_05", "mean"))
+    return f"cosine {median:.4f}, 5 % below {low:.4f}, mean {mean:.4f}"
+
+
+def _row_of_tokens(figures: dict[str, Any]) -> str:
+    before, after, ratio = (figures[key] for key in ("ann_perplexity", "perplexity", "perplexity_ratio"))
+    error, agreement = figures["perplexity_ratio_error"], _percent(figures, "token_agreement")
+    return f"perplexity {after:.2f} of {before:.2f} ({ratio:.3f} ± {error:.3f} ×), agreement {agreement}"
+
+
+def _row_of_boxes(figures: dict[str, Any]) -> str:
     if not figures["ann_boxes"]:
         return "the ANN finds no boxes"
-    found, extra = (f"{figures[key]:.1%} ± {100 * figures[f'{key}_error']:.1f}" for key in ("found", "extra"))
+    found, extra = (_percent(figures, key) for key in ("found", "extra"))
     return f"of {figures['ann_boxes']} boxes found {found}, extra {extra}"
+
+
+# By a figure that no other kind of task has.
+_ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "top1": _row_of_classes,
+    "ann_classes": _row_of_agreement,
+    "cosine_median": _row_of_embeddings,
+    "perplexity": _row_of_tokens,
+    "ann_boxes": _row_of_boxes,
+}
+
+
+def _percent(figures: dict[str, Any], key: str) -> str:
+    """A share and its standard error."""
+    return f"{figures[key]:.1%} ± {100 * figures[f'{key}_error']:.1f}"
+
+
+def _loss(logits: np.ndarray, right: np.ndarray) -> float:
+    """The mean of −log p of the right classes `[N]`, by logits `[N, classes]`."""
+    below = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    chosen = np.take_along_axis(below, right[:, None], axis=1)[:, 0]
+    return float(np.mean(np.log(np.exp(below).sum(axis=1)) - chosen))
 
 
 def _mean(values: np.ndarray) -> tuple[float, float]:

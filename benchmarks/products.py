@@ -9,6 +9,7 @@ again, and the others stay: networks can be measured by one command each.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import multiprocessing
@@ -20,21 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import products_networks
+import transformers_networks
 from answers import told
 from measure import arguments, interleaved, machine, report, rows, write
-from products_networks import RECIPES, Folders, Subject
+from subjects import Folders, Run, Subject
 
 import pconv_onnx
 from pconv_onnx.basics.choices import CODINGS, METHODS, NEURONS, ModeName
 from pconv_onnx.basics.progress import track
 from pconv_onnx.measure import timing
 
+RECIPES = products_networks.RECIPES | transformers_networks.RECIPES
 MODES: tuple[ModeName, ...] = ("parallel", "folded")
 BASELINE = "ANN"
 BATCHES = (1, 8)
-# Images run at once, to verify, and to count operations on.
+# Samples run at once, to verify, and to count operations on.
 BATCH, FEW, COUNTED = 20, 8, 32
-# Entries that agree in these are of the same networks.
+# Entries that agree in these are of the same networks. `images` is how many samples are tested on, whatever they are.
 KEY = ("network", "neurons", "coding", "steps", "method", "samples", "images")
 
 
@@ -45,7 +49,7 @@ class Measured:
         self.name, self.options, self.recipe = name, options, RECIPES[name]
         self.samples = self.recipe.samples if options.samples is None else options.samples
         self.subject = subject(name, self.samples, options)
-        self.count = min(options.images or len(self.subject.images), len(self.subject.images))
+        self.count = min(options.images or len(self.subject.tests), len(self.subject.tests))
         self._ann: list[Any] | None = None
 
     def entry(self, steps: int) -> dict[str, Any]:
@@ -99,28 +103,29 @@ class Measured:
         settings.intra_op_num_threads = self.options.threads
         return pconv_onnx.session(model, options=settings)
 
-    def feed(self, chosen: slice) -> dict[str, np.ndarray]:
-        return {self.subject.input: self.subject.images[chosen]}
+    def run(self, model: Path) -> Run:
+        """The network, as tasks and tables run it."""
+        return functools.partial(self.session(model).run, None)
 
     def answers(self, model: Path) -> list[Any]:
-        """To each image."""
-        session, starts = self.session(model), range(0, self.count, BATCH)
+        """To each sample."""
+        run, starts = self.run(model), range(0, self.count, BATCH)
         found: list[Any] = []
         for start in track(starts, f"{self.name}, {model.stem}", len(starts)):
-            (output,) = session.run(None, self.feed(slice(start, min(start + BATCH, self.count))))
-            found += self.subject.task.answers(output)
+            feed = self.subject.tests[start : min(start + BATCH, self.count)]
+            found += self.subject.task.answers(self.subject.output(run, feed))
         return found
 
     def counted(self, model: Path) -> dict[str, Any]:
         """Energy against the ANN's, and the share of multiply-accumulates that spikes make accumulates."""
-        found = pconv_onnx.stats(model, self.feed(slice(COUNTED))).summary()
+        found = pconv_onnx.stats(model, self.subject.runs[:COUNTED]).summary()
         return {"energy_ratio": found["energy"]["ratio"], "spike_driven": found["spike_driven"]}
 
     def verified(self, source: Path, models: dict[ModeName, Path]) -> dict[str, Any]:
         """Parallel against its source, layer by layer and segment by segment, and against folded."""
-        few = self.feed(slice(FEW))
+        few = self.subject.runs[:FEW]
         found = pconv_onnx.verify(source, models["parallel"], few).summary()
-        parallel, folded = (self.session(models[mode]).run(None, few)[0] for mode in MODES)
+        parallel, folded = (self.run(models[mode])(few) for mode in MODES)
         return {
             "samples": found["samples"],
             "verdict": found["verdict"],
@@ -130,16 +135,18 @@ class Measured:
             "layers_equal": sum(layer["count_mismatch_rate"] == 0 for layer in found["layers"]),
             "segments": len(found["segments"]),
             "segments_beyond_rounding": sum(segment["beyond"] > 0 for segment in found["segments"]),
-            "folded_max_abs_diff": float(np.abs(parallel - folded).max()),
-            "largest_output": float(np.abs(parallel).max()),
+            "folded_max_abs_diff": max(
+                float(np.abs(one - other).max()) for one, other in zip(parallel, folded, strict=True)
+            ),
+            "largest_output": max(float(np.abs(output).max()) for output in parallel),
         }
 
     def tables(self, models: dict[ModeName, Path], steps: int) -> Iterator[dict[str, Any]]:
         """Times of a run, for each batch."""
-        sessions = {name: self.session(model) for name, model in {BASELINE: self.subject.model, **models}.items()}
+        networks = {name: self.run(model) for name, model in {BASELINE: self.subject.model, **models}.items()}
         for batch in BATCHES:
-            feed = self.feed(slice(batch))
-            runs = {name: lambda runner=runner: runner.run(None, feed) for name, runner in sessions.items()}  # noqa: B023  # they run within this turn
+            feed = self.subject.runs[:batch]
+            runs = {name: functools.partial(run, feed) for name, run in networks.items()}
             other = timing.OtherWork()
             seconds = interleaved(runs, self.options.repeats, warm_up=1)
             table = {"batch": batch, "rows": rows(seconds, BASELINE), "seconds": seconds, **other.summary()}
@@ -153,9 +160,9 @@ def subject(name: str, samples: int, options: argparse.Namespace) -> Subject:
 
 
 def calibration_cost(name: str, samples: int, steps: int, options: argparse.Namespace, output: Path) -> dict[str, Any]:
-    """Calibrate a network in this process; seconds, and the most memory that the process had, images with it."""
+    """Calibrate a network in this process; seconds, and the most memory that the process had, samples with it."""
     made = subject(name, samples, options)
-    data = {made.input: made.calibration[:]}
+    data = made.calibration[:]
     start = time.perf_counter()
     pconv_onnx.calibrate(
         made.model, data, output, steps=steps, coding=options.coding, neurons=options.neurons, method=options.method
@@ -186,16 +193,21 @@ def options_of() -> argparse.Namespace:
     """What was asked for."""
     parser = arguments(__doc__, repeats=15)
     parser.add_argument("networks", nargs="+", choices=[*RECIPES], metavar="NETWORK", help=", ".join(RECIPES))
-    parser.add_argument("--models", type=Path, required=True, metavar="FOLDER", help="networks that PyPI does not have")
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="CIFAR-10, and pictures of ImageNet")
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="networks that PyPI does not have")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="CIFAR-10, and pictures of ImageNet")
     parser.add_argument("--neurons", default="products", choices=NEURONS)
     parser.add_argument("--coding", default="radix", choices=CODINGS)
     parser.add_argument("--method", default=METHODS[0], choices=METHODS)
     parser.add_argument("--steps", type=int, nargs="+", metavar="T", help="time-steps (default: those of the recipe)")
-    parser.add_argument("--samples", type=int, metavar="N", help="images to calibrate on (default: as the recipe has)")
-    parser.add_argument("--images", type=int, metavar="N", help="images to test on (default: all)")
+    parser.add_argument("--samples", type=int, metavar="N", help="samples to calibrate on (default: as the recipe has)")
+    parser.add_argument("--images", type=int, metavar="N", help="images, or other samples, to test on (default: all)")
     parser.add_argument("--folder", type=Path, help="where networks are kept, and taken from (default: nowhere)")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for name in options.networks:
+        for need in RECIPES[name].needs:
+            if getattr(options, need) is None:
+                parser.error(f"{name} needs --{need} FOLDER")
+    return options
 
 
 def main() -> None:

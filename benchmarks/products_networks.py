@@ -10,68 +10,30 @@ calibrate on, and those that `labels.csv` names with their classes. Two more net
 from __future__ import annotations
 
 import csv
-import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pictures
-from answers import Classification, Detection, Task
+from answers import Classification, Detection
 from calibration import read
 from pictures import Pictures
-
-Images = np.ndarray | Pictures
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where things are: networks, data sets, and networks that are exported."""
-
-    models: Path
-    data: Path
-    made: Path
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A network `model` with an input of that name, images to calibrate it on, others to test it on, and its task."""
-
-    model: Path
-    input: str
-    calibration: Images
-    images: Images
-    task: Task
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to measure one: for `steps`, calibrated on so many samples (0: it has levels), of which `make` is told."""
-
-    steps: tuple[int, ...]
-    samples: int
-    make: Callable[[Folders, int], Subject]
-
-
-def spread(count: int, total: int) -> np.ndarray:
-    """Which of so many files in order of their classes to take: so many, evenly."""
-    return np.arange(min(count, total)) * total // min(count, total) if count else np.arange(0)
+from subjects import Folders, Recipe, Samples, Subject, kept, package, spread
 
 
 def _resnet20(file: str) -> Callable[[Folders, int], Subject]:
     def make(folders: Folders, samples: int) -> Subject:
         calibration, _ = read(folders.data / "cifar10-calibration.npz")
         images, labels = read(folders.data / "cifar10-test.npz")
-        return Subject(folders.models / file, "image", calibration[:samples], images, Classification(labels))
+        tests = Samples({"image": images})
+        return Subject(folders.models / file, Samples({"image": calibration[:samples]}), tests, Classification(labels))
 
     return make
 
 
 def _efficientnet_lite0(folders: Folders, samples: int) -> Subject:
-    model = folders.made / "efficientnet-lite0.onnx"
-    if not model.exists():
-        _export_efficientnet_lite0(model)
+    model = kept(folders.folder / "efficientnet-lite0.onnx", _export_efficientnet_lite0)
     return _of_imagenet(model, folders, samples, pictures.efficientnet_lite0)
 
 
@@ -95,23 +57,16 @@ def _squeezenet(folders: Folders, samples: int) -> Subject:
 def _of_imagenet(model: Path, folders: Folders, samples: int, prepare: pictures.Preparation) -> Subject:
     to_calibrate, _ = _calibration_files(folders, samples)
     files, labels = _validation_files(folders)
-    return Subject(model, "image", Pictures(to_calibrate, prepare), Pictures(files, prepare), Classification(labels))
+    calibration, tests = (Samples({"image": Pictures(chosen, prepare)}) for chosen in (to_calibrate, files))
+    return Subject(model, calibration, tests, Classification(labels))
 
 
 def _yolov8n(folders: Folders, samples: int) -> Subject:
     """Pictures that it is not calibrated on are tested on as well: few have people in them."""
     to_calibrate, others = _calibration_files(folders, samples)
     files = [*_validation_files(folders)[0], *others]
-    calibration, images = (Pictures(chosen, pictures.nudenet) for chosen in (to_calibrate, files))
-    return Subject(_package("nudenet") / "320n.onnx", "images", calibration, images, Detection(320))
-
-
-def _package(name: str) -> Path:
-    """Its folder; it is not imported, as what it needs is not needed."""
-    found = importlib.util.find_spec(name)
-    if found is None or found.origin is None:
-        raise SystemExit(f"there is no package '{name}'; install what products_networks.py names")
-    return Path(found.origin).parent
+    calibration, tests = (Samples({"images": Pictures(chosen, pictures.nudenet)}) for chosen in (to_calibrate, files))
+    return Subject(package("nudenet") / "320n.onnx", calibration, tests, Detection(320))
 
 
 def _calibration_files(folders: Folders, samples: int) -> tuple[Sequence[Path], Sequence[Path]]:
@@ -132,9 +87,9 @@ def _validation_files(folders: Folders) -> tuple[Sequence[Path], np.ndarray]:
 
 
 RECIPES = {
-    "resnet20-qcfs8": Recipe((4,), 2000, _resnet20("resnet20-qcfs8.onnx")),
-    "resnet20-relu": Recipe((4, 5, 6), 2000, _resnet20("resnet20-relu.onnx")),
-    "efficientnet-lite0": Recipe((4, 5, 6, 8), 200, _efficientnet_lite0),
-    "squeezenet": Recipe((4, 5, 6, 8), 200, _squeezenet),
-    "yolov8n": Recipe((4, 5, 6, 8), 150, _yolov8n),
+    "resnet20-qcfs8": Recipe((4,), 2000, _resnet20("resnet20-qcfs8.onnx"), ("models", "data")),
+    "resnet20-relu": Recipe((4, 5, 6), 2000, _resnet20("resnet20-relu.onnx"), ("models", "data")),
+    "efficientnet-lite0": Recipe((4, 5, 6, 8), 200, _efficientnet_lite0, ("data",)),
+    "squeezenet": Recipe((4, 5, 6, 8), 200, _squeezenet, ("models", "data")),
+    "yolov8n": Recipe((4, 5, 6, 8), 150, _yolov8n, ("data",)),
 }

@@ -1,14 +1,12 @@
 """Two small transformers, trained here in minutes: a ViT on CIFAR-10, and a causal decoder on prose.
 
 The ViT is as Dosovitskiy et al. (2021) have it, a class token and LayerNorm in front of each part; the decoder as Llama
-(Touvron et al. 2023): RMSNorm, rotary embeddings, grouped queries, SwiGLU. Its text is Python's reference, which each
-Python brings (`pydoc_data`), byte by byte; the last tenth is kept to test on.
+(Touvron et al. 2023): RMSNorm, rotary embeddings, grouped queries, SwiGLU. It reads text byte by byte.
 """
 
 from __future__ import annotations
 
 import math
-import pydoc_data.topics
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,9 +16,6 @@ from torch import Tensor, nn
 
 # Bytes of text that the decoder is trained on at once.
 CONTEXT = 128
-_MEAN, _STD = (
-    np.array(values, np.float32).reshape(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-)
 
 
 class Block(nn.Module):
@@ -113,7 +108,7 @@ class Decoder(nn.Module):
 
     def __init__(self, width: int = 192, depth: int = 6, heads: int = 6, groups: int = 2, hidden: int = 512) -> None:
         super().__init__()
-        self.size = width // heads
+        self.groups, self.size = groups, width // heads
         self.embed = nn.Embedding(256, width)
         self.blocks = nn.ModuleList(DecoderBlock(width, heads, groups, hidden) for _ in range(depth))
         self.norm, self.head = RMSNorm(width), nn.Linear(width, 256, bias=False)
@@ -140,22 +135,10 @@ def _rotated(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     return x * cosine + torch.cat([-right, left], -1) * sine
 
 
-def prepared(images: np.ndarray) -> np.ndarray:
-    """Images `[N, 32, 32, 3]` of bytes as the ViT takes them."""
-    return (images.transpose(0, 3, 1, 2).astype(np.float32) / 255 - _MEAN) / _STD
-
-
-def text() -> tuple[np.ndarray, np.ndarray]:
-    """Bytes to train on, and to test on."""
-    topics = pydoc_data.topics.topics
-    whole = np.frombuffer("\n".join(topics[name] for name in sorted(topics)).encode(), np.uint8)
-    return whole[: len(whole) * 9 // 10], whole[len(whole) * 9 // 10 :]
-
-
 def train_vit(images: np.ndarray, labels: np.ndarray, epochs: int, seed: int = 0) -> ViT:
-    """A ViT, trained on flipped, shifted and mixed images."""
+    """A ViT, trained on images `[N, 3, 32, 32]`, flipped, shifted and mixed."""
     torch.manual_seed(seed)
-    network, x, y = ViT(), torch.from_numpy(prepared(images)), F.one_hot(torch.from_numpy(labels), 10).float()
+    network, x, y = ViT(), torch.from_numpy(images), F.one_hot(torch.from_numpy(labels), 10).float()
 
     def batches() -> Iterator[Tensor]:
         for _ in range(epochs):
@@ -171,7 +154,7 @@ def train_vit(images: np.ndarray, labels: np.ndarray, epochs: int, seed: int = 0
 
 
 def train_decoder(tokens: np.ndarray, updates: int, seed: int = 0) -> Decoder:
-    """A decoder, trained on random parts of a text."""
+    """A decoder, trained on random parts of a text, a byte a token."""
     torch.manual_seed(seed)
     network, whole = Decoder(), torch.from_numpy(tokens.astype(np.int64))
 

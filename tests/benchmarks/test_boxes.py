@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from answers import Classification, Detection, told
+from answers import Detection, told
 from boxes import Boxes, detected, found_again, intersection_over_union
 
 
@@ -61,14 +61,3 @@ def test_pictures_without_boxes_have_no_shares():
     figures = Detection(100).figures([none], [none])
     assert figures["found"] is None and figures["extra"] is None
     assert told(figures) == "the ANN finds no boxes"
-
-
-def test_answers_are_compared_with_labels_and_with_the_ann():
-    task = Classification(np.array([0, 1, 2, 3]))
-    logits = np.eye(6, dtype=np.float32)
-    ann, spiking = task.answers(logits[[0, 1, 2, 0]]), task.answers(logits[[0, 1, 0, 0]])
-    figures = task.figures(ann, spiking)
-    assert (figures["ann_top1"], figures["top1"], figures["agreement"]) == (0.75, 0.5, 0.75)
-    assert figures["ann_top5"] == figures["top5"] == 1
-    assert figures["top1_change_error"] == pytest.approx(np.std([0, 0, -1, 0]) / 2)
-    assert told(figures) == "top-1 50.0% (-25.0 ± 21.7), agreement 75.0%"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pictures import Pictures, efficientnet_lite0, nudenet, squeezenet
 from PIL import Image
-from products_networks import spread
+from subjects import spread
 
 
 def picture(height: int, width: int) -> np.ndarray:
