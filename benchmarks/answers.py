@@ -113,7 +113,9 @@ class NextToken:
 
     def _losses(self, answers: Sequence[np.ndarray]) -> np.ndarray:
         """The mean loss of each passage."""
-        return np.array([_loss(logits, right) for logits, right in zip(answers, self.labels, strict=False)])
+        return np.array(
+            [_loss(logits, right) for logits, right in zip(answers, self.labels[: len(answers)], strict=True)]
+        )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Pretrained networks in which every product reads spikes: what they answer, what they cost, and what verifies them.
+"""Networks in which every product reads spikes: what they answer, what they cost, and what verifies them.
 
 Each network is calibrated for each number of time-steps, in a process of its own, and rewritten in modes parallel and
 folded. Answers and spikes are counted in folded, which has the same spike counts at a fraction of the price; parallel

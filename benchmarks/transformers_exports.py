@@ -54,9 +54,11 @@ def decoder(path: Path, weights: Path, dynamo: bool) -> None:
 def decoder_with_past(path: Path, weights: Path, dynamo: bool) -> None:
     """The same, of passages that go on: it takes and gives keys and values, `past_0`, … and `present_0`, …."""
     network = _decoder(weights)
-    past = (torch.zeros(2, network.groups, 5, network.size), {0: "batch", 2: "past"})
     numbers = range(2 * len(network.blocks))
-    inputs = {"tokens": (_tokens(3), _TOKENS), **{f"past_{number}": past for number in numbers}}
+    # Each a tensor of its own: what is one tensor here is one input to the dynamo exporter, whatever its names.
+    past = {f"past_{number}": torch.zeros(2, network.groups, 5, network.size) for number in numbers}
+    axes = {0: "batch", 2: "past"}
+    inputs = {"tokens": (_tokens(3), _TOKENS), **{name: (values, axes) for name, values in past.items()}}
     present = {f"present_{number}": {0: "batch", 2: "whole"} for number in numbers}
     _export(network, inputs, {"logits": _TOKENS, **present}, path, dynamo)
 

