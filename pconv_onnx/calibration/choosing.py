@@ -46,6 +46,8 @@ def choose(settings: Settings, gather: Gather, clip: Clip, *, centred: bool, low
     reach = np.maximum(outputs.maximum, -least)
     silent = reach <= _SILENT * reach.max()
     reach = np.where(silent, 1, reach)
+    if settings.rule == "between":
+        reach = np.sqrt(reach * reach[~silent].max(initial=1e-30))
     if method in FITTED and settings.rule == "fit":
         pairs = gather(partial(_pairs, clip, least - reach / 2, reach))
         levels, zero = (2 * steps, steps) if signed else (steps, 0)

@@ -14,6 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.calibration.streams import MIXED, Axis
 from pconv_onnx.data.samples import Samples
 from pconv_onnx.graph import Network
@@ -52,19 +53,31 @@ def axes_of(network: Network, names: Sequence[str], samples: Samples) -> dict[st
         shapes.append([tuple(sizes.tolist()) for sizes in run_session(runner, feed)[::2]])
         return shapes[-1]
 
-    counting = axes_told_by_runs(run, samples)
-    # Where samples lie along the first axis of every input, they do so wherever they may.
-    found = (
-        0 if 0 in axes and samples.first_everywhere else next(iter(axes)) if len(axes) == 1 else None
-        for axes in counting
-    )
-    sizes = ([math.prod(shape) for shape in given] for given in zip(*shapes, strict=True))
-    # Two runs are of one sample and of two.
-    mixed = (len(given) == 2 and 0 < 2 * given[0] == given[1] for given in sizes)
+    try:
+        counting = axes_told_by_runs(run, samples)
+    except PconvError:
+        # One of two samples may be more than the network takes, and is more than there is.
+        if not samples.first_everywhere:
+            raise
+        return dict.fromkeys(names, 0)
+    batches = (samples.model_batch,) if samples.model_batch else (1, 2)
     return {
-        name: MIXED if axis is None and several else axis
-        for name, axis, several in zip(names, found, mixed, strict=True)
+        name: _axis(axes, sizes, batches, first=samples.first_everywhere)
+        for name, axes, sizes in zip(names, counting, zip(*shapes, strict=True), strict=True)
     }
+
+
+def _axis(axes: set[int], shapes: Sequence[tuple[int, ...]], batches: Sequence[int], *, first: bool) -> Axis:
+    """Where samples lie in a tensor of these shapes in runs of so many samples, which may be along these axes."""
+    # Where samples lie along the first axis of every input, they do so wherever they may.
+    if first and 0 in axes:
+        return 0
+    if len(axes) == 1 and (len(batches) > 1 or not first):
+        return next(iter(axes))
+    values = [math.prod(shape) for shape in shapes]
+    if len(batches) == 1:
+        return MIXED if batches[0] > 1 and values[0] and values[0] % batches[0] == 0 else None
+    return MIXED if 0 < 2 * values[0] == values[1] else None
 
 
 def faults_of(network: Network, axes: Mapping[str, Axis], shards: Iterable[Samples], size: int) -> Iterator[Faults]:
@@ -86,12 +99,12 @@ def faults_of(network: Network, axes: Mapping[str, Axis], shards: Iterable[Sampl
     for samples in shards:
         faults = Faults()
         first = samples.first_everywhere or samples.one_by_one
-        where = "its first axis" if first else "one of its axes"
+        where = "its first axis; --batch-axis tells of others" if first else "one of its axes"
         for part, feed in samples.batches(size):
             count = part.stop - part.start
             outputs = run_session(runner, feed)
             for (name, axis), sizes, value in zip(axes.items(), outputs[::2], outputs[1::2], strict=True):
-                if not _fits(sizes.tolist(), axis, count, one_by_one=samples.one_by_one):
+                if not _fits(sizes.tolist(), axis, count):
                     told = f"'{name}' has shape {sizes.tolist()} for {count} samples, which do not run along {where}"
                     faults.setdefault(name, told)
                 elif not sizes.all():
@@ -101,10 +114,10 @@ def faults_of(network: Network, axes: Mapping[str, Axis], shards: Iterable[Sampl
         yield faults
 
 
-def _fits(sizes: Sequence[int], axis: Axis, count: int, *, one_by_one: bool) -> bool:
+def _fits(sizes: Sequence[int], axis: Axis, count: int) -> bool:
     """Whether a tensor has so many samples where they are said to lie."""
     if axis is None:
-        return one_by_one and count == 1
+        return count == 1
     return math.prod(sizes) % count == 0 if axis == MIXED else list(sizes[axis : axis + 1]) == [count]
 
 

@@ -18,14 +18,15 @@ from pconv_onnx.graph.fan_out import zeros_around
 from pconv_onnx.graph.nesting import unused
 from pconv_onnx.graph.passes.late_normalisation import is_normalised, normaliser_of
 from pconv_onnx.graph.products import Product
-from pconv_onnx.graph.view import Node, Tensor, called, key_of, node_name
+from pconv_onnx.graph.view import Node, Tensor, key_of, node_name
 from pconv_onnx.plan.spike_driven import off_spikes
 from pconv_onnx.recognise import Activation
 from pconv_onnx.recognise.base import PRODUCT
 from pconv_onnx.temporal.holding import row_size
 from pconv_onnx.temporal.kinds import Kind, Spikes
 
-# What is told of a place behind Softmax where its sum cannot be moved behind the product.
+# What is told of a place, and of one behind Softmax where its sum cannot be moved behind the product.
+_WITHOUT = "what it is in front of reads no spikes; pass --calibration data.npz --steps T to have a neuron there"
 NORMALISED = "it encodes weights that Softmax has normalised, of which few levels serve rows of many small ones ill"
 # What reads spikes beside a product whose result it divides.
 _SUM = "ReduceSum"
@@ -144,17 +145,18 @@ def with_places(network: Network, places: Sequence[Place]) -> tuple[Network, dic
     return replace(network, proto=model), placed
 
 
+def products_at(identity: Node) -> list[Node]:
+    """The operators that a place is for: not the sum of attention weights, which reads the same spikes."""
+    return [node for node in identity.outputs[0].outputs if node.op != _SUM]
+
+
 def activations(network: Network, placed: Mapping[str, Place]) -> list[Activation]:
     """What is calibrated in the places of a network."""
     makers = {key_of(node): node for node in network.nodes}
     found = []
     for output, place in placed.items():
         identity = makers[output]
-        reading = [node for node in identity.outputs[0].outputs if node.op != _SUM]
-        readers = ", ".join(dict.fromkeys(map(called, reading)))
-        reason = f"{readers} reads no spikes; pass --calibration data.npz --steps T for a neuron in front of it"
-        if is_normalised(network, identity.inputs[0]):
-            reason = f"{reason}; {NORMALISED}"
+        reason = f"{_WITHOUT}; {NORMALISED}" if is_normalised(network, identity.inputs[0]) else _WITHOUT
         ends = identity.inputs[0], identity.outputs[0]
         found.append(Activation(place.name, PRODUCT, (identity,), *ends, "needs-calibration", reason))
     return found

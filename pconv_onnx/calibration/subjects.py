@@ -12,7 +12,7 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.reasons import by_reason
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.functions import becomes_thresholds, clip_of
-from pconv_onnx.calibration.places import Place, activations, places_of, with_places
+from pconv_onnx.calibration.places import Place, activations, places_of, products_at, with_places
 from pconv_onnx.calibration.settings import Settings
 from pconv_onnx.calibration.staircases import Staircase, mirrored
 from pconv_onnx.calibration.writing import Quantised, quantised_model
@@ -25,6 +25,7 @@ from pconv_onnx.neuron.coding import Radix
 from pconv_onnx.plan.plan import Planned
 from pconv_onnx.plan.planning import make_plan
 from pconv_onnx.plan.selection import refuse_spiking
+from pconv_onnx.plan.spike_driven import off_spikes
 from pconv_onnx.recognise import Activation, recognise
 from pconv_onnx.recognise.base import Status
 from pconv_onnx.recognise.calibratable import why_not_calibrated
@@ -61,7 +62,7 @@ def to_calibrate(network: Network, settings: Settings) -> tuple[Network, list[Ac
     Raises:
         PconvError: nothing can.
     """
-    network, placed = _placed(normalised_late(network)) if settings.neurons == "products" else (network, {})
+    network, placed = _placed(network) if settings.neurons == "products" else (network, {})
     told = _told(network, placed)
     if not told and (count := len(recognise(network))):
         raise PconvError(
@@ -79,10 +80,10 @@ def places(source: ModelSource) -> list[Planned]:
     Raises:
         PconvError: as `calibrate`.
     """
-    network, placed = _placed(normalised_late(quantisable(source)))
+    network, placed = _placed(quantisable(source))
     found = []
     for one in activations(network, placed):
-        readers = one.output.outputs
+        readers = products_at(one.nodes[0])
         op_types, keys = [node.op for node in readers], tuple(map(key_of, readers))
         reason = why_not_calibrated(network, one)
         status: Status = "refused" if reason else one.status
@@ -94,6 +95,8 @@ def places(source: ModelSource) -> list[Planned]:
 def _placed(network: Network) -> tuple[Network, dict[str, Place]]:
     """The network with an Identity in front of products that are to read spikes, and these by what it gives."""
     placed: dict[str, Place] = {}
+    kinds = _kinds(network, [one for one, reason in _told(network, placed) if not reason])
+    network = normalised_late(network, {key_of(product.node) for product in off_spikes(network, kinds)})
     for behind in (False, True):
         kinds = _kinds(network, [one for one, reason in _told(network, placed) if not reason])
         found, right_in_front = (places_of(network, kinds, placed, behind=place) for place in (behind, True))

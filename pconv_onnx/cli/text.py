@@ -195,7 +195,12 @@ def verification_lines(summary: dict[str, Any]) -> Iterator[str]:
             f"{_difference(summary['spiking_against_itself'])}"
         )
     if summary["outputs_differ"] and summary["verdict"] != "different":
-        yield "outputs differ by more than rounding: a spike that rounding flips changes what later layers are given"
+        calibrated = any("calibration gave" in told for told in summary["not_compared"])
+        yield (
+            "outputs differ by what calibration rounds to levels; compare with the network that calibrate writes"
+            if calibrated
+            else "outputs differ by more than rounding: a spike that rounding flips changes what later layers are given"
+        )
     if summary["accuracy"]:
         yield "top-1 accuracy: source {ann:.2%}, spiking {snn:.2%}".format(**summary["accuracy"])
     if summary["target_error"]:

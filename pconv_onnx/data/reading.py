@@ -211,10 +211,11 @@ def random_samples(session: Any, seed: int = 0, batch_axis: BatchAxis = 0) -> Sa
     arrays = {}
     for entry in inputs:
         dtype, sizes = _TYPES.get(entry.type), _of_a_sample(entry, axes[entry.name])
-        if dtype is None or not all(isinstance(size, int) for size in sizes):
+        still_open = next((size for size in sizes if not isinstance(size, int)), None)
+        if dtype is None or len(sizes) != sum(isinstance(size, int) for size in sizes):
+            why = f"type {entry.type}" if dtype is None else f"which dimension '{still_open}' is open"
             raise PconvError(
-                f"no random values can be drawn for input '{entry.name}' of type {entry.type}, shape {entry.shape}",
-                "pass --data",
+                f"no random values can be drawn for input '{entry.name}' of {why}, shape {entry.shape}", "pass --data"
             )
         shape = [1 if axes[entry.name] is None and not alone else count, *sizes]
         # NumPy counts so as well: sizes of 0 do not make others small.

@@ -25,6 +25,6 @@ def behind_matrix_product(name: str, makers: Mapping[str, onnx.NodeProto]) -> bo
 
 def contracted(node: Node) -> int | None:
     """The axis of its first input that a product sums over, channel by channel of its weights; None without weights."""
-    if len(node.inputs) < 2 or constant(node.inputs[1]) is None:
+    if len(node.inputs) < 2 or constant(node.inputs[1]) is None or node.attrs.get("transA", 0):
         return None
     return {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}.get(node.op)

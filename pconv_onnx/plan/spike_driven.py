@@ -30,11 +30,14 @@ _MOVES = ("Cast", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Ide
 _SUMS = ("Add", "Mean", "Sub", "Sum")
 _AVERAGES = ("AveragePool", "GlobalAveragePool", "ReduceMean")
 # What neither neurons nor products compute, and is no plain sum or scale: it takes values, not spikes.
-_ANALOG = ("BiasGelu", "Celu", "Elu", "Erf", "Exp", "FastGelu", "Gelu", "GroupNormalization", "HardSigmoid",
-           "HardSwish", "InstanceNormalization", "LayerNormalization", "LogSoftmax", "LpNormalization", "LRN", "Mish",
-           "Pow", "QuickGelu", "Reciprocal", "ReduceL2", "RMSNormalization", "Selu", "Sigmoid",
-           "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "Softmax",
-           "Softplus", "Softsign", "Sqrt", "Swish", "Tanh")  # fmt: skip
+_ANALOG = ("BiasGelu", "Celu", "Elu", "Erf", "Exp", "FastGelu", "Gelu", "GroupNormalization", "Hardmax",
+           "HardSigmoid", "HardSwish", "InstanceNormalization", "LayerNormalization", "Log", "LogSoftmax",
+           "LpNormalization", "LRN", "MeanVarianceNormalization", "Mish", "Pow", "QuickGelu",
+           "Reciprocal", "ReduceL2", "RMSNormalization", "Selu", "Sigmoid",
+           "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization",
+           "Softmax", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh")  # fmt: skip
+# Activations that are no curves count where they stay.
+_PIECEWISE = ("Clip", "LeakyRelu", "PRelu", "Relu", "ThresholdedRelu")
 # Positions of a window, farther than any network goes.
 _MOST_POSITIONS = 1 << 26
 
@@ -49,8 +52,8 @@ class SpikeDriven:
         on_spikes: those that have a spike train as an operand, likewise.
         reasons: of each product that has neither, by name, why it reads no spikes.
         whole: whether all products but those that read the network's inputs have one, whatever their sizes.
-        on_means: how many operators of each kind run on temporal means: those that are neither neurons nor products,
-            nor sums and scales.
+        on_means: how many operators of each kind take values, on temporal means: Softmax, normalisations, curves, and
+            activations that stay.
     """
 
     macs: int | None
@@ -111,7 +114,7 @@ def spike_driven(
             name, (output, *_) = node_name(product.node), product.node.outputs
             reasons[f"{name}:{output.name}" if name in reasons else name] = _reason(network, product, kinds, analog)
     reasons |= {node_name(product.node): f"{called(product.node)} is not counted" for product in not_counted}
-    on_means = _on_means(network, replaced)
+    on_means = _on_means(network, replaced, analog)
     # One whose sizes are open may be of no size at all.
     whole = bool(on_spikes) and not reasons and any(count != 0 for count in on_spikes)
     if not_counted or None in macs.values():
@@ -120,14 +123,15 @@ def spike_driven(
     return SpikeDriven(every, inputs_alone, spikes, reasons, whole, on_means)
 
 
-def _on_means(network: Network, replaced: Collection[str]) -> dict[str, int]:
+def _on_means(network: Network, replaced: Collection[str], analog: Collection[str]) -> dict[str, int]:
     counted = Counter(
         node.op
         for node in network.nodes
-        if node.op in _ANALOG
+        if (node.op in _ANALOG or (node.op in _PIECEWISE and any(tensor.name in analog for tensor in node.outputs)))
         and node.inputs[0].name in network.computed_from_inputs
         and key_of(node) not in replaced
-        and getattr(network.dtype(node.inputs[0]), "kind", "f") == "f"
+        # Of a scalar are sizes.
+        and network.shape(node.inputs[0]) != ()
     )
     return dict(sorted(counted.items(), key=lambda entry: (-entry[1], entry[0])))
 

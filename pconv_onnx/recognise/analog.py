@@ -122,9 +122,20 @@ def _product(gate: Node, free: Callable[[Node], bool]) -> _Found | None:
                 for x, nodes in before:
                     if x is factor:
                         name = "Mish" if any(node.op == "Softplus" for node in nodes) else _GATED[gate.op]
-                        return _Found(name, (*nodes, *after), x)
+                        return _Found(name, (*nodes, *after, *_scaled(value, free)), x)
             return None
     return None
+
+
+def _scaled(product: Tensor, free: Callable[[Node], bool]) -> tuple[Node, ...]:
+    """What alone reads a product and scales it by a constant, as TorchScript writes the half of GELU last."""
+    if len(product.outputs) != 1 or product.outputs[0].op not in ("Div", "Mul"):
+        return ()
+    (node,) = product.outputs
+    others = [tensor for tensor in node.inputs if tensor is not product]
+    value = constant(others[0]) if len(others) == 1 and is_standard(node) and free(node) else None
+    divides = node.op == "Div" and node.inputs[0] is not product
+    return (node,) if value is not None and value.size == 1 and not divides else ()
 
 
 def _sources(

@@ -212,6 +212,11 @@ def known_accuracies(summary: dict[str, Any]) -> list[str]:
         kinds = ("rmse",)
     elif summary["tokens"]:
         kinds = ("token_top1",)
+    # Labels may all be left out of the count.
+    return next(filter(None, (_known(summary, tried) for tried in (kinds, _LIKENESSES))), [])
+
+
+def _known(summary: dict[str, Any], kinds: Sequence[str]) -> list[str]:
     return [kind for kind in kinds if any(row[kind] is not None for row in summary["rows"] if row["steps"])]
 
 

@@ -695,7 +695,8 @@ def test_an_activation_that_the_data_do_not_suit_is_listed_and_the_others_are_ca
     assert [(row["name"], row["status"], row["reason"]) for row in first.summary()["activations"]] == [
         ("u", "calibrated", ""),
         ("r", "needs-calibration",
-         "'t' has shape [1, 3, 8, 8] for 25 samples, which do not run along its first axis"),
+         "'t' has shape [1, 3, 8, 8] for 25 samples, which do not run along its first axis; "
+         "--batch-axis tells of others"),
         ("s", "needs-calibration", "'l' has a NaN or an infinity on these data"),
     ]  # fmt: skip
     assert {**first.summary(), "from_cache": True} == again.summary()

@@ -167,7 +167,8 @@ class _Walk:
 
     def _told(self, size: Dimension) -> Dimension:
         """A dimension, None where it has no number and no name but that which inference gave it, anew each time."""
-        known = size >= 0 if isinstance(size, int) else size is not None and _factors(size)[1] in self._names
+        names = {size, _factors(size)[1]} if isinstance(size, str) else set()
+        known = size >= 0 if isinstance(size, int) else not names.isdisjoint(self._names)
         return size if known else None
 
     def _entries(self, tensor: Tensor) -> Array | None:
@@ -353,7 +354,8 @@ def _times(left: object, right: object) -> Dimension:
     if not isinstance(left, int | str) or not isinstance(right, int | str):
         return None
     (first, one), (second, other) = _factors(left), _factors(right)
-    return None if one and other else _scaled(first * second, one or other)
+    # A name is that of a size, and none is negative.
+    return None if one and other or (first * second < 0 and (one or other)) else _scaled(first * second, one or other)
 
 
 def _gather(_: Node, sizes: Array, indices: Array) -> Array | None:
@@ -388,7 +390,7 @@ def _flat(_: Node, sizes: Array, shape: Array) -> Array | None:
 
 _SIZES: dict[str, Callable[..., Array | None]] = {
     "Add": _arithmetic(operator.add),
-    "Cast": lambda _, sizes: sizes,
+    "Cast": lambda node, sizes: None if element_type(node.attrs["to"]) == np.bool_ else sizes,
     "Concat": lambda _, *parts: np.concatenate(parts),
     # Towards zero or down: no size is negative.
     "Div": _arithmetic(lambda left, right: left // right if left >= 0 and right > 0 else None),

@@ -10,7 +10,7 @@ number, has a part in what is subtracted, and a row without any weight stays wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,12 +31,16 @@ _AXES_ARE_INPUTS = 18
 _FARTHEST = 8
 
 
-def normalised_late(network: Network) -> Network:
-    """The network in which each MatMul of a Softmax's weights has the sum of these behind it.
+def normalised_late(network: Network, products: Collection[str]) -> Network:
+    """The network in which each MatMul of a Softmax's weights, among products, has the sum of these behind it.
 
     What else reads the weights still does; names of what products give stay.
+
+    Args:
+        network: the source.
+        products: that would read spikes, by `key_of`.
     """
-    found = {key_of(node) for node in network.nodes if _is_weighted(network, node)}
+    found = {key for node in network.nodes if (key := key_of(node)) in products and _is_weighted(network, node)}
     if not found:
         return network
     model = onnx.ModelProto()
@@ -94,19 +98,18 @@ def _moved(network: Network, node: Node) -> Tensor | None:
     """The tensor that a node hands on with the same last axis; None where it does more than that."""
     if not is_standard(node) or network.dtype(node.outputs[0]) != np.float32:
         return None
-    if node.op == "Where":
-        return _guarded(node)
-    if node.op not in _MOVES or network.dtype(node.inputs[0]) != np.float32:
+    given = _guarded(node) if node.op == "Where" else node.inputs[0] if node.op in _MOVES else None
+    if given is None or network.dtype(given) != np.float32:
         return None
     if node.op == "Dropout" and (any(mask.outputs for mask in node.outputs[1:]) or len(node.inputs) > 2):
         return None
-    before, after = network.shape(node.inputs[0]), network.shape(node.outputs[0])
+    before, after = network.shape(given), network.shape(node.outputs[0])
     if not before or not after:
         return None
     if node.op == "Transpose":
         order = node.attrs.get("perm", range(len(before))[::-1])
-        return node.inputs[0] if order[-1] == len(before) - 1 else None
-    return node.inputs[0] if before[-1] is not None and before[-1] == after[-1] else None
+        return given if order[-1] == len(before) - 1 else None
+    return given if before[-1] is not None and before[-1] == after[-1] else None
 
 
 def _guarded(node: Node) -> Tensor | None:
@@ -124,33 +127,37 @@ class _Writer:
     def __init__(self, network: Network) -> None:
         self._opset, self._names, self._nodes = network.opset, set(network.names), {node.name for node in network.nodes}
         self.constants: list[onnx.TensorProto] = []
+        # Of weights: they by the largest of their row, and the sum of that. Several products may read the same.
+        self._scaled: dict[str, tuple[str, str]] = {}
 
-    def weighted(self, product: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """A product of weights by the largest of their row, and behind it their sum."""
+    def weighted(self, product: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+        """A product of weights by the largest of their row, and behind it a division by their sum."""
         weights, output, name = product.input[0], product.output[0], product.name or product.output[0]
-        scaled, given = (self._tensor(output, what) for what in ("exp", "weighted"))
+        if weights not in self._scaled:
+            scaled = self._tensor(weights, "exp")
+            largest, total = (yield from self._reduced("ReduceMax", weights)), ""
+            yield self._node("Div", [weights, largest], scaled, f"{weights}/exp")
+            total = yield from self._reduced("ReduceSum", scaled)
+            self._scaled[weights] = scaled, total
+        scaled, total = self._scaled[weights]
+        given = self._tensor(output, "weighted")
         copied = onnx.NodeProto()
         copied.CopyFrom(product)
-        copied.input[0], copied.output[0] = scaled, given
-        return [
-            *self._by(weights, weights, "ReduceMax", scaled, f"{name}/exp"),
-            copied,
-            *self._by(given, scaled, "ReduceSum", output, f"{name}/normalised"),
-        ]
+        copied.name, copied.input[0], copied.output[0] = name, scaled, given
+        yield copied
+        yield self._node("Div", [given, total], output, f"{name}/normalised")
 
-    def _by(self, x: str, weights: str, reduction: str, output: str, name: str) -> list[onnx.NodeProto]:
-        """`x` by what a reduction finds in the rows of weights; of a row without any it is zero."""
-        found, divisor = (self._tensor(output, what) for what in (reduction, "divisor"))
-        least = self._constant(f"{output}/least", np.array(np.finfo(np.float32).tiny))
+    def _reduced(self, reduction: str, weights: str) -> Generator[onnx.NodeProto, None, str]:
+        """What a reduction finds in the rows of weights; next to nothing of a row without any, so as to divide by."""
+        found, divisor = (self._tensor(weights, what) for what in (reduction, f"{reduction}/divisor"))
+        least = self._constant(f"{divisor}/least", np.array(np.finfo(np.float32).tiny))
         if reduction == "ReduceSum" or self._opset >= _AXES_ARE_INPUTS:
-            inputs, options = [weights, self._constant(f"{output}/axes", np.array([-1]))], {}
+            inputs, options = [weights, self._constant(f"{found}/axes", np.array([-1]))], {}
         else:
             inputs, options = [weights], {"axes": [-1]}
-        return [
-            self._node(reduction, inputs, found, name, keepdims=1, **options),
-            self._node("Max", [found, least], divisor, name),
-            self._node("Div", [x, divisor], output, name),
-        ]
+        yield self._node(reduction, inputs, found, weights, keepdims=1, **options)
+        yield self._node("Max", [found, least], divisor, weights)
+        return divisor
 
     def _tensor(self, output: str, what: str) -> str:
         return unused(f"{output}/{what}", self._names)

@@ -8,8 +8,10 @@ import pytest
 from networks import network, weight
 
 from pconv_onnx.graph.files import load
-from pconv_onnx.graph.passes.late_normalisation import is_normalised, normalised_late, normaliser_of
+from pconv_onnx.graph.passes.late_normalisation import is_normalised, normaliser_of
+from pconv_onnx.graph.passes.late_normalisation import normalised_late as of_products
 from pconv_onnx.graph.passes.pipeline import prepared
+from pconv_onnx.graph.view import key_of
 from pconv_onnx.runtime.side_by_side import open_session, run_session
 
 Q, V = "float[N, 2, 5, 7] x", "float[N, 2, 5, 4] y"
@@ -24,6 +26,11 @@ MOVES = {
     "another order of rows": "t = Transpose <perm = [1, 0, 2, 3]> (s) w = Transpose <perm = [1, 0, 2, 3]> (t)",
 }
 WEIGHTS = {"v": weight(7, 4), "shape": np.array([0, 2, 5, 7])}
+
+
+def normalised_late(source):
+    """With all products to read spikes."""
+    return of_products(source, {key_of(node) for node in source.nodes})
 
 
 def model_of(moves: str, *, opset: int = 20, axis: int = -1, more: str = "", outputs: str = V) -> onnx.ModelProto:
@@ -77,18 +84,39 @@ def test_what_else_reads_the_weights_still_does():
         np.testing.assert_allclose(found, expected, rtol=0, atol=7 * 2**-22)
 
 
+def test_weights_that_several_products_read_are_scaled_once():
+    source = load(model_of("w = Identity (s)", more="y2 = MatMul (w, v)", outputs=f"{V}, float[N, 2, 5, 4] y2"))
+    late = normalised_late(source).proto
+    operators = [node.op_type for node in late.graph.node]
+    assert operators.count("ReduceMax") == operators.count("ReduceSum") == 1 and operators.count("Div") == 3
+    for expected, found in zip(answers(source.proto, scores()), answers(late, scores()), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=7 * 2**-22)
+
+
+def test_what_is_no_product_to_read_spikes_stays():
+    source = load(model_of("w = Identity (s)"))
+    assert of_products(source, {"s"}) is source
+
+
 @pytest.mark.parametrize(
     "moves, axis",
     [
         ("w = Identity (s)", 1),  # weights of other rows
         ("h = Mul (s, v2) w = Identity (h)", -1),  # weights of weights
+        ("n = IsNaN (s) w = Where (n, zeros, s)", -1),  # of one weight a row it would make seven
         ("t = Transpose <perm = [0, 1, 3, 2]> (s) r = Reshape (t, shape) w = Identity (r)", -1),
     ],
 )
 def test_what_is_normalised_along_another_axis_stays(moves, axis):
     nodes = f"s = Softmax <axis = {axis}> (x) {moves} y = MatMul (w, v)"
-    weights = {**WEIGHTS, "v2": weight(7)}
-    model = network(nodes, inputs=Q, outputs=V, weights={k: v for k, v in weights.items() if f", {k})" in nodes})
+    weights = {**WEIGHTS, "v2": weight(7), "zeros": np.zeros(7, np.float32)}
+    inputs = "float[N, 2, 5, 1] x" if "zeros" in nodes else Q
+    model = network(
+        nodes,
+        inputs=inputs,
+        outputs=V,
+        weights={k: v for k, v in weights.items() if f", {k})" in nodes or f" {k}," in nodes},
+    )
     source = load(model)
     assert normalised_late(source) is source
     (product,) = [node for node in source.nodes if node.op == "MatMul"]
