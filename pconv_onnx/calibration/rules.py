@@ -2,9 +2,8 @@
 
 A staircase that fits its own inputs best (`fit`) serves few levels best. Of many it reaches little farther than the
 largest value that a channel has on these samples, and cuts off what others have: of few samples most channels have not
-shown much. So others are tried that reach the largest value: of each channel (`channel`), of all (`tensor`), which has
-levels of one size for all channels, and half-way between the two on a scale of factors (`between`), as scale migration
-has it that leaves half of what channels differ by to the weights (Xiao et al., "SmoothQuant", ICML 2023).
+shown much. So others are tried that reach the largest value: of each channel (`channel`), where channels differ enough
+to be worth it, and of all (`tensor`), with levels of one size for all.
 """
 
 from __future__ import annotations

@@ -9,9 +9,8 @@ from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.neuron.coding import Coding
 from pconv_onnx.neuron.parallel import MAX_LEVELS
 
-# How far staircases reach: as each fits its inputs, as far as the largest value of each channel, or of all channels, or
-# half-way between these two on a scale of factors. In this order trains have fewer and fewer spikes.
-RULES = ("fit", "channel", "between", "tensor")
+# How far staircases reach: as each fits its inputs, as far as the largest value of each channel, or of all channels.
+RULES = ("fit", "channel", "tensor")
 
 
 @dataclass(frozen=True)

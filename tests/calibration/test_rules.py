@@ -9,6 +9,8 @@ from networks import network, weight
 
 from pconv_onnx import calibrate
 from pconv_onnx.calibration import rules
+from pconv_onnx.calibration.choosing import choose
+from pconv_onnx.calibration.functions import Clip
 from pconv_onnx.calibration.settings import RULES, Settings
 from pconv_onnx.cli.text import calibration_lines
 from pconv_onnx.data.samples import Samples, Selection
@@ -138,3 +140,17 @@ def test_outputs_without_a_row_for_each_sample_are_passed_over():
     assert set(summary["scale_errors"]) == set(RULES) and all(summary["scale_errors"].values())
     held = Samples(values(40), None, None)
     assert rules.output_errors(prepared(ann), {"same": ann}, held, 7) == {"same": 0}
+
+
+@pytest.mark.parametrize("spread, scales", [(1.5, 1), (30.0, 8)])
+def test_channels_that_are_nearly_alike_share_a_scale(spread, scales):
+    """One scale for all multiplies squared errors by the largest square over the mean one: here by 1.4, and by 5."""
+    settings = Settings(63, Radix, "refit", "products", False, "channel")
+    largest = np.geomspace(1, spread, 8)[:, np.newaxis].astype(np.float32)
+    values = largest * np.linspace(-1, 1, 101, dtype=np.float32)
+
+    def gather(count):
+        return count([(values, values)])
+
+    found = choose(settings, gather, Clip(), centred=False, lowest=values.min(axis=1))
+    assert len(np.unique(found.threshold.round(6))) == scales
