@@ -47,6 +47,19 @@ def axes_of(network: Network, names: Sequence[str], samples: Samples) -> dict[st
     """
     if samples.one_by_one:
         return dict.fromkeys(names, None)
+    told = _told_by_names(network) if samples.first_everywhere else set()
+    along_first = [name for name in names if (network.shapes.get(name) or (None,))[0] in told]
+    others = [name for name in names if name not in set(along_first)]
+    return dict.fromkeys(along_first, 0) | (_axes_by_runs(network, others, samples) if others else {})
+
+
+def _told_by_names(network: Network) -> set[str]:
+    """What the first dimension of inputs is called, where it has no number."""
+    shapes = (network.shapes.get(info.name) for info in network.proto.graph.input)
+    return {shape[0] for shape in shapes if shape and isinstance(shape[0], str)}
+
+
+def _axes_by_runs(network: Network, names: Sequence[str], samples: Samples) -> dict[str, Axis]:
     runner, shapes = _summing(network, names), []
 
     def run(feed: dict[str, Array]) -> list[tuple[int, ...]]:

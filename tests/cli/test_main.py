@@ -945,7 +945,7 @@ def test_inspect_and_calibrate_tell_what_reads_spikes_once_calibrated(tmp_path, 
     calibrate = ["calibrate", ann, "--data", data, "--steps", "4", "-o", tmp_path / "q.onnx"]
     assert f"rewritten: {line}{why}" in run(*calibrate)[1]
     expected = {"macs": 1728, "on_inputs": 576, "on_spikes": 576, "share": 0.5, "not_on_spikes": ["third"],
-                "reasons": {"third": "it reads a current, what Conv 'second' gives"}}  # fmt: skip
+                "reasons": {"third": "it reads a current, what Conv 'second' gives"}, "on_means": {}}  # fmt: skip
     assert document(run, *calibrate)["spike_driven"] == expected
     assert document(run, "inspect", ann)["spike_driven"] == {**expected, "once_calibrated": True}
 

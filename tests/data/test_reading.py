@@ -315,7 +315,9 @@ def test_random_samples_fill_the_one_batch_of_mixed_inputs():
 
 
 def test_random_samples_need_known_shapes():
-    with pytest.raises(PconvError, match=r"for input 'x' of type tensor\(float\), shape \['N', 'M'\]; pass --data"):
+    with pytest.raises(
+        PconvError, match=r"for input 'x' of which dimension 'M' is open, shape \['N', 'M'\]; pass --data"
+    ):
         random_samples(session("float[N, M] x"))
 
 
