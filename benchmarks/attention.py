@@ -19,7 +19,7 @@ from measure import arguments, machine, write
 from onnx import helper, numpy_helper
 
 import pconv_onnx
-from pconv_onnx.calibration import calibrating, staircases
+from pconv_onnx.calibration import calibrating, choosing, staircases
 
 # Samples run at once, and counted operations on.
 BATCH, COUNTED = 50, 16
@@ -53,16 +53,18 @@ class _Reaching:
     """While it lasts `calibrate` has one rule."""
 
     def __init__(self, rule: str) -> None:
-        self.rule, self.before = rule, (calibrating.RULES, staircases.by_maximum)
+        self.rule, self.before = rule, (calibrating.RULES, choosing._ALIKE, staircases.by_maximum)
 
     def __enter__(self) -> None:
-        rules, by_maximum = self.before
+        *_, by_maximum = self.before
+        # A scale for each channel, however alike they are.
+        choosing._ALIKE = 0.0
         calibrating.RULES = ("channel",) if self.rule == MIGRATED else (self.rule,)
         if self.rule == MIGRATED:
             staircases.by_maximum = lambda reach, steps: by_maximum(np.sqrt(reach * reach.max()), steps)
 
     def __exit__(self, *_: object) -> None:
-        calibrating.RULES, staircases.by_maximum = self.before
+        calibrating.RULES, choosing._ALIKE, staircases.by_maximum = self.before
 
 
 def output(model: Any, data: dict[str, np.ndarray], count: int) -> np.ndarray:
