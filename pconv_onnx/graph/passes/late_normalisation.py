@@ -135,7 +135,7 @@ class _Writer:
         weights, output, name = product.input[0], product.output[0], product.name or product.output[0]
         if weights not in self._scaled:
             scaled = self._tensor(weights, "exp")
-            largest, total = (yield from self._reduced("ReduceMax", weights)), ""
+            largest = yield from self._reduced("ReduceMax", weights)
             yield self._node("Div", [weights, largest], scaled, f"{weights}/exp")
             total = yield from self._reduced("ReduceSum", scaled)
             self._scaled[weights] = scaled, total
