@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000, metavar="N", help="samples compared at most")
     options = parser.parse_args()
     entries = [entry for steps in options.steps for entry in measured(options, steps)]
-    write({"benchmark": "attention", "entries": entries, "machine": machine(options.threads)}, options.output)
+    write({"benchmark": "attention_weights", "entries": entries, "machine": machine(options.threads)}, options.output)
 
 
 if __name__ == "__main__":
