@@ -38,8 +38,17 @@ def samples(feed, count=24):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("dynamo", [False, True], ids=["torchscript", "dynamo"])
-@pytest.mark.parametrize("case", CASES)
+# What dynamo spells in its own way; with `--full` it exports all of them, which takes seconds each.
+OF_DYNAMO = ("masked", "grouped queries", "nn.TransformerEncoderLayer")
+
+
+def pytest_generate_tests(metafunc):
+    of_dynamo = CASES if metafunc.config.getoption("full") else OF_DYNAMO
+    pairs = [*((case, False) for case in CASES), *((case, True) for case in of_dynamo)]
+    ids = [f"{case}-{'dynamo' if dynamo else 'torchscript'}" for case, dynamo in pairs]
+    metafunc.parametrize("case, dynamo", pairs, ids=ids)
+
+
 def test_every_product_of_attention_reads_spikes(case, dynamo, tmp_path):
     model, feed = exported(case, tmp_path, dynamo=dynamo)
     data = samples(feed)
