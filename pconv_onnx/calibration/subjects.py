@@ -95,16 +95,18 @@ def places(source: ModelSource) -> list[Planned]:
 def _placed(network: Network) -> tuple[Network, dict[str, Place]]:
     """The network with an Identity in front of products that are to read spikes, and these by what it gives."""
     placed: dict[str, Place] = {}
-    kinds = _kinds(network, [one for one, reason in _told(network, placed) if not reason])
-    network = normalised_late(network, {key_of(product.node) for product in off_spikes(network, kinds)})
+    kinds = _kinds(network, placed)
+    late = normalised_late(network, {key_of(product.node) for product in off_spikes(network, kinds)})
+    if late is not network:
+        network, kinds = late, _kinds(late, placed)
     for behind in (False, True):
-        kinds = _kinds(network, [one for one, reason in _told(network, placed) if not reason])
         found, right_in_front = (places_of(network, kinds, placed, behind=place) for place in (behind, True))
         network, more = with_places(network, found)
         placed |= more
         if found == right_in_front:
             break
         # What a Concat makes of trains may be no train: then a neuron stands behind it.
+        kinds = _kinds(network, placed)
     return network, placed
 
 
@@ -129,8 +131,9 @@ def _apart(found: Sequence[Activation]) -> list[Activation]:
     return [activation for activation in found if id(activation) in chosen]
 
 
-def _kinds(network: Network, chosen: Sequence[Activation]) -> Mapping[str, Kind]:
-    """What tensors are in time once activations are calibrated, whatever the time-steps."""
+def _kinds(network: Network, placed: Mapping[str, Place]) -> Mapping[str, Kind]:
+    """What tensors are in time once all that can be is calibrated, whatever the time-steps."""
+    chosen = [one for one, reason in _told(network, placed) if not reason]
     settings = Settings(Radix.most(4), Radix, METHODS[0], NEURONS[0], False)
     model = quantised_model(network, outlined(network, chosen, settings), {})
     return make_plan(prepared(replace(network, proto=model)), coding="radix").kinds

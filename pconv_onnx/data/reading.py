@@ -211,9 +211,9 @@ def random_samples(session: Any, seed: int = 0, batch_axis: BatchAxis = 0) -> Sa
     arrays = {}
     for entry in inputs:
         dtype, sizes = _TYPES.get(entry.type), _of_a_sample(entry, axes[entry.name])
-        still_open = next((size for size in sizes if not isinstance(size, int)), None)
-        if dtype is None or len(sizes) != sum(isinstance(size, int) for size in sizes):
-            why = f"type {entry.type}" if dtype is None else f"which dimension '{still_open}' is open"
+        still_open = [size for size in sizes if not isinstance(size, int)]
+        if dtype is None or still_open:
+            why = f"type {entry.type}" if dtype is None else f"which dimension '{still_open[0]}' is open"
             raise PconvError(
                 f"no random values can be drawn for input '{entry.name}' of {why}, shape {entry.shape}", "pass --data"
             )

@@ -442,11 +442,7 @@ def _resized(node: Node, _: Sequence[Dimension], sizes: Sequence[Dimension]) -> 
 
 
 def _tiled(_: Node, before: Sequence[Dimension], repeats: Sequence[Dimension]) -> list[Dimension]:
-    def size(old: Dimension, repeat: Dimension) -> Dimension:
-        both = isinstance(old, int) and isinstance(repeat, int)
-        return old * repeat if both else old if repeat == 1 else repeat if old == 1 else None  # type: ignore[operator]
-
-    return [size(old, repeat) for old, repeat in zip(before, repeats, strict=True)]
+    return list(map(_times, before, repeats)) if len(before) == len(repeats) else []
 
 
 def _kept(node: Node, before: Sequence[Dimension], starts: Sequence[Dimension]) -> list[Dimension]:
