@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pconv_onnx.basics.errors import cut, listed
-from pconv_onnx.report import spike_driven, tables
+from pconv_onnx.report import energies, spike_driven, tables
 
 _BAR = 40
 _ACCURACIES = {
@@ -308,11 +308,13 @@ def stats_lines(summary: dict[str, Any]) -> Iterator[str]:
     yield from _columns([header, *rows, ["all", "", "", *sums]])
     yield ""
     yield from _spike_lines(summary)
-    network = f"{spike_driven.kind_of_network(summary['spike_driven'])} network"
+    kind = spike_driven.kind_of_network(summary["spike_driven"])
+    network = f"{kind} network"
     yield f"energy of a sample: ANN {energy['ann_nj']:,.3f} nJ, {network} {energy['snn_nj']:,.3f} nJ"
     if energy["ratio"] is not None:
         more = "costs more than its ANN" if energy["ratio"] > 1 else "costs no more than its ANN"
         yield f"the {network} {more}: {energy['ratio']:.3g} times the energy"
+    yield from energies.in_integers(summary["energy_int8"], kind, lambda value: f"{value:,.3f} nJ")
     for row in summary["operators"]:
         if row["macs"] is None:
             yield f"not counted: {row['name']} ({row['op_type']})"
