@@ -11,6 +11,12 @@ MODES: tuple[ModeName, ...] = ("parallel", "folded", "serial")
 Precision = Literal["float16"]
 PRECISIONS: tuple[Precision, ...] = ("float16",)
 
+# What weights are rounded to.
+WeightsName = Literal["int8", "int4"]
+WEIGHTS: tuple[WeightsName, ...] = ("int8", "int4")
+# Bits that an input of the network may be quantised to.
+INPUT_BITS = (8,)
+
 # The longest train of spikes.
 MAX_STEPS = 256
 
