@@ -17,7 +17,7 @@ from pconv_onnx.graph import load
 from pconv_onnx.integer.proof import Bound, Proof, prove
 from pconv_onnx.integer.rules import RULES
 from pconv_onnx.integer.site import Known
-from pconv_onnx.integer.values import Whole
+from pconv_onnx.integer.values import Float, Whole
 
 CODES = "s = Div (x, step) r = Round (s) q = Clip (r, low, high)"
 LIMIT = 2**24
@@ -131,6 +131,25 @@ ISLANDS = {
         "y = ReduceSum <keepdims = 1> (q, first)",
         {"y": "how many numbers it sums is not known"},
     ),
+    "a sum over computed axes": (
+        "p = Shape (q) o = Slice (p, from, to) y = ReduceSum <keepdims = 1> (q, o)",
+        {"y": "how many numbers it sums is not known"},
+    ),
+    "a sum over axes that may be none": (
+        "y = ReduceSum <noop_with_empty_axes = 1> (q)",
+        {"y": "how many numbers it sums is not known"},
+    ),
+    "a mean over the batch": ("y = ReduceMean (q, first)", {"y": "how many numbers it sums is not known"}),
+    "a product over the batch": (
+        "p = Transpose <perm = [1, 2, 3, 0]> (q) o = Transpose <perm = [1, 2, 0, 3]> (q) y = MatMul (p, o)",
+        {"y": "how many numbers it sums is not known"},
+    ),
+    "a product of floats": ("y = MatMul (x, q)", {"y": "it sums floats"}),
+    "a sum of floats": ("y = ReduceSum (x, first)", {"y": "it sums floats"}),
+    "a sum of three": ("y = Sum (x, x, q)", {"y": "it sums floats"}),
+    "a mean of floats": ("y = GlobalAveragePool (x)", {"y": "it sums floats"}),
+    "computed rows": ("p = Flatten (q) y = Gemm <transB = 1> (p, p)", {"y": "its weights are no constants"}),
+    "computed taps": ("v = Mul (w, q) y = ConvTranspose (q, v)", {"y": "its weights are no constants"}),
     "computed weights": ("v = Mul (w, q) y = Conv (q, v)", {"y": "its weights are no constants"}),
     "weights of other channels": ("a = Conv (q, w) y = Conv (a, narrow)", {"y": "its operands do not fit it"}),
     "interpolation": ('y = Resize <mode = "linear"> (q, , twice)', {"y": "it interpolates"}),
@@ -145,6 +164,8 @@ ISLAND_WEIGHTS = {
     "square": whole_numbers(4, 4),
     "rows": whole_numbers(32, 3),
     "first": np.array([0]),
+    "from": np.array([1]),
+    "to": np.array([2]),
     "narrow": whole_numbers(2, 3, 1, 1),
     "shape": np.array([-1, 3, 1, 1]),
     "twice": np.array([1, 1, 2, 2], np.float32),
@@ -201,6 +222,42 @@ def test_onnxruntime_folds_what_is_said_to_be_folded(nodes, exact):
     x = np.random.default_rng(0).uniform(0, 200, (64, 2, 4, 4)).astype(np.float32)
     plain, optimised = (run(model, x, optimised)["y"] for optimised in (False, True))
     assert np.array_equal(plain, optimised) == proof_of(model).exact == exact
+
+
+@pytest.mark.parametrize(
+    ("nodes", "output"),
+    [
+        ("y = Concat <axis = 1> (q, x)", "float"),
+        ("e = Less (x, half) y = Where (e, q, x)", "float"),
+        ("y = Max (q, half)", "float"),
+        ("y = Min (x, q)", "float"),
+        ("y = Clip (q, half, three)", "float"),
+        ("y = Pad (q, pads, half)", "float"),
+        ("y = Mul (q, half)", "float"),
+        ("y = Sub (x, q)", "float"),
+        ("i = Cast <to = 7> (q) y = Mod (i, from)", "int64"),
+        # Rounded once.
+        ("p = Mul (q, much) y = Mul (p, much)", "float"),
+    ],
+)
+def test_single_operations_give_floats_that_are_the_same_everywhere(nodes, output):
+    more = {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "much": 1101.0}
+    proof = proof_of(on_codes(nodes, output=output, **used(nodes, ISLAND_WEIGHTS | more)))
+    assert proof.tensors["y"].value is Float.FIXED
+    assert proof.exact
+
+
+def test_integer_types_have_limits_of_their_own():
+    proof = proof_of(on_codes("i = Cast <to = 6> (q) y = Add (i, i)", output="int32"))
+    assert proof.bounds == [Bound("y", "Add", 30, 2**31)]
+    (floats,) = proof_of(on_codes("i = Cast <to = 10> (q) y = Add (i, i)", output="float16")).bounds
+    assert floats.limit == 2**11
+
+
+def test_a_sum_over_all_axes_counts_every_number():
+    model = on_codes("y = ReduceSum (q)")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
+    assert bound(proof_of(model), "ReduceSum").largest == 3 * 2 * 4 * 4 * 15
 
 
 def test_codes_behind_an_island_are_bounded_and_not_exact():
@@ -549,3 +606,17 @@ def test_no_order_of_a_sum_leaves_its_bound(data):
     shared = int(np.gcd.reduce(np.concatenate([rows.reshape(-1), bias]).astype(np.int64)))
     (found,) = proof.bounds
     assert found.largest == largest / (shared & -shared)
+
+
+def test_an_operator_of_another_domain_is_an_island_and_so_is_a_sum_of_unknown_type():
+    model = on_codes("a = Identity (x) b = Round (a) c = Clip (b, low, high) d = Conv (c, w) y = Relu (d)", w=WHOLE)
+    (node,) = [node for node in model.graph.node if node.output[0] == "a"]
+    node.domain = "elsewhere"
+    model.opset_import.append(onnx.helper.make_opsetid("elsewhere", 1))
+    del model.graph.value_info[:]
+    proof = proof_of(model)
+    assert proof.islands == {
+        "a": "Identity computes floats whose bits are not settled",
+        "d": "its number type is not known",
+    }
+    assert proof.outputs == {"y": frozenset({"a", "d"})}
