@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.view import Node, called
 from pconv_onnx.integer.site import Finding, Island, Site, Sum
 from pconv_onnx.integer.values import ZERO, Float, Span, Whole, product
@@ -133,13 +134,22 @@ def _folded(into: Node | None) -> Island | None:
 def multiply(site: Site) -> Finding:
     """Mul of integers, by constants as if folded. One product that is rounded is the same everywhere for all that."""
     if site.wholes is None:
-        return _folded(site.into) or Float.FIXED
+        return _folded(site.into) or _inverse(site) or Float.FIXED
     products = _products(site, *site.wholes)
     found = _sum(products)
     exact = site.dtype is not None and found.largest < limit_of(site.dtype)
     if exact or site.into is not None or site.steps > 1:
         return found
     return Float.FIXED if products.rows.bounded else products
+
+
+def _inverse(site: Site) -> Island | None:
+    """A product by the inverse of a tensor, which onnxruntime makes one division."""
+    for node in (maker for tensor in site.node.inputs for maker in tensor.inputs if maker.op == "Div"):
+        dividend = constant(node.inputs[0])
+        if dividend is not None and dividend.size == 1 and (dividend == 1).all():
+            return Island(f"onnxruntime may make one division of it and {called(node)}")
+    return None
 
 
 def _products(site: Site, left: Whole, right: Whole) -> Whole:
