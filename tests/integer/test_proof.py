@@ -297,7 +297,6 @@ def test_sizes_do_not_descend_from_islands():
     assert proof.exact
 
 
-# What the terms of a sum, whatever follows, come to.
 def test_what_is_added_to_a_product_counts_as_its_terms():
     weights = np.array([5, -5], np.float32).reshape(1, 2, 1, 1)
     nodes = "a = Conv (q, w) y = Add (a, less)"
