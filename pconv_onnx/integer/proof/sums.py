@@ -17,8 +17,8 @@ import numpy as np
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.view import Node, called
-from pconv_onnx.integer.site import Finding, Island, Site, Sum
-from pconv_onnx.integer.values import ZERO, Float, Span, Whole, product
+from pconv_onnx.integer.proof.site import Finding, Island, Site, Sum
+from pconv_onnx.integer.proof.values import ZERO, Float, Span, Whole, product
 from pconv_onnx.neuron.theory import SUM_TYPES
 
 _FLOATS = Island("it sums floats")

@@ -14,10 +14,10 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.nesting import captured
 from pconv_onnx.graph.view import Node, node_name
-from pconv_onnx.integer.rules import transfer
-from pconv_onnx.integer.site import Finding, Island, Known, Site, Sum
-from pconv_onnx.integer.sums import limit_of
-from pconv_onnx.integer.values import Float, Value
+from pconv_onnx.integer.proof.rules import transfer
+from pconv_onnx.integer.proof.site import Finding, Island, Known, Site, Sum
+from pconv_onnx.integer.proof.sums import limit_of
+from pconv_onnx.integer.proof.values import Float, Value
 
 # What tells of the sizes of a tensor, and not of its values.
 _SHAPES = ("Shape", "Size")

@@ -14,10 +14,10 @@ from networks import network, qcfs
 
 from pconv_onnx import rewrite, session
 from pconv_onnx.graph import load
-from pconv_onnx.integer.proof import Bound, Proof, prove
-from pconv_onnx.integer.rules import RULES
-from pconv_onnx.integer.site import Known
-from pconv_onnx.integer.values import Float, Whole
+from pconv_onnx.integer.proof.proving import Bound, Proof, prove
+from pconv_onnx.integer.proof.rules import RULES
+from pconv_onnx.integer.proof.site import Known
+from pconv_onnx.integer.proof.values import Float, Whole
 
 CODES = "s = Div (x, step) r = Round (s) q = Clip (r, low, high)"
 LIMIT = 2**24

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pconv_onnx.integer.values import UNBOUNDED, ZERO, Span, Whole, common
+from pconv_onnx.integer.proof.values import UNBOUNDED, ZERO, Span, Whole, common
 
 
 @st.composite

@@ -14,9 +14,9 @@ import numpy as np
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.graph.constants import element_type, is_standard
-from pconv_onnx.integer import sums
-from pconv_onnx.integer.site import Finding, Island, Rule, Site
-from pconv_onnx.integer.values import UNBOUNDED, Float, Span, Whole, common
+from pconv_onnx.integer.proof import sums
+from pconv_onnx.integer.proof.site import Finding, Island, Rule, Site
+from pconv_onnx.integer.proof.values import UNBOUNDED, Float, Span, Whole, common
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.operators.domain import MEAN_OP_TYPE, OP_TYPE, RUNNING_MEAN_OP_TYPE
 from pconv_onnx.operators.parallel_spike import neuron_of

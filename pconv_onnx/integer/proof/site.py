@@ -14,7 +14,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.view import Node
-from pconv_onnx.integer.values import Float, Span, Value, Whole
+from pconv_onnx.integer.proof.values import Float, Span, Value, Whole
 
 
 @dataclass(frozen=True)
