@@ -131,7 +131,7 @@ class _Reader:
         self.network, self.bits, self.found = plan.network, bits, Reading()
         self.whole, self.steps = self.found.whole, self.found.steps
         for codes in inputs:
-            self.whole[codes.name] = Whole(Fixed(np.array([codes.step])), None, summed=False)
+            self.whole[codes.name] = Whole(Fixed(np.array([codes.step])), None)
             self.steps.append(codes)
         ends, inside = self._activations(plan)
         for node in self.network.nodes:
@@ -165,7 +165,7 @@ class _Reader:
 
     def _quantised(self, activation: Planned, codes: Codes) -> None:
         self.steps.append(Quantised(activation, codes))
-        self.whole[activation.output] = Whole(Fixed(codes.spacing), codes.axis, summed=False)
+        self.whole[activation.output] = Whole(Fixed(codes.spacing), codes.axis)
 
     def _node(self, node: Node) -> None:
         rule = _RULES.get(node.op) if is_standard(node) and any(t.name in self.whole for t in node.inputs) else None
@@ -385,7 +385,7 @@ class _Reader:
         if not factor.all():
             raise _Stays("one of its factors is zero")
         output = node.outputs[0].name
-        scaled = Whole(Scaled(whole.unit, abs(factor)), axis, whole.summed)
+        scaled = Whole(Scaled(whole.unit, abs(factor)), axis)
         self.steps.append(Negated(tensor.name, np.sign(factor), output))
         self.whole[output] = scaled
         if offset.any():
@@ -453,9 +453,11 @@ class _Reader:
                 table.append([0.0, keys[key] + 1.0])
             kinds.append(Spikes(Rate(1), np.array(table), whole.axis if whole.unit.size > 1 else None))
         site = Site(self.network, node, kinds)
-        summed = any(self.whole[t.name].summed for t in node.inputs if t.name in self.whole)
-        if node.op in _RESHAPES and isinstance(kinds[0], Spikes) and kinds[0].channel_axis is not None:
-            found: Sequence[Kind] = (_reshaped(self.network, node, kinds[0]) or STATIC,)
+        apart = kinds[0] if isinstance(kinds[0], Spikes) and kinds[0].channel_axis is not None else None
+        if node.op in _RESHAPES and apart is not None:
+            found: Sequence[Kind] = (_reshaped(self.network, node, apart) or STATIC,)
+        elif node.op == "Pad" and apart is not None:
+            found = (_padded(site, apart) or transfer(site).kinds[0],)
         else:
             passage = transfer(site)
             found = (STATIC,) if passage.lifted or passage.held or passage.recoded else passage.kinds
@@ -463,7 +465,7 @@ class _Reader:
         for kind in found:
             if not isinstance(kind, Spikes):
                 raise _Stays("what its channels are worth cannot be followed through it")
-            units.append(Whole(_unit(kind, origins), kind.channel_axis, summed))
+            units.append(Whole(_unit(kind, origins), kind.channel_axis))
         self.steps.append(Moved(node))
         self.whole |= {tensor.name: unit for tensor, unit in zip(node.outputs, units, strict=False) if tensor.name}
 
@@ -494,6 +496,20 @@ def _reshaped(network: Network, node: Node, kind: Spikes) -> Spikes | None:
         if (rows == first).all():
             return replace(kind, levels=kind.levels[first.reshape(-1)], channel_axis=place + 1)
     return None
+
+
+def _padded(site: Site, kind: Spikes) -> Spikes | None:
+    """Channels with more of them beside: these are zeros, of any unit; None where it pads something else."""
+    pads, rank, axis = site.constant(1), site.rank(0), kind.channel_axis
+    fill = site.constant(2) if site.given(2) else np.zeros(1)
+    plain = site.attribute("mode", "constant") == "constant" and not site.given(3) and fill is not None
+    if pads is None or rank is None or axis is None or not plain or len(pads) != 2 * rank:
+        return None
+    if fill is None or fill.any() or pads[0] or pads[rank]:
+        return None
+    channels = len(kind.levels)
+    rows = np.clip(np.arange(-pads[axis], channels + pads[axis + rank]), 0, channels - 1)
+    return replace(kind, levels=kind.levels[rows])
 
 
 def _rows(network: Network, node: Node, weights: Array, whole: Whole) -> tuple[Array, Array, int]:

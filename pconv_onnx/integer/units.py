@@ -133,19 +133,17 @@ class Picked(Unit):
             yield from unit.accumulators()
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Whole:
     """A tensor of integers.
 
     Attributes:
         unit: what these are worth.
         axis: that channels of the unit run along; None where it is one for all.
-        summed: whether it comes out of a sum, and is no code.
     """
 
     unit: Unit
     axis: int | None
-    summed: bool = True
 
 
 @dataclass(eq=False)
@@ -180,6 +178,20 @@ class Layer:
     def in_units(self) -> Array:
         """Its weights `[C, n]` for integers in the place of values."""
         return self.weights * self.input_unit
+
+    @property
+    def scale(self) -> Array:
+        """`[C]`, what a rounded weight of one is worth, in a sum of products by integers."""
+        return self.accumulator.root.scales.scale(self._place)
+
+    @property
+    def factor(self) -> Array:
+        """`[C]`, how many units of the accumulator that is."""
+        return self.accumulator.root.scales.factors[self._place]
+
+    @property
+    def _place(self) -> int:
+        return next(index for index, layer in enumerate(self.accumulator.root.layers) if layer is self)
 
 
 @dataclass(eq=False)
@@ -236,7 +248,7 @@ class Accumulator:
 
     @property
     def scales(self) -> Scales:
-        """The scale of the weights, decided once."""
+        """The unit and the scales of the weights, decided once."""
         if self._scales is None:
             added = [unit.values() for unit in self.added]
             weights = [(layer.in_units, layer.bias) for layer in self.layers]

@@ -246,10 +246,8 @@ class _Writer:
         if whole is None or name in self.values or name in self.inputs:
             return name
         self.values.add(name)
-        given = self.integer(name)
-        if whole.summed:
-            # onnxruntime would take a factor right behind a layer into its weights.
-            given = self._inner("Round", [given], name)
+        # onnxruntime would take a factor right behind a layer into its weights, and behind codes it would run in time.
+        given = self._inner("Round", [self.integer(name)], name)
         unit = self._constant(f"{name}/unit", self._along(name, whole.unit.values()), name)
         self.nodes.append(helper.make_node("Mul", [given, unit], [name], unused(f"{name}/value", self.used)))
         return name
