@@ -53,7 +53,7 @@ class Moved:
 
 @dataclass(frozen=True, eq=False)
 class Negated:
-    """A tensor of which some channels change their sign: `signs`, 1 or −1, `[1]` or `[C]`."""
+    """A tensor of which some channels change their sign, or are zero: `signs`, 1, −1 or 0, `[1]` or `[C]`."""
 
     name: str
     signs: Array
@@ -271,7 +271,7 @@ class _Reader:
                 self._renamed(layer, operands[0][0], node)
                 return
         accumulator = self._accumulated(wholes, max(channels, offset.size))
-        accumulator.offset |= bool(offset.any())
+        accumulator.offsets.append(offset)
         if offset.size > 1 and axis is None:
             axis = self._axis_of(node.outputs[0], offset.size)
         step = Added([(tensor.name, sign) for tensor, sign in operands], offset, node.outputs[0].name)
@@ -293,13 +293,10 @@ class _Reader:
         """The accumulator that decides the unit of a sum."""
         roots = [whole.unit.accumulator.root for whole in wholes if isinstance(whole.unit, Open)]
         free = list({id(root): root for root in roots}.values())
-        # What another depends on is decided before it, and added as it then is.
+        # What another depends on is decided before it, and added as it then is; so is what has one channel for all.
         needed = set().union(*(one.needs() for one in free))
-        joined = [one for one in free if id(one) not in needed]
+        joined = [one for one in free if id(one) not in needed and one.channels == channels]
         accumulator = Accumulator(channels, self.bits)
-        for one in joined:
-            if one.channels not in (1, channels):
-                raise _Stays("channels of what it adds lie along several axes")
         for whole in wholes:
             if not (isinstance(whole.unit, Open) and whole.unit.accumulator.root in joined):
                 accumulator.added.append(whole.unit)
@@ -369,7 +366,9 @@ class _Reader:
         if node.attrs.get("training_mode", 0) or any(v is None for v in (scale, bias, mean, variance)):
             raise _Stays("its statistics are computed")
         assert scale is not None and bias is not None and mean is not None and variance is not None
-        factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + node.attrs.get("epsilon", 1e-5))
+        with np.errstate(invalid="ignore"):  # of variances below zero
+            deviation = np.sqrt(variance.astype(np.float64) + node.attrs.get("epsilon", 1e-5))
+        factor = scale.astype(np.float64) / deviation
         self.given(node)
         self._affine(node, node.inputs[0], factor, bias.astype(np.float64) - factor * mean.astype(np.float64))
 
@@ -388,13 +387,12 @@ class _Reader:
             layer.bias = layer.bias * factor + offset
             self._renamed(layer, tensor, node)
             return
-        if not factor.all():
-            raise _Stays("one of its factors is zero")
         if size > 1 and whole.unit.size not in (1, size):
             raise _Stays("its factors are not one number a channel")
         axis = whole.axis if whole.axis is not None or size == 1 else self._axis_of(node.outputs[0], size)
         output = node.outputs[0].name
-        scaled = Whole(Scaled(whole.unit, abs(factor)), axis, whole.summed)
+        # What is zero is so in any unit.
+        scaled = Whole(Scaled(whole.unit, np.where(factor, abs(factor), 1)), axis, whole.summed)
         self.steps.append(Negated(tensor.name, np.sign(factor), output))
         self.whole[output] = scaled
         if offset.any():
@@ -403,7 +401,7 @@ class _Reader:
             self.steps[-1] = Negated(tensor.name, np.sign(factor), inner)
             self.whole[inner] = scaled
             accumulator = self._accumulated([scaled], max(scaled.unit.size, offset.size))
-            accumulator.offset = True
+            accumulator.offsets.append(offset)
             self.gives(node, Whole(Open(accumulator), axis), Added([(inner, 1)], offset, output))
 
     # Averages

@@ -15,8 +15,9 @@ _TRIED = np.arange(64, 161)
 # The least multiplier of what is added, so that rounding it moves nothing by more than a weight's own rounding does,
 # and the largest, of channels whose weights are next to nothing.
 _LEAST_MULTIPLIER, _MOST_MULTIPLIER = 16, 1024
-# Into how many parts a unit is divided at most, so that others are whole numbers of them.
-_MOST_PARTS = 256
+# Into how many parts a unit is divided at most, so that others are whole numbers of them, and at least for what is
+# none of any unit.
+_MOST_PARTS, _LEAST_PARTS = 256, 64
 # Of a bias the largest multiple of the unit, and of the weights of the layer the least share that a channel may have.
 _MOST_BIAS, _LEAST_SHARE = 1 << 20, 1e-6
 # Weights that are looked at at a time.
@@ -49,7 +50,7 @@ def rounded(weights: Array, scale: Array, bits: int) -> Array:
 
 
 def of_weights(
-    layers: Sequence[tuple[Array, Array]], added: Sequence[Array], channels: int, bits: int, *, uniform: bool
+    layers: Sequence[Array], added: Sequence[Array], offsets: Sequence[Array], bits: int, *, uniform: bool
 ) -> Scales:
     """The scales of layers that are summed.
 
@@ -57,16 +58,18 @@ def of_weights(
     unit: u = n·s.
 
     Args:
-        layers: weights `[C, n]` for integer inputs, and biases `[C]`.
+        layers: weights `[C, n]` for integer inputs.
         added: units `[1]` or `[C]`.
-        channels: C.
+        offsets: numbers of no unit that are added as well, `[1]` or `[C]` in values: biases.
         bits: of a weight.
         uniform: whether there is one scale for all channels.
     """
+    channels = len(layers[0])
     added = [np.broadcast_to(unit, (channels,)) for unit in added]
     highest = 1 << (bits - 1)
-    largest = np.max([abs(weights).max(axis=1, initial=0) for weights, _ in layers], axis=0)
-    largest = np.maximum(largest, np.max([abs(bias) for _, bias in layers], axis=0) * (highest / _MOST_BIAS))
+    largest = np.max([abs(weights).max(axis=1, initial=0) for weights in layers], axis=0)
+    for offset in offsets:
+        largest = np.maximum(largest, abs(offset) * (highest / _MOST_BIAS))
     finest = np.min(added, axis=0) if added else None
     if finest is not None:
         largest = np.maximum(largest, finest * (highest / _MOST_MULTIPLIER))
@@ -83,7 +86,7 @@ def of_weights(
             factor = np.full(channels, factor.max())
             finest = np.full(channels, finest.min())
         tried = factor * finest / np.maximum(np.rint(factor * finest / tried), 1)
-    errors = sum(_errors(weights, tried, bits) for weights, _ in layers)
+    errors = sum(_errors(weights, tried, bits) for weights in layers)
     assert isinstance(errors, np.ndarray)
     if uniform:
         errors = np.repeat(errors.sum(axis=1, keepdims=True), channels, axis=1)
@@ -91,18 +94,26 @@ def of_weights(
     return Scales(tried[best, np.arange(channels)], factor)
 
 
-def of_added(added: Sequence[Array], channels: int, *, uniform: bool, offset: bool) -> Scales:
+def of_added(added: Sequence[Array], offsets: Sequence[Array], channels: int, *, uniform: bool) -> Scales:
     """Of a sum without layers: the largest unit of which all that is added are whole numbers, or nearly so.
+
+    What is next to nothing beside an offset is left out.
 
     Args:
         added: units `[1]` or `[C]`.
+        offsets: numbers of no unit that are added as well, `[1]` or `[C]` in values: it is a 64th of a unit then, or
+            less.
         channels: C.
         uniform: whether there is one for all channels.
-        offset: whether numbers of no unit are added as well: it is a 64th of a unit then, or less.
     """
     units = np.stack([np.broadcast_to(unit, (channels,)) for unit in added])
-    first = np.full(channels, units.min()) if uniform else units.min(axis=0)
-    parts = np.arange(64 if offset else 1, _MOST_PARTS + 1)
+    first = units.min(axis=0)
+    for offset in offsets:
+        first = np.maximum(first, abs(offset) * (_LEAST_PARTS / _MOST_BIAS))
+    if uniform:
+        first = np.full(channels, first.min())
+    least = _LEAST_PARTS if any(offset.any() for offset in offsets) else 1
+    parts = np.arange(least, _MOST_PARTS + 1)
     exact = parts.reshape(-1, 1, 1) * (units / first)
     errors = (abs(exact - np.rint(exact)) / exact).max(axis=1)
     if uniform:

@@ -286,7 +286,8 @@ class _Writer:
 
     def _constant(self, name: str, value: Array, like: str) -> str:
         """An initializer of the type that a tensor has."""
-        return self._unused_constant(name, value.astype(self._dtype(like)))
+        with np.errstate(over="ignore"):  # what no sum reaches may be beyond it
+            return self._unused_constant(name, value.astype(self._dtype(like)))
 
     def _unused_constant(self, name: str, value: Array) -> str:
         name = unused(name, self.used)
