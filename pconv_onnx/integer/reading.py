@@ -53,7 +53,7 @@ class Moved:
 
 @dataclass(frozen=True, eq=False)
 class Negated:
-    """A tensor of which some channels change their sign: `signs`, 1 or −1, `[1]` or `[C]`."""
+    """A tensor of which some channels change their sign, or are zero: `signs`, 1, −1 or 0, `[1]` or `[C]`."""
 
     name: str
     signs: Array
@@ -269,7 +269,7 @@ class _Reader:
                 self._renamed(layer, operands[0][0], node)
                 return
         accumulator = self._accumulated(wholes, max(channels, offset.size))
-        accumulator.offset |= bool(offset.any())
+        accumulator.offsets.append(offset)
         step = Added([(tensor.name, sign) for tensor, sign in operands], offset, node.outputs[0].name)
         self.gives(node, Whole(Open(accumulator), axis), step)
 
@@ -289,7 +289,7 @@ class _Reader:
         """The accumulator that decides the unit of a sum."""
         roots = [whole.unit.accumulator.root for whole in wholes if isinstance(whole.unit, Open)]
         free = list({id(root): root for root in roots}.values())
-        # What another depends on is decided before it, and added as it then is.
+        # What another depends on is decided before it, and added as it then is; so is what has one channel for all.
         needed = set().union(*(one.needs() for one in free))
         joined = [one for one in free if id(one) not in needed and one.channels == channels]
         accumulator = Accumulator(channels, self.bits)
@@ -360,7 +360,8 @@ class _Reader:
         if node.attrs.get("training_mode", 0) or any(v is None for v in (scale, bias, mean, variance)):
             raise _Stays("its statistics are computed")
         assert scale is not None and bias is not None and mean is not None and variance is not None
-        factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + node.attrs.get("epsilon", 1e-5))
+        with np.errstate(invalid="ignore"):  # of variances below zero
+            factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + node.attrs.get("epsilon", 1e-5))
         whole = self.given(node)
         if whole.unit.size > 1 and whole.axis != 1:
             raise _Stays("it normalises other channels than those that differ in what a level is worth")
@@ -382,10 +383,9 @@ class _Reader:
             layer.bias = layer.bias * factor + offset
             self._renamed(layer, tensor, node)
             return
-        if not factor.all():
-            raise _Stays("one of its factors is zero")
         output = node.outputs[0].name
-        scaled = Whole(Scaled(whole.unit, abs(factor)), axis)
+        # What is zero is so in any unit.
+        scaled = Whole(Scaled(whole.unit, np.where(factor, abs(factor), 1)), axis)
         self.steps.append(Negated(tensor.name, np.sign(factor), output))
         self.whole[output] = scaled
         if offset.any():
@@ -394,7 +394,7 @@ class _Reader:
             self.steps[-1] = Negated(tensor.name, np.sign(factor), inner)
             self.whole[inner] = scaled
             accumulator = self._accumulated([scaled], max(scaled.unit.size, offset.size))
-            accumulator.offset = True
+            accumulator.offsets.append(offset)
             self.gives(node, Whole(Open(accumulator), axis), Added([(inner, 1)], offset, output))
 
     # Averages

@@ -51,24 +51,29 @@ def rounded(weights: Array, scale: Array, bits: int) -> Array:
 
 
 def of_weights(
-    layers: Sequence[tuple[Array, Array]], added: Sequence[Array], channels: int, bits: int, *, uniform: bool
+    layers: Sequence[Array], added: Sequence[Array], offsets: Sequence[Array], bits: int, *, uniform: bool
 ) -> Scales:
     """The scales of layers that are summed: each has one that is a whole number of the common unit.
 
     Where something is added that has a unit, the finest of these is a whole number of the common one, u = n·s.
 
     Args:
-        layers: weights `[C, n]` for integer inputs, and biases `[C]`.
+        layers: weights `[C, n]` for integer inputs.
         added: units `[1]` or `[C]`.
-        channels: C.
+        offsets: numbers of no unit that are added as well, `[1]` or `[C]` in values: biases.
         bits: of a weight.
         uniform: whether there is one unit for all channels.
     """
+    channels = len(layers[0])
     finest = coarsest = None
     if added:
         units = _common(added, channels, uniform=uniform)
         finest, coarsest = units.min(axis=0), units.max(axis=0)
-    found = [_best(weights, bias, coarsest, bits, uniform=uniform) for weights, bias in layers]
+    # Below that a layer is next to nothing beside what is added.
+    floor = np.zeros(channels) if coarsest is None else coarsest * (2 ** (bits - 1) / _MOST_MULTIPLIER)
+    for offset in offsets:
+        floor = np.maximum(floor, abs(offset) * (2 ** (bits - 1) / _MOST_BIAS))
+    found = [_best(weights, floor, bits, uniform=uniform) for weights in layers]
     scales, errors = [scale for scale, _ in found], np.sum([error for _, error in found], axis=0)
     least = np.min(scales, axis=0)
     tried = [np.max(scales, axis=0), *(least / parts for parts in _PARTS)]
@@ -79,7 +84,7 @@ def of_weights(
             np.sum(
                 [
                     _errors(weights, (unit * factor)[np.newaxis], bits)[0]
-                    for (weights, _), factor in zip(layers, factors, strict=True)
+                    for weights, factor in zip(layers, factors, strict=True)
                 ],
                 axis=0,
             )
@@ -95,18 +100,25 @@ def of_weights(
     return Scales(units[best, every], factors)
 
 
-def of_added(added: Sequence[Array], channels: int, *, uniform: bool, offset: bool) -> Scales:
+def of_added(added: Sequence[Array], offsets: Sequence[Array], channels: int, *, uniform: bool) -> Scales:
     """Of a sum without layers: the largest unit of which all that is added are whole numbers, or nearly so.
+
+    What is next to nothing beside an offset is left out.
 
     Args:
         added: units `[1]` or `[C]`.
+        offsets: numbers of no unit that are added as well, `[1]` or `[C]` in values: it is a 64th of a unit then, or
+            less.
         channels: C.
         uniform: whether there is one for all channels.
-        offset: whether numbers of no unit are added as well.
     """
     units = _common(added, channels, uniform=uniform)
     first = np.maximum(units.min(axis=0), units.max(axis=0) / _MOST_MULTIPLIER)
-    parts = np.arange(_PARTS_FOR_OFFSETS if offset else 1, _MOST_PARTS + 1)
+    for offset in offsets:
+        first = np.maximum(first, abs(offset) * (_PARTS_FOR_OFFSETS / _MOST_BIAS))
+    if uniform:
+        first = np.full(channels, first.min())
+    parts = np.arange(_PARTS_FOR_OFFSETS if any(offset.any() for offset in offsets) else 1, _MOST_PARTS + 1)
     exact = parts.reshape(-1, 1, 1) * (units / first)
     errors = (abs(exact - np.rint(exact)) / np.maximum(exact, 1)).max(axis=1)
     # The fewest parts that leave less than a weight's own rounding would, or else those that leave least.
@@ -126,13 +138,13 @@ def _snapped(unit: Array, finest: Array | None) -> Array:
     return unit if finest is None else finest / np.maximum(np.rint(finest / unit), _LEAST_MULTIPLIER)
 
 
-def _best(weights: Array, bias: Array, coarsest: Array | None, bits: int, *, uniform: bool) -> tuple[Array, Array]:
-    """The scale `[C]` that a layer by itself loses least with, and the squared error that this leaves, `[C]`."""
+def _best(weights: Array, floor: Array, bits: int, *, uniform: bool) -> tuple[Array, Array]:
+    """The scale `[C]` that a layer by itself loses least with, and the squared error that this leaves, `[C]`.
+
+    As if the largest weight of a channel was no smaller than `floor` `[C]`.
+    """
     highest = 1 << (bits - 1)
-    largest = abs(weights).max(axis=1, initial=0)
-    largest = np.maximum(largest, abs(bias) * (highest / _MOST_BIAS))
-    if coarsest is not None:
-        largest = np.maximum(largest, coarsest * (highest / _MOST_MULTIPLIER))
+    largest = np.maximum(abs(weights).max(axis=1, initial=0), floor)
     largest = np.maximum(largest, largest.max(initial=0) * _LEAST_SHARE)
     largest = np.where(largest > 0, largest, 1.0)
     if uniform:

@@ -203,7 +203,7 @@ class Accumulator:
         layers: in topological order.
         added: units of what is added and has one already; each becomes a whole number of the common one.
         uniform: whether all channels have to have one unit.
-        offset: whether numbers of no unit are added, which the unit then has to be fine enough for.
+        offsets: numbers of no unit that are added, `[1]` or `[C]`, which the unit has to suit as well.
         bits: of a weight.
     """
 
@@ -212,7 +212,7 @@ class Accumulator:
     layers: list[Layer] = field(default_factory=list)
     added: list[Unit] = field(default_factory=list)
     uniform: bool = False
-    offset: bool = False
+    offsets: list[Array] = field(default_factory=list)
     _merged: Accumulator | None = None
     _scales: Scales | None = None
 
@@ -226,11 +226,10 @@ class Accumulator:
         mine, others = self.root, other.root
         if mine is others:
             return
-        mine.channels = max(mine.channels, others.channels)
         mine.layers += others.layers
         mine.added += others.added
         mine.uniform |= others.uniform
-        mine.offset |= others.offset
+        mine.offsets += others.offsets
         others._merged = mine
 
     def needs(self) -> set[int]:
@@ -251,11 +250,12 @@ class Accumulator:
         """The unit and the scales of the weights, decided once."""
         if self._scales is None:
             added = [unit.values() for unit in self.added]
-            weights = [(layer.in_units, layer.bias) for layer in self.layers]
-            if weights:
-                self._scales = of_weights(weights, added, self.channels, self.bits, uniform=self.uniform)
+            if self.layers:
+                weights = [layer.in_units for layer in self.layers]
+                offsets = [*(layer.bias for layer in self.layers), *self.offsets]
+                self._scales = of_weights(weights, added, offsets, self.bits, uniform=self.uniform)
             else:
-                self._scales = of_added(added, self.channels, uniform=self.uniform, offset=self.offset)
+                self._scales = of_added(added, self.offsets, self.channels, uniform=self.uniform)
         return self._scales
 
     @property
