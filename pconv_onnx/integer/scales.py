@@ -22,7 +22,7 @@ _LEAST_MULTIPLIER, _MOST_MULTIPLIER = 16, 1 << 13
 # added at least.
 _MOST_PARTS, _PARTS_FOR_OFFSETS = 256, 64
 # Of a bias the largest multiple of the unit, and of the weights of the layer the least share that a channel may have.
-_MOST_BIAS, _LEAST_SHARE = 1 << 20, 1e-6
+_MOST_BIAS, _LEAST_SHARE = 1 << 18, 1e-6
 # Weights that are looked at at a time.
 _AT_ONCE = 1 << 22
 
