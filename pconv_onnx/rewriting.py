@@ -179,7 +179,7 @@ def rewrite(
         require_writable(output)
     given = load(source)
 
-    def planned(network: Network, calibrated: Calibration | None = None, of_inputs: Collection[str] = ()) -> Plan:
+    def planned(network: Network, calibrated: Calibration | None = None, no_activations: Collection[str] = ()) -> Plan:
         plan = make_plan(
             network,
             mode=mode,
@@ -192,7 +192,7 @@ def rewrite(
             per_step_outputs=per_step_outputs,
             why_it_stays=calibrated.why_it_stays if calibrated is not None else None,
             places=places(source) if neurons == "products" and calibrated is None else (),
-            no_activations=of_inputs,
+            no_activations=no_activations,
         )
         _require_neurons(plan, strict)
         return plan
@@ -238,7 +238,7 @@ def rewrite(
         model = None if dry_run else lowered(plan, None if calibrated is None else calibrated.model)
     else:
         for form in integers.by_grain():
-            plan = planned(prepared(replace(given, proto=form.model)), calibrated, form.of_inputs)
+            plan = planned(prepared(replace(given, proto=form.model)), calibrated, form.no_activations)
             model = None if dry_run else lowered(plan, form.model)
             integers = form if model is None else form.proved(model)
             if not integers.overflows:

@@ -72,8 +72,8 @@ class IntegerForm:
         return self._written[0]
 
     @property
-    def of_inputs(self) -> set[str]:
-        """First tensors of the nodes that give the codes of the inputs: no activation's."""
+    def no_activations(self) -> set[str]:
+        """First tensors of nodes that round and are no activation's."""
         return self._written[1]
 
     def by_grain(self) -> Iterator[IntegerForm]:

@@ -923,6 +923,20 @@ def test_stats_tells_the_energy_in_integers_where_weights_are_integers(input_bit
     assert any(line.startswith("energy of a sample: ANN ") for line in lines)
 
 
+@pytest.mark.usefixtures("library")
+def test_verify_tells_of_integers_that_neurons_are_compared_with_these(tmp_path, run):
+    ann, snn, data = tmp_path / "ann.onnx", tmp_path / "snn.onnx", tmp_path / "data.npz"
+    weights = {"w": weight(5, 3, 1, 1), "v": weight(3, 5, 1, 1)}
+    onnx.save(network(f"c = Conv (x, w) {qcfs('c', 'a')} y = Conv (a, v)", weights=weights), ann)
+    np.savez(data, x=np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32))
+    options = ("--weights", "int8", "--input-bits", "8", "--input-range", "-3", "3")
+    assert run("rewrite", ann, "-o", snn, *options)[0] == 0
+    status, out, _ = run("verify", ann, snn, "--data", data)
+    assert status == 0 and out.endswith("\nmeasured: no difference was found, but not all was compared\n")
+    assert "given the same input: 1 of 1 (1 of them against its integer form)\n" in out
+    assert "\noutput values with other bits than the integer form has, as an ANN: 0 of " in out
+
+
 SHARES = {
     "all": f"{qcfs('c', 'a')} [second] y = Conv (a, v)",
     "some": f"{qcfs('c', 'a')} [second] d = Conv (a, v) [third] e = Conv (d, v) [fourth] y = Conv (e, v)",
