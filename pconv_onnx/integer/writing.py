@@ -169,8 +169,10 @@ class _Writer:
         given = self.value(name) if whole is None else self.integer(name)
         start = len(self.nodes)
         if codes.step is not None:
+            reached = np.isfinite(codes.thresholds[:, 0])
             step_of_integers = codes.step / unit
-            charge = 1 - codes.thresholds[:, 0] / codes.step + codes.lowest
+            first = np.where(reached, codes.thresholds[:, 0], 0) / codes.step
+            charge = np.where(reached, 1 - first + codes.lowest, _NEVER)
             chain: Sequence[tuple[str, Sequence[Any]]] = [
                 ("Div", [self._along(name, step_of_integers, axis=axis)]),
                 ("Add", [self._along(name, charge, axis=codes.axis)]),
@@ -179,7 +181,8 @@ class _Writer:
             ]
             self._chain(given, activation.output, activation.name, chain)
         else:
-            self._compared(step, given, np.ceil(codes.thresholds / unit.reshape(-1, 1)), axis)
+            thresholds = codes.thresholds / unit.reshape(-1, 1)
+            self._compared(step, given, thresholds if whole is None else np.ceil(thresholds), axis)
         for node in self.nodes[start:]:
             node.metadata_props.add(key=ACTIVATION, value=activation.name)
 
@@ -305,6 +308,8 @@ class _Writer:
 
 
 _OF_SHAPES = ("Shape", "Size")
+# In steps, how far below its first level a channel begins that reaches none.
+_NEVER = -(2.0**40)
 _WINDOWS = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")
 
 
