@@ -302,6 +302,9 @@ class _Reader:
         free = list({id(root): root for root in roots}.values())
         # What another depends on is decided before it, and added as it then is; so is what has one channel for all.
         needed = set().union(*(one.needs() for one in free))
+        for whole in wholes:
+            if not isinstance(whole.unit, Open):
+                needed = needed.union(*({id(one), *one.needs()} for one in whole.unit.accumulators()))
         joined = [one for one in free if id(one) not in needed and one.channels == channels]
         accumulator = Accumulator(channels, self.bits)
         for whole in wholes:

@@ -117,6 +117,7 @@ NETWORKS: dict[str, tuple[str, int]] = {
         f"{A} d = Conv (a, narrow) e = Conv (d, square) y = Add (d, e)",
         4,
     ),
+    "a convolution + a multiple of it": (f"{D} m = Mul (d, one_theta) s = Add (d, m) {OUT}", 4),
     "a convolution added to itself": (f"{D} s = Add (d, d) {OUT}", 4),
     "one channel + several": (f"{A} d = Conv {SAME} (a, single) s = Add (d, a) {OUT}", 4),
     "one channel + a convolution": (f"{D} e = Conv {SAME} (a, single) s = Add (e, d) {OUT}", 4),
