@@ -376,11 +376,11 @@ class _Reader:
         if node.attrs.get("training_mode", 0) or any(v is None for v in (scale, bias, mean, variance)):
             raise _Stays("its statistics are computed")
         assert scale is not None and bias is not None and mean is not None and variance is not None
-        with np.errstate(invalid="ignore"):  # of variances below zero
-            deviation = np.sqrt(variance.astype(np.float64) + node.attrs.get("epsilon", 1e-5))
-        factor = scale.astype(np.float64) / deviation
         self.given(node)
-        self._affine(node, node.inputs[0], factor, bias.astype(np.float64) - factor * mean.astype(np.float64))
+        with np.errstate(all="ignore"):  # what is not finite then is told below
+            factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + node.attrs.get("epsilon", 1e-5))
+            offset = bias.astype(np.float64) - factor * mean.astype(np.float64)
+        self._affine(node, node.inputs[0], factor, offset)
 
     def negate(self, node: Node) -> None:
         """Neg."""
