@@ -77,7 +77,7 @@ PLAIN = {
     "gain": np.ones(4, np.float32), "shift": np.full(4, 0.1, np.float32), "mean": np.zeros(4, np.float32),
     "variance": np.ones(4, np.float32), "bias": np.zeros(4, np.float32), "k": np.full((4, 1, 1), 1, np.float32),
 }  # fmt: skip
-ABSURD = [0, -1, np.inf, -np.inf, np.nan, 1e30, -1e30, 3e38, 1e-30, 1e-45]
+ABSURD = [0, -1, np.inf, np.nan, -1e30, 1e-45]
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
