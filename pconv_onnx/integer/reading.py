@@ -132,6 +132,8 @@ class _Reader:
         self.network, self.bits, self.found = plan.network, bits, Reading()
         self.whole, self.steps = self.found.whole, self.found.steps
         self._computed = computed_constants(self.network)
+        # Of tensors of floats, why the first before them are floats.
+        self._why: dict[str, str] = {}
         for codes in inputs:
             self.whole[codes.name] = Whole(Fixed(np.array([codes.step])), None, summed=False)
             self.steps.append(codes)
@@ -155,11 +157,10 @@ class _Reader:
                 neuron = plan.neurons[activation.name]
                 assert isinstance(neuron, ParallelNeuron)  # mode serial has no integers
                 codes = codes_of(neuron)
+                if not mains.issuperset(activation.nodes):
+                    raise ValueError("it is in a body")
             except ValueError as reason:
-                self.found.stays[activation.name] = str(reason)
-                continue
-            if not mains.issuperset(activation.nodes):
-                self.found.stays[activation.name] = "it is in a body"
+                self.found.stays[activation.name] = self._why[activation.output] = str(reason)
                 continue
             ends[activation.nodes[-1]] = activation, codes
             inside.update(activation.nodes)
@@ -170,14 +171,17 @@ class _Reader:
         self.whole[activation.output] = Whole(Fixed(codes.spacing), codes.axis, summed=False)
 
     def _node(self, node: Node) -> None:
-        rule = _RULES.get(node.op) if is_standard(node) and any(t.name in self.whole for t in node.inputs) else None
-        if rule is not None:
+        rule, why = _RULES.get(node.op) if is_standard(node) else None, ""
+        if rule is not None and (node.op in _LAYERS or any(tensor.name in self.whole for tensor in node.inputs)):
             try:
                 rule(self, node)
                 return
             except _Stays as reason:
-                self.found.stays[node_name(node)] = str(reason)
+                why = self.found.stays[node_name(node)] = str(reason)
         self.steps.append(Copied(node))
+        why = next((self._why[tensor.name] for tensor in node.inputs if tensor.name in self._why), why)
+        for tensor in node.outputs if why else ():
+            self._why.setdefault(tensor.name, why)
 
     def constant(self, tensor: Tensor) -> Array | None:
         """The value of a tensor that does not depend on the network's inputs."""
@@ -192,8 +196,12 @@ class _Reader:
         """
         name = node.inputs[index].name
         if name not in self.whole:
-            raise _Stays(f"it reads '{name}', which are floats")
+            raise _Stays(self._floats("reads", name))
         return self.whole[name]
+
+    def _floats(self, does: str, name: str) -> str:
+        why = f": {self._why[name]}" if name in self._why else ""
+        return f"it {does} '{name}', which are floats{why}"
 
     def gives(self, node: Node, whole: Whole, step: Step) -> None:
         """A step with the first output of a node."""
@@ -204,11 +212,10 @@ class _Reader:
 
     def layer(self, node: Node) -> None:
         """Conv, ConvTranspose, Gemm, MatMul by constants; a product of two tensors of integers."""
-        weights = self.constant(node.inputs[1])
+        whole, weights = self.given(node), self.constant(node.inputs[1])
         if weights is None:
             self.product(node)
             return
-        whole = self.given(node)
         rows, contracted, axis = _rows(self.network, node, weights.astype(np.float64), whole)
         bias = np.zeros(len(rows))
         if len(node.inputs) > 2 and node.inputs[2].name:
@@ -259,7 +266,7 @@ class _Reader:
             (operands if self.constant(tensor) is None else offsets).append((tensor, sign))
         for tensor, _ in operands:
             if tensor.name not in self.whole:
-                raise _Stays(f"it adds '{tensor.name}', which are floats")
+                raise _Stays(self._floats("adds", tensor.name))
         wholes = [self.whole[tensor.name] for tensor, _ in operands]
         axis, channels = self._common(operands, wholes, node.outputs[0])
         offset = np.zeros(1)
@@ -542,12 +549,13 @@ def _rows(network: Network, node: Node, weights: Array, whole: Whole) -> tuple[A
     return weights.reshape(len(weights), -1), contracted, axis
 
 
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 _MOVES = ("Cast", "Concat", "DepthToSpace", "Dropout", "Expand", "Gather", "GlobalMaxPool", "Identity", "MaxPool",
           "Pad", "ReduceMax", "ReduceMin", "Relu", "Resize", "Slice", "SpaceToDepth", "Split", "Tile",
           "Transpose", *_RESHAPES)  # fmt: skip
 _RULES: Mapping[str, Callable[[_Reader, Node], None]] = {
-    **{op: _Reader.layer for op in ("Conv", "ConvTranspose", "Gemm", "MatMul")},
+    **dict.fromkeys(_LAYERS, _Reader.layer),
     **{op: _Reader.add for op in ("Add", "Sub", "Sum")},
     **{op: _Reader.scale for op in ("Mul", "Div")},
     **{op: _Reader.average for op in ("GlobalAveragePool", "ReduceMean", "ReduceSum")},

@@ -275,6 +275,10 @@ ISLANDS = {
         f"{A} p = AveragePool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (a) s = Conv (p, v) {OUT}", 4,
         "p", "divisor is another at the border"),
     "channels that a reshape mixes": (f"{A} r = Reshape (a, rows) y = MatMul (r, m16)", 3, "y", "channels of what it"),
+    "channels that are no longer one axis": (f"{B} t = Concat <axis = 2> (a, b) s = Conv (t, v2) {OUT}", 4, "s",
+        "it reads 't', which are floats: what its channels are worth cannot be followed through it"),
+    "numbers a pixel": (f"{A} t = Add (a, grid) s = Conv (t, v2) {OUT}", 4, "s",
+        "it reads 't', which are floats: what 'grid' adds is not one number a channel"),
     "no finite weights": (f"{A} s = Conv (a, infinite) {OUT}", 4, "s", "its weights are not finite"),
 }  # fmt: skip
 
@@ -308,3 +312,22 @@ def test_weights_that_nodes_compute_of_constants_are_integers():
     for found, expected in zip(weights_of(result), weights_of(plain), strict=True):
         np.testing.assert_array_equal(found[0], expected[0])
     assert result.integers.proof.exact
+
+
+BODY = """
+    choice = ReduceMax <keepdims = 0> (x)
+    flag = Greater (choice, zero)
+    s = If (flag) <then_branch = then () => (float[N, 4, 6, 6] s_then) { s_then = Conv (a, v) },
+                   else_branch = otherwise () => (float[N, 4, 6, 6] s_else) { s_else = Conv (a, v2) }>
+"""
+
+
+@pytest.mark.parametrize("options", FORMS.values(), ids=FORMS)
+def test_a_layer_in_a_body_stays_floats(options, images, library):
+    model = network(f"{A} {BODY} {OUT}", outputs=RANKS[4],
+                    weights={name: CONSTANTS[name] for name in ("w", "v", "v2", "each", "other")})  # fmt: skip
+    result = rewrite(model, weights="int8", **INPUTS, **options)
+    assert not result.integers.proof.exact
+    assert list(result.integers.summary()["islands"]) == ["s"]
+    expected = run(model, coded(images))
+    assert off(run(result.model, images, library=True), expected) < 0.06

@@ -47,7 +47,8 @@ def test_a_network_without_a_layer_behind_a_neuron_has_no_integers():
         f"c = Conv (x, w) {qcfs('c', 'y')}", outputs="float[N, 4, 6, 6] y", weights={"w": weight(4, 3, 3, 3)}
     )
     assert refusal_of(rewrite, model, weights="int8") == (
-        "no layer of the model can have integer weights: none reads a neuron; docs/integers.md has what can"
+        "no layer of the model can have integer weights: 'c': it reads 'x', which are floats; "
+        "docs/integers.md has what can"
     )
     assert rewrite(model, **INPUTS).integers.proof.exact
 
