@@ -478,8 +478,12 @@ class _Reader:
             kinds.append(Spikes(Rate(1), np.array(table), whole.axis if whole.unit.size > 1 else None))
         site = Site(self.network, node, kinds)
         summed = any(self.whole[t.name].summed for t in node.inputs if t.name in self.whole)
+        found: Sequence[Kind]
+        taken = self._taken(node, kinds[0]) if isinstance(kinds[0], Spikes) else None
         if node.op in _RESHAPES and isinstance(kinds[0], Spikes) and kinds[0].channel_axis is not None:
-            found: Sequence[Kind] = (_reshaped(self.network, node, kinds[0]) or STATIC,)
+            found = (_reshaped(self.network, node, kinds[0]) or STATIC,)
+        elif taken is not None:
+            found = taken
         else:
             passage = transfer(site)
             found = (STATIC,) if passage.lifted or passage.held or passage.recoded else passage.kinds
@@ -490,6 +494,37 @@ class _Reader:
             units.append(Whole(_unit(kind, origins), kind.channel_axis, summed))
         self.steps.append(Moved(node))
         self.whole |= {tensor.name: unit for tensor, unit in zip(node.outputs, units, strict=False) if tensor.name}
+
+    def _taken(self, node: Node, kind: Spikes) -> Sequence[Kind] | None:
+        """Kinds of what takes some of the channels; None of what does not."""
+        rank, axis = len(self.network.shapes.get(node.inputs[0].name, ())), kind.channel_axis
+        if axis is None or not rank:
+            return None
+        channels = np.arange(len(kind.levels))
+        if node.op == "Slice":
+            bounds = [self.constant(tensor) if tensor.name else None for tensor in node.inputs[1:]]
+            cuts = _cuts([None if bound is None else bound.tolist() for bound in bounds], rank)
+            return [replace(kind, levels=kind.levels[channels[cuts[axis]]])] if axis in cuts else None
+        if node.op not in ("Gather", "Split") or node.attrs.get("axis", 0) % rank != axis:
+            return None
+        if node.op == "Gather":
+            indices = self.constant(node.inputs[1])
+            return None if indices is None or indices.ndim != 1 else [replace(kind, levels=kind.levels[indices])]
+        sizes = [self.network.shapes.get(tensor.name, (None,) * rank)[axis] for tensor in node.outputs]
+        if not all(isinstance(size, int) for size in sizes):
+            return None
+        ends = np.cumsum([size for size in sizes if isinstance(size, int)])[:-1]
+        return [replace(kind, levels=kind.levels[part]) for part in np.split(channels, ends)]
+
+
+def _cuts(bounds: Sequence[list[int] | None], rank: int) -> dict[int, slice]:
+    """By axis what a Slice takes, of its inputs: starts, ends, and axes and steps where they are given."""
+    starts, ends, axes, steps = (*bounds, None, None)[:4]
+    if starts is None or ends is None:
+        return {}
+    axes = list(range(len(starts))) if axes is None else [axis % rank for axis in axes]
+    steps = [1] * len(starts) if steps is None else steps
+    return {axis: slice(*cut) for axis, *cut in zip(axes, starts, ends, steps, strict=True)}
 
 
 def _unit(kind: Spikes, origins: Sequence[tuple[Unit, int]]) -> Unit:

@@ -51,6 +51,8 @@ CONSTANTS = {
     "columns": np.array([-1, 4, 64]), "m16": weight(16, 16, seed=16), "m4": weight(4, 5, seed=25),
     "one_channel": normal(26, 1, 1, 1, 1), "grid": normal(22, 1, 1, 8, 8),
     "s1": np.float32(0.05), "s2": np.float32(0.11), "z8": np.zeros((), np.int8), "z8u": np.zeros((), np.uint8),
+    "order": np.array([2, 0, 3, 1]), "one_i": np.array([1]), "nine": np.array([9]),
+    "three": 2 * weight(4, 3, 1, 1, seed=31),
     "last": np.array([-1]), "table": np.array([-0.7, 0.1, 0.25, 1.5], np.float32), "third": np.float32(0.3),
     "minus": np.float32(-1),
 }  # fmt: skip
@@ -93,6 +95,16 @@ NETWORKS: dict[str, tuple[str, int]] = {
                                   "y = Gemm (f, u, k)", 2),
     "AveragePool that counts its padding": (f"{A} p = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], "
                                             f"count_include_pad = 1> (a) s = Conv (p, v) {OUT}", 4),
+    "channels taken apart": (
+        f"{D} l, r = Split <axis = 1, num_outputs = 2> (d) t = Add (l, r) {activation('t', 'b')} "
+        f"e, f = Split <axis = 1, num_outputs = 2> (a) g = Add (b, f) s = Conv (g, widen) {OUT}",
+        4,
+    ),
+    "channels in another order": (
+        f"{D} t = Gather <axis = 1> (d, order) m = Slice (a, one_i, nine, one_i) g = Slice (t, one_i, nine, one_i) "
+        f"h = Add (g, m) s = Conv (h, three) {OUT}",
+        4,
+    ),
     "MaxPool": (f"{A} p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a) s = Conv (p, v) {OUT}", 4),
     "BatchNormalization behind a convolution": (f"{D} {normalised('d', 's')} {OUT}", 4),
     "BatchNormalization behind an activation": (f"{A} {normalised('a', 't')} s = Conv (t, v) {OUT}", 4),
