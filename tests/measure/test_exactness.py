@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from networks import MODES
+from networks import MODES, network, weight
 from onnx import numpy_helper
 
 from pconv_onnx import rewrite, verify
@@ -114,3 +114,18 @@ def test_the_verdict_names_what_is_computed_on_floats(small_network, weights):
     assert (found["weights"], found["input_bits"], found["exact"]) == (weights, None, False)
     assert list(found["islands"]) == ["c"]
     assert result.verdict != "different"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_what_a_calibration_gave_levels_has_integers_as_well(mode, weights):
+    nodes = "c = Conv (x, w) a = Relu (c) d = Conv (a, v) b = Relu (d) p = GlobalAveragePool (b) y = Conv (p, u)"
+    constants = {"w": 4 * weight(8, 3, 3, 3), "v": 2 * weight(8, 8, 3, 3, seed=1), "u": weight(5, 8, 1, 1, seed=2)}
+    model = network(nodes, outputs="float[N, 5, 1, 1] y", weights=constants)
+    data = {"x": np.random.default_rng(0).normal(0, 1, (32, 3, 8, 8)).astype(np.float32)}
+    options = {"steps": 4, "coding": "radix", "calibration": data, "weights": weights, "input_bits": 8, "mode": mode}
+    result = verify(model, rewrite(model, **options).model, data)
+    found = result.summary()["integer"]
+    assert result.verdict != "different"
+    assert (found["exact"], found["differing"], found["islands"]) == (True, 0, {})
+    assert found["elements"] > 0
