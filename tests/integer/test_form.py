@@ -240,7 +240,9 @@ def weights_of(result: Rewriting) -> list[tuple[np.ndarray, np.ndarray]]:
     ]
 
 
-@pytest.mark.parametrize(("weights", "mode"), [("int8", "folded"), ("int4", "parallel")])
+@pytest.mark.parametrize(
+    ("weights", "mode"), [("int8", "folded"), pytest.param("int4", "parallel", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("case", [case for case in NETWORKS if "MatMul of two" not in case])
 def test_weights_are_integers_of_so_many_bits_times_whole_factors(case, mode, weights):
     nodes, rank = NETWORKS[case]

@@ -105,6 +105,7 @@ def test_an_absurd_number_is_rounded_told_or_refused(name, value):
             assert one.integers.summary()["islands"] or one.integers.overflows
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("name", ["w", "v", "each", "gain", "k", "variance"])
 @pytest.mark.parametrize("factor", [1e-42, 1e-30, 1e-10, 1e10, 1e30])
