@@ -80,6 +80,11 @@ class IntegerForm:
         """The same with each grain: coarser biases leave more room for sums over weighted spikes."""
         return (replace(self, grain=grain) for grain in self.grains)
 
+    @property
+    def is_coarsest(self) -> bool:
+        """Whether no grain is coarser."""
+        return self.grain == self.grains[-1]
+
     def proved(self, model: onnx.ModelProto) -> IntegerForm:
         """The same with the proof of the spiking network that was made of it."""
         return replace(self, proof=prove(replace(self.network, proto=model, hints={})))
