@@ -1,0 +1,86 @@
+"""Random quantised networks with integer weights: is every bit what exact integers give, however they are run?
+
+In both modes, with the kernels and with the function bodies, optimised or not, and one sample at a time or all at once.
+What sums that could leave float32 forbid is refused; networks are grown so that this is rare.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from networks import MODES
+from onnxruntime import GraphOptimizationLevel
+
+from pconv_onnx import PconvError, rewrite, session
+
+from .quantised import quantised
+from .whole import whole
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_LEVELS = (GraphOptimizationLevel.ORT_ENABLE_ALL, GraphOptimizationLevel.ORT_DISABLE_ALL)
+
+
+def faults(seed: int) -> list[str]:
+    """What is wrong with the network of one seed; empty where all is right."""
+    return judged(seed)[0]
+
+
+def judged(seed: int) -> tuple[list[str], list[str]]:
+    """The faults of the network of one seed, and in which modes it is refused, with the reason."""
+    model, feed, options = quantised(seed)
+    found: list[str] = []
+    refused: list[str] = []
+    expected: list[list[Array]] = []
+    for mode in MODES:
+        how = f"{mode}, {options['coding']}, {options['weights']}"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                snn = rewrite(model, mode=mode, **options).model
+        except PconvError as error:
+            (refused if "overflow" in str(error) else found).append(f"{how} is refused: {error}")
+            continue
+        try:
+            expected.append(whole(snn, feed))
+        except (AssertionError, NotImplementedError) as error:
+            found.append(f"{how}: {type(error).__name__}: {error}")
+            continue
+        for run, outputs in _runs(snn, feed):
+            found += [f"{how}, {run}: {told}" for told in _differing(model, outputs, expected[-1])]
+    if len(expected) == len(MODES):
+        found += [f"{' and '.join(MODES)}: {told}" for told in _differing(model, *expected)]
+    return found, refused
+
+
+def _runs(snn: onnx.ModelProto, feed: dict[str, Array]) -> Iterator[tuple[str, list[Array]]]:
+    """What onnxruntime gives, in each way of running a network."""
+    rows = range(len(next(iter(feed.values()))))
+    for level in _LEVELS:
+        stock = onnxruntime.InferenceSession(snn.SerializeToString(), _options(level), ["CPUExecutionProvider"])
+        for name, runner in (("function body", stock), ("session", session(snn, options=_options(level)))):
+            yield f"{name}, {level.name}", runner.run(None, feed)
+            alone = [runner.run(None, {x: value[[row]] for x, value in feed.items()}) for row in rows]
+            yield f"{name}, {level.name}, one by one", [np.concatenate(outputs) for outputs in zip(*alone, strict=True)]
+
+
+def _options(level: GraphOptimizationLevel) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = level
+    options.log_severity_level = 4
+    return options
+
+
+def _differing(model: onnx.ModelProto, given: list[Array], expected: list[Array]) -> Iterator[str]:
+    for output, ours, theirs in zip(model.graph.output, given, expected, strict=True):
+        if ours.shape != theirs.shape:
+            yield f"'{output.name}' has shape {ours.shape}, not {theirs.shape}"
+            continue
+        wrong = ours.view(np.uint32) != theirs.view(np.uint32)
+        if wrong.any():
+            first = tuple(int(index[0]) for index in np.nonzero(wrong))
+            yield f"'{output.name}' differs in {wrong.sum()} of {wrong.size}: {ours[first]!r}, not {theirs[first]!r}"
