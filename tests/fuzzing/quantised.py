@@ -22,7 +22,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Options = dict[str, Any]
 _SAMPLES = 3
 # A tensor whose integers are larger by the guess is not grown, nor one of more elements.
-_MOST_REACH, _MOST_ELEMENTS = 2**21, 600
+_MOST_REACH, _MOST_ELEMENTS = 2**21, 800
+_WIDE = (16, 16, 32, 5)
 # Trains of `rate` are as long as there are levels.
 _MOST_OF_RATE, _MOST_LEVELS = 15, 255
 # The guess of what weights are on average, of their largest.
@@ -62,12 +63,13 @@ class QuantisedGrower(Grower):
         weights, coding = str(self.random.choice(["int8", "int4"])), str(self.random.choice(CODINGS))
         self.highest = 127 if weights == "int8" else 7
         self.most_levels = _MOST_OF_RATE if coding == "rate" else _MOST_LEVELS
+        self.wide = self.random.random() < 0.15
         scale = 10.0 ** self.random.uniform(-3, 3)
         low = -self.random.random() if self.random.random() < 0.6 else 0.0
         input_range = (float(low * scale), float(self.random.uniform(0.01, 1) * scale))
         self.options = {"coding": coding, "weights": weights, "input_bits": 8, "input_range": input_range}
         axes = 1 if self.random.random() < 0.15 else 2
-        shape = (int(self.random.integers(1, 7)), *map(int, self.random.integers(4, 10, axes)))
+        shape = (int(self.random.integers(1, 7)), *map(int, self.random.integers(4, 5 if self.wide else 10, axes)))
         self.inputs = [Signal("x", shape, scale / 2, 255)]
         self.tensors = list(self.inputs)
 
@@ -76,6 +78,10 @@ class QuantisedGrower(Grower):
         fitting = [signal for signal in self.tensors if fits(signal)]
         index = max(self.random.integers(len(fitting), size=2)) if fitting else 0
         return fitting[index] if fitting else None
+
+    def channels(self) -> int:
+        """How many channels a layer gives: few, or as many as onnxruntime has a layout of its own for."""
+        return int(self.random.choice(_WIDE) if self.wide else self.random.integers(1, 7))
 
     def spatial(self, most_reach: float = 300) -> Signal | None:
         """One of the tensors with pixels; integers in it are not larger than that."""
@@ -170,8 +176,8 @@ def conv(grower: QuantisedGrower, x: Signal) -> Signal:
         )
     )
     if min(shape) < 1 or x.reach * channels // group * prod(kernel) > _MOST_REACH:
-        return same_conv(grower, x, channels)
-    outputs = group * int(grower.random.integers(1, max(2, 7 // group)))
+        return same_conv(grower, x, grower.channels())
+    outputs = group * max(1, grower.channels() // group)
     weights = grower.rows(outputs, channels // group, *kernel)
     where = {"group": group, "kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": pads}
     return normalised(grower, grower.linear("Conv", x, weights, (outputs, *shape), **where))
@@ -220,11 +226,11 @@ def residual(grower: QuantisedGrower) -> None:
     if x is None:
         return
     kind = str(grower.random.choice(["skip", "both", "three", "codes", "strided"]))
-    inner = grower.activated(same_conv(grower, x, int(grower.random.integers(1, 7))))
+    inner = grower.activated(same_conv(grower, x, grower.channels()))
     if kind == "skip":
         terms = [x, same_conv(grower, inner, x.shape[0])]
     elif kind == "both":
-        outputs, stride = int(grower.random.integers(1, 7)), int(grower.random.choice([1, 2]))
+        outputs, stride = grower.channels(), int(grower.random.choice([1, 2]))
         terms = [same_conv(grower, one, outputs, stride) for one in (x, inner)]
     elif kind == "three":
         terms = [x, same_conv(grower, x, x.shape[0]), same_conv(grower, inner, x.shape[0])]
