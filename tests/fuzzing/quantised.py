@@ -149,13 +149,12 @@ class QuantisedGrower(Grower):
         return self.node("DequantizeLinear", self.node("QuantizeLinear", [x, *parts]) + parts)[0]
 
     def feed(self) -> dict[str, Array]:
-        """Samples in the range and a little beyond, some on the grid of codes or between two of them."""
+        """Samples in the range and a little beyond, some on the grid of codes or between two; one has nothing but ends."""
         low, high = self.options["input_range"]
-        values = self.random.uniform(
-            low - 0.1 * (high - low), high + 0.1 * (high - low), (_SAMPLES, *self.inputs[0].shape)
-        )
-        step = (high - low) / 255 / 2
+        beyond, step = 0.1 * (high - low), (high - low) / 255 / 2
+        values = self.random.uniform(low - beyond, high + beyond, (_SAMPLES, *self.inputs[0].shape))
         values = np.where(self.random.random(values.shape) < 0.3, np.rint(values / step) * step, values)
+        values[-1] = np.where(values[-1] < self.random.uniform(low - beyond, high + beyond), low, high)
         return {"x": values.astype(np.float32)}
 
 
