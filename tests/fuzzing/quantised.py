@@ -149,7 +149,7 @@ class QuantisedGrower(Grower):
         return self.node("DequantizeLinear", self.node("QuantizeLinear", [x, *parts]) + parts)[0]
 
     def feed(self) -> dict[str, Array]:
-        """Samples in the range and a little beyond, some on the grid of codes or between two; one has nothing but ends."""
+        """Samples in the range and a little beyond, some on the grid of codes or halfway; one of its ends alone."""
         low, high = self.options["input_range"]
         beyond, step = 0.1 * (high - low), (high - low) / 255 / 2
         values = self.random.uniform(low - beyond, high + beyond, (_SAMPLES, *self.inputs[0].shape))
