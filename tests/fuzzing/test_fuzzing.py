@@ -51,7 +51,7 @@ def test_random_networks_of_integers_keep_every_bit(first):
 
 
 @pytest.mark.slow
-def test_few_random_networks_of_integers_are_refused():
+def test_few_random_networks_of_integers_are_refused_or_have_floats():
     assert sum(bool(integers.judged(seed)[1]) for seed in range(100)) < 10
 
 

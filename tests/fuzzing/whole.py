@@ -21,7 +21,7 @@ Inputs = list[Array]
 Operator = Callable[[onnx.NodeProto, Inputs], "Array | Inputs"]
 
 # Up to so many times a power of two float32 holds each multiple of it.
-_CARRIED = 1 << 24
+_CARRIED, _UNIT = 1 << 24, 1 << 20
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -77,6 +77,10 @@ def _carried(value: Array) -> Array:
     return result
 
 
+def _is_whole(value: Array) -> bool:
+    return bool((value == np.rint(value)).all() and _largest(value) < _CARRIED)
+
+
 def _is_float(*values: Array) -> bool:
     return all(value.dtype == np.float32 for value in values)
 
@@ -117,25 +121,35 @@ def _dot(rows: Array, columns: Array, bias: Array) -> Array:
 
 def _parallel_spike(node: onnx.NodeProto, inputs: Inputs) -> Array:
     current, thresholds, levels = inputs
+    levels = _integers(levels) if _is_whole(levels) else levels
     axis = _attribute(node, "channel_axis") % current.ndim if len(thresholds) > 1 else 1
     counts = _counts(current, thresholds, _attribute(node, "input_steps"), axis)
     if not _attribute(node, "spikes"):
-        return _of_channel(_integers(levels), counts, axis)
-    table = _trains(node, _integers(levels))
+        return _of_channel(levels, counts, axis)
+    table = _trains(node, levels) if levels.dtype == np.int64 else _trains_of_floats(node, levels)
     steps = [_of_channel(table[:, :, step], counts, axis) for step in range(table.shape[2])]
     return np.concatenate(steps, axis=0)
 
 
 def _counts(current: Array, thresholds: Array, input_steps: int, axis: int) -> Array:
     """How many thresholds the mean over time reaches: `[I·B, …]` and `[R, S]` to `[B, …]`."""
-    finite = np.where(np.isnan(thresholds), np.float32(np.inf), thresholds)
+    never = np.isnan(thresholds)
+    finite = np.where(never, np.float32(np.inf), thresholds)
     assert (finite[:, 1:] >= finite[:, :-1]).all(), "thresholds that do not ascend"
     if _is_float(current):
-        assert input_steps == 1, "floats in time"
-        return _reached(current, finite, axis, unreachable=np.isnan(thresholds))
-    total = current.reshape(input_steps, -1, *current.shape[1:]).sum(axis=0)
-    whole = [[_whole_threshold(value, input_steps) for value in row] for row in finite]
-    return _reached(total, np.array(whole, np.int64), axis, unreachable=np.isnan(thresholds))
+        return _reached(_mean_of_floats(current, input_steps), finite, axis, never)
+    sums = [[_whole_threshold(value, input_steps) for value in row] for row in finite]
+    return _reached(_total(current, input_steps), np.array(sums, np.int64), axis, never)
+
+
+def _total(current: Array, steps: int) -> Array:
+    return np.asarray(current.reshape(steps, -1, *current.shape[1:]).sum(axis=0))
+
+
+def _mean_of_floats(current: Array, steps: int) -> Array:
+    """Summed in order in float64, and rounded once."""
+    total = sum(current.astype(np.float64).reshape(steps, -1, *current.shape[1:]))
+    return np.asarray((total / steps).astype(np.float32))
 
 
 def _whole_threshold(value: np.float32, steps: int) -> int:
@@ -164,17 +178,43 @@ def _of_channel(table: Array, counts: Array, axis: int) -> Array:
 
 def _trains(node: onnx.NodeProto, levels: Array) -> Array:
     """`[R, S+1, T]`: what each count emits at each step; its mean has to be the level of the count."""
-    radix, silent = bool(_attribute(node, "coding", 0)), _attribute(node, "zero", 0)
-    offset = np.arange(levels.shape[1]) - silent
-    reach = int(np.abs(offset).max())
-    steps = _attribute(node, "steps", 0) or reach
-    digits = [_binary(abs(int(m)), steps) if radix else _sorted(abs(int(m)), steps) for m in offset]
-    signed = np.array(digits) * np.sign(offset)[:, None]
-    spacing = np.diff(levels, axis=1)[:, :1]
+    signed, silent = _signed_digits(node, levels.shape[1])
+    steps, spacing = signed.shape[1], np.diff(levels, axis=1)[:, :1]
     table = levels[:, [silent], None] + steps * spacing[:, :, None] * signed
     assert (table.sum(axis=2) == steps * levels).all(), "trains whose mean is not the level"
     _carried(table)
     return table
+
+
+def _trains_of_floats(node: onnx.NodeProto, levels: Array) -> Array:
+    """`[R, S+1, T]` in float32, as the operator defines it."""
+    signed, silent = _signed_digits(node, levels.shape[1])
+    steps = signed.shape[1]
+    radix = bool(_attribute(node, "coding", 0))
+    table = np.empty((len(levels), *signed.shape), np.float32)
+    resting = levels[:, silent]
+    for step in range(steps):
+        distance = 1 << (steps - 1 - step) if radix else steps
+        if silent + distance < levels.shape[1]:
+            worth = levels[:, silent + distance]
+        elif silent >= distance:
+            worth = -levels[:, silent - distance]
+        else:
+            worth = resting
+        if radix:
+            worth = resting + np.float32(steps) * (worth - resting)
+        sign = np.sign(signed[:, step])
+        table[:, :, step] = np.where(sign == 0, resting[:, None], np.where(sign > 0, worth[:, None], -worth[:, None]))
+    return table
+
+
+def _signed_digits(node: onnx.NodeProto, counts: int) -> tuple[Array, int]:
+    """`[S+1, T]`, how many spacings each count's spikes are worth at each step, by T; and the count of silence."""
+    radix, silent = bool(_attribute(node, "coding", 0)), _attribute(node, "zero", 0)
+    offset = np.arange(counts) - silent
+    steps = _attribute(node, "steps", 0) or int(np.abs(offset).max())
+    digits = [_binary(abs(int(m)), steps) if radix else _sorted(abs(int(m)), steps) for m in offset]
+    return np.array(digits) * np.sign(offset)[:, None], silent
 
 
 def _sorted(count: int, steps: int) -> list[int]:
@@ -188,8 +228,9 @@ def _binary(count: int, steps: int) -> list[int]:
 
 def _temporal_mean(node: onnx.NodeProto, inputs: Inputs) -> Array:
     steps = _attribute(node, "steps")
-    current = _integers(inputs[0])
-    total = current.reshape(steps, -1, *current.shape[1:]).sum(axis=0)
+    if _is_float(*inputs):
+        return _mean_of_floats(inputs[0], steps)
+    total = _total(inputs[0], steps)
     assert not (total % steps).any(), "a mean over time that is no integer"
     return np.asarray(total // steps)
 
@@ -285,8 +326,9 @@ def _sub(node: onnx.NodeProto, inputs: Inputs) -> Array:
 
 
 def _mul(_: onnx.NodeProto, inputs: Inputs) -> Array:
-    if _is_float(*inputs):
-        return np.asarray(inputs[0] * inputs[1])
+    """A product of integers, or of what integers stand for: units are no integers, or greater than any multiplier."""
+    if not all(value.dtype == np.int64 or _is_whole(value) and _largest(value) < _UNIT for value in inputs):
+        return np.asarray(np.multiply(*map(_carried, inputs)))
     a, b = map(_integers, inputs)
     _require_held(_largest(a) * _largest(b))
     _carried(a * b)
