@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx
 
 from pconv_onnx.basics.arguments import each
-from pconv_onnx.basics.choices import METHODS, NEURONS, CodingName, ModeName, NeuronsName, Precision
+from pconv_onnx.basics.choices import METHODS, NEURONS, CodingName, ModeName, NeuronsName, Precision, WeightsName
 from pconv_onnx.basics.errors import PconvError, warn
 from pconv_onnx.basics.places import require_writable
 from pconv_onnx.basics.reasons import by_reason
@@ -20,6 +20,8 @@ from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.record import Record
 from pconv_onnx.graph.sketch import sketch
+from pconv_onnx.integer.form import IntegerForm, integer_form
+from pconv_onnx.integer.settings import require_integers
 from pconv_onnx.lower.modes import lower
 from pconv_onnx.plan.modes import mode_of
 from pconv_onnx.plan.plan import Plan
@@ -40,17 +42,20 @@ class Rewriting:
         plan: why it is as it is.
         calibration: how its ReLUs were quantised first, if they were.
         neurons: what was to become a neuron.
+        integers: how its weights were made such, if they were.
     """
 
     model: onnx.ModelProto | None = field(repr=False)
     plan: Plan
     calibration: Calibration | None = None
     neurons: NeuronsName = NEURONS[0]
+    integers: IntegerForm | None = None
 
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx rewrite`."""
         calibration = self.calibration.found_summary() if self.calibration is not None else None
-        return {**self.plan.summary(), "neurons": self.neurons, "calibration": calibration}
+        integers = self.integers.summary() if self.integers is not None else None
+        return {**self.plan.summary(), "neurons": self.neurons, "calibration": calibration, "integer": integers}
 
 
 def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> dict[str, Any]:
@@ -102,6 +107,9 @@ def rewrite(
     calibration: DataSource | None = None,
     batch_axis: BatchAxis = 0,
     method: str | None = None,
+    weights: WeightsName | None = None,
+    input_bits: int | None = None,
+    input_range: tuple[float, float] | None = None,
     include: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
     per_step_outputs: bool = False,
@@ -132,6 +140,11 @@ def rewrite(
         batch_axis: along which axis of the inputs samples of the calibration lie in the model, as `load_samples` takes
             it.
         method: of the calibration, `refit` unless another is named.
+        weights: `int8` or `int4` rounds weights to integers, which float tensors carry, so that no sum of the network
+            rounds: modes, batches, threads and machines give the same bits (docs/integers.md). With a calibration, to
+            those that lose least on its data.
+        input_bits: 8 quantises the network's inputs as well, without which the first layers compute on floats.
+        input_range: least and largest value of these inputs; those of the calibration by default.
         include: one shell pattern or several of activation names to convert; by default all.
         exclude: one or several of activation names to leave as they are.
         per_step_outputs: add to each output that has time-steps an output `<name>_per_step` `[T, B, …]`, row t the mean
@@ -147,6 +160,17 @@ def rewrite(
         raise PconvError(f"there is no calibration for the method '{method}'", "pass data as calibration")
     offsets = signed or not mode_of(mode).codes
     require_neurons(neurons, offsets=offsets)
+    require_integers(
+        weights,
+        input_bits,
+        input_range,
+        {
+            "mode 'serial'": not mode_of(mode).codes,
+            f"precision '{precision}'": precision is not None,
+            "signed levels with an offset": signed,
+            "outputs at each step": per_step_outputs,
+        },
+    )
     if output is not None and not force:
         refuse_to_overwrite(source, output)
     if output is not None:
@@ -155,7 +179,7 @@ def rewrite(
         require_writable(output)
     given = load(source)
 
-    def planned(network: Network, calibrated: Calibration | None = None) -> Plan:
+    def planned(network: Network, calibrated: Calibration | None = None, of_inputs: Collection[str] = ()) -> Plan:
         plan = make_plan(
             network,
             mode=mode,
@@ -168,6 +192,7 @@ def rewrite(
             per_step_outputs=per_step_outputs,
             why_it_stays=calibrated.why_it_stays if calibrated is not None else None,
             places=places(source) if neurons == "products" and calibrated is None else (),
+            no_activations=of_inputs,
         )
         _require_neurons(plan, strict)
         return plan
@@ -176,7 +201,8 @@ def rewrite(
         return planned(prepared(replace(given, proto=calibrated.model)), calibrated)
 
     calibrated = None
-    if calibration is None:
+    # Integer weights take data for networks that have levels already.
+    if calibration is None or (weights is not None and not _lacks_levels(source, neurons)):
         network = prepared(given)
         _warn_of_another_opset(given, network.opset)
         plan = planned(network)
@@ -197,15 +223,38 @@ def rewrite(
             method=method or METHODS[0],
         )
         plan = with_levels(calibrated)
-    if dry_run:
-        return Rewriting(None, plan, calibrated, neurons)
-    model = lower(plan, None if calibrated is None else calibrated.provenance())
-    if calibrated is not None:
-        form = sketch(calibrated.model, given.proto, model)
-        replace(Record.read(model), calibrated_form=form).write(model)
-    if output is not None:
+    integers = None
+    if weights is not None:
+        integers = integer_form(plan, weights, input_bits, input_range, calibration, batch_axis)
+
+    def lowered(plan: Plan, stands_for: onnx.ModelProto | None) -> onnx.ModelProto:
+        model = lower(plan, None if calibrated is None else calibrated.provenance())
+        if stands_for is not None:
+            form = sketch(stands_for, given.proto, model)
+            replace(Record.read(model), calibrated_form=form).write(model)
+        return model
+
+    if integers is None:
+        model = None if dry_run else lowered(plan, None if calibrated is None else calibrated.model)
+    else:
+        for form in integers.by_grain():
+            plan = planned(prepared(replace(given, proto=form.model)), calibrated, form.of_inputs)
+            model = None if dry_run else lowered(plan, form.model)
+            integers = form if model is None else form.proved(model)
+            if not integers.overflows:
+                break
+        if model is not None:
+            integers.require_exact()
+            replace(Record.read(model), integer=integers.record()).write(model)
+    if output is not None and model is not None:
         save(model, output, plan.network.folder)
-    return Rewriting(model, plan, calibrated, neurons)
+    return Rewriting(model, plan, calibrated, neurons, integers)
+
+
+def _lacks_levels(source: ModelSource, neurons: NeuronsName) -> bool:
+    """Whether there is something that only data give levels."""
+    plan = make_plan(prepared(source), places=places(source) if neurons == "products" else ())
+    return any(activation.status == "needs-calibration" for activation in plan.activations)
 
 
 def _warn_of_another_opset(given: Network, opset: int) -> None:

@@ -11,6 +11,12 @@ MODES: tuple[ModeName, ...] = ("parallel", "folded", "serial")
 Precision = Literal["float16"]
 PRECISIONS: tuple[Precision, ...] = ("float16",)
 
+# What weights are rounded to.
+WeightsName = Literal["int8", "int4"]
+WEIGHTS: tuple[WeightsName, ...] = ("int8", "int4")
+# Bits that an input of the network may be quantised to.
+INPUT_BITS = (8,)
+
 # The longest train of spikes.
 MAX_STEPS = 256
 
@@ -41,6 +47,8 @@ MEMORY = 1 << 29
 
 # 32-bit floats in 45 nm CMOS (M. Horowitz, "Computing's energy problem", ISSCC 2014), in pJ.
 ENERGY_MAC, ENERGY_AC = 4.6, 0.9
+# Likewise of 8-bit integers into sums of 32 bits: 0.2 to multiply, 0.1 to add. It has no figures of 4 bits.
+ENERGY_MAC_INT8, ENERGY_AC_INT8 = 0.3, 0.1
 
 # The places where networks run, as onnxruntime takes them; on CUDA without TF32, which would round inputs of
 # convolutions to 10 bits.

@@ -170,6 +170,14 @@ class Passes:
                 self._quantised.put(name, part, codes.astype(np.uint8 if staircase.steps < 256 else np.uint16))
             yield residuals, error, square
 
+    def pass_on(self, name: str) -> Iterator[None]:
+        """Keep what is at hand in both networks as the outputs of an activation that stays as it is."""
+        for parts in self._batches():
+            for part in parts:
+                self._reference.put(name, part, self._before.batch(_REFERENCE, part))
+                self._quantised.put(name, part, self._before.batch(_QUANTISED, part))
+            yield None
+
     def drop(self, names: Sequence[str]) -> Iterator[None]:
         """Forget the pre-activations at hand, and activations that nothing needs any more."""
         for name in (_REFERENCE, _QUANTISED):

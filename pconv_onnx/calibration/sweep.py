@@ -46,11 +46,11 @@ from pconv_onnx.recognise.base import PRODUCT
 _FLOAT = onnx.TensorProto.FLOAT
 # Weights of the correction's own size against the residual, one of which is chosen for each layer; with the last only
 # the bias is corrected.
-_RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e6)
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e6)
 # Where the reference is silent only what is above zero is an error: that depends on the correction, hence twice.
 _PASSES = 2
 # Inputs of a layer up to which its normal equations are solved: they are as many squared.
-_MOST_INPUTS = 4608
+MOST_INPUTS = 4608
 # Steps up to which a mean error is left to the next layer's shift where weights are not corrected.
 _CENTRED_STEPS = 4
 
@@ -149,7 +149,7 @@ class _Sweep:
             if layer is not None and output not in corrected:
                 if output in computed:  # settled, by an earlier segment that goes through it
                     layer = None
-                elif layer.inputs > _MOST_INPUTS:
+                elif layer.inputs > MOST_INPUTS:
                     self.found.uncorrected.append(output)
                     layer = None
                 else:
@@ -216,7 +216,7 @@ class _Sweep:
             grams = grams or [fold.gram for fold in folds]
             for fold, gram in zip(folds, grams, strict=True):
                 fold.gram = gram
-            change = cross_validated(folds, _RIDGES)
+            change = cross_validated(folds, RIDGES)
             matrices, bias = matrices + change[:, :-1].swapaxes(1, 2), bias + change[:, -1]
         weights, biases = layer.arrays(matrices, bias)
         self.weights |= dict(zip(names, (weights, biases), strict=True))

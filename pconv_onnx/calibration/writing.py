@@ -16,7 +16,7 @@ from pconv_onnx.calibration.segments import with_weights
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.checking import check
-from pconv_onnx.graph.nesting import names_read, unused
+from pconv_onnx.graph.nesting import drop_unread_constants, unused
 from pconv_onnx.graph.record import ACTIVATION
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION
 from pconv_onnx.recognise import Activation
@@ -115,14 +115,7 @@ def quantised_model(
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(constants)
-    # What nothing needs any more; what nothing needed before is not ours to remove.
-    superfluous = names_read(network.proto.graph) - names_read(model.graph)
-    nodes = [node for node in nodes if node.op_type != "Constant" or node.output[0] not in superfluous]
-    kept = [tensor for tensor in model.graph.initializer if tensor.name not in superfluous]
-    inputs = [info for info in model.graph.input if info.name not in superfluous]
-    for field, values in ((model.graph.node, nodes), (model.graph.initializer, kept), (model.graph.input, inputs)):
-        del field[:]
-        field.extend(values)
+    drop_unread_constants(model.graph, network.proto.graph)
     check(model)
     return model
 

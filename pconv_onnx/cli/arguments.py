@@ -14,6 +14,7 @@ from pconv_onnx.basics.choices import (
     ENERGY_AC,
     ENERGY_MAC,
     ENGINES,
+    INPUT_BITS,
     MAX_STEPS,
     MEMORY,
     METHODS,
@@ -24,6 +25,7 @@ from pconv_onnx.basics.choices import (
     REPEATS,
     STEPS,
     TARGETS,
+    WEIGHTS,
 )
 from pconv_onnx.basics.errors import WrongArguments
 from pconv_onnx.cli import commands
@@ -115,6 +117,7 @@ def _rewrite(sub: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     _add_batch_axis(sub)
     sub.add_argument("--method", choices=METHODS, help="how to calibrate (default: refit)")
+    _add_integers(sub)
 
 
 def _calibrate(sub: argparse.ArgumentParser) -> None:
@@ -262,6 +265,7 @@ def _add_rewriting(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--calibration", metavar="FILE", help="as rewrite takes it, anew at each T")
     sub.add_argument("--method", choices=METHODS, help="how to calibrate (default: refit)")
     sub.add_argument("--signed", action="store_true", help="as rewrite takes it")
+    _add_integers(sub)
 
 
 def _add_coding(sub: argparse.ArgumentParser) -> None:
@@ -277,6 +281,22 @@ def _add_neurons(sub: argparse.ArgumentParser) -> None:
         "--neurons", choices=NEURONS,
         help="where neurons are: in place of activations (default), or also in front of products: convolutions, matrix "
         "products and gates that would read no spikes otherwise; a calibration gives these their levels",
+    )  # fmt: skip
+
+
+def _add_integers(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--weights", choices=WEIGHTS,
+        help="round weights to integers of so many bits, which float tensors carry: no sum rounds any more, so that "
+        "modes, batches, threads and machines give the same bits; with --calibration to those that lose least",
+    )  # fmt: skip
+    sub.add_argument(
+        "--input-bits", type=int, choices=INPUT_BITS,
+        help="with --weights: quantise the network's inputs as well, so that no float is left in front of a layer",
+    )  # fmt: skip
+    sub.add_argument(
+        "--input-range", type=float, nargs=2, metavar=("LOW", "HIGH"),
+        help="least and largest value of these inputs (default: those of --calibration)",
     )  # fmt: skip
 
 

@@ -66,6 +66,16 @@ def _needs(options: argparse.Namespace, given: str, needed: str, told: str) -> N
         raise WrongArguments(f"argument {flag}: {told} without --{needed}")
 
 
+def _integers(options: argparse.Namespace) -> dict[str, Any]:
+    """How weights and inputs are made integers, as functions take it."""
+    given = options.input_range
+    return {
+        "weights": options.weights,
+        "input_bits": options.input_bits,
+        "input_range": None if given is None else tuple(given),
+    }
+
+
 def inspect(options: argparse.Namespace) -> Answer:
     """`pconv-onnx inspect`."""
     from pconv_onnx.rewriting import inspect
@@ -76,7 +86,8 @@ def inspect(options: argparse.Namespace) -> Answer:
 
 def rewrite(options: argparse.Namespace) -> Answer:
     """`pconv-onnx rewrite`."""
-    _needs(options, "calibration", "steps", "there are no levels to calibrate to")
+    if not options.weights:
+        _needs(options, "calibration", "steps", "there are no levels to calibrate to")
     for given in ("method", "batch_axis"):
         _needs(options, given, "calibration", "nothing is calibrated")
     from pconv_onnx.rewriting import rewrite
@@ -94,6 +105,7 @@ def rewrite(options: argparse.Namespace) -> Answer:
         calibration=options.calibration,
         batch_axis=_axes(options),
         method=options.method,
+        **_integers(options),
         include=options.include,
         exclude=options.exclude,
         per_step_outputs=options.per_step_outputs,
@@ -149,7 +161,7 @@ def verify(options: argparse.Namespace) -> Answer:
 def evaluate(options: argparse.Namespace) -> Answer:
     """`pconv-onnx evaluate`."""
     _needs(options, "output", "steps", "there is no curve")
-    for given in ("mode", "coding", "neurons", "signed"):
+    for given in ("mode", "coding", "neurons", "signed", "weights"):
         _needs(options, given, "steps", "nothing is rewritten")
     _needs(options, "calibration", "steps", "there are no levels to calibrate to")
     _needs(options, "method", "calibration", "nothing is calibrated")
@@ -169,6 +181,7 @@ def evaluate(options: argparse.Namespace) -> Answer:
             signed=options.signed,
             calibration=options.calibration,
             method=options.method,
+            **_integers(options),
             engine=engine,
         )
     summary = result.summary()
@@ -214,6 +227,7 @@ def bench(options: argparse.Namespace) -> Answer:
         calibration=options.calibration,
         method=options.method,
         signed=options.signed,
+        **_integers(options),
         repeats=options.repeats,
     )
     written = None

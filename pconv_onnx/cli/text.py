@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pconv_onnx.basics.errors import cut, listed
-from pconv_onnx.report import spike_driven, tables
+from pconv_onnx.basics.reasons import of_one_kind
+from pconv_onnx.report import energies, spike_driven, tables
 
 _BAR = 40
 _ACCURACIES = {
@@ -135,6 +136,8 @@ def rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield from (f"not converted: {line}" for line in _by_reason(summary["activations"]))
         yield from _analog_lines(summary)
         yield from _spike_lines(summary)
+    if summary["integer"] is not None:
+        yield from _integer_lines(summary["integer"])
     converted = [row for row in summary["activations"] if row["steps"]]
     dense = sum(row["signed"] and not row["zero"] for row in converted)
     if dense:
@@ -194,7 +197,11 @@ def verification_lines(summary: dict[str, Any]) -> Iterator[str]:
             f"{_difference(summary['source_against_itself'])} and the spiking network by "
             f"{_difference(summary['spiking_against_itself'])}"
         )
-    if summary["outputs_differ"] and summary["verdict"] != "different":
+    if summary["integer"] is not None:
+        yield from _integer_lines(summary["integer"])
+        total, differing = summary["integer"]["elements"], summary["integer"]["differing"]
+        yield f"output values with other bits than the integer form has, as an ANN: {differing:,} of {total:,}"
+    if summary["outputs_differ"] and summary["verdict"] != "different" and summary["integer"] is None:
         calibrated = any("calibration gave" in told for told in summary["not_compared"])
         yield (
             "outputs differ by what calibration rounds to levels; compare with the network that calibrate writes"
@@ -207,6 +214,22 @@ def verification_lines(summary: dict[str, Any]) -> Iterator[str]:
         ann, snn = (_target_error(summary["target_error"][name]) for name in ("ann", "snn"))
         yield f"error against targets: source {ann}, spiking {snn}"
     yield _verdict_line(summary)
+
+
+def _integer_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """What is proved of a network with integer weights, and what of it computes on floats."""
+    inputs = f"{summary['input_bits']}-bit inputs" if summary["input_bits"] else "inputs of floats"
+    largest, islands = summary["largest_sum"], summary["islands"]
+    told = "" if largest is None else f" (the largest may take {_STYLE.percent(largest)} of what floats hold exactly)"
+    line = f"integer weights: {summary['weights']}, {inputs}"
+    if summary["exact"]:
+        yield f"{line}; all sums are exact{told}, and outputs have the same bits in any mode, batch and order"
+    elif summary["exact"] is not None:
+        yield f"{line}; sums of integers are exact{told}, what is computed on floats is not"
+    else:
+        yield line
+    for group in of_one_kind(islands.items()):
+        yield f"on floats: {_first_of([name for name, _ in group])}: {group[0][1]}"
 
 
 def _target_error(values: dict[str, float | None]) -> str:
@@ -308,11 +331,13 @@ def stats_lines(summary: dict[str, Any]) -> Iterator[str]:
     yield from _columns([header, *rows, ["all", "", "", *sums]])
     yield ""
     yield from _spike_lines(summary)
-    network = f"{spike_driven.kind_of_network(summary['spike_driven'])} network"
+    kind = spike_driven.kind_of_network(summary["spike_driven"])
+    network = f"{kind} network"
     yield f"energy of a sample: ANN {energy['ann_nj']:,.3f} nJ, {network} {energy['snn_nj']:,.3f} nJ"
     if energy["ratio"] is not None:
         more = "costs more than its ANN" if energy["ratio"] > 1 else "costs no more than its ANN"
         yield f"the {network} {more}: {energy['ratio']:.3g} times the energy"
+    yield from energies.in_integers(summary["energy_int8"], kind, lambda value: f"{value:,.3f} nJ")
     for row in summary["operators"]:
         if row["macs"] is None:
             yield f"not counted: {row['name']} ({row['op_type']})"

@@ -84,6 +84,14 @@ def drop_unread(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
         keep(part.node, kept[::-1])
 
 
+def drop_unread_constants(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
+    """Remove Constants, initializers and inputs that nothing reads any more; what nothing read before stays."""
+    superfluous = names_read(before) - names_read(graph)
+    keep(graph.node, [n for n in graph.node if n.op_type != "Constant" or n.output[0] not in superfluous])
+    keep(graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in superfluous])
+    keep(graph.input, [info for info in graph.input if info.name not in superfluous])
+
+
 def names_read(graph: onnx.GraphProto) -> set[str]:
     """Names of the tensors that the nodes of a graph read, or that it hands out."""
     names = {name for node in graph.node for name in (*node.input, *captured(node))}

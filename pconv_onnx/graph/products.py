@@ -34,8 +34,8 @@ _PARTS = ("Slice", "Split")
 # What hands on values, or changes them element by element: on the network's inputs it prepares them.
 _PREPARES = ("Add", "BatchNormalization", "Cast", "Clip", "Concat", "DepthToSpace", "DequantizeLinear", "Div", "Expand",
              "Flatten", "Gather", "Identity", "Max", "Min", "Mul", "Neg", "Pad", "Pow", "QuantizeLinear", "Reshape",
-             "Slice", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Unsqueeze",
-             "Where")  # fmt: skip
+             "Round", "Slice", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tile", "Transpose",
+             "Unsqueeze", "Where")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,8 @@ _MOST, _MOST_AXES = 1 << 31, 64
 
 # Types that activations compute in.
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
+# Types that weights are rounded to.
+_INTEGERS = ("int8", "int4")
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class Record:
         calibration: how levels were found, where the source had none: `method`, `samples`, `random`, and `outputs`, the
             activations that differ from the source's.
         calibrated_form: a sketch of the network that calibration made of the source; neurons stand for its activations.
+        integer: where weights are integers: `weights` ("int8" or "int4"), `input_bits` (8, or None where inputs are
+            floats) and `islands`, what computes in floats, by name of its node. None where weights are floats.
         kinds: tensors of the file that are in time, by name; None in records of form 1.
         version: of pconv-onnx that wrote it.
     """
@@ -120,6 +124,7 @@ class Record:
     potentials: Mapping[str, str] = field(default_factory=dict)
     calibration: Mapping[str, Any] | None = None
     calibrated_form: str | None = None
+    integer: Mapping[str, Any] | None = None
     kinds: Mapping[str, InTime] | None = None
     version: str = field(default_factory=lambda: version("pconv-onnx"))
 
@@ -157,6 +162,8 @@ class Record:
             entries["calibration"] = json.dumps(self.calibration)
         if self.calibrated_form is not None:
             entries["calibrated_form"] = self.calibrated_form
+        if self.integer is not None:
+            entries["integer"] = json.dumps(self.integer)
         kept = [entry for entry in model.metadata_props if not entry.key.startswith(_PREFIX)]
         del model.metadata_props[:]
         model.metadata_props.extend(kept)
@@ -198,6 +205,7 @@ class Record:
                 potentials=_names(_parsed(entries.get("potentials", "{}"), dict)),
                 calibration=calibration,
                 calibrated_form=entries.get("calibrated_form"),
+                integer=_integer(_parsed(entries.get("integer", "null"), dict | None)),
                 kinds=None if form == 1 else _kinds(_parsed(entries["kinds"], dict)),
                 version=entries["version"],
             )
@@ -261,6 +269,15 @@ def _texts(found: list[Any]) -> list[str]:
 
 def _names(found: dict[str, Any]) -> dict[str, str]:
     _texts(list(found.values()))
+    return found
+
+
+def _integer(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    right = found.get("weights") in _INTEGERS and found.get("input_bits", 0) in (8, None)
+    if not right or not isinstance(found.get("islands"), dict):
+        raise ValueError(f"integers are {found!r}")
     return found
 
 

@@ -24,6 +24,7 @@ from pconv_onnx.basics.choices import (
     CodingName,
     ModeName,
     NeuronsName,
+    WeightsName,
 )
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
@@ -41,7 +42,6 @@ from pconv_onnx.measure.timing import OtherWork, machine, rounds, threads_of
 from pconv_onnx.plan.modes import FOLDED, PARALLEL, SERIAL
 from pconv_onnx.plan.spike_driven import SpikeDriven
 from pconv_onnx.report import page
-from pconv_onnx.rewriting import rewrite
 from pconv_onnx.runtime.entrance import runnable
 from pconv_onnx.runtime.side_by_side import open_session, run_session
 
@@ -143,6 +143,9 @@ def bench(
     signed: bool = False,
     coding: CodingName = "auto",
     neurons: NeuronsName = NEURONS[0],
+    weights: WeightsName | None = None,
+    input_bits: int | None = None,
+    input_range: tuple[float, float] | None = None,
     repeats: int = REPEATS,
 ) -> Benchmark:
     """Time a network against its spiking forms: function body, serial, parallel and folded, at each T and batch size.
@@ -163,6 +166,9 @@ def bench(
         signed: as `rewrite` takes it.
         coding: likewise; calibrated are as many levels as T steps have in it.
         neurons: likewise.
+        weights: likewise; serial networks have none of integers, so they are not measured then.
+        input_bits: likewise.
+        input_range: likewise.
         repeats: rounds to measure.
 
     Raises:
@@ -198,6 +204,9 @@ def bench(
         signed,
         coding,
         neurons,
+        weights,
+        input_bits,
+        input_range,
         provider,
         counts,
     )
@@ -269,7 +278,7 @@ class _Measuring:
 
     def _rewritten(self, source: ModelSource, count: int, mode: ModeName) -> str | PconvError:
         try:
-            rewriting = rewrite(source, steps=count, coding=self.request.coding, mode=mode, signed=self.request.signed)
+            rewriting = self.request.rewritten(source, mode, self.request.coding, count)
         except PconvError as error:
             return error
         assert rewriting.model is not None  # only a dry run gives none

@@ -15,7 +15,7 @@ import onnx
 
 from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.choices import NEURONS, CodingName, ModeName, NeuronsName
+from pconv_onnx.basics.choices import NEURONS, CodingName, ModeName, NeuronsName, WeightsName
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration import RANDOM
@@ -216,6 +216,9 @@ def evaluate(
     signed: bool = False,
     calibration: DataSource | None = None,
     method: str | None = None,
+    weights: WeightsName | None = None,
+    input_bits: int | None = None,
+    input_range: tuple[float, float] | None = None,
     quantised: Mapping[int, onnx.ModelProto] | None = None,
     engine: Engine | None = None,
 ) -> Evaluation:
@@ -240,6 +243,9 @@ def evaluate(
         signed: as `rewrite` takes it.
         calibration: as `rewrite` takes it, for a ReLU network; at each T it is calibrated anew.
         method: of the calibration, as `rewrite` takes it.
+        weights: as `rewrite` takes it.
+        input_bits: likewise.
+        input_range: likewise.
         quantised: what `calibrate` made of the source already, by T.
         engine: where networks are run; by default in this process.
 
@@ -252,20 +258,21 @@ def evaluate(
         raise PconvError("a calibration without time-steps would change nothing", "pass --steps")
 
     def spiking(count: int) -> onnx.ModelProto:
-        if quantised is not None and count in quantised:
-            model = rewrite(quantised[count], steps=count, coding=coding, mode=mode, signed=signed).model
-        else:
-            model = rewrite(
-                source,
-                steps=count,
-                coding=coding,
-                neurons=neurons,
-                mode=mode,
-                signed=signed,
-                calibration=given,
-                batch_axis=batch_axis,
-                method=method,
-            ).model
+        has_levels = quantised is not None and count in quantised
+        model = rewrite(
+            quantised[count] if has_levels and quantised is not None else source,
+            steps=count,
+            coding=coding,
+            neurons=NEURONS[0] if has_levels else neurons,
+            mode=mode,
+            signed=signed,
+            calibration=given if weights is not None or not has_levels else None,
+            batch_axis=batch_axis,
+            method=None if has_levels else method,
+            weights=weights,
+            input_bits=input_bits,
+            input_range=input_range,
+        ).model
         assert model is not None  # only a dry run gives none
         return model
 

@@ -15,7 +15,7 @@ from pconv_onnx.measure.request import Request
 from pconv_onnx.measure.statistics import stats
 from pconv_onnx.measure.verification import verify
 from pconv_onnx.plan.modes import FOLDED, PARALLEL
-from pconv_onnx.rewriting import Rewriting, inspect, rewrite
+from pconv_onnx.rewriting import Rewriting, inspect
 
 # Samples that spikes are counted on; layer by layer they take long.
 _SAMPLES = 200
@@ -43,7 +43,7 @@ def gather(request: Request, models: Mapping[int, onnx.ModelProto], interrupted:
 
     def spiking(mode: ModeName) -> Rewriting:
         if mode not in networks:
-            networks[mode] = rewrite(source, coding=coding, mode=mode, signed=request.signed)
+            networks[mode] = request.rewritten(source, mode, coding)
         return networks[mode]
 
     def rewritten(mode: ModeName) -> onnx.ModelProto:
@@ -68,6 +68,9 @@ def gather(request: Request, models: Mapping[int, onnx.ModelProto], interrupted:
             signed=request.signed,
             calibration=request.calibration,
             method=request.method if request.calibration is not None else None,
+            weights=request.weights,
+            input_bits=request.input_bits,
+            input_range=request.input_range,
             quantised=models,
         ).summary()
 

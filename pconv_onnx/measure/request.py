@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pconv_onnx.basics.choices import CodingName, NeuronsName
+from pconv_onnx.basics.choices import CodingName, ModeName, NeuronsName, WeightsName
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource
+from pconv_onnx.rewriting import Rewriting, rewrite
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,9 @@ class Request:
         signed: as `rewrite` takes it.
         coding: likewise.
         neurons: likewise.
+        weights: likewise.
+        input_bits: likewise.
+        input_range: likewise.
         provider: where networks run.
         steps: the numbers of time-steps.
     """
@@ -39,5 +43,27 @@ class Request:
     signed: bool
     coding: CodingName
     neurons: NeuronsName
+    weights: WeightsName | None
+    input_bits: int | None
+    input_range: tuple[float, float] | None
     provider: str
     steps: Sequence[int]
+
+    def rewritten(self, source: ModelSource, mode: ModeName, coding: CodingName, steps: int | None = None) -> Rewriting:
+        """A network that has levels, as it is to be rewritten.
+
+        Raises:
+            PconvError: as of `rewrite`.
+        """
+        return rewrite(
+            source,
+            steps=steps,
+            mode=mode,
+            signed=self.signed,
+            coding=coding,
+            weights=self.weights,
+            input_bits=self.input_bits,
+            input_range=self.input_range,
+            calibration=self.calibration if self.weights is not None else None,
+            batch_axis=self.batch_axis,
+        )

@@ -25,6 +25,7 @@ from pconv_onnx.graph.channels import behind_matrix_product
 from pconv_onnx.graph.nesting import every_graph, every_node
 from pconv_onnx.graph.products import Product
 from pconv_onnx.graph.record import Converted, Record
+from pconv_onnx.measure.energies import FLOAT32, INT8, Prices, energy, in_floats
 from pconv_onnx.measure.operations import LinearOperator, readings
 from pconv_onnx.measure.spike_counts import SpikingLayer, ratio, spike_counts
 from pconv_onnx.measure.taps import Taps, largest_batch
@@ -56,6 +57,8 @@ class Stats:
         energy_mac: of a multiply-accumulate, in pJ.
         energy_ac: of an accumulate, in pJ.
         spike_driven: what share of the multiply-accumulates of all samples has a spike train as an operand.
+        weights: what integers the weights are, `int8` or `int4`; None of floats.
+        in_floats: those of the operators that compute in floats where weights are integers.
     """
 
     samples: int
@@ -66,6 +69,8 @@ class Stats:
     energy_mac: float
     energy_ac: float
     spike_driven: SpikeDriven
+    weights: str | None
+    in_floats: Sequence[LinearOperator] = field(repr=False)
 
     @property
     def steps(self) -> int | None:
@@ -79,7 +84,10 @@ class Stats:
         macs = sum(entry.macs for entry in counted)
         accumulates = sum(entry.synaptic_operations for entry in counted)
         remaining = sum(entry.multiply_accumulates for entry in counted)
-        ann, snn = self.energy_mac * macs, self.energy_mac * remaining + self.energy_ac * accumulates
+        integers, floats = (
+            [entry for entry in counted if (entry in self.in_floats) is computes] for computes in (False, True)
+        )
+        prices = Prices(self.energy_mac, self.energy_ac)
         return {
             "samples": self.samples,
             "random_inputs": self.random_inputs,
@@ -94,21 +102,33 @@ class Stats:
                 "firing_rate": ratio(sum(layer.spikes for layer in self.layers), sum(x.sites for x in self.layers)),
             },
             "energy": {
-                "mac_pj": self.energy_mac,
-                "ac_pj": self.energy_ac,
-                "ann_nj": ann / self.samples / 1000,
-                "snn_nj": snn / self.samples / 1000,
-                "ratio": ratio(snn, ann),
-                "assumptions": list(self._assumptions()),
+                **energy(prices, counted, self.samples),
+                "assumptions": [
+                    f"digital hardware on which {prices} (by default those of 32-bit floats in 45 nm CMOS)",
+                    *self._assumptions(),
+                ],
+            },
+            "energy_int8": {
+                **energy(INT8, integers, self.samples, floats),
+                "weights": self.weights,
+                "float_operators": [entry.name for entry in floats],
+                "assumptions": [*self._assumptions_of_integers(), *self._assumptions()],
             },
             "spike_driven": self.spike_driven.summary(self.samples),
         }
 
-    def _assumptions(self) -> Iterator[str]:
+    def _assumptions_of_integers(self) -> Iterator[str]:
         yield (
-            f"digital hardware on which a multiply-accumulate takes {self.energy_mac:g} pJ and an accumulate "
-            f"{self.energy_ac:g} pJ (by default those of 32-bit floats in 45 nm CMOS)"
+            f"digital hardware in 45 nm CMOS that multiplies integers of 8 bits and adds up in 32, on which {INT8} "
+            "(M. Horowitz, ISSCC 2014), with weights of 4 bits as well"
         )
+        yield "what a multiply-accumulate reads has 8 bits, a current too; an accumulate adds a weight"
+        if self.weights is None:
+            yield "its weights are floats: this is what it would take if they, inputs and counts were integers"
+        if self.in_floats:
+            yield f"of operators in floats {FLOAT32}, in the ANN as well"
+
+    def _assumptions(self) -> Iterator[str]:
         yield "the ANN multiplies every input value, zeros too, but nothing in the padding"
         yield (
             "a value of a spike train that is not zero takes an accumulate for each output element that it has a part "
@@ -151,10 +171,10 @@ def stats(
             neither 0 nor from 1e-12 to 1e12 pJ.
     """
     require_budget(memory)
-    for energy in (energy_mac, energy_ac):
-        if energy != 0 and not _LEAST_ENERGY <= energy <= _MOST_ENERGY:
+    for price in (energy_mac, energy_ac):
+        if price != 0 and not _LEAST_ENERGY <= price <= _MOST_ENERGY:
             told = f"choose 0, or {_LEAST_ENERGY:g} to {_MOST_ENERGY:g} pJ"
-            raise PconvError(f"{energy} is not an energy of an operation", told)
+            raise PconvError(f"{price} is not an energy of an operation", told)
     network = load(model)
     record, converted = _recorded(network)
     mode = MODES[record.mode]
@@ -204,6 +224,8 @@ def stats(
         energy_mac,
         energy_ac,
         spike_driven(network, kinds, macs, analog),
+        record.integer["weights"] if record.integer is not None else None,
+        in_floats(network, read, record.integer),
     )
 
 

@@ -25,7 +25,9 @@ from pconv_onnx.graph.passes.straight_through import without_straight_through
 from pconv_onnx.graph.passes.taking_apart import taken_apart
 from pconv_onnx.graph.record import Converted, Record
 from pconv_onnx.graph.sketch import redrawn
+from pconv_onnx.integer.proof import prove
 from pconv_onnx.measure.comparison import Comparison
+from pconv_onnx.measure.exactness import Exactness
 from pconv_onnx.measure.layer_check import Layer, LayerCheck, Written, altered_trains
 from pconv_onnx.measure.segment_check import SegmentCheck
 from pconv_onnx.measure.segments import Segment
@@ -80,6 +82,7 @@ class Verification:
         target_errors: differences of an output from its targets, of both likewise, where the labels are floats.
         has_classes: whether an output looks like logits.
         atol: the tolerance on outputs, if one was given.
+        integers: of a network with integer weights, what is proved and measured of these.
     """
 
     samples: int
@@ -101,6 +104,7 @@ class Verification:
     correct: dict[str, int] | None = None
     target_errors: dict[str, TargetError] | None = None
     has_classes: bool = False
+    integers: Exactness | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -139,6 +143,7 @@ class Verification:
             if segment.beyond
         ]
         told += self.altered
+        told += self.integers.differences if self.integers is not None else []
         if self.respelled.max_abs_diff and not (self.straight_through or self.taken_apart):
             told.append("the source gives other values in the spelling that it was read in")
         settings = (self.unoptimised, self.as_run)
@@ -161,9 +166,11 @@ class Verification:
         among = f", {unbounded[0]} among them" if len(unbounded) > 1 else ""
         own_rounding = f"whose own rounding changes outputs by up to {self.respelled.max_abs_diff:.3g}"
         given = _counted(calibrated, "neuron")
+        whole = self.integers.weights if self.integers is not None else ""
         told = {
             "anything: neither outputs nor neurons have elements": empty,
-            f"outputs, since a calibration gave {given} levels that the source does not have": calibrated,
+            f"outputs, since a calibration gave {given} levels that the source does not have": calibrated and not whole,
+            f"outputs, since weights are rounded to {whole}: compared is the same network in integers": whole,
             f"straight-through gradients, {own_rounding}": self.respelled.max_abs_diff and self.straight_through,
             f"operators that were taken apart, {own_rounding}": self.respelled.max_abs_diff and self.taken_apart,
             f"{_counted(others, 'neuron')} with T other than the source's levels": others,
@@ -227,6 +234,7 @@ class Verification:
                 for layer in self.layers
             ],
             "segments": [segment.summary() for segment in self.segments],
+            "integer": self.integers.summary() if self.integers is not None else None,
         }
 
 
@@ -286,7 +294,7 @@ def verify(
         add("ann unoptimised", segments.tapped.model, source, disabled, None)
     else:
         add("ann unoptimised", source.proto, source, disabled, None)
-        key = _RESPELLED if record.calibration is None else _CALIBRATED
+        key = _RESPELLED if record.calibrated_form is None else _CALIBRATED
         add(key, segments.tapped.model, stood_for, disabled, None)
     ends = _ends(sessions["ann unoptimised"])
     add("snn unoptimised", spiking.proto, spiking, disabled, providers)
@@ -315,6 +323,9 @@ def verify(
             add(key, network.proto, network, None, providers)
         except PconvError as error:
             result.load_errors[key] = error.message
+    if record.integer is not None:
+        written_as = {key: record.integer.get(key) for key in ("weights", "input_bits", "islands")}
+        result.integers = Exactness(**written_as, proof=prove(spiking))  # type: ignore[arg-type]
     if samples.labels is not None:
         result.correct = {"ann": 0, "snn": 0}
     if samples.targets is not None:
@@ -366,6 +377,8 @@ def _verify_batch(
     ):
         if expected in outputs and found in outputs:
             comparison.add(outputs[expected], outputs[found], part.stop - part.start)
+    if result.integers is not None:
+        _compare_bits(result.integers, sessions, names, outputs, whole, samples, part, axes)
     index = classes(outputs["ann unoptimised"], part.stop - part.start)
     result.has_classes = index is not None
 
@@ -380,6 +393,32 @@ def _verify_batch(
         index = target_output(names, outputs["ann unoptimised"], targets, "the source")
         for name in result.target_errors:
             result.target_errors[name] += TargetError.of(as_run(name)[index], targets)
+
+
+# Samples that are run alone as well, of the first batch.
+_ALONE = 3
+
+
+def _compare_bits(
+    integers: Exactness,
+    sessions: Sessions,
+    names: list[str],
+    outputs: Mapping[str, list[Array]],
+    form: str,
+    samples: Samples,
+    part: slice,
+    axes: list[int | None] | None,
+) -> None:
+    """Compare runs of the spiking network with its integer form."""
+    expected, runs = outputs[form], [outputs[key] for key in ("snn unoptimised", "snn") if key in outputs]
+    integers.add(expected, runs)
+    if part.start or samples.fixed_batch is not None or not samples.first_everywhere:
+        return
+    key = "snn" if "snn" in sessions else "snn unoptimised"
+    for index in range(min(_ALONE, part.stop)):
+        alone = by_sample(run_session(sessions[key], samples.feed(slice(index, index + 1)), names), axes)
+        if all(len(values) == part.stop for values in expected):
+            integers.add([values[index : index + 1] for values in expected], [alone])
 
 
 def _recorded(source: Network, spiking: Network) -> tuple[Record, list[Converted]]:
@@ -419,7 +458,7 @@ def _stood_for(source: Network, spiking: Network, record: Record) -> tuple[Netwo
     Raises:
         PconvError: the record does not have it.
     """
-    if record.calibration is None:
+    if record.calibration is None and record.integer is None:
         return _with_sizes(respelled(source)), []
     try:
         if record.calibrated_form is None:
@@ -435,7 +474,8 @@ def _stood_for(source: Network, spiking: Network, record: Record) -> tuple[Netwo
         raise PconvError(
             f"{spiking.name} was calibrated with other outputs than {source.name} has", "rewrite that again"
         )
-    return replace(network, name=f"what calibration made of {source.name}"), changed
+    made = "calibration" if record.integer is None else "integer weights"
+    return replace(network, name=f"what {made} made of {source.name}"), changed
 
 
 def _with_sizes(network: Network) -> Network:
@@ -463,6 +503,8 @@ def _compare_tables(checks: Sequence[LayerCheck], stood_for: Network) -> None:
 
 def _calibrated(converted: Sequence[Converted], source: Network, record: Record) -> list[Converted]:
     """The activations whose levels the source does not have."""
+    if record.integer is not None:
+        return list(converted)
     if record.calibration is None:
         return []
     makers = {name: node for node in every_node(source.proto.graph) for name in node.output if name}

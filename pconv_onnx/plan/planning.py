@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from pconv_onnx.basics.choices import CODINGS, MAX_STEPS, PRECISIONS, CodingName, ModeName, Precision
@@ -44,6 +44,7 @@ def make_plan(
     per_step_outputs: bool = False,
     why_it_stays: Callable[[str, Sequence[str]], str] | None = None,
     places: Sequence[Planned] = (),
+    no_activations: Collection[str] = (),
 ) -> Plan:
     """Decide what becomes of every activation and every tensor.
 
@@ -61,6 +62,7 @@ def make_plan(
         why_it_stays: what the calibration, if there was one, says of an activation without levels, by the tensor that
             it reads and its operators; empty of others.
         places: what stands in front of products and has no levels, so that it is only told of.
+        no_activations: nodes, by `key_of`, that look like one and are none: they give the network's inputs levels.
 
     Raises:
         PconvError: the network is already a spiking one; `mode`, `steps`, `coding` or `precision` is out of range; a
@@ -92,7 +94,11 @@ def make_plan(
         raise WrongArguments(f"mode '{mode}' has no time-steps to hand out", "choose mode 'parallel'")
     refuse_spiking(network)
     signs = wanted.signs if chosen_mode.codes else never
-    recognised = [_if_data_can_help(activation, network) for activation in recognise(network, signs=signs)]
+    recognised = [
+        _if_data_can_help(activation, network)
+        for activation in recognise(network, signs=signs)
+        if not any(key_of(node) in no_activations for node in activation.nodes)
+    ]
     names = [*(activation.name for activation in recognised), *(place.name for place in places)]
     refuse_patterns_of_nothing(network, names, (*include, *exclude))
     found = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pconv_onnx.plan.modes import FOLDED, PARALLEL, SERIAL
-from pconv_onnx.report import figures, spike_driven, tables
+from pconv_onnx.report import energies, figures, spike_driven, tables
 
 # Names of all figures that a report may have, in the order in which they come.
 FIGURES = ("speed", "accuracy", "firing-rates", "raster", "operations", "mismatches")
@@ -144,12 +144,18 @@ def findings(document: dict[str, Any]) -> Iterator[str]:
             f"{counted_at}, {right} of {len(layers)} layers have the source's spike count on every element, given the "
             "same input."
         )
-    energy = (document.get("statistics") or {}).get("energy")
-    if energy and energy["ratio"] is not None:
+    yield from _energy_finding(document, counted_at)
+
+
+def _energy_finding(document: dict[str, Any], counted_at: str) -> Iterator[str]:
+    statistics = document.get("statistics") or {}
+    if "energy" in statistics and statistics["energy"]["ratio"] is not None:
+        floats, integers = (_STYLE.percent(statistics[key]["ratio"]) for key in ("energy", "energy_int8"))
+        besides = f"; in 8-bit weights and counts {integers}" if statistics["energy_int8"]["weights"] else ""
         network = spike_driven.kind_of_network(spike_driven.told_of(document))
         yield (
             f"{counted_at}, on hardware that adds only where there is a spike, the arithmetic of the {network} network "
-            f"is estimated to take {_STYLE.percent(energy['ratio'])} of the energy of the ANN's."
+            f"is estimated to take {floats} of the energy of the ANN's{besides}."
         )
 
 
@@ -353,6 +359,10 @@ def _statistics(part: dict[str, Any]) -> Section:
         f"By what products read: {spike_driven.sentence(part['spike_driven'], _STYLE)}.",
         *(f"Without spikes: {line}." for line in spike_driven.why_not(part["spike_driven"])),
         *(f"{line[0].upper()}{line[1:]}." for line in spike_driven.on_means(part["spike_driven"])),
+        *(
+            f"{line[0].upper()}{line[1:]}."
+            for line in energies.in_integers(part["energy_int8"], network, lambda value: f"{value / 1000:.3g} µJ")
+        ),
         f"Estimated energy: {energy['ann_nj'] / 1000:.3g} µJ against {energy['snn_nj'] / 1000:.3g} µJ, under these "
         "assumptions:",
     ]

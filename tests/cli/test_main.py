@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -25,6 +26,7 @@ from pconv_onnx.basics.progress import track
 from pconv_onnx.cli.arguments import parser
 from pconv_onnx.cli.main import main
 from pconv_onnx.cli.text import plan_lines
+from pconv_onnx.graph.record import Record
 from pconv_onnx.measure.verification import Verification
 from pconv_onnx.operators import library as native
 from pconv_onnx.operators.domain import is_operator
@@ -849,7 +851,7 @@ def test_evaluate_says_that_data_cannot_be_read(ann, tmp_path, refusal):
 def test_stats_gives_the_promised_document(snn, run):
     found = document(run, "stats", snn, "--energy-ac", 0.1)
     assert found.keys() == {"samples", "random_inputs", "steps", "mode", "layers", "operators", "totals", "energy",
-                             "spike_driven"}  # fmt: skip
+                             "energy_int8", "spike_driven"}  # fmt: skip
     assert (found["samples"], found["random_inputs"], found["steps"], found["mode"]) == (32, True, 4, "parallel")
     assert [layer["name"] for layer in found["layers"]] == ["a_code", "b_code"]
     for layer in found["layers"]:
@@ -864,6 +866,8 @@ def test_stats_gives_the_promised_document(snn, run):
     assert found["totals"].keys() == {"ann_macs", "synaptic_operations", "multiply_accumulates", "firing_rate"}
     assert found["energy"].keys() == {"mac_pj", "ac_pj", "ann_nj", "snn_nj", "ratio", "assumptions"}
     assert (found["energy"]["mac_pj"], found["energy"]["ac_pj"]) == (4.6, 0.1)
+    assert found["energy_int8"].keys() == found["energy"].keys() | {"weights", "float_operators"}
+    assert (found["energy_int8"]["mac_pj"], found["energy_int8"]["ac_pj"]) == (0.3, 0.1)
 
 
 @pytest.mark.usefixtures("library")
@@ -888,6 +892,35 @@ def test_stats_draws_its_tables(snn, labelled, run):
     ]
     assert "the spiking network costs more than its ANN: " in run("stats", snn, "--energy-ac", 100)[1]
     assert "times the energy" not in run("stats", snn, "--energy-ac", 0, "--energy-mac", 0)[1]
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize(
+    ("input_bits", "islands", "floats"),
+    [
+        (8, {}, ""),
+        (None, {}, "; 1 operator in floats, at 4.6 pJ and 0.9 pJ"),
+        (None, {"last": "it is wide"}, "; 2 operators in floats, at 4.6 pJ and 0.9 pJ"),
+    ],
+)
+def test_stats_tells_the_energy_in_integers_where_weights_are_integers(input_bits, islands, floats, tmp_path, run):
+    nodes = f"c = Conv (x, w) {qcfs('c', 'a')} [last] y = Conv (a, v)"
+    ann = network(nodes, weights={"w": weight(5, 3, 1, 1), "v": weight(3, 5, 1, 1)})
+    path, begins = tmp_path / "snn.onnx", "energy of a sample in 8-bit weights and counts"
+    model = pconv_onnx.rewrite(ann).model
+    onnx.save(model, path)
+    assert begins not in run("stats", path)[1]
+    integer = {"weights": "int4", "input_bits": input_bits, "islands": islands}
+    replace(Record.read(model), integer=integer).write(model)
+    onnx.save(model, path)
+    energy = document(run, "stats", path)["energy_int8"]
+    lines = run("stats", path)[1].splitlines()
+    assert [line for line in lines if line.startswith(begins)] == [
+        f"{begins} (0.3 pJ a multiply-accumulate, 0.1 pJ an accumulate: M. Horowitz, ISSCC 2014): "
+        f"int4 ANN {energy['ann_nj']:,.3f} nJ, spiking network {energy['snn_nj']:,.3f} nJ, "
+        f"{energy['ratio']:.3g} times the energy{floats}"
+    ]
+    assert any(line.startswith("energy of a sample: ANN ") for line in lines)
 
 
 SHARES = {

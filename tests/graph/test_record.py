@@ -59,10 +59,18 @@ def of_form_1(model: onnx.ModelProto) -> onnx.ModelProto:
     kinds=st.dictionaries(TEXT, KINDS, max_size=2),
     calibration=st.none() | st.dictionaries(TEXT.filter("outputs".__ne__), st.integers(), max_size=2),
     form=st.none() | TEXT,
+    integer=st.none()
+    | st.fixed_dictionaries(
+        {
+            "weights": st.sampled_from(["int8", "int4"]),
+            "input_bits": st.sampled_from([8, None]),
+            "islands": st.dictionaries(TEXT, TEXT, max_size=2),
+        }
+    ),
 )
-def test_what_is_written_is_read(steps, names, potentials, kinds, calibration, form):
+def test_what_is_written_is_read(steps, names, potentials, kinds, calibration, form, integer):
     rows = [{"status": "refused"}]
-    record = Record("digest", "parallel", steps, rows, names, names, potentials, calibration, form, kinds)
+    record = Record("digest", "parallel", steps, rows, names, names, potentials, calibration, form, integer, kinds)
     model = onnx.ModelProto()
     model.metadata_props.add(key="author", value="somebody")
     for _ in range(2):
@@ -83,6 +91,12 @@ def test_what_is_written_is_read(steps, names, potentials, kinds, calibration, f
         {"per_step_outputs": "[1]"},
         {"potentials": '{"a": 1}'},
         {"calibration": "[]"},
+        {"integer": "[]"},
+        *(
+            {"integer": json.dumps({"weights": "int8", "input_bits": None, "islands": {}, **entry})}
+            for entry in ({"weights": "int9"}, {"weights": None}, {"input_bits": 7}, {"islands": ["a"]})
+        ),
+        *({"integer": json.dumps(entry)} for entry in ({}, {"weights": "int8", "islands": {}})),
         {"form": "[]"},
         {"kinds": "[]"},
         {"kinds": '{"a": 1}'},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -276,8 +277,9 @@ def test_both_modes_have_the_same_statistics(small_network, options):
             del row["name"]  # nodes without one are called as their outputs
     assert [row["input"] for row in parallel["operators"]] == ["static", "spikes", "spikes"]
     assert 0 < parallel["totals"]["firing_rate"] < 1
-    said = folded["energy"].pop("assumptions")
-    assert set(said) - set(parallel["energy"].pop("assumptions")) == {said[-1]}
+    for key in ("energy", "energy_int8"):
+        said = folded[key].pop("assumptions")
+        assert set(said) - set(parallel[key].pop("assumptions")) == {said[-1]}
     assert (parallel.pop("mode"), folded.pop("mode")) == MODES
     assert parallel == folded
 
@@ -379,6 +381,7 @@ def test_a_network_of_dense_spikes_is_said_to_cost_more(mode):
     ((kind, macs, operations, _),) = rows(summary).values()
     assert (kind, operations) == ("spikes", 8 * macs)
     assert summary["energy"]["ratio"] == pytest.approx(8 * 0.9 / 4.6)
+    assert summary["energy_int8"]["ratio"] == pytest.approx(8 * 0.1 / 0.3)
     assert 0 < summary["totals"]["firing_rate"] < 1
 
 
@@ -391,6 +394,54 @@ def test_energies_are_sums_of_operations(small_network):
     assert energy["snn_nj"] == pytest.approx(left / 1000)
     assert energy["ratio"] == pytest.approx(energy["snn_nj"] / energy["ann_nj"])
     assert "3 pJ" in energy["assumptions"][0] and "0.5 pJ" in energy["assumptions"][0]
+
+
+def saturated(mode: str, integer: dict | None) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """240 multiply-accumulates on the input, and 160 on trains that fire in each of 4 steps; and what to run it on."""
+    nodes = f"[first] c = Conv (x, e) {qcfs('c', 'a')} [second] y = Conv (a, w)"
+    weights = {"e": np.full((5, 3, 1, 1), 9, np.float32), "w": weight(2, 5, 1, 1)}
+    ann = network(nodes, inputs="float[N, 3, 4, 4] x", outputs="float[N, 2, 4, 4] y", weights=weights)
+    model = rewrite(ann, mode=mode).model
+    replace(Record.read(model), integer=integer).write(model)
+    return model, {"x": np.ones((2, 3, 4, 4), np.float32)}
+
+
+# What is recorded of integers, names of operators in floats, and energies of the ANN and of the spiking network, in pJ.
+INTEGERS = {
+    "floats": (None, [], 0.3 * 400, 0.3 * 240 + 0.1 * 640),
+    "integers": ({"weights": "int8", "input_bits": 8, "islands": {}}, [], 0.3 * 400, 0.3 * 240 + 0.1 * 640),
+    "inputs in floats": (
+        {"weights": "int4", "input_bits": None, "islands": {}},
+        ["first"],
+        4.6 * 240 + 0.3 * 160,
+        4.6 * 240 + 0.1 * 640,
+    ),
+    "an island": (
+        {"weights": "int8", "input_bits": 8, "islands": {"second": "it is wide", "soft": "it is no integer"}},
+        ["second"],
+        0.3 * 240 + 4.6 * 160,
+        0.3 * 240 + 0.9 * 640,
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", INTEGERS)
+def test_energies_of_integers_are_beside_those_of_floats(name, mode):
+    integer, floats, ann, snn = INTEGERS[name]
+    model, x = saturated(mode, integer)
+    found = stats(model, x, energy_mac=3, energy_ac=0.5).summary()
+    energy, beside = found["energy"], found["energy_int8"]
+    assert found["totals"]["synaptic_operations"] == 640
+    assert (energy["ann_nj"], energy["snn_nj"]) == (1.2, 1.04)
+    assert (beside["mac_pj"], beside["ac_pj"]) == (0.3, 0.1)
+    assert (beside["ann_nj"], beside["snn_nj"]) == (pytest.approx(ann / 1000), pytest.approx(snn / 1000))
+    assert beside["ratio"] == pytest.approx(snn / ann)
+    assert (beside["weights"], beside["float_operators"]) == (integer and integer["weights"], floats)
+    said = set(beside["assumptions"]) - set(energy["assumptions"])
+    assert any("M. Horowitz" in line and "0.3 pJ" in line and "0.1 pJ" in line for line in said)
+    assert any("4.6 pJ" in line for line in said) == bool(floats)
+    assert any("its weights are floats" in line for line in said) == (integer is None)
 
 
 def test_random_inputs_are_the_same_each_time_and_said_to_be_random(small_network):

@@ -113,6 +113,8 @@ def whole_document() -> dict:
                        "firing_rate": 0.15},
             "energy": {"mac_pj": 4.6, "ac_pj": 0.9, "ann_nj": 23000.0, "snn_nj": 3800.0, "ratio": 0.165,
                        "assumptions": ["45 nm CMOS"]},
+            "energy_int8": {"mac_pj": 0.3, "ac_pj": 0.1, "ann_nj": 1500.0, "snn_nj": 420.0, "ratio": 0.28,
+                            "weights": None, "float_operators": [], "assumptions": ["integers of 8 bits"]},
             "spike_driven": spike_driven,
         },
         "verification": {
@@ -349,6 +351,23 @@ def test_findings_say_at_which_steps_spikes_were_counted_where_others_were_timed
     assert [sentence.partition(",")[0] for sentence in told[-2:]] == ["At T = 8"] * 2
     document["plan"]["steps"] = None
     assert [sentence.partition(",")[0] for sentence in list(findings(document))[-2:]] == ["At T = L"] * 2
+
+
+def test_energies_of_integers_are_told_of_integers_alone(document, tmp_path):
+    begins = "Energy of a sample in 8-bit weights and counts (0.3 pJ a multiply-accumulate, 0.1 pJ an accumulate: "
+    _, text = written(document, tmp_path)
+    assert begins not in text
+    (told,) = (sentence for sentence in findings(document) if "energy" in sentence)
+    assert told.endswith("to take 16.50\N{NO-BREAK SPACE}% of the energy of the ANN's.")
+    document["statistics"]["energy_int8"] |= {"weights": "int8", "float_operators": ["conv1"]}
+    _, text = written(document, tmp_path)
+    assert (
+        f"{begins}M. Horowitz, ISSCC 2014): int8 ANN 1.5 µJ, spiking network 0.42 µJ, 0.28 times the energy; "
+        "1 operator in floats, at 4.6 pJ and 0.9 pJ." in text
+    )
+    (told,) = (sentence for sentence in findings(document) if "energy" in sentence)
+    floats, integers = (f"{share}\N{NO-BREAK SPACE}%" for share in ("16.50", "28.00"))
+    assert told.endswith(f"to take {floats} of the energy of the ANN's; in 8-bit weights and counts {integers}.")
 
 
 def test_a_mismatch_is_not_rounded_away(document):

@@ -1,0 +1,1 @@
+"""Networks of integers: what proves that their sums are exact."""

@@ -1,0 +1,68 @@
+"""The codes of activations: levels as whole numbers of their spacing, and thresholds for integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.neuron.parallel import ParallelNeuron
+
+# Share of a step that thresholds may lie off even spacing, as their own rounding leaves them.
+_EVEN = 1e-4
+# Thresholds of an activation that are written one by one: each value meets each of them.
+_MOST_THRESHOLDS = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """An activation whose levels are whole numbers of one spacing, a row `[R]` a channel or one for all.
+
+    Attributes:
+        spacing: `[R]`, between levels.
+        lowest: the code of the lowest level, zero or below.
+        highest: that of the highest.
+        thresholds: `[R, S]` in float64, the values from which on a level is reached.
+        step: `[R]`, between thresholds; None where these are not evenly spaced.
+        axis: that rows run along; None where R = 1.
+    """
+
+    spacing: Array
+    lowest: int
+    highest: int
+    thresholds: Array
+    step: Array | None
+    axis: int | None
+
+
+def codes_of(neuron: ParallelNeuron) -> Codes:
+    """The codes of a neuron's levels.
+
+    Raises:
+        ValueError: it has none; why.
+    """
+    levels, thresholds = neuron.levels.astype(np.float64), neuron.thresholds.astype(np.float64)
+    highest = levels.shape[1] - 1
+    spacing = (levels[:, -1] - levels[:, 0]) / highest
+    even = levels[:, :1] + spacing.reshape(-1, 1) * np.arange(highest + 1)
+    rounding = 4 * float(ml_dtypes.finfo(neuron.levels.dtype).eps)
+    if (abs(levels - even) > rounding * abs(levels).max(axis=1, keepdims=True)).any():
+        raise ValueError("its levels are not evenly spaced")
+    silent = np.flatnonzero((levels == 0).all(axis=0))
+    if not silent.size:
+        raise ValueError("none of its levels is zero in all channels")
+    lowest = -int(silent[0])
+    step = None
+    if highest == 1:
+        step = spacing
+    elif np.isfinite(thresholds).all():
+        step = (thresholds[:, -1] - thresholds[:, 0]) / (highest - 1)
+        off = abs(thresholds[:, :1] + step.reshape(-1, 1) * np.arange(highest) - thresholds)
+        if (step <= 0).any() or (off > _EVEN * step.reshape(-1, 1)).any():
+            step = None
+    if step is None and highest > _MOST_THRESHOLDS:
+        raise ValueError(f"its {highest} thresholds are not evenly spaced; up to {_MOST_THRESHOLDS} are written")
+    axis = neuron.channel_axis if len(levels) > 1 else None
+    return Codes(spacing, lowest, lowest + highest, thresholds, step, axis)

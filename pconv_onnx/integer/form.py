@@ -1,0 +1,210 @@
+"""From a plan to the integer form of its network: weights rounded, scales in thresholds and levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx
+
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.choices import WEIGHTS, WeightsName
+from pconv_onnx.basics.errors import PconvError, cut
+from pconv_onnx.calibration.calibrating import RANDOM
+from pconv_onnx.data.reading import open_samples, random_samples
+from pconv_onnx.data.samples import BatchAxis, Data, DataSource
+from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.view import node_name
+from pconv_onnx.integer.fitting import Rounded, fitted
+from pconv_onnx.integer.inputs import codes_of_inputs
+from pconv_onnx.integer.proof import Proof, prove
+from pconv_onnx.integer.reading import InputCodes, Reading, read
+from pconv_onnx.integer.scales import rounded
+from pconv_onnx.integer.units import Layer
+from pconv_onnx.integer.writing import written
+from pconv_onnx.plan.plan import Plan
+from pconv_onnx.runtime.side_by_side import open_session
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerForm:
+    """A network in integers.
+
+    Attributes:
+        network: as it is quantised.
+        weights: of how many bits they are, by the name that users have for it.
+        input_bits: of a code of the network's inputs; None where these are floats.
+        inputs: what is quantised of these.
+        reading: what of the network are integers.
+        rounding: the weights of each layer, by `id`, and its bias in values.
+        samples: by how many samples weights were rounded; None where each is the nearest integer.
+        grains: what biases may be multiples of, the finest first.
+        grain: what they are multiples of.
+        proof: that of the spiking network made of it.
+    """
+
+    network: Network
+    weights: WeightsName
+    input_bits: int | None
+    inputs: Sequence[InputCodes]
+    reading: Reading = field(repr=False)
+    rounding: Rounded = field(repr=False)
+    samples: int | None
+    grains: Sequence[int]
+    grain: int = 1
+    proof: Proof | None = None
+
+    @cached_property
+    def _written(self) -> tuple[onnx.ModelProto, set[str]]:
+        def rounded_layer(layer: Layer) -> tuple[Array, Array]:
+            weights, bias = self.rounding[id(layer)]
+            return weights, np.rint(bias / (layer.accumulator.root.unit * self.grain)) * self.grain
+
+        return written(self.network, self.reading, rounded_layer)
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """It, in standard operators."""
+        return self._written[0]
+
+    @property
+    def of_inputs(self) -> set[str]:
+        """First tensors of the nodes that give the codes of the inputs: no activation's."""
+        return self._written[1]
+
+    def by_grain(self) -> Iterator[IntegerForm]:
+        """The same with each grain: coarser biases leave more room for sums over weighted spikes."""
+        return (replace(self, grain=grain) for grain in self.grains)
+
+    def proved(self, model: onnx.ModelProto) -> IntegerForm:
+        """The same with the proof of the spiking network that was made of it."""
+        return replace(self, proof=prove(replace(self.network, proto=model, hints={})))
+
+    @property
+    def overflows(self) -> bool:
+        """Whether a sum may be larger than floats hold exactly."""
+        return self.proof is not None and bool(self.proof.overflowing)
+
+    def require_exact(self) -> None:
+        """Raise where a sum may be larger than floats hold exactly.
+
+        Raises:
+            PconvError: one may; which, and how large.
+        """
+        if self.proof is not None and self.proof.overflowing:
+            worst = max(self.proof.overflowing, key=lambda bound: bound.share)
+            more = f", as {len(self.proof.overflowing) - 1} more may" if len(self.proof.overflowing) > 1 else ""
+            raise PconvError(
+                f"sums of {worst.op_type} '{cut(worst.name)}' may reach {worst.largest:,.0f}, and its type holds "
+                f"integers below {worst.limit:,} exactly{more}",
+                "choose fewer --steps, coding 'rate', mode 'folded' or --weights int4",
+            )
+
+    def record(self) -> dict[str, Any]:
+        """What a spiking network made of it keeps."""
+        return {"weights": self.weights, "input_bits": self.input_bits, "islands": self._islands()}
+
+    def _islands(self) -> dict[str, str]:
+        """Why operators compute on floats: as it was read where there is more to tell."""
+        found = dict(self.proof.islands) if self.proof is not None else dict(self.reading.stays)
+        return {name: self.reading.stays.get(name, reason) for name, reason in found.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """Its part of the JSON document of `pconv-onnx rewrite`."""
+        proof = self.proof
+        worst = proof.worst if proof is not None else None
+        return {
+            "weights": self.weights,
+            "input_bits": self.input_bits,
+            "inputs": [
+                {"name": one.name, "step": one.step, "lowest": one.lowest, "highest": one.highest}
+                for one in self.inputs
+            ],
+            "layers": [_row(step) for step in self.reading.steps if isinstance(step, Layer)],
+            "samples": self.samples,
+            "exact": None if proof is None else proof.exact,
+            "largest_sum": None if worst is None else worst.share,
+            "islands": self._islands(),
+        }
+
+
+def integer_form(
+    plan: Plan,
+    weights: WeightsName,
+    input_bits: int | None = None,
+    input_range: tuple[float, float] | None = None,
+    calibration: DataSource | None = None,
+    batch_axis: BatchAxis = 0,
+) -> IntegerForm:
+    """The integer form of a plan's network.
+
+    Args:
+        plan: of the network as it is quantised.
+        weights: of how many bits they are to be.
+        input_bits: of a code of the network's inputs; None leaves these floats.
+        input_range: least and largest value of these inputs.
+        calibration: data that choose how weights are rounded, and that range where it is not given.
+        batch_axis: along which axis of the inputs its samples lie in the model.
+
+    Raises:
+        PconvError: nothing of it can be integers, the range is none or not known, or the data do not fit.
+    """
+    network, bits = plan.network, BITS[weights]
+    if plan.source_dtype not in (np.float32, np.float64):
+        raise PconvError(
+            f"{network.name} computes in {plan.source_dtype}, whose sums of integers are not exact",
+            "pass the network in float32",
+        )
+    data = None if calibration is None else _data(network, calibration, batch_axis)
+    inputs = [] if input_bits is None else codes_of_inputs(network, input_bits, input_range, data)
+    reading = read(plan, inputs, bits)
+    layers = [step for step in reading.steps if isinstance(step, Layer)]
+    if not layers:
+        told = "; ".join(f"'{name}': {reason}" for name, reason in list(reading.stays.items())[:3])
+        raise PconvError(
+            f"no layer of {network.name} can have integer weights: {told or 'none reads a neuron'}",
+            "docs/integers.md has what can",
+        )
+    rounding: Rounded = {id(layer): (nearest(layer, bits), layer.bias) for layer in layers}
+    if data is not None:
+        rounding = fitted(plan, reading, rounding, data, bits)
+    samples, grains = None if data is None else len(data), sorted({1, grain_of(plan)})
+    return IntegerForm(network, weights, input_bits, inputs, reading, rounding, samples, grains)
+
+
+def _data(network: Network, calibration: DataSource, batch_axis: BatchAxis) -> Data:
+    runner = open_session(network.proto, network.name, folder=network.folder)
+    if isinstance(calibration, str) and calibration == RANDOM:
+        return random_samples(runner, batch_axis=batch_axis)
+    return open_samples(calibration, runner, batch_axis)
+
+
+def nearest(layer: Layer, bits: int) -> Array:
+    """The weights of a layer `[C, n]`, each as the nearest integer of its scale."""
+    scales = layer.accumulator.root.scales
+    return rounded(layer.in_units, scales.scale, bits) * scales.factor.reshape(-1, 1)
+
+
+# Bits of a weight by the name that users have for it.
+BITS: Mapping[str, int] = {name: int(name.removeprefix("int")) for name in WEIGHTS}
+
+
+def grain_of(plan: Plan) -> int:
+    """The largest power of two that divides T of all weighted trains: spikes of these are multiples of it."""
+    steps = [neuron.coding.steps for neuron in plan.neurons.values() if neuron.coding.weighted]
+    common = math.gcd(*steps) if steps else 1
+    return common & -common
+
+
+def _row(layer: Layer) -> dict[str, Any]:
+    scales = layer.accumulator.root.scales
+    return {
+        "name": node_name(layer.node),
+        "op_type": layer.node.op,
+        "scale": [float(scales.scale.min()), float(scales.scale.max())],
+        "factor": [int(scales.factor.min()), int(scales.factor.max())],
+    }

@@ -1,0 +1,37 @@
+"""What integer weights are asked for with, and what excludes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pconv_onnx.basics.choices import INPUT_BITS, WEIGHTS
+from pconv_onnx.basics.errors import PconvError, WrongArguments
+
+
+def require_integers(
+    weights: str | None, input_bits: int | None, input_range: tuple[float, float] | None, excluded: Mapping[str, bool]
+) -> None:
+    """Raise where these cannot be had.
+
+    Args:
+        weights: one of `WEIGHTS`, or None.
+        input_bits: one of `INPUT_BITS`, or None.
+        input_range: two numbers, or None.
+        excluded: what integer weights cannot be together with, and whether it is asked for.
+
+    Raises:
+        PconvError: there is no such choice.
+        WrongArguments: one needs another, or excludes it.
+    """
+    if weights not in (None, *WEIGHTS):
+        raise PconvError(f"there are no weights '{weights}'", f"choose {' or '.join(WEIGHTS)}")
+    if input_bits not in (None, *INPUT_BITS):
+        raise PconvError(f"inputs cannot have {input_bits} bits", f"choose {' or '.join(map(str, INPUT_BITS))}")
+    if input_bits is not None and weights is None:
+        raise WrongArguments("quantised inputs are for integer weights", "pass --weights int8 as well")
+    if input_range is not None and input_bits is None:
+        raise WrongArguments("a range of inputs is for quantised ones", "pass --input-bits 8 as well")
+    if weights is not None:
+        for what, asked_for in excluded.items():
+            if asked_for:
+                raise WrongArguments(f"integer weights and {what} exclude each other", "leave one of them out")

@@ -1,0 +1,252 @@
+"""What an integer of a tensor is worth: known of codes, and of sums once weights have been given their scale.
+
+The value of a tensor is `unit · integer`, with one unit for all or one a channel. That of what a layer gives is the
+scale of its weights, which is free; what is summed has to agree in one unit, and an `Accumulator` is what agrees. Units
+are therefore asked for once all of a network has been read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.graph.view import Node
+from pconv_onnx.integer.scales import Scales, of_added, of_weights
+
+
+class Unit:
+    """What an integer is worth, `[1]` or `[C]`: positive numbers in float64."""
+
+    size: int
+
+    def values(self) -> Array:
+        """The numbers; they ask for the scales of the weights that they depend on."""
+        raise NotImplementedError
+
+    def accumulators(self) -> Iterator[Accumulator]:
+        """What has to be decided first."""
+        return iter(())
+
+    def key(self, channel: int) -> object:
+        """What is equal for two channels, of this unit or of another, only where they are worth the same."""
+        return id(self), channel
+
+
+class Fixed(Unit):
+    """Numbers that are known: the spacing of levels."""
+
+    def __init__(self, values: Array) -> None:
+        """`[1]` or `[C]`."""
+        self._values = values.astype(np.float64).reshape(-1)
+        self.size = self._values.size
+
+    def values(self) -> Array:
+        """These numbers."""
+        return self._values
+
+    def key(self, channel: int) -> object:
+        """The number."""
+        return float(self._values[channel])
+
+
+@dataclass(eq=False)
+class Open(Unit):
+    """That of sums which an accumulator decides."""
+
+    accumulator: Accumulator
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        """How many channels there are."""
+        return self.accumulator.root.channels
+
+    def values(self) -> Array:
+        """What the accumulator decides."""
+        return self.accumulator.root.unit
+
+    def accumulators(self) -> Iterator[Accumulator]:
+        """That one."""
+        yield self.accumulator.root
+
+    def key(self, channel: int) -> object:
+        """The channel of the accumulator."""
+        return id(self.accumulator.root), channel
+
+
+class Scaled(Unit):
+    """A multiple of another: of averages, whose sums are kept, and behind factors."""
+
+    def __init__(self, unit: Unit, factor: Array) -> None:
+        """The factor is `[1]` or `[C]`."""
+        self._unit, self._factor = unit, factor
+        self.size = max(unit.size, factor.size)
+
+    def values(self) -> Array:
+        """The multiple."""
+        return self._unit.values() * self._factor
+
+    def accumulators(self) -> Iterator[Accumulator]:
+        """Those of the other."""
+        return self._unit.accumulators()
+
+
+class Product(Unit):
+    """That of products of two tensors, with one unit for all in each."""
+
+    size = 1
+
+    def __init__(self, left: Unit, right: Unit) -> None:
+        """Both are `[1]` once they are decided."""
+        self._factors = (left, right)
+
+    def values(self) -> Array:
+        """The product."""
+        left, right = (factor.values()[:1] for factor in self._factors)
+        return left * right
+
+    def accumulators(self) -> Iterator[Accumulator]:
+        """Those of both."""
+        for factor in self._factors:
+            yield from factor.accumulators()
+
+
+class Picked(Unit):
+    """Channels of others, in any order."""
+
+    def __init__(self, channels: Sequence[tuple[Unit, int]]) -> None:
+        """Of each channel the unit that it is of, and which of its channels it is there."""
+        self._channels = channels
+        self._units = list({id(unit): unit for unit, _ in channels}.values())
+        self.size = len(channels)
+
+    def values(self) -> Array:
+        """Those of these channels."""
+        tables = {id(unit): unit.values() for unit in self._units}
+        return np.array([tables[id(unit)][channel] for unit, channel in self._channels])
+
+    def accumulators(self) -> Iterator[Accumulator]:
+        """Those of all of them."""
+        for unit in self._units:
+            yield from unit.accumulators()
+
+
+@dataclass(eq=False)
+class Whole:
+    """A tensor of integers.
+
+    Attributes:
+        unit: what these are worth.
+        axis: that channels of the unit run along; None where it is one for all.
+        summed: whether it comes out of a sum, and is no code.
+    """
+
+    unit: Unit
+    axis: int | None
+    summed: bool = True
+
+
+@dataclass(eq=False)
+class Layer:
+    """A convolution or matrix product with weights, and what was taken into these.
+
+    Attributes:
+        node: Conv, ConvTranspose, Gemm or MatMul.
+        input: what it reads.
+        weights: `[C, n]` in float64, a row an output channel.
+        bias: `[C]`.
+        contracted: `[C, n]`, or `[1, n]`: which channel of the input each weight is for.
+        output: name of the tensor that it gives.
+        accumulator: what decides its scale.
+    """
+
+    node: Node
+    input: Whole
+    weights: Array
+    bias: Array
+    contracted: Array
+    output: str
+    accumulator: Accumulator
+
+    @property
+    def input_unit(self) -> Array:
+        """What the integer that each weight multiplies is worth, in a shape that broadcasts against the weights."""
+        unit = self.input.unit.values()
+        return unit[self.contracted] if unit.size > 1 else unit.reshape(1, 1)
+
+    @property
+    def in_units(self) -> Array:
+        """Its weights `[C, n]` for integers in the place of values."""
+        return self.weights * self.input_unit
+
+
+@dataclass(eq=False)
+class Accumulator:
+    """Layers whose results are summed, and what else is added to them: all in one unit a channel.
+
+    Attributes:
+        channels: how many there are.
+        layers: in topological order.
+        added: units of what is added and has one already; each becomes a whole number of the common one.
+        uniform: whether all channels have to have one unit.
+        offset: whether numbers of no unit are added, which the unit then has to be fine enough for.
+        bits: of a weight.
+    """
+
+    channels: int
+    bits: int
+    layers: list[Layer] = field(default_factory=list)
+    added: list[Unit] = field(default_factory=list)
+    uniform: bool = False
+    offset: bool = False
+    _merged: Accumulator | None = None
+    _scales: Scales | None = None
+
+    @property
+    def root(self) -> Accumulator:
+        """The one that it was merged into, or itself."""
+        return self if self._merged is None else self._merged.root
+
+    def merge(self, other: Accumulator) -> None:
+        """Have another decide together with this one."""
+        mine, others = self.root, other.root
+        if mine is others:
+            return
+        mine.channels = max(mine.channels, others.channels)
+        mine.layers += others.layers
+        mine.added += others.added
+        mine.uniform |= others.uniform
+        mine.offset |= others.offset
+        others._merged = mine
+
+    def needs(self) -> set[int]:
+        """By `id` the accumulators that have to be decided before this one."""
+        found: set[int] = set()
+        waiting = [self.root]
+        while waiting:
+            one = waiting.pop()
+            units = [*(layer.input.unit for layer in one.layers), *one.added]
+            for needed in (accumulator for unit in units for accumulator in unit.accumulators()):
+                if id(needed) not in found:
+                    found.add(id(needed))
+                    waiting.append(needed)
+        return found
+
+    @property
+    def scales(self) -> Scales:
+        """The scale of the weights, decided once."""
+        if self._scales is None:
+            added = [unit.values() for unit in self.added]
+            weights = [(layer.in_units, layer.bias) for layer in self.layers]
+            if weights:
+                self._scales = of_weights(weights, added, self.channels, self.bits, uniform=self.uniform)
+            else:
+                self._scales = of_added(added, self.channels, uniform=self.uniform, offset=self.offset)
+        return self._scales
+
+    @property
+    def unit(self) -> Array:
+        """`[C]`."""
+        return self.scales.unit

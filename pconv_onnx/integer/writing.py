@@ -1,0 +1,318 @@
+"""The integer form of a network, in standard operators: what was read, with weights that have been rounded.
+
+A tensor of integers is called `<name>/integer`; its values keep the name of the source, and are written where something
+asks for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import singledispatchmethod
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.graph.checking import check
+from pconv_onnx.graph.nesting import captured, drop_unread, drop_unread_constants, unused
+from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.record import ACTIVATION
+from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION
+from pconv_onnx.graph.view import key_of
+from pconv_onnx.integer.reading import Added, Copied, InputCodes, Moved, Negated, Quantised, Reading, Step, Summed
+from pconv_onnx.integer.units import Layer
+
+# Of a layer its weights `[C, n]` and biases `[C]` as integers of its accumulator's unit.
+Rounding = Callable[[Layer], tuple[Array, Array]]
+
+
+def written(network: Network, reading: Reading, rounding: Rounding) -> tuple[onnx.ModelProto, set[str]]:
+    """The network in integers.
+
+    Returns:
+        It, and the first tensors of the nodes that give the codes of its inputs: these are no activation's.
+    """
+    writer = _Writer(network, reading, rounding)
+    return writer.model(), writer.of_inputs
+
+
+class _Writer:
+    """The nodes and constants written so far."""
+
+    def __init__(self, network: Network, reading: Reading, rounding: Rounding) -> None:
+        self.network, self.whole, self.rounding = network, reading.whole, rounding
+        self.steps = reading.steps
+        self.used = set(network.names)
+        self.protos = dict(zip(map(id, network.nodes), network.proto.graph.node, strict=True))
+        self.inputs = {info.name for info in network.proto.graph.input}
+        self.integers: dict[str, str] = {}
+        self.values: set[str] = set()
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.of_inputs: set[str] = set()
+
+    def model(self) -> onnx.ModelProto:
+        """What is written."""
+        for step in self.steps:
+            self.write(step)
+        for output in self.network.proto.graph.output:
+            self.value(output.name)
+        model = onnx.ModelProto()
+        model.CopyFrom(self.network.proto)
+        model.ir_version = max(model.ir_version, INITIALIZERS_IR_VERSION)
+        del model.graph.node[:]
+        del model.graph.value_info[:]
+        model.graph.node.extend(self.nodes)
+        model.graph.initializer.extend(self.constants)
+        drop_unread(model.graph, self.network.proto.graph)
+        drop_unread_constants(model.graph, self.network.proto.graph)
+        check(model)
+        return model
+
+    @singledispatchmethod
+    def write(self, step: Step) -> None:
+        """The nodes of a step."""
+        raise TypeError(f"no step is {step!r}")
+
+    @write.register
+    def _(self, step: InputCodes) -> None:
+        steps: Sequence[tuple[str, Sequence[Any]]] = (
+            ("Div", [step.step]), ("Round", []), ("Clip", [step.lowest, step.highest]),
+        )  # fmt: skip
+        first = len(self.nodes)
+        self._chain(step.name, step.name, step.name, steps)
+        self.of_inputs.update(key_of(node) for node in self.nodes[first:])
+
+    @write.register
+    def _(self, step: Copied) -> None:
+        node = self._copy(step)
+        for index, name in enumerate(node.input):
+            if name in self.whole and step.node.op in _OF_SHAPES:
+                node.input[index] = self.integer(name)
+            elif name in self.whole:
+                self.value(name)
+        for name in sorted(captured(node)):
+            if name in self.whole:
+                self.value(name)
+        self.nodes.append(node)
+
+    @write.register
+    def _(self, step: Moved) -> None:
+        node = self._copy(step)
+        node.input[:] = [self.integer(name) if name in self.whole else name for name in node.input]
+        node.output[:] = [self._named(name) if name in self.whole else name for name in node.output]
+        self.nodes.append(node)
+
+    @write.register
+    def _(self, step: Negated) -> None:
+        given = self.integer(step.name)
+        if (step.signs > 0).all():
+            self.integers[step.output] = given
+            return
+        signs = self._constant(f"{step.output}/signs", self._along(step.output, step.signs, step.name), step.name)
+        self._node("Mul", [given, signs], step.output)
+
+    @write.register
+    def _(self, step: Added) -> None:
+        unit = self.whole[step.output].unit.values()
+        total, negative = "", False
+        terms = [(self._in_units(name, unit, step.output), sign < 0) for name, sign in step.operands]
+        offset = np.rint(step.offset / unit)
+        if offset.any():
+            terms.append(
+                (self._constant(f"{step.output}/offset", self._along(step.output, offset), step.output), False)
+            )
+        # What is added stands before what is taken away.
+        for term, negative in sorted(terms, key=lambda entry: entry[1]):
+            if not total and negative:
+                total = self._inner("Neg", [term], step.output)
+            elif not total:
+                total = term
+            else:
+                total = self._inner("Sub" if negative else "Add", [total, term], step.output)
+        if total in (term for term, _ in terms):
+            total = self._inner("Identity", [total], step.output)
+        self.nodes[-1].output[0] = self._named(step.output)
+
+    @write.register
+    def _(self, step: Summed) -> None:
+        source, given = self.protos[id(step.node)], self.integer(step.node.inputs[0].name)
+        name = source.output[0]
+        if step.axes:
+            axes = self._unused_constant(f"{name}/axes", np.array(step.axes))
+            keeps = int(step.node.attrs.get("keepdims", 1))
+            self._node("ReduceSum", [given, axes], name, keepdims=keeps)
+            return
+        channels = self.network.shapes[step.node.inputs[0].name][1]
+        assert isinstance(channels, int)
+        ones = np.ones((channels, 1, *step.node.attrs["kernel_shape"]))
+        weights = self._constant(f"{name}/ones", ones, name)
+        kept = {entry.name: helper.get_attribute_value(entry) for entry in source.attribute if entry.name in _WINDOWS}
+        self._node("Conv", [given, weights], name, group=channels, **kept)
+
+    @write.register
+    def _(self, step: Quantised) -> None:
+        activation, codes = step.activation, step.codes
+        name, whole = activation.input, self.whole.get(activation.input)
+        unit, axis = np.ones(1), codes.axis
+        if whole is not None:
+            unit = whole.unit.values()
+            own = whole.axis if unit.size > 1 else None
+            if own is not None and codes.axis not in (None, own):
+                whole, unit = None, np.ones(1)
+            else:
+                axis = own if own is not None else codes.axis
+        given = self.value(name) if whole is None else self.integer(name)
+        start = len(self.nodes)
+        if codes.step is not None:
+            step_of_integers = codes.step / unit
+            charge = 1 - codes.thresholds[:, 0] / codes.step + codes.lowest
+            chain: Sequence[tuple[str, Sequence[Any]]] = [
+                ("Div", [self._along(name, step_of_integers, axis=axis)]),
+                ("Add", [self._along(name, charge, axis=codes.axis)]),
+                ("Floor", []),
+                ("Clip", [codes.lowest, codes.highest]),
+            ]
+            self._chain(given, activation.output, activation.name, chain)
+        else:
+            self._compared(step, given, np.ceil(codes.thresholds / unit.reshape(-1, 1)), axis)
+        for node in self.nodes[start:]:
+            node.metadata_props.add(key=ACTIVATION, value=activation.name)
+
+    @write.register
+    def _(self, layer: Layer) -> None:
+        weights, bias = self.rounding(layer)
+        node = onnx.NodeProto()
+        node.CopyFrom(self.protos[id(layer.node)])
+        kept = [entry for entry in node.attribute if entry.name not in ("alpha", "beta")]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+        name = layer.output
+        inputs = [
+            self.integer(layer.node.inputs[0].name),
+            self._constant(f"{node.input[1]}/integer", native(layer, weights), name),
+        ]
+        matrix, has_bias = node.op_type == "MatMul", bool(bias.any())
+        if has_bias and not matrix:
+            inputs.append(self._constant(f"{name}/bias", bias, name))
+        node.input[:] = inputs
+        if has_bias and matrix:
+            node.output[0] = unused(f"{name}/product", self.used)
+            self.nodes.append(node)
+            self._node("Add", [node.output[0], self._constant(f"{name}/bias", bias, name)], name)
+            return
+        node.output[0] = self._named(name)
+        self.nodes.append(node)
+
+    def _compared(self, step: Quantised, given: str, thresholds: Array, axis: int | None) -> None:
+        """As many as thresholds are reached."""
+        name, codes = step.activation.input, step.codes
+        rank = len(self.network.shapes[name])
+        table = thresholds if axis is None else thresholds.reshape(-1, *[1] * (rank - axis - 1), thresholds.shape[1])
+        last = self._unused_constant(f"{step.activation.name}/last", np.array([-1]))
+        value = self._inner("Unsqueeze", [given, last], step.activation.name)
+        value = self._inner("GreaterOrEqual", [value, self._constant(f"{name}/thresholds", table, name)],
+                            step.activation.name)  # fmt: skip
+        dtype = helper.np_dtype_to_tensor_dtype(np.dtype(self._dtype(name)))
+        value = self._inner("Cast", [value], step.activation.name, to=dtype)
+        value = self._inner("ReduceSum", [value, last], step.activation.name, keepdims=0)
+        value = self._inner("Mul", [value, self._constant(f"{name}/one", np.ones(()), name)], step.activation.name)
+        if codes.lowest:
+            lowest = self._constant(f"{name}/lowest", np.array(codes.lowest), name)
+            self._inner("Add", [value, lowest], step.activation.name)
+        self.nodes[-1].output[0] = self._named(step.activation.output)
+
+    def _in_units(self, name: str, unit: Array, output: str) -> str:
+        """A tensor of integers as whole numbers of another unit."""
+        own = self.whole[name].unit.values()
+        multiplier = np.rint(own / unit)
+        if (multiplier == 1).all():
+            return self.integer(name)
+        factors = self._constant(f"{name}/multiplier", self._along(output, multiplier), name)
+        return self._inner("Mul", [self.integer(name), factors], output)
+
+    # Names
+
+    def integer(self, name: str) -> str:
+        """The name of a tensor's integers."""
+        return self.integers[name]
+
+    def value(self, name: str) -> str:
+        """The name of a tensor's values, which are written if they are not there."""
+        whole = self.whole.get(name)
+        if whole is None or name in self.values or name in self.inputs:
+            return name
+        self.values.add(name)
+        given = self.integer(name)
+        if whole.summed:
+            # onnxruntime would take a factor right behind a layer into its weights.
+            given = self._inner("Round", [given], name)
+        unit = self._constant(f"{name}/unit", self._along(name, whole.unit.values()), name)
+        self.nodes.append(helper.make_node("Mul", [given, unit], [name], unused(f"{name}/value", self.used)))
+        return name
+
+    def _named(self, name: str) -> str:
+        self.integers[name] = unused(f"{name}/integer", self.used)
+        return self.integers[name]
+
+    def _copy(self, step: Copied | Moved) -> onnx.NodeProto:
+        node = onnx.NodeProto()
+        node.CopyFrom(self.protos[id(step.node)])
+        return node
+
+    def _chain(self, given: str, output: str, name: str, chain: Sequence[tuple[str, Sequence[Any]]]) -> None:
+        """Operators one behind another, with constants that follow their data."""
+        for op_type, operands in chain:
+            constants = [self._constant(f"{name}/{op_type}", np.asarray(operand), output) for operand in operands]
+            given = self._inner(op_type, [given, *constants], name)
+        self.nodes[-1].output[0] = self._named(output)
+
+    def _inner(self, op_type: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """A node whose output nobody asks for by a name."""
+        output = unused(f"{name}/{op_type}", self.used)
+        self.nodes.append(helper.make_node(op_type, inputs, [output], output, **attributes))
+        return output
+
+    def _node(self, op_type: str, inputs: Sequence[str], name: str, **attributes: Any) -> None:
+        self._inner(op_type, inputs, name, **attributes)
+        self.nodes[-1].output[0] = self._named(name)
+
+    def _dtype(self, name: str) -> Any:
+        return self.network.dtypes.get(name, np.dtype(np.float32))
+
+    def _constant(self, name: str, value: Array, like: str) -> str:
+        """An initializer of the type that a tensor has."""
+        return self._unused_constant(name, value.astype(self._dtype(like)))
+
+    def _unused_constant(self, name: str, value: Array) -> str:
+        name = unused(name, self.used)
+        self.constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    def _along(self, name: str, values: Array, shaped: str = "", *, axis: int | None = None) -> Array:
+        """Numbers `[1]` or `[C]` in a shape that broadcasts against a tensor."""
+        if (values == values[0]).all():
+            return values[0].reshape(())
+        found = axis if axis is not None else self.whole[name].axis
+        assert found is not None
+        rank = len(self.network.shapes[shaped or name])
+        return values.reshape([-1, *[1] * (rank - found - 1)])
+
+
+_OF_SHAPES = ("Shape", "Size")
+_WINDOWS = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")
+
+
+def native(layer: Layer, rows: Array) -> Array:
+    """Weights `[C, n]` in the layout that the layer's node takes."""
+    shape = layer.node.inputs[1].shape
+    if layer.node.op == "Conv" or (layer.node.op == "Gemm" and layer.node.attrs.get("transB", 0)):
+        return rows.reshape(shape)
+    if layer.node.op != "ConvTranspose":
+        return rows.T
+    groups = int(layer.node.attrs.get("group", 1))
+    by_group = rows.reshape(groups, len(rows) // groups, shape[0] // groups, math.prod(shape[2:]))
+    return by_group.swapaxes(1, 2).reshape(shape)
