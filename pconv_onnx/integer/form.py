@@ -21,7 +21,7 @@ from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.view import node_name
 from pconv_onnx.integer.fitting import Rounded, fitted
 from pconv_onnx.integer.inputs import codes_of_inputs
-from pconv_onnx.integer.proof import Proof, prove
+from pconv_onnx.integer.proof.proving import Proof, prove
 from pconv_onnx.integer.reading import InputCodes, Reading, read
 from pconv_onnx.integer.scales import rounded
 from pconv_onnx.integer.units import Layer

@@ -10,7 +10,7 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import cut
-from pconv_onnx.integer.proof import Proof
+from pconv_onnx.integer.proof.proving import Proof
 
 
 @dataclass

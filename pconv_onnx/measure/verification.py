@@ -25,7 +25,7 @@ from pconv_onnx.graph.passes.straight_through import without_straight_through
 from pconv_onnx.graph.passes.taking_apart import taken_apart
 from pconv_onnx.graph.record import Converted, Record
 from pconv_onnx.graph.sketch import redrawn
-from pconv_onnx.integer.proof import prove
+from pconv_onnx.integer.proof.proving import prove
 from pconv_onnx.measure.comparison import Comparison
 from pconv_onnx.measure.exactness import Exactness
 from pconv_onnx.measure.layer_check import Layer, LayerCheck, Written, altered_trains

@@ -15,9 +15,10 @@ import ml_dtypes
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.graph.view import called
-from pconv_onnx.integer.site import Finding, Island, Site, Sum
-from pconv_onnx.integer.values import ZERO, Float, Span, Whole, product
+from pconv_onnx.graph.constants import constant
+from pconv_onnx.graph.view import Node, called
+from pconv_onnx.integer.proof.site import Finding, Island, Site, Sum
+from pconv_onnx.integer.proof.values import ZERO, Float, Span, Whole, product
 from pconv_onnx.neuron.theory import SUM_TYPES
 
 _FLOATS = Island("it sums floats")
@@ -115,9 +116,9 @@ def _weighted(site: Site, weights: Array, windows: int) -> Finding:
 
 
 def add(site: Site) -> Finding:
-    """Add, Sub, Sum: by a constant it counts as folded into the product before it; of two it is a single operation."""
+    """Add, Sub, Sum: of two a single operation, but kernels of the product before it may start from what is added."""
     if site.wholes is None:
-        return _folded(site) or (Float.FIXED if len(site.operands) <= 2 else _FLOATS)
+        return _folded(site.product) or (Float.FIXED if len(site.operands) <= 2 else _FLOATS)
     first, *others = site.wholes
     if site.node.op == "Sub":
         others = [other.mapped(Span.negated) for other in others]
@@ -125,22 +126,30 @@ def add(site: Site) -> Finding:
     return _sum(total) if total.rows.bounded or len(others) > 1 else total
 
 
-def _folded(site: Site) -> Island | None:
-    """An operation by constants that are no integers, where onnxruntime may fold it into the product before it."""
-    into = site.into
+def _folded(into: Node | None) -> Island | None:
+    """An operation on what are no integers, where onnxruntime may fold it into a sum of products."""
     return into and Island(f"onnxruntime may fold it into {called(into)}, whose numbers are then no integers")
 
 
 def multiply(site: Site) -> Finding:
     """Mul of integers, by constants as if folded. One product that is rounded is the same everywhere for all that."""
     if site.wholes is None:
-        return _folded(site) or Float.FIXED
+        return _folded(site.into) or _inverse(site) or Float.FIXED
     products = _products(site, *site.wholes)
     found = _sum(products)
     exact = site.dtype is not None and found.largest < limit_of(site.dtype)
     if exact or site.into is not None or site.steps > 1:
         return found
     return Float.FIXED if products.rows.bounded else products
+
+
+def _inverse(site: Site) -> Island | None:
+    """A product by the inverse of a tensor, which onnxruntime makes one division."""
+    for node in (maker for tensor in site.node.inputs for maker in tensor.inputs if maker.op == "Div"):
+        dividend = constant(node.inputs[0])
+        if dividend is not None and dividend.size == 1 and (dividend == 1).all():
+            return Island(f"onnxruntime may make one division of it and {called(node)}")
+    return None
 
 
 def _products(site: Site, left: Whole, right: Whole) -> Whole:
@@ -155,7 +164,7 @@ def divide(site: Site) -> Finding:
     """Div, a single operation: only behind a MatMul onnxruntime folds it, by one number, which it inverts."""
     into, divisor = site.into, site.constant(1)
     inverted = into is not None and into.op == "MatMul" and divisor is not None and divisor.size == 1
-    return (_folded(site) if inverted else None) or Float.FIXED
+    return _folded(into if inverted else None) or Float.FIXED
 
 
 def reduce_sum(site: Site) -> Finding:

@@ -14,10 +14,10 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.nesting import captured
 from pconv_onnx.graph.view import Node, node_name
-from pconv_onnx.integer.rules import steps_of, transfer
-from pconv_onnx.integer.site import Finding, Island, Known, Site, Sum
-from pconv_onnx.integer.sums import limit_of
-from pconv_onnx.integer.values import Float, Value
+from pconv_onnx.integer.proof.rules import transfer
+from pconv_onnx.integer.proof.site import Finding, Island, Known, Site, Sum
+from pconv_onnx.integer.proof.sums import limit_of
+from pconv_onnx.integer.proof.values import Float, Value
 
 # What tells of the sizes of a tensor, and not of its values.
 _SHAPES = ("Shape", "Size")
@@ -84,9 +84,6 @@ def prove(network: Network) -> Proof:
 
     Args:
         network: a spiking network in mode `parallel` or `folded`, or one of standard operators.
-
-    Raises:
-        KeyError, ValueError: a `ParallelSpike` has no tables, or none of a neuron.
     """
     walk = _Walk(network)
     for node, proto in network.graph.pairs():
@@ -110,18 +107,16 @@ class _Walk:
 
     def take(self, node: Node, proto: onnx.NodeProto) -> None:
         """Take a node in whose inputs have been."""
-        read = [self.known(tensor.name) for tensor in node.inputs]
-        site = Site(self.network, node, proto, read)
-        if is_standard(node) and node.op in _SHAPES:
-            read = []
-        read += map(self.known, captured(proto))
+        site = Site(self.network, node, proto, [self.known(tensor.name) for tensor in node.inputs])
+        sizes_alone = is_standard(node) and node.op in _SHAPES
+        read = () if sizes_alone else (*site.operands, *map(self.known, captured(proto)))
         loose = any(known.value is Float.LOOSE for known in read)
-        value = self._settled(site, transfer(site), loose)
+        found, steps = transfer(site)
+        value = self._settled(site, found, loose)
         islands = frozenset[str]().union(*(known.islands for known in read))
         if value is Float.LOOSE and not loose:
             islands |= {node_name(node)}
         rest = value if node.op == "Split" else Float.LOOSE if value is Float.LOOSE or loose else Float.FIXED
-        steps = steps_of(site)
         for index, tensor in enumerate(node.outputs):
             self.tensors[tensor.name] = Known(rest if index else value, steps, islands)
 

@@ -14,10 +14,10 @@ from networks import network, qcfs
 
 from pconv_onnx import rewrite, session
 from pconv_onnx.graph import load
-from pconv_onnx.integer.proof import Bound, Proof, prove
-from pconv_onnx.integer.rules import RULES
-from pconv_onnx.integer.site import Known
-from pconv_onnx.integer.values import Whole
+from pconv_onnx.integer.proof.proving import Bound, Proof, prove
+from pconv_onnx.integer.proof.rules import RULES
+from pconv_onnx.integer.proof.site import Known
+from pconv_onnx.integer.proof.values import Float, Whole
 
 CODES = "s = Div (x, step) r = Round (s) q = Clip (r, low, high)"
 LIMIT = 2**24
@@ -107,6 +107,10 @@ ISLANDS = {
         "a = Conv (q, w) b = Add (a, one) y = Sub (b, half)",
         {"y": "onnxruntime may fold it into Conv 'a', whose numbers are then no integers"},
     ),
+    "floats that a kernel may start from": (
+        "a = Conv (q, w) p = Mul (q, half) y = Add (a, p)",
+        {"y": "onnxruntime may fold it into Conv 'a', whose numbers are then no integers"},
+    ),
     "a divisor that is inverted": (
         "a = MatMul (q, square) y = Div (a, three)",
         {"y": "onnxruntime may fold it into MatMul 'a', whose numbers are then no integers"},
@@ -123,6 +127,36 @@ ISLANDS = {
         "p = Flatten (q) a = Gemm <alpha = 0.5> (p, rows) y = Reshape (a, shape)",
         {"a": "it has a transA, alpha or beta of its own"},
     ),
+    "a sum over the batch": (
+        "y = ReduceSum <keepdims = 1> (q, first)",
+        {"y": "how many numbers it sums is not known"},
+    ),
+    "a sum over computed axes": (
+        "p = Shape (q) o = Slice (p, from, to) y = ReduceSum <keepdims = 1> (q, o)",
+        {"y": "how many numbers it sums is not known"},
+    ),
+    "a sum over axes that may be none": (
+        "y = ReduceSum <noop_with_empty_axes = 1> (q)",
+        {"y": "how many numbers it sums is not known"},
+    ),
+    "a mean over the batch": ("y = ReduceMean (q, first)", {"y": "how many numbers it sums is not known"}),
+    "a product over the batch": (
+        "p = Transpose <perm = [1, 2, 3, 0]> (q) o = Transpose <perm = [1, 2, 0, 3]> (q) y = MatMul (p, o)",
+        {"y": "how many numbers it sums is not known"},
+    ),
+    "a product of floats": ("y = MatMul (x, q)", {"y": "it sums floats"}),
+    "a sum of floats": ("y = ReduceSum (x, first)", {"y": "it sums floats"}),
+    "a sum of three": ("y = Sum (x, x, q)", {"y": "it sums floats"}),
+    "a mean of floats": ("y = GlobalAveragePool (x)", {"y": "it sums floats"}),
+    "computed rows": ("p = Flatten (q) y = Gemm <transB = 1> (p, p)", {"y": "its weights are no constants"}),
+    "computed taps": ("v = Mul (w, q) y = ConvTranspose (q, v)", {"y": "its weights are no constants"}),
+    "computed weights": ("v = Mul (w, q) y = Conv (q, v)", {"y": "its weights are no constants"}),
+    "weights of other channels": ("a = Conv (q, w) y = Conv (a, narrow)", {"y": "its operands do not fit it"}),
+    "a factor behind a reshape": (
+        "a = MatMul (q, square) p = Reshape (a, shape) y = Mul (p, half)",
+        {"y": "onnxruntime may fold it into MatMul 'a', whose numbers are then no integers"},
+    ),
+    "floats that are loose already": ("a = Conv (x, w) p = Relu (a) y = Conv (p, w)", {"a": "it sums floats"}),
     "interpolation": ('y = Resize <mode = "linear"> (q, , twice)', {"y": "it interpolates"}),
 }
 ISLAND_WEIGHTS = {
@@ -134,6 +168,10 @@ ISLAND_WEIGHTS = {
     "three": 3.0,
     "square": whole_numbers(4, 4),
     "rows": whole_numbers(32, 3),
+    "first": np.array([0]),
+    "from": np.array([1]),
+    "to": np.array([2]),
+    "narrow": whole_numbers(2, 3, 1, 1),
     "shape": np.array([-1, 3, 1, 1]),
     "twice": np.array([1, 1, 2, 2], np.float32),
 }
@@ -174,20 +212,59 @@ def test_what_no_optimiser_touches_is_none(nodes):
 @pytest.mark.parametrize(
     ("nodes", "exact"),
     [
-        ("a = Conv (q, w) y = Mul (a, tenth)", False),
-        ("a = Conv (q, w) b = Round (a) y = Mul (b, tenth)", True),
-        ("a = Conv (q, w) y = Div (a, tenth)", True),
-        ("a = MatMul (q, square) y = Div (a, tenth)", False),
-        ("a = MatMul (q, square) b = Round (a) y = Div (b, tenth)", True),
+        ("a = Conv (q, w) y = Mul (a, part)", False),
+        ("a = Conv (q, w) b = Round (a) y = Mul (b, part)", True),
+        ("a = Conv (q, w) y = Div (a, part)", True),
+        ("a = Conv (q, w) b = Round (a) p = Mul (q, part) y = Add (b, p)", True),
+        ("a = MatMul (q, square) y = Div (a, part)", False),
+        ("a = MatMul (q, square) b = Round (a) y = Div (b, part)", True),
+        ("m = Add (q, part) a = Div (one, m) y = Mul (a, x)", False),
+        ("m = Add (q, part) a = Div (part, m) y = Mul (a, x)", True),
     ],
 )
 def test_onnxruntime_folds_what_is_said_to_be_folded(nodes, exact):
     """Its optimiser changes bits there, and nowhere else."""
-    weights = {"w": whole_numbers(2, 2, 1, 1, most=99), "square": whole_numbers(4, 4, most=99), "tenth": 0.1}
+    weights = {"w": whole_numbers(2, 2, 1, 1, most=99), "square": whole_numbers(4, 4, most=99), "part": 0.3, "one": 1.0}
     model = on_codes(nodes, high=4095, **used(nodes, weights))
     x = np.random.default_rng(0).uniform(0, 200, (64, 2, 4, 4)).astype(np.float32)
     plain, optimised = (run(model, x, optimised)["y"] for optimised in (False, True))
     assert np.array_equal(plain, optimised) == proof_of(model).exact == exact
+
+
+@pytest.mark.parametrize(
+    ("nodes", "output"),
+    [
+        ("y = Concat <axis = 1> (q, x)", "float"),
+        ("e = Less (x, half) y = Where (e, q, x)", "float"),
+        ("y = Max (q, half)", "float"),
+        ("y = Min (x, q)", "float"),
+        ("y = Clip (q, half, three)", "float"),
+        ("y = Pad (q, pads, half)", "float"),
+        ("y = Mul (q, half)", "float"),
+        ("y = Sub (x, q)", "float"),
+        ("i = Cast <to = 7> (q) y = Mod (i, from)", "int64"),
+        # Rounded once.
+        ("p = Mul (q, much) y = Mul (p, much)", "float"),
+    ],
+)
+def test_single_operations_give_floats_that_are_the_same_everywhere(nodes, output):
+    more = {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "much": 1101.0}
+    proof = proof_of(on_codes(nodes, output=output, **used(nodes, ISLAND_WEIGHTS | more)))
+    assert proof.tensors["y"].value is Float.FIXED
+    assert proof.exact
+
+
+def test_integer_types_have_limits_of_their_own():
+    proof = proof_of(on_codes("i = Cast <to = 6> (q) y = Add (i, i)", output="int32"))
+    assert proof.bounds == [Bound("y", "Add", 30, 2**31)]
+    (floats,) = proof_of(on_codes("i = Cast <to = 10> (q) y = Add (i, i)", output="float16")).bounds
+    assert floats.limit == 2**11
+
+
+def test_a_sum_over_all_axes_counts_every_number():
+    model = on_codes("y = ReduceSum (q)")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
+    assert bound(proof_of(model), "ReduceSum").largest == 3 * 2 * 4 * 4 * 15
 
 
 def test_codes_behind_an_island_are_bounded_and_not_exact():
@@ -220,7 +297,6 @@ def test_sizes_do_not_descend_from_islands():
     assert proof.exact
 
 
-# What the terms of a sum, whatever follows, come to.
 def test_what_is_added_to_a_product_counts_as_its_terms():
     weights = np.array([5, -5], np.float32).reshape(1, 2, 1, 1)
     nodes = "a = Conv (q, w) y = Add (a, less)"
@@ -255,11 +331,11 @@ NODES = {
     "AveragePool": "y = AveragePool <kernel_shape = [2, 2], pads = [1, 0, 1, 0], count_include_pad = 1> (q)",
     "Cast": "i = Cast <to = 6> (s) j = Cast <to = 1> (i) y = Clip (j, low, high)",
     "Ceil": "m = AveragePool <kernel_shape = [2, 2]> (q) y = Ceil (m)",
-    "Clip": "y = Clip (q, two, five)",
+    "Clip": "d = Mul (q, two) y = Clip (d, low, five)",
     "Concat": "n = Neg (q) y = Concat <axis = 1> (q, n)",
     "ConstantOfShape": "h = Shape (q) y = ConstantOfShape (h)",
     "Conv": "y = Conv <pads = [1, 1, 1, 1], group = 2> (q, grouped, b)",
-    "ConvTranspose": "y = ConvTranspose <strides = [2, 2], group = 2> (q, transposed, b)",
+    "ConvTranspose": "y = ConvTranspose <strides = [2, 2], group = 2> (q, transposed, of_six)",
     "DepthToSpace": "y = DepthToSpace <blocksize = 2> (q)",
     "Div": "y = Div (q, two)",
     "Dropout": "y = Dropout (q)",
@@ -313,7 +389,8 @@ NODES = {
 NODE_WEIGHTS = {
     "w": whole_numbers(4, 4, 1, 1),
     "grouped": whole_numbers(4, 2, 3, 3),
-    "transposed": whole_numbers(4, 2, 3, 3),
+    "transposed": whole_numbers(4, 3, 3, 3),
+    "of_six": whole_numbers(6),
     "b": whole_numbers(4, seed=1),
     "G": whole_numbers(4, 64),
     "M": whole_numbers(4, 4),
@@ -370,12 +447,13 @@ def require_within(known: Known, value: np.ndarray) -> None:
         assert (multiples == np.round(multiples)).all()
 
 
+@pytest.mark.parametrize(("low", "high"), [(-7, 15), (3, 9)])
 @pytest.mark.parametrize("op_type", RULES)
-def test_values_are_what_they_are_said_to_be(op_type):
+def test_values_are_what_they_are_said_to_be(op_type, low, high):
     nodes = NODES[op_type]
     output = {"bool": ("And", "Or", "Xor"), "int64": ("ArgMax", "ArgMin", "Shape", "Size")}
     element = next((name for name, op_types in output.items() if op_type in op_types), "float")
-    model = on_codes(nodes, low=-7, channels=4, output=element, **used(nodes, NODE_WEIGHTS))
+    model = on_codes(nodes, low, high, channels=4, output=element, **used(nodes, NODE_WEIGHTS))
     proof = proof_of(model)
     assert any(node.op_type == op_type for node in model.graph.node)
     x = np.random.default_rng(0).uniform(-1, 1, (3, 4, 4, 4)).astype(np.float32)
@@ -395,6 +473,13 @@ def test_integers_stay_integers(op_type):
     proof = proof_of(on_codes(nodes, low=-7, channels=4, output=element, **used(nodes, NODE_WEIGHTS)))
     known = proof.tensors["y"].value
     assert isinstance(known, Whole) and known.rows.bounded
+    assert known.rows.grain.denominator == 1 or op_type in ("AveragePool", "GlobalAveragePool", "ReduceMean")
+
+
+def test_places_of_maxima_are_no_values():
+    proof = proof_of(on_codes("y, i = MaxPool <kernel_shape = [2, 2]> (q)", high=3))
+    assert isinstance(proof.tensors["y"].value, Whole)
+    assert proof.tensors["i"].value is Float.FIXED
 
 
 # A name for each way in which trains of a first layer of neurons carry codes of the second's: low, high, coding, T.
@@ -414,7 +499,7 @@ LAYERS = """
 """
 
 
-def two_layers(low: int, high: int, bias: int = 12, **changed: Any) -> onnx.ModelProto:
+def two_layers(low: int, high: int, bias: int = 12, nodes: str = LAYERS, **changed: Any) -> onnx.ModelProto:
     weights = {
         "w": whole_numbers(3, 2, 3, 3),
         "b": whole_numbers(3),
@@ -426,7 +511,9 @@ def two_layers(low: int, high: int, bias: int = 12, **changed: Any) -> onnx.Mode
         "factors": np.array([3, 1, 2], np.float32).reshape(3, 1, 1),
         "tenth": 0.1,
     }
-    model = on_codes(LAYERS, low, high, **weights | changed)
+    model = on_codes(nodes, low, high, **used(nodes, weights | changed))
+    if nodes != LAYERS:
+        return model
     model.graph.output.append(onnx.helper.make_tensor_value_info("z", 1, ["N", 2, 2, 2]))
     return model
 
@@ -487,6 +574,58 @@ def test_means_of_rows_are_bounded_by_levels():
     assert mean.rows.grain == 1
 
 
+def test_means_of_joined_trains_are_bounded_by_levels():
+    weights = np.ones((2, 6, 1, 1), np.float32)
+    layers = LAYERS.split("e =")[0] + "p = Concat <axis = 1> (k, k) o = Conv (p, u) y = Round (o)"
+    spiking = rewrite(two_layers(0, 15, nodes=layers, u=weights), coding="radix").model
+    mean = proof_of(spiking).tensors["o"].value
+    assert isinstance(mean, Whole) and mean.rows.high.max() == 6 * 15
+
+
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+def test_channels_have_levels_of_their_own(mode):
+    layers = LAYERS.split("e =")[0] + "g = Mul (k, factors) o = Conv (g, u) y = Round (o)"
+    spiking = rewrite(two_layers(0, 15, nodes=layers, u=np.ones((2, 3, 1, 1), np.float32)), mode=mode).model
+    proof = proof_of(spiking)
+    levels = proof.tensors[
+        next(node for node in spiking.graph.node if node.op_type == "Conv" and "u" in node.input).input[0]
+    ]
+    assert isinstance(levels.value, Whole)
+    assert levels.value.mean.high.reshape(-1).tolist() == [3 * 15, 15, 2 * 15]
+    mean = proof.tensors["o"].value
+    assert isinstance(mean, Whole) and mean.rows.high.max() == 6 * 15
+
+
+@pytest.mark.parametrize(("case", "exact"), [("radix of 4", True), ("radix of 6", False)])
+def test_of_what_does_not_commute_with_the_mean_rows_alone_are_known(case, exact):
+    """Whatever stands behind the trains: their squares have larger means than levels have squares."""
+    low, high, coding, steps = CODED[case]
+    model = rewrite(two_layers(low, high, 1), coding=coding).model
+    outputs = {"square_mean": "square", "absolute_mean": "absolute"}
+    nodes = [
+        onnx.helper.make_node("Mul", ["k/steps", "k/steps"], ["square"]),
+        onnx.helper.make_node("Abs", ["e/steps"], ["absolute"]),
+        *(
+            onnx.helper.make_node("TemporalMean", [rows], [name], domain="pconv", steps=steps)
+            for name, rows in outputs.items()
+        ),
+    ]
+    model.graph.node.extend(nodes)
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, [None, 3, 4, 4]) for name in outputs)
+    proof = proof_of(model)
+    for name, value in every_value(model, pictures()).items():
+        require_within(proof.tensors[name], value)
+    assert proof.exact
+    # A mean of six is a third of something, too.
+    assert isinstance(proof.tensors["square_mean"].value, Whole)
+    assert isinstance(proof.tensors["absolute_mean"].value, Whole) == exact
+
+
+def test_time_is_summed_in_a_wider_type():
+    limits = {one.op_type: one.limit for one in proof_of(rewrite(two_layers(0, 15), coding="radix").model).bounds}
+    assert limits == {"Conv": LIMIT, "Add": LIMIT, "Mul": LIMIT, "ParallelSpike": 2**53, "TemporalMean": 2**53}
+
+
 def test_running_means_are_the_same_everywhere():
     model = on_codes("y = Conv (q, w)", 0, 4, w=WHOLE)
     proof = proof_of(rewrite(model, coding="rate", per_step_outputs=True).model)
@@ -536,3 +675,17 @@ def test_no_order_of_a_sum_leaves_its_bound(data):
     shared = int(np.gcd.reduce(np.concatenate([rows.reshape(-1), bias]).astype(np.int64)))
     (found,) = proof.bounds
     assert found.largest == largest / (shared & -shared)
+
+
+def test_an_operator_of_another_domain_is_an_island_and_so_is_a_sum_of_unknown_type():
+    model = on_codes("a = Identity (x) b = Round (a) c = Clip (b, low, high) d = Conv (c, w) y = Relu (d)", w=WHOLE)
+    (node,) = [node for node in model.graph.node if node.output[0] == "a"]
+    node.domain = "elsewhere"
+    model.opset_import.append(onnx.helper.make_opsetid("elsewhere", 1))
+    del model.graph.value_info[:]
+    proof = proof_of(model)
+    assert proof.islands == {
+        "a": "Identity computes floats whose bits are not settled",
+        "d": "its number type is not known",
+    }
+    assert proof.outputs == {"y": frozenset({"a", "d"})}

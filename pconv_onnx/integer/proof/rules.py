@@ -14,31 +14,36 @@ import numpy as np
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.graph.constants import element_type, is_standard
-from pconv_onnx.integer import sums
-from pconv_onnx.integer.site import Finding, Island, Rule, Site
-from pconv_onnx.integer.values import UNBOUNDED, Float, Span, Whole, common
+from pconv_onnx.integer.proof import sums
+from pconv_onnx.integer.proof.site import Finding, Island, Rule, Site
+from pconv_onnx.integer.proof.values import UNBOUNDED, Float, Span, Whole, common
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.operators.domain import MEAN_OP_TYPE, OP_TYPE, RUNNING_MEAN_OP_TYPE
 from pconv_onnx.operators.parallel_spike import neuron_of
 
 
-def transfer(site: Site) -> Finding:
-    """What comes out of a node whose inputs are known."""
+def transfer(site: Site) -> tuple[Finding, int]:
+    """What comes out of a node whose inputs are known, and in how many time-steps."""
+    try:
+        return _found(site), _steps(site)
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # operands that a runtime refuses as well
+        return Island("its operands do not fit it"), site.steps
+
+
+def _found(site: Site) -> Finding:
     node = site.node
     if site.network.bodies(node):
         return Island("its bodies are not looked into")
     rules = RULES if is_standard(node) else OWN_RULES if node.domain == DOMAIN else {}
-    rule = rules.get(node.op)
-    if rule is not None:
-        return rule(site)
+    if node.op in rules:
+        return rules[node.op](site)
     types = [site.network.dtype(tensor) for tensor in (*node.inputs, *node.outputs) if tensor.name]
     if all(dtype is not None and dtype.kind in "biu" for dtype in types):
         return Float.FIXED  # whatever it computes, of integer types
     return Island(f"{node.op} computes floats whose bits are not settled")
 
 
-def steps_of(site: Site) -> int:
-    """The time-steps of what comes out of a node."""
+def _steps(site: Site) -> int:
     if site.node.domain != DOMAIN:
         return site.steps
     return _neuron(site).steps if site.node.op == OP_TYPE and site.attribute("spikes") else 1
@@ -69,20 +74,22 @@ def _levels(neuron: ParallelNeuron) -> Whole | None:
 def _trains(neuron: ParallelNeuron) -> Whole | None:
     """Of each row the steps of its trains, and their means: the levels, where trains carry these exactly."""
     levels = _levels(neuron)
+    if levels is None:
+        return None
     # Few differ.
     tables, row = np.unique(neuron.levels, axis=0, return_inverse=True)
     each = ParallelNeuron(neuron.thresholds[: len(tables)], tables, 1, neuron.coding)
-    trains = each.emitted(np.repeat(np.arange(neuron.highest + 1)[:, np.newaxis], len(tables), axis=1))
-    emitted = Span.of(trains)
-    if levels is None or emitted is None:
+    trains = Span.of(each.emitted(np.repeat(np.arange(neuron.highest + 1)[:, np.newaxis], len(tables), axis=1)))
+    if trains is None:
         return None
-    rows = Whole.of(_ends(emitted.low[..., row.reshape(-1)], emitted), neuron.steps)
-    carried = (emitted.low.sum(axis=0) == neuron.steps * tables.T.astype(np.float64)).all()
+    ends = _ends(trains.low, trains)
+    rows = Whole.of(Span(ends.low[row.reshape(-1)], ends.high[row.reshape(-1)], ends.grain), neuron.steps)
+    carried = (trains.low.sum(axis=0) == neuron.steps * tables.T.astype(np.float64)).all()
     return Whole(rows.rows, levels.mean if carried else rows.mean, rows.reach)
 
 
 def _ends(values: Array, span: Span) -> Span:
-    """The extremes of values `[T, S+1, R]`, of each row; one where there is one."""
+    """The extremes of values `[T, S+1, R]` of each row `[R]`."""
     return Span(values.min(axis=(0, 1)), values.max(axis=(0, 1)), span.grain)
 
 

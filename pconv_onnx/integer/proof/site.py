@@ -14,7 +14,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant
 from pconv_onnx.graph.view import Node
-from pconv_onnx.integer.values import Float, Span, Value, Whole
+from pconv_onnx.integer.proof.values import Float, Span, Value, Whole
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,16 @@ class Site:
         return self.network.dtype(self.node.outputs[0])
 
     @property
+    def product(self) -> Node | None:
+        """The sum of products that an input is, or has been but for what onnxruntime may fold into it."""
+        wholes = [known.value for known in self.operands if isinstance(known.value, Whole)]
+        return next((whole.product for whole in wholes if whole.product is not None), None)
+
+    @property
     def into(self) -> Node | None:
-        """The sum of products that onnxruntime may fold it into, since its other input is a constant."""
-        for index in range(2) if len(self.operands) == 2 else ():
-            known = self.operands[index].value
-            if isinstance(known, Whole) and known.product is not None and self.constant(1 - index) is not None:
-                return known.product
-        return None
+        """The sum of products that it may be folded into, as its other input is a constant."""
+        by_constant = len(self.operands) == 2 and any(self.constant(index) is not None for index in range(2))
+        return self.product if by_constant else None
 
 
 def _array(value: Any) -> Array | None:
