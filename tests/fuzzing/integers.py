@@ -1,6 +1,7 @@
 """Random quantised networks with integer weights: is every bit what exact integers give, however they are run?
 
-In both modes, with the kernels and with the function bodies, optimised or not, and one sample at a time or all at once.
+In both modes, with the kernels or the function bodies, optimised or not, on one thread or two, and one sample at a time
+or all at once.
 What sums that could leave float32 forbid is refused, and where a part computes on floats, bits depend on how they are
 summed; networks are grown so that both are rare.
 """
@@ -23,7 +24,14 @@ from .quantised import quantised
 from .whole import whole
 
 Array = np.ndarray[Any, np.dtype[Any]]
-_LEVELS = (GraphOptimizationLevel.ORT_ENABLE_ALL, GraphOptimizationLevel.ORT_DISABLE_ALL)
+Run = tuple[str, list[Array]]
+_CPU = ["CPUExecutionProvider"]
+# Whether with the native library, and how optimised.
+_WAYS = [
+    (kernels, level)
+    for kernels in (True, False)
+    for level in (GraphOptimizationLevel.ORT_ENABLE_ALL, GraphOptimizationLevel.ORT_DISABLE_ALL)
+]
 
 
 def faults(seed: int) -> list[str]:
@@ -34,6 +42,7 @@ def faults(seed: int) -> list[str]:
 def judged(seed: int) -> tuple[list[str], list[str]]:
     """The faults of the network of one seed, and why, if so, it is refused or not all of it can be integers."""
     model, feed, options = quantised(seed)
+    random = np.random.default_rng([seed, 1])
     found: list[str] = []
     spared: list[str] = []
     # In parallel mode.
@@ -51,7 +60,7 @@ def judged(seed: int) -> tuple[list[str], list[str]]:
             spared.append(f"{how}: {islands}")
             continue
         snn = rewriting.model
-        (_, outputs), *others = _runs(snn, feed)
+        (_, outputs), *others = _runs(snn, feed, random)
         for run, again in others:
             found += [f"{how}, {run}: {told}" for told in _differing(model, again, outputs)]
         found += [f"{how}, not as in parallel: {told}" for told in _differing(model, outputs, given or outputs)]
@@ -65,20 +74,26 @@ def judged(seed: int) -> tuple[list[str], list[str]]:
     return found, spared
 
 
-def _runs(snn: onnx.ModelProto, feed: dict[str, Array]) -> Iterator[tuple[str, list[Array]]]:
-    """What onnxruntime gives, in each way of running a network."""
+def _runs(snn: onnx.ModelProto, feed: dict[str, Array], random: np.random.Generator) -> Iterator[Run]:
+    """What onnxruntime gives: with kernels and optimised, and in another way of running a network."""
     rows = range(len(next(iter(feed.values()))))
-    for level in _LEVELS:
-        stock = onnxruntime.InferenceSession(snn.SerializeToString(), _options(level), ["CPUExecutionProvider"])
-        for name, runner in (("function body", stock), ("session", session(snn, options=_options(level)))):
-            yield f"{name}, {level.name}", runner.run(None, feed)
-            alone = [runner.run(None, {x: value[[row]] for x, value in feed.items()}) for row in rows]
-            yield f"{name}, {level.name}, one by one", [np.concatenate(outputs) for outputs in zip(*alone, strict=True)]
+    for kernels, level in (_WAYS[0], _WAYS[random.integers(1, len(_WAYS))]):
+        options, name = (
+            _options(level, int(random.integers(1, 3))),
+            f"{'kernels' if kernels else 'bodies'}, {level.name}",
+        )
+        content = snn.SerializeToString()
+        runner = session(snn, options=options) if kernels else onnxruntime.InferenceSession(content, options, _CPU)
+        yield name, runner.run(None, feed)
+        alone = [runner.run(None, {x: value[[row]] for x, value in feed.items()}) for row in rows]
+        yield f"{name}, one by one", [np.concatenate(outputs) for outputs in zip(*alone, strict=True)]
 
 
-def _options(level: GraphOptimizationLevel) -> onnxruntime.SessionOptions:
+def _options(level: GraphOptimizationLevel, threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = level
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
     return options
 
