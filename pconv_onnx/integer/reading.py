@@ -259,21 +259,17 @@ class _Reader:
         for tensor, sign in offsets:
             value = constant(tensor)
             assert value is not None
-            # A constant may tell channels apart that have one unit.
-            found = self._by_channel(value, axis, node.outputs[0])
-            if found is None:
-                raise _Stays(f"what '{tensor.name}' adds is not one number a channel")
+            met = Whole(Fixed(np.ones(max(channels, offset.size))), axis)
+            found, axis = self._by_channel(value, met, node.outputs[0])
             offset = offset + sign * found
         if len(operands) == 1 and operands[0][1] == 1:
-            layer = self._absorbing(operands[0][0], node, axis, offset.size)
+            layer = self._absorbing(operands[0][0], node, offset.size)
             if layer is not None:
                 layer.bias = layer.bias + offset
                 self._renamed(layer, operands[0][0], node)
                 return
         accumulator = self._accumulated(wholes, max(channels, offset.size))
         accumulator.offset |= bool(offset.any())
-        if offset.size > 1 and axis is None:
-            axis = self._axis_of(node.outputs[0], offset.size)
         step = Added([(tensor.name, sign) for tensor, sign in operands], offset, node.outputs[0].name)
         self.gives(node, Whole(Open(accumulator), axis), step)
 
@@ -295,11 +291,8 @@ class _Reader:
         free = list({id(root): root for root in roots}.values())
         # What another depends on is decided before it, and added as it then is.
         needed = set().union(*(one.needs() for one in free))
-        joined = [one for one in free if id(one) not in needed]
+        joined = [one for one in free if id(one) not in needed and one.channels == channels]
         accumulator = Accumulator(channels, self.bits)
-        for one in joined:
-            if one.channels not in (1, channels):
-                raise _Stays("channels of what it adds lie along several axes")
         for whole in wholes:
             if not (isinstance(whole.unit, Open) and whole.unit.accumulator.root in joined):
                 accumulator.added.append(whole.unit)
@@ -310,7 +303,7 @@ class _Reader:
                 accumulator.merge(one)
         return accumulator.root
 
-    def _absorbing(self, tensor: Tensor, node: Node, axis: int | None, size: int) -> Layer | None:
+    def _absorbing(self, tensor: Tensor, node: Node, size: int) -> Layer | None:
         """The layer that gives a tensor for this node alone, and nothing else is summed with."""
         unit = self.whole[tensor.name].unit
         if not isinstance(unit, Open) or len(tensor.outputs) != 1 or self.network.is_output(tensor):
@@ -325,24 +318,24 @@ class _Reader:
         layer.output = node.outputs[0].name
         self.whole[layer.output] = self.whole.pop(tensor.name)
 
-    def _axis_of(self, tensor: Tensor, size: int) -> int:
-        shape = self.network.shapes.get(tensor.name, ())
-        found = [axis for axis, count in enumerate(shape) if count == size and axis]
-        if not found:
-            raise _Stays("channels of what it adds are along no axis that is known")
-        return found[0]
+    def _by_channel(self, value: Array, whole: Whole, output: Tensor) -> tuple[Array, int | None]:
+        """A constant as `[1]`, or as `[C]` with the axis of what it is combined with that its numbers run along.
 
-    def _by_channel(self, value: Array, axis: int | None, output: Tensor) -> Array | None:
-        """A constant as `[1]` or `[C]` along an axis of what it is combined with; None where it is neither."""
+        Raises:
+            _Stays: they run along several, along samples, or along another than the channels that are there.
+        """
         value = value.astype(np.float64)
         if value.size == 1:
-            return value.reshape(1)
+            return value.reshape(1), whole.axis
         rank = len(self.network.shapes.get(output.name, ()))
-        if not rank or value.ndim > rank:
-            return None
-        value = value.reshape([1] * (rank - value.ndim) + list(value.shape))
-        along = [index for index, size in enumerate(value.shape) if size > 1]
-        return value.reshape(-1) if len(along) == 1 and along[0] in (axis, along[0] if axis is None else axis) else None
+        sizes = [1] * (rank - value.ndim) + list(value.shape)
+        along = [axis for axis, size in enumerate(sizes) if size > 1]
+        apart = whole.axis if whole.unit.size > 1 else None
+        if value.ndim > rank or len(along) > 1 or along[0] == 0 or apart not in (None, along[0]):
+            raise _Stays("its constant is not one number a channel")
+        if apart is not None and value.size != whole.unit.size:
+            raise _Stays("its constant is not one number a channel")
+        return value.reshape(-1), along[0]
 
     # Factors
 
@@ -357,11 +350,9 @@ class _Reader:
             raise _Stays("it divides by what it is given")
         whole, value = self.given(node, index), values[1 - index]
         assert value is not None
-        found = self._by_channel(value, whole.axis, node.outputs[0])
-        if found is None:
-            raise _Stays("its factor is not one number a channel")
+        found, axis = self._by_channel(value, whole, node.outputs[0])
         with np.errstate(divide="ignore"):
-            self._affine(node, node.inputs[index], 1 / found if node.op == "Div" else found, np.zeros(1))
+            self._affine(node, node.inputs[index], 1 / found if node.op == "Div" else found, np.zeros(1), axis)
 
     def normalise(self, node: Node) -> None:
         """BatchNormalization with the statistics of the training set."""
@@ -370,19 +361,22 @@ class _Reader:
             raise _Stays("its statistics are computed")
         assert scale is not None and bias is not None and mean is not None and variance is not None
         factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + node.attrs.get("epsilon", 1e-5))
-        self.given(node)
-        self._affine(node, node.inputs[0], factor, bias.astype(np.float64) - factor * mean.astype(np.float64))
+        whole = self.given(node)
+        if whole.unit.size > 1 and whole.axis != 1:
+            raise _Stays("it normalises other channels than those that differ in what a level is worth")
+        offset = bias.astype(np.float64) - factor * mean.astype(np.float64)
+        self._affine(node, node.inputs[0], factor, offset, 1)
 
     def negate(self, node: Node) -> None:
         """Neg."""
-        self._affine(node, node.inputs[0], -np.ones(1), np.zeros(1))
+        self._affine(node, node.inputs[0], -np.ones(1), np.zeros(1), self.given(node).axis)
 
-    def _affine(self, node: Node, tensor: Tensor, factor: Array, offset: Array) -> None:
+    def _affine(self, node: Node, tensor: Tensor, factor: Array, offset: Array, axis: int | None) -> None:
         """A factor and an offset a channel, taken into the layer before where there is one for them alone."""
         whole, size = self.whole[tensor.name], max(factor.size, offset.size)
         if not (np.isfinite(factor).all() and np.isfinite(offset).all()):
             raise _Stays("its factors are not finite")
-        layer = self._absorbing(tensor, node, whole.axis, size)
+        layer = self._absorbing(tensor, node, size)
         if layer is not None:
             layer.weights = layer.weights * factor.reshape(-1, 1)
             layer.bias = layer.bias * factor + offset
@@ -390,9 +384,6 @@ class _Reader:
             return
         if not factor.all():
             raise _Stays("one of its factors is zero")
-        if size > 1 and whole.unit.size not in (1, size):
-            raise _Stays("its factors are not one number a channel")
-        axis = whole.axis if whole.axis is not None or size == 1 else self._axis_of(node.outputs[0], size)
         output = node.outputs[0].name
         scaled = Whole(Scaled(whole.unit, abs(factor)), axis, whole.summed)
         self.steps.append(Negated(tensor.name, np.sign(factor), output))
@@ -512,6 +503,8 @@ def _rows(network: Network, node: Node, weights: Array, whole: Whole) -> tuple[A
         _Stays: channels of the input are along another axis than what is summed over.
     """
     rank = len(network.shapes.get(node.inputs[0].name, ()))
+    if rank < 2:
+        raise _Stays("how many axes what it reads has is not known, or is one")
     if node.op in ("Conv", "ConvTranspose"):
         groups = int(node.attrs.get("group", 1))
         if node.op == "ConvTranspose":
