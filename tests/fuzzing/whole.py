@@ -260,7 +260,7 @@ def _bias(inputs: Inputs) -> Array:
     return _integers(inputs[2]) if len(inputs) > 2 and inputs[2] is not None else np.zeros(1, np.int64)
 
 
-def _windows(node: onnx.NodeProto, x: Array, kernel: tuple[int, ...], beside: int) -> Array:
+def _windows(node: onnx.NodeProto, x: Array, kernel: tuple[int, ...], beside: float) -> Array:
     """`[B, C, K, …]`: the K elements under a kernel at each of its places; padded with the value beside."""
     rank = len(kernel)
     strides, dilations = (_attribute(node, name, [1] * rank) for name in ("strides", "dilations"))
@@ -363,8 +363,8 @@ def _relu(_: onnx.NodeProto, inputs: Inputs) -> Array:
 
 def _max_pool(node: onnx.NodeProto, inputs: Inputs) -> Array:
     _expect(node, auto_pad=b"NOTSET", ceil_mode=0, storage_order=0)
-    x = _integers(inputs[0])
-    return np.asarray(_windows(node, x, tuple(_attribute(node, "kernel_shape")), -_NEVER).max(axis=2))
+    lowest = -np.inf if _is_float(*inputs) else -_NEVER
+    return np.asarray(_windows(node, inputs[0], tuple(_attribute(node, "kernel_shape")), lowest).max(axis=2))
 
 
 def _global_max_pool(_: onnx.NodeProto, inputs: Inputs) -> Array:
