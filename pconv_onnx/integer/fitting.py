@@ -161,18 +161,17 @@ class _Fitting:
 
     def _rounded(self, layer: Layer, wanted: Array, bias: Array, sums: NormalEquations) -> tuple[Array, Array]:
         """Integers `[C, n]` for weights `[G, C/G, n]`, and the bias with which the mean of the outputs stays."""
-        scales = layer.accumulator.root.scales
         groups, outputs, inputs = wanted.shape
         unit = np.broadcast_to(layer.input_unit, layer.weights.shape).reshape(groups, outputs, inputs)
         mean = sums.gram[:, :-1, -1] / max(sums.count, 1)
         gram = sums.gram[:, :-1, :-1] / max(sums.count, 1) - mean[:, :, np.newaxis] * mean[:, np.newaxis, :]
         # Of integers in the place of values; outputs of one group have the same inputs.
         gram /= unit[:, 0, :, np.newaxis] * unit[:, 0, np.newaxis, :]
-        scale = scales.scale.reshape(groups, outputs)
+        scale = layer.scale.reshape(groups, outputs)
         found = _one_by_one(wanted * unit, scale, gram, self.bits)
         off = wanted - found * scale[:, :, np.newaxis] / unit
         bias = bias + np.einsum("gci,gi->gc", off, mean)
-        integers = found.reshape(groups * outputs, inputs) * scales.factor.reshape(-1, 1)
+        integers = found.reshape(groups * outputs, inputs) * layer.factor.reshape(-1, 1)
         return integers, bias.reshape(-1)
 
 

@@ -185,8 +185,7 @@ def _data(network: Network, calibration: DataSource, batch_axis: BatchAxis) -> D
 
 def nearest(layer: Layer, bits: int) -> Array:
     """The weights of a layer `[C, n]`, each as the nearest integer of its scale."""
-    scales = layer.accumulator.root.scales
-    return rounded(layer.in_units, scales.scale, bits) * scales.factor.reshape(-1, 1)
+    return rounded(layer.in_units, layer.scale, bits) * layer.factor.reshape(-1, 1)
 
 
 # Bits of a weight by the name that users have for it.
@@ -201,10 +200,9 @@ def grain_of(plan: Plan) -> int:
 
 
 def _row(layer: Layer) -> dict[str, Any]:
-    scales = layer.accumulator.root.scales
     return {
         "name": node_name(layer.node),
         "op_type": layer.node.op,
-        "scale": [float(scales.scale.min()), float(scales.scale.max())],
-        "factor": [int(scales.factor.min()), int(scales.factor.max())],
+        "scale": [float(layer.scale.min()), float(layer.scale.max())],
+        "factor": [int(layer.factor.min()), int(layer.factor.max())],
     }

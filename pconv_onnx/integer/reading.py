@@ -53,7 +53,7 @@ class Moved:
 
 @dataclass(frozen=True, eq=False)
 class Negated:
-    """A tensor of which some channels change their sign: `signs`, 1 or −1, `[1]` or `[C]`."""
+    """A tensor of which some channels change their sign, or are zero: `signs`, 1, −1 or 0, `[1]` or `[C]`."""
 
     name: str
     signs: Array
@@ -131,7 +131,7 @@ class _Reader:
         self.network, self.bits, self.found = plan.network, bits, Reading()
         self.whole, self.steps = self.found.whole, self.found.steps
         for codes in inputs:
-            self.whole[codes.name] = Whole(Fixed(np.array([codes.step])), None, summed=False)
+            self.whole[codes.name] = Whole(Fixed(np.array([codes.step])), None)
             self.steps.append(codes)
         ends, inside = self._activations(plan)
         for node in self.network.nodes:
@@ -165,7 +165,7 @@ class _Reader:
 
     def _quantised(self, activation: Planned, codes: Codes) -> None:
         self.steps.append(Quantised(activation, codes))
-        self.whole[activation.output] = Whole(Fixed(codes.spacing), codes.axis, summed=False)
+        self.whole[activation.output] = Whole(Fixed(codes.spacing), codes.axis)
 
     def _node(self, node: Node) -> None:
         rule = _RULES.get(node.op) if is_standard(node) and any(t.name in self.whole for t in node.inputs) else None
@@ -269,7 +269,7 @@ class _Reader:
                 self._renamed(layer, operands[0][0], node)
                 return
         accumulator = self._accumulated(wholes, max(channels, offset.size))
-        accumulator.offset |= bool(offset.any())
+        accumulator.offsets.append(offset)
         step = Added([(tensor.name, sign) for tensor, sign in operands], offset, node.outputs[0].name)
         self.gives(node, Whole(Open(accumulator), axis), step)
 
@@ -289,7 +289,7 @@ class _Reader:
         """The accumulator that decides the unit of a sum."""
         roots = [whole.unit.accumulator.root for whole in wholes if isinstance(whole.unit, Open)]
         free = list({id(root): root for root in roots}.values())
-        # What another depends on is decided before it, and added as it then is.
+        # What another depends on is decided before it, and added as it then is; so is what has one channel for all.
         needed = set().union(*(one.needs() for one in free))
         joined = [one for one in free if id(one) not in needed and one.channels == channels]
         accumulator = Accumulator(channels, self.bits)
@@ -360,7 +360,8 @@ class _Reader:
         if node.attrs.get("training_mode", 0) or any(v is None for v in (scale, bias, mean, variance)):
             raise _Stays("its statistics are computed")
         assert scale is not None and bias is not None and mean is not None and variance is not None
-        factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + node.attrs.get("epsilon", 1e-5))
+        with np.errstate(invalid="ignore"):  # of variances below zero
+            factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + node.attrs.get("epsilon", 1e-5))
         whole = self.given(node)
         if whole.unit.size > 1 and whole.axis != 1:
             raise _Stays("it normalises other channels than those that differ in what a level is worth")
@@ -382,10 +383,9 @@ class _Reader:
             layer.bias = layer.bias * factor + offset
             self._renamed(layer, tensor, node)
             return
-        if not factor.all():
-            raise _Stays("one of its factors is zero")
         output = node.outputs[0].name
-        scaled = Whole(Scaled(whole.unit, abs(factor)), axis, whole.summed)
+        # What is zero is so in any unit.
+        scaled = Whole(Scaled(whole.unit, np.where(factor, abs(factor), 1)), axis)
         self.steps.append(Negated(tensor.name, np.sign(factor), output))
         self.whole[output] = scaled
         if offset.any():
@@ -394,7 +394,7 @@ class _Reader:
             self.steps[-1] = Negated(tensor.name, np.sign(factor), inner)
             self.whole[inner] = scaled
             accumulator = self._accumulated([scaled], max(scaled.unit.size, offset.size))
-            accumulator.offset = True
+            accumulator.offsets.append(offset)
             self.gives(node, Whole(Open(accumulator), axis), Added([(inner, 1)], offset, output))
 
     # Averages
@@ -453,9 +453,11 @@ class _Reader:
                 table.append([0.0, keys[key] + 1.0])
             kinds.append(Spikes(Rate(1), np.array(table), whole.axis if whole.unit.size > 1 else None))
         site = Site(self.network, node, kinds)
-        summed = any(self.whole[t.name].summed for t in node.inputs if t.name in self.whole)
-        if node.op in _RESHAPES and isinstance(kinds[0], Spikes) and kinds[0].channel_axis is not None:
-            found: Sequence[Kind] = (_reshaped(self.network, node, kinds[0]) or STATIC,)
+        apart = kinds[0] if isinstance(kinds[0], Spikes) and kinds[0].channel_axis is not None else None
+        if node.op in _RESHAPES and apart is not None:
+            found: Sequence[Kind] = (_reshaped(self.network, node, apart) or STATIC,)
+        elif node.op == "Pad" and apart is not None:
+            found = (_padded(site, apart) or transfer(site).kinds[0],)
         else:
             passage = transfer(site)
             found = (STATIC,) if passage.lifted or passage.held or passage.recoded else passage.kinds
@@ -463,7 +465,7 @@ class _Reader:
         for kind in found:
             if not isinstance(kind, Spikes):
                 raise _Stays("what its channels are worth cannot be followed through it")
-            units.append(Whole(_unit(kind, origins), kind.channel_axis, summed))
+            units.append(Whole(_unit(kind, origins), kind.channel_axis))
         self.steps.append(Moved(node))
         self.whole |= {tensor.name: unit for tensor, unit in zip(node.outputs, units, strict=False) if tensor.name}
 
@@ -494,6 +496,20 @@ def _reshaped(network: Network, node: Node, kind: Spikes) -> Spikes | None:
         if (rows == first).all():
             return replace(kind, levels=kind.levels[first.reshape(-1)], channel_axis=place + 1)
     return None
+
+
+def _padded(site: Site, kind: Spikes) -> Spikes | None:
+    """Channels with more of them beside: these are zeros, of any unit; None where it pads something else."""
+    pads, rank, axis = site.constant(1), site.rank(0), kind.channel_axis
+    fill = site.constant(2) if site.given(2) else np.zeros(1)
+    plain = site.attribute("mode", "constant") == "constant" and not site.given(3) and fill is not None
+    if pads is None or rank is None or axis is None or not plain or len(pads) != 2 * rank:
+        return None
+    if fill is None or fill.any() or pads[0] or pads[rank]:
+        return None
+    channels = len(kind.levels)
+    rows = np.clip(np.arange(-pads[axis], channels + pads[axis + rank]), 0, channels - 1)
+    return replace(kind, levels=kind.levels[rows])
 
 
 def _rows(network: Network, node: Node, weights: Array, whole: Whole) -> tuple[Array, Array, int]:

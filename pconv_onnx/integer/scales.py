@@ -1,4 +1,4 @@
-"""Scales of weights: per output channel the one that rounding to so many bits loses least with."""
+"""Scales of weights: per output channel those that rounding to so many bits loses least with."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 
-# Scales that are tried: the largest weight is so many 128ths of the highest integer. Weights that are integers already
-# are among them; above 128 the largest are clipped.
-_TRIED = np.arange(64, 161)
+# Scales that are tried, the finest first: the largest weight is so many 128ths of the highest integer. Weights that are
+# integers already are among them; above 128 the largest are clipped.
+_TRIED = np.arange(160, 63, -1)
+# Into how many parts the finest scale of several layers is divided so that the others are whole numbers of them. The
+# first that leaves no more than so many times what layers by themselves do is taken.
+_PARTS, _ENOUGH = (1, 2, 4, 8, 16), 1.1
 # The least multiplier of what is added, so that rounding it moves nothing by more than a weight's own rounding does,
-# and the largest, of channels whose weights are next to nothing.
-_LEAST_MULTIPLIER, _MOST_MULTIPLIER = 16, 1024
-# Into how many parts a unit is divided at most, so that others are whole numbers of them.
-_MOST_PARTS = 256
+# and the largest, beside which a layer is next to nothing.
+_LEAST_MULTIPLIER, _MOST_MULTIPLIER = 16, 1 << 13
+# Of what is added without a layer: into how many parts a unit is divided at most, and where numbers of no unit are
+# added at least.
+_MOST_PARTS, _PARTS_FOR_OFFSETS = 256, 64
 # Of a bias the largest multiple of the unit, and of the weights of the layer the least share that a channel may have.
-_MOST_BIAS, _LEAST_SHARE = 1 << 20, 1e-6
+_MOST_BIAS, _LEAST_SHARE = 1 << 18, 1e-6
 # Weights that are looked at at a time.
 _AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
 class Scales:
-    """Of one accumulator, `[C]` each.
+    """Of one accumulator.
 
     Attributes:
-        scale: what a weight of 1 is worth.
-        factor: the whole number by which weights are multiplied once they are rounded, so that `unit` is fine enough
-            for what is added.
+        unit: `[C]`, what an integer of the sum is worth.
+        factors: of each layer `[C]`, how many units a rounded weight of one is: whole numbers.
     """
 
-    scale: Array
-    factor: Array
+    unit: Array
+    factors: Sequence[Array] = ()
 
-    @property
-    def unit(self) -> Array:
-        """What an integer of the sum is worth."""
-        return self.scale / self.factor
+    def scale(self, layer: int) -> Array:
+        """`[C]`, what a rounded weight of one is worth."""
+        return self.unit * self.factors[layer]
 
 
 def rounded(weights: Array, scale: Array, bits: int) -> Array:
@@ -49,68 +51,111 @@ def rounded(weights: Array, scale: Array, bits: int) -> Array:
 
 
 def of_weights(
-    layers: Sequence[tuple[Array, Array]], added: Sequence[Array], channels: int, bits: int, *, uniform: bool
+    layers: Sequence[Array], added: Sequence[Array], offsets: Sequence[Array], bits: int, *, uniform: bool
 ) -> Scales:
-    """The scales of layers that are summed.
+    """The scales of layers that are summed: each has one that is a whole number of the common unit.
 
-    Where something is added that has a unit, the scale is such that the first of these is a whole number of the common
-    unit: u = n·s.
+    Where something is added that has a unit, the finest of these is a whole number of the common one, u = n·s.
 
     Args:
-        layers: weights `[C, n]` for integer inputs, and biases `[C]`.
+        layers: weights `[C, n]` for integer inputs.
         added: units `[1]` or `[C]`.
-        channels: C.
+        offsets: numbers of no unit that are added as well, `[1]` or `[C]` in values: biases.
         bits: of a weight.
-        uniform: whether there is one scale for all channels.
+        uniform: whether there is one unit for all channels.
     """
-    added = [np.broadcast_to(unit, (channels,)) for unit in added]
-    highest = 1 << (bits - 1)
-    largest = np.max([abs(weights).max(axis=1, initial=0) for weights, _ in layers], axis=0)
-    largest = np.maximum(largest, np.max([abs(bias) for _, bias in layers], axis=0) * (highest / _MOST_BIAS))
-    finest = np.min(added, axis=0) if added else None
-    if finest is not None:
-        largest = np.maximum(largest, finest * (highest / _MOST_MULTIPLIER))
-    largest = np.maximum(largest, largest.max(initial=0) * _LEAST_SHARE)
-    largest = np.where(largest > 0, largest, 1.0)
+    channels = len(layers[0])
+    finest = coarsest = None
+    if added:
+        units = _common(added, channels, uniform=uniform)
+        finest, coarsest = units.min(axis=0), units.max(axis=0)
+    # Below that a layer is next to nothing beside what is added.
+    floor = np.zeros(channels) if coarsest is None else coarsest * (2 ** (bits - 1) / _MOST_MULTIPLIER)
+    for offset in offsets:
+        floor = np.maximum(floor, abs(offset) * (2 ** (bits - 1) / _MOST_BIAS))
+    found = [_best(weights, floor, bits, uniform=uniform) for weights in layers]
+    scales, errors = [scale for scale, _ in found], np.sum([error for _, error in found], axis=0)
+    least = np.min(scales, axis=0)
+    tried = [np.max(scales, axis=0), *(least / parts for parts in _PARTS)]
+    units = np.stack([_snapped(unit, finest) for unit in tried])
+    choices = [[np.maximum(np.rint(scale / unit), 1) for scale in scales] for unit in units]
+    left = np.stack(
+        [
+            np.sum(
+                [
+                    _errors(weights, (unit * factor)[np.newaxis], bits)[0]
+                    for weights, factor in zip(layers, factors, strict=True)
+                ],
+                axis=0,
+            )
+            for unit, factors in zip(units, choices, strict=True)
+        ]
+    )
     if uniform:
-        largest = np.full(channels, largest.max())
-    tried = largest / (highest * _TRIED[:, np.newaxis] / 128)
-    factor = np.ones(channels)
-    if finest is not None:
-        fine = _LEAST_MULTIPLIER * largest / ((highest - 1) * finest)
-        factor = 2.0 ** np.ceil(np.log2(np.maximum(fine, 1)))
-        if uniform:
-            factor = np.full(channels, factor.max())
-            finest = np.full(channels, finest.min())
-        tried = factor * finest / np.maximum(np.rint(factor * finest / tried), 1)
-    errors = sum(_errors(weights, tried, bits) for weights, _ in layers)
-    assert isinstance(errors, np.ndarray)
-    if uniform:
-        errors = np.repeat(errors.sum(axis=1, keepdims=True), channels, axis=1)
-    best = errors.argmin(axis=0)
-    return Scales(tried[best, np.arange(channels)], factor)
+        left, errors = (np.broadcast_to(table.sum(axis=-1, keepdims=True), table.shape) for table in (left, errors))
+    enough = left <= _ENOUGH * errors
+    best = np.where(enough.any(axis=0), enough.argmax(axis=0), left.argmin(axis=0))
+    every = np.arange(channels)
+    factors = [np.stack([choice[layer] for choice in choices])[best, every] for layer in range(len(layers))]
+    return Scales(units[best, every], factors)
 
 
-def of_added(added: Sequence[Array], channels: int, *, uniform: bool, offset: bool) -> Scales:
+def of_added(added: Sequence[Array], offsets: Sequence[Array], channels: int, *, uniform: bool) -> Scales:
     """Of a sum without layers: the largest unit of which all that is added are whole numbers, or nearly so.
 
+    What is next to nothing beside an offset is left out.
+
     Args:
         added: units `[1]` or `[C]`.
+        offsets: numbers of no unit that are added as well, `[1]` or `[C]` in values: it is a 64th of a unit then, or
+            less.
         channels: C.
         uniform: whether there is one for all channels.
-        offset: whether numbers of no unit are added as well: it is a 64th of a unit then, or less.
     """
-    units = np.stack([np.broadcast_to(unit, (channels,)) for unit in added])
-    first = np.full(channels, units.min()) if uniform else units.min(axis=0)
-    parts = np.arange(64 if offset else 1, _MOST_PARTS + 1)
-    exact = parts.reshape(-1, 1, 1) * (units / first)
-    errors = (abs(exact - np.rint(exact)) / exact).max(axis=1)
+    units = _common(added, channels, uniform=uniform)
+    first = np.maximum(units.min(axis=0), units.max(axis=0) / _MOST_MULTIPLIER)
+    for offset in offsets:
+        first = np.maximum(first, abs(offset) * (_PARTS_FOR_OFFSETS / _MOST_BIAS))
     if uniform:
-        errors = np.repeat(errors.max(axis=1, keepdims=True), channels, axis=1)
+        first = np.full(channels, first.min())
+    parts = np.arange(_PARTS_FOR_OFFSETS if any(offset.any() for offset in offsets) else 1, _MOST_PARTS + 1)
+    exact = parts.reshape(-1, 1, 1) * (units / first)
+    errors = (abs(exact - np.rint(exact)) / np.maximum(exact, 1)).max(axis=1)
     # The fewest parts that leave less than a weight's own rounding would, or else those that leave least.
     enough = errors <= 2.0**-10
     best = np.where(enough.any(axis=0), enough.argmax(axis=0), errors.argmin(axis=0))
-    return Scales(first, parts[best].astype(np.float64))
+    return Scales(first / parts[best])
+
+
+def _common(added: Sequence[Array], channels: int, *, uniform: bool) -> Array:
+    """Units `[A, C]`; where there is one for all channels, the finest of each."""
+    units = np.stack([np.broadcast_to(unit, (channels,)) for unit in added])
+    return np.broadcast_to(units.min(axis=1, keepdims=True), units.shape) if uniform else units
+
+
+def _snapped(unit: Array, finest: Array | None) -> Array:
+    """A unit of which the finest that is added is a whole number, and not too few."""
+    return unit if finest is None else finest / np.maximum(np.rint(finest / unit), _LEAST_MULTIPLIER)
+
+
+def _best(weights: Array, floor: Array, bits: int, *, uniform: bool) -> tuple[Array, Array]:
+    """The scale `[C]` that a layer by itself loses least with, and the squared error that this leaves, `[C]`.
+
+    As if the largest weight of a channel was no smaller than `floor` `[C]`.
+    """
+    highest = 1 << (bits - 1)
+    largest = np.maximum(abs(weights).max(axis=1, initial=0), floor)
+    largest = np.maximum(largest, largest.max(initial=0) * _LEAST_SHARE)
+    largest = np.where(largest > 0, largest, 1.0)
+    if uniform:
+        largest = np.full_like(largest, largest.max())
+    tried = largest / (highest * _TRIED[:, np.newaxis] / 128)
+    errors = _errors(weights, tried, bits)
+    if uniform:
+        errors = np.repeat(errors.sum(axis=1, keepdims=True) / errors.shape[1], errors.shape[1], axis=1)
+    best = errors.argmin(axis=0)
+    every = np.arange(len(largest))
+    return tried[best, every], errors[best, every]
 
 
 def _errors(weights: Array, tried: Array, bits: int) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 
 from pconv_onnx.basics.choices import INPUT_BITS, WEIGHTS
@@ -25,8 +26,10 @@ def require_integers(
     """
     if weights not in (None, *WEIGHTS):
         raise PconvError(f"there are no weights '{weights}'", f"choose {' or '.join(WEIGHTS)}")
-    if input_bits not in (None, *INPUT_BITS):
+    if input_bits is not None and not (isinstance(input_bits, int) and input_bits in INPUT_BITS):
         raise PconvError(f"inputs cannot have {input_bits} bits", f"choose {' or '.join(map(str, INPUT_BITS))}")
+    if input_range is not None and not _is_range(input_range):
+        raise PconvError(f"{input_range!r} is no range of inputs", "give two numbers, the lower first")
     if input_bits is not None and weights is None:
         raise WrongArguments("quantised inputs are for integer weights", "pass --weights int8 as well")
     if input_range is not None and input_bits is None:
@@ -35,3 +38,7 @@ def require_integers(
         for what, asked_for in excluded.items():
             if asked_for:
                 raise WrongArguments(f"integer weights and {what} exclude each other", "leave one of them out")
+
+
+def _is_range(given: object) -> bool:
+    return isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(end, numbers.Real) for end in given)

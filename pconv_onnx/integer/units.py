@@ -133,19 +133,17 @@ class Picked(Unit):
             yield from unit.accumulators()
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Whole:
     """A tensor of integers.
 
     Attributes:
         unit: what these are worth.
         axis: that channels of the unit run along; None where it is one for all.
-        summed: whether it comes out of a sum, and is no code.
     """
 
     unit: Unit
     axis: int | None
-    summed: bool = True
 
 
 @dataclass(eq=False)
@@ -181,6 +179,20 @@ class Layer:
         """Its weights `[C, n]` for integers in the place of values."""
         return self.weights * self.input_unit
 
+    @property
+    def scale(self) -> Array:
+        """`[C]`, what a rounded weight of one is worth, in a sum of products by integers."""
+        return self.accumulator.root.scales.scale(self._place)
+
+    @property
+    def factor(self) -> Array:
+        """`[C]`, how many units of the accumulator that is."""
+        return self.accumulator.root.scales.factors[self._place]
+
+    @property
+    def _place(self) -> int:
+        return next(index for index, layer in enumerate(self.accumulator.root.layers) if layer is self)
+
 
 @dataclass(eq=False)
 class Accumulator:
@@ -191,7 +203,7 @@ class Accumulator:
         layers: in topological order.
         added: units of what is added and has one already; each becomes a whole number of the common one.
         uniform: whether all channels have to have one unit.
-        offset: whether numbers of no unit are added, which the unit then has to be fine enough for.
+        offsets: numbers of no unit that are added, `[1]` or `[C]`, which the unit has to suit as well.
         bits: of a weight.
     """
 
@@ -200,7 +212,7 @@ class Accumulator:
     layers: list[Layer] = field(default_factory=list)
     added: list[Unit] = field(default_factory=list)
     uniform: bool = False
-    offset: bool = False
+    offsets: list[Array] = field(default_factory=list)
     _merged: Accumulator | None = None
     _scales: Scales | None = None
 
@@ -214,11 +226,10 @@ class Accumulator:
         mine, others = self.root, other.root
         if mine is others:
             return
-        mine.channels = max(mine.channels, others.channels)
         mine.layers += others.layers
         mine.added += others.added
         mine.uniform |= others.uniform
-        mine.offset |= others.offset
+        mine.offsets += others.offsets
         others._merged = mine
 
     def needs(self) -> set[int]:
@@ -236,14 +247,15 @@ class Accumulator:
 
     @property
     def scales(self) -> Scales:
-        """The scale of the weights, decided once."""
+        """The unit and the scales of the weights, decided once."""
         if self._scales is None:
             added = [unit.values() for unit in self.added]
-            weights = [(layer.in_units, layer.bias) for layer in self.layers]
-            if weights:
-                self._scales = of_weights(weights, added, self.channels, self.bits, uniform=self.uniform)
+            if self.layers:
+                weights = [layer.in_units for layer in self.layers]
+                offsets = [*(layer.bias for layer in self.layers), *self.offsets]
+                self._scales = of_weights(weights, added, offsets, self.bits, uniform=self.uniform)
             else:
-                self._scales = of_added(added, self.channels, uniform=self.uniform, offset=self.offset)
+                self._scales = of_added(added, self.offsets, self.channels, uniform=self.uniform)
         return self._scales
 
     @property

@@ -21,7 +21,7 @@ from pconv_onnx.graph.nesting import captured, drop_unread, drop_unread_constant
 from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.record import ACTIVATION
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION
-from pconv_onnx.graph.view import key_of
+from pconv_onnx.graph.view import Node, key_of, node_name
 from pconv_onnx.integer.reading import Added, Copied, InputCodes, Moved, Negated, Quantised, Reading, Step, Summed
 from pconv_onnx.integer.units import Layer
 
@@ -88,7 +88,7 @@ class _Writer:
 
     @write.register
     def _(self, step: Copied) -> None:
-        node = self._copy(step)
+        node = self._copy(step.node)
         for index, name in enumerate(node.input):
             if name in self.whole and step.node.op in _OF_SHAPES:
                 node.input[index] = self.integer(name)
@@ -101,7 +101,7 @@ class _Writer:
 
     @write.register
     def _(self, step: Moved) -> None:
-        node = self._copy(step)
+        node = self._copy(step.node)
         node.input[:] = [self.integer(name) if name in self.whole else name for name in node.input]
         node.output[:] = [self._named(name) if name in self.whole else name for name in node.output]
         self.nodes.append(node)
@@ -185,8 +185,7 @@ class _Writer:
     @write.register
     def _(self, layer: Layer) -> None:
         weights, bias = self.rounding(layer)
-        node = onnx.NodeProto()
-        node.CopyFrom(self.protos[id(layer.node)])
+        node = self._copy(layer.node)
         kept = [entry for entry in node.attribute if entry.name not in ("alpha", "beta")]
         del node.attribute[:]
         node.attribute.extend(kept)
@@ -246,10 +245,8 @@ class _Writer:
         if whole is None or name in self.values or name in self.inputs:
             return name
         self.values.add(name)
-        given = self.integer(name)
-        if whole.summed:
-            # onnxruntime would take a factor right behind a layer into its weights.
-            given = self._inner("Round", [given], name)
+        # onnxruntime would take a factor right behind a layer into its weights, and behind codes it would run in time.
+        given = self._inner("Round", [self.integer(name)], name)
         unit = self._constant(f"{name}/unit", self._along(name, whole.unit.values()), name)
         self.nodes.append(helper.make_node("Mul", [given, unit], [name], unused(f"{name}/value", self.used)))
         return name
@@ -258,9 +255,11 @@ class _Writer:
         self.integers[name] = unused(f"{name}/integer", self.used)
         return self.integers[name]
 
-    def _copy(self, step: Copied | Moved) -> onnx.NodeProto:
+    def _copy(self, source: Node) -> onnx.NodeProto:
+        """A node of the source, by the name that it has there, whatever its output is called."""
         node = onnx.NodeProto()
-        node.CopyFrom(self.protos[id(step.node)])
+        node.CopyFrom(self.protos[id(source)])
+        node.name = node_name(source)
         return node
 
     def _chain(self, given: str, output: str, name: str, chain: Sequence[tuple[str, Sequence[Any]]]) -> None:
@@ -285,7 +284,8 @@ class _Writer:
 
     def _constant(self, name: str, value: Array, like: str) -> str:
         """An initializer of the type that a tensor has."""
-        return self._unused_constant(name, value.astype(self._dtype(like)))
+        with np.errstate(over="ignore"):  # what no sum reaches may be beyond it
+            return self._unused_constant(name, value.astype(self._dtype(like)))
 
     def _unused_constant(self, name: str, value: Array) -> str:
         name = unused(name, self.used)
