@@ -138,12 +138,15 @@ def _counts(current: Array, thresholds: Array, input_steps: int, axis: int) -> A
     assert (finite[:, 1:] >= finite[:, :-1]).all(), "thresholds that do not ascend"
     if _is_float(current):
         return _reached(_mean_of_floats(current, input_steps), finite, axis, never)
-    sums = [[_whole_threshold(value, input_steps) for value in row] for row in finite]
-    return _reached(_total(current, input_steps), np.array(sums, np.int64), axis, never)
+    integers = [[_whole_threshold(value) for value in row] for row in finite]
+    return _reached(_mean(current, input_steps), np.array(integers, np.int64), axis, never)
 
 
-def _total(current: Array, steps: int) -> Array:
-    return np.asarray(current.reshape(steps, -1, *current.shape[1:]).sum(axis=0))
+def _mean(current: Array, steps: int) -> Array:
+    total = np.asarray(current.reshape(steps, -1, *current.shape[1:]).sum(axis=0))
+    assert not (total % steps).any(), "a mean over time that is no integer"
+    _carried(total // steps)
+    return total // steps
 
 
 def _mean_of_floats(current: Array, steps: int) -> Array:
@@ -152,11 +155,11 @@ def _mean_of_floats(current: Array, steps: int) -> Array:
     return np.asarray((total / steps).astype(np.float32))
 
 
-def _whole_threshold(value: np.float32, steps: int) -> int:
-    """The smallest sum over time that reaches a threshold of the mean."""
+def _whole_threshold(value: np.float32) -> int:
+    """The smallest integer that reaches a threshold."""
     if np.isinf(value):
         return _NEVER if value > 0 else -_NEVER
-    return max(-_NEVER, min(_NEVER, ceil(Fraction(float(value)) * steps)))
+    return max(-_NEVER, min(_NEVER, ceil(Fraction(float(value)))))
 
 
 def _reached(value: Array, thresholds: Array, axis: int, unreachable: Array) -> Array:
@@ -227,12 +230,7 @@ def _binary(count: int, steps: int) -> list[int]:
 
 
 def _temporal_mean(node: onnx.NodeProto, inputs: Inputs) -> Array:
-    steps = _attribute(node, "steps")
-    if _is_float(*inputs):
-        return _mean_of_floats(inputs[0], steps)
-    total = _total(inputs[0], steps)
-    assert not (total % steps).any(), "a mean over time that is no integer"
-    return np.asarray(total // steps)
+    return (_mean_of_floats if _is_float(*inputs) else _mean)(inputs[0], _attribute(node, "steps"))
 
 
 # Sums of products.
