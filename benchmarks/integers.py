@@ -51,7 +51,7 @@ class Setting:
 SETTINGS = {
     "resnet20-qcfs8": Setting((8,), "rate", "activations", 2000, (1, 32)),
     "resnet20-relu": Setting((4, 8, 16), "rate", "activations", 2000, (1, 32)),
-    "efficientnet-lite0": Setting((8,), "radix", "products", 200, (1,)),
+    "efficientnet-lite0": Setting((8,), "radix", "products", 100, (1,)),
 }
 
 

@@ -71,10 +71,11 @@ def input_codes(name: str, low: float, high: float, bits: int) -> InputCodes:
         )
     low, high = min(low, 0.0), max(high, 0.0)
     most = (1 << bits) - 1
-    step = float(np.float32((high - low) / most))
+    with np.errstate(over="ignore"):
+        step = float(np.float32((high - low) / most))
     if not (math.isfinite(step) and step > float(np.finfo(np.float32).tiny)):
         raise PconvError(
-            f"{low:g} to {high:g} has no 8-bit codes in float32 for input '{name}'", "give another --input-range"
+            f"{low:g} to {high:g} has no {bits}-bit codes in float32 for input '{name}'", "give another --input-range"
         )
     lowest = round(low / step)
     return InputCodes(name, step, lowest, lowest + most)

@@ -22,6 +22,7 @@ from pconv_onnx.integer.units import Accumulator, Fixed, Layer, Open, Picked, Pr
 from pconv_onnx.neuron.coding import Rate
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.plan.plan import Plan, Planned
+from pconv_onnx.runtime.computed import computed_constants
 from pconv_onnx.temporal.kinds import STATIC, Kind, Spikes
 from pconv_onnx.temporal.rules import transfer
 from pconv_onnx.temporal.site import Site, reduced
@@ -130,6 +131,7 @@ class _Reader:
     def __init__(self, plan: Plan, inputs: Sequence[InputCodes], bits: int) -> None:
         self.network, self.bits, self.found = plan.network, bits, Reading()
         self.whole, self.steps = self.found.whole, self.found.steps
+        self._computed = computed_constants(self.network)
         for codes in inputs:
             self.whole[codes.name] = Whole(Fixed(np.array([codes.step])), None)
             self.steps.append(codes)
@@ -177,6 +179,11 @@ class _Reader:
                 self.found.stays[node_name(node)] = str(reason)
         self.steps.append(Copied(node))
 
+    def constant(self, tensor: Tensor) -> Array | None:
+        """The value of a tensor that does not depend on the network's inputs."""
+        value = constant(tensor)
+        return value if value is not None else self._computed.get(tensor.name)
+
     def given(self, node: Node, index: int = 0) -> Whole:
         """What a node is given there.
 
@@ -197,7 +204,7 @@ class _Reader:
 
     def layer(self, node: Node) -> None:
         """Conv, ConvTranspose, Gemm, MatMul by constants; a product of two tensors of integers."""
-        weights = constant(node.inputs[1])
+        weights = self.constant(node.inputs[1])
         if weights is None:
             self.product(node)
             return
@@ -205,7 +212,7 @@ class _Reader:
         rows, contracted, axis = _rows(self.network, node, weights.astype(np.float64), whole)
         bias = np.zeros(len(rows))
         if len(node.inputs) > 2 and node.inputs[2].name:
-            value = constant(node.inputs[2])
+            value = self.constant(node.inputs[2])
             if value is None:
                 raise _Stays("its bias is computed")
             if value.size not in (1, len(rows)) or (value.ndim > 1 and value.shape[-1] != value.size):
@@ -217,7 +224,7 @@ class _Reader:
         if not rows.size:
             raise _Stays("it has no weights")
         accumulator = Accumulator(len(rows), self.bits)
-        layer = Layer(node, whole, rows, bias, contracted, node.outputs[0].name, accumulator)
+        layer = Layer(node, whole, weights.shape, rows, bias, contracted, node.outputs[0].name, accumulator)
         accumulator.layers.append(layer)
         self.gives(node, Whole(Open(accumulator), axis), layer)
 
@@ -249,7 +256,7 @@ class _Reader:
         offsets: list[tuple[Tensor, int]] = []
         for index, tensor in enumerate(node.inputs):
             sign = -1 if node.op == "Sub" and index else 1
-            (operands if constant(tensor) is None else offsets).append((tensor, sign))
+            (operands if self.constant(tensor) is None else offsets).append((tensor, sign))
         for tensor, _ in operands:
             if tensor.name not in self.whole:
                 raise _Stays(f"it adds '{tensor.name}', which are floats")
@@ -257,7 +264,7 @@ class _Reader:
         axis, channels = self._common(operands, wholes, node.outputs[0])
         offset = np.zeros(1)
         for tensor, sign in offsets:
-            value = constant(tensor)
+            value = self.constant(tensor)
             assert value is not None
             met = Whole(Fixed(np.ones(max(channels, offset.size))), axis)
             found, axis = self._by_channel(value, met, node.outputs[0])
@@ -341,7 +348,7 @@ class _Reader:
 
     def scale(self, node: Node) -> None:
         """Mul or Div by a constant; a product of two tensors of integers."""
-        values = [constant(tensor) for tensor in node.inputs[:2]]
+        values = [self.constant(tensor) for tensor in node.inputs[:2]]
         if values[0] is None and values[1] is None:
             self.product(node)
             return
@@ -356,7 +363,7 @@ class _Reader:
 
     def normalise(self, node: Node) -> None:
         """BatchNormalization with the statistics of the training set."""
-        scale, bias, mean, variance = (constant(tensor) for tensor in node.inputs[1:5])
+        scale, bias, mean, variance = (self.constant(tensor) for tensor in node.inputs[1:5])
         if node.attrs.get("training_mode", 0) or any(v is None for v in (scale, bias, mean, variance)):
             raise _Stays("its statistics are computed")
         assert scale is not None and bias is not None and mean is not None and variance is not None

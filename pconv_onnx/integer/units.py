@@ -153,6 +153,7 @@ class Layer:
     Attributes:
         node: Conv, ConvTranspose, Gemm or MatMul.
         input: what it reads.
+        shape: of the weights as the node takes them.
         weights: `[C, n]` in float64, a row an output channel.
         bias: `[C]`.
         contracted: `[C, n]`, or `[1, n]`: which channel of the input each weight is for.
@@ -162,6 +163,7 @@ class Layer:
 
     node: Node
     input: Whole
+    shape: tuple[int, ...]
     weights: Array
     bias: Array
     contracted: Array

@@ -308,7 +308,7 @@ _WINDOWS = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")
 
 def native(layer: Layer, rows: Array) -> Array:
     """Weights `[C, n]` in the layout that the layer's node takes."""
-    shape = layer.node.inputs[1].shape
+    shape = layer.shape
     if layer.node.op == "Conv" or (layer.node.op == "Gemm" and layer.node.attrs.get("transB", 0)):
         return rows.reshape(shape)
     if layer.node.op != "ConvTranspose":
