@@ -15,8 +15,8 @@ _TRIED = np.arange(160, 63, -1)
 # Into how many parts the finest scale of several layers is divided so that the others are whole numbers of them. The
 # first that leaves no more than so many times what layers by themselves do is taken.
 _PARTS, _ENOUGH = (1, 2, 4, 8, 16), 1.1
-# The least multiplier of what is added, so that rounding it moves nothing by more than a weight's own rounding does,
-# and the largest, beside which a layer is next to nothing.
+# The least multiplier of what is added, as far as parts allow, so that rounding it moves little beside what rounding
+# weights does, and the largest, beside which a layer is next to nothing.
 _LEAST_MULTIPLIER, _MOST_MULTIPLIER = 16, 1 << 13
 # Of what is added without a layer: into how many parts a unit is divided at most, and where numbers of no unit are
 # added at least.
@@ -77,7 +77,7 @@ def of_weights(
     scales, errors = [scale for scale, _ in found], np.sum([error for _, error in found], axis=0)
     least = np.min(scales, axis=0)
     tried = [np.max(scales, axis=0), *(least / parts for parts in _PARTS)]
-    units = np.stack([_snapped(unit, finest) for unit in tried])
+    units = np.stack([_snapped(unit, finest, least / _PARTS[-1]) for unit in tried])
     choices = [[np.maximum(np.rint(scale / unit), 1) for scale in scales] for unit in units]
     left = np.stack(
         [
@@ -133,9 +133,16 @@ def _common(added: Sequence[Array], channels: int, *, uniform: bool) -> Array:
     return np.broadcast_to(units.min(axis=1, keepdims=True), units.shape) if uniform else units
 
 
-def _snapped(unit: Array, finest: Array | None) -> Array:
-    """A unit of which the finest that is added is a whole number, and not too few."""
-    return unit if finest is None else finest / np.maximum(np.rint(finest / unit), _LEAST_MULTIPLIER)
+def _snapped(unit: Array, finest: Array | None, least: Array) -> Array:
+    """A unit of which the finest that is added is a whole number, and not too few, as far as it is no finer than that.
+
+    What would take a finer one is less than what rounding weights moves.
+    """
+    if finest is None:
+        return unit
+    multiplier = np.maximum(np.rint(finest / unit), _LEAST_MULTIPLIER)
+    multiplier = np.where(finest / multiplier < least, np.rint(finest / least), multiplier)
+    return np.where(multiplier > 0, finest / np.maximum(multiplier, 1), least)
 
 
 def _best(weights: Array, floor: Array, bits: int, *, uniform: bool) -> tuple[Array, Array]:
@@ -144,18 +151,19 @@ def _best(weights: Array, floor: Array, bits: int, *, uniform: bool) -> tuple[Ar
     As if the largest weight of a channel was no smaller than `floor` `[C]`.
     """
     highest = 1 << (bits - 1)
-    largest = np.maximum(abs(weights).max(axis=1, initial=0), floor)
-    largest = np.maximum(largest, largest.max(initial=0) * _LEAST_SHARE)
+    largest = abs(weights).max(axis=1, initial=0)
+    largest = np.maximum(np.maximum(largest, largest.max(initial=0) * _LEAST_SHARE), floor)
     largest = np.where(largest > 0, largest, 1.0)
     if uniform:
         largest = np.full_like(largest, largest.max())
     tried = largest / (highest * _TRIED[:, np.newaxis] / 128)
-    errors = _errors(weights, tried, bits)
+    # Squares of the smallest numbers would be zero.
+    errors = _errors(weights / largest.reshape(-1, 1), tried / largest, bits)
     if uniform:
         errors = np.repeat(errors.sum(axis=1, keepdims=True) / errors.shape[1], errors.shape[1], axis=1)
     best = errors.argmin(axis=0)
     every = np.arange(len(largest))
-    return tried[best, every], errors[best, every]
+    return tried[best, every], errors[best, every] * np.square(largest)
 
 
 def _errors(weights: Array, tried: Array, bits: int) -> Array:

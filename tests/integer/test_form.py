@@ -234,7 +234,7 @@ def test_weights_are_integers_of_so_many_bits_times_whole_factors(case, mode, we
     highest = {"int8": 128, "int4": 8}[weights]
     layers = [step for step in result.integers.reading.steps if isinstance(step, Layer)]
     for layer, (values, bias) in zip(layers, weights_of(result), strict=True):
-        factor = layer.accumulator.root.scales.factor
+        factor = layer.factor
         assert (factor == np.rint(factor)).all()
         assert (factor >= 1).all()
         assert (values == np.rint(values)).all()
