@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import onnx
@@ -179,7 +180,12 @@ def rewrite(
         require_writable(output)
     given = load(source)
 
-    def planned(network: Network, calibrated: Calibration | None = None, of_inputs: Collection[str] = ()) -> Plan:
+    def planned(
+        network: Network,
+        calibrated: Calibration | None = None,
+        no_activations: Collection[str] = (),
+        mode: ModeName = mode,
+    ) -> Plan:
         plan = make_plan(
             network,
             mode=mode,
@@ -192,7 +198,7 @@ def rewrite(
             per_step_outputs=per_step_outputs,
             why_it_stays=calibrated.why_it_stays if calibrated is not None else None,
             places=places(source) if neurons == "products" and calibrated is None else (),
-            no_activations=of_inputs,
+            no_activations=no_activations,
         )
         _require_neurons(plan, strict)
         return plan
@@ -237,13 +243,18 @@ def rewrite(
     if integers is None:
         model = None if dry_run else lowered(plan, None if calibrated is None else calibrated.model)
     else:
+        form = integers
         for form in integers.by_grain():
-            plan = planned(prepared(replace(given, proto=form.model)), calibrated, form.of_inputs)
-            model = None if dry_run else lowered(plan, form.model)
-            integers = form if model is None else form.proved(model)
-            if not integers.overflows:
+            network = prepared(replace(given, proto=form.model))
+            # Trains have the largest sums, and modes are to have the same network.
+            trains = partial(planned, network, calibrated, form.no_activations, "parallel")
+            if form.is_coarsest or not form.proved(lower(trains())).overflows:
                 break
-        if model is not None:
+        plan = planned(network, calibrated, form.no_activations)
+        integers, model = form, None
+        if not dry_run:
+            model = lowered(plan, form.model)
+            integers = form.proved(model)
             integers.require_exact()
             replace(Record.read(model), integer=integers.record()).write(model)
     if output is not None and model is not None:

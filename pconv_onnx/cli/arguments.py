@@ -287,16 +287,18 @@ def _add_neurons(sub: argparse.ArgumentParser) -> None:
 def _add_integers(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--weights", choices=WEIGHTS,
-        help="round weights to integers of so many bits, which float tensors carry: no sum rounds any more, so that "
-        "modes, batches, threads and machines give the same bits; with --calibration to those that lose least",
+        help="round weights to integers, carried in float tensors, so that no sum rounds and parallel, folded, any "
+        "batch and any number of threads give the same bits (not in mode serial); each to the nearest integer, or "
+        "with --calibration as loses least on those data",
     )  # fmt: skip
     sub.add_argument(
         "--input-bits", type=int, choices=INPUT_BITS,
-        help="with --weights: quantise the network's inputs as well, so that no float is left in front of a layer",
+        help="with --weights: round the network's inputs to 256 values as well; without it the layers that read them "
+        "compute on floats",
     )  # fmt: skip
     sub.add_argument(
         "--input-range", type=float, nargs=2, metavar=("LOW", "HIGH"),
-        help="least and largest value of these inputs (default: those of --calibration)",
+        help="with --input-bits: least and largest value of the inputs (default: those in --calibration)",
     )  # fmt: skip
 
 

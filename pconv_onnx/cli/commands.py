@@ -161,7 +161,7 @@ def verify(options: argparse.Namespace) -> Answer:
 def evaluate(options: argparse.Namespace) -> Answer:
     """`pconv-onnx evaluate`."""
     _needs(options, "output", "steps", "there is no curve")
-    for given in ("mode", "coding", "neurons", "signed", "weights"):
+    for given in ("mode", "coding", "neurons", "signed", "weights", "input_bits", "input_range"):
         _needs(options, given, "steps", "nothing is rewritten")
     _needs(options, "calibration", "steps", "there are no levels to calibrate to")
     _needs(options, "method", "calibration", "nothing is calibrated")

@@ -243,7 +243,8 @@ def _compared_lines(summary: dict[str, Any]) -> Iterator[str]:
     wrong = [layer for layer in layers if layer["count_mismatch_rate"]]
     calibrated = sum(layer["calibrated"] for layer in layers)
     if layers:
-        besides = f" ({calibrated} of them against what calibration made of it)" if calibrated else ""
+        made = "what calibration made of it" if summary["integer"] is None else "its integer form"
+        besides = f" ({calibrated} of them against {made})" if calibrated else ""
         yield (
             f"neurons with the source's spike count on every element, given the same input: "
             f"{len(layers) - len(wrong)} of {len(layers)}{besides}"

@@ -25,7 +25,7 @@ class Codes:
         lowest: the code of the lowest level, zero or below.
         highest: that of the highest.
         thresholds: `[R, S]` in float64, the values from which on a level is reached.
-        step: `[R]`, between thresholds; None where these are not evenly spaced.
+        step: `[R]`, between thresholds, whatever it is where none is reached; None where these are not evenly spaced.
         axis: that rows run along; None where R = 1.
     """
 
@@ -54,15 +54,25 @@ def codes_of(neuron: ParallelNeuron) -> Codes:
     if not silent.size:
         raise ValueError("none of its levels is zero in all channels")
     lowest = -int(silent[0])
-    step = None
-    if highest == 1:
-        step = spacing
-    elif np.isfinite(thresholds).all():
-        step = (thresholds[:, -1] - thresholds[:, 0]) / (highest - 1)
-        off = abs(thresholds[:, :1] + step.reshape(-1, 1) * np.arange(highest) - thresholds)
-        if (step <= 0).any() or (off > _EVEN * step.reshape(-1, 1)).any():
-            step = None
+    step = _step(thresholds, spacing)
     if step is None and highest > _MOST_THRESHOLDS:
         raise ValueError(f"its {highest} thresholds are not evenly spaced; up to {_MOST_THRESHOLDS} are written")
     axis = neuron.channel_axis if len(levels) > 1 else None
     return Codes(spacing, lowest, lowest + highest, thresholds, step, axis)
+
+
+def _step(thresholds: Array, spacing: Array) -> Array | None:
+    """`[R]`, how far thresholds `[R, S]` are apart; None where they are not evenly spaced.
+
+    A row of which none is reached has that of its levels, and so has one of one threshold.
+    """
+    never = ~np.isfinite(thresholds).any(axis=1) & ~(thresholds == -np.inf).any(axis=1)
+    if not np.isfinite(thresholds[~never]).all():
+        return None
+    counts = np.arange(thresholds.shape[1])
+    if counts[-1] == 0:
+        return spacing
+    known = np.where(never.reshape(-1, 1), spacing.reshape(-1, 1) * counts, thresholds)
+    step = (known[:, -1] - known[:, 0]) / counts[-1]
+    off = abs(known[:, :1] + step.reshape(-1, 1) * counts - known)
+    return step if (step > 0).all() and (off <= _EVEN * step.reshape(-1, 1)).all() else None

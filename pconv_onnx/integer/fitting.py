@@ -41,6 +41,8 @@ from pconv_onnx.recognise.base import where_zero
 
 # Of the mean square of an input, what is added to each so that inputs that go together can be told apart.
 _DAMPING = 0.01
+# Of the mean square of inputs, what rounding may leave of their covariances at most.
+_ROUNDING = 1e-3
 
 # Of each layer, by `id`, its weights `[C, n]` as integers, and its bias `[C]` in values.
 Rounded = Mapping[int, tuple[Array, Array]]
@@ -164,9 +166,13 @@ class _Fitting:
         groups, outputs, inputs = wanted.shape
         unit = np.broadcast_to(layer.input_unit, layer.weights.shape).reshape(groups, outputs, inputs)
         mean = sums.gram[:, :-1, -1] / max(sums.count, 1)
-        gram = sums.gram[:, :-1, :-1] / max(sums.count, 1) - mean[:, :, np.newaxis] * mean[:, np.newaxis, :]
         # Of integers in the place of values; outputs of one group have the same inputs.
-        gram /= unit[:, 0, :, np.newaxis] * unit[:, 0, np.newaxis, :]
+        per_unit = unit[:, 0, :, np.newaxis] * unit[:, 0, np.newaxis, :]
+        squares = sums.gram[:, :-1, :-1] / max(sums.count, 1) / per_unit
+        gram = squares - mean[:, :, np.newaxis] * mean[:, np.newaxis, :] / per_unit
+        diagonal = np.arange(inputs)
+        # Of inputs that are always the same the rounding of sums in float32 is all that is left.
+        gram[:, diagonal, diagonal] += _ROUNDING * squares[:, diagonal, diagonal].mean(axis=1, keepdims=True)
         scale = layer.scale.reshape(groups, outputs)
         found = _one_by_one(wanted * unit, scale, gram, self.bits)
         off = wanted - found * scale[:, :, np.newaxis] / unit

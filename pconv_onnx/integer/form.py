@@ -72,13 +72,18 @@ class IntegerForm:
         return self._written[0]
 
     @property
-    def of_inputs(self) -> set[str]:
-        """First tensors of the nodes that give the codes of the inputs: no activation's."""
+    def no_activations(self) -> set[str]:
+        """First tensors of nodes that round and are no activation's."""
         return self._written[1]
 
     def by_grain(self) -> Iterator[IntegerForm]:
         """The same with each grain: coarser biases leave more room for sums over weighted spikes."""
         return (replace(self, grain=grain) for grain in self.grains)
+
+    @property
+    def is_coarsest(self) -> bool:
+        """Whether no grain is coarser."""
+        return self.grain == self.grains[-1]
 
     def proved(self, model: onnx.ModelProto) -> IntegerForm:
         """The same with the proof of the spiking network that was made of it."""

@@ -132,6 +132,8 @@ class _Reader:
         self.network, self.bits, self.found = plan.network, bits, Reading()
         self.whole, self.steps = self.found.whole, self.found.steps
         self._computed = computed_constants(self.network)
+        # Of tensors of floats, why the first before them are floats.
+        self._why: dict[str, str] = {}
         for codes in inputs:
             self.whole[codes.name] = Whole(Fixed(np.array([codes.step])), None)
             self.steps.append(codes)
@@ -155,11 +157,10 @@ class _Reader:
                 neuron = plan.neurons[activation.name]
                 assert isinstance(neuron, ParallelNeuron)  # mode serial has no integers
                 codes = codes_of(neuron)
+                if not mains.issuperset(activation.nodes):
+                    raise ValueError("it is in a body")
             except ValueError as reason:
-                self.found.stays[activation.name] = str(reason)
-                continue
-            if not mains.issuperset(activation.nodes):
-                self.found.stays[activation.name] = "it is in a body"
+                self.found.stays[activation.name] = self._why[activation.output] = str(reason)
                 continue
             ends[activation.nodes[-1]] = activation, codes
             inside.update(activation.nodes)
@@ -170,14 +171,17 @@ class _Reader:
         self.whole[activation.output] = Whole(Fixed(codes.spacing), codes.axis)
 
     def _node(self, node: Node) -> None:
-        rule = _RULES.get(node.op) if is_standard(node) and any(t.name in self.whole for t in node.inputs) else None
-        if rule is not None:
+        rule, why = _RULES.get(node.op) if is_standard(node) else None, ""
+        if rule is not None and (node.op in _LAYERS or any(tensor.name in self.whole for tensor in node.inputs)):
             try:
                 rule(self, node)
                 return
             except _Stays as reason:
-                self.found.stays[node_name(node)] = str(reason)
+                why = self.found.stays[node_name(node)] = str(reason)
         self.steps.append(Copied(node))
+        why = next((self._why[tensor.name] for tensor in node.inputs if tensor.name in self._why), why)
+        for tensor in node.outputs if why else ():
+            self._why.setdefault(tensor.name, why)
 
     def constant(self, tensor: Tensor) -> Array | None:
         """The value of a tensor that does not depend on the network's inputs."""
@@ -192,8 +196,12 @@ class _Reader:
         """
         name = node.inputs[index].name
         if name not in self.whole:
-            raise _Stays(f"it reads '{name}', which are floats")
+            raise _Stays(self._floats("reads", name))
         return self.whole[name]
+
+    def _floats(self, does: str, name: str) -> str:
+        why = f": {self._why[name]}" if name in self._why else ""
+        return f"it {does} '{name}', which are floats{why}"
 
     def gives(self, node: Node, whole: Whole, step: Step) -> None:
         """A step with the first output of a node."""
@@ -204,11 +212,10 @@ class _Reader:
 
     def layer(self, node: Node) -> None:
         """Conv, ConvTranspose, Gemm, MatMul by constants; a product of two tensors of integers."""
-        weights = self.constant(node.inputs[1])
+        whole, weights = self.given(node), self.constant(node.inputs[1])
         if weights is None:
             self.product(node)
             return
-        whole = self.given(node)
         rows, contracted, axis = _rows(self.network, node, weights.astype(np.float64), whole)
         bias = np.zeros(len(rows))
         if len(node.inputs) > 2 and node.inputs[2].name:
@@ -259,7 +266,7 @@ class _Reader:
             (operands if self.constant(tensor) is None else offsets).append((tensor, sign))
         for tensor, _ in operands:
             if tensor.name not in self.whole:
-                raise _Stays(f"it adds '{tensor.name}', which are floats")
+                raise _Stays(self._floats("adds", tensor.name))
         wholes = [self.whole[tensor.name] for tensor, _ in operands]
         axis, channels = self._common(operands, wholes, node.outputs[0])
         offset = np.zeros(1)
@@ -298,6 +305,9 @@ class _Reader:
         free = list({id(root): root for root in roots}.values())
         # What another depends on is decided before it, and added as it then is; so is what has one channel for all.
         needed = set().union(*(one.needs() for one in free))
+        for whole in wholes:
+            if not isinstance(whole.unit, Open):
+                needed = needed.union(*({id(one), *one.needs()} for one in whole.unit.accumulators()))
         joined = [one for one in free if id(one) not in needed and one.channels == channels]
         accumulator = Accumulator(channels, self.bits)
         for whole in wholes:
@@ -367,12 +377,12 @@ class _Reader:
         if node.attrs.get("training_mode", 0) or any(v is None for v in (scale, bias, mean, variance)):
             raise _Stays("its statistics are computed")
         assert scale is not None and bias is not None and mean is not None and variance is not None
-        with np.errstate(invalid="ignore"):  # of variances below zero
-            factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + node.attrs.get("epsilon", 1e-5))
         whole = self.given(node)
         if whole.unit.size > 1 and whole.axis != 1:
             raise _Stays("it normalises other channels than those that differ in what a level is worth")
-        offset = bias.astype(np.float64) - factor * mean.astype(np.float64)
+        with np.errstate(all="ignore"):  # what is not finite then is told below
+            factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + node.attrs.get("epsilon", 1e-5))
+            offset = bias.astype(np.float64) - factor * mean.astype(np.float64)
         self._affine(node, node.inputs[0], factor, offset, 1)
 
     def negate(self, node: Node) -> None:
@@ -460,11 +470,15 @@ class _Reader:
                 table.append([0.0, keys[key] + 1.0])
             kinds.append(Spikes(Rate(1), np.array(table), whole.axis if whole.unit.size > 1 else None))
         site = Site(self.network, node, kinds)
+        found: Sequence[Kind]
         apart = kinds[0] if isinstance(kinds[0], Spikes) and kinds[0].channel_axis is not None else None
+        taken = self._taken(node, kinds[0]) if isinstance(kinds[0], Spikes) else None
         if node.op in _RESHAPES and apart is not None:
-            found: Sequence[Kind] = (_reshaped(self.network, node, apart) or STATIC,)
+            found = (_reshaped(self.network, node, apart) or STATIC,)
         elif node.op == "Pad" and apart is not None:
             found = (_padded(site, apart) or transfer(site).kinds[0],)
+        elif taken is not None:
+            found = taken
         else:
             passage = transfer(site)
             found = (STATIC,) if passage.lifted or passage.held or passage.recoded else passage.kinds
@@ -475,6 +489,37 @@ class _Reader:
             units.append(Whole(_unit(kind, origins), kind.channel_axis))
         self.steps.append(Moved(node))
         self.whole |= {tensor.name: unit for tensor, unit in zip(node.outputs, units, strict=False) if tensor.name}
+
+    def _taken(self, node: Node, kind: Spikes) -> Sequence[Kind] | None:
+        """Kinds of what takes some of the channels; None of what does not."""
+        rank, axis = len(self.network.shapes.get(node.inputs[0].name, ())), kind.channel_axis
+        if axis is None or not rank:
+            return None
+        channels = np.arange(len(kind.levels))
+        if node.op == "Slice":
+            bounds = [self.constant(tensor) if tensor.name else None for tensor in node.inputs[1:]]
+            cuts = _cuts([None if bound is None else bound.tolist() for bound in bounds], rank)
+            return [replace(kind, levels=kind.levels[channels[cuts[axis]]])] if axis in cuts else None
+        if node.op not in ("Gather", "Split") or node.attrs.get("axis", 0) % rank != axis:
+            return None
+        if node.op == "Gather":
+            indices = self.constant(node.inputs[1])
+            return None if indices is None or indices.ndim != 1 else [replace(kind, levels=kind.levels[indices])]
+        sizes = [self.network.shapes.get(tensor.name, (None,) * rank)[axis] for tensor in node.outputs]
+        if not all(isinstance(size, int) for size in sizes):
+            return None
+        ends = np.cumsum([size for size in sizes if isinstance(size, int)])[:-1]
+        return [replace(kind, levels=kind.levels[part]) for part in np.split(channels, ends)]
+
+
+def _cuts(bounds: Sequence[list[int] | None], rank: int) -> dict[int, slice]:
+    """By axis what a Slice takes, of its inputs: starts, ends, and axes and steps where they are given."""
+    starts, ends, axes, steps = (*bounds, None, None)[:4]
+    if starts is None or ends is None:
+        return {}
+    axes = list(range(len(starts))) if axes is None else [axis % rank for axis in axes]
+    steps = [1] * len(starts) if steps is None else steps
+    return {axis: slice(*cut) for axis, *cut in zip(axes, starts, ends, steps, strict=True)}
 
 
 def _unit(kind: Spikes, origins: Sequence[tuple[Unit, int]]) -> Unit:
@@ -550,12 +595,13 @@ def _rows(network: Network, node: Node, weights: Array, whole: Whole) -> tuple[A
     return weights.reshape(len(weights), -1), contracted, axis
 
 
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 _MOVES = ("Cast", "Concat", "DepthToSpace", "Dropout", "Expand", "Gather", "GlobalMaxPool", "Identity", "MaxPool",
           "Pad", "ReduceMax", "ReduceMin", "Relu", "Resize", "Slice", "SpaceToDepth", "Split", "Tile",
           "Transpose", *_RESHAPES)  # fmt: skip
 _RULES: Mapping[str, Callable[[_Reader, Node], None]] = {
-    **{op: _Reader.layer for op in ("Conv", "ConvTranspose", "Gemm", "MatMul")},
+    **dict.fromkeys(_LAYERS, _Reader.layer),
     **{op: _Reader.add for op in ("Add", "Sub", "Sum")},
     **{op: _Reader.scale for op in ("Mul", "Div")},
     **{op: _Reader.average for op in ("GlobalAveragePool", "ReduceMean", "ReduceSum")},

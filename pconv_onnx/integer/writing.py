@@ -33,10 +33,11 @@ def written(network: Network, reading: Reading, rounding: Rounding) -> tuple[onn
     """The network in integers.
 
     Returns:
-        It, and the first tensors of the nodes that give the codes of its inputs: these are no activation's.
+        It, and the first tensors of nodes that round and are no activation's: they give codes of inputs, or keep
+        onnxruntime from folding.
     """
     writer = _Writer(network, reading, rounding)
-    return writer.model(), writer.of_inputs
+    return writer.model(), writer.no_activations
 
 
 class _Writer:
@@ -52,7 +53,7 @@ class _Writer:
         self.values: set[str] = set()
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
-        self.of_inputs: set[str] = set()
+        self.no_activations: set[str] = set()
 
     def model(self) -> onnx.ModelProto:
         """What is written."""
@@ -84,7 +85,7 @@ class _Writer:
         )  # fmt: skip
         first = len(self.nodes)
         self._chain(step.name, step.name, step.name, steps)
-        self.of_inputs.update(key_of(node) for node in self.nodes[first:])
+        self.no_activations.update(key_of(node) for node in self.nodes[first:])
 
     @write.register
     def _(self, step: Copied) -> None:
@@ -168,8 +169,10 @@ class _Writer:
         given = self.value(name) if whole is None else self.integer(name)
         start = len(self.nodes)
         if codes.step is not None:
+            reached = np.isfinite(codes.thresholds[:, 0])
             step_of_integers = codes.step / unit
-            charge = 1 - codes.thresholds[:, 0] / codes.step + codes.lowest
+            first = np.where(reached, codes.thresholds[:, 0], 0) / codes.step
+            charge = np.where(reached, 1 - first + codes.lowest, _NEVER)
             chain: Sequence[tuple[str, Sequence[Any]]] = [
                 ("Div", [self._along(name, step_of_integers, axis=axis)]),
                 ("Add", [self._along(name, charge, axis=codes.axis)]),
@@ -178,7 +181,8 @@ class _Writer:
             ]
             self._chain(given, activation.output, activation.name, chain)
         else:
-            self._compared(step, given, np.ceil(codes.thresholds / unit.reshape(-1, 1)), axis)
+            thresholds = codes.thresholds / unit.reshape(-1, 1)
+            self._compared(step, given, thresholds if whole is None else np.ceil(thresholds), axis)
         for node in self.nodes[start:]:
             node.metadata_props.add(key=ACTIVATION, value=activation.name)
 
@@ -247,6 +251,7 @@ class _Writer:
         self.values.add(name)
         # onnxruntime would take a factor right behind a layer into its weights, and behind codes it would run in time.
         given = self._inner("Round", [self.integer(name)], name)
+        self.no_activations.add(given)
         unit = self._constant(f"{name}/unit", self._along(name, whole.unit.values()), name)
         self.nodes.append(helper.make_node("Mul", [given, unit], [name], unused(f"{name}/value", self.used)))
         return name
@@ -303,6 +308,8 @@ class _Writer:
 
 
 _OF_SHAPES = ("Shape", "Size")
+# In steps, how far below its first level a channel begins that reaches none.
+_NEVER = -(2.0**40)
 _WINDOWS = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")
 
 

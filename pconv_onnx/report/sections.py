@@ -140,10 +140,12 @@ def findings(document: dict[str, Any]) -> Iterator[str]:
     layers = _compared((document.get("verification") or {}).get("layers", ()))
     if layers:
         right = sum(not layer["count_mismatch_rate"] for layer in layers)
+        whose = "the source's" if (document.get("plan") or {}).get("integer") is None else "its integer form's"
         yield (
-            f"{counted_at}, {right} of {len(layers)} layers have the source's spike count on every element, given the "
-            "same input."
+            f"{counted_at}, {right} of {len(layers)} layers have {whose} spike count on every element, given the same "
+            "input."
         )
+    yield from _integer_finding(document)
     yield from _energy_finding(document, counted_at)
 
 
@@ -157,6 +159,18 @@ def _energy_finding(document: dict[str, Any], counted_at: str) -> Iterator[str]:
             f"{counted_at}, on hardware that adds only where there is a spike, the arithmetic of the {network} network "
             f"is estimated to take {floats} of the energy of the ANN's{besides}."
         )
+
+
+def _integer_finding(document: dict[str, Any]) -> Iterator[str]:
+    integers = (document.get("plan") or {}).get("integer")
+    if integers is None:
+        return
+    inputs = f"inputs rounded to {integers['input_bits']} bits" if integers["input_bits"] else "inputs left as floats"
+    told = f"The network's weights are rounded to {integers['weights']}, its {inputs}"
+    if integers["exact"]:
+        yield f"{told}: every sum is exact, and outputs have the same bits in any mode, batch and order of summation."
+    elif integers["exact"] is not None:
+        yield f"{told}. Some operators compute on floats, on which outputs depend, so that their bits may differ."
 
 
 def _accuracy_finding(evaluation: dict[str, Any], steps: int | None) -> Iterator[str]:

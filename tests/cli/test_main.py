@@ -35,13 +35,16 @@ from pconv_onnx.runtime.device_memory import CUDA
 COMMANDS = {
     "inspect": ["MODEL", "--json"],
     "rewrite": ["MODEL", "-o", "--output", "--steps", "--mode", "parallel", "folded", "--include", "--exclude",
-                "--signed", "--calibration", "--method", "--strict", "--dry-run", "--force", "--json"],
+                "--signed", "--calibration", "--method", "--weights", "int8", "int4", "--input-bits",
+                "--input-range", "LOW HIGH", "--strict", "--dry-run", "--force", "--json"],
     "calibrate": ["MODEL", "--data", "--steps", "-o", "--output", "--method", "refit", "--cache", "--force",
                   "--json"],
     "verify": ["ANN", "SNN", "--data", "--atol", "--memory", "--provider", "--json"],
-    "evaluate": ["MODEL", "--data", "--steps", "--mode", "parallel", "folded", "--signed", "-o", "--output", "--json"],
+    "evaluate": ["MODEL", "--data", "--steps", "--mode", "parallel", "folded", "--signed", "--weights", "--input-bits",
+                 "--input-range", "-o", "--output", "--json"],
     "stats": ["SNN", "--data", "--energy-mac", "--energy-ac", "--memory", "--json"],
     "bench": ["MODEL", "--steps", "--batch", "--provider", "--data", "--calibration", "--method", "--signed",
+              "--weights", "--input-bits", "--input-range",
               "--repeats", "-o", "--output", "--json"],
     "deploy": ["SNN", "-o", "--output", "--target", "bundle", "triton", "--gpu", "--json"],
     "doctor": ["--json"],
@@ -923,6 +926,20 @@ def test_stats_tells_the_energy_in_integers_where_weights_are_integers(input_bit
     assert any(line.startswith("energy of a sample: ANN ") for line in lines)
 
 
+@pytest.mark.usefixtures("library")
+def test_verify_tells_of_integers_that_neurons_are_compared_with_these(tmp_path, run):
+    ann, snn, data = tmp_path / "ann.onnx", tmp_path / "snn.onnx", tmp_path / "data.npz"
+    weights = {"w": weight(5, 3, 1, 1), "v": weight(3, 5, 1, 1)}
+    onnx.save(network(f"c = Conv (x, w) {qcfs('c', 'a')} y = Conv (a, v)", weights=weights), ann)
+    np.savez(data, x=np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32))
+    options = ("--weights", "int8", "--input-bits", "8", "--input-range", "-3", "3")
+    assert run("rewrite", ann, "-o", snn, *options)[0] == 0
+    status, out, _ = run("verify", ann, snn, "--data", data)
+    assert status == 0 and out.endswith("\nmeasured: no difference was found, but not all was compared\n")
+    assert "given the same input: 1 of 1 (1 of them against its integer form)\n" in out
+    assert "\noutput values with other bits than the integer form has, as an ANN: 0 of " in out
+
+
 SHARES = {
     "all": f"{qcfs('c', 'a')} [second] y = Conv (a, v)",
     "some": f"{qcfs('c', 'a')} [second] d = Conv (a, v) [third] e = Conv (d, v) [fourth] y = Conv (e, v)",
@@ -1172,3 +1189,110 @@ def test_names_of_a_megabyte_are_cut_in_lines_and_whole_in_json(tmp_path, capsys
     assert main(["rewrite", str(tmp_path / "m.onnx"), "--exclude", name]) == 1
     told = capsys.readouterr().err
     assert len(told.splitlines()) == 1 and len(told) < 3000
+
+
+INTEGERS = ["--weights", "int8", "--input-bits", "8", "--input-range", "-4", "4"]
+
+
+@pytest.mark.parametrize("command", ["rewrite", "evaluate", "bench"])
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--weights", "int16"], "argument --weights: invalid choice: 'int16'"),
+        (["--weights", "int8", "--input-bits", "4"], "argument --input-bits: invalid choice: 4"),
+        (
+            ["--weights", "int8", "--input-bits", "8", "--input-range", "1"],
+            "argument --input-range: expected 2 arguments",
+        ),
+        (
+            ["--weights", "int8", "--input-bits", "8", "--input-range", "a", "1"],
+            "argument --input-range: invalid float",
+        ),
+        (["--input-bits", "8"], "quantised inputs are for integer weights; pass --weights int8 as well"),
+        (["--input-range", "0", "1"], "a range of inputs is for quantised ones; pass --input-bits 8 as well"),
+        (["--weights", "int8", "--signed"], "integer weights and signed levels with an offset exclude each other"),
+    ],
+)
+def test_options_of_integers_that_need_or_exclude_others_are_refused(ann, data, refusal, command, arguments, told):
+    given = ["--data", data, "--steps", "4"] if command == "evaluate" else []
+    assert told in refusal(command, ann, *given, *arguments, status=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--mode", "serial"], "integer weights and mode 'serial' exclude each other; leave one of them out"),
+        (
+            ["--precision", "float16"],
+            "integer weights and precision 'float16' exclude each other; leave one of them out",
+        ),
+        (["--per-step-outputs"], "integer weights and outputs at each step exclude each other; leave one of them out"),
+    ],
+)
+def test_what_integers_exclude_is_told(ann, refusal, arguments, told):
+    assert refusal("rewrite", ann, *INTEGERS, *arguments, status=2) == told
+
+
+@pytest.mark.parametrize("given", [["--weights", "int8"], ["--input-bits", "8"], ["--input-range", "0", "1"]])
+def test_an_evaluation_without_steps_rounds_nothing(ann, data, refusal, given):
+    told = refusal("evaluate", ann, "--data", data, *given, status=2)
+    assert told == f"argument {given[0]}: nothing is rewritten without --steps"
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        (["nan", "1"], "nan to 1 is no range of values for input 'x'; give two finite numbers, the lower first"),
+        (["0", "inf"], "0 to inf is no range of values for input 'x'; give two finite numbers, the lower first"),
+        (["1", "-1"], "1 to -1 is no range of values for input 'x'; give two finite numbers, the lower first"),
+        (["0", "1e-40"], "0 to 1e-40 has no 8-bit codes in float32 for input 'x'; give another --input-range"),
+    ],
+)
+def test_ranges_that_are_none_are_told(ann, refusal, ends, told):
+    assert refusal("rewrite", ann, "--weights", "int8", "--input-bits", "8", "--input-range", *ends) == told
+    assert files(ann.parent).keys() == {"ann.onnx"}
+
+
+@pytest.fixture
+def data(ann):
+    path = ann.with_name("data.npz")
+    x = np.random.default_rng(0).normal(0, 1, (12, 3, 8, 8)).astype(np.float32)
+    np.savez(path, x=x, labels=np.arange(12) % 5)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["parallel", "folded"])
+def test_a_network_of_integers_goes_through_every_command(ann, data, run, mode):
+    spiking = ann.with_name("snn.onnx")
+    status, out, err = run("rewrite", ann, "-o", spiking, "--mode", mode, *INTEGERS, "--json")
+    assert (status, err) == (0, "")
+    integer = json.loads(out)["integer"]
+    assert (integer["weights"], integer["input_bits"], integer["exact"], integer["islands"]) == ("int8", 8, True, {})
+    assert [layer["name"] for layer in integer["layers"]] == ["c", "d", "y"]
+    status, out, err = run("verify", ann, spiking, "--data", data, "--json")
+    assert (status, err) == (0, "")
+    found = json.loads(out)["integer"]
+    assert (found["exact"], found["differing"], found["elements"] > 0) == (True, 0, True)
+    status, out, err = run("verify", ann, spiking, "--data", data)
+    assert (status, err) == (0, "")
+    assert "output values with other bits than the integer form has, as an ANN: 0 of" in out
+    status, out, err = run("stats", spiking, "--data", data, "--json")
+    assert (status, err) == (0, "")
+    status, out, err = run("evaluate", ann, "--data", data, "--steps", "4", "--mode", mode, *INTEGERS, "--json")
+    assert (status, err) == (0, "")
+
+
+@pytest.mark.slow
+def test_bench_measures_networks_of_integers(ann, run):
+    status, out, err = run("bench", ann, *INTEGERS, "--batch", "1", "--repeats", "1", "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out)
+
+
+def test_weights_of_a_calibration_data_s_choice(ann, data, run):
+    """A network that has levels takes data for its weights, and for the range of its inputs."""
+    status, out, err = run("rewrite", ann, "--weights", "int4", "--input-bits", "8", "--calibration", data, "--json")
+    assert (status, err) == (0, "")
+    integer = json.loads(out)["integer"]
+    assert integer["samples"] == 12
+    assert integer["inputs"][0]["lowest"] < 0 < integer["inputs"][0]["highest"]

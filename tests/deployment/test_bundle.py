@@ -86,6 +86,24 @@ def test_run_gives_the_outputs_of_coded_networks(dtype, precision, mode, tmp_pat
     np.testing.assert_array_equal(np.load(tmp_path / "out.npz")["y"], expected)
 
 
+INTEGERS = {"weights": "int8", "input_bits": 8, "input_range": (-3, 3)}
+
+
+def test_run_gives_the_bits_of_integers_whatever_the_mode(ann, tmp_path):
+    outputs = []
+    for mode in ("parallel", "folded"):
+        rewrite(ann, tmp_path / f"{mode}.onnx", mode=mode, **INTEGERS)
+        deploy(tmp_path / f"{mode}.onnx", tmp_path / mode)
+        for count in (5, 1):
+            np.savez(tmp_path / "in.npz", x=images(5)[:count])
+            done = run(tmp_path / mode, tmp_path / "in.npz", "-o", tmp_path / "out.npz")
+            assert done.returncode == 0, done.stderr
+            outputs.append(np.load(tmp_path / "out.npz")["y"])
+    assert np.unique(outputs[0]).size > 5
+    for found in outputs:
+        assert found.tobytes() == outputs[0][: len(found)].tobytes()
+
+
 def test_run_needs_no_inputs(bundle):
     done = run(bundle)
     assert done.returncode == 0, done.stderr
@@ -783,6 +801,16 @@ def test_in_cpp_the_example_network_has_the_bits_that_it_has_in_python(
 def test_in_cpp_coded_networks_have_the_bits_that_they_have_in_python(dtype, mode, program, tmp_path):
     (found,) = run_cpp(program, coded(dtype, mode, None, tmp_path), tmp_path / "results", images(5))
     np.testing.assert_array_equal(found, ordinary(tmp_path / "snn.onnx", {"x": images(5)})[0])
+
+
+@pytest.mark.slow
+def test_in_cpp_integers_have_the_bits_that_they_have_in_python_in_any_mode(ann, program, tmp_path):
+    for mode in ("parallel", "folded"):
+        rewrite(ann, tmp_path / f"{mode}.onnx", mode=mode, **INTEGERS)
+        deploy(tmp_path / f"{mode}.onnx", tmp_path / mode)
+        (found,) = run_cpp(program, tmp_path / mode, tmp_path / f"{mode}.results", images(5))
+        for other in ("parallel.onnx", f"{mode}.onnx"):
+            assert found.tobytes() == ordinary(tmp_path / other, {"x": images(5)})[0].tobytes()
 
 
 @pytest.mark.slow

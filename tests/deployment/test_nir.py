@@ -244,6 +244,9 @@ def test_a_parallel_network_is_to_be_rewritten(snn, tmp_path):
     told = refusal_of(deploy, snn, tmp_path / "out", target="nir", allow_lossy=True)
     assert told.startswith("the network is parallel")
     assert told.endswith("--mode serial")
+    integers = rewrite(convolutions(), weights="int8").model
+    told = refusal_of(deploy, integers, tmp_path / "out", target="nir", allow_lossy=True)
+    assert told.endswith("rewrite it with --mode serial, without --weights")
 
 
 CODES = np.random.default_rng(5)

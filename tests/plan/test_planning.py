@@ -7,7 +7,7 @@ import json
 import numpy as np
 import onnx
 import pytest
-from networks import network, qcfs
+from networks import network, qcfs, weight
 
 from pconv_onnx import inspect, rewrite
 
@@ -93,3 +93,14 @@ def test_an_analog_current_beside_a_neuron_is_told(case):
     nodes, names = BYPASSED[case]
     found = inspect(network(nodes, weights={"w": np.ones((3, 3, 1, 1), np.float32)}))
     assert [name.removesuffix("_code") for name in found["bypassed"]] == names
+
+
+def test_what_keeps_integers_from_floats_is_no_activation():
+    """A Round in front of an operator on floats rounds nothing, and quantises nothing."""
+    nodes = f"c = Conv (x, w) {qcfs('c', 'a')} d = Conv (a, v) s = Sigmoid (d) e = Conv (s, v) {qcfs('e', 'y')}"
+    model = network(nodes, outputs="float[N, 3, 6, 6] y", weights={"w": weight(3, 3, 3, 3), "v": weight(3, 3, 1, 1)})
+    rewriting = rewrite(model, weights="int8")
+    assert any(node.op_type == "Round" for node in rewriting.model.graph.node)
+    summary = rewriting.summary()
+    assert [row["status"] for row in summary["activations"] if "Round" in row["op_types"]] == []
+    assert {row["name"] for row in summary["activations"]} == {row["name"] for row in inspect(model)["activations"]}

@@ -370,6 +370,23 @@ def test_energies_of_integers_are_told_of_integers_alone(document, tmp_path):
     assert told.endswith(f"to take {floats} of the energy of the ANN's; in 8-bit weights and counts {integers}.")
 
 
+@pytest.mark.parametrize(
+    ("exact", "input_bits", "told"),
+    [
+        (True, 8, "its inputs rounded to 8 bits: every sum is exact, and outputs have the same bits in any mode, batch "
+                  "and order of summation."),
+        (False, None, "its inputs left as floats. Some operators compute on floats, on which outputs depend, so that "
+                      "their bits may differ."),
+    ],
+)  # fmt: skip
+def test_integer_weights_are_one_sentence(exact, input_bits, told, document):
+    assert not any("integers" in sentence or "weights are" in sentence for sentence in findings(document))
+    document["plan"]["integer"] = {"weights": "int4", "input_bits": input_bits, "exact": exact}
+    (sentence,) = (sentence for sentence in findings(document) if "weights are" in sentence)
+    assert sentence == f"The network's weights are rounded to int4, {told}"
+    assert any("have its integer form's spike count on every element" in found for found in findings(document))
+
+
 def test_a_mismatch_is_not_rounded_away(document):
     document["verification"]["layers"][1]["count_mismatch_rate"] = 1e-7
     (section,) = (section for section in sections(document) if section.title == "Verification")

@@ -10,6 +10,7 @@ from pconv_onnx.deployment.nir.rules import nir_graph
 from pconv_onnx.deployment.package import Package
 from pconv_onnx.deployment.target import Contents
 from pconv_onnx.graph.passes.folding import fold
+from pconv_onnx.graph.record import Record
 
 _RESET = "the reset, which subtracts the threshold here and sets the potential to `v_reset` there"
 _CHARGE = "the charge that neurons begin with (`v_initial`), for which readers begin at 0"
@@ -30,9 +31,10 @@ class Nir:
                 missing.
         """
         if not packed.mode.one_step:
+            whole = Record.read(packed.network.proto).integer is not None
             raise PconvError(
                 f"the network is {packed.mode.name}, and what reads NIR computes step by step",
-                "rewrite it with --mode serial",
+                f"rewrite it with --mode serial{', without --weights' if whole else ''}",
             )
         nir = _package()
         graph = nir_graph(fold(packed.network), packed.potentials, packed.steps, nir)

@@ -224,16 +224,27 @@ def temporal_mean(site: Site) -> Finding:
     The means of trains are levels, and what is linear makes integers of these: T divides then, whether or not it
     divides what a bias adds to each row.
     """
-    whole, steps = site.whole(0), site.attribute("steps")
-    if whole is None:
-        return Float.FIXED
-    mean = whole.mean if steps == site.steps else Whole.of(whole.rows, steps).mean
-    exact = mean.even and site.dtype is not None and mean.in_units < limit_of(site.dtype)
-    return over_time(site, steps, Whole.of(mean) if exact else Float.FIXED)
+    steps = site.attribute("steps")
+    mean = _mean_of_rows(site, steps)
+    return over_time(site, steps, Whole.of(mean) if mean is not None and mean.even else Float.FIXED)
 
 
 def over_time(site: Site, steps: int, value: Whole | Float) -> Finding:
-    """What comes of the sum of rows over time, in order and in a wider type."""
-    whole, dtype = site.whole(0), site.dtype
-    wide = None if dtype is None else SUM_TYPES.get(dtype)
-    return value if whole is None else Sum(value, steps * whole.rows.in_units, wide)
+    """What comes of the sum of rows over time, in order and in a wider type, and rounded to its own once divided.
+
+    Rows may be multiples of more than their mean is, which then takes more of the type.
+    """
+    whole, mean, dtype = site.whole(0), _mean_of_rows(site, steps), site.dtype
+    if whole is None or mean is None:
+        return value
+    if dtype is not None and mean.even and mean.in_units >= limit_of(dtype):
+        return Sum(value, mean.in_units)
+    return Sum(value, steps * whole.rows.in_units, None if dtype is None else SUM_TYPES.get(dtype))
+
+
+def _mean_of_rows(site: Site, steps: int) -> Span | None:
+    """The mean over time of what a node reads; None of floats."""
+    whole = site.whole(0)
+    if whole is None:
+        return None
+    return whole.mean if steps == site.steps else Whole.of(whole.rows, steps).mean
