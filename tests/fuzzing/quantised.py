@@ -133,13 +133,26 @@ class QuantisedGrower(Grower):
         kind = self.random.random()
         if kind < 0.15 and self.most_levels == _MOST_LEVELS:
             name, levels = self.rounded_to_bytes(x.name, np.asarray(theta.reshape(-1)[0])), 255
-        elif below or kind < 0.5:
+        elif kind < 0.25:
+            name = self.counted(x.name, theta, levels, below)
+        elif below or kind < 0.6:
             name = self.uniform(x.name, theta / np.float32(levels), -below, levels - below)
         else:
             name = self.qcfs(x.name, theta, levels)
         signal = Signal(name, x.shape, float(np.mean(theta)) / 2, max(below, levels - below), codes=True)
         self.tensors.append(signal)
         return signal
+
+    def counted(self, x: str, theta: Array, levels: int, below: int) -> str:
+        """Thresholds of any spacing, some twice or out of reach, compared with and counted; with a level of zero."""
+        table = self.random.uniform(-below / levels, 1 - below / levels, (*theta.shape, levels))
+        table[..., -1] = self.random.choice([table[..., -1].max(), 1, np.inf])
+        last, step = self.weight(np.array([-1])), theta / np.float32(levels)
+        table = (np.sort(table) * theta[..., np.newaxis]).astype(np.float32)
+        (y,) = self.node("GreaterOrEqual", [*self.node("Unsqueeze", [x, last]), self.weight(table)])
+        (y,) = self.node("ReduceSum", [*self.node("Cast", [y], to=onnx.TensorProto.FLOAT), last], keepdims=0)
+        (y,) = self.node("Mul", [y, self.weight(step)])
+        return self.node("Add", [y, self.weight(np.float32(-below) * step)])[0] if below else y
 
     def rounded_to_bytes(self, x: str, theta: Array) -> str:
         """QuantizeLinear and DequantizeLinear, of either type of 8 bits."""
