@@ -16,4 +16,5 @@ CASES = {
     "shapes": "fuzzing.shapes",
     "greedy": "fuzzing.greedy",
     "fused": "fuzzing.fused",
+    "integers": "fuzzing.integers",
 }

@@ -9,10 +9,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from fuzzing import CASES, bundles, corrupted, tables
+from fuzzing import CASES, bundles, corrupted, integers, tables
 from fuzzing.answers import faults
 from fuzzing.grown import grown
 from fuzzing.hostile import FOREIGN, attempt
+from fuzzing.quantised import quantised
 from fuzzing.workers import outcomes
 from pconv_onnx import rewrite
 from pconv_onnx.measure.segments import Segment
@@ -42,6 +43,34 @@ def _faulty(seed: int) -> bool:
         return bool(faults(seed))
     except Exception:  # a network that does not run is found as well
         return True
+
+
+@pytest.mark.parametrize("first", range(0, 30, 10))
+def test_random_networks_of_integers_keep_every_bit(first):
+    assert {seed: found for seed in range(first, first + 10) if (found := integers.faults(seed))} == {}
+
+
+@pytest.mark.slow
+def test_few_random_networks_of_integers_are_refused_or_have_floats():
+    assert sum(bool(integers.judged(seed)[1]) for seed in range(100, 130)) < 6
+
+
+def test_random_networks_of_integers_have_what_integers_find_hard():
+    used = {node.op_type for seed in range(100) for node in quantised(seed)[0].graph.node}
+    assert used >= {"AveragePool", "BatchNormalization", "Concat", "Gemm", "GlobalAveragePool", "MatMul", "MaxPool",
+                    "Pad", "QuantizeLinear", "Slice", "Split", "Sub", "Sum"}  # fmt: skip
+
+
+def test_weights_that_are_no_integers_are_a_fault(monkeypatch):
+    def spoiled(model, **options):
+        rewriting = rewrite(model, **options)
+        weights = next(node.input[1] for node in rewriting.model.graph.node if node.op_type == "Conv")
+        tensor = next(tensor for tensor in rewriting.model.graph.initializer if tensor.name == weights)
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32(0.5), weights))
+        return rewriting
+
+    monkeypatch.setattr(integers, "rewrite", spoiled)
+    assert any("is no integer" in told for told in integers.faults(0))
 
 
 @pytest.mark.slow
