@@ -249,11 +249,12 @@ class _Writer:
         if whole is None or name in self.values or name in self.inputs:
             return name
         self.values.add(name)
-        # onnxruntime would take a factor right behind a layer into its weights, and behind codes it would run in time; and
-        # an integer has no zero of another sign.
+        # onnxruntime would take a factor right behind a layer into its weights, and behind codes it would run in time.
+        # And an integer has no zero of another sign.
         dtype = np.dtype(self._dtype(name))
         wide = TensorProto.INT64 if dtype == np.float64 else TensorProto.INT32
         given = self._inner("Cast", [self.integer(name)], name, to=wide)
+        self.no_activations.add(given)
         given = self._inner("Cast", [given], name, to=helper.np_dtype_to_tensor_dtype(dtype))
         unit = self._constant(f"{name}/unit", self._along(name, whole.unit.values()), name)
         self.nodes.append(helper.make_node("Mul", [given, unit], [name], unused(f"{name}/value", self.used)))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Inputs = list[Array]
@@ -344,6 +344,16 @@ def _round(_: onnx.NodeProto, inputs: Inputs) -> Array:
     return np.asarray(np.rint(_carried(inputs[0])))
 
 
+def _cast(node: onnx.NodeProto, inputs: Inputs) -> Array:
+    """To integers of what is whole, and of these to float32."""
+    whole = _integers(inputs[0])
+    if _attribute(node, "to") == TensorProto.FLOAT:
+        return _carried(whole)
+    _expect(node, to=TensorProto.INT32)
+    assert _largest(whole) < 2**31, "an integer beyond 32 bits"
+    return whole
+
+
 def _clip(_: onnx.NodeProto, inputs: Inputs) -> Array:
     """What has passed it are codes."""
     value = inputs[0]
@@ -439,6 +449,7 @@ _OPERATORS: dict[str, Operator] = {
     "Neg": lambda _, inputs: -inputs[0],
     "Div": _div,
     "Round": _round,
+    "Cast": _cast,
     "Clip": _clip,
     "Relu": _relu,
     "MaxPool": _max_pool,

@@ -212,7 +212,7 @@ def test_all_forms_have_the_same_bits(case, images, library):
 @pytest.mark.parametrize("case", NETWORKS)
 def test_with_finer_weights_it_comes_closer_to_the_float_network(case, images, monkeypatch):
     """Units are right: what the form of 8 bits is off is its weights' rounding alone."""
-    monkeypatch.setitem(form.BITS, "int8", 18)
+    monkeypatch.setitem(form.BITS, "int8", 14)
     nodes, rank = NETWORKS[case]
     model = built(nodes, rank)
     inputs = {} if "QuantizeLinear" in nodes else INPUTS
