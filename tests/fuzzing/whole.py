@@ -1,8 +1,8 @@
 """A spiking network of integers, node by node in exact arithmetic: what every runtime must give, to the bit.
 
 Tensors of integers are int64, in which no sum of these networks overflows; thresholds are compared as fractions. Only
-what stands before the first codes and behind a Round is float32, elementwise as IEEE has it. Nothing of the package is
-used but the names of its operators.
+what stands before the first codes and behind a Cast or a Round is float32, elementwise as IEEE has it. Nothing of the
+package is used but the names of its operators.
 """
 
 from __future__ import annotations
@@ -344,6 +344,18 @@ def _round(_: onnx.NodeProto, inputs: Inputs) -> Array:
     return np.asarray(np.rint(_carried(inputs[0])))
 
 
+def _cast(node: onnx.NodeProto, inputs: Inputs) -> Array:
+    """To integers, and from these to float32: numbers stay what they are."""
+    to = _attribute(node, "to")
+    if to == onnx.TensorProto.FLOAT:
+        return _carried(inputs[0])
+    if to not in (onnx.TensorProto.INT32, onnx.TensorProto.INT64):
+        raise NotImplementedError(f"Cast to {onnx.TensorProto.DataType.Name(to)}")
+    value = _integers(inputs[0])
+    assert to == onnx.TensorProto.INT64 or _largest(value) < 2**31, "an integer beyond 32 bits"
+    return value
+
+
 def _clip(_: onnx.NodeProto, inputs: Inputs) -> Array:
     """What has passed it are codes."""
     value = inputs[0]
@@ -439,6 +451,7 @@ _OPERATORS: dict[str, Operator] = {
     "Neg": lambda _, inputs: -inputs[0],
     "Div": _div,
     "Round": _round,
+    "Cast": _cast,
     "Clip": _clip,
     "Relu": _relu,
     "MaxPool": _max_pool,
