@@ -1,8 +1,8 @@
 """A spiking network of integers, node by node in exact arithmetic: what every runtime must give, to the bit.
 
 Tensors of integers are int64, in which no sum of these networks overflows; thresholds are compared as fractions. Only
-what stands before the first codes and behind a Round is float32, elementwise as IEEE has it. Nothing of the package is
-used but the names of its operators.
+what stands before the first codes and behind a Cast or a Round is float32, elementwise as IEEE has it. Nothing of the
+package is used but the names of its operators.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Inputs = list[Array]
@@ -345,13 +345,15 @@ def _round(_: onnx.NodeProto, inputs: Inputs) -> Array:
 
 
 def _cast(node: onnx.NodeProto, inputs: Inputs) -> Array:
-    """To integers of what is whole, and of these to float32."""
-    whole = _integers(inputs[0])
-    if _attribute(node, "to") == TensorProto.FLOAT:
-        return _carried(whole)
-    _expect(node, to=TensorProto.INT32)
-    assert _largest(whole) < 2**31, "an integer beyond 32 bits"
-    return whole
+    """To integers, and from these to float32: numbers stay what they are."""
+    to = _attribute(node, "to")
+    if to == onnx.TensorProto.FLOAT:
+        return _carried(inputs[0])
+    if to not in (onnx.TensorProto.INT32, onnx.TensorProto.INT64):
+        raise NotImplementedError(f"Cast to {onnx.TensorProto.DataType.Name(to)}")
+    value = _integers(inputs[0])
+    assert to == onnx.TensorProto.INT64 or _largest(value) < 2**31, "an integer beyond 32 bits"
+    return value
 
 
 def _clip(_: onnx.NodeProto, inputs: Inputs) -> Array:
