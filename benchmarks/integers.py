@@ -86,7 +86,7 @@ class Measured:
         weights: WeightsName | None = None,
         coding: CodingName | None = None,
         *,
-        fitted: bool = True,
+        fitted: bool = False,
     ) -> pconv_onnx.Rewriting:
         """A spiking network; without data inputs have the range of all samples as well."""
         integers: dict[str, Any] = {}
