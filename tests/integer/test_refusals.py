@@ -100,8 +100,9 @@ def test_an_absurd_number_is_rounded_told_or_refused(name, value):
         if one.integers.proof.exact:
             expected = session(one.integers.model).run(None, x)[0]
             found = session(one.model).run(None, x)[0]
-            # A neuron counts nothing where a staircase has no number.
-            np.testing.assert_array_equal(found[~np.isnan(expected)], expected[~np.isnan(expected)])
+            # A neuron counts nothing where a staircase has no number, of which a cast makes the lowest integer.
+            numbers = expected > -(2**30)
+            np.testing.assert_array_equal(found[numbers], expected[numbers])
         else:
             assert one.integers.summary()["islands"] or one.integers.overflows
 
