@@ -135,7 +135,7 @@ class _Reader:
         # Of tensors of floats, why the first before them are floats.
         self._why: dict[str, str] = {}
         for codes in inputs:
-            self.whole[codes.name] = Whole(Fixed(np.array([codes.step])), None)
+            self.whole[codes.name] = Whole(Fixed(np.array([codes.step]), codes.highest - codes.lowest), None)
             self.steps.append(codes)
         ends, inside = self._activations(plan)
         for node in self.network.nodes:
@@ -168,7 +168,7 @@ class _Reader:
 
     def _quantised(self, activation: Planned, codes: Codes) -> None:
         self.steps.append(Quantised(activation, codes))
-        self.whole[activation.output] = Whole(Fixed(codes.spacing), codes.axis)
+        self.whole[activation.output] = Whole(Fixed(codes.spacing, codes.highest - codes.lowest), codes.axis)
 
     def _node(self, node: Node) -> None:
         rule, why = _RULES.get(node.op) if is_standard(node) else None, ""
@@ -273,7 +273,7 @@ class _Reader:
         for tensor, sign in offsets:
             value = self.constant(tensor)
             assert value is not None
-            met = Whole(Fixed(np.ones(max(channels, offset.size))), axis)
+            met = Whole(Fixed(np.ones(max(channels, offset.size)), 1), axis)
             found, axis = self._by_channel(value, met, node.outputs[0])
             offset = offset + sign * found
         if len(operands) == 1 and operands[0][1] == 1:
@@ -486,6 +486,8 @@ class _Reader:
         for kind in found:
             if not isinstance(kind, Spikes):
                 raise _Stays("what its channels are worth cannot be followed through it")
+            if not len(kind.levels):
+                raise _Stays("it leaves no channel")
             units.append(Whole(_unit(kind, origins), kind.channel_axis))
         self.steps.append(Moved(node))
         self.whole |= {tensor.name: unit for tensor, unit in zip(node.outputs, units, strict=False) if tensor.name}

@@ -18,9 +18,9 @@ _PARTS, _ENOUGH = (1, 2, 4, 8, 16), 1.1
 # The least multiplier of what is added, as far as parts allow, so that rounding it moves little beside what rounding
 # weights does, and the largest, beside which a layer is next to nothing.
 _LEAST_MULTIPLIER, _MOST_MULTIPLIER = 16, 1 << 13
-# Of what is added without a layer: into how many parts a unit is divided at most, and where numbers of no unit are
-# added at least.
-_MOST_PARTS, _PARTS_FOR_OFFSETS = 256, 64
+# Of what is added without a layer: into how many parts a unit is divided at most; and where numbers of no unit are
+# added, how many parts all levels together have, and how many one has at least and at most.
+_MOST_PARTS, _PARTS_OF_ALL, _LEAST_OF_ONE, _MOST_OF_ONE = 256, 2048, 8, 64
 # Of a bias the largest multiple of the unit, and of the weights of the layer the least share that a channel may have.
 _MOST_BIAS, _LEAST_SHARE = 1 << 18, 1e-6
 # Weights that are looked at at a time.
@@ -100,25 +100,26 @@ def of_weights(
     return Scales(units[best, every], factors)
 
 
-def of_added(added: Sequence[Array], offsets: Sequence[Array], channels: int, *, uniform: bool) -> Scales:
+def of_added(added: Sequence[Array], offsets: Sequence[Array], channels: int, reach: int, *, uniform: bool) -> Scales:
     """Of a sum without layers: the largest unit of which all that is added are whole numbers, or nearly so.
 
     What is next to nothing beside an offset is left out.
 
     Args:
         added: units `[1]` or `[C]`.
-        offsets: numbers of no unit that are added as well, `[1]` or `[C]` in values: it is a 64th of a unit then, or
-            less.
+        offsets: numbers of no unit that are added as well, `[1]` or `[C]` in values: it is a part of a unit then.
         channels: C.
+        reach: how many integers what is added has: the more levels, the less does a part of one matter.
         uniform: whether there is one for all channels.
     """
     units = _common(added, channels, uniform=uniform)
     first = np.maximum(units.min(axis=0), units.max(axis=0) / _MOST_MULTIPLIER)
+    least = int(np.clip(_PARTS_OF_ALL // reach, _LEAST_OF_ONE, _MOST_OF_ONE))
     for offset in offsets:
-        first = np.maximum(first, abs(offset) * (_PARTS_FOR_OFFSETS / _MOST_BIAS))
+        first = np.maximum(first, abs(offset) * (least / _MOST_BIAS))
     if uniform:
         first = np.full(channels, first.min())
-    parts = np.arange(_PARTS_FOR_OFFSETS if any(offset.any() for offset in offsets) else 1, _MOST_PARTS + 1)
+    parts = np.arange(least if any(offset.any() for offset in offsets) else 1, _MOST_PARTS + 1)
     exact = parts.reshape(-1, 1, 1) * (units / first)
     errors = (abs(exact - np.rint(exact)) / np.maximum(exact, 1)).max(axis=1)
     # The fewest parts that leave less than a weight's own rounding would, or else those that leave least.

@@ -18,9 +18,15 @@ from pconv_onnx.integer.scales import Scales, of_added, of_weights
 
 
 class Unit:
-    """What an integer is worth, `[1]` or `[C]`: positive numbers in float64."""
+    """What an integer is worth, `[1]` or `[C]`: positive numbers in float64.
+
+    Attributes:
+        size: 1 or C.
+        reach: how many integers there are, as far as that is known: of codes.
+    """
 
     size: int
+    reach: int = 1 << 16
 
     def values(self) -> Array:
         """The numbers; they ask for the scales of the weights that they depend on."""
@@ -38,10 +44,10 @@ class Unit:
 class Fixed(Unit):
     """Numbers that are known: the spacing of levels."""
 
-    def __init__(self, values: Array) -> None:
-        """`[1]` or `[C]`."""
+    def __init__(self, values: Array, reach: int) -> None:
+        """`[1]` or `[C]`, and how many integers there are."""
         self._values = values.astype(np.float64).reshape(-1)
-        self.size = self._values.size
+        self.size, self.reach = self._values.size, reach
 
     def values(self) -> Array:
         """These numbers."""
@@ -221,7 +227,12 @@ class Accumulator:
     @property
     def root(self) -> Accumulator:
         """The one that it was merged into, or itself."""
-        return self if self._merged is None else self._merged.root
+        found = self
+        while found._merged is not None:
+            found = found._merged
+        if found is not self:
+            self._merged = found  # the way is short from now on
+        return found
 
     def merge(self, other: Accumulator) -> None:
         """Have another decide together with this one."""
@@ -257,7 +268,8 @@ class Accumulator:
                 offsets = [*(layer.bias for layer in self.layers), *self.offsets]
                 self._scales = of_weights(weights, added, offsets, self.bits, uniform=self.uniform)
             else:
-                self._scales = of_added(added, self.offsets, self.channels, uniform=self.uniform)
+                reach = max(unit.reach for unit in self.added)
+                self._scales = of_added(added, self.offsets, self.channels, reach, uniform=self.uniform)
         return self._scales
 
     @property

@@ -109,12 +109,13 @@ class _Writer:
 
     @write.register
     def _(self, step: Negated) -> None:
-        given = self.integer(step.name)
-        if (step.signs > 0).all():
+        given, axis = self.integer(step.name), self.whole[step.output].axis
+        shape = self.network.shapes[step.name]
+        if (step.signs > 0).all() and (step.signs.size == 1 or axis is None or shape[axis] == step.signs.size):
             self.integers[step.output] = given
             return
-        signs = self._constant(f"{step.output}/signs", self._along(step.output, step.signs, step.name), step.name)
-        self._node("Mul", [given, signs], step.output)
+        signs = self._spread(step.output, step.signs, step.name)
+        self._node("Mul", [given, self._constant(f"{step.output}/signs", signs, step.name)], step.output)
 
     @write.register
     def _(self, step: Added) -> None:
@@ -124,7 +125,7 @@ class _Writer:
         offset = np.rint(step.offset / unit)
         if offset.any():
             terms.append(
-                (self._constant(f"{step.output}/offset", self._along(step.output, offset), step.output), False)
+                (self._constant(f"{step.output}/offset", self._spread(step.output, offset), step.output), False)
             )
         # What is added stands before what is taken away.
         for term, negative in sorted(terms, key=lambda entry: entry[1]):
@@ -303,8 +304,12 @@ class _Writer:
 
     def _along(self, name: str, values: Array, shaped: str = "", *, axis: int | None = None) -> Array:
         """Numbers `[1]` or `[C]` in a shape that broadcasts against a tensor."""
-        if (values == values[0]).all():
-            return values[0].reshape(())
+        return values[0].reshape(()) if (values == values[0]).all() else self._spread(name, values, shaped, axis=axis)
+
+    def _spread(self, name: str, values: Array, shaped: str = "", *, axis: int | None = None) -> Array:
+        """The same with a number for each channel, of which the tensor may have one before."""
+        if values.size == 1:
+            return values.reshape(())
         found = axis if axis is not None else self.whole[name].axis
         assert found is not None
         rank = len(self.network.shapes[shaped or name])

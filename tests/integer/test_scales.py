@@ -87,20 +87,21 @@ def test_what_is_next_to_nothing_beside_a_layer_makes_no_unit_finer():
 
 
 def test_sums_of_units_that_fit_have_their_largest_common_one():
-    found = of_added([np.array([0.5]), np.array([0.75, 0.125])], [], 2, uniform=False)
+    found = of_added([np.array([0.5]), np.array([0.75, 0.125])], [], 2, 8, uniform=False)
     np.testing.assert_allclose(found.unit, [0.25, 0.125])
-    assert len(set(of_added([np.array([0.5]), np.array([0.75, 0.125])], [], 2, uniform=True).unit)) == 1
+    assert len(set(of_added([np.array([0.5]), np.array([0.75, 0.125])], [], 2, 8, uniform=True).unit)) == 1
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_sums_of_other_units_are_nearly_whole_numbers(seed):
     units = np.random.default_rng(seed).uniform(0.1, 3, (3, 4))
-    found = of_added(list(units), [], 4, uniform=False)
+    found = of_added(list(units), [], 4, 8, uniform=False)
     multiples = units / found.unit
     assert (abs(np.rint(multiples) - multiples) / multiples < 0.01).all()
 
 
-def test_an_offset_has_a_fine_unit_that_it_fits_into():
-    found = of_added([np.array([1.0, 1.0])], [np.array([0.3, 1e30])], 2, uniform=False)
-    assert 1 / found.unit[0] >= 64
+@pytest.mark.parametrize(("reach", "parts"), [(4, 64), (31, 64), (100, 20), (255, 8), (65535, 8)])
+def test_an_offset_has_a_fine_unit_that_it_fits_into(reach, parts):
+    found = of_added([np.array([1.0, 1.0])], [np.array([0.3, 1e30])], 2, reach, uniform=False)
+    assert 1 / found.unit[0] == parts
     assert 1e30 / found.unit[1] <= 2**24
