@@ -88,7 +88,7 @@ class Scaled(Unit):
     def __init__(self, unit: Unit, factor: Array) -> None:
         """The factor is `[1]` or `[C]`."""
         self._unit, self._factor = unit, factor
-        self.size = max(unit.size, factor.size)
+        self.size, self.reach = max(unit.size, factor.size), unit.reach
 
     def values(self) -> Array:
         """The multiple."""
@@ -126,7 +126,7 @@ class Picked(Unit):
         """Of each channel the unit that it is of, and which of its channels it is there."""
         self._channels = channels
         self._units = list({id(unit): unit for unit, _ in channels}.values())
-        self.size = len(channels)
+        self.size, self.reach = len(channels), max(unit.reach for unit in self._units)
 
     def values(self) -> Array:
         """Those of these channels."""
