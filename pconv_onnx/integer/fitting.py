@@ -17,6 +17,7 @@ from functools import partial
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.progress import track
@@ -29,7 +30,9 @@ from pconv_onnx.calibration.statistics import NormalEquations, cross_validated
 from pconv_onnx.calibration.sweep import MOST_INPUTS, RIDGES
 from pconv_onnx.data.samples import Data
 from pconv_onnx.engine.shards import Crew, InProcess, shards_of
-from pconv_onnx.graph.nesting import captured
+from pconv_onnx.graph.nesting import captured, keep
+from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION
 from pconv_onnx.integer.reading import Reading
 from pconv_onnx.integer.scales import rounded
 from pconv_onnx.integer.units import Layer
@@ -38,6 +41,7 @@ from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.plan.plan import Plan
 from pconv_onnx.recognise import Activation, recognise
 from pconv_onnx.recognise.base import where_zero
+from pconv_onnx.runtime.computed import computed_constants
 
 # Of the mean square of an input, what is added to each so that inputs that go together can be told apart.
 _DAMPING = 0.01
@@ -59,16 +63,30 @@ def fitted(plan: Plan, reading: Reading, nearest: Rounded, data: Data, bits: int
         bits: of a weight.
     """
     outputs = {activation.output for activation in plan.activations if activation.name in plan.neurons}
+    network = _with_constants(plan.network)
     activations = [
         found
-        for found in recognise(plan.network, signs=where_zero)
-        if found.spec is not None and found.output.name in outputs and not plan.network.place(found.nodes[0])
+        for found in recognise(network, signs=where_zero)
+        if found.spec is not None and found.output.name in outputs and not network.place(found.nodes[0])
     ]
     shards = shards_of(len(data), data.fixed_batch or BATCH)
-    with InProcess().crew(partial(Passes, plan.network, data), shards) as crew:
-        fitting = _Fitting(plan, reading, nearest, activations, crew, bits)
+    with InProcess().crew(partial(Passes, network, data), shards) as crew:
+        fitting = _Fitting(network, plan, reading, nearest, activations, crew, bits)
         fitting.run(data)
     return fitting.found
+
+
+def _with_constants(network: Network) -> Network:
+    """The network with what it computes of constants as initializers: weights behind a DequantizeLinear."""
+    computed = computed_constants(network)
+    if not computed:
+        return network
+    model = onnx.ModelProto()
+    model.CopyFrom(network.proto)
+    keep(model.graph.node, [node for node in model.graph.node if computed.keys().isdisjoint(node.output)])
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in computed.items())
+    model.ir_version = max(model.ir_version, INITIALIZERS_IR_VERSION)
+    return replace(network, proto=model)
 
 
 class _Fitting:
@@ -76,6 +94,7 @@ class _Fitting:
 
     def __init__(
         self,
+        network: Network,
         plan: Plan,
         reading: Reading,
         nearest: Rounded,
@@ -83,17 +102,17 @@ class _Fitting:
         crew: Crew,
         bits: int,
     ) -> None:
-        self.network, self.crew, self.bits, self.found = plan.network, crew, bits, dict(nearest)
+        self.network, self.crew, self.bits, self.found = network, crew, bits, dict(nearest)
         self.neurons = {one.output: plan.neurons[one.name] for one in plan.activations if one.name in plan.neurons}
         self.activations = activations
         layers = [step for step in reading.steps if isinstance(step, Layer)]
-        # One that has taken in what stood behind it is no node of the network.
-        self.layers = {layer.output: layer for layer in layers if layer.output == layer.node.outputs[0].name}
+        # By what their nodes give; they may have taken in what stands behind these.
+        self.layers = {layer.node.outputs[0].name: layer for layer in layers if layer.gain.all()}
         self.nodes = {node.output[0]: node for node in self.network.proto.graph.node if node.output}
         self.changed: dict[str, list[onnx.NodeProto]] = {}
         self.weights: dict[str, Array] = {}
-        for layer in self.layers.values():
-            if _plain(self.nodes[layer.output]):
+        for name, layer in self.layers.items():
+            if _plain(self.nodes[name]):
                 self._put(layer, *self.found[id(layer)])
 
     def run(self, data: Data) -> None:
@@ -132,10 +151,11 @@ class _Fitting:
         self._values(layer, values, bias)
 
     def _values(self, layer: Layer, weights: Array, bias: Array) -> None:
-        names = (f"{layer.output}/weights", f"{layer.output}/bias")
-        self.changed[layer.output] = with_weights(self.nodes[layer.output], *names, f"{layer.output}/product")
-        for name, values in zip(names, (native(layer, weights), bias), strict=True):
-            self.weights[name] = values.astype(np.float32)
+        output = layer.node.outputs[0].name
+        names = (f"{output}/weights", f"{output}/bias")
+        self.changed[output] = with_weights(self.nodes[output], *names, f"{output}/product")
+        own = native(layer, weights / layer.gain.reshape(-1, 1)), (bias - layer.shift) / layer.gain
+        self.weights |= {name: values.astype(np.float32) for name, values in zip(names, own, strict=True)}
 
     def _fit(self, segment: Segment, layer: Layer) -> None:
         """Correct a layer, and round it."""
@@ -150,7 +170,10 @@ class _Fitting:
         if all(np.isfinite(table).all() for fold in folds for table in (fold.gram, fold.moment)):
             change = cross_validated(folds, RIDGES)
             matrices, bias = segment.layer.matrices()
-            wanted, bias = matrices + change[:, :-1].swapaxes(1, 2), bias + change[:, -1]
+            gain = np.broadcast_to(layer.gain, layer.bias.shape).reshape(bias.shape)
+            shift = np.broadcast_to(layer.shift, layer.bias.shape).reshape(bias.shape)
+            wanted = (matrices + change[:, :-1].swapaxes(1, 2)) * gain[:, :, np.newaxis]
+            bias = (bias + change[:, -1]) * gain + shift
             self.found[id(layer)] = self._rounded(layer, wanted, bias, functools.reduce(operator.add, folds))
         self._put(layer, *self.found[id(layer)])
 

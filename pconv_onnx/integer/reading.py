@@ -269,6 +269,8 @@ class _Reader:
                 raise _Stays(self._floats("adds", tensor.name))
         wholes = [self.whole[tensor.name] for tensor, _ in operands]
         axis, channels = self._common(operands, wholes, node.outputs[0])
+        for tensor, _ in operands if offsets else ():
+            self._require_rank(tensor, node.outputs[0])
         offset = np.zeros(1)
         for tensor, sign in offsets:
             value = self.constant(tensor)
@@ -279,7 +281,7 @@ class _Reader:
         if len(operands) == 1 and operands[0][1] == 1:
             layer = self._absorbing(operands[0][0], node, offset.size)
             if layer is not None:
-                layer.bias = layer.bias + offset
+                layer.take(np.ones(1), offset)
                 self._renamed(layer, operands[0][0], node)
                 return
         accumulator = self._accumulated(wholes, max(channels, offset.size))
@@ -342,9 +344,9 @@ class _Reader:
             _Stays: they run along several, along samples, or along another than the channels that are there.
         """
         value = value.astype(np.float64)
-        if value.size == 1:
-            return value.reshape(1), whole.axis
         rank = len(self.network.shapes.get(output.name, ()))
+        if value.size == 1 and value.ndim <= rank:
+            return value.reshape(1), whole.axis
         sizes = [1] * (rank - value.ndim) + list(value.shape)
         along = [axis for axis, size in enumerate(sizes) if size > 1]
         apart = whole.axis if whole.unit.size > 1 else None
@@ -353,6 +355,15 @@ class _Reader:
         if apart is not None and value.size != whole.unit.size:
             raise _Stays("its constant is not one number a channel")
         return value.reshape(-1), along[0]
+
+    def _require_rank(self, tensor: Tensor, output: Tensor) -> None:
+        """Raise where a constant gives what it is combined with more axes.
+
+        Raises:
+            _Stays: it does.
+        """
+        if len(self.network.shapes.get(tensor.name, ())) != len(self.network.shapes.get(output.name, ())):
+            raise _Stays("its constant has more axes than what it is combined with")
 
     # Factors
 
@@ -394,10 +405,10 @@ class _Reader:
         whole, size = self.whole[tensor.name], max(factor.size, offset.size)
         if not (np.isfinite(factor).all() and np.isfinite(offset).all()):
             raise _Stays("its factors are not finite")
+        self._require_rank(tensor, node.outputs[0])
         layer = self._absorbing(tensor, node, size)
         if layer is not None:
-            layer.weights = layer.weights * factor.reshape(-1, 1)
-            layer.bias = layer.bias * factor + offset
+            layer.take(factor, offset)
             self._renamed(layer, tensor, node)
             return
         output = node.outputs[0].name

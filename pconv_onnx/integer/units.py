@@ -122,10 +122,15 @@ class Product(Unit):
 class Picked(Unit):
     """Channels of others, in any order."""
 
+    _channels: Sequence[tuple[Unit, int]]
+
     def __init__(self, channels: Sequence[tuple[Unit, int]]) -> None:
         """Of each channel the unit that it is of, and which of its channels it is there."""
-        self._channels = channels
-        self._units = list({id(unit): unit for unit, _ in channels}.values())
+        # Those of what was picked before are told by where they are from, or each pick would walk all before it.
+        self._channels = [
+            unit._channels[channel] if isinstance(unit, Picked) else (unit, channel) for unit, channel in channels
+        ]
+        self._units = list({id(unit): unit for unit, _ in self._channels}.values())
         self.size, self.reach = len(channels), max(unit.reach for unit in self._units)
 
     def values(self) -> Array:
@@ -165,6 +170,8 @@ class Layer:
         contracted: `[C, n]`, or `[1, n]`: which channel of the input each weight is for.
         output: name of the tensor that it gives.
         accumulator: what decides its scale.
+        gain: `[C]` or `[1]`, the factor that was taken into what the node has.
+        shift: likewise, the offset.
     """
 
     node: Node
@@ -175,6 +182,13 @@ class Layer:
     contracted: Array
     output: str
     accumulator: Accumulator
+    gain: Array = field(default_factory=lambda: np.ones(1))
+    shift: Array = field(default_factory=lambda: np.zeros(1))
+
+    def take(self, factor: Array, offset: Array) -> None:
+        """Take in what stands behind it, numbers `[1]` or `[C]`."""
+        self.weights, self.bias = self.weights * factor.reshape(-1, 1), self.bias * factor + offset
+        self.gain, self.shift = self.gain * factor, self.shift * factor + offset
 
     @property
     def input_unit(self) -> Array:

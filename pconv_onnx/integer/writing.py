@@ -123,7 +123,8 @@ class _Writer:
         total, negative = "", False
         terms = [(self._in_units(name, unit, step.output), sign < 0) for name, sign in step.operands]
         offset = np.rint(step.offset / unit)
-        if offset.any():
+        # One channel may become several by it.
+        if offset.any() or offset.size > 1:
             terms.append(
                 (self._constant(f"{step.output}/offset", self._spread(step.output, offset), step.output), False)
             )
