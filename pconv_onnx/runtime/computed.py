@@ -7,7 +7,7 @@ from onnx import helper
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
-from pconv_onnx.graph.nesting import captured
+from pconv_onnx.graph.nesting import captured, every_node, subgraphs
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION
 from pconv_onnx.runtime.opening import import_onnxruntime
 from pconv_onnx.runtime.side_by_side import open_session, run_session
@@ -31,21 +31,35 @@ def computed_constants(network: Network) -> dict[str, Array]:
 
 def _computed(network: Network) -> list[str]:
     """Tensors that are computed of constants, and read where the network's inputs are as well."""
-    nodes = network.proto.graph.node
-    varying = [node for node in nodes if not _is_constant(network, node)]
+    settled = _settled(network)
+    made = {id(node) for node in settled}
+    varying = [node for node in network.proto.graph.node if id(node) not in made]
     read = {name for node in varying for name in (*node.input, *captured(node))}
     read.update(info.name for info in network.proto.graph.output)
-    return [name for node in nodes if _is_constant(network, node) for name in node.output if name in read]
+    return [name for node in settled for name in node.output if name in read]
 
 
-def _is_constant(network: Network, node: onnx.NodeProto) -> bool:
-    return network.computed_from_inputs.isdisjoint(node.output)
+# What each run draws anew.
+_DRAWS = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+
+
+def _settled(network: Network) -> list[onnx.NodeProto]:
+    """The nodes that give the same in every run."""
+    drawn: set[str] = set()
+    found = []
+    for node in network.proto.graph.node:
+        inner = (child.op_type for body in subgraphs(node) for child in every_node(body))
+        if {node.op_type, *inner} & {*_DRAWS} or not drawn.isdisjoint((*node.input, *captured(node))):
+            drawn.update(node.output)
+        elif network.computed_from_inputs.isdisjoint(node.output):
+            found.append(node)
+    return found
 
 
 def _computing(network: Network, names: list[str]) -> onnx.ModelProto:
     """The part of the network that computes such tensors."""
     source = network.proto
-    nodes = [node for node in source.graph.node if _is_constant(network, node)]
+    nodes = _settled(network)
     read = {name for node in nodes for name in (*node.input, *captured(node))}
     part = helper.make_graph(
         nodes,

@@ -37,3 +37,9 @@ def test_an_output_that_is_computed_of_constants_is_among_them():
 def test_a_network_without_such_nodes_has_none():
     model = network("y = Conv (x, w)", outputs="float[N, 3, 8, 8] y", weights={"w": weight(3, 3, 1, 1)})
     assert computed_constants(load(model)) == {}
+
+
+def test_what_each_run_draws_is_none():
+    nodes = "r = RandomNormal <shape = [3, 1, 1], seed = 1.0> () v = Abs (r) k = Abs (w) c = Conv (x, k) y = Add (c, v)"
+    model = network(nodes, outputs="float[N, 3, 8, 8] y", weights={"w": weight(3, 3, 1, 1)})
+    assert computed_constants(load(model)).keys() == {"k"}

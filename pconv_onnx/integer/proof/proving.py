@@ -97,6 +97,7 @@ class _Walk:
 
     def __init__(self, network: Network) -> None:
         self.network = network
+        self.tables = {tensor.name: tensor for tensor in network.proto.graph.initializer}
         self.bounds: list[Bound] = []
         self.islands: dict[str, str] = {}
         self.tensors: dict[str, Known] = {}
@@ -107,7 +108,7 @@ class _Walk:
 
     def take(self, node: Node, proto: onnx.NodeProto) -> None:
         """Take a node in whose inputs have been."""
-        site = Site(self.network, node, proto, [self.known(tensor.name) for tensor in node.inputs])
+        site = Site(self.network, node, proto, [self.known(tensor.name) for tensor in node.inputs], self.tables)
         sizes_alone = is_standard(node) and node.op in _SHAPES
         read = () if sizes_alone else (*site.operands, *map(self.known, captured(proto)))
         loose = any(known.value is Float.LOOSE for known in read)

@@ -50,8 +50,7 @@ def _steps(site: Site) -> int:
 
 
 def _neuron(site: Site) -> ParallelNeuron:
-    tables = {tensor.name: tensor for tensor in site.network.proto.graph.initializer if tensor.name in site.proto.input}
-    return neuron_of(site.proto, tables)
+    return neuron_of(site.proto, site.tables)
 
 
 def _parallel_spike(site: Site) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -60,9 +60,16 @@ SUMS_FLOATS = Island("it sums floats")
 class Site:
     """A node with what is known of its inputs."""
 
-    def __init__(self, network: Network, node: Node, proto: onnx.NodeProto, operands: Sequence[Known]) -> None:
-        """Bind them; `operands` has one entry an input."""
-        self.network, self.node, self.proto, self.operands = network, node, proto, operands
+    def __init__(
+        self,
+        network: Network,
+        node: Node,
+        proto: onnx.NodeProto,
+        operands: Sequence[Known],
+        tables: Mapping[str, onnx.TensorProto],
+    ) -> None:
+        """Bind them; `operands` has one entry an input, `tables` are the network's initializers by name."""
+        self.network, self.node, self.proto, self.operands, self.tables = network, node, proto, operands, tables
 
     @property
     def steps(self) -> int:
