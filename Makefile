@@ -17,7 +17,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-hostile fuzz-npy fuzz-guided node dist bench peers ray gpu exports zoo suites cases clean
+.PHONY: help demo test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-hostile fuzz-npy fuzz-guided node dist bench peers ray gpu exports zoo suites cases clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ fuzz: $(STAMP) ## compare 10,000 random networks with what rewrite makes of them
 
 fuzz-verify: $(STAMP) ## spoil 10,000 spiking networks in one place each: verify has to notice, and say where (20 minutes)
 	$(BIN)/python tests/fuzzing/run.py --what corruptions --count 10000
+
+fuzz-integers: $(STAMP) ## compare 20,000 random networks of integers with exact integers, bit by bit (3 hours)
+	$(BIN)/python tests/fuzzing/run.py --what integers --count 20000
 
 fuzz-hostile: $(STAMP) ## give random and mutated files, requests and calls to what reads them, in processes that may die (3 hours)
 	$(BIN)/python tests/fuzzing/run.py --what files --count 50000
