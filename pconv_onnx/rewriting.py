@@ -209,6 +209,8 @@ def rewrite(
     calibrated = None
     # Integer weights take data for networks that have levels already.
     if calibration is None or (weights is not None and not _lacks_levels(source, neurons)):
+        if method is not None:
+            raise PconvError(f"{given.name} has levels: nothing is calibrated by '{method}'", "leave --method out")
         network = prepared(given)
         _warn_of_another_opset(given, network.opset)
         plan = planned(network)

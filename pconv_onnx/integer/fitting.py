@@ -154,6 +154,8 @@ class _Fitting:
         output = layer.node.outputs[0].name
         names = (f"{output}/weights", f"{output}/bias")
         self.changed[output] = with_weights(self.nodes[output], *names, f"{output}/product")
+        for node in self.changed[output][1:]:
+            node.name = ""  # a network that was calibrated has one of that name
         own = native(layer, weights / layer.gain.reshape(-1, 1)), (bias - layer.shift) / layer.gain
         self.weights |= {name: values.astype(np.float32) for name, values in zip(names, own, strict=True)}
 

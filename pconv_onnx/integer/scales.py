@@ -23,8 +23,8 @@ _LEAST_MULTIPLIER, _MOST_MULTIPLIER = 16, 1 << 13
 _MOST_PARTS, _PARTS_OF_ALL, _LEAST_OF_ONE, _MOST_OF_ONE = 256, 2048, 8, 64
 # Of a bias the largest multiple of the unit, and of the weights of the layer the least share that a channel may have.
 _MOST_BIAS, _LEAST_SHARE = 1 << 18, 1e-6
-# Weights that are looked at at a time.
-_AT_ONCE = 1 << 22
+# Weights of a channel by which scales are chosen; and those of all channels that are looked at at a time.
+_MANY, _AT_ONCE = 1024, 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,12 +159,22 @@ def _best(weights: Array, floor: Array, bits: int, *, uniform: bool) -> tuple[Ar
         largest = np.full_like(largest, largest.max())
     tried = largest / (highest * _TRIED[:, np.newaxis] / 128)
     # Squares of the smallest numbers would be zero.
-    errors = _errors(weights / largest.reshape(-1, 1), tried / largest, bits)
+    errors = _errors(_some(weights / largest.reshape(-1, 1)), tried / largest, bits)
     if uniform:
         errors = np.repeat(errors.sum(axis=1, keepdims=True) / errors.shape[1], errors.shape[1], axis=1)
     best = errors.argmin(axis=0)
     every = np.arange(len(largest))
-    return tried[best, every], errors[best, every] * np.square(largest)
+    left = _errors(weights, tried[best, every][np.newaxis], bits)[0]
+    return tried[best, every], np.full_like(left, left.mean()) if uniform else left
+
+
+def _some(weights: Array) -> Array:
+    """Of many weights of a channel some, evenly, and the largest: enough to tell scales apart."""
+    step = -(-weights.shape[1] // _MANY)
+    if step <= 1:
+        return weights
+    largest = np.take_along_axis(weights, abs(weights).argmax(axis=1)[:, np.newaxis], axis=1)
+    return np.concatenate([weights[:, ::step], largest], axis=1)
 
 
 def _errors(weights: Array, tried: Array, bits: int) -> Array:

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from networks import network, qcfs, weight
+from refusals import refusal_of
 
 from pconv_onnx import rewrite
 from pconv_onnx.integer.fitting import _one_by_one
@@ -104,3 +105,54 @@ def test_data_of_one_value_round_it_all_the_same(model, value):
     x = np.full((8, 3, 8, 8), value, np.float32)
     result = rewrite(model, weights="int8", mode="folded", input_bits=8, input_range=(-4, 4), calibration={"x": x})
     assert result.integers.proof.exact
+
+
+RELATED = np.random.default_rng(5).normal(0, 1, (3, 16)).astype(np.float32)
+BEHIND = {
+    "a bias of its own": ("d = MatMul (a, v) t = Add (d, vb)", {"vb": np.full(6, 0.2, np.float32)}),
+    "BatchNormalization": (
+        "d = MatMul (a, v) t = BatchNormalization (d, gain, shift, mean, variance)",
+        {"gain": np.array([-1, -0.5, 0.5, 1, 1.5, 2], np.float32), "shift": np.full(6, 0.1, np.float32),
+         "mean": np.full(6, 0.3, np.float32), "variance": np.full(6, 2, np.float32)},
+    ),
+    "weights behind DequantizeLinear": ("q = DequantizeLinear <axis = 1> (codes, scales) t = MatMul (a, q)", {
+        "codes": np.random.default_rng(2).integers(-128, 128, (12, 6)).astype(np.int8),
+        "scales": np.full(6, 0.01, np.float32)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BEHIND)
+def test_data_reach_layers_that_are_not_weights_alone(case):
+    nodes, weights = BEHIND[case]
+    nodes = f"c = MatMul (x, w) {qcfs('c', 'a')} {nodes} {qcfs('t', 'b')} y = MatMul (b, u)"
+    held = {"w": weight(16, 12), "v": weight(12, 6, seed=1), "u": weight(6, 4, seed=2), "count": 15.0, **weights}
+    model = network(nodes, inputs="float[N, 16] x", outputs="float[N, 4] y", weights=held)
+    seen, unseen = (np.random.default_rng(seed).normal(0, 1, (256, 3)).astype(np.float32) @ RELATED for seed in (0, 1))
+    options = {"weights": "int4", "mode": "folded", "input_bits": 8, "input_range": (-8, 8)}
+    nearest, fitted = (rewrite(model, **options, **data).integers for data in ({}, {"calibration": {"x": seen}}))
+    layers = [step for step in fitted.reading.steps if isinstance(step, Layer)]
+    before = [step for step in nearest.reading.steps if isinstance(step, Layer)]
+    # Of so few weights behind many samples the nearest may serve best: of the last.
+    for layer, other in zip(layers[:2], before[:2], strict=True):
+        assert (fitted.rounding[id(layer)][0] != nearest.rounding[id(other)][0]).any()
+    assert error(fitted.model, model, unseen) < error(nearest.model, model, unseen)
+
+
+def test_a_network_calibrated_at_the_same_time_has_nodes_of_its_own():
+    nodes = (
+        "c = MatMul (x, w) d = Add (c, b) r = Relu (d) e = MatMul (r, v) f = Add (e, b) s = Relu (f) y = MatMul (s, u)"
+    )
+    weights = {"w": weight(16, 12), "b": np.full(12, 0.1, np.float32), "v": weight(12, 12, seed=1),
+               "u": weight(12, 4, seed=2)}  # fmt: skip
+    model = network(nodes, inputs="float[N, 16] x", outputs="float[N, 4] y", weights=weights)
+    data = np.random.default_rng(0).normal(0, 1, (128, 16)).astype(np.float32)
+    found = rewrite(model, steps=4, weights="int8", input_bits=8, calibration={"x": data})
+    assert found.integers.proof.exact
+
+
+def test_levels_have_no_method():
+    model = network(f"c = MatMul (x, w) {qcfs('c', 'y')}", inputs="float[N, 3] x", outputs="float[N, 3] y",
+                    weights={"w": weight(3, 3)})  # fmt: skip
+    data = {"x": np.ones((4, 3), np.float32)}
+    told = refusal_of(rewrite, model, weights="int8", input_bits=8, calibration=data, method="mse")
+    assert told == "the model has levels: nothing is calibrated by 'mse'; leave --method out"
