@@ -140,7 +140,7 @@ class Measured:
                 "verified": {"mode": list(models)[-1], "verdict": verified["verdict"], **verified["integer"]},
                 "machine": machine(self.options.threads),
             }
-            if weights == WEIGHTS[0] and not fitted:
+            if weights == WEIGHTS[0] and not fitted and not self.options.answers_only:
                 entry["tables"] = list(self.tables(floats, models))
                 entry["bits"] = self.bits(weights)
             yield entry
@@ -218,6 +218,8 @@ def main() -> None:
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="networks that PyPI does not have")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="CIFAR-10, and pictures of ImageNet")
     parser.add_argument("--images", type=int, metavar="N", help="images to test on (default: all)")
+    parser.add_argument("--answers-only", action="store_true", help="neither times nor bits")
+    parser.add_argument("--steps", type=int, nargs="+", metavar="T", help="time-steps (default: those of the setting)")
     parser.add_argument("--folder", type=Path, help="where networks are kept, and taken from (default: nowhere)")
     options = parser.parse_args()
     document: dict[str, Any] = {"benchmark": "integers", "entries": []}
@@ -227,7 +229,7 @@ def main() -> None:
         options.folder = options.folder or Path(temporary)
         options.folder.mkdir(parents=True, exist_ok=True)
         for name in options.networks:
-            for steps in SETTINGS[name].steps:
+            for steps in options.steps or SETTINGS[name].steps:
                 for entry in Measured(name, steps, options).entries():
                     keys = ("network", "steps", "weights", "samples")
                     others = [one for one in document["entries"] if any(one[key] != entry[key] for key in keys)]
