@@ -122,7 +122,7 @@ def test_a_mean_error_counts_where_the_layer_that_reads_it_is_not_corrected(monk
     shared = "a = Conv (x, w) r = Relu (a) b = Conv (r, v) c = Conv (b, u) s = Relu (c) t = Relu (b) y = Sum (s, t)"
     weights = {"w": 2 * weight(4, 3, 1, 1), "v": weight(4, 4, 3, 3, seed=1), "u": weight(4, 4, 1, 1, seed=2)}
     for nodes, most in ((wide, 20), (shared, 4608)):
-        monkeypatch.setattr(sweep, "_MOST_INPUTS", most)
+        monkeypatch.setattr(sweep, "MOST_INPUTS", most)
         ann = source(nodes, "float[N, 4, m, n] y", **weights)
         fit, refit = (calibrate(ann, data(300), steps=8, method=method) for method in ("fit", "refit"))
         assert "b" not in refit.found.corrections

@@ -362,8 +362,15 @@ class Images(CalibrationDataReader):
         return self.left.pop() if self.left else None
 
 
-@pytest.mark.parametrize("per_channel", [False, True], ids=["per tensor", "per channel"])
-@pytest.mark.parametrize("kind", [QuantType.QUInt8, QuantType.QInt8])
+@pytest.mark.parametrize(
+    ("kind", "per_channel"),
+    [
+        (QuantType.QUInt8, True),
+        (QuantType.QInt8, False),
+        pytest.param(QuantType.QUInt8, False, marks=pytest.mark.slow),
+        pytest.param(QuantType.QInt8, True, marks=pytest.mark.slow),
+    ],
+)
 def test_what_onnxruntime_quantised_keeps_its_integers(per_channel, kind, images, library, tmp_path):
     nodes = f"""
         c = Conv {SAME} (x, w, shift) a = Relu (c) d = Conv {SAME} (a, v, shift) s = Add (d, a) e = Relu (s)

@@ -189,14 +189,14 @@ def test_a_full_disk_keeps_what_was_measured(small_network, monkeypatch):
 
 
 def test_a_mode_that_a_network_cannot_take_is_told_in_its_row(monkeypatch, small_network):
-    rewrite = pconv_onnx.measure.benchmarking.rewrite
+    rewrite = pconv_onnx.measure.request.rewrite
 
     def picky(source, *, mode, steps, **options):
         if mode == "parallel" and steps == 4:
             raise PconvError("no train carries these levels", "choose folded")
         return rewrite(source, mode=mode, steps=steps, **options)
 
-    monkeypatch.setattr(pconv_onnx.measure.benchmarking, "rewrite", picky)
+    monkeypatch.setattr(pconv_onnx.measure.request, "rewrite", picky)
     summary = quick(small_network).summary()
     told = {(row["mode"], row["steps"]): row["error"] for row in summary["rows"] if row["error"]}
     assert told[PARALLEL, 4] == told[BODY, 4] == "no train carries these levels; choose folded"
