@@ -23,6 +23,8 @@ _LEAST_MULTIPLIER, _MOST_MULTIPLIER = 16, 1 << 13
 _MOST_PARTS, _PARTS_OF_ALL, _LEAST_OF_ONE, _MOST_OF_ONE = 256, 2048, 8, 64
 # Of a bias the largest multiple of the unit, and of the weights of the layer the least share that a channel may have.
 _MOST_BIAS, _LEAST_SHARE = 1 << 18, 1e-6
+# How many units a sum may have by an estimate from its weights; whether float32 holds it is proved in the end.
+_ROOM = 0.9 * (1 << 24)
 # Weights of a channel by which scales are chosen; and those of all channels that are looked at at a time.
 _MANY, _AT_ONCE = 1024, 1 << 22
 
@@ -51,7 +53,13 @@ def rounded(weights: Array, scale: Array, bits: int) -> Array:
 
 
 def of_weights(
-    layers: Sequence[Array], added: Sequence[Array], offsets: Sequence[Array], bits: int, *, uniform: bool
+    layers: Sequence[Array],
+    added: Sequence[Array],
+    offsets: Sequence[Array],
+    bits: int,
+    *,
+    uniform: bool,
+    largest: Array | None = None,
 ) -> Scales:
     """The scales of layers that are summed: each has one that is a whole number of the common unit.
 
@@ -63,8 +71,11 @@ def of_weights(
         offsets: numbers of no unit that are added as well, `[1]` or `[C]` in values: biases.
         bits: of a weight.
         uniform: whether there is one unit for all channels.
+        largest: `[C]`, how large sums may be, in values: no unit is so fine that float32 would not hold them.
     """
     channels = len(layers[0])
+    room = np.zeros(channels) if largest is None else largest / _ROOM
+    room = np.full(channels, room.max()) if uniform else room
     finest = coarsest = None
     if added:
         units = _common(added, channels, uniform=uniform)
@@ -77,7 +88,7 @@ def of_weights(
     scales, errors = [scale for scale, _ in found], np.sum([error for _, error in found], axis=0)
     least = np.min(scales, axis=0)
     tried = [np.max(scales, axis=0), *(least / parts for parts in _PARTS)]
-    units = np.stack([_snapped(unit, finest, least / _PARTS[-1]) for unit in tried])
+    units = np.stack([_snapped(np.maximum(unit, room), finest, np.maximum(least / _PARTS[-1], room)) for unit in tried])
     choices = [[np.maximum(np.rint(scale / unit), 1) for scale in scales] for unit in units]
     left = np.stack(
         [

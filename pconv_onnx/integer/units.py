@@ -69,6 +69,12 @@ class Open(Unit):
         """How many channels there are."""
         return self.accumulator.root.channels
 
+    @property
+    def reach(self) -> int:  # type: ignore[override]
+        """How many integers its sums may be."""
+        root = self.accumulator.root
+        return int(2 * (root.largest / root.unit).max())
+
     def values(self) -> Array:
         """What the accumulator decides."""
         return self.accumulator.root.unit
@@ -280,13 +286,27 @@ class Accumulator:
             if self.layers:
                 weights = [layer.in_units for layer in self.layers]
                 offsets = [*(layer.bias for layer in self.layers), *self.offsets]
-                self._scales = of_weights(weights, added, offsets, self.bits, uniform=self.uniform)
+                self._scales = of_weights(
+                    weights, added, offsets, self.bits, uniform=self.uniform, largest=self.largest
+                )
             else:
                 reach = max(unit.reach for unit in self.added)
                 self._scales = of_added(added, self.offsets, self.channels, reach, uniform=self.uniform)
         return self._scales
 
     @property
+    def largest(self) -> Array:
+        """`[C]`, an estimate of the largest sum, in values."""
+        layers = (_on_one_side(layer.in_units) * layer.input.unit.reach for layer in self.layers)
+        added = (unit.values() * unit.reach for unit in self.added)
+        return sum((*layers, *added, *map(abs, self.offsets)), np.zeros(self.channels))
+
+    @property
     def unit(self) -> Array:
         """`[C]`."""
         return self.scales.unit
+
+
+def _on_one_side(weights: Array) -> Array:
+    """`[C]`, the larger of the sums of what is above zero and of what is below, of weights `[C, n]`."""
+    return np.maximum(np.maximum(weights, 0).sum(axis=1), np.maximum(-weights, 0).sum(axis=1))

@@ -263,6 +263,7 @@ RULES: dict[str, Rule] = {
     "Ceil": _rounded(np.ceil),
     "Clip": _clip,
     "Concat": _joined,
+    "Constant": _fixed,
     "ConstantOfShape": _fixed,
     "Conv": sums.conv,
     "ConvTranspose": sums.conv_transpose,
