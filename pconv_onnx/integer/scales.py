@@ -23,8 +23,9 @@ _LEAST_MULTIPLIER, _MOST_MULTIPLIER = 16, 1 << 13
 _MOST_PARTS, _PARTS_OF_ALL, _LEAST_OF_ONE, _MOST_OF_ONE = 256, 2048, 8, 64
 # Of a bias the largest multiple of the unit, and of the weights of the layer the least share that a channel may have.
 _MOST_BIAS, _LEAST_SHARE = 1 << 18, 1e-6
-# How many units a sum may have by an estimate from its weights; whether float32 holds it is proved in the end.
-_ROOM = 0.9 * (1 << 24)
+# How many units a sum may have by an estimate from its weights, and how many times coarser than the best a scale may
+# become for that; whether float32 holds it is proved in the end.
+_ROOM, _COARSEST = 0.9 * (1 << 24), 4
 # Weights of a channel by which scales are chosen; and those of all channels that are looked at at a time.
 _MANY, _AT_ONCE = 1024, 1 << 22
 
@@ -87,6 +88,7 @@ def of_weights(
     found = [_best(weights, floor, bits, uniform=uniform) for weights in layers]
     scales, errors = [scale for scale, _ in found], np.sum([error for _, error in found], axis=0)
     least = np.min(scales, axis=0)
+    room = np.minimum(room, _COARSEST * least)
     tried = [np.max(scales, axis=0), *(least / parts for parts in _PARTS)]
     units = np.stack([_snapped(np.maximum(unit, room), finest, np.maximum(least / _PARTS[-1], room)) for unit in tried])
     choices = [[np.maximum(np.rint(scale / unit), 1) for scale in scales] for unit in units]

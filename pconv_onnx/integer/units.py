@@ -7,7 +7,7 @@ are therefore asked for once all of a network has been read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +31,10 @@ class Unit:
     def values(self) -> Array:
         """The numbers; they ask for the scales of the weights that they depend on."""
         raise NotImplementedError
+
+    def span(self) -> Array:
+        """How far from zero values are at most, by an estimate, `[1]` or `[C]`."""
+        return self.values() * self.reach
 
     def accumulators(self) -> Iterator[Accumulator]:
         """What has to be decided first."""
@@ -69,11 +73,9 @@ class Open(Unit):
         """How many channels there are."""
         return self.accumulator.root.channels
 
-    @property
-    def reach(self) -> int:  # type: ignore[override]
-        """How many integers its sums may be."""
-        root = self.accumulator.root
-        return int(2 * (root.largest / root.unit).max())
+    def span(self) -> Array:
+        """What sums of the accumulator reach."""
+        return self.accumulator.root.largest
 
     def values(self) -> Array:
         """What the accumulator decides."""
@@ -99,6 +101,10 @@ class Scaled(Unit):
     def values(self) -> Array:
         """The multiple."""
         return self._unit.values() * self._factor
+
+    def span(self) -> Array:
+        """Likewise."""
+        return self._unit.span() * self._factor
 
     def accumulators(self) -> Iterator[Accumulator]:
         """Those of the other."""
@@ -141,7 +147,13 @@ class Picked(Unit):
 
     def values(self) -> Array:
         """Those of these channels."""
-        tables = {id(unit): unit.values() for unit in self._units}
+        return self._picked({id(unit): unit.values() for unit in self._units})
+
+    def span(self) -> Array:
+        """Likewise."""
+        return self._picked({id(unit): unit.span() for unit in self._units})
+
+    def _picked(self, tables: Mapping[int, Array]) -> Array:
         return np.array([tables[id(unit)][channel] for unit, channel in self._channels])
 
     def accumulators(self) -> Iterator[Accumulator]:
@@ -199,8 +211,11 @@ class Layer:
     @property
     def input_unit(self) -> Array:
         """What the integer that each weight multiplies is worth, in a shape that broadcasts against the weights."""
-        unit = self.input.unit.values()
-        return unit[self.contracted] if unit.size > 1 else unit.reshape(1, 1)
+        return self.of_input(self.input.unit.values())
+
+    def of_input(self, values: Array) -> Array:
+        """Numbers of channels of the input, `[1]` or `[C]`, as numbers of weights."""
+        return values[self.contracted] if values.size > 1 else values.reshape(1, 1)
 
     @property
     def in_units(self) -> Array:
@@ -243,6 +258,7 @@ class Accumulator:
     offsets: list[Array] = field(default_factory=list)
     _merged: Accumulator | None = None
     _scales: Scales | None = None
+    _largest: Array | None = None
 
     @property
     def root(self) -> Accumulator:
@@ -297,9 +313,11 @@ class Accumulator:
     @property
     def largest(self) -> Array:
         """`[C]`, an estimate of the largest sum, in values."""
-        layers = (_on_one_side(layer.in_units) * layer.input.unit.reach for layer in self.layers)
-        added = (unit.values() * unit.reach for unit in self.added)
-        return sum((*layers, *added, *map(abs, self.offsets)), np.zeros(self.channels))
+        if self._largest is None:
+            layers = (_on_one_side(layer.weights * layer.of_input(layer.input.unit.span())) for layer in self.layers)
+            added = (unit.span() for unit in self.added)
+            self._largest = sum((*layers, *added, *map(abs, self.offsets)), np.zeros(self.channels))
+        return self._largest
 
     @property
     def unit(self) -> Array:

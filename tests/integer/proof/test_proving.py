@@ -333,6 +333,7 @@ NODES = {
     "Ceil": "m = AveragePool <kernel_shape = [2, 2]> (q) y = Ceil (m)",
     "Clip": "d = Mul (q, two) y = Clip (d, low, five)",
     "Concat": "n = Neg (q) y = Concat <axis = 1> (q, n)",
+    "Constant": "y = Constant <value_floats = [1.5]> ()",
     "ConstantOfShape": "h = Shape (q) y = ConstantOfShape (h)",
     "Conv": "y = Conv <pads = [1, 1, 1, 1], group = 2> (q, grouped, b)",
     "ConvTranspose": "y = ConvTranspose <strides = [2, 2], group = 2> (q, transposed, of_six)",
@@ -463,7 +464,7 @@ def test_values_are_what_they_are_said_to_be(op_type, low, high):
 
 
 # Nobody asks for the integers of these.
-NEVER_WHOLE = {"ArgMax", "ArgMin", "ConstantOfShape", "Div", "LeakyRelu", "Range", "Shape", "Sign", "Size"}
+NEVER_WHOLE = {"ArgMax", "ArgMin", "Constant", "ConstantOfShape", "Div", "LeakyRelu", "Range", "Shape", "Sign", "Size"}
 
 
 @pytest.mark.parametrize("op_type", sorted(RULES.keys() - NEVER_WHOLE))
