@@ -245,7 +245,6 @@ def rewrite(
     if integers is None:
         model = None if dry_run else lowered(plan, None if calibrated is None else calibrated.model)
     else:
-        form = integers
         for form in integers.by_grain():
             network = prepared(replace(given, proto=form.model))
             # Trains have the largest sums, and modes are to have the same network.
