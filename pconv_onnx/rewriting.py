@@ -11,7 +11,16 @@ from typing import Any
 import onnx
 
 from pconv_onnx.basics.arguments import each
-from pconv_onnx.basics.choices import METHODS, NEURONS, CodingName, ModeName, NeuronsName, Precision, WeightsName
+from pconv_onnx.basics.choices import (
+    METHODS,
+    NEURONS,
+    WEIGHTS,
+    CodingName,
+    ModeName,
+    NeuronsName,
+    Precision,
+    WeightsName,
+)
 from pconv_onnx.basics.errors import PconvError, warn
 from pconv_onnx.basics.places import require_writable
 from pconv_onnx.basics.reasons import by_reason
@@ -24,7 +33,7 @@ from pconv_onnx.graph.sketch import sketch
 from pconv_onnx.integer.form import IntegerForm, integer_form
 from pconv_onnx.integer.settings import require_integers
 from pconv_onnx.lower.modes import lower
-from pconv_onnx.plan.modes import mode_of
+from pconv_onnx.plan.modes import INTEGER, mode_of
 from pconv_onnx.plan.plan import Plan
 from pconv_onnx.plan.planning import make_plan
 from pconv_onnx.runtime.entrance import prepared
@@ -131,7 +140,8 @@ def rewrite(
             below zero exist and zero is one, trains have signs.
         neurons: what becomes a neuron: activations, or `products`: what products (convolutions, matrix products, gates)
             read as well, as `calibrate` takes it. Where it has no levels, it is told as what needs a calibration.
-        mode: `parallel`, `folded` or `serial`: one time-step, which a `SerialSession` repeats.
+        mode: `parallel`, `folded`, `serial`: one time-step, which a `SerialSession` repeats, or `integer`: layers of
+            integer weights that read and give spike counts as uint8, with their neurons inside (docs/integers.md).
         precision: `float16` turns a float32 network into that type, inputs and outputs excepted; None keeps its type.
         signed: carry values below zero with an offset, not with signs, and convert activations whose levels lack zero
             as well. Where silent such neurons emit their lowest value, so that every time-step costs what dense values
@@ -143,7 +153,7 @@ def rewrite(
         method: of the calibration, `refit` unless another is named.
         weights: `int8` or `int4` rounds weights to integers, which float tensors carry, so that no sum of the network
             rounds: modes, batches, threads and machines give the same bits (docs/integers.md). With a calibration, to
-            those that lose least on its data.
+            those that lose least on its data. Mode `integer` has int8 unless int4 is asked for.
         input_bits: 8 quantises the network's inputs as well, without which the first layers compute on floats.
         input_range: least and largest value of these inputs; those of the calibration by default.
         include: one shell pattern or several of activation names to convert; by default all.
@@ -160,6 +170,8 @@ def rewrite(
     if calibration is None and method is not None:
         raise PconvError(f"there is no calibration for the method '{method}'", "pass data as calibration")
     offsets = signed or not mode_of(mode).codes
+    if mode_of(mode) is INTEGER and weights is None:
+        weights = WEIGHTS[0]
     require_neurons(neurons, offsets=offsets)
     require_integers(
         weights,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 DOMAIN = "pconv"
-VERSION = 2
+VERSION = 3
 
 # GreaterOrEqual, Clip and Split with the signatures that the body and the lowerings use.
 MIN_OPSET = 13

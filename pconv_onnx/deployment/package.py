@@ -18,7 +18,7 @@ from pconv_onnx.graph import ModelSource, Network, load
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.record import Record
 from pconv_onnx.graph.tensors import references
-from pconv_onnx.operators.domain import is_neuron
+from pconv_onnx.operators.domain import is_integer, is_neuron
 from pconv_onnx.operators.library import has_cuda_kernels, library_path
 from pconv_onnx.plan.modes import MODES, Mode
 
@@ -90,7 +90,8 @@ class Package:
 
     def operators(self) -> list[str]:
         """The operators of the library that the network has, as `domain::name`."""
-        return sorted({f"{DOMAIN}::{node.op_type}" for node in every_node(self.model.graph) if is_neuron(node)})
+        nodes = every_node(self.model.graph)
+        return sorted({f"{DOMAIN}::{node.op_type}" for node in nodes if is_neuron(node) or is_integer(node)})
 
 
 def package(source: ModelSource) -> Package:

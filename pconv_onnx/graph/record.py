@@ -111,6 +111,8 @@ class Record:
         calibrated_form: a sketch of the network that calibration made of the source; neurons stand for its activations.
         integer: where weights are integers: `weights` ("int8" or "int4"), `input_bits` (8, or None where inputs are
             floats) and `islands`, what computes in floats, by name of its node. None where weights are floats.
+        carriers: of a network in mode `integer` a sketch of the same in floats that hold the integers: names of tensors
+            and nodes, here too, are its.
         kinds: tensors of the file that are in time, by name; None in records of form 1.
         version: of pconv-onnx that wrote it.
     """
@@ -125,6 +127,7 @@ class Record:
     calibration: Mapping[str, Any] | None = None
     calibrated_form: str | None = None
     integer: Mapping[str, Any] | None = None
+    carriers: str | None = None
     kinds: Mapping[str, InTime] | None = None
     version: str = field(default_factory=lambda: version("pconv-onnx"))
 
@@ -164,6 +167,8 @@ class Record:
             entries["calibrated_form"] = self.calibrated_form
         if self.integer is not None:
             entries["integer"] = json.dumps(self.integer)
+        if self.carriers is not None:
+            entries["carriers"] = self.carriers
         kept = [entry for entry in model.metadata_props if not entry.key.startswith(_PREFIX)]
         del model.metadata_props[:]
         model.metadata_props.extend(kept)
@@ -206,6 +211,7 @@ class Record:
                 calibration=calibration,
                 calibrated_form=entries.get("calibrated_form"),
                 integer=_integer(_parsed(entries.get("integer", "null"), dict | None)),
+                carriers=entries.get("carriers"),
                 kinds=None if form == 1 else _kinds(_parsed(entries["kinds"], dict)),
                 version=entries["version"],
             )

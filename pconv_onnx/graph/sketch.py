@@ -22,25 +22,27 @@ _LARGEST = 1 << 28
 _SOURCE, _OWN = "source", "own"
 
 
-def sketch(network: onnx.ModelProto, source: onnx.ModelProto, own: onnx.ModelProto) -> str:
+def sketch(network: onnx.ModelProto, source: onnx.ModelProto, own: onnx.ModelProto, *, shapes: bool = False) -> str:
     """The text that `redrawn` makes the network of again.
 
     Args:
         network: in one file.
         source: a network that will be there as well.
-        own: the one that keeps the sketch. Where it has a tensor in a narrower type, the sketch has that.
+        own: the one that keeps the sketch. Where it has a tensor in a narrower type, or as integers, so has the sketch.
+        shapes: whether to keep those of tensors, which inference does not find behind neurons.
     """
     model = onnx.ModelProto()
     model.CopyFrom(network)
     del model.metadata_props[:]
     there = {_SOURCE: _held(source), _OWN: _held(own)}
     for graph in every_graph(model.graph):
-        del graph.value_info[:]
+        if not shapes:
+            del graph.value_info[:]
         for tensor in graph.initializer:
             given, kept = (held.get(tensor.name) for held in (there[_SOURCE], there[_OWN]))
             if given is not None and (digest := _digest(given)) == _digest(tensor):
                 _refer(tensor, _SOURCE, digest)
-            elif kept is not None and tensor.data_type == TensorProto.FLOAT and kept.dims == tensor.dims:
+            elif kept is not None and _is_narrower(kept, tensor):
                 _refer(tensor, _OWN, _digest(kept))
     return base64.b64encode(zlib.compress(model.SerializeToString(), 9)).decode("ascii")
 
@@ -80,6 +82,14 @@ def redrawn(text: str, source: onnx.ModelProto, own: onnx.ModelProto) -> tuple[o
 
 def _held(model: onnx.ModelProto) -> Mapping[str, TensorProto]:
     return {tensor.name: tensor for graph in every_graph(model.graph) for tensor in graph.initializer}
+
+
+def _is_narrower(kept: TensorProto, tensor: TensorProto) -> bool:
+    """Whether a tensor stands for one of float32: in a shorter type of floats, or as the same integers."""
+    if tensor.data_type != TensorProto.FLOAT or kept.dims != tensor.dims:
+        return False
+    held = numpy_helper.to_array(kept)
+    return held.dtype.kind not in "iu" or np.array_equal(held.astype(np.float32), numpy_helper.to_array(tensor))
 
 
 def _refer(tensor: TensorProto, place: str, digest: str) -> None:

@@ -17,6 +17,7 @@ from pconv_onnx.basics.errors import PconvError, cut
 from pconv_onnx.calibration.calibrating import RANDOM
 from pconv_onnx.data.reading import open_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, Data, DataSource
+from pconv_onnx.graph.carriers import in_carriers
 from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.view import node_name
 from pconv_onnx.integer.fitting import Rounded, fitted
@@ -87,7 +88,8 @@ class IntegerForm:
 
     def proved(self, model: onnx.ModelProto) -> IntegerForm:
         """The same with the proof of the spiking network that was made of it."""
-        return replace(self, proof=prove(replace(self.network, proto=model, hints={})))
+        spiking, _ = in_carriers(replace(self.network, proto=model, hints={}))
+        return replace(self, proof=prove(spiking))
 
     @property
     def overflows(self) -> bool:

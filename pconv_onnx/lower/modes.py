@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx
 
+from pconv_onnx.lower.integer import IntegerLowering
 from pconv_onnx.lower.lowering import Lowering
 from pconv_onnx.lower.serial import SerialLowering
 from pconv_onnx.plan.plan import Plan
@@ -15,6 +16,7 @@ LOWERINGS: dict[str, type[Lowering]] = {
     "parallel": Lowering,
     "folded": Lowering,
     "serial": SerialLowering,
+    "integer": IntegerLowering,
 }
 
 

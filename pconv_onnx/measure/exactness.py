@@ -25,6 +25,8 @@ class Exactness:
         elements: output values compared: each as run without graph optimisations and with them, and of a few samples
             alone.
         differing: of these, which have other bits.
+        counts: spike counts compared, of layers of integers; 0 of a network that has none.
+        differing_counts: of these, which are others.
     """
 
     weights: str
@@ -33,6 +35,8 @@ class Exactness:
     proof: Proof
     elements: int = 0
     differing: int = 0
+    counts: int = 0
+    differing_counts: int = 0
 
     def add(self, expected: Sequence[Array], runs: Iterable[Sequence[Array]]) -> None:
         """Take in the outputs of some samples, from the integer form and from runs of the spiking network."""
@@ -41,6 +45,12 @@ class Exactness:
                 self.elements += left.size
                 self.differing += left.size if left.shape != right.shape else int((_bits(left) != _bits(right)).sum())
 
+    def add_counts(self, layers: Iterable[tuple[int, int]]) -> None:
+        """Take in of each layer of integers how many counts were compared, and how many of these are others."""
+        for compared, differing in layers:
+            self.counts += compared
+            self.differing_counts += differing
+
     @property
     def differences(self) -> list[str]:
         """What is not as it has to be, a line each."""
@@ -48,6 +58,8 @@ class Exactness:
             f"sums of {bound.op_type} '{cut(bound.name)}' may reach {bound.largest:,.0f}, more than floats hold exactly"
             for bound in self.proof.overflowing
         ]
+        if self.differing_counts:
+            told.append(f"{self.differing_counts} of {self.counts} spike counts are others than its integer form gives")
         if self.proof.exact and self.differing:
             told.append(
                 f"{self.differing} of {self.elements} output values have other bits than its integer form gives"
@@ -66,6 +78,8 @@ class Exactness:
             "islands": {name: self.islands.get(name, reason) for name, reason in self.proof.islands.items()},
             "elements": self.elements,
             "differing": self.differing,
+            "counts": self.counts,
+            "differing_counts": self.differing_counts,
         }
 
 

@@ -21,6 +21,7 @@ from pconv_onnx.basics.progress import track
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource, Network, load
+from pconv_onnx.graph.carriers import in_carriers
 from pconv_onnx.graph.channels import behind_matrix_product
 from pconv_onnx.graph.nesting import every_graph, every_node
 from pconv_onnx.graph.products import Product
@@ -33,7 +34,7 @@ from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.operators.contents import contents_of
 from pconv_onnx.operators.domain import is_layer
 from pconv_onnx.operators.parallel_spike import neuron_of
-from pconv_onnx.plan.modes import MODES
+from pconv_onnx.plan.modes import INTEGER, MODES
 from pconv_onnx.plan.spike_driven import SpikeDriven, per_sample, spike_driven
 from pconv_onnx.runtime.axes import axes_told_by_runs
 from pconv_onnx.runtime.memory import alive_at_once, require_budget, sample_bytes, samples_within
@@ -139,8 +140,9 @@ class Stats:
             "nothing"
         )
         if not MODES[self.mode].keeps_time:
+            what = "spike counts" if self.mode == INTEGER.name else "temporal means"
             yield (
-                "mode folded computes temporal means and emits no spikes: counted is the network in mode parallel that "
+                f"mode {self.mode} computes {what} and emits no spikes: counted is the network in mode parallel that "
                 "it stands for"
             )
         if not all(entry.counted for entry in self.operators):
@@ -175,8 +177,9 @@ def stats(
         if price != 0 and not _LEAST_ENERGY <= price <= _MOST_ENERGY:
             told = f"choose 0, or {_LEAST_ENERGY:g} to {_MOST_ENERGY:g} pJ"
             raise PconvError(f"{price} is not an energy of an operation", told)
-    network = load(model)
-    record, converted = _recorded(network)
+    given = load(model)
+    record, converted = _recorded(given)
+    network, _ = in_carriers(given)
     mode = MODES[record.mode]
     in_time = mode.keeps_time
     try:

@@ -18,6 +18,7 @@ from pconv_onnx.basics.progress import track
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource, Network, load
+from pconv_onnx.graph.carriers import in_carriers
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.graph.passes.pipeline import respelled
@@ -27,6 +28,7 @@ from pconv_onnx.graph.record import Converted, Record
 from pconv_onnx.graph.sketch import redrawn
 from pconv_onnx.integer.proof.proving import prove
 from pconv_onnx.measure.comparison import Comparison
+from pconv_onnx.measure.counts import CountCheck
 from pconv_onnx.measure.exactness import Exactness
 from pconv_onnx.measure.layer_check import Layer, LayerCheck, Written, altered_trains
 from pconv_onnx.measure.segment_check import SegmentCheck
@@ -273,11 +275,14 @@ def verify(
     require_budget(memory)
     if atol is not None and not 0 <= atol < math.inf:
         raise PconvError(f"{atol} is not a tolerance", "choose a finite number that is not negative")
-    source, spiking = runnable(ann), load(snn)
-    record, converted = _recorded(source, spiking)
-    stood_for, changed = _stood_for(source, spiking, record)
+    source, deployed = runnable(ann), load(snn)
+    record, converted = _recorded(source, deployed)
+    stood_for, changed = _stood_for(source, deployed, record)
+    # Layers of integers are looked into in floats that hold these; what is deployed has to give the same.
+    spiking, also_changed = in_carriers(deployed)
+    changed += [name for name in also_changed if name not in changed]
     disabled = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
-    sessions = Sessions([source, spiking])
+    sessions = Sessions([source, deployed])
 
     def add(key: str, model: onnx.ModelProto, network: Network, level: Any, where: Sequence[Any] | None) -> None:
         sessions.add(key, partial(open_session, model, network.name, level, where, network.folder, keeps_memory=False))
@@ -297,7 +302,7 @@ def verify(
         key = _RESPELLED if record.calibrated_form is None else _CALIBRATED
         add(key, segments.tapped.model, stood_for, disabled, None)
     ends = _ends(sessions["ann unoptimised"])
-    add("snn unoptimised", spiking.proto, spiking, disabled, providers)
+    add("snn unoptimised", deployed.proto, deployed, disabled, providers)
     _check_ends(ends, _ends(sessions["snn unoptimised"]), source, spiking, record)
     for key, piece in segments.pieces.items():
         add(key, piece.part.model, spiking, disabled, None)
@@ -318,7 +323,8 @@ def verify(
     result = Verification(
         len(samples), data is None, [check.layer for check in checks], list(segments.segments), atol, altered
     )
-    for key, network in (("ann", source), ("snn", spiking)):
+    counts = CountCheck(deployed, checks)
+    for key, network in (("ann", source), ("snn", replace(deployed, proto=counts.model))):
         try:
             add(key, network.proto, network, None, providers)
         except PconvError as error:
@@ -334,7 +340,7 @@ def verify(
     taken = segments.bytes_at_once(MODES[record.mode].time_steps(record.kinds or {}))
     parts = batches(samples, steps, min(samples_within(memory, taken), max(1, _ROWS // steps)))
     for part, feed in track(parts, "verifying", len(parts)):
-        _verify_batch(result, segments, sessions, outputs, axes, feed, samples, part)
+        _verify_batch(result, segments, counts, sessions, outputs, axes, feed, samples, part)
     result.straight_through = without_straight_through(source) is not source
     result.taken_apart = taken_apart(source) is not source
     result.branches_not_entered = segments.branches_not_entered
@@ -350,6 +356,7 @@ def _counted(count: int, what: str) -> str:
 def _verify_batch(
     result: Verification,
     segments: SegmentCheck,
+    counts: CountCheck,
     sessions: Sessions,
     names: list[str],
     axes: list[int | None] | None,
@@ -361,6 +368,9 @@ def _verify_batch(
     whole = next(name for name in (_CALIBRATED, _RESPELLED, "ann unoptimised") if name in sessions)
     values = dict(zip(tapped, run_session(sessions[whole], feed), strict=True)) | feed
     segments.add(sessions, values)
+    key = "snn" if "snn" in sessions else "snn unoptimised"
+    if result.integers is not None and counts.outputs and key == "snn":
+        result.integers.add_counts(counts.differing(run_session(sessions[key], feed, counts.outputs), values))
     outputs = {whole: by_sample([values[name] for name in names], axes)}
     del values
     outputs |= {

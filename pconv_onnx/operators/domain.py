@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from pconv_onnx.basics.domain import DOMAIN, VERSION
+from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.graph.nesting import every_node
 
 OP_TYPE = "ParallelSpike"
@@ -13,6 +13,15 @@ SERIAL_OP_TYPE = "SerialSpike"
 MEAN_OP_TYPE = "TemporalMean"
 # The means over the first 1, 2, … T time-steps, where an output is asked for step by step; likewise.
 RUNNING_MEAN_OP_TYPE = "RunningMean"
+# Layers of integer weights on spike counts, with neurons at their end or without.
+INTEGER_SPIKE_CONV, INTEGER_SPIKE_GEMM = "IntegerSpikeConv", "IntegerSpikeGemm"
+INTEGER_CONV, INTEGER_GEMM = "IntegerConv", "IntegerGemm"
+# Neurons alone, behind sums of integers.
+INTEGER_SPIKE = "IntegerSpike"
+INTEGER_OP_TYPES = (INTEGER_SPIKE_CONV, INTEGER_SPIKE_GEMM, INTEGER_CONV, INTEGER_GEMM, INTEGER_SPIKE)
+
+# The versions of the domain that trains with a coding, and integer operators, came with.
+CODED, INTEGER = 2, 3
 
 
 def attribute(node: onnx.NodeProto, name: str, default: int | None = None) -> int:
@@ -29,7 +38,9 @@ def version_of(model: onnx.ModelProto) -> int:
     """The version of the domain that the nodes of a model are of, whatever it declares: onnxruntime saves its own."""
     nodes = filter(is_operator, every_node(model.graph))
     coded = any(entry.name == "coding" for node in nodes for entry in node.attribute)
-    return VERSION if coded else 1
+    if any(map(is_integer, every_node(model.graph))):
+        return INTEGER
+    return CODED if coded else 1
 
 
 def is_operator(node: onnx.NodeProto) -> bool:
@@ -54,3 +65,8 @@ def is_neuron(node: onnx.NodeProto) -> bool:
 def is_serial(node: onnx.NodeProto) -> bool:
     """Whether a node is a `SerialSpike`."""
     return bool(node.domain == DOMAIN and node.op_type == SERIAL_OP_TYPE)
+
+
+def is_integer(node: onnx.NodeProto) -> bool:
+    """Whether a node is a layer of integers."""
+    return bool(node.domain == DOMAIN and node.op_type in INTEGER_OP_TYPES)

@@ -12,13 +12,13 @@ import numpy as np
 import onnx.parser
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.domain import DOMAIN, VERSION
+from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.graph.external import values
 from pconv_onnx.neuron.coding import CODINGS, Coding, Rate, reach_of
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.neuron.theory import temporal_mean
 from pconv_onnx.operators.bodies import CONSTANTS, along_channels, channels_of, element_type, reshape
-from pconv_onnx.operators.domain import MEAN_OP_TYPE, OP_TYPE, attribute
+from pconv_onnx.operators.domain import CODED, MEAN_OP_TYPE, OP_TYPE, attribute
 from pconv_onnx.operators.means import temporal_mean_body
 
 
@@ -34,7 +34,7 @@ def attributes(neuron: ParallelNeuron, *, input_steps: int, spikes: bool, versio
 
 def version_for(codings: Iterable[Coding]) -> int:
     """The least version of the domain whose nodes give trains of all these codings."""
-    return 1 if all(isinstance(coding, Rate) and not coding.signed for coding in codings) else VERSION
+    return 1 if all(isinstance(coding, Rate) and not coding.signed for coding in codings) else CODED
 
 
 def neuron_of(node: onnx.NodeProto, initializers: Mapping[str, onnx.TensorProto]) -> ParallelNeuron:

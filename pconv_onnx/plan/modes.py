@@ -109,6 +109,12 @@ class _Folded(Mode):
         return _parallel_neuron(spec, wanted, next(wanted.codings(spec)))
 
 
+class _Integer(_Folded):
+    """The same as counts, which layers of integer weights read and give."""
+
+    name = "integer"
+
+
 class _Serial(Mode):
     """One time-step flows, and membrane potentials are kept from one to the next."""
 
@@ -128,9 +134,9 @@ class _Serial(Mode):
     refuse_nodes = staticmethod(refuse_what_one_step_cannot_do)
 
 
-PARALLEL, FOLDED, SERIAL = _Parallel(), _Folded(), _Serial()
+PARALLEL, FOLDED, SERIAL, INTEGER = _Parallel(), _Folded(), _Serial(), _Integer()
 # One row a mode.
-MODES: dict[str, Mode] = {mode.name: mode for mode in (PARALLEL, FOLDED, SERIAL)}
+MODES: dict[str, Mode] = {mode.name: mode for mode in (PARALLEL, FOLDED, SERIAL, INTEGER)}
 
 
 def mode_of(name: str) -> Mode:

@@ -12,7 +12,7 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.view import Tensor
-from pconv_onnx.operators.domain import is_neuron
+from pconv_onnx.operators.domain import is_integer, is_neuron
 from pconv_onnx.plan.modes import Mode
 from pconv_onnx.plan.plan import is_signed
 from pconv_onnx.plan.wanted import Wanted
@@ -123,7 +123,7 @@ def refuse_spiking(network: Network) -> None:
         PconvError: it has.
     """
     nodes = list(every_node(network.proto.graph))
-    if any(map(is_neuron, nodes)):
+    if any(is_neuron(node) or is_integer(node) for node in nodes):
         raise PconvError(f"{network.name} is a spiking network already", "pass the ANN that it was made from")
     used = {node.domain for node in nodes} | {entry.domain for entry in network.proto.functions}
     if DOMAIN in used:

@@ -1,0 +1,160 @@
+"""The forms that a tensor of integers has in a network of them, and what turns one into another.
+
+In its own form it is floats. As counts it is uint8 and as sums int32, each in its own layout or with channels last,
+images `[N, H, W, C]` and signals `[N, 1, L, C]`, as layers of integers read and give them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.graph.nesting import unused
+
+# How axes go from a layout with channels second to one with channels last, and back, by rank.
+_TO_LAST: Mapping[int, Sequence[int]] = {3: (0, 2, 1), 4: (0, 2, 3, 1)}
+_TO_OWN: Mapping[int, Sequence[int]] = {3: (0, 2, 1), 4: (0, 3, 1, 2)}
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What integers a tensor may have.
+
+    Attributes:
+        lowest: at most 0.
+        highest: at least 0, at most 255 more.
+    """
+
+    lowest: int
+    highest: int
+
+    @property
+    def zero(self) -> int:
+        """The count that stands for 0."""
+        return -self.lowest
+
+    @property
+    def largest(self) -> int:
+        """The largest count."""
+        return self.highest - self.lowest
+
+
+class Forms:
+    """The tensors written so far, and what writes more.
+
+    Attributes:
+        nodes: of the network.
+        constants: its new initializers.
+        codes: which tensors have how few integers, by name in the network of floats.
+    """
+
+    def __init__(self, used: set[str], ranks: Mapping[str, int]) -> None:
+        """Nothing is written yet; `used` are names that are taken, `ranks` those of tensors by name."""
+        self.used, self.ranks = used, ranks
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+        self.codes: dict[str, Codes] = {}
+        self._counts: dict[tuple[str, bool], str] = {}
+        self._sums: dict[tuple[str, bool], str] = {}
+        self._values: dict[str, str] = {}
+        self._shared: dict[tuple[str, bytes], str] = {}
+
+    # What is there
+
+    def has_counts(self, name: str) -> bool:
+        """Whether a tensor is written as counts, in one layout or the other."""
+        return self._is(self._counts, name)
+
+    def has_sums(self, name: str) -> bool:
+        """Whether it is written as sums."""
+        return self._is(self._sums, name)
+
+    def is_last(self, name: str) -> bool:
+        """Whether counts of it are there with channels last."""
+        return (name, True) in self._counts
+
+    def given_counts(self, name: str, tensor: str, codes: Codes, *, last: bool) -> None:
+        """A tensor has been written as counts."""
+        self._counts[name, last], self.codes[name] = tensor, codes
+
+    def given_sums(self, name: str, tensor: str, *, last: bool) -> None:
+        """A tensor has been written as sums."""
+        self._sums[name, last] = tensor
+
+    @staticmethod
+    def _is(forms: Mapping[tuple[str, bool], str], name: str) -> bool:
+        return (name, False) in forms or (name, True) in forms
+
+    def named_counts(self, name: str) -> str:
+        """A name for a tensor as counts."""
+        return unused(f"{name}/counts", self.used)
+
+    # What is asked for
+
+    def value(self, name: str) -> str:
+        """The name of a tensor's own form."""
+        if name not in self._values:
+            if self.has_counts(name):
+                code = self.node("Cast", [self.counts(name, last=False)], f"{name}/code", to=TensorProto.FLOAT)
+                zero = self.constant(f"{name}/zero", np.array(self.codes[name].zero, np.float32))
+                # It keeps the name that it has, which may be an output's.
+                self.nodes.append(helper.make_node("Sub", [code, zero], [name], unused(f"{name}/value", self.used)))
+                self._values[name] = name
+            elif self.has_sums(name):
+                sums = self._in_layout(self._sums, name, last=False)
+                self._values[name] = self.node("Cast", [sums], f"{name}/value", to=TensorProto.FLOAT)
+            else:
+                return name
+        return self._values[name]
+
+    def counts(self, name: str, *, last: bool) -> str:
+        """The name of a tensor as counts, in the layout that is asked for."""
+        if not self.has_counts(name):
+            zero = self.constant(f"{name}/zero", np.array(self.codes[name].zero, np.float32))
+            code = self.node("Add", [name, zero], f"{name}/code")
+            self._counts[name, False] = self.node("Cast", [code], f"{name}/counts", to=TensorProto.UINT8)
+        return self._in_layout(self._counts, name, last=last)
+
+    def sums(self, name: str, *, last: bool) -> str:
+        """The name of a tensor as sums, likewise."""
+        if not self.has_sums(name):
+            code = self.node("Cast", [self.counts(name, last=last)], f"{name}/wide", to=TensorProto.INT32)
+            zero = self.constant(f"{name}/zero", np.array(self.codes[name].zero, np.int32))
+            self._sums[name, last] = self.node("Sub", [code, zero], f"{name}/sums")
+        return self._in_layout(self._sums, name, last=last)
+
+    def _in_layout(self, forms: dict[tuple[str, bool], str], name: str, *, last: bool) -> str:
+        if (name, last) not in forms:
+            rank, given = self.ranks[name], forms[name, not last]
+            if rank == 3:
+                axes = self.constant("axes", np.array([1]))
+            if rank == 3 and not last:
+                given = self.node("Squeeze", [given, axes], f"{given}/squeezed")
+            order = (_TO_LAST if last else _TO_OWN)[rank]
+            found = self.node("Transpose", [given], f"{given}/{'last' if last else 'first'}", perm=order)
+            if rank == 3 and last:
+                found = self.node("Unsqueeze", [found, axes], f"{found}/image")
+            forms[name, last] = found
+        return forms[name, last]
+
+    # What is written
+
+    def node(self, op_type: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """Write a node; the name that its output gets."""
+        output = unused(output, self.used)
+        self.nodes.append(helper.make_node(op_type, inputs, [output], unused(output, self.used), **attributes))
+        return output
+
+    def constant(self, name: str, value: Array) -> str:
+        """Write a constant, or find one of that value; the name that it has."""
+        key = f"{value.dtype} {value.shape}", value.tobytes()
+        if key not in self._shared:
+            self._shared[key] = unused(name, self.used)
+            self.constants[self._shared[key]] = numpy_helper.from_array(value, self._shared[key])
+        return self._shared[key]

@@ -1,0 +1,393 @@
+"""The walk through a network of integers in floats, from neuron to neuron."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.domain import DOMAIN
+from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.graph.nesting import captured, drop_unread, drop_unread_constants
+from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.view import Node, Tensor
+from pconv_onnx.lower.fusing.forms import Codes, Forms
+from pconv_onnx.lower.fusing.moves import move
+from pconv_onnx.lower.fusing.totals import Product, Total, along, total_of
+from pconv_onnx.neuron.parallel import ParallelNeuron
+from pconv_onnx.operators.domain import (
+    INTEGER_CONV,
+    INTEGER_GEMM,
+    INTEGER_SPIKE,
+    INTEGER_SPIKE_CONV,
+    INTEGER_SPIKE_GEMM,
+    attribute,
+    is_operator,
+)
+from pconv_onnx.operators.integer_spike import MOST, functions
+from pconv_onnx.operators.parallel_spike import neuron_of
+
+# Floats hold every integer below; no sum reaches it, so a threshold may be cut off there.
+_NEVER = 1 << 24
+
+
+@dataclass(frozen=True, eq=False)
+class _Sum:
+    """A total whose numbers are one a channel, `[M]`.
+
+    Attributes:
+        layers: products, each with its factor.
+        added: names of tensors, each with its multiplier.
+        offset: what is added besides.
+        last: whether channels come second, so that layers have them in another place.
+        rank: of the tensors that are read and given.
+    """
+
+    layers: Sequence[tuple[Product, Array]]
+    added: Sequence[tuple[str, Array]]
+    offset: Array
+    last: bool
+    rank: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Neurons:
+    """Neurons that sums are given to.
+
+    Attributes:
+        proto: their node.
+        thresholds: `[M, S]` or `[1, S]`, int32.
+        channel_axis: that rows run along; None of one.
+        codes: what they give.
+    """
+
+    proto: onnx.NodeProto
+    thresholds: Array
+    channel_axis: int | None
+    codes: Codes
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A network in integers.
+
+    Attributes:
+        model: it.
+        carriers: the same in floats: with thresholds that are integers, which sums of integers reach alike.
+        left: names of neurons that stay on floats.
+    """
+
+    model: onnx.ModelProto
+    carriers: onnx.ModelProto
+    left: Sequence[str]
+
+
+def fused(carriers: onnx.ModelProto) -> Fused:
+    """Put integers in the place of floats that hold such, and neurons into the layers in front of them.
+
+    Args:
+        carriers: a network of mode `folded`, of one file.
+    """
+    return _Fusing(carriers).fused()
+
+
+class _Fusing:
+    """The nodes written so far."""
+
+    def __init__(self, carriers: onnx.ModelProto) -> None:
+        self.network = network = Network(carriers, "the network", "")
+        self.ranks = {name: len(shape) for name, shape in network.shapes.items()}
+        self.forms = Forms(set(network.names), self.ranks)
+        self.tables = {tensor.name: tensor for tensor in carriers.graph.initializer}
+        self.readers = Counter(name for node in carriers.graph.node for name in (*node.input, *captured(node)))
+        self.readers.update(info.name for info in carriers.graph.output)
+        self.whole_thresholds: dict[str, Array] = {}
+        self.meant: dict[str, str] = {}
+        self.left: list[str] = []
+
+    def fused(self) -> Fused:
+        """Walk."""
+        for node, proto in self.network.graph.pairs():
+            self._note_codes(node, proto)
+            if is_operator(proto):
+                if self._neuron(node, proto):
+                    continue
+                self.left.append(proto.name)
+            elif self._whole_sums(node, proto) or move(self.network, node, proto, self.forms):
+                continue
+            self._copy(proto)
+        for info in self.network.proto.graph.output:
+            self.forms.value(info.name)
+        return Fused(self._model(), self._carriers(), self.left)
+
+    def _note_codes(self, node: Node, proto: onnx.NodeProto) -> None:
+        """Note which integers a node gives, where these are few: of a neuron, and what rounds inputs."""
+        if is_operator(proto):
+            codes = _codes_of(self._neuron_of(proto)) if self._neuron_of(proto) is not None else None
+        else:
+            codes = _codes_of_input(node)
+        if codes is not None and codes.lowest <= 0 <= codes.highest and codes.largest <= MOST:
+            self.forms.codes[node.outputs[0].name] = codes
+
+    def _neuron_of(self, proto: onnx.NodeProto) -> ParallelNeuron | None:
+        try:
+            return None if attribute(proto, "spikes") else neuron_of(proto, self.tables)
+        except (KeyError, ValueError):  # tables that another node computes
+            return None
+
+    # Sums
+
+    def _is_term(self, tensor: Tensor) -> bool:
+        """Whether a sum takes a tensor as it is: counts, or what others read as well."""
+        return tensor.name in self.forms.codes or (self.readers[tensor.name] > 1 and self._sums(tensor))
+
+    def _sums(self, tensor: Tensor) -> bool:
+        """Write a tensor as sums; whether it is such."""
+        name = tensor.name
+        if self.forms.has_sums(name):
+            return True
+        total = total_of(tensor, self._is_term, self.ranks)
+        found = None if total is None or not total.products else self._by_channel(total, name, None)
+        if found is None:
+            return False
+        self.forms.given_sums(name, self._layers(found, name), last=found.last)
+        return True
+
+    def _whole_sums(self, node: Node, proto: onnx.NodeProto) -> bool:
+        """Where a sum is asked for as int32, give it so, and not floats that become such; whether that could be done."""
+        is_cast = is_standard(node) and node.op == "Cast"
+        if not is_cast or proto.attribute[0].i != TensorProto.INT32 or not self._sums(node.inputs[0]):
+            return False
+        given = self.forms.sums(node.inputs[0].name, last=False)
+        self.forms.nodes.append(helper.make_node("Identity", [given], list(proto.output), proto.name))
+        return True
+
+    def _neuron(self, node: Node, proto: onnx.NodeProto) -> bool:
+        """Write neurons with the layer in front of them; whether that could be done."""
+        current, output = node.inputs[0], node.outputs[0].name
+        neuron, codes = self._neuron_of(proto), self.forms.codes.get(output)
+        if neuron is None or codes is None or attribute(proto, "input_steps") != 1:
+            return False
+        is_term = self._is_term(current)
+        total = Total(added=[(current.name, _ONE)]) if is_term else total_of(current, self._is_term, self.ranks)
+        found = None if total is None else self._by_channel(total, current.name, neuron.channel_axis)
+        if found is None:
+            return False
+        thresholds = np.nan_to_num(np.ceil(neuron.thresholds.astype(np.float64)), nan=_NEVER)
+        table = np.clip(thresholds, -_NEVER, _NEVER).astype(np.int32)
+        self.whole_thresholds[proto.input[1]] = table
+        self._layers(found, current.name, _Neurons(proto, table, neuron.channel_axis, codes))
+        return True
+
+    def _by_channel(self, total: Total, name: str, channel_axis: int | None) -> _Sum | None:
+        """A total of what can be read, with numbers that layers can have; None where it is none.
+
+        Args:
+            total: of the tensor.
+            name: of it.
+            channel_axis: of the neurons that read it.
+        """
+        rank, shape, forms = self.ranks.get(name), self.network.shapes.get(name), self.forms
+        if rank is None or shape is None or not (total.products or total.added):
+            return None
+        kinds = {product.is_convolution for product in total.products}
+        if len(kinds) > 1:
+            return None
+        last = kinds.pop() if kinds else rank > 2 and (channel_axis == 1 or forms.is_last(total.added[0][0]))
+        axis = 1 if last else rank - 1
+        sizes = {len(product.weights) for product in total.products} or {shape[axis]}
+        if channel_axis not in (None, axis) or len(sizes) > 1 or not isinstance(channels := sizes.pop(), int):
+            return None
+        if not all(product.input in forms.codes for product in total.products):
+            return None
+        numbers = [*(p.factor for p in total.products), *(m for _, m in total.added), total.offset]
+        tables = [table for each in numbers if (table := along(each, axis, rank, channels)) is not None]
+        if len(tables) < len(numbers):
+            return None
+        layers = list(zip(total.products, tables, strict=False))
+        added = [(one, table) for (one, _), table in zip(total.added, tables[len(layers) :], strict=False)]
+        return _Sum(layers, added, tables[-1], last, rank)
+
+    def _layers(self, found: _Sum, name: str, neurons: _Neurons | None = None) -> str:
+        """Write a sum, and neurons behind it; what it is called then.
+
+        A layer takes one tensor to be added, so that one follows another where there are more.
+        """
+        forms, (tensor, zero, multiplier) = self.forms, self._residual(found, name)
+        offset = found.offset
+        for index, (product, factor) in enumerate(found.layers, 1):
+            codes = forms.codes[product.input]
+            inputs = [
+                forms.counts(product.input, last=found.last),
+                self._weights(product),
+                forms.constant(f"{name}/bias", offset),
+                forms.constant(f"{name}/factor", factor),
+                tensor,
+                forms.constant(f"{name}/multiplier", multiplier),
+            ]
+            attributes = {"zero": codes.zero, "highest": codes.largest, "residual_zero": zero}
+            attributes |= _window(product.node) if found.last else {}
+            if neurons is not None and index == len(found.layers):
+                return self._spiking(_SPIKING[found.last], inputs, neurons, last=found.last, **attributes)
+            tensor = forms.node(_SUMMING[found.last], inputs, f"{name}/sums", domain=DOMAIN, **attributes)
+            zero, multiplier, offset = 0, np.ones_like(factor), np.zeros_like(offset)
+        if neurons is None:
+            return tensor
+        return self._spiking(INTEGER_SPIKE, [tensor], neurons, last=found.last)
+
+    def _residual(self, found: _Sum, name: str) -> tuple[str, int, Array]:
+        """What is added in the first layer: a tensor, what of it is worth nothing, and its multiplier."""
+        forms = self.forms
+        if not found.added:
+            nothing = np.zeros((1,) * (4 if found.last else found.rank), np.uint8)
+            return forms.constant("nothing", nothing), 0, np.ones_like(found.offset)
+        (one, multiplier), *more = found.added
+        if not more and found.layers:
+            if forms.has_sums(one):
+                return forms.sums(one, last=found.last), 0, multiplier
+            return forms.counts(one, last=found.last), forms.codes[one].zero, multiplier
+        # Constants that broadcast along the last axis, where channels are.
+        terms = [
+            forms.sums(one, last=found.last)
+            if (multiplier == 1).all()
+            else forms.node(
+                "Mul",
+                [forms.sums(one, last=found.last), forms.constant(f"{one}/multiplier", multiplier)],
+                f"{one}/multiple",
+            )
+            for one, multiplier in found.added
+        ]
+        if not found.layers and found.offset.any():
+            terms.append(forms.constant(f"{name}/bias", found.offset))
+        while len(terms) > 1:
+            terms[:2] = [forms.node("Add", terms[:2], f"{name}/added")]
+        return terms[0], 0, np.ones_like(found.offset)
+
+    def _spiking(self, op_type: str, inputs: list[str], neurons: _Neurons, *, last: bool, **attributes: object) -> str:
+        """Write neurons; how their counts are called."""
+        proto, forms = neurons.proto, self.forms
+        thresholds = self._meant(proto.input[1], neurons.thresholds)
+        output = forms.named_counts(proto.output[0])
+        node = helper.make_node(
+            op_type, [*inputs, thresholds], [output], name=proto.name, domain=DOMAIN, **attributes
+        )  # fmt: skip
+        forms.nodes.append(node)
+        forms.given_counts(proto.output[0], output, neurons.codes, last=last)
+        return output
+
+    def _weights(self, product: Product) -> str:
+        return self._meant(product.name, product.weights)
+
+    def _meant(self, name: str, value: Array) -> str:
+        """Write a constant that is to have the name of the one whose place it takes, once that is not read any more."""
+        found = self.forms.constant(f"{name}/{value.dtype}", value)
+        self.meant.setdefault(found, name)
+        return found
+
+    # What is left
+
+    def _copy(self, proto: onnx.NodeProto) -> None:
+        """A node on floats, which come from integers where these are what is there."""
+        node = onnx.NodeProto()
+        node.CopyFrom(proto)
+        node.input[:] = [self.forms.value(name) for name in proto.input]
+        for name in captured(node):
+            self.forms.value(name)
+        self.forms.nodes.append(node)
+
+    def _model(self) -> onnx.ModelProto:
+        """The network as it is written, without what nothing reads."""
+        before = self.network.proto
+        model = onnx.ModelProto()
+        model.CopyFrom(before)
+        graph = model.graph
+        del graph.node[:], graph.value_info[:]
+        graph.node.extend(self.forms.nodes)
+        graph.initializer.extend(self.forms.constants.values())
+        _drop(graph, before.graph)
+        self._rename(graph)
+        there = {function.name for function in model.functions}
+        opset = self.network.opset
+        used = {node.op_type for node in graph.node if node.domain == DOMAIN}
+        model.functions.extend(f for f in functions(opset) if f.name in used and f.name not in there)
+        return model
+
+    def _rename(self, graph: onnx.GraphProto) -> None:
+        """Give constants the names of those whose place they took."""
+        taken = {tensor.name for tensor in graph.initializer}
+        names = {old: new for old, new in self.meant.items() if old in taken and new not in taken}
+        # Two may have taken the place of one.
+        names = {old: new for old, new in names.items() if list(names.values()).count(new) == 1}
+        for tensor in graph.initializer:
+            tensor.name = names.get(tensor.name, tensor.name)
+        for node in graph.node:
+            node.input[:] = [names.get(name, name) for name in node.input]
+
+    def _carriers(self) -> onnx.ModelProto:
+        model = onnx.ModelProto()
+        model.CopyFrom(self.network.proto)
+        for tensor in model.graph.initializer:
+            if tensor.name in self.whole_thresholds:
+                whole = self.whole_thresholds[tensor.name].astype(np.float32)
+                tensor.CopyFrom(numpy_helper.from_array(whole, tensor.name))
+        return model
+
+
+_ONE = np.ones(())
+# By whether they are convolutions.
+_SPIKING = {False: INTEGER_SPIKE_GEMM, True: INTEGER_SPIKE_CONV}
+_SUMMING = {False: INTEGER_GEMM, True: INTEGER_CONV}
+
+
+def _window(node: Node) -> dict[str, object]:
+    """Attributes of a convolution, that of a signal as one of images one row high."""
+    attributes, size = node.attrs, node.inputs[1].values.ndim - 2
+    ones, none = [1] * size, [0] * 2 * size
+    pads = list(attributes.get("pads", none))
+    found = {
+        "strides": list(attributes.get("strides", ones)),
+        "dilations": list(attributes.get("dilations", ones)),
+        "pads": pads,
+    }
+    if size == 1:
+        found = {
+            "strides": [1, *found["strides"]],
+            "dilations": [1, *found["dilations"]],
+            "pads": [0, pads[0], 0, pads[1]],
+        }
+    return {"group": int(attributes.get("group", 1)), **found}
+
+
+def _codes_of(neuron: ParallelNeuron | None) -> Codes | None:
+    """Levels that are integers next to each other, the same in all channels."""
+    if neuron is None:
+        return None
+    levels = neuron.levels.astype(np.float64)
+    first = levels[0, 0]
+    expected = first + np.arange(levels.shape[1])
+    if first != np.rint(first) or not (levels == expected).all():
+        return None
+    return Codes(int(first), int(expected[-1]))
+
+
+def _codes_of_input(node: Node) -> Codes | None:
+    """What a Clip leaves of integers."""
+    if not (is_standard(node) and node.op == "Clip" and len(node.inputs) == 3 and len(node.inputs[0].inputs) == 1):
+        return None
+    ends = [constant(tensor) for tensor in node.inputs[1:]]
+    before = node.inputs[0].inputs[0]
+    if before.op not in ("Round", "Floor") or not is_standard(before) or any(end is None for end in ends):
+        return None
+    low, high = (float(end.reshape(())) for end in ends if end is not None)
+    return Codes(int(low), int(high)) if low == int(low) and high == int(high) else None
+
+
+def _drop(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
+    """Remove what nothing reads any more."""
+    drop_unread(graph, before)
+    drop_unread_constants(graph, before)

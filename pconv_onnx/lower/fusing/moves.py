@@ -1,0 +1,138 @@
+"""Operators that move, pick or repeat integers, or take the largest of some: they run on counts as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.view import Node
+from pconv_onnx.lower.fusing.forms import Codes, Forms
+
+# Where an axis of `[N, C, H, W]` and `[N, C, L]` is with channels last.
+_AXES: Mapping[int, Mapping[int, int]] = {4: {0: 0, 1: 3, 2: 1, 3: 2}, 3: {0: 0, 1: 3, 2: 2}}
+
+
+class Move:
+    """A node that reads counts.
+
+    Attributes:
+        node: in the view of the network.
+        proto: the same.
+        forms: where it reads and writes.
+    """
+
+    def __init__(self, network: Network, node: Node, proto: onnx.NodeProto, forms: Forms) -> None:
+        """Nothing is written yet."""
+        self.network, self.node, self.proto, self.forms = network, node, proto, forms
+        self.data = [tensor.name for tensor in (node.inputs if node.op == "Concat" else node.inputs[:1])]
+        self.last = all(map(forms.is_last, self.data))
+
+    @property
+    def codes(self) -> Codes:
+        """Which integers it gives."""
+        found = [self.forms.codes[name] for name in self.data]
+        return Codes(min(one.lowest for one in found), max(one.highest for one in found))
+
+    def axis(self, axis: int) -> int:
+        """Where an axis of its data is in the layout that it runs in."""
+        rank = self.forms.ranks[self.data[0]]
+        own = axis % rank
+        return _AXES[rank][own] if self.last else own
+
+    def write(self, *, last: bool, inputs: list[str] | None = None, **attributes: object) -> None:
+        """Write it in a layout, with other inputs behind its data, or attributes, where these differ there."""
+        node = onnx.NodeProto()
+        node.CopyFrom(self.proto)
+        data = [self.forms.counts(name, last=last) for name in self.data]
+        node.input[:] = [*data, *(list(self.proto.input[len(data) :]) if inputs is None else inputs)]
+        for key, value in attributes.items():
+            kept = [entry for entry in node.attribute if entry.name != key]
+            del node.attribute[:]
+            node.attribute.extend([*kept, helper.make_attribute(key, value)])
+        for index, name in enumerate(self.proto.output):
+            node.output[index] = self.forms.named_counts(name)
+        self.forms.nodes.append(node)
+        for name, tensor in zip(self.proto.output, node.output, strict=True):
+            self.forms.given_counts(name, tensor, self.codes, last=last)
+
+
+def move(network: Network, node: Node, proto: onnx.NodeProto, forms: Forms) -> bool:
+    """Write a node on counts, where it reads such and can; whether it could."""
+    if not is_standard(node) or node.op not in _RULES or not node.inputs or (node.op == "MaxPool" and node.outputs[1:]):
+        return False
+    moved = Move(network, node, proto, forms)
+    if not all(map(forms.has_counts, moved.data)):
+        return False
+    zeros = {forms.codes[name].zero for name in moved.data}
+    return len(zeros) == 1 and all(tensor.name in forms.ranks for tensor in node.outputs) and _RULES[node.op](moved)
+
+
+def _as_it_is(move: Move) -> bool:
+    move.write(last=False)
+    return True
+
+
+def _concat(move: Move) -> bool:
+    move.write(last=move.last, axis=move.axis(int(move.node.attrs["axis"])))
+    return True
+
+
+def _identity(move: Move) -> bool:
+    move.write(last=move.last)
+    return True
+
+
+def _slice(move: Move) -> bool:
+    rest = [constant(tensor) for tensor in move.node.inputs[1:]]
+    if not move.last or len(rest) < 3 or rest[2] is None:
+        return _as_it_is(move)
+    axes = move.forms.constant(f"{move.proto.name}/axes", np.array([move.axis(int(axis)) for axis in rest[2]]))
+    inputs = list(move.proto.input[1:])
+    inputs[2] = axes
+    move.write(last=True, inputs=inputs)
+    return True
+
+
+def _pad(move: Move) -> bool:
+    given = move.node.inputs
+    pads = constant(given[1]) if len(given) > 1 else None
+    value = constant(given[2]) if len(given) > 2 and given[2].name else np.zeros(())
+    rank = move.forms.ranks[move.data[0]]
+    if pads is None or value is None or pads.size != 2 * rank or len(given) > 3:
+        return False
+    codes = move.codes
+    code = float(value.reshape(())) + codes.zero
+    if code != int(code) or not 0 <= code <= codes.largest:
+        return False
+    begins, ends = pads[:rank], pads[rank:]
+    size = 4 if move.last else rank
+    inputs = np.zeros(2 * size, np.int64)
+    for axis in range(rank):
+        inputs[move.axis(axis)], inputs[size + move.axis(axis)] = begins[axis], ends[axis]
+    constants: list[tuple[str, Array]] = [("pads", inputs), ("value", np.array(int(code), np.uint8))]
+    move.write(last=move.last, inputs=[move.forms.constant(f"{move.proto.name}/{n}", v) for n, v in constants])
+    return True
+
+
+_RULES: Mapping[str, Callable[[Move], bool]] = {
+    "Concat": _concat,
+    "Expand": _as_it_is,
+    "Flatten": _as_it_is,
+    "Gather": _as_it_is,
+    "Identity": _identity,
+    "MaxPool": _as_it_is,
+    "Pad": _pad,
+    "Reshape": _as_it_is,
+    "Slice": _slice,
+    "Split": _as_it_is,
+    "Squeeze": _as_it_is,
+    "Tile": _as_it_is,
+    "Transpose": _as_it_is,
+    "Unsqueeze": _as_it_is,
+}

@@ -1,0 +1,164 @@
+"""What a current is the sum of: products by integer weights, tensors with multipliers, an offset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from pconv_onnx.basics.arrays import Array
+from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.graph.view import Node, Tensor
+
+# What int8 holds.
+_LOWEST, _HIGHEST = -128, 127
+# What int32 holds without a doubt.
+_LARGEST = 1 << 30
+_PRODUCTS = ("Conv", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A convolution or matrix product with integer weights.
+
+    Attributes:
+        node: Conv, Gemm or MatMul.
+        name: of its weights, of which two nodes may have the same.
+        weights: `[M, C/group, kH, kW]` or `[M, C]`, int8.
+        factor: how many units of the total a product is; it broadcasts against what the node gives, as all numbers here.
+    """
+
+    node: Node
+    name: str
+    weights: Array
+    factor: Array
+
+    @property
+    def input(self) -> str:
+        """What it reads."""
+        return str(self.node.inputs[0].name)
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether its channels lie along axis 1."""
+        return bool(self.node.op == "Conv")
+
+
+@dataclass(frozen=True, eq=False)
+class Total:
+    """A sum of integers.
+
+    Attributes:
+        products: those that are summed.
+        added: tensors of integers by name, each with a multiplier.
+        offset: numbers.
+    """
+
+    products: Sequence[Product] = ()
+    added: Sequence[tuple[str, Array]] = ()
+    offset: Array = field(default_factory=lambda: np.zeros(()))
+
+    def __add__(self, other: Total) -> Total:
+        """Both."""
+        return Total((*self.products, *other.products), (*self.added, *other.added), np.add(self.offset, other.offset))
+
+    def times(self, factor: Array) -> Total:
+        """A multiple."""
+        return Total(
+            [replace(product, factor=product.factor * factor) for product in self.products],
+            [(name, multiplier * factor) for name, multiplier in self.added],
+            self.offset * factor,
+        )
+
+
+def total_of(tensor: Tensor, is_term: Callable[[Tensor], bool], ranks: Mapping[str, int]) -> Total | None:
+    """What a tensor is the sum of, as far as single operators make it; None where some of it is no integer.
+
+    Args:
+        tensor: of the network.
+        is_term: whether a tensor is to be taken as it is.
+        ranks: of tensors, by name.
+    """
+    value = constant(tensor)
+    if value is not None:
+        return Total(offset=value.astype(np.float64)) if _whole(value) else None
+    node = tensor.inputs[0] if len(tensor.inputs) == 1 else None
+    if node is None or not is_standard(node) or len(node.outputs) != 1:
+        return None
+
+    def term(source: Tensor) -> Total | None:
+        if is_term(source):
+            return Total(added=[(source.name, np.ones(()))])
+        return total_of(source, is_term, ranks)
+
+    if node.op in _PRODUCTS:
+        return _product(node, ranks)
+    if node.op == "Identity":
+        return term(node.inputs[0])
+    if node.op == "Neg":
+        found = term(node.inputs[0])
+        return None if found is None else found.times(np.array(-1.0))
+    if node.op in ("Add", "Sub"):
+        left, right = map(term, node.inputs)
+        if left is None or right is None:
+            return None
+        return left + right.times(np.array(1.0 if node.op == "Add" else -1.0))
+    if node.op == "Mul":
+        for source, other in (node.inputs, node.inputs[::-1]):
+            factor = constant(other)
+            if factor is not None and _whole(factor):
+                found = term(source)
+                return None if found is None else found.times(factor.astype(np.float64))
+    return None
+
+
+def along(values: Array, axis: int, rank: int, channels: int) -> Array | None:
+    """Numbers that broadcast against a tensor, as `[M]`, one a channel along an axis; None where they are no such."""
+    shape = (1,) * (rank - values.ndim) + values.shape
+    if len(shape) > rank or any(size != 1 for place, size in enumerate(shape) if place != axis):
+        return None
+    found = np.broadcast_to(values.reshape(-1), (channels,)) if shape[axis] in (1, channels) else None
+    return found.astype(np.int32) if found is not None and np.abs(found).max(initial=0) < _LARGEST else None
+
+
+def _whole(values: Array) -> bool:
+    return values.dtype.kind in "fiu" and bool((np.rint(values) == values).all())
+
+
+def _product(node: Node, ranks: Mapping[str, int]) -> Total | None:
+    weights = constant(node.inputs[1])
+    bias = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2].name else np.zeros(1)
+    if weights is None or bias is None or not _whole(weights) or not _whole(bias) or not _is_plain(node):
+        return None
+    rank = ranks.get(node.inputs[0].name)
+    if node.op == "Conv":
+        if rank not in (3, 4) or weights.ndim != rank:
+            return None
+        rows = weights if rank == 4 else weights[:, :, np.newaxis]
+        bias = bias.reshape(-1, *[1] * (rank - 2))
+    else:
+        if rank is None or rank < 1 + (node.op == "Gemm") or weights.ndim != 2:
+            return None
+        rows = weights if node.attrs.get("transB", 0) else weights.T
+        if bias.ndim > 1 and bias.shape[-1] != bias.size:
+            return None
+        bias = bias.reshape(-1)
+    flat = rows.reshape(len(rows), -1).astype(np.int64)
+    divisor = np.maximum(np.gcd.reduce(flat, axis=1), 1) if flat.size else np.ones(len(flat), np.int64)
+    small = flat // divisor[:, np.newaxis]
+    if small.size and not _LOWEST <= small.min() <= small.max() <= _HIGHEST:
+        return None
+    factor = divisor.astype(np.float64).reshape(-1, *[1] * (rank - 2 if node.op == "Conv" else 0))
+    found = Product(node, node.inputs[1].name, small.reshape(rows.shape).astype(np.int8), factor)
+    return Total([found], offset=bias.astype(np.float64))
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether nothing of its attributes scales or pads it by sizes that are not known here."""
+    attributes: Mapping[str, Any] = node.attrs
+    scaled = attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0
+    return (
+        not scaled and not attributes.get("transA", 0) and attributes.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    )

@@ -1,0 +1,33 @@
+"""Networks of integers: uint8 counts, int8 weights, and neurons in the layers in front of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import onnx
+
+from pconv_onnx.graph.record import Record
+from pconv_onnx.graph.sketch import sketch
+from pconv_onnx.lower.fusing.fusing import fused
+from pconv_onnx.lower.lowering import Lowering
+from pconv_onnx.operators.domain import INTEGER
+from pconv_onnx.plan.plan import Plan
+
+
+class IntegerLowering(Lowering):
+    """Writes integers where a folded network has floats that hold such; its record keeps that network, its carriers."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Nothing is written yet."""
+        super().__init__(plan)
+        self.version = INTEGER
+
+    def model(self, calibration: Mapping[str, Any] | None) -> onnx.ModelProto:
+        """The rewritten model, its record included."""
+        found = fused(super().model(calibration))
+        model = found.model
+        carriers = sketch(found.carriers, onnx.ModelProto(), model, shapes=True)
+        replace(Record.read(model), carriers=carriers).write(model)
+        return model
