@@ -100,17 +100,21 @@ class _Parallel(Mode):
         raise ValueError(f"{reasons[0]}; mode 'folded' takes it")
 
 
-class _Folded(Mode):
-    """Temporal means of trains flow, in one step."""
-
-    name = "folded"
+class _OfMeans(Mode):
+    """What stands for trains flows, in one step."""
 
     def neuron(self, spec: QuantizerSpec, wanted: Wanted) -> Neuron:
         return _parallel_neuron(spec, wanted, next(wanted.codings(spec)))
 
 
-class _Integer(_Folded):
-    """The same as counts, which layers of integer weights read and give."""
+class _Folded(_OfMeans):
+    """Temporal means of trains flow."""
+
+    name = "folded"
+
+
+class _Integer(_OfMeans):
+    """Spike counts flow, between layers of integer weights."""
 
     name = "integer"
 

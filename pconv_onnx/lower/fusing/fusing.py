@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -159,7 +160,7 @@ class _Fusing:
         return True
 
     def _whole_sums(self, node: Node, proto: onnx.NodeProto) -> bool:
-        """Where a sum is asked for as int32, give it so, and not floats that become such; whether that could be done."""
+        """Where a sum is asked for as int32, give it so, and no floats that become such; whether that could be done."""
         is_cast = is_standard(node) and node.op == "Cast"
         if not is_cast or proto.attribute[0].i != TensorProto.INT32 or not self._sums(node.inputs[0]):
             return False
@@ -200,8 +201,9 @@ class _Fusing:
             return None
         last = kinds.pop() if kinds else rank > 2 and (channel_axis == 1 or forms.is_last(total.added[0][0]))
         axis = 1 if last else rank - 1
-        sizes = {len(product.weights) for product in total.products} or {shape[axis]}
-        if channel_axis not in (None, axis) or len(sizes) > 1 or not isinstance(channels := sizes.pop(), int):
+        sizes: set[Any] = {len(product.weights) for product in total.products} or {shape[axis]}
+        channels = sizes.pop()
+        if channel_axis not in (None, axis) or sizes or not isinstance(channels, int):
             return None
         if not all(product.input in forms.codes for product in total.products):
             return None
@@ -230,7 +232,7 @@ class _Fusing:
                 tensor,
                 forms.constant(f"{name}/multiplier", multiplier),
             ]
-            attributes = {"zero": codes.zero, "highest": codes.largest, "residual_zero": zero}
+            attributes: dict[str, Any] = {"zero": codes.zero, "highest": codes.largest, "residual_zero": zero}
             attributes |= _window(product.node) if found.last else {}
             if neurons is not None and index == len(found.layers):
                 return self._spiking(_SPIKING[found.last], inputs, neurons, last=found.last, **attributes)
@@ -268,7 +270,7 @@ class _Fusing:
             terms[:2] = [forms.node("Add", terms[:2], f"{name}/added")]
         return terms[0], 0, np.ones_like(found.offset)
 
-    def _spiking(self, op_type: str, inputs: list[str], neurons: _Neurons, *, last: bool, **attributes: object) -> str:
+    def _spiking(self, op_type: str, inputs: list[str], neurons: _Neurons, *, last: bool, **attributes: Any) -> str:
         """Write neurons; how their counts are called."""
         proto, forms = neurons.proto, self.forms
         thresholds = self._meant(proto.input[1], neurons.thresholds)
@@ -344,7 +346,7 @@ _SPIKING = {False: INTEGER_SPIKE_GEMM, True: INTEGER_SPIKE_CONV}
 _SUMMING = {False: INTEGER_GEMM, True: INTEGER_CONV}
 
 
-def _window(node: Node) -> dict[str, object]:
+def _window(node: Node) -> dict[str, Any]:
     """Attributes of a convolution, that of a signal as one of images one row high."""
     attributes, size = node.attrs, node.inputs[1].values.ndim - 2
     ones, none = [1] * size, [0] * 2 * size

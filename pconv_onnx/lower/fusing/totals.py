@@ -27,7 +27,7 @@ class Product:
         node: Conv, Gemm or MatMul.
         name: of its weights, of which two nodes may have the same.
         weights: `[M, C/group, kH, kW]` or `[M, C]`, int8.
-        factor: how many units of the total a product is; it broadcasts against what the node gives, as all numbers here.
+        factor: how many units of the total a product is; it broadcasts against what the node gives, as all do.
     """
 
     node: Node
