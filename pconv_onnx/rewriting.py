@@ -28,11 +28,13 @@ from pconv_onnx.calibration import Calibration, calibrate, outline, places
 from pconv_onnx.calibration.settings import require_neurons
 from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
+from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.record import Record
 from pconv_onnx.graph.sketch import sketch
 from pconv_onnx.integer.form import IntegerForm, integer_form
 from pconv_onnx.integer.settings import require_integers
 from pconv_onnx.lower.modes import lower
+from pconv_onnx.operators.domain import is_operator
 from pconv_onnx.plan.modes import INTEGER, mode_of
 from pconv_onnx.plan.plan import Plan
 from pconv_onnx.plan.planning import make_plan
@@ -64,8 +66,17 @@ class Rewriting:
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx rewrite`."""
         calibration = self.calibration.found_summary() if self.calibration is not None else None
-        integers = self.integers.summary() if self.integers is not None else None
+        integers = None
+        if self.integers is not None:
+            integers = {**self.integers.summary(), "neurons_on_floats": self._neurons_on_floats()}
         return {**self.plan.summary(), "neurons": self.neurons, "calibration": calibration, "integer": integers}
+
+    def _neurons_on_floats(self) -> list[str] | None:
+        """Names of activations that mode `integer` leaves on floats; None in other modes, and of a mere plan."""
+        if self.model is None or self.plan.mode is not INTEGER:
+            return None
+        names = {entry.node: entry.name for entry in Record.read(self.model).converted}
+        return [names[node.name] for node in every_node(self.model.graph) if is_operator(node) and node.name in names]
 
 
 def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> dict[str, Any]:

@@ -89,7 +89,8 @@ def _rewrite(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--mode", choices=MODES, default="parallel",
         help="parallel: spike trains flow (default); folded: their temporal means do, in one step; serial: one "
-        "time-step a run, with membrane potentials as inputs and outputs",
+        "time-step a run, with membrane potentials as inputs and outputs; integer: spike counts do, between layers of "
+        "integer weights, int8 unless --weights says another",
     )  # fmt: skip
     sub.add_argument(
         "--precision", choices=PRECISIONS,
@@ -176,7 +177,7 @@ def _evaluate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--mode", choices=MODES,
         help="how to rewrite; folded (default) computes at the price of one step what parallel does, but for "
-        "rounding; serial steps through time",
+        "rounding; serial steps through time; integer computes on counts",
     )  # fmt: skip
     _add_rewriting(sub)
     sub.add_argument(
@@ -186,7 +187,7 @@ def _evaluate(sub: argparse.ArgumentParser) -> None:
 
 
 def _stats(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("model", metavar="SNN", help="an ONNX file that rewrite wrote, in mode parallel or folded")
+    sub.add_argument("model", metavar="SNN", help="an ONNX file that rewrite wrote, in any mode but serial")
     sub.add_argument("--data", metavar="FILE", help=_DATA_OR_RANDOM)
     _add_batch_axis(sub)
     sub.add_argument(

@@ -138,6 +138,9 @@ def rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield from _spike_lines(summary)
     if summary["integer"] is not None:
         yield from _integer_lines(summary["integer"])
+        left = summary["integer"]["neurons_on_floats"]
+        if left:
+            yield f"no layer of integers in front of {_first_of(left)}, which computes on floats that hold integers"
     converted = [row for row in summary["activations"] if row["steps"]]
     dense = sum(row["signed"] and not row["zero"] for row in converted)
     if dense:
@@ -201,6 +204,9 @@ def verification_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield from _integer_lines(summary["integer"])
         total, differing = summary["integer"]["elements"], summary["integer"]["differing"]
         yield f"output values with other bits than the integer form has, as an ANN: {differing:,} of {total:,}"
+        if summary["integer"]["counts"]:
+            total, differing = summary["integer"]["counts"], summary["integer"]["differing_counts"]
+            yield f"spike counts in layers of integers that are not those of that form: {differing:,} of {total:,}"
     if summary["outputs_differ"] and summary["verdict"] != "different" and summary["integer"] is None:
         calibrated = any("calibration gave" in told for told in summary["not_compared"])
         yield (

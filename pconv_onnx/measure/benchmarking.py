@@ -39,7 +39,7 @@ from pconv_onnx.measure.gathering import gather
 from pconv_onnx.measure.request import Request
 from pconv_onnx.measure.rows import Row
 from pconv_onnx.measure.timing import OtherWork, machine, rounds, threads_of
-from pconv_onnx.plan.modes import FOLDED, PARALLEL, SERIAL
+from pconv_onnx.plan.modes import FOLDED, INTEGER, PARALLEL, SERIAL
 from pconv_onnx.plan.spike_driven import SpikeDriven
 from pconv_onnx.report import page
 from pconv_onnx.runtime.entrance import runnable
@@ -235,7 +235,9 @@ class _Measuring:
         self.result, self.request = result, result.request
         self.folder = folder
         self.repeats = repeats
-        self.modes = [ANN, *([QUANTISED] if self.request.calibration is not None else []), *_REWRITTEN]
+        # Integers are measured where weights are such.
+        self.rewritten = _REWRITTEN | ({INTEGER.name: INTEGER.name} if self.request.weights is not None else {})
+        self.modes = [ANN, *([QUANTISED] if self.request.calibration is not None else []), *self.rewritten]
         # A file or the reason that there is none, by mode and T; the ANN's T is None.
         self.files: dict[tuple[str, int | None], str | PconvError] = {}
         # How trains carry spike counts there, by file.
@@ -268,11 +270,11 @@ class _Measuring:
                     fault = error
                 self.files[QUANTISED, count] = fault or self._write(source)
             made: dict[str, str | PconvError] = {}
-            for mode, rewritten in _REWRITTEN.items():
+            for mode, rewritten in self.rewritten.items():
                 if rewritten not in made:
                     made[rewritten] = fault or self._rewritten(source, count, rewritten)
                 self.files[mode, count] = made[rewritten]
-        spiking = [self.files[mode, count] for count in self.request.steps for mode in _REWRITTEN]
+        spiking = [self.files[mode, count] for count in self.request.steps for mode in self.rewritten]
         if all(isinstance(file, PconvError) for file in spiking):
             raise next(file for file in spiking if isinstance(file, PconvError))
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.neuron.coding import CODINGS
-from pconv_onnx.plan.modes import FOLDED, PARALLEL, SERIAL
+from pconv_onnx.plan.modes import FOLDED, INTEGER, PARALLEL, SERIAL
 
 # The colours of figures on paper, and the variables of the page's style that stand for them there. The colours of lines
 # are told apart by the colour-blind (Okabe and Ito), and lines by their markers and dashes as well.
@@ -58,6 +58,7 @@ _MODES: dict[str, dict[str, Any]] = {
     SERIAL.name: {"color": ORANGE, "linestyle": (0, (5, 1.5)), "marker": "s"},
     PARALLEL.name: {"color": BLUE, "linestyle": "-", "marker": "o"},
     FOLDED.name: {"color": GREEN, "linestyle": (0, (3, 1, 1, 1)), "marker": "D"},
+    INTEGER.name: {"color": GREEN, "linestyle": "-", "marker": "P"},
 }
 _ACCURACIES = {
     "top1": "top-1 accuracy",
