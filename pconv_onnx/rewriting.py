@@ -33,8 +33,8 @@ from pconv_onnx.graph.record import Record
 from pconv_onnx.graph.sketch import sketch
 from pconv_onnx.integer.form import IntegerForm, integer_form
 from pconv_onnx.integer.settings import require_integers
+from pconv_onnx.lower.fusing.fusing import ON_FLOATS
 from pconv_onnx.lower.modes import lower
-from pconv_onnx.operators.domain import is_operator
 from pconv_onnx.plan.modes import INTEGER, mode_of
 from pconv_onnx.plan.plan import Plan
 from pconv_onnx.plan.planning import make_plan
@@ -71,12 +71,17 @@ class Rewriting:
             integers = {**self.integers.summary(), "neurons_on_floats": self._neurons_on_floats()}
         return {**self.plan.summary(), "neurons": self.neurons, "calibration": calibration, "integer": integers}
 
-    def _neurons_on_floats(self) -> list[str] | None:
-        """Names of activations that mode `integer` leaves on floats; None in other modes, and of a mere plan."""
+    def _neurons_on_floats(self) -> dict[str, str] | None:
+        """Why mode `integer` leaves activations on floats, by name; None in other modes, and of a mere plan."""
         if self.model is None or self.plan.mode is not INTEGER:
             return None
         names = {entry.node: entry.name for entry in Record.read(self.model).converted}
-        return [names[node.name] for node in every_node(self.model.graph) if is_operator(node) and node.name in names]
+        return {
+            names[node.name]: entry.value
+            for node in every_node(self.model.graph)
+            for entry in node.metadata_props
+            if entry.key == ON_FLOATS and node.name in names
+        }
 
 
 def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> dict[str, Any]:

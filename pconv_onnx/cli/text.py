@@ -138,9 +138,8 @@ def rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield from _spike_lines(summary)
     if summary["integer"] is not None:
         yield from _integer_lines(summary["integer"])
-        left = summary["integer"]["neurons_on_floats"]
-        if left:
-            yield f"no layer of integers in front of {_first_of(left)}, which computes on floats that hold integers"
+        for group in of_one_kind((summary["integer"]["neurons_on_floats"] or {}).items()):
+            yield f"integers in floats: {_first_of([name for name, _ in group])}: {group[0][1]}"
     converted = [row for row in summary["activations"] if row["steps"]]
     dense = sum(row["signed"] and not row["zero"] for row in converted)
     if dense:

@@ -13,9 +13,10 @@ import onnx
 from pconv_onnx.basics.choices import CODINGS, MODES
 from pconv_onnx.basics.errors import PconvError
 
-_PREFIX = "pconv_onnx."
+# Of keys in metadata that are this project's.
+PREFIX = "pconv_onnx."
 # In the metadata of a node: the name of the activation that it is a part of.
-ACTIVATION = f"{_PREFIX}activation"
+ACTIVATION = f"{PREFIX}activation"
 
 # The form of records that are written. Those of form 1, which did not say so, have no kinds in time; those of form 2
 # know one coding; those of form 3 know levels of neurons as they are.
@@ -169,11 +170,11 @@ class Record:
             entries["integer"] = json.dumps(self.integer)
         if self.carriers is not None:
             entries["carriers"] = self.carriers
-        kept = [entry for entry in model.metadata_props if not entry.key.startswith(_PREFIX)]
+        kept = [entry for entry in model.metadata_props if not entry.key.startswith(PREFIX)]
         del model.metadata_props[:]
         model.metadata_props.extend(kept)
         for key, value in entries.items():
-            model.metadata_props.add(key=_PREFIX + key, value=value)
+            model.metadata_props.add(key=PREFIX + key, value=value)
 
     @classmethod
     def read(cls, model: onnx.ModelProto) -> Record:
@@ -221,7 +222,7 @@ class Record:
 
 def has_record(metadata: Mapping[str, str]) -> bool:
     """Whether metadata of a model have anything of a record."""
-    return any(key.startswith(_PREFIX) for key in metadata)
+    return any(key.startswith(PREFIX) for key in metadata)
 
 
 def is_rewritten(model: onnx.ModelProto) -> bool:
@@ -231,7 +232,7 @@ def is_rewritten(model: onnx.ModelProto) -> bool:
 
 def _own(metadata: Mapping[str, str]) -> dict[str, str]:
     """The entries that are this project's, without its prefix."""
-    return {key.removeprefix(_PREFIX): value for key, value in metadata.items() if key.startswith(_PREFIX)}
+    return {key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)}
 
 
 def _parsed(entry: str, expected: Any) -> Any:

@@ -19,6 +19,7 @@ FORMS = {
     "rate": {"coding": "rate"},
     "radix": {"coding": "radix", "steps": 4},
     "folded": {"mode": "folded"},
+    "integer": {"mode": "integer"},
     "ann": {"mode": "folded"},
 }
 LEVELS = {"optimised": "ORT_ENABLE_ALL", "not optimised": "ORT_DISABLE_ALL"}
@@ -70,6 +71,10 @@ RUNS = [
     ("folded", with_library, 7, 1, "not optimised"),
     ("folded", with_library, 1, 2, "optimised"),
     ("folded", without_library, 64, 1, "optimised"),
+    ("integer", with_library, 1, 2, "optimised"),
+    ("integer", with_library, 7, 1, "not optimised"),
+    ("integer", without_library, 64, 2, "optimised"),
+    ("integer", without_library, 7, 1, "not optimised"),
     ("ann", without_library, 1, 1, "not optimised"),
     ("ann", without_library, 64, 2, "optimised"),
 ]

@@ -15,7 +15,8 @@ from pconv_onnx.integer import form, scales
 from pconv_onnx.integer.units import Layer
 
 INPUTS = {"input_bits": 8, "input_range": (-4, 4)}
-FORMS = {"rate": {"coding": "rate"}, "radix": {"coding": "radix"}, "folded": {"mode": "folded"}}
+FORMS = {"rate": {"coding": "rate"}, "radix": {"coding": "radix"}, "folded": {"mode": "folded"},
+         "integer": {"mode": "integer"}}  # fmt: skip
 OPTIMISED = (onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
 SAME = "<pads = [1, 1, 1, 1]>"
 

@@ -16,6 +16,7 @@ from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.nesting import captured, drop_unread, drop_unread_constants
 from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.record import PREFIX
 from pconv_onnx.graph.view import Node, Tensor
 from pconv_onnx.lower.fusing.forms import Codes, Forms
 from pconv_onnx.lower.fusing.moves import move
@@ -33,6 +34,8 @@ from pconv_onnx.operators.domain import (
 from pconv_onnx.operators.integer_spike import MOST, functions
 from pconv_onnx.operators.parallel_spike import neuron_of
 
+# In the metadata of a neuron that stays on floats: why.
+ON_FLOATS = f"{PREFIX}on_floats"
 # Floats hold every integer below; no sum reaches it, so a threshold may be cut off there.
 _NEVER = 1 << 24
 
@@ -80,12 +83,10 @@ class Fused:
     Attributes:
         model: it.
         carriers: the same in floats: with thresholds that are integers, which sums of integers reach alike.
-        left: names of neurons that stay on floats.
     """
 
     model: onnx.ModelProto
     carriers: onnx.ModelProto
-    left: Sequence[str]
 
 
 def fused(carriers: onnx.ModelProto) -> Fused:
@@ -109,22 +110,22 @@ class _Fusing:
         self.readers.update(info.name for info in carriers.graph.output)
         self.whole_thresholds: dict[str, Array] = {}
         self.meant: dict[str, str] = {}
-        self.left: list[str] = []
 
     def fused(self) -> Fused:
         """Walk."""
         for node, proto in self.network.graph.pairs():
             self._note_codes(node, proto)
             if is_operator(proto):
-                if self._neuron(node, proto):
+                reason = self._why_no_counts(proto) or self._neuron(node, proto)
+                if not reason:
                     continue
-                self.left.append(proto.name)
+                proto.metadata_props.add(key=ON_FLOATS, value=reason)
             elif self._whole_sums(node, proto) or move(self.network, node, proto, self.forms):
                 continue
             self._copy(proto)
         for info in self.network.proto.graph.output:
             self.forms.value(info.name)
-        return Fused(self._model(), self._carriers(), self.left)
+        return Fused(self._model(), self._carriers())
 
     def _note_codes(self, node: Node, proto: onnx.NodeProto) -> None:
         """Note which integers a node gives, where these are few: of a neuron, and what rounds inputs."""
@@ -140,6 +141,18 @@ class _Fusing:
             return None if attribute(proto, "spikes") else neuron_of(proto, self.tables)
         except (KeyError, ValueError):  # tables that another node computes
             return None
+
+    def _why_no_counts(self, proto: onnx.NodeProto) -> str:
+        """Why what a neuron gives are no counts; empty where they are."""
+        neuron = self._neuron_of(proto)
+        if neuron is None or attribute(proto, "input_steps") != 1:
+            return "its tables are computed"
+        if proto.output[0] in self.forms.codes:
+            return ""
+        codes = _codes_of(neuron)
+        if codes is not None and codes.largest > MOST:
+            return f"it has {codes.largest} levels above its lowest, and uint8 holds {MOST}"
+        return "its levels are not the same integers in all channels, next to each other and with zero among them"
 
     # Sums
 
@@ -168,22 +181,21 @@ class _Fusing:
         self.forms.nodes.append(helper.make_node("Identity", [given], list(proto.output), proto.name))
         return True
 
-    def _neuron(self, node: Node, proto: onnx.NodeProto) -> bool:
-        """Write neurons with the layer in front of them; whether that could be done."""
-        current, output = node.inputs[0], node.outputs[0].name
-        neuron, codes = self._neuron_of(proto), self.forms.codes.get(output)
-        if neuron is None or codes is None or attribute(proto, "input_steps") != 1:
-            return False
+    def _neuron(self, node: Node, proto: onnx.NodeProto) -> str:
+        """Write neurons with the layer in front of them; why that cannot be done, empty where it was."""
+        current, neuron = node.inputs[0], self._neuron_of(proto)
+        assert neuron is not None
         is_term = self._is_term(current)
         total = Total(added=[(current.name, _ONE)]) if is_term else total_of(current, self._is_term, self.ranks)
         found = None if total is None else self._by_channel(total, current.name, neuron.channel_axis)
         if found is None:
-            return False
+            return "what it reads is no sum of counts times int8 weights"
         thresholds = np.nan_to_num(np.ceil(neuron.thresholds.astype(np.float64)), nan=_NEVER)
         table = np.clip(thresholds, -_NEVER, _NEVER).astype(np.int32)
         self.whole_thresholds[proto.input[1]] = table
+        codes = self.forms.codes[proto.output[0]]
         self._layers(found, current.name, _Neurons(proto, table, neuron.channel_axis, codes))
-        return True
+        return ""
 
     def _by_channel(self, total: Total, name: str, channel_axis: int | None) -> _Sum | None:
         """A total of what can be read, with numbers that layers can have; None where it is none.
@@ -233,7 +245,7 @@ class _Fusing:
                 forms.constant(f"{name}/multiplier", multiplier),
             ]
             attributes: dict[str, Any] = {"zero": codes.zero, "highest": codes.largest, "residual_zero": zero}
-            attributes |= _window(product.node) if found.last else {}
+            attributes |= _window(product) if found.last else {}
             if neurons is not None and index == len(found.layers):
                 return self._spiking(_SPIKING[found.last], inputs, neurons, last=found.last, **attributes)
             tensor = forms.node(_SUMMING[found.last], inputs, f"{name}/sums", domain=DOMAIN, **attributes)
@@ -346,11 +358,11 @@ _SPIKING = {False: INTEGER_SPIKE_GEMM, True: INTEGER_SPIKE_CONV}
 _SUMMING = {False: INTEGER_GEMM, True: INTEGER_CONV}
 
 
-def _window(node: Node) -> dict[str, Any]:
+def _window(product: Product) -> dict[str, Any]:
     """Attributes of a convolution, that of a signal as one of images one row high."""
-    attributes, size = node.attrs, node.inputs[1].values.ndim - 2
-    ones, none = [1] * size, [0] * 2 * size
-    pads = list(attributes.get("pads", none))
+    attributes, pads = product.node.attrs, list(product.pads)
+    size = len(pads) // 2
+    ones = [1] * size
     found = {
         "strides": list(attributes.get("strides", ones)),
         "dilations": list(attributes.get("dilations", ones)),

@@ -63,11 +63,11 @@ class Move:
 
 
 def move(network: Network, node: Node, proto: onnx.NodeProto, forms: Forms) -> bool:
-    """Write a node on counts, where it reads such and can; whether it could."""
+    """Write a node on counts, where it reads what can be such; whether that could be done."""
     if not is_standard(node) or node.op not in _RULES or not node.inputs or (node.op == "MaxPool" and node.outputs[1:]):
         return False
     moved = Move(network, node, proto, forms)
-    if not all(map(forms.has_counts, moved.data)):
+    if not all(name in forms.codes for name in moved.data):
         return False
     zeros = {forms.codes[name].zero for name in moved.data}
     return len(zeros) == 1 and all(tensor.name in forms.ranks for tensor in node.outputs) and _RULES[node.op](moved)

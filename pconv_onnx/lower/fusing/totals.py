@@ -27,18 +27,17 @@ class Product:
         node: Conv, Gemm or MatMul.
         name: of its weights, of which two nodes may have the same.
         weights: `[M, C/group, kH, kW]` or `[M, C]`, int8.
+        input: name of what it reads.
+        pads: of a convolution, as its operator has them, and what a Pad before it adds.
         factor: how many units of the total a product is; it broadcasts against what the node gives, as all do.
     """
 
     node: Node
     name: str
     weights: Array
+    input: str
+    pads: Sequence[int]
     factor: Array
-
-    @property
-    def input(self) -> str:
-        """What it reads."""
-        return str(self.node.inputs[0].name)
 
     @property
     def is_convolution(self) -> bool:
@@ -151,8 +150,25 @@ def _product(node: Node, ranks: Mapping[str, int]) -> Total | None:
     if small.size and not _LOWEST <= small.min() <= small.max() <= _HIGHEST:
         return None
     factor = divisor.astype(np.float64).reshape(-1, *[1] * (rank - 2 if node.op == "Conv" else 0))
-    found = Product(node, node.inputs[1].name, small.reshape(rows.shape).astype(np.int8), factor)
+    source, pads = _padded(node, rank) if node.op == "Conv" else (node.inputs[0], [])
+    found = Product(node, node.inputs[1].name, small.reshape(rows.shape).astype(np.int8), source.name, pads, factor)
     return Total([found], offset=bias.astype(np.float64))
+
+
+def _padded(node: Node, rank: int) -> tuple[Tensor, list[int]]:
+    """What a convolution reads in front of a Pad by zeros, and how much both pad it."""
+    source, size = node.inputs[0], rank - 2
+    pads = [int(pad) for pad in node.attrs.get("pads", [0] * 2 * size)]
+    before = source.inputs[0] if len(source.inputs) == 1 else None
+    if before is None or before.op != "Pad" or not is_standard(before) or len(before.inputs) > 3:
+        return source, pads
+    more = constant(before.inputs[1]) if len(before.inputs) > 1 else None
+    value = constant(before.inputs[2]) if len(before.inputs) > 2 and before.inputs[2].name else np.zeros(1)
+    by_zeros = value is not None and not value.any() and before.attrs.get("mode", "constant") == "constant"
+    if more is None or not by_zeros or more.size != 2 * rank or (more < 0).any() or more.reshape(2, -1)[:, :2].any():
+        return source, pads
+    added = more.reshape(2, -1)[:, 2:].reshape(-1)
+    return before.inputs[0], [pad + int(other) for pad, other in zip(pads, added, strict=True)]
 
 
 def _is_plain(node: Node) -> bool:
