@@ -8,11 +8,12 @@ from typing import Any
 
 import onnx
 
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph.record import Record
 from pconv_onnx.graph.sketch import sketch
 from pconv_onnx.lower.fusing.fusing import fused
 from pconv_onnx.lower.lowering import Lowering
-from pconv_onnx.operators.domain import INTEGER
+from pconv_onnx.operators.domain import INTEGER, is_integer
 from pconv_onnx.plan.plan import Plan
 
 
@@ -25,9 +26,19 @@ class IntegerLowering(Lowering):
         self.version = INTEGER
 
     def model(self, calibration: Mapping[str, Any] | None) -> onnx.ModelProto:
-        """The rewritten model, its record included."""
+        """The rewritten model, its record included.
+
+        Raises:
+            PconvError: nothing of it can be integers.
+        """
         found = fused(super().model(calibration))
         model = found.model
+        if not any(map(is_integer, model.graph.node)):
+            name, reason = next(iter(found.left.items()))
+            raise PconvError(
+                f"no layer of {self.plan.network.name} can be one of integers: '{name}': {reason}",
+                "mode 'folded' takes it; docs/integers.md has what layers of integers take",
+            )
         carriers = sketch(found.carriers, onnx.ModelProto(), model, shapes=True)
         replace(Record.read(model), carriers=carriers).write(model)
         return model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,10 +83,12 @@ class Fused:
     Attributes:
         model: it.
         carriers: the same in floats: with thresholds that are integers, which sums of integers reach alike.
+        left: why neurons stay on floats, by the names of their nodes.
     """
 
     model: onnx.ModelProto
     carriers: onnx.ModelProto
+    left: Mapping[str, str]
 
 
 def fused(carriers: onnx.ModelProto) -> Fused:
@@ -110,6 +112,7 @@ class _Fusing:
         self.readers.update(info.name for info in carriers.graph.output)
         self.whole_thresholds: dict[str, Array] = {}
         self.meant: dict[str, str] = {}
+        self.left: dict[str, str] = {}
 
     def fused(self) -> Fused:
         """Walk."""
@@ -119,13 +122,14 @@ class _Fusing:
                 reason = self._why_no_counts(proto) or self._neuron(node, proto)
                 if not reason:
                     continue
+                self.left[proto.name] = reason
                 proto.metadata_props.add(key=ON_FLOATS, value=reason)
             elif self._whole_sums(node, proto) or move(self.network, node, proto, self.forms):
                 continue
             self._copy(proto)
         for info in self.network.proto.graph.output:
             self.forms.value(info.name)
-        return Fused(self._model(), self._carriers())
+        return Fused(self._model(), self._carriers(), self.left)
 
     def _note_codes(self, node: Node, proto: onnx.NodeProto) -> None:
         """Note which integers a node gives, where these are few: of a neuron, and what rounds inputs."""
