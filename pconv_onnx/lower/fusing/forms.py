@@ -51,6 +51,7 @@ class Forms:
     Attributes:
         nodes: of the network.
         constants: its new initializers.
+        made: names of tensors that nodes on floats give.
         codes: which tensors have how few integers, by name in the network of floats.
     """
 
@@ -59,6 +60,7 @@ class Forms:
         self.used, self.ranks = used, ranks
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
+        self.made: set[str] = set()
         self.codes: dict[str, Codes] = {}
         self._counts: dict[tuple[str, bool], str] = {}
         self._sums: dict[tuple[str, bool], str] = {}
@@ -100,15 +102,15 @@ class Forms:
     def value(self, name: str) -> str:
         """The name of a tensor's own form."""
         if name not in self._values:
-            if self.has_counts(name):
+            if self.has_sums(name):
+                sums = self._in_layout(self._sums, name, last=False)
+                self._values[name] = self.node("Cast", [sums], f"{name}/value", to=TensorProto.FLOAT)
+            elif name not in self.made and self.has_counts(name):
                 code = self.node("Cast", [self.counts(name, last=False)], f"{name}/code", to=TensorProto.FLOAT)
                 zero = self.constant(f"{name}/zero", np.array(self.codes[name].zero, np.float32))
                 # It keeps the name that it has, which may be an output's.
                 self.nodes.append(helper.make_node("Sub", [code, zero], [name], unused(f"{name}/value", self.used)))
                 self._values[name] = name
-            elif self.has_sums(name):
-                sums = self._in_layout(self._sums, name, last=False)
-                self._values[name] = self.node("Cast", [sums], f"{name}/value", to=TensorProto.FLOAT)
             else:
                 return name
         return self._values[name]

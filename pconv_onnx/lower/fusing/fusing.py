@@ -128,7 +128,8 @@ class _Fusing:
                 continue
             self._copy(proto)
         for info in self.network.proto.graph.output:
-            self.forms.value(info.name)
+            if info.name not in self.forms.made:
+                self.forms.value(info.name)
         return Fused(self._model(), self._carriers(), self.left)
 
     def _note_codes(self, node: Node, proto: onnx.NodeProto) -> None:
@@ -317,6 +318,7 @@ class _Fusing:
         for name in captured(node):
             self.forms.value(name)
         self.forms.nodes.append(node)
+        self.forms.made.update(node.output)
 
     def _model(self) -> onnx.ModelProto:
         """The network as it is written, without what nothing reads."""
