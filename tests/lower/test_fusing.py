@@ -76,8 +76,8 @@ CASES: dict[str, tuple[str, str, dict[str, int]]] = {
     "a last Gemm": (f"{A} f = Flatten (a) y = Gemm <transB = 1> (f, u256, k)", ROWS,
                     {"IntegerSpikeConv": 1, "IntegerGemm": 1}),
     "signed counts": (
-        f"{D} q = QuantizeLinear (d, q_scale, z) b = DequantizeLinear (q, q_scale, z) e = Conv <{SAME}> (b, v2) s2 = Add (e, b) "
-        f"{qcfs('s2', 'y')}", IMAGE, {"IntegerSpikeConv": 3},
+        f"{D} q = QuantizeLinear (d, q_scale, z) b = DequantizeLinear (q, q_scale, z) "
+        f"e = Conv <{SAME}> (b, v2) s2 = Add (e, b) {qcfs('s2', 'y')}", IMAGE, {"IntegerSpikeConv": 3},
     ),
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.nesting import unused
+from pconv_onnx.operators.integer_spike import MOST
 
 # How axes go from a layout with channels second to one with channels last, and back, by rank.
 _TO_LAST: Mapping[int, Sequence[int]] = {3: (0, 2, 1), 4: (0, 2, 3, 1)}
@@ -53,6 +54,7 @@ class Forms:
         constants: its new initializers.
         made: names of tensors that nodes on floats give.
         codes: which tensors have how few integers, by name in the network of floats.
+        rounded: which of these are another tensor divided by a step, rounded and clipped to their codes: names of both.
     """
 
     def __init__(self, used: set[str], ranks: Mapping[str, int]) -> None:
@@ -62,6 +64,7 @@ class Forms:
         self.constants: dict[str, onnx.TensorProto] = {}
         self.made: set[str] = set()
         self.codes: dict[str, Codes] = {}
+        self.rounded: dict[str, tuple[str, str]] = {}
         self._counts: dict[tuple[str, bool], str] = {}
         self._sums: dict[tuple[str, bool], str] = {}
         self._values: dict[str, str] = {}
@@ -118,10 +121,18 @@ class Forms:
     def counts(self, name: str, *, last: bool) -> str:
         """The name of a tensor as counts, in the layout that is asked for."""
         if not self.has_counts(name):
-            zero = self.constant(f"{name}/zero", np.array(self.codes[name].zero, np.float32))
-            code = self.node("Add", [name, zero], f"{name}/code")
-            self._counts[name, False] = self.node("Cast", [code], f"{name}/counts", to=TensorProto.UINT8)
+            self._counts[name, False] = self._encoded(name)
         return self._in_layout(self._counts, name, last=last)
+
+    def _encoded(self, name: str) -> str:
+        codes = self.codes[name]
+        if name in self.rounded and codes.largest == MOST:  # what it cuts off is what a byte does not hold
+            source, step = self.rounded[name]
+            zero = self.constant(f"{name}/zero", np.array(codes.zero, np.uint8))
+            return self.node("QuantizeLinear", [source, step, zero], f"{name}/counts")
+        zero = self.constant(f"{name}/zero", np.array(codes.zero, np.float32))
+        code = self.node("Add", [name, zero], f"{name}/code")
+        return self.node("Cast", [code], f"{name}/counts", to=TensorProto.UINT8)
 
     def sums(self, name: str, *, last: bool) -> str:
         """The name of a tensor as sums, likewise."""

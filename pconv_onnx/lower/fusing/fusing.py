@@ -140,6 +140,8 @@ class _Fusing:
             codes = _codes_of_input(node)
         if codes is not None and codes.lowest <= 0 <= codes.highest and codes.largest <= MOST:
             self.forms.codes[node.outputs[0].name] = codes
+            if not is_operator(proto) and (source := _divided(node)) is not None:
+                self.forms.rounded[proto.output[0]] = source
 
     def _neuron_of(self, proto: onnx.NodeProto) -> ParallelNeuron | None:
         try:
@@ -405,6 +407,18 @@ def _codes_of_input(node: Node) -> Codes | None:
         return None
     low, high = (float(end.reshape(())) for end in ends if end is not None)
     return Codes(int(low), int(high)) if low == int(low) and high == int(high) else None
+
+
+def _divided(clip: Node) -> tuple[str, str] | None:
+    """What a Clip is given of, divided by one number and rounded to the nearest: the names of both."""
+    rounding = clip.inputs[0].inputs[0]
+    before = rounding.inputs[0].inputs[0] if len(rounding.inputs[0].inputs) == 1 else None
+    if rounding.op != "Round" or before is None or before.op != "Div" or not is_standard(before):
+        return None
+    source, step = before.inputs
+    value = constant(step)
+    is_one = value is not None and value.ndim == 0 and value.dtype == np.float32 and value > 0
+    return (source.name, step.name) if is_one else None
 
 
 def _drop(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
