@@ -121,11 +121,16 @@ def functions(opset: int) -> list[onnx.FunctionProto]:
     window = "zero, highest, residual_zero, group, strides, dilations, pads"
     product = "zero, highest, residual_zero"
     rows = [
-        (INTEGER_SPIKE_CONV, window, f"{read}, thresholds", _CONVOLUTION + _counted(1) + _CHANNELS_LAST),
-        (INTEGER_SPIKE_GEMM, product, f"{read}, thresholds", _PRODUCT + _counted(-1) + _LEFT.format("number")),
-        (INTEGER_CONV, window, read, _CONVOLUTION + _whole("sums") + _CHANNELS_LAST),
-        (INTEGER_GEMM, product, read, _PRODUCT + _whole("sums") + _LEFT.format("number")),
-        (INTEGER_SPIKE, "", "sums_in, thresholds", _SUMS + _counted(-1) + _LEFT.format("number")),
+        (
+            INTEGER_SPIKE_CONV,
+            window,
+            f"{read}, thresholds, line",
+            _CONVOLUTION + _counted(_OF_LAYER, 1) + _CHANNELS_LAST,
+        ),
+        (INTEGER_SPIKE_GEMM, product, f"{read}, thresholds, line", _PRODUCT + _counted(_OF_LAYER, -1) + _AS_IT_IS),
+        (INTEGER_CONV, window, read, _CONVOLUTION + _WHOLE + _CHANNELS_LAST),
+        (INTEGER_GEMM, product, read, _PRODUCT + _WHOLE + _AS_IT_IS),
+        (INTEGER_SPIKE, "", "whole_sums, thresholds, line", _SUMS + _counted(_OF_SUMS, -1) + _AS_IT_IS),
     ]
     return [
         onnx.parser.parse_function(
@@ -142,7 +147,7 @@ def functions(opset: int) -> list[onnx.FunctionProto]:
 
 
 _SUMS = """
-        sums = Cast <to = 1> (sums_in)"""
+        sums = Cast <to = 1> (whole_sums)"""
 
 # Constants of a node, and what it reads as values: `value`, `weight`, `offset` and `added`.
 _OPERANDS = """
@@ -185,33 +190,72 @@ _PRODUCT = f"""{_OPERANDS}
 
 _CHANNELS_LAST = """
         output = Transpose <perm = [0, 2, 3, 1]> (number)"""
-_LEFT = """
-        output = Identity ({})"""
+_AS_IT_IS = """
+        output = Identity (number)"""
+_WHOLE = """
+        number = Cast <to = 6> (sums)"""
 
 
-def _whole(name: str) -> str:
+# How many channels there are.
+_OF_LAYER = "channels = Shape (bias)"
+_OF_SUMS = """
+        size = Shape (sums)
+        last = Constant <value_ints = [-1]> ()
+        channels = Gather (size, last)"""
+
+
+def _counted(channels: str, channel_axis: int) -> str:
+    """`number`, of the thresholds those that `sums` reach, as uint8.
+
+    Where thresholds lie on a line it takes one division and no comparisons, which onnxruntime has as QuantizeLinear. It
+    takes a Sub into no convolution.
+    """
+    shape = (
+        "by_channel = Constant <value_ints = [-1, 1, 1]> ()"
+        if channel_axis > 0
+        else ("by_channel = Constant <value_ints = [-1]> ()")
+    )
     return f"""
-        number = Cast <to = 6> ({name})"""
-
-
-def _counted(channel_axis: int) -> str:
-    """`number`, of the thresholds those that `sums` reach, as uint8."""
-    return f"""
-        threshold_rows = Cast <to = 1> (thresholds)
-        table_shape = Shape (thresholds)
         zero = Constant <value = int64 {{0}}> ()
         one = Constant <value = int64 {{1}}> ()
-        second = Constant <value_ints = [1]> ()
         first = Constant <value_ints = [0]> ()
+        second = Constant <value_ints = [1]> ()
         third = Constant <value_ints = [2]> ()
+        table_shape = Shape (thresholds)
         rows = Slice (table_shape, first, second)
         highest_1d = Slice (table_shape, second, third)
+        {shape}
+        offsets = Gather <axis = 1> (line, zero)
+        spacings = Gather <axis = 1> (line, one)
+        least = ReduceMin <keepdims = 0> (spacings)
+        none = Constant <value = float {{0.0}}> ()
+        has_lines = Greater (least, none)
+        line_offset = Reshape (offsets, by_channel)
+        line_spacing = Reshape (spacings, by_channel)
+        highest_count = Cast <to = 2> (highest_1d)
+        highest = Squeeze (highest_count)
+        no_count = Constant <value = uint8 {{0}}> ()
+        threshold_rows = Cast <to = 1> (thresholds)
         levels_1d = Add (highest_1d, second)
         end = Squeeze (levels_1d)
         level_64 = Range (zero, end, one)
         level = Cast <to = 1> (level_64)
         level_shape = Concat <axis = 0> (rows, levels_1d)
         levels = Expand (level, level_shape)
-        count = {DOMAIN}.{OP_TYPE} <input_steps = 1, channel_axis = {channel_axis}, spikes = 0, coding = 0, steps = 0,
-            zero = 0> (sums, threshold_rows, levels)
-        number = Cast <to = 2> (count)"""
+        {channels}
+        spacing = Expand (spacings, channels)
+        zero_points = Expand (no_count, channels)
+        number = If (has_lines) <
+            then_branch = by_division () => (uint8[] divided)
+            {{
+                distance = Sub (sums, line_offset)
+                rounded = QuantizeLinear <axis = {channel_axis}> (distance, spacing, zero_points)
+                divided = Min (rounded, highest)
+            }},
+            else_branch = by_comparison () => (uint8[] compared)
+            {{
+                count = {DOMAIN}.{OP_TYPE} <input_steps = 1, channel_axis = {channel_axis}, spikes = 0, coding = 0,
+                    steps = 0, zero = 0> (sums, threshold_rows, levels)
+                compared = Cast <to = 2> (count)
+            }}
+        >"""

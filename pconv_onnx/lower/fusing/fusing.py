@@ -19,6 +19,7 @@ from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.record import PREFIX
 from pconv_onnx.graph.view import Node, Tensor
 from pconv_onnx.lower.fusing.forms import Codes, Forms
+from pconv_onnx.lower.fusing.lines import lines
 from pconv_onnx.lower.fusing.moves import move
 from pconv_onnx.lower.fusing.totals import Product, Total, along, total_of
 from pconv_onnx.neuron.parallel import ParallelNeuron
@@ -240,6 +241,7 @@ class _Fusing:
         A layer takes one tensor to be added, so that one follows another where there are more.
         """
         forms, (tensor, zero, multiplier) = self.forms, self._residual(found, name)
+        reach = self._reach(found)
         offset = found.offset
         for index, (product, factor) in enumerate(found.layers, 1):
             codes = forms.codes[product.input]
@@ -254,12 +256,12 @@ class _Fusing:
             attributes: dict[str, Any] = {"zero": codes.zero, "highest": codes.largest, "residual_zero": zero}
             attributes |= _window(product) if found.last else {}
             if neurons is not None and index == len(found.layers):
-                return self._spiking(_SPIKING[found.last], inputs, neurons, last=found.last, **attributes)
+                return self._spiking(_SPIKING[found.last], inputs, neurons, reach, last=found.last, **attributes)
             tensor = forms.node(_SUMMING[found.last], inputs, f"{name}/sums", domain=DOMAIN, **attributes)
             zero, multiplier, offset = 0, np.ones_like(factor), np.zeros_like(offset)
         if neurons is None:
             return tensor
-        return self._spiking(INTEGER_SPIKE, [tensor], neurons, last=found.last)
+        return self._spiking(INTEGER_SPIKE, [tensor], neurons, reach, last=found.last)
 
     def _residual(self, found: _Sum, name: str) -> tuple[str, int, Array]:
         """What is added in the first layer: a tensor, what of it is worth nothing, and its multiplier."""
@@ -289,13 +291,33 @@ class _Fusing:
             terms[:2] = [forms.node("Add", terms[:2], f"{name}/added")]
         return terms[0], 0, np.ones_like(found.offset)
 
-    def _spiking(self, op_type: str, inputs: list[str], neurons: _Neurons, *, last: bool, **attributes: Any) -> str:
-        """Write neurons; how their counts are called."""
+    def _reach(self, found: _Sum) -> Array:
+        """The least and the largest sum of each channel, `[M, 2]`, as far as what it is made of tells."""
+        low = high = found.offset.astype(np.int64)
+        for product, factor in found.layers:
+            codes, weights = self.forms.codes[product.input], product.weights.astype(np.int64).reshape(len(factor), -1)
+            ends = np.sort([weights * codes.lowest, weights * codes.highest], axis=0).sum(axis=2) * factor
+            low, high = low + ends.min(axis=0), high + ends.max(axis=0)
+        for name, multiplier in found.added:
+            if name not in self.forms.codes:
+                return np.tile([1 - _NEVER, _NEVER - 1], (len(low), 1))
+            codes = self.forms.codes[name]
+            ends = np.sort([multiplier.astype(np.int64) * end for end in (codes.lowest, codes.highest)], axis=0)
+            low, high = low + ends[0], high + ends[1]
+        return np.stack([low, high], axis=1).clip(1 - _NEVER, _NEVER - 1)
+
+    def _spiking(
+        self, op_type: str, inputs: list[str], neurons: _Neurons, reach: Array, *, last: bool, **attributes: Any
+    ) -> str:
+        """Write neurons behind sums of that reach; how their counts are called."""
+        if len(neurons.thresholds) == 1:
+            reach = np.stack([reach[:, 0].min(keepdims=True), reach[:, 1].max(keepdims=True)], axis=1)
         proto, forms = neurons.proto, self.forms
         thresholds = self._meant(proto.input[1], neurons.thresholds)
+        line = forms.constant(f"{proto.name}/line", lines(neurons.thresholds, reach))
         output = forms.named_counts(proto.output[0])
         node = helper.make_node(
-            op_type, [*inputs, thresholds], [output], name=proto.name, domain=DOMAIN, **attributes
+            op_type, [*inputs, thresholds, line], [output], name=proto.name, domain=DOMAIN, **attributes
         )  # fmt: skip
         forms.nodes.append(node)
         forms.given_counts(proto.output[0], output, neurons.codes, last=last)
