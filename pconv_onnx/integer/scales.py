@@ -168,16 +168,17 @@ def _shared(
     Channels lose together, each counted in its `whole`. Where factors or sums become too large before, the finest unit;
     None where that loses too much.
     """
-    weight, last = 1 / np.square(whole), None
+    weight, last = np.square(whole.min() / whole), None
+    alone = (errors * weight).sum()
     for power in range(_MOST_POWER + 1):
         unit = whole / 2.0**power
         found = [_best(weights, floor, bits, unit=unit) for weights in layers]
         factors = [np.rint(scale / unit) for scale, _ in found]
         if max(factor.max() for factor in factors) > _MOST_FACTOR or (unit < room).any():
             break
-        share = sum((error * weight).sum() for _, error in found) / (errors * weight).sum()
-        last = Scales(unit, factors) if share <= _LITTLE else None
-        if share <= _NEXT_TO_NOTHING:
+        together = sum((error * weight).sum() for _, error in found)
+        last = Scales(unit, factors) if together <= _LITTLE * alone else None
+        if together <= _NEXT_TO_NOTHING * alone:
             break
     return last
 

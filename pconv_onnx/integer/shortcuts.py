@@ -74,7 +74,8 @@ class _Shortcuts:
         """Whether neurons alone read what a layer gives, and nothing is summed with it."""
         readers, one = self.readers[layer.output], layer.accumulator.root
         alone = len(one.layers) == 1 and not one.added and layer.output not in self.outputs
-        return alone and all(isinstance(step, Quantised) for step in readers)
+        axes = None, self.whole[layer.output].axis
+        return alone and all(isinstance(step, Quantised) and step.codes.axis in axes for step in readers)
 
 
 def _read(step: Step, protos: Mapping[int, onnx.NodeProto]) -> set[str]:
