@@ -167,6 +167,9 @@ class _Reader:
         return ends, inside
 
     def _quantised(self, activation: Planned, codes: Codes) -> None:
+        given = self.whole.get(activation.input)
+        if given is not None and isinstance(given.unit, Open) and codes.axis is None:
+            given.unit.accumulator.root.alike = True
         self.steps.append(Quantised(activation, codes))
         self.whole[activation.output] = Whole(Fixed(codes.spacing, codes.highest - codes.lowest), codes.axis)
 
@@ -230,10 +233,15 @@ class _Reader:
         rows = rows * float(node.attrs.get("alpha", 1.0))
         if not rows.size:
             raise _Stays("it has no weights")
+        self._sums_again(whole)
         accumulator = Accumulator(len(rows), self.bits)
         layer = Layer(node, whole, weights.shape, rows, bias, contracted, node.outputs[0].name, accumulator)
         accumulator.layers.append(layer)
         self.gives(node, Whole(Open(accumulator), axis), layer)
+
+    def _sums_again(self, whole: Whole) -> None:
+        for accumulator in whole.unit.accumulators():
+            accumulator.summed = True
 
     def product(self, node: Node) -> None:
         """MatMul or Mul of two tensors of integers, each with one unit for all."""
@@ -439,6 +447,7 @@ class _Reader:
         sizes = [shape[axis] for axis in sorted(axes)]
         if not axes or not all(isinstance(size, int) and size > 0 for size in sizes) or whole.axis in axes:
             raise _Stays("how many values it averages is not known, or they differ in what a level is worth")
+        self._sums_again(whole)
         count = math.prod(size for size in sizes if isinstance(size, int))
         keeps = node.op == "GlobalAveragePool" or node.attrs.get("keepdims", 1)
         axis = whole.axis
@@ -455,6 +464,7 @@ class _Reader:
             raise _Stays("its divisor is another at the border")
         if shape is None or len(shape) < 3 or not isinstance(shape[1], int) or whole.axis not in (None, 1):
             raise _Stays("how many channels it averages is not known")
+        self._sums_again(whole)
         kernel = list(node.attrs["kernel_shape"])
         average = Whole(Scaled(whole.unit, np.full(1, 1 / math.prod(kernel))), whole.axis)
         everything = not padded and list(shape[2:]) == kernel

@@ -23,6 +23,11 @@ _LEAST_MULTIPLIER, _MOST_MULTIPLIER = 16, 1 << 13
 _MOST_PARTS, _PARTS_OF_ALL, _LEAST_OF_ONE, _MOST_OF_ONE = 256, 2048, 8, 64
 # Of a bias the largest multiple of the unit, and of the weights of the layer the least share that a channel may have.
 _MOST_BIAS, _LEAST_SHARE = 1 << 18, 1e-6
+# Of a unit that channels share: into how many parts, as a power of two, what is added is divided at most, the largest
+# factor of a layer, and for how many times the estimate of its sums there has to be room, as weighted spikes take more
+# than codes do. The first that leaves no more than so many times what layers by themselves do is taken, or else the
+# last, as far as it leaves no more than so many times that.
+_MOST_POWER, _MOST_FACTOR, _SPARE, _NEXT_TO_NOTHING, _LITTLE = 16, 128, 4, 1.005, 1.25
 # How many units a sum may have by an estimate from its weights, and how many times coarser than the best a scale may
 # become for that; whether float32 holds it is proved in the end.
 _ROOM, _COARSEST = 0.9 * (1 << 24), 4
@@ -60,11 +65,13 @@ def of_weights(
     bits: int,
     *,
     uniform: bool,
+    alike: bool = False,
     largest: Array | None = None,
 ) -> Scales:
     """The scales of layers that are summed: each has one that is a whole number of the common unit.
 
     Where something is added that has a unit, the finest of these is a whole number of the common one, u = n·s.
+    Channels that are alike share n, a power of two, or have the same u where nothing is added.
 
     Args:
         layers: weights `[C, n]` for integer inputs.
@@ -72,6 +79,7 @@ def of_weights(
         offsets: numbers of no unit that are added as well, `[1]` or `[C]` in values: biases.
         bits: of a weight.
         uniform: whether there is one unit for all channels.
+        alike: whether an error is as bad in any channel, counted in what is added where something is.
         largest: `[C]`, how large sums may be, in values: no unit is so fine that float32 would not hold them.
     """
     channels = len(layers[0])
@@ -88,6 +96,11 @@ def of_weights(
     found = [_best(weights, floor, bits, uniform=uniform) for weights in layers]
     scales, errors = [scale for scale, _ in found], np.sum([error for _, error in found], axis=0)
     least = np.min(scales, axis=0)
+    if alike and not uniform:
+        whole = np.full(channels, least.max()) if finest is None else finest
+        shared = _shared(layers, floor, errors, whole, _SPARE * room, bits)
+        if shared is not None:
+            return shared
     room = np.minimum(room, _COARSEST * least)
     tried = [np.max(scales, axis=0), *(least / parts for parts in _PARTS)]
     units = np.stack([_snapped(np.maximum(unit, room), finest, np.maximum(least / _PARTS[-1], room)) for unit in tried])
@@ -147,6 +160,29 @@ def _common(added: Sequence[Array], channels: int, *, uniform: bool) -> Array:
     return np.broadcast_to(units.min(axis=1, keepdims=True), units.shape) if uniform else units
 
 
+def _shared(
+    layers: Sequence[Array], floor: Array, errors: Array, whole: Array, room: Array, bits: int
+) -> Scales | None:
+    """The coarsest unit, `whole` `[C]` divided by a power of two, with which layers lose no more than `errors` `[C]`.
+
+    Channels lose together, each counted in its `whole`. Where factors or sums become too large before, the finest unit;
+    None where that loses too much.
+    """
+    weight, last = np.square(whole.min() / whole), None
+    alone = (errors * weight).sum()
+    for power in range(_MOST_POWER + 1):
+        unit = whole / 2.0**power
+        found = [_best(weights, floor, bits, unit=unit) for weights in layers]
+        factors = [np.rint(scale / unit) for scale, _ in found]
+        if max(factor.max() for factor in factors) > _MOST_FACTOR or (unit < room).any():
+            break
+        together = sum((error * weight).sum() for _, error in found)
+        last = Scales(unit, factors) if together <= _LITTLE * alone else None
+        if together <= _NEXT_TO_NOTHING * alone:
+            break
+    return last
+
+
 def _snapped(unit: Array, finest: Array | None, least: Array) -> Array:
     """A unit of which the finest that is added is a whole number, and not too few, as far as it is no finer than that.
 
@@ -159,10 +195,13 @@ def _snapped(unit: Array, finest: Array | None, least: Array) -> Array:
     return np.where(multiplier > 0, finest / np.maximum(multiplier, 1), least)
 
 
-def _best(weights: Array, floor: Array, bits: int, *, uniform: bool) -> tuple[Array, Array]:
+def _best(
+    weights: Array, floor: Array, bits: int, *, uniform: bool = False, unit: Array | None = None
+) -> tuple[Array, Array]:
     """The scale `[C]` that a layer by itself loses least with, and the squared error that this leaves, `[C]`.
 
-    As if the largest weight of a channel was no smaller than `floor` `[C]`.
+    As if the largest weight of a channel was no smaller than `floor` `[C]`; whole numbers of a `unit` where one is
+    given.
     """
     highest = 1 << (bits - 1)
     largest = abs(weights).max(axis=1, initial=0)
@@ -171,6 +210,8 @@ def _best(weights: Array, floor: Array, bits: int, *, uniform: bool) -> tuple[Ar
     if uniform:
         largest = np.full_like(largest, largest.max())
     tried = largest / (highest * _TRIED[:, np.newaxis] / 128)
+    if unit is not None:
+        tried = np.maximum(np.rint(tried / unit), 1) * unit
     # Squares of the smallest numbers would be zero.
     errors = _errors(_some(weights / largest.reshape(-1, 1)), tried / largest, bits)
     if uniform:

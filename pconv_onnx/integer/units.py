@@ -248,6 +248,8 @@ class Accumulator:
         uniform: whether all channels have to have one unit.
         offsets: numbers of no unit that are added, `[1]` or `[C]`, which the unit has to suit as well.
         bits: of a weight.
+        alike: whether all channels meet the same thresholds.
+        summed: whether its sums are summed again: finer ones would leave these less room.
     """
 
     channels: int
@@ -256,6 +258,8 @@ class Accumulator:
     added: list[Unit] = field(default_factory=list)
     uniform: bool = False
     offsets: list[Array] = field(default_factory=list)
+    alike: bool = False
+    summed: bool = False
     _merged: Accumulator | None = None
     _scales: Scales | None = None
     _largest: Array | None = None
@@ -278,6 +282,8 @@ class Accumulator:
         mine.layers += others.layers
         mine.added += others.added
         mine.uniform |= others.uniform
+        mine.alike |= others.alike
+        mine.summed |= others.summed
         mine.offsets += others.offsets
         others._merged = mine
 
@@ -302,8 +308,11 @@ class Accumulator:
             if self.layers:
                 weights = [layer.in_units for layer in self.layers]
                 offsets = [*(layer.bias for layer in self.layers), *self.offsets]
+                # Codes that are added tell how large numbers of a channel are.
+                settled = all(not any(unit.accumulators()) for unit in self.added)
+                alike = not self.summed and (settled if added else self.alike)
                 self._scales = of_weights(
-                    weights, added, offsets, self.bits, uniform=self.uniform, largest=self.largest
+                    weights, added, offsets, self.bits, uniform=self.uniform, alike=alike, largest=self.largest
                 )
             else:
                 reach = max(unit.reach for unit in self.added)

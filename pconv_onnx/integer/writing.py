@@ -23,6 +23,7 @@ from pconv_onnx.graph.record import ACTIVATION
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION
 from pconv_onnx.graph.view import Node, key_of, node_name
 from pconv_onnx.integer.reading import Added, Copied, InputCodes, Moved, Negated, Quantised, Reading, Step, Summed
+from pconv_onnx.integer.shortcuts import multiples
 from pconv_onnx.integer.units import Layer
 
 # Of a layer its weights `[C, n]` and biases `[C]` as integers of its accumulator's unit.
@@ -45,7 +46,7 @@ class _Writer:
 
     def __init__(self, network: Network, reading: Reading, rounding: Rounding) -> None:
         self.network, self.whole, self.rounding = network, reading.whole, rounding
-        self.steps = reading.steps
+        self.steps, self.multiples = reading.steps, multiples(network, reading)
         self.used = set(network.names)
         self.protos = dict(zip(map(id, network.nodes), network.proto.graph.node, strict=True))
         self.inputs = {info.name for info in network.proto.graph.input}
@@ -119,12 +120,12 @@ class _Writer:
 
     @write.register
     def _(self, step: Added) -> None:
-        unit = self.whole[step.output].unit.values()
+        unit = self._unit(step.output)
         total, negative = "", False
         terms = [(self._in_units(name, unit, step.output), sign < 0) for name, sign in step.operands]
         offset = np.rint(step.offset / unit)
         # One channel may become several by it.
-        if offset.any() or offset.size > 1:
+        if offset.any() or step.offset.size > 1:
             terms.append(
                 (self._constant(f"{step.output}/offset", self._spread(step.output, offset), step.output), False)
             )
@@ -162,13 +163,14 @@ class _Writer:
         name, whole = activation.input, self.whole.get(activation.input)
         unit, axis = np.ones(1), codes.axis
         if whole is not None:
-            unit = whole.unit.values()
+            unit = self._unit(name)
             own = whole.axis if unit.size > 1 else None
             if own is not None and codes.axis not in (None, own):
                 whole, unit = None, np.ones(1)
             else:
                 axis = own if own is not None else codes.axis
         given = self.value(name) if whole is None else self.integer(name)
+        multiple = self.multiples.get(activation.output, 1)
         start = len(self.nodes)
         if codes.step is not None:
             reached = np.isfinite(codes.thresholds[:, 0])
@@ -180,6 +182,7 @@ class _Writer:
                 ("Add", [self._along(name, charge, axis=codes.axis)]),
                 ("Floor", []),
                 ("Clip", [codes.lowest, codes.highest]),
+                *([("Mul", [multiple])] if multiple > 1 else []),
             ]
             self._chain(given, activation.output, activation.name, chain)
         else:
@@ -191,6 +194,7 @@ class _Writer:
     @write.register
     def _(self, layer: Layer) -> None:
         weights, bias = self.rounding(layer)
+        bias = bias * self.multiples.get(layer.output, 1)
         node = self._copy(layer.node)
         kept = [entry for entry in node.attribute if entry.name not in ("alpha", "beta")]
         del node.attribute[:]
@@ -224,16 +228,16 @@ class _Writer:
         dtype = helper.np_dtype_to_tensor_dtype(np.dtype(self._dtype(name)))
         value = self._inner("Cast", [value], step.activation.name, to=dtype)
         value = self._inner("ReduceSum", [value, last], step.activation.name, keepdims=0)
-        value = self._inner("Mul", [value, self._constant(f"{name}/one", np.ones(()), name)], step.activation.name)
+        one = np.array(self.multiples.get(step.activation.output, 1))
+        value = self._inner("Mul", [value, self._constant(f"{name}/one", one, name)], step.activation.name)
         if codes.lowest:
-            lowest = self._constant(f"{name}/lowest", np.array(codes.lowest), name)
+            lowest = self._constant(f"{name}/lowest", codes.lowest * one, name)
             self._inner("Add", [value, lowest], step.activation.name)
         self.nodes[-1].output[0] = self._named(step.activation.output)
 
     def _in_units(self, name: str, unit: Array, output: str) -> str:
         """A tensor of integers as whole numbers of another unit."""
-        own = self.whole[name].unit.values()
-        multiplier = np.rint(own / unit)
+        multiplier = np.rint(self._unit(name) / unit)
         if (multiplier == 1).all():
             return self.integer(name)
         factors = self._constant(f"{name}/multiplier", self._along(output, multiplier), name)
@@ -258,9 +262,13 @@ class _Writer:
         given = self._inner("Cast", [self.integer(name)], name, to=wide)
         self.no_activations.add(given)
         given = self._inner("Cast", [given], name, to=helper.np_dtype_to_tensor_dtype(dtype))
-        unit = self._constant(f"{name}/unit", self._along(name, whole.unit.values()), name)
+        unit = self._constant(f"{name}/unit", self._along(name, self._unit(name)), name)
         self.nodes.append(helper.make_node("Mul", [given, unit], [name], unused(f"{name}/value", self.used)))
         return name
+
+    def _unit(self, name: str) -> Array:
+        """`[1]` or `[C]`, what a number is worth as it is written."""
+        return self.whole[name].unit.values() / self.multiples.get(name, 1)
 
     def _named(self, name: str) -> str:
         self.integers[name] = unused(f"{name}/integer", self.used)

@@ -86,6 +86,34 @@ def test_what_is_next_to_nothing_beside_a_layer_makes_no_unit_finer():
     assert (beside.unit >= alone.unit / 16).all()
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("added", [[], [np.array([1.0, 2, 0.5, 30])]], ids=["nothing added", "added"])
+def test_channels_that_are_alike_share_a_unit_and_lose_nothing(bits, added):
+    weights = normal(4, 30) * np.array([[1], [1], [0.001], [5]])
+    alone = of_weights([weights], added, [np.zeros(4)], bits, uniform=False)
+    found = of_weights([weights], added, [np.zeros(4)], bits, uniform=False, alike=True)
+    each = added[0] if added else np.ones(4)
+    assert len(np.unique(each / found.unit)) == 1
+    assert not added or np.log2(each[0] / found.unit[0]) % 1 == 0
+
+    def lost(scale: np.ndarray) -> float:
+        off = weights - rounded(weights, scale, bits) * scale.reshape(-1, 1)
+        return float(np.square(off / each.reshape(-1, 1)).sum())
+
+    assert (found.factors[0] == np.rint(found.factors[0])).all()
+    assert (found.factors[0] >= 1).all()
+    assert lost(found.scale(0)) <= 1.1 * lost(alone.scale(0))
+
+
+def test_channels_that_are_alike_have_units_of_their_own_where_sums_have_no_room():
+    weights = normal(4, 30) * np.array([[1], [1], [0.3], [5]])
+    alone = of_weights([weights], [], [np.zeros(4)], 8, uniform=False)
+    full = alone.unit * 2.0**22
+    assert len(np.unique(of_weights([weights], [], [np.zeros(4)], 8, uniform=False, alike=True).unit)) == 1
+    found = of_weights([weights], [], [np.zeros(4)], 8, uniform=False, alike=True, largest=full)
+    np.testing.assert_array_equal(found.unit, alone.unit)
+
+
 def test_sums_of_units_that_fit_have_their_largest_common_one():
     found = of_added([np.array([0.5]), np.array([0.75, 0.125])], [], 2, 8, uniform=False)
     np.testing.assert_allclose(found.unit, [0.25, 0.125])
