@@ -28,12 +28,14 @@ class Codes:
     """What integers a tensor may have.
 
     Attributes:
-        lowest: at most 0.
+        lowest: of what is counted, at most 0.
         highest: at least 0, at most 255 more.
+        unit: the integer that stands for one.
     """
 
     lowest: int
     highest: int
+    unit: int = 1
 
     @property
     def zero(self) -> int:
@@ -109,10 +111,7 @@ class Forms:
                 sums = self._in_layout(self._sums, name, last=False)
                 self._values[name] = self.node("Cast", [sums], f"{name}/value", to=TensorProto.FLOAT)
             elif name not in self.made and self.has_counts(name):
-                code = self.node("Cast", [self.counts(name, last=False)], f"{name}/code", to=TensorProto.FLOAT)
-                zero = self.constant(f"{name}/zero", np.array(self.codes[name].zero, np.float32))
-                # It keeps the name that it has, which may be an output's.
-                self.nodes.append(helper.make_node("Sub", [code, zero], [name], unused(f"{name}/value", self.used)))
+                self._decoded(name)
                 self._values[name] = name
             else:
                 return name
@@ -130,17 +129,37 @@ class Forms:
             source, step = self.rounded[name]
             zero = self.constant(f"{name}/zero", np.array(codes.zero, np.uint8))
             return self.node("QuantizeLinear", [source, step, zero], f"{name}/counts")
-        zero = self.constant(f"{name}/zero", np.array(codes.zero, np.float32))
-        code = self.node("Add", [name, zero], f"{name}/code")
+        code = name
+        if codes.unit > 1:
+            code = self.node(
+                "Div", [code, self.constant(f"{name}/unit", np.array(codes.unit, np.float32))], f"{name}/code"
+            )
+        if codes.zero:
+            zero = self.constant(f"{name}/zero", np.array(codes.zero, np.float32))
+            code = self.node("Add", [code, zero], f"{name}/code")
         return self.node("Cast", [code], f"{name}/counts", to=TensorProto.UINT8)
 
     def sums(self, name: str, *, last: bool) -> str:
-        """The name of a tensor as sums, likewise."""
-        if not self.has_sums(name):
-            code = self.node("Cast", [self.counts(name, last=last)], f"{name}/wide", to=TensorProto.INT32)
-            zero = self.constant(f"{name}/zero", np.array(self.codes[name].zero, np.int32))
-            self._sums[name, last] = self.node("Sub", [code, zero], f"{name}/sums")
+        """The name of a tensor that has been written as sums, likewise."""
         return self._in_layout(self._sums, name, last=last)
+
+    def wide_counts(self, name: str, *, last: bool) -> str:
+        """The name of a tensor as counts in int32, less what is worth nothing."""
+        codes = self.codes[name]
+        wide = self.node("Cast", [self.counts(name, last=last)], f"{name}/wide", to=TensorProto.INT32)
+        if not codes.zero:
+            return wide
+        return self.node("Sub", [wide, self.constant(f"{name}/zero", np.array(codes.zero, np.int32))], f"{name}/wide")
+
+    def _decoded(self, name: str) -> None:
+        """Write a tensor that is there as counts in its own form: it keeps its name, which may be an output's."""
+        codes = self.codes[name]
+        code = self.node("Cast", [self.counts(name, last=False)], f"{name}/code", to=TensorProto.FLOAT)
+        steps = [("Sub", codes.zero)] * (codes.zero != 0) + [("Mul", codes.unit)] * (codes.unit > 1)
+        for op_type, number in steps:
+            operand = self.constant(f"{name}/{op_type}", np.array(number, np.float32))
+            code = self.node(op_type, [code, operand], f"{name}/{op_type}")
+        self.nodes[-1].output[0] = name
 
     def _in_layout(self, forms: dict[tuple[str, bool], str], name: str, *, last: bool) -> str:
         if (name, last) not in forms:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ from pconv_onnx.operators.parallel_spike import neuron_of
 ON_FLOATS = f"{PREFIX}on_floats"
 # Floats hold every integer below; no sum reaches it, so a threshold may be cut off there.
 _NEVER = 1 << 24
+# What int32 holds.
+_INT32 = 1 << 31
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,7 @@ class _Sum:
 
     Attributes:
         layers: products, each with its factor.
-        added: names of tensors, each with its multiplier.
+        added: names of tensors, each with its multiplier, of counts where there are such.
         offset: what is added besides.
         last: whether channels come second, so that layers have them in another place.
         rank: of the tensors that are read and given.
@@ -58,6 +60,23 @@ class _Sum:
     offset: Array
     last: bool
     rank: int
+
+    @property
+    def terms(self) -> list[Array]:
+        """All its numbers."""
+        return [*(factor for _, factor in self.layers), *(multiplier for _, multiplier in self.added), self.offset]
+
+    @property
+    def fits(self) -> bool:
+        """Whether int32 holds them."""
+        return max(int(np.abs(term).max(initial=0)) for term in self.terms) < _INT32
+
+    def in_lowest_terms(self) -> tuple[_Sum, int]:
+        """The same divided by the greatest integer that divides all its terms, and that."""
+        divisor = max(int(np.gcd.reduce(np.concatenate(self.terms))), 1)
+        layers = [(product, factor // divisor) for product, factor in self.layers]
+        added = [(name, multiplier // divisor) for name, multiplier in self.added]
+        return replace(self, layers=layers, added=added, offset=self.offset // divisor), divisor
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +194,7 @@ class _Fusing:
             return True
         total = total_of(tensor, self._is_term, self.ranks)
         found = None if total is None or not total.products else self._by_channel(total, name, None)
-        if found is None:
+        if found is None or not found.fits:
             return False
         self.forms.given_sums(name, self._layers(found, name), last=found.last)
         return True
@@ -198,9 +217,12 @@ class _Fusing:
         found = None if total is None else self._by_channel(total, current.name, neuron.channel_axis)
         if found is None:
             return "what it reads is no sum of counts times int8 weights"
-        thresholds = np.nan_to_num(np.ceil(neuron.thresholds.astype(np.float64)), nan=_NEVER)
+        found, divisor = found.in_lowest_terms()
+        if not found.fits:
+            return "numbers of its sum are larger than int32 holds"
+        thresholds = np.nan_to_num(np.ceil(neuron.thresholds.astype(np.float64) / divisor), nan=_NEVER)
         table = np.clip(thresholds, -_NEVER, _NEVER).astype(np.int32)
-        self.whole_thresholds[proto.input[1]] = table
+        self.whole_thresholds[proto.input[1]] = table.astype(np.float64) * divisor
         codes = self.forms.codes[proto.output[0]]
         self._layers(found, current.name, _Neurons(proto, table, neuron.channel_axis, codes))
         return ""
@@ -231,8 +253,14 @@ class _Fusing:
         tables = [table for each in numbers if (table := along(each, axis, rank, channels)) is not None]
         if len(tables) < len(numbers):
             return None
-        layers = list(zip(total.products, tables, strict=False))
-        added = [(one, table) for (one, _), table in zip(total.added, tables[len(layers) :], strict=False)]
+        layers = [
+            (product, table * forms.codes[product.input].unit)
+            for product, table in zip(total.products, tables, strict=False)
+        ]
+        added = [
+            (one, table * (forms.codes[one].unit if one in forms.codes else 1))
+            for (one, _), table in zip(total.added, tables[len(layers) :], strict=False)
+        ]
         return _Sum(layers, added, tables[-1], last, rank)
 
     def _layers(self, found: _Sum, name: str, neurons: _Neurons | None = None) -> str:
@@ -248,10 +276,10 @@ class _Fusing:
             inputs = [
                 forms.counts(product.input, last=found.last),
                 self._weights(product),
-                forms.constant(f"{name}/bias", offset),
-                forms.constant(f"{name}/factor", factor),
+                forms.constant(f"{name}/bias", offset.astype(np.int32)),
+                forms.constant(f"{name}/factor", factor.astype(np.int32)),
                 tensor,
-                forms.constant(f"{name}/multiplier", multiplier),
+                forms.constant(f"{name}/multiplier", multiplier.astype(np.int32)),
             ]
             attributes: dict[str, Any] = {"zero": codes.zero, "highest": codes.largest, "residual_zero": zero}
             attributes |= _window(product) if found.last else {}
@@ -270,26 +298,25 @@ class _Fusing:
             nothing = np.zeros((1,) * (4 if found.last else found.rank), np.uint8)
             return forms.constant("nothing", nothing), 0, np.ones_like(found.offset)
         (one, multiplier), *more = found.added
-        if not more and found.layers:
-            if forms.has_sums(one):
+        if found.layers and not more:
+            if one not in forms.codes:
                 return forms.sums(one, last=found.last), 0, multiplier
             return forms.counts(one, last=found.last), forms.codes[one].zero, multiplier
-        # Constants that broadcast along the last axis, where channels are.
-        terms = [
-            forms.sums(one, last=found.last)
-            if (multiplier == 1).all()
-            else forms.node(
-                "Mul",
-                [forms.sums(one, last=found.last), forms.constant(f"{one}/multiplier", multiplier)],
-                f"{one}/multiple",
-            )
-            for one, multiplier in found.added
-        ]
+        terms = [self._multiple(one, multiplier, last=found.last) for one, multiplier in found.added]
         if not found.layers and found.offset.any():
-            terms.append(forms.constant(f"{name}/bias", found.offset))
+            terms.append(forms.constant(f"{name}/bias", found.offset.astype(np.int32)))
         while len(terms) > 1:
             terms[:2] = [forms.node("Add", terms[:2], f"{name}/added")]
         return terms[0], 0, np.ones_like(found.offset)
+
+    def _multiple(self, name: str, multiplier: Array, *, last: bool) -> str:
+        """A tensor as int32, times numbers of the last axis, where channels are."""
+        forms = self.forms
+        given = forms.wide_counts(name, last=last) if name in forms.codes else forms.sums(name, last=last)
+        if (multiplier == 1).all():
+            return given
+        numbers = forms.constant(f"{name}/multiplier", multiplier.astype(np.int32))
+        return forms.node("Mul", [given, numbers], f"{name}/multiple")
 
     def _reach(self, found: _Sum) -> Array:
         """The least and the largest sum of each channel, `[M, 2]`, as far as what it is made of tells."""
@@ -408,15 +435,15 @@ def _window(product: Product) -> dict[str, Any]:
 
 
 def _codes_of(neuron: ParallelNeuron | None) -> Codes | None:
-    """Levels that are integers next to each other, the same in all channels."""
+    """Levels that are multiples of one integer next to each other, the same in all channels."""
     if neuron is None:
         return None
     levels = neuron.levels.astype(np.float64)
-    first = levels[0, 0]
-    expected = first + np.arange(levels.shape[1])
-    if first != np.rint(first) or not (levels == expected).all():
+    first, unit = levels[0, 0], levels[0, 1] - levels[0, 0]
+    expected = first + unit * np.arange(levels.shape[1])
+    if unit < 1 or unit != np.rint(unit) or first % unit or not (levels == expected).all():
         return None
-    return Codes(int(first), int(expected[-1]))
+    return Codes(int(first / unit), int(expected[-1] / unit), int(unit))
 
 
 def _codes_of_input(node: Node) -> Codes | None:

@@ -37,7 +37,7 @@ class Move:
     def codes(self) -> Codes:
         """Which integers it gives."""
         found = [self.forms.codes[name] for name in self.data]
-        return Codes(min(one.lowest for one in found), max(one.highest for one in found))
+        return Codes(min(one.lowest for one in found), max(one.highest for one in found), found[0].unit)
 
     def axis(self, axis: int) -> int:
         """Where an axis of its data is in the layout that it runs in."""
@@ -69,8 +69,8 @@ def move(network: Network, node: Node, proto: onnx.NodeProto, forms: Forms) -> b
     moved = Move(network, node, proto, forms)
     if not all(name in forms.codes for name in moved.data):
         return False
-    zeros = {forms.codes[name].zero for name in moved.data}
-    return len(zeros) == 1 and all(tensor.name in forms.ranks for tensor in node.outputs) and _RULES[node.op](moved)
+    meanings = {(forms.codes[name].zero, forms.codes[name].unit) for name in moved.data}
+    return len(meanings) == 1 and all(tensor.name in forms.ranks for tensor in node.outputs) and _RULES[node.op](moved)
 
 
 def _as_it_is(move: Move) -> bool:
@@ -107,7 +107,7 @@ def _pad(move: Move) -> bool:
     if pads is None or value is None or pads.size != 2 * rank or len(given) > 3:
         return False
     codes = move.codes
-    code = float(value.reshape(())) + codes.zero
+    code = float(value.reshape(())) / codes.unit + codes.zero
     if code != int(code) or not 0 <= code <= codes.largest:
         return False
     begins, ends = pads[:rank], pads[rank:]

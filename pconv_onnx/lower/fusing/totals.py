@@ -14,8 +14,6 @@ from pconv_onnx.graph.view import Node, Tensor
 
 # What int8 holds.
 _LOWEST, _HIGHEST = -128, 127
-# What int32 holds without a doubt.
-_LARGEST = 1 << 30
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
@@ -119,7 +117,7 @@ def along(values: Array, axis: int, rank: int, channels: int) -> Array | None:
     if len(shape) > rank or any(size != 1 for place, size in enumerate(shape) if place != axis):
         return None
     found = np.broadcast_to(values.reshape(-1), (channels,)) if shape[axis] in (1, channels) else None
-    return found.astype(np.int32) if found is not None and np.abs(found).max(initial=0) < _LARGEST else None
+    return None if found is None else found.astype(np.int64)
 
 
 def _whole(values: Array) -> bool:
