@@ -39,8 +39,8 @@ def lines(thresholds: Array, reach: Array) -> Array:
         above, below = (np.where(crossed, end, other) for end, other in ((start - 1, _LOW), (start, -_LOW)))
         return above.max(axis=1), below.min(axis=1)
 
-    rows = np.arange(len(table))
-    span = np.where(last > first, table[rows, np.minimum(last, highest - 1)] - table[rows, np.minimum(first, last)], 0)
+    at_ends = np.take_along_axis(table, np.minimum(np.stack([first, last], axis=1), highest - 1), axis=1)
+    span = at_ends[:, 1] - at_ends[:, 0]
     steps = np.maximum(last - first, 1)
     low, high = np.maximum(span - 1, 2.0**-20) / steps, (span + 1) / steps
     for _ in range(_SECTIONS):
