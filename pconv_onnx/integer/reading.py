@@ -135,7 +135,8 @@ class _Reader:
         # Of tensors of floats, why the first before them are floats.
         self._why: dict[str, str] = {}
         for codes in inputs:
-            self.whole[codes.name] = Whole(Fixed(np.array([codes.step]), codes.highest - codes.lowest), None)
+            unit = Fixed(np.array([codes.step]), codes.highest - codes.lowest, in_time=False)
+            self.whole[codes.name] = Whole(unit, None)
             self.steps.append(codes)
         ends, inside = self._activations(plan)
         for node in self.network.nodes:

@@ -24,10 +24,10 @@ _MOST_PARTS, _PARTS_OF_ALL, _LEAST_OF_ONE, _MOST_OF_ONE = 256, 2048, 8, 64
 # Of a bias the largest multiple of the unit, and of the weights of the layer the least share that a channel may have.
 _MOST_BIAS, _LEAST_SHARE = 1 << 18, 1e-6
 # Of a unit that channels share: into how many parts, as a power of two, what is added is divided at most, the largest
-# factor of a layer, and for how many times the estimate of its sums there has to be room, as weighted spikes take more
-# than codes do. The first that leaves no more than so many times what layers by themselves do is taken, or else the
-# last, as far as it leaves no more than so many times that.
-_MOST_POWER, _MOST_FACTOR, _SPARE, _NEXT_TO_NOTHING, _LITTLE = 16, 128, 4, 1.005, 1.25
+# factor of a layer, and for how many times the estimate of its sums there has to be room, on codes and in time, as
+# weighted spikes take more. The first that leaves no more than so many times what layers by themselves do is taken, or
+# else the last, as far as it leaves no more than so many times that.
+_MOST_POWER, _MOST_FACTOR, _SPARE, _SPARE_IN_TIME, _NEXT_TO_NOTHING, _LITTLE = 16, 128, 2, 4, 1.005, 1.25
 # How many units a sum may have by an estimate from its weights, and how many times coarser than the best a scale may
 # become for that; whether float32 holds it is proved in the end.
 _ROOM, _COARSEST = 0.9 * (1 << 24), 4
@@ -66,6 +66,7 @@ def of_weights(
     *,
     uniform: bool,
     alike: bool = False,
+    in_time: bool = True,
     largest: Array | None = None,
 ) -> Scales:
     """The scales of layers that are summed: each has one that is a whole number of the common unit.
@@ -80,6 +81,7 @@ def of_weights(
         bits: of a weight.
         uniform: whether there is one unit for all channels.
         alike: whether an error is as bad in any channel, counted in what is added where something is.
+        in_time: whether layers read what spikes may carry.
         largest: `[C]`, how large sums may be, in values: no unit is so fine that float32 would not hold them.
     """
     channels = len(layers[0])
@@ -98,7 +100,8 @@ def of_weights(
     least = np.min(scales, axis=0)
     if alike and not uniform:
         whole = np.full(channels, least.max()) if finest is None else finest
-        shared = _shared(layers, floor, errors, whole, _SPARE * room, bits)
+        spare = _SPARE_IN_TIME if in_time else _SPARE
+        shared = _shared(layers, floor, errors, whole, spare * room, bits)
         if shared is not None:
             return shared
     room = np.minimum(room, _COARSEST * least)

@@ -23,9 +23,11 @@ class Unit:
     Attributes:
         size: 1 or C.
         reach: how many integers there are, as far as that is known: of codes.
+        in_time: whether spikes may carry these; those of the network's inputs stay as they are.
     """
 
     size: int
+    in_time: bool = True
     reach: int = 1 << 16
 
     def values(self) -> Array:
@@ -48,10 +50,10 @@ class Unit:
 class Fixed(Unit):
     """Numbers that are known: the spacing of levels."""
 
-    def __init__(self, values: Array, reach: int) -> None:
-        """`[1]` or `[C]`, and how many integers there are."""
+    def __init__(self, values: Array, reach: int, *, in_time: bool = True) -> None:
+        """`[1]` or `[C]`, how many integers there are, and whether spikes may carry these."""
         self._values = values.astype(np.float64).reshape(-1)
-        self.size, self.reach = self._values.size, reach
+        self.size, self.reach, self.in_time = self._values.size, reach, in_time
 
     def values(self) -> Array:
         """These numbers."""
@@ -311,9 +313,11 @@ class Accumulator:
                 # Codes that are added tell how large numbers of a channel are.
                 settled = all(not any(unit.accumulators()) for unit in self.added)
                 alike = not self.summed and (settled if added else self.alike)
+                in_time = any(layer.input.unit.in_time for layer in self.layers)
                 self._scales = of_weights(
-                    weights, added, offsets, self.bits, uniform=self.uniform, alike=alike, largest=self.largest
-                )
+                    weights, added, offsets, self.bits,
+                    uniform=self.uniform, alike=alike, in_time=in_time, largest=self.largest,
+                )  # fmt: skip
             else:
                 reach = max(unit.reach for unit in self.added)
                 self._scales = of_added(added, self.offsets, self.channels, reach, uniform=self.uniform)
@@ -323,7 +327,10 @@ class Accumulator:
     def largest(self) -> Array:
         """`[C]`, an estimate of the largest sum, in values."""
         if self._largest is None:
-            layers = (_on_one_side(layer.weights * layer.of_input(layer.input.unit.span())) for layer in self.layers)
+            layers = (
+                _on_one_side(layer.weights * layer.of_input(layer.input.unit.span())) + abs(layer.bias)
+                for layer in self.layers
+            )
             added = (unit.span() for unit in self.added)
             self._largest = sum((*layers, *added, *map(abs, self.offsets)), np.zeros(self.channels))
         return self._largest
