@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -42,9 +42,9 @@ def sketch(network: onnx.ModelProto, source: onnx.ModelProto, own: onnx.ModelPro
             given, kept = (held.get(tensor.name) for held in (there[_SOURCE], there[_OWN]))
             if given is not None and (digest := _digest(given)) == _digest(tensor):
                 _refer(tensor, _SOURCE, digest)
-            elif kept is not None and _is_narrower(kept, tensor):
-                _refer(tensor, _OWN, _digest(kept))
-    return base64.b64encode(zlib.compress(model.SerializeToString(), 9)).decode("ascii")
+            elif kept is not None and (factors := _factors(kept, tensor)) is not None:
+                _refer(tensor, _OWN, " ".join([_digest(kept), *map(str, factors)]))
+    return base64.b64encode(zlib.compress(model.SerializeToString())).decode("ascii")
 
 
 def redrawn(text: str, source: onnx.ModelProto, own: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
@@ -67,16 +67,13 @@ def redrawn(text: str, source: onnx.ModelProto, own: onnx.ModelProto) -> tuple[o
         place, _, digest = tensor.doc_string.partition(" ")
         if not place:
             continue
+        digest, *factors = digest.split()
         held = there.get(place, {}).get(tensor.name)
         if held is None or held.dims != tensor.dims:
             raise ValueError(f"the tensor '{tensor.name}' is not there")
         if _digest(held) != digest:
             changed.append(tensor.name)
-        tensor.CopyFrom(
-            numpy_helper.from_array(numpy_helper.to_array(held).astype(np.float32), tensor.name)
-            if place == _OWN
-            else held
-        )
+        tensor.CopyFrom(_times(held, factors) if place == _OWN else held)
     return model, changed
 
 
@@ -84,12 +81,30 @@ def _held(model: onnx.ModelProto) -> Mapping[str, TensorProto]:
     return {tensor.name: tensor for graph in every_graph(model.graph) for tensor in graph.initializer}
 
 
-def _is_narrower(kept: TensorProto, tensor: TensorProto) -> bool:
-    """Whether a tensor stands for one of float32: in a shorter type of floats, or as the same integers."""
+def _factors(kept: TensorProto, tensor: TensorProto) -> Sequence[int] | None:
+    """By which integers rows of a tensor are multiplied to be those of one of float32; None where it is not that.
+
+    None are needed of what is kept in a shorter type of floats, or as the same integers.
+    """
     if tensor.data_type != TensorProto.FLOAT or kept.dims != tensor.dims:
-        return False
-    held = numpy_helper.to_array(kept)
-    return held.dtype.kind not in "iu" or np.array_equal(held.astype(np.float32), numpy_helper.to_array(tensor))
+        return None
+    held, wanted = numpy_helper.to_array(kept), numpy_helper.to_array(tensor)
+    if held.dtype.kind not in "iu" or np.array_equal(held.astype(np.float32), wanted):
+        return []
+    if held.ndim < 2 or not held.size or not np.isfinite(wanted).all():
+        return None
+    by_row = [array.reshape(len(array), -1).astype(np.float64) for array in (held, wanted)]
+    largest = [abs(array).max(axis=1) for array in by_row]
+    factors = np.rint(largest[1] / np.where(largest[0], largest[0], 1))
+    return factors.astype(int).tolist() if (by_row[0] * factors[:, np.newaxis] == by_row[1]).all() else None
+
+
+def _times(held: TensorProto, factors: Sequence[str]) -> TensorProto:
+    """A tensor in float32, its rows times these integers, where there are such."""
+    value = numpy_helper.to_array(held).astype(np.float32)
+    if factors:
+        value *= np.array(factors, np.float32).reshape(-1, *[1] * (value.ndim - 1))
+    return numpy_helper.from_array(value, held.name)
 
 
 def _refer(tensor: TensorProto, place: str, digest: str) -> None:

@@ -169,8 +169,11 @@ class _Reader:
 
     def _quantised(self, activation: Planned, codes: Codes) -> None:
         given = self.whole.get(activation.input)
-        if given is not None and isinstance(given.unit, Open) and codes.axis is None:
-            given.unit.accumulator.root.alike = True
+        if given is not None and isinstance(given.unit, Open):
+            accumulator = given.unit.accumulator.root
+            accumulator.alike |= codes.axis is None
+            if codes.step is not None and codes.axis in (None, given.axis):
+                accumulator.steps.append(codes.step)
         self.steps.append(Quantised(activation, codes))
         self.whole[activation.output] = Whole(Fixed(codes.spacing, codes.highest - codes.lowest), codes.axis)
 

@@ -66,12 +66,14 @@ def of_weights(
     *,
     uniform: bool,
     alike: bool = False,
+    step: Array | None = None,
     in_time: bool = True,
     largest: Array | None = None,
 ) -> Scales:
     """The scales of layers that are summed: each has one that is a whole number of the common unit.
 
     Where something is added that has a unit, the finest of these is a whole number of the common one, u = n·s.
+    Where nothing is, what neurons have between their thresholds is one: these are integers then, evenly spaced.
     Channels that are alike share n, a power of two, or have the same u where nothing is added.
 
     Args:
@@ -80,6 +82,7 @@ def of_weights(
         offsets: numbers of no unit that are added as well, `[1]` or `[C]` in values: biases.
         bits: of a weight.
         uniform: whether there is one unit for all channels.
+        step: between thresholds of neurons that the sum is given to, `[1]` or `[C]`; None where there is no such.
         alike: whether an error is as bad in any channel, counted in what is added where something is.
         in_time: whether layers read what spikes may carry.
         largest: `[C]`, how large sums may be, in values: no unit is so fine that float32 would not hold them.
@@ -98,15 +101,26 @@ def of_weights(
     found = [_best(weights, floor, bits, uniform=uniform) for weights in layers]
     scales, errors = [scale for scale, _ in found], np.sum([error for _, error in found], axis=0)
     least = np.min(scales, axis=0)
+    # What the unit is to divide, as far as layers lose no more by that.
+    wanted = None if step is None or added or uniform else np.broadcast_to(step, (channels,))
     if alike and not uniform:
-        whole = np.full(channels, least.max()) if finest is None else finest
         spare = _SPARE_IN_TIME if in_time else _SPARE
-        shared = _shared(layers, floor, errors, whole, spare * room, bits)
+        for whole in (finest, wanted, np.full(channels, least.max())):
+            shared = None if whole is None else _shared(layers, floor, errors, whole, spare * room, bits)
+            if shared is not None or added:
+                break
         if shared is not None:
             return shared
     room = np.minimum(room, _COARSEST * least)
     tried = [np.max(scales, axis=0), *(least / parts for parts in _PARTS)]
-    units = np.stack([_snapped(np.maximum(unit, room), finest, np.maximum(least / _PARTS[-1], room)) for unit in tried])
+    wholes = [finest] if wanted is None else [wanted, None]
+    units = np.stack(
+        [
+            _snapped(np.maximum(unit, room), whole, np.maximum(least / _PARTS[-1], room))
+            for whole in wholes
+            for unit in tried
+        ]
+    )
     choices = [[np.maximum(np.rint(scale / unit), 1) for scale in scales] for unit in units]
     left = np.stack(
         [

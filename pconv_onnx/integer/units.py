@@ -251,6 +251,7 @@ class Accumulator:
         offsets: numbers of no unit that are added, `[1]` or `[C]`, which the unit has to suit as well.
         bits: of a weight.
         alike: whether all channels meet the same thresholds.
+        steps: between thresholds of each layer of neurons that the sum is given to, `[1]` or `[C]`.
         summed: whether its sums are summed again: finer ones would leave these less room.
     """
 
@@ -261,6 +262,7 @@ class Accumulator:
     uniform: bool = False
     offsets: list[Array] = field(default_factory=list)
     alike: bool = False
+    steps: list[Array] = field(default_factory=list)
     summed: bool = False
     _merged: Accumulator | None = None
     _scales: Scales | None = None
@@ -285,6 +287,7 @@ class Accumulator:
         mine.added += others.added
         mine.uniform |= others.uniform
         mine.alike |= others.alike
+        mine.steps += others.steps
         mine.summed |= others.summed
         mine.offsets += others.offsets
         others._merged = mine
@@ -314,9 +317,10 @@ class Accumulator:
                 settled = all(not any(unit.accumulators()) for unit in self.added)
                 alike = not self.summed and (settled if added else self.alike)
                 in_time = any(layer.input.unit.in_time for layer in self.layers)
+                step = self.steps[0] if len(self.steps) == 1 else None
                 self._scales = of_weights(
                     weights, added, offsets, self.bits,
-                    uniform=self.uniform, alike=alike, in_time=in_time, largest=self.largest,
+                    uniform=self.uniform, alike=alike, step=step, in_time=in_time, largest=self.largest,
                 )  # fmt: skip
             else:
                 reach = max(unit.reach for unit in self.added)

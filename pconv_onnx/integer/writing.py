@@ -174,8 +174,12 @@ class _Writer:
         start = len(self.nodes)
         if codes.step is not None:
             reached = np.isfinite(codes.thresholds[:, 0])
-            step_of_integers = codes.step / unit
-            first = np.where(reached, codes.thresholds[:, 0], 0) / codes.step
+            step_of_integers, first = codes.step / unit, np.where(reached, codes.thresholds[:, 0], 0) / codes.step
+            nearest = np.rint(step_of_integers)
+            if whole is not None and (nearest >= 1).all() and (abs(step_of_integers - nearest) < _NOISE).all():
+                # Midway between integers, where no rounding of a division moves a threshold past one.
+                step_of_integers = nearest
+                first = (np.ceil(first * step_of_integers - _NOISE) - 0.5) / step_of_integers
             charge = np.where(reached, 1 - first + codes.lowest, _NEVER)
             chain: Sequence[tuple[str, Sequence[Any]]] = [
                 ("Div", [self._along(name, step_of_integers, axis=axis)]),
@@ -326,6 +330,8 @@ class _Writer:
 
 
 _OF_SHAPES = ("Shape", "Size")
+# By how much computed numbers may miss an integer that they are.
+_NOISE = 1e-6
 # In steps, how far below its first level a channel begins that reaches none.
 _NEVER = -(2.0**40)
 _WINDOWS = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")

@@ -217,7 +217,9 @@ class _Fusing:
         found = None if total is None else self._by_channel(total, current.name, neuron.channel_axis)
         if found is None:
             return "what it reads is no sum of counts times int8 weights"
-        found, divisor = found.in_lowest_terms()
+        divisor = 1
+        if not found.fits or np.abs(self._reach(found, _NEVER << 20)).max() >= _NEVER:
+            found, divisor = found.in_lowest_terms()
         if not found.fits:
             return "numbers of its sum are larger than int32 holds"
         thresholds = np.nan_to_num(np.ceil(neuron.thresholds.astype(np.float64) / divisor), nan=_NEVER)
@@ -318,8 +320,8 @@ class _Fusing:
         numbers = forms.constant(f"{name}/multiplier", multiplier.astype(np.int32))
         return forms.node("Mul", [given, numbers], f"{name}/multiple")
 
-    def _reach(self, found: _Sum) -> Array:
-        """The least and the largest sum of each channel, `[M, 2]`, as far as what it is made of tells."""
+    def _reach(self, found: _Sum, most: int = _NEVER - 1) -> Array:
+        """The least and the largest sum of each channel, `[M, 2]`, as far as its terms tell, no more than `most`."""
         low = high = found.offset.astype(np.int64)
         for product, factor in found.layers:
             codes, weights = self.forms.codes[product.input], product.weights.astype(np.int64).reshape(len(factor), -1)
@@ -331,7 +333,7 @@ class _Fusing:
             codes = self.forms.codes[name]
             ends = np.sort([multiplier.astype(np.int64) * end for end in (codes.lowest, codes.highest)], axis=0)
             low, high = low + ends[0], high + ends[1]
-        return np.stack([low, high], axis=1).clip(1 - _NEVER, _NEVER - 1)
+        return np.stack([low, high], axis=1).clip(-most, most)
 
     def _spiking(
         self, op_type: str, inputs: list[str], neurons: _Neurons, reach: Array, *, last: bool, **attributes: Any
