@@ -21,6 +21,7 @@ import pconv_onnx
 import pconv_onnx.runtime.side_by_side
 from pconv_onnx import deployment
 from pconv_onnx.basics import choices
+from pconv_onnx.basics.domain import VERSION
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.cli.arguments import parser
@@ -343,9 +344,12 @@ def test_a_file_of_a_later_version_of_the_operators_is_told(snn, tmp_path, refus
     model, path = onnx.load(snn), tmp_path / "later.onnx"
     for entry in model.opset_import:
         if entry.domain == "pconv":
-            entry.version = 3
+            entry.version = VERSION + 1
     onnx.save(model, path)
-    told = "declares version 3 of the operators of pconv-onnx; this one has those up to 2; update pconv-onnx"
+    told = (
+        f"declares version {VERSION + 1} of the operators of pconv-onnx; this one has those up to {VERSION}; "
+        "update pconv-onnx"
+    )
     for arguments in (["stats", path], ["verify", snn, path], ["inspect", path], ["rewrite", path]):
         assert refusal(*arguments) == f"'{path}' {told}"
     with pytest.raises(pconv_onnx.PconvError, match=f"the model {told}"):

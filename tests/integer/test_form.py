@@ -207,7 +207,7 @@ def test_all_forms_have_the_same_bits(case, images, library):
     found = assert_same_bits(rewritten, images)
     expected = run(model, coded(images) if inputs else images, level=OPTIMISED[1])
     # Of weights of 8 bits what they lose, most of it where a value passes a threshold.
-    assert off(found, expected) < 0.06
+    assert off(found, expected) < 0.1
 
 
 # Sums of sums of so fine weights are more than floats hold.
