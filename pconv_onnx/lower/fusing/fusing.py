@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.graph.constants import constant, is_standard
-from pconv_onnx.graph.nesting import captured, drop_unread, drop_unread_constants
+from pconv_onnx.graph.nesting import captured, drop_unread, drop_unread_constants, names_read
 from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.record import PREFIX
 from pconv_onnx.graph.view import Node, Tensor
@@ -381,8 +381,10 @@ class _Fusing:
         graph = model.graph
         del graph.node[:], graph.value_info[:]
         graph.node.extend(self.forms.nodes)
-        graph.initializer.extend(self.forms.constants.values())
-        _drop(graph, before.graph)
+        drop_unread(graph, before.graph)
+        drop_unread_constants(graph, before.graph)
+        read = names_read(graph)
+        graph.initializer.extend(tensor for name, tensor in self.forms.constants.items() if name in read)
         self._rename(graph)
         there = {function.name for function in model.functions}
         opset = self.network.opset
@@ -470,9 +472,3 @@ def _divided(clip: Node) -> tuple[str, str] | None:
     value = constant(step)
     is_one = value is not None and value.ndim == 0 and value.dtype == np.float32 and value > 0
     return (source.name, step.name) if is_one else None
-
-
-def _drop(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
-    """Remove what nothing reads any more."""
-    drop_unread(graph, before)
-    drop_unread_constants(graph, before)
