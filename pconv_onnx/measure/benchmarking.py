@@ -33,11 +33,12 @@ from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, save
 from pconv_onnx.graph.record import Record
-from pconv_onnx.measure.candidate import ANN, BODY, QUANTISED, Candidate
+from pconv_onnx.measure.candidate import ANN, BODY, QUANTISED, STOCK, Candidate
 from pconv_onnx.measure.evaluation import readable_again
 from pconv_onnx.measure.gathering import gather
 from pconv_onnx.measure.request import Request
 from pconv_onnx.measure.rows import Row
+from pconv_onnx.measure.stock import quantise
 from pconv_onnx.measure.timing import OtherWork, machine, rounds, threads_of
 from pconv_onnx.plan.modes import FOLDED, INTEGER, PARALLEL, SERIAL
 from pconv_onnx.plan.spike_driven import SpikeDriven
@@ -150,6 +151,9 @@ def bench(
 ) -> Benchmark:
     """Time a network against its spiking forms: function body, serial, parallel and folded, at each T and batch size.
 
+    With integer weights mode `integer` as well, and beside it what onnxruntime's own static quantisation makes of the
+    ANN (`int8 ANN`).
+
     All networks of one T and batch size are measured in turns; a ratio to the ANN is the median of the ratios of the
     same rounds. What cannot be measured has the reason in its row. An interruption (Ctrl-C) ends the measuring and
     returns what there is.
@@ -235,9 +239,12 @@ class _Measuring:
         self.result, self.request = result, result.request
         self.folder = folder
         self.repeats = repeats
-        # Integers are measured where weights are such.
-        self.rewritten = _REWRITTEN | ({INTEGER.name: INTEGER.name} if self.request.weights is not None else {})
-        self.modes = [ANN, *([QUANTISED] if self.request.calibration is not None else []), *self.rewritten]
+        # Layers of integers are measured where weights are such, beside what onnxruntime makes of the ANN.
+        integers = self.request.weights is not None
+        self.rewritten = _REWRITTEN | ({INTEGER.name: INTEGER.name} if integers else {})
+        # Without a T.
+        self.anns = [ANN, *([STOCK] if integers else [])]
+        self.modes = [*self.anns, *([QUANTISED] if self.request.calibration is not None else []), *self.rewritten]
         # A file or the reason that there is none, by mode and T; the ANN's T is None.
         self.files: dict[tuple[str, int | None], str | PconvError] = {}
         # How trains carry spike counts there, by file.
@@ -250,6 +257,8 @@ class _Measuring:
             PconvError: nothing can be converted, or a file cannot be written.
         """
         self.files[ANN, None] = self._write(ann.proto, ann.folder)
+        if STOCK in self.anns:
+            self.files[STOCK, None] = self._stock(self._write(ann.proto, ann.folder))
         for count in self.request.steps:
             source, fault = self.request.source, None
             if self.request.calibration is not None:
@@ -278,6 +287,14 @@ class _Measuring:
         if all(isinstance(file, PconvError) for file in spiking):
             raise next(file for file in spiking if isinstance(file, PconvError))
 
+    def _stock(self, path: str) -> str | PconvError:
+        """The file of an ANN, in 8 bits now."""
+        try:
+            quantise(path, path, self.request.samples)
+        except PconvError as error:
+            return error
+        return path
+
     def _rewritten(self, source: ModelSource, count: int, mode: ModeName) -> str | PconvError:
         try:
             rewriting = self.request.rewritten(source, mode, self.request.coding, count)
@@ -298,9 +315,10 @@ class _Measuring:
     def run(self, sizes: Sequence[int]) -> Iterator[None]:
         """Measure; yields after each round and after each process that tells its memory."""
         for size in sizes:
-            rows: dict[tuple[str, int | None], Row] = {(ANN, None): Row(ANN, None, size)}
+            rows: dict[tuple[str, int | None], Row] = {(ann, None): Row(ann, None, size) for ann in self.anns}
+            others = self.modes[len(self.anns) :]
             for count in self.request.steps:
-                rows |= {(mode, count): Row(mode, count, size, self._coding(mode, count)) for mode in self.modes[1:]}
+                rows |= {(mode, count): Row(mode, count, size, self._coding(mode, count)) for mode in others}
             self.result.rows += rows.values()
             fixed = self.request.samples.fixed_batch
             if fixed not in (None, size):
@@ -311,7 +329,7 @@ class _Measuring:
             file = self.folder / f"{size}.npz"
             np.savez(file, *feed.values())
             for count in self.request.steps:
-                group = {mode: rows[mode, count if mode != ANN else None] for mode in self.modes}
+                group = {mode: rows[mode, None if mode in self.anns else count] for mode in self.modes}
                 yield from self._time(group, feed)
                 for row in group.values():
                     if row.seconds and row.peak_memory is None:

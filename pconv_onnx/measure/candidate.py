@@ -24,7 +24,7 @@ from pconv_onnx.runtime.opening import import_onnxruntime, session
 from pconv_onnx.runtime.serial_session import SerialSession
 
 # What is measured besides the modes.
-ANN, QUANTISED, BODY = "ANN", "quantised ANN", "function body"
+ANN, STOCK, QUANTISED, BODY = "ANN", "int8 ANN", "quantised ANN", "function body"
 _RUNS = 3
 
 
@@ -33,8 +33,8 @@ class Candidate:
     """A network to be measured.
 
     Attributes:
-        mode: the ANN as given or quantised; the parallel network without the native library, through its function body;
-            or, by the name of its mode, a spiking network with it.
+        mode: the ANN as given, in 8 bits as onnxruntime makes it, or quantised; the parallel network without the native
+            library, through its function body; or, by the name of its mode, a spiking network with it.
         path: its file.
         provider: a name in `PROVIDERS`.
     """

@@ -53,6 +53,7 @@ _STYLE: dict[Any, Any] = {
 }
 _MODES: dict[str, dict[str, Any]] = {
     "ANN": {"color": INK, "linestyle": "--", "marker": ""},
+    "int8 ANN": {"color": GREY, "linestyle": "--", "marker": "+"},
     "quantised ANN": {"color": GREY, "linestyle": ":", "marker": "x"},
     "function body": {"color": PINK, "linestyle": "-.", "marker": "^"},
     SERIAL.name: {"color": ORANGE, "linestyle": (0, (5, 1.5)), "marker": "s"},
