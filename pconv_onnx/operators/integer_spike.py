@@ -250,7 +250,7 @@ def _counted(channels: str, channel_axis: int) -> str:
             {{
                 distance = Sub (sums, line_offset)
                 rounded = QuantizeLinear <axis = {channel_axis}> (distance, spacing, zero_points)
-                divided = Min (rounded, highest)
+                divided = Clip (rounded, no_count, highest)
             }},
             else_branch = by_comparison () => (uint8[] compared)
             {{
