@@ -28,7 +28,7 @@ WEIGHTS = {
     "starts": np.array([0, 1]), "ends": np.array([7, 8]), "axes": np.array([2, 3]), "steps": np.array([2, 1]),
     "more": np.array([0, 1, 0, 0, 0, 1, 0, 0]), "six": 2 * weight(4, 6, 1, 1, seed=10), "third": np.float32(0.4),
     "w1": 4 * weight(4, 3, 3, seed=11), "v1": 2 * weight(4, 4, 3, seed=12), "q_scale": np.float32(0.11),
-    "z": np.array(3, np.int8),
+    "z": np.array(3, np.int8), "first": np.array([0]), "second": np.array([1]), "channel": np.array([1]),
 }  # fmt: skip
 A = f"c = Conv <{SAME}> (x, w) {qcfs('c', 'a')}"
 D = f"{A} d = Conv <{SAME}> (a, v)"
@@ -140,6 +140,10 @@ def test_counts_are_bytes_and_weights_too():
 
 
 STAYING = {
+    "counts of one channel beside several": (
+        f"{D} {qcfs('d', 'b')} o = Slice (b, first, second, channel) s = Add (d, o) {END}",
+        "what it reads is no sum of counts times int8 weights",
+    ),
     "levels that differ": (
         f"{D} t = Mul (d, third) {qcfs('t', 'b')} p = Add (a, b) s = Conv <{SAME}> (p, v2) {END}",
         "what it reads is no sum of counts times int8 weights",

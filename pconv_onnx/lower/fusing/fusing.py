@@ -15,7 +15,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.nesting import captured, drop_unread, drop_unread_constants, names_read
-from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.network import Dimension, Network
 from pconv_onnx.graph.record import PREFIX
 from pconv_onnx.graph.view import Node, Tensor
 from pconv_onnx.lower.fusing.forms import Codes, Forms
@@ -251,6 +251,9 @@ class _Fusing:
             return None
         if not all(product.input in forms.codes for product in total.products):
             return None
+        terms = [*(product.node.outputs[0].name for product in total.products), *(one for one, _ in total.added)]
+        if not all(_is_alike(self.network.shapes.get(term), shape) for term in terms):
+            return None
         numbers = [*(p.factor for p in total.products), *(m for _, m in total.added), total.offset]
         tables = [table for each in numbers if (table := along(each, axis, rank, channels)) is not None]
         if len(tables) < len(numbers):
@@ -411,6 +414,14 @@ class _Fusing:
                 whole = self.whole_thresholds[tensor.name].astype(np.float32)
                 tensor.CopyFrom(numpy_helper.from_array(whole, tensor.name))
         return model
+
+
+def _is_alike(shape: Sequence[Dimension] | None, other: Sequence[Dimension]) -> bool:
+    """Whether two tensors are as large, so that neither is repeated to be added to the other."""
+    if shape is None or len(shape) != len(other):
+        return False
+    known = [pair for pair in zip(shape, other, strict=True) if any(isinstance(size, int) for size in pair)]
+    return all(size == expected for size, expected in known)
 
 
 _ONE = np.ones(())
