@@ -22,6 +22,7 @@ from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.record import ACTIVATION
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION
 from pconv_onnx.graph.view import Node, key_of, node_name
+from pconv_onnx.integer.codes import Codes
 from pconv_onnx.integer.reading import Added, Copied, InputCodes, Moved, Negated, Quantised, Reading, Step, Summed
 from pconv_onnx.integer.shortcuts import multiples
 from pconv_onnx.integer.units import Layer
@@ -173,17 +174,10 @@ class _Writer:
         multiple = self.multiples.get(activation.output, 1)
         start = len(self.nodes)
         if codes.step is not None:
-            reached = np.isfinite(codes.thresholds[:, 0])
-            step_of_integers, first = codes.step / unit, np.where(reached, codes.thresholds[:, 0], 0) / codes.step
-            nearest = np.rint(step_of_integers)
-            if whole is not None and (nearest >= 1).all() and (abs(step_of_integers - nearest) < _NOISE).all():
-                # Midway between integers, where no rounding of a division moves a threshold past one.
-                step_of_integers = nearest
-                first = (np.ceil(first * step_of_integers - _NOISE) - 0.5) / step_of_integers
-            charge = np.where(reached, 1 - first + codes.lowest, _NEVER)
+            spacing, charge = _staircase(codes, unit, whole=whole is not None)
             chain: Sequence[tuple[str, Sequence[Any]]] = [
-                ("Div", [self._along(name, step_of_integers, axis=axis)]),
-                ("Add", [self._along(name, charge, axis=codes.axis)]),
+                ("Div", [self._along(name, spacing, axis=axis)]),
+                ("Add", [self._along(name, charge, axis=axis)]),
                 ("Floor", []),
                 ("Clip", [codes.lowest, codes.highest]),
                 *([("Mul", [multiple])] if multiple > 1 else []),
@@ -329,7 +323,29 @@ class _Writer:
         return values.reshape([-1, *[1] * (rank - found - 1)])
 
 
+def _staircase(codes: Codes, unit: Array, *, whole: bool) -> tuple[Array, Array]:
+    """The spacing of thresholds in units, `[C]` or `[1]`, and what is added behind the division by it.
+
+    Of integers thresholds are evenly spaced integers, but for channels in which that would move one too far: they lie
+    midway below these, where no rounding of the division moves one past an integer.
+    """
+    reached = np.isfinite(codes.thresholds[:, 0])
+    spacing = codes.step / unit
+    # That around which the others are moved: of the level above zero.
+    middle = min(-codes.lowest, codes.thresholds.shape[1] - 1)
+    threshold = np.where(reached, codes.thresholds[:, 0], 0) / unit + middle * spacing
+    if whole:
+        nearest = np.maximum(np.rint(spacing), 1)
+        farthest = max(middle, codes.thresholds.shape[1] - 1 - middle, 1)
+        is_even = abs(spacing - nearest) * farthest <= _MOVED * nearest
+        spacing = np.where(is_even, nearest, spacing)
+        threshold = np.where(is_even, np.ceil(threshold - _NOISE) - 0.5, threshold)
+    return spacing, np.where(reached, 1 + middle - threshold / spacing + codes.lowest, _NEVER)
+
+
 _OF_SHAPES = ("Shape", "Size")
+# The share of a step that a threshold may be moved by to be one of evenly spaced integers.
+_MOVED = 1 / 16
 # By how much computed numbers may miss an integer that they are.
 _NOISE = 1e-6
 # In steps, how far below its first level a channel begins that reaches none.
