@@ -1,0 +1,11 @@
+#include "cpu/integer_kernels.h"
+
+#ifdef PCONV_X86_KERNELS
+
+namespace pconv::cpu {
+
+const Kernels& avx512vnni_kernels() { return portable_kernels(); }
+
+}  // namespace pconv::cpu
+
+#endif

@@ -1,0 +1,364 @@
+// Kernels of integer layers, written once for every instruction set. A file that defines an `Isa` includes this where
+// its instructions are switched on, and everything that this needs before that.
+//
+//   kLanes                    of a vector of int32
+//   kMostBlocks, pixels(B)    outputs are computed for B blocks and pixels(B) pixels at once, all sums in registers
+//   Ints, Floats              vectors of sums; Bytes of quads of counts, Filter of quads of weights
+//   dot(sums, bytes, filter)  adds the four products of each lane
+//   interleave(from, n, to)   four vectors of quads from four pixels, in whatever order of channels `unpacked` says;
+//                             store_packed takes counts in that order
+#include "cpu/integer_kernels.h"
+#include "pconv/portable.h"
+
+namespace pconv::cpu {
+namespace {
+
+template <class Isa>
+using IntsOf = typename Isa::Ints;
+
+constexpr int64_t least_of(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t divide_up(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+
+enum class Residual { kNone, kCounts, kSums };
+enum class Then { kSums, kEven, kUneven };
+
+/// The spike counts of sums at a position.
+template <class Isa, Then kThen>
+PCONV_INLINE IntsOf<Isa> count(const Neurons& neurons, int64_t position, IntsOf<Isa> sum) {
+  if constexpr (kThen == Then::kEven) {
+    const auto raw = Isa::add(Isa::multiply(Isa::to_floats(sum), Isa::load(neurons.scale.data() + position)),
+                              Isa::load(neurons.offset.data() + position));
+    return Isa::to_ints(Isa::clamp(raw, Isa::load(neurons.least.data() + position), Isa::load(neurons.most.data() + position)));
+  } else {
+    const int32_t* threshold = neurons.thresholds.data() + neurons.uneven[static_cast<size_t>(position / Isa::kLanes)];
+    IntsOf<Isa> reached = Isa::zeros();
+    for (int32_t k = 0; k < neurons.highest; ++k, threshold += Isa::kLanes) {
+      reached = Isa::count_reached(reached, sum, Isa::load(threshold));
+    }
+    return reached;
+  }
+}
+
+/// The values of a block at several pixels, whose sums lie `stride` apart; `lanes` of them belong to outputs.
+template <class Isa, Residual kResidual, Then kThen>
+void finish_block(const Epilogue& epilogue, const int32_t* sums, int64_t stride, int64_t pixels, int64_t pixel,
+                  int64_t position, int64_t output, int64_t lanes) {
+  const auto bias = Isa::load(epilogue.bias + position);
+  const auto multiplier = Isa::load(epilogue.multiplier + position);
+  const bool scaled = epilogue.factor != nullptr;
+  const auto factor = Isa::load(scaled ? epilogue.factor + position : epilogue.bias + position);
+  for (int64_t p = 0; p < pixels; ++p) {
+    const int64_t at = (pixel + p) * epilogue.outputs + output;
+    auto sum = Isa::load(sums + p * stride);
+    if (scaled) sum = Isa::multiply(sum, factor);
+    sum = Isa::add(sum, bias);
+    if constexpr (kResidual == Residual::kCounts) {
+      sum = Isa::add(sum, Isa::multiply(multiplier, Isa::load_some(epilogue.residual_counts + at, lanes)));
+    } else if constexpr (kResidual == Residual::kSums) {
+      sum = Isa::add(sum, Isa::multiply(multiplier, Isa::load_some(epilogue.residual_sums + at, lanes)));
+    }
+    if constexpr (kThen == Then::kSums) {
+      Isa::store_some(epilogue.sums + at, sum, lanes);
+    } else {
+      Isa::store_some(epilogue.counts + at, count<Isa, kThen>(*epilogue.neurons, position, sum), lanes);
+    }
+  }
+}
+
+template <class Isa, Residual kResidual>
+PCONV_INLINE void finish_after(const Epilogue& epilogue, const int32_t* sums, int64_t stride, int64_t pixels,
+                               int64_t pixel, int64_t position, int64_t output, int64_t lanes) {
+  if (epilogue.neurons == nullptr) {
+    finish_block<Isa, kResidual, Then::kSums>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
+  } else if (epilogue.neurons->uneven[static_cast<size_t>(position / Isa::kLanes)] < 0) {
+    finish_block<Isa, kResidual, Then::kEven>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
+  } else {
+    finish_block<Isa, kResidual, Then::kUneven>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
+  }
+}
+
+template <class Isa>
+PCONV_INLINE void finish(const Epilogue& epilogue, const int32_t* sums, int64_t stride, int64_t pixels, int64_t pixel,
+                         int64_t position, int64_t output, int64_t lanes) {
+  if (epilogue.residual_counts != nullptr) {
+    finish_after<Isa, Residual::kCounts>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
+  } else if (epilogue.residual_sums != nullptr) {
+    finish_after<Isa, Residual::kSums>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
+  } else {
+    finish_after<Isa, Residual::kNone>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
+  }
+}
+
+/// The sums of kBlocks blocks at kPixels pixels into [kPixels, kBlocks, kLanes].
+template <class Isa, int kBlocks, int kPixels>
+PCONV_INLINE void sum_tile(const Dense& dense, const DenseRegion& region, const uint8_t* input, const int8_t* weights,
+                           int32_t* sums) {
+  constexpr int64_t kFilter = Isa::kLanes * kQuad;
+  const int64_t stride = region.pixel_stride;
+  const int64_t block = dense.segments * dense.quads * kFilter;
+  IntsOf<Isa> sum[kPixels][kBlocks];
+  PCONV_UNROLLED for (auto& row : sum) {
+    PCONV_UNROLLED for (auto& own : row) own = Isa::zeros();
+  }
+  for (int64_t segment = 0; segment < dense.segments; ++segment) {
+    const uint8_t* from = input + region.segments[segment];
+    for (int64_t quad = 0; quad < dense.quads; ++quad, from += kQuad, weights += kFilter) {
+      typename Isa::Filter filter[kBlocks];
+      PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) filter[b] = Isa::load_filter(weights + b * block);
+      PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
+        const auto counts = Isa::broadcast(from + p * stride);
+        PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) sum[p][b] = Isa::dot(sum[p][b], counts, filter[b]);
+      }
+    }
+  }
+  PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
+    PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) Isa::store(sums + (p * kBlocks + b) * Isa::kLanes, sum[p][b]);
+  }
+}
+
+template <class Isa, int kBlocks, int kPixels>
+void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogue, int64_t group, int64_t block,
+          const uint8_t* input, int64_t pixel) {
+  alignas(64) int32_t sums[kPixels * kBlocks * Isa::kLanes];
+  const int64_t first = group * dense.blocks + block;
+  const int64_t size = dense.segments * dense.quads * Isa::kLanes * kQuad;
+  sum_tile<Isa, kBlocks, kPixels>(dense, region, input, dense.weights + first * size, sums);
+  for (int b = 0; b < kBlocks; ++b) {
+    const int64_t begin = (block + b) * Isa::kLanes;
+    finish<Isa>(epilogue, sums + b * Isa::kLanes, kBlocks * Isa::kLanes, kPixels, pixel, (first + b) * Isa::kLanes,
+                epilogue.first_output + group * dense.group_outputs + begin,
+                least_of(Isa::kLanes, dense.group_outputs - begin));
+  }
+}
+
+using Tile = void (*)(const Dense&, const DenseRegion&, const Epilogue&, int64_t group, int64_t block,
+                      const uint8_t* input, int64_t pixel);
+
+/// tile<Isa, kBlocks, 1>, tile<Isa, kBlocks, 2> and so on.
+template <class Isa, int kBlocks, class Pixels>
+struct Tiles;
+template <class Isa, int kBlocks, int... kPixels>
+struct Tiles<Isa, kBlocks, std::integer_sequence<int, kPixels...>> {
+  static constexpr Tile kTiles[] = {tile<Isa, kBlocks, kPixels + 1>...};
+};
+
+template <class Isa, int kBlocks>
+void tiles_of_blocks(const Dense& dense, const DenseRegion& region, const Epilogue& epilogue, int64_t group,
+                     int64_t block) {
+  constexpr int kMost = Isa::pixels(kBlocks);
+  const int64_t tiles = divide_up(region.pixels, kMost);
+  for (int64_t row = 0; row < region.rows; ++row) {
+    const uint8_t* const input = region.input + row * region.row_stride + group * dense.group_channels;
+    const int64_t output = region.output + row * region.output_row;
+    int64_t begin = 0;
+    for (int64_t t = 1; t <= tiles; ++t) {
+      const int64_t end = t * region.pixels / tiles;
+      Tiles<Isa, kBlocks, std::make_integer_sequence<int, kMost>>::kTiles[end - begin - 1](
+          dense, region, epilogue, group, block, input + begin * region.pixel_stride, output + begin);
+      begin = end;
+    }
+  }
+}
+
+using Blocks = void (*)(const Dense&, const DenseRegion&, const Epilogue&, int64_t group, int64_t block);
+
+template <class Isa, class Counts>
+struct BlockTiles;
+template <class Isa, int... kBlocks>
+struct BlockTiles<Isa, std::integer_sequence<int, kBlocks...>> {
+  static constexpr Blocks kBlockTiles[] = {tiles_of_blocks<Isa, kBlocks + 1>...};
+};
+
+template <class Isa>
+void dense(const Dense& dense, const DenseRegion& region, const Epilogue& epilogue) {
+  using All = BlockTiles<Isa, std::make_integer_sequence<int, Isa::kMostBlocks>>;
+  const int64_t blocks = region.last_block - region.first_block;
+  const int64_t steps = divide_up(blocks, Isa::kMostBlocks);
+  for (int64_t group = 0; group < dense.groups; ++group) {
+    int64_t begin = 0;
+    for (int64_t step = 1; step <= steps; ++step) {
+      const int64_t end = step * blocks / steps;
+      All::kBlockTiles[end - begin - 1](dense, region, epilogue, group, region.first_block + begin);
+      begin = end;
+    }
+  }
+}
+
+/// Quads of columns of an input row, or of padding where there is none.
+template <class Isa>
+PCONV_INLINE void interleave_row(const Depthwise& depthwise, const DepthwiseRegion& region, const QuadRow& row,
+                                 int64_t y, int64_t channel, int64_t channels, uint8_t* quads) {
+  const LayerShape& shape = *depthwise.shape;
+  const uint8_t* const nothing = region.nothing + channel;
+  const bool outside = y < 0 || y >= region.size.rows;
+  const uint8_t* const line = region.image + y * region.size.columns * shape.channels + channel;
+  for (int64_t i = 0; i < row.quads; ++i, quads += 4 * Isa::kLanes * kQuad) {
+    const uint8_t* from[kQuad];
+    for (int64_t t = 0; t < kQuad; ++t) {
+      const int64_t x = i * row.step + t * shape.dilations.columns - shape.before.columns;
+      const bool padding = outside || x < 0 || x >= region.size.columns;
+      from[t] = padding ? nothing : line + x * shape.channels;
+    }
+    Isa::interleave(from, channels, quads);
+  }
+}
+
+template <class Isa, int kPixels>
+PCONV_INLINE void sum_depthwise(const LayerShape& shape, const QuadRow& row, const uint8_t* const* lines,
+                                int64_t window, const int8_t* weights, int32_t* sums) {
+  constexpr int64_t kFilter = Isa::kLanes * kQuad;
+  IntsOf<Isa> sum[kPixels][4];
+  PCONV_UNROLLED for (auto& own : sum) {
+    PCONV_UNROLLED for (auto& vector : own) vector = Isa::zeros();
+  }
+  for (int64_t ky = 0; ky < shape.kernel.rows; ++ky) {
+    const uint8_t* from = lines[ky] + window * row.windows * 4 * kFilter;
+    for (int64_t tap = 0; tap < row.taps; ++tap, from += row.next * 4 * kFilter, weights += 4 * kFilter) {
+      PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
+        const auto filter = Isa::load_filter(weights + v * kFilter);
+        PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
+          const auto counts = Isa::load_bytes(from + (p * row.windows * 4 + v) * kFilter);
+          sum[p][v] = Isa::dot(sum[p][v], counts, filter);
+        }
+      }
+    }
+  }
+  PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
+    PCONV_UNROLLED for (int v = 0; v < 4; ++v) Isa::store(sums + (p * 4 + v) * Isa::kLanes, sum[p][v]);
+  }
+}
+
+/// The counts of four vectors in the order of `interleave`, at several pixels. Every one of them is in closed form.
+template <class Isa, Residual kResidual>
+void finish_even(const Epilogue& epilogue, const int32_t* sums, int64_t pixels, int64_t pixel, int64_t position,
+                 int64_t output, int64_t channels) {
+  const bool scaled = epilogue.factor != nullptr;
+  for (int64_t p = 0; p < pixels; ++p) {
+    const int64_t at = (pixel + p) * epilogue.outputs + output;
+    IntsOf<Isa> residual[4];
+    if constexpr (kResidual == Residual::kCounts) Isa::load_unpacked(epilogue.residual_counts + at, channels, residual);
+    IntsOf<Isa> reached[4];
+    PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
+      const int64_t own = position + v * Isa::kLanes;
+      auto sum = Isa::load(sums + (p * 4 + v) * Isa::kLanes);
+      if (scaled) sum = Isa::multiply(sum, Isa::load(epilogue.factor + own));
+      sum = Isa::add(sum, Isa::load(epilogue.bias + own));
+      if constexpr (kResidual == Residual::kCounts) {
+        sum = Isa::add(sum, Isa::multiply(Isa::load(epilogue.multiplier + own), residual[v]));
+      }
+      reached[v] = count<Isa, Then::kEven>(*epilogue.neurons, own, sum);
+    }
+    Isa::store_packed(epilogue.counts + at, channels, reached);
+  }
+}
+
+/// The same for everything else, one output after the other.
+inline void finish_singly(const Epilogue& epilogue, const int32_t* sums, int64_t lanes, int64_t pixels, int64_t pixel,
+                          int64_t position, int64_t output, int64_t channels) {
+  for (int64_t p = 0; p < pixels; ++p) {
+    for (int64_t i = 0; i < 4 * lanes; ++i) {
+      const int64_t channel = unpacked(i, lanes);
+      if (channel >= channels) continue;
+      const int64_t own = position + i;
+      const int64_t at = (pixel + p) * epilogue.outputs + output + channel;
+      int64_t sum = sums[p * 4 * lanes + i];
+      if (epilogue.factor != nullptr) sum = wrapped(sum * epilogue.factor[own]);
+      sum += epilogue.bias[own];
+      if (epilogue.residual_counts != nullptr) sum += int64_t{epilogue.multiplier[own]} * epilogue.residual_counts[at];
+      if (epilogue.residual_sums != nullptr) sum += int64_t{epilogue.multiplier[own]} * epilogue.residual_sums[at];
+      const int32_t value = wrapped(sum);
+      if (epilogue.neurons == nullptr) {
+        epilogue.sums[at] = value;
+      } else {
+        epilogue.counts[at] = static_cast<uint8_t>(epilogue.neurons->count(own, lanes, value));
+      }
+    }
+  }
+}
+
+template <class Isa, int kPixels>
+void depthwise_tile(const Depthwise& depthwise, const QuadRow& row, const Epilogue& epilogue,
+                    const uint8_t* const* lines, int64_t window, const int8_t* weights, int64_t pixel, int64_t position,
+                    int64_t output, int64_t channels, bool even) {
+  alignas(64) int32_t sums[kPixels * 4 * Isa::kLanes];
+  sum_depthwise<Isa, kPixels>(*depthwise.shape, row, lines, window, weights, sums);
+  if (!even) {
+    finish_singly(epilogue, sums, Isa::kLanes, kPixels, pixel, position, output, channels);
+  } else if (epilogue.residual_counts != nullptr) {
+    finish_even<Isa, Residual::kCounts>(epilogue, sums, kPixels, pixel, position, output, channels);
+  } else {
+    finish_even<Isa, Residual::kNone>(epilogue, sums, kPixels, pixel, position, output, channels);
+  }
+}
+
+/// Whether four vectors from a position on have all their counts in closed form, and nothing but counts to add.
+inline bool is_even(const Epilogue& epilogue, int64_t position, int64_t lanes) {
+  if (epilogue.neurons == nullptr || epilogue.residual_sums != nullptr) return false;
+  for (int64_t v = 0; v < 4; ++v) {
+    if (epilogue.neurons->uneven[static_cast<size_t>(position / lanes + v)] >= 0) return false;
+  }
+  return true;
+}
+
+template <class Isa>
+void depthwise(const Depthwise& depthwise, const DepthwiseRegion& region, const Epilogue& epilogue) {
+  constexpr int64_t kChannels = 4 * Isa::kLanes;
+  constexpr int kMost = Isa::kDepthwisePixels;
+  const LayerShape& shape = *depthwise.shape;
+  const QuadRow row(shape, region.columns);
+  const int64_t span = shape.span().rows;
+  const int64_t line = row.quads * kChannels * kQuad;
+  const int64_t filter = shape.kernel.rows * row.taps * kChannels * kQuad;
+  for (int64_t channel = 0; channel < depthwise.channels; channel += kChannels) {
+    const int64_t channels = least_of(kChannels, depthwise.channels - channel);
+    const bool even = is_even(epilogue, channel, Isa::kLanes);
+    const int8_t* const weights = depthwise.weights + channel / kChannels * filter;
+    // Rows of the padded image live in a ring; each is prepared once.
+    int64_t prepared = region.first_row * shape.strides.rows;
+    for (int64_t y = region.first_row; y < region.last_row; ++y) {
+      const int64_t top = y * shape.strides.rows;
+      for (prepared = prepared < top ? top : prepared; prepared < top + span; ++prepared) {
+        interleave_row<Isa>(depthwise, region, row, prepared - shape.before.rows, channel, channels,
+                            region.scratch + prepared % span * line);
+      }
+      const uint8_t* lines[kMostKernelRows];
+      for (int64_t ky = 0; ky < shape.kernel.rows; ++ky) {
+        lines[ky] = region.scratch + (top + ky * shape.dilations.rows) % span * line;
+      }
+      const int64_t pixel = region.output + y * region.columns;
+      int64_t x = 0;
+      for (; x + kMost <= region.columns; x += kMost) {
+        depthwise_tile<Isa, kMost>(depthwise, row, epilogue, lines, x, weights, pixel + x, channel,
+                                   epilogue.first_output + channel, channels, even);
+      }
+      for (; x < region.columns; ++x) {
+        depthwise_tile<Isa, 1>(depthwise, row, epilogue, lines, x, weights, pixel + x, channel,
+                               epilogue.first_output + channel, channels, even);
+      }
+    }
+  }
+}
+
+template <class Isa>
+void spike(const int32_t* sums, int64_t pixels, const Epilogue& epilogue) {
+  const Neurons& neurons = *epilogue.neurons;
+  for (int64_t p = 0; p < pixels; ++p) {
+    for (int64_t output = 0; output < epilogue.outputs; output += Isa::kLanes) {
+      const int64_t lanes = least_of(Isa::kLanes, epilogue.outputs - output);
+      const int64_t at = p * epilogue.outputs + output;
+      const auto sum = Isa::load_some(sums + at, lanes);
+      const bool even = neurons.uneven[static_cast<size_t>(output / Isa::kLanes)] < 0;
+      Isa::store_some(epilogue.counts + at,
+                      even ? count<Isa, Then::kEven>(neurons, output, sum) : count<Isa, Then::kUneven>(neurons, output, sum),
+                      lanes);
+    }
+  }
+}
+
+template <class Isa>
+constexpr Kernels kernels_of(const Kernels* narrow = nullptr, const Kernels* exact = nullptr) {
+  return {Isa::kLanes, dense<Isa>, depthwise<Isa>, spike<Isa>, narrow, exact != nullptr, exact};
+}
+
+}  // namespace
+}  // namespace pconv::cpu

@@ -1,0 +1,124 @@
+// What kernels of integer layers work on, and those that there are for each instruction set.
+//
+// Outputs lie in blocks of as many as a vector has lanes. Weights of four channels that follow one another in memory
+// make a quad, which is multiplied and summed at once.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/instructions.h"
+#include "cpu/integer_neurons.h"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(PCONV_ONE_ISA)
+#define PCONV_X86_KERNELS 1
+#endif
+
+namespace pconv::cpu {
+
+inline constexpr int64_t kQuad = 4;
+/// Bytes behind an input that a kernel may read, and multiplies by zero.
+inline constexpr int64_t kSlack = kQuad - 1;
+/// Rows of a window that a convolution of each channel by itself may have.
+inline constexpr int64_t kMostKernelRows = 16;
+
+/// The channel, counted from the first of four vectors, that is at a place of them after `interleave`: within 16
+/// channels, that is within 128 bits of each vector, the first vector has channels 0 to 3, the next one 4 to 7.
+constexpr int64_t unpacked(int64_t place, int64_t lanes) {
+  const int64_t lane = place % lanes;
+  return lane / 4 * 16 + place / lanes * 4 + lane % 4;
+}
+
+/// What becomes of sums. Tables are in the order of positions, tensors in that of outputs.
+struct Epilogue {
+  const int32_t* bias;
+  const int32_t* factor;  ///< null where all are 1
+  const int32_t* multiplier;
+  const uint8_t* residual_counts;  ///< either one or none
+  const int32_t* residual_sums;
+  const Neurons* neurons;  ///< null where the sums are the output
+  uint8_t* counts;         ///< either one
+  int32_t* sums;
+  int64_t outputs;       ///< between pixels of these tensors
+  int64_t first_output;  ///< the one of position 0
+};
+
+/// The weights of a convolution of channels in groups. A window is `segments` stretches of memory.
+struct Dense {
+  const int8_t* weights;  ///< [group, blocks, segments, quads, lanes, kQuad]
+  int64_t segments;
+  int64_t quads;  ///< of a segment
+  int64_t groups;
+  int64_t group_channels;
+  int64_t group_outputs;
+  int64_t blocks;  ///< of a group
+  int64_t run;     ///< products that may be summed in 16 bits
+};
+
+/// Where a convolution is computed: a rectangle of output pixels, and blocks of a group.
+struct DenseRegion {
+  const uint8_t* input;     ///< where the window of the first pixel begins
+  const int64_t* segments;  ///< where those begin, from there
+  int64_t row_stride;       ///< bytes between windows
+  int64_t pixel_stride;
+  int64_t rows;
+  int64_t pixels;
+  int64_t output;      ///< the first output pixel
+  int64_t output_row;  ///< pixels between output rows
+  int64_t first_block;
+  int64_t last_block;
+};
+
+/// The weights of a convolution of each channel by itself, in blocks of four vectors.
+struct Depthwise {
+  const int8_t* weights;  ///< [blocks, kernel.rows, quads of columns, 4, lanes, kQuad]
+  const LayerShape* shape;
+  int64_t channels;       ///< those of the blocks
+};
+
+struct DepthwiseRegion {
+  const uint8_t* image;  ///< at the first channel of the blocks
+  Extent size;           ///< of the image
+  int64_t columns;       ///< of the output
+  int64_t first_row;     ///< of the output, within the image
+  int64_t last_row;
+  int64_t output;        ///< the pixel in the output tensor where the image begins
+  uint8_t* scratch;      ///< of `depthwise_scratch`
+  const uint8_t* nothing;  ///< as many counts of `zero` as the image has channels
+};
+
+struct Kernels {
+  int64_t lanes;
+  void (*dense)(const Dense&, const DenseRegion&, const Epilogue&);
+  void (*depthwise)(const Depthwise&, const DepthwiseRegion&, const Epilogue&);
+  /// Of sums in memory.
+  void (*spike)(const int32_t* sums, int64_t pixels, const Epilogue&);
+  const Kernels* narrow;  ///< with half as many lanes, or null
+  bool saturating;        ///< pairs of products are summed in 16 bits
+  const Kernels* exact;   ///< for weights where they might saturate
+};
+
+const Kernels& portable_kernels();
+#ifdef PCONV_X86_KERNELS
+const Kernels& avx2_kernels();
+const Kernels& avxvnni_kernels();
+const Kernels& avx512vnni_kernels();
+#endif
+
+/// Those of the chosen instruction set.
+const Kernels& kernels();
+
+/// How an input row is prepared for a convolution of each channel by itself: quads of columns, one for each `step`.
+struct QuadRow {
+  int64_t step;     ///< columns between quads
+  int64_t quads;    ///< of a row
+  int64_t windows;  ///< between the windows of two output pixels, in quads
+  int64_t next;     ///< between the quads of a window, in quads
+  int64_t taps;     ///< quads of a window
+
+  QuadRow(const LayerShape& shape, int64_t columns);
+};
+
+/// Bytes for a block of `lanes` times four channels.
+int64_t depthwise_scratch(const LayerShape& shape, int64_t columns, int64_t lanes);
+
+}  // namespace pconv::cpu

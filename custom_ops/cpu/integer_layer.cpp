@@ -1,0 +1,402 @@
+#include "cpu/integer_layer.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <utility>
+
+namespace pconv::cpu {
+namespace {
+
+// Found by measurement. Products that are worth handing to a thread.
+constexpr int64_t kChunkWork = 1 << 20;
+// The same where each channel is convolved by itself: a product then costs more.
+constexpr int64_t kDepthwiseChunkWork = 1 << 17;
+// Bytes of input of a chunk that the next cache holds.
+constexpr int64_t kChunkBytes = 1 << 17;
+// Pixels that all kernels divide into tiles without a rest.
+constexpr int64_t kTilePixels = 48;
+// Blocks of outputs that read an input once.
+constexpr int64_t kChunkBlocks = 4;
+// Rows of a window that convolutions of each channel by itself keep prepared.
+constexpr int64_t kMostRing = 64;
+
+constexpr int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+
+/// A window is so many stretches of memory, of so many counts each: rows where its columns are neighbours.
+struct Segments {
+  explicit Segments(const LayerShape& shape) {
+    const bool rows = shape.group == 1 && (shape.dilations.columns == 1 || shape.kernel.columns == 1);
+    columns = rows ? shape.kernel.columns : 1;
+    number = shape.kernel.rows * shape.kernel.columns / columns;
+    counts = columns * shape.group_channels();
+  }
+
+  int64_t number;
+  int64_t columns;  ///< of a segment
+  int64_t counts;
+};
+
+bool is_pointwise(const LayerShape& shape) {
+  return shape.kernel.rows * shape.kernel.columns == 1 && shape.strides.rows * shape.strides.columns == 1 &&
+         shape.before.rows + shape.before.columns + shape.after.rows + shape.after.columns == 0;
+}
+
+/// How far the sum of two products of neighbours may go.
+int64_t largest_pair(const Aligned<int8_t>& weights, int64_t highest) {
+  int64_t largest = 0;
+  for (size_t i = 0; i + 1 < weights.size(); i += 2) {
+    const int64_t rise = std::max<int64_t>(weights[i], 0) + std::max<int64_t>(weights[i + 1], 0);
+    const int64_t fall = std::min<int64_t>(weights[i], 0) + std::min<int64_t>(weights[i + 1], 0);
+    largest = std::max({largest, rise, -fall});
+  }
+  return largest * highest;
+}
+
+/// Between which a sum lies, exactly as far as int32 goes and further.
+struct Reach {
+  double least;
+  double most;
+
+  Reach times(double factor) const {
+    return {std::min(least * factor, most * factor), std::max(least * factor, most * factor)};
+  }
+  Reach plus(const Reach& other) const { return {least + other.least, most + other.most}; }
+  /// Beyond int32 nothing is promised, and a sum that may wrap may be anything.
+  Interval sums() const {
+    if (least < INT32_MIN || most > INT32_MAX) return kAnySum;
+    return {static_cast<int64_t>(least), static_cast<int64_t>(most)};
+  }
+};
+
+}  // namespace
+
+const Kernels& kernels() {
+  switch (instructions()) {
+#ifdef PCONV_X86_KERNELS
+    case Instructions::kAvx512Vnni:
+      return avx512vnni_kernels();
+    case Instructions::kAvxVnni:
+      return avxvnni_kernels();
+    case Instructions::kAvx2:
+      return avx2_kernels();
+#endif
+    default:
+      return portable_kernels();
+  }
+}
+
+QuadRow::QuadRow(const LayerShape& shape, int64_t columns) {
+  taps = ceil_div(shape.kernel.columns, kQuad);
+  const int64_t between = kQuad * shape.dilations.columns;
+  step = taps == 1 || between % shape.strides.columns == 0 ? shape.strides.columns : 1;
+  windows = shape.strides.columns / step;
+  next = between / step;
+  quads = (columns - 1) * windows + (taps - 1) * next + 1;
+}
+
+int64_t depthwise_scratch(const LayerShape& shape, int64_t columns, int64_t lanes) {
+  return shape.span().rows * QuadRow(shape, columns).quads * 4 * lanes * kQuad;
+}
+
+Layer::Layer(const LayerShape& shape, const LayerTables& tables, const Interval& residual) : shape_(shape) {
+  depthwise_ = shape.group > 1 && shape.group == shape.channels && shape.channels == shape.outputs &&
+               shape.kernel.rows <= kMostKernelRows && shape.span().rows <= kMostRing;
+  if (depthwise_) {
+    const Kernels& wide = kernels();
+    const int64_t block = 4 * wide.lanes;
+    const int64_t rest = shape.channels % block;
+    const bool narrow = wide.narrow != nullptr && rest > 0 && rest <= block / 2;
+    const int64_t channels = narrow ? shape.channels - rest : shape.channels;
+    if (channels > 0) add_depthwise(tables, wide, 0, channels);
+    if (narrow) add_depthwise(tables, *wide.narrow, channels, rest);
+  } else {
+    add_dense(tables);
+  }
+  for (Part& part : parts_) finish_part(part, tables, residual);
+}
+
+void Layer::add_dense(const LayerTables& tables) {
+  Part part{};
+  part.kernels = &kernels();
+  const int64_t lanes = part.kernels->lanes;
+  const Segments segments(shape_);
+  Dense& dense = part.dense;
+  dense.segments = segments.number;
+  dense.quads = ceil_div(segments.counts, kQuad);
+  dense.groups = shape_.group;
+  dense.group_channels = shape_.group_channels();
+  dense.group_outputs = shape_.group_outputs();
+  dense.blocks = ceil_div(dense.group_outputs, lanes);
+
+  const int64_t pixels = shape_.kernel.rows * shape_.kernel.columns;
+  part.weights.assign(static_cast<size_t>(dense.groups * dense.blocks * dense.segments * dense.quads * lanes * kQuad), 0);
+  for (int64_t place = 0; place < dense.groups * dense.blocks * lanes; ++place) {
+    const int64_t own = place % (dense.blocks * lanes);
+    const int64_t output = place / (dense.blocks * lanes) * dense.group_outputs + own;
+    part.outputs.push_back(own < dense.group_outputs ? output : -1);
+    if (own >= dense.group_outputs) continue;
+    const int8_t* const weights = tables.weights + output * shape_.depth();
+    int8_t* const packed =
+        part.weights.data() + (place / lanes * dense.segments * dense.quads * lanes + place % lanes) * kQuad;
+    for (int64_t segment = 0; segment < dense.segments; ++segment) {
+      for (int64_t i = 0; i < segments.counts; ++i) {
+        const int64_t pixel = segment * segments.columns + i / dense.group_channels;
+        const int64_t quad = segment * dense.quads + i / kQuad;
+        packed[quad * lanes * kQuad + i % kQuad] = weights[i % dense.group_channels * pixels + pixel];
+      }
+    }
+  }
+  parts_.push_back(std::move(part));
+}
+
+void Layer::add_depthwise(const LayerTables& tables, const Kernels& kernels, int64_t first, int64_t channels) {
+  Part part{};
+  part.kernels = &kernels;
+  part.first_output = first;
+  part.depthwise.channels = channels;
+  const int64_t lanes = kernels.lanes;
+  const int64_t block = 4 * lanes;
+  const int64_t blocks = ceil_div(channels, block);
+  const Extent kernel = shape_.kernel;
+  const int64_t taps = ceil_div(kernel.columns, kQuad);
+  part.weights.assign(static_cast<size_t>(blocks * kernel.rows * taps * block * kQuad), 0);
+  for (int64_t place = 0; place < blocks * block; ++place) {
+    const int64_t channel = place / block * block + unpacked(place % block, lanes);
+    part.outputs.push_back(channel < channels ? first + channel : -1);
+    if (channel >= channels) continue;
+    const int8_t* const weights = tables.weights + (first + channel) * kernel.rows * kernel.columns;
+    for (int64_t row = 0; row < kernel.rows; ++row) {
+      for (int64_t column = 0; column < kernel.columns; ++column) {
+        const int64_t tap = (place / block * kernel.rows + row) * taps + column / kQuad;
+        part.weights[static_cast<size_t>((tap * block + place % block) * kQuad + column % kQuad)] =
+            weights[row * kernel.columns + column];
+      }
+    }
+  }
+  parts_.push_back(std::move(part));
+}
+
+void Layer::finish_part(Part& part, const LayerTables& tables, const Interval& residual) {
+  const int64_t pair = largest_pair(part.weights, std::max(shape_.highest, shape_.zero));
+  part.dense.run = pair == 0 ? INT16_MAX : INT16_MAX / pair;
+  if (part.kernels->exact != nullptr && part.dense.run == 0) part.kernels = part.kernels->exact;
+  part.dense.weights = part.weights.data();
+  part.depthwise.weights = part.weights.data();
+  part.depthwise.shape = &shape_;
+
+  const double zero = shape_.zero;
+  const Reach counts{std::min(0.0, -zero), std::max(0.0, shape_.highest - zero)};
+  const Reach added{static_cast<double>(residual.least) - shape_.residual_zero,
+                    static_cast<double>(residual.most) - shape_.residual_zero};
+  std::vector<Interval> reach(static_cast<size_t>(shape_.outputs), {0, 0});
+  bool scaled = false;
+  for (const int64_t output : part.outputs) {
+    if (output < 0) {
+      for (auto* table : {&part.bias, &part.residual_bias, &part.factor, &part.multiplier}) table->push_back(0);
+      continue;
+    }
+    int64_t weight = 0;
+    Reach sum{0, 0};
+    for (int64_t i = 0; i < shape_.depth(); ++i) {
+      const int8_t own = tables.weights[output * shape_.depth() + i];
+      weight += own;
+      sum = sum.plus(counts.times(own));
+    }
+    const int64_t factor = tables.factor[output];
+    const int64_t multiplier = tables.multiplier[output];
+    scaled = scaled || factor != 1;
+    const int32_t bias = wrapped(tables.bias[output] - int64_t{wrapped(factor * wrapped(shape_.zero * weight))});
+    part.bias.push_back(bias);
+    part.residual_bias.push_back(wrapped(bias - int64_t{wrapped(multiplier * shape_.residual_zero)}));
+    part.factor.push_back(tables.factor[output]);
+    part.multiplier.push_back(tables.multiplier[output]);
+    const double constant = tables.bias[output];
+    reach[static_cast<size_t>(output)] = sum.times(static_cast<double>(factor))
+                                             .plus(added.times(static_cast<double>(multiplier)))
+                                             .plus({constant, constant})
+                                             .sums();
+  }
+  if (!scaled) part.factor.clear();
+  if (tables.thresholds.highest > 0) part.neurons.emplace(tables.thresholds, part.outputs, part.kernels->lanes, reach);
+}
+
+Plan<LayerCall>::Plan(const LayerCall& call) : call(call), size(call.size), images(call.images) {
+  const Layer& layer = *call.layer;
+  const LayerShape& shape = layer.shape();
+  pointwise = !layer.is_depthwise() && is_pointwise(shape);
+  if (pointwise) {
+    size = {1, images * size.rows * size.columns};
+    images = 1;
+  }
+  output = shape.output(size);
+  direct = shape.before.rows + shape.before.columns + shape.after.rows + shape.after.columns == 0;
+
+  const int64_t steps = pointwise ? output.columns : output.rows;
+  const int64_t step_work = (pointwise ? 1 : output.columns) * shape.outputs * shape.depth() + 1;
+  const int64_t step_bytes = (pointwise ? 1 : size.columns * shape.strides.rows) * shape.channels + 1;
+  const int64_t worth = layer.is_depthwise() ? kDepthwiseChunkWork : kChunkWork;
+  rows = std::max(int64_t{1}, std::min(ceil_div(worth, step_work), kChunkBytes / step_bytes));
+  if (pointwise) rows = ceil_div(rows, kTilePixels) * kTilePixels;
+  row_chunks = ceil_div(steps, rows);
+  rows = ceil_div(steps, row_chunks);
+  if (pointwise) rows = ceil_div(rows, kTilePixels) * kTilePixels;
+  row_chunks = ceil_div(steps, rows);
+
+  const int64_t all_blocks = layer.parts().front().dense.blocks;
+  block_chunks = 1;
+  if (pointwise) {
+    const int64_t wanted = rows * step_work / kChunkWork;
+    block_chunks = std::clamp(wanted, int64_t{1}, std::max(int64_t{1}, all_blocks / kChunkBlocks));
+  }
+  blocks = std::max(int64_t{1}, ceil_div(all_blocks, block_chunks));
+  block_chunks = std::max(int64_t{1}, ceil_div(all_blocks, blocks));
+  chunks = images * row_chunks * block_chunks;
+
+  const bool residual = call.residual_counts != nullptr || call.residual_sums != nullptr;
+  bias.reserve(layer.parts().size());
+  for (const Part& part : layer.parts()) {
+    const int32_t* own = residual ? part.residual_bias.data() : part.bias.data();
+    if (!residual && call.shared != 0) {
+      bias.push_back(part.bias);
+      for (size_t i = 0; i < part.bias.size(); ++i) {
+        bias.back()[i] = wrapped(part.bias[i] + int64_t{wrapped(int64_t{part.multiplier[i]} * call.shared)});
+      }
+      own = bias.back().data();
+    }
+    epilogues.push_back({own, part.factor.empty() ? nullptr : part.factor.data(), part.multiplier.data(),
+                         call.residual_counts, call.residual_sums, part.neurons ? &*part.neurons : nullptr, call.spikes,
+                         call.sums, shape.outputs, part.first_output});
+  }
+  if (layer.is_depthwise()) nothing.assign(static_cast<size_t>(shape.channels), static_cast<uint8_t>(shape.zero));
+}
+
+namespace {
+
+/// Memory of a thread, which calls share.
+uint8_t* scratch(int64_t bytes) {
+  thread_local Aligned<uint8_t> memory;
+  if (static_cast<int64_t>(memory.size()) < bytes) memory.resize(static_cast<size_t>(bytes));
+  return memory.data();
+}
+
+/// Copies columns of rows of an image, both counted with the padding, which holds `zero`.
+void copy_padded(const Plan<LayerCall>& plan, const uint8_t* image, int64_t first_row, const Extent& rectangle,
+                 uint8_t* to) {
+  const LayerShape& shape = plan.call.layer->shape();
+  const int64_t channels = shape.channels;
+  const int64_t left = std::min(shape.before.columns, rectangle.columns);
+  const int64_t inside = std::max(int64_t{0}, std::min(plan.size.columns, rectangle.columns - left));
+  const int64_t right = rectangle.columns - left - inside;
+  for (int64_t row = 0; row < rectangle.rows; ++row, to += rectangle.columns * channels) {
+    const int64_t y = first_row + row - shape.before.rows;
+    if (y < 0 || y >= plan.size.rows) {
+      std::memset(to, shape.zero, static_cast<size_t>(rectangle.columns * channels));
+      continue;
+    }
+    std::memset(to, shape.zero, static_cast<size_t>(left * channels));
+    std::memcpy(to + left * channels, image + y * plan.size.columns * channels, static_cast<size_t>(inside * channels));
+    std::memset(to + (left + inside) * channels, shape.zero, static_cast<size_t>(right * channels));
+  }
+}
+
+void run_depthwise(const Plan<LayerCall>& plan, int64_t image, int64_t begin, int64_t end) {
+  const Layer& layer = *plan.call.layer;
+  const int64_t channels = layer.shape().channels;
+  for (size_t i = 0; i < layer.parts().size(); ++i) {
+    const Part& part = layer.parts()[i];
+    DepthwiseRegion region{};
+    region.image = plan.call.counts + image * plan.size.rows * plan.size.columns * channels + part.first_output;
+    region.size = plan.size;
+    region.columns = plan.output.columns;
+    region.first_row = begin;
+    region.last_row = end;
+    region.output = image * plan.output.rows * plan.output.columns;
+    region.scratch = scratch(depthwise_scratch(layer.shape(), plan.output.columns, part.kernels->lanes));
+    region.nothing = plan.nothing.data() + part.first_output;
+    part.kernels->depthwise(part.depthwise, region, plan.epilogues[i]);
+  }
+}
+
+}  // namespace
+
+void run_chunk(const Plan<LayerCall>& plan, int64_t chunk) {
+  const Layer& layer = *plan.call.layer;
+  const LayerShape& shape = layer.shape();
+  const int64_t block_chunk = chunk % plan.block_chunks;
+  const int64_t row_chunk = chunk / plan.block_chunks % plan.row_chunks;
+  const int64_t image = chunk / plan.block_chunks / plan.row_chunks;
+  const int64_t begin = row_chunk * plan.rows;
+  const int64_t end = std::min(begin + plan.rows, plan.pointwise ? plan.output.columns : plan.output.rows);
+  if (layer.is_depthwise()) return run_depthwise(plan, image, begin, end);
+
+  const Part& part = layer.parts().front();
+  const Extent first = plan.pointwise ? Extent{0, begin} : Extent{begin, 0};
+  DenseRegion region{};
+  region.rows = plan.pointwise ? 1 : end - begin;
+  region.pixels = plan.pointwise ? end - begin : plan.output.columns;
+  region.output = (image * plan.output.rows + first.rows) * plan.output.columns + first.columns;
+  region.output_row = plan.output.columns;
+  region.first_block = block_chunk * plan.blocks;
+  region.last_block = std::min(region.first_block + plan.blocks, part.dense.blocks);
+  region.pixel_stride = shape.strides.columns * shape.channels;
+
+  const Extent span = shape.span();
+  const Segments segments(shape);
+  const uint8_t* const pixels = plan.call.counts + image * plan.size.rows * plan.size.columns * shape.channels;
+  int64_t line = plan.size.columns * shape.channels;
+  // A read of more than a segment has must not leave the tensor.
+  const bool last = image == plan.images - 1 && row_chunk == plan.row_chunks - 1;
+  if (plan.direct && (segments.counts % kQuad == 0 || !last)) {
+    region.input = pixels + first.rows * shape.strides.rows * line + first.columns * region.pixel_stride;
+  } else {
+    const Extent rectangle{(region.rows - 1) * shape.strides.rows + span.rows,
+                           (region.pixels - 1) * shape.strides.columns + span.columns};
+    const int64_t bytes = rectangle.rows * rectangle.columns * shape.channels;
+    uint8_t* const copy = scratch(bytes + kSlack);
+    if (plan.pointwise) {
+      std::memcpy(copy, pixels + first.columns * shape.channels, static_cast<size_t>(bytes));
+    } else {
+      copy_padded(plan, pixels, first.rows * shape.strides.rows, rectangle, copy);
+    }
+    std::memset(copy + bytes, 0, kSlack);
+    region.input = copy;
+    line = rectangle.columns * shape.channels;
+  }
+  region.row_stride = shape.strides.rows * line;
+  thread_local std::vector<int64_t> offsets;
+  offsets.clear();
+  for (int64_t segment = 0; segment < segments.number; ++segment) {
+    const int64_t row = segment * segments.columns / shape.kernel.columns;
+    const int64_t column = segment * segments.columns % shape.kernel.columns;
+    offsets.push_back(row * shape.dilations.rows * line + column * shape.dilations.columns * shape.channels);
+  }
+  region.segments = offsets.data();
+  part.kernels->dense(part.dense, region, plan.epilogues.front());
+}
+
+Plan<SpikeCall>::Plan(const SpikeCall& call) : call(call) {
+  constexpr int64_t kSums = 1 << 14;
+  pixels = ceil_div(kSums, call.outputs);
+  chunks = ceil_div(call.pixels, pixels);
+}
+
+void run_chunk(const Plan<SpikeCall>& plan, int64_t chunk) {
+  const SpikeCall& call = plan.call;
+  const int64_t first = chunk * plan.pixels;
+  Epilogue epilogue{};
+  epilogue.neurons = call.neurons;
+  epilogue.counts = call.spikes + first * call.outputs;
+  epilogue.outputs = call.outputs;
+  call.kernels->spike(call.sums + first * call.outputs, std::min(plan.pixels, call.pixels - first), epilogue);
+}
+
+Neurons spike_neurons(const Kernels& kernels, const Thresholds& thresholds, int64_t outputs) {
+  std::vector<int64_t> positions;
+  for (int64_t i = 0; i < ceil_div(outputs, kernels.lanes) * kernels.lanes; ++i) {
+    positions.push_back(i < outputs ? i : -1);
+  }
+  return Neurons(thresholds, positions, kernels.lanes, std::vector<Interval>(static_cast<size_t>(outputs), kAnySum));
+}
+
+}  // namespace pconv::cpu

@@ -1,0 +1,111 @@
+// Layers of integer weights on the CPU: prepared once, called on images.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "cpu/aligned.h"
+#include "cpu/integer_kernels.h"
+#include "cpu/integer_neurons.h"
+#include "cpu/plan.h"
+#include "pconv/integer_layer.h"
+
+namespace pconv::cpu {
+
+/// Outputs of a layer that one kernel computes, with what it needs of them packed in its order.
+struct Part {
+  const Kernels* kernels;
+  int64_t first_output;
+  std::vector<int64_t> outputs;  ///< of each position, or -1
+  Aligned<int8_t> weights;
+  Aligned<int32_t> bias;           ///< with what `zero` amounts to
+  Aligned<int32_t> residual_bias;  ///< and `residual_zero`, for a residual of the output's shape
+  Aligned<int32_t> factor;         ///< empty where all are 1
+  Aligned<int32_t> multiplier;
+  std::optional<Neurons> neurons;
+  Dense dense;
+  Depthwise depthwise;
+};
+
+class Layer {
+ public:
+  /// `residual` is what there may be to add, before its zero is subtracted.
+  Layer(const LayerShape& shape, const LayerTables& tables, const Interval& residual);
+  Layer(const Layer&) = delete;
+  Layer& operator=(const Layer&) = delete;
+
+  const LayerShape& shape() const { return shape_; }
+  const std::vector<Part>& parts() const { return parts_; }
+  bool is_depthwise() const { return depthwise_; }
+
+ private:
+  void add_dense(const LayerTables& tables);
+  void add_depthwise(const LayerTables& tables, const Kernels& kernels, int64_t first, int64_t channels);
+  void finish_part(Part& part, const LayerTables& tables, const Interval& residual);
+
+  const LayerShape shape_;
+  bool depthwise_;
+  std::vector<Part> parts_;
+};
+
+/// A call on at least one image of at least one pixel and output.
+struct LayerCall {
+  const Layer* layer;
+  int64_t images;
+  Extent size;
+  const uint8_t* counts;
+  const uint8_t* residual_counts;  ///< of the output's shape; either one or none
+  const int32_t* residual_sums;
+  int32_t shared;  ///< what is added, times the multipliers, where there is no residual
+  uint8_t* spikes;  ///< either one
+  int32_t* sums;
+};
+
+template <>
+struct Plan<LayerCall> {
+  explicit Plan(const LayerCall& call);
+
+  LayerCall call;
+  bool pointwise; ///< windows are single pixels, and all images one row of them
+  Extent size;    ///< of the images
+  Extent output;
+  int64_t images;
+  bool direct;    ///< windows lie in the input itself
+  int64_t rows;   ///< of a chunk, or pixels where there is one row
+  int64_t row_chunks;
+  int64_t blocks; ///< of a chunk
+  int64_t block_chunks;
+  int64_t chunks;
+  std::vector<Aligned<int32_t>> bias;  ///< of each part, where `shared` is not 0
+  std::vector<Epilogue> epilogues;     ///< of each part
+  std::vector<uint8_t> nothing;        ///< a pixel of padding
+};
+
+void run_chunk(const Plan<LayerCall>& plan, int64_t chunk);
+
+/// Neurons on sums in memory.
+struct SpikeCall {
+  const Kernels* kernels;
+  const Neurons* neurons;
+  int64_t pixels;
+  int64_t outputs;
+  const int32_t* sums;
+  uint8_t* spikes;
+};
+
+template <>
+struct Plan<SpikeCall> {
+  explicit Plan(const SpikeCall& call);
+
+  SpikeCall call;
+  int64_t pixels;  ///< of a chunk
+  int64_t chunks;
+};
+
+void run_chunk(const Plan<SpikeCall>& plan, int64_t chunk);
+
+/// The neurons of a SpikeCall.
+Neurons spike_neurons(const Kernels& kernels, const Thresholds& thresholds, int64_t outputs);
+
+}  // namespace pconv::cpu
