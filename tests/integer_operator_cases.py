@@ -181,10 +181,10 @@ def random_case(draw: np.random.Generator) -> Case:
     added = draw.choice(["none", "one", "one32", "counts", "sums"])
     if added in ("one", "counts"):
         attributes["residual_zero"] = int(draw.choice([0, 1, 128]))
-        size_of = (1,) if added == "one" else reached.shape
+        size_of = (1,) * reached.ndim if added == "one" else reached.shape
         arrays["residual"] = draw.integers(0, 255, size_of, np.uint8, endpoint=True)
     elif added in ("one32", "sums"):
-        arrays["residual"] = draw.integers(-9999, 9999, (1,) if added == "one32" else reached.shape, np.int32)
+        arrays["residual"] = draw.integers(-9999, 9999, (1,) * reached.ndim if added == "one32" else reached.shape, np.int32)
     if blank.spikes:
         rows = 1 if draw.random() < 0.25 else outputs
         count = int(draw.choice([1, 2, 8, 16, 60, 255], p=[0.1, 0.1, 0.4, 0.2, 0.1, 0.1]))

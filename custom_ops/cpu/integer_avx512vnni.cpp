@@ -1,11 +1,147 @@
+// Kernels of integer layers for AVX-512 with VNNI.
 #include "cpu/integer_kernels.h"
 
 #ifdef PCONV_X86_KERNELS
 
-namespace pconv::cpu {
+// The intrinsics of gcc 12 pass registers whose values do not matter, and it warns of them.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 
-const Kernels& avx512vnni_kernels() { return portable_kernels(); }
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "pconv/portable.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512vnni")
+#endif
+
+#include "cpu/integer_blocking.h"
+
+namespace pconv::cpu {
+namespace {
+
+struct Avx512Vnni {
+  static constexpr int64_t kLanes = 16;
+  static constexpr int kMostBlocks = 4;
+  static constexpr int kDepthwisePixels = 4;
+  // 32 registers: sums, a filter a block, counts.
+  static constexpr int pixels(int blocks) { return blocks == 1 ? 16 : blocks == 2 ? 12 : blocks == 3 ? 8 : 6; }
+
+  using Ints = __m512i;
+  using Floats = __m512;
+  using Bytes = __m512i;
+  using Filter = __m512i;
+
+  static PCONV_INLINE __mmask16 first(int64_t lanes) { return static_cast<__mmask16>((1U << lanes) - 1); }
+
+  static PCONV_INLINE Ints zeros() { return _mm512_setzero_si512(); }
+  static PCONV_INLINE Ints load(const int32_t* from) { return _mm512_loadu_si512(from); }
+  static PCONV_INLINE Floats load(const float* from) { return _mm512_loadu_ps(from); }
+  static PCONV_INLINE Bytes load_bytes(const uint8_t* from) { return _mm512_loadu_si512(from); }
+  static PCONV_INLINE Filter load_filter(const int8_t* from) { return _mm512_loadu_si512(from); }
+  static PCONV_INLINE Bytes broadcast(const uint8_t* from) {
+    int32_t quad;
+    __builtin_memcpy(&quad, from, sizeof(quad));
+    return _mm512_set1_epi32(quad);
+  }
+  static PCONV_INLINE void store(int32_t* to, Ints from) { _mm512_storeu_si512(to, from); }
+
+  static PCONV_INLINE Ints load_some(const uint8_t* from, int64_t lanes) {
+    return _mm512_cvtepu8_epi32(lanes == kLanes ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(from))
+                                                : _mm_maskz_loadu_epi8(first(lanes), from));
+  }
+  static PCONV_INLINE Ints load_some(const int32_t* from, int64_t lanes) {
+    return _mm512_maskz_loadu_epi32(first(lanes), from);
+  }
+  static PCONV_INLINE void store_some(uint8_t* to, Ints from, int64_t lanes) {
+    const __m128i counts = _mm512_cvtepi32_epi8(from);
+    if (lanes == kLanes) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to), counts);
+    } else {
+      _mm_mask_storeu_epi8(to, first(lanes), counts);
+    }
+  }
+  static PCONV_INLINE void store_some(int32_t* to, Ints from, int64_t lanes) {
+    _mm512_mask_storeu_epi32(to, first(lanes), from);
+  }
+
+  static PCONV_INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+  static PCONV_INLINE Ints multiply(Ints a, Ints b) { return _mm512_mullo_epi32(a, b); }
+  static PCONV_INLINE Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  static PCONV_INLINE Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+  static PCONV_INLINE Floats clamp(Floats value, Floats least, Floats most) {
+    return _mm512_min_ps(_mm512_max_ps(value, least), most);
+  }
+  static PCONV_INLINE Floats to_floats(Ints ints) { return _mm512_cvtepi32_ps(ints); }
+  static PCONV_INLINE Ints to_ints(Floats floats) { return _mm512_cvttps_epi32(floats); }
+  static PCONV_INLINE Ints count_reached(Ints reached, Ints sum, Ints threshold) {
+    const __mmask16 more = _mm512_cmpge_epi32_mask(sum, threshold);
+    return _mm512_mask_sub_epi32(reached, more, reached, _mm512_set1_epi32(-1));
+  }
+  static PCONV_INLINE Ints dot(Ints sum, Bytes bytes, Filter filter) { return _mm512_dpbusd_epi32(sum, bytes, filter); }
+
+  static PCONV_INLINE __m512i load_channels(const uint8_t* from, int64_t channels) {
+    if (channels >= 4 * kLanes) return _mm512_loadu_si512(from);
+    return _mm512_maskz_loadu_epi8((uint64_t{1} << channels) - 1, from);
+  }
+  static PCONV_INLINE void interleave(const uint8_t* const* from, int64_t channels, uint8_t* to) {
+    const __m512i a = load_channels(from[0], channels);
+    const __m512i b = load_channels(from[1], channels);
+    const __m512i c = load_channels(from[2], channels);
+    const __m512i d = load_channels(from[3], channels);
+    const __m512i ab_low = _mm512_unpacklo_epi8(a, b);
+    const __m512i ab_high = _mm512_unpackhi_epi8(a, b);
+    const __m512i cd_low = _mm512_unpacklo_epi8(c, d);
+    const __m512i cd_high = _mm512_unpackhi_epi8(c, d);
+    _mm512_storeu_si512(to, _mm512_unpacklo_epi16(ab_low, cd_low));
+    _mm512_storeu_si512(to + 64, _mm512_unpackhi_epi16(ab_low, cd_low));
+    _mm512_storeu_si512(to + 128, _mm512_unpacklo_epi16(ab_high, cd_high));
+    _mm512_storeu_si512(to + 192, _mm512_unpackhi_epi16(ab_high, cd_high));
+  }
+  static PCONV_INLINE void load_unpacked(const uint8_t* from, int64_t channels, Ints (&to)[4]) {
+    const __m512i zero = _mm512_setzero_si512();
+    const __m512i counts = load_channels(from, channels);
+    const __m512i low = _mm512_unpacklo_epi8(counts, zero);
+    const __m512i high = _mm512_unpackhi_epi8(counts, zero);
+    to[0] = _mm512_unpacklo_epi16(low, zero);
+    to[1] = _mm512_unpackhi_epi16(low, zero);
+    to[2] = _mm512_unpacklo_epi16(high, zero);
+    to[3] = _mm512_unpackhi_epi16(high, zero);
+  }
+  static PCONV_INLINE void store_packed(uint8_t* to, int64_t channels, const Ints (&from)[4]) {
+    const __m512i low = _mm512_packs_epi32(from[0], from[1]);
+    const __m512i high = _mm512_packs_epi32(from[2], from[3]);
+    const __m512i counts = _mm512_packus_epi16(low, high);
+    if (channels >= 4 * kLanes) {
+      _mm512_storeu_si512(to, counts);
+    } else {
+      _mm512_mask_storeu_epi8(to, (uint64_t{1} << channels) - 1, counts);
+    }
+  }
+};
+
+}  // namespace
+
+const Kernels& avx512vnni_kernels() {
+  static constexpr Kernels kKernels = kernels_of<Avx512Vnni>();
+  return kKernels;
+}
 
 }  // namespace pconv::cpu
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
 
 #endif

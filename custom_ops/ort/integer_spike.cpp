@@ -188,7 +188,7 @@ struct LayerNode {
     if (!thresholds) return;
     cpu::Interval residual{std::numeric_limits<T>::min(), std::numeric_limits<T>::max()};
     const auto same = constant<Inputs, kResidual>(api, info);
-    if (same && same->shape == Shape{1}) residual = {same->data[0], same->data[0]};
+    if (same && product(same->shape) == 1) residual = {same->data[0], same->data[0]};
     prepared = layer_of(*weights, *bias, *factor, *multiplier, *thresholds, residual);
   }
 
@@ -220,8 +220,8 @@ struct LayerNode {
     const auto counts = input<Inputs, kCounts>(api, context);
     const auto residual = input<Inputs, kResidual>(api, context);
     const Shape shape = output_of(layer->shape(), counts.shape, kImage);
-    const bool one = residual.shape == Shape{1};
-    if (!one && residual.shape != shape) refuse_shape({"residual", residual.shape}, text(shape) + " or [1]");
+    const bool one = product(residual.shape) == 1;
+    if (!one && residual.shape != shape) refuse_shape({"residual", residual.shape}, text(shape) + " or one element");
 
     auto* const values = output<Outputs, 0>(api, context, shape);
     const int64_t size = product(shape);

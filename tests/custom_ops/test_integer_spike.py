@@ -146,7 +146,7 @@ def test_a_size_that_does_not_follow_from_names_is_left_open():
         (conv(bias=(15,)), r"input 'bias' has shape \[15\]; expected \[16\] for 'weights'"),
         (conv(factor=(1,)), r"input 'factor' has shape \[1\]; expected \[16\]"),
         (conv(multiplier=(16, 1)), r"input 'multiplier' has shape \[16, 1\]; expected \[16\]"),
-        (conv(residual=(2, 5, 6, 1)), r"input 'residual' has shape \[2, 5, 6, 1\]; expected \[2, 5, 6, 16\] or \[1\]"),
+        (conv(residual=(2, 5, 6, 1)), r"input 'residual' has shape \[2, 5, 6, 1\]; expected \[2, 5, 6, 16\] or one element"),
         (conv(thresholds=(2, 8)), r"input 'thresholds' has shape \[2, 8\]; expected \[1, S\] or \[16, S\]"),
         (conv(thresholds=(1, 256)), "S from 1 to 255"),
         (conv(thresholds=(1, 0)), "S from 1 to 255"),
