@@ -40,6 +40,7 @@ struct Avx512Vnni {
   using Floats = __m512;
   using Bytes = __m512i;
   using Filter = __m512i;
+  using Counts = __m512i;
 
   static PCONV_INLINE __mmask16 first(int64_t lanes) { return static_cast<__mmask16>((1U << lanes) - 1); }
 
@@ -62,14 +63,6 @@ struct Avx512Vnni {
   static PCONV_INLINE Ints load_some(const int32_t* from, int64_t lanes) {
     return _mm512_maskz_loadu_epi32(first(lanes), from);
   }
-  static PCONV_INLINE void store_some(uint8_t* to, Ints from, int64_t lanes) {
-    const __m128i counts = _mm512_cvtepi32_epi8(from);
-    if (lanes == kLanes) {
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(to), counts);
-    } else {
-      _mm_mask_storeu_epi8(to, first(lanes), counts);
-    }
-  }
   static PCONV_INLINE void store_some(int32_t* to, Ints from, int64_t lanes) {
     _mm512_mask_storeu_epi32(to, first(lanes), from);
   }
@@ -78,9 +71,6 @@ struct Avx512Vnni {
   static PCONV_INLINE Ints multiply(Ints a, Ints b) { return _mm512_mullo_epi32(a, b); }
   static PCONV_INLINE Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
   static PCONV_INLINE Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
-  static PCONV_INLINE Floats clamp(Floats value, Floats least, Floats most) {
-    return _mm512_min_ps(_mm512_max_ps(value, least), most);
-  }
   static PCONV_INLINE Floats to_floats(Ints ints) { return _mm512_cvtepi32_ps(ints); }
   static PCONV_INLINE Ints to_ints(Floats floats) { return _mm512_cvttps_epi32(floats); }
   static PCONV_INLINE Ints count_reached(Ints reached, Ints sum, Ints threshold) {
@@ -117,10 +107,38 @@ struct Avx512Vnni {
     to[2] = _mm512_unpacklo_epi16(high, zero);
     to[3] = _mm512_unpackhi_epi16(high, zero);
   }
-  static PCONV_INLINE void store_packed(uint8_t* to, int64_t channels, const Ints (&from)[4]) {
-    const __m512i low = _mm512_packs_epi32(from[0], from[1]);
-    const __m512i high = _mm512_packs_epi32(from[2], from[3]);
-    const __m512i counts = _mm512_packus_epi16(low, high);
+
+  /// Within 128 bits, which is the order of `interleave`.
+  static PCONV_INLINE Counts pack_interleaved(const Ints (&from)[4]) {
+    return _mm512_packus_epi16(_mm512_packs_epi32(from[0], from[1]), _mm512_packs_epi32(from[2], from[3]));
+  }
+  static PCONV_INLINE Counts pack_pixels(const Ints (&from)[4]) {
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_epi32(order, pack_interleaved(from));
+  }
+  static PCONV_INLINE Counts load_bounds(const uint8_t* from) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  }
+  static PCONV_INLINE Counts load_four_bounds(const uint8_t* from) { return _mm512_loadu_si512(from); }
+  static PCONV_INLINE Counts clamp(Counts value, Counts least, Counts most) {
+    return _mm512_min_epu8(_mm512_max_epu8(value, least), most);
+  }
+  static PCONV_INLINE void store_pixels(uint8_t* to, int64_t stride, int64_t pixels, int64_t lanes, Counts counts) {
+    if (pixels == 4 && lanes == kLanes) {
+      if (stride == kLanes) return _mm512_storeu_si512(to, counts);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_castsi512_si128(counts));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + stride), _mm512_extracti32x4_epi32(counts, 1));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 2 * stride), _mm512_extracti32x4_epi32(counts, 2));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 3 * stride), _mm512_extracti32x4_epi32(counts, 3));
+      return;
+    }
+    const __mmask16 mask = first(lanes);
+    _mm_mask_storeu_epi8(to, mask, _mm512_castsi512_si128(counts));
+    if (pixels > 1) _mm_mask_storeu_epi8(to + stride, mask, _mm512_extracti32x4_epi32(counts, 1));
+    if (pixels > 2) _mm_mask_storeu_epi8(to + 2 * stride, mask, _mm512_extracti32x4_epi32(counts, 2));
+    if (pixels > 3) _mm_mask_storeu_epi8(to + 3 * stride, mask, _mm512_extracti32x4_epi32(counts, 3));
+  }
+  static PCONV_INLINE void store_channels(uint8_t* to, int64_t channels, Counts counts) {
     if (channels >= 4 * kLanes) {
       _mm512_storeu_si512(to, counts);
     } else {

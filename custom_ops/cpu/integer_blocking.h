@@ -1,12 +1,12 @@
 // Kernels of integer layers, written once for every instruction set. A file that defines an `Isa` includes this where
 // its instructions are switched on, and everything that this needs before that.
 //
-//   kLanes                    of a vector of int32
-//   kMostBlocks, pixels(B)    outputs are computed for B blocks and pixels(B) pixels at once, all sums in registers
-//   Ints, Floats              vectors of sums; Bytes of quads of counts, Filter of quads of weights
-//   dot(sums, bytes, filter)  adds the four products of each lane
-//   interleave(from, n, to)   four vectors of quads from four pixels, in whatever order of channels `unpacked` says;
-//                             store_packed takes counts in that order
+//   kLanes                  of a vector of int32
+//   kMostBlocks, pixels(B)  outputs are computed for B blocks and pixels(B) pixels at once, all sums in registers
+//   Ints, Floats            vectors of sums; Bytes of quads of counts, Filter of quads of weights
+//   dot                     adds the four products of each lane to a sum
+//   Counts                  those of four vectors of sums, limited to uint8: of a block at four pixels, or of four blocks
+//   interleave              four vectors of quads from four pixels, whose channels are in the order of `unpacked`
 #include "cpu/integer_kernels.h"
 #include "pconv/portable.h"
 
@@ -22,13 +22,29 @@ constexpr int64_t divide_up(int64_t value, int64_t divisor) { return (value + di
 enum class Residual { kNone, kCounts, kSums };
 enum class Then { kSums, kEven, kUneven };
 
-/// The spike counts of sums at a position.
+/// A sum with what is added to it.
+template <class Isa, Residual kResidual>
+PCONV_INLINE IntsOf<Isa> completed(const Epilogue& epilogue, IntsOf<Isa> sum, int64_t position, int64_t at,
+                                   int64_t lanes) {
+  if (epilogue.factor != nullptr) {
+    sum = Isa::add(Isa::multiply(sum, Isa::load(epilogue.factor + position)), Isa::load(epilogue.bias + position));
+  }
+  if constexpr (kResidual == Residual::kCounts) {
+    const auto multiplier = Isa::load(epilogue.multiplier + position);
+    sum = Isa::add(sum, Isa::multiply(multiplier, Isa::load_some(epilogue.residual_counts + at, lanes)));
+  } else if constexpr (kResidual == Residual::kSums) {
+    const auto multiplier = Isa::load(epilogue.multiplier + position);
+    sum = Isa::add(sum, Isa::multiply(multiplier, Isa::load_some(epilogue.residual_sums + at, lanes)));
+  }
+  return sum;
+}
+
+/// The spike counts of sums at a position, in closed form before they are clamped.
 template <class Isa, Then kThen>
 PCONV_INLINE IntsOf<Isa> count(const Neurons& neurons, int64_t position, IntsOf<Isa> sum) {
   if constexpr (kThen == Then::kEven) {
-    const auto raw = Isa::add(Isa::multiply(Isa::to_floats(sum), Isa::load(neurons.scale.data() + position)),
-                              Isa::load(neurons.offset.data() + position));
-    return Isa::to_ints(Isa::clamp(raw, Isa::load(neurons.least.data() + position), Isa::load(neurons.most.data() + position)));
+    return Isa::to_ints(Isa::add(Isa::multiply(Isa::to_floats(sum), Isa::load(neurons.scale.data() + position)),
+                                 Isa::load(neurons.offset.data() + position)));
   } else {
     const int32_t* threshold = neurons.thresholds.data() + neurons.uneven[static_cast<size_t>(position / Isa::kLanes)];
     IntsOf<Isa> reached = Isa::zeros();
@@ -43,24 +59,29 @@ PCONV_INLINE IntsOf<Isa> count(const Neurons& neurons, int64_t position, IntsOf<
 template <class Isa, Residual kResidual, Then kThen>
 void finish_block(const Epilogue& epilogue, const int32_t* sums, int64_t stride, int64_t pixels, int64_t pixel,
                   int64_t position, int64_t output, int64_t lanes) {
-  const auto bias = Isa::load(epilogue.bias + position);
-  const auto multiplier = Isa::load(epilogue.multiplier + position);
-  const bool scaled = epilogue.factor != nullptr;
-  const auto factor = Isa::load(scaled ? epilogue.factor + position : epilogue.bias + position);
-  for (int64_t p = 0; p < pixels; ++p) {
-    const int64_t at = (pixel + p) * epilogue.outputs + output;
-    auto sum = Isa::load(sums + p * stride);
-    if (scaled) sum = Isa::multiply(sum, factor);
-    sum = Isa::add(sum, bias);
-    if constexpr (kResidual == Residual::kCounts) {
-      sum = Isa::add(sum, Isa::multiply(multiplier, Isa::load_some(epilogue.residual_counts + at, lanes)));
-    } else if constexpr (kResidual == Residual::kSums) {
-      sum = Isa::add(sum, Isa::multiply(multiplier, Isa::load_some(epilogue.residual_sums + at, lanes)));
-    }
-    if constexpr (kThen == Then::kSums) {
+  const int64_t first = pixel * epilogue.outputs + output;
+  if constexpr (kThen == Then::kSums) {
+    for (int64_t p = 0; p < pixels; ++p) {
+      const int64_t at = first + p * epilogue.outputs;
+      const auto sum = completed<Isa, kResidual>(epilogue, Isa::load(sums + p * stride), position, at, lanes);
       Isa::store_some(epilogue.sums + at, sum, lanes);
-    } else {
-      Isa::store_some(epilogue.counts + at, count<Isa, kThen>(*epilogue.neurons, position, sum), lanes);
+    }
+  } else {
+    const Neurons& neurons = *epilogue.neurons;
+    const auto least = Isa::load_bounds(neurons.least.data() + position);
+    const auto most = Isa::load_bounds(neurons.most.data() + position);
+    for (int64_t p = 0; p < pixels; p += 4) {
+      const int64_t last = least_of(pixels - 1 - p, 3);
+      IntsOf<Isa> reached[4];
+      PCONV_UNROLLED for (int64_t q = 0; q < 4; ++q) {
+        // Where there are no four pixels left the last one is taken again.
+        const int64_t own = p + least_of(q, last);
+        const auto sum = completed<Isa, kResidual>(epilogue, Isa::load(sums + own * stride), position,
+                                                   first + own * epilogue.outputs, lanes);
+        reached[q] = count<Isa, kThen>(neurons, position, sum);
+      }
+      Isa::store_pixels(epilogue.counts + first + p * epilogue.outputs, epilogue.outputs, last + 1, lanes,
+                        Isa::clamp(Isa::pack_pixels(reached), least, most));
     }
   }
 }
@@ -89,26 +110,102 @@ PCONV_INLINE void finish(const Epilogue& epilogue, const int32_t* sums, int64_t 
   }
 }
 
+/// The counts of four blocks side by side, all of them in closed form, at several pixels. Vectors of channels that
+/// were interleaved are in the order of `unpacked`.
+template <class Isa, Residual kResidual, bool kInterleaved>
+void finish_four(const Epilogue& epilogue, const int32_t* sums, int64_t pixels, int64_t pixel, int64_t position,
+                 int64_t output, int64_t channels) {
+  const Neurons& neurons = *epilogue.neurons;
+  const auto least = Isa::load_four_bounds(neurons.least.data() + position);
+  const auto most = Isa::load_four_bounds(neurons.most.data() + position);
+  for (int64_t p = 0; p < pixels; ++p) {
+    const int64_t at = (pixel + p) * epilogue.outputs + output;
+    IntsOf<Isa> residual[4];
+    if constexpr (kResidual == Residual::kCounts && kInterleaved) {
+      Isa::load_unpacked(epilogue.residual_counts + at, channels, residual);
+    }
+    IntsOf<Isa> reached[4];
+    PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
+      const int64_t own = position + v * Isa::kLanes;
+      auto sum = Isa::load(sums + (p * 4 + v) * Isa::kLanes);
+      if constexpr (kInterleaved) {
+        sum = completed<Isa, Residual::kNone>(epilogue, sum, own, 0, 0);
+        if constexpr (kResidual == Residual::kCounts) {
+          sum = Isa::add(sum, Isa::multiply(Isa::load(epilogue.multiplier + own), residual[v]));
+        }
+      } else {
+        sum = completed<Isa, kResidual>(epilogue, sum, own, at + v * Isa::kLanes, Isa::kLanes);
+      }
+      reached[v] = count<Isa, Then::kEven>(neurons, own, sum);
+    }
+    const auto counts = kInterleaved ? Isa::pack_interleaved(reached) : Isa::pack_pixels(reached);
+    Isa::store_channels(epilogue.counts + at, channels, Isa::clamp(counts, least, most));
+  }
+}
+
+/// Whether `finish_four` may take four blocks from a position on.
+template <class Isa>
+PCONV_INLINE bool are_even(const Epilogue& epilogue, int64_t position) {
+  if (epilogue.neurons == nullptr || epilogue.residual_sums != nullptr) return false;
+  const int64_t* const uneven = epilogue.neurons->uneven.data() + position / Isa::kLanes;
+  return uneven[0] < 0 && uneven[1] < 0 && uneven[2] < 0 && uneven[3] < 0;
+}
+
+/// Where sums begin: at the bias, unless they are multiplied before it is added.
+template <class Isa>
+PCONV_INLINE IntsOf<Isa> start(const Epilogue& epilogue, int64_t position) {
+  return epilogue.factor == nullptr ? Isa::load(epilogue.bias + position) : Isa::zeros();
+}
+
+/// Keeps an address in a register of its own: compilers otherwise make one for each pixel, more than there are.
+PCONV_INLINE const uint8_t* kept(const uint8_t* address) {
+#if defined(__GNUC__)
+  asm("" : "+r"(address));
+#endif
+  return address;
+}
+
+/// Adds the products of kQuads quads that follow one another.
+template <class Isa, int kBlocks, int kPixels, int kQuads>
+PCONV_INLINE void add_quads(const uint8_t* const* from, int64_t stride, const int8_t* weights, int64_t block,
+                            IntsOf<Isa> (&sum)[kPixels][kBlocks]) {
+  PCONV_UNROLLED for (int quad = 0; quad < kQuads; ++quad) {
+    typename Isa::Filter filter[kBlocks];
+    PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) {
+      filter[b] = Isa::load_filter(weights + b * block + quad * Isa::kLanes * kQuad);
+    }
+    PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
+      const auto counts = Isa::broadcast(from[p / 4] + p % 4 * stride + quad * kQuad);
+      PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) sum[p][b] = Isa::dot(sum[p][b], counts, filter[b]);
+    }
+  }
+}
+
 /// The sums of kBlocks blocks at kPixels pixels into [kPixels, kBlocks, kLanes].
 template <class Isa, int kBlocks, int kPixels>
-PCONV_INLINE void sum_tile(const Dense& dense, const DenseRegion& region, const uint8_t* input, const int8_t* weights,
-                           int32_t* sums) {
+PCONV_INLINE void sum_tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogue, int64_t first,
+                           const uint8_t* input, int32_t* sums) {
   constexpr int64_t kFilter = Isa::kLanes * kQuad;
+  constexpr int kAtOnce = 4;
   const int64_t stride = region.pixel_stride;
   const int64_t block = dense.segments * dense.quads * kFilter;
+  const int8_t* weights = dense.weights + first * block;
   IntsOf<Isa> sum[kPixels][kBlocks];
-  PCONV_UNROLLED for (auto& row : sum) {
-    PCONV_UNROLLED for (auto& own : row) own = Isa::zeros();
+  PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) {
+    const auto bias = start<Isa>(epilogue, (first + b) * Isa::kLanes);
+    PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) sum[p][b] = bias;
   }
   for (int64_t segment = 0; segment < dense.segments; ++segment) {
-    const uint8_t* from = input + region.segments[segment];
-    for (int64_t quad = 0; quad < dense.quads; ++quad, from += kQuad, weights += kFilter) {
-      typename Isa::Filter filter[kBlocks];
-      PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) filter[b] = Isa::load_filter(weights + b * block);
-      PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
-        const auto counts = Isa::broadcast(from + p * stride);
-        PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) sum[p][b] = Isa::dot(sum[p][b], counts, filter[b]);
-      }
+    const uint8_t* from[(kPixels + 3) / 4];
+    PCONV_UNROLLED for (int p = 0; p < kPixels; p += 4) from[p / 4] = kept(input + region.segments[segment] + p * stride);
+    int64_t quad = 0;
+    for (; quad + kAtOnce <= dense.quads; quad += kAtOnce, weights += kAtOnce * kFilter) {
+      add_quads<Isa, kBlocks, kPixels, kAtOnce>(from, stride, weights, block, sum);
+      PCONV_UNROLLED for (auto& address : from) address = kept(address + kAtOnce * kQuad);
+    }
+    for (; quad < dense.quads; ++quad, weights += kFilter) {
+      add_quads<Isa, kBlocks, kPixels, 1>(from, stride, weights, block, sum);
+      PCONV_UNROLLED for (auto& address : from) address = kept(address + kQuad);
     }
   }
   PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
@@ -121,13 +218,19 @@ void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogu
           const uint8_t* input, int64_t pixel) {
   alignas(64) int32_t sums[kPixels * kBlocks * Isa::kLanes];
   const int64_t first = group * dense.blocks + block;
-  const int64_t size = dense.segments * dense.quads * Isa::kLanes * kQuad;
-  sum_tile<Isa, kBlocks, kPixels>(dense, region, input, dense.weights + first * size, sums);
+  sum_tile<Isa, kBlocks, kPixels>(dense, region, epilogue, first, input, sums);
+  const int64_t output = epilogue.first_output + group * dense.group_outputs + block * Isa::kLanes;
+  const int64_t outputs = dense.group_outputs - block * Isa::kLanes;
+  if constexpr (kBlocks == 4) {
+    if (outputs >= 4 * Isa::kLanes && are_even<Isa>(epilogue, first * Isa::kLanes)) {
+      const auto four = epilogue.residual_counts == nullptr ? finish_four<Isa, Residual::kNone, false>
+                                                            : finish_four<Isa, Residual::kCounts, false>;
+      return four(epilogue, sums, kPixels, pixel, first * Isa::kLanes, output, 4 * Isa::kLanes);
+    }
+  }
   for (int b = 0; b < kBlocks; ++b) {
-    const int64_t begin = (block + b) * Isa::kLanes;
     finish<Isa>(epilogue, sums + b * Isa::kLanes, kBlocks * Isa::kLanes, kPixels, pixel, (first + b) * Isa::kLanes,
-                epilogue.first_output + group * dense.group_outputs + begin,
-                least_of(Isa::kLanes, dense.group_outputs - begin));
+                output + b * Isa::kLanes, least_of(Isa::kLanes, outputs - b * Isa::kLanes));
   }
 }
 
@@ -205,11 +308,13 @@ PCONV_INLINE void interleave_row(const Depthwise& depthwise, const DepthwiseRegi
 
 template <class Isa, int kPixels>
 PCONV_INLINE void sum_depthwise(const LayerShape& shape, const QuadRow& row, const uint8_t* const* lines,
-                                int64_t window, const int8_t* weights, int32_t* sums) {
+                                int64_t window, const int8_t* weights, const Epilogue& epilogue, int64_t position,
+                                int32_t* sums) {
   constexpr int64_t kFilter = Isa::kLanes * kQuad;
   IntsOf<Isa> sum[kPixels][4];
-  PCONV_UNROLLED for (auto& own : sum) {
-    PCONV_UNROLLED for (auto& vector : own) vector = Isa::zeros();
+  PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
+    const auto bias = start<Isa>(epilogue, position + v * Isa::kLanes);
+    PCONV_UNROLLED for (auto& own : sum) own[v] = bias;
   }
   for (int64_t ky = 0; ky < shape.kernel.rows; ++ky) {
     const uint8_t* from = lines[ky] + window * row.windows * 4 * kFilter;
@@ -228,31 +333,7 @@ PCONV_INLINE void sum_depthwise(const LayerShape& shape, const QuadRow& row, con
   }
 }
 
-/// The counts of four vectors in the order of `interleave`, at several pixels. Every one of them is in closed form.
-template <class Isa, Residual kResidual>
-void finish_even(const Epilogue& epilogue, const int32_t* sums, int64_t pixels, int64_t pixel, int64_t position,
-                 int64_t output, int64_t channels) {
-  const bool scaled = epilogue.factor != nullptr;
-  for (int64_t p = 0; p < pixels; ++p) {
-    const int64_t at = (pixel + p) * epilogue.outputs + output;
-    IntsOf<Isa> residual[4];
-    if constexpr (kResidual == Residual::kCounts) Isa::load_unpacked(epilogue.residual_counts + at, channels, residual);
-    IntsOf<Isa> reached[4];
-    PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
-      const int64_t own = position + v * Isa::kLanes;
-      auto sum = Isa::load(sums + (p * 4 + v) * Isa::kLanes);
-      if (scaled) sum = Isa::multiply(sum, Isa::load(epilogue.factor + own));
-      sum = Isa::add(sum, Isa::load(epilogue.bias + own));
-      if constexpr (kResidual == Residual::kCounts) {
-        sum = Isa::add(sum, Isa::multiply(Isa::load(epilogue.multiplier + own), residual[v]));
-      }
-      reached[v] = count<Isa, Then::kEven>(*epilogue.neurons, own, sum);
-    }
-    Isa::store_packed(epilogue.counts + at, channels, reached);
-  }
-}
-
-/// The same for everything else, one output after the other.
+/// The values of four vectors of interleaved channels at several pixels, one after the other.
 inline void finish_singly(const Epilogue& epilogue, const int32_t* sums, int64_t lanes, int64_t pixels, int64_t pixel,
                           int64_t position, int64_t output, int64_t channels) {
   for (int64_t p = 0; p < pixels; ++p) {
@@ -262,15 +343,14 @@ inline void finish_singly(const Epilogue& epilogue, const int32_t* sums, int64_t
       const int64_t own = position + i;
       const int64_t at = (pixel + p) * epilogue.outputs + output + channel;
       int64_t sum = sums[p * 4 * lanes + i];
-      if (epilogue.factor != nullptr) sum = wrapped(sum * epilogue.factor[own]);
-      sum += epilogue.bias[own];
+      if (epilogue.factor != nullptr) sum = int64_t{wrapped(sum * epilogue.factor[own])} + epilogue.bias[own];
       if (epilogue.residual_counts != nullptr) sum += int64_t{epilogue.multiplier[own]} * epilogue.residual_counts[at];
-      if (epilogue.residual_sums != nullptr) sum += int64_t{epilogue.multiplier[own]} * epilogue.residual_sums[at];
+      if (epilogue.residual_sums != nullptr) sum += wrapped(int64_t{epilogue.multiplier[own]} * epilogue.residual_sums[at]);
       const int32_t value = wrapped(sum);
       if (epilogue.neurons == nullptr) {
         epilogue.sums[at] = value;
       } else {
-        epilogue.counts[at] = static_cast<uint8_t>(epilogue.neurons->count(own, lanes, value));
+        epilogue.counts[at] = static_cast<uint8_t>(epilogue.neurons->count(own, position + channel, lanes, value));
       }
     }
   }
@@ -281,23 +361,14 @@ void depthwise_tile(const Depthwise& depthwise, const QuadRow& row, const Epilog
                     const uint8_t* const* lines, int64_t window, const int8_t* weights, int64_t pixel, int64_t position,
                     int64_t output, int64_t channels, bool even) {
   alignas(64) int32_t sums[kPixels * 4 * Isa::kLanes];
-  sum_depthwise<Isa, kPixels>(*depthwise.shape, row, lines, window, weights, sums);
+  sum_depthwise<Isa, kPixels>(*depthwise.shape, row, lines, window, weights, epilogue, position, sums);
   if (!even) {
     finish_singly(epilogue, sums, Isa::kLanes, kPixels, pixel, position, output, channels);
   } else if (epilogue.residual_counts != nullptr) {
-    finish_even<Isa, Residual::kCounts>(epilogue, sums, kPixels, pixel, position, output, channels);
+    finish_four<Isa, Residual::kCounts, true>(epilogue, sums, kPixels, pixel, position, output, channels);
   } else {
-    finish_even<Isa, Residual::kNone>(epilogue, sums, kPixels, pixel, position, output, channels);
+    finish_four<Isa, Residual::kNone, true>(epilogue, sums, kPixels, pixel, position, output, channels);
   }
-}
-
-/// Whether four vectors from a position on have all their counts in closed form, and nothing but counts to add.
-inline bool is_even(const Epilogue& epilogue, int64_t position, int64_t lanes) {
-  if (epilogue.neurons == nullptr || epilogue.residual_sums != nullptr) return false;
-  for (int64_t v = 0; v < 4; ++v) {
-    if (epilogue.neurons->uneven[static_cast<size_t>(position / lanes + v)] >= 0) return false;
-  }
-  return true;
 }
 
 template <class Isa>
@@ -311,7 +382,7 @@ void depthwise(const Depthwise& depthwise, const DepthwiseRegion& region, const 
   const int64_t filter = shape.kernel.rows * row.taps * kChannels * kQuad;
   for (int64_t channel = 0; channel < depthwise.channels; channel += kChannels) {
     const int64_t channels = least_of(kChannels, depthwise.channels - channel);
-    const bool even = is_even(epilogue, channel, Isa::kLanes);
+    const bool even = are_even<Isa>(epilogue, channel);
     const int8_t* const weights = depthwise.weights + channel / kChannels * filter;
     // Rows of the padded image live in a ring; each is prepared once.
     int64_t prepared = region.first_row * shape.strides.rows;
@@ -342,15 +413,20 @@ void depthwise(const Depthwise& depthwise, const DepthwiseRegion& region, const 
 template <class Isa>
 void spike(const int32_t* sums, int64_t pixels, const Epilogue& epilogue) {
   const Neurons& neurons = *epilogue.neurons;
-  for (int64_t p = 0; p < pixels; ++p) {
-    for (int64_t output = 0; output < epilogue.outputs; output += Isa::kLanes) {
-      const int64_t lanes = least_of(Isa::kLanes, epilogue.outputs - output);
-      const int64_t at = p * epilogue.outputs + output;
-      const auto sum = Isa::load_some(sums + at, lanes);
-      const bool even = neurons.uneven[static_cast<size_t>(output / Isa::kLanes)] < 0;
-      Isa::store_some(epilogue.counts + at,
-                      even ? count<Isa, Then::kEven>(neurons, output, sum) : count<Isa, Then::kUneven>(neurons, output, sum),
-                      lanes);
+  for (int64_t output = 0; output < epilogue.outputs; output += Isa::kLanes) {
+    const int64_t lanes = least_of(Isa::kLanes, epilogue.outputs - output);
+    const bool even = neurons.uneven[static_cast<size_t>(output / Isa::kLanes)] < 0;
+    const auto least = Isa::load_bounds(neurons.least.data() + output);
+    const auto most = Isa::load_bounds(neurons.most.data() + output);
+    for (int64_t p = 0; p < pixels; p += 4) {
+      const int64_t last = least_of(pixels - 1 - p, 3);
+      IntsOf<Isa> reached[4];
+      for (int64_t q = 0; q < 4; ++q) {
+        const auto sum = Isa::load_some(sums + (p + least_of(q, last)) * epilogue.outputs + output, lanes);
+        reached[q] = even ? count<Isa, Then::kEven>(neurons, output, sum) : count<Isa, Then::kUneven>(neurons, output, sum);
+      }
+      Isa::store_pixels(epilogue.counts + p * epilogue.outputs + output, epilogue.outputs, last + 1, lanes,
+                        Isa::clamp(Isa::pack_pixels(reached), least, most));
     }
   }
 }

@@ -135,6 +135,7 @@ void Layer::add_dense(const LayerTables& tables) {
     const int64_t own = place % (dense.blocks * lanes);
     const int64_t output = place / (dense.blocks * lanes) * dense.group_outputs + own;
     part.outputs.push_back(own < dense.group_outputs ? output : -1);
+    part.stored.push_back(place);
     if (own >= dense.group_outputs) continue;
     const int8_t* const weights = tables.weights + output * shape_.depth();
     int8_t* const packed =
@@ -164,6 +165,7 @@ void Layer::add_depthwise(const LayerTables& tables, const Kernels& kernels, int
   for (int64_t place = 0; place < blocks * block; ++place) {
     const int64_t channel = place / block * block + unpacked(place % block, lanes);
     part.outputs.push_back(channel < channels ? first + channel : -1);
+    part.stored.push_back(channel);
     if (channel >= channels) continue;
     const int8_t* const weights = tables.weights + (first + channel) * kernel.rows * kernel.columns;
     for (int64_t row = 0; row < kernel.rows; ++row) {
@@ -218,7 +220,7 @@ void Layer::finish_part(Part& part, const LayerTables& tables, const Interval& r
                                              .sums();
   }
   if (!scaled) part.factor.clear();
-  if (tables.thresholds.highest > 0) part.neurons.emplace(tables.thresholds, part.outputs, part.kernels->lanes, reach);
+  if (tables.thresholds.highest > 0) part.neurons.emplace(tables.thresholds, part.outputs, part.stored, part.kernels->lanes, reach);
 }
 
 Plan<LayerCall>::Plan(const LayerCall& call) : call(call), size(call.size), images(call.images) {
@@ -393,10 +395,12 @@ void run_chunk(const Plan<SpikeCall>& plan, int64_t chunk) {
 
 Neurons spike_neurons(const Kernels& kernels, const Thresholds& thresholds, int64_t outputs) {
   std::vector<int64_t> positions;
+  std::vector<int64_t> stored;
   for (int64_t i = 0; i < ceil_div(outputs, kernels.lanes) * kernels.lanes; ++i) {
     positions.push_back(i < outputs ? i : -1);
+    stored.push_back(i);
   }
-  return Neurons(thresholds, positions, kernels.lanes, std::vector<Interval>(static_cast<size_t>(outputs), kAnySum));
+  return Neurons(thresholds, positions, stored, kernels.lanes, std::vector<Interval>(static_cast<size_t>(outputs), kAnySum));
 }
 
 }  // namespace pconv::cpu

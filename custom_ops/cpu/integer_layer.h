@@ -18,6 +18,7 @@ struct Part {
   const Kernels* kernels;
   int64_t first_output;
   std::vector<int64_t> outputs;  ///< of each position, or -1
+  std::vector<int64_t> stored;   ///< where the counts of each position come among those of all
   Aligned<int8_t> weights;
   Aligned<int32_t> bias;           ///< with what `zero` amounts to
   Aligned<int32_t> residual_bias;  ///< and `residual_zero`, for a residual of the output's shape

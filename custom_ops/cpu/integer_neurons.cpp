@@ -7,21 +7,19 @@
 
 namespace pconv::cpu {
 
-int32_t ClosedForm::count(int32_t sum) const {
-  const float raw = static_cast<float>(sum) * scale + offset;
-  return static_cast<int32_t>(std::min(std::max(raw, least), most));
-}
+int32_t ClosedForm::count(int64_t sum) const { return std::clamp(static_cast<int32_t>(raw(sum)), least, most); }
 
 bool ClosedForm::fits(const int32_t* thresholds, int32_t highest, const Interval& sums) const {
-  if (!std::is_sorted(thresholds, thresholds + highest)) return false;
-  if (count(static_cast<int32_t>(sums.least)) < std::upper_bound(thresholds, thresholds + highest, sums.least) - thresholds) {
-    return false;
-  }
+  const int32_t* const end = thresholds + highest;
+  if (!std::is_sorted(thresholds, end)) return false;
+  // Rounded values beyond int32 are none.
+  constexpr float kEnd = 2147483648.0F;
+  if (raw(sums.least) <= -kEnd || raw(sums.most) >= kEnd) return false;
+  if (count(sums.least) != std::upper_bound(thresholds, end, sums.least) - thresholds) return false;
   for (int32_t k = 0; k < highest; ++k) {
-    const int32_t threshold = thresholds[k];
-    if (threshold > sums.least && threshold <= sums.most) {
-      if (count(threshold) <= k || count(threshold - 1) > k) return false;
-    }
+    const int64_t threshold = thresholds[k];
+    if (threshold <= sums.least || threshold > sums.most) continue;
+    if (count(threshold) <= k || count(threshold - 1) > k) return false;
   }
   return true;
 }
@@ -32,8 +30,8 @@ ClosedForm ClosedForm::of(const int32_t* thresholds, int32_t highest, const Inte
   const int32_t* const end = std::upper_bound(thresholds, thresholds + highest, static_cast<int32_t>(sums.most));
   const double first = static_cast<double>(begin - thresholds);
   ClosedForm form;
-  form.least = static_cast<float>(first);
-  form.most = static_cast<float>(end - thresholds);
+  form.least = static_cast<int32_t>(begin - thresholds);
+  form.most = static_cast<int32_t>(end - thresholds);
   const std::ptrdiff_t steps = end - begin;
   if (steps <= 0) return form;
 
@@ -62,40 +60,47 @@ ClosedForm ClosedForm::of(const int32_t* thresholds, int32_t highest, const Inte
   return form;
 }
 
-Neurons::Neurons(const Thresholds& table, const std::vector<int64_t>& outputs, int64_t lanes,
-                 const std::vector<Interval>& sums)
+Neurons::Neurons(const Thresholds& table, const std::vector<int64_t>& outputs, const std::vector<int64_t>& stored,
+                 int64_t lanes, const std::vector<Interval>& sums)
     : highest(table.highest),
       scale(outputs.size()),
       offset(outputs.size()),
-      least(outputs.size()),
-      most(outputs.size()) {
-  for (size_t block = 0; block < outputs.size(); block += static_cast<size_t>(lanes)) {
+      least(outputs.size(), 0),
+      most(outputs.size(), UINT8_MAX) {
+  const size_t width = static_cast<size_t>(lanes);
+  for (size_t block = 0; block < outputs.size(); block += width) {
+    std::vector<ClosedForm> forms(width);
     bool even = true;
-    for (size_t at = block; at < block + static_cast<size_t>(lanes); ++at) {
-      if (outputs[at] < 0) continue;
-      const int32_t* const own = table.of(outputs[at]);
-      const Interval& reach = sums[static_cast<size_t>(outputs[at])];
-      const ClosedForm form = ClosedForm::of(own, highest, reach);
-      even = even && form.fits(own, highest, reach);
-      scale[at] = form.scale;
-      offset[at] = form.offset;
-      least[at] = form.least;
-      most[at] = form.most;
+    for (size_t lane = 0; lane < width && even; ++lane) {
+      const int64_t output = outputs[block + lane];
+      if (output < 0) continue;
+      const Interval& reach = sums[static_cast<size_t>(output)];
+      forms[lane] = ClosedForm::of(table.of(output), highest, reach);
+      even = forms[lane].fits(table.of(output), highest, reach);
     }
     uneven.push_back(even ? -1 : static_cast<int64_t>(thresholds.size()));
-    if (even) continue;
-    for (int32_t k = 0; k < highest; ++k) {
-      for (size_t at = block; at < block + static_cast<size_t>(lanes); ++at) {
+    for (size_t lane = 0; lane < width && even; ++lane) {
+      const size_t at = block + lane;
+      scale[at] = forms[lane].scale;
+      offset[at] = forms[lane].offset;
+      least[static_cast<size_t>(stored[at])] = static_cast<uint8_t>(forms[lane].least);
+      most[static_cast<size_t>(stored[at])] = static_cast<uint8_t>(forms[lane].most);
+    }
+    for (int32_t k = 0; k < highest && !even; ++k) {
+      for (size_t at = block; at < block + width; ++at) {
         thresholds.push_back(outputs[at] < 0 ? 0 : table.of(outputs[at])[k]);
       }
     }
   }
 }
 
-int32_t Neurons::count(int64_t position, int64_t lanes, int32_t sum) const {
-  const size_t at = static_cast<size_t>(position);
+int32_t Neurons::count(int64_t position, int64_t place, int64_t lanes, int32_t sum) const {
   const int64_t start = uneven[static_cast<size_t>(position / lanes)];
-  if (start < 0) return ClosedForm{scale[at], offset[at], least[at], most[at]}.count(sum);
+  const size_t at = static_cast<size_t>(position);
+  if (start < 0) {
+    const size_t own = static_cast<size_t>(place);
+    return ClosedForm{scale[at], offset[at], least[own], most[own]}.count(sum);
+  }
   int32_t reached = 0;
   for (int64_t k = 0; k < highest; ++k) {
     reached += thresholds[static_cast<size_t>(start + k * lanes + position % lanes)] <= sum;

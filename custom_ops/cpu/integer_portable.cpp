@@ -25,6 +25,7 @@ struct Portable {
   struct Bytes {
     uint8_t at[kLanes * kQuad];
   };
+  using Counts = Bytes;
   struct Filter {
     int8_t at[kLanes * kQuad];
   };
@@ -60,9 +61,8 @@ struct Portable {
     for (int64_t i = 0; i < lanes; ++i) ints.at[i] = from[i];
     return ints;
   }
-  template <class T>
-  static PCONV_INLINE void store_some(T* to, const Ints& from, int64_t lanes) {
-    for (int64_t i = 0; i < lanes; ++i) to[i] = static_cast<T>(from.at[i]);
+  static PCONV_INLINE void store_some(int32_t* to, const Ints& from, int64_t lanes) {
+    for (int64_t i = 0; i < lanes; ++i) to[i] = from.at[i];
   }
 
   static PCONV_INLINE Ints add(const Ints& a, const Ints& b) {
@@ -76,9 +76,6 @@ struct Portable {
   }
   static PCONV_INLINE Floats multiply(const Floats& a, const Floats& b) {
     return each<Floats>([&](int64_t i) { return a.at[i] * b.at[i]; });
-  }
-  static PCONV_INLINE Floats clamp(const Floats& value, const Floats& least, const Floats& most) {
-    return each<Floats>([&](int64_t i) { return std::min(std::max(value.at[i], least.at[i]), most.at[i]); });
   }
   static PCONV_INLINE Floats to_floats(const Ints& ints) {
     return each<Floats>([&](int64_t i) { return static_cast<float>(ints.at[i]); });
@@ -106,10 +103,27 @@ struct Portable {
   static PCONV_INLINE void load_unpacked(const uint8_t* from, int64_t channels, Ints (&to)[4]) {
     for (int64_t i = 0; i < 4 * kLanes; ++i) to[i / kLanes].at[i % kLanes] = i < channels ? from[i] : 0;
   }
-  static PCONV_INLINE void store_packed(uint8_t* to, int64_t channels, const Ints (&from)[4]) {
-    for (int64_t i = 0; i < least_of(channels, 4 * kLanes); ++i) {
-      to[i] = static_cast<uint8_t>(from[i / kLanes].at[i % kLanes]);
+  static PCONV_INLINE Counts pack_pixels(const Ints (&from)[4]) {
+    Counts counts;
+    for (int64_t i = 0; i < 4 * kLanes; ++i) {
+      counts.at[i] = static_cast<uint8_t>(std::clamp(from[i / kLanes].at[i % kLanes], 0, UINT8_MAX));
     }
+    return counts;
+  }
+  static PCONV_INLINE Counts pack_interleaved(const Ints (&from)[4]) { return pack_pixels(from); }
+  static PCONV_INLINE Counts load_bounds(const uint8_t* from) { return broadcast(from); }
+  static PCONV_INLINE Counts load_four_bounds(const uint8_t* from) { return load_bytes(from); }
+  static PCONV_INLINE Counts clamp(const Counts& value, const Counts& least, const Counts& most) {
+    Counts counts;
+    for (int64_t i = 0; i < 4 * kLanes; ++i) counts.at[i] = std::min(std::max(value.at[i], least.at[i]), most.at[i]);
+    return counts;
+  }
+  static PCONV_INLINE void store_pixels(uint8_t* to, int64_t stride, int64_t pixels, int64_t lanes,
+                                        const Counts& counts) {
+    for (int64_t p = 0; p < pixels; ++p) std::copy_n(counts.at + p * kLanes, lanes, to + p * stride);
+  }
+  static PCONV_INLINE void store_channels(uint8_t* to, int64_t channels, const Counts& counts) {
+    std::copy_n(counts.at, least_of(channels, 4 * kLanes), to);
   }
 };
 
