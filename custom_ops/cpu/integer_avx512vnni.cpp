@@ -32,7 +32,6 @@ namespace {
 struct Avx512Vnni {
   static constexpr int64_t kLanes = 16;
   static constexpr int kMostBlocks = 4;
-  static constexpr int kDepthwisePixels = 4;
   // 32 registers: sums, a filter a block, counts.
   static constexpr int pixels(int blocks) { return blocks == 1 ? 16 : blocks == 2 ? 12 : blocks == 3 ? 8 : 6; }
 
@@ -83,19 +82,17 @@ struct Avx512Vnni {
     if (channels >= 4 * kLanes) return _mm512_loadu_si512(from);
     return _mm512_maskz_loadu_epi8((uint64_t{1} << channels) - 1, from);
   }
-  static PCONV_INLINE void interleave(const uint8_t* const* from, int64_t channels, uint8_t* to) {
-    const __m512i a = load_channels(from[0], channels);
-    const __m512i b = load_channels(from[1], channels);
-    const __m512i c = load_channels(from[2], channels);
-    const __m512i d = load_channels(from[3], channels);
-    const __m512i ab_low = _mm512_unpacklo_epi8(a, b);
-    const __m512i ab_high = _mm512_unpackhi_epi8(a, b);
-    const __m512i cd_low = _mm512_unpacklo_epi8(c, d);
-    const __m512i cd_high = _mm512_unpackhi_epi8(c, d);
-    _mm512_storeu_si512(to, _mm512_unpacklo_epi16(ab_low, cd_low));
-    _mm512_storeu_si512(to + 64, _mm512_unpackhi_epi16(ab_low, cd_low));
-    _mm512_storeu_si512(to + 128, _mm512_unpacklo_epi16(ab_high, cd_high));
-    _mm512_storeu_si512(to + 192, _mm512_unpackhi_epi16(ab_high, cd_high));
+  static PCONV_INLINE Bytes no_bytes() { return _mm512_setzero_si512(); }
+  static PCONV_INLINE void store_bytes(uint8_t* to, Bytes from) { _mm512_storeu_si512(to, from); }
+  static PCONV_INLINE void interleave(const Bytes (&pixels)[kQuad], Bytes (&to)[4]) {
+    const __m512i even_low = _mm512_unpacklo_epi8(pixels[0], pixels[1]);
+    const __m512i even_high = _mm512_unpackhi_epi8(pixels[0], pixels[1]);
+    const __m512i odd_low = _mm512_unpacklo_epi8(pixels[2], pixels[3]);
+    const __m512i odd_high = _mm512_unpackhi_epi8(pixels[2], pixels[3]);
+    to[0] = _mm512_unpacklo_epi16(even_low, odd_low);
+    to[1] = _mm512_unpackhi_epi16(even_low, odd_low);
+    to[2] = _mm512_unpacklo_epi16(even_high, odd_high);
+    to[3] = _mm512_unpackhi_epi16(even_high, odd_high);
   }
   static PCONV_INLINE void load_unpacked(const uint8_t* from, int64_t channels, Ints (&to)[4]) {
     const __m512i zero = _mm512_setzero_si512();

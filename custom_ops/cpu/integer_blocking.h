@@ -110,36 +110,45 @@ PCONV_INLINE void finish(const Epilogue& epilogue, const int32_t* sums, int64_t 
   }
 }
 
-/// The counts of four blocks side by side, all of them in closed form, at several pixels. Vectors of channels that
-/// were interleaved are in the order of `unpacked`.
+/// The counts of four blocks side by side at a pixel, all of them in closed form. Vectors of channels that were
+/// interleaved are in the order of `unpacked`.
+template <class Isa, Residual kResidual, bool kInterleaved>
+PCONV_INLINE void finish_pixel(const Epilogue& epilogue, const IntsOf<Isa> (&sums)[4], int64_t position, int64_t at,
+                               int64_t channels) {
+  const Neurons& neurons = *epilogue.neurons;
+  IntsOf<Isa> residual[4];
+  if constexpr (kResidual == Residual::kCounts && kInterleaved) {
+    Isa::load_unpacked(epilogue.residual_counts + at, channels, residual);
+  }
+  IntsOf<Isa> reached[4];
+  PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
+    const int64_t own = position + v * Isa::kLanes;
+    auto sum = sums[v];
+    if constexpr (kInterleaved) {
+      sum = completed<Isa, Residual::kNone>(epilogue, sum, own, 0, 0);
+      if constexpr (kResidual == Residual::kCounts) {
+        sum = Isa::add(sum, Isa::multiply(Isa::load(epilogue.multiplier + own), residual[v]));
+      }
+    } else {
+      sum = completed<Isa, kResidual>(epilogue, sum, own, at + v * Isa::kLanes, Isa::kLanes);
+    }
+    reached[v] = count<Isa, Then::kEven>(neurons, own, sum);
+  }
+  const auto counts = kInterleaved ? Isa::pack_interleaved(reached) : Isa::pack_pixels(reached);
+  const auto clamped = Isa::clamp(counts, Isa::load_four_bounds(neurons.least.data() + position),
+                                  Isa::load_four_bounds(neurons.most.data() + position));
+  Isa::store_channels(epilogue.counts + at, channels, clamped);
+}
+
+/// The same at several pixels, whose sums are in memory.
 template <class Isa, Residual kResidual, bool kInterleaved>
 void finish_four(const Epilogue& epilogue, const int32_t* sums, int64_t pixels, int64_t pixel, int64_t position,
                  int64_t output, int64_t channels) {
-  const Neurons& neurons = *epilogue.neurons;
-  const auto least = Isa::load_four_bounds(neurons.least.data() + position);
-  const auto most = Isa::load_four_bounds(neurons.most.data() + position);
-  for (int64_t p = 0; p < pixels; ++p) {
-    const int64_t at = (pixel + p) * epilogue.outputs + output;
-    IntsOf<Isa> residual[4];
-    if constexpr (kResidual == Residual::kCounts && kInterleaved) {
-      Isa::load_unpacked(epilogue.residual_counts + at, channels, residual);
-    }
-    IntsOf<Isa> reached[4];
-    PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
-      const int64_t own = position + v * Isa::kLanes;
-      auto sum = Isa::load(sums + (p * 4 + v) * Isa::kLanes);
-      if constexpr (kInterleaved) {
-        sum = completed<Isa, Residual::kNone>(epilogue, sum, own, 0, 0);
-        if constexpr (kResidual == Residual::kCounts) {
-          sum = Isa::add(sum, Isa::multiply(Isa::load(epilogue.multiplier + own), residual[v]));
-        }
-      } else {
-        sum = completed<Isa, kResidual>(epilogue, sum, own, at + v * Isa::kLanes, Isa::kLanes);
-      }
-      reached[v] = count<Isa, Then::kEven>(neurons, own, sum);
-    }
-    const auto counts = kInterleaved ? Isa::pack_interleaved(reached) : Isa::pack_pixels(reached);
-    Isa::store_channels(epilogue.counts + at, channels, Isa::clamp(counts, least, most));
+  for (int64_t p = 0; p < pixels; ++p, sums += 4 * Isa::kLanes) {
+    IntsOf<Isa> four[4];
+    PCONV_UNROLLED for (int v = 0; v < 4; ++v) four[v] = Isa::load(sums + v * Isa::kLanes);
+    finish_pixel<Isa, kResidual, kInterleaved>(epilogue, four, position, (pixel + p) * epilogue.outputs + output,
+                                               channels);
   }
 }
 
@@ -287,52 +296,6 @@ void dense(const Dense& dense, const DenseRegion& region, const Epilogue& epilog
   }
 }
 
-/// Quads of columns of an input row, or of padding where there is none.
-template <class Isa>
-PCONV_INLINE void interleave_row(const Depthwise& depthwise, const DepthwiseRegion& region, const QuadRow& row,
-                                 int64_t y, int64_t channel, int64_t channels, uint8_t* quads) {
-  const LayerShape& shape = *depthwise.shape;
-  const uint8_t* const nothing = region.nothing + channel;
-  const bool outside = y < 0 || y >= region.size.rows;
-  const uint8_t* const line = region.image + y * region.size.columns * shape.channels + channel;
-  for (int64_t i = 0; i < row.quads; ++i, quads += 4 * Isa::kLanes * kQuad) {
-    const uint8_t* from[kQuad];
-    for (int64_t t = 0; t < kQuad; ++t) {
-      const int64_t x = i * row.step + t * shape.dilations.columns - shape.before.columns;
-      const bool padding = outside || x < 0 || x >= region.size.columns;
-      from[t] = padding ? nothing : line + x * shape.channels;
-    }
-    Isa::interleave(from, channels, quads);
-  }
-}
-
-template <class Isa, int kPixels>
-PCONV_INLINE void sum_depthwise(const LayerShape& shape, const QuadRow& row, const uint8_t* const* lines,
-                                int64_t window, const int8_t* weights, const Epilogue& epilogue, int64_t position,
-                                int32_t* sums) {
-  constexpr int64_t kFilter = Isa::kLanes * kQuad;
-  IntsOf<Isa> sum[kPixels][4];
-  PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
-    const auto bias = start<Isa>(epilogue, position + v * Isa::kLanes);
-    PCONV_UNROLLED for (auto& own : sum) own[v] = bias;
-  }
-  for (int64_t ky = 0; ky < shape.kernel.rows; ++ky) {
-    const uint8_t* from = lines[ky] + window * row.windows * 4 * kFilter;
-    for (int64_t tap = 0; tap < row.taps; ++tap, from += row.next * 4 * kFilter, weights += 4 * kFilter) {
-      PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
-        const auto filter = Isa::load_filter(weights + v * kFilter);
-        PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
-          const auto counts = Isa::load_bytes(from + (p * row.windows * 4 + v) * kFilter);
-          sum[p][v] = Isa::dot(sum[p][v], counts, filter);
-        }
-      }
-    }
-  }
-  PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
-    PCONV_UNROLLED for (int v = 0; v < 4; ++v) Isa::store(sums + (p * 4 + v) * Isa::kLanes, sum[p][v]);
-  }
-}
-
 /// The values of four vectors of interleaved channels at several pixels, one after the other.
 inline void finish_singly(const Epilogue& epilogue, const int32_t* sums, int64_t lanes, int64_t pixels, int64_t pixel,
                           int64_t position, int64_t output, int64_t channels) {
@@ -356,57 +319,222 @@ inline void finish_singly(const Epilogue& epilogue, const int32_t* sums, int64_t
   }
 }
 
-template <class Isa, int kPixels>
-void depthwise_tile(const Depthwise& depthwise, const QuadRow& row, const Epilogue& epilogue,
-                    const uint8_t* const* lines, int64_t window, const int8_t* weights, int64_t pixel, int64_t position,
-                    int64_t output, int64_t channels, bool even) {
-  alignas(64) int32_t sums[kPixels * 4 * Isa::kLanes];
-  sum_depthwise<Isa, kPixels>(*depthwise.shape, row, lines, window, weights, epilogue, position, sums);
-  if (!even) {
-    finish_singly(epilogue, sums, Isa::kLanes, kPixels, pixel, position, output, channels);
+/// Four vectors of interleaved channels of a layer, in every row and column.
+struct Channels {
+  int64_t position;  ///< the first of them, which is a channel too
+  int64_t number;    ///< those that there are
+  bool even;         ///< `finish_four` may take them
+  const int8_t* weights;
+};
+
+template <class Isa>
+void finish_channels(const Epilogue& epilogue, const Channels& channels, const int32_t* sums, int64_t pixels,
+                     int64_t pixel) {
+  const int64_t output = epilogue.first_output + channels.position;
+  if (!channels.even) {
+    finish_singly(epilogue, sums, Isa::kLanes, pixels, pixel, channels.position, output, channels.number);
   } else if (epilogue.residual_counts != nullptr) {
-    finish_four<Isa, Residual::kCounts, true>(epilogue, sums, kPixels, pixel, position, output, channels);
+    finish_four<Isa, Residual::kCounts, true>(epilogue, sums, pixels, pixel, channels.position, output, channels.number);
   } else {
-    finish_four<Isa, Residual::kNone, true>(epilogue, sums, kPixels, pixel, position, output, channels);
+    finish_four<Isa, Residual::kNone, true>(epilogue, sums, pixels, pixel, channels.position, output, channels.number);
+  }
+}
+
+/// Quads of columns of an input row, or of padding where there is none.
+template <class Isa>
+void interleave_row(const DepthwiseRegion& region, const LayerShape& shape, const QuadRow& row, int64_t y,
+                    const Channels& channels, uint8_t* quads) {
+  const uint8_t* const nothing = region.nothing + channels.position;
+  const bool outside = y < 0 || y >= region.size.rows;
+  for (int64_t i = 0; i < row.quads; ++i, quads += 4 * Isa::kLanes * kQuad) {
+    typename Isa::Bytes pixels[kQuad];
+    PCONV_UNROLLED for (int64_t t = 0; t < kQuad; ++t) {
+      const int64_t x = i * row.step + t * shape.dilations.columns - shape.before.columns;
+      const bool padding = outside || x < 0 || x >= region.size.columns;
+      const int64_t at = (y * region.size.columns + x) * shape.channels + channels.position;
+      pixels[t] = Isa::load_channels(padding ? nothing : region.image + at, channels.number);
+    }
+    typename Isa::Bytes four[4];
+    Isa::interleave(pixels, four);
+    PCONV_UNROLLED for (int v = 0; v < 4; ++v) Isa::store_bytes(quads + v * Isa::kLanes * kQuad, four[v]);
+  }
+}
+
+/// The sums of windows over rows of quads, at `lines`.
+template <class Isa>
+void sum_window(const LayerShape& shape, const QuadRow& row, const Epilogue& epilogue, const Channels& channels,
+                const uint8_t* const* lines, int64_t window, int32_t* sums) {
+  constexpr int64_t kVector = Isa::kLanes * kQuad;
+  IntsOf<Isa> sum[4];
+  PCONV_UNROLLED for (int v = 0; v < 4; ++v) sum[v] = start<Isa>(epilogue, channels.position + v * Isa::kLanes);
+  const int8_t* weights = channels.weights;
+  for (int64_t ky = 0; ky < shape.kernel.rows; ++ky) {
+    const uint8_t* from = lines[ky] + window * row.windows * 4 * kVector;
+    for (int64_t tap = 0; tap < row.taps; ++tap, from += row.next * 4 * kVector, weights += 4 * kVector) {
+      PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
+        sum[v] = Isa::dot(sum[v], Isa::load_bytes(from + v * kVector), Isa::load_filter(weights + v * kVector));
+      }
+    }
+  }
+  PCONV_UNROLLED for (int v = 0; v < 4; ++v) Isa::store(sums + v * Isa::kLanes, sum[v]);
+}
+
+/// Windows of any kind: rows of the padded image are interleaved into a ring, each once.
+template <class Isa>
+void any_windows(const LayerShape& shape, const DepthwiseRegion& region, const Epilogue& epilogue,
+                 const Channels& channels) {
+  const QuadRow row(shape, region.columns);
+  const int64_t span = shape.span().rows;
+  const int64_t line = row.quads * 4 * Isa::kLanes * kQuad;
+  int64_t prepared = region.first_row * shape.strides.rows;
+  for (int64_t y = region.first_row; y < region.last_row; ++y) {
+    const int64_t top = y * shape.strides.rows;
+    for (prepared = prepared < top ? top : prepared; prepared < top + span; ++prepared) {
+      interleave_row<Isa>(region, shape, row, prepared - shape.before.rows, channels,
+                          region.scratch + prepared % span * line);
+    }
+    const uint8_t* lines[kMostKernelRows];
+    for (int64_t ky = 0; ky < shape.kernel.rows; ++ky) {
+      lines[ky] = region.scratch + (top + ky * shape.dilations.rows) % span * line;
+    }
+    for (int64_t x = 0; x < region.columns; ++x) {
+      alignas(64) int32_t sums[4 * Isa::kLanes];
+      sum_window<Isa>(shape, row, epilogue, channels, lines, x, sums);
+      finish_channels<Isa>(epilogue, channels, sums, 1, region.output + y * region.columns + x);
+    }
+  }
+}
+
+/// The rows under a window, of which columns are read. Those outside of the image are a pixel of padding throughout.
+template <int kKernel>
+struct Rows {
+  const uint8_t* at[kKernel];
+  int64_t step[kKernel];
+  const uint8_t* nothing;
+  int64_t columns;
+
+  Rows(const LayerShape& shape, const DepthwiseRegion& region, const Channels& channels, int64_t y)
+      : nothing(region.nothing + channels.position), columns(region.size.columns) {
+    for (int64_t ky = 0; ky < kKernel; ++ky) {
+      const int64_t own = y * shape.strides.rows + ky * shape.dilations.rows - shape.before.rows;
+      const bool outside = own < 0 || own >= region.size.rows;
+      at[ky] = outside ? nothing : region.image + own * columns * shape.channels + channels.position;
+      step[ky] = outside ? 0 : shape.channels;
+    }
+  }
+};
+
+/// Quads of rows of a column, [kQuads of rows, 4].
+template <class Isa, int kKernel>
+PCONV_INLINE void read_column(const Rows<kKernel>& rows, int64_t x, int64_t channels,
+                              typename Isa::Bytes (&quads)[(kKernel + 3) / 4][4]) {
+  const bool padding = x < 0 || x >= rows.columns;
+  PCONV_UNROLLED for (int first = 0; first < kKernel; first += 4) {
+    typename Isa::Bytes pixels[kQuad];
+    PCONV_UNROLLED for (int t = 0; t < kQuad; ++t) {
+      if (first + t < kKernel) {
+        const int ky = first + t;
+        pixels[t] = Isa::load_channels(padding ? rows.nothing : rows.at[ky] + x * rows.step[ky], channels);
+      } else {
+        pixels[t] = Isa::no_bytes();
+      }
+    }
+    Isa::interleave(pixels, quads[first / 4]);
+  }
+}
+
+/// Adds what a column gives to the windows that it is in, of which the first has it at kColumn.
+template <class Isa, int kKernel, int kStride, int kColumn>
+PCONV_INLINE void add_column(const int8_t* weights, const typename Isa::Bytes (&quads)[(kKernel + 3) / 4][4],
+                             IntsOf<Isa> (&sums)[(kKernel + kStride - 1) / kStride][4]) {
+  constexpr int kVector = Isa::kLanes * kQuad;
+  PCONV_UNROLLED for (int window = 0; window < (kKernel + kStride - 1) / kStride; ++window) {
+    const int column = kColumn - window * kStride;
+    if (column < 0 || column >= kKernel) continue;
+    PCONV_UNROLLED for (int quad = 0; quad < (kKernel + 3) / 4; ++quad) {
+      PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
+        const auto filter = Isa::load_filter(weights + ((quad * kKernel + column) * 4 + v) * kVector);
+        sums[window][v] = Isa::dot(sums[window][v], quads[quad][v], filter);
+      }
+    }
+  }
+}
+
+/// Square windows: the sums of all windows that a column is in are kept in registers, and a column is read once.
+template <class Isa, int kKernel, int kStride>
+void rolling_windows(const LayerShape& shape, const DepthwiseRegion& region, const Epilogue& epilogue,
+                     const Channels& channels) {
+  constexpr int kWindows = (kKernel + kStride - 1) / kStride;
+  const bool direct = channels.even && epilogue.residual_counts == nullptr;
+  IntsOf<Isa> bias[4];
+  PCONV_UNROLLED for (int v = 0; v < 4; ++v) bias[v] = start<Isa>(epilogue, channels.position + v * Isa::kLanes);
+  for (int64_t y = region.first_row; y < region.last_row; ++y) {
+    const Rows<kKernel> rows(shape, region, channels, y);
+    const int64_t pixel = region.output + y * region.columns;
+    typename Isa::Bytes quads[(kKernel + 3) / 4][4];
+    IntsOf<Isa> sums[kWindows][4];
+    PCONV_UNROLLED for (auto& window : sums) {
+      PCONV_UNROLLED for (int v = 0; v < 4; ++v) window[v] = bias[v];
+    }
+    int64_t x = -shape.before.columns;
+    const auto read = [&]() PCONV_INLINE_LAMBDA { read_column<Isa, kKernel>(rows, x++, channels.number, quads); };
+    if constexpr (kKernel - kStride > 0) {
+      read();
+      add_column<Isa, kKernel, kStride, 0>(channels.weights, quads, sums);
+    }
+    if constexpr (kKernel - kStride > 1) {
+      read();
+      add_column<Isa, kKernel, kStride, 1>(channels.weights, quads, sums);
+    }
+    if constexpr (kKernel - kStride > 2) {
+      read();
+      add_column<Isa, kKernel, kStride, 2>(channels.weights, quads, sums);
+    }
+    if constexpr (kKernel - kStride > 3) {
+      read();
+      add_column<Isa, kKernel, kStride, 3>(channels.weights, quads, sums);
+    }
+    for (int64_t column = 0; column < region.columns; ++column) {
+      if constexpr (kStride == 2) {
+        read();
+        add_column<Isa, kKernel, kStride, kKernel - 2>(channels.weights, quads, sums);
+      }
+      read();
+      add_column<Isa, kKernel, kStride, kKernel - 1>(channels.weights, quads, sums);
+      if (direct) {
+        const int64_t at = (pixel + column) * epilogue.outputs + epilogue.first_output + channels.position;
+        finish_pixel<Isa, Residual::kNone, true>(epilogue, sums[0], channels.position, at, channels.number);
+      } else {
+        alignas(64) int32_t stored[4 * Isa::kLanes];
+        PCONV_UNROLLED for (int v = 0; v < 4; ++v) Isa::store(stored + v * Isa::kLanes, sums[0][v]);
+        finish_channels<Isa>(epilogue, channels, stored, 1, pixel + column);
+      }
+      PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
+        PCONV_UNROLLED for (int window = 1; window < kWindows; ++window) sums[window - 1][v] = sums[window][v];
+        sums[kWindows - 1][v] = bias[v];
+      }
+    }
   }
 }
 
 template <class Isa>
 void depthwise(const Depthwise& depthwise, const DepthwiseRegion& region, const Epilogue& epilogue) {
   constexpr int64_t kChannels = 4 * Isa::kLanes;
-  constexpr int kMost = Isa::kDepthwisePixels;
   const LayerShape& shape = *depthwise.shape;
-  const QuadRow row(shape, region.columns);
-  const int64_t span = shape.span().rows;
-  const int64_t line = row.quads * kChannels * kQuad;
-  const int64_t filter = shape.kernel.rows * row.taps * kChannels * kQuad;
-  for (int64_t channel = 0; channel < depthwise.channels; channel += kChannels) {
-    const int64_t channels = least_of(kChannels, depthwise.channels - channel);
-    const bool even = are_even<Isa>(epilogue, channel);
-    const int8_t* const weights = depthwise.weights + channel / kChannels * filter;
-    // Rows of the padded image live in a ring; each is prepared once.
-    int64_t prepared = region.first_row * shape.strides.rows;
-    for (int64_t y = region.first_row; y < region.last_row; ++y) {
-      const int64_t top = y * shape.strides.rows;
-      for (prepared = prepared < top ? top : prepared; prepared < top + span; ++prepared) {
-        interleave_row<Isa>(depthwise, region, row, prepared - shape.before.rows, channel, channels,
-                            region.scratch + prepared % span * line);
-      }
-      const uint8_t* lines[kMostKernelRows];
-      for (int64_t ky = 0; ky < shape.kernel.rows; ++ky) {
-        lines[ky] = region.scratch + (top + ky * shape.dilations.rows) % span * line;
-      }
-      const int64_t pixel = region.output + y * region.columns;
-      int64_t x = 0;
-      for (; x + kMost <= region.columns; x += kMost) {
-        depthwise_tile<Isa, kMost>(depthwise, row, epilogue, lines, x, weights, pixel + x, channel,
-                                   epilogue.first_output + channel, channels, even);
-      }
-      for (; x < region.columns; ++x) {
-        depthwise_tile<Isa, 1>(depthwise, row, epilogue, lines, x, weights, pixel + x, channel,
-                               epilogue.first_output + channel, channels, even);
-      }
-    }
+  const bool rolling = rolls(shape);
+  const Extent quads{rolling ? divide_up(shape.kernel.rows, kQuad) : shape.kernel.rows,
+                     rolling ? shape.kernel.columns : divide_up(shape.kernel.columns, kQuad)};
+  auto* windows = any_windows<Isa>;
+  if (rolling) {
+    const bool each = shape.strides.columns == 1;
+    windows = shape.kernel.columns == 3 ? (each ? rolling_windows<Isa, 3, 1> : rolling_windows<Isa, 3, 2>)
+                                        : (each ? rolling_windows<Isa, 5, 1> : rolling_windows<Isa, 5, 2>);
+  }
+  for (int64_t first = 0; first < depthwise.channels; first += kChannels) {
+    const int64_t weights = first / kChannels * quads.rows * quads.columns * kChannels * kQuad;
+    windows(shape, region, epilogue,
+            {first, least_of(kChannels, depthwise.channels - first), are_even<Isa>(epilogue, first),
+             depthwise.weights + weights});
   }
 }
 

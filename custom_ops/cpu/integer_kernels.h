@@ -69,11 +69,20 @@ struct DenseRegion {
 };
 
 /// The weights of a convolution of each channel by itself, in blocks of four vectors.
+///
+/// A quad is of four rows of a column where windows roll (`rolls`), or else of four columns of a row.
 struct Depthwise {
-  const int8_t* weights;  ///< [blocks, kernel.rows, quads of columns, 4, lanes, kQuad]
+  const int8_t* weights;  ///< [blocks, quads of rows, columns, 4, lanes, kQuad] or [blocks, rows, quads of columns, ...]
   const LayerShape* shape;
-  int64_t channels;       ///< those of the blocks
+  int64_t channels;  ///< those of the blocks
 };
+
+/// Whether a column of pixels is read once for all windows in a row that it belongs to.
+inline bool rolls(const LayerShape& shape) {
+  const bool common = shape.kernel.columns == 3 || shape.kernel.columns == 5;
+  return common && shape.kernel.rows == shape.kernel.columns && shape.dilations.columns == 1 &&
+         shape.strides.columns <= 2;
+}
 
 struct DepthwiseRegion {
   const uint8_t* image;  ///< at the first channel of the blocks
@@ -81,9 +90,9 @@ struct DepthwiseRegion {
   int64_t columns;       ///< of the output
   int64_t first_row;     ///< of the output, within the image
   int64_t last_row;
-  int64_t output;        ///< the pixel in the output tensor where the image begins
-  uint8_t* scratch;      ///< of `depthwise_scratch`
-  const uint8_t* nothing;  ///< as many counts of `zero` as the image has channels
+  int64_t output;          ///< the pixel in the output tensor where the image begins
+  uint8_t* scratch;        ///< of `depthwise_scratch`, where windows do not roll
+  const uint8_t* nothing;  ///< a pixel of `zero`, at the first channel of the blocks
 };
 
 struct Kernels {

@@ -160,19 +160,22 @@ void Layer::add_depthwise(const LayerTables& tables, const Kernels& kernels, int
   const int64_t block = 4 * lanes;
   const int64_t blocks = ceil_div(channels, block);
   const Extent kernel = shape_.kernel;
-  const int64_t taps = ceil_div(kernel.columns, kQuad);
-  part.weights.assign(static_cast<size_t>(blocks * kernel.rows * taps * block * kQuad), 0);
+  const bool rolling = rolls(shape_);
+  const Extent quads{rolling ? ceil_div(kernel.rows, kQuad) : kernel.rows,
+                     rolling ? kernel.columns : ceil_div(kernel.columns, kQuad)};
+  part.weights.assign(static_cast<size_t>(blocks * quads.rows * quads.columns * block * kQuad), 0);
   for (int64_t place = 0; place < blocks * block; ++place) {
     const int64_t channel = place / block * block + unpacked(place % block, lanes);
     part.outputs.push_back(channel < channels ? first + channel : -1);
     part.stored.push_back(channel);
     if (channel >= channels) continue;
     const int8_t* const weights = tables.weights + (first + channel) * kernel.rows * kernel.columns;
+    int8_t* const packed =
+        part.weights.data() + (place / block * quads.rows * quads.columns * block + place % block) * kQuad;
     for (int64_t row = 0; row < kernel.rows; ++row) {
       for (int64_t column = 0; column < kernel.columns; ++column) {
-        const int64_t tap = (place / block * kernel.rows + row) * taps + column / kQuad;
-        part.weights[static_cast<size_t>((tap * block + place % block) * kQuad + column % kQuad)] =
-            weights[row * kernel.columns + column];
+        const int64_t quad = rolling ? row / kQuad * quads.columns + column : row * quads.columns + column / kQuad;
+        packed[quad * block * kQuad + (rolling ? row : column) % kQuad] = weights[row * kernel.columns + column];
       }
     }
   }
@@ -314,7 +317,9 @@ void run_depthwise(const Plan<LayerCall>& plan, int64_t image, int64_t begin, in
     region.first_row = begin;
     region.last_row = end;
     region.output = image * plan.output.rows * plan.output.columns;
-    region.scratch = scratch(depthwise_scratch(layer.shape(), plan.output.columns, part.kernels->lanes));
+    if (!rolls(layer.shape())) {
+      region.scratch = scratch(depthwise_scratch(layer.shape(), plan.output.columns, part.kernels->lanes));
+    }
     region.nothing = plan.nothing.data() + part.first_output;
     part.kernels->depthwise(part.depthwise, region, plan.epilogues[i]);
   }

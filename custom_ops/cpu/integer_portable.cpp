@@ -13,7 +13,6 @@ namespace {
 struct Portable {
   static constexpr int64_t kLanes = 4;
   static constexpr int kMostBlocks = 2;
-  static constexpr int kDepthwisePixels = 1;
   static constexpr int pixels(int) { return 4; }
 
   struct Ints {
@@ -95,9 +94,16 @@ struct Portable {
   }
 
   // A vector has 128 bits, so `unpacked` is the order of the channels themselves.
-  static PCONV_INLINE void interleave(const uint8_t* const* from, int64_t channels, uint8_t* to) {
+  static PCONV_INLINE Bytes no_bytes() { return {}; }
+  static PCONV_INLINE Bytes load_channels(const uint8_t* from, int64_t channels) {
+    Bytes bytes{};
+    std::copy_n(from, least_of(channels, 4 * kLanes), bytes.at);
+    return bytes;
+  }
+  static PCONV_INLINE void store_bytes(uint8_t* to, const Bytes& from) { std::memcpy(to, &from, sizeof(from)); }
+  static PCONV_INLINE void interleave(const Bytes (&pixels)[kQuad], Bytes (&to)[4]) {
     for (int64_t i = 0; i < 4 * kLanes; ++i) {
-      for (int64_t t = 0; t < kQuad; ++t) to[i * kQuad + t] = i < channels ? from[t][i] : uint8_t{0};
+      for (int64_t t = 0; t < kQuad; ++t) to[i / kLanes].at[i % kLanes * kQuad + t] = pixels[t].at[i];
     }
   }
   static PCONV_INLINE void load_unpacked(const uint8_t* from, int64_t channels, Ints (&to)[4]) {

@@ -44,3 +44,10 @@
 #else
 #define PCONV_INLINE inline
 #endif
+
+// The same for lambdas.
+#if defined(__GNUC__)
+#define PCONV_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define PCONV_INLINE_LAMBDA
+#endif
