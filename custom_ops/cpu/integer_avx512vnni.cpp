@@ -31,6 +31,7 @@ namespace {
 
 struct Avx512Vnni {
   static constexpr int64_t kLanes = 16;
+  static constexpr int64_t kRun = 0;
   static constexpr int kMostBlocks = 4;
   // 32 registers: sums, a filter a block, counts.
   static constexpr int pixels(int blocks) { return blocks == 1 ? 16 : blocks == 2 ? 12 : blocks == 3 ? 8 : 6; }
@@ -39,6 +40,7 @@ struct Avx512Vnni {
   using Floats = __m512;
   using Bytes = __m512i;
   using Filter = __m512i;
+  using Partial = Ints;
   using Counts = __m512i;
 
   static PCONV_INLINE __mmask16 first(int64_t lanes) { return static_cast<__mmask16>((1U << lanes) - 1); }
@@ -76,6 +78,8 @@ struct Avx512Vnni {
     const __mmask16 more = _mm512_cmpge_epi32_mask(sum, threshold);
     return _mm512_mask_sub_epi32(reached, more, reached, _mm512_set1_epi32(-1));
   }
+  static PCONV_INLINE Partial begin(Ints bias) { return bias; }
+  static PCONV_INLINE Ints end(Ints partial, Ints) { return partial; }
   static PCONV_INLINE Ints dot(Ints sum, Bytes bytes, Filter filter) { return _mm512_dpbusd_epi32(sum, bytes, filter); }
 
   static PCONV_INLINE __m512i load_channels(const uint8_t* from, int64_t channels) {

@@ -4,7 +4,8 @@
 //   kLanes                  of a vector of int32
 //   kMostBlocks, pixels(B)  outputs are computed for B blocks and pixels(B) pixels at once, all sums in registers
 //   Ints, Floats            vectors of sums; Bytes of quads of counts, Filter of quads of weights
-//   dot                     adds the four products of each lane to a sum
+//   Partial                 sums on their way, from `begin` at a bias to `end`; `dot` adds the four products of each lane
+//   kRun                    0, or so many dots of a Partial and more, as many as a filter's run, are exact
 //   Counts                  those of four vectors of sums, limited to uint8: of a block at four pixels, or of four blocks
 //   interleave              four vectors of quads from four pixels, whose channels are in the order of `unpacked`
 #include "cpu/integer_kernels.h"
@@ -174,19 +175,47 @@ PCONV_INLINE const uint8_t* kept(const uint8_t* address) {
   return address;
 }
 
+template <class Isa>
+using PartialOf = typename Isa::Partial;
+
 /// Adds the products of kQuads quads that follow one another.
 template <class Isa, int kBlocks, int kPixels, int kQuads>
 PCONV_INLINE void add_quads(const uint8_t* const* from, int64_t stride, const int8_t* weights, int64_t block,
-                            IntsOf<Isa> (&sum)[kPixels][kBlocks]) {
+                            PartialOf<Isa> (&sum)[kPixels][kBlocks]) {
   PCONV_UNROLLED for (int quad = 0; quad < kQuads; ++quad) {
-    typename Isa::Filter filter[kBlocks];
-    PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) {
-      filter[b] = Isa::load_filter(weights + b * block + quad * Isa::kLanes * kQuad);
+    const int8_t* const filters = weights + quad * Isa::kLanes * kQuad;
+    if constexpr (kPixels < kBlocks) {
+      typename Isa::Bytes counts[kPixels];
+      PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) counts[p] = Isa::broadcast(from[0] + p * stride + quad * kQuad);
+      PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) {
+        const auto filter = Isa::load_filter(filters + b * block);
+        PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) sum[p][b] = Isa::dot(sum[p][b], counts[p], filter);
+      }
+    } else {
+      typename Isa::Filter filter[kBlocks];
+      PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) filter[b] = Isa::load_filter(filters + b * block);
+      PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
+        const auto counts = Isa::broadcast(from[p / 4] + p % 4 * stride + quad * kQuad);
+        PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) sum[p][b] = Isa::dot(sum[p][b], counts, filter[b]);
+      }
     }
-    PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
-      const auto counts = Isa::broadcast(from[p / 4] + p % 4 * stride + quad * kQuad);
-      PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) sum[p][b] = Isa::dot(sum[p][b], counts, filter[b]);
-    }
+  }
+}
+
+/// Adds the products of any number of quads.
+template <class Isa, int kBlocks, int kPixels>
+PCONV_INLINE void add_stretch(const uint8_t* input, int64_t stride, const int8_t* weights, int64_t block, int64_t quads,
+                              PartialOf<Isa> (&sum)[kPixels][kBlocks]) {
+  constexpr int kAtOnce = 4;
+  const uint8_t* from[(kPixels + 3) / 4];
+  PCONV_UNROLLED for (int p = 0; p < kPixels; p += 4) from[p / 4] = kept(input + p * stride);
+  for (; quads >= kAtOnce; quads -= kAtOnce, weights += kAtOnce * Isa::kLanes * kQuad) {
+    add_quads<Isa, kBlocks, kPixels, kAtOnce>(from, stride, weights, block, sum);
+    PCONV_UNROLLED for (auto& address : from) address = kept(address + kAtOnce * kQuad);
+  }
+  for (; quads > 0; --quads, weights += Isa::kLanes * kQuad) {
+    add_quads<Isa, kBlocks, kPixels, 1>(from, stride, weights, block, sum);
+    PCONV_UNROLLED for (auto& address : from) address = kept(address + kQuad);
   }
 }
 
@@ -195,30 +224,43 @@ template <class Isa, int kBlocks, int kPixels>
 PCONV_INLINE void sum_tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogue, int64_t first,
                            const uint8_t* input, int32_t* sums) {
   constexpr int64_t kFilter = Isa::kLanes * kQuad;
-  constexpr int kAtOnce = 4;
   const int64_t stride = region.pixel_stride;
   const int64_t block = dense.segments * dense.quads * kFilter;
   const int8_t* weights = dense.weights + first * block;
-  IntsOf<Isa> sum[kPixels][kBlocks];
-  PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) {
-    const auto bias = start<Isa>(epilogue, (first + b) * Isa::kLanes);
-    PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) sum[p][b] = bias;
-  }
-  for (int64_t segment = 0; segment < dense.segments; ++segment) {
-    const uint8_t* from[(kPixels + 3) / 4];
-    PCONV_UNROLLED for (int p = 0; p < kPixels; p += 4) from[p / 4] = kept(input + region.segments[segment] + p * stride);
-    int64_t quad = 0;
-    for (; quad + kAtOnce <= dense.quads; quad += kAtOnce, weights += kAtOnce * kFilter) {
-      add_quads<Isa, kBlocks, kPixels, kAtOnce>(from, stride, weights, block, sum);
-      PCONV_UNROLLED for (auto& address : from) address = kept(address + kAtOnce * kQuad);
+  PartialOf<Isa> sum[kPixels][kBlocks];
+  IntsOf<Isa> bias[kBlocks];
+  PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) bias[b] = start<Isa>(epilogue, (first + b) * Isa::kLanes);
+  if constexpr (Isa::kRun == 0) {
+    PCONV_UNROLLED for (auto& row : sum) {
+      PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) row[b] = Isa::begin(bias[b]);
     }
-    for (; quad < dense.quads; ++quad, weights += kFilter) {
-      add_quads<Isa, kBlocks, kPixels, 1>(from, stride, weights, block, sum);
-      PCONV_UNROLLED for (auto& address : from) address = kept(address + kQuad);
+    for (int64_t segment = 0; segment < dense.segments; ++segment, weights += dense.quads * kFilter) {
+      add_stretch<Isa>(input + region.segments[segment], stride, weights, block, dense.quads, sum);
     }
-  }
-  PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
-    PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) Isa::store(sums + (p * kBlocks + b) * Isa::kLanes, sum[p][b]);
+    PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
+      PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) {
+        Isa::store(sums + (p * kBlocks + b) * Isa::kLanes, Isa::end(sum[p][b], bias[b]));
+      }
+    }
+  } else {
+    // As many products as 16 bits hold are summed in registers, and their sums in memory.
+    PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) Isa::store(sums + i * Isa::kLanes, bias[i % kBlocks]);
+    for (int64_t segment = 0; segment < dense.segments; ++segment) {
+      const uint8_t* from = input + region.segments[segment];
+      for (int64_t left = dense.quads; left > 0; left -= dense.run) {
+        const int64_t quads = least_of(left, dense.run);
+        PCONV_UNROLLED for (auto& row : sum) {
+          PCONV_UNROLLED for (auto& own : row) own = Isa::begin(bias[0]);
+        }
+        add_stretch<Isa>(from, stride, weights, block, quads, sum);
+        from += quads * kQuad;
+        weights += quads * kFilter;
+        PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
+          int32_t* const own = sums + i * Isa::kLanes;
+          Isa::store(own, Isa::end(sum[i / kBlocks][i % kBlocks], Isa::load(own)));
+        }
+      }
+    }
   }
 }
 
@@ -228,7 +270,7 @@ void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogu
   alignas(64) int32_t sums[kPixels * kBlocks * Isa::kLanes];
   const int64_t first = group * dense.blocks + block;
   sum_tile<Isa, kBlocks, kPixels>(dense, region, epilogue, first, input, sums);
-  const int64_t output = epilogue.first_output + group * dense.group_outputs + block * Isa::kLanes;
+  const int64_t output = group * dense.group_outputs + block * Isa::kLanes;
   const int64_t outputs = dense.group_outputs - block * Isa::kLanes;
   if constexpr (kBlocks == 4) {
     if (outputs >= 4 * Isa::kLanes && are_even<Isa>(epilogue, first * Isa::kLanes)) {
@@ -321,8 +363,9 @@ inline void finish_singly(const Epilogue& epilogue, const int32_t* sums, int64_t
 
 /// Four vectors of interleaved channels of a layer, in every row and column.
 struct Channels {
-  int64_t position;  ///< the first of them, which is a channel too
-  int64_t number;    ///< those that there are
+  int64_t position;
+  int64_t first;
+  int64_t number;
   bool even;         ///< `finish_four` may take them
   const int8_t* weights;
 };
@@ -330,28 +373,27 @@ struct Channels {
 template <class Isa>
 void finish_channels(const Epilogue& epilogue, const Channels& channels, const int32_t* sums, int64_t pixels,
                      int64_t pixel) {
-  const int64_t output = epilogue.first_output + channels.position;
   if (!channels.even) {
-    finish_singly(epilogue, sums, Isa::kLanes, pixels, pixel, channels.position, output, channels.number);
-  } else if (epilogue.residual_counts != nullptr) {
-    finish_four<Isa, Residual::kCounts, true>(epilogue, sums, pixels, pixel, channels.position, output, channels.number);
-  } else {
-    finish_four<Isa, Residual::kNone, true>(epilogue, sums, pixels, pixel, channels.position, output, channels.number);
+    finish_singly(epilogue, sums, Isa::kLanes, pixels, pixel, channels.position, channels.first, channels.number);
+    return;
   }
+  const auto finish = epilogue.residual_counts == nullptr ? finish_four<Isa, Residual::kNone, true>
+                                                          : finish_four<Isa, Residual::kCounts, true>;
+  finish(epilogue, sums, pixels, pixel, channels.position, channels.first, channels.number);
 }
 
 /// Quads of columns of an input row, or of padding where there is none.
 template <class Isa>
 void interleave_row(const DepthwiseRegion& region, const LayerShape& shape, const QuadRow& row, int64_t y,
                     const Channels& channels, uint8_t* quads) {
-  const uint8_t* const nothing = region.nothing + channels.position;
+  const uint8_t* const nothing = region.nothing + channels.first;
   const bool outside = y < 0 || y >= region.size.rows;
   for (int64_t i = 0; i < row.quads; ++i, quads += 4 * Isa::kLanes * kQuad) {
     typename Isa::Bytes pixels[kQuad];
     PCONV_UNROLLED for (int64_t t = 0; t < kQuad; ++t) {
       const int64_t x = i * row.step + t * shape.dilations.columns - shape.before.columns;
       const bool padding = outside || x < 0 || x >= region.size.columns;
-      const int64_t at = (y * region.size.columns + x) * shape.channels + channels.position;
+      const int64_t at = (y * region.size.columns + x) * shape.channels + channels.first;
       pixels[t] = Isa::load_channels(padding ? nothing : region.image + at, channels.number);
     }
     typename Isa::Bytes four[4];
@@ -365,8 +407,12 @@ template <class Isa>
 void sum_window(const LayerShape& shape, const QuadRow& row, const Epilogue& epilogue, const Channels& channels,
                 const uint8_t* const* lines, int64_t window, int32_t* sums) {
   constexpr int64_t kVector = Isa::kLanes * kQuad;
-  IntsOf<Isa> sum[4];
-  PCONV_UNROLLED for (int v = 0; v < 4; ++v) sum[v] = start<Isa>(epilogue, channels.position + v * Isa::kLanes);
+  IntsOf<Isa> bias[4];
+  PartialOf<Isa> sum[4];
+  PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
+    bias[v] = start<Isa>(epilogue, channels.position + v * Isa::kLanes);
+    sum[v] = Isa::begin(bias[v]);
+  }
   const int8_t* weights = channels.weights;
   for (int64_t ky = 0; ky < shape.kernel.rows; ++ky) {
     const uint8_t* from = lines[ky] + window * row.windows * 4 * kVector;
@@ -376,7 +422,7 @@ void sum_window(const LayerShape& shape, const QuadRow& row, const Epilogue& epi
       }
     }
   }
-  PCONV_UNROLLED for (int v = 0; v < 4; ++v) Isa::store(sums + v * Isa::kLanes, sum[v]);
+  PCONV_UNROLLED for (int v = 0; v < 4; ++v) Isa::store(sums + v * Isa::kLanes, Isa::end(sum[v], bias[v]));
 }
 
 /// Windows of any kind: rows of the padded image are interleaved into a ring, each once.
@@ -414,11 +460,11 @@ struct Rows {
   int64_t columns;
 
   Rows(const LayerShape& shape, const DepthwiseRegion& region, const Channels& channels, int64_t y)
-      : nothing(region.nothing + channels.position), columns(region.size.columns) {
+      : nothing(region.nothing + channels.first), columns(region.size.columns) {
     for (int64_t ky = 0; ky < kKernel; ++ky) {
       const int64_t own = y * shape.strides.rows + ky * shape.dilations.rows - shape.before.rows;
       const bool outside = own < 0 || own >= region.size.rows;
-      at[ky] = outside ? nothing : region.image + own * columns * shape.channels + channels.position;
+      at[ky] = outside ? nothing : region.image + own * columns * shape.channels + channels.first;
       step[ky] = outside ? 0 : shape.channels;
     }
   }
@@ -446,7 +492,7 @@ PCONV_INLINE void read_column(const Rows<kKernel>& rows, int64_t x, int64_t chan
 /// Adds what a column gives to the windows that it is in, of which the first has it at kColumn.
 template <class Isa, int kKernel, int kStride, int kColumn>
 PCONV_INLINE void add_column(const int8_t* weights, const typename Isa::Bytes (&quads)[(kKernel + 3) / 4][4],
-                             IntsOf<Isa> (&sums)[(kKernel + kStride - 1) / kStride][4]) {
+                             PartialOf<Isa> (&sums)[(kKernel + kStride - 1) / kStride][4]) {
   constexpr int kVector = Isa::kLanes * kQuad;
   PCONV_UNROLLED for (int window = 0; window < (kKernel + kStride - 1) / kStride; ++window) {
     const int column = kColumn - window * kStride;
@@ -472,9 +518,9 @@ void rolling_windows(const LayerShape& shape, const DepthwiseRegion& region, con
     const Rows<kKernel> rows(shape, region, channels, y);
     const int64_t pixel = region.output + y * region.columns;
     typename Isa::Bytes quads[(kKernel + 3) / 4][4];
-    IntsOf<Isa> sums[kWindows][4];
+    PartialOf<Isa> sums[kWindows][4];
     PCONV_UNROLLED for (auto& window : sums) {
-      PCONV_UNROLLED for (int v = 0; v < 4; ++v) window[v] = bias[v];
+      PCONV_UNROLLED for (int v = 0; v < 4; ++v) window[v] = Isa::begin(bias[v]);
     }
     int64_t x = -shape.before.columns;
     const auto read = [&]() PCONV_INLINE_LAMBDA { read_column<Isa, kKernel>(rows, x++, channels.number, quads); };
@@ -501,17 +547,19 @@ void rolling_windows(const LayerShape& shape, const DepthwiseRegion& region, con
       }
       read();
       add_column<Isa, kKernel, kStride, kKernel - 1>(channels.weights, quads, sums);
+      IntsOf<Isa> done[4];
+      PCONV_UNROLLED for (int v = 0; v < 4; ++v) done[v] = Isa::end(sums[0][v], bias[v]);
       if (direct) {
-        const int64_t at = (pixel + column) * epilogue.outputs + epilogue.first_output + channels.position;
-        finish_pixel<Isa, Residual::kNone, true>(epilogue, sums[0], channels.position, at, channels.number);
+        const int64_t at = (pixel + column) * epilogue.outputs + channels.first;
+        finish_pixel<Isa, Residual::kNone, true>(epilogue, done, channels.position, at, channels.number);
       } else {
         alignas(64) int32_t stored[4 * Isa::kLanes];
-        PCONV_UNROLLED for (int v = 0; v < 4; ++v) Isa::store(stored + v * Isa::kLanes, sums[0][v]);
+        PCONV_UNROLLED for (int v = 0; v < 4; ++v) Isa::store(stored + v * Isa::kLanes, done[v]);
         finish_channels<Isa>(epilogue, channels, stored, 1, pixel + column);
       }
       PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
         PCONV_UNROLLED for (int window = 1; window < kWindows; ++window) sums[window - 1][v] = sums[window][v];
-        sums[kWindows - 1][v] = bias[v];
+        sums[kWindows - 1][v] = Isa::begin(bias[v]);
       }
     }
   }
@@ -522,19 +570,18 @@ void depthwise(const Depthwise& depthwise, const DepthwiseRegion& region, const 
   constexpr int64_t kChannels = 4 * Isa::kLanes;
   const LayerShape& shape = *depthwise.shape;
   const bool rolling = rolls(shape);
-  const Extent quads{rolling ? divide_up(shape.kernel.rows, kQuad) : shape.kernel.rows,
-                     rolling ? shape.kernel.columns : divide_up(shape.kernel.columns, kQuad)};
+  const Extent quads = quads_of(shape);
   auto* windows = any_windows<Isa>;
   if (rolling) {
     const bool each = shape.strides.columns == 1;
     windows = shape.kernel.columns == 3 ? (each ? rolling_windows<Isa, 3, 1> : rolling_windows<Isa, 3, 2>)
                                         : (each ? rolling_windows<Isa, 5, 1> : rolling_windows<Isa, 5, 2>);
   }
-  for (int64_t first = 0; first < depthwise.channels; first += kChannels) {
-    const int64_t weights = first / kChannels * quads.rows * quads.columns * kChannels * kQuad;
+  const int64_t size = quads.rows * quads.columns * kChannels * kQuad;
+  for (int64_t block = 0; block * kChannels < shape.channels; ++block) {
     windows(shape, region, epilogue,
-            {first, least_of(kChannels, depthwise.channels - first), are_even<Isa>(epilogue, first),
-             depthwise.weights + weights});
+            {block * kChannels, first_channel(block, kChannels, shape.channels), least_of(kChannels, shape.channels),
+             are_even<Isa>(epilogue, block * kChannels), depthwise.weights + block * size});
   }
 }
 
@@ -560,8 +607,8 @@ void spike(const int32_t* sums, int64_t pixels, const Epilogue& epilogue) {
 }
 
 template <class Isa>
-constexpr Kernels kernels_of(const Kernels* narrow = nullptr, const Kernels* exact = nullptr) {
-  return {Isa::kLanes, dense<Isa>, depthwise<Isa>, spike<Isa>, narrow, exact != nullptr, exact};
+constexpr Kernels kernels_of(const Kernels* otherwise = nullptr) {
+  return {Isa::kLanes, dense<Isa>, depthwise<Isa>, spike<Isa>, Isa::kRun, otherwise};
 }
 
 }  // namespace

@@ -38,8 +38,7 @@ struct Epilogue {
   const Neurons* neurons;  ///< null where the sums are the output
   uint8_t* counts;         ///< either one
   int32_t* sums;
-  int64_t outputs;       ///< between pixels of these tensors
-  int64_t first_output;  ///< the one of position 0
+  int64_t outputs;  ///< between pixels of these tensors
 };
 
 /// The weights of a convolution of channels in groups. A window is `segments` stretches of memory.
@@ -51,7 +50,7 @@ struct Dense {
   int64_t group_channels;
   int64_t group_outputs;
   int64_t blocks;  ///< of a group
-  int64_t run;     ///< products that may be summed in 16 bits
+  int64_t run;     ///< pairs of products that 16 bits hold the sum of
 };
 
 /// Where a convolution is computed: a rectangle of output pixels, and blocks of a group.
@@ -74,7 +73,6 @@ struct DenseRegion {
 struct Depthwise {
   const int8_t* weights;  ///< [blocks, quads of rows, columns, 4, lanes, kQuad] or [blocks, rows, quads of columns, ...]
   const LayerShape* shape;
-  int64_t channels;  ///< those of the blocks
 };
 
 /// Whether a column of pixels is read once for all windows in a row that it belongs to.
@@ -84,15 +82,28 @@ inline bool rolls(const LayerShape& shape) {
          shape.strides.columns <= 2;
 }
 
+/// The quads of a window.
+inline Extent quads_of(const LayerShape& shape) {
+  const Extent kernel = shape.kernel;
+  return rolls(shape) ? Extent{(kernel.rows + kQuad - 1) / kQuad, kernel.columns}
+                      : Extent{kernel.rows, (kernel.columns + kQuad - 1) / kQuad};
+}
+
+/// The first channel of a block of so many: the last block overlaps the one before rather than to end in the middle.
+constexpr int64_t first_channel(int64_t block, int64_t size, int64_t channels) {
+  const int64_t first = block * size;
+  return channels < size || first + size <= channels ? first : channels - size;
+}
+
 struct DepthwiseRegion {
-  const uint8_t* image;  ///< at the first channel of the blocks
+  const uint8_t* image;
   Extent size;           ///< of the image
   int64_t columns;       ///< of the output
   int64_t first_row;     ///< of the output, within the image
   int64_t last_row;
   int64_t output;          ///< the pixel in the output tensor where the image begins
   uint8_t* scratch;        ///< of `depthwise_scratch`, where windows do not roll
-  const uint8_t* nothing;  ///< a pixel of `zero`, at the first channel of the blocks
+  const uint8_t* nothing;  ///< a pixel of `zero`
 };
 
 struct Kernels {
@@ -101,9 +112,9 @@ struct Kernels {
   void (*depthwise)(const Depthwise&, const DepthwiseRegion&, const Epilogue&);
   /// Of sums in memory.
   void (*spike)(const int32_t* sums, int64_t pixels, const Epilogue&);
-  const Kernels* narrow;  ///< with half as many lanes, or null
-  bool saturating;        ///< pairs of products are summed in 16 bits
-  const Kernels* exact;   ///< for weights where they might saturate
+  /// Pairs of products that 16 bits have to hold the sum of; weights for which they do not take the others.
+  int64_t run;
+  const Kernels* otherwise;
 };
 
 const Kernels& portable_kernels();

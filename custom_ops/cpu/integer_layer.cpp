@@ -99,137 +99,130 @@ int64_t depthwise_scratch(const LayerShape& shape, int64_t columns, int64_t lane
   return shape.span().rows * QuadRow(shape, columns).quads * 4 * lanes * kQuad;
 }
 
-Layer::Layer(const LayerShape& shape, const LayerTables& tables, const Interval& residual) : shape_(shape) {
-  depthwise_ = shape.group > 1 && shape.group == shape.channels && shape.channels == shape.outputs &&
-               shape.kernel.rows <= kMostKernelRows && shape.span().rows <= kMostRing;
-  if (depthwise_) {
-    const Kernels& wide = kernels();
-    const int64_t block = 4 * wide.lanes;
-    const int64_t rest = shape.channels % block;
-    const bool narrow = wide.narrow != nullptr && rest > 0 && rest <= block / 2;
-    const int64_t channels = narrow ? shape.channels - rest : shape.channels;
-    if (channels > 0) add_depthwise(tables, wide, 0, channels);
-    if (narrow) add_depthwise(tables, *wide.narrow, channels, rest);
+Layer::Layer(const LayerShape& shape, const LayerTables& tables, const Interval& residual)
+    : shape(shape),
+      is_depthwise(shape.group > 1 && shape.group == shape.channels && shape.channels == shape.outputs &&
+                   shape.kernel.rows <= kMostKernelRows && shape.span().rows <= kMostRing),
+      kernels(&cpu::kernels()) {
+  if (is_depthwise) {
+    pack_depthwise(tables.weights);
   } else {
-    add_dense(tables);
+    pack_dense(tables.weights);
   }
-  for (Part& part : parts_) finish_part(part, tables, residual);
+  choose_kernels();
+  add_tables(tables, residual);
 }
 
-void Layer::add_dense(const LayerTables& tables) {
-  Part part{};
-  part.kernels = &kernels();
-  const int64_t lanes = part.kernels->lanes;
-  const Segments segments(shape_);
-  Dense& dense = part.dense;
+void Layer::add_position(int64_t output, int64_t place) {
+  outputs_.push_back(output);
+  stored_.push_back(place);
+}
+
+void Layer::pack_dense(const int8_t* from) {
+  const int64_t lanes = kernels->lanes;
+  const Segments segments(shape);
   dense.segments = segments.number;
   dense.quads = ceil_div(segments.counts, kQuad);
-  dense.groups = shape_.group;
-  dense.group_channels = shape_.group_channels();
-  dense.group_outputs = shape_.group_outputs();
+  dense.groups = shape.group;
+  dense.group_channels = shape.group_channels();
+  dense.group_outputs = shape.group_outputs();
   dense.blocks = ceil_div(dense.group_outputs, lanes);
 
-  const int64_t pixels = shape_.kernel.rows * shape_.kernel.columns;
-  part.weights.assign(static_cast<size_t>(dense.groups * dense.blocks * dense.segments * dense.quads * lanes * kQuad), 0);
+  const int64_t pixels = shape.kernel.rows * shape.kernel.columns;
+  weights.assign(static_cast<size_t>(dense.groups * dense.blocks * dense.segments * dense.quads * lanes * kQuad), 0);
   for (int64_t place = 0; place < dense.groups * dense.blocks * lanes; ++place) {
     const int64_t own = place % (dense.blocks * lanes);
     const int64_t output = place / (dense.blocks * lanes) * dense.group_outputs + own;
-    part.outputs.push_back(own < dense.group_outputs ? output : -1);
-    part.stored.push_back(place);
-    if (own >= dense.group_outputs) continue;
-    const int8_t* const weights = tables.weights + output * shape_.depth();
-    int8_t* const packed =
-        part.weights.data() + (place / lanes * dense.segments * dense.quads * lanes + place % lanes) * kQuad;
+    const bool exists = own < dense.group_outputs;
+    add_position(exists ? output : -1, place);
+    if (!exists) continue;
+    int8_t* const to = weights.data() + (place / lanes * dense.segments * dense.quads * lanes + place % lanes) * kQuad;
     for (int64_t segment = 0; segment < dense.segments; ++segment) {
       for (int64_t i = 0; i < segments.counts; ++i) {
         const int64_t pixel = segment * segments.columns + i / dense.group_channels;
         const int64_t quad = segment * dense.quads + i / kQuad;
-        packed[quad * lanes * kQuad + i % kQuad] = weights[i % dense.group_channels * pixels + pixel];
+        to[quad * lanes * kQuad + i % kQuad] = from[output * shape.depth() + i % dense.group_channels * pixels + pixel];
       }
     }
   }
-  parts_.push_back(std::move(part));
+  dense.weights = weights.data();
 }
 
-void Layer::add_depthwise(const LayerTables& tables, const Kernels& kernels, int64_t first, int64_t channels) {
-  Part part{};
-  part.kernels = &kernels;
-  part.first_output = first;
-  part.depthwise.channels = channels;
-  const int64_t lanes = kernels.lanes;
+void Layer::pack_depthwise(const int8_t* from) {
+  const int64_t lanes = kernels->lanes;
   const int64_t block = 4 * lanes;
-  const int64_t blocks = ceil_div(channels, block);
-  const Extent kernel = shape_.kernel;
-  const bool rolling = rolls(shape_);
-  const Extent quads{rolling ? ceil_div(kernel.rows, kQuad) : kernel.rows,
-                     rolling ? kernel.columns : ceil_div(kernel.columns, kQuad)};
-  part.weights.assign(static_cast<size_t>(blocks * quads.rows * quads.columns * block * kQuad), 0);
+  const int64_t blocks = ceil_div(shape.channels, block);
+  const Extent kernel = shape.kernel;
+  const bool rolling = rolls(shape);
+  const Extent quads = quads_of(shape);
+  weights.assign(static_cast<size_t>(blocks * quads.rows * quads.columns * block * kQuad), 0);
   for (int64_t place = 0; place < blocks * block; ++place) {
-    const int64_t channel = place / block * block + unpacked(place % block, lanes);
-    part.outputs.push_back(channel < channels ? first + channel : -1);
-    part.stored.push_back(channel);
-    if (channel >= channels) continue;
-    const int8_t* const weights = tables.weights + (first + channel) * kernel.rows * kernel.columns;
-    int8_t* const packed =
-        part.weights.data() + (place / block * quads.rows * quads.columns * block + place % block) * kQuad;
+    const int64_t own = unpacked(place % block, lanes);
+    const int64_t channel = first_channel(place / block, block, shape.channels) + own;
+    const bool exists = channel < shape.channels;
+    add_position(exists ? channel : -1, place / block * block + own);
+    if (!exists) continue;
+    int8_t* const to = weights.data() + (place / block * quads.rows * quads.columns * block + place % block) * kQuad;
     for (int64_t row = 0; row < kernel.rows; ++row) {
       for (int64_t column = 0; column < kernel.columns; ++column) {
         const int64_t quad = rolling ? row / kQuad * quads.columns + column : row * quads.columns + column / kQuad;
-        packed[quad * block * kQuad + (rolling ? row : column) % kQuad] = weights[row * kernel.columns + column];
+        to[quad * block * kQuad + (rolling ? row : column) % kQuad] =
+            from[(channel * kernel.rows + row) * kernel.columns + column];
       }
     }
   }
-  parts_.push_back(std::move(part));
+  depthwise = {weights.data(), &shape};
 }
 
-void Layer::finish_part(Part& part, const LayerTables& tables, const Interval& residual) {
-  const int64_t pair = largest_pair(part.weights, std::max(shape_.highest, shape_.zero));
-  part.dense.run = pair == 0 ? INT16_MAX : INT16_MAX / pair;
-  if (part.kernels->exact != nullptr && part.dense.run == 0) part.kernels = part.kernels->exact;
-  part.dense.weights = part.weights.data();
-  part.depthwise.weights = part.weights.data();
-  part.depthwise.shape = &shape_;
+void Layer::choose_kernels() {
+  const int64_t pair = largest_pair(weights, std::max(shape.highest, shape.zero));
+  dense.run = pair == 0 ? INT16_MAX : INT16_MAX / pair;
+  // A convolution of each channel by itself does not stop before a window ends.
+  const int64_t window = is_depthwise ? quads_of(shape).rows * quads_of(shape).columns : 0;
+  const auto suffices = [&] { return dense.run >= kernels->run && (kernels->run <= 1 || dense.run >= window); };
+  while (kernels->otherwise != nullptr && !suffices()) kernels = kernels->otherwise;
+}
 
-  const double zero = shape_.zero;
-  const Reach counts{std::min(0.0, -zero), std::max(0.0, shape_.highest - zero)};
-  const Reach added{static_cast<double>(residual.least) - shape_.residual_zero,
-                    static_cast<double>(residual.most) - shape_.residual_zero};
-  std::vector<Interval> reach(static_cast<size_t>(shape_.outputs), {0, 0});
+void Layer::add_tables(const LayerTables& tables, const Interval& residual) {
+  const double zero = shape.zero;
+  const Reach counts{std::min(0.0, -zero), std::max(0.0, shape.highest - zero)};
+  const Reach added{static_cast<double>(residual.least) - shape.residual_zero,
+                    static_cast<double>(residual.most) - shape.residual_zero};
+  std::vector<Interval> reach(static_cast<size_t>(shape.outputs), {0, 0});
   bool scaled = false;
-  for (const int64_t output : part.outputs) {
+  for (const int64_t output : outputs_) {
     if (output < 0) {
-      for (auto* table : {&part.bias, &part.residual_bias, &part.factor, &part.multiplier}) table->push_back(0);
+      for (auto* table : {&bias, &residual_bias, &factor, &multiplier}) table->push_back(0);
       continue;
     }
     int64_t weight = 0;
     Reach sum{0, 0};
-    for (int64_t i = 0; i < shape_.depth(); ++i) {
-      const int8_t own = tables.weights[output * shape_.depth() + i];
+    for (int64_t i = 0; i < shape.depth(); ++i) {
+      const int8_t own = tables.weights[output * shape.depth() + i];
       weight += own;
       sum = sum.plus(counts.times(own));
     }
-    const int64_t factor = tables.factor[output];
-    const int64_t multiplier = tables.multiplier[output];
-    scaled = scaled || factor != 1;
-    const int32_t bias = wrapped(tables.bias[output] - int64_t{wrapped(factor * wrapped(shape_.zero * weight))});
-    part.bias.push_back(bias);
-    part.residual_bias.push_back(wrapped(bias - int64_t{wrapped(multiplier * shape_.residual_zero)}));
-    part.factor.push_back(tables.factor[output]);
-    part.multiplier.push_back(tables.multiplier[output]);
+    const int64_t own_factor = tables.factor[output];
+    const int64_t own_multiplier = tables.multiplier[output];
+    scaled = scaled || own_factor != 1;
+    bias.push_back(wrapped(tables.bias[output] - int64_t{wrapped(own_factor * wrapped(shape.zero * weight))}));
+    residual_bias.push_back(wrapped(bias.back() - own_multiplier * shape.residual_zero));
+    factor.push_back(tables.factor[output]);
+    multiplier.push_back(tables.multiplier[output]);
     const double constant = tables.bias[output];
-    reach[static_cast<size_t>(output)] = sum.times(static_cast<double>(factor))
-                                             .plus(added.times(static_cast<double>(multiplier)))
+    reach[static_cast<size_t>(output)] = sum.times(static_cast<double>(own_factor))
+                                             .plus(added.times(static_cast<double>(own_multiplier)))
                                              .plus({constant, constant})
                                              .sums();
   }
-  if (!scaled) part.factor.clear();
-  if (tables.thresholds.highest > 0) part.neurons.emplace(tables.thresholds, part.outputs, part.stored, part.kernels->lanes, reach);
+  if (!scaled) factor.clear();
+  if (tables.thresholds.highest > 0) neurons.emplace(tables.thresholds, outputs_, stored_, kernels->lanes, reach);
 }
 
 Plan<LayerCall>::Plan(const LayerCall& call) : call(call), size(call.size), images(call.images) {
   const Layer& layer = *call.layer;
-  const LayerShape& shape = layer.shape();
-  pointwise = !layer.is_depthwise() && is_pointwise(shape);
+  const LayerShape& shape = layer.shape;
+  pointwise = !layer.is_depthwise && is_pointwise(shape);
   if (pointwise) {
     size = {1, images * size.rows * size.columns};
     images = 1;
@@ -240,7 +233,7 @@ Plan<LayerCall>::Plan(const LayerCall& call) : call(call), size(call.size), imag
   const int64_t steps = pointwise ? output.columns : output.rows;
   const int64_t step_work = (pointwise ? 1 : output.columns) * shape.outputs * shape.depth() + 1;
   const int64_t step_bytes = (pointwise ? 1 : size.columns * shape.strides.rows) * shape.channels + 1;
-  const int64_t worth = layer.is_depthwise() ? kDepthwiseChunkWork : kChunkWork;
+  const int64_t worth = layer.is_depthwise ? kDepthwiseChunkWork : kChunkWork;
   rows = std::max(int64_t{1}, std::min(ceil_div(worth, step_work), kChunkBytes / step_bytes));
   if (pointwise) rows = ceil_div(rows, kTilePixels) * kTilePixels;
   row_chunks = ceil_div(steps, rows);
@@ -248,32 +241,33 @@ Plan<LayerCall>::Plan(const LayerCall& call) : call(call), size(call.size), imag
   if (pointwise) rows = ceil_div(rows, kTilePixels) * kTilePixels;
   row_chunks = ceil_div(steps, rows);
 
-  const int64_t all_blocks = layer.parts().front().dense.blocks;
   block_chunks = 1;
   if (pointwise) {
     const int64_t wanted = rows * step_work / kChunkWork;
-    block_chunks = std::clamp(wanted, int64_t{1}, std::max(int64_t{1}, all_blocks / kChunkBlocks));
+    block_chunks = std::clamp(wanted, int64_t{1}, std::max(int64_t{1}, layer.dense.blocks / kChunkBlocks));
   }
-  blocks = std::max(int64_t{1}, ceil_div(all_blocks, block_chunks));
-  block_chunks = std::max(int64_t{1}, ceil_div(all_blocks, blocks));
+  blocks = std::max(int64_t{1}, ceil_div(layer.dense.blocks, block_chunks));
+  block_chunks = std::max(int64_t{1}, ceil_div(layer.dense.blocks, blocks));
   chunks = images * row_chunks * block_chunks;
 
   const bool residual = call.residual_counts != nullptr || call.residual_sums != nullptr;
-  bias.reserve(layer.parts().size());
-  for (const Part& part : layer.parts()) {
-    const int32_t* own = residual ? part.residual_bias.data() : part.bias.data();
-    if (!residual && call.shared != 0) {
-      bias.push_back(part.bias);
-      for (size_t i = 0; i < part.bias.size(); ++i) {
-        bias.back()[i] = wrapped(part.bias[i] + int64_t{wrapped(int64_t{part.multiplier[i]} * call.shared)});
-      }
-      own = bias.back().data();
+  const int32_t* own_bias = residual ? layer.residual_bias.data() : layer.bias.data();
+  if (!residual && call.shared != 0) {
+    for (size_t i = 0; i < layer.bias.size(); ++i) {
+      bias.push_back(wrapped(layer.bias[i] + int64_t{wrapped(int64_t{layer.multiplier[i]} * call.shared)}));
     }
-    epilogues.push_back({own, part.factor.empty() ? nullptr : part.factor.data(), part.multiplier.data(),
-                         call.residual_counts, call.residual_sums, part.neurons ? &*part.neurons : nullptr, call.spikes,
-                         call.sums, shape.outputs, part.first_output});
+    own_bias = bias.data();
   }
-  if (layer.is_depthwise()) nothing.assign(static_cast<size_t>(shape.channels), static_cast<uint8_t>(shape.zero));
+  if (layer.is_depthwise) nothing.assign(static_cast<size_t>(shape.channels), static_cast<uint8_t>(shape.zero));
+  epilogue = {own_bias,
+              layer.factor.empty() ? nullptr : layer.factor.data(),
+              layer.multiplier.data(),
+              call.residual_counts,
+              call.residual_sums,
+              layer.neurons ? &*layer.neurons : nullptr,
+              call.spikes,
+              call.sums,
+              shape.outputs};
 }
 
 namespace {
@@ -288,7 +282,7 @@ uint8_t* scratch(int64_t bytes) {
 /// Copies columns of rows of an image, both counted with the padding, which holds `zero`.
 void copy_padded(const Plan<LayerCall>& plan, const uint8_t* image, int64_t first_row, const Extent& rectangle,
                  uint8_t* to) {
-  const LayerShape& shape = plan.call.layer->shape();
+  const LayerShape& shape = plan.call.layer->shape;
   const int64_t channels = shape.channels;
   const int64_t left = std::min(shape.before.columns, rectangle.columns);
   const int64_t inside = std::max(int64_t{0}, std::min(plan.size.columns, rectangle.columns - left));
@@ -307,37 +301,32 @@ void copy_padded(const Plan<LayerCall>& plan, const uint8_t* image, int64_t firs
 
 void run_depthwise(const Plan<LayerCall>& plan, int64_t image, int64_t begin, int64_t end) {
   const Layer& layer = *plan.call.layer;
-  const int64_t channels = layer.shape().channels;
-  for (size_t i = 0; i < layer.parts().size(); ++i) {
-    const Part& part = layer.parts()[i];
-    DepthwiseRegion region{};
-    region.image = plan.call.counts + image * plan.size.rows * plan.size.columns * channels + part.first_output;
-    region.size = plan.size;
-    region.columns = plan.output.columns;
-    region.first_row = begin;
-    region.last_row = end;
-    region.output = image * plan.output.rows * plan.output.columns;
-    if (!rolls(layer.shape())) {
-      region.scratch = scratch(depthwise_scratch(layer.shape(), plan.output.columns, part.kernels->lanes));
-    }
-    region.nothing = plan.nothing.data() + part.first_output;
-    part.kernels->depthwise(part.depthwise, region, plan.epilogues[i]);
+  DepthwiseRegion region{};
+  region.image = plan.call.counts + image * plan.size.rows * plan.size.columns * layer.shape.channels;
+  region.size = plan.size;
+  region.columns = plan.output.columns;
+  region.first_row = begin;
+  region.last_row = end;
+  region.output = image * plan.output.rows * plan.output.columns;
+  region.nothing = plan.nothing.data();
+  if (!rolls(layer.shape)) {
+    region.scratch = scratch(depthwise_scratch(layer.shape, plan.output.columns, layer.kernels->lanes));
   }
+  layer.kernels->depthwise(layer.depthwise, region, plan.epilogue);
 }
 
 }  // namespace
 
 void run_chunk(const Plan<LayerCall>& plan, int64_t chunk) {
   const Layer& layer = *plan.call.layer;
-  const LayerShape& shape = layer.shape();
+  const LayerShape& shape = layer.shape;
   const int64_t block_chunk = chunk % plan.block_chunks;
   const int64_t row_chunk = chunk / plan.block_chunks % plan.row_chunks;
   const int64_t image = chunk / plan.block_chunks / plan.row_chunks;
   const int64_t begin = row_chunk * plan.rows;
   const int64_t end = std::min(begin + plan.rows, plan.pointwise ? plan.output.columns : plan.output.rows);
-  if (layer.is_depthwise()) return run_depthwise(plan, image, begin, end);
+  if (layer.is_depthwise) return run_depthwise(plan, image, begin, end);
 
-  const Part& part = layer.parts().front();
   const Extent first = plan.pointwise ? Extent{0, begin} : Extent{begin, 0};
   DenseRegion region{};
   region.rows = plan.pointwise ? 1 : end - begin;
@@ -345,7 +334,7 @@ void run_chunk(const Plan<LayerCall>& plan, int64_t chunk) {
   region.output = (image * plan.output.rows + first.rows) * plan.output.columns + first.columns;
   region.output_row = plan.output.columns;
   region.first_block = block_chunk * plan.blocks;
-  region.last_block = std::min(region.first_block + plan.blocks, part.dense.blocks);
+  region.last_block = std::min(region.first_block + plan.blocks, layer.dense.blocks);
   region.pixel_stride = shape.strides.columns * shape.channels;
 
   const Extent span = shape.span();
@@ -379,7 +368,7 @@ void run_chunk(const Plan<LayerCall>& plan, int64_t chunk) {
     offsets.push_back(row * shape.dilations.rows * line + column * shape.dilations.columns * shape.channels);
   }
   region.segments = offsets.data();
-  part.kernels->dense(part.dense, region, plan.epilogues.front());
+  layer.kernels->dense(layer.dense, region, plan.epilogue);
 }
 
 Plan<SpikeCall>::Plan(const SpikeCall& call) : call(call) {

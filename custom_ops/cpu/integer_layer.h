@@ -13,22 +13,6 @@
 
 namespace pconv::cpu {
 
-/// Outputs of a layer that one kernel computes, with what it needs of them packed in its order.
-struct Part {
-  const Kernels* kernels;
-  int64_t first_output;
-  std::vector<int64_t> outputs;  ///< of each position, or -1
-  std::vector<int64_t> stored;   ///< where the counts of each position come among those of all
-  Aligned<int8_t> weights;
-  Aligned<int32_t> bias;           ///< with what `zero` amounts to
-  Aligned<int32_t> residual_bias;  ///< and `residual_zero`, for a residual of the output's shape
-  Aligned<int32_t> factor;         ///< empty where all are 1
-  Aligned<int32_t> multiplier;
-  std::optional<Neurons> neurons;
-  Dense dense;
-  Depthwise depthwise;
-};
-
 class Layer {
  public:
   /// `residual` is what there may be to add, before its zero is subtracted.
@@ -36,18 +20,28 @@ class Layer {
   Layer(const Layer&) = delete;
   Layer& operator=(const Layer&) = delete;
 
-  const LayerShape& shape() const { return shape_; }
-  const std::vector<Part>& parts() const { return parts_; }
-  bool is_depthwise() const { return depthwise_; }
+  const LayerShape shape;
+  const bool is_depthwise;
+  const Kernels* kernels;
+  // In the order of positions.
+  Aligned<int8_t> weights;
+  Aligned<int32_t> bias;           ///< with what `zero` amounts to
+  Aligned<int32_t> residual_bias;  ///< and `residual_zero`, for a residual of the output's shape
+  Aligned<int32_t> factor;         ///< empty where all are 1
+  Aligned<int32_t> multiplier;
+  std::optional<Neurons> neurons;
+  Dense dense{};          ///< either one
+  Depthwise depthwise{};
 
  private:
-  void add_dense(const LayerTables& tables);
-  void add_depthwise(const LayerTables& tables, const Kernels& kernels, int64_t first, int64_t channels);
-  void finish_part(Part& part, const LayerTables& tables, const Interval& residual);
+  void pack_dense(const int8_t* weights);
+  void pack_depthwise(const int8_t* weights);
+  void add_position(int64_t output, int64_t place);
+  void choose_kernels();
+  void add_tables(const LayerTables& tables, const Interval& residual);
 
-  const LayerShape shape_;
-  bool depthwise_;
-  std::vector<Part> parts_;
+  std::vector<int64_t> outputs_;  ///< of each position, or -1
+  std::vector<int64_t> stored_;   ///< where the counts of each position come among those of all
 };
 
 /// A call on at least one image of at least one pixel and output.
@@ -78,9 +72,9 @@ struct Plan<LayerCall> {
   int64_t blocks; ///< of a chunk
   int64_t block_chunks;
   int64_t chunks;
-  std::vector<Aligned<int32_t>> bias;  ///< of each part, where `shared` is not 0
-  std::vector<Epilogue> epilogues;     ///< of each part
-  std::vector<uint8_t> nothing;        ///< a pixel of padding
+  Aligned<int32_t> bias;         ///< where `shared` is not 0
+  std::vector<uint8_t> nothing;  ///< a pixel of padding
+  Epilogue epilogue;
 };
 
 void run_chunk(const Plan<LayerCall>& plan, int64_t chunk);

@@ -12,6 +12,7 @@ namespace {
 
 struct Portable {
   static constexpr int64_t kLanes = 4;
+  static constexpr int64_t kRun = 0;
   static constexpr int kMostBlocks = 2;
   static constexpr int pixels(int) { return 4; }
 
@@ -24,6 +25,7 @@ struct Portable {
   struct Bytes {
     uint8_t at[kLanes * kQuad];
   };
+  using Partial = Ints;
   using Counts = Bytes;
   struct Filter {
     int8_t at[kLanes * kQuad];
@@ -85,6 +87,8 @@ struct Portable {
   static PCONV_INLINE Ints count_reached(const Ints& reached, const Ints& sum, const Ints& threshold) {
     return each<Ints>([&](int64_t i) { return reached.at[i] + (sum.at[i] >= threshold.at[i]); });
   }
+  static PCONV_INLINE Partial begin(const Ints& bias) { return bias; }
+  static PCONV_INLINE Ints end(const Ints& partial, const Ints&) { return partial; }
   static PCONV_INLINE Ints dot(const Ints& sum, const Bytes& bytes, const Filter& filter) {
     return each<Ints>([&](int64_t i) {
       int32_t products = 0;

@@ -219,7 +219,7 @@ struct LayerNode {
     const std::shared_ptr<const cpu::Layer> layer = layer_of(context);
     const auto counts = input<Inputs, kCounts>(api, context);
     const auto residual = input<Inputs, kResidual>(api, context);
-    const Shape shape = output_of(layer->shape(), counts.shape, kImage);
+    const Shape shape = output_of(layer->shape, counts.shape, kImage);
     const bool one = product(residual.shape) == 1;
     if (!one && residual.shape != shape) refuse_shape({"residual", residual.shape}, text(shape) + " or one element");
 
@@ -229,7 +229,7 @@ struct LayerNode {
     cpu::LayerCall call{};
     call.layer = layer.get();
     call.images = kImage ? shape[0] : 1;
-    call.size = kImage ? Extent{counts.shape[1], counts.shape[2]} : Extent{1, size / layer->shape().outputs};
+    call.size = kImage ? Extent{counts.shape[1], counts.shape[2]} : Extent{1, size / layer->shape.outputs};
     call.counts = counts.data;
     if (one) {
       call.shared = wrapped(int64_t{residual.data[0]} - attributes.residual_zero);
