@@ -28,6 +28,12 @@ namespace {
 /// Sums of two pairs of 16 bits.
 PCONV_INLINE __m256i widened(__m256i pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
 
+/// Adds in this order: compilers that take sums for associative keep many products and few sums in registers.
+PCONV_INLINE __m256i in_order(__m256i sum) {
+  asm("" : "+x"(sum));
+  return sum;
+}
+
 /// For counts and weights so small that several pairs may be summed in 16 bits.
 struct Avx2Runs : Ymm {
   static constexpr int64_t kRun = 4;
@@ -36,7 +42,7 @@ struct Avx2Runs : Ymm {
   static PCONV_INLINE Partial begin(Ints) { return _mm256_setzero_si256(); }
   static PCONV_INLINE Ints end(Partial partial, Ints sum) { return add(sum, widened(partial)); }
   static PCONV_INLINE Partial dot(Partial partial, Bytes bytes, Filter filter) {
-    return _mm256_add_epi16(partial, _mm256_maddubs_epi16(bytes, filter));
+    return in_order(_mm256_add_epi16(partial, _mm256_maddubs_epi16(bytes, filter)));
   }
 };
 
@@ -49,7 +55,7 @@ struct Avx2Pairs : Ymm {
   static PCONV_INLINE Partial begin(Ints bias) { return bias; }
   static PCONV_INLINE Ints end(Partial partial, Ints) { return partial; }
   static PCONV_INLINE Partial dot(Partial sum, Bytes bytes, Filter filter) {
-    return add(sum, widened(_mm256_maddubs_epi16(bytes, filter)));
+    return in_order(add(sum, widened(_mm256_maddubs_epi16(bytes, filter))));
   }
 };
 
@@ -73,7 +79,7 @@ struct Avx2Wide : Ymm {
   static PCONV_INLINE Partial dot(Partial sum, Bytes bytes, const Filter& filter) {
     const __m256i even = _mm256_and_si256(bytes, _mm256_set1_epi16(0xFF));
     const __m256i odd = _mm256_srli_epi16(bytes, 8);
-    return add(sum, add(_mm256_madd_epi16(even, filter.even), _mm256_madd_epi16(odd, filter.odd)));
+    return in_order(add(sum, add(_mm256_madd_epi16(even, filter.even), _mm256_madd_epi16(odd, filter.odd))));
   }
 };
 
