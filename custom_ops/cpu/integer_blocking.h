@@ -219,28 +219,76 @@ PCONV_INLINE void add_stretch(const uint8_t* input, int64_t stride, const int8_t
   }
 }
 
-/// The sums of kBlocks blocks at kPixels pixels into [kPixels, kBlocks, kLanes].
+/// The spike counts of a tile whose sums are in registers, without anything to add, of blocks that are whole and even.
 template <class Isa, int kBlocks, int kPixels>
-PCONV_INLINE void sum_tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogue, int64_t first,
-                           const uint8_t* input, int32_t* sums) {
+PCONV_INLINE void finish_registers(const Epilogue& epilogue, const IntsOf<Isa> (&sums)[kPixels][kBlocks],
+                                   int64_t position, int64_t at) {
+  if constexpr (kBlocks == 4) {
+    PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
+      finish_pixel<Isa, Residual::kNone, false>(epilogue, sums[p], position, at + p * epilogue.outputs, 4 * Isa::kLanes);
+    }
+  } else {
+    const Neurons& neurons = *epilogue.neurons;
+    PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) {
+      const int64_t own = position + b * Isa::kLanes;
+      const auto least = Isa::load_bounds(neurons.least.data() + own);
+      const auto most = Isa::load_bounds(neurons.most.data() + own);
+      PCONV_UNROLLED for (int p = 0; p < kPixels; p += 4) {
+        constexpr int kLast = kPixels - 1;
+        IntsOf<Isa> reached[4];
+        PCONV_UNROLLED for (int q = 0; q < 4; ++q) {
+          const auto sum = completed<Isa, Residual::kNone>(epilogue, sums[p + q < kLast ? p + q : kLast][b], own, 0, 0);
+          reached[q] = count<Isa, Then::kEven>(neurons, own, sum);
+        }
+        Isa::store_pixels(epilogue.counts + at + p * epilogue.outputs + b * Isa::kLanes, epilogue.outputs,
+                          kPixels - p < 4 ? kPixels - p : 4, Isa::kLanes, Isa::clamp(Isa::pack_pixels(reached), least, most));
+      }
+    }
+  }
+}
+
+/// Whether `finish_registers` may take blocks from a position on.
+template <class Isa, int kBlocks>
+PCONV_INLINE bool are_plain(const Epilogue& epilogue, int64_t position, int64_t outputs) {
+  if (epilogue.neurons == nullptr || epilogue.residual_counts != nullptr || epilogue.residual_sums != nullptr) return false;
+  const int64_t* const uneven = epilogue.neurons->uneven.data() + position / Isa::kLanes;
+  bool plain = outputs >= kBlocks * Isa::kLanes;
+  for (int b = 0; b < kBlocks; ++b) plain = plain && uneven[b] < 0;
+  return plain;
+}
+
+template <class Isa, int kBlocks, int kPixels>
+void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogue, int64_t group, int64_t block,
+          const uint8_t* input, int64_t pixel) {
   constexpr int64_t kFilter = Isa::kLanes * kQuad;
   const int64_t stride = region.pixel_stride;
-  const int64_t block = dense.segments * dense.quads * kFilter;
-  const int8_t* weights = dense.weights + first * block;
-  PartialOf<Isa> sum[kPixels][kBlocks];
+  const int64_t size = dense.segments * dense.quads * kFilter;
+  const int64_t first = group * dense.blocks + block;
+  const int64_t position = first * Isa::kLanes;
+  const int64_t output = group * dense.group_outputs + block * Isa::kLanes;
+  const int64_t outputs = dense.group_outputs - block * Isa::kLanes;
+  const int8_t* weights = dense.weights + first * size;
+
+  alignas(64) int32_t sums[kPixels * kBlocks * Isa::kLanes];
+  PartialOf<Isa> partial[kPixels][kBlocks];
   IntsOf<Isa> bias[kBlocks];
-  PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) bias[b] = start<Isa>(epilogue, (first + b) * Isa::kLanes);
+  PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) bias[b] = start<Isa>(epilogue, position + b * Isa::kLanes);
   if constexpr (Isa::kRun == 0) {
-    PCONV_UNROLLED for (auto& row : sum) {
+    PCONV_UNROLLED for (auto& row : partial) {
       PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) row[b] = Isa::begin(bias[b]);
     }
     for (int64_t segment = 0; segment < dense.segments; ++segment, weights += dense.quads * kFilter) {
-      add_stretch<Isa>(input + region.segments[segment], stride, weights, block, dense.quads, sum);
+      add_stretch<Isa>(input + region.segments[segment], stride, weights, size, dense.quads, partial);
     }
-    PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
-      PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) {
-        Isa::store(sums + (p * kBlocks + b) * Isa::kLanes, Isa::end(sum[p][b], bias[b]));
-      }
+    IntsOf<Isa> done[kPixels][kBlocks];
+    PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
+      done[i / kBlocks][i % kBlocks] = Isa::end(partial[i / kBlocks][i % kBlocks], bias[i % kBlocks]);
+    }
+    if (are_plain<Isa, kBlocks>(epilogue, position, outputs)) {
+      return finish_registers<Isa, kBlocks, kPixels>(epilogue, done, position, pixel * epilogue.outputs + output);
+    }
+    PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
+      Isa::store(sums + i * Isa::kLanes, done[i / kBlocks][i % kBlocks]);
     }
   } else {
     // As many products as 16 bits hold are summed in registers, and their sums in memory.
@@ -249,38 +297,29 @@ PCONV_INLINE void sum_tile(const Dense& dense, const DenseRegion& region, const 
       const uint8_t* from = input + region.segments[segment];
       for (int64_t left = dense.quads; left > 0; left -= dense.run) {
         const int64_t quads = least_of(left, dense.run);
-        PCONV_UNROLLED for (auto& row : sum) {
+        PCONV_UNROLLED for (auto& row : partial) {
           PCONV_UNROLLED for (auto& own : row) own = Isa::begin(bias[0]);
         }
-        add_stretch<Isa>(from, stride, weights, block, quads, sum);
+        add_stretch<Isa>(from, stride, weights, size, quads, partial);
         from += quads * kQuad;
         weights += quads * kFilter;
         PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
           int32_t* const own = sums + i * Isa::kLanes;
-          Isa::store(own, Isa::end(sum[i / kBlocks][i % kBlocks], Isa::load(own)));
+          Isa::store(own, Isa::end(partial[i / kBlocks][i % kBlocks], Isa::load(own)));
         }
       }
     }
   }
-}
 
-template <class Isa, int kBlocks, int kPixels>
-void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogue, int64_t group, int64_t block,
-          const uint8_t* input, int64_t pixel) {
-  alignas(64) int32_t sums[kPixels * kBlocks * Isa::kLanes];
-  const int64_t first = group * dense.blocks + block;
-  sum_tile<Isa, kBlocks, kPixels>(dense, region, epilogue, first, input, sums);
-  const int64_t output = group * dense.group_outputs + block * Isa::kLanes;
-  const int64_t outputs = dense.group_outputs - block * Isa::kLanes;
   if constexpr (kBlocks == 4) {
-    if (outputs >= 4 * Isa::kLanes && are_even<Isa>(epilogue, first * Isa::kLanes)) {
+    if (outputs >= 4 * Isa::kLanes && are_even<Isa>(epilogue, position)) {
       const auto four = epilogue.residual_counts == nullptr ? finish_four<Isa, Residual::kNone, false>
                                                             : finish_four<Isa, Residual::kCounts, false>;
-      return four(epilogue, sums, kPixels, pixel, first * Isa::kLanes, output, 4 * Isa::kLanes);
+      return four(epilogue, sums, kPixels, pixel, position, output, 4 * Isa::kLanes);
     }
   }
   for (int b = 0; b < kBlocks; ++b) {
-    finish<Isa>(epilogue, sums + b * Isa::kLanes, kBlocks * Isa::kLanes, kPixels, pixel, (first + b) * Isa::kLanes,
+    finish<Isa>(epilogue, sums + b * Isa::kLanes, kBlocks * Isa::kLanes, kPixels, pixel, position + b * Isa::kLanes,
                 output + b * Isa::kLanes, least_of(Isa::kLanes, outputs - b * Isa::kLanes));
   }
 }
@@ -326,14 +365,11 @@ struct BlockTiles<Isa, std::integer_sequence<int, kBlocks...>> {
 template <class Isa>
 void dense(const Dense& dense, const DenseRegion& region, const Epilogue& epilogue) {
   using All = BlockTiles<Isa, std::make_integer_sequence<int, Isa::kMostBlocks>>;
-  const int64_t blocks = region.last_block - region.first_block;
-  const int64_t steps = divide_up(blocks, Isa::kMostBlocks);
   for (int64_t group = 0; group < dense.groups; ++group) {
-    int64_t begin = 0;
-    for (int64_t step = 1; step <= steps; ++step) {
-      const int64_t end = step * blocks / steps;
-      All::kBlockTiles[end - begin - 1](dense, region, epilogue, group, region.first_block + begin);
-      begin = end;
+    int64_t blocks = 0;
+    for (int64_t block = region.first_block; block < region.last_block; block += blocks) {
+      blocks = least_of(Isa::kMostBlocks, region.last_block - block);
+      All::kBlockTiles[blocks - 1](dense, region, epilogue, group, block);
     }
   }
 }
