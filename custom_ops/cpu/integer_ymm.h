@@ -119,9 +119,9 @@ struct Ymm {
       const __m128i low = _mm256_castsi256_si128(counts);
       const __m128i high = _mm256_extracti128_si256(counts, 1);
       _mm_storel_epi64(reinterpret_cast<__m128i*>(to), low);
-      _mm_storeh_pd(reinterpret_cast<double*>(to + stride), _mm_castsi128_pd(low));
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(to + stride), _mm_unpackhi_epi64(low, low));
       _mm_storel_epi64(reinterpret_cast<__m128i*>(to + 2 * stride), high);
-      _mm_storeh_pd(reinterpret_cast<double*>(to + 3 * stride), _mm_castsi128_pd(high));
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(to + 3 * stride), _mm_unpackhi_epi64(high, high));
       return;
     }
     alignas(32) uint8_t all[4 * kLanes];
