@@ -40,12 +40,34 @@ PCONV_INLINE IntsOf<Isa> completed(const Epilogue& epilogue, IntsOf<Isa> sum, in
   return sum;
 }
 
+/// The closed forms of positions from one on. Kernels hold a copy: through a reference, it would be read again after
+/// every store of counts, which might be anywhere.
+struct Closed {
+  const float* scale;
+  const float* offset;
+  const uint8_t* least;
+  const uint8_t* most;
+
+  Closed(const Neurons& neurons, int64_t position)
+      : scale(neurons.scale.data() + position),
+        offset(neurons.offset.data() + position),
+        least(neurons.least.data() + position),
+        most(neurons.most.data() + position) {}
+};
+
+/// The spike counts of sums in closed form, before they are clamped; the first of these is `place` after that of the
+/// table.
+template <class Isa>
+PCONV_INLINE IntsOf<Isa> count_closed(const Closed& closed, int64_t place, IntsOf<Isa> sum) {
+  return Isa::to_ints(Isa::add(Isa::multiply(Isa::to_floats(sum), Isa::load(closed.scale + place)),
+                               Isa::load(closed.offset + place)));
+}
+
 /// The spike counts of sums at a position, in closed form before they are clamped.
 template <class Isa, Then kThen>
 PCONV_INLINE IntsOf<Isa> count(const Neurons& neurons, int64_t position, IntsOf<Isa> sum) {
   if constexpr (kThen == Then::kEven) {
-    return Isa::to_ints(Isa::add(Isa::multiply(Isa::to_floats(sum), Isa::load(neurons.scale.data() + position)),
-                                 Isa::load(neurons.offset.data() + position)));
+    return count_closed<Isa>(Closed(neurons, position), 0, sum);
   } else {
     const int32_t* threshold = neurons.thresholds.data() + neurons.uneven[static_cast<size_t>(position / Isa::kLanes)];
     IntsOf<Isa> reached = Isa::zeros();
@@ -111,54 +133,57 @@ PCONV_INLINE void finish(const Epilogue& epilogue, const int32_t* sums, int64_t 
   }
 }
 
-/// The counts of four blocks side by side at a pixel, all of them in closed form. Vectors of channels that were
-/// interleaved are in the order of `unpacked`.
-template <class Isa, Residual kResidual, bool kInterleaved>
-PCONV_INLINE void finish_pixel(const Epilogue& epilogue, const IntsOf<Isa> (&sums)[4], int64_t position, int64_t at,
-                               int64_t channels) {
-  const Neurons& neurons = *epilogue.neurons;
-  IntsOf<Isa> residual[4];
-  if constexpr (kResidual == Residual::kCounts && kInterleaved) {
-    Isa::load_unpacked(epilogue.residual_counts + at, channels, residual);
-  }
-  IntsOf<Isa> reached[4];
-  PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
-    const int64_t own = position + v * Isa::kLanes;
-    auto sum = sums[v];
-    if constexpr (kInterleaved) {
-      sum = completed<Isa, Residual::kNone>(epilogue, sum, own, 0, 0);
-      if constexpr (kResidual == Residual::kCounts) {
-        sum = Isa::add(sum, Isa::multiply(Isa::load(epilogue.multiplier + own), residual[v]));
-      }
-    } else {
-      sum = completed<Isa, kResidual>(epilogue, sum, own, at + v * Isa::kLanes, Isa::kLanes);
-    }
-    reached[v] = count<Isa, Then::kEven>(neurons, own, sum);
-  }
+/// Clamps and stores the counts of four blocks side by side. Vectors of channels that were interleaved are in the order
+/// of `unpacked`.
+template <class Isa, bool kInterleaved>
+PCONV_INLINE void store_four(const Closed& closed, const IntsOf<Isa> (&reached)[4], uint8_t* to, int64_t channels) {
   const auto counts = kInterleaved ? Isa::pack_interleaved(reached) : Isa::pack_pixels(reached);
-  const auto clamped = Isa::clamp(counts, Isa::load_four_bounds(neurons.least.data() + position),
-                                  Isa::load_four_bounds(neurons.most.data() + position));
-  Isa::store_channels(epilogue.counts + at, channels, clamped);
+  Isa::store_channels(to, channels,
+                      Isa::clamp(counts, Isa::load_four_bounds(closed.least), Isa::load_four_bounds(closed.most)));
 }
 
-/// The same at several pixels, whose sums are in memory.
+/// The same of sums to which nothing is to be added.
+template <class Isa, bool kInterleaved>
+PCONV_INLINE void finish_plain(const Closed& closed, const IntsOf<Isa> (&sums)[4], uint8_t* to, int64_t channels) {
+  IntsOf<Isa> reached[4];
+  PCONV_UNROLLED for (int v = 0; v < 4; ++v) reached[v] = count_closed<Isa>(closed, v * Isa::kLanes, sums[v]);
+  store_four<Isa, kInterleaved>(closed, reached, to, channels);
+}
+
+/// The counts of four blocks side by side, all of them in closed form, at several pixels.
 template <class Isa, Residual kResidual, bool kInterleaved>
-void finish_four(const Epilogue& epilogue, const int32_t* sums, int64_t pixels, int64_t pixel, int64_t position,
+void finish_four(const Epilogue& all, const int32_t* sums, int64_t pixels, int64_t pixel, int64_t position,
                  int64_t output, int64_t channels) {
+  const Epilogue epilogue = all;
+  const Closed closed(*epilogue.neurons, position);
   for (int64_t p = 0; p < pixels; ++p, sums += 4 * Isa::kLanes) {
-    IntsOf<Isa> four[4];
-    PCONV_UNROLLED for (int v = 0; v < 4; ++v) four[v] = Isa::load(sums + v * Isa::kLanes);
-    finish_pixel<Isa, kResidual, kInterleaved>(epilogue, four, position, (pixel + p) * epilogue.outputs + output,
-                                               channels);
+    const int64_t at = (pixel + p) * epilogue.outputs + output;
+    IntsOf<Isa> residual[4];
+    if constexpr (kResidual == Residual::kCounts && kInterleaved) {
+      Isa::load_unpacked(epilogue.residual_counts + at, channels, residual);
+    }
+    IntsOf<Isa> reached[4];
+    PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
+      const int64_t own = position + v * Isa::kLanes;
+      auto sum = Isa::load(sums + v * Isa::kLanes);
+      if constexpr (kInterleaved) {
+        sum = completed<Isa, Residual::kNone>(epilogue, sum, own, 0, 0);
+        if constexpr (kResidual == Residual::kCounts) {
+          sum = Isa::add(sum, Isa::multiply(Isa::load(epilogue.multiplier + own), residual[v]));
+        }
+      } else {
+        sum = completed<Isa, kResidual>(epilogue, sum, own, at + v * Isa::kLanes, Isa::kLanes);
+      }
+      reached[v] = count_closed<Isa>(closed, v * Isa::kLanes, sum);
+    }
+    store_four<Isa, kInterleaved>(closed, reached, epilogue.counts + at, channels);
   }
 }
 
-/// Whether `finish_four` may take four blocks from a position on.
-template <class Isa>
-PCONV_INLINE bool are_even(const Epilogue& epilogue, int64_t position) {
-  if (epilogue.neurons == nullptr || epilogue.residual_sums != nullptr) return false;
-  const int64_t* const uneven = epilogue.neurons->uneven.data() + position / Isa::kLanes;
-  return uneven[0] < 0 && uneven[1] < 0 && uneven[2] < 0 && uneven[3] < 0;
+/// Whether nothing is multiplied or added after the sum of products.
+PCONV_INLINE bool is_plain(const Epilogue& epilogue) {
+  return epilogue.neurons != nullptr && epilogue.factor == nullptr && epilogue.residual_counts == nullptr &&
+         epilogue.residual_sums == nullptr;
 }
 
 /// Where sums begin: at the bias, unless they are multiplied before it is added.
@@ -219,42 +244,38 @@ PCONV_INLINE void add_stretch(const uint8_t* input, int64_t stride, const int8_t
   }
 }
 
-/// The spike counts of a tile whose sums are in registers, without anything to add, of blocks that are whole and even.
+/// The spike counts of a tile whose sums are in registers, of blocks that are whole and in closed form.
 template <class Isa, int kBlocks, int kPixels>
-PCONV_INLINE void finish_registers(const Epilogue& epilogue, const IntsOf<Isa> (&sums)[kPixels][kBlocks],
-                                   int64_t position, int64_t at) {
+PCONV_INLINE void finish_registers(const Closed& closed, const IntsOf<Isa> (&sums)[kPixels][kBlocks], uint8_t* to,
+                                   int64_t stride) {
   if constexpr (kBlocks == 4) {
     PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
-      finish_pixel<Isa, Residual::kNone, false>(epilogue, sums[p], position, at + p * epilogue.outputs, 4 * Isa::kLanes);
+      finish_plain<Isa, false>(closed, sums[p], to + p * stride, 4 * Isa::kLanes);
     }
   } else {
-    const Neurons& neurons = *epilogue.neurons;
+    constexpr int kLast = kPixels - 1;
     PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) {
-      const int64_t own = position + b * Isa::kLanes;
-      const auto least = Isa::load_bounds(neurons.least.data() + own);
-      const auto most = Isa::load_bounds(neurons.most.data() + own);
+      const int64_t own = b * Isa::kLanes;
       PCONV_UNROLLED for (int p = 0; p < kPixels; p += 4) {
-        constexpr int kLast = kPixels - 1;
         IntsOf<Isa> reached[4];
         PCONV_UNROLLED for (int q = 0; q < 4; ++q) {
-          const auto sum = completed<Isa, Residual::kNone>(epilogue, sums[p + q < kLast ? p + q : kLast][b], own, 0, 0);
-          reached[q] = count<Isa, Then::kEven>(neurons, own, sum);
+          reached[q] = count_closed<Isa>(closed, own, sums[p + q < kLast ? p + q : kLast][b]);
         }
-        Isa::store_pixels(epilogue.counts + at + p * epilogue.outputs + b * Isa::kLanes, epilogue.outputs,
-                          kPixels - p < 4 ? kPixels - p : 4, Isa::kLanes, Isa::clamp(Isa::pack_pixels(reached), least, most));
+        const auto counts = Isa::clamp(Isa::pack_pixels(reached), Isa::load_bounds(closed.least + own),
+                                       Isa::load_bounds(closed.most + own));
+        Isa::store_pixels(to + p * stride + own, stride, kPixels - p < 4 ? kPixels - p : 4, Isa::kLanes, counts);
       }
     }
   }
 }
 
-/// Whether `finish_registers` may take blocks from a position on.
+/// Whether so many blocks from a position on are in closed form.
 template <class Isa, int kBlocks>
-PCONV_INLINE bool are_plain(const Epilogue& epilogue, int64_t position, int64_t outputs) {
-  if (epilogue.neurons == nullptr || epilogue.residual_counts != nullptr || epilogue.residual_sums != nullptr) return false;
-  const int64_t* const uneven = epilogue.neurons->uneven.data() + position / Isa::kLanes;
-  bool plain = outputs >= kBlocks * Isa::kLanes;
-  for (int b = 0; b < kBlocks; ++b) plain = plain && uneven[b] < 0;
-  return plain;
+PCONV_INLINE bool are_closed(const Neurons& neurons, int64_t position) {
+  const int64_t* const uneven = neurons.uneven.data() + position / Isa::kLanes;
+  bool closed = true;
+  for (int b = 0; b < kBlocks; ++b) closed = closed && uneven[b] < 0;
+  return closed;
 }
 
 template <class Isa, int kBlocks, int kPixels>
@@ -284,8 +305,10 @@ void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogu
     PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
       done[i / kBlocks][i % kBlocks] = Isa::end(partial[i / kBlocks][i % kBlocks], bias[i % kBlocks]);
     }
-    if (are_plain<Isa, kBlocks>(epilogue, position, outputs)) {
-      return finish_registers<Isa, kBlocks, kPixels>(epilogue, done, position, pixel * epilogue.outputs + output);
+    if (is_plain(epilogue) && outputs >= kBlocks * Isa::kLanes && are_closed<Isa, kBlocks>(*epilogue.neurons, position)) {
+      const Closed closed(*epilogue.neurons, position);
+      uint8_t* const to = epilogue.counts + pixel * epilogue.outputs + output;
+      return finish_registers<Isa, kBlocks, kPixels>(closed, done, to, epilogue.outputs);
     }
     PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
       Isa::store(sums + i * Isa::kLanes, done[i / kBlocks][i % kBlocks]);
@@ -312,7 +335,8 @@ void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogu
   }
 
   if constexpr (kBlocks == 4) {
-    if (outputs >= 4 * Isa::kLanes && are_even<Isa>(epilogue, position)) {
+    if (outputs >= 4 * Isa::kLanes && epilogue.neurons != nullptr && epilogue.residual_sums == nullptr &&
+        are_closed<Isa, 4>(*epilogue.neurons, position)) {
       const auto four = epilogue.residual_counts == nullptr ? finish_four<Isa, Residual::kNone, false>
                                                             : finish_four<Isa, Residual::kCounts, false>;
       return four(epilogue, sums, kPixels, pixel, position, output, 4 * Isa::kLanes);
@@ -543,81 +567,106 @@ PCONV_INLINE void add_column(const int8_t* weights, const typename Isa::Bytes (&
 }
 
 /// Square windows: the sums of all windows that a column is in are kept in registers, and a column is read once.
-template <class Isa, int kKernel, int kStride>
+template <class Isa, int kKernel, int kStride, bool kWhole>
 void rolling_windows(const LayerShape& shape, const DepthwiseRegion& region, const Epilogue& epilogue,
                      const Channels& channels) {
   constexpr int kWindows = (kKernel + kStride - 1) / kStride;
-  const bool direct = channels.even && epilogue.residual_counts == nullptr;
+  const int64_t number = kWhole ? 4 * Isa::kLanes : channels.number;
+  const int64_t outputs = epilogue.outputs;
+  const int64_t columns = region.columns;
+  const int8_t* const weights = channels.weights;
+  const bool plain = channels.even && is_plain(epilogue);
   IntsOf<Isa> bias[4];
   PCONV_UNROLLED for (int v = 0; v < 4; ++v) bias[v] = start<Isa>(epilogue, channels.position + v * Isa::kLanes);
   for (int64_t y = region.first_row; y < region.last_row; ++y) {
     const Rows<kKernel> rows(shape, region, channels, y);
-    const int64_t pixel = region.output + y * region.columns;
+    const int64_t pixel = region.output + y * columns;
     typename Isa::Bytes quads[(kKernel + 3) / 4][4];
     PartialOf<Isa> sums[kWindows][4];
     PCONV_UNROLLED for (auto& window : sums) {
       PCONV_UNROLLED for (int v = 0; v < 4; ++v) window[v] = Isa::begin(bias[v]);
     }
     int64_t x = -shape.before.columns;
-    const auto read = [&]() PCONV_INLINE_LAMBDA { read_column<Isa, kKernel>(rows, x++, channels.number, quads); };
+    const auto read = [&]() PCONV_INLINE_LAMBDA { read_column<Isa, kKernel>(rows, x++, number, quads); };
     if constexpr (kKernel - kStride > 0) {
       read();
-      add_column<Isa, kKernel, kStride, 0>(channels.weights, quads, sums);
+      add_column<Isa, kKernel, kStride, 0>(weights, quads, sums);
     }
     if constexpr (kKernel - kStride > 1) {
       read();
-      add_column<Isa, kKernel, kStride, 1>(channels.weights, quads, sums);
+      add_column<Isa, kKernel, kStride, 1>(weights, quads, sums);
     }
     if constexpr (kKernel - kStride > 2) {
       read();
-      add_column<Isa, kKernel, kStride, 2>(channels.weights, quads, sums);
+      add_column<Isa, kKernel, kStride, 2>(weights, quads, sums);
     }
     if constexpr (kKernel - kStride > 3) {
       read();
-      add_column<Isa, kKernel, kStride, 3>(channels.weights, quads, sums);
+      add_column<Isa, kKernel, kStride, 3>(weights, quads, sums);
     }
-    for (int64_t column = 0; column < region.columns; ++column) {
+    const auto next = [&]() PCONV_INLINE_LAMBDA {
       if constexpr (kStride == 2) {
         read();
-        add_column<Isa, kKernel, kStride, kKernel - 2>(channels.weights, quads, sums);
+        add_column<Isa, kKernel, kStride, kKernel - 2>(weights, quads, sums);
       }
       read();
-      add_column<Isa, kKernel, kStride, kKernel - 1>(channels.weights, quads, sums);
-      IntsOf<Isa> done[4];
-      PCONV_UNROLLED for (int v = 0; v < 4; ++v) done[v] = Isa::end(sums[0][v], bias[v]);
-      if (direct) {
-        const int64_t at = (pixel + column) * epilogue.outputs + channels.first;
-        finish_pixel<Isa, Residual::kNone, true>(epilogue, done, channels.position, at, channels.number);
-      } else {
-        alignas(64) int32_t stored[4 * Isa::kLanes];
-        PCONV_UNROLLED for (int v = 0; v < 4; ++v) Isa::store(stored + v * Isa::kLanes, done[v]);
-        finish_channels<Isa>(epilogue, channels, stored, 1, pixel + column);
-      }
+      add_column<Isa, kKernel, kStride, kKernel - 1>(weights, quads, sums);
+    };
+    const auto roll = [&]() PCONV_INLINE_LAMBDA {
       PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
         PCONV_UNROLLED for (int window = 1; window < kWindows; ++window) sums[window - 1][v] = sums[window][v];
         sums[kWindows - 1][v] = Isa::begin(bias[v]);
       }
+    };
+    IntsOf<Isa> done[4];
+    if (plain) {
+      const Closed closed(*epilogue.neurons, channels.position);
+      uint8_t* to = epilogue.counts + pixel * outputs + channels.first;
+      for (int64_t column = 0; column < columns; ++column, to += outputs) {
+        next();
+        PCONV_UNROLLED for (int v = 0; v < 4; ++v) done[v] = Isa::end(sums[0][v], bias[v]);
+        finish_plain<Isa, true>(closed, done, to, number);
+        roll();
+      }
+    } else {
+      for (int64_t column = 0; column < columns; ++column) {
+        next();
+        alignas(64) int32_t stored[4 * Isa::kLanes];
+        PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
+          Isa::store(stored + v * Isa::kLanes, Isa::end(sums[0][v], bias[v]));
+        }
+        finish_channels<Isa>(epilogue, channels, stored, 1, pixel + column);
+        roll();
+      }
     }
   }
+}
+
+using Windows = void (*)(const LayerShape&, const DepthwiseRegion&, const Epilogue&, const Channels&);
+
+template <class Isa, bool kWhole>
+Windows rolling_windows_of(const LayerShape& shape) {
+  if (shape.kernel.columns == 3) {
+    return shape.strides.columns == 1 ? rolling_windows<Isa, 3, 1, kWhole> : rolling_windows<Isa, 3, 2, kWhole>;
+  }
+  return shape.strides.columns == 1 ? rolling_windows<Isa, 5, 1, kWhole> : rolling_windows<Isa, 5, 2, kWhole>;
 }
 
 template <class Isa>
 void depthwise(const Depthwise& depthwise, const DepthwiseRegion& region, const Epilogue& epilogue) {
   constexpr int64_t kChannels = 4 * Isa::kLanes;
   const LayerShape& shape = *depthwise.shape;
-  const bool rolling = rolls(shape);
   const Extent quads = quads_of(shape);
-  auto* windows = any_windows<Isa>;
-  if (rolling) {
-    const bool each = shape.strides.columns == 1;
-    windows = shape.kernel.columns == 3 ? (each ? rolling_windows<Isa, 3, 1> : rolling_windows<Isa, 3, 2>)
-                                        : (each ? rolling_windows<Isa, 5, 1> : rolling_windows<Isa, 5, 2>);
+  Windows windows = any_windows<Isa>;
+  if (rolls(shape)) {
+    windows = shape.channels >= kChannels ? rolling_windows_of<Isa, true>(shape) : rolling_windows_of<Isa, false>(shape);
   }
   const int64_t size = quads.rows * quads.columns * kChannels * kQuad;
+  const bool even = epilogue.neurons != nullptr && epilogue.residual_sums == nullptr;
   for (int64_t block = 0; block * kChannels < shape.channels; ++block) {
     windows(shape, region, epilogue,
             {block * kChannels, first_channel(block, kChannels, shape.channels), least_of(kChannels, shape.channels),
-             are_even<Isa>(epilogue, block * kChannels), depthwise.weights + block * size});
+             even && are_closed<Isa, 4>(*epilogue.neurons, block * kChannels), depthwise.weights + block * size});
   }
 }
 

@@ -14,6 +14,8 @@ constexpr int64_t kChunkWork = 1 << 20;
 constexpr int64_t kDepthwiseChunkWork = 1 << 17;
 // Bytes of input of a chunk that the next cache holds.
 constexpr int64_t kChunkBytes = 1 << 17;
+// Chunks that are few.
+constexpr int64_t kShares = 8;
 // Pixels that all kernels divide into tiles without a rest.
 constexpr int64_t kTilePixels = 48;
 // Blocks of outputs that read an input once.
@@ -234,11 +236,13 @@ Plan<LayerCall>::Plan(const LayerCall& call) : call(call), size(call.size), imag
   const int64_t step_work = (pointwise ? 1 : output.columns) * shape.outputs * shape.depth() + 1;
   const int64_t step_bytes = (pointwise ? 1 : size.columns * shape.strides.rows) * shape.channels + 1;
   const int64_t worth = layer.is_depthwise ? kDepthwiseChunkWork : kChunkWork;
-  rows = std::max(int64_t{1}, std::min(ceil_div(worth, step_work), kChunkBytes / step_bytes));
-  if (pointwise) rows = ceil_div(rows, kTilePixels) * kTilePixels;
-  row_chunks = ceil_div(steps, rows);
-  rows = ceil_div(steps, row_chunks);
-  if (pointwise) rows = ceil_div(rows, kTilePixels) * kTilePixels;
+  const int64_t unit = pointwise ? kTilePixels : 1;
+  row_chunks = ceil_div(steps, std::max(int64_t{1}, std::min(ceil_div(worth, step_work), kChunkBytes / step_bytes)));
+  // A few chunks are shares for threads, of which there is mostly a power of two.
+  int64_t power = 1;
+  while (power < row_chunks) power *= 2;
+  if (images == 1 && power <= kShares) row_chunks = power;
+  rows = ceil_div(ceil_div(steps, row_chunks), unit) * unit;
   row_chunks = ceil_div(steps, rows);
 
   block_chunks = 1;
