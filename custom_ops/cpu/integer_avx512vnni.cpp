@@ -24,6 +24,8 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512vnni")
 #endif
 
+#include "cpu/integer_ymm.h"
+//
 #include "cpu/integer_blocking.h"
 
 namespace pconv::cpu {
@@ -148,12 +150,23 @@ struct Avx512Vnni {
   }
 };
 
+struct Vnni256 : Ymm {
+  static constexpr int64_t kRun = 0;
+  using Partial = Ints;
+
+  static PCONV_INLINE Partial begin(Ints bias) { return bias; }
+  static PCONV_INLINE Ints end(Partial partial, Ints) { return partial; }
+  static PCONV_INLINE Partial dot(Partial sum, Bytes bytes, Filter filter) {
+    return _mm256_dpbusd_epi32(sum, bytes, filter);
+  }
+};
+
+constexpr Kernels kNarrow{Vnni256::kLanes, nullptr, depthwise<Vnni256>, nullptr, 0, nullptr, nullptr};
+constexpr Kernels kKernels = kernels_of<Avx512Vnni>(nullptr, &kNarrow);
+
 }  // namespace
 
-const Kernels& avx512vnni_kernels() {
-  static constexpr Kernels kKernels = kernels_of<Avx512Vnni>();
-  return kKernels;
-}
+const Kernels& avx512vnni_kernels() { return kKernels; }
 
 }  // namespace pconv::cpu
 

@@ -20,6 +20,16 @@ using IntsOf = typename Isa::Ints;
 constexpr int64_t least_of(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t divide_up(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
 
+/// Keeps an address in a register of its own. Compilers otherwise make one for each pixel, more than there are; or take
+/// what is read through it for constant in a loop, and keep that in registers that sums need.
+template <class T>
+PCONV_INLINE const T* kept(const T* address) {
+#if defined(__GNUC__)
+  asm("" : "+r"(address));
+#endif
+  return address;
+}
+
 enum class Residual { kNone, kCounts, kSums };
 enum class Then { kSums, kEven, kUneven };
 
@@ -190,14 +200,6 @@ PCONV_INLINE bool is_plain(const Epilogue& epilogue) {
 template <class Isa>
 PCONV_INLINE IntsOf<Isa> start(const Epilogue& epilogue, int64_t position) {
   return epilogue.factor == nullptr ? Isa::load(epilogue.bias + position) : Isa::zeros();
-}
-
-/// Keeps an address in a register of its own: compilers otherwise make one for each pixel, more than there are.
-PCONV_INLINE const uint8_t* kept(const uint8_t* address) {
-#if defined(__GNUC__)
-  asm("" : "+r"(address));
-#endif
-  return address;
 }
 
 template <class Isa>
@@ -574,7 +576,7 @@ void rolling_windows(const LayerShape& shape, const DepthwiseRegion& region, con
   const int64_t number = kWhole ? 4 * Isa::kLanes : channels.number;
   const int64_t outputs = epilogue.outputs;
   const int64_t columns = region.columns;
-  const int8_t* const weights = channels.weights;
+  const int8_t* weights = channels.weights;
   const bool plain = channels.even && is_plain(epilogue);
   IntsOf<Isa> bias[4];
   PCONV_UNROLLED for (int v = 0; v < 4; ++v) bias[v] = start<Isa>(epilogue, channels.position + v * Isa::kLanes);
@@ -605,6 +607,7 @@ void rolling_windows(const LayerShape& shape, const DepthwiseRegion& region, con
       add_column<Isa, kKernel, kStride, 3>(weights, quads, sums);
     }
     const auto next = [&]() PCONV_INLINE_LAMBDA {
+      weights = kept(weights);
       if constexpr (kStride == 2) {
         read();
         add_column<Isa, kKernel, kStride, kKernel - 2>(weights, quads, sums);
@@ -692,8 +695,8 @@ void spike(const int32_t* sums, int64_t pixels, const Epilogue& epilogue) {
 }
 
 template <class Isa>
-constexpr Kernels kernels_of(const Kernels* otherwise = nullptr) {
-  return {Isa::kLanes, dense<Isa>, depthwise<Isa>, spike<Isa>, Isa::kRun, otherwise};
+constexpr Kernels kernels_of(const Kernels* otherwise = nullptr, const Kernels* narrow = nullptr) {
+  return {Isa::kLanes, dense<Isa>, depthwise<Isa>, spike<Isa>, Isa::kRun, otherwise, narrow};
 }
 
 }  // namespace

@@ -115,6 +115,8 @@ struct Kernels {
   /// Pairs of products that 16 bits have to hold the sum of; weights for which they do not take the others.
   int64_t run;
   const Kernels* otherwise;
+  /// With half as many lanes, for so few channels by themselves that they fill no more; or null. Convolves nothing else.
+  const Kernels* narrow;
 };
 
 const Kernels& portable_kernels();

@@ -107,6 +107,7 @@ Layer::Layer(const LayerShape& shape, const LayerTables& tables, const Interval&
                    shape.kernel.rows <= kMostKernelRows && shape.span().rows <= kMostRing),
       kernels(&cpu::kernels()) {
   if (is_depthwise) {
+    if (kernels->narrow != nullptr && shape.channels <= 4 * kernels->narrow->lanes) kernels = kernels->narrow;
     pack_depthwise(tables.weights);
   } else {
     pack_dense(tables.weights);
