@@ -294,48 +294,63 @@ void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogu
 
   alignas(64) int32_t sums[kPixels * kBlocks * Isa::kLanes];
   PartialOf<Isa> partial[kPixels][kBlocks];
-  IntsOf<Isa> bias[kBlocks];
-  PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) bias[b] = start<Isa>(epilogue, position + b * Isa::kLanes);
-  if constexpr (Isa::kRun == 0) {
-    PCONV_UNROLLED for (auto& row : partial) {
-      PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) row[b] = Isa::begin(bias[b]);
+  IntsOf<Isa> done[kPixels][kBlocks];
+  PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) {
+    const auto bias = start<Isa>(epilogue, position + b * Isa::kLanes);
+    PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
+      done[p][b] = bias;
+      partial[p][b] = Isa::begin(bias);
     }
+  }
+  if constexpr (Isa::kRun == 0) {
     for (int64_t segment = 0; segment < dense.segments; ++segment, weights += dense.quads * kFilter) {
       add_stretch<Isa>(input + region.segments[segment], stride, weights, size, dense.quads, partial);
     }
-    IntsOf<Isa> done[kPixels][kBlocks];
     PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
-      done[i / kBlocks][i % kBlocks] = Isa::end(partial[i / kBlocks][i % kBlocks], bias[i % kBlocks]);
-    }
-    if (is_plain(epilogue) && outputs >= kBlocks * Isa::kLanes && are_closed<Isa, kBlocks>(*epilogue.neurons, position)) {
-      const Closed closed(*epilogue.neurons, position);
-      uint8_t* const to = epilogue.counts + pixel * epilogue.outputs + output;
-      return finish_registers<Isa, kBlocks, kPixels>(closed, done, to, epilogue.outputs);
-    }
-    PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
-      Isa::store(sums + i * Isa::kLanes, done[i / kBlocks][i % kBlocks]);
+      auto& own = done[i / kBlocks][i % kBlocks];
+      own = Isa::end(partial[i / kBlocks][i % kBlocks], own);
     }
   } else {
     // As many products as 16 bits hold are summed in registers, and their sums in memory.
-    PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) Isa::store(sums + i * Isa::kLanes, bias[i % kBlocks]);
+    const auto flush = [&]() PCONV_INLINE_LAMBDA {
+      PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
+        int32_t* const own = sums + i * Isa::kLanes;
+        done[i / kBlocks][i % kBlocks] = Isa::end(partial[i / kBlocks][i % kBlocks], Isa::load(own));
+        Isa::store(own, done[i / kBlocks][i % kBlocks]);
+        partial[i / kBlocks][i % kBlocks] = Isa::begin(done[0][0]);
+      }
+    };
+    PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
+      Isa::store(sums + i * Isa::kLanes, done[i / kBlocks][i % kBlocks]);
+    }
+    int64_t room = dense.run;
     for (int64_t segment = 0; segment < dense.segments; ++segment) {
       const uint8_t* from = input + region.segments[segment];
-      for (int64_t left = dense.quads; left > 0; left -= dense.run) {
-        const int64_t quads = least_of(left, dense.run);
-        PCONV_UNROLLED for (auto& row : partial) {
-          PCONV_UNROLLED for (auto& own : row) own = Isa::begin(bias[0]);
+      for (int64_t left = dense.quads, quads; left > 0; left -= quads) {
+        if (room == 0) {
+          flush();
+          room = dense.run;
         }
+        quads = least_of(left, room);
         add_stretch<Isa>(from, stride, weights, size, quads, partial);
+        room -= quads;
         from += quads * kQuad;
         weights += quads * kFilter;
-        PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
-          int32_t* const own = sums + i * Isa::kLanes;
-          Isa::store(own, Isa::end(partial[i / kBlocks][i % kBlocks], Isa::load(own)));
-        }
       }
     }
+    flush();
   }
 
+  if (is_plain(epilogue) && outputs >= kBlocks * Isa::kLanes && are_closed<Isa, kBlocks>(*epilogue.neurons, position)) {
+    const Closed closed(*epilogue.neurons, position);
+    uint8_t* const to = epilogue.counts + pixel * epilogue.outputs + output;
+    return finish_registers<Isa, kBlocks, kPixels>(closed, done, to, epilogue.outputs);
+  }
+  if constexpr (Isa::kRun == 0) {
+    PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
+      Isa::store(sums + i * Isa::kLanes, done[i / kBlocks][i % kBlocks]);
+    }
+  }
   if constexpr (kBlocks == 4) {
     if (outputs >= 4 * Isa::kLanes && epilogue.neurons != nullptr && epilogue.residual_sums == nullptr &&
         are_closed<Isa, 4>(*epilogue.neurons, position)) {
