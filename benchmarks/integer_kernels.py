@@ -1,10 +1,10 @@
-"""Convolutions of integer weights with neurons behind them, one shape at a time: against onnxruntime's float convolution,
-and against oneDNN's of bytes where PyTorch is installed.
+"""Convolutions of integer weights with neurons behind them, one shape at a time.
 
-One run is of one instruction set, which bounds this library's kernels and oneDNN's alike. onnxruntime's float kernels
-always take the best of the processor. Each table is of several nodes in a row, so that what a call of a session costs is
-not what is measured; the times are those of one node. PyTorch adds some microseconds to a call of oneDNN: compare large
-batches.
+They are measured against onnxruntime's float convolution, and against oneDNN's of bytes where PyTorch is installed. A
+run is of one instruction set, which bounds this library's kernels and oneDNN's alike; onnxruntime's float kernels
+always take the best of the processor. What takes turns is several nodes of one graph, and the times are those of one
+node: what a call of a session costs hardly counts. PyTorch adds some microseconds to each call of oneDNN, so compare
+large batches with it.
 """
 
 from __future__ import annotations
@@ -165,11 +165,12 @@ def in_onednn(layer: Layer, values: np.ndarray, threads: int) -> Callable[[], ob
             torch.ops.onednn.qconv_prepack(weights, scales, 1.0, 0, *geometry, layer.group, list(images.shape))
         )
     bias = torch.zeros(layer.outputs)
+    to = (1.0, 0, torch.uint8, "relu", [], "")
 
     def run() -> None:
         for weights in packed:
             torch.ops.onednn.qconv2d_pointwise(
-                images, 1.0, 0, weights, scales, zeros, bias, *geometry, layer.group, 1.0, 0, torch.uint8, "relu", [], ""
+                images, 1.0, 0, weights, scales, zeros, bias, *geometry, layer.group, *to
             )
 
     return run

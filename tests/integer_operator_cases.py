@@ -68,9 +68,7 @@ def reference(case: Case) -> np.ndarray:
     if not case.spikes:
         return reached.astype(np.int32)
     thresholds = np.broadcast_to(case.arrays["thresholds"], (reached.shape[-1], case.arrays["thresholds"].shape[1]))
-    return sum(
-        ((reached >= column).astype(np.uint8) for column in thresholds.T), np.zeros(reached.shape, np.uint8)
-    )
+    return sum(((reached >= column).astype(np.uint8) for column in thresholds.T), np.zeros(reached.shape, np.uint8))
 
 
 def model(case: Case, constants: tuple[str, ...] = (), declared: dict[str, list[Any]] | None = None) -> onnx.ModelProto:
@@ -184,7 +182,9 @@ def random_case(draw: np.random.Generator) -> Case:
         size_of = (1,) * reached.ndim if added == "one" else reached.shape
         arrays["residual"] = draw.integers(0, 255, size_of, np.uint8, endpoint=True)
     elif added in ("one32", "sums"):
-        arrays["residual"] = draw.integers(-9999, 9999, (1,) * reached.ndim if added == "one32" else reached.shape, np.int32)
+        arrays["residual"] = draw.integers(
+            -9999, 9999, (1,) * reached.ndim if added == "one32" else reached.shape, np.int32
+        )
     if blank.spikes:
         rows = 1 if draw.random() < 0.25 else outputs
         count = int(draw.choice([1, 2, 8, 16, 60, 255], p=[0.1, 0.1, 0.4, 0.2, 0.1, 0.1]))

@@ -24,9 +24,8 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512vnni")
 #endif
 
-#include "cpu/integer_ymm.h"
-//
 #include "cpu/integer_blocking.h"
+#include "cpu/integer_ymm.h"
 
 namespace pconv::cpu {
 namespace {

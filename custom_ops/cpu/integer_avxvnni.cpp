@@ -18,9 +18,8 @@
 #pragma GCC target("avx2,avxvnni")
 #endif
 
-#include "cpu/integer_ymm.h"
-//
 #include "cpu/integer_blocking.h"
+#include "cpu/integer_ymm.h"
 
 namespace pconv::cpu {
 namespace {

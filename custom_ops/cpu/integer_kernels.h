@@ -71,7 +71,7 @@ struct DenseRegion {
 ///
 /// A quad is of four rows of a column where windows roll (`rolls`), or else of four columns of a row.
 struct Depthwise {
-  const int8_t* weights;  ///< [blocks, quads of rows, columns, 4, lanes, kQuad] or [blocks, rows, quads of columns, ...]
+  const int8_t* weights;  ///< [blocks, quads_of(shape), 4, lanes, kQuad]
   const LayerShape* shape;
 };
 
@@ -115,7 +115,7 @@ struct Kernels {
   /// Pairs of products that 16 bits have to hold the sum of; weights for which they do not take the others.
   int64_t run;
   const Kernels* otherwise;
-  /// With half as many lanes, for so few channels by themselves that they fill no more; or null. Convolves nothing else.
+  /// With half as many lanes, for convolutions of so few channels by themselves that they fill no more; or null.
   const Kernels* narrow;
 };
 

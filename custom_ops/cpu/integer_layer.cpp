@@ -399,7 +399,8 @@ Neurons spike_neurons(const Kernels& kernels, const Thresholds& thresholds, int6
     positions.push_back(i < outputs ? i : -1);
     stored.push_back(i);
   }
-  return Neurons(thresholds, positions, stored, kernels.lanes, std::vector<Interval>(static_cast<size_t>(outputs), kAnySum));
+  const std::vector<Interval> sums(static_cast<size_t>(outputs), kAnySum);
+  return Neurons(thresholds, positions, stored, kernels.lanes, sums);
 }
 
 }  // namespace pconv::cpu

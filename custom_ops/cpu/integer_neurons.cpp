@@ -35,7 +35,7 @@ ClosedForm ClosedForm::of(const int32_t* thresholds, int32_t highest, const Inte
   const std::ptrdiff_t steps = end - begin;
   if (steps <= 0) return form;
 
-  // A line d·k + c with thresholds[k] - 1 < d·k + c <= thresholds[k] for all k exists just where d lies between these.
+  // A line d·k + c with thresholds[k] - 1 < d·k + c <= thresholds[k] for every k exists just where d is between these.
   double low = -std::numeric_limits<double>::infinity();
   double high = std::numeric_limits<double>::infinity();
   for (std::ptrdiff_t i = 0; i < steps; ++i) {

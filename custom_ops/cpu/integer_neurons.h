@@ -19,8 +19,8 @@ inline constexpr Interval kAnySum{INT32_MIN, INT32_MAX};
 
 /// The spike count in closed form: `sum * scale + offset` in float32, rounded towards zero and limited.
 ///
-/// Every step of it never falls as the sum rises. So it is right for every sum if it is at each threshold and one below:
-/// `fits` is a proof, not a sample.
+/// No step of it falls as the sum rises. So it is right for every sum if it is at each threshold and one below: `fits` is
+/// a proof, not a sample.
 struct ClosedForm {
   float scale = 0;
   float offset = 0;

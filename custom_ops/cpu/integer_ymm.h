@@ -1,5 +1,7 @@
 // What kernels of integer layers on vectors of 256 bits have in common. Included where AVX2 is switched on, after
 // <immintrin.h>.
+#pragma once
+
 #include "cpu/integer_kernels.h"
 #include "pconv/portable.h"
 
@@ -27,7 +29,8 @@ struct Ymm {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), from);
   }
   static PCONV_INLINE __m256i first(int64_t lanes) {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int32_t>(lanes)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int32_t>(lanes)), lane);
   }
 
   static PCONV_INLINE Ints zeros() { return _mm256_setzero_si256(); }

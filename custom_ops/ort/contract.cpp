@@ -30,7 +30,8 @@ std::string read(const OrtApi* api, const OrtKernelInfo* info, const char* name,
   return reason_of(api, abi::KernelInfoGetAttribute_int64(api, info, name, &value));
 }
 
-[[noreturn]] void refuse_attribute(const char* name, const std::string& reason, const std::string& expected = "an int") {
+[[noreturn]] void refuse_attribute(const char* name, const std::string& reason,
+                                   const std::string& expected = "an int") {
   refuse("attribute '" + std::string(name) + "' is missing or is not " + expected + " (" + reason + "); expected " +
          expected);
 }

@@ -79,8 +79,8 @@ void take_weights(LayerShape& shape, const Shape& weights, bool image) {
 /// Refuses thresholds that do not fit so many outputs.
 Thresholds take_thresholds(const Tensor<int32_t>& thresholds, int64_t outputs) {
   const Shape& shape = thresholds.shape;
-  const bool fits = shape.size() == 2 && (shape[0] == 1 || shape[0] == outputs) && shape[1] >= 1 && shape[1] <= kMostCounts;
-  if (!fits) {
+  const bool rows_fit = shape.size() == 2 && (shape[0] == 1 || shape[0] == outputs);
+  if (!rows_fit || shape[1] < 1 || shape[1] > kMostCounts) {
     const std::string rows = std::to_string(outputs);
     refuse_shape({"thresholds", shape}, "[1, S] or [" + rows + ", S] with S from 1 to " + std::to_string(kMostCounts));
   }

@@ -41,9 +41,7 @@ def instructions(request, monkeypatch) -> str:
     return request.param
 
 
-def conv(
-    counts=(2, 5, 6, 8), weights=(16, 8, 3, 3), op_type="IntegerSpikeConv", thresholds=(1, 8), **changed
-) -> Case:
+def conv(counts=(2, 5, 6, 8), weights=(16, 8, 3, 3), op_type="IntegerSpikeConv", thresholds=(1, 8), **changed) -> Case:
     """A layer of random numbers; `changed` names attributes, and tables by their shapes."""
     draw = np.random.default_rng(0)
     attributes = {"zero": 0, "highest": 8, "residual_zero": 0}
@@ -121,7 +119,11 @@ def test_every_sum_around_evenly_spaced_thresholds_is_counted_exactly(instructio
 @pytest.mark.parametrize("kind", [np.uint8, np.int32])
 def test_the_shape_and_type_of_the_output_are_known_before_a_run(op_type, kind):
     if op_type.endswith("Conv"):
-        case, declared, expected = conv(op_type=op_type, strides=[2, 1], residual_type=kind), ["N", 5, "W", 8], ["N", 3, "W", 16]
+        case, declared, expected = (
+            conv(op_type=op_type, strides=[2, 1], residual_type=kind),
+            ["N", 5, "W", 8],
+            ["N", 3, "W", 16],
+        )
     else:
         case, declared, expected = gemm(op_type=op_type, residual_type=kind), ["N", 8], ["N", 16]
     (output,) = session(model(case, TABLES, {"counts": declared})).get_outputs()
@@ -146,7 +148,10 @@ def test_a_size_that_does_not_follow_from_names_is_left_open():
         (conv(bias=(15,)), r"input 'bias' has shape \[15\]; expected \[16\] for 'weights'"),
         (conv(factor=(1,)), r"input 'factor' has shape \[1\]; expected \[16\]"),
         (conv(multiplier=(16, 1)), r"input 'multiplier' has shape \[16, 1\]; expected \[16\]"),
-        (conv(residual=(2, 5, 6, 1)), r"input 'residual' has shape \[2, 5, 6, 1\]; expected \[2, 5, 6, 16\] or one element"),
+        (
+            conv(residual=(2, 5, 6, 1)),
+            r"input 'residual' has shape \[2, 5, 6, 1\]; expected \[2, 5, 6, 16\] or one element",
+        ),
         (conv(thresholds=(2, 8)), r"input 'thresholds' has shape \[2, 8\]; expected \[1, S\] or \[16, S\]"),
         (conv(thresholds=(1, 256)), "S from 1 to 255"),
         (conv(thresholds=(1, 0)), "S from 1 to 255"),

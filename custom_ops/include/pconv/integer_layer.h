@@ -56,6 +56,6 @@ struct LayerTables {
 };
 
 /// Arithmetic that wraps where the contract leaves a sum unspecified.
-inline int32_t wrapped(int64_t value) { return static_cast<int32_t>(static_cast<uint32_t>(static_cast<uint64_t>(value))); }
+inline int32_t wrapped(int64_t value) { return static_cast<int32_t>(static_cast<uint32_t>(value)); }
 
 }  // namespace pconv
