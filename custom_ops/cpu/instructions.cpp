@@ -48,7 +48,7 @@ Instructions instructions() {
     } else if (std::string(asked) == name.text) {
       if (supported(name.set)) return name.set;
       throw std::invalid_argument("PCONV_INSTRUCTIONS is '" + std::string(asked) +
-                                  "', which this processor lacks; unset it");
+                                  "', which this processor or build lacks; unset it");
     }
   }
   throw std::invalid_argument("PCONV_INSTRUCTIONS is '" + std::string(asked) +

@@ -160,7 +160,7 @@ struct Vnni256 : Ymm {
   }
 };
 
-constexpr Kernels kNarrow{Vnni256::kLanes, nullptr, depthwise<Vnni256>, nullptr, 0, nullptr, nullptr};
+constexpr Kernels kNarrow{Vnni256::kLanes, nullptr, depthwise<Vnni256>, nullptr, Vnni256::kRun, nullptr, nullptr};
 constexpr Kernels kKernels = kernels_of<Avx512Vnni>(nullptr, &kNarrow);
 
 }  // namespace

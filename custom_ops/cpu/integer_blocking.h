@@ -22,16 +22,17 @@ void spike(const int32_t* sums, int64_t pixels, const Epilogue& epilogue) {
   const Neurons& neurons = *epilogue.neurons;
   for (int64_t output = 0; output < epilogue.outputs; output += Isa::kLanes) {
     const int64_t lanes = least_of(Isa::kLanes, epilogue.outputs - output);
-    const bool even = neurons.uneven[static_cast<size_t>(output / Isa::kLanes)] < 0;
-    const auto least = Isa::load_bounds(neurons.least.data() + output);
-    const auto most = Isa::load_bounds(neurons.most.data() + output);
+    const int64_t position = output % static_cast<int64_t>(neurons.scale.size());
+    const bool even = neurons.uneven[static_cast<size_t>(position / Isa::kLanes)] < 0;
+    const auto least = Isa::load_bounds(neurons.least.data() + position);
+    const auto most = Isa::load_bounds(neurons.most.data() + position);
     for (int64_t p = 0; p < pixels; p += 4) {
       const int64_t last = least_of(pixels - 1 - p, 3);
       IntsOf<Isa> reached[4];
       for (int64_t q = 0; q < 4; ++q) {
         const auto sum = Isa::load_some(sums + (p + least_of(q, last)) * epilogue.outputs + output, lanes);
-        reached[q] = even ? count<Isa, Then::kEven>(neurons, output, sum)
-                          : count<Isa, Then::kUneven>(neurons, output, sum);
+        reached[q] = even ? count<Isa, Then::kEven>(neurons, position, sum)
+                          : count<Isa, Then::kUneven>(neurons, position, sum);
       }
       Isa::store_pixels(epilogue.counts + p * epilogue.outputs + output, epilogue.outputs, last + 1, lanes,
                         Isa::clamp(Isa::pack_pixels(reached), least, most));

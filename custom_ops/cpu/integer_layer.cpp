@@ -392,7 +392,8 @@ void run_chunk(const Plan<SpikeCall>& plan, int64_t chunk) {
   call.kernels->spike(call.sums + first * call.outputs, std::min(plan.pixels, call.pixels - first), epilogue);
 }
 
-Neurons spike_neurons(const Kernels& kernels, const Thresholds& thresholds, int64_t outputs) {
+Neurons spike_neurons(const Kernels& kernels, const Thresholds& thresholds) {
+  const int64_t outputs = thresholds.rows == 1 ? kernels.lanes : thresholds.rows;
   std::vector<int64_t> positions;
   std::vector<int64_t> stored;
   for (int64_t i = 0; i < ceil_div(outputs, kernels.lanes) * kernels.lanes; ++i) {

@@ -100,7 +100,7 @@ struct Plan<SpikeCall> {
 
 void run_chunk(const Plan<SpikeCall>& plan, int64_t chunk);
 
-/// The neurons of a SpikeCall.
-Neurons spike_neurons(const Kernels& kernels, const Thresholds& thresholds, int64_t outputs);
+/// The neurons of a SpikeCall: of every output, or of one block that all share.
+Neurons spike_neurons(const Kernels& kernels, const Thresholds& thresholds);
 
 }  // namespace pconv::cpu

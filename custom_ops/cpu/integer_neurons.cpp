@@ -35,26 +35,27 @@ ClosedForm ClosedForm::of(const int32_t* thresholds, int32_t highest, const Inte
   const std::ptrdiff_t steps = end - begin;
   if (steps <= 0) return form;
 
-  // A line d·k + c with thresholds[k] - 1 < d·k + c <= thresholds[k] for every k exists just where d is between these.
-  double low = -std::numeric_limits<double>::infinity();
-  double high = std::numeric_limits<double>::infinity();
-  for (std::ptrdiff_t i = 0; i < steps; ++i) {
-    for (std::ptrdiff_t j = i + 1; j < steps; ++j) {
-      const double rise = static_cast<double>(begin[j]) - begin[i];
-      low = std::max(low, (rise - 1) / static_cast<double>(j - i));
-      high = std::min(high, (rise + 1) / static_cast<double>(j - i));
+  // The line spacing·k + start that is least far above one threshold and below another: how far is convex in the
+  // spacing, and no line fits if that is 1 or more.
+  const double rise = static_cast<double>(begin[steps - 1]) - begin[0];
+  double low = steps == 1 ? 1 : (rise - 1) / static_cast<double>(steps - 1);
+  double high = steps == 1 ? 1 : (rise + 1) / static_cast<double>(steps - 1);
+  double spacing = 0;
+  double start = 0;
+  constexpr int kHalvings = 24;
+  for (int i = 0; i < kHalvings; ++i) {
+    spacing = (low + high) / 2;
+    const auto start_of = [&](std::ptrdiff_t k) { return begin[k] - spacing * static_cast<double>(k); };
+    std::ptrdiff_t first_k = 0;
+    std::ptrdiff_t last_k = 0;
+    for (std::ptrdiff_t k = 1; k < steps; ++k) {
+      if (start_of(k) < start_of(first_k)) first_k = k;
+      if (start_of(k) > start_of(last_k)) last_k = k;
     }
+    start = (start_of(first_k) + start_of(last_k) - 1) / 2;
+    (first_k > last_k ? high : low) = spacing;
   }
-  const double spacing = steps == 1 ? 1.0 : (low + high) / 2;
   if (spacing <= 0) return form;
-  double above = -std::numeric_limits<double>::infinity();
-  double below = std::numeric_limits<double>::infinity();
-  for (std::ptrdiff_t k = 0; k < steps; ++k) {
-    const double start = begin[k] - spacing * static_cast<double>(k);
-    above = std::max(above, start - 1);
-    below = std::min(below, start);
-  }
-  const double start = (above + below) / 2;
   form.scale = static_cast<float>(1 / spacing);
   form.offset = static_cast<float>(1 + first - start / spacing);
   return form;

@@ -264,14 +264,12 @@ struct SpikeNode {
 
   SpikeNode(const OrtApi* api, const OrtKernelInfo* info) : api(api), kernels(&cpu::kernels()) {
     const auto thresholds = constant<Inputs, 1>(api, info);
-    // One row does not say how many outputs there are.
-    if (!thresholds || thresholds->shape.size() != 2 || thresholds->shape[0] == 1) return;
-    prepared = neurons_of(*thresholds, thresholds->shape[0]);
+    if (thresholds && thresholds->shape.size() == 2) prepared = neurons_of(*thresholds, thresholds->shape[0]);
   }
 
   std::shared_ptr<const cpu::Neurons> neurons_of(const Tensor<int32_t>& thresholds, int64_t outputs) const {
     return std::make_shared<const cpu::Neurons>(
-        cpu::spike_neurons(*kernels, take_thresholds(thresholds, outputs), outputs));
+        cpu::spike_neurons(*kernels, take_thresholds(thresholds, outputs)));
   }
 
   void compute(OrtKernelContext* context) const {
