@@ -75,6 +75,14 @@ struct Avx512Vnni {
   static PCONV_INLINE Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
   static PCONV_INLINE Floats to_floats(Ints ints) { return _mm512_cvtepi32_ps(ints); }
   static PCONV_INLINE Ints to_ints(Floats floats) { return _mm512_cvttps_epi32(floats); }
+  static PCONV_INLINE __m256i half_line(__m256i sum, const double* scale, const double* offset) {
+    const __m512d product = _mm512_mul_pd(_mm512_cvtepi32_pd(sum), _mm512_loadu_pd(scale));
+    return _mm512_cvttpd_epi32(_mm512_add_pd(product, _mm512_loadu_pd(offset)));
+  }
+  static PCONV_INLINE Ints line(Ints sum, const double* scale, const double* offset) {
+    const __m512i low = _mm512_castsi256_si512(half_line(_mm512_castsi512_si256(sum), scale, offset));
+    return _mm512_inserti64x4(low, half_line(_mm512_extracti64x4_epi64(sum, 1), scale + 8, offset + 8), 1);
+  }
   static PCONV_INLINE Ints count_reached(Ints reached, Ints sum, Ints threshold) {
     const __mmask16 more = _mm512_cmpge_epi32_mask(sum, threshold);
     return _mm512_mask_sub_epi32(reached, more, reached, _mm512_set1_epi32(-1));

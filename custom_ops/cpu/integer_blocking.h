@@ -7,6 +7,7 @@
 //   Partial                 sums on their way, from `begin` at a bias to `end`; `dot` adds the four products of a lane
 //   kRun                    0, or so many dots of a Partial and more, as many as a filter's run, are exact
 //   Counts                  of four vectors of sums, limited to uint8: those of a block at four pixels, or of four blocks
+//   line                    of sums in double, rounded towards zero
 //   interleave              four vectors of quads from four pixels, whose channels are in the order of `unpacked`
 #pragma once
 
@@ -23,7 +24,7 @@ void spike(const int32_t* sums, int64_t pixels, const Epilogue& epilogue) {
   for (int64_t output = 0; output < epilogue.outputs; output += Isa::kLanes) {
     const int64_t lanes = least_of(Isa::kLanes, epilogue.outputs - output);
     const int64_t position = output % static_cast<int64_t>(neurons.scale.size());
-    const bool even = neurons.uneven[static_cast<size_t>(position / Isa::kLanes)] < 0;
+    const Kind kind = neurons.kinds[static_cast<size_t>(position / Isa::kLanes)];
     const auto least = Isa::load_bounds(neurons.least.data() + position);
     const auto most = Isa::load_bounds(neurons.most.data() + position);
     for (int64_t p = 0; p < pixels; p += 4) {
@@ -31,8 +32,9 @@ void spike(const int32_t* sums, int64_t pixels, const Epilogue& epilogue) {
       IntsOf<Isa> reached[4];
       for (int64_t q = 0; q < 4; ++q) {
         const auto sum = Isa::load_some(sums + (p + least_of(q, last)) * epilogue.outputs + output, lanes);
-        reached[q] = even ? count<Isa, Then::kEven>(neurons, position, sum)
-                          : count<Isa, Then::kUneven>(neurons, position, sum);
+        reached[q] = kind == Kind::kFloat    ? count<Isa, Then::kFloat>(neurons, position, sum)
+                     : kind == Kind::kDouble ? count<Isa, Then::kDouble>(neurons, position, sum)
+                                             : count<Isa, Then::kCompared>(neurons, position, sum);
       }
       Isa::store_pixels(epilogue.counts + p * epilogue.outputs + output, epilogue.outputs, last + 1, lanes,
                         Isa::clamp(Isa::pack_pixels(reached), least, most));

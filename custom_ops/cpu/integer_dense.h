@@ -62,7 +62,7 @@ PCONV_INLINE void finish_registers(const Closed& closed, const IntsOf<Isa> (&sum
       PCONV_UNROLLED for (int p = 0; p < kPixels; p += 4) {
         IntsOf<Isa> reached[4];
         PCONV_UNROLLED for (int q = 0; q < 4; ++q) {
-          reached[q] = count_closed<Isa>(closed, own, sums[p + q < kLast ? p + q : kLast][b]);
+          reached[q] = count_closed<Isa, false>(closed, own, sums[p + q < kLast ? p + q : kLast][b]);
         }
         const auto counts = Isa::clamp(Isa::pack_pixels(reached), Isa::load_bounds(closed.least + own),
                                        Isa::load_bounds(closed.most + own));
@@ -133,7 +133,7 @@ void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogu
     flush();
   }
 
-  if (is_plain(epilogue) && outputs >= kBlocks * Isa::kLanes && are_closed<Isa, kBlocks>(*epilogue.neurons, position)) {
+  if (is_plain(epilogue) && outputs >= kBlocks * Isa::kLanes && kind_of<Isa, kBlocks>(*epilogue.neurons, position) == Kind::kFloat) {
     const Closed closed(*epilogue.neurons, position);
     uint8_t* const to = epilogue.counts + pixel * epilogue.outputs + output;
     return finish_registers<Isa, kBlocks, kPixels>(closed, done, to, epilogue.outputs);
@@ -145,9 +145,9 @@ void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogu
   }
   if constexpr (kBlocks == 4) {
     if (outputs >= 4 * Isa::kLanes && epilogue.neurons != nullptr && epilogue.residual_sums == nullptr &&
-        are_closed<Isa, 4>(*epilogue.neurons, position)) {
-      const auto four = epilogue.residual_counts == nullptr ? finish_four<Isa, Residual::kNone, false>
-                                                            : finish_four<Isa, Residual::kCounts, false>;
+        kind_of<Isa, 4>(*epilogue.neurons, position) == Kind::kFloat) {
+      const auto four = epilogue.residual_counts == nullptr ? finish_four<Isa, Residual::kNone, false, false>
+                                                            : finish_four<Isa, Residual::kCounts, false, false>;
       return four(epilogue, sums, kPixels, pixel, position, output, 4 * Isa::kLanes);
     }
   }

@@ -26,7 +26,7 @@ PCONV_INLINE const T* kept(const T* address) {
 }
 
 enum class Residual { kNone, kCounts, kSums };
-enum class Then { kSums, kEven, kUneven };
+enum class Then { kSums, kFloat, kDouble, kCompared };
 
 /// A sum with what is added to it.
 template <class Isa, Residual kResidual>
@@ -50,20 +50,25 @@ PCONV_INLINE IntsOf<Isa> completed(const Epilogue& epilogue, IntsOf<Isa> sum, in
 struct Closed {
   const float* scale;
   const float* offset;
+  const double* fine_scale;
+  const double* fine_offset;
   const uint8_t* least;
   const uint8_t* most;
 
   Closed(const Neurons& neurons, int64_t position)
       : scale(neurons.scale.data() + position),
         offset(neurons.offset.data() + position),
+        fine_scale(neurons.fine_scale.data() + position),
+        fine_offset(neurons.fine_offset.data() + position),
         least(neurons.least.data() + position),
         most(neurons.most.data() + position) {}
 };
 
 /// The spike counts of sums in closed form, before they are clamped; the first of these is `place` after that of the
 /// table.
-template <class Isa>
+template <class Isa, bool kFine>
 PCONV_INLINE IntsOf<Isa> count_closed(const Closed& closed, int64_t place, IntsOf<Isa> sum) {
+  if constexpr (kFine) return Isa::line(sum, closed.fine_scale + place, closed.fine_offset + place);
   return Isa::to_ints(Isa::add(Isa::multiply(Isa::to_floats(sum), Isa::load(closed.scale + place)),
                                Isa::load(closed.offset + place)));
 }
@@ -71,10 +76,10 @@ PCONV_INLINE IntsOf<Isa> count_closed(const Closed& closed, int64_t place, IntsO
 /// The spike counts of sums at a position, in closed form before they are clamped.
 template <class Isa, Then kThen>
 PCONV_INLINE IntsOf<Isa> count(const Neurons& neurons, int64_t position, IntsOf<Isa> sum) {
-  if constexpr (kThen == Then::kEven) {
-    return count_closed<Isa>(Closed(neurons, position), 0, sum);
+  if constexpr (kThen != Then::kCompared) {
+    return count_closed<Isa, kThen == Then::kDouble>(Closed(neurons, position), 0, sum);
   } else {
-    const int32_t* threshold = neurons.thresholds.data() + neurons.uneven[static_cast<size_t>(position / Isa::kLanes)];
+    const int32_t* threshold = neurons.thresholds.data() + neurons.first_threshold[static_cast<size_t>(position / Isa::kLanes)];
     IntsOf<Isa> reached = Isa::zeros();
     for (int32_t k = 0; k < neurons.highest; ++k, threshold += Isa::kLanes) {
       reached = Isa::count_reached(reached, sum, Isa::load(threshold));
@@ -119,10 +124,15 @@ PCONV_INLINE void finish_after(const Epilogue& epilogue, const int32_t* sums, in
                                int64_t pixel, int64_t position, int64_t output, int64_t lanes) {
   if (epilogue.neurons == nullptr) {
     finish_block<Isa, kResidual, Then::kSums>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
-  } else if (epilogue.neurons->uneven[static_cast<size_t>(position / Isa::kLanes)] < 0) {
-    finish_block<Isa, kResidual, Then::kEven>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
-  } else {
-    finish_block<Isa, kResidual, Then::kUneven>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
+    return;
+  }
+  switch (epilogue.neurons->kinds[static_cast<size_t>(position / Isa::kLanes)]) {
+    case Kind::kFloat:
+      return finish_block<Isa, kResidual, Then::kFloat>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
+    case Kind::kDouble:
+      return finish_block<Isa, kResidual, Then::kDouble>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
+    case Kind::kCompared:
+      finish_block<Isa, kResidual, Then::kCompared>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
   }
 }
 
@@ -151,12 +161,12 @@ PCONV_INLINE void store_four(const Closed& closed, const IntsOf<Isa> (&reached)[
 template <class Isa, bool kInterleaved>
 PCONV_INLINE void finish_plain(const Closed& closed, const IntsOf<Isa> (&sums)[4], uint8_t* to, int64_t channels) {
   IntsOf<Isa> reached[4];
-  PCONV_UNROLLED for (int v = 0; v < 4; ++v) reached[v] = count_closed<Isa>(closed, v * Isa::kLanes, sums[v]);
+  PCONV_UNROLLED for (int v = 0; v < 4; ++v) reached[v] = count_closed<Isa, false>(closed, v * Isa::kLanes, sums[v]);
   store_four<Isa, kInterleaved>(closed, reached, to, channels);
 }
 
 /// The counts of four blocks side by side, all of them in closed form, at several pixels.
-template <class Isa, Residual kResidual, bool kInterleaved>
+template <class Isa, Residual kResidual, bool kInterleaved, bool kFine>
 void finish_four(const Epilogue& all, const int32_t* sums, int64_t pixels, int64_t pixel, int64_t position,
                  int64_t output, int64_t channels) {
   const Epilogue epilogue = all;
@@ -179,7 +189,7 @@ void finish_four(const Epilogue& all, const int32_t* sums, int64_t pixels, int64
       } else {
         sum = completed<Isa, kResidual>(epilogue, sum, own, at + v * Isa::kLanes, Isa::kLanes);
       }
-      reached[v] = count_closed<Isa>(closed, v * Isa::kLanes, sum);
+      reached[v] = count_closed<Isa, kFine>(closed, v * Isa::kLanes, sum);
     }
     store_four<Isa, kInterleaved>(closed, reached, epilogue.counts + at, channels);
   }
@@ -197,13 +207,13 @@ PCONV_INLINE IntsOf<Isa> start(const Epilogue& epilogue, int64_t position) {
   return epilogue.factor == nullptr ? Isa::load(epilogue.bias + position) : Isa::zeros();
 }
 
-/// Whether so many blocks from a position on are in closed form.
+/// The kind that so many blocks from a position on may be taken for together.
 template <class Isa, int kBlocks>
-PCONV_INLINE bool are_closed(const Neurons& neurons, int64_t position) {
-  const int64_t* const uneven = neurons.uneven.data() + position / Isa::kLanes;
-  bool closed = true;
-  for (int b = 0; b < kBlocks; ++b) closed = closed && uneven[b] < 0;
-  return closed;
+PCONV_INLINE Kind kind_of(const Neurons& neurons, int64_t position) {
+  const Kind* const kinds = neurons.kinds.data() + position / Isa::kLanes;
+  Kind kind = kinds[0];
+  for (int b = 1; b < kBlocks; ++b) kind = kinds[b] > kind ? kinds[b] : kind;
+  return kind;
 }
 
 }  // namespace

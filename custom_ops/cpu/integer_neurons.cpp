@@ -7,13 +7,15 @@
 
 namespace pconv::cpu {
 
-int32_t ClosedForm::count(int64_t sum) const { return std::clamp(static_cast<int32_t>(raw(sum)), least, most); }
+template <class Real>
+int32_t ClosedForm<Real>::count(int64_t sum) const { return std::clamp(static_cast<int32_t>(raw(sum)), least, most); }
 
-bool ClosedForm::fits(const int32_t* thresholds, int32_t highest, const Interval& sums) const {
+template <class Real>
+bool ClosedForm<Real>::fits(const int32_t* thresholds, int32_t highest, const Interval& sums) const {
   const int32_t* const end = thresholds + highest;
   if (!std::is_sorted(thresholds, end)) return false;
   // Rounded values beyond int32 are none.
-  constexpr float kEnd = 2147483648.0F;
+  constexpr Real kEnd = 2147483648;
   if (raw(sums.least) <= -kEnd || raw(sums.most) >= kEnd) return false;
   if (count(sums.least) != std::upper_bound(thresholds, end, sums.least) - thresholds) return false;
   for (int32_t k = 0; k < highest; ++k) {
@@ -24,12 +26,12 @@ bool ClosedForm::fits(const int32_t* thresholds, int32_t highest, const Interval
   return true;
 }
 
-ClosedForm ClosedForm::of(const int32_t* thresholds, int32_t highest, const Interval& sums) {
+ClosedForm<double> closed_form(const int32_t* thresholds, int32_t highest, const Interval& sums) {
   // Those that are always reached and those that never are bound the count; the others are points of a staircase.
   const int32_t* const begin = std::upper_bound(thresholds, thresholds + highest, static_cast<int32_t>(sums.least));
   const int32_t* const end = std::upper_bound(thresholds, thresholds + highest, static_cast<int32_t>(sums.most));
   const double first = static_cast<double>(begin - thresholds);
-  ClosedForm form;
+  ClosedForm<double> form;
   form.least = static_cast<int32_t>(begin - thresholds);
   form.most = static_cast<int32_t>(end - thresholds);
   const std::ptrdiff_t steps = end - begin;
@@ -56,8 +58,8 @@ ClosedForm ClosedForm::of(const int32_t* thresholds, int32_t highest, const Inte
     (first_k > last_k ? high : low) = spacing;
   }
   if (spacing <= 0) return form;
-  form.scale = static_cast<float>(1 / spacing);
-  form.offset = static_cast<float>(1 + first - start / spacing);
+  form.scale = 1 / spacing;
+  form.offset = 1 + first - start / spacing;
   return form;
 }
 
@@ -66,28 +68,35 @@ Neurons::Neurons(const Thresholds& table, const std::vector<int64_t>& outputs, c
     : highest(table.highest),
       scale(outputs.size()),
       offset(outputs.size()),
+      fine_scale(outputs.size()),
+      fine_offset(outputs.size()),
       least(outputs.size(), 0),
       most(outputs.size(), UINT8_MAX) {
   const size_t width = static_cast<size_t>(lanes);
   for (size_t block = 0; block < outputs.size(); block += width) {
-    std::vector<ClosedForm> forms(width);
-    bool even = true;
-    for (size_t lane = 0; lane < width && even; ++lane) {
-      const int64_t output = outputs[block + lane];
-      if (output < 0) continue;
-      const Interval& reach = sums[static_cast<size_t>(output)];
-      forms[lane] = ClosedForm::of(table.of(output), highest, reach);
-      even = forms[lane].fits(table.of(output), highest, reach);
+    Kind kind = Kind::kFloat;
+    for (size_t at = block; at < block + width && kind != Kind::kCompared; ++at) {
+      if (outputs[at] < 0) continue;
+      const int32_t* const own = table.of(outputs[at]);
+      const Interval& reach = sums[static_cast<size_t>(outputs[at])];
+      const ClosedForm<double> fine = closed_form(own, highest, reach);
+      const ClosedForm<float> form{static_cast<float>(fine.scale), static_cast<float>(fine.offset), fine.least, fine.most};
+      if (!form.fits(own, highest, reach)) kind = fine.fits(own, highest, reach) ? Kind::kDouble : Kind::kCompared;
+      scale[at] = form.scale;
+      offset[at] = form.offset;
+      fine_scale[at] = fine.scale;
+      fine_offset[at] = fine.offset;
+      least[static_cast<size_t>(stored[at])] = static_cast<uint8_t>(fine.least);
+      most[static_cast<size_t>(stored[at])] = static_cast<uint8_t>(fine.most);
     }
-    uneven.push_back(even ? -1 : static_cast<int64_t>(thresholds.size()));
-    for (size_t lane = 0; lane < width && even; ++lane) {
-      const size_t at = block + lane;
-      scale[at] = forms[lane].scale;
-      offset[at] = forms[lane].offset;
-      least[static_cast<size_t>(stored[at])] = static_cast<uint8_t>(forms[lane].least);
-      most[static_cast<size_t>(stored[at])] = static_cast<uint8_t>(forms[lane].most);
+    kinds.push_back(kind);
+    first_threshold.push_back(static_cast<int64_t>(thresholds.size()));
+    if (kind != Kind::kCompared) continue;
+    for (size_t at = block; at < block + width; ++at) {
+      least[static_cast<size_t>(stored[at])] = 0;
+      most[static_cast<size_t>(stored[at])] = UINT8_MAX;
     }
-    for (int32_t k = 0; k < highest && !even; ++k) {
+    for (int32_t k = 0; k < highest; ++k) {
       for (size_t at = block; at < block + width; ++at) {
         thresholds.push_back(outputs[at] < 0 ? 0 : table.of(outputs[at])[k]);
       }
@@ -96,12 +105,14 @@ Neurons::Neurons(const Thresholds& table, const std::vector<int64_t>& outputs, c
 }
 
 int32_t Neurons::count(int64_t position, int64_t place, int64_t lanes, int32_t sum) const {
-  const int64_t start = uneven[static_cast<size_t>(position / lanes)];
   const size_t at = static_cast<size_t>(position);
-  if (start < 0) {
+  const size_t block = static_cast<size_t>(position / lanes);
+  if (kinds[block] != Kind::kCompared) {
     const size_t own = static_cast<size_t>(place);
-    return ClosedForm{scale[at], offset[at], least[own], most[own]}.count(sum);
+    if (kinds[block] == Kind::kFloat) return ClosedForm<float>{scale[at], offset[at], least[own], most[own]}.count(sum);
+    return ClosedForm<double>{fine_scale[at], fine_offset[at], least[own], most[own]}.count(sum);
   }
+  const int64_t start = first_threshold[block];
   int32_t reached = 0;
   for (int64_t k = 0; k < highest; ++k) {
     reached += thresholds[static_cast<size_t>(start + k * lanes + position % lanes)] <= sum;

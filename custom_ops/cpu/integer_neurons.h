@@ -17,23 +17,27 @@ struct Interval {
 
 inline constexpr Interval kAnySum{INT32_MIN, INT32_MAX};
 
-/// The spike count in closed form: `sum * scale + offset` in float32, rounded towards zero and limited.
+/// The spike count in closed form: `sum * scale + offset` in float or double, rounded towards zero and limited.
 ///
 /// No step of it falls as the sum rises. So it is right for every sum if it is at each threshold and one below: `fits` is
 /// a proof, not a sample.
+template <class Real>
 struct ClosedForm {
-  float scale = 0;
-  float offset = 0;
+  Real scale = 0;
+  Real offset = 0;
   int32_t least = 0;
   int32_t most = 0;
 
-  float raw(int64_t sum) const { return static_cast<float>(static_cast<int32_t>(sum)) * scale + offset; }
+  Real raw(int64_t sum) const { return static_cast<Real>(static_cast<int32_t>(sum)) * scale + offset; }
   int32_t count(int64_t sum) const;
   bool fits(const int32_t* thresholds, int32_t highest, const Interval& sums) const;
-
-  /// The one that is likeliest to fit.
-  static ClosedForm of(const int32_t* thresholds, int32_t highest, const Interval& sums);
 };
+
+/// The closed form that is likeliest to fit.
+ClosedForm<double> closed_form(const int32_t* thresholds, int32_t highest, const Interval& sums);
+
+/// How the neurons of a block are counted: in closed form, or by comparing with every threshold.
+enum class Kind : uint8_t { kFloat, kDouble, kCompared };
 
 /// The neurons of blocks of `lanes` positions.
 struct Neurons {
@@ -47,8 +51,10 @@ struct Neurons {
   int32_t highest;
   // Of each position.
   Aligned<float> scale, offset;
-  /// Of each block: where its thresholds [highest, lanes] begin in `thresholds`, or -1 where the closed form holds.
-  std::vector<int64_t> uneven;
+  Aligned<double> fine_scale, fine_offset;
+  // Of each block: its kind, and where its thresholds [highest, lanes] begin in `thresholds` if they are compared.
+  std::vector<Kind> kinds;
+  std::vector<int64_t> first_threshold;
   Aligned<int32_t> thresholds;
   // Of each position, in the order in which counts are stored.
   Aligned<uint8_t> least, most;

@@ -84,6 +84,9 @@ struct Portable {
   static PCONV_INLINE Ints to_ints(const Floats& floats) {
     return each<Ints>([&](int64_t i) { return static_cast<int32_t>(floats.at[i]); });
   }
+  static PCONV_INLINE Ints line(const Ints& sum, const double* scale, const double* offset) {
+    return each<Ints>([&](int64_t i) { return static_cast<int32_t>(sum.at[i] * scale[i] + offset[i]); });
+  }
   static PCONV_INLINE Ints count_reached(const Ints& reached, const Ints& sum, const Ints& threshold) {
     return each<Ints>([&](int64_t i) { return reached.at[i] + (sum.at[i] >= threshold.at[i]); });
   }

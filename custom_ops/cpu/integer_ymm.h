@@ -67,6 +67,14 @@ struct Ymm {
   static PCONV_INLINE Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
   static PCONV_INLINE Floats to_floats(Ints ints) { return _mm256_cvtepi32_ps(ints); }
   static PCONV_INLINE Ints to_ints(Floats floats) { return _mm256_cvttps_epi32(floats); }
+  static PCONV_INLINE __m128i half_line(__m128i sum, const double* scale, const double* offset) {
+    const __m256d product = _mm256_mul_pd(_mm256_cvtepi32_pd(sum), _mm256_loadu_pd(scale));
+    return _mm256_cvttpd_epi32(_mm256_add_pd(product, _mm256_loadu_pd(offset)));
+  }
+  static PCONV_INLINE Ints line(Ints sum, const double* scale, const double* offset) {
+    const __m128i low = half_line(_mm256_castsi256_si128(sum), scale, offset);
+    return _mm256_set_m128i(half_line(_mm256_extracti128_si256(sum, 1), scale + 4, offset + 4), low);
+  }
   static PCONV_INLINE Ints count_reached(Ints reached, Ints sum, Ints threshold) {
     // All ones where the sum is below.
     return _mm256_add_epi32(reached, _mm256_add_epi32(_mm256_set1_epi32(1), _mm256_cmpgt_epi32(threshold, sum)));
