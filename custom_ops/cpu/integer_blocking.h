@@ -6,7 +6,7 @@
 //   Ints, Floats            vectors of sums; Bytes of quads of counts, Filter of quads of weights
 //   Partial                 sums on their way, from `begin` at a bias to `end`; `dot` adds the four products of a lane
 //   kRun                    0, or so many dots of a Partial and more, as many as a filter's run, are exact
-//   Counts                  of four vectors of sums, limited to uint8: those of a block at four pixels, or of four blocks
+//   Counts                  of four vectors of sums, limited to uint8: a block's at four pixels, or four blocks'
 //   line                    of sums in double, rounded towards zero
 //   interleave              four vectors of quads from four pixels, whose channels are in the order of `unpacked`
 #pragma once

@@ -133,7 +133,8 @@ void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogu
     flush();
   }
 
-  if (is_plain(epilogue) && outputs >= kBlocks * Isa::kLanes && kind_of<Isa, kBlocks>(*epilogue.neurons, position) == Kind::kFloat) {
+  if (is_plain(epilogue) && outputs >= kBlocks * Isa::kLanes &&
+      kind_of<Isa, kBlocks>(*epilogue.neurons, position) == Kind::kFloat) {
     const Closed closed(*epilogue.neurons, position);
     uint8_t* const to = epilogue.counts + pixel * epilogue.outputs + output;
     return finish_registers<Isa, kBlocks, kPixels>(closed, done, to, epilogue.outputs);

@@ -278,9 +278,10 @@ void depthwise(const Depthwise& depthwise, const DepthwiseRegion& region, const 
   const int64_t size = quads.rows * quads.columns * kChannels * kQuad;
   const bool four = epilogue.neurons != nullptr && epilogue.residual_sums == nullptr;
   for (int64_t block = 0; block * kChannels < shape.channels; ++block) {
+    const Kind kind = four ? kind_of<Isa, 4>(*epilogue.neurons, block * kChannels) : Kind::kCompared;
     windows(shape, region, epilogue,
             {block * kChannels, first_channel(block, kChannels, shape.channels), least_of(kChannels, shape.channels),
-             four ? kind_of<Isa, 4>(*epilogue.neurons, block * kChannels) : Kind::kCompared, depthwise.weights + block * size});
+             kind, depthwise.weights + block * size});
   }
 }
 

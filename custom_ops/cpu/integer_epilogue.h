@@ -79,7 +79,8 @@ PCONV_INLINE IntsOf<Isa> count(const Neurons& neurons, int64_t position, IntsOf<
   if constexpr (kThen != Then::kCompared) {
     return count_closed<Isa, kThen == Then::kDouble>(Closed(neurons, position), 0, sum);
   } else {
-    const int32_t* threshold = neurons.thresholds.data() + neurons.first_threshold[static_cast<size_t>(position / Isa::kLanes)];
+    const size_t block = static_cast<size_t>(position / Isa::kLanes);
+    const int32_t* threshold = neurons.thresholds.data() + neurons.first_threshold[block];
     IntsOf<Isa> reached = Isa::zeros();
     for (int32_t k = 0; k < neurons.highest; ++k, threshold += Isa::kLanes) {
       reached = Isa::count_reached(reached, sum, Isa::load(threshold));
@@ -128,9 +129,11 @@ PCONV_INLINE void finish_after(const Epilogue& epilogue, const int32_t* sums, in
   }
   switch (epilogue.neurons->kinds[static_cast<size_t>(position / Isa::kLanes)]) {
     case Kind::kFloat:
-      return finish_block<Isa, kResidual, Then::kFloat>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
+      finish_block<Isa, kResidual, Then::kFloat>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
+      break;
     case Kind::kDouble:
-      return finish_block<Isa, kResidual, Then::kDouble>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
+      finish_block<Isa, kResidual, Then::kDouble>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
+      break;
     case Kind::kCompared:
       finish_block<Isa, kResidual, Then::kCompared>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
   }

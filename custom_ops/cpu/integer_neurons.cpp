@@ -80,7 +80,8 @@ Neurons::Neurons(const Thresholds& table, const std::vector<int64_t>& outputs, c
       const int32_t* const own = table.of(outputs[at]);
       const Interval& reach = sums[static_cast<size_t>(outputs[at])];
       const ClosedForm<double> fine = closed_form(own, highest, reach);
-      const ClosedForm<float> form{static_cast<float>(fine.scale), static_cast<float>(fine.offset), fine.least, fine.most};
+      const ClosedForm<float> form{static_cast<float>(fine.scale), static_cast<float>(fine.offset), fine.least,
+                                   fine.most};
       if (!form.fits(own, highest, reach)) kind = fine.fits(own, highest, reach) ? Kind::kDouble : Kind::kCompared;
       scale[at] = form.scale;
       offset[at] = form.offset;

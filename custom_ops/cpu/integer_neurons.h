@@ -19,8 +19,8 @@ inline constexpr Interval kAnySum{INT32_MIN, INT32_MAX};
 
 /// The spike count in closed form: `sum * scale + offset` in float or double, rounded towards zero and limited.
 ///
-/// No step of it falls as the sum rises. So it is right for every sum if it is at each threshold and one below: `fits` is
-/// a proof, not a sample.
+/// No step of it falls as the sum rises. So it is right for every sum if it is at each threshold and one below: `fits`
+/// is a proof, not a sample.
 template <class Real>
 struct ClosedForm {
   Real scale = 0;
