@@ -117,7 +117,9 @@ def float_model(layer: Layer, batch: int) -> onnx.ModelProto:
     for index in range(NODES):
         tables[f"weights_{index}"] = draw.standard_normal(window).astype(np.float32)
         nodes.append(helper.make_node("Conv", ["input", f"weights_{index}", "bias"], [f"sum_{index}"], **attributes))
-        nodes.append(helper.make_node("Relu", [f"sum_{index}"], [f"output_{index}"]))
+        nodes.append(helper.make_node("Relu", [f"sum_{index}"], [f"relu_{index}"]))
+        # The blocked layout of the sums stays as it is inside of a network: a graph output would be laid out anew.
+        nodes.append(helper.make_node("GlobalMaxPool", [f"relu_{index}"], [f"output_{index}"]))
     return model(nodes, tables, TensorProto.FLOAT, [batch, layer.channels, layer.size, layer.size])
 
 
