@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
+#include <mutex>
 
 #include "cpu/plan.h"
 #include "ort/guard.h"
@@ -16,12 +18,29 @@ struct Provider {
   /// On the threads of the session; a single chunk on the one that calls.
   template <class AnyCall>
   static void run(const OrtApi* api, OrtKernelContext* context, const AnyCall& call) {
-    Plan<AnyCall> plan(call);
-    const auto task = [](void* data, size_t chunk) {
-      run_chunk(*static_cast<const Plan<AnyCall>*>(data), static_cast<int64_t>(chunk));
-    };
-    ort::check(abi::KernelContext_ParallelFor(api, context, task, static_cast<size_t>(plan.chunks), 0, &plan));
+    Job<AnyCall> job{Plan<AnyCall>(call), {}, nullptr};
+    const auto task = [](void* data, size_t chunk) { static_cast<Job<AnyCall>*>(data)->run(chunk); };
+    ort::check(abi::KernelContext_ParallelFor(api, context, task, static_cast<size_t>(job.plan.chunks), 0, &job));
+    if (job.thrown) std::rethrow_exception(job.thrown);
   }
+
+ private:
+  /// No exception crosses onnxruntime's threads: memory for a chunk may be refused.
+  template <class AnyCall>
+  struct Job {
+    const Plan<AnyCall> plan;
+    std::mutex mutex;
+    std::exception_ptr thrown;
+
+    void run(size_t chunk) noexcept {
+      try {
+        run_chunk(plan, static_cast<int64_t>(chunk));
+      } catch (...) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        thrown = std::current_exception();
+      }
+    }
+  };
 };
 
 }  // namespace pconv::cpu

@@ -19,16 +19,21 @@ std::string text(const Shape& shape) {
 namespace {
 
 /// Why onnxruntime does not give an attribute; empty where it does.
-std::string read(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t& value) {
-  OrtStatus* status = abi::KernelInfoGetAttribute_int64(api, info, name, &value);
+std::string reason_of(const OrtApi* api, OrtStatus* status) {
   if (status == nullptr) return "";
   std::string reason = abi::GetErrorMessage(api, status);
   abi::ReleaseStatus(api, status);
   return reason;
 }
 
-[[noreturn]] void refuse_attribute(const char* name, const std::string& reason) {
-  refuse("attribute '" + std::string(name) + "' is missing or is not an int (" + reason + "); expected an int");
+std::string read(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t& value) {
+  return reason_of(api, abi::KernelInfoGetAttribute_int64(api, info, name, &value));
+}
+
+[[noreturn]] void refuse_attribute(const char* name, const std::string& reason,
+                                   const std::string& expected = "an int") {
+  refuse("attribute '" + std::string(name) + "' is missing or is not " + expected + " (" + reason + "); expected " +
+         expected);
 }
 
 }  // namespace
@@ -38,6 +43,28 @@ int64_t read_int(const OrtApi* api, const OrtKernelInfo* info, const char* name)
   const std::string reason = read(api, info, name, value);
   if (!reason.empty()) refuse_attribute(name, reason);
   return value;
+}
+
+std::vector<int64_t> read_ints(const OrtApi* api, const OrtKernelInfo* info, const char* name, size_t size) {
+  const std::string expected = "a list of " + std::to_string(size) + " ints";
+  size_t found = 0;
+  const auto read_into = [&](int64_t* values) {
+    const std::string reason = reason_of(api, abi::KernelInfoGetAttributeArray_int64(api, info, name, values, &found));
+    if (!reason.empty()) refuse_attribute(name, reason, expected);
+  };
+  read_into(nullptr);
+  if (found != size) {
+    refuse("attribute '" + std::string(name) + "' has " + std::to_string(found) + " values; expected " + expected);
+  }
+  std::vector<int64_t> values(size);
+  read_into(values.data());
+  return values;
+}
+
+void require_range(const char* attribute, int64_t value, int64_t least, int64_t most, const std::string& why) {
+  if (value >= least && value <= most) return;
+  const std::string range = std::to_string(least) + (least == most ? "" : " to " + std::to_string(most));
+  refuse("attribute '" + std::string(attribute) + "' is " + std::to_string(value) + "; expected " + range + why);
 }
 
 int64_t read_optional_int(const OrtApi* api, const OrtKernelInfo* info, const char* name) {

@@ -2,8 +2,10 @@
 // broken promise throws std::invalid_argument, and `named` puts the operator in front.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "ort/tensor.h"
 #include "pconv/ort_abi.h"
@@ -17,6 +19,12 @@ std::string text(const Shape& shape);
 
 /// An attribute of a node. Refuses where it is missing or of another type.
 int64_t read_int(const OrtApi* api, const OrtKernelInfo* info, const char* name);
+
+/// An attribute of a node, a list of so many. Refuses where it is missing or of another type or length.
+std::vector<int64_t> read_ints(const OrtApi* api, const OrtKernelInfo* info, const char* name, size_t size);
+
+/// Refuses a value outside of a range; `why` is what the range follows from.
+void require_range(const char* attribute, int64_t value, int64_t least, int64_t most, const std::string& why = "");
 
 /// An attribute that is 0 where the node does not have it. Refuses another type.
 int64_t read_optional_int(const OrtApi* api, const OrtKernelInfo* info, const char* name);

@@ -8,6 +8,9 @@
 
 namespace pconv::ort {
 
+namespace integer_spike {
+std::vector<Operator> operators(const OrtApi* api);
+}
 namespace parallel_spike {
 std::vector<Operator> operators(const OrtApi* api);
 }
@@ -16,6 +19,7 @@ std::vector<Operator> operators(const OrtApi* api);
 }
 
 inline constexpr std::vector<Operator> (*kOperators[])(const OrtApi*) = {
+    integer_spike::operators,
     parallel_spike::operators,
     serial_spike::operators,
 };

@@ -33,13 +33,6 @@ struct Attributes {
   Train train;  ///< of zeros where the output is the mean
 };
 
-/// Refuses a value outside of a range; `why` is what the range follows from.
-void require_range(const char* attribute, int64_t value, int64_t least, int64_t most, const std::string& why = "") {
-  if (value >= least && value <= most) return;
-  const std::string range = std::to_string(least) + (least == most ? "" : " to " + std::to_string(most));
-  refuse("attribute '" + std::string(attribute) + "' is " + std::to_string(value) + "; expected " + range + why);
-}
-
 Attributes read_attributes(const OrtApi* api, const OrtKernelInfo* info) {
   const int64_t input_steps = read_int(api, info, "input_steps");
   const int64_t axis = read_int(api, info, "channel_axis");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <stdexcept>
 
 #include "ort/guard.h"
 
@@ -50,6 +51,16 @@ int64_t declared_optional_int(const OrtApi* api, OrtShapeInferContext* context, 
     return 0;
   }
   return int_of(api, found);
+}
+
+std::vector<int64_t> declared_ints(const OrtApi* api, OrtShapeInferContext* context, const char* name, size_t size) {
+  const OrtOpAttr* found = nullptr;
+  check(abi::ShapeInferContext_GetAttribute(api, context, name, &found));
+  std::vector<int64_t> values(size);
+  size_t bytes = 0;
+  check(abi::ReadOpAttr(api, found, abi::kInts, values.data(), size * sizeof(int64_t), &bytes));
+  if (bytes != size * sizeof(int64_t)) throw std::invalid_argument(name);
+  return values;
 }
 
 void declare_output(const OrtApi* api, OrtShapeInferContext* context, size_t index, const Declared& output) {

@@ -36,6 +36,9 @@ int64_t declared_int(const OrtApi* api, OrtShapeInferContext* context, const cha
 /// An attribute that is 0 where the node does not have it.
 int64_t declared_optional_int(const OrtApi* api, OrtShapeInferContext* context, const char* name);
 
+/// An attribute of the node, a list of so many.
+std::vector<int64_t> declared_ints(const OrtApi* api, OrtShapeInferContext* context, const char* name, size_t size);
+
 /// onnxruntime asks the operator of that name which was added first, whatever the types: an output of an input's type
 /// takes the one that is declared.
 void declare_output(const OrtApi* api, OrtShapeInferContext* context, size_t index, const Declared& output);

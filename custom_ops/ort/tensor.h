@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -61,6 +62,18 @@ auto input(const OrtApi* api, const OrtKernelContext* context) {
   const OrtValue* value = nullptr;
   check(abi::KernelContext_GetInput(api, context, kIndex, &value));
   return Tensor<T>{shape_of(api, value), mutable_data<T>(api, const_cast<OrtValue*>(value))};
+}
+
+/// An input that is the same in every call, for as long as the session; none where it is not.
+template <class Inputs, size_t kIndex>
+auto constant(const OrtApi* api, const OrtKernelInfo* info) {
+  using T = typename Inputs::template At<kIndex>;
+  int is_constant = 0;
+  const OrtValue* value = nullptr;
+  check(abi::KernelInfoGetConstantInput_tensor(api, info, kIndex, &is_constant, &value));
+  std::optional<Tensor<T>> tensor;
+  if (is_constant != 0) tensor = {shape_of(api, value), mutable_data<T>(api, const_cast<OrtValue*>(value))};
+  return tensor;
 }
 
 /// Memory for an output of that shape, of the type that the operator declares for it.

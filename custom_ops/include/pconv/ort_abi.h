@@ -81,7 +81,7 @@ inline constexpr uint32_t kVersion = 18;
 
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
 enum ElementType : int { kFloat = 1, kUint8 = 2, kInt8 = 3, kInt32 = 6, kFloat16 = 10, kBFloat16 = 16 };
-enum AttributeType : int { kInt = 1 };
+enum AttributeType : int { kInt = 1, kInts = 2 };
 enum Characteristic : int { kRequired = 0 };
 enum MemoryType : int { kOfProvider = 0 };
 enum AllocatorType : int { kArenaAllocator = 1 };
@@ -145,7 +145,11 @@ inline constexpr Slot<95, void(OrtSession*)> ReleaseSession;
 inline constexpr Slot<96, void(OrtValue*)> ReleaseValue;
 inline constexpr Slot<99, void(OrtTensorTypeAndShapeInfo*)> ReleaseTensorTypeAndShapeInfo;
 inline constexpr Slot<100, void(OrtSessionOptions*)> ReleaseSessionOptions;
+inline constexpr Slot<163, OrtStatus*(const OrtKernelInfo*, const char* name, int64_t* values, size_t* size)>
+    KernelInfoGetAttributeArray_int64;
 inline constexpr Slot<193, OrtStatus*(const OrtKernelContext*, void** stream)> KernelContext_GetGPUComputeStream;
+inline constexpr Slot<249, OrtStatus*(const OrtKernelInfo*, size_t index, int* is_constant, const OrtValue**)>
+    KernelInfoGetConstantInput_tensor;
 inline constexpr Slot<268, OrtStatus*(const OrtShapeInferContext*, size_t index, OrtTensorTypeAndShapeInfo** borrowed)>
     ShapeInferContext_GetInputTypeShape;
 inline constexpr Slot<269, OrtStatus*(const OrtShapeInferContext*, const char* name, const OrtOpAttr**)>

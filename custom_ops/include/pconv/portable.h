@@ -14,6 +14,15 @@
 #define PCONV_UNROLL
 #endif
 
+// Before a loop of few rounds, a constant number, whose arrays are to stay in registers.
+#if defined(__clang__)
+#define PCONV_UNROLLED _Pragma("unroll")
+#elif defined(__GNUC__)
+#define PCONV_UNROLLED _Pragma("GCC unroll 32")
+#else
+#define PCONV_UNROLLED
+#endif
+
 // Before a loop whose rounds touch no memory of one another's: an output may be an input, element for element, which a
 // compiler by itself would have to rule out before it vectorises.
 #if defined(__clang__)
@@ -34,4 +43,11 @@
 #define PCONV_INLINE __forceinline
 #else
 #define PCONV_INLINE inline
+#endif
+
+// The same for lambdas.
+#if defined(__GNUC__)
+#define PCONV_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define PCONV_INLINE_LAMBDA
 #endif

@@ -1,0 +1,218 @@
+"""The kernels of integer layers against their definition, bit by bit, for each instruction set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from integer_operator_cases import (
+    INPUTS,
+    INSTRUCTIONS,
+    LAYER,
+    Case,
+    in_kernel,
+    model,
+    random_case,
+    random_constants,
+    reference,
+    session,
+)
+
+pytestmark = pytest.mark.usefixtures("library")
+
+FLAGS = {"avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "avx2": "avx2"}
+CONSTANTS = tuple(LAYER[1:])
+
+
+def lacks(instructions: str) -> bool:
+    if instructions == "portable":
+        return False
+    about = Path("/proc/cpuinfo")
+    return not about.exists() or f" {FLAGS[instructions]} " not in about.read_text().replace("\n", " ")
+
+
+@pytest.fixture(params=INSTRUCTIONS)
+def instructions(request, monkeypatch) -> str:
+    if lacks(request.param):
+        pytest.skip(f"this processor has no {request.param}")
+    monkeypatch.setenv("PCONV_INSTRUCTIONS", request.param)
+    return request.param
+
+
+def conv(counts=(2, 5, 6, 8), weights=(16, 8, 3, 3), op_type="IntegerSpikeConv", thresholds=(1, 8), **changed) -> Case:
+    """A layer of random numbers; `changed` names attributes, and tables by their shapes."""
+    draw = np.random.default_rng(0)
+    attributes = {"zero": 0, "highest": 8, "residual_zero": 0}
+    if op_type.endswith("Conv"):
+        attributes |= {"group": 1, "strides": [1, 1], "dilations": [1, 1], "pads": [1, 1, 1, 1]}
+    arrays = {
+        "counts": draw.integers(0, 8, counts, np.uint8, endpoint=True),
+        "weights": draw.integers(-128, 127, weights, np.int8, endpoint=True),
+        "residual": np.zeros(changed.pop("residual", (1,)), changed.pop("residual_type", np.uint8)),
+    }
+    for name in ("bias", "factor", "multiplier"):
+        arrays[name] = draw.integers(1, 5, changed.pop(name, weights[:1]), np.int32)
+    if "Spike" in op_type:
+        arrays["thresholds"] = np.sort(draw.integers(-5000, 5000, thresholds, np.int32))
+    return Case(op_type, arrays, attributes | changed)
+
+
+def gemm(counts=(3, 8), weights=(16, 8), op_type="IntegerSpikeGemm", **changed) -> Case:
+    return conv(counts, weights, op_type, **changed)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_layers_give_the_integers_of_the_definition(instructions, seed):
+    draw = np.random.default_rng(seed)
+    for _ in range(int(os.environ.get("PCONV_RANDOM_LAYERS", "5"))):
+        case = random_case(draw)
+        given = in_kernel(case, random_constants(draw, case), threads=int(draw.integers(1, 3)))
+        expected = reference(case)
+        assert given.dtype == expected.dtype
+        np.testing.assert_array_equal(given, expected)
+
+
+@pytest.mark.parametrize("counts, weights", [((3, 32, 32, 16), (16, 16, 3, 3)), ((2, 40, 30, 96), (96, 1, 3, 3))])
+def test_layers_of_many_chunks_are_the_same_on_two_threads(instructions, counts, weights):
+    case = conv(counts, weights, group=weights[0] if weights[1] == 1 else 1)
+    for threads in (1, 2):
+        np.testing.assert_array_equal(in_kernel(case, CONSTANTS + ("thresholds",), threads), reference(case))
+
+
+@pytest.mark.parametrize("op_type", INPUTS)
+def test_empty_tensors_give_empty_ones(instructions, op_type):
+    if op_type == "IntegerSpike":
+        case = Case(op_type, {"sums": np.zeros((0, 5), np.int32), "thresholds": np.zeros((1, 4), np.int32)}, {})
+        assert in_kernel(case).shape == (0, 5)
+    elif op_type.endswith("Gemm"):
+        assert in_kernel(gemm((0, 8), op_type=op_type)).shape == (0, 16)
+    else:
+        assert in_kernel(conv((0, 5, 6, 8), op_type=op_type)).shape == (0, 5, 6, 16)
+        assert in_kernel(conv((2, 5, 6, 8), (0, 8, 3, 3), op_type=op_type)).shape == (2, 5, 6, 0)
+
+
+def test_without_channels_the_bias_is_left(instructions):
+    for case in (conv((1, 5, 6, 0), (16, 0, 3, 3)), gemm((3, 0), (16, 0))):
+        np.testing.assert_array_equal(in_kernel(case), reference(case))
+
+
+def test_thresholds_at_the_ends_of_int32_are_compared_exactly(instructions):
+    most, least = np.iinfo(np.int32).max, np.iinfo(np.int32).min
+    reached = np.array([[most, most - 1, 0, least + 1, least]], np.int32).T
+    thresholds = np.array([[least, least + 1, most - 1, most, most]], np.int32)
+    case = Case("IntegerSpike", {"sums": reached, "thresholds": thresholds}, {})
+    np.testing.assert_array_equal(in_kernel(case), [[5], [3], [2], [2], [1]])
+
+
+@pytest.mark.parametrize("highest", [1, 8, 255])
+@pytest.mark.parametrize("spacing", [0.3, 1.0, 77.7, 12345.6])
+def test_every_sum_around_evenly_spaced_thresholds_is_counted_exactly(instructions, highest, spacing):
+    thresholds = np.ceil(np.arange(1, highest + 1) * spacing - 40.2)[None].astype(np.int32)
+    near = thresholds.T + np.array([-2, -1, 0, 1, 2], np.int32)
+    case = Case("IntegerSpike", {"sums": near.reshape(-1, 1), "thresholds": thresholds}, {})
+    np.testing.assert_array_equal(in_kernel(case, ("thresholds",)), reference(case))
+
+
+@pytest.mark.parametrize("op_type", ["IntegerSpikeConv", "IntegerConv", "IntegerSpikeGemm", "IntegerGemm"])
+@pytest.mark.parametrize("kind", [np.uint8, np.int32])
+def test_the_shape_and_type_of_the_output_are_known_before_a_run(op_type, kind):
+    if op_type.endswith("Conv"):
+        case, declared, expected = (
+            conv(op_type=op_type, strides=[2, 1], residual_type=kind),
+            ["N", 5, "W", 8],
+            ["N", 3, "W", 16],
+        )
+    else:
+        case, declared, expected = gemm(op_type=op_type, residual_type=kind), ["N", 8], ["N", 16]
+    (output,) = session(model(case, CONSTANTS, {"counts": declared})).get_outputs()
+    assert (output.type, output.shape) == ("tensor(uint8)" if case.spikes else "tensor(int32)", expected)
+
+
+def test_a_size_that_does_not_follow_from_names_is_left_open():
+    case = conv(strides=[2, 2])
+    (output,) = session(model(case, CONSTANTS, {"counts": ["N", "H", "W", 8]})).get_outputs()
+    assert output.shape in ([], [None] * 4)
+
+
+@pytest.mark.parametrize(
+    "case, told",
+    [
+        (conv(weights=(16, 8, 3)), r"input 'weights' has shape \[16, 8, 3\]; expected \[M, C/group, kH, kW\]"),
+        (conv(weights=(16, 8, 0, 3)), "kH and kW at least 1"),
+        (conv(weights=(16, 4, 3, 3)), r"input 'counts' has shape \[2, 5, 6, 8\]; expected 4 channels on the last axis"),
+        (conv(weights=(9, 4, 3, 3), group=2), r"a first dimension that is a multiple of 'group' = 2"),
+        (conv(counts=(2, 5, 8)), r"input 'counts' has shape \[2, 5, 8\]; expected \[N, H, W, C\]"),
+        (conv(counts=(2, 1, 6, 8), pads=[0, 1, 1, 1]), "expected with its padding at least the 3 rows and 3 columns"),
+        (conv(bias=(15,)), r"input 'bias' has shape \[15\]; expected \[16\] for 'weights'"),
+        (conv(factor=(1,)), r"input 'factor' has shape \[1\]; expected \[16\]"),
+        (conv(multiplier=(16, 1)), r"input 'multiplier' has shape \[16, 1\]; expected \[16\]"),
+        (
+            conv(residual=(2, 5, 6, 1)),
+            r"input 'residual' has shape \[2, 5, 6, 1\]; expected \[2, 5, 6, 16\] or one element",
+        ),
+        (conv(thresholds=(2, 8)), r"input 'thresholds' has shape \[2, 8\]; expected \[1, S\] or \[16, S\]"),
+        (conv(thresholds=(1, 256)), "S from 1 to 255"),
+        (conv(thresholds=(1, 0)), "S from 1 to 255"),
+        (gemm(weights=(16, 8, 1)), r"input 'weights' has shape \[16, 8, 1\]; expected \[M, C\]"),
+        (gemm(counts=()), "input 'counts' is a scalar"),
+        (gemm(counts=(3, 7)), r"input 'counts' has shape \[3, 7\]; expected 8 channels"),
+    ],
+)
+def test_shapes_that_break_the_contract_are_refused(case, told):
+    for constants in ((), tuple(name for name in case.arrays if name not in ("counts", "residual"))):
+        with pytest.raises(Exception, match=f"{case.op_type}: .*{told}"):
+            in_kernel(case, constants)
+
+
+@pytest.mark.parametrize(
+    "name, value, told",
+    [
+        ("zero", 256, "attribute 'zero' is 256; expected 0 to 255"),
+        ("zero", None, "attribute 'zero' is missing"),
+        ("zero", 0.5, "attribute 'zero' is missing or is not an int"),
+        ("highest", 0, "attribute 'highest' is 0; expected 1 to 255"),
+        ("residual_zero", -1, "attribute 'residual_zero' is -1; expected 0 to 255"),
+        ("group", 0, "attribute 'group' is 0"),
+        ("strides", [1, 0], "attribute 'strides' is 0"),
+        ("strides", [1], "attribute 'strides' has 1 values; expected a list of 2 ints"),
+        ("strides", 1, "attribute 'strides' has 0 values; expected a list of 2 ints"),
+        ("dilations", None, "attribute 'dilations' is missing or is not a list of 2 ints"),
+        ("dilations", [0, 1], "attribute 'dilations' is 0"),
+        ("pads", [0, 0, 0, -1], "attribute 'pads' is -1"),
+        ("pads", [0, 0], "attribute 'pads' has 2 values; expected a list of 4 ints"),
+    ],
+)
+def test_attributes_that_break_the_contract_are_refused(name, value, told):
+    case = conv()
+    case.attributes[name] = value
+    if value is None:
+        del case.attributes[name]
+    with pytest.raises(Exception, match=f"IntegerSpikeConv: {told}"):
+        session(model(case))
+
+
+def test_a_zero_of_a_residual_of_sums_is_refused():
+    with pytest.raises(Exception, match="attribute 'residual_zero' is 1; expected 0 for a residual of int32"):
+        session(model(conv(residual_type=np.int32, residual_zero=1)))
+
+
+@pytest.mark.parametrize(
+    "arrays, told",
+    [
+        ({"sums": np.zeros((), np.int32), "thresholds": np.zeros((1, 2), np.int32)}, "input 'sums' is a scalar"),
+        ({"sums": np.zeros((2, 3), np.int32), "thresholds": np.zeros((2, 2), np.int32)}, r"\[1, S\] or \[3, S\]"),
+    ],
+)
+def test_sums_that_break_the_contract_are_refused(arrays, told):
+    for constants in ((), ("thresholds",)):
+        with pytest.raises(Exception, match=f"IntegerSpike: .*{told}"):
+            in_kernel(Case("IntegerSpike", arrays, {}), constants)
+
+
+def test_instructions_that_there_are_not_are_refused(monkeypatch):
+    monkeypatch.setenv("PCONV_INSTRUCTIONS", "sse9")
+    told = "PCONV_INSTRUCTIONS is 'sse9'; expected avx512vnni, avxvnni, avx2 or portable"
+    with pytest.raises(Exception, match=told):
+        session(model(conv()))

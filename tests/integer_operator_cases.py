@@ -1,0 +1,189 @@
+"""Layers of integer weights: their definition in NumPy, random cases of them, and their node run alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper
+
+from pconv_onnx.basics.domain import DOMAIN, VERSION
+from pconv_onnx.operators.integer_spike import count_of, sums_of_convolution, sums_of_product
+from pconv_onnx.operators.library import register
+
+INSTRUCTIONS = ["avx512vnni", "avxvnni", "avx2", "portable"]
+LAYER = ["counts", "weights", "bias", "factor", "residual", "multiplier"]
+TABLES = ["thresholds", "line"]
+INPUTS = {
+    "IntegerSpikeConv": [*LAYER, *TABLES],
+    "IntegerSpikeGemm": [*LAYER, *TABLES],
+    "IntegerConv": LAYER,
+    "IntegerGemm": LAYER,
+    "IntegerSpike": ["sums", *TABLES],
+}
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One node and what it is given."""
+
+    op_type: str
+    arrays: Arrays
+    attributes: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        """Thresholds lie on no line where nothing else is said."""
+        if self.spikes:
+            rows = self.arrays.get("thresholds", np.zeros((1, 1))).shape[0]
+            self.arrays.setdefault("line", np.zeros((rows, 2), np.float32))
+
+    @property
+    def spikes(self) -> bool:
+        return "Spike" in self.op_type
+
+
+def sums(case: Case) -> np.ndarray:
+    """What the thresholds are compared with."""
+    if case.op_type == "IntegerSpike":
+        return case.arrays["sums"].astype(np.int64)
+    arrays = {name: case.arrays[name] for name in LAYER}
+    attributes = {name: value for name, value in case.attributes.items() if name != "highest"}
+    return (sums_of_convolution if case.op_type.endswith("Conv") else sums_of_product)(**arrays, **attributes)
+
+
+def reference(case: Case) -> np.ndarray:
+    reached = sums(case)
+    return count_of(reached, case.arrays["thresholds"]) if case.spikes else reached.astype(np.int32)
+
+
+def model(case: Case, constants: tuple[str, ...] = (), declared: dict[str, list[Any]] | None = None) -> onnx.ModelProto:
+    """One node; inputs named in `constants` are initializers, those in `declared` have a shape."""
+    names = INPUTS[case.op_type]
+    node = helper.make_node(case.op_type, names, ["output"], domain=DOMAIN, **case.attributes)
+
+    def value(name: str) -> onnx.ValueInfoProto:
+        array = case.arrays[name]
+        shape = (declared or {}).get(name, [None] * array.ndim)
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), shape)
+
+    kind = onnx.TensorProto.UINT8 if case.spikes else onnx.TensorProto.INT32
+    graph = helper.make_graph(
+        [node],
+        "one",
+        [value(name) for name in names if name not in constants],
+        [helper.make_tensor_value_info("output", kind, None)],
+        [onnx.numpy_helper.from_array(case.arrays[name], name) for name in constants],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, VERSION)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def session(one: onnx.ModelProto, threads: int = 1) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    register(options)
+    return onnxruntime.InferenceSession(one.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def in_kernel(case: Case, constants: tuple[str, ...] = (), threads: int = 1) -> np.ndarray:
+    feeds = {name: array for name, array in case.arrays.items() if name not in constants}
+    return session(model(case, constants), threads).run(None, feeds)[0]
+
+
+def thresholds_for(draw: np.random.Generator, rows: int, highest: int, reached: np.ndarray) -> np.ndarray:
+    """Tables of every kind around sums that do occur: evenly spaced, uneven, equal, unreachable."""
+    table = np.zeros((rows, highest), np.int64)
+    least, most = (int(reached.min()), int(reached.max())) if reached.size else (-5, 5)
+    for row in table:
+        kind = draw.integers(6)
+        first, last = sorted(draw.integers(least - 3, most + 4, 2))
+        even = np.ceil(np.linspace(first, last, highest))
+        row[:] = even if kind < 3 else np.sort(draw.integers(least - 3, most + 4, highest))
+        if kind in (2, 4):
+            row[draw.integers(highest + 1) :] = np.iinfo(np.int32).max
+        if kind == 5:
+            row[: draw.integers(highest + 1)] = np.iinfo(np.int32).min
+    return np.clip(table, np.iinfo(np.int32).min, np.iinfo(np.int32).max).astype(np.int32)
+
+
+def random_case(draw: np.random.Generator) -> Case:
+    """A node of any of the five operators, of any geometry."""
+    op_type = str(draw.choice(list(INPUTS), p=[0.5, 0.15, 0.2, 0.1, 0.05]))
+    highest = int(draw.choice([1, 2, 8, 15, 127, 255]))
+    if op_type == "IntegerSpike":
+        shape = tuple(int(size) for size in draw.integers(1, 40, draw.integers(1, 4)))
+        spread = int(draw.choice([10, 1000, 2**31 - 1]))
+        array = draw.integers(-spread, spread, shape, np.int32, endpoint=True)
+        rows = 1 if draw.random() < 0.3 else shape[-1]
+        count = int(draw.choice([1, 3, 8, 40, 255]))
+        return Case(op_type, {"sums": array, "thresholds": thresholds_for(draw, rows, count, array)}, {})
+
+    attributes: dict[str, Any] = {"zero": int(draw.choice([0, 0, 1, 128, 255])), "highest": highest}
+    arrays: Arrays = {}
+    if op_type.endswith("Gemm"):
+        channels, outputs = int(draw.integers(1, 150)), int(draw.integers(1, 150))
+        shape = (*draw.integers(1, 20, draw.integers(0, 3)), channels)
+        arrays["counts"] = draw.integers(0, highest, shape, np.uint8, endpoint=True)
+        window: tuple[int, ...] = (outputs, channels)
+    else:
+        kind = draw.choice(["dense", "depthwise", "groups"], p=[0.5, 0.35, 0.15])
+        group = {"dense": 1, "depthwise": int(draw.integers(2, 150)), "groups": int(draw.integers(2, 6))}[str(kind)]
+        each = 1 if kind == "depthwise" else int(draw.integers(1, 24 if group > 1 else 70))
+        many = 1 if kind == "depthwise" else int(draw.integers(1, 24 if group > 1 else 90))
+        kernel = [int(draw.choice([1, 1, 2, 3, 3, 5, 7])) for _ in range(2)]
+        attributes["group"] = group
+        attributes["strides"] = [int(draw.choice([1, 1, 2, 3])) for _ in range(2)]
+        attributes["dilations"] = [int(draw.choice([1, 1, 1, 2, 3])) for _ in range(2)]
+        attributes["pads"] = [int(pad) for pad in draw.choice([0, 0, 1, 2, 4], 4)]
+        if draw.random() < 0.3:
+            attributes["pads"] = [0] * 4
+        spans = [(size - 1) * d + 1 for size, d in zip(kernel, attributes["dilations"], strict=True)]
+        padded = np.add(attributes["pads"][:2], attributes["pads"][2:])
+        size = [int(max(1, span - pad) + draw.integers(0, 18)) for span, pad in zip(spans, padded, strict=True)]
+        shape = (int(draw.integers(1, 4)), *size, group * each)
+        arrays["counts"] = draw.integers(0, highest, shape, np.uint8, endpoint=True)
+        window = (group * many, each, *kernel)
+    outputs = window[0]
+    arrays["weights"] = draw.integers(-128, 127, window, np.int8, endpoint=True)
+    if draw.random() < 0.4:  # the largest sums that there are
+        arrays["weights"] = np.where(draw.random(window) < 0.5, np.int8(127), np.int8(-128))
+        arrays["weights"] = np.broadcast_to(arrays["weights"][:1], window).copy()
+        arrays["counts"] = np.full_like(arrays["counts"], highest)
+    elif draw.random() < 0.3:
+        arrays["weights"] = draw.integers(-7, 7, window, np.int8, endpoint=True)
+    small = 7 if draw.random() < 0.5 else 1
+    arrays["bias"] = draw.integers(-3000, 3000, outputs, np.int32)
+    arrays["factor"] = np.ones(outputs, np.int32) if small == 1 else draw.integers(-small, small, outputs, np.int32)
+    arrays["multiplier"] = draw.integers(-100, 100, outputs, np.int32)
+
+    attributes["residual_zero"] = 0
+    arrays["residual"] = np.zeros(1, np.uint8)
+    blank = Case(op_type, dict(arrays), attributes)
+    reached = sums(blank)
+    added = draw.choice(["none", "one", "one32", "counts", "sums"])
+    if added in ("one", "counts"):
+        attributes["residual_zero"] = int(draw.choice([0, 1, 128]))
+        size_of = (1,) * reached.ndim if added == "one" else reached.shape
+        arrays["residual"] = draw.integers(0, 255, size_of, np.uint8, endpoint=True)
+    elif added in ("one32", "sums"):
+        arrays["residual"] = draw.integers(
+            -9999, 9999, (1,) * reached.ndim if added == "one32" else reached.shape, np.int32
+        )
+    if blank.spikes:
+        rows = 1 if draw.random() < 0.25 else outputs
+        count = int(draw.choice([1, 2, 8, 16, 60, 255], p=[0.1, 0.1, 0.4, 0.2, 0.1, 0.1]))
+        arrays["thresholds"] = thresholds_for(draw, rows, count, sums(Case(op_type, dict(arrays), attributes)))
+    return Case(op_type, arrays, attributes)
+
+
+def random_constants(draw: np.random.Generator, case: Case) -> tuple[str, ...]:
+    """Which inputs are initializers: mostly all tables, sometimes any."""
+    names = [name for name in INPUTS[case.op_type] if name not in ("counts", "sums")]
+    if draw.random() < 0.75:
+        return tuple(name for name in names if name != "residual" or case.arrays["residual"].size == 1)
+    return tuple(name for name in names if draw.random() < 0.5)
