@@ -35,7 +35,7 @@ from pconv_onnx.integer.form import IntegerForm, integer_form
 from pconv_onnx.integer.settings import require_integers
 from pconv_onnx.lower.fusing.fusing import ON_FLOATS
 from pconv_onnx.lower.modes import lower
-from pconv_onnx.plan.modes import INTEGER, mode_of
+from pconv_onnx.plan.modes import OF_INTEGERS, mode_of
 from pconv_onnx.plan.plan import Plan
 from pconv_onnx.plan.planning import make_plan
 from pconv_onnx.runtime.entrance import prepared
@@ -73,7 +73,7 @@ class Rewriting:
 
     def _neurons_on_floats(self) -> dict[str, str] | None:
         """Why mode `integer` leaves activations on floats, by name; None in other modes, and of a mere plan."""
-        if self.model is None or self.plan.mode is not INTEGER:
+        if self.model is None or self.plan.mode not in OF_INTEGERS:
             return None
         names = {entry.node: entry.name for entry in Record.read(self.model).converted}
         return {
@@ -157,7 +157,8 @@ def rewrite(
         neurons: what becomes a neuron: activations, or `products`: what products (convolutions, matrix products, gates)
             read as well, as `calibrate` takes it. Where it has no levels, it is told as what needs a calibration.
         mode: `parallel`, `folded`, `serial`: one time-step, which a `SerialSession` repeats, or `integer`: layers of
-            integer weights that read and give spike counts as uint8, with their neurons inside (docs/integers.md).
+            integer weights that read and give spike counts as uint8, with their neurons inside; `integer-parallel` has
+            trains in their place (docs/integers.md).
         precision: `float16` turns a float32 network into that type, inputs and outputs excepted; None keeps its type.
         signed: carry values below zero with an offset, not with signs, and convert activations whose levels lack zero
             as well. Where silent such neurons emit their lowest value, so that every time-step costs what dense values
@@ -186,7 +187,7 @@ def rewrite(
     if calibration is None and method is not None:
         raise PconvError(f"there is no calibration for the method '{method}'", "pass data as calibration")
     offsets = signed or not mode_of(mode).codes
-    if mode_of(mode) is INTEGER and weights is None:
+    if mode_of(mode) in OF_INTEGERS and weights is None:
         weights = WEIGHTS[0]
     require_neurons(neurons, offsets=offsets)
     require_integers(

@@ -6,8 +6,8 @@ Nothing heavy is imported, so that `--help` and faults in the arguments are answ
 from typing import Any, Literal
 
 # What flows in a rewritten network.
-ModeName = Literal["parallel", "folded", "serial", "integer"]
-MODES: tuple[ModeName, ...] = ("parallel", "folded", "serial", "integer")
+ModeName = Literal["parallel", "folded", "serial", "integer", "integer-parallel"]
+MODES: tuple[ModeName, ...] = ("parallel", "folded", "serial", "integer", "integer-parallel")
 Precision = Literal["float16"]
 PRECISIONS: tuple[Precision, ...] = ("float16",)
 

@@ -9,10 +9,13 @@ from typing import Any
 import onnx
 
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.graph.nesting import tensor_names
 from pconv_onnx.graph.record import Record
 from pconv_onnx.graph.sketch import sketch
 from pconv_onnx.lower.fusing.fusing import fused
+from pconv_onnx.lower.fusing.in_time import in_time
 from pconv_onnx.lower.lowering import Lowering
+from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.operators.domain import INTEGER, is_integer
 from pconv_onnx.plan.plan import Plan
 
@@ -39,6 +42,24 @@ class IntegerLowering(Lowering):
                 f"no layer of {self.plan.network.name} can be one of integers: '{name}': {reason}",
                 "mode 'folded' takes it; docs/integers.md has what layers of integers take",
             )
+        model = self.finished(model)
         carriers = sketch(found.carriers, onnx.ModelProto(), model, shapes=True)
         replace(Record.read(model), carriers=carriers).write(model)
         return model
+
+    def finished(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """What is written of the network of counts."""
+        return model
+
+
+class IntegerParallelLowering(IntegerLowering):
+    """Writes the same with trains in the place of counts."""
+
+    def finished(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """The network in time."""
+        codings = {
+            self.neuron_names[name]: neuron.coding
+            for name, neuron in self.plan.neurons.items()
+            if isinstance(neuron, ParallelNeuron)
+        }
+        return in_time(model, codings, tensor_names(model.graph) | {node.name for node in model.graph.node})

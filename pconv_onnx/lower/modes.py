@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from pconv_onnx.lower.integer import IntegerLowering
+from pconv_onnx.lower.integer import IntegerLowering, IntegerParallelLowering
 from pconv_onnx.lower.lowering import Lowering
 from pconv_onnx.lower.serial import SerialLowering
 from pconv_onnx.plan.plan import Plan
@@ -17,6 +17,7 @@ LOWERINGS: dict[str, type[Lowering]] = {
     "folded": Lowering,
     "serial": SerialLowering,
     "integer": IntegerLowering,
+    "integer-parallel": IntegerParallelLowering,
 }
 
 

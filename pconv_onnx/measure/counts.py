@@ -13,7 +13,8 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.exposing import expose
 from pconv_onnx.measure.layer_check import LayerCheck
-from pconv_onnx.operators.domain import is_integer
+from pconv_onnx.operators.domain import attribute, is_integer
+from pconv_onnx.operators.integer_spike import counts_of
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,15 @@ class _Counts:
         output: by which it hands them out.
         activation: the tensor that they are the values of.
         lowest: what the count 0 stands for.
+        unit: how much more the next does.
+        train: attributes of trains that they are handed out as.
     """
 
     output: str
     activation: str
     lowest: int
+    unit: int
+    train: Mapping[str, int]
 
 
 class CountCheck:
@@ -51,8 +56,10 @@ class CountCheck:
             outputs = expose(self.model.graph, given, set(network.names))
             for node in layers:
                 check = neurons[node.name]
-                lowest = int(check.neuron.levels[0, 0])
-                self._counts.append(_Counts(outputs[node.output[0]], check.converted.output, lowest))
+                lowest, second = (int(level) for level in check.neuron.levels[0, :2])
+                train = {name: attribute(node, name) for name in ("steps", "coding", "silent")}
+                output, activation = outputs[node.output[0]], check.converted.output
+                self._counts.append(_Counts(output, activation, lowest, second - lowest, train))
 
     @property
     def outputs(self) -> list[str]:
@@ -68,7 +75,8 @@ class CountCheck:
         """
         for entry, counts in zip(self._counts, found, strict=True):
             expected = values[entry.activation]
-            given = [counts.astype(expected.dtype) + expected.dtype.type(entry.lowest)]
+            decoded = counts_of(counts, **entry.train).astype(expected.dtype)
+            given = [decoded * expected.dtype.type(entry.unit) + expected.dtype.type(entry.lowest)]
             # Layers have channels last, which come second elsewhere; signals are images one row high there.
             moved = np.moveaxis(given[0], -1, 1)
             given += [moved, moved.reshape(expected.shape)] if moved.size == expected.size else [moved]

@@ -18,6 +18,8 @@ INTEGER_SPIKE_CONV, INTEGER_SPIKE_GEMM = "IntegerSpikeConv", "IntegerSpikeGemm"
 INTEGER_CONV, INTEGER_GEMM = "IntegerConv", "IntegerGemm"
 # Neurons alone, behind sums of integers.
 INTEGER_SPIKE = "IntegerSpike"
+# What decodes their trains; a function of standard operators, no kernel.
+SPIKE_COUNT = "SpikeCount"
 INTEGER_OP_TYPES = (INTEGER_SPIKE_CONV, INTEGER_SPIKE_GEMM, INTEGER_CONV, INTEGER_GEMM, INTEGER_SPIKE)
 
 # The versions of the domain that trains with a coding, and integer operators, came with.

@@ -12,6 +12,8 @@ import onnx.parser
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN
+from pconv_onnx.neuron.coding import CODINGS, Coding
+from pconv_onnx.operators.bodies import CONSTANTS
 from pconv_onnx.operators.domain import (
     INTEGER,
     INTEGER_CONV,
@@ -20,10 +22,13 @@ from pconv_onnx.operators.domain import (
     INTEGER_SPIKE_CONV,
     INTEGER_SPIKE_GEMM,
     OP_TYPE,
+    SPIKE_COUNT,
 )
 
 # The most counts above zero that uint8 holds.
 MOST = 255
+# The most time-steps that layers of integers read.
+MOST_STEPS = 16
 
 
 def count_of(sums: Array, thresholds: Array) -> Array:
@@ -36,6 +41,36 @@ def count_of(sums: Array, thresholds: Array) -> Array:
     return (sums[..., np.newaxis] >= thresholds).sum(axis=-1).astype(np.uint8)
 
 
+def trains_of(counts: Array, *, steps: int, coding: int, silent: int) -> Array:
+    """What neurons of spike counts `[N, …]` give: these, or digits `[T·N, …]` around that of silence.
+
+    Args:
+        counts: uint8.
+        steps: T; 0 for counts.
+        coding: of trains, by the number of one of `CODINGS`.
+        silent: k₀, the count of silence.
+    """
+    if not steps:
+        return counts
+    digits = _coding(coding, steps, silent).digits(counts)
+    return (digits + (silent > 0)).astype(np.uint8).reshape(steps * len(counts), *counts.shape[1:])
+
+
+def counts_of(trains: Array, *, steps: int, coding: int, silent: int) -> Array:
+    """The spike counts `[N, …]` of trains `[T·N, …]`, as `trains_of` gives them; int64."""
+    return silent + _summed(trains.astype(np.int64) - (silent > 0), steps, coding) if steps else trains
+
+
+def worths(steps: int, coding: int) -> Array:
+    """`[I]`, what a digit of each time-step is worth."""
+    weighted = _coding(coding, steps, 0).weighted
+    return np.array([1 << (steps - 1 - step) if weighted else 1 for step in range(steps)], np.int64)
+
+
+def _coding(number: int, steps: int, zero: int) -> Coding:
+    return next(one for one in CODINGS.values() if one.number == number)(steps, zero)
+
+
 def sums_of_convolution(
     counts: Array,
     weights: Array,
@@ -45,27 +80,27 @@ def sums_of_convolution(
     multiplier: Array,
     *,
     zero: int,
-    residual_zero: int,
     group: int,
     strides: Sequence[int],
     dilations: Sequence[int],
     pads: Sequence[int],
+    **attributes: int,
 ) -> Array:
     """The sums of a convolution in NumPy, as the specification words it.
 
     Args:
-        counts: `[N, H, W, C]`.
+        counts: `[I·N, H, W, C]`.
         weights: `[M, C/group, kH, kW]`.
         bias: `[M]`.
         factor: `[M]`.
-        residual: `[N, H′, W′, M]`, or one element.
+        residual: `[N, H′, W′, M]`, `[I·N, H′, W′, M]`, or one element.
         multiplier: `[M]`.
         zero: the count that is worth nothing.
-        residual_zero: the same of the residual.
         group: into how many parts channels fall.
         strides: of the window.
         dilations: of its taps.
         pads: rows above, columns to the left, rows below, columns to the right.
+        attributes: `residual_zero`, and of time `input_steps`, `residual_steps` and `input_coding`.
 
     Returns:
         `[N, H′, W′, M]` in int64.
@@ -86,7 +121,7 @@ def sums_of_convolution(
         part = part[:, :, : (width - 1) * strides[1] + 1 : strides[1]]
         total += np.einsum("nhwgi,goi->nhwgo", part, filters[..., row, column])
     products = total.reshape(len(values), height, width, outputs)
-    return _added(products, bias, factor, residual, multiplier, residual_zero)
+    return _added(products, bias, factor, residual, multiplier, **attributes)
 
 
 def sums_of_product(
@@ -98,46 +133,71 @@ def sums_of_product(
     multiplier: Array,
     *,
     zero: int,
-    residual_zero: int,
+    **attributes: int,
 ) -> Array:
     """The sums `[…, M]` of a matrix product of counts `[…, C]` and weights `[M, C]`, likewise."""
     products = (counts.astype(np.int64) - zero) @ weights.astype(np.int64).T
-    return _added(products, bias, factor, residual, multiplier, residual_zero)
+    return _added(products, bias, factor, residual, multiplier, **attributes)
 
 
 def _added(
-    products: Array, bias: Array, factor: Array, residual: Array, multiplier: Array, residual_zero: int
+    products: Array,
+    bias: Array,
+    factor: Array,
+    residual: Array,
+    multiplier: Array,
+    *,
+    residual_zero: int,
+    input_steps: int = 1,
+    residual_steps: int = 1,
+    input_coding: int = 0,
 ) -> Array:
     wide = [table.astype(np.int64) for table in (bias, factor, residual, multiplier)]
-    return wide[1] * products + wide[0] + wide[3] * (wide[2] - residual_zero)
+    total = _summed(products, input_steps, input_coding)
+    return wide[1] * total + wide[0] + wide[3] * _summed(wide[2] - residual_zero, residual_steps, input_coding)
 
 
-def functions(opset: int) -> list[onnx.FunctionProto]:
+def _summed(values: Array, steps: int, coding: int) -> Array:
+    """The sum over time-steps `[I·N, …]`, each by what it is worth."""
+    if steps == 1:
+        return values
+    by_time = values.reshape(steps, len(values) // steps, *values.shape[1:])
+    return np.tensordot(worths(steps, coding), by_time, axes=1)
+
+
+def functions(opset: int, *, in_time: bool = False) -> list[onnx.FunctionProto]:
     """The operators as model-local functions of standard operators and `ParallelSpike`, for models of that opset.
 
     Sums are those of floats that hold the same integers: onnxruntime's convolutions of integers are many times slower.
+
+    Args:
+        opset: version of the default domain, at least `MIN_OPSET`.
+        in_time: whether all neurons of the model give trains; else none does.
     """
-    read = "counts, weights, bias, factor, residual, multiplier"
-    window = "zero, highest, residual_zero, group, strides, dilations, pads"
-    product = "zero, highest, residual_zero"
+    read, tables = "counts, weights, bias, factor, residual, multiplier", ", thresholds, line"
+    product = "zero, highest, residual_zero, input_steps, residual_steps, input_coding"
+    window, train = f"{product}, group, strides, dilations, pads", "steps, coding, silent"
+    convolution, matrix = (text[in_time] for text in (_CONVOLUTION, _PRODUCT))
+    first, last, alone = (
+        _emitted(axis) if in_time else _counted(channels, axis)
+        for channels, axis in ((_OF_LAYER, 1), (_OF_LAYER, -1), (_OF_SUMS, -1))
+    )
     rows = [
-        (
-            INTEGER_SPIKE_CONV,
-            window,
-            f"{read}, thresholds, line",
-            _CONVOLUTION + _counted(_OF_LAYER, 1) + _CHANNELS_LAST,
-        ),
-        (INTEGER_SPIKE_GEMM, product, f"{read}, thresholds, line", _PRODUCT + _counted(_OF_LAYER, -1) + _AS_IT_IS),
-        (INTEGER_CONV, window, read, _CONVOLUTION + _WHOLE + _CHANNELS_LAST),
-        (INTEGER_GEMM, product, read, _PRODUCT + _WHOLE + _AS_IT_IS),
-        (INTEGER_SPIKE, "", "whole_sums, thresholds, line", _SUMS + _counted(_OF_SUMS, -1) + _AS_IT_IS),
+        (INTEGER_SPIKE_CONV, f"{window}, {train}", read + tables, convolution + first + _CHANNELS_LAST),
+        (INTEGER_SPIKE_GEMM, f"{product}, {train}", read + tables, matrix + last + _AS_IT_IS),
+        (INTEGER_CONV, window, read, convolution + _WHOLE + _CHANNELS_LAST),
+        (INTEGER_GEMM, product, read, matrix + _WHOLE + _AS_IT_IS),
+        (INTEGER_SPIKE, train, f"whole_sums{tables}", _SUMS + alone + _AS_IT_IS),
+        (SPIKE_COUNT, "steps, coding, silent", "trains", _DECODED),
     ]
     return [
         onnx.parser.parse_function(
             f"""
     <opset_import: ["" : {opset}, "{DOMAIN}" : {INTEGER}], domain: "{DOMAIN}">
-    {name} {f"<{attributes}>" if attributes else ""} ({inputs}) => (output)
+    {name} <{attributes}> ({inputs}) => (output)
     {{
+        {CONSTANTS}
+        third = Constant <value_ints = [2]> ()
         {body}
     }}
     """
@@ -165,28 +225,90 @@ _OPERANDS = """
         multiplier_1 = Cast <to = 1> (multiplier)"""
 
 # Channels come first while sums are made: what is constant then becomes part of the convolution.
-_CONVOLUTION = f"""{_OPERANDS}
+_IMAGES = f"""{_OPERANDS}
         of_weights = Constant <value_ints = [-1, 1, 1, 1]> ()
         of_images = Constant <value_ints = [-1, 1, 1]> ()
         factor_4 = Reshape (factor_1, of_weights)
         weight = Mul (weight_1, factor_4)
         image = Transpose <perm = [0, 3, 1, 2]> (value)
-        products = Conv <group: int = @group, strides: ints = @strides, dilations: ints = @dilations,
-            pads: ints = @pads> (image, weight, offset)
-        added_first = Transpose <perm = [0, 3, 1, 2]> (added)
         multiplier_3 = Reshape (multiplier_1, of_images)
-        rest = Mul (added_first, multiplier_3)
-        sums = Add (products, rest)"""
+        products = Conv <group: int = @group, strides: ints = @strides, dilations: ints = @dilations,
+            pads: ints = @pads> ({{operands}})
+        added_first = Transpose <perm = [0, 3, 1, 2]> (added)"""
 
-_PRODUCT = f"""{_OPERANDS}
+_MATRICES = f"""{_OPERANDS}
         of_weights = Constant <value_ints = [-1, 1]> ()
         factor_2 = Reshape (factor_1, of_weights)
         weight = Mul (weight_1, factor_2)
         matrix = Transpose <perm = [1, 0]> (weight)
-        products = MatMul (value, matrix)
+        products = MatMul (value, matrix)"""
+
+
+def _over_time(name: str, source: str, steps: str) -> str:
+    """`name`, the sum of a tensor `[I·N, …]` over its time-steps, each by what its digit is worth."""
+    return f"""
+        {name}_steps = Constant <value_int: int = @{steps}> ()
+        {name}_steps_1d = Reshape ({name}_steps, second)
+        {name}_shape = Shape ({source})
+        {name}_rows = Slice ({name}_shape, first, second)
+        {name}_samples = Div ({name}_rows, {name}_steps_1d)
+        {name}_sample = Slice ({name}_shape, second, end)
+        {name}_in_time = Concat <axis = 0> ({name}_steps_1d, {name}_samples, {name}_sample)
+        {name}_by_time = Reshape ({source}, {name}_in_time)
+        {name}_step = Range (zero, {name}_steps, one)
+        {name}_last = Sub ({name}_steps, one)
+        {name}_place = Sub ({name}_last, {name}_step)
+        {name}_weight = Gather (weights_of_places, {name}_place)
+        {name}_worth_1d = Where (is_radix, {name}_weight, unit)
+        {name}_rank = Shape ({name}_shape)
+        {name}_ones = Expand (second, {name}_rank)
+        {name}_along_time = Concat <axis = 0> (open, {name}_ones)
+        {name}_worth = Reshape ({name}_worth_1d, {name}_along_time)
+        {name}_weighted = Mul ({name}_by_time, {name}_worth)
+        {name} = ReduceSum <keepdims = 0> ({name}_weighted, first)"""
+
+
+def _places(coding: str) -> str:
+    """What digits are worth in a coding."""
+    return f"""
+        coding_64 = Constant <value_int: int = @{coding}> ()
+        is_radix = Equal (coding_64, one)
+        open = Constant <value_ints = [-1]> ()
+        unit = Constant <value = float {{1.0}}> ()
+        weights_of_places = Constant <value_floats = {[float(1 << place) for place in range(MOST_STEPS)]}> ()"""
+
+
+# Without a time axis, and with one.
+_CONVOLUTION = (
+    _IMAGES.format(operands="image, weight, offset")
+    + """
+        rest = Mul (added_first, multiplier_3)
+        sums = Add (products, rest)""",
+    _IMAGES.format(operands="image, weight")
+    + _places("input_coding")
+    + _over_time("total", "products", "input_steps")
+    + _over_time("added_total", "added_first", "residual_steps")
+    + """
+        offset_3 = Reshape (offset, of_images)
+        rest = Mul (added_total, multiplier_3)
+        more = Add (rest, offset_3)
+        sums = Add (total, more)""",
+)
+_PRODUCT = (
+    _MATRICES
+    + """
         rest = Mul (added, multiplier_1)
         more = Add (rest, offset)
-        sums = Add (products, more)"""
+        sums = Add (products, more)""",
+    _MATRICES
+    + _places("input_coding")
+    + _over_time("total", "products", "input_steps")
+    + _over_time("added_total", "added", "residual_steps")
+    + """
+        rest = Mul (added_total, multiplier_1)
+        more = Add (rest, offset)
+        sums = Add (total, more)""",
+)
 
 _CHANNELS_LAST = """
         output = Transpose <perm = [0, 2, 3, 1]> (number)"""
@@ -195,13 +317,37 @@ _AS_IT_IS = """
 _WHOLE = """
         number = Cast <to = 6> (sums)"""
 
+# Spike counts of trains.
+_DECODED = f"""{_places("coding")}
+        silent_64 = Constant <value_int: int = @silent> ()
+        silent_count = Cast <to = 1> (silent_64)
+        is_signed = Greater (silent_64, zero)
+        no_spike = Cast <to = 1> (is_signed)
+        digit = Cast <to = 1> (trains)
+        value = Sub (digit, no_spike){_over_time("total", "value", "steps")}
+        count = Add (total, silent_count)
+        output = Cast <to = 2> (count)"""
 
-# How many channels there are.
+# How many channels there are where neurons stand behind a layer, and where they stand alone.
 _OF_LAYER = "channels = Shape (bias)"
-_OF_SUMS = """
-        size = Shape (sums)
+_OF_SUMS = """size = Shape (sums)
         last = Constant <value_ints = [-1]> ()
         channels = Gather (size, last)"""
+
+
+def _thresholds(channel_axis: int) -> str:
+    """Of neurons `threshold_rows`, `highest_1d` and `level`, 0 to S."""
+    return f"""
+        table_shape = Shape (thresholds)
+        table_rows = Slice (table_shape, first, second)
+        highest_1d = Slice (table_shape, second, third)
+        by_channel = Constant <value_ints = {[-1, 1, 1] if channel_axis > 0 else [-1]}> ()
+        threshold_rows = Cast <to = 1> (thresholds)
+        levels_1d = Add (highest_1d, second)
+        levels_end = Squeeze (levels_1d)
+        level_64 = Range (zero, levels_end, one)
+        level = Cast <to = 1> (level_64)
+        level_shape = Concat <axis = 0> (table_rows, levels_1d)"""
 
 
 def _counted(channels: str, channel_axis: int) -> str:
@@ -210,37 +356,16 @@ def _counted(channels: str, channel_axis: int) -> str:
     Where thresholds lie on a line it takes one division and no comparisons, which onnxruntime has as QuantizeLinear. It
     takes a Sub into no convolution.
     """
-    shape = (
-        "by_channel = Constant <value_ints = [-1, 1, 1]> ()"
-        if channel_axis > 0
-        else ("by_channel = Constant <value_ints = [-1]> ()")
-    )
-    return f"""
-        zero = Constant <value = int64 {{0}}> ()
-        one = Constant <value = int64 {{1}}> ()
-        first = Constant <value_ints = [0]> ()
-        second = Constant <value_ints = [1]> ()
-        third = Constant <value_ints = [2]> ()
-        table_shape = Shape (thresholds)
-        rows = Slice (table_shape, first, second)
-        highest_1d = Slice (table_shape, second, third)
-        {shape}
+    return f"""{_thresholds(channel_axis)}
         offsets = Gather <axis = 1> (line, zero)
         spacings = Gather <axis = 1> (line, one)
         least = ReduceMin <keepdims = 0> (spacings)
         none = Constant <value = float {{0.0}}> ()
         has_lines = Greater (least, none)
         line_offset = Reshape (offsets, by_channel)
-        line_spacing = Reshape (spacings, by_channel)
         highest_count = Cast <to = 2> (highest_1d)
         highest = Squeeze (highest_count)
         no_count = Constant <value = uint8 {{0}}> ()
-        threshold_rows = Cast <to = 1> (thresholds)
-        levels_1d = Add (highest_1d, second)
-        end = Squeeze (levels_1d)
-        level_64 = Range (zero, end, one)
-        level = Cast <to = 1> (level_64)
-        level_shape = Concat <axis = 0> (rows, levels_1d)
         levels = Expand (level, level_shape)
         {channels}
         spacing = Expand (spacings, channels)
@@ -259,3 +384,19 @@ def _counted(channels: str, channel_axis: int) -> str:
                 compared = Cast <to = 2> (count)
             }}
         >"""
+
+
+def _emitted(channel_axis: int) -> str:
+    """`number`, the digits of trains of the count, as uint8 around that of silence."""
+    return f"""{_thresholds(channel_axis)}
+        silent_64 = Constant <value_int: int = @silent> ()
+        silent_count = Cast <to = 1> (silent_64)
+        is_signed = Greater (silent_64, zero)
+        no_spike = Cast <to = 1> (is_signed)
+        offset_of_level = Sub (level, silent_count)
+        levels = Expand (offset_of_level, level_shape)
+        trains = {DOMAIN}.{OP_TYPE} <input_steps = 1, channel_axis = {channel_axis}, spikes = 1, coding: int = @coding,
+            steps: int = @steps, zero: int = @silent> (sums, threshold_rows, levels)
+        digit = Sign (trains)
+        shifted = Add (digit, no_spike)
+        number = Cast <to = 2> (shifted)"""

@@ -82,11 +82,8 @@ class Mode:
         """
 
 
-class _Parallel(Mode):
+class _OfTrains(Mode):
     """Spike trains flow, all time-steps at once."""
-
-    name = "parallel"
-    keeps_time = True
 
     def neuron(self, spec: QuantizerSpec, wanted: Wanted) -> Neuron:
         reasons = []
@@ -98,6 +95,13 @@ class _Parallel(Mode):
                 return neuron
             reasons.append(reason)
         raise ValueError(f"{reasons[0]}; mode 'folded' takes it")
+
+
+class _Parallel(_OfTrains):
+    """They do so as floats."""
+
+    name = "parallel"
+    keeps_time = True
 
 
 class _OfMeans(Mode):
@@ -119,6 +123,12 @@ class _Integer(_OfMeans):
     name = "integer"
 
 
+class _IntegerParallel(_OfTrains):
+    """They do so as digits, a byte each, between the same layers; carriers are those of mode `integer`."""
+
+    name = "integer-parallel"
+
+
 class _Serial(Mode):
     """One time-step flows, and membrane potentials are kept from one to the next."""
 
@@ -138,9 +148,12 @@ class _Serial(Mode):
     refuse_nodes = staticmethod(refuse_what_one_step_cannot_do)
 
 
-PARALLEL, FOLDED, SERIAL, INTEGER = _Parallel(), _Folded(), _Serial(), _Integer()
+PARALLEL, FOLDED, SERIAL = _Parallel(), _Folded(), _Serial()
+INTEGER, INTEGER_PARALLEL = _Integer(), _IntegerParallel()
+# Those of layers of integers.
+OF_INTEGERS = (INTEGER, INTEGER_PARALLEL)
 # One row a mode.
-MODES: dict[str, Mode] = {mode.name: mode for mode in (PARALLEL, FOLDED, SERIAL, INTEGER)}
+MODES: dict[str, Mode] = {mode.name: mode for mode in (PARALLEL, FOLDED, SERIAL, *OF_INTEGERS)}
 
 
 def mode_of(name: str) -> Mode:

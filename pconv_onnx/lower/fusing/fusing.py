@@ -287,6 +287,7 @@ class _Fusing:
                 forms.constant(f"{name}/multiplier", multiplier.astype(np.int32)),
             ]
             attributes: dict[str, Any] = {"zero": codes.zero, "highest": codes.largest, "residual_zero": zero}
+            attributes |= {"input_steps": 1, "residual_steps": 1, "input_coding": 0}
             attributes |= _window(product) if found.last else {}
             if neurons is not None and index == len(found.layers):
                 return self._spiking(_SPIKING[found.last], inputs, neurons, reach, last=found.last, **attributes)
@@ -348,6 +349,7 @@ class _Fusing:
         thresholds = self._meant(proto.input[1], neurons.thresholds)
         line = forms.constant(f"{proto.name}/line", lines(neurons.thresholds, reach))
         output = forms.named_counts(proto.output[0])
+        attributes |= {"steps": 0, "coding": 0, "silent": 0}
         node = helper.make_node(
             op_type, [*inputs, thresholds, line], [output], name=proto.name, domain=DOMAIN, **attributes
         )  # fmt: skip
