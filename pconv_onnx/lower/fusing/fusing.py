@@ -266,7 +266,15 @@ class _Fusing:
             (one, table * (forms.codes[one].unit if one in forms.codes else 1))
             for (one, _), table in zip(total.added, tables[len(layers) :], strict=False)
         ]
-        return _Sum(layers, added, tables[-1], last, rank)
+        found = _Sum(layers, added, tables[-1], last, rank)
+        return found if all(self._is_carried(*one) for one in added) else None
+
+    def _is_carried(self, name: str, multiplier: Array) -> bool:
+        """Whether floats hold the products of a tensor by its multipliers, so that these are what they are there."""
+        largest = int(np.abs(multiplier).max(initial=0))
+        if name not in self.forms.codes:
+            return largest <= 1
+        return largest * self.forms.codes[name].largest < _NEVER * self.forms.codes[name].unit
 
     def _layers(self, found: _Sum, name: str, neurons: _Neurons | None = None) -> str:
         """Write a sum, and neurons behind it; what it is called then.
