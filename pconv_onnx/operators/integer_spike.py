@@ -27,7 +27,7 @@ from pconv_onnx.operators.domain import (
 
 # The most counts above zero that uint8 holds.
 MOST = 255
-# The most time-steps that layers of integers read.
+# The most time-steps of trains in radix that layers of integers read.
 MOST_STEPS = 16
 
 
@@ -258,7 +258,8 @@ def _over_time(name: str, source: str, steps: str) -> str:
         {name}_step = Range (zero, {name}_steps, one)
         {name}_last = Sub ({name}_steps, one)
         {name}_place = Sub ({name}_last, {name}_step)
-        {name}_weight = Gather (weights_of_places, {name}_place)
+        {name}_known = Min ({name}_place, last_place)
+        {name}_weight = Gather (weights_of_places, {name}_known)
         {name}_worth_1d = Where (is_radix, {name}_weight, unit)
         {name}_rank = Shape ({name}_shape)
         {name}_ones = Expand (second, {name}_rank)
@@ -275,6 +276,7 @@ def _places(coding: str) -> str:
         is_radix = Equal (coding_64, one)
         open = Constant <value_ints = [-1]> ()
         unit = Constant <value = float {{1.0}}> ()
+        last_place = Constant <value_int = {MOST_STEPS - 1}> ()
         weights_of_places = Constant <value_floats = {[float(1 << place) for place in range(MOST_STEPS)]}> ()"""
 
 

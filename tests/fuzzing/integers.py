@@ -24,6 +24,7 @@ from pconv_onnx.integer.proof.values import Float, Whole
 from .quantised import quantised
 from .whole import whole
 
+INTEGER_MODES = ("integer", "integer-parallel")
 Array = np.ndarray[Any, np.dtype[Any]]
 Run = tuple[str, list[Array]]
 _CPU = ["CPUExecutionProvider"]
@@ -48,7 +49,7 @@ def judged(seed: int) -> tuple[list[str], list[str]]:
     spared: list[str] = []
     # In parallel mode.
     given: list[Array] = []
-    for mode in (*MODES, "integer"):
+    for mode in (*MODES, *INTEGER_MODES):
         how = f"{mode}, {options['coding']}, {options['weights']}"
         try:
             with warnings.catch_warnings():
@@ -67,9 +68,8 @@ def judged(seed: int) -> tuple[list[str], list[str]]:
             found += [f"{how}, {run}: {told}" for told in _differing(model, again, outputs)]
         found += [f"{how}, not as in parallel: {told}" for told in _differing(model, outputs, given or outputs)]
         given = given or outputs
-        # What exact integers give is what modes on floats are compared with; a product of two that is rounded, everywhere
-        # alike, is none.
-        if mode == "integer" or _rounds_products(rewriting):
+        # Modes on floats are compared with exact integers; a product that is rounded, everywhere alike, is none.
+        if mode in INTEGER_MODES or _rounds_products(rewriting):
             continue
         try:
             expected = whole(snn, feed)
