@@ -31,13 +31,15 @@ from products_networks import RECIPES
 from subjects import Folders, Samples
 
 import pconv_onnx
-from pconv_onnx.basics.choices import NeuronsName
+from pconv_onnx.basics.choices import CodingName, NeuronsName
 from pconv_onnx.measure import timing
 
 # Images that stock int8 is calibrated on; images whose bits are compared.
 FEW, COMPARED = 50, 8
 INSTRUCTIONS = ("avx512vnni", "avxvnni", "avx2", "portable")
 ANN, STOCK, BODY = "ANN, fp32", "ANN, stock int8", "integer, function body"
+# Real spikes: time-steps and coding of networks in mode integer-parallel.
+TRAINS: tuple[tuple[int, CodingName], ...] = ((4, "radix"), (8, "rate"))
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,10 @@ class Measured:
             pconv_onnx.rewrite(levels, mode=mode, **options).model  # type: ignore[call-overload]
             for mode in ("integer", "folded")
         )
+        self.trains = {
+            steps: pconv_onnx.rewrite(levels, mode="integer-parallel", steps=steps, coding=coding, **options).model
+            for steps, coding in (TRAINS if self.setting.spiking else ())
+        }
         self.stock = folders.folder / f"{name}-stock-int8.onnx"
         quantize_static(
             str(self.ann), str(self.stock), _Feeds(self.samples), quant_format=QuantFormat.QDQ, per_channel=True,
@@ -126,6 +132,7 @@ class Measured:
                     found[f"integer, {name}"] = session(self.integer, threads)
                 except pconv_onnx.PconvError as error:
                     print(f"integer, {name}: {error}")
+        found |= {f"integer-parallel, T = {steps}": session(model, threads) for steps, model in self.trains.items()}
         return found
 
     def bits(self, threads: int) -> dict[str, list[str]]:

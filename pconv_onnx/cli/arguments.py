@@ -90,7 +90,7 @@ def _rewrite(sub: argparse.ArgumentParser) -> None:
         "--mode", choices=MODES, default="parallel",
         help="parallel: spike trains flow (default); folded: their temporal means do, in one step; serial: one "
         "time-step a run, with membrane potentials as inputs and outputs; integer: spike counts do, between layers of "
-        "integer weights, int8 unless --weights says another",
+        "integer weights, int8 unless --weights says another; integer-parallel: trains do, between the same layers",
     )  # fmt: skip
     sub.add_argument(
         "--precision", choices=PRECISIONS,
@@ -177,7 +177,7 @@ def _evaluate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--mode", choices=MODES,
         help="how to rewrite; folded (default) computes at the price of one step what parallel does, but for "
-        "rounding; serial steps through time; integer computes on counts",
+        "rounding; serial steps through time; integer and integer-parallel compute on bytes",
     )  # fmt: skip
     _add_rewriting(sub)
     sub.add_argument(

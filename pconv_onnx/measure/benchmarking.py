@@ -40,7 +40,7 @@ from pconv_onnx.measure.request import Request
 from pconv_onnx.measure.rows import Row
 from pconv_onnx.measure.stock import quantise
 from pconv_onnx.measure.timing import OtherWork, machine, rounds, threads_of
-from pconv_onnx.plan.modes import FOLDED, INTEGER, PARALLEL, SERIAL
+from pconv_onnx.plan.modes import FOLDED, OF_INTEGERS, PARALLEL, SERIAL
 from pconv_onnx.plan.spike_driven import SpikeDriven
 from pconv_onnx.report import page
 from pconv_onnx.runtime.entrance import runnable
@@ -151,7 +151,7 @@ def bench(
 ) -> Benchmark:
     """Time a network against its spiking forms: function body, serial, parallel and folded, at each T and batch size.
 
-    With integer weights mode `integer` as well, and beside it what onnxruntime's own static quantisation makes of the
+    With integer weights modes `integer` and `integer-parallel` as well, and beside it what onnxruntime's own static quantisation makes of the
     ANN (`int8 ANN`).
 
     All networks of one T and batch size are measured in turns; a ratio to the ANN is the median of the ratios of the
@@ -241,7 +241,7 @@ class _Measuring:
         self.repeats = repeats
         # Layers of integers are measured where weights are such, beside what onnxruntime makes of the ANN.
         integers = self.request.weights is not None
-        self.rewritten = _REWRITTEN | ({INTEGER.name: INTEGER.name} if integers else {})
+        self.rewritten = _REWRITTEN | ({mode.name: mode.name for mode in OF_INTEGERS} if integers else {})
         # Without a T.
         self.anns = [ANN, *([STOCK] if integers else [])]
         self.modes = [*self.anns, *([QUANTISED] if self.request.calibration is not None else []), *self.rewritten]

@@ -15,7 +15,7 @@ import numpy as np
 
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.neuron.coding import CODINGS
-from pconv_onnx.plan.modes import FOLDED, INTEGER, PARALLEL, SERIAL
+from pconv_onnx.plan.modes import FOLDED, INTEGER, INTEGER_PARALLEL, PARALLEL, SERIAL
 
 # The colours of figures on paper, and the variables of the page's style that stand for them there. The colours of lines
 # are told apart by the colour-blind (Okabe and Ito), and lines by their markers and dashes as well.
@@ -60,6 +60,7 @@ _MODES: dict[str, dict[str, Any]] = {
     PARALLEL.name: {"color": BLUE, "linestyle": "-", "marker": "o"},
     FOLDED.name: {"color": GREEN, "linestyle": (0, (3, 1, 1, 1)), "marker": "D"},
     INTEGER.name: {"color": GREEN, "linestyle": "-", "marker": "P"},
+    INTEGER_PARALLEL.name: {"color": BLUE, "linestyle": "--", "marker": "p"},
 }
 _ACCURACIES = {
     "top1": "top-1 accuracy",
