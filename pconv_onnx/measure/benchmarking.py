@@ -151,8 +151,8 @@ def bench(
 ) -> Benchmark:
     """Time a network against its spiking forms: function body, serial, parallel and folded, at each T and batch size.
 
-    With integer weights modes `integer` and `integer-parallel` as well, and beside it what onnxruntime's own static quantisation makes of the
-    ANN (`int8 ANN`).
+    With integer weights modes `integer` and `integer-parallel` as well, and beside them what onnxruntime's own static
+    quantisation makes of the ANN (`int8 ANN`).
 
     All networks of one T and batch size are measured in turns; a ratio to the ANN is the median of the ratios of the
     same rounds. What cannot be measured has the reason in its row. An interruption (Ctrl-C) ends the measuring and
