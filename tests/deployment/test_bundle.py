@@ -91,7 +91,7 @@ INTEGERS = {"weights": "int8", "input_bits": 8, "input_range": (-3, 3)}
 
 def test_run_gives_the_bits_of_integers_whatever_the_mode(ann, tmp_path):
     outputs = []
-    for mode in ("parallel", "folded"):
+    for mode in ("parallel", "folded", "integer"):
         rewrite(ann, tmp_path / f"{mode}.onnx", mode=mode, **INTEGERS)
         deploy(tmp_path / f"{mode}.onnx", tmp_path / mode)
         for count in (5, 1):
@@ -805,7 +805,7 @@ def test_in_cpp_coded_networks_have_the_bits_that_they_have_in_python(dtype, mod
 
 @pytest.mark.slow
 def test_in_cpp_integers_have_the_bits_that_they_have_in_python_in_any_mode(ann, program, tmp_path):
-    for mode in ("parallel", "folded"):
+    for mode in ("parallel", "folded", "integer"):
         rewrite(ann, tmp_path / f"{mode}.onnx", mode=mode, **INTEGERS)
         deploy(tmp_path / f"{mode}.onnx", tmp_path / mode)
         (found,) = run_cpp(program, tmp_path / mode, tmp_path / f"{mode}.results", images(5))
