@@ -17,6 +17,7 @@ from pconv_onnx.lower.fusing.in_time import in_time
 from pconv_onnx.lower.lowering import Lowering
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.operators.domain import INTEGER, is_integer
+from pconv_onnx.operators.integer_spike import MOST_STEPS
 from pconv_onnx.plan.plan import Plan
 
 
@@ -56,10 +57,21 @@ class IntegerParallelLowering(IntegerLowering):
     """Writes the same with trains in the place of counts."""
 
     def finished(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """The network in time."""
+        """The network in time.
+
+        Raises:
+            PconvError: trains are longer than layers of integers read.
+        """
         codings = {
             self.neuron_names[name]: neuron.coding
             for name, neuron in self.plan.neurons.items()
             if isinstance(neuron, ParallelNeuron)
         }
+        longest = max((coding.steps for coding in codings.values() if coding.weighted), default=0)
+        if longest > MOST_STEPS:
+            raise PconvError(
+                f"trains of {self.plan.network.name} have {longest} weighted steps, and layers of integers read up to "
+                f"{MOST_STEPS}",
+                "pass fewer --steps, or none",
+            )
         return in_time(model, codings, tensor_names(model.graph) | {node.name for node in model.graph.node})

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fusing_cases import CASES, INPUTS, built, images, run
 from onnx import helper
+from refusals import refusal_of
 
 from pconv_onnx import rewrite, stats, verify
 from pconv_onnx.basics.domain import DOMAIN
@@ -96,3 +97,10 @@ def test_a_pad_writes_silence():
     (pad,) = (node for node in model.graph.node if node.op_type == "Pad")
     tables = {tensor.name: tensor for tensor in model.graph.initializer}
     assert int.from_bytes(tables[pad.input[2]].raw_data, "little") == 0
+
+
+def test_trains_that_no_layer_reads_are_refused():
+    told = refusal_of(
+        rewrite, built(*CASES["two convolutions"][:2]), mode="integer-parallel", coding="radix", steps=17, **INPUTS
+    )
+    assert told.startswith("trains of the model have 17 weighted steps, and layers of integers read up to 16")

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.graph.nesting import captured, unused
+from pconv_onnx.lower.fusing.moves import MOVES
 from pconv_onnx.neuron.coding import Coding
 from pconv_onnx.operators.domain import INTEGER_OP_TYPES, INTEGER_SPIKE, SPIKE_COUNT, is_integer
 from pconv_onnx.operators.integer_spike import functions
@@ -108,25 +109,24 @@ class _InTime:
         return (train.coding.number, train.coding.steps) == (other.coding.number, other.coding.steps)
 
     def _moved(self, node: onnx.NodeProto) -> bool:
-        """Write a node that moves, picks or repeats counts on trains; whether it does so to every step alike."""
+        """Write a node that moves, picks or repeats counts, so that it gives trains; whether it is such.
+
+        Where it does not do the same to the digits of every step, it does so to counts, which become trains again.
+        """
         data = list(node.input) if node.op_type == "Concat" else list(node.input[:1])
         trains = {self.trains.get(name) for name in data}
-        rule = _RULES.get(node.op_type)
-        if len(trains) > 1 or None in trains or rule is None:
+        if node.op_type not in MOVES or len(trains) > 1 or len(node.output) > 1:
             return False
-        (train,) = trains
-        assert train is not None
-        if node.op_type == "MaxPool" and not train.coding.ascending:
-            self._counted(node)
+        train = trains.pop()
+        if train is None:
+            return False
+        if _commutes(node, train, self.tables) and (node.op_type != "Pad" or self._pads_with_silence(node, train)):
             self.nodes.append(node)
-            self._encode(node, train)
+            self.trains[node.output[0]] = train
             return True
-        if not rule(node, self.tables):
-            return False
-        if node.op_type == "Pad" and not self._pads_with_silence(node, train):
-            return False
+        self._counted(node)
         self.nodes.append(node)
-        self.trains.update(dict.fromkeys(node.output, train))
+        self._encode(node, train)
         return True
 
     def _pads_with_silence(self, node: onnx.NodeProto, train: Train) -> bool:
@@ -183,8 +183,11 @@ class _InTime:
 Tables = Mapping[str, Array]
 
 
-def _always(node: onnx.NodeProto, tables: Tables) -> bool:
-    return True
+def _commutes(node: onnx.NodeProto, train: Train, tables: Tables) -> bool:
+    """Whether an operator gives the trains of what it gives of counts, run on the rows of all steps."""
+    if node.op_type == "MaxPool":
+        return train.coding.ascending
+    return node.op_type == "Identity" or (node.op_type in _RULES and _RULES[node.op_type](node, tables))
 
 
 def _keeps_rows(node: onnx.NodeProto, tables: Tables) -> bool:
@@ -214,8 +217,6 @@ def _reshapes(node: onnx.NodeProto, tables: Tables) -> bool:
 _RULES: Mapping[str, Callable[[onnx.NodeProto, Tables], bool]] = {
     "Concat": _keeps_rows,
     "Flatten": _keeps_rows,
-    "Identity": _always,
-    "MaxPool": _always,
     "Pad": _pads,
     "Reshape": _reshapes,
     "Slice": _names_axes,

@@ -136,3 +136,5 @@ _RULES: Mapping[str, Callable[[Move], bool]] = {
     "Transpose": _as_it_is,
     "Unsqueeze": _as_it_is,
 }
+# The operators that may run on counts.
+MOVES = frozenset(_RULES)
