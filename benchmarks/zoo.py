@@ -31,12 +31,15 @@ from measure import fill, machine, write
 from zoo_networks import LIGHT, TORCH, light, samples, torch_network
 
 import pconv_onnx
-from pconv_onnx.basics.choices import MODES
+from pconv_onnx.basics.choices import ModeName
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph.network import captured
 from pconv_onnx.graph.view import key_of
 from pconv_onnx.measure.comparison import Comparison
 from pconv_onnx.plan.plan import Plan
+
+# Those on floats; integer weights are measured on networks that are trained.
+MODES: tuple[ModeName, ...] = ("parallel", "folded", "serial")
 
 STEPS, METHOD = 4, "mse"
 EXPORTERS = ("TorchScript", "dynamo")
