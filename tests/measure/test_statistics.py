@@ -602,7 +602,7 @@ def test_a_network_that_was_not_rewritten_is_told(small_network):
     assert refusal_of(stats, small_network) == "the model was not rewritten; pass what pconv-onnx rewrite wrote"
     snn = rewrite(small_network).model
     entry = next(entry for entry in snn.metadata_props if entry.key == "pconv_onnx.mode")
-    entry.value = "integer"
+    entry.value = "sideways"
     assert refusal_of(stats, snn).startswith("the model was not rewritten")
     entry.value = "serial"
     assert refusal_of(stats, snn).startswith("the model is a serial network")

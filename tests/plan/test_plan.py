@@ -29,7 +29,7 @@ def source():
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "serial"])
 def test_a_plan_that_went_through_a_pickle_is_the_same_and_is_lowered_to_the_same_bytes(source, mode):
-    inputs = {"input_bits": 8, "input_range": (-4, 4)} if mode == "integer" else {}
+    inputs = {"input_bits": 8, "input_range": (-4, 4)} if mode.startswith("integer") else {}
     plan = rewrite(source, mode=mode, dry_run=True, **inputs).plan
     copy = pickle.loads(pickle.dumps(plan))
     assert copy == plan and copy is not plan
