@@ -96,14 +96,19 @@ def in_kernel(case: Case, constants: tuple[str, ...] = (), threads: int = 1) -> 
 
 
 def thresholds_for(draw: np.random.Generator, rows: int, highest: int, reached: np.ndarray) -> np.ndarray:
-    """Tables of every kind around sums that do occur: evenly spaced, uneven, equal, unreachable."""
+    """Tables of every kind around sums that do occur: evenly spaced, nearly so, uneven, equal, unreachable."""
     table = np.zeros((rows, highest), np.int64)
     least, most = (int(reached.min()), int(reached.max())) if reached.size else (-5, 5)
+    near = draw.random() < 0.3  # one that is not would have its neighbours compared as well
     for row in table:
-        kind = draw.integers(6)
+        kind = 6 if near else draw.integers(6)
         first, last = sorted(draw.integers(least - 3, most + 4, 2))
         even = np.ceil(np.linspace(first, last, highest))
-        row[:] = even if kind < 3 else np.sort(draw.integers(least - 3, most + 4, highest))
+        jitter = draw.integers(-1, 2, highest) * max(1, (last - first) // (4 * highest))
+        if kind == 6:
+            row[:] = np.maximum.accumulate(even + jitter)
+        else:
+            row[:] = even if kind < 3 else np.sort(draw.integers(least - 3, most + 4, highest))
         if kind in (2, 4):
             row[draw.integers(highest + 1) :] = np.iinfo(np.int32).max
         if kind == 5:
@@ -158,7 +163,8 @@ def random_case(draw: np.random.Generator) -> Case:
         arrays["weights"] = draw.integers(-7, 7, window, np.int8, endpoint=True)
     small = 7 if draw.random() < 0.5 else 1
     arrays["bias"] = draw.integers(-3000, 3000, outputs, np.int32)
-    arrays["factor"] = np.ones(outputs, np.int32) if small == 1 else draw.integers(-small, small, outputs, np.int32)
+    lowest = -small if draw.random() < 0.5 else 1
+    arrays["factor"] = draw.integers(lowest, small, outputs, np.int32, endpoint=True)
     arrays["multiplier"] = draw.integers(-100, 100, outputs, np.int32)
 
     attributes["residual_zero"] = 0

@@ -23,7 +23,7 @@ constexpr int64_t kChunkBlocks = 4;
 // Rows of a window that convolutions of each channel by itself keep prepared.
 constexpr int64_t kMostRing = 64;
 
-constexpr int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+constexpr int64_t ceil_div(int64_t value, int64_t divisor) { return value / divisor + (value % divisor > 0); }
 
 /// A window is so many stretches of memory, of so many counts each: rows where its columns are neighbours.
 struct Segments {
@@ -64,11 +64,48 @@ struct Reach {
     return {std::min(least * factor, most * factor), std::max(least * factor, most * factor)};
   }
   Reach plus(const Reach& other) const { return {least + other.least, most + other.most}; }
+  bool within_int32() const { return least > INT32_MIN && most < INT32_MAX; }
   /// Beyond int32 nothing is promised, and a sum that may wrap may be anything.
   Interval sums() const {
-    if (least < INT32_MIN || most > INT32_MAX) return kAnySum;
+    if (!within_int32()) return kAnySum;
     return {static_cast<int64_t>(least), static_cast<int64_t>(most)};
   }
+};
+
+/// Between which the sum of an output's products lies.
+Reach reach_of_products(const LayerShape& shape, const int8_t* weights, int64_t output) {
+  const double zero = shape.zero;
+  const Reach counts{std::min(0.0, -zero), std::max(0.0, shape.highest - zero)};
+  Reach sum{0, 0};
+  for (int64_t i = 0; i < shape.depth(); ++i) sum = sum.plus(counts.times(weights[output * shape.depth() + i]));
+  return sum;
+}
+
+/// The same neurons on the products alone: `factor · products + constant >= threshold` is a threshold of the products
+/// where the factor is positive. Then nothing is left to be done after they are summed.
+struct Folded {
+  Folded(const LayerShape& shape, const LayerTables& from, const Interval& residual) : tables(from) {
+    const int64_t highest = from.thresholds.highest;
+    if (highest == 0 || residual.least != residual.most || shape.outputs == 0) return;
+    for (int64_t output = 0; output < shape.outputs; ++output) {
+      const int64_t factor = from.factor[output];
+      if (factor < 1 || !reach_of_products(shape, from.weights, output).within_int32()) return;
+      const int64_t added = int64_t{from.multiplier[output]} * (residual.least - shape.residual_zero);
+      const int64_t constant = wrapped(from.bias[output] + int64_t{wrapped(added)});
+      for (int64_t k = 0; k < highest; ++k) {
+        const int64_t own = ceil_div(from.thresholds.of(output)[k] - constant, factor);
+        // One beyond int32 is never reached or always, as one at its end: products reach neither.
+        thresholds.push_back(static_cast<int32_t>(std::clamp<int64_t>(own, INT32_MIN, INT32_MAX)));
+      }
+    }
+    zeros.assign(static_cast<size_t>(shape.outputs), 0);
+    ones.assign(static_cast<size_t>(shape.outputs), 1);
+    tables = {from.weights, zeros.data(), ones.data(), zeros.data(),
+              {thresholds.data(), shape.outputs, from.thresholds.highest}};
+  }
+
+  std::vector<int32_t> zeros, ones, thresholds;
+  LayerTables tables;
 };
 
 }  // namespace
@@ -113,7 +150,7 @@ Layer::Layer(const LayerShape& shape, const LayerTables& tables, const Interval&
     pack_dense(tables.weights);
   }
   choose_kernels();
-  add_tables(tables, residual);
+  add_tables(Folded(shape, tables, residual).tables, residual);
 }
 
 void Layer::add_position(int64_t output, int64_t place) {
@@ -187,8 +224,6 @@ void Layer::choose_kernels() {
 }
 
 void Layer::add_tables(const LayerTables& tables, const Interval& residual) {
-  const double zero = shape.zero;
-  const Reach counts{std::min(0.0, -zero), std::max(0.0, shape.highest - zero)};
   const Reach added{static_cast<double>(residual.least) - shape.residual_zero,
                     static_cast<double>(residual.most) - shape.residual_zero};
   std::vector<Interval> reach(static_cast<size_t>(shape.outputs), {0, 0});
@@ -199,12 +234,7 @@ void Layer::add_tables(const LayerTables& tables, const Interval& residual) {
       continue;
     }
     int64_t weight = 0;
-    Reach sum{0, 0};
-    for (int64_t i = 0; i < shape.depth(); ++i) {
-      const int8_t own = tables.weights[output * shape.depth() + i];
-      weight += own;
-      sum = sum.plus(counts.times(own));
-    }
+    for (int64_t i = 0; i < shape.depth(); ++i) weight += tables.weights[output * shape.depth() + i];
     const int64_t own_factor = tables.factor[output];
     const int64_t own_multiplier = tables.multiplier[output];
     scaled = scaled || own_factor != 1;
@@ -213,7 +243,8 @@ void Layer::add_tables(const LayerTables& tables, const Interval& residual) {
     factor.push_back(tables.factor[output]);
     multiplier.push_back(tables.multiplier[output]);
     const double constant = tables.bias[output];
-    reach[static_cast<size_t>(output)] = sum.times(static_cast<double>(own_factor))
+    reach[static_cast<size_t>(output)] = reach_of_products(shape, tables.weights, output)
+                                             .times(static_cast<double>(own_factor))
                                              .plus(added.times(static_cast<double>(own_multiplier)))
                                              .plus({constant, constant})
                                              .sums();

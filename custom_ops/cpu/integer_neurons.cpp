@@ -9,7 +9,7 @@ namespace pconv::cpu {
 namespace {
 
 // Found by measurement: with fewer thresholds, comparing with all is faster than to look one up.
-constexpr int32_t kFewestEstimated = 16;
+constexpr int32_t kFewestEstimated = 24;
 
 }  // namespace
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from integer_operator_cases import (
     reference,
     session,
 )
+from native_build import build
 
 pytestmark = pytest.mark.usefixtures("library")
 
@@ -113,6 +117,69 @@ def test_every_sum_around_evenly_spaced_thresholds_is_counted_exactly(instructio
     near = thresholds.T + np.array([-2, -1, 0, 1, 2], np.int32)
     case = Case("IntegerSpike", {"sums": near.reshape(-1, 1), "thresholds": thresholds}, {})
     np.testing.assert_array_equal(in_kernel(case, ("thresholds",)), reference(case))
+
+
+def nearly_even(draw: np.random.Generator, rows: int, highest: int, spacing: int) -> np.ndarray:
+    """Thresholds up to 0.4 steps off a line."""
+    most = 2 * spacing // 5
+    off = draw.integers(-most, most, (rows, highest), endpoint=True)
+    return (np.arange(1, highest + 1) * spacing - 500 + off).astype(np.int32)
+
+
+@pytest.mark.parametrize("highest", [20, 24, 127, 255])
+@pytest.mark.parametrize("spacing", [3, 1000, 30_000])
+@pytest.mark.parametrize("layer", ["alone", "dense", "depthwise"])
+def test_every_sum_around_nearly_even_thresholds_is_counted_exactly(instructions, highest, spacing, layer):
+    thresholds = nearly_even(np.random.default_rng(highest), 20, highest, spacing)
+    near = (thresholds.T[:, None] + np.array([-2, -1, 0, 1, 2])[:, None]).reshape(1, 1, -1, 20)
+    near = np.append(near, np.tile([[[[2**31 - 1], [-(2**31)]]]], 20), axis=2).astype(np.int32)
+    if layer == "alone":
+        case = Case("IntegerSpike", {"sums": near, "thresholds": thresholds}, {})
+    else:
+        each = 1 if layer == "depthwise" else 20
+        group = 20 // each
+        case = conv((*near.shape[:3], 20), (20, each, 1, 1), group=group, pads=[0] * 4, residual_type=np.int32)
+        one = np.ones(20, np.int32)
+        case.arrays.update(residual=near, thresholds=thresholds, multiplier=one, factor=one, bias=0 * one)
+        case.arrays.update(weights=0 * case.arrays["weights"], line=np.zeros((20, 2), np.float32))
+    constants = tuple(name for name in INPUTS[case.op_type] if name not in ("counts", "residual", "sums"))
+    np.testing.assert_array_equal(in_kernel(case, constants), reference(case))
+
+
+@pytest.fixture(scope="module")
+def kind_of(tmp_path_factory) -> Callable[[np.ndarray], int]:
+    """How neurons with thresholds `[rows, S]` are counted."""
+    if shutil.which("c++") is None:
+        pytest.skip("no C++ compiler")
+    folder = tmp_path_factory.mktemp("neurons")
+    done = build(folder, "test_neurons")
+    assert done.returncode == 0, done.stdout + done.stderr
+    kind = ctypes.CDLL(str(folder / "libtest_neurons.so")).pconv_test_kind
+    kind.argtypes = [np.ctypeslib.ndpointer(np.int32, flags="C"), ctypes.c_int64, ctypes.c_int32]
+    return lambda thresholds: kind(thresholds, *thresholds.shape)
+
+
+FLOAT, DOUBLE, ESTIMATED, COMPARED = range(4)
+
+
+@pytest.mark.slow
+def test_neurons_are_counted_in_the_fastest_way_that_is_exact(kind_of):
+    draw = np.random.default_rng(0)
+
+    def even(highest: int, spacing: float) -> np.ndarray:
+        return np.ceil(np.arange(highest) * spacing)[None].astype(np.int32)
+
+    assert kind_of(even(255, 77.7)) == FLOAT
+    assert kind_of(even(255, 123_456.7)) == DOUBLE
+    for highest in (24, 127, 255):
+        for spacing in (3, 1000, 123_456):
+            near = nearly_even(draw, 16, highest, spacing)
+            assert kind_of(near) == ESTIMATED
+            assert kind_of(np.append(near[:-1], even(highest, spacing), axis=0)) == ESTIMATED
+            far = near.copy()
+            far[3, highest // 2 :] += 3 * spacing
+            assert kind_of(far) == COMPARED
+    assert kind_of(nearly_even(draw, 16, 20, 1000)) == COMPARED
 
 
 @pytest.mark.parametrize("op_type", ["IntegerSpikeConv", "IntegerConv", "IntegerSpikeGemm", "IntegerGemm"])
