@@ -32,7 +32,7 @@ bool ClosedForm<Real>::fits(const int32_t* thresholds, int32_t highest, const In
   return true;
 }
 
-ClosedForm<double> closed_form(const int32_t* thresholds, int32_t highest, const Interval& sums) {
+ClosedForm<double> closed_form(const int32_t* thresholds, int32_t highest, const Interval& sums, double off) {
   // Those that are always reached and those that never are bound the count; the others are points of a staircase.
   const int32_t* const begin = std::upper_bound(thresholds, thresholds + highest, static_cast<int32_t>(sums.least));
   const int32_t* const end = std::upper_bound(thresholds, thresholds + highest, static_cast<int32_t>(sums.most));
@@ -46,8 +46,8 @@ ClosedForm<double> closed_form(const int32_t* thresholds, int32_t highest, const
   // The line spacing·k + start that is least far above one threshold and below another: how far is convex in the
   // spacing, and no line fits if that is 1 or more.
   const double rise = static_cast<double>(begin[steps - 1]) - begin[0];
-  double low = steps == 1 ? 1 : (rise - 1) / static_cast<double>(steps - 1);
-  double high = steps == 1 ? 1 : (rise + 1) / static_cast<double>(steps - 1);
+  double low = steps == 1 ? 1 : (rise - off) / static_cast<double>(steps - 1);
+  double high = steps == 1 ? 1 : (rise + off) / static_cast<double>(steps - 1);
   double spacing = 0;
   double start = 0;
   constexpr int kHalvings = 24;
@@ -84,7 +84,9 @@ bool Estimate::fits(const int32_t* thresholds, int32_t highest, const Interval& 
   return true;
 }
 
-Estimate estimate(const ClosedForm<double>& form, int32_t highest) {
+Estimate estimate(const int32_t* thresholds, int32_t highest, const Interval& sums) {
+  const double rise = static_cast<double>(thresholds[highest - 1]) - thresholds[0];
+  const ClosedForm<double> form = closed_form(thresholds, highest, sums, rise / highest);
   // Half a step below the line, an error is allowed of half a step either way.
   const int32_t last = highest - 1;
   return {static_cast<float>(form.scale), static_cast<float>(form.offset - 0.5),
@@ -104,52 +106,52 @@ Neurons::Neurons(const Thresholds& table, const std::vector<int64_t>& outputs, c
       most(outputs.size(), UINT8_MAX) {
   const size_t width = static_cast<size_t>(lanes);
   for (size_t block = 0; block < outputs.size(); block += width) {
-    const Kind kind = kind_of(table, outputs.data() + block, lanes, sums);
-    const bool closed = kind == Kind::kFloat || kind == Kind::kDouble;
+    const auto all_of_block = [&](auto&& take) {
+      for (size_t at = block; at < block + width; ++at) {
+        if (outputs[at] < 0) continue;
+        if (!take(at, table.of(outputs[at]), sums[static_cast<size_t>(outputs[at])])) return false;
+      }
+      return true;
+    };
+    Kind kind = Kind::kFloat;
+    const bool closed = all_of_block([&](size_t at, const int32_t* own, const Interval& reach) {
+      const ClosedForm<double> fine = closed_form(own, highest, reach);
+      const ClosedForm<float> form{static_cast<float>(fine.scale), static_cast<float>(fine.offset), fine.least,
+                                   fine.most};
+      scale[at] = form.scale;
+      offset[at] = form.offset;
+      fine_scale[at] = fine.scale;
+      fine_offset[at] = fine.offset;
+      least[static_cast<size_t>(stored[at])] = static_cast<uint8_t>(fine.least);
+      most[static_cast<size_t>(stored[at])] = static_cast<uint8_t>(fine.most);
+      if (form.fits(own, highest, reach)) return true;
+      kind = Kind::kDouble;
+      return fine.fits(own, highest, reach);
+    });
+    const auto estimated = [&] {
+      return highest >= kFewestEstimated && all_of_block([&](size_t at, const int32_t* own, const Interval& reach) {
+        const Estimate near = estimate(own, highest, reach);
+        scale[at] = near.scale;
+        offset[at] = near.offset;
+        least_estimate[at] = near.least;
+        most_estimate[at] = near.most;
+        return near.fits(own, highest, reach);
+      });
+    };
+    if (!closed) kind = estimated() ? Kind::kEstimated : Kind::kCompared;
     kinds.push_back(kind);
     first_threshold.push_back(static_cast<int64_t>(thresholds.size()));
-    for (size_t at = block; at < block + width; ++at) {
-      if (outputs[at] < 0) continue;
-      const Interval& reach = sums[static_cast<size_t>(outputs[at])];
-      const ClosedForm<double> form = closed_form(table.of(outputs[at]), highest, reach);
-      const Estimate near = estimate(form, highest);
-      scale[at] = near.scale;
-      offset[at] = closed ? static_cast<float>(form.offset) : near.offset;
-      fine_scale[at] = form.scale;
-      fine_offset[at] = form.offset;
-      least_estimate[at] = near.least;
-      most_estimate[at] = near.most;
-      if (!closed) continue;
-      least[static_cast<size_t>(stored[at])] = static_cast<uint8_t>(form.least);
-      most[static_cast<size_t>(stored[at])] = static_cast<uint8_t>(form.most);
-    }
     if (closed) continue;
+    for (size_t at = block; at < block + width; ++at) {
+      least[static_cast<size_t>(stored[at])] = 0;
+      most[static_cast<size_t>(stored[at])] = UINT8_MAX;
+    }
     for (int32_t k = 0; k < highest; ++k) {
       for (size_t at = block; at < block + width; ++at) {
         thresholds.push_back(outputs[at] < 0 ? 0 : table.of(outputs[at])[k]);
       }
     }
   }
-}
-
-Kind Neurons::kind_of(const Thresholds& table, const int64_t* outputs, int64_t lanes,
-                      const std::vector<Interval>& sums) const {
-  Kind closed = Kind::kFloat;
-  bool estimated = highest >= kFewestEstimated;
-  for (int64_t i = 0; i < lanes; ++i) {
-    if (outputs[i] < 0) continue;
-    const int32_t* const own = table.of(outputs[i]);
-    const Interval& reach = sums[static_cast<size_t>(outputs[i])];
-    const ClosedForm<double> fine = closed_form(own, highest, reach);
-    const ClosedForm<float> form{static_cast<float>(fine.scale), static_cast<float>(fine.offset), fine.least,
-                                 fine.most};
-    if (!form.fits(own, highest, reach)) {
-      closed = std::max(closed, fine.fits(own, highest, reach) ? Kind::kDouble : Kind::kCompared);
-    }
-    estimated = estimated && estimate(fine, highest).fits(own, highest, reach);
-    if (closed == Kind::kCompared && !estimated) return Kind::kCompared;
-  }
-  return closed == Kind::kCompared ? Kind::kEstimated : closed;
 }
 
 int32_t Neurons::count(int64_t position, int64_t place, int64_t lanes, int32_t sum) const {

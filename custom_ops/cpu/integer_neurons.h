@@ -33,8 +33,8 @@ struct ClosedForm {
   bool fits(const int32_t* thresholds, int32_t highest, const Interval& sums) const;
 };
 
-/// The closed form that is likeliest to fit.
-ClosedForm<double> closed_form(const int32_t* thresholds, int32_t highest, const Interval& sums);
+/// The closed form that is likeliest to fit thresholds of which the first and the last lie `off` a line together.
+ClosedForm<double> closed_form(const int32_t* thresholds, int32_t highest, const Interval& sums, double off = 1);
 
 /// A closed form that may be one too few: whether it is, the threshold at that place says.
 ///
@@ -50,8 +50,8 @@ struct Estimate {
   bool fits(const int32_t* thresholds, int32_t highest, const Interval& sums) const;
 };
 
-/// The estimate that is likeliest to fit, from the closed form that does not.
-Estimate estimate(const ClosedForm<double>& form, int32_t highest);
+/// The estimate that is likeliest to fit.
+Estimate estimate(const int32_t* thresholds, int32_t highest, const Interval& sums);
 
 /// How the neurons of a block are counted: in closed form, from an estimate, or by comparing with every threshold.
 enum class Kind : uint8_t { kFloat, kDouble, kEstimated, kCompared };
@@ -76,9 +76,6 @@ struct Neurons {
   Aligned<int32_t> thresholds;
   // Of each position, in the order in which counts are stored.
   Aligned<uint8_t> least, most;
-
- private:
-  Kind kind_of(const Thresholds& table, const int64_t* outputs, int64_t lanes, const std::vector<Interval>& sums) const;
 };
 
 }  // namespace pconv::cpu
