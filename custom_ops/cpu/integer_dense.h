@@ -176,7 +176,7 @@ void tiles_of_blocks(const Dense& dense, const DenseRegion& region, const Epilog
   const int64_t tiles = divide_up(region.pixels, kMost);
   for (int64_t row = 0; row < region.rows; ++row) {
     const uint8_t* const input = region.input + row * region.row_stride + group * dense.group_channels;
-    const int64_t output = region.output + row * region.output_row;
+    const int64_t output = row * region.output_row;
     int64_t begin = 0;
     for (int64_t t = 1; t <= tiles; ++t) {
       const int64_t end = t * region.pixels / tiles;

@@ -66,7 +66,7 @@ void interleave_row(const DepthwiseRegion& region, const LayerShape& shape, cons
     PCONV_UNROLLED for (int64_t t = 0; t < kQuad; ++t) {
       const int64_t x = i * row.step + t * shape.dilations.columns - shape.before.columns;
       const bool padding = outside || x < 0 || x >= region.size.columns;
-      const int64_t at = (y * region.size.columns + x) * shape.channels + channels.first;
+      const int64_t at = ((y - region.top) * region.size.columns + x) * shape.channels + channels.first;
       pixels[t] = Isa::load_channels(padding ? nothing : region.image + at, channels.number);
     }
     typename Isa::Bytes four[4];
@@ -119,7 +119,7 @@ void any_windows(const LayerShape& shape, const DepthwiseRegion& region, const E
     for (int64_t x = 0; x < region.columns; ++x) {
       alignas(64) int32_t sums[4 * Isa::kLanes];
       sum_window<Isa>(shape, row, epilogue, channels, lines, x, sums);
-      finish_channels<Isa>(epilogue, channels, sums, 1, region.output + y * region.columns + x);
+      finish_channels<Isa>(epilogue, channels, sums, 1, (y - region.first_row) * region.columns + x);
     }
   }
 }
@@ -137,7 +137,7 @@ struct Rows {
     for (int64_t ky = 0; ky < kKernel; ++ky) {
       const int64_t own = y * shape.strides.rows + ky * shape.dilations.rows - shape.before.rows;
       const bool outside = own < 0 || own >= region.size.rows;
-      at[ky] = outside ? nothing : region.image + own * columns * shape.channels + channels.first;
+      at[ky] = outside ? nothing : region.image + (own - region.top) * columns * shape.channels + channels.first;
       step[ky] = outside ? 0 : shape.channels;
     }
   }
@@ -193,7 +193,7 @@ void rolling_windows(const LayerShape& shape, const DepthwiseRegion& region, con
   PCONV_UNROLLED for (int v = 0; v < 4; ++v) bias[v] = start<Isa>(epilogue, channels.position + v * Isa::kLanes);
   for (int64_t y = region.first_row; y < region.last_row; ++y) {
     const Rows<kKernel> rows(shape, region, channels, y);
-    const int64_t pixel = region.output + y * columns;
+    const int64_t pixel = (y - region.first_row) * columns;
     typename Isa::Bytes quads[(kKernel + 3) / 4][4];
     PartialOf<Isa> sums[kWindows][4];
     PCONV_UNROLLED for (auto& window : sums) {
