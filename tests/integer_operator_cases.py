@@ -24,6 +24,9 @@ INPUTS = {
     "IntegerGemm": LAYER,
     "IntegerSpike": ["sums", *TABLES],
 }
+LAYER_IN_TIME = ["input_steps", "residual_steps", "input_coding"]
+TRAINS = ["steps", "coding", "silent"]
+RATE, RADIX = 0, 1
 Arrays = dict[str, np.ndarray]
 
 
@@ -36,7 +39,10 @@ class Case:
     attributes: dict[str, Any]
 
     def __post_init__(self) -> None:
-        """Thresholds lie on no line where nothing else is said."""
+        """Thresholds lie on no line, and there is no time, where nothing else is said."""
+        names = LAYER_IN_TIME * (self.op_type != "IntegerSpike") + TRAINS * self.spikes
+        for name in names:
+            self.attributes.setdefault(name, 1 if name in ("input_steps", "residual_steps") else 0)
         if self.spikes:
             rows = self.arrays.get("thresholds", np.zeros((1, 1))).shape[0]
             self.arrays.setdefault("line", np.zeros((rows, 2), np.float32))
@@ -46,18 +52,53 @@ class Case:
         return "Spike" in self.op_type
 
 
+def worth(steps: int, coding: int) -> list[int]:
+    """What a digit of each step is worth."""
+    return [1 if coding == RATE else 2 ** (steps - 1 - t) for t in range(steps)]
+
+
 def sums(case: Case) -> np.ndarray:
     """What the thresholds are compared with."""
     if case.op_type == "IntegerSpike":
         return case.arrays["sums"].astype(np.int64)
     arrays = {name: case.arrays[name] for name in LAYER}
-    attributes = {name: value for name, value in case.attributes.items() if name != "highest"}
-    return (sums_of_convolution if case.op_type.endswith("Conv") else sums_of_product)(**arrays, **attributes)
+    left_out = ("highest", *LAYER_IN_TIME, *TRAINS)
+    attributes = {name: value for name, value in case.attributes.items() if name not in left_out}
+    layer = sums_of_convolution if case.op_type.endswith("Conv") else sums_of_product
+    steps, residual_steps, coding = (case.attributes[name] for name in LAYER_IN_TIME)
+    worthless = np.array([case.attributes["residual_zero"]])
+    counts = np.split(arrays["counts"], steps)
+    residuals = [arrays["residual"]] if residual_steps == 1 else np.split(arrays["residual"], steps)
+    total = np.int64(0)
+    for t, digit_worth in enumerate(worth(steps, coding)):
+        arrays |= {"counts": counts[t], "bias": 0 * arrays["bias"]}
+        arrays["residual"] = worthless if residual_steps == 1 else residuals[t]
+        total = total + digit_worth * layer(**arrays, **attributes)
+    once = case.arrays["bias"].astype(np.int64)
+    if residual_steps == 1:
+        added = residuals[0].astype(np.int64) - case.attributes["residual_zero"]
+        once = once + case.arrays["multiplier"].astype(np.int64) * added
+    return total + once
+
+
+def trains_of(counts: np.ndarray, steps: int, coding: int, silent: int) -> np.ndarray:
+    """Trains `[steps·N, …]` of counts `[N, …]`."""
+    offset = counts.astype(np.int64) - silent
+    zero = int(silent > 0)
+    rows = []
+    for t in range(steps):
+        digit = abs(offset) > t if coding == RATE else abs(offset) >> (steps - 1 - t) & 1
+        rows.append(zero + np.sign(offset) * digit)
+    return np.concatenate(rows).astype(np.uint8)
 
 
 def reference(case: Case) -> np.ndarray:
     reached = sums(case)
-    return count_of(reached, case.arrays["thresholds"]) if case.spikes else reached.astype(np.int32)
+    if not case.spikes:
+        return reached.astype(np.int32)
+    counts = count_of(reached, case.arrays["thresholds"])
+    steps, coding, silent = (case.attributes[name] for name in TRAINS)
+    return trains_of(counts, steps, coding, silent) if steps > 0 else counts
 
 
 def model(case: Case, constants: tuple[str, ...] = (), declared: dict[str, list[Any]] | None = None) -> onnx.ModelProto:
@@ -96,14 +137,19 @@ def in_kernel(case: Case, constants: tuple[str, ...] = (), threads: int = 1) -> 
 
 
 def thresholds_for(draw: np.random.Generator, rows: int, highest: int, reached: np.ndarray) -> np.ndarray:
-    """Tables of every kind around sums that do occur: evenly spaced, uneven, equal, unreachable."""
+    """Tables of every kind around sums that do occur: evenly spaced, nearly so, uneven, equal, unreachable."""
     table = np.zeros((rows, highest), np.int64)
     least, most = (int(reached.min()), int(reached.max())) if reached.size else (-5, 5)
+    near = draw.random() < 0.3  # one that is not would have its neighbours compared as well
     for row in table:
-        kind = draw.integers(6)
+        kind = 6 if near else draw.integers(6)
         first, last = sorted(draw.integers(least - 3, most + 4, 2))
         even = np.ceil(np.linspace(first, last, highest))
-        row[:] = even if kind < 3 else np.sort(draw.integers(least - 3, most + 4, highest))
+        jitter = draw.integers(-1, 2, highest) * max(1, (last - first) // (4 * highest))
+        if kind == 6:
+            row[:] = np.maximum.accumulate(even + jitter)
+        else:
+            row[:] = even if kind < 3 else np.sort(draw.integers(least - 3, most + 4, highest))
         if kind in (2, 4):
             row[draw.integers(highest + 1) :] = np.iinfo(np.int32).max
         if kind == 5:
@@ -111,8 +157,41 @@ def thresholds_for(draw: np.random.Generator, rows: int, highest: int, reached: 
     return np.clip(table, np.iinfo(np.int32).min, np.iinfo(np.int32).max).astype(np.int32)
 
 
+def random_train(draw: np.random.Generator, highest: int) -> dict[str, int]:
+    """Attributes of trains, or of no trains, that carry counts up to `highest`."""
+    if draw.random() < 0.4:
+        return {}
+    silent = int(draw.choice([0, draw.integers(highest + 1)]))
+    reach = max(silent, highest - silent)
+    coding = int(draw.integers(2))
+    steps = reach if coding == RATE else int(reach).bit_length() + int(draw.choice([0, 0, 1, 12]))
+    return {"steps": steps, "coding": coding, "silent": silent}
+
+
+def random_time(draw: np.random.Generator) -> dict[str, int]:
+    """Attributes of an input in time, mostly of digits that are 0 or 1 or signed."""
+    coding = int(draw.integers(2))
+    steps = int(draw.integers(1, 9)) if draw.random() < 0.9 else 16 if coding == RADIX else 300
+    zero = int(draw.choice([0, 0, 1]))
+    highest = zero + 1 if draw.random() < 0.8 else int(draw.integers(1, 256))
+    return {
+        "input_steps": steps,
+        "input_coding": coding,
+        "residual_steps": int(draw.choice([1, steps])),
+        "zero": zero,
+        "highest": highest,
+    }
+
+
 def random_case(draw: np.random.Generator) -> Case:
-    """A node of any of the five operators, of any geometry."""
+    """A node of any of the five operators, of any geometry, whose sums int32 holds."""
+    while True:
+        case = any_case(draw)
+        if np.abs(sums(case)).max(initial=0) < 2**31:
+            return case
+
+
+def any_case(draw: np.random.Generator) -> Case:
     op_type = str(draw.choice(list(INPUTS), p=[0.5, 0.15, 0.2, 0.1, 0.05]))
     highest = int(draw.choice([1, 2, 8, 15, 127, 255]))
     if op_type == "IntegerSpike":
@@ -121,13 +200,20 @@ def random_case(draw: np.random.Generator) -> Case:
         array = draw.integers(-spread, spread, shape, np.int32, endpoint=True)
         rows = 1 if draw.random() < 0.3 else shape[-1]
         count = int(draw.choice([1, 3, 8, 40, 255]))
-        return Case(op_type, {"sums": array, "thresholds": thresholds_for(draw, rows, count, array)}, {})
+        tables = {"sums": array, "thresholds": thresholds_for(draw, rows, count, array)}
+        return Case(op_type, tables, random_train(draw, count) if len(shape) > 1 else {})
 
     attributes: dict[str, Any] = {"zero": int(draw.choice([0, 0, 1, 128, 255])), "highest": highest}
+    timed = draw.random() < 0.5
+    if timed:
+        attributes |= random_time(draw)
+        highest = attributes["highest"]
+    steps = attributes.get("input_steps", 1)
     arrays: Arrays = {}
     if op_type.endswith("Gemm"):
         channels, outputs = int(draw.integers(1, 150)), int(draw.integers(1, 150))
-        shape = (*draw.integers(1, 20, draw.integers(0, 3)), channels)
+        shape = (*draw.integers(1, 20, draw.integers(timed, 3)), channels)
+        shape = (steps * shape[0], *shape[1:]) if timed else shape
         arrays["counts"] = draw.integers(0, highest, shape, np.uint8, endpoint=True)
         window: tuple[int, ...] = (outputs, channels)
     else:
@@ -145,7 +231,7 @@ def random_case(draw: np.random.Generator) -> Case:
         spans = [(size - 1) * d + 1 for size, d in zip(kernel, attributes["dilations"], strict=True)]
         padded = np.add(attributes["pads"][:2], attributes["pads"][2:])
         size = [int(max(1, span - pad) + draw.integers(0, 18)) for span, pad in zip(spans, padded, strict=True)]
-        shape = (int(draw.integers(1, 4)), *size, group * each)
+        shape = (steps * int(draw.integers(1, 4)), *size, group * each)
         arrays["counts"] = draw.integers(0, highest, shape, np.uint8, endpoint=True)
         window = (group * many, each, *kernel)
     outputs = window[0]
@@ -158,26 +244,29 @@ def random_case(draw: np.random.Generator) -> Case:
         arrays["weights"] = draw.integers(-7, 7, window, np.int8, endpoint=True)
     small = 7 if draw.random() < 0.5 else 1
     arrays["bias"] = draw.integers(-3000, 3000, outputs, np.int32)
-    arrays["factor"] = np.ones(outputs, np.int32) if small == 1 else draw.integers(-small, small, outputs, np.int32)
+    lowest = -small if draw.random() < 0.5 else 1
+    arrays["factor"] = draw.integers(lowest, small, outputs, np.int32, endpoint=True)
     arrays["multiplier"] = draw.integers(-100, 100, outputs, np.int32)
 
     attributes["residual_zero"] = 0
     arrays["residual"] = np.zeros(1, np.uint8)
-    blank = Case(op_type, dict(arrays), attributes)
+    blank = Case(op_type, dict(arrays), attributes | {"residual_steps": 1})
     reached = sums(blank)
-    added = draw.choice(["none", "one", "one32", "counts", "sums"])
+    in_time = attributes.get("residual_steps", 1) > 1
+    added = draw.choice(["counts", "sums"] if in_time else ["none", "one", "one32", "counts", "sums"])
+    whole = (steps * reached.shape[0], *reached.shape[1:]) if in_time else reached.shape
     if added in ("one", "counts"):
         attributes["residual_zero"] = int(draw.choice([0, 1, 128]))
-        size_of = (1,) * reached.ndim if added == "one" else reached.shape
+        size_of = (1,) * reached.ndim if added == "one" else whole
         arrays["residual"] = draw.integers(0, 255, size_of, np.uint8, endpoint=True)
     elif added in ("one32", "sums"):
-        arrays["residual"] = draw.integers(
-            -9999, 9999, (1,) * reached.ndim if added == "one32" else reached.shape, np.int32
-        )
+        size_of = (1,) * reached.ndim if added == "one32" else whole
+        arrays["residual"] = draw.integers(-9999, 9999, size_of, np.int32)
     if blank.spikes:
         rows = 1 if draw.random() < 0.25 else outputs
         count = int(draw.choice([1, 2, 8, 16, 60, 255], p=[0.1, 0.1, 0.4, 0.2, 0.1, 0.1]))
         arrays["thresholds"] = thresholds_for(draw, rows, count, sums(Case(op_type, dict(arrays), attributes)))
+        attributes |= random_train(draw, count) if reached.ndim > 1 else {}
     return Case(op_type, arrays, attributes)
 
 

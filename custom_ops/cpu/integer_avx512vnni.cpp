@@ -87,6 +87,13 @@ struct Avx512Vnni {
     const __mmask16 more = _mm512_cmpge_epi32_mask(sum, threshold);
     return _mm512_mask_sub_epi32(reached, more, reached, _mm512_set1_epi32(-1));
   }
+  static PCONV_INLINE Floats limit(Floats value, Floats least, Floats most) {
+    return _mm512_min_ps(_mm512_max_ps(value, least), most);
+  }
+  static PCONV_INLINE Ints look_up(const int32_t* thresholds, Ints place) {
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_i32gather_epi32(_mm512_add_epi32(_mm512_slli_epi32(place, 4), lane), thresholds, 4);
+  }
   static PCONV_INLINE Partial begin(Ints bias) { return bias; }
   static PCONV_INLINE Ints end(Ints partial, Ints) { return partial; }
   static PCONV_INLINE Ints dot(Ints sum, Bytes bytes, Filter filter) { return _mm512_dpbusd_epi32(sum, bytes, filter); }

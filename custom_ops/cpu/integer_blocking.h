@@ -8,6 +8,7 @@
 //   kRun                    0, or so many dots of a Partial and more, as many as a filter's run, are exact
 //   Counts                  of four vectors of sums, limited to uint8: a block's at four pixels, or four blocks'
 //   line                    of sums in double, rounded towards zero
+//   look_up                 of thresholds [highest, kLanes], each lane's own at a place
 //   interleave              four vectors of quads from four pixels, whose channels are in the order of `unpacked`
 #pragma once
 
@@ -32,9 +33,7 @@ void spike(const int32_t* sums, int64_t pixels, const Epilogue& epilogue) {
       IntsOf<Isa> reached[4];
       for (int64_t q = 0; q < 4; ++q) {
         const auto sum = Isa::load_some(sums + (p + least_of(q, last)) * epilogue.outputs + output, lanes);
-        reached[q] = kind == Kind::kFloat    ? count<Isa, Then::kFloat>(neurons, position, sum)
-                     : kind == Kind::kDouble ? count<Isa, Then::kDouble>(neurons, position, sum)
-                                             : count<Isa, Then::kCompared>(neurons, position, sum);
+        reached[q] = count<Isa>(neurons, kind, position, sum);
       }
       Isa::store_pixels(epilogue.counts + p * epilogue.outputs + output, epilogue.outputs, last + 1, lanes,
                         Isa::clamp(Isa::pack_pixels(reached), least, most));

@@ -134,7 +134,7 @@ void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogu
   }
 
   if (is_plain(epilogue) && outputs >= kBlocks * Isa::kLanes &&
-      kind_of<Isa, kBlocks>(*epilogue.neurons, position) == Kind::kFloat) {
+      are_float<Isa, kBlocks>(*epilogue.neurons, position)) {
     const Closed closed(*epilogue.neurons, position);
     uint8_t* const to = epilogue.counts + pixel * epilogue.outputs + output;
     return finish_registers<Isa, kBlocks, kPixels>(closed, done, to, epilogue.outputs);
@@ -146,9 +146,9 @@ void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogu
   }
   if constexpr (kBlocks == 4) {
     if (outputs >= 4 * Isa::kLanes && epilogue.neurons != nullptr && epilogue.residual_sums == nullptr &&
-        kind_of<Isa, 4>(*epilogue.neurons, position) == Kind::kFloat) {
-      const auto four = epilogue.residual_counts == nullptr ? finish_four<Isa, Residual::kNone, false, false>
-                                                            : finish_four<Isa, Residual::kCounts, false, false>;
+        are_float<Isa, 4>(*epilogue.neurons, position)) {
+      const auto four = epilogue.residual_counts == nullptr ? finish_four<Isa, Residual::kNone, false, true>
+                                                            : finish_four<Isa, Residual::kCounts, false, true>;
       return four(epilogue, sums, kPixels, pixel, position, output, 4 * Isa::kLanes);
     }
   }
@@ -176,7 +176,7 @@ void tiles_of_blocks(const Dense& dense, const DenseRegion& region, const Epilog
   const int64_t tiles = divide_up(region.pixels, kMost);
   for (int64_t row = 0; row < region.rows; ++row) {
     const uint8_t* const input = region.input + row * region.row_stride + group * dense.group_channels;
-    const int64_t output = region.output + row * region.output_row;
+    const int64_t output = row * region.output_row;
     int64_t begin = 0;
     for (int64_t t = 1; t <= tiles; ++t) {
       const int64_t end = t * region.pixels / tiles;

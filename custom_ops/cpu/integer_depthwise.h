@@ -35,22 +35,23 @@ struct Channels {
   int64_t position;
   int64_t first;
   int64_t number;
-  Kind kind;  ///< kCompared where something else than `finish_four` has to take them
+  bool are_float;  ///< spike counts in closed form, in float
   const int8_t* weights;
 };
 
 template <class Isa>
 void finish_channels(const Epilogue& epilogue, const Channels& channels, const int32_t* sums, int64_t pixels,
                      int64_t pixel) {
-  if (channels.kind == Kind::kCompared) {
+  if (epilogue.neurons == nullptr || epilogue.residual_sums != nullptr) {
     finish_singly(epilogue, sums, Isa::kLanes, pixels, pixel, channels.position, channels.first, channels.number);
     return;
   }
-  const bool fine = channels.kind == Kind::kDouble;
+  const bool plain = channels.are_float;
   const auto finish =
       epilogue.residual_counts == nullptr
-          ? (fine ? finish_four<Isa, Residual::kNone, true, true> : finish_four<Isa, Residual::kNone, true, false>)
-          : (fine ? finish_four<Isa, Residual::kCounts, true, true> : finish_four<Isa, Residual::kCounts, true, false>);
+          ? (plain ? finish_four<Isa, Residual::kNone, true, true> : finish_four<Isa, Residual::kNone, true, false>)
+          : (plain ? finish_four<Isa, Residual::kCounts, true, true>
+                   : finish_four<Isa, Residual::kCounts, true, false>);
   finish(epilogue, sums, pixels, pixel, channels.position, channels.first, channels.number);
 }
 
@@ -65,7 +66,7 @@ void interleave_row(const DepthwiseRegion& region, const LayerShape& shape, cons
     PCONV_UNROLLED for (int64_t t = 0; t < kQuad; ++t) {
       const int64_t x = i * row.step + t * shape.dilations.columns - shape.before.columns;
       const bool padding = outside || x < 0 || x >= region.size.columns;
-      const int64_t at = (y * region.size.columns + x) * shape.channels + channels.first;
+      const int64_t at = ((y - region.top) * region.size.columns + x) * shape.channels + channels.first;
       pixels[t] = Isa::load_channels(padding ? nothing : region.image + at, channels.number);
     }
     typename Isa::Bytes four[4];
@@ -118,7 +119,7 @@ void any_windows(const LayerShape& shape, const DepthwiseRegion& region, const E
     for (int64_t x = 0; x < region.columns; ++x) {
       alignas(64) int32_t sums[4 * Isa::kLanes];
       sum_window<Isa>(shape, row, epilogue, channels, lines, x, sums);
-      finish_channels<Isa>(epilogue, channels, sums, 1, region.output + y * region.columns + x);
+      finish_channels<Isa>(epilogue, channels, sums, 1, (y - region.first_row) * region.columns + x);
     }
   }
 }
@@ -136,7 +137,7 @@ struct Rows {
     for (int64_t ky = 0; ky < kKernel; ++ky) {
       const int64_t own = y * shape.strides.rows + ky * shape.dilations.rows - shape.before.rows;
       const bool outside = own < 0 || own >= region.size.rows;
-      at[ky] = outside ? nothing : region.image + own * columns * shape.channels + channels.first;
+      at[ky] = outside ? nothing : region.image + (own - region.top) * columns * shape.channels + channels.first;
       step[ky] = outside ? 0 : shape.channels;
     }
   }
@@ -187,12 +188,12 @@ void rolling_windows(const LayerShape& shape, const DepthwiseRegion& region, con
   const int64_t outputs = epilogue.outputs;
   const int64_t columns = region.columns;
   const int8_t* weights = channels.weights;
-  const bool plain = channels.kind == Kind::kFloat && is_plain(epilogue);
+  const bool plain = channels.are_float && is_plain(epilogue);
   IntsOf<Isa> bias[4];
   PCONV_UNROLLED for (int v = 0; v < 4; ++v) bias[v] = start<Isa>(epilogue, channels.position + v * Isa::kLanes);
   for (int64_t y = region.first_row; y < region.last_row; ++y) {
     const Rows<kKernel> rows(shape, region, channels, y);
-    const int64_t pixel = region.output + y * columns;
+    const int64_t pixel = (y - region.first_row) * columns;
     typename Isa::Bytes quads[(kKernel + 3) / 4][4];
     PartialOf<Isa> sums[kWindows][4];
     PCONV_UNROLLED for (auto& window : sums) {
@@ -276,12 +277,11 @@ void depthwise(const Depthwise& depthwise, const DepthwiseRegion& region, const 
     windows = whole ? rolling_windows_of<Isa, true>(shape) : rolling_windows_of<Isa, false>(shape);
   }
   const int64_t size = quads.rows * quads.columns * kChannels * kQuad;
-  const bool four = epilogue.neurons != nullptr && epilogue.residual_sums == nullptr;
   for (int64_t block = 0; block * kChannels < shape.channels; ++block) {
-    const Kind kind = four ? kind_of<Isa, 4>(*epilogue.neurons, block * kChannels) : Kind::kCompared;
+    const bool plain = epilogue.neurons != nullptr && are_float<Isa, 4>(*epilogue.neurons, block * kChannels);
     windows(shape, region, epilogue,
             {block * kChannels, first_channel(block, kChannels, shape.channels), least_of(kChannels, shape.channels),
-             kind, depthwise.weights + block * size});
+             plain, depthwise.weights + block * size});
   }
 }
 

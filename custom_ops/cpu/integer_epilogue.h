@@ -26,7 +26,7 @@ PCONV_INLINE const T* kept(const T* address) {
 }
 
 enum class Residual { kNone, kCounts, kSums };
-enum class Then { kSums, kFloat, kDouble, kCompared };
+enum class Then { kSums, kFloat, kDouble, kEstimated, kCompared };
 
 /// A sum with what is added to it.
 template <class Isa, Residual kResidual>
@@ -76,16 +76,38 @@ PCONV_INLINE IntsOf<Isa> count_closed(const Closed& closed, int64_t place, IntsO
 /// The spike counts of sums at a position, in closed form before they are clamped.
 template <class Isa, Then kThen>
 PCONV_INLINE IntsOf<Isa> count(const Neurons& neurons, int64_t position, IntsOf<Isa> sum) {
-  if constexpr (kThen != Then::kCompared) {
+  if constexpr (kThen == Then::kFloat || kThen == Then::kDouble) {
     return count_closed<Isa, kThen == Then::kDouble>(Closed(neurons, position), 0, sum);
   } else {
     const size_t block = static_cast<size_t>(position / Isa::kLanes);
     const int32_t* threshold = neurons.thresholds.data() + neurons.first_threshold[block];
+    if constexpr (kThen == Then::kEstimated) {
+      const auto line = Isa::add(Isa::multiply(Isa::to_floats(sum), Isa::load(neurons.scale.data() + position)),
+                                 Isa::load(neurons.offset.data() + position));
+      const auto near = Isa::to_ints(Isa::limit(line, Isa::load(neurons.least_estimate.data() + position),
+                                                Isa::load(neurons.most_estimate.data() + position)));
+      return Isa::count_reached(near, sum, Isa::look_up(threshold, near));
+    }
     IntsOf<Isa> reached = Isa::zeros();
     for (int32_t k = 0; k < neurons.highest; ++k, threshold += Isa::kLanes) {
       reached = Isa::count_reached(reached, sum, Isa::load(threshold));
     }
     return reached;
+  }
+}
+
+/// The same of a kind that is known when it runs.
+template <class Isa>
+PCONV_INLINE IntsOf<Isa> count(const Neurons& neurons, Kind kind, int64_t position, IntsOf<Isa> sum) {
+  switch (kind) {
+    case Kind::kFloat:
+      return count<Isa, Then::kFloat>(neurons, position, sum);
+    case Kind::kDouble:
+      return count<Isa, Then::kDouble>(neurons, position, sum);
+    case Kind::kEstimated:
+      return count<Isa, Then::kEstimated>(neurons, position, sum);
+    default:
+      return count<Isa, Then::kCompared>(neurons, position, sum);
   }
 }
 
@@ -134,6 +156,9 @@ PCONV_INLINE void finish_after(const Epilogue& epilogue, const int32_t* sums, in
     case Kind::kDouble:
       finish_block<Isa, kResidual, Then::kDouble>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
       break;
+    case Kind::kEstimated:
+      finish_block<Isa, kResidual, Then::kEstimated>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
+      break;
     case Kind::kCompared:
       finish_block<Isa, kResidual, Then::kCompared>(epilogue, sums, stride, pixels, pixel, position, output, lanes);
   }
@@ -168,12 +193,14 @@ PCONV_INLINE void finish_plain(const Closed& closed, const IntsOf<Isa> (&sums)[4
   store_four<Isa, kInterleaved>(closed, reached, to, channels);
 }
 
-/// The counts of four blocks side by side, all of them in closed form, at several pixels.
-template <class Isa, Residual kResidual, bool kInterleaved, bool kFine>
+/// The counts of four blocks side by side at several pixels; `kFloat`: all of them of that kind.
+template <class Isa, Residual kResidual, bool kInterleaved, bool kFloat>
 void finish_four(const Epilogue& all, const int32_t* sums, int64_t pixels, int64_t pixel, int64_t position,
                  int64_t output, int64_t channels) {
   const Epilogue epilogue = all;
-  const Closed closed(*epilogue.neurons, position);
+  const Neurons& neurons = *epilogue.neurons;
+  const Closed closed(neurons, position);
+  const Kind* const kinds = neurons.kinds.data() + position / Isa::kLanes;
   for (int64_t p = 0; p < pixels; ++p, sums += 4 * Isa::kLanes) {
     const int64_t at = (pixel + p) * epilogue.outputs + output;
     IntsOf<Isa> residual[4];
@@ -192,7 +219,11 @@ void finish_four(const Epilogue& all, const int32_t* sums, int64_t pixels, int64
       } else {
         sum = completed<Isa, kResidual>(epilogue, sum, own, at + v * Isa::kLanes, Isa::kLanes);
       }
-      reached[v] = count_closed<Isa, kFine>(closed, v * Isa::kLanes, sum);
+      if constexpr (kFloat) {
+        reached[v] = count_closed<Isa, false>(closed, v * Isa::kLanes, sum);
+      } else {
+        reached[v] = count<Isa>(neurons, kinds[v], own, sum);
+      }
     }
     store_four<Isa, kInterleaved>(closed, reached, epilogue.counts + at, channels);
   }
@@ -210,13 +241,13 @@ PCONV_INLINE IntsOf<Isa> start(const Epilogue& epilogue, int64_t position) {
   return epilogue.factor == nullptr ? Isa::load(epilogue.bias + position) : Isa::zeros();
 }
 
-/// The kind that so many blocks from a position on may be taken for together.
+/// Whether so many blocks from a position on are all counted in closed form, in float.
 template <class Isa, int kBlocks>
-PCONV_INLINE Kind kind_of(const Neurons& neurons, int64_t position) {
+PCONV_INLINE bool are_float(const Neurons& neurons, int64_t position) {
   const Kind* const kinds = neurons.kinds.data() + position / Isa::kLanes;
-  Kind kind = kinds[0];
-  for (int b = 1; b < kBlocks; ++b) kind = kinds[b] > kind ? kinds[b] : kind;
-  return kind;
+  bool all = true;
+  for (int b = 0; b < kBlocks; ++b) all = all && kinds[b] == Kind::kFloat;
+  return all;
 }
 
 }  // namespace

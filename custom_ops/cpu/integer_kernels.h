@@ -28,7 +28,8 @@ constexpr int64_t unpacked(int64_t place, int64_t lanes) {
   return lane / 4 * 16 + place / lanes * 4 + lane % 4;
 }
 
-/// What becomes of sums. Tables are in the order of positions, tensors in that of outputs.
+/// What becomes of sums. Tables are in the order of positions, tensors in that of outputs. These begin at the first
+/// output pixel of a region.
 struct Epilogue {
   const int32_t* bias;
   const int32_t* factor;  ///< null where all are 1
@@ -61,7 +62,6 @@ struct DenseRegion {
   int64_t pixel_stride;
   int64_t rows;
   int64_t pixels;
-  int64_t output;      ///< the first output pixel
   int64_t output_row;  ///< pixels between output rows
   int64_t first_block;
   int64_t last_block;
@@ -96,12 +96,12 @@ constexpr int64_t first_channel(int64_t block, int64_t size, int64_t channels) {
 }
 
 struct DepthwiseRegion {
-  const uint8_t* image;
+  const uint8_t* image;  ///< from its row `top` on
+  int64_t top;
   Extent size;           ///< of the image
   int64_t columns;       ///< of the output
   int64_t first_row;     ///< of the output, within the image
   int64_t last_row;
-  int64_t output;          ///< the pixel in the output tensor where the image begins
   uint8_t* scratch;        ///< of `depthwise_scratch`, where windows do not roll
   const uint8_t* nothing;  ///< a pixel of `zero`
 };

@@ -8,6 +8,7 @@
 #include "cpu/aligned.h"
 #include "cpu/integer_kernels.h"
 #include "cpu/integer_neurons.h"
+#include "cpu/integer_time.h"
 #include "cpu/plan.h"
 #include "pconv/integer_layer.h"
 
@@ -30,6 +31,10 @@ class Layer {
   Aligned<int32_t> factor;         ///< empty where all are 1
   Aligned<int32_t> multiplier;
   std::optional<Neurons> neurons;
+  // Counts in time may be worth more than a byte holds. Each byte of them is a plane, convolved by itself.
+  int64_t planes;
+  std::vector<Aligned<int32_t>> plane_factors;  ///< of those above the lowest
+  Aligned<int32_t> zeros, ones;                 ///< as many; empty where there is one plane
   Dense dense{};          ///< either one
   Depthwise depthwise{};
 
@@ -47,10 +52,10 @@ class Layer {
 /// A call on at least one image of at least one pixel and output.
 struct LayerCall {
   const Layer* layer;
-  int64_t images;
+  int64_t images;  ///< of a time-step
   Extent size;
   const uint8_t* counts;
-  const uint8_t* residual_counts;  ///< of the output's shape; either one or none
+  const uint8_t* residual_counts;  ///< of the output's shape, or in time; either one or none
   const int32_t* residual_sums;
   int32_t shared;  ///< what is added, times the multipliers, where there is no residual
   uint8_t* spikes;  ///< either one
@@ -73,7 +78,10 @@ struct Plan<LayerCall> {
   int64_t block_chunks;
   int64_t chunks;
   Aligned<int32_t> bias;         ///< where `shared` is not 0
-  std::vector<uint8_t> nothing;  ///< a pixel of padding
+  std::vector<uint8_t> nothing;  ///< a pixel of padding in each plane
+  Steps input_steps;
+  Steps residual_steps;
+  int64_t output_size;  ///< of a time-step
   Epilogue epilogue;
 };
 
@@ -87,6 +95,7 @@ struct SpikeCall {
   int64_t outputs;
   const int32_t* sums;
   uint8_t* spikes;
+  Train train;
 };
 
 template <>

@@ -33,11 +33,28 @@ struct ClosedForm {
   bool fits(const int32_t* thresholds, int32_t highest, const Interval& sums) const;
 };
 
-/// The closed form that is likeliest to fit.
-ClosedForm<double> closed_form(const int32_t* thresholds, int32_t highest, const Interval& sums);
+/// The closed form that is likeliest to fit thresholds of which the first and the last lie `off` a line together.
+ClosedForm<double> closed_form(const int32_t* thresholds, int32_t highest, const Interval& sums, double off = 1);
 
-/// How the neurons of a block are counted: in closed form, or by comparing with every threshold.
-enum class Kind : uint8_t { kFloat, kDouble, kCompared };
+/// A closed form that may be one too few: whether it is, the threshold at that place says.
+///
+/// Thresholds that lie half a step or so off a line have no closed form of their own.
+struct Estimate {
+  float scale = 0;
+  float offset = 0;
+  float least = 0;  ///< limits of the estimate, which is always a place of a threshold
+  float most = 0;
+
+  int32_t of(int64_t sum) const;
+  /// Whether it is the count or one less for every sum, proved as in `ClosedForm`.
+  bool fits(const int32_t* thresholds, int32_t highest, const Interval& sums) const;
+};
+
+/// The estimate that is likeliest to fit.
+Estimate estimate(const int32_t* thresholds, int32_t highest, const Interval& sums);
+
+/// How the neurons of a block are counted: in closed form, from an estimate, or by comparing with every threshold.
+enum class Kind : uint8_t { kFloat, kDouble, kEstimated, kCompared };
 
 /// The neurons of blocks of `lanes` positions.
 struct Neurons {
@@ -52,7 +69,8 @@ struct Neurons {
   // Of each position.
   Aligned<float> scale, offset;
   Aligned<double> fine_scale, fine_offset;
-  // Of each block: its kind, and where its thresholds [highest, lanes] begin in `thresholds` if they are compared.
+  Aligned<float> least_estimate, most_estimate;
+  // Of each block: its kind, and where its thresholds [highest, lanes] begin in `thresholds` if they are looked at.
   std::vector<Kind> kinds;
   std::vector<int64_t> first_threshold;
   Aligned<int32_t> thresholds;

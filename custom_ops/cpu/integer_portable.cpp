@@ -90,6 +90,12 @@ struct Portable {
   static PCONV_INLINE Ints count_reached(const Ints& reached, const Ints& sum, const Ints& threshold) {
     return each<Ints>([&](int64_t i) { return reached.at[i] + (sum.at[i] >= threshold.at[i]); });
   }
+  static PCONV_INLINE Floats limit(const Floats& value, const Floats& least, const Floats& most) {
+    return each<Floats>([&](int64_t i) { return std::min(std::max(value.at[i], least.at[i]), most.at[i]); });
+  }
+  static PCONV_INLINE Ints look_up(const int32_t* thresholds, const Ints& place) {
+    return each<Ints>([&](int64_t i) { return thresholds[place.at[i] * kLanes + i]; });
+  }
   static PCONV_INLINE Partial begin(const Ints& bias) { return bias; }
   static PCONV_INLINE Ints end(const Ints& partial, const Ints&) { return partial; }
   static PCONV_INLINE Ints dot(const Ints& sum, const Bytes& bytes, const Filter& filter) {

@@ -79,6 +79,13 @@ struct Ymm {
     // All ones where the sum is below.
     return _mm256_add_epi32(reached, _mm256_add_epi32(_mm256_set1_epi32(1), _mm256_cmpgt_epi32(threshold, sum)));
   }
+  static PCONV_INLINE Floats limit(Floats value, Floats least, Floats most) {
+    return _mm256_min_ps(_mm256_max_ps(value, least), most);
+  }
+  static PCONV_INLINE Ints look_up(const int32_t* thresholds, Ints place) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_i32gather_epi32(thresholds, _mm256_add_epi32(_mm256_slli_epi32(place, 3), lane), 4);
+  }
 
   static PCONV_INLINE Bytes no_bytes() { return _mm256_setzero_si256(); }
   static PCONV_INLINE Bytes load_channels(const uint8_t* from, int64_t channels) {

@@ -1,4 +1,5 @@
 // Layers of integer weights on spike counts as onnxruntime sees them (docs/IntegerSpike-3.md).
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -14,6 +15,7 @@
 #include "ort/operators.h"
 #include "ort/shape_inference.h"
 #include "ort/tensor.h"
+#include "pconv/coding.h"
 #include "pconv/integer_layer.h"
 
 namespace pconv::ort::integer_spike {
@@ -21,18 +23,45 @@ namespace {
 
 constexpr int64_t kMostCounts = 255;
 constexpr int64_t kMostExtent = std::numeric_limits<int32_t>::max();
+constexpr int64_t kMostRadixSteps = 16;
+
+int64_t read_within(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t least, int64_t most) {
+  const int64_t value = read_int(api, info, name);
+  require_range(name, value, least, most);
+  return value;
+}
+
+Coding read_coding(const OrtApi* api, const OrtKernelInfo* info, const char* name) {
+  return static_cast<Coding>(read_within(api, info, name, 0, 1));
+}
+
+/// The attributes of operators with neurons.
+Train read_train(const OrtApi* api, const OrtKernelInfo* info) {
+  Train train;
+  train.coding = read_coding(api, info, "coding");
+  const int64_t most = steps_of(train.coding, kMostCounts).most;
+  train.steps = static_cast<int32_t>(read_within(api, info, "steps", 0, most));
+  train.silent = static_cast<int32_t>(read_within(api, info, "silent", 0, kMostCounts));
+  return train;
+}
 
 /// The attributes, in a shape whose sizes are not known yet.
-LayerShape read_attributes(const OrtApi* api, const OrtKernelInfo* info, bool image) {
+LayerShape read_attributes(const OrtApi* api, const OrtKernelInfo* info, bool image, bool spikes) {
   const auto read = [&](const char* name, int64_t least, int64_t most) {
-    const int64_t value = read_int(api, info, name);
-    require_range(name, value, least, most);
-    return value;
+    return read_within(api, info, name, least, most);
   };
   LayerShape shape{};
   shape.zero = static_cast<int32_t>(read("zero", 0, kMostCounts));
   shape.highest = static_cast<int32_t>(read("highest", 1, kMostCounts));
   shape.residual_zero = static_cast<int32_t>(read("residual_zero", 0, kMostCounts));
+  shape.input_coding = read_coding(api, info, "input_coding");
+  shape.input_steps = read("input_steps", 1, shape.input_coding == Coding::kRate ? kMostExtent : kMostRadixSteps);
+  shape.residual_steps = read("residual_steps", 1, shape.input_steps);
+  if (shape.residual_steps != 1 && shape.residual_steps != shape.input_steps) {
+    refuse("attribute 'residual_steps' is " + std::to_string(shape.residual_steps) + "; expected 1 or " +
+           std::to_string(shape.input_steps) + ", that of 'input_steps'");
+  }
+  if (spikes) shape.train = read_train(api, info);
   shape.group = 1;
   shape.kernel = shape.strides = shape.dilations = {1, 1};
   if (!image) return shape;
@@ -76,18 +105,39 @@ void take_weights(LayerShape& shape, const Shape& weights, bool image) {
   shape.kernel = {weights[2], weights[3]};
 }
 
-/// Refuses thresholds that do not fit so many outputs.
-Thresholds take_thresholds(const Tensor<int32_t>& thresholds, int64_t outputs) {
+/// Refuses thresholds that do not fit so many outputs, or whose counts trains do not carry.
+Thresholds take_thresholds(const Tensor<int32_t>& thresholds, int64_t outputs, const Train& train) {
   const Shape& shape = thresholds.shape;
   const bool rows_fit = shape.size() == 2 && (shape[0] == 1 || shape[0] == outputs);
   if (!rows_fit || shape[1] < 1 || shape[1] > kMostCounts) {
     const std::string rows = std::to_string(outputs);
     refuse_shape({"thresholds", shape}, "[1, S] or [" + rows + ", S] with S from 1 to " + std::to_string(kMostCounts));
   }
-  return {thresholds.data, shape[0], static_cast<int32_t>(shape[1])};
+  const int32_t highest = static_cast<int32_t>(shape[1]);
+  if (train.steps > 0) {
+    const std::string counts = " for 'thresholds' of " + std::to_string(highest) + " columns";
+    require_range("silent", train.silent, 0, highest, counts);
+    const StepRange range = steps_of(train.coding, std::max(train.silent, highest - train.silent));
+    require_range("steps", train.steps, range.fewest, range.most,
+                  counts + " with 'coding' = " + std::to_string(static_cast<int32_t>(train.coding)) +
+                      " and 'silent' = " + std::to_string(train.silent));
+  }
+  return {thresholds.data, shape[0], highest};
 }
 
-/// The shape of the output.
+/// The shape of a value in time: the first axis, which must be another one than that of channels, has steps as well.
+Shape in_time(const Input& input, Shape sample, int64_t steps) {
+  if (steps == 1) return sample;
+  if (sample.size() < 2) refuse_shape(input, "an axis of samples and steps before that of channels");
+  if (sample[0] > std::numeric_limits<int64_t>::max() / steps) {
+    refuse("input '" + std::string(input.name) + "' has shape " + text(input.shape) +
+           "; its output would have too many rows");
+  }
+  sample[0] *= steps;
+  return sample;
+}
+
+/// The shape of the output at one time-step.
 Shape output_of(const LayerShape& layer, const Shape& counts, bool image) {
   const Input input{"counts", counts};
   if (image && counts.size() != 4) refuse_shape(input, "[N, H, W, C]");
@@ -97,6 +147,13 @@ Shape output_of(const LayerShape& layer, const Shape& counts, bool image) {
   }
   Shape output = counts;
   output.back() = layer.outputs;
+  if (layer.input_steps > 1) {
+    if (counts.size() < 2 || counts[0] % layer.input_steps != 0) {
+      refuse_shape(input, "a first dimension that is a multiple of 'input_steps' = " +
+                              std::to_string(layer.input_steps) + ", before that of channels");
+    }
+    output[0] /= layer.input_steps;
+  }
   if (!image) return output;
   const Extent span = layer.span();
   if (counts[1] + layer.before.rows + layer.after.rows < span.rows ||
@@ -122,11 +179,26 @@ std::optional<Dimension> convolved(const Dimension& size, int64_t kernel, int64_
   return std::nullopt;
 }
 
+/// Replaces steps of the input by those of the output. Whether the first axis, which is not that of channels, has them.
+bool scale(Declared& value, int64_t steps, int64_t input_steps) {
+  if (steps == input_steps) return true;
+  if (steps < 1 || input_steps < 1 || value.shape.size() < 2) return false;
+  const std::optional<Dimension> rows = scaled(value.shape[0], steps, input_steps);
+  if (rows) value.shape[0] = *rows;
+  return rows.has_value();
+}
+
+int64_t declared_steps(const OrtApi* api, OrtShapeInferContext* context) {
+  return std::max(int64_t{1}, declared_int(api, context, "steps"));
+}
+
 template <bool kImage, bool kSpikes>
 void infer(const OrtApi* api, OrtShapeInferContext* context) {
   Declared counts = declared_input(api, context, 0);
   const std::vector<Dimension> weights = declared_input(api, context, 1).shape;
   if (!counts.known() || weights.size() != (kImage ? 4 : 2) || !weights[0].known()) return;
+  const int64_t steps = kSpikes ? declared_steps(api, context) : 1;
+  if (!scale(counts, steps, declared_int(api, context, "input_steps"))) return;
   counts.shape.back() = weights[0];
   if (kImage) {
     if (counts.shape.size() != 4 || weights[2].value < 1 || weights[3].value < 1) return;
@@ -175,7 +247,7 @@ struct LayerNode {
   std::shared_ptr<const cpu::Layer> prepared;  ///< where all that it is made of is constant
 
   LayerNode(const OrtApi* api, const OrtKernelInfo* info)
-      : api(api), attributes(read_attributes(api, info, kImage)) {
+      : api(api), attributes(read_attributes(api, info, kImage, kSpikes)) {
     cpu::kernels();  // a name of instructions that there are not is refused here
     if (sizeof(T) > 1) require_range("residual_zero", attributes.residual_zero, 0, 0, " for a residual of int32");
     const auto weights = constant<Inputs, kWeights>(api, info);
@@ -188,7 +260,7 @@ struct LayerNode {
     if (!thresholds) return;
     cpu::Interval residual{std::numeric_limits<T>::min(), std::numeric_limits<T>::max()};
     const auto same = constant<Inputs, kResidual>(api, info);
-    if (same && product(same->shape) == 1) residual = {same->data[0], same->data[0]};
+    if (same && product(same->shape) == 1 && attributes.residual_steps == 1) residual = {same->data[0], same->data[0]};
     prepared = layer_of(*weights, *bias, *factor, *multiplier, *thresholds, residual);
   }
 
@@ -202,7 +274,7 @@ struct LayerNode {
     require_shape({"factor", factor.shape}, {shape.outputs}, from);
     require_shape({"multiplier", multiplier.shape}, {shape.outputs}, from);
     LayerTables tables{weights.data, bias.data, factor.data, multiplier.data, {}};
-    if (kSpikes) tables.thresholds = take_thresholds(thresholds, shape.outputs);
+    if (kSpikes) tables.thresholds = take_thresholds(thresholds, shape.outputs, shape.train);
     return std::make_shared<const cpu::Layer>(shape, tables, residual);
   }
 
@@ -219,11 +291,17 @@ struct LayerNode {
     const std::shared_ptr<const cpu::Layer> layer = layer_of(context);
     const auto counts = input<Inputs, kCounts>(api, context);
     const auto residual = input<Inputs, kResidual>(api, context);
+    const Input from{"counts", counts.shape};
     const Shape shape = output_of(layer->shape, counts.shape, kImage);
-    const bool one = product(residual.shape) == 1;
-    if (!one && residual.shape != shape) refuse_shape({"residual", residual.shape}, text(shape) + " or one element");
+    const bool one = product(residual.shape) == 1 && attributes.residual_steps == 1;
+    const Shape added = in_time(from, shape, attributes.residual_steps);
+    if (!one && residual.shape != added) {
+      const std::string otherwise = attributes.residual_steps == 1 ? " or one element" : "";
+      refuse_shape({"residual", residual.shape}, text(added) + otherwise);
+    }
 
-    auto* const values = output<Outputs, 0>(api, context, shape);
+    const int64_t steps = std::max(1, attributes.train.steps);
+    auto* const values = output<Outputs, 0>(api, context, in_time(from, shape, steps));
     const int64_t size = product(shape);
     if (size == 0) return;
     cpu::LayerCall call{};
@@ -254,22 +332,26 @@ struct SpikeNode {
   using Outputs = Types<uint8_t>;
   static constexpr size_t kInPlace = 0;
   static void infer_shapes(const OrtApi* api, OrtShapeInferContext* context) {
-    const Declared sums = declared_input(api, context, 0);
-    if (sums.known()) declare_output(api, context, 0, {abi::kUint8, sums.shape});
+    Declared sums = declared_input(api, context, 0);
+    if (!sums.known() || !scale(sums, declared_steps(api, context), 1)) return;
+    sums.type = abi::kUint8;
+    declare_output(api, context, 0, sums);
   }
 
   const OrtApi* api;
+  const Train train;
   const cpu::Kernels* kernels;
   std::shared_ptr<const cpu::Neurons> prepared;
 
-  SpikeNode(const OrtApi* api, const OrtKernelInfo* info) : api(api), kernels(&cpu::kernels()) {
+  SpikeNode(const OrtApi* api, const OrtKernelInfo* info)
+      : api(api), train(read_train(api, info)), kernels(&cpu::kernels()) {
     const auto thresholds = constant<Inputs, 1>(api, info);
     if (thresholds && thresholds->shape.size() == 2) prepared = neurons_of(*thresholds, thresholds->shape[0]);
   }
 
   std::shared_ptr<const cpu::Neurons> neurons_of(const Tensor<int32_t>& thresholds, int64_t outputs) const {
     return std::make_shared<const cpu::Neurons>(
-        cpu::spike_neurons(*kernels, take_thresholds(thresholds, outputs)));
+        cpu::spike_neurons(*kernels, take_thresholds(thresholds, outputs, train)));
   }
 
   void compute(OrtKernelContext* context) const {
@@ -277,13 +359,14 @@ struct SpikeNode {
     const auto thresholds = input<Inputs, 1>(api, context);
     require_axis({"sums", sums.shape});
     const int64_t outputs = sums.shape.back();
-    take_thresholds(thresholds, outputs);
-    uint8_t* const spikes = output<Outputs, 0>(api, context, sums.shape);
+    take_thresholds(thresholds, outputs, train);
+    const Shape shape = in_time({"sums", sums.shape}, sums.shape, std::max(1, train.steps));
+    uint8_t* const spikes = output<Outputs, 0>(api, context, shape);
     const int64_t size = product(sums.shape);
     if (size == 0) return;
     const std::shared_ptr<const cpu::Neurons> neurons = prepared ? prepared : neurons_of(thresholds, outputs);
     cpu::Provider::run(api, context,
-                       cpu::SpikeCall{kernels, neurons.get(), size / outputs, outputs, sums.data, spikes});
+                       cpu::SpikeCall{kernels, neurons.get(), size / outputs, outputs, sums.data, spikes, train});
   }
 };
 

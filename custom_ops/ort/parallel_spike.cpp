@@ -1,6 +1,5 @@
 // ParallelSpike as onnxruntime sees it (docs/ParallelSpike-2.md).
 #include <algorithm>
-#include <cctype>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -106,28 +105,6 @@ Layout layout_of(const Attributes& attributes, const Shape& current, const Shape
           attributes.spikes,
           static_cast<Coding>(train.coding),
           static_cast<int32_t>(train.zero)};
-}
-
-/// `rows · dim / input_steps`. Equal names mean equal sizes to the planner, so a name is made only where it says the
-/// size: "8*N" of "N", and "N" again of "8*N".
-std::optional<Dimension> scaled(const Dimension& dim, int64_t rows, int64_t input_steps) {
-  if (rows == input_steps) return dim;
-  if (dim.value >= 0) {
-    if (dim.value % input_steps != 0 || dim.value / input_steps > std::numeric_limits<int64_t>::max() / rows) {
-      return std::nullopt;
-    }
-    return Dimension{dim.value / input_steps * rows, ""};
-  }
-  constexpr size_t kMaxDigits = 9;  // products then fit
-  size_t digits = 0;
-  while (digits < dim.name.size() && std::isdigit(static_cast<unsigned char>(dim.name[digits]))) ++digits;
-  const bool has_factor = digits > 0 && digits <= kMaxDigits && digits < dim.name.size() && dim.name[digits] == '*';
-  const std::string base = has_factor ? dim.name.substr(digits + 1) : dim.name;
-  if (base.empty() || base.find_first_of("+-*/() ") != std::string::npos) return std::nullopt;
-  const int64_t factor = (has_factor ? std::stoll(dim.name.substr(0, digits)) : 1) * rows;
-  if (factor == 0 || factor % input_steps != 0) return std::nullopt;
-  const int64_t quotient = factor / input_steps;
-  return Dimension{-1, quotient == 1 ? base : std::to_string(quotient) + "*" + base};
 }
 
 void infer(const OrtApi* api, OrtShapeInferContext* context) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,10 @@ struct Dimension {
 
   bool known() const { return value >= 0 || !name.empty(); }
 };
+
+/// `rows · dim / input_steps`. Equal names mean equal sizes to the planner, so a name is made only where it says the
+/// size: "8*N" of "N", and "N" again of "8*N".
+std::optional<Dimension> scaled(const Dimension& dim, int64_t rows, int64_t input_steps);
 
 /// The type and shape that the graph declares for an input.
 struct Declared {

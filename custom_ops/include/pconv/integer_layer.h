@@ -3,7 +3,16 @@
 
 #include <cstdint>
 
+#include "pconv/layout.h"
+
 namespace pconv {
+
+/// How spike counts are written.
+struct Train {
+  int32_t steps = 0;  ///< 0: as they are
+  Coding coding = Coding::kRate;
+  int32_t silent = 0;  ///< the spike count of a silent neuron
+};
 
 /// Rows and columns.
 struct Extent {
@@ -24,10 +33,18 @@ struct LayerShape {
   int32_t zero;            ///< the count that is worth nothing
   int32_t highest;         ///< the largest count
   int32_t residual_zero;
+  int64_t input_steps = 1;  ///< whose digits make a count
+  int64_t residual_steps = 1;
+  Coding input_coding = Coding::kRate;
+  Train train;  ///< of the output
 
   int64_t group_channels() const { return channels / group; }
   int64_t group_outputs() const { return outputs / group; }
   int64_t depth() const { return kernel.rows * kernel.columns * group_channels(); }
+  /// What a one at each of so many steps is worth.
+  int64_t worth(int64_t steps) const {
+    return input_coding == Coding::kRate ? steps : (int64_t{1} << steps) - 1;
+  }
   /// Pixels that a window spans.
   Extent span() const { return {(kernel.rows - 1) * dilations.rows + 1, (kernel.columns - 1) * dilations.columns + 1}; }
   /// Of the output, for an image no smaller than the window.
