@@ -33,7 +33,7 @@ def test_trains_give_the_bits_of_counts(nodes, outputs, layers, coding):
     steps = {"coding": coding} if "QuantizeLinear" in nodes else CODINGS[coding]
     model = rewrite(source, mode="integer-parallel", **INPUTS, **steps).model
     expected = run(rewrite(source, mode="folded", **INPUTS).model, x)
-    for kernels in (False,):
+    for kernels in (True, False):
         np.testing.assert_array_equal(run(model, x, kernels=kernels).view(np.uint32), expected.view(np.uint32))
     found = [node for node in model.graph.node if node.domain == DOMAIN and "Spike" in node.op_type]
     trains = [node for node in found if node.op_type != "SpikeCount"]
