@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from networks import MODES
+from onnx import numpy_helper
 from onnxruntime import GraphOptimizationLevel
 
 from pconv_onnx import PconvError, Rewriting, rewrite, session
@@ -83,11 +84,15 @@ def judged(seed: int) -> tuple[list[str], list[str]]:
 def _rounds_products(rewriting: Rewriting) -> bool:
     """Whether a product of integers is larger than floats hold exactly."""
     known = rewriting.integers.proof.tensors
-    return any(
-        isinstance(known[node.input[0]].value, Whole) and known[node.output[0]].value is Float.FIXED
-        for node in rewriting.model.graph.node
-        if node.op_type == "Mul" and node.input[0] in known
-    )
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in rewriting.model.graph.initializer}
+
+    def is_whole(name: str) -> bool:
+        if name in constants:
+            return bool((constants[name] == np.rint(constants[name])).all())
+        return isinstance(known[name].value, Whole) if name in known else False
+
+    products = (node for node in rewriting.model.graph.node if node.op_type == "Mul" and all(map(is_whole, node.input)))
+    return any(known[node.output[0]].value is Float.FIXED for node in products)
 
 
 def _runs(snn: onnx.ModelProto, feed: dict[str, Array], random: np.random.Generator) -> Iterator[Run]:
