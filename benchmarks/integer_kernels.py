@@ -1,6 +1,7 @@
 """Convolutions of integer weights with neurons behind them, one shape at a time.
 
-They are measured against onnxruntime's float convolution, and against oneDNN's of bytes where PyTorch is installed. A
+They are measured against onnxruntime's float convolution, against themselves with trains for counts in and out, and
+against oneDNN's of bytes where PyTorch is installed. A
 run is of one instruction set, which bounds this library's kernels and oneDNN's alike; onnxruntime's float kernels
 always take the best of the processor. What takes turns is several nodes of one graph, and the times are those of one
 node: what a call of a session costs hardly counts. PyTorch adds some microseconds to each call of oneDNN, so compare
@@ -27,7 +28,17 @@ from pconv_onnx.runtime.opening import import_onnxruntime
 # Names of oneDNN for the same instructions.
 ONEDNN = {"avx512vnni": "AVX512_CORE_VNNI", "avxvnni": "AVX2_VNNI", "avx2": "AVX2"}
 INTEGER, FLOAT, PEER = "IntegerSpikeConv", "float Conv and Relu, onnxruntime", "oneDNN, bytes"
+CODINGS = ["rate", "radix"]
 NODES = 8
+
+
+def steps_of(coding: str, highest: int) -> int:
+    """Time-steps of trains that carry counts up to `highest`."""
+    return highest if coding == "rate" else highest.bit_length()
+
+
+def in_trains(coding: str) -> str:
+    return f"{INTEGER}, trains of {coding}"
 
 
 @dataclass(frozen=True)
@@ -84,8 +95,15 @@ LAYERS = [
 ]
 
 
-def integer_model(layer: Layer, batch: int, steps: int) -> onnx.ModelProto:
-    """Nodes of random weights and evenly spaced thresholds, a few of them in reach on either side of silence."""
+def integer_model(layer: Layer, batch: int, steps: int, coding: str | None = None) -> onnx.ModelProto:
+    """Nodes of random weights and evenly spaced thresholds, a few of them in reach on either side of silence.
+
+    Args:
+        layer: what they are.
+        batch: of images.
+        steps: the largest spike count.
+        coding: of trains in and out; none where they are counts.
+    """
     draw = np.random.default_rng(0)
     window = (layer.outputs, layer.channels // layer.group, layer.kernel, layer.kernel)
     reach = 40 * steps * np.sqrt(np.prod(window[1:]))
@@ -101,12 +119,17 @@ def integer_model(layer: Layer, batch: int, steps: int) -> onnx.ModelProto:
     pad = layer.kernel // 2
     attributes = {"zero": 0, "highest": steps, "residual_zero": 0, "group": layer.group, "pads": [pad] * 4}
     attributes |= {"strides": [layer.stride] * 2, "dilations": [1, 1]}
+    rows = steps_of(coding, steps) if coding else 1
+    attributes |= {"input_steps": rows, "residual_steps": 1, "steps": rows if coding else 0, "silent": 0}
+    attributes |= dict.fromkeys(("input_coding", "coding"), CODINGS.index(coding) if coding else 0)
+    if coding:
+        attributes["highest"] = 1
     nodes = []
     for index in range(NODES):
         tables[f"weights_{index}"] = draw.integers(-60, 60, window, np.int8)
         inputs = ["input", f"weights_{index}", *list(tables)[:6]]
         nodes.append(helper.make_node(INTEGER, inputs, [f"output_{index}"], domain=DOMAIN, **attributes))
-    return model(nodes, tables, TensorProto.UINT8, [batch, layer.size, layer.size, layer.channels])
+    return model(nodes, tables, TensorProto.UINT8, [rows * batch, layer.size, layer.size, layer.channels])
 
 
 def float_model(layer: Layer, batch: int) -> onnx.ModelProto:
@@ -188,6 +211,10 @@ def entry(layer: Layer, batch: int, options: Any) -> dict[str, Any]:
         FLOAT: in_session(float_model(layer, batch), floats, options.threads),
         INTEGER: in_session(integer_model(layer, batch, options.steps), counts, options.threads),
     }
+    for coding in CODINGS:
+        spikes = draw.integers(0, 1, (steps_of(coding, options.steps) * batch, *shape[1:]), np.uint8, endpoint=True)
+        one = integer_model(layer, batch, options.steps, coding)
+        candidates[in_trains(coding)] = in_session(one, spikes, options.threads)
     peer = in_onednn(layer, counts, options.threads)
     if peer is not None:
         candidates[PEER] = peer
@@ -201,6 +228,9 @@ def entry(layer: Layer, batch: int, options: Any) -> dict[str, Any]:
         row["products_per_ns"] = products / row["median_ms"] / 1e6
     ours = next(row for row in table if row["name"] == INTEGER)
     print(f"{str(layer):<62} batch {batch:<3} {ours['median_ms'] * 1e3:8.1f} us {ours['ratio']:6.2f} x float", end="")
+    for coding in CODINGS:
+        ratio = timing.ratio(seconds[in_trains(coding)], seconds[INTEGER])
+        print(f" {ratio:6.2f} x in {steps_of(coding, options.steps)} steps of {coding}", end="")
     if peer is not None:
         print(f" {timing.ratio(seconds[INTEGER], seconds[PEER]):6.2f} x oneDNN", end="")
     print(flush=True)

@@ -20,6 +20,8 @@ constexpr int64_t kShares = 8;
 constexpr int64_t kTilePixels = 48;
 // Blocks of outputs that read an input once.
 constexpr int64_t kChunkBlocks = 4;
+// The same in time: an input is summed over its steps for each chunk.
+constexpr int64_t kTimeChunkBlocks = 16;
 // Rows of a window that convolutions of each channel by itself keep prepared.
 constexpr int64_t kMostRing = 64;
 
@@ -303,7 +305,8 @@ Plan<LayerCall>::Plan(const LayerCall& call) : call(call), size(call.size), imag
   block_chunks = 1;
   if (pointwise) {
     const int64_t wanted = rows * step_work / kChunkWork;
-    block_chunks = std::clamp(wanted, int64_t{1}, std::max(int64_t{1}, layer.dense.blocks / kChunkBlocks));
+    const int64_t least = shape.input_steps > 1 ? kTimeChunkBlocks : kChunkBlocks;
+    block_chunks = std::clamp(wanted, int64_t{1}, std::max(int64_t{1}, layer.dense.blocks / least));
   }
   blocks = std::max(int64_t{1}, ceil_div(layer.dense.blocks, block_chunks));
   block_chunks = std::max(int64_t{1}, ceil_div(layer.dense.blocks, blocks));
