@@ -34,12 +34,10 @@ def held_case(draw: np.random.Generator, op_type: str) -> Case:
         case = random_case(draw)
         in_time = case.attributes.get("input_steps", 1) > 1
         as_written = not case.spikes or in_time <= (case.attributes["steps"] > 0)
-        if (
-            case.op_type == op_type
-            and as_written
-            and all(array.size for array in case.arrays.values())
-            and is_held(case)
-        ):
+        if "residual" in case.arrays and case.arrays["residual"].size == 1:
+            case.arrays["residual"] = case.arrays["residual"].reshape((1,) * case.arrays["counts"].ndim)
+        has_elements = all(array.size for array in case.arrays.values())
+        if case.op_type == op_type and as_written and has_elements and is_held(case):
             return case
 
 
