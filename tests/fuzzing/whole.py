@@ -334,9 +334,8 @@ def _mul(_: onnx.NodeProto, inputs: Inputs) -> Array:
 
 
 def _div(_: onnx.NodeProto, inputs: Inputs) -> Array:
-    if not _is_float(*inputs):
-        raise NotImplementedError("Div of integers")
-    return np.asarray(inputs[0] / inputs[1])
+    """A single operation on floats, whatever it divides."""
+    return np.asarray(_carried(inputs[0]) / _carried(inputs[1]))
 
 
 def _round(_: onnx.NodeProto, inputs: Inputs) -> Array:
