@@ -117,7 +117,8 @@ def integer_model(layer: Layer, batch: int, steps: int, coding: str | None = Non
         "line": np.zeros((layer.outputs, 2), np.float32),
     }
     pad = layer.kernel // 2
-    attributes = {"zero": 0, "highest": steps, "residual_zero": 0, "group": layer.group, "pads": [pad] * 4}
+    attributes: dict[str, Any] = {"zero": 0, "highest": steps, "residual_zero": 0, "group": layer.group}
+    attributes["pads"] = [pad] * 4
     attributes |= {"strides": [layer.stride] * 2, "dilations": [1, 1]}
     rows = steps_of(coding, steps) if coding else 1
     attributes |= {"input_steps": rows, "residual_steps": 1, "steps": rows if coding else 0, "silent": 0}
