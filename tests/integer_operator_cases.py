@@ -11,7 +11,7 @@ import onnxruntime
 from onnx import helper
 
 from pconv_onnx.basics.domain import DOMAIN, VERSION
-from pconv_onnx.operators.integer_spike import count_of, sums_of_convolution, sums_of_product
+from pconv_onnx.operators.integer_spike import count_of, sums_of_convolution, sums_of_product, trains_of
 from pconv_onnx.operators.library import register
 
 INSTRUCTIONS = ["avx512vnni", "avxvnni", "avx2", "portable"]
@@ -52,44 +52,14 @@ class Case:
         return "Spike" in self.op_type
 
 
-def worth(steps: int, coding: int) -> list[int]:
-    """What a digit of each step is worth."""
-    return [1 if coding == RATE else 2 ** (steps - 1 - t) for t in range(steps)]
-
-
 def sums(case: Case) -> np.ndarray:
     """What the thresholds are compared with."""
     if case.op_type == "IntegerSpike":
         return case.arrays["sums"].astype(np.int64)
     arrays = {name: case.arrays[name] for name in LAYER}
-    left_out = ("highest", *LAYER_IN_TIME, *TRAINS)
-    attributes = {name: value for name, value in case.attributes.items() if name not in left_out}
+    attributes = {name: value for name, value in case.attributes.items() if name not in ("highest", *TRAINS)}
     layer = sums_of_convolution if case.op_type.endswith("Conv") else sums_of_product
-    steps, residual_steps, coding = (case.attributes[name] for name in LAYER_IN_TIME)
-    worthless = np.array([case.attributes["residual_zero"]])
-    counts = np.split(arrays["counts"], steps)
-    residuals = [arrays["residual"]] if residual_steps == 1 else np.split(arrays["residual"], steps)
-    total = np.int64(0)
-    for t, digit_worth in enumerate(worth(steps, coding)):
-        arrays |= {"counts": counts[t], "bias": 0 * arrays["bias"]}
-        arrays["residual"] = worthless if residual_steps == 1 else residuals[t]
-        total = total + digit_worth * layer(**arrays, **attributes)
-    once = case.arrays["bias"].astype(np.int64)
-    if residual_steps == 1:
-        added = residuals[0].astype(np.int64) - case.attributes["residual_zero"]
-        once = once + case.arrays["multiplier"].astype(np.int64) * added
-    return total + once
-
-
-def trains_of(counts: np.ndarray, steps: int, coding: int, silent: int) -> np.ndarray:
-    """Trains `[steps·N, …]` of counts `[N, …]`."""
-    offset = counts.astype(np.int64) - silent
-    zero = int(silent > 0)
-    rows = []
-    for t in range(steps):
-        digit = abs(offset) > t if coding == RATE else abs(offset) >> (steps - 1 - t) & 1
-        rows.append(zero + np.sign(offset) * digit)
-    return np.concatenate(rows).astype(np.uint8)
+    return layer(**arrays, **attributes)
 
 
 def reference(case: Case) -> np.ndarray:
@@ -97,8 +67,7 @@ def reference(case: Case) -> np.ndarray:
     if not case.spikes:
         return reached.astype(np.int32)
     counts = count_of(reached, case.arrays["thresholds"])
-    steps, coding, silent = (case.attributes[name] for name in TRAINS)
-    return trains_of(counts, steps, coding, silent) if steps > 0 else counts
+    return trains_of(counts, **{name: case.attributes[name] for name in TRAINS})
 
 
 def model(case: Case, constants: tuple[str, ...] = (), declared: dict[str, list[Any]] | None = None) -> onnx.ModelProto:

@@ -26,9 +26,10 @@ from integer_operator_cases import (
     reference,
     session,
     sums,
-    worth,
 )
 from native_build import build
+
+from pconv_onnx.operators.integer_spike import worths
 
 pytestmark = pytest.mark.usefixtures("library")
 
@@ -127,7 +128,7 @@ def test_trains_may_be_worth_more_than_a_byte(instructions, coding, steps, highe
     case = conv((steps, 1, 2, 5), (5, 5 // group, 1, 3), op_type, group=group, pads=[0, 1, 0, 1], **time)
     case.arrays["counts"] = draw.integers(0, highest, (steps, 1, 2, 5), np.uint8, endpoint=True)
     case.arrays["weights"] = draw.integers(-2, 2, (5, 5 // group, 1, 3), np.int8, endpoint=True)
-    each = np.array(worth(steps, coding))
+    each = worths(steps, coding)
     counts = np.tensordot(each, case.arrays["counts"].astype(np.int64), 1)[None]
     at_once = Case(
         op_type, case.arrays | {"counts": counts}, case.attributes | {"input_steps": 1, "zero": int(each.sum())}
