@@ -162,12 +162,12 @@ class Measured:
         """How many different outputs there are, of all ways to run the network."""
         images = self.subject.tests[: min(COMPARED, self.tests)][self.input]
         found: dict[str, list[str]] = {}
-        for coding, mode in itertools.product(("rate", "radix"), ("parallel", "folded")):
+        for coding, mode in itertools.product(("rate", "radix"), _MODES):
             if coding == "rate" and self.setting.coding == "radix":
                 continue  # of 255 steps
             model = self.rewritten(mode, weights, coding).model  # type: ignore[arg-type]
             for library, batch, threads, optimised in WAYS:
-                if mode == "parallel" and not library and batch == 1:
+                if mode in ("parallel", "integer-parallel") and not library and batch == 1:
                     continue
                 digest = _digest(model, self.input, images, library, batch, threads, optimised)
                 told = f"{coding} {mode}, {'library' if library else 'function body'}, batch {batch}, {threads} threads"
@@ -176,6 +176,7 @@ class Measured:
         return {"images": len(images), "onnxruntime": onnxruntime.__version__, "outputs": found}
 
 
+_MODES: tuple[ModeName, ...] = ("parallel", "folded", "integer", "integer-parallel")
 # With the library, batch, threads, with onnxruntime's optimisations.
 WAYS = [
     (True, 1, 1, True), (True, 7, 2, True), (True, 64, 1, False), (True, 64, 2, True),
