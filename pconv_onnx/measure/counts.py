@@ -10,11 +10,13 @@ import onnx
 from onnx import TensorProto
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.exposing import expose
+from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.measure.layer_check import LayerCheck
-from pconv_onnx.operators.domain import attribute, is_integer
-from pconv_onnx.operators.integer_spike import counts_of
+from pconv_onnx.operators.domain import attribute, is_integer, is_operator, is_spiking
+from pconv_onnx.operators.integer_spike import MOST, counts_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class _Counts:
         lowest: what the count 0 stands for.
         unit: how much more the next does.
         train: attributes of trains that they are handed out as.
+        highest: the largest that layers take.
     """
 
     output: str
@@ -34,6 +37,7 @@ class _Counts:
     lowest: int
     unit: int
     train: Mapping[str, int]
+    highest: int
 
 
 class CountCheck:
@@ -46,9 +50,21 @@ class CountCheck:
     def __init__(self, network: Network, checks: Sequence[LayerCheck]) -> None:
         """Of the network as it is deployed, and what is known of its neurons."""
         neurons = {check.converted.node: check for check in checks}
-        layers = [node for node in network.proto.graph.node if is_integer(node) and node.name in neurons]
+        layers = [node for node in network.proto.graph.node if is_spiking(node) and node.name in neurons]
         self.model = network.proto
         self._counts: list[_Counts] = []
+        there = {node.name for node in every_node(network.proto.graph) if is_operator(node) or is_spiking(node)}
+        for name in neurons.keys() - there:
+            raise PconvError(
+                f"neuron '{neurons[name].converted.name}' of {network.name} is not there any more as rewrite wrote it",
+                "compare before other tools edit the spiking network",
+            )
+        # The largest count that any layer takes of a tensor.
+        highest: dict[str, int] = {}
+        for node in filter(is_integer, network.proto.graph.node):
+            if any(entry.name == "highest" for entry in node.attribute):
+                told = attribute(node, "highest")
+                highest[node.input[0]] = min(highest.get(node.input[0], told), told)
         if layers:
             self.model = onnx.ModelProto()
             self.model.CopyFrom(network.proto)
@@ -59,7 +75,8 @@ class CountCheck:
                 lowest, second = (int(level) for level in check.neuron.levels[0, :2])
                 train = {name: attribute(node, name) for name in ("steps", "coding", "silent")}
                 output, activation = outputs[node.output[0]], check.converted.output
-                self._counts.append(_Counts(output, activation, lowest, second - lowest, train))
+                most = highest.get(node.output[0], MOST)
+                self._counts.append(_Counts(output, activation, lowest, second - lowest, train, most))
 
     @property
     def outputs(self) -> list[str]:
@@ -82,4 +99,5 @@ class CountCheck:
             given += [moved, moved.reshape(expected.shape)] if moved.size == expected.size else [moved]
             alike = [array for array in given if array.shape == expected.shape]
             wrong = min((int((array != expected).sum()) for array in alike), default=expected.size)
+            wrong = max(wrong, int((counts > entry.highest).sum()))
             yield expected.size, wrong

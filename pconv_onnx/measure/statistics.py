@@ -34,7 +34,7 @@ from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.operators.contents import contents_of
 from pconv_onnx.operators.domain import is_layer
 from pconv_onnx.operators.parallel_spike import neuron_of
-from pconv_onnx.plan.modes import INTEGER, INTEGER_PARALLEL, MODES
+from pconv_onnx.plan.modes import FOLDED, INTEGER, INTEGER_PARALLEL, MODES
 from pconv_onnx.plan.spike_driven import SpikeDriven, per_sample, spike_driven
 from pconv_onnx.runtime.axes import axes_told_by_runs
 from pconv_onnx.runtime.memory import alive_at_once, require_budget, sample_bytes, samples_within
@@ -139,14 +139,18 @@ class Stats:
             "memory traffic, updates of neurons, biases, normalisation, pooling and elementwise work by constants take "
             "nothing"
         )
-        if not MODES[self.mode].keeps_time and self.mode != INTEGER_PARALLEL.name:
-            what = "spike counts" if self.mode == INTEGER.name else "temporal means"
-            yield (
-                f"mode {self.mode} computes {what} and emits no spikes: counted is the network in mode parallel that "
-                "it stands for"
-            )
+        if not MODES[self.mode].keeps_time:
+            yield f"mode {self.mode} {_FLOWS[self.mode]}: counted is the network in mode parallel that it stands for"
         if not all(entry.counted for entry in self.operators):
             yield "operators that could not be counted take nothing"
+
+
+# What flows in the modes whose files are not counted as they are.
+_FLOWS = {
+    FOLDED.name: "computes temporal means and emits no spikes",
+    INTEGER.name: "computes spike counts and emits no spikes",
+    INTEGER_PARALLEL.name: "has trains of integers between layers, and adds up their digits first",
+}
 
 
 def stats(

@@ -69,6 +69,11 @@ def is_serial(node: onnx.NodeProto) -> bool:
     return bool(node.domain == DOMAIN and node.op_type == SERIAL_OP_TYPE)
 
 
+def is_spiking(node: onnx.NodeProto) -> bool:
+    """Whether a node is a layer of integers with neurons at its end, or these alone."""
+    return is_integer(node) and node.op_type.startswith(INTEGER_SPIKE)
+
+
 def is_integer(node: onnx.NodeProto) -> bool:
     """Whether a node is a layer of integers."""
     return bool(node.domain == DOMAIN and node.op_type in INTEGER_OP_TYPES)

@@ -190,6 +190,8 @@ def functions(opset: int, *, in_time: bool = False) -> list[onnx.FunctionProto]:
         (INTEGER_SPIKE, train, f"whole_sums{tables}", _SUMS + alone + _AS_IT_IS),
         (SPIKE_COUNT, "steps, coding, silent", "trains", _DECODED),
     ]
+    # Before that opset a size of zero would be that of the input.
+    sizes = "Reshape <allowzero = 1>" if opset >= 14 else "Reshape"
     return [
         onnx.parser.parse_function(
             f"""
@@ -198,7 +200,7 @@ def functions(opset: int, *, in_time: bool = False) -> list[onnx.FunctionProto]:
     {{
         {CONSTANTS}
         third = Constant <value_ints = [2]> ()
-        {body}
+        {body.replace(_RESHAPE, sizes)}
     }}
     """
         )
@@ -244,6 +246,10 @@ _MATRICES = f"""{_OPERANDS}
         products = MatMul (value, matrix)"""
 
 
+# What stands for a Reshape to sizes of which some may be zero.
+_RESHAPE = "ReshapeToSizes"
+
+
 def _over_time(name: str, source: str, steps: str) -> str:
     """`name`, the sum of a tensor `[I·N, …]` over its time-steps, each by what its digit is worth."""
     return f"""
@@ -254,7 +260,7 @@ def _over_time(name: str, source: str, steps: str) -> str:
         {name}_samples = Div ({name}_rows, {name}_steps_1d)
         {name}_sample = Slice ({name}_shape, second, end)
         {name}_in_time = Concat <axis = 0> ({name}_steps_1d, {name}_samples, {name}_sample)
-        {name}_by_time = Reshape ({source}, {name}_in_time)
+        {name}_by_time = {_RESHAPE} ({source}, {name}_in_time)
         {name}_step = Range (zero, {name}_steps, one)
         {name}_last = Sub ({name}_steps, one)
         {name}_place = Sub ({name}_last, {name}_step)

@@ -37,10 +37,10 @@ from pconv_onnx.operators.parallel_spike import neuron_of
 
 # In the metadata of a neuron that stays on floats: why.
 ON_FLOATS = f"{PREFIX}on_floats"
-# Floats hold every integer below; no sum reaches it, so a threshold may be cut off there.
-_NEVER = 1 << 24
-# What int32 holds.
-_INT32 = 1 << 31
+# Floats hold every integer below.
+_HELD = 1 << 24
+# The largest that int32 holds, which no sum reaches: a threshold may be cut off there.
+_NEVER = (1 << 31) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class _Sum:
     @property
     def fits(self) -> bool:
         """Whether int32 holds them."""
-        return max(int(np.abs(term).max(initial=0)) for term in self.terms) < _INT32
+        return max(int(np.abs(term).max(initial=0)) for term in self.terms) < _NEVER
 
     def in_lowest_terms(self) -> tuple[_Sum, int]:
         """The same divided by the greatest integer that divides all its terms, and that."""
@@ -133,6 +133,8 @@ class _Fusing:
         self.whole_thresholds: dict[str, Array] = {}
         self.meant: dict[str, str] = {}
         self.left: dict[str, str] = {}
+        # Of tensors that are written as sums.
+        self.reach: dict[str, Array] = {}
 
     def fused(self) -> Fused:
         """Walk."""
@@ -194,8 +196,9 @@ class _Fusing:
             return True
         total = total_of(tensor, self._is_term, self.ranks)
         found = None if total is None or not total.products else self._by_channel(total, name, None)
-        if found is None or not found.fits:
+        if found is None or not self._fits(found):
             return False
+        self.reach[name] = self._reach(found)
         self.forms.given_sums(name, self._layers(found, name), last=found.last)
         return True
 
@@ -218,10 +221,10 @@ class _Fusing:
         if found is None:
             return "what it reads is no sum of counts times int8 weights"
         divisor = 1
-        if not found.fits or np.abs(self._reach(found, _NEVER << 20)).max() >= _NEVER:
+        if not self._fits(found, _HELD):
             found, divisor = found.in_lowest_terms()
-        if not found.fits:
-            return "numbers of its sum are larger than int32 holds"
+        if not self._fits(found):
+            return "its sums are larger than int32 holds"
         thresholds = np.nan_to_num(np.ceil(neuron.thresholds.astype(np.float64) / divisor), nan=_NEVER)
         table = np.clip(thresholds, -_NEVER, _NEVER).astype(np.int32)
         self.whole_thresholds[proto.input[1]] = table.astype(np.float64) * divisor
@@ -274,7 +277,7 @@ class _Fusing:
         largest = int(np.abs(multiplier).max(initial=0))
         if name not in self.forms.codes:
             return largest <= 1
-        return largest * self.forms.codes[name].largest < _NEVER * self.forms.codes[name].unit
+        return largest * self.forms.codes[name].largest < _HELD * self.forms.codes[name].unit
 
     def _layers(self, found: _Sum, name: str, neurons: _Neurons | None = None) -> str:
         """Write a sum, and neurons behind it; what it is called then.
@@ -332,20 +335,26 @@ class _Fusing:
         numbers = forms.constant(f"{name}/multiplier", multiplier.astype(np.int32))
         return forms.node("Mul", [given, numbers], f"{name}/multiple")
 
-    def _reach(self, found: _Sum, most: int = _NEVER - 1) -> Array:
-        """The least and the largest sum of each channel, `[M, 2]`, as far as its terms tell, no more than `most`."""
+    def _fits(self, found: _Sum, most: int = _NEVER) -> bool:
+        """Whether a sum, and all its numbers, are below that."""
+        return found.fits and int(np.abs(self._reach(found)).max(initial=0)) < most
+
+    def _reach(self, found: _Sum) -> Array:
+        """The least and the largest sum of each channel, `[M, 2]`."""
         low = high = found.offset.astype(np.int64)
         for product, factor in found.layers:
             codes, weights = self.forms.codes[product.input], product.weights.astype(np.int64).reshape(len(factor), -1)
             ends = np.sort([weights * codes.lowest, weights * codes.highest], axis=0).sum(axis=2) * factor
             low, high = low + ends.min(axis=0), high + ends.max(axis=0)
         for name, multiplier in found.added:
-            if name not in self.forms.codes:
-                return np.tile([1 - _NEVER, _NEVER - 1], (len(low), 1))
-            codes = self.forms.codes[name]
-            ends = np.sort([multiplier.astype(np.int64) * end for end in (codes.lowest, codes.highest)], axis=0)
+            if name in self.forms.codes:
+                codes = self.forms.codes[name]
+                least, most = codes.lowest, codes.highest
+            else:  # its channels may lie along another axis
+                least, most = int(self.reach[name].min()), int(self.reach[name].max())
+            ends = np.sort([multiplier * least, multiplier * most], axis=0)
             low, high = low + ends[0], high + ends[1]
-        return np.stack([low, high], axis=1).clip(-most, most)
+        return np.stack([low, high], axis=1)
 
     def _spiking(
         self, op_type: str, inputs: list[str], neurons: _Neurons, reach: Array, *, last: bool, **attributes: Any

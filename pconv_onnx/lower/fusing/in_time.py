@@ -15,7 +15,7 @@ from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.graph.nesting import captured, unused
 from pconv_onnx.lower.fusing.moves import MOVES
 from pconv_onnx.neuron.coding import Coding
-from pconv_onnx.operators.domain import INTEGER_OP_TYPES, INTEGER_SPIKE, SPIKE_COUNT, is_integer
+from pconv_onnx.operators.domain import INTEGER_OP_TYPES, INTEGER_SPIKE, SPIKE_COUNT, is_integer, is_spiking
 from pconv_onnx.operators.integer_spike import functions
 
 
@@ -97,7 +97,7 @@ class _InTime:
                 self._set(node, residual_zero=other.zero, residual_steps=other.coding.steps)
             else:
                 node.input[4] = self._count(added)
-        if node.name in self.codings and node.op_type.startswith(INTEGER_SPIKE):
+        if node.name in self.codings and is_spiking(node):
             coding = self.codings[node.name]
             train = Train(coding, self.tables[node.input[-2]].shape[1])
             self._set(node, **train.attributes)
