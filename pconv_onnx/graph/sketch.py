@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 
@@ -20,6 +21,8 @@ _LARGEST = 1 << 28
 # An initializer that another network holds says where: in the source, or in the network with the sketch, as it is
 # there, with the digest of that.
 _SOURCE, _OWN = "source", "own"
+# A word of such a reference, beside the integers that rows are multiplied by.
+_TRANSPOSED = "transposed"
 
 
 def sketch(network: onnx.ModelProto, source: onnx.ModelProto, own: onnx.ModelProto, *, shapes: bool = False) -> str:
@@ -42,8 +45,8 @@ def sketch(network: onnx.ModelProto, source: onnx.ModelProto, own: onnx.ModelPro
             given, kept = (held.get(tensor.name) for held in (there[_SOURCE], there[_OWN]))
             if given is not None and (digest := _digest(given)) == _digest(tensor):
                 _refer(tensor, _SOURCE, digest)
-            elif kept is not None and (factors := _factors(kept, tensor)) is not None:
-                _refer(tensor, _OWN, " ".join([_digest(kept), *map(str, factors)]))
+            elif kept is not None and (form := _form(kept, tensor)) is not None:
+                _refer(tensor, _OWN, " ".join([_digest(kept), *form]))
     return base64.b64encode(zlib.compress(model.SerializeToString())).decode("ascii")
 
 
@@ -67,13 +70,13 @@ def redrawn(text: str, source: onnx.ModelProto, own: onnx.ModelProto) -> tuple[o
         place, _, digest = tensor.doc_string.partition(" ")
         if not place:
             continue
-        digest, *factors = digest.split()
+        digest, *form = digest.split()
         held = there.get(place, {}).get(tensor.name)
-        if held is None or held.dims != tensor.dims:
+        if held is None or math.prod(held.dims) != math.prod(tensor.dims):
             raise ValueError(f"the tensor '{tensor.name}' is not there")
         if _digest(held) != digest:
             changed.append(tensor.name)
-        tensor.CopyFrom(_times(held, factors) if place == _OWN else held)
+        tensor.CopyFrom(_formed(held, form, tensor) if place == _OWN else held)
     return model, changed
 
 
@@ -81,30 +84,41 @@ def _held(model: onnx.ModelProto) -> Mapping[str, TensorProto]:
     return {tensor.name: tensor for graph in every_graph(model.graph) for tensor in graph.initializer}
 
 
-def _factors(kept: TensorProto, tensor: TensorProto) -> Sequence[int] | None:
-    """By which integers rows of a tensor are multiplied to be those of one of float32; None where it is not that.
+def _form(kept: TensorProto, tensor: TensorProto) -> list[str] | None:
+    """How a tensor becomes one of float32: words of its reference, or None where it does not.
 
-    None are needed of what is kept in a shorter type of floats, or as the same integers.
+    As it is, in a shorter type of floats. Integers are besides transposed, and their rows multiplied by integers.
     """
-    if tensor.data_type != TensorProto.FLOAT or kept.dims != tensor.dims:
+    if tensor.data_type != TensorProto.FLOAT or math.prod(kept.dims) != math.prod(tensor.dims):
         return None
     held, wanted = numpy_helper.to_array(kept), numpy_helper.to_array(tensor)
-    if held.dtype.kind not in "iu" or np.array_equal(held.astype(np.float32), wanted):
-        return []
-    if held.ndim < 2 or not held.size or not np.isfinite(wanted).all():
+    if held.dtype.kind not in "iu":
+        return [] if held.shape == wanted.shape else None
+    if not held.ndim or not held.size or not np.isfinite(wanted).all():
         return None
-    by_row = [array.reshape(len(array), -1).astype(np.float64) for array in (held, wanted)]
-    largest = [abs(array).max(axis=1) for array in by_row]
-    factors = np.rint(largest[1] / np.where(largest[0], largest[0], 1))
-    return factors.astype(int).tolist() if (by_row[0] * factors[:, np.newaxis] == by_row[1]).all() else None
+    for words in ([], [_TRANSPOSED]):
+        if words and wanted.ndim != 2:
+            continue
+        rows = (wanted.T if words else wanted).reshape(held.shape).reshape(len(held), -1).astype(np.float64)
+        own = held.reshape(len(held), -1).astype(np.float64)
+        if (own == rows).all():
+            return words
+        largest = abs(own).max(axis=1)
+        factors = np.rint(abs(rows).max(axis=1) / np.where(largest, largest, 1))
+        if (own * factors[:, np.newaxis] == rows).all():
+            return [*words, *(str(int(factor)) for factor in factors)]
+    return None
 
 
-def _times(held: TensorProto, factors: Sequence[str]) -> TensorProto:
-    """A tensor in float32, its rows times these integers, where there are such."""
+def _formed(held: TensorProto, form: Sequence[str], tensor: TensorProto) -> TensorProto:
+    """What a tensor becomes by the words of a reference to it."""
     value = numpy_helper.to_array(held).astype(np.float32)
+    factors = [int(word) for word in form if word != _TRANSPOSED]
     if factors:
         value *= np.array(factors, np.float32).reshape(-1, *[1] * (value.ndim - 1))
-    return numpy_helper.from_array(value, held.name)
+    if _TRANSPOSED in form:
+        value = value.reshape(len(value), -1).T
+    return numpy_helper.from_array(np.ascontiguousarray(value.reshape(tuple(tensor.dims))), held.name)
 
 
 def _refer(tensor: TensorProto, place: str, digest: str) -> None:

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -53,7 +54,7 @@ class Candidate:
         options = session_options()
         options.log_severity_level = 4  # errors are raised; logged as well they would be told twice
         if self.mode == BODY:
-            return _without_library(self.path, options, providers)
+            return without_library(self.path, options, providers)
         if self.mode in MODES and MODES[self.mode].one_step:
             return SerialSession(self.path, providers=providers, options=options)
         return session(self.path, providers=providers, options=options)
@@ -79,13 +80,17 @@ class Candidate:
         return None
 
 
-def _without_library(path: str, options: Any, providers: list[Any]) -> Any:
-    """A session of stock onnxruntime."""
+def without_library(model: str | bytes, options: Any, providers: Sequence[Any]) -> Any:
+    """A session of stock onnxruntime, of a file by its path or of its content.
+
+    Raises:
+        PconvError: it does not load, or a provider is not there.
+    """
     name = providers[0] if isinstance(providers[0], str) else providers[0][0]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the provider is missing, which is raised below
-            runner = import_onnxruntime().InferenceSession(path, options, providers=providers)
+            runner = import_onnxruntime().InferenceSession(model, options, providers=providers)
     except Exception as error:  # onnxruntime raises its own types, without a common base
         raise PconvError(f"onnxruntime cannot load the model: {reason_of(error)}", "") from error
     if name not in runner.get_providers():

@@ -27,6 +27,7 @@ from pconv_onnx.graph.passes.taking_apart import taken_apart
 from pconv_onnx.graph.record import Converted, Record
 from pconv_onnx.graph.sketch import redrawn
 from pconv_onnx.integer.proof.proving import prove
+from pconv_onnx.measure.candidate import without_library
 from pconv_onnx.measure.comparison import Comparison
 from pconv_onnx.measure.counts import CountCheck
 from pconv_onnx.measure.exactness import Exactness
@@ -34,6 +35,7 @@ from pconv_onnx.measure.layer_check import Layer, LayerCheck, Written, altered_t
 from pconv_onnx.measure.segment_check import SegmentCheck
 from pconv_onnx.measure.segments import Segment
 from pconv_onnx.measure.targets import TargetError, target_output
+from pconv_onnx.measure.timing import session_options
 from pconv_onnx.operators.domain import is_layer
 from pconv_onnx.plan.modes import MODES
 from pconv_onnx.recognise import recognise
@@ -48,6 +50,8 @@ from pconv_onnx.runtime.side_by_side import Sessions, batches, open_session, run
 # The session of the network whose activations neurons stand for, where that is not the source: what calibration made
 # of it, or the spelling in which it was read.
 _CALIBRATED, _RESPELLED = "calibrated", "respelled"
+# That of the spiking network in stock onnxruntime.
+_BODIES = "bodies"
 
 Verdict = Literal["equal", "measured", "different"]
 
@@ -329,6 +333,9 @@ def verify(
             add(key, network.proto, network, None, providers)
         except PconvError as error:
             result.load_errors[key] = error.message
+    if counts.outputs:
+        # Layers of integers run on their function bodies elsewhere.
+        sessions.add(_BODIES, partial(_stock, deployed))
     if record.integer is not None:
         written_as = {key: record.integer.get(key) for key in ("weights", "input_bits", "islands")}
         result.integers = Exactness(**written_as, proof=prove(spiking))  # type: ignore[arg-type]
@@ -346,6 +353,13 @@ def verify(
     result.branches_not_entered = segments.branches_not_entered
     result.per_step_outputs = len(record.per_step_outputs)
     return result
+
+
+def _stock(network: Network) -> Any:
+    """A session of stock onnxruntime."""
+    options = session_options()
+    options.log_severity_level = 4  # errors are raised; logged as well they would be told twice
+    return without_library(network.proto.SerializeToString(), options, ["CPUExecutionProvider"])
 
 
 def _counted(count: int, what: str) -> str:
@@ -421,6 +435,8 @@ def _compare_bits(
 ) -> None:
     """Compare runs of the spiking network with its integer form."""
     expected, runs = outputs[form], [outputs[key] for key in ("snn unoptimised", "snn") if key in outputs]
+    if _BODIES in sessions and not part.start:
+        runs.append(by_sample(run_session(sessions[_BODIES], samples.feed(part), names), axes))
     integers.add(expected, runs)
     if part.start or samples.fixed_batch is not None or not samples.first_everywhere:
         return

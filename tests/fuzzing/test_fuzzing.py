@@ -50,6 +50,10 @@ def test_random_networks_of_integers_keep_every_bit(first):
     assert {seed: found for seed in range(first, first + 10) if (found := integers.faults(seed))} == {}
 
 
+def test_sums_beyond_what_floats_hold_in_ones_are_counted_right():
+    assert integers.faults(2001094) == []
+
+
 @pytest.mark.slow
 def test_few_random_networks_of_integers_are_refused_or_have_floats():
     spared = [integers.judged(seed)[1] for seed in range(100, 130)]

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from fusing_cases import CASES, END, IMAGE, INPUTS, SAME, SIGNAL, WEIGHTS, A, D, built, images, run
-from networks import network, qcfs
+from networks import network, qcfs, weight
 from onnx import numpy_helper
 from refusals import refusal_of
 
@@ -145,3 +145,47 @@ def test_stats_are_those_of_the_network_in_floats():
 def test_a_network_of_integers_is_no_source():
     model = rewrite(built(*CASES["two convolutions"][:2]), mode="integer", **INPUTS).model
     assert refusal_of(rewrite, model).startswith("the model is a spiking network already")
+
+
+def test_verify_runs_the_bodies_too():
+    """Kernels do not look at lines, nor at the bodies of operators."""
+    source = built(*CASES["a residual of counts"][:2])
+    model = rewrite(source, mode="integer", **INPUTS).model
+    layer = [node for node in model.graph.node if node.op_type == "IntegerSpikeConv"][1]
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == layer.input[7])
+    assert (numpy_helper.to_array(tensor)[:, 1] > 0).all()
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.3), tensor.name))
+    found = verify(source, model, {"x": images(5, 3, 8, 8)})
+    assert found.verdict == "different"
+    assert any("have other bits than its integer form gives" in told for told in found.differences)
+
+
+def test_verify_finds_counts_that_a_layer_does_not_take():
+    source = built(*CASES["two convolutions"][:2])
+    model = rewrite(source, mode="integer", **INPUTS).model
+    layer = [node for node in model.graph.node if node.op_type == "IntegerSpikeConv"][1]
+    next(entry for entry in layer.attribute if entry.name == "highest").i = 1
+    assert verify(source, model, {"x": images(5, 3, 8, 8)}).verdict == "different"
+
+
+@pytest.mark.parametrize("name", ["another", "s/sums"])
+def test_a_neuron_without_its_layer_is_told(name):
+    source = built(*CASES["a residual of sums"][:2])
+    model = rewrite(source, mode="integer", **INPUTS).model
+    first, sums, last = (node for node in model.graph.node if node.op_type.startswith("Integer"))
+    if name == "another":
+        last.name = name
+    else:
+        sums.name, last.name = last.name, sums.name
+    told = refusal_of(verify, source, model, {"x": images(5, 3, 8, 8)})
+    assert told.startswith("neuron 'y_code' of the model is not there any more as rewrite wrote it")
+
+
+def test_matrices_are_in_the_file_once():
+    weights = {"w": weight(128, 256, seed=1), "v": weight(256, 128, seed=2), "u": weight(128, 256, seed=3)}
+    nodes = f"c = MatMul (x, w) {qcfs('c', 'a')} d = MatMul (a, v) {qcfs('d', 'b')} y = MatMul (b, u)"
+    source = network(nodes, inputs="float[N, 128] x", outputs="float[N, 256] y", weights=weights)
+    model = rewrite(source, mode="integer", **INPUTS).model
+    held = sum(len(entry.value) for entry in model.metadata_props)
+    assert held < 128 * 256 / 2
+    assert model.ByteSize() < source.ByteSize()

@@ -104,3 +104,9 @@ def test_trains_that_no_layer_reads_are_refused():
         rewrite, built(*CASES["two convolutions"][:2]), mode="integer-parallel", coding="radix", steps=17, **INPUTS
     )
     assert told.startswith("trains of the model have 17 weighted steps, and layers of integers read up to 16")
+
+
+def test_an_empty_batch_has_no_trains():
+    source = built(*CASES["a residual of counts"][:2])
+    for kernels in (True, False):
+        assert run(in_time(source, "rate"), images(0, 3, 8, 8), kernels=kernels).shape == (0, 4, 8, 8)
