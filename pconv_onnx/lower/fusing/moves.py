@@ -30,8 +30,12 @@ class Move:
     def __init__(self, network: Network, node: Node, proto: onnx.NodeProto, forms: Forms) -> None:
         """Nothing is written yet."""
         self.network, self.node, self.proto, self.forms = network, node, proto, forms
-        self.data = [tensor.name for tensor in (node.inputs if node.op == "Concat" else node.inputs[:1])]
-        self.last = all(map(forms.is_last, self.data))
+        self.read([tensor.name for tensor in (node.inputs if node.op == "Concat" else node.inputs[:1])])
+
+    def read(self, data: list[str]) -> None:
+        """Take these as its data."""
+        self.data = data
+        self.last = all(map(self.forms.is_last, data))
 
     @property
     def codes(self) -> Codes:
@@ -89,14 +93,30 @@ def _identity(move: Move) -> bool:
 
 
 def _slice(move: Move) -> bool:
-    rest = [constant(tensor) for tensor in move.node.inputs[1:]]
-    if not move.last or len(rest) < 3 or rest[2] is None:
+    """One Slice in the place of two that follow each other, as exporters write one for each axis."""
+    own, given = _slices(move.node), move.node.inputs[0]
+    if own is None:
         return _as_it_is(move)
-    axes = move.forms.constant(f"{move.proto.name}/axes", np.array([move.axis(int(axis)) for axis in rest[2]]))
-    inputs = list(move.proto.input[1:])
-    inputs[2] = axes
-    move.write(last=True, inputs=inputs)
+    rank = move.forms.ranks[given.name]
+    before = given.inputs[0] if len(given.inputs) == 1 else None
+    if before is not None and before.op == "Slice" and is_standard(before):
+        source, first = before.inputs[0].name, _slices(before)
+        if source in move.forms.codes and first is not None and not set(first[2] % rank) & set(own[2] % rank):
+            move.read([source])
+            own = [np.concatenate(pair) for pair in zip(first, own, strict=True)]
+    own[2] = np.array([move.axis(int(axis)) for axis in own[2]])
+    inputs = [move.forms.constant(f"{move.proto.name}/slice", table.astype(np.int64)) for table in own]
+    move.write(last=move.last, inputs=inputs)
     return True
+
+
+def _slices(node: Node) -> list[Array] | None:
+    """Starts, ends, axes and steps; None where they are computed, or axes are not told."""
+    tables = [constant(tensor) for tensor in node.inputs[1:]]
+    if len(tables) < 3 or any(table is None for table in tables):
+        return None
+    found = [np.atleast_1d(table) for table in tables if table is not None]
+    return found if len(found) == 4 else [*found, np.ones(len(found[2]), np.int64)]
 
 
 def _pad(move: Move) -> bool:
