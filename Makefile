@@ -96,8 +96,8 @@ sanitize: $(STAMP) ## test the native operators under AddressSanitizer and Undef
 	CMAKE_ARGS="-DPCONV_CUDA=OFF -DCMAKE_BUILD_TYPE=Debug '-DCMAKE_CXX_FLAGS=-fsanitize=address,undefined -fno-sanitize-recover=all -O1'" \
 		$(BIN)/pip install --quiet --no-deps --target build/sanitized .
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
-		PYTHONPATH=build/sanitized $(BIN)/pytest -n 2 tests/operators tests/runtime/test_serial_session.py \
-		tests/runtime/test_blocked.py
+		PYTHONPATH=build/sanitized $(BIN)/pytest -n 2 tests/operators tests/custom_ops/test_integer_spike.py \
+		tests/runtime/test_serial_session.py tests/runtime/test_blocked.py
 
 fuzz: $(STAMP) ## compare 10,000 random networks with what rewrite makes of them, element for element (30 minutes)
 	$(BIN)/python tests/fuzzing/run.py --count 10000

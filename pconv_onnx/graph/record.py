@@ -112,10 +112,10 @@ class Record:
         calibrated_form: a sketch of the network that calibration made of the source; neurons stand for its activations.
         integer: where weights are integers: `weights` ("int8" or "int4"), `input_bits` (8, or None where inputs are
             floats) and `islands`, what computes in floats, by name of its node. None where weights are floats.
-        carriers: of a network in mode `integer` a sketch of the same in floats that hold the integers: names of tensors
-            and nodes, here too, are its.
         kinds: tensors of the file that are in time, by name; None in records of form 1.
         version: of pconv-onnx that wrote it.
+        carriers: of a network in mode `integer` a sketch of the same in floats that hold the integers: names of tensors
+            and nodes, here too, are its.
     """
 
     source_sha256: str
@@ -128,9 +128,9 @@ class Record:
     calibration: Mapping[str, Any] | None = None
     calibrated_form: str | None = None
     integer: Mapping[str, Any] | None = None
-    carriers: str | None = None
     kinds: Mapping[str, InTime] | None = None
     version: str = field(default_factory=lambda: version("pconv-onnx"))
+    carriers: str | None = None
 
     @property
     def converted(self) -> list[Converted]:

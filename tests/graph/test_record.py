@@ -59,6 +59,7 @@ def of_form_1(model: onnx.ModelProto) -> onnx.ModelProto:
     kinds=st.dictionaries(TEXT, KINDS, max_size=2),
     calibration=st.none() | st.dictionaries(TEXT.filter("outputs".__ne__), st.integers(), max_size=2),
     form=st.none() | TEXT,
+    carriers=st.none() | TEXT,
     integer=st.none()
     | st.fixed_dictionaries(
         {
@@ -68,9 +69,22 @@ def of_form_1(model: onnx.ModelProto) -> onnx.ModelProto:
         }
     ),
 )
-def test_what_is_written_is_read(steps, names, potentials, kinds, calibration, form, integer):
+def test_what_is_written_is_read(steps, names, potentials, kinds, calibration, form, carriers, integer):
     rows = [{"status": "refused"}]
-    record = Record("digest", "parallel", steps, rows, names, names, potentials, calibration, form, integer, kinds)
+    record = Record(
+        "digest",
+        "parallel",
+        steps,
+        rows,
+        names,
+        names,
+        potentials,
+        calibration,
+        form,
+        integer,
+        kinds,
+        carriers=carriers,
+    )
     model = onnx.ModelProto()
     model.metadata_props.add(key="author", value="somebody")
     for _ in range(2):
