@@ -382,9 +382,8 @@ def _verify_batch(
     whole = next(name for name in (_CALIBRATED, _RESPELLED, "ann unoptimised") if name in sessions)
     values = dict(zip(tapped, run_session(sessions[whole], feed), strict=True)) | feed
     segments.add(sessions, values)
-    key = "snn" if "snn" in sessions else "snn unoptimised"
-    if result.integers is not None and counts.outputs and key == "snn":
-        result.integers.add_counts(counts.differing(run_session(sessions[key], feed, counts.outputs), values))
+    if result.integers is not None and counts.outputs and "snn" in sessions:
+        result.integers.add_counts(counts.differing(run_session(sessions["snn"], feed, counts.outputs), values))
     outputs = {whole: by_sample([values[name] for name in names], axes)}
     del values
     outputs |= {
