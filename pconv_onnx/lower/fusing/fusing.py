@@ -157,7 +157,8 @@ class _Fusing:
     def _note_codes(self, node: Node, proto: onnx.NodeProto) -> None:
         """Note which integers a node gives, where these are few: of a neuron, and what rounds inputs."""
         if is_operator(proto):
-            codes = _codes_of(self._neuron_of(proto)) if self._neuron_of(proto) is not None else None
+            neuron = self._neuron_of(proto)
+            codes = None if neuron is None else _codes_of(neuron)
         else:
             codes = _codes_of_input(node)
         if codes is not None and codes.lowest <= 0 <= codes.highest and codes.largest <= MOST:
@@ -291,7 +292,7 @@ class _Fusing:
             codes = forms.codes[product.input]
             inputs = [
                 forms.counts(product.input, last=found.last),
-                self._weights(product),
+                self._meant(product.name, product.weights),
                 forms.constant(f"{name}/bias", offset.astype(np.int32)),
                 forms.constant(f"{name}/factor", factor.astype(np.int32)),
                 tensor,
@@ -373,9 +374,6 @@ class _Fusing:
         forms.nodes.append(node)
         forms.given_counts(proto.output[0], output, neurons.codes, last=last)
         return output
-
-    def _weights(self, product: Product) -> str:
-        return self._meant(product.name, product.weights)
 
     def _meant(self, name: str, value: Array) -> str:
         """Write a constant that is to have the name of the one whose place it takes, once that is not read any more."""
