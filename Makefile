@@ -105,7 +105,7 @@ fuzz: $(STAMP) ## compare 10,000 random networks with what rewrite makes of them
 fuzz-verify: $(STAMP) ## spoil 10,000 spiking networks in one place each: verify has to notice, and say where (20 minutes)
 	$(BIN)/python tests/fuzzing/run.py --what corruptions --count 10000
 
-fuzz-integers: $(STAMP) ## compare 20,000 random networks of integers with exact integers, bit by bit (3 hours)
+fuzz-integers: $(STAMP) ## compare 20,000 random networks of integers with exact integers, bit by bit (an hour and a half)
 	$(BIN)/python tests/fuzzing/run.py --what integers --count 20000
 
 fuzz-hostile: $(STAMP) ## give random and mutated files, requests and calls to what reads them, in processes that may die (3 hours)

@@ -1,7 +1,7 @@
 """Random quantised networks with integer weights: is every bit what exact integers give, however they are run?
 
-In both modes, with the kernels or the function bodies, optimised or not, on one thread or two, and one sample at a time
-or all at once.
+In two modes of four, one of them on floats, with the kernels or the function bodies, optimised or not, on one thread or
+two, and one sample at a time or all at once.
 What sums that could leave float32 forbid is refused, and where a part computes on floats, bits depend on how they are
 summed; networks are grown so that both are rare.
 """
@@ -9,7 +9,7 @@ summed; networks are grown so that both are rare.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from .quantised import quantised
 from .whole import whole
 
 INTEGER_MODES = ("integer", "integer-parallel")
+ALL_MODES = (*MODES, *INTEGER_MODES)
 Array = np.ndarray[Any, np.dtype[Any]]
 Run = tuple[str, list[Array]]
 _CPU = ["CPUExecutionProvider"]
@@ -42,15 +43,18 @@ def faults(seed: int) -> list[str]:
     return judged(seed)[0]
 
 
-def judged(seed: int) -> tuple[list[str], list[str]]:
-    """The faults of the network of one seed, and why, if so, it is refused or not all of it can be integers."""
+def judged(seed: int, modes: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """The faults of the network of one seed, and why, if so, it is refused or not all of it can be integers.
+
+    Modes, of which the first is on floats, are drawn where none are given.
+    """
     model, feed, options = quantised(seed)
     random = np.random.default_rng([seed, 1])
     found: list[str] = []
     spared: list[str] = []
-    # In parallel mode.
+    # In the first of the modes.
     given: list[Array] = []
-    for mode in (*MODES, *INTEGER_MODES):
+    for mode in modes or _drawn(random):
         how = f"{mode}, {options['coding']}, {options['weights']}"
         try:
             with warnings.catch_warnings():
@@ -67,7 +71,7 @@ def judged(seed: int) -> tuple[list[str], list[str]]:
         (_, outputs), *others = _runs(snn, feed, random)
         for run, again in others:
             found += [f"{how}, {run}: {told}" for told in _differing(model, again, outputs)]
-        found += [f"{how}, not as in parallel: {told}" for told in _differing(model, outputs, given or outputs)]
+        found += [f"{how}, not as in the other mode: {told}" for told in _differing(model, outputs, given or outputs)]
         given = given or outputs
         # Modes on floats are compared with exact integers; a product that is rounded, everywhere alike, is none.
         if mode in INTEGER_MODES or _rounds_products(rewriting):
@@ -79,6 +83,12 @@ def judged(seed: int) -> tuple[list[str], list[str]]:
             continue
         found += [f"{how}, exactly: {told}" for told in _differing(model, outputs, expected)]
     return found, spared
+
+
+def _drawn(random: np.random.Generator) -> tuple[str, str]:
+    """A mode on floats, which exact integers are compared with, and another of any kind."""
+    first = str(random.choice(MODES))
+    return first, str(random.choice([mode for mode in ALL_MODES if mode != first]))
 
 
 def _rounds_products(rewriting: Rewriting) -> bool:
