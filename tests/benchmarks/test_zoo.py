@@ -27,7 +27,6 @@ CHOSEN = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("network, exporter", CHOSEN)
 def test_what_the_page_tells_of_a_network_is_so(network, exporter, tmp_path):

@@ -219,7 +219,6 @@ def kind_of(tmp_path_factory) -> Callable[[np.ndarray], int]:
 FLOAT, DOUBLE, ESTIMATED, COMPARED = range(4)
 
 
-@pytest.mark.slow
 def test_neurons_are_counted_in_the_fastest_way_that_is_exact(kind_of):
     draw = np.random.default_rng(0)
 
