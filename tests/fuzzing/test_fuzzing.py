@@ -143,7 +143,6 @@ def _raises(error: Exception) -> None:
     raise error
 
 
-@pytest.mark.slow
 def test_a_case_that_crashes_hangs_or_wants_too_much_memory_is_told_of_its_seed(tmp_path, monkeypatch):
     (tmp_path / "cases_of_this_test.py").write_text(_CASES)
     monkeypatch.syspath_prepend(str(tmp_path))
