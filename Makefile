@@ -39,11 +39,12 @@ $(STAMP): $(SOURCES)
 demo: $(STAMP) ## convert a trained ResNet-20, verify it and run it
 	$(BIN)/python examples/resnet20/demo.py
 
-test: lint ## lint, type-check and run the tests
-	$(BIN)/pytest -n 2
+# Of a file's tests most run in one process, so what they share is built once: worksteal deals them out in two halves.
+test: lint ## lint, type-check and run the tests, without the slow ones (about 8 minutes on two idle cores)
+	$(BIN)/pytest -n 2 --dist worksteal -m 'not slow'
 
-test-all: lint ## the same, with every combination of parameters where `make test` takes every pair (7,700 cases more)
-	$(BIN)/pytest -n 2 --full
+test-all: lint ## the same with the slow ones, and with every combination of parameters where `make test` takes every pair
+	$(BIN)/pytest -n 2 --dist worksteal --full
 
 test-ort-matrix: $(ORT_TESTS) ## run the tests with each supported onnxruntime, in .venv-ort/
 

@@ -15,7 +15,6 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = "pconv_onnx/lib/libpconv_ops.so"
 FACTS = "pconv_onnx/lib/pconv_ops.json"
 
-pytestmark = pytest.mark.slow
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), reason="no C++ compiler here"
 )
@@ -77,6 +76,7 @@ def run_from(wheel, code):
     )
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_wheel_has_a_loadable_library_and_fits_any_python(source, qcfs_resnet):
     # For one GPU, to save time; tests/custom_ops/test_native_build.py builds for all of them.
@@ -114,6 +114,7 @@ def test_without_a_compiler_the_wheel_is_pure_and_says_so(source, missing):
     assert "PconvError: this installation of pconv-onnx has no native library" in ran.stderr
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_the_library_of_an_earlier_build_does_not_slip_into_a_pure_wheel(built, tmp_path):
     earlier, wheel = built
@@ -126,6 +127,7 @@ def test_the_library_of_an_earlier_build_does_not_slip_into_a_pure_wheel(built, 
     assert not {LIBRARY, FACTS} & set(zipfile.ZipFile(pure).namelist())
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_what_is_built_lies_in_the_source_tree_only_while_there_is_a_compiler(source):
     for environment, there in (({}, True), ({"CXX": "/nowhere/c++"}, False)):
@@ -139,6 +141,7 @@ def test_what_is_built_lies_in_the_source_tree_only_while_there_is_a_compiler(so
         assert [(source / name).is_file() for name in (LIBRARY, FACTS)] == [there, there]
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_compiler_that_fails_on_the_source_fails_the_build(source):
     with (source / "custom_ops/ort/library.cpp").open("a") as file:
@@ -173,6 +176,7 @@ def test_source_distribution_has_the_native_sources(source):
     assert native <= packed
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_the_wheel_of_a_source_distribution_is_that_of_the_repository(built, source):
     contents = zipfile.ZipFile(built[1])
@@ -183,6 +187,7 @@ def test_the_wheel_of_a_source_distribution_is_that_of_the_repository(built, sou
     assert {name: contents.read(name) for name in contents.namelist()} == expected
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="no readelf to read the library with")
 def test_the_library_of_a_wheel_needs_the_c_library_alone_and_no_path_of_this_machine(built, tmp_path):

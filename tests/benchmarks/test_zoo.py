@@ -10,10 +10,10 @@ import zoo
 PAGE = (Path(__file__).parents[2] / "docs" / "support.md").read_text()
 # Of each family the export that takes most care.
 CHOSEN = [
-    ("shufflenet", "Caffe2"),
+    pytest.param("shufflenet", "Caffe2", marks=pytest.mark.slow),
     ("ResNet", "TorchScript"),
     ("MobileNet-v2, ReLU6", "dynamo"),
-    ("MobileNet-v3, HardSwish, squeeze-and-excite", "TorchScript"),
+    pytest.param("MobileNet-v3, HardSwish, squeeze-and-excite", "TorchScript", marks=pytest.mark.slow),
     ("ConvNeXt, GELU", "dynamo"),
     ("U-Net", "TorchScript"),
     ("feature pyramid, three outputs", "TorchScript"),
@@ -27,7 +27,6 @@ CHOSEN = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("network, exporter", CHOSEN)
 def test_what_the_page_tells_of_a_network_is_so(network, exporter, tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -259,6 +262,15 @@ OTHERS = {
 }
 
 
+def in_turn(cases: Iterable[str], methods: Sequence[str]) -> list[Any]:
+    """Each case with each method; but for one method a case, which takes turns, they are slow: each calibrates."""
+    return [
+        pytest.param(case, method, marks=() if at % len(methods) == turn else pytest.mark.slow)
+        for at, case in enumerate(cases)
+        for turn, method in enumerate(methods)
+    ]
+
+
 def between_layers(nodes: str) -> onnx.ModelProto:
     """An activation from `a` to `f`, between two convolutions."""
     weights = {"w": 2 * weight(4, 3, 3, 3), "v": weight(5, 4, 3, 3, seed=1), "minus": np.float32(-1)}
@@ -269,8 +281,7 @@ def between_layers(nodes: str) -> onnx.ModelProto:
     return source(nodes, "float[N, 5, 6, 6] y", **weights, slope=slopes, slopes=each)
 
 
-@pytest.mark.parametrize("method", ["refit", "mse", "da-qcfs"])
-@pytest.mark.parametrize("case", OTHERS)
+@pytest.mark.parametrize("case, method", in_turn(OTHERS, ["refit", "mse", "da-qcfs"]))
 def test_the_output_of_any_other_activation_is_quantised(case, method):
     ann = between_layers(OTHERS[case])
     result = calibrate(ann, data(200), steps=32, method=method)
@@ -290,8 +301,7 @@ def test_the_output_of_any_other_activation_is_quantised(case, method):
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["refit", "mse", "da-qcfs", "percentile"])
-@pytest.mark.parametrize("case", [*OTHERS, "ReLU"])
+@pytest.mark.parametrize("case, method", in_turn([*OTHERS, "ReLU"], ["refit", "mse", "da-qcfs", "percentile"]))
 def test_in_radix_zero_is_a_level_and_errors_are_those_of_as_many_levels(case, method):
     ann = between_layers((OTHERS | {"ReLU": "f = Relu (a)"})[case])
     radix, rate = (

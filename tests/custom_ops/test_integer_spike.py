@@ -74,7 +74,7 @@ def gemm(counts=(3, 8), weights=(16, 8), op_type="IntegerSpikeGemm", **changed) 
     return conv(counts, weights, op_type, **changed)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 40))])
 def test_random_layers_give_the_integers_of_the_definition(instructions, seed):
     draw = np.random.default_rng(seed)
     for _ in range(int(os.environ.get("PCONV_RANDOM_LAYERS", "5"))):
@@ -219,7 +219,6 @@ def kind_of(tmp_path_factory) -> Callable[[np.ndarray], int]:
 FLOAT, DOUBLE, ESTIMATED, COMPARED = range(4)
 
 
-@pytest.mark.slow
 def test_neurons_are_counted_in_the_fastest_way_that_is_exact(kind_of):
     draw = np.random.default_rng(0)
 

@@ -222,7 +222,6 @@ def test_missing_lists_of_a_length_are_counted(tmp_path):
     assert "it would expand from" in refusal_of(read, path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("attack", ["page", "missing", "zeros"])
 def test_what_is_refused_takes_no_memory(attack, tmp_path):
     path = tmp_path / "x.parquet"
@@ -284,7 +283,6 @@ def test_a_picture_that_is_none_is_told_with_its_row(tmp_path):
     assert "column 'x', row 5: it is no picture of a format that is read" in told[0]
 
 
-@pytest.mark.slow
 def test_a_large_text_that_is_there_many_times_takes_no_memory(tmp_path):
     blob = pyarrow.array([b"\x89PNG" + bytes(200 << 20)])
     column = pyarrow.DictionaryArray.from_arrays(pyarrow.array(np.zeros(1000, np.int32)), blob)

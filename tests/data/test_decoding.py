@@ -106,7 +106,6 @@ def test_as_many_as_photographs_have_are_decoded():
     assert decode(io.BytesIO(png(8192, 100)), None, "here").shape == (100, 8192, 3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("width", "height"), [(14_000, 14_000), (1 << 18, 64)])
 def test_a_picture_that_is_refused_takes_no_memory(width, height, tmp_path):
     path = tmp_path / "x.png"

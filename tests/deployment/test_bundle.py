@@ -783,7 +783,6 @@ def run_cpp(program: Path, bundle: Path, results: Path, *arrays: np.ndarray) -> 
     return [np.load(results / f"{index}.npy") for index in range(len(done.stdout.splitlines()))]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_in_cpp_the_example_network_has_the_bits_that_it_has_in_python(
     mode, program, qcfs_resnet, resnet_samples, tmp_path
@@ -795,7 +794,6 @@ def test_in_cpp_the_example_network_has_the_bits_that_it_has_in_python(
     np.testing.assert_array_equal(found, ordinary(tmp_path / "snn.onnx", feed)[0])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
 def test_in_cpp_coded_networks_have_the_bits_that_they_have_in_python(dtype, mode, program, tmp_path):
@@ -803,7 +801,6 @@ def test_in_cpp_coded_networks_have_the_bits_that_they_have_in_python(dtype, mod
     np.testing.assert_array_equal(found, ordinary(tmp_path / "snn.onnx", {"x": images(5)})[0])
 
 
-@pytest.mark.slow
 def test_in_cpp_integers_have_the_bits_that_they_have_in_python_in_any_mode(ann, program, tmp_path):
     for mode in ("parallel", "folded", "integer"):
         rewrite(ann, tmp_path / f"{mode}.onnx", mode=mode, **INTEGERS)
@@ -813,7 +810,6 @@ def test_in_cpp_integers_have_the_bits_that_they_have_in_python_in_any_mode(ann,
             assert found.tobytes() == ordinary(tmp_path / other, {"x": images(5)})[0].tobytes()
 
 
-@pytest.mark.slow
 def test_in_cpp_a_serial_network_is_stepped_by_passing_its_potentials_on(program, serial, tmp_path):
     deploy(serial, tmp_path / "bundle")
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
@@ -837,7 +833,6 @@ def run_sanitized(program: Path, *arguments, **options) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, **options)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -875,7 +870,6 @@ def test_in_cpp_faults_are_told(arguments, told, sanitized, bundle):
     assert not list(bundle.rglob("*.part"))
 
 
-@pytest.mark.slow
 def test_in_cpp_paths_are_told_as_scripts_find_them(sanitized, bundle):
     np.save(bundle / "x.npy", ONES)
     letters = {"o é  x θ 画 🙂": "o é  x θ 画 🙂", "a\x1b\n\x7f\t\x9bb": "a\\x1b\\x0a\\x7f\\x09\\xc2\\x9bb"}
@@ -887,7 +881,6 @@ def test_in_cpp_paths_are_told_as_scripts_find_them(sanitized, bundle):
         assert done.stdout == f"y: {told}/0.npy\n"
 
 
-@pytest.mark.slow
 def test_in_cpp_what_another_writer_has_left_stays(sanitized, bundle):
     np.save(bundle / "x.npy", ONES)
     (bundle / "0.npy.part").write_text("another's")
@@ -902,7 +895,6 @@ VALUES = ONES.tobytes()
 AS_WRITTEN = "its header is not as NumPy writes it"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -944,7 +936,6 @@ def test_in_cpp_files_that_hold_no_array_that_it_reads_are_told(content, told, s
     assert done.stderr[:-1].isprintable()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [
@@ -961,7 +952,6 @@ def test_in_cpp_every_header_that_numpy_reads_is_read(content, sanitized, bundle
     np.testing.assert_array_equal(np.load(bundle / "0.npy"), ordinary(snn, {"x": ONES})[0])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(), (1,), (0,), (2, 0, 3), (1,) * 8])
 @pytest.mark.parametrize(("dtype", "kind"), [("<f4", "float"), ("<i8", "int64"), ("?", "bool"), ("<f2", "float16")])
 def test_in_cpp_arrays_of_every_rank_are_read_and_written(shape, dtype, kind, sanitized, bundle):
@@ -977,7 +967,6 @@ def test_in_cpp_arrays_of_every_rank_are_read_and_written(shape, dtype, kind, sa
     np.testing.assert_array_equal(found, array)
 
 
-@pytest.mark.slow
 def test_in_cpp_outputs_are_told_in_printable_names_or_refused_by_them(sanitized, bundle):
     name = "\x1b[31m\n" * 50
     node = onnx.helper.make_node("Cast", ["x"], [name], to=onnx.TensorProto.STRING)

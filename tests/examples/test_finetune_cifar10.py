@@ -187,7 +187,6 @@ def small(folder: Path, epochs: int = 2, rate: float = 0.01) -> Training:
     return Training(model, epochs, rate, folder / "checkpoint.pt", {"rate": rate})
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_ends_as_a_whole_one(tmp_path):
     whole = small(tmp_path)
     for _ in range(2):

@@ -41,14 +41,12 @@ def every_image(every_sample) -> tuple[np.ndarray, np.ndarray]:
     return every_sample["image"], every_sample["labels"]
 
 
-@pytest.mark.slow
 def test_folded_has_the_bits_of_the_quantised_network(source, spiking, every_image):
     images, _ = every_image
     folded = session(spiking["folded"], options=unoptimised())
     np.testing.assert_array_equal(logits(folded, images), logits(source, images))
 
 
-@pytest.mark.slow
 def test_parallel_agrees_with_the_quantised_network(source, spiking, every_image):
     """As a user runs it, against the network's own operators: top-1 on 99.9 %, accuracy within 0.1 point."""
     images, labels = every_image

@@ -407,7 +407,6 @@ def test_a_full_queue_says_when_to_come_again(fragile, expected):
     assert answer == {"error": "the queue of 3 is full; try again later"}
 
 
-@pytest.mark.slow
 def test_a_server_that_ends_answers_what_it_has_and_leaves_no_process(bundle, expected):
     with serving(bundle, "--workers", "1") as server, ThreadPoolExecutor(1) as threads:
         worker, sent = stuck(server, threads, 1)
@@ -732,7 +731,6 @@ def refusal(bundle: Path, *options: str) -> str:
     return done.stderr
 
 
-@pytest.mark.slow
 def test_what_cannot_be_served_is_told_in_one_line(tmp_path):
     told = refusal(tmp_path)
     assert told == f"serve.py: '{tmp_path}' is no bundle; write one with: pconv-onnx deploy --target bundle\n"
@@ -745,7 +743,6 @@ def test_what_cannot_be_served_is_told_in_one_line(tmp_path):
     assert "model.onnx is not the file that was deployed" in refusal(tmp_path / "serial")
 
 
-@pytest.mark.slow
 def test_a_network_whose_requests_cannot_be_joined_is_served(tmp_path):
     nodes = f"{qcfs('x', 'a')} y = ReduceSum <keepdims = 0> (a)"
     model: onnx.ModelProto = network(nodes, inputs="float[2, 3] x", outputs="float y")

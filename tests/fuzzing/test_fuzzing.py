@@ -21,7 +21,7 @@ from pconv_onnx.temporal.kinds import Current
 from pconv_onnx.temporal.rules import TRANSFER_RULES
 
 
-@pytest.mark.parametrize("first", range(0, 60, 10))
+@pytest.mark.parametrize("first", [0, 10, 20, *(pytest.param(first, marks=pytest.mark.slow) for first in (30, 40, 50))])
 def test_random_networks_keep_their_values(first):
     assert {seed: found for seed in range(first, first + 10) if (found := faults(seed))} == {}
 
@@ -94,7 +94,7 @@ def test_a_footer_that_contradicts_itself_ends_no_process(seed):
     assert [outcome.found for outcome in outcomes(f"{tables.__name__}.faults", [seed], 1, 60)] == [[]]
 
 
-@pytest.mark.parametrize("first", range(0, 80, 20))
+@pytest.mark.parametrize("first", [0, 20, *(pytest.param(first, marks=pytest.mark.slow) for first in (40, 60))])
 def test_a_network_with_one_fault_is_called_different_and_the_place_is_named(first):
     found = outcomes(f"{corrupted.__name__}.faults", range(first, first + 20), 1, 60)
     assert [outcome for outcome in found if outcome.found and outcome.ended_at != FOREIGN] == []
@@ -143,7 +143,6 @@ def _raises(error: Exception) -> None:
     raise error
 
 
-@pytest.mark.slow
 def test_a_case_that_crashes_hangs_or_wants_too_much_memory_is_told_of_its_seed(tmp_path, monkeypatch):
     (tmp_path / "cases_of_this_test.py").write_text(_CASES)
     monkeypatch.syspath_prepend(str(tmp_path))

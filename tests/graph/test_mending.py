@@ -559,6 +559,8 @@ def sizes(info: onnx.ValueInfoProto) -> list[int]:
     return [dim.dim_value for dim in info.type.tensor_type.shape.dim if dim.HasField("dim_value")]
 
 
+# Some are large. tests/suites puts all that PyTorch converted through every step.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_onnxs_own_models_are_read_or_refused_in_a_sentence():
     folder = Path(os.path.dirname(onnx.backend.test.__file__)) / "data"

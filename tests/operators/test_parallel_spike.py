@@ -212,7 +212,6 @@ def test_function_body_folds_tables_that_are_constants(rows, steps, spikes, leve
     np.testing.assert_array_equal(found, reference(**arrays, **attributes))
 
 
-@pytest.mark.slow
 def test_function_body_builds_no_tensor_of_all_time_steps_where_the_mean_is_asked_for():
     """The peak of a process of its own: at T = 255 such a tensor would hold 255 MiB as booleans alone."""
     code = """

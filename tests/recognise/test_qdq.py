@@ -67,9 +67,7 @@ CONVERTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("opset", opsets(13, 19, 21, 23, 25))
-@pytest.mark.parametrize("case", CONVERTED)
+@pytest.mark.every_pair({"case": list(CONVERTED), "opset": opsets(13, 19, 21, 23, 25), "mode": MODES})
 def test_pairs_are_converted_bit_by_bit(case, opset, mode):
     nodes, scale, zero, levels = CONVERTED[case]
     source = pair(nodes, scale, zero, opset=opset)

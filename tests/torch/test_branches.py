@@ -14,7 +14,6 @@ from torch import nn
 import pconv_onnx
 from pconv_onnx.torch import QCFS, export
 
-pytestmark = pytest.mark.slow
 IMAGES = np.random.default_rng(0).standard_normal((4, 3, 4, 4)).astype(np.float32)
 
 

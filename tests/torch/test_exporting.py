@@ -16,7 +16,6 @@ from torch import nn
 import pconv_onnx
 from pconv_onnx.torch import QCFS, export, replace_relu
 
-pytestmark = pytest.mark.slow
 EXPORTERS = ("dynamo", "torchscript")
 
 

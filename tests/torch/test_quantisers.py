@@ -30,7 +30,6 @@ from torch import nn
 
 from pconv_onnx import inspect, rewrite, verify
 
-pytestmark = pytest.mark.slow
 EXPORTERS = ("dynamo", "torchscript")
 
 
