@@ -17,7 +17,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-hostile fuzz-npy fuzz-guided node dist bench peers ray gpu exports zoo suites cases clean
+.PHONY: help demo docs test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-hostile fuzz-npy fuzz-guided node dist bench peers ray gpu exports zoo suites cases clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,13 +31,16 @@ $(STAMP): $(SOURCES)
 		|| { echo "error: $(PYTHON) has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	rm -f $(LIBRARY)
-	$(BIN)/pip install --quiet -e '.[cpu,test]'
+	$(BIN)/pip install --quiet -e '.[cpu,docs,test]'
 	@test -e $(LIBRARY) || echo "note: no C++ compiler, so no native library: models run without it, more slowly." \
 		"For the library, install g++ or clang++ and run: make clean" >&2
 	@touch $@
 
 demo: $(STAMP) ## convert a trained ResNet-20, verify it and run it
 	$(BIN)/python examples/resnet20/demo.py
+
+docs: $(STAMP) ## build the documentation into build/docs, and run its notebooks (Python 3.11 or later; a warning is an error)
+	$(BIN)/sphinx-build -q -W --keep-going -c docs . build/docs
 
 test: lint ## lint, type-check and run the tests
 	$(BIN)/pytest -n 2
