@@ -39,8 +39,8 @@ include_patterns = [
 ]
 exclude_patterns = [".*", "build", "dist", "custom_ops", "pconv_onnx", "tests", "**/node_modules", "**/*.egg-info"]
 
-# Options begin with two hyphens, and not with a dash.
-smartquotes = False
+# Docstrings put code between single backticks.
+default_role = "code"
 
 # Headings have the anchors that GitHub gives them.
 myst_heading_anchors = 4
@@ -53,7 +53,6 @@ nb_merge_streams = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
-autodoc_preserve_defaults = True
 
 html_theme = "furo"
 html_title = f"pconv-onnx {release}"

@@ -51,10 +51,11 @@ def _spelling(action: argparse.Action) -> str:
 
 
 def _help(action: argparse.Action, sub: argparse.ArgumentParser) -> str:
-    """The help text, in which nothing is Markdown."""
+    """The help text, in which nothing is Markdown; options become code, whose hyphens stay."""
     values: dict[str, Any] = {**vars(action), "prog": sub.prog}
     text = (action.help or "") % values
-    return re.sub(r"([\\`*_{}\[\]<>|$])", r"\\\1", text)
+    escaped = re.sub(r"([\\`*_{}\[\]<>|$])", r"\\\1", text)
+    return re.sub(r"--[a-z][a-z-]*", r"`\g<0>`", escaped)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

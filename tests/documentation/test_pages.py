@@ -38,7 +38,7 @@ def blocks(name: str) -> Iterator[tuple[str, str]]:
 def commands(text: str) -> Iterator[tuple[str, list[str]]]:
     """Each command of a block, and the lines that are shown behind it."""
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-        command, *shown = part.splitlines()
+        command, *shown = part.replace("\\\n", "").splitlines()
         yield command, shown
 
 
