@@ -136,9 +136,10 @@ CASES = [
 
 _TEXT = """# Networks that users brought
 
-Each file stands for a kind of network. It was built after a public bug report, or written by another project's exporter.
-The files lie in `tests/cases/files`, and `make cases` runs them all again and writes this table. A verdict is `equal`, or
-`measured` where something could not be compared, as behind a calibration ([verification](verification.md)).
+Each file stands for a kind of network. It was built after a public bug report, or written by another project's
+exporter. The files lie in `tests/cases/files`, and `make cases` runs them all again and writes this table. A verdict is
+`equal`, or `measured` where something could not be compared, as behind a calibration
+([verification](verification.md)).
 
 | file | what is written there | now |
 |---|---|---|
