@@ -55,12 +55,12 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = f"pconv-onnx {release}"
 html_static_path = ["site"]
 html_css_files = ["pages.css"]
 html_additional_pages = {"index": "redirect.html"}
 templates_path = ["site"]
-html_theme_options = {"sidebar_hide_name": False}
 
 
 def _mend_folders(app: Sphinx, page: str, source: list[str]) -> None:
