@@ -39,9 +39,6 @@ $(STAMP): $(SOURCES)
 demo: $(STAMP) ## convert a trained ResNet-20, verify it and run it
 	$(BIN)/python examples/resnet20/demo.py
 
-docs: $(STAMP) ## build the documentation into build/docs, and run its notebooks (Python 3.11 or later; a warning is an error)
-	$(BIN)/sphinx-build -q -W --keep-going -c docs . build/docs
-
 test: lint ## lint, type-check and run the tests
 	$(BIN)/pytest -n 2
 
@@ -181,6 +178,11 @@ exports: $(STAMP) ## convert every export of QCFS by PyTorch, into docs/exports.
 zoo: $(STAMP) ## put well-known architectures through the whole pipeline, into docs/support.md (15 minutes)
 	mkdir -p benchmarks/results
 	$(BIN)/python benchmarks/zoo.py -o benchmarks/results/zoo.json --page docs/support.md
+
+# Sphinx needs Python 3.11. A warning is an error.
+docs: $(STAMP) ## build the documentation into build/docs with its notebooks, and run what its pages have their reader run (3 minutes)
+	$(BIN)/sphinx-build -q -W --keep-going -c docs . build/docs
+	$(BIN)/pytest -n 2 tests/documentation
 
 cases: $(STAMP) ## convert the networks that users brought, into docs/cases.md (1 minute)
 	$(BIN)/python tests/cases/cases.py
