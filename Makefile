@@ -17,7 +17,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-hostile fuzz-npy fuzz-guided node dist bench peers ray gpu exports zoo suites cases clean
+.PHONY: help demo docs test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-hostile fuzz-npy fuzz-guided node dist bench peers ray gpu exports zoo suites cases clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ $(STAMP): $(SOURCES)
 		|| { echo "error: $(PYTHON) has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	rm -f $(LIBRARY)
-	$(BIN)/pip install --quiet -e '.[cpu,test]'
+	$(BIN)/pip install --quiet -e '.[cpu,docs,test]'
 	@test -e $(LIBRARY) || echo "note: no C++ compiler, so no native library: models run without it, more slowly." \
 		"For the library, install g++ or clang++ and run: make clean" >&2
 	@touch $@
@@ -179,6 +179,11 @@ exports: $(STAMP) ## convert every export of QCFS by PyTorch, into docs/exports.
 zoo: $(STAMP) ## put well-known architectures through the whole pipeline, into docs/support.md (15 minutes)
 	mkdir -p benchmarks/results
 	$(BIN)/python benchmarks/zoo.py -o benchmarks/results/zoo.json --page docs/support.md
+
+# Sphinx needs Python 3.11. A warning is an error.
+docs: $(STAMP) ## build the documentation into build/docs with its notebooks, and run what its pages have their reader run (3 minutes)
+	$(BIN)/sphinx-build -q -W --keep-going -c docs . build/docs
+	$(BIN)/pytest -n 2 tests/documentation
 
 cases: $(STAMP) ## convert the networks that users brought, into docs/cases.md (1 minute)
 	$(BIN)/python tests/cases/cases.py

@@ -1,4 +1,4 @@
-"""The digits example, from training to spikes: the accuracies that the README gives, by seed."""
+"""The digits example, from training to spikes: the accuracies that docs/pytorch.md gives, by seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CIFAR-10 example, fine-tuned: the accuracies that the README gives.
+"""The CIFAR-10 example, fine-tuned: the accuracies that docs/pytorch.md gives.
 
     python benchmarks/finetune.py --data cifar10-calibration.npz --test cifar10-test.npz -o figures.json
 

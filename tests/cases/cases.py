@@ -136,10 +136,10 @@ CASES = [
 
 _TEXT = """# Networks that users brought
 
-Each file stands for a kind: built after a public bug report, or written by another project's exporter. They lie in
-`tests/cases/files`; `make cases` runs them all again and writes this table. What it says of a verdict is in
-[verification](verification.md): `equal`, or `measured` where not everything has something to be equal to, as behind a
-calibration.
+Each file stands for a kind of network. It was built after a public bug report, or written by another project's
+exporter. The files lie in `tests/cases/files`, and `make cases` runs them all again and writes this table. A verdict is
+`equal`, or `measured` where something could not be compared, as behind a calibration
+([verification](verification.md)).
 
 | file | what is written there | now |
 |---|---|---|
