@@ -33,9 +33,11 @@ PCONV_INLINE __m256i in_order(__m256i sum) {
   return sum;
 }
 
-/// For counts and weights so small that several pairs may be summed in 16 bits.
+/// For counts and weights so small that many pairs may be summed in 16 bits.
 struct Avx2Runs : Ymm {
-  static constexpr int64_t kRun = 4;
+  static constexpr int64_t kRun = 8;
+  // 16 registers: 12 sums, two filters, counts, a product.
+  static constexpr int kMostBlocks = 2;
   using Partial = __m256i;
 
   static PCONV_INLINE Partial begin(Ints) { return _mm256_setzero_si256(); }
@@ -45,10 +47,12 @@ struct Avx2Runs : Ymm {
   }
 };
 
-/// For those so small that a pair fits.
+/// For those of which most fit where the pairs of two quads are summed, and the others leave rests.
 struct Avx2Pairs : Ymm {
   static constexpr int64_t kRun = 0;
-  static constexpr int pixels(int blocks) { return blocks == 1 ? 8 : blocks == 2 ? 5 : blocks == 3 ? 3 : 2; }
+  static constexpr int kSummed = 2;
+  static constexpr int kMostBlocks = 2;
+  static constexpr int pixels(int blocks) { return blocks == 1 ? 8 : 4; }
   using Partial = Ints;
 
   static PCONV_INLINE Partial begin(Ints bias) { return bias; }
@@ -56,12 +60,19 @@ struct Avx2Pairs : Ymm {
   static PCONV_INLINE Partial dot(Partial sum, Bytes bytes, Filter filter) {
     return in_order(add(sum, widened(_mm256_maddubs_epi16(bytes, filter))));
   }
+  static PCONV_INLINE Partial dot_summed(Partial sum, const Bytes (&bytes)[kSummed], const int8_t* filters) {
+    const __m256i first = _mm256_maddubs_epi16(bytes[0], loaded(filters));
+    const __m256i second = _mm256_maddubs_epi16(bytes[1], loaded(filters + kFilterBytes));
+    return in_order(add(sum, widened(_mm256_add_epi16(first, second))));
+  }
 };
 
 /// For all others: counts and weights are widened to 16 bits, those at even and at odd places.
 struct Avx2Wide : Ymm {
   static constexpr int64_t kRun = 0;
-  static constexpr int pixels(int blocks) { return blocks == 1 ? 6 : blocks == 2 ? 4 : 2; }
+  static constexpr int64_t kFilterBytes = 2 * kLanes * kQuad;
+  static constexpr int kMostBlocks = 2;
+  static constexpr int pixels(int blocks) { return blocks == 1 ? 8 : 4; }
   using Partial = Ints;
   struct Halves {
     __m256i even;
@@ -69,10 +80,7 @@ struct Avx2Wide : Ymm {
   };
   using Filter = Halves;
 
-  static PCONV_INLINE Filter load_filter(const int8_t* from) {
-    const __m256i both = loaded(from);
-    return {_mm256_srai_epi16(_mm256_slli_epi16(both, 8), 8), _mm256_srai_epi16(both, 8)};
-  }
+  static PCONV_INLINE Filter load_filter(const int8_t* from) { return {loaded(from), loaded(from + kFilterBytes / 2)}; }
   static PCONV_INLINE Partial begin(Ints bias) { return bias; }
   static PCONV_INLINE Ints end(Partial partial, Ints) { return partial; }
   static PCONV_INLINE Partial dot(Partial sum, Bytes bytes, const Filter& filter) {
@@ -82,15 +90,19 @@ struct Avx2Wide : Ymm {
   }
 };
 
-constexpr Kernels kWide = kernels_of<Avx2Wide>();
-
-constexpr Kernels after(Kernels kernels, int64_t run) {
+constexpr Kernels before(Kernels kernels, const Kernels& otherwise, int64_t run, double most_rests) {
   kernels.run = run;
+  kernels.most_rests = most_rests;
+  kernels.otherwise = &otherwise;
   return kernels;
 }
 
-constexpr Kernels kPairs = after(kernels_of<Avx2Pairs>(&kWide), 1);
-constexpr Kernels kRuns = kernels_of<Avx2Runs>(&kPairs);
+// Found by measurement: beyond it, rests take longer than products of 16 bits.
+constexpr double kMostRests = 0.4;
+
+constexpr Kernels kWide = kernels_of<Avx2Wide>();
+constexpr Kernels kPairs = before(kernels_of<Avx2Pairs>(), kWide, Avx2Pairs::kSummed, kMostRests);
+constexpr Kernels kRuns = before(kernels_of<Avx2Runs>(), kPairs, Avx2Runs::kRun, 0);
 
 }  // namespace
 

@@ -33,6 +33,8 @@ namespace {
 struct Avx512Vnni {
   static constexpr int64_t kLanes = 16;
   static constexpr int64_t kRun = 0;
+  static constexpr int kSummed = 1;
+  static constexpr int64_t kFilterBytes = kLanes * kQuad;
   static constexpr int kMostBlocks = 4;
   // 32 registers: sums, a filter a block, counts.
   static constexpr int pixels(int blocks) { return blocks == 1 ? 16 : blocks == 2 ? 12 : blocks == 3 ? 8 : 6; }
@@ -175,8 +177,9 @@ struct Vnni256 : Ymm {
   }
 };
 
-constexpr Kernels kNarrow{Vnni256::kLanes, nullptr, depthwise<Vnni256>, nullptr, Vnni256::kRun, nullptr, nullptr};
-constexpr Kernels kKernels = kernels_of<Avx512Vnni>(nullptr, &kNarrow);
+constexpr Kernels kNarrow{
+    Vnni256::kLanes, nullptr, depthwise<Vnni256>, nullptr, 0, 0, Vnni256::kFilterBytes, nullptr, nullptr};
+constexpr Kernels kKernels = kernels_of<Avx512Vnni>(&kNarrow);
 
 }  // namespace
 

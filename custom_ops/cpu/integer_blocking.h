@@ -6,6 +6,8 @@
 //   Ints, Floats            vectors of sums; Bytes of quads of counts, Filter of quads of weights
 //   Partial                 sums on their way, from `begin` at a bias to `end`; `dot` adds the four products of a lane
 //   kRun                    0, or so many dots of a Partial and more, as many as a filter's run, are exact
+//   kFilterBytes            of a Filter in memory
+//   kSummed                 quads whose products `dot_summed` adds at once; where they are several, there may be rests
 //   Counts                  of four vectors of sums, limited to uint8: a block's at four pixels, or four blocks'
 //   line                    of sums in double, rounded towards zero
 //   look_up                 of thresholds [highest, kLanes], each lane's own at a place
@@ -42,8 +44,8 @@ void spike(const int32_t* sums, int64_t pixels, const Epilogue& epilogue) {
 }
 
 template <class Isa>
-constexpr Kernels kernels_of(const Kernels* otherwise = nullptr, const Kernels* narrow = nullptr) {
-  return {Isa::kLanes, dense<Isa>, depthwise<Isa>, spike<Isa>, Isa::kRun, otherwise, narrow};
+constexpr Kernels kernels_of(const Kernels* narrow = nullptr) {
+  return {Isa::kLanes, dense<Isa>, depthwise<Isa>, spike<Isa>, 0, 0, Isa::kFilterBytes, nullptr, narrow};
 }
 
 }  // namespace

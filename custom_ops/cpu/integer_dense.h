@@ -6,13 +6,24 @@
 namespace pconv::cpu {
 namespace {
 
-/// Adds the products of kQuads quads that follow one another.
+/// Adds the products of kQuads quads that follow one another, of as many at once as the instructions do.
 template <class Isa, int kBlocks, int kPixels, int kQuads>
 PCONV_INLINE void add_quads(const uint8_t* const* from, int64_t stride, const int8_t* weights, int64_t block,
                             PartialOf<Isa> (&sum)[kPixels][kBlocks]) {
-  PCONV_UNROLLED for (int quad = 0; quad < kQuads; ++quad) {
-    const int8_t* const filters = weights + quad * Isa::kLanes * kQuad;
-    if constexpr (kPixels < kBlocks) {
+  constexpr int kSummed = kQuads % Isa::kSummed == 0 ? Isa::kSummed : 1;
+  PCONV_UNROLLED for (int quad = 0; quad < kQuads; quad += kSummed) {
+    const int8_t* const filters = weights + quad * Isa::kFilterBytes;
+    if constexpr (kSummed > 1) {
+      PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
+        typename Isa::Bytes counts[kSummed];
+        PCONV_UNROLLED for (int q = 0; q < kSummed; ++q) {
+          counts[q] = Isa::broadcast(from[p / 4] + p % 4 * stride + (quad + q) * kQuad);
+        }
+        PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) {
+          sum[p][b] = Isa::dot_summed(sum[p][b], counts, filters + b * block);
+        }
+      }
+    } else if constexpr (kPixels < kBlocks) {
       typename Isa::Bytes counts[kPixels];
       PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) counts[p] = Isa::broadcast(from[0] + p * stride + quad * kQuad);
       PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) {
@@ -37,14 +48,17 @@ PCONV_INLINE void add_stretch(const uint8_t* input, int64_t stride, const int8_t
   constexpr int kAtOnce = 4;
   const uint8_t* from[(kPixels + 3) / 4];
   PCONV_UNROLLED for (int p = 0; p < kPixels; p += 4) from[p / 4] = kept(input + p * stride);
-  for (; quads >= kAtOnce; quads -= kAtOnce, weights += kAtOnce * Isa::kLanes * kQuad) {
-    add_quads<Isa, kBlocks, kPixels, kAtOnce>(from, stride, weights, block, sum);
-    PCONV_UNROLLED for (auto& address : from) address = kept(address + kAtOnce * kQuad);
+  const auto add = [&](auto number) PCONV_INLINE_LAMBDA {
+    add_quads<Isa, kBlocks, kPixels, number>(from, stride, weights, block, sum);
+    PCONV_UNROLLED for (auto& address : from) address = kept(address + number * kQuad);
+    weights += number * Isa::kFilterBytes;
+    quads -= number;
+  };
+  while (quads >= kAtOnce) add(std::integral_constant<int, kAtOnce>());
+  if constexpr (Isa::kSummed > 1) {
+    if (quads >= Isa::kSummed) add(std::integral_constant<int, Isa::kSummed>());
   }
-  for (; quads > 0; --quads, weights += Isa::kLanes * kQuad) {
-    add_quads<Isa, kBlocks, kPixels, 1>(from, stride, weights, block, sum);
-    PCONV_UNROLLED for (auto& address : from) address = kept(address + kQuad);
-  }
+  while (quads > 0) add(std::integral_constant<int, 1>());
 }
 
 /// The spike counts of a tile whose sums are in registers, of blocks that are whole and in closed form.
@@ -72,12 +86,26 @@ PCONV_INLINE void finish_registers(const Closed& closed, const IntsOf<Isa> (&sum
   }
 }
 
+/// Adds the products of what weights lack.
+template <class Isa, int kBlocks, int kPixels>
+PCONV_INLINE void add_rests(const Dense& dense, const DenseRegion& region, int64_t first, const uint8_t* input,
+                            IntsOf<Isa> (&sums)[kPixels][kBlocks]) {
+  PCONV_UNROLLED for (int b = 0; b < kBlocks; ++b) {
+    for (int64_t rest = dense.first_rests[first + b]; rest < dense.first_rests[first + b + 1]; ++rest) {
+      const uint8_t* const from = input + region.segments[dense.rests[rest].segment] + dense.rests[rest].offset;
+      const auto filter = Isa::load_filter(dense.rest_weights + rest * Isa::kFilterBytes);
+      PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
+        sums[p][b] = Isa::dot(sums[p][b], Isa::broadcast(from + p * region.pixel_stride), filter);
+      }
+    }
+  }
+}
+
 template <class Isa, int kBlocks, int kPixels>
 void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogue, int64_t group, int64_t block,
           const uint8_t* input, int64_t pixel) {
-  constexpr int64_t kFilter = Isa::kLanes * kQuad;
   const int64_t stride = region.pixel_stride;
-  const int64_t size = dense.segments * dense.quads * kFilter;
+  const int64_t size = dense.segments * dense.quads * Isa::kFilterBytes;
   const int64_t first = group * dense.blocks + block;
   const int64_t position = first * Isa::kLanes;
   const int64_t output = group * dense.group_outputs + block * Isa::kLanes;
@@ -95,7 +123,7 @@ void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogu
     }
   }
   if constexpr (Isa::kRun == 0) {
-    for (int64_t segment = 0; segment < dense.segments; ++segment, weights += dense.quads * kFilter) {
+    for (int64_t segment = 0; segment < dense.segments; ++segment, weights += dense.quads * Isa::kFilterBytes) {
       add_stretch<Isa>(input + region.segments[segment], stride, weights, size, dense.quads, partial);
     }
     PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
@@ -104,12 +132,10 @@ void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogu
     }
   } else {
     // As many products as 16 bits hold are summed in registers, and their sums in memory.
-    const auto flush = [&]() PCONV_INLINE_LAMBDA {
+    const auto widen = [&]() PCONV_INLINE_LAMBDA {
       PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
-        int32_t* const own = sums + i * Isa::kLanes;
-        done[i / kBlocks][i % kBlocks] = Isa::end(partial[i / kBlocks][i % kBlocks], Isa::load(own));
-        Isa::store(own, done[i / kBlocks][i % kBlocks]);
-        partial[i / kBlocks][i % kBlocks] = Isa::begin(done[0][0]);
+        auto& own = done[i / kBlocks][i % kBlocks];
+        own = Isa::end(partial[i / kBlocks][i % kBlocks], Isa::load(sums + i * Isa::kLanes));
       }
     };
     PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
@@ -120,17 +146,24 @@ void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogu
       const uint8_t* from = input + region.segments[segment];
       for (int64_t left = dense.quads, quads; left > 0; left -= quads) {
         if (room == 0) {
-          flush();
+          widen();
+          PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
+            Isa::store(sums + i * Isa::kLanes, done[i / kBlocks][i % kBlocks]);
+            partial[i / kBlocks][i % kBlocks] = Isa::begin(done[0][0]);
+          }
           room = dense.run;
         }
         quads = least_of(left, room);
         add_stretch<Isa>(from, stride, weights, size, quads, partial);
         room -= quads;
         from += quads * kQuad;
-        weights += quads * kFilter;
+        weights += quads * Isa::kFilterBytes;
       }
     }
-    flush();
+    widen();
+  }
+  if constexpr (Isa::kSummed > 1) {
+    if (dense.first_rests != nullptr) add_rests<Isa>(dense, region, first, input, done);
   }
 
   if (is_plain(epilogue) && outputs >= kBlocks * Isa::kLanes &&
@@ -139,10 +172,8 @@ void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogu
     uint8_t* const to = epilogue.counts + pixel * epilogue.outputs + output;
     return finish_registers<Isa, kBlocks, kPixels>(closed, done, to, epilogue.outputs);
   }
-  if constexpr (Isa::kRun == 0) {
-    PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
-      Isa::store(sums + i * Isa::kLanes, done[i / kBlocks][i % kBlocks]);
-    }
+  PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
+    Isa::store(sums + i * Isa::kLanes, done[i / kBlocks][i % kBlocks]);
   }
   if constexpr (kBlocks == 4) {
     if (outputs >= 4 * Isa::kLanes && epilogue.neurons != nullptr && epilogue.residual_sums == nullptr &&

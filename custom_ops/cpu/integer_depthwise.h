@@ -89,9 +89,10 @@ void sum_window(const LayerShape& shape, const QuadRow& row, const Epilogue& epi
   const int8_t* weights = channels.weights;
   for (int64_t ky = 0; ky < shape.kernel.rows; ++ky) {
     const uint8_t* from = lines[ky] + window * row.windows * 4 * kVector;
-    for (int64_t tap = 0; tap < row.taps; ++tap, from += row.next * 4 * kVector, weights += 4 * kVector) {
+    for (int64_t tap = 0; tap < row.taps; ++tap, from += row.next * 4 * kVector, weights += 4 * Isa::kFilterBytes) {
       PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
-        sum[v] = Isa::dot(sum[v], Isa::load_bytes(from + v * kVector), Isa::load_filter(weights + v * kVector));
+        const auto filter = Isa::load_filter(weights + v * Isa::kFilterBytes);
+        sum[v] = Isa::dot(sum[v], Isa::load_bytes(from + v * kVector), filter);
       }
     }
   }
@@ -166,13 +167,12 @@ PCONV_INLINE void read_column(const Rows<kKernel>& rows, int64_t x, int64_t chan
 template <class Isa, int kKernel, int kStride, int kColumn>
 PCONV_INLINE void add_column(const int8_t* weights, const typename Isa::Bytes (&quads)[(kKernel + 3) / 4][4],
                              PartialOf<Isa> (&sums)[(kKernel + kStride - 1) / kStride][4]) {
-  constexpr int kVector = Isa::kLanes * kQuad;
   PCONV_UNROLLED for (int window = 0; window < (kKernel + kStride - 1) / kStride; ++window) {
     const int column = kColumn - window * kStride;
     if (column < 0 || column >= kKernel) continue;
     PCONV_UNROLLED for (int quad = 0; quad < (kKernel + 3) / 4; ++quad) {
       PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
-        const auto filter = Isa::load_filter(weights + ((quad * kKernel + column) * 4 + v) * kVector);
+        const auto filter = Isa::load_filter(weights + ((quad * kKernel + column) * 4 + v) * Isa::kFilterBytes);
         sums[window][v] = Isa::dot(sums[window][v], quads[quad][v], filter);
       }
     }
@@ -276,7 +276,7 @@ void depthwise(const Depthwise& depthwise, const DepthwiseRegion& region, const 
     const bool whole = shape.channels >= kChannels;
     windows = whole ? rolling_windows_of<Isa, true>(shape) : rolling_windows_of<Isa, false>(shape);
   }
-  const int64_t size = quads.rows * quads.columns * kChannels * kQuad;
+  const int64_t size = quads.rows * quads.columns * 4 * Isa::kFilterBytes;
   for (int64_t block = 0; block * kChannels < shape.channels; ++block) {
     const bool plain = epilogue.neurons != nullptr && are_float<Isa, 4>(*epilogue.neurons, block * kChannels);
     windows(shape, region, epilogue,

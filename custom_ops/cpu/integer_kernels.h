@@ -42,16 +42,26 @@ struct Epilogue {
   int64_t outputs;  ///< between pixels of these tensors
 };
 
+/// Where counts are multiplied again, by what weights lack.
+struct Rest {
+  int64_t segment;
+  int64_t offset;  ///< of a quad in that
+};
+
 /// The weights of a convolution of channels in groups. A window is `segments` stretches of memory.
 struct Dense {
-  const int8_t* weights;  ///< [group, blocks, segments, quads, lanes, kQuad]
+  const int8_t* weights;  ///< [group, blocks, segments, quads, filter_bytes]
   int64_t segments;
   int64_t quads;  ///< of a segment
   int64_t groups;
   int64_t group_channels;
   int64_t group_outputs;
   int64_t blocks;  ///< of a group
-  int64_t run;     ///< pairs of products that 16 bits hold the sum of
+  int64_t run;     ///< quads of which 16 bits hold the sums of pairs
+  // What `weights` lack, since 16 bits would not hold the sums; null where that is nothing.
+  const int64_t* first_rests;  ///< of each block, and how many there are
+  const Rest* rests;
+  const int8_t* rest_weights;  ///< [rests, lanes, kQuad]
 };
 
 /// Where a convolution is computed: a rectangle of output pixels, and blocks of a group.
@@ -71,7 +81,7 @@ struct DenseRegion {
 ///
 /// A quad is of four rows of a column where windows roll (`rolls`), or else of four columns of a row.
 struct Depthwise {
-  const int8_t* weights;  ///< [blocks, quads_of(shape), 4, lanes, kQuad]
+  const int8_t* weights;  ///< [blocks, quads_of(shape), 4, filter_bytes]
   const LayerShape* shape;
 };
 
@@ -112,8 +122,11 @@ struct Kernels {
   void (*depthwise)(const Depthwise&, const DepthwiseRegion&, const Epilogue&);
   /// Of sums in memory.
   void (*spike)(const int32_t* sums, int64_t pixels, const Epilogue&);
-  /// Pairs of products that 16 bits have to hold the sum of; weights for which they do not take the others.
+  /// Quads of which 16 bits have to hold the sums of pairs; weights for which they do not take the others. 0: none.
   int64_t run;
+  /// The share of quads that may leave rests to that end; 0 where none may.
+  double most_rests;
+  int64_t filter_bytes;  ///< of `lanes` quads of weights; where these have 16 bits (`widened`), twice as many
   const Kernels* otherwise;
   /// With half as many lanes, for convolutions of so few channels by themselves that they fill no more; or null.
   const Kernels* narrow;

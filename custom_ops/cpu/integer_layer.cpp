@@ -46,17 +46,6 @@ bool is_pointwise(const LayerShape& shape) {
          shape.before.rows + shape.before.columns + shape.after.rows + shape.after.columns == 0;
 }
 
-/// How far the sum of two products of neighbours may go.
-int64_t largest_pair(const Aligned<int8_t>& weights, int64_t highest) {
-  int64_t largest = 0;
-  for (size_t i = 0; i + 1 < weights.size(); i += 2) {
-    const int64_t rise = std::max<int64_t>(weights[i], 0) + std::max<int64_t>(weights[i + 1], 0);
-    const int64_t fall = std::min<int64_t>(weights[i], 0) + std::min<int64_t>(weights[i + 1], 0);
-    largest = std::max({largest, rise, -fall});
-  }
-  return largest * highest;
-}
-
 /// Between which a sum lies, exactly as far as int32 goes and further.
 struct Reach {
   double least;
@@ -188,7 +177,6 @@ void Layer::pack_dense(const int8_t* from) {
       }
     }
   }
-  dense.weights = weights.data();
 }
 
 void Layer::pack_depthwise(const int8_t* from) {
@@ -214,19 +202,52 @@ void Layer::pack_depthwise(const int8_t* from) {
       }
     }
   }
-  depthwise = {weights.data(), &shape};
+  depthwise.shape = &shape;
 }
 
 void Layer::choose_kernels() {
   const int64_t highest = std::max(shape.highest, shape.zero) * shape.worth(shape.input_steps);
   planes = 1;
   while (planes < int64_t{sizeof(int32_t)} && highest >> (8 * planes) != 0) ++planes;
-  const int64_t pair = largest_pair(weights, std::min<int64_t>(highest, UINT8_MAX));
-  dense.run = pair == 0 ? INT16_MAX : INT16_MAX / pair;
-  // A convolution of each channel by itself does not stop before a window ends.
-  const int64_t window = is_depthwise ? quads_of(shape).rows * quads_of(shape).columns : 0;
-  const auto suffices = [&] { return dense.run >= kernels->run && (kernels->run <= 1 || dense.run >= window); };
-  while (kernels->otherwise != nullptr && !suffices()) kernels = kernels->otherwise;
+  const Extent window = quads_of(shape);
+  const int64_t quads = is_depthwise ? window.rows * window.columns : dense.segments * dense.quads;
+  const int64_t lanes = is_depthwise ? 4 * kernels->lanes : kernels->lanes;
+  const int64_t block = std::max(int64_t{1}, quads * lanes * kQuad);
+  const int64_t largest = std::min<int64_t>(highest, UINT8_MAX);
+  const Limits limits{INT16_MAX / largest, -INT16_MIN / largest};
+  if (kernels->run > 0) {
+    dense.run = longest_run(weights, {static_cast<int64_t>(weights.size()) / block, quads, lanes}, limits);
+  }
+  const auto suffices = [&] {
+    if (kernels->run == 0) return true;
+    if (kernels->most_rests > 0) return is_depthwise ? dense.run > 0 : leave_rests(limits);
+    // A convolution of each channel by itself does not stop before a window ends.
+    return dense.run >= (is_depthwise ? quads : std::min(kernels->run, quads));
+  };
+  while (!suffices()) kernels = kernels->otherwise;
+  if (kernels->filter_bytes > kernels->lanes * kQuad) weights = widened(weights, kernels->lanes * kQuad);
+  dense.weights = depthwise.weights = weights.data();
+}
+
+bool Layer::leave_rests(const Limits& limits) {
+  const int64_t stretches = dense.groups * dense.blocks * dense.segments;
+  Split split(weights, {stretches, dense.quads, kernels->lanes}, kernels->run, limits);
+  const double most = kernels->most_rests * static_cast<double>(stretches * dense.quads);
+  if (!split.is_enough || static_cast<double>(split.quads.size()) > most) return false;
+  weights = std::move(split.weights);
+  rest_weights_ = std::move(split.rests);
+  for (size_t stretch = 0; stretch < static_cast<size_t>(stretches); ++stretch) {
+    const int64_t segment = static_cast<int64_t>(stretch) % dense.segments;
+    if (segment == 0) first_rests_.push_back(split.first[stretch]);
+    for (int64_t rest = split.first[stretch]; rest < split.first[stretch + 1]; ++rest) {
+      rests_.push_back({segment, split.quads[static_cast<size_t>(rest)] * kQuad});
+    }
+  }
+  first_rests_.push_back(split.first.back());
+  dense.first_rests = first_rests_.data();
+  dense.rests = rests_.data();
+  dense.rest_weights = rest_weights_.data();
+  return true;
 }
 
 void Layer::add_tables(const LayerTables& tables, const Interval& residual) {

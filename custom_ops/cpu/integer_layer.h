@@ -8,6 +8,7 @@
 #include "cpu/aligned.h"
 #include "cpu/integer_kernels.h"
 #include "cpu/integer_neurons.h"
+#include "cpu/integer_rests.h"
 #include "cpu/integer_time.h"
 #include "cpu/plan.h"
 #include "pconv/integer_layer.h"
@@ -43,10 +44,15 @@ class Layer {
   void pack_depthwise(const int8_t* weights);
   void add_position(int64_t output, int64_t place);
   void choose_kernels();
+  /// Makes weights small enough for the kernels, unless that takes more rests than they allow.
+  bool leave_rests(const Limits& limits);
   void add_tables(const LayerTables& tables, const Interval& residual);
 
   std::vector<int64_t> outputs_;  ///< of each position, or -1
   std::vector<int64_t> stored_;   ///< where the counts of each position come among those of all
+  std::vector<int64_t> first_rests_;
+  std::vector<Rest> rests_;
+  Aligned<int8_t> rest_weights_;
 };
 
 /// A call on at least one image of at least one pixel and output.

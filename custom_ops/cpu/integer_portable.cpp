@@ -13,6 +13,8 @@ namespace {
 struct Portable {
   static constexpr int64_t kLanes = 4;
   static constexpr int64_t kRun = 0;
+  static constexpr int kSummed = 1;
+  static constexpr int64_t kFilterBytes = kLanes * kQuad;
   static constexpr int kMostBlocks = 2;
   static constexpr int pixels(int) { return 4; }
 

@@ -11,6 +11,8 @@ namespace {
 struct Ymm {
   static constexpr int64_t kLanes = 8;
   static constexpr int kMostBlocks = 4;
+  static constexpr int kSummed = 1;
+  static constexpr int64_t kFilterBytes = kLanes * kQuad;
   // 16 registers: sums, a filter a block or counts a pixel, the other.
   static constexpr int pixels(int blocks) { return 12 / blocks; }
 

@@ -85,6 +85,44 @@ def test_random_layers_give_the_integers_of_the_definition(instructions, seed):
         np.testing.assert_array_equal(given, expected)
 
 
+def weights_at_limits(draw: np.random.Generator, shape: tuple[int, ...], kind: str, highest: int) -> np.ndarray:
+    """Weights around what sums of products have room for in 16 bits, for counts up to `highest`."""
+    if kind == "trained":  # a bell, of which few pairs and runs are too large
+        bell = np.clip(np.rint(draw.standard_normal(shape) * 25), -128, 127)
+        return np.where(draw.random(shape) < 0.01, draw.choice([-128, 127], shape), bell).astype(np.int8)
+    if kind == "extreme":
+        return draw.choice([-128, -128, 0, 127, 127], shape).astype(np.int8)
+    if kind == "limit":  # pairs of channels that just fit, or just not
+        most = np.iinfo(np.int16).max // highest
+        pairs = np.array([most // 2, most - most // 2, most // 2, most - most // 2 + 1, -most // 2, -most // 2 - 1])
+        channels = np.resize(np.clip(pairs, -128, 127), shape[1])
+        return np.broadcast_to(channels[:, None, None], shape).astype(np.int8)
+    return np.full(shape, {"least": -128, "most": 127}[kind], np.int8)
+
+
+@pytest.mark.parametrize("kind", ["trained", "extreme", "limit", "least", "most"])
+@pytest.mark.parametrize("highest, zero", [(255, 0), (254, 127), (200, 0), (127, 3), (31, 0), (8, 0)])
+@pytest.mark.parametrize(
+    "channels, weights",
+    [
+        (3, (20, 3, 3, 3)),
+        (24, (70, 24, 3, 3)),
+        (150, (40, 150, 1, 1)),
+        (40, (40, 1, 3, 3)),
+        (40, (40, 1, 5, 5)),
+        (12, (12, 1, 2, 3)),
+        (12, (18, 6, 1, 3)),
+    ],
+)
+def test_sums_are_exact_whatever_16_bits_hold(instructions, channels, weights, highest, zero, kind):
+    draw = np.random.default_rng(0)
+    case = conv((1, 7, 9, channels), weights, "IntegerConv", group=channels // weights[1], highest=highest, zero=zero)
+    case.arrays["weights"] = weights_at_limits(draw, weights, kind, highest)
+    counts = draw.integers(0, highest, case.arrays["counts"].shape, np.uint8, endpoint=True)
+    case.arrays["counts"] = np.where(draw.random(counts.shape) < 0.7, np.uint8(highest), counts)
+    np.testing.assert_array_equal(in_kernel(case, CONSTANTS), reference(case))
+
+
 @pytest.mark.parametrize("counts, weights", [((3, 32, 32, 16), (16, 16, 3, 3)), ((2, 40, 30, 96), (96, 1, 3, 3))])
 def test_layers_of_many_chunks_are_the_same_on_two_threads(instructions, counts, weights):
     case = conv(counts, weights, group=weights[0] if weights[1] == 1 else 1)
