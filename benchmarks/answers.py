@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from boxes import OVERLAP, SAME, SCORE, Boxes, detected, found_again
+from metrics import cents, edit_distance, mean, proportion, ratio
 
 
 class Task(Protocol):
@@ -17,7 +18,10 @@ class Task(Protocol):
         """One for each sample of a batch."""
 
     def figures(self, ann: Sequence[Any], spiking: Sequence[Any]) -> dict[str, Any]:
-        """Of the answers of both to the same samples, from the first on; `_error`s are standard errors."""
+        """Of the answers of both to the same samples, from the first on.
+
+        `_error`s are standard errors, `_interval`s Wilson's, of 95 %.
+        """
 
 
 @dataclass(frozen=True)
@@ -32,17 +36,18 @@ class Classification:
     def figures(self, ann: Sequence[Any], spiking: Sequence[Any]) -> dict[str, Any]:
         before, after = np.array(ann), np.array(spiking)
         right_before, right_after = (answers == self.labels[: len(answers), None] for answers in (before, after))
-        change, error = _mean(right_after[:, 0].astype(float) - right_before[:, 0])
-        agreement, agreement_error = _mean(before[:, 0] == after[:, 0])
+        change, error = mean(right_after[:, 0].astype(float) - right_before[:, 0])
+        same = before[:, 0] == after[:, 0]
+        _, agreement_error = mean(same)
         return {
             "images": len(after),
-            "ann_top1": float(right_before[:, 0].mean()),
-            "top1": float(right_after[:, 0].mean()),
+            **proportion("ann_top1", right_before[:, 0]),
+            **proportion("top1", right_after[:, 0]),
             "top1_change": change,
             "top1_change_error": error,
-            "ann_top5": float(right_before.any(axis=1).mean()),
-            "top5": float(right_after.any(axis=1).mean()),
-            "agreement": agreement,
+            **proportion("ann_top5", right_before.any(axis=1)),
+            **proportion("top5", right_after.any(axis=1)),
+            **proportion("agreement", same),
             "agreement_error": agreement_error,
         }
 
@@ -55,12 +60,12 @@ class Agreement:
         return list(output.argmax(axis=1))
 
     def figures(self, ann: Sequence[Any], spiking: Sequence[Any]) -> dict[str, Any]:
-        agreement, error = _mean(np.array(ann) == np.array(spiking))
+        same = np.array(ann) == np.array(spiking)
         return {
             "samples": len(spiking),
             "ann_classes": len(set(ann)),
-            "agreement": agreement,
-            "agreement_error": error,
+            **proportion("agreement", same),
+            "agreement_error": mean(same)[1],
         }
 
 
@@ -75,12 +80,12 @@ class Embedding:
         before, after = np.array(ann, np.float64), np.array(spiking, np.float64)
         lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
         cosines = np.sum(before * after, axis=1) / lengths
-        mean, error = _mean(cosines)
+        average, error = mean(cosines)
         return {
             "samples": len(cosines),
             "cosine_median": float(np.median(cosines)),
             "cosine_quantile_05": float(np.quantile(cosines, 0.05)),
-            "cosine_mean": mean,
+            "cosine_mean": average,
             "cosine_mean_error": error,
         }
 
@@ -97,9 +102,9 @@ class NextToken:
     def figures(self, ann: Sequence[Any], spiking: Sequence[Any]) -> dict[str, Any]:
         """Tokens of one passage are not independent, so errors are those of means of whole passages."""
         before, after = (self._losses(answers) for answers in (ann, spiking))
-        change, error = _mean(after - before)
+        change, error = mean(after - before)
         same = [(one.argmax(axis=1) == other.argmax(axis=1)).mean() for one, other in zip(ann, spiking, strict=True)]
-        agreement, agreement_error = _mean(np.array(same))
+        agreement, agreement_error = mean(np.array(same))
         return {
             "samples": len(after),
             "tokens": self.labels[: len(after)].size,
@@ -130,8 +135,8 @@ class Detection:
     def figures(self, ann: Sequence[Boxes], spiking: Sequence[Boxes]) -> dict[str, Any]:
         expected, given = (np.array([len(boxes.classes) for boxes in all_boxes]) for all_boxes in (ann, spiking))
         found = np.array([found_again(*pair) for pair in zip(ann, spiking, strict=True)])
-        share, error = _share(found, expected)
-        extra, extra_error = _share(given - found, expected)
+        share, error = ratio(found, expected)
+        extra, extra_error = ratio(given - found, expected)
         return {
             "images": len(expected),
             "score_threshold": SCORE,
@@ -143,6 +148,93 @@ class Detection:
             "extra": extra,
             "extra_error": extra_error,
         }
+
+
+@dataclass(frozen=True)
+class Score:
+    """The score of the last class, from 0 to 1, of a sample that nobody has labelled."""
+
+    # Scores that differ by less are taken for the same; from `positive` on one says yes.
+    near: float = 0.05
+    positive: float = 0.5
+
+    def answers(self, output: np.ndarray) -> list[Any]:
+        return list(output[:, -1])
+
+    def figures(self, ann: Sequence[Any], spiking: Sequence[Any]) -> dict[str, Any]:
+        before, after = np.array(ann, np.float64), np.array(spiking, np.float64)
+        difference, error = mean(np.abs(after - before))
+        return {
+            "samples": len(after),
+            "ann_positive": int((before >= self.positive).sum()),
+            **proportion("agreement", (before >= self.positive) == (after >= self.positive)),
+            "near": self.near,
+            **proportion("score_near", np.abs(after - before) < self.near),
+            "score_difference": difference,
+            "score_difference_error": error,
+        }
+
+
+@dataclass(frozen=True)
+class Text:
+    """The text of a line in a picture, which `decode` reads out of an output; `truth` has what is written there."""
+
+    truth: Sequence[str]
+    decode: Callable[[np.ndarray], list[str]]
+
+    def answers(self, output: np.ndarray) -> list[Any]:
+        return self.decode(output)
+
+    def figures(self, ann: Sequence[str], spiking: Sequence[str]) -> dict[str, Any]:
+        """Characters of one line are not independent, so errors are those of ratios of whole lines."""
+        truth = self.truth[: len(spiking)]
+        before, before_error = self._error_rate(truth, ann)
+        after, after_error = self._error_rate(truth, spiking)
+        between, between_error = self._error_rate(ann, spiking)
+        return {
+            "samples": len(spiking),
+            "characters": sum(map(len, truth)),
+            "ann_character_error_rate": before,
+            "ann_character_error_rate_error": before_error,
+            "character_error_rate": after,
+            "character_error_rate_error": after_error,
+            "character_difference": between,
+            "character_difference_error": between_error,
+            **proportion("same_text", np.array([one == other for one, other in zip(ann, spiking, strict=True)])),
+        }
+
+    @staticmethod
+    def _error_rate(expected: Sequence[str], given: Sequence[str]) -> tuple[float | None, float | None]:
+        """Edits for each expected character."""
+        edits = np.array([edit_distance(*pair) for pair in zip(expected, given, strict=True)])
+        return ratio(edits, np.array([len(text) for text in expected]))
+
+
+@dataclass(frozen=True)
+class Pitch:
+    """The pitch of a sound in Hz, which `decode` reads out of an output; `truth` [N] has the right one."""
+
+    truth: np.ndarray
+    decode: Callable[[np.ndarray], np.ndarray]
+    # Half a semitone is what is taken for right (raw pitch accuracy, as melodies are evaluated).
+    near: float = 50
+
+    def answers(self, output: np.ndarray) -> list[Any]:
+        return list(self.decode(output))
+
+    def figures(self, ann: Sequence[Any], spiking: Sequence[Any]) -> dict[str, Any]:
+        before, after, truth = np.array(ann), np.array(spiking), self.truth[: len(spiking)]
+        return {
+            "samples": len(after),
+            "near_cents": self.near,
+            **proportion("ann_pitch_accuracy", self._near(before, truth)),
+            **proportion("pitch_accuracy", self._near(after, truth)),
+            **proportion("same_pitch", self._near(after, before)),
+            "median_cents": float(np.median(np.abs(cents(after, before)))),
+        }
+
+    def _near(self, given: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        return np.abs(cents(given, wanted)) < self.near
 
 
 def told(figures: dict[str, Any]) -> str:
@@ -160,8 +252,8 @@ def _row_of_agreement(figures: dict[str, Any]) -> str:
 
 
 def _row_of_embeddings(figures: dict[str, Any]) -> str:
-    median, low, mean = (figures[f"cosine_{key}"] for key in ("median", "quantile_05", "mean"))
-    return f"cosine {median:.4f}, 5 % below {low:.4f}, mean {mean:.4f}"
+    median, low, average = (figures[f"cosine_{key}"] for key in ("median", "quantile_05", "mean"))
+    return f"cosine {median:.4f}, 5 % below {low:.4f}, mean {average:.4f}"
 
 
 def _row_of_tokens(figures: dict[str, Any]) -> str:
@@ -177,6 +269,23 @@ def _row_of_boxes(figures: dict[str, Any]) -> str:
     return f"of {figures['ann_boxes']} boxes found {found}, extra {extra}"
 
 
+def _row_of_scores(figures: dict[str, Any]) -> str:
+    difference, error = figures["score_difference"], figures["score_difference_error"]
+    return f"score off by {difference:.4f} ± {error:.4f}, agreement {figures['agreement']:.1%}"
+
+
+def _row_of_texts(figures: dict[str, Any]) -> str:
+    if figures["character_error_rate"] is None or figures["character_difference"] is None:
+        return "there is no text"
+    before, after = (_percent(figures, key) for key in ("ann_character_error_rate", "character_error_rate"))
+    return f"character errors {after} (ANN {before}), same text {figures['same_text']:.1%}"
+
+
+def _row_of_pitches(figures: dict[str, Any]) -> str:
+    before, after, same = (figures[key] for key in ("ann_pitch_accuracy", "pitch_accuracy", "same_pitch"))
+    return f"pitch {after:.1%} (ANN {before:.1%}), same pitch {same:.1%}"
+
+
 # By a figure that no other kind of task has.
 _ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "top1": _row_of_classes,
@@ -184,6 +293,9 @@ _ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "cosine_median": _row_of_embeddings,
     "perplexity": _row_of_tokens,
     "ann_boxes": _row_of_boxes,
+    "score_near": _row_of_scores,
+    "character_error_rate": _row_of_texts,
+    "pitch_accuracy": _row_of_pitches,
 }
 
 
@@ -197,17 +309,3 @@ def _loss(logits: np.ndarray, right: np.ndarray) -> float:
     below = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     chosen = np.take_along_axis(below, right[:, None], axis=1)[:, 0]
     return float(np.mean(np.log(np.exp(below).sum(axis=1)) - chosen))
-
-
-def _mean(values: np.ndarray) -> tuple[float, float]:
-    """And its standard error."""
-    return float(values.mean()), float(values.std() / np.sqrt(len(values)))
-
-
-def _share(part: np.ndarray, whole: np.ndarray) -> tuple[float | None, float | None]:
-    """Of two counts in each image the ratio of all, and its standard error: boxes of one image are not independent."""
-    total = whole.sum()
-    if not total:
-        return None, None
-    share = part.sum() / total
-    return float(share), float(np.sqrt(np.sum((part - share * whole) ** 2)) / total)

