@@ -7,9 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pconv_onnx.basics.choices import CODINGS, NEURONS, PROVIDERS
-from pconv_onnx.basics.errors import PconvError, WrongArguments, warn
-from pconv_onnx.cli.text import (
+from pconv_onnx.answers.lines import (
     benchmark_lines,
     calibration_lines,
     deployment_lines,
@@ -20,6 +18,8 @@ from pconv_onnx.cli.text import (
     stats_lines,
     verification_lines,
 )
+from pconv_onnx.basics.choices import CODINGS, NEURONS, PROVIDERS
+from pconv_onnx.basics.errors import PconvError, WrongArguments, warn
 
 if TYPE_CHECKING:
     from pconv_onnx.engine.shards import Engine

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pconv_onnx.answers import energies, spike_driven, tables
 from pconv_onnx.plan.modes import FOLDED, PARALLEL, SERIAL
-from pconv_onnx.report import energies, figures, spike_driven, tables
+from pconv_onnx.report import figures
 
 # Names of all figures that a report may have, in the order in which they come.
 FIGURES = ("speed", "accuracy", "firing-rates", "raster", "operations", "mismatches")

@@ -11,9 +11,9 @@ from networks import network, qcfs, weight
 from refusals import refusal_of
 
 from pconv_onnx import calibrate, evaluate, inspect, rewrite, session, verify
+from pconv_onnx.answers.lines import calibration_lines
 from pconv_onnx.basics.choices import METHODS
 from pconv_onnx.calibration import sweep
-from pconv_onnx.cli.text import calibration_lines
 
 # A stem with BatchNormalization, a residual block, a strided convolution whose output two activations share, a head.
 NODES = """

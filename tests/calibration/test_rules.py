@@ -8,11 +8,11 @@ from harness import onnxruntime_of
 from networks import network, weight
 
 from pconv_onnx import calibrate
+from pconv_onnx.answers.lines import calibration_lines
 from pconv_onnx.calibration import rules
 from pconv_onnx.calibration.choosing import choose
 from pconv_onnx.calibration.functions import Clip
 from pconv_onnx.calibration.settings import RULES, Settings
-from pconv_onnx.cli.text import calibration_lines
 from pconv_onnx.data.samples import Samples, Selection
 from pconv_onnx.neuron.coding import Radix
 from pconv_onnx.runtime.entrance import prepared

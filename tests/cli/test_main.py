@@ -20,13 +20,13 @@ from onnx import numpy_helper
 import pconv_onnx
 import pconv_onnx.runtime.side_by_side
 from pconv_onnx import deployment
+from pconv_onnx.answers.lines import plan_lines
 from pconv_onnx.basics import choices
 from pconv_onnx.basics.domain import VERSION
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.cli.arguments import parser
 from pconv_onnx.cli.main import main
-from pconv_onnx.cli.text import plan_lines
 from pconv_onnx.graph.record import Record
 from pconv_onnx.measure.verification import Verification
 from pconv_onnx.operators import library as native

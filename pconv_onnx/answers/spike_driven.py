@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from pconv_onnx.answers.tables import Style
 from pconv_onnx.basics.errors import cut
 from pconv_onnx.basics.reasons import of_one_kind
-from pconv_onnx.report.tables import Style
 
 
 def told_of(document: dict[str, Any]) -> dict[str, Any] | None:

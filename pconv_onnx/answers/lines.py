@@ -1,13 +1,13 @@
-"""Answers as lines of text, for a terminal."""
+"""What results say, as lines of text: one function a kind of result."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pconv_onnx.answers import energies, spike_driven, tables
 from pconv_onnx.basics.errors import cut, listed
 from pconv_onnx.basics.reasons import of_one_kind
-from pconv_onnx.report import energies, spike_driven, tables
 
 _BAR = 40
 _ACCURACIES = {
