@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pconv_onnx.neuron.parallel import ParallelNeuron
     from pconv_onnx.neuron.quantiser import QuantizerSpec
     from pconv_onnx.operators.library import library_path, register
-    from pconv_onnx.rewriting import Rewriting, inspect, rewrite
-    from pconv_onnx.runtime.installation import doctor
+    from pconv_onnx.rewriting import Inspection, Rewriting, inspect, rewrite
+    from pconv_onnx.runtime.installation import Installation, doctor
     from pconv_onnx.runtime.opening import session
     from pconv_onnx.runtime.serial_session import SerialSession
 
@@ -28,6 +28,8 @@ __all__ = [
     "Calibration",
     "Deployment",
     "Evaluation",
+    "Inspection",
+    "Installation",
     "ParallelNeuron",
     "PconvError",
     "QuantizerSpec",
@@ -56,6 +58,8 @@ _MODULES = {
     "Calibration": "calibration",
     "Deployment": "deployment",
     "Evaluation": "measure.evaluation",
+    "Inspection": "rewriting",
+    "Installation": "runtime.installation",
     "ParallelNeuron": "neuron.parallel",
     "PconvError": "basics.errors",
     "QuantizerSpec": "neuron.quantiser",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import onnx
 
+from pconv_onnx.answers.lines import plan_lines, rewriting_lines
+from pconv_onnx.answers.printing import Document, Part, Printed
 from pconv_onnx.basics.arguments import each
 from pconv_onnx.basics.choices import (
     METHODS,
@@ -45,7 +47,7 @@ _ANY_STEPS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Rewriting:
+class Rewriting(Printed):
     """What `rewrite` did.
 
     Attributes:
@@ -71,6 +73,9 @@ class Rewriting:
             integers = {**self.integers.summary(), "neurons_on_floats": self._neurons_on_floats()}
         return {**self.plan.summary(), "neurons": self.neurons, "calibration": calibration, "integer": integers}
 
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return rewriting_lines(document if self.model is not None else {**document, "output": None})
+
     def _neurons_on_floats(self) -> dict[str, str] | None:
         """Why mode `integer` leaves activations on floats, by name; None in other modes, and of a mere plan."""
         if self.model is None or self.plan.mode not in OF_INTEGERS:
@@ -84,7 +89,14 @@ class Rewriting:
         }
 
 
-def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> dict[str, Any]:
+class Inspection(Document):
+    """What `inspect` found: the JSON document of `pconv-onnx inspect`."""
+
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return plan_lines(document)
+
+
+def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> Inspection:
     """Every activation of a model: what it is, whether `rewrite` would convert it, and if not why.
 
     And which products would read spikes: where activations need a calibration, once they have had one.
@@ -104,7 +116,7 @@ def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> dict[s
     calibrated = _once_calibrated(source, plan, neurons)
     expected = (calibrated or plan).spike_driven.summary()
     summary = {**plan.summary(), "neurons": neurons}
-    return {**summary, "spike_driven": {**expected, "once_calibrated": calibrated is not None}}
+    return Inspection({**summary, "spike_driven": {**expected, "once_calibrated": calibrated is not None}})
 
 
 def _once_calibrated(source: ModelSource, plan: Plan, neurons: NeuronsName) -> Plan | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,6 +12,8 @@ from typing import Any, cast
 import numpy as np
 import onnx
 
+from pconv_onnx.answers.lines import calibration_lines
+from pconv_onnx.answers.printing import Part, Printed
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import CODINGS as CODING_NAMES
 from pconv_onnx.basics.choices import MAX_STEPS, METHODS, NEURONS, CodingName, NeuronsName
@@ -44,7 +46,7 @@ RANDOM = "random"
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class Calibration(Printed):
     """What `calibrate` did.
 
     Attributes:
@@ -99,6 +101,9 @@ class Calibration:
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx calibrate`."""
         return {**self.found_summary(), "spike_driven": self._plan().spike_driven.summary()}
+
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return calibration_lines(document)
 
     def found_summary(self) -> dict[str, Any]:
         """What was found: its part of that of `pconv-onnx rewrite`, which has a plan of its own."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pconv_onnx.answers import printing
 from pconv_onnx.answers.lines import (
     benchmark_lines,
     calibration_lines,
@@ -29,10 +30,10 @@ DONE, ANSWER_IS_NO, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 
 
 class Answer(NamedTuple):
-    """What a command has to say: as a JSON document, how that reads as lines of text, and as an exit status."""
+    """What a command has to say: as a JSON document, how that reads, and as an exit status."""
 
     document: dict[str, Any]
-    lines: Callable[[dict[str, Any]], Iterator[str]]
+    lines: printing.Answer
     status: int = DONE
 
 

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pconv_onnx.answers.printing import as_text
 from pconv_onnx.basics.errors import PconvError, WrongArguments, printable
 from pconv_onnx.cli.arguments import parser
 from pconv_onnx.cli.commands import ANSWER_IS_NO, INTERRUPTED, WRONG_ARGUMENTS
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with _stdout_kept():
                 answer = options.command(options)
                 document = answer.document
-                text = json.dumps(document, allow_nan=False) if as_json else "\n".join(answer.lines(_shown(document)))
+                text = json.dumps(document, allow_nan=False) if as_json else as_text(answer.lines, document)
         return _print(text, answer.status)
     except PconvError as error:
         status = WRONG_ARGUMENTS if isinstance(error, WrongArguments) else ANSWER_IS_NO
@@ -96,15 +97,6 @@ def _print(text: str, status: int) -> int:
             print(f"pconv-onnx: cannot write the answer to stdout: {error.strerror}", file=sys.stderr)
             return ANSWER_IS_NO
     return status
-
-
-def _shown(value: Any) -> Any:
-    """A document whose texts, names of a model's tensors among them, may go to a terminal."""
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, dict):
-        return {key: _shown(entry) for key, entry in value.items()}
-    return [_shown(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pconv_onnx.answers.lines import deployment_lines
+from pconv_onnx.answers.printing import Part, Printed
 from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.basics.places import require_new_folder
 from pconv_onnx.basics.writing import write_folder
@@ -22,7 +25,7 @@ TARGETS: dict[str, Target] = {"bundle": Bundle(), "triton": Triton(), "nir": Nir
 
 
 @dataclass(frozen=True)
-class Deployment:
+class Deployment(Printed):
     """What `deploy` wrote.
 
     Attributes:
@@ -44,6 +47,9 @@ class Deployment:
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx deploy`."""
         return {**vars(self), "output": str(self.output)}
+
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return deployment_lines(document)
 
 
 def deploy(

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from pconv_onnx.answers.lines import benchmark_lines
+from pconv_onnx.answers.printing import Part, Printed
 from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import (
@@ -55,7 +57,7 @@ _REWRITTEN: dict[str, ModeName] = {
 
 
 @dataclass
-class Benchmark:
+class Benchmark(Printed):
     """What `bench` found.
 
     Attributes:
@@ -107,6 +109,9 @@ class Benchmark:
             "rows": [{"model": asked.name, "provider": asked.provider, **row.summary()} for row in rows],
             **self.analysis,
         }
+
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return benchmark_lines(document)
 
     def write(self, output: str | os.PathLike[str]) -> Path:
         """Write a report: a page, its figures, and the document with what the report tells besides the timings.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 
+from pconv_onnx.answers.lines import evaluation_lines
+from pconv_onnx.answers.printing import Part, Printed
 from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import NEURONS, CodingName, ModeName, NeuronsName, WeightsName
@@ -100,7 +102,7 @@ class Score:
 
 
 @dataclass
-class Evaluation:
+class Evaluation(Printed):
     """What `evaluate` found.
 
     Attributes:
@@ -147,6 +149,9 @@ class Evaluation:
                 for row in self.rows
             ],
         }
+
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return evaluation_lines(document)
 
     def draw(self, output: str | os.PathLike[str]) -> Path:
         """Draw the curve against time-steps: accuracy or error against targets, or without labels agreement or error.

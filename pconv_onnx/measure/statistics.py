@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from pconv_onnx.answers.lines import stats_lines
+from pconv_onnx.answers.printing import Part, Printed
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import ENERGY_AC, ENERGY_MAC, MEMORY
 from pconv_onnx.basics.domain import DOMAIN
@@ -46,7 +48,7 @@ _LEAST_ENERGY, _MOST_ENERGY = 1e-12, 1e12
 
 
 @dataclass(eq=False)
-class Stats:
+class Stats(Printed):
     """What `stats` found.
 
     Attributes:
@@ -117,6 +119,9 @@ class Stats:
             },
             "spike_driven": self.spike_driven.summary(self.samples),
         }
+
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return stats_lines(document)
 
     def _assumptions_of_integers(self) -> Iterator[str]:
         yield (

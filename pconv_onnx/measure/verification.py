@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
 import onnx
 
+from pconv_onnx.answers.lines import verification_lines
+from pconv_onnx.answers.printing import Part, Printed
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import MEMORY
 from pconv_onnx.basics.domain import MIN_OPSET
@@ -63,7 +65,7 @@ _ROWS = 128
 
 
 @dataclass
-class Verification:
+class Verification(Printed):
     """What `verify` found.
 
     Attributes:
@@ -242,6 +244,9 @@ class Verification:
             "segments": [segment.summary() for segment in self.segments],
             "integer": self.integers.summary() if self.integers is not None else None,
         }
+
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return verification_lines(document)
 
 
 def verify(

@@ -21,6 +21,7 @@ import pconv_onnx
 import pconv_onnx.runtime.side_by_side
 from pconv_onnx import deployment
 from pconv_onnx.answers.lines import plan_lines
+from pconv_onnx.answers.printing import as_text
 from pconv_onnx.basics import choices
 from pconv_onnx.basics.domain import VERSION
 from pconv_onnx.basics.errors import PconvError
@@ -1172,7 +1173,7 @@ def test_a_name_that_options_take_is_whole_in_its_column_and_others_are_cut():
         "bypassed": [],
         "spike_driven": {"macs": 0, "on_inputs": 0, "on_spikes": 0, "share": None, "reasons": {}},
     }
-    name, encoding, *_ = list(plan_lines(summary))[1].split()
+    name, encoding, *_ = as_text(plan_lines, summary).splitlines()[1].split()
     assert (name, len(encoding)) == ("n" * 400, 120)
 
 
