@@ -197,7 +197,7 @@ def rewrite(
         PconvError: the model cannot be read, nothing can be converted, or the file cannot be written.
     """
     if calibration is None and method is not None:
-        raise PconvError(f"there is no calibration for the method '{method}'", "pass data as calibration")
+        raise PconvError(f"there is no calibration for the method '{method}'", "pass data as `calibration=`")
     offsets = signed or not mode_of(mode).codes
     if mode_of(mode) in OF_INTEGERS and weights is None:
         weights = WEIGHTS[0]
@@ -251,13 +251,13 @@ def rewrite(
     # Integer weights take data for networks that have levels already.
     if calibration is None or (weights is not None and not _lacks_levels(source, neurons)):
         if method is not None:
-            raise PconvError(f"{given.name} has levels: nothing is calibrated by '{method}'", "leave --method out")
+            raise PconvError(f"{given.name} has levels: nothing is calibrated by '{method}'", "leave `method=` out")
         network = prepared(given)
         _warn_of_another_opset(given, network.opset)
         plan = planned(network)
     else:
         if steps is None:
-            raise PconvError("calibration needs a number of time-steps", "pass --steps")
+            raise PconvError("calibration needs a number of time-steps", "pass `steps=`")
         # What no data change is told before a calibration takes its time.
         outlined = with_levels(outline(source, steps, coding=coding, neurons=neurons, signed=offsets))
         _warn_of_another_opset(given, outlined.network.opset)
@@ -323,7 +323,7 @@ def _require_neurons(plan: Plan, strict: bool) -> None:
     """
     told = by_reason((one.name, one.reason) for one in plan.activations if one.name not in plan.neurons)
     if not plan.neurons:
-        hint = "" if told else "give products neurons: --neurons products, with --calibration data.npz --steps T"
+        hint = "" if told else "give products neurons: `neurons='products', calibration='data.npz', steps=T`"
         raise PconvError(f"nothing to convert in {plan.network.name}: {told or 'it has no activation'}", hint)
     if strict and told:
-        raise PconvError(f"not all activations can be converted: {told}", "without --strict the others are")
+        raise PconvError(f"not all activations can be converted: {told}", "without `strict=True` the others are")

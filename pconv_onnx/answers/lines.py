@@ -109,7 +109,7 @@ def _calibrated_lines(summary: dict[str, Any]) -> Iterator[Part]:
         rule = summary["scale_rule"]
         yield f"scales by rule '{rule}', which disturbs the outputs least (share of their variance, {told})"
     corrected = f", corrected layers: {summary['corrected_layers']}" if summary["method"] == "refit" else ""
-    kept = ", found by an earlier run (--cache)" if summary["from_cache"] else ""
+    kept = ", found by an earlier run (`cache=`)" if summary["from_cache"] else ""
     where = _place(summary.get("output"))
     yield f"{where}T = {summary['steps']}, method {summary['method']}, {summary['samples']} samples{corrected}{kept}"
 
@@ -282,7 +282,7 @@ def _verdict_line(summary: dict[str, Any]) -> str:
 
 
 def _samples_line(summary: dict[str, Any]) -> str:
-    drawn = " (seeded random inputs; pass --data for real ones)" if summary["random_inputs"] else ""
+    drawn = " (seeded random inputs; pass `data=` for real ones)" if summary["random_inputs"] else ""
     return f"samples: {summary['samples']}{drawn}"
 
 

@@ -57,7 +57,7 @@ def on_means(part: dict[str, Any]) -> Iterator[str]:
 def remedy(part: dict[str, Any], neurons: str) -> Iterator[str]:
     """What helps, where that was not asked for and there is something to help."""
     if neurons != "products" and any(reason.startswith("it reads") for reason in part["reasons"].values()):
-        yield "--neurons products with --calibration puts a neuron in front of these products"
+        yield "`neurons='products'` with `calibration=` puts a neuron in front of these products"
 
 
 def _percent(share: float, style: Style) -> str:

@@ -16,6 +16,7 @@ from pconv_onnx.answers.printing import as_text
 from pconv_onnx.basics.errors import PconvError, WrongArguments, printable
 from pconv_onnx.cli.arguments import parser
 from pconv_onnx.cli.commands import ANSWER_IS_NO, INTERRUPTED, WRONG_ARGUMENTS
+from pconv_onnx.cli.spelling import as_options, spelled
 
 _STDOUT, _STDERR = 1, 2
 
@@ -30,14 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = parser().parse_args(arguments)
             with _stdout_kept():
                 answer = options.command(options)
-                document = answer.document
-                text = json.dumps(document, allow_nan=False) if as_json else as_text(answer.lines, document)
+                document = spelled(answer.document)
+                text = json.dumps(document, allow_nan=False) if as_json else as_options(as_text(answer.lines, document))
         return _print(text, answer.status)
     except PconvError as error:
         status = WRONG_ARGUMENTS if isinstance(error, WrongArguments) else ANSWER_IS_NO
         if as_json:
-            return _print(json.dumps({"error": {"message": error.message, "hint": error.hint}}), status)
-        print(f"pconv-onnx: {error}", file=sys.stderr)
+            return _print(json.dumps({"error": spelled({"message": error.message, "hint": error.hint})}), status)
+        print(f"pconv-onnx: {as_options(str(error))}", file=sys.stderr)
         return status
     except KeyboardInterrupt:
         print("pconv-onnx: interrupted", file=sys.stderr)
@@ -100,7 +101,7 @@ def _print(text: str, status: int) -> int:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"pconv-onnx: warning: {printable(str(message))}", file=sys.stderr)
+    print(f"pconv-onnx: warning: {as_options(printable(str(message)))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

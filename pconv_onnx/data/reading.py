@@ -21,7 +21,7 @@ from pconv_onnx.data.samples import LABEL_KINDS, BatchAxis, Data, DataSource, In
 from pconv_onnx.data.sources import parts_of
 
 _RANDOM_SAMPLES = 32
-_ELSEWHERE = "where samples lie along another axis than the first, give it as batch axis"
+_ELSEWHERE = "where samples lie along another axis than the first, give it as `batch_axis=`"
 # Values of one input; what claims more is refused before it takes memory.
 _MOST_RANDOM = 1 << 30
 
@@ -215,13 +215,13 @@ def random_samples(session: Any, seed: int = 0, batch_axis: BatchAxis = 0) -> Sa
         if dtype is None or still_open:
             why = f"type {entry.type}" if dtype is None else f"which dimension '{still_open[0]}' is open"
             raise PconvError(
-                f"no random values can be drawn for input '{entry.name}' of {why}, shape {entry.shape}", "pass --data"
+                f"no random values can be drawn for input '{entry.name}' of {why}, shape {entry.shape}", "pass `data=`"
             )
         shape = [1 if axes[entry.name] is None and not alone else count, *sizes]
         # NumPy counts so as well: sizes of 0 do not make others small.
         if math.prod(max(size, 1) for size in shape) > _MOST_RANDOM:
             raise PconvError(
-                f"random values for input '{entry.name}' of shape {entry.shape} are too many", "pass --data"
+                f"random values for input '{entry.name}' of shape {entry.shape} are too many", "pass `data=`"
             )
         with _in_memory(f"random values for input '{entry.name}' of shape {entry.shape}"):
             values = generator.standard_normal(shape) if "float" in dtype else generator.integers(0, 2, shape)
@@ -276,7 +276,7 @@ def _axis(entry: Any, axis: int | None) -> int | None:
     if not is_tensor or (not axis and not rank):
         raise PconvError(
             f"input '{entry.name}' of type {entry.type} has no known first axis, which samples would run along",
-            "where it needs none, give its batch axis as none" if is_tensor else "",
+            "where it needs none, give it as `batch_axis=None`" if is_tensor else "",
         )
     assert axis is not None
     if not -rank <= axis < rank:

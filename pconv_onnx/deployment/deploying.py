@@ -78,9 +78,9 @@ def deploy(
         raise PconvError(f"'{target}' is no target", f"choose one of {', '.join(TARGETS)}")
     chosen = TARGETS[target]
     if gpu and chosen.every_device:
-        raise WrongArguments(f"a {target} is for every device", f"leave out --gpu; {chosen.every_device}")
+        raise WrongArguments(f"a {target} is for every device", f"leave out `gpu=True`; {chosen.every_device}")
     if allow_lossy and not chosen.may_lose:
-        raise WrongArguments(f"a {target} is the network as it is", "leave out --allow-lossy")
+        raise WrongArguments(f"a {target} is the network as it is", "leave out `allow_lossy=True`")
     require_new_folder(output)
     packed = package(source)
     if gpu and "cuda" not in packed.providers:
@@ -89,7 +89,7 @@ def deploy(
     if contents.losses and not allow_lossy:
         raise PconvError(
             f"{target} cannot express all of the network: {'; '.join(contents.losses)}",
-            "--allow-lossy writes the rest",
+            "`allow_lossy=True` writes the rest",
         )
     write_folder(output, contents.files)
     return Deployment(Path(output), target, sorted(contents.files), contents.providers, contents.notes, contents.losses)

@@ -102,7 +102,7 @@ class RayEngine:
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
             raise PconvError(f"'{address}' is not the address of a Ray cluster", "give host:port of its head node")
-        told, hint = f"no Ray cluster answers at {address}", "start one with ray start --head, or leave the address out"
+        told, hint = f"no Ray cluster answers at {address}", "start one with ray start --head, or leave `address=` out"
         try:
             socket.create_connection((host, int(port)), _CONNECT).close()
         except (OSError, OverflowError) as error:
@@ -163,7 +163,7 @@ class RayEngine:
             if late:
                 raise PconvError(
                     f"{len(ready)} of {len(workers)} workers on Ray started within {_START} s; each takes a CPU",
-                    "pass fewer as --workers, or wait until others have left the cluster",
+                    "pass fewer as `workers=`, or wait until others have left the cluster",
                 )
             yield workers
         finally:

@@ -132,7 +132,7 @@ def refuse_to_overwrite(source: ModelSource, output: str | os.PathLike[str]) -> 
         PconvError: it would.
     """
     if not isinstance(source, onnx.ModelProto) and same_file(source, output):
-        raise PconvError(f"'{output}' is the input", "choose another name with -o, or pass --force")
+        raise PconvError(f"'{output}' is the input", "choose another name with `output=`, or pass `force=True`")
 
 
 def require_own_file(written: str | os.PathLike[str], others: Mapping[str, object]) -> None:

@@ -185,13 +185,13 @@ def bench(
             temporary files.
     """
     if calibration is None and method is not None:
-        raise PconvError(f"there is no calibration for the method '{method}'", "pass data as calibration")
+        raise PconvError(f"there is no calibration for the method '{method}'", "pass data as `calibration=`")
     if provider not in PROVIDERS:
         raise PconvError(f"there is no provider '{provider}'", f"choose {' or '.join(PROVIDERS)}")
     counts = each_number(steps)
     sizes = each_number(batches)
     if not counts:
-        raise PconvError("there is no number of time-steps to measure at", "pass one or more as steps")
+        raise PconvError("there is no number of time-steps to measure at", "pass one or more as `steps=`")
     for what, numbers in (("batch size", sizes), ("number of rounds", (repeats,))):
         for number in numbers:
             if not isinstance(number, int) or number < 1:

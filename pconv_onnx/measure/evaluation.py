@@ -260,7 +260,7 @@ def evaluate(
     """
     counts = each_number(steps)
     if not counts and (calibration is not None or method is not None):
-        raise PconvError("a calibration without time-steps would change nothing", "pass --steps")
+        raise PconvError("a calibration without time-steps would change nothing", "pass `steps=`")
 
     def spiking(count: int) -> onnx.ModelProto:
         has_levels = quantised is not None and count in quantised
@@ -295,7 +295,7 @@ def evaluate(
     axes = sample_axes(runner, first, names)
     del runner
     if first.labelled is None and not counts:
-        other = "compare it with its ANN by verify" if is_spiking else "pass --steps to compare spiking forms with it"
+        other = "compare it with its ANN by verify" if is_spiking else "pass `steps=` to compare spiking forms with it"
         raise PconvError(f"the data have no '{LABELS}' to count right answers by", f"add them, or {other}")
     blank = [Score(*_recorded(network.proto)) if is_spiking else Score()]
     models = {network.name: network.proto}
@@ -428,7 +428,7 @@ def _check_labels(labels: Array, classes: int | None, name: str, first: int) -> 
         raise PconvError(
             f"no output of {name} has classes, floats [samples, classes], for '{LABELS}' to name",
             "give classes of tokens as integers [samples, tokens] or targets of a regression as floats, or leave the "
-            "labels out and pass --steps to compare outputs",
+            "labels out and pass `steps=` to compare outputs",
         )
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:

@@ -266,7 +266,7 @@ def _axis(layer: SpikingLayer, axes: set[int | None]) -> int | None:
         told = f"may run along axis {' or '.join(map(str, axes))}" if axes else "run along no axis that can be told"
         raise PconvError(
             f"samples {told} of layer '{layer.name}', so that its neurons cannot be counted",
-            "rewrite the network without this activation (--exclude)",
+            "rewrite the network without this activation (`exclude=`)",
         )
     return next(iter(axes))
 

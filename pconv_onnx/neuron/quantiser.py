@@ -186,7 +186,7 @@ class QuantizerSpec:
             raise ValueError(f"{steps} time-steps; 1 to {MAX_STEPS} are possible")
         if self.threshold is None:
             if self.levels == 1:
-                raise ValueError("it has one level, so it has no neuron but that of T = 1; leave --steps out")
+                raise ValueError("it has one level, so it has no neuron but that of T = 1; leave `steps=` out")
             raise ValueError(f"its thresholds are not evenly spaced, so it has no neuron but that of T = {self.levels}")
         threshold, shift, bias, silent, amplitude = (
             np.broadcast_to(v.astype(np.float64), (self.rows,))

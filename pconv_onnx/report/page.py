@@ -29,7 +29,7 @@ def destination(output: str | os.PathLike[str]) -> Path:
     figures.available()
     folder = Path(output)
     if os.path.exists(folder) and not os.path.isdir(folder):
-        raise PconvError(f"'{output}' is no folder for a report", "choose another place with -o")
+        raise PconvError(f"'{output}' is no folder for a report", "choose another place with `output=`")
     require_place(folder / PAGE)
     return folder
 

@@ -14,6 +14,7 @@ from networks import network, weight
 import pconv_onnx
 from pconv_onnx.answers.printing import Document, Table
 from pconv_onnx.cli.main import main
+from pconv_onnx.cli.spelling import as_options
 
 NODES = "a = Conv <pads = [1, 1, 1, 1]> (x, w) r = Relu (a) b = GlobalAveragePool (r) y = Flatten (b)"
 
@@ -54,7 +55,7 @@ def test_results_print_what_their_commands_print(folder, monkeypatch):
         (pconv_onnx.stats("snn.onnx", "data.npz"), ["stats", "snn.onnx", *data]),
         (pconv_onnx.doctor(), ["doctor"]),
     ]:  # fmt: skip
-        assert str(result).splitlines() == spelled(printed(*arguments)).splitlines()
+        assert as_options(str(result)) == printed(*arguments)
     # What was written where is the command's to say.
     for result, arguments in [
         (pconv_onnx.rewrite("ann.onnx", **calibrated), ["rewrite", "ann.onnx", *options, "-o", "a.onnx"]),
@@ -109,8 +110,3 @@ def test_documents_are_dicts(folder):
     assert isinstance(found, Document) and isinstance(found, dict)
     assert found["counts"]["needs_calibration"] == 1 and found == found.summary()
     assert type(found.summary()) is dict
-
-
-def spelled(text: str) -> str:
-    """Text of a command as functions spell it."""
-    return text

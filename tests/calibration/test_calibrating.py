@@ -381,7 +381,7 @@ def test_an_activation_that_stays_is_told_of_in_the_file_as_well():
     nodes = "a = Conv <pads = [1, 1, 1, 1]> (x, w) f = Gelu (a) b = Conv (f, v) y = Relu (b)"
     ann = source(nodes, "float[N, 5, 6, 6] y", w=weight(4, 3, 3, 3), v=weight(5, 4, 3, 3, seed=1))
     before, after = (inspect(model)["activations"] for model in (ann, calibrate(ann, data(), steps=4).model))
-    assert all("--calibration" in row["reason"] for row in before)
+    assert all("`calibration=" in row["reason"] for row in before)
     assert [row["reason"] for row in after] == [
         "it has no levels of its own and stays, on the temporal mean; the neuron behind it encodes its output",
         *["", ""],
@@ -626,8 +626,8 @@ def test_a_calibration_is_kept_and_taken_from_its_file(tmp_path, monkeypatch):
         again = calibrate(ann, data(), steps=4, cache=path)
         assert again.model == first.model
         assert again.summary() == {**first.summary(), "from_cache": True}
-        assert "found by an earlier run (--cache)" in str(again).splitlines()[-1]
-        assert "--cache" not in str(first).splitlines()[-1]
+        assert "found by an earlier run (`cache=`)" in str(again).splitlines()[-1]
+        assert "cache" not in str(first).splitlines()[-1]
         # As many levels in another coding are others where outputs are below zero.
         for change in ({"steps": 5}, {"steps": 4, "method": "fit"}, {"steps": 2}, {"steps": 2, "coding": "radix"}):
             with pytest.raises(AssertionError, match="swept again"):
@@ -696,7 +696,7 @@ def test_an_activation_that_the_data_do_not_suit_is_listed_and_the_others_are_ca
         ("u", "calibrated", ""),
         ("r", "needs-calibration",
          "'t' has shape [1, 3, 8, 8] for 25 samples, which do not run along its first axis; "
-         "--batch-axis tells of others"),
+         "`batch_axis=` tells of others"),
         ("s", "needs-calibration", "'l' has a NaN or an infinity on these data"),
     ]  # fmt: skip
     assert {**first.summary(), "from_cache": True} == again.summary()

@@ -278,7 +278,7 @@ def quantised(folder, scale=0.1, zero=0):
          "choose coding 'rate', or mode 'parallel' or 'folded'"),
         (["--coding", "radix", "--per-step-outputs"], 2,
          "have weights ('q' is in coding 'radix'), and the mean over the first of them, behind a bias, stands for "
-         "nothing; choose coding 'rate', or leave --per-step-outputs out"),
+         "nothing; choose --coding rate, or leave --per-step-outputs out"),
     ],
 )  # fmt: skip
 def test_codings_that_cannot_be_are_told_in_one_line(options, status, told, tmp_path, refusal):
@@ -410,8 +410,8 @@ def test_a_relu_network_has_nothing_to_convert(relu_resnet, tmp_path, refusal):
 def test_a_network_without_activations_has_nothing_to_convert(tmp_path, refusal, run):
     onnx.save(network("y = Conv (x, w)", weights={"w": weight(3, 3, 1, 1)}), tmp_path / "m.onnx")
     assert refusal("rewrite", tmp_path / "m.onnx") == (
-        f"nothing to convert in '{tmp_path}/m.onnx': it has no activation; give products neurons: --neurons products, "
-        "with --calibration data.npz --steps T"
+        f"nothing to convert in '{tmp_path}/m.onnx': it has no activation; give products neurons: --neurons products "
+        "--calibration data.npz --steps T"
     )
     out = run("inspect", tmp_path / "m.onnx")[1]
     assert out == "no activations found\nexpected: no multiply-accumulate reads anything but the network's inputs\n"

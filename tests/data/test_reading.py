@@ -316,14 +316,14 @@ def test_random_samples_fill_the_one_batch_of_mixed_inputs():
 
 def test_random_samples_need_known_shapes():
     with pytest.raises(
-        PconvError, match=r"for input 'x' of which dimension 'M' is open, shape \['N', 'M'\]; pass --data"
+        PconvError, match=r"for input 'x' of which dimension 'M' is open, shape \['N', 'M'\]; pass `data=`"
     ):
         random_samples(session("float[N, M] x"))
 
 
 @pytest.mark.parametrize("sizes", ["2147483647, 4, 4", "2147483648, 0, 1099511627776"])
 def test_an_input_that_no_memory_holds_is_not_drawn(sizes):
-    with pytest.raises(PconvError, match="input 'x' of shape .* are too many; pass --data"):
+    with pytest.raises(PconvError, match="input 'x' of shape .* are too many; pass `data=`"):
         random_samples(session(f"float[N, {sizes}] x"))
 
 
