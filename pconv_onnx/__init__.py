@@ -3,6 +3,7 @@
 The public API. Names are imported when first used, so that the command line starts at once.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,9 @@ _MODULES = {
     "stats": "measure.statistics",
     "verify": "measure.verification",
 }
+
+# What is logged is for whoever asks for it: logging.basicConfig(level="INFO").
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

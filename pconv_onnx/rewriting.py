@@ -23,8 +23,9 @@ from pconv_onnx.basics.choices import (
     Precision,
     WeightsName,
 )
-from pconv_onnx.basics.errors import PconvError, warn
+from pconv_onnx.basics.errors import PconvError, note
 from pconv_onnx.basics.places import require_writable
+from pconv_onnx.basics.progress import Progress, shows_progress
 from pconv_onnx.basics.reasons import by_reason
 from pconv_onnx.calibration import Calibration, calibrate, outline, places
 from pconv_onnx.calibration.settings import require_neurons
@@ -132,6 +133,7 @@ def _once_calibrated(source: ModelSource, plan: Plan, neurons: NeuronsName) -> P
         return None
 
 
+@shows_progress
 def rewrite(
     source: ModelSource,
     output: str | os.PathLike[str] | None = None,
@@ -154,6 +156,7 @@ def rewrite(
     strict: bool = False,
     dry_run: bool = False,
     force: bool = False,
+    progress: Progress = None,
 ) -> Rewriting:
     """Replace each quantised activation by a parallel spiking neuron.
 
@@ -192,6 +195,7 @@ def rewrite(
         strict: refuse to write anything where an activation is not converted.
         dry_run: only plan.
         force: allow `output` to be the source.
+        progress: as `calibrate` takes it.
 
     Raises:
         PconvError: the model cannot be read, nothing can be converted, or the file cannot be written.
@@ -253,14 +257,14 @@ def rewrite(
         if method is not None:
             raise PconvError(f"{given.name} has levels: nothing is calibrated by '{method}'", "leave `method=` out")
         network = prepared(given)
-        _warn_of_another_opset(given, network.opset)
+        _note_another_opset(given, network.opset)
         plan = planned(network)
     else:
         if steps is None:
             raise PconvError("calibration needs a number of time-steps", "pass `steps=`")
         # What no data change is told before a calibration takes its time.
         outlined = with_levels(outline(source, steps, coding=coding, neurons=neurons, signed=offsets))
-        _warn_of_another_opset(given, outlined.network.opset)
+        _note_another_opset(given, outlined.network.opset)
         calibrated = calibrate(
             source,
             calibration,
@@ -310,9 +314,9 @@ def _lacks_levels(source: ModelSource, neurons: NeuronsName) -> bool:
     return any(activation.status == "needs-calibration" for activation in plan.activations)
 
 
-def _warn_of_another_opset(given: Network, opset: int) -> None:
+def _note_another_opset(given: Network, opset: int) -> None:
     if opset != given.opset:
-        warn(f"{given.name} uses opset {given.opset}; what is written uses opset {opset}", stacklevel=3)
+        note(f"{given.name} uses opset {given.opset}; what is written uses opset {opset}")
 
 
 def _require_neurons(plan: Plan, strict: bool) -> None:

@@ -19,6 +19,7 @@ from pconv_onnx.basics.choices import CODINGS as CODING_NAMES
 from pconv_onnx.basics.choices import MAX_STEPS, METHODS, NEURONS, CodingName, NeuronsName
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.places import require_writable
+from pconv_onnx.basics.progress import Progress, shows_progress
 from pconv_onnx.calibration.cache import digest_of, restore, store
 from pconv_onnx.calibration.functions import becomes_thresholds
 from pconv_onnx.calibration.passes import BATCH, Passes
@@ -157,6 +158,7 @@ class Calibration(Printed):
         return make_plan(prepared(self.model), steps=self.steps, coding=cast(CodingName, self.settings.coding.name))
 
 
+@shows_progress
 def calibrate(
     source: ModelSource,
     data: DataSource,
@@ -171,6 +173,7 @@ def calibrate(
     cache: str | os.PathLike[str] | None = None,
     force: bool = False,
     engine: Engine | None = None,
+    progress: Progress = None,
 ) -> Calibration:
     """Replace each ReLU by a quantised activation whose levels T time-steps carry, which `rewrite` converts losslessly.
 
@@ -193,6 +196,9 @@ def calibrate(
         cache: file to keep the calibration in, and to take it from where it is of this model, these data and settings.
         force: allow `output` to be the source.
         engine: where the networks are run; by default in this process.
+        progress: True shows on stderr how far it is, as the command line does: a bar on a terminal, elsewhere a line
+            every half minute. A function is called with what is done, such as 'calibrating', how many parts of it are,
+            and of how many. By default nothing is shown.
 
     Raises:
         PconvError: the model or the data cannot be read or do not fit, no activation can be calibrated, `steps` or

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import io
 import json
+import logging
 import os
 import sys
 import warnings
@@ -14,6 +15,7 @@ from typing import Any
 
 from pconv_onnx.answers.printing import as_text
 from pconv_onnx.basics.errors import PconvError, WrongArguments, printable
+from pconv_onnx.basics.progress import showing
 from pconv_onnx.cli.arguments import parser
 from pconv_onnx.cli.commands import ANSWER_IS_NO, INTERRUPTED, WRONG_ARGUMENTS
 from pconv_onnx.cli.spelling import as_options, spelled
@@ -26,11 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in arguments
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _notes():
             warnings.showwarning = _show_warning
             options = parser().parse_args(arguments)
             with _stdout_kept():
-                answer = options.command(options)
+                with showing(True):
+                    answer = options.command(options)
                 document = spelled(answer.document)
                 text = json.dumps(document, allow_nan=False) if as_json else as_options(as_text(answer.lines, document))
         return _print(text, answer.status)
@@ -98,6 +101,34 @@ def _print(text: str, status: int) -> int:
             print(f"pconv-onnx: cannot write the answer to stdout: {error.strerror}", file=sys.stderr)
             return ANSWER_IS_NO
     return status
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Have what is logged for users go to stderr meanwhile."""
+    log, handler = logging.getLogger("pconv_onnx"), _Notes(logging.INFO)
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+class _Notes(logging.Handler):
+    """Each once, however often a command reads a model."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self.told:
+            self.told.add(message)
+            print(f"pconv-onnx: note: {as_options(message)}", file=sys.stderr)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -29,7 +29,7 @@ from pconv_onnx.basics.choices import (
     WeightsName,
 )
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.basics.progress import track
+from pconv_onnx.basics.progress import Progress, shows_progress, track
 from pconv_onnx.calibration import RANDOM, calibrate
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource
@@ -113,7 +113,8 @@ class Benchmark(Printed):
     def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
         return benchmark_lines(document)
 
-    def write(self, output: str | os.PathLike[str]) -> Path:
+    @shows_progress
+    def write(self, output: str | os.PathLike[str], *, progress: Progress = None) -> Path:
         """Write a report: a page, its figures, and the document with what the report tells besides the timings.
 
         Accuracy, firing rates, operations and spike-count mismatches are found out first, on the same samples. An
@@ -121,6 +122,7 @@ class Benchmark(Printed):
 
         Args:
             output: a directory, made where it is not there.
+            progress: as `calibrate` takes it.
 
         Returns:
             The page.
@@ -136,6 +138,7 @@ class Benchmark(Printed):
         return page.write(self.summary(), folder)
 
 
+@shows_progress
 def bench(
     source: ModelSource,
     *,
@@ -153,6 +156,7 @@ def bench(
     input_bits: int | None = None,
     input_range: tuple[float, float] | None = None,
     repeats: int = REPEATS,
+    progress: Progress = None,
 ) -> Benchmark:
     """Time a network against its spiking forms: function body, serial, parallel and folded, at each T and batch size.
 
@@ -179,6 +183,7 @@ def bench(
         input_bits: likewise.
         input_range: likewise.
         repeats: rounds to measure.
+        progress: as `calibrate` takes it.
 
     Raises:
         PconvError: a file cannot be read, nothing can be converted, the data do not fit, or there is no room for

@@ -19,7 +19,7 @@ from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import NEURONS, CodingName, ModeName, NeuronsName, WeightsName
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.basics.progress import track
+from pconv_onnx.basics.progress import Progress, shows_progress, track
 from pconv_onnx.calibration import RANDOM
 from pconv_onnx.data.parts import LABELS
 from pconv_onnx.data.reading import load_samples, mixed_labels, open_samples
@@ -209,6 +209,7 @@ class Evaluation(Printed):
         return found
 
 
+@shows_progress
 def evaluate(
     source: ModelSource,
     data: DataSource,
@@ -226,6 +227,7 @@ def evaluate(
     input_range: tuple[float, float] | None = None,
     quantised: Mapping[int, onnx.ModelProto] | None = None,
     engine: Engine | None = None,
+    progress: Progress = None,
 ) -> Evaluation:
     """Accuracy of a network, or its error against targets, and that of its spiking form at each number of time-steps.
 
@@ -253,6 +255,7 @@ def evaluate(
         input_range: likewise.
         quantised: what `calibrate` made of the source already, by T.
         engine: where networks are run; by default in this process.
+        progress: as `calibrate` takes it.
 
     Raises:
         PconvError: a file cannot be read or run, nothing can be converted, the data or their labels do not fit, or

@@ -19,7 +19,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import ENERGY_AC, ENERGY_MAC, MEMORY
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.basics.progress import track
+from pconv_onnx.basics.progress import Progress, shows_progress, track
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource, Network, load
@@ -158,6 +158,7 @@ _FLOWS = {
 }
 
 
+@shows_progress
 def stats(
     model: ModelSource,
     data: DataSource | None = None,
@@ -166,6 +167,7 @@ def stats(
     energy_mac: float = ENERGY_MAC,
     energy_ac: float = ENERGY_AC,
     memory: int = MEMORY,
+    progress: Progress = None,
 ) -> Stats:
     """Spike statistics of a network, and the operations and the energy that they stand for.
 
@@ -176,6 +178,7 @@ def stats(
         energy_mac: energy of a multiply-accumulate, in pJ.
         energy_ac: energy of an accumulate, in pJ.
         memory: bytes that activations may take at once, as `verify` takes it.
+        progress: as `calibrate` takes it.
 
     Raises:
         PconvError: the model cannot be read or run, `rewrite` did not write it, the data do not fit, or an energy is

@@ -16,7 +16,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import MEMORY
 from pconv_onnx.basics.domain import MIN_OPSET
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.basics.progress import track
+from pconv_onnx.basics.progress import Progress, shows_progress, track
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource, Network, load
@@ -249,6 +249,7 @@ class Verification(Printed):
         return verification_lines(document)
 
 
+@shows_progress
 def verify(
     ann: ModelSource,
     snn: ModelSource,
@@ -258,6 +259,7 @@ def verify(
     atol: float | None = None,
     providers: Sequence[Any] | None = None,
     memory: int = MEMORY,
+    progress: Progress = None,
 ) -> Verification:
     """Compare a spiking network with the network that it was made from.
 
@@ -277,6 +279,7 @@ def verify(
             takes them. What is expected of a layer is computed on the CPU all the same.
         memory: bytes that activations may take at once, as far as shapes tell: so many samples are run together, or one
             where not even that fits.
+        progress: as `calibrate` takes it.
 
     Raises:
         PconvError: a file cannot be read or run, `snn` was not made from `ann`, or the data do not fit.

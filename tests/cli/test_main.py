@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import subprocess
 import sys
 import warnings
@@ -25,7 +24,6 @@ from pconv_onnx.answers.printing import as_text
 from pconv_onnx.basics import choices
 from pconv_onnx.basics.domain import VERSION
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.basics.progress import track
 from pconv_onnx.cli.arguments import parser
 from pconv_onnx.cli.main import main
 from pconv_onnx.graph.record import Record
@@ -158,7 +156,7 @@ def test_a_mended_model_is_told_once_on_stderr(ann, tmp_path):
     model.graph.ClearField("name")
     onnx.save(model, tmp_path / "m.onnx")
     np.savez(tmp_path / "d.npz", x=np.ones((2, 3, 8, 8), np.float32))
-    told = f"pconv-onnx: warning: '{tmp_path}/m.onnx' was mended on reading: a name given to a graph\n"
+    told = f"pconv-onnx: note: '{tmp_path}/m.onnx' was mended on reading: a name given to a graph\n"
     for command in (["inspect"], ["rewrite"], ["evaluate", "--data", tmp_path / "d.npz", "--steps", "4"]):
         done = spawn(command[0], tmp_path / "m.onnx", *command[1:], stdout=subprocess.PIPE)
         assert (done.returncode, done.stderr.decode()) == (0, told)
@@ -1094,21 +1092,6 @@ def test_an_interruption_is_one_line(ann, run, monkeypatch):
 
     monkeypatch.setattr("pconv_onnx.rewriting.inspect", interrupted)
     assert run("inspect", ann) == (130, "", "pconv-onnx: interrupted\n")
-
-
-def test_progress_is_for_terminals_only(capfd, monkeypatch):
-    assert list(track([1, 2, 3], "counting", 3)) == [1, 2, 3]
-    assert capfd.readouterr() == ("", "")
-    ours, theirs = pty.openpty()
-    with os.fdopen(theirs, "w") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        monkeypatch.setenv("TERM", "xterm")
-        assert list(track([1, 2, 3], "counting", 3)) == [1, 2, 3]
-        terminal.flush()
-        shown = os.read(ours, 10000)
-    os.close(ours)
-    assert b"counting" in shown
-    assert capfd.readouterr() == ("", "")
 
 
 def test_calibration_is_a_command_and_an_option(tmp_path, run):

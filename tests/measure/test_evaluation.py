@@ -556,7 +556,7 @@ def test_a_curve_as_a_file_makes_no_folder(small_network, tmp_path):
     result = evaluate(small_network, {"x": X[:5]}, steps=[2])
     assert refusal_of(result.draw, tmp_path / "none" / "c.png") == (
         f"cannot write '{tmp_path}/none/c.png': there is no folder '{tmp_path}/none'; "
-        "make it, or choose another place with -o"
+        "make it, or choose another place with `output=`"
     )
     assert not (tmp_path / "none").exists()
 

@@ -915,7 +915,7 @@ def test_a_spelling_that_changes_values_is_a_difference(monkeypatch):
     assert "the source gives other values in the spelling that it was read in" in verify(model, snn).differences
 
 
-@pytest.mark.filterwarnings("ignore:.*mended on reading", "error::RuntimeWarning")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_network_of_no_elements_is_not_called_equal():
     weights = {"e": np.zeros((4, 0), np.float32)}
     ann = network(
