@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pconv_onnx.runtime.opening import session
     from pconv_onnx.runtime.serial_session import SerialSession
 
+    __version__: str
+
 __all__ = [
     "Benchmark",
     "Calibration",

@@ -180,8 +180,7 @@ def rewrite(
             cost.
         calibration: data as `calibrate` takes them; ReLUs are then quantised first, to the levels that `steps` have in
             the coding.
-        batch_axis: along which axis of the inputs samples of the calibration lie in the model, as `load_samples` takes
-            it.
+        batch_axis: along which axis of the inputs samples of the calibration lie in the model, as `calibrate` takes it.
         method: of the calibration, `refit` unless another is named.
         weights: `int8` or `int4` rounds weights to integers, which float tensors carry, so that no sum of the network
             rounds: modes, batches, threads and machines give the same bits (docs/integers.md). With a calibration, to

@@ -183,8 +183,13 @@ def calibrate(
 
     Args:
         source: path of an ONNX file, or a model in memory.
-        data: samples as `open_samples` takes them; labels are not looked at. `random` draws them, for benchmarks.
-        batch_axis: along which axis of the inputs they lie in the model, as there.
+        data: samples: a path (an `.npz` whose arrays are named as the inputs, a Parquet file with such columns, a
+            folder of either, a recipe for pictures), a mapping of arrays, or an object with onnxruntime's `get_next()`.
+            The first axis of each array counts samples (docs/data.md). Labels are not looked at. `random` draws
+            samples, for benchmarks.
+        batch_axis: along which axis of the inputs samples lie in the model: a number for all, or a mapping by name, in
+            which the empty name stands for those that it does not name (without it, 0). None is an input without such
+            an axis. Outputs may be named as well.
         output: where to write the quantised model; None only returns it.
         steps: T: 1 to 256 in coding `rate`, which has as many levels; 1 to 16 in `radix`, which has 2^T − 1.
         coding: that in which the network is to be rewritten; `auto` is `rate`.
@@ -192,10 +197,11 @@ def calibrate(
             sums, linear bottlenecks, averages, gates; but not what is made of the network's inputs alone.
         signed: give levels an offset, not a zero in the middle, as mode `serial` and `rewrite(..., signed=True)` need
             them.
-        method: one of `METHODS`; `refit` also corrects weights and biases, the others change activations alone.
+        method: `refit` also corrects weights and biases; `fit`, `da-qcfs`, `mse+da-qcfs`, `percentile+da-qcfs`, `mse`,
+            `percentile` and `max` change activations alone (docs/calibration.md).
         cache: file to keep the calibration in, and to take it from where it is of this model, these data and settings.
         force: allow `output` to be the source.
-        engine: where the networks are run; by default in this process.
+        engine: where the networks are run, a `RayEngine`; by default in this process.
         progress: True shows on stderr how far it is, as the command line does: a bar on a terminal, elsewhere a line
             every half minute. A function is called with what is done, such as 'calibrating', how many parts of it are,
             and of how many. By default nothing is shown.

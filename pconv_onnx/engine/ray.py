@@ -124,7 +124,7 @@ class RayEngine:
     def map(
         self, make: Callable[[], Callable[[slice], Result]], shards: Sequence[slice], description: str
     ) -> list[Result]:
-        """As `Engine` says; a worker takes the next shard as soon as it is done with one."""
+        """What the work that `make` makes gives for each shard; a worker takes the next as soon as it is done."""
         from ray.util import ActorPool
 
         with _told(), self._running(_Mapper, [()] * self._count(shards)) as workers:
@@ -138,7 +138,7 @@ class RayEngine:
     def crew(
         self, make: Callable[[Sequence[slice]], AbstractContextManager[Any]], shards: Sequence[slice]
     ) -> Iterator[Crew]:
-        """As `Engine` says."""
+        """Workers whose states `make` makes, each for shards that follow each other."""
         runs = [[shards[i] for i in run] for run in np.array_split(np.arange(len(shards)), self._count(shards))]
         with _told(), self._running(_Member, [(run,) for run in runs]) as workers:
             yield _RayCrew(_shared(make), list(zip(workers, map(len, runs), strict=True)))

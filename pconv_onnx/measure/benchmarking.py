@@ -69,7 +69,7 @@ class Benchmark(Printed):
         spike_driven: what share of the multiply-accumulates has a spike train as an operand, at the last T; None where
             nothing was rewritten.
         stopped: why it ended before everything was measured; None where it did not.
-        analysis: what a report tells besides, as `gather` gives it; empty without one.
+        analysis: what a report tells besides; empty without one.
     """
 
     request: Request
@@ -172,7 +172,7 @@ def bench(
         steps: one number of time-steps to rewrite at or several, each 1 to 256.
         batches: one number of samples a run or several, by default 1 and 32, or the one that the model insists on.
         provider: `cpu`, or `cuda` (without TF32).
-        data: samples as `load_samples` takes them, repeated where a batch needs more; by default seeded random inputs.
+        data: samples as `calibrate` takes them, repeated where a batch needs more; by default seeded random inputs.
         batch_axis: along which axis of the inputs samples lie in the model, as there; of the calibration's as well.
         calibration: as `rewrite` takes it, for a ReLU network; the quantised ANN at each T is then measured as well.
         method: of the calibration, `refit` unless another is named.

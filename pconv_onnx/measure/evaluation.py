@@ -236,7 +236,7 @@ def evaluate(
 
     Args:
         source: an ANN; or, without `steps`, a spiking network.
-        data: samples as `open_samples` takes them. Without labels spiking forms are only compared with the ANN. Labels
+        data: samples as `calibrate` takes them. Without labels spiking forms are only compared with the ANN. Labels
             that are floats are targets of the output whose samples have their shape, but for axes of length one.
             Integers `[N, tokens]` are classes of the tokens of the output of logits of as many, `[B, tokens, classes]`;
             tokens with a negative one are left out. An input `attention_mask` of integers or bools, `[B, tokens]`, is
@@ -254,7 +254,7 @@ def evaluate(
         input_bits: likewise.
         input_range: likewise.
         quantised: what `calibrate` made of the source already, by T.
-        engine: where networks are run; by default in this process.
+        engine: where networks are run, a `RayEngine`; by default in this process.
         progress: as `calibrate` takes it.
 
     Raises:

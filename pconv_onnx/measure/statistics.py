@@ -173,8 +173,8 @@ def stats(
 
     Args:
         model: a network that `rewrite` wrote, in mode `parallel` or `folded`.
-        data: samples as `load_samples` takes them; by default seeded random inputs.
-        batch_axis: along which axis of the inputs samples lie in the model, as `load_samples` takes it.
+        data: samples as `calibrate` takes them; by default seeded random inputs.
+        batch_axis: along which axis of the inputs samples lie in the model, as `calibrate` takes it.
         energy_mac: energy of a multiply-accumulate, in pJ.
         energy_ac: energy of an accumulate, in pJ.
         memory: bytes that activations may take at once, as `verify` takes it.

@@ -272,8 +272,8 @@ def verify(
     Args:
         ann: the source.
         snn: what `rewrite` made of it.
-        data: samples as `load_samples` takes them; by default seeded random inputs.
-        batch_axis: along which axis of the inputs samples lie in the model, as `load_samples` takes it.
+        data: samples as `calibrate` takes them; by default seeded random inputs.
+        batch_axis: along which axis of the inputs samples lie in the model, as `calibrate` takes it.
         atol: tolerance on output values, a finite number that is not negative; None only reports them.
         providers: where the spiking network runs, whole and layer by layer, and the source as it is run, as `session`
             takes them. What is expected of a layer is computed on the CPU all the same.
