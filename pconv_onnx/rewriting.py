@@ -29,6 +29,7 @@ from pconv_onnx.basics.progress import Progress, shows_progress
 from pconv_onnx.basics.reasons import by_reason
 from pconv_onnx.calibration import Calibration, calibrate, outline, places
 from pconv_onnx.calibration.settings import require_neurons
+from pconv_onnx.data.given import read_again
 from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.nesting import every_node
@@ -223,6 +224,8 @@ def rewrite(
     if output is not None and not dry_run:
         require_writable(output)
     given = load(source)
+    if weights is not None:  # activations and weights are found on the same data
+        calibration = read_again(calibration)
 
     def planned(
         network: Network,

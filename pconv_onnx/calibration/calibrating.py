@@ -183,10 +183,11 @@ def calibrate(
 
     Args:
         source: path of an ONNX file, or a model in memory.
-        data: samples: a path (an `.npz` whose arrays are named as the inputs, a Parquet file with such columns, a
-            folder of either, a recipe for pictures), a mapping of arrays, or an object with onnxruntime's `get_next()`.
-            The first axis of each array counts samples (docs/data.md). Labels are not looked at. `random` draws
-            samples, for benchmarks.
+        data: samples (docs/data.md): a path of an `.npz` whose arrays are named as the inputs, of a Parquet file with
+            such columns, of a folder of either, or of a recipe for pictures; arrays by the names of inputs; an array
+            for the one input of a model, or a tuple of the arrays of all inputs and labels; a Dataset of PyTorch or of
+            Hugging Face; or an iterable of batches, such as a DataLoader, or with onnxruntime's `get_next()`. The first
+            axis of each array counts samples. Labels are not looked at. `random` draws samples, for benchmarks.
         batch_axis: along which axis of the inputs samples lie in the model: a number for all, or a mapping by name, in
             which the empty name stands for those that it does not name (without it, 0). None is an input without such
             an axis. Outputs may be named as well.
