@@ -145,7 +145,7 @@ def test_directory_without_npz_is_told(tmp_path):
     (tmp_path / "x.npy").touch()
     told = refusal(tmp_path)
     assert f"'{tmp_path}' holds no .npz and no Parquet files; " in told
-    assert "for a folder of pictures pass a recipe, a .json file (docs/scale-out.md)" in told
+    assert "for pictures, CIFAR's too, pass a recipe, a .json file (docs/scale-out.md)" in told
 
 
 def test_npz_without_arrays_is_told(tmp_path):
