@@ -16,6 +16,7 @@ _ACCURACIES = {
     "top5": "top-5",
     "rmse": "RMSE",
     "mae": "MAE",
+    "r2": "R²",
     "token_top1": "token top-1",
     "perplexity": "perplexity",
     "agreement": "agreement",
@@ -237,7 +238,8 @@ def _integer_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 def _target_error(values: dict[str, float | None]) -> str:
     rmse, mae = (_STYLE.number(values[name], ".4g") for name in ("rmse", "mae"))
-    return f"RMSE {rmse} (MAE {mae})"
+    r2 = "" if values["r2"] is None else f", R² {values['r2']:.4f}"
+    return f"RMSE {rmse} (MAE {mae}{r2})"
 
 
 def _compared_lines(summary: dict[str, Any]) -> Iterator[str]:

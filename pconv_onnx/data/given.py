@@ -78,10 +78,17 @@ class Rows:
 
 @dataclass(frozen=True)
 class Columns:
-    """Some rows of a Dataset of Hugging Face: a column an array."""
+    """Some rows of a Dataset of Hugging Face: a column an array.
+
+    Attributes:
+        dataset: in the format that is read.
+        rows: which of them.
+        names: of the columns; those of a transform of the user's are its own.
+    """
 
     dataset: Any
     rows: range
+    names: Collection[str]
 
     @property
     def where(self) -> str:
@@ -90,16 +97,19 @@ class Columns:
 
     def lengths(self, names: Container[str]) -> dict[str, int]:
         """As many of each column as there are rows."""
-        return dict.fromkeys(self.dataset.column_names, len(self.rows))
+        return dict.fromkeys(self.names, len(self.rows))
 
     def read(self, names: Container[str]) -> Mapping[str, Any]:
         """Those columns."""
-        held = [name for name in self.dataset.column_names if name in names]
-        dataset = self.dataset.select_columns(held)
-        # Unless a user chose a format, numbers are lists of Python's, which have no type.
-        if (dataset.format or {}).get("type") is None:
-            dataset = dataset.with_format("numpy")
-        return dict(dataset[self.rows.start : self.rows.stop])
+        held = [name for name in self.names if name in names]
+        stored = all(name in self.dataset.column_names for name in self.names)
+        dataset = self.dataset.select_columns(held) if stored else self.dataset
+        return {name: _array(column) for name, column in dataset[self.rows.start : self.rows.stop].items()}
+
+
+def _array(column: Any) -> Any:
+    """A column, which a transform may have made a list of tensors."""
+    return [as_array(_DATA, "", value) for value in column] if isinstance(column, list) else column
 
 
 def _dataset(source: Any, inputs: Sequence[str]) -> list[Part]:
@@ -108,7 +118,10 @@ def _dataset(source: Any, inputs: Sequence[str]) -> list[Part]:
         return list(_streamed(source.with_format("numpy") if _has_columns(source) else source, inputs))
     spans = [range(start, min(start + _AT_ONCE, len(source))) for start in range(0, len(source), _AT_ONCE)]
     if _has_columns(source):
-        return [Columns(source, span) for span in spans]
+        # Unless a user chose a format, numbers are lists of Python's, which have no type.
+        dataset = source if (source.format or {}).get("type") else source.with_format("numpy")
+        named = tuple(dataset[:1]) if (source.format or {}).get("type") == "custom" else tuple(source.column_names)
+        return [Columns(dataset, span, named) for span in spans]
     names = _by_name(source[0], inputs, f"sample 0 of {_DATA}") if spans else ()
     return [Rows(source, span, inputs, tuple(names)) for span in spans]
 

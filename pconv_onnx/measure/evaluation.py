@@ -28,6 +28,7 @@ from pconv_onnx.engine.shards import Engine, InProcess, merged, shards_of
 from pconv_onnx.graph import ModelSource, Network
 from pconv_onnx.graph.record import Record
 from pconv_onnx.measure.likeness import Likeness, same_answers
+from pconv_onnx.measure.proportions import Z95, standard_error, wilson
 from pconv_onnx.measure.targets import TargetError, target_output
 from pconv_onnx.measure.tokens import TokenScore, is_logits, require_classes, token_output
 from pconv_onnx.operators.contents import contents_of
@@ -169,16 +170,16 @@ class Evaluation(Printed):
         curve.draw(self.summary(), path)
         return path
 
-    def _quality(self, score: Score) -> dict[str, float | None]:
+    def _quality(self, score: Score) -> dict[str, Any]:
         return {**self._accuracy(score), **score.target.summary(), **score.tokens.summary()}
 
-    def _accuracy(self, score: Score) -> dict[str, float | None]:
+    def _accuracy(self, score: Score) -> dict[str, Any]:
         if not self.labels:
-            return {"top1": None, "top1_standard_error": None, "top5": None}
-        top1 = score.correct / self.samples
+            return dict.fromkeys(["top1", "top1_standard_error", "top1_interval", "top5"])
         return {
-            "top1": top1,
-            "top1_standard_error": math.sqrt(top1 * (1 - top1) / self.samples),
+            "top1": score.correct / self.samples,
+            "top1_standard_error": standard_error(score.correct, self.samples),
+            "top1_interval": list(wilson(score.correct, self.samples, Z95)),
             "top5": score.among_top / self.samples if self.classes and self.classes > _TOP else None,
         }
 

@@ -18,6 +18,7 @@ _ACCURACIES = {
     "top5": "top-5",
     "rmse": "root mean square error",
     "mae": "mean absolute error",
+    "r2": "R²",
     "token_top1": "top-1 of tokens",
     "perplexity": "perplexity",
     "agreement": "agreement with the ANN",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -738,9 +739,9 @@ def test_evaluate_gives_the_promised_document(ann, labelled, run):
     found = document(run, "evaluate", ann, "--data", labelled, "--steps", 1, 4)
     assert (found["samples"], found["labels"], found["output"]) == (60, True, None)
     assert (found["tokens"], found["labelled_tokens"]) == (None, None)
-    undefined = dict.fromkeys(["top5", "rmse", "mae", "token_top1", "perplexity"])
-    error = pytest.approx((0.75 * 0.25 / 60) ** 0.5)
-    assert found["ann"] == {"top1": 0.75, "top1_standard_error": error, **undefined}
+    undefined = dict.fromkeys(["top5", "rmse", "mae", "r2", "token_top1", "perplexity"])
+    error, interval = pytest.approx((0.75 * 0.25 / 60) ** 0.5, rel=0.01), pytest.approx([0.628, 0.842], abs=1e-3)
+    assert found["ann"] == {"top1": 0.75, "top1_standard_error": error, "top1_interval": interval, **undefined}
     likeness = {"agreement", "mse", "cosine", "token_agreement", "outputs"}
     assert all(row.keys() == {"steps", "coding", "mode", *likeness, *found["ann"]} for row in found["rows"])
     assert [(row["steps"], row["coding"], row["mode"]) for row in found["rows"]] == [
@@ -767,10 +768,10 @@ def test_float_labels_give_errors_of_both_networks(ann, snn, tmp_path, run):
     assert status == 0
     samples, header, source, spiking = out.splitlines()
     assert samples == "samples: 60, with targets of 'y'"
-    assert header.split() == ["T", "RMSE", "MAE", "agreement", "mse", "cosine", "cosine", "5", "%"]
+    assert header.split() == ["T", "RMSE", "MAE", "R²", "agreement", "mse", "cosine", "cosine", "5", "%"]
     assert source.split()[:3] == ["ANN", "0.25", "0.25"] and spiking.split()[:4] == ["4", "rate", "0.25", "0.25"]
     out = run("verify", ann, snn, "--data", tmp_path / "d.npz")[1]
-    assert "\nerror against targets: source RMSE 0.25 (MAE 0.25), spiking RMSE 0.25 (MAE 0.25)\n" in out
+    assert re.search(r"\nerror against targets: source RMSE 0.25 \(MAE 0.25, R² -?\d.\d{4}\), spiking RMSE 0.25 ", out)
 
 
 @pytest.mark.usefixtures("library")
@@ -782,9 +783,9 @@ def test_evaluate_draws_a_table_with_bars(ann, labelled, tmp_path, run):
         "samples: 60",
         ["T", "top-1", "agreement", "mse", "cosine", "cosine", "5", "%"],
     )
-    assert ours == f"ANN     75.00 ± 5.59 %  -          -         -       -           {'#' * 30}"
+    assert ours == f"ANN     75.00 ± 5.56 %  -          -         -       -           {'#' * 30}"
     assert one.startswith("1 ") and one.count("#") < 30
-    assert four.startswith("4 rate  75.00 ± 5.59 %  100.00 %   ") and four.endswith(f"1.0000  1.0000      {30 * '#'}")
+    assert four.startswith("4 rate  75.00 ± 5.56 %  100.00 %   ") and four.endswith(f"1.0000  1.0000      {30 * '#'}")
     np.savez(tmp_path / "bare.npz", x=np.load(labelled)["x"])
     _, out, _ = run("evaluate", ann, "--data", tmp_path / "bare.npz", "--steps", 4)
     assert out.startswith("samples: 60, without labels\n")

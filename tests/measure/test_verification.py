@@ -538,7 +538,7 @@ def test_token_inputs_work():
 def test_inputs_that_cannot_be_drawn_ask_for_data():
     ann = network(qcfs("x", "y"), inputs="float[N, M] x", outputs="float[N, M] y")
     snn = rewrite(ann).model
-    assert refusal(ann, snn).endswith("pass --data")
+    assert refusal(ann, snn).endswith("pass `data=`")
     assert verify(ann, snn, {"x": np.ones((2, 5), np.float32)}).passed
 
 
@@ -581,7 +581,8 @@ def test_error_against_targets_is_that_of_both_networks(small_network):
     for name, model in (("ann", small_network), ("snn", snn)):
         difference = pconv_onnx.session(model).run(None, {"x": x})[0].astype(np.float64) - targets
         rmse, mae = np.sqrt(np.square(difference).mean()), np.abs(difference).mean()
-        assert summary["target_error"][name] == pytest.approx({"rmse": rmse, "mae": mae})
+        r2 = 1 - np.square(difference).sum() / np.square(targets - targets.mean(axis=0)).sum()
+        assert summary["target_error"][name] == pytest.approx({"rmse": rmse, "mae": mae, "r2": r2})
     assert summary["target_error"]["ann"] != summary["target_error"]["snn"]
     assert verify(small_network, snn, {"x": x}).summary()["target_error"] is None
 
