@@ -55,7 +55,7 @@ class Labelled:
         found = [name for name in LABEL_NAMES if name in held and name not in self.inputs]
         if len(found) > 1 and LABELS not in found:
             raise PconvError(
-                f"{self.where} has {_quoted(found)}, each of which may be labels", f"call the right one '{LABELS}'"
+                f"of {self.where} each of {_quoted(found)} may be labels", f"call the right one '{LABELS}'"
             )
         return found[0] if found and LABELS not in self.inputs else None
 
@@ -83,7 +83,7 @@ def warn_of_unused(where: str, held: Collection[str], inputs: Sequence[str]) -> 
     if unused:
         meant = [] if LABELS in held else [name for name in unused if _is_like_labels(name)]
         told = f"; if '{meant[0]}' is labels, call it '{LABELS}'" if meant else ""
-        warn(f"{where} has arrays that are neither an input of the model nor labels: {_quoted(unused)}{told}")
+        warn(f"arrays of {where} that are neither an input of the model nor labels: {_quoted(unused)}{told}")
 
 
 def _is_like_labels(name: str) -> bool:

@@ -85,7 +85,7 @@ def test_batches_that_are_read_once_can_be_kept():
 
 def test_names_that_labels_may_have_twice_are_told():
     told = refusal_of(load_samples, {"x": X, "y": Y, "target": Y}, ONE)
-    assert told == "the data has 'target', 'y', each of which may be labels; call the right one 'labels'"
+    assert told == "of the data each of 'target', 'y' may be labels; call the right one 'labels'"
     with pytest.warns(UserWarning, match="nor labels: 'label'$"):
         assert_samples({"x": X, "label": Y + 1, "labels": Y})
 
