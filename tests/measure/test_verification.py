@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 from batches import batch_sizes
 from networks import network, qcfs, weight
+from notes import noted
 from onnx import numpy_helper
 from refusals import refusal_of
 
@@ -300,7 +301,7 @@ def test_initializers_that_are_inputs_as_well_are_constants():
     for tensor in ann.graph.initializer:
         ann.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     data = {"x": np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)}
-    with pytest.warns(UserWarning, match="uses opset 12"):
+    with noted("uses opset 12"):
         snn = rewrite(ann).model
     assert verify(ann, snn, data).verdict == "equal"
     assert beyond(verify(ann, change(snn, "w", lambda table: -table), data)) == {"neuron 'a_code'", "output 'y'"}
