@@ -22,7 +22,7 @@ from measure import machine, write
 from torch import nn
 
 from pconv_onnx import calibrate
-from pconv_onnx.basics.progress import track
+from pconv_onnx.basics.progress import showing, track
 
 CLASSES, BATCH, METHODS = 10, 64, ("refit", "mse", "da-qcfs")
 Activation = Callable[[], nn.Module]
@@ -177,4 +177,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with showing(True):
+        main()

@@ -32,7 +32,7 @@ from subjects import Folders, Run, Subject
 
 import pconv_onnx
 from pconv_onnx.basics.choices import CODINGS, METHODS, NEURONS, ModeName
-from pconv_onnx.basics.progress import track
+from pconv_onnx.basics.progress import showing, track
 from pconv_onnx.measure import timing
 
 RECIPES = products_networks.RECIPES | transformers_networks.RECIPES | real_networks.RECIPES
@@ -245,4 +245,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with showing(True):
+        main()

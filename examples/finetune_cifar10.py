@@ -31,7 +31,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from pconv_onnx import PconvError
-from pconv_onnx.basics.progress import track
+from pconv_onnx.basics.progress import showing, track
 from pconv_onnx.basics.writing import write_atomically
 from pconv_onnx.torch import export, replace_relu
 
@@ -333,4 +333,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with showing(True):
+        main()

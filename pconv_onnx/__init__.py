@@ -3,6 +3,7 @@
 The public API. Names are imported when first used, so that the command line starts at once.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +19,20 @@ if TYPE_CHECKING:
     from pconv_onnx.neuron.parallel import ParallelNeuron
     from pconv_onnx.neuron.quantiser import QuantizerSpec
     from pconv_onnx.operators.library import library_path, register
-    from pconv_onnx.rewriting import Rewriting, inspect, rewrite
-    from pconv_onnx.runtime.installation import doctor
+    from pconv_onnx.rewriting import Inspection, Rewriting, inspect, rewrite
+    from pconv_onnx.runtime.installation import Installation, doctor
     from pconv_onnx.runtime.opening import session
     from pconv_onnx.runtime.serial_session import SerialSession
+
+    __version__: str
 
 __all__ = [
     "Benchmark",
     "Calibration",
     "Deployment",
     "Evaluation",
+    "Inspection",
+    "Installation",
     "ParallelNeuron",
     "PconvError",
     "QuantizerSpec",
@@ -56,6 +61,8 @@ _MODULES = {
     "Calibration": "calibration",
     "Deployment": "deployment",
     "Evaluation": "measure.evaluation",
+    "Inspection": "rewriting",
+    "Installation": "runtime.installation",
     "ParallelNeuron": "neuron.parallel",
     "PconvError": "basics.errors",
     "QuantizerSpec": "neuron.quantiser",
@@ -77,6 +84,9 @@ _MODULES = {
     "stats": "measure.statistics",
     "verify": "measure.verification",
 }
+
+# What is logged is for whoever asks for it: logging.basicConfig(level="INFO").
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import onnx
 
+from pconv_onnx.answers.lines import plan_lines, rewriting_lines
+from pconv_onnx.answers.printing import Document, Part, Printed
 from pconv_onnx.basics.arguments import each
 from pconv_onnx.basics.choices import (
     METHODS,
@@ -21,11 +23,13 @@ from pconv_onnx.basics.choices import (
     Precision,
     WeightsName,
 )
-from pconv_onnx.basics.errors import PconvError, warn
+from pconv_onnx.basics.errors import PconvError, note
 from pconv_onnx.basics.places import require_writable
+from pconv_onnx.basics.progress import Progress, shows_progress
 from pconv_onnx.basics.reasons import by_reason
 from pconv_onnx.calibration import Calibration, calibrate, outline, places
 from pconv_onnx.calibration.settings import require_neurons
+from pconv_onnx.data.given import read_again
 from pconv_onnx.data.samples import BatchAxis, DataSource
 from pconv_onnx.graph import ModelSource, Network, load, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.graph.nesting import every_node
@@ -45,7 +49,7 @@ _ANY_STEPS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Rewriting:
+class Rewriting(Printed):
     """What `rewrite` did.
 
     Attributes:
@@ -71,6 +75,9 @@ class Rewriting:
             integers = {**self.integers.summary(), "neurons_on_floats": self._neurons_on_floats()}
         return {**self.plan.summary(), "neurons": self.neurons, "calibration": calibration, "integer": integers}
 
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return rewriting_lines(document if self.model is not None else {**document, "output": None})
+
     def _neurons_on_floats(self) -> dict[str, str] | None:
         """Why mode `integer` leaves activations on floats, by name; None in other modes, and of a mere plan."""
         if self.model is None or self.plan.mode not in OF_INTEGERS:
@@ -84,7 +91,14 @@ class Rewriting:
         }
 
 
-def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> dict[str, Any]:
+class Inspection(Document):
+    """What `inspect` found: the JSON document of `pconv-onnx inspect`."""
+
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return plan_lines(document)
+
+
+def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> Inspection:
     """Every activation of a model: what it is, whether `rewrite` would convert it, and if not why.
 
     And which products would read spikes: where activations need a calibration, once they have had one.
@@ -104,7 +118,7 @@ def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> dict[s
     calibrated = _once_calibrated(source, plan, neurons)
     expected = (calibrated or plan).spike_driven.summary()
     summary = {**plan.summary(), "neurons": neurons}
-    return {**summary, "spike_driven": {**expected, "once_calibrated": calibrated is not None}}
+    return Inspection({**summary, "spike_driven": {**expected, "once_calibrated": calibrated is not None}})
 
 
 def _once_calibrated(source: ModelSource, plan: Plan, neurons: NeuronsName) -> Plan | None:
@@ -120,6 +134,7 @@ def _once_calibrated(source: ModelSource, plan: Plan, neurons: NeuronsName) -> P
         return None
 
 
+@shows_progress
 def rewrite(
     source: ModelSource,
     output: str | os.PathLike[str] | None = None,
@@ -142,6 +157,7 @@ def rewrite(
     strict: bool = False,
     dry_run: bool = False,
     force: bool = False,
+    progress: Progress = None,
 ) -> Rewriting:
     """Replace each quantised activation by a parallel spiking neuron.
 
@@ -165,8 +181,7 @@ def rewrite(
             cost.
         calibration: data as `calibrate` takes them; ReLUs are then quantised first, to the levels that `steps` have in
             the coding.
-        batch_axis: along which axis of the inputs samples of the calibration lie in the model, as `load_samples` takes
-            it.
+        batch_axis: along which axis of the inputs samples of the calibration lie in the model, as `calibrate` takes it.
         method: of the calibration, `refit` unless another is named.
         weights: `int8` or `int4` rounds weights to integers, which float tensors carry, so that no sum of the network
             rounds: modes, batches, threads and machines give the same bits (docs/integers.md). With a calibration, to
@@ -180,12 +195,13 @@ def rewrite(
         strict: refuse to write anything where an activation is not converted.
         dry_run: only plan.
         force: allow `output` to be the source.
+        progress: as `calibrate` takes it.
 
     Raises:
         PconvError: the model cannot be read, nothing can be converted, or the file cannot be written.
     """
     if calibration is None and method is not None:
-        raise PconvError(f"there is no calibration for the method '{method}'", "pass data as calibration")
+        raise PconvError(f"there is no calibration for the method '{method}'", "pass data as `calibration=`")
     offsets = signed or not mode_of(mode).codes
     if mode_of(mode) in OF_INTEGERS and weights is None:
         weights = WEIGHTS[0]
@@ -208,6 +224,8 @@ def rewrite(
     if output is not None and not dry_run:
         require_writable(output)
     given = load(source)
+    if weights is not None:  # activations and weights are found on the same data
+        calibration = read_again(calibration)
 
     def planned(
         network: Network,
@@ -239,16 +257,16 @@ def rewrite(
     # Integer weights take data for networks that have levels already.
     if calibration is None or (weights is not None and not _lacks_levels(source, neurons)):
         if method is not None:
-            raise PconvError(f"{given.name} has levels: nothing is calibrated by '{method}'", "leave --method out")
+            raise PconvError(f"{given.name} has levels: nothing is calibrated by '{method}'", "leave `method=` out")
         network = prepared(given)
-        _warn_of_another_opset(given, network.opset)
+        _note_another_opset(given, network.opset)
         plan = planned(network)
     else:
         if steps is None:
-            raise PconvError("calibration needs a number of time-steps", "pass --steps")
+            raise PconvError("calibration needs a number of time-steps", "pass `steps=`")
         # What no data change is told before a calibration takes its time.
         outlined = with_levels(outline(source, steps, coding=coding, neurons=neurons, signed=offsets))
-        _warn_of_another_opset(given, outlined.network.opset)
+        _note_another_opset(given, outlined.network.opset)
         calibrated = calibrate(
             source,
             calibration,
@@ -298,9 +316,9 @@ def _lacks_levels(source: ModelSource, neurons: NeuronsName) -> bool:
     return any(activation.status == "needs-calibration" for activation in plan.activations)
 
 
-def _warn_of_another_opset(given: Network, opset: int) -> None:
+def _note_another_opset(given: Network, opset: int) -> None:
     if opset != given.opset:
-        warn(f"{given.name} uses opset {given.opset}; what is written uses opset {opset}", stacklevel=3)
+        note(f"{given.name} uses opset {given.opset}; what is written uses opset {opset}")
 
 
 def _require_neurons(plan: Plan, strict: bool) -> None:
@@ -311,7 +329,7 @@ def _require_neurons(plan: Plan, strict: bool) -> None:
     """
     told = by_reason((one.name, one.reason) for one in plan.activations if one.name not in plan.neurons)
     if not plan.neurons:
-        hint = "" if told else "give products neurons: --neurons products, with --calibration data.npz --steps T"
+        hint = "" if told else "give products neurons: `neurons='products', calibration='data.npz', steps=T`"
         raise PconvError(f"nothing to convert in {plan.network.name}: {told or 'it has no activation'}", hint)
     if strict and told:
-        raise PconvError(f"not all activations can be converted: {told}", "without --strict the others are")
+        raise PconvError(f"not all activations can be converted: {told}", "without `strict=True` the others are")

@@ -86,6 +86,7 @@ def test_wheel_has_a_loadable_library_and_fits_any_python(source, qcfs_resnet):
     _, _, python, abi, platform = wheel.stem.split("-")
     assert (python, abi) == ("py3", "none")
     assert platform != "any"
+    assert "pconv_onnx/py.typed" in zipfile.ZipFile(wheel).namelist()
     providers = ["cpu", "cuda"] if shutil.which("nvcc") else ["cpu"]
     assert json.loads(zipfile.ZipFile(wheel).read(FACTS)) == {"providers": providers}
     told = run_from(wheel, "from pconv_onnx.operators import library; print(library.has_cuda_kernels())")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
 import warnings
 from collections.abc import Collection
 from itertools import islice
@@ -16,6 +18,10 @@ _LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
 _MOST_PATHS = 2
 # Names that a list tells of.
 _MOST_NAMES = 5
+# Whose lines a warning is not of.
+_INSIDE = ("pconv_onnx", "contextlib")
+
+_log = logging.getLogger("pconv_onnx")
 
 
 class PconvError(Exception):
@@ -81,6 +87,18 @@ def listed(names: Collection[str]) -> str:
     return f"{told} and {len(names) - _MOST_NAMES:,} others"
 
 
-def warn(message: str, stacklevel: int = 1) -> None:
-    """Warn in one line that a terminal can be given; `stacklevel` counts from the caller, as that of `warnings`."""
-    warnings.warn(printable(" ".join(message.split())), stacklevel=stacklevel + 1)
+def warn(message: str) -> None:
+    """Warn in one line that a terminal can be given, of the line outside this package that is being run."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in _INSIDE:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(_line(message), stacklevel=level)
+
+
+def note(message: str) -> None:
+    """Log in such a line what a user may want to know, and need not act on."""
+    _log.info(_line(message))
+
+
+def _line(message: str) -> str:
+    return printable(" ".join(message.split()))

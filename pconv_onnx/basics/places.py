@@ -101,7 +101,7 @@ def require_new_folder(path: str | os.PathLike[str]) -> None:
         if folder.exists() and not folder.is_dir():
             raise PconvError(f"cannot write '{path}': it exists and is not a folder", _ELSEWHERE)
         if folder.is_dir() and any(folder.iterdir()):
-            raise PconvError(f"'{path}' is not empty", "name a new folder with -o, or remove this one")
+            raise PconvError(f"'{path}' is not empty", "name a new folder with `output=`, or remove this one")
     require_place(folder)
 
 

@@ -252,7 +252,6 @@ def _staging(folder: Path, path: str | os.PathLike[str]) -> Iterator[Path]:
                 left = _left(beside) if held else []
                 if left:
                     names = listed([f"'{file.name}'" for file in left])
-                    # From here, so that Python says it once however many files are written.
                     warn(
                         f"a writer that did not end left in '{folder}': {names}; they can be removed if nothing else "
                         "is writing there, on another machine either"

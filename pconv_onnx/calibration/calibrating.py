@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,11 +12,14 @@ from typing import Any, cast
 import numpy as np
 import onnx
 
+from pconv_onnx.answers.lines import calibration_lines
+from pconv_onnx.answers.printing import Part, Printed
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import CODINGS as CODING_NAMES
 from pconv_onnx.basics.choices import MAX_STEPS, METHODS, NEURONS, CodingName, NeuronsName
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.places import require_writable
+from pconv_onnx.basics.progress import Progress, shows_progress
 from pconv_onnx.calibration.cache import digest_of, restore, store
 from pconv_onnx.calibration.functions import becomes_thresholds
 from pconv_onnx.calibration.passes import BATCH, Passes
@@ -44,7 +47,7 @@ RANDOM = "random"
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class Calibration(Printed):
     """What `calibrate` did.
 
     Attributes:
@@ -100,6 +103,9 @@ class Calibration:
         """The JSON document of `pconv-onnx calibrate`."""
         return {**self.found_summary(), "spike_driven": self._plan().spike_driven.summary()}
 
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return calibration_lines(document)
+
     def found_summary(self) -> dict[str, Any]:
         """What was found: its part of that of `pconv-onnx rewrite`, which has a plan of its own."""
         rows = [
@@ -152,6 +158,7 @@ class Calibration:
         return make_plan(prepared(self.model), steps=self.steps, coding=cast(CodingName, self.settings.coding.name))
 
 
+@shows_progress
 def calibrate(
     source: ModelSource,
     data: DataSource,
@@ -166,6 +173,7 @@ def calibrate(
     cache: str | os.PathLike[str] | None = None,
     force: bool = False,
     engine: Engine | None = None,
+    progress: Progress = None,
 ) -> Calibration:
     """Replace each ReLU by a quantised activation whose levels T time-steps carry, which `rewrite` converts losslessly.
 
@@ -175,8 +183,14 @@ def calibrate(
 
     Args:
         source: path of an ONNX file, or a model in memory.
-        data: samples as `open_samples` takes them; labels are not looked at. `random` draws them, for benchmarks.
-        batch_axis: along which axis of the inputs they lie in the model, as there.
+        data: samples (docs/data.md): a path of an `.npz` whose arrays are named as the inputs, of a Parquet file with
+            such columns, of a folder of either, or of a recipe for pictures; arrays by the names of inputs; an array
+            for the one input of a model, or a tuple of the arrays of all inputs and labels; a Dataset of PyTorch or of
+            Hugging Face; or an iterable of batches, such as a DataLoader, or with onnxruntime's `get_next()`. The first
+            axis of each array counts samples. Labels are not looked at. `random` draws samples, for benchmarks.
+        batch_axis: along which axis of the inputs samples lie in the model: a number for all, or a mapping by name, in
+            which the empty name stands for those that it does not name (without it, 0). None is an input without such
+            an axis. Outputs may be named as well.
         output: where to write the quantised model; None only returns it.
         steps: T: 1 to 256 in coding `rate`, which has as many levels; 1 to 16 in `radix`, which has 2^T − 1.
         coding: that in which the network is to be rewritten; `auto` is `rate`.
@@ -184,10 +198,14 @@ def calibrate(
             sums, linear bottlenecks, averages, gates; but not what is made of the network's inputs alone.
         signed: give levels an offset, not a zero in the middle, as mode `serial` and `rewrite(..., signed=True)` need
             them.
-        method: one of `METHODS`; `refit` also corrects weights and biases, the others change activations alone.
+        method: `refit` also corrects weights and biases; `fit`, `da-qcfs`, `mse+da-qcfs`, `percentile+da-qcfs`, `mse`,
+            `percentile` and `max` change activations alone (docs/calibration.md).
         cache: file to keep the calibration in, and to take it from where it is of this model, these data and settings.
         force: allow `output` to be the source.
-        engine: where the networks are run; by default in this process.
+        engine: where the networks are run, a `RayEngine`; by default in this process.
+        progress: True shows on stderr how far it is, as the command line does: a bar on a terminal, elsewhere a line
+            every half minute. A function is called with what is done, such as 'calibrating', how many parts of it are,
+            and of how many. By default nothing is shown.
 
     Raises:
         PconvError: the model or the data cannot be read or do not fit, no activation can be calibrated, `steps` or

@@ -112,7 +112,7 @@ def faults_of(network: Network, axes: Mapping[str, Axis], shards: Iterable[Sampl
     for samples in shards:
         faults = Faults()
         first = samples.first_everywhere or samples.one_by_one
-        where = "its first axis; --batch-axis tells of others" if first else "one of its axes"
+        where = "its first axis; `batch_axis=` tells of others" if first else "one of its axes"
         for part, feed in samples.batches(size):
             count = part.stop - part.start
             outputs = run_session(runner, feed)

@@ -26,7 +26,7 @@ from pconv_onnx.temporal.holding import row_size
 from pconv_onnx.temporal.kinds import Kind, Spikes
 
 # What is told of a place, and of one behind Softmax where its sum cannot be moved behind the product.
-_WITHOUT = "what it is in front of reads no spikes; pass --calibration data.npz --steps T to have a neuron there"
+_WITHOUT = "what it is in front of reads no spikes; pass `calibration='data.npz', steps=T` to have a neuron there"
 NORMALISED = "it encodes weights that Softmax has normalised, of which few levels serve rows of many small ones ill"
 # What reads spikes beside a product whose result it divides.
 _SUM = "ReduceSum"

@@ -33,7 +33,8 @@ from pconv_onnx.cli.commands import DONE
 
 _DATA = (
     ".npz or .parquet with arrays named as the model's inputs, and labels if there are any (integers are classes, "
-    "of samples or of their tokens, floats targets); a directory of such files; or a .json recipe for pictures"
+    "of samples or of their tokens, floats targets); a directory of such files; or a .json recipe for pictures "
+    "(docs/data.md)"
 )
 _DATA_OR_RANDOM = f"{_DATA} (default: seeded random inputs)"
 

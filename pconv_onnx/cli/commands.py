@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pconv_onnx.basics.choices import CODINGS, NEURONS, PROVIDERS
-from pconv_onnx.basics.errors import PconvError, WrongArguments, warn
-from pconv_onnx.cli.text import (
+from pconv_onnx.answers import printing
+from pconv_onnx.answers.lines import (
     benchmark_lines,
     calibration_lines,
     deployment_lines,
@@ -20,6 +19,8 @@ from pconv_onnx.cli.text import (
     stats_lines,
     verification_lines,
 )
+from pconv_onnx.basics.choices import CODINGS, NEURONS, PROVIDERS
+from pconv_onnx.basics.errors import PconvError, WrongArguments, warn
 
 if TYPE_CHECKING:
     from pconv_onnx.engine.shards import Engine
@@ -29,10 +30,10 @@ DONE, ANSWER_IS_NO, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 
 
 class Answer(NamedTuple):
-    """What a command has to say: as a JSON document, how that reads as lines of text, and as an exit status."""
+    """What a command has to say: as a JSON document, how that reads, and as an exit status."""
 
     document: dict[str, Any]
-    lines: Callable[[dict[str, Any]], Iterator[str]]
+    lines: printing.Answer
     status: int = DONE
 
 

@@ -6,15 +6,19 @@ import contextlib
 import ctypes
 import io
 import json
+import logging
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pconv_onnx.answers.printing import as_text
 from pconv_onnx.basics.errors import PconvError, WrongArguments, printable
+from pconv_onnx.basics.progress import showing
 from pconv_onnx.cli.arguments import parser
 from pconv_onnx.cli.commands import ANSWER_IS_NO, INTERRUPTED, WRONG_ARGUMENTS
+from pconv_onnx.cli.spelling import as_options, spelled
 
 _STDOUT, _STDERR = 1, 2
 
@@ -24,19 +28,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in arguments
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _notes():
             warnings.showwarning = _show_warning
             options = parser().parse_args(arguments)
             with _stdout_kept():
-                answer = options.command(options)
-                document = answer.document
-                text = json.dumps(document, allow_nan=False) if as_json else "\n".join(answer.lines(_shown(document)))
+                with showing(True):
+                    answer = options.command(options)
+                document = spelled(answer.document)
+                text = json.dumps(document, allow_nan=False) if as_json else as_options(as_text(answer.lines, document))
         return _print(text, answer.status)
     except PconvError as error:
         status = WRONG_ARGUMENTS if isinstance(error, WrongArguments) else ANSWER_IS_NO
         if as_json:
-            return _print(json.dumps({"error": {"message": error.message, "hint": error.hint}}), status)
-        print(f"pconv-onnx: {error}", file=sys.stderr)
+            return _print(json.dumps({"error": spelled({"message": error.message, "hint": error.hint})}), status)
+        print(f"pconv-onnx: {as_options(str(error))}", file=sys.stderr)
         return status
     except KeyboardInterrupt:
         print("pconv-onnx: interrupted", file=sys.stderr)
@@ -98,17 +103,36 @@ def _print(text: str, status: int) -> int:
     return status
 
 
-def _shown(value: Any) -> Any:
-    """A document whose texts, names of a model's tensors among them, may go to a terminal."""
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, dict):
-        return {key: _shown(entry) for key, entry in value.items()}
-    return [_shown(entry) for entry in value] if isinstance(value, list | tuple) else value
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Have what is logged for users go to stderr meanwhile."""
+    log, handler = logging.getLogger("pconv_onnx"), _Notes(logging.INFO)
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+class _Notes(logging.Handler):
+    """Each once, however often a command reads a model."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self.told:
+            self.told.add(message)
+            print(f"pconv-onnx: note: {as_options(message)}", file=sys.stderr)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"pconv-onnx: warning: {printable(str(message))}", file=sys.stderr)
+    print(f"pconv-onnx: warning: {as_options(printable(str(message)))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

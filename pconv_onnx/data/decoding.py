@@ -36,6 +36,15 @@ def decode(file: IO[bytes], side: int | None, where: str) -> Array:
         return np.asarray(colour if side is None else colour.resize((side, side)))
 
 
+def resized(image: Array, side: int) -> Array:
+    """A decoded picture, uint8 `[H, W, 3]`, with another width and height.
+
+    Raises:
+        PconvError: Pillow is missing.
+    """
+    return np.asarray(_pillow().fromarray(np.ascontiguousarray(image)).resize((side, side)))
+
+
 def pixels_in(file: IO[bytes], where: str) -> int:
     """Of a picture, from its header alone.
 
@@ -49,10 +58,7 @@ def pixels_in(file: IO[bytes], where: str) -> int:
 @contextmanager
 def _opened(file: IO[bytes], side: int | None, where: str) -> Iterator[Any]:
     """A picture of which the header alone is read; faults of it in one line."""
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise PconvError("pictures need Pillow", "pip install 'pconv-onnx[data]'") from error
+    Image = _pillow()
     told, hint = f"cannot read a picture of {where}", "mend it, or leave it out"
     try:
         with warnings.catch_warnings():
@@ -64,12 +70,20 @@ def _opened(file: IO[bytes], side: int | None, where: str) -> Iterator[Any]:
                 yield picture
     except PconvError:
         raise
-    except UnidentifiedImageError as error:  # its words are an object's address
+    except Image.UnidentifiedImageError as error:  # its words are an object's address
         raise PconvError(f"{told}: it is no picture of a format that is read ({', '.join(FORMATS)})", hint) from error
     except Image.DecompressionBombError as error:
         raise PconvError(f"{told}: it has more than {MOST_PIXELS:,} pixels", _SMALLER) from error
     except Exception as error:  # Pillow's decoders raise whatever their parsing meets
         raise PconvError(f"{told}: {str(error) or type(error).__name__}", hint) from error
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise PconvError("pictures need Pillow", "pip install 'pconv-onnx[data]'") from error
+    return Image
 
 
 def _require_moderate(width: int, height: int, side: int, where: str) -> None:

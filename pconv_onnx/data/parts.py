@@ -12,6 +12,8 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 
 LABELS = "labels"
+# What arrays of labels are called, unless an input has that name.
+LABEL_NAMES = (LABELS, "label", "targets", "target", "y")
 WHAT_LABELS_ARE = (
     "a label is the number of a class, an integer for each sample or for each of its tokens, or what an output should "
     "be, in floats"
@@ -71,6 +73,7 @@ def as_array(where: str, name: str, given: Any) -> Array:
         PconvError: it cannot be made one.
     """
     try:
-        return np.asarray(given)
+        # A tensor of PyTorch may have gradients, or lie on a GPU.
+        return np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
     except Exception as error:  # NumPy's for lists of unequal length, and whatever objects of others raise
         raise PconvError(f"'{name}' in {where} is a {type(given).__name__} and no array: {error}") from error

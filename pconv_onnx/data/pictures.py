@@ -30,7 +30,8 @@ class Recipe:
     """How uint8 images `[H, W, 3]` become values of an input: `(value / 255 − mean) / std` in float32.
 
     Attributes:
-        images: a folder of pictures, one subfolder a class if they have classes; a Parquet file, or a folder of such.
+        images: a folder of pictures, one subfolder a class if they have classes; a Parquet file, or a folder of such; a
+            batch of CIFAR, or a folder of such.
         input: name of the model's input.
         mean: of each colour.
         std: of each colour.

@@ -16,12 +16,14 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError, listed
-from pconv_onnx.data.parts import LABELS, WHAT_LABELS_ARE, Given, Part, as_array
+from pconv_onnx.data.given import given_parts
+from pconv_onnx.data.labels import Labelled, warn_of_unused
+from pconv_onnx.data.parts import LABELS, WHAT_LABELS_ARE, Part, as_array
 from pconv_onnx.data.samples import LABEL_KINDS, BatchAxis, Data, DataSource, Input, LabelKind, Samples, Unchecked
 from pconv_onnx.data.sources import parts_of
 
 _RANDOM_SAMPLES = 32
-_ELSEWHERE = "where samples lie along another axis than the first, give it as batch axis"
+_ELSEWHERE = "where samples lie along another axis than the first, give it as `batch_axis=`"
 # Values of one input; what claims more is refused before it takes memory.
 _MOST_RANDOM = 1 << 30
 
@@ -115,11 +117,11 @@ def open_samples(source: DataSource, session: Any, batch_axis: BatchAxis = 0) ->
     Where an input has no axis for samples they are read at once, for it depends on all what its arrays are.
 
     Args:
-        source: an `.npz` whose arrays are named as the inputs (first axis = samples; `labels` optional: integers `[N]`
+        source: an `.npz` whose arrays are named as the inputs (first axis = samples; labels optional: integers `[N]`
             are classes, integers `[N, tokens]` classes of tokens, floats `[N]` or `[N, …]` targets of an output), a
             Parquet file with such columns, a directory of files of either kind, a `sources.Recipe` for pictures as a
-            `.json` file, a mapping of arrays, or an object with onnxruntime's `get_next()`. Samples that were loaded
-            already stay as they are, whatever `batch_axis` is.
+            `.json` file; or what `given_parts` takes. Samples that were loaded already stay as they are, whatever
+            `batch_axis` is.
         session: the onnxruntime session whose inputs the samples are for.
         batch_axis: along which axis of the inputs samples lie in the model, a number for all or a mapping by name, in
             which the empty name stands for those that it does not name (without it, 0). None is an input without such
@@ -134,7 +136,7 @@ def open_samples(source: DataSource, session: Any, batch_axis: BatchAxis = 0) ->
     inputs, axes, model_batch = _inputs(session, batch_axis)
     if any(axes[entry.name] is None for entry in inputs):
         return load_samples(source, session, batch_axis)
-    return SampleReader(_parts(source), inputs, axes, model_batch)
+    return SampleReader(_parts(source, inputs), inputs, axes, model_batch)
 
 
 def load_samples(source: DataSource, session: Any, batch_axis: BatchAxis = 0) -> Samples:
@@ -152,7 +154,7 @@ def load_samples(source: DataSource, session: Any, batch_axis: BatchAxis = 0) ->
     if isinstance(source, Samples):
         return source
     inputs, axes, model_batch = _inputs(session, batch_axis)
-    parts = [_fitted_part(part, inputs, axes) for part in _parts(source)]
+    parts = [_fitted_part(part, inputs, axes) for part in _parts(source, inputs)]
     samples = _joined_parts(parts, inputs, axes, model_batch)
     _require_number(len(samples), model_batch)
     return samples
@@ -215,13 +217,13 @@ def random_samples(session: Any, seed: int = 0, batch_axis: BatchAxis = 0) -> Sa
         if dtype is None or still_open:
             why = f"type {entry.type}" if dtype is None else f"which dimension '{still_open[0]}' is open"
             raise PconvError(
-                f"no random values can be drawn for input '{entry.name}' of {why}, shape {entry.shape}", "pass --data"
+                f"no random values can be drawn for input '{entry.name}' of {why}, shape {entry.shape}", "pass `data=`"
             )
         shape = [1 if axes[entry.name] is None and not alone else count, *sizes]
         # NumPy counts so as well: sizes of 0 do not make others small.
         if math.prod(max(size, 1) for size in shape) > _MOST_RANDOM:
             raise PconvError(
-                f"random values for input '{entry.name}' of shape {entry.shape} are too many", "pass --data"
+                f"random values for input '{entry.name}' of shape {entry.shape} are too many", "pass `data=`"
             )
         with _in_memory(f"random values for input '{entry.name}' of shape {entry.shape}"):
             values = generator.standard_normal(shape) if "float" in dtype else generator.integers(0, 2, shape)
@@ -276,7 +278,7 @@ def _axis(entry: Any, axis: int | None) -> int | None:
     if not is_tensor or (not axis and not rank):
         raise PconvError(
             f"input '{entry.name}' of type {entry.type} has no known first axis, which samples would run along",
-            "where it needs none, give its batch axis as none" if is_tensor else "",
+            "where it needs none, give it as `batch_axis=None`" if is_tensor else "",
         )
     assert axis is not None
     if not -rank <= axis < rank:
@@ -294,24 +296,15 @@ def _is_shared(entry: Input, array: Array, axes: Mapping[str, int | None]) -> bo
     return axes[entry.name] is None and array.ndim == len(entry.shape)
 
 
-def _parts(source: Unchecked) -> Sequence[Part]:
-    if isinstance(source, Mapping):
-        return [Given("the data", source)]
-    if hasattr(source, "get_next"):
-        return [_batch(index, batch) for index, batch in enumerate(iter(source.get_next, None))]
-    if not isinstance(source, str | os.PathLike):
-        raise PconvError(
-            f"data are given as a path or as arrays by the names of inputs, not as {type(source).__name__}",
-            "write {'NAME': array}, with the name of the model's input",
-        )
-    return parts_of(source)
-
-
-def _batch(index: int, batch: Any) -> Given:
-    where = f"batch {index} of the data"
-    if not isinstance(batch, Mapping):
-        raise PconvError(f"{where} is a {type(batch).__name__}", "give arrays by the names of inputs")
-    return Given(where, batch)
+def _parts(source: Unchecked, inputs: Sequence[Input]) -> Sequence[Part]:
+    names = [entry.name for entry in inputs]
+    parts = parts_of(source) if isinstance(source, str | os.PathLike) else given_parts(source, names)
+    labelled = [Labelled(part, names) for part in parts]
+    # Of many parts the first tells: a name is wrong in all of them.
+    held = labelled[0].lengths(()) if labelled else {}
+    if all(name in held for name in names):
+        warn_of_unused(labelled[0].where, held, names)
+    return labelled
 
 
 def _require(where: str, held: Collection[str], name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
@@ -158,5 +158,6 @@ class Selection:
         return replace(runs[0], arrays=arrays, labels=None, token_labels=None, targets=None)
 
 
-Unchecked = str | os.PathLike[str] | Mapping[str, Array] | CalibrationDataReader
+# A path, arrays by name, or what `given_parts` takes.
+Unchecked = str | os.PathLike[str] | Mapping[str, Array] | CalibrationDataReader | Array | Iterable[Any]
 DataSource = Unchecked | Samples

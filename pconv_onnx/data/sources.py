@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from glob import glob
 from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +17,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.files import open_file
 from pconv_onnx.data.archives import read_npz, shapes_in_npz
+from pconv_onnx.data.cifar import CifarPictures, batches_in
 from pconv_onnx.data.columns import BYTES_OF_LEVELS, dense, largest_page, numbers_of, require_worth
 from pconv_onnx.data.decoding import decode, pixels_in
 from pconv_onnx.data.limits import TooLargeError, require_moderate
@@ -23,7 +26,9 @@ from pconv_onnx.data.parts import LABELS, WHAT_LABELS_ARE, Part, length_of
 from pconv_onnx.data.pictures import Pictures, Recipe, number_at_once
 
 _PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-_PARQUET = ".parquet"
+_PARQUET, _NPZ = ".parquet", ".npz"
+# Of a data set that is cut into such, one is meant.
+_SPLITS = ("train", "validation", "valid", "val", "dev", "test")
 # Pictures of a folder that are one part: as many are decoded at once.
 _PICTURES_A_PART = 250
 # Encoded pictures that are taken from a file at once, at most, and bytes of them where all are as large as can be.
@@ -202,6 +207,8 @@ def _readable_parquet(path: Path) -> Iterator[Any]:
 def parts_of(source: str | os.PathLike[str]) -> list[Part]:
     """The parts of what a path names: an `.npz`, a Parquet file, a recipe, or a folder of one of the former two.
 
+    Parquet files may lie in folders of that folder. A path with `*` names all files that it fits.
+
     Raises:
         PconvError: there is nothing to read, or it cannot be read.
     """
@@ -209,23 +216,44 @@ def parts_of(source: str | os.PathLike[str]) -> list[Part]:
     if path.suffix == ".json":
         recipe = Recipe.read(path)
         files = _files(recipe.images, _PARQUET)
-        return [part for file in files for part in _groups(file, recipe)] if files else [*_pictures(recipe)]
+        if files:
+            return [part for file in files for part in _groups(file, recipe)]
+        batches = batches_in(recipe.images)
+        return [part for file in batches for part in CifarPictures.parts(file, recipe)] or [*_pictures(recipe)]
     files = _files(path, _PARQUET)
     if files:
         return [part for file in files for part in _groups(file, None)]
-    files = _listed(path, "*.npz") if _is_folder(path) else [path]
+    files = _files(path, _NPZ) or ([] if _is_folder(path) or batches_in(path) else [path])
     if not files:
         raise PconvError(
             f"'{path}' holds no .npz and no Parquet files",
-            "write them with numpy.savez; for a folder of pictures pass a recipe, a .json file (docs/scale-out.md)",
+            "write them with numpy.savez; for pictures, CIFAR's too, pass a recipe, a .json file (docs/scale-out.md)",
         )
     return [NpzFile(file) for file in files]
 
 
 def _files(path: Path, suffix: str) -> list[Path]:
-    if _is_folder(path):
-        return _listed(path, f"*{suffix}")
-    return [path] if path.suffix == suffix else []
+    """Those of that kind that a path names, or that a folder holds; Parquet files may be deeper in it.
+
+    Raises:
+        PconvError: they are of several splits, of which one is meant.
+    """
+    if not _is_folder(path):
+        fitting = sorted(map(Path, glob(str(path), recursive=True))) if "*" in str(path) else []
+        return [file for file in fitting or [path] if file.suffix == suffix]
+    files = _listed(path, f"**/*{suffix}" if suffix == _PARQUET else f"*{suffix}")
+    splits = {split: file for file in reversed(files) if (split := _split(file.relative_to(path)))}
+    if len(splits) > 1:
+        name, file = min(splits.items())
+        one = file.parent if name in file.parent.parts else file.with_name(f"{name}*{suffix}")
+        raise PconvError(f"'{path}' has the splits {', '.join(sorted(splits))}", f"name one of them, such as '{one}'")
+    return files
+
+
+def _split(file: Path) -> str:
+    """That which a file belongs to by its folder or by how its name begins, as Hugging Face has them; or none."""
+    words = (re.split(r"[-_.]", part)[0] for part in reversed(file.parts))
+    return next((word for word in words if word in _SPLITS), "")
 
 
 def _is_folder(path: Path) -> bool:
@@ -268,15 +296,22 @@ def _groups(path: Path, recipe: Recipe | None) -> Iterator[ParquetRows]:
 def _pictures(recipe: Recipe) -> Iterator[Pictures]:
     """The pictures of a folder in order of their names; labels count its sorted subfolders."""
     folder = recipe.images
-    files = [path for path in _listed(folder, "**/*") if path.suffix.lower() in _PICTURES]
+    files = [
+        path
+        for path in _listed(folder, "**/*")
+        if path.suffix.lower() in _PICTURES and not path.relative_to(folder).parts[0].startswith(".")
+    ]
     if not files:
         raise PconvError(f"'{folder}' holds no pictures ({', '.join(_PICTURES)}) and no Parquet files", "")
     if len({path.parent == folder for path in files}) > 1:
         raise PconvError(f"'{folder}' holds pictures beside subfolders of pictures", "which have classes?")
-    names = sorted({path.parent.name for path in files})
+    # A class is a subfolder of the folder itself, however deep its pictures lie; one without pictures has its number.
+    names = sorted(path.name for path in _listed(folder, "*") if _is_folder(path) and not path.name.startswith("."))
     classes = {name: index for index, name in enumerate(names)}
     a_part = min(_PICTURES_A_PART, Pictures(recipe, tuple(files[:1]), None).number_at_once())
     for first in range(0, len(files), a_part):
         chosen = tuple(files[first : first + a_part])
-        labels = None if files[0].parent == folder else tuple(classes[path.parent.name] for path in chosen)
+        labels = (
+            None if files[0].parent == folder else tuple(classes[path.relative_to(folder).parts[0]] for path in chosen)
+        )
         yield Pictures(recipe, chosen, labels)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pconv_onnx.answers.lines import deployment_lines
+from pconv_onnx.answers.printing import Part, Printed
 from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.basics.places import require_new_folder
 from pconv_onnx.basics.writing import write_folder
@@ -22,7 +25,7 @@ TARGETS: dict[str, Target] = {"bundle": Bundle(), "triton": Triton(), "nir": Nir
 
 
 @dataclass(frozen=True)
-class Deployment:
+class Deployment(Printed):
     """What `deploy` wrote.
 
     Attributes:
@@ -44,6 +47,9 @@ class Deployment:
     def summary(self) -> dict[str, Any]:
         """The JSON document of `pconv-onnx deploy`."""
         return {**vars(self), "output": str(self.output)}
+
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return deployment_lines(document)
 
 
 def deploy(
@@ -72,9 +78,9 @@ def deploy(
         raise PconvError(f"'{target}' is no target", f"choose one of {', '.join(TARGETS)}")
     chosen = TARGETS[target]
     if gpu and chosen.every_device:
-        raise WrongArguments(f"a {target} is for every device", f"leave out --gpu; {chosen.every_device}")
+        raise WrongArguments(f"a {target} is for every device", f"leave out `gpu=True`; {chosen.every_device}")
     if allow_lossy and not chosen.may_lose:
-        raise WrongArguments(f"a {target} is the network as it is", "leave out --allow-lossy")
+        raise WrongArguments(f"a {target} is the network as it is", "leave out `allow_lossy=True`")
     require_new_folder(output)
     packed = package(source)
     if gpu and "cuda" not in packed.providers:
@@ -83,7 +89,7 @@ def deploy(
     if contents.losses and not allow_lossy:
         raise PconvError(
             f"{target} cannot express all of the network: {'; '.join(contents.losses)}",
-            "--allow-lossy writes the rest",
+            "`allow_lossy=True` writes the rest",
         )
     write_folder(output, contents.files)
     return Deployment(Path(output), target, sorted(contents.files), contents.providers, contents.notes, contents.losses)

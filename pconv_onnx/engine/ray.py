@@ -102,7 +102,7 @@ class RayEngine:
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
             raise PconvError(f"'{address}' is not the address of a Ray cluster", "give host:port of its head node")
-        told, hint = f"no Ray cluster answers at {address}", "start one with ray start --head, or leave the address out"
+        told, hint = f"no Ray cluster answers at {address}", "start one with ray start --head, or leave `address=` out"
         try:
             socket.create_connection((host, int(port)), _CONNECT).close()
         except (OSError, OverflowError) as error:
@@ -124,7 +124,7 @@ class RayEngine:
     def map(
         self, make: Callable[[], Callable[[slice], Result]], shards: Sequence[slice], description: str
     ) -> list[Result]:
-        """As `Engine` says; a worker takes the next shard as soon as it is done with one."""
+        """What the work that `make` makes gives for each shard; a worker takes the next as soon as it is done."""
         from ray.util import ActorPool
 
         with _told(), self._running(_Mapper, [()] * self._count(shards)) as workers:
@@ -138,7 +138,7 @@ class RayEngine:
     def crew(
         self, make: Callable[[Sequence[slice]], AbstractContextManager[Any]], shards: Sequence[slice]
     ) -> Iterator[Crew]:
-        """As `Engine` says."""
+        """Workers whose states `make` makes, each for shards that follow each other."""
         runs = [[shards[i] for i in run] for run in np.array_split(np.arange(len(shards)), self._count(shards))]
         with _told(), self._running(_Member, [(run,) for run in runs]) as workers:
             yield _RayCrew(_shared(make), list(zip(workers, map(len, runs), strict=True)))
@@ -163,7 +163,7 @@ class RayEngine:
             if late:
                 raise PconvError(
                     f"{len(ready)} of {len(workers)} workers on Ray started within {_START} s; each takes a CPU",
-                    "pass fewer as --workers, or wait until others have left the cluster",
+                    "pass fewer as `workers=`, or wait until others have left the cluster",
                 )
             yield workers
         finally:

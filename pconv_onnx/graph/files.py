@@ -15,7 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 from onnx.external_data_helper import uses_external_data
 
-from pconv_onnx.basics.errors import PconvError, warn
+from pconv_onnx.basics.errors import PconvError, note
 from pconv_onnx.basics.foreign_errors import reason_of
 from pconv_onnx.basics.places import same_file
 from pconv_onnx.basics.writing import replacing
@@ -120,8 +120,7 @@ def _checked(source: onnx.ModelProto, name: str, digest: str, folder: Path | Non
     except UnicodeDecodeError as error:
         raise PconvError(f"{name} has an attribute that is not text: {error}", "export or copy it again") from error
     if told := (*mends, *opened):
-        # From here, so that Python says it once however often a command reads the model.
-        warn(f"{name} was mended on reading: {', '.join(told)}")
+        note(f"{name} was mended on reading: {', '.join(told)}")
     return network
 
 
@@ -132,7 +131,7 @@ def refuse_to_overwrite(source: ModelSource, output: str | os.PathLike[str]) -> 
         PconvError: it would.
     """
     if not isinstance(source, onnx.ModelProto) and same_file(source, output):
-        raise PconvError(f"'{output}' is the input", "choose another name with -o, or pass --force")
+        raise PconvError(f"'{output}' is the input", "choose another name with `output=`, or pass `force=True`")
 
 
 def require_own_file(written: str | os.PathLike[str], others: Mapping[str, object]) -> None:

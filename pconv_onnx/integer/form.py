@@ -108,8 +108,8 @@ class IntegerForm:
             raise PconvError(
                 f"sums of {worst.op_type} '{cut(worst.name)}' may reach {worst.largest:,.0f}, and its type holds "
                 f"integers below {worst.limit:,} exactly{more}",
-                "give products neurons, so that no layer reads another's sums: --neurons products, with --calibration; "
-                "or choose fewer --steps or --weights int4",
+                "give products neurons, so that no layer reads another's sums: `neurons='products'`, with "
+                "`calibration=`; or choose fewer `steps=` or `weights='int4'`",
             )
 
     def record(self) -> dict[str, Any]:

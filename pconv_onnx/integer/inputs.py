@@ -38,13 +38,14 @@ def codes_of_inputs(
         if info.name not in held and network.dtypes.get(info.name) in (np.float32, np.float64)
     ]
     if not names:
-        raise PconvError(f"{network.name} has no input of floats to quantise", "leave --input-bits out")
+        raise PconvError(f"{network.name} has no input of floats to quantise", "leave `input_bits=` out")
     ranges = dict.fromkeys(names, given) if given is not None else {}
     if given is None and data is not None:
         ranges |= dict(zip(names, _ranges(names, data), strict=True))
     if None in ranges.values() or not ranges:
         raise PconvError(
-            "the range of the inputs is not known", "pass --input-range LOW HIGH, or data that have it: --calibration"
+            "the range of the inputs is not known",
+            "pass `input_range=(LOW, HIGH)`, or data that have it as `calibration=`",
         )
     return [input_codes(name, *found, bits) for name, found in ranges.items() if found is not None]
 
@@ -75,7 +76,7 @@ def input_codes(name: str, low: float, high: float, bits: int) -> InputCodes:
         step = float(np.float32((high - low) / most))
     if not (math.isfinite(step) and step > float(np.finfo(np.float32).tiny)):
         raise PconvError(
-            f"{low:g} to {high:g} has no {bits}-bit codes in float32 for input '{name}'", "give another --input-range"
+            f"{low:g} to {high:g} has no {bits}-bit codes in float32 for input '{name}'", "give another `input_range=`"
         )
     lowest = round(low / step)
     return InputCodes(name, step, lowest, lowest + most)

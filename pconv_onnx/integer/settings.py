@@ -31,9 +31,9 @@ def require_integers(
     if input_range is not None and not _is_range(input_range):
         raise PconvError(f"{input_range!r} is no range of inputs", "give two numbers, the lower first")
     if input_bits is not None and weights is None:
-        raise WrongArguments("quantised inputs are for integer weights", "pass --weights int8 as well")
+        raise WrongArguments("quantised inputs are for integer weights", "pass `weights='int8'` as well")
     if input_range is not None and input_bits is None:
-        raise WrongArguments("a range of inputs is for quantised ones", "pass --input-bits 8 as well")
+        raise WrongArguments("a range of inputs is for quantised ones", "pass `input_bits=8` as well")
     if weights is not None:
         for what, asked_for in excluded.items():
             if asked_for:

@@ -72,6 +72,6 @@ class IntegerParallelLowering(IntegerLowering):
             raise PconvError(
                 f"trains of {self.plan.network.name} have {longest} weighted steps, and layers of integers read up to "
                 f"{MOST_STEPS}",
-                "pass fewer --steps, or none",
+                "pass fewer `steps=`, or none",
             )
         return in_time(model, codings, tensor_names(model.graph) | {node.name for node in model.graph.node})

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from pconv_onnx.answers.lines import benchmark_lines
+from pconv_onnx.answers.printing import Part, Printed
 from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import (
@@ -27,7 +29,7 @@ from pconv_onnx.basics.choices import (
     WeightsName,
 )
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.basics.progress import track
+from pconv_onnx.basics.progress import Progress, shows_progress, track
 from pconv_onnx.calibration import RANDOM, calibrate
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource
@@ -55,7 +57,7 @@ _REWRITTEN: dict[str, ModeName] = {
 
 
 @dataclass
-class Benchmark:
+class Benchmark(Printed):
     """What `bench` found.
 
     Attributes:
@@ -67,7 +69,7 @@ class Benchmark:
         spike_driven: what share of the multiply-accumulates has a spike train as an operand, at the last T; None where
             nothing was rewritten.
         stopped: why it ended before everything was measured; None where it did not.
-        analysis: what a report tells besides, as `gather` gives it; empty without one.
+        analysis: what a report tells besides; empty without one.
     """
 
     request: Request
@@ -108,7 +110,11 @@ class Benchmark:
             **self.analysis,
         }
 
-    def write(self, output: str | os.PathLike[str]) -> Path:
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return benchmark_lines(document)
+
+    @shows_progress
+    def write(self, output: str | os.PathLike[str], *, progress: Progress = None) -> Path:
         """Write a report: a page, its figures, and the document with what the report tells besides the timings.
 
         Accuracy, firing rates, operations and spike-count mismatches are found out first, on the same samples. An
@@ -116,6 +122,7 @@ class Benchmark:
 
         Args:
             output: a directory, made where it is not there.
+            progress: as `calibrate` takes it.
 
         Returns:
             The page.
@@ -131,6 +138,7 @@ class Benchmark:
         return page.write(self.summary(), folder)
 
 
+@shows_progress
 def bench(
     source: ModelSource,
     *,
@@ -148,6 +156,7 @@ def bench(
     input_bits: int | None = None,
     input_range: tuple[float, float] | None = None,
     repeats: int = REPEATS,
+    progress: Progress = None,
 ) -> Benchmark:
     """Time a network against its spiking forms: function body, serial, parallel and folded, at each T and batch size.
 
@@ -163,7 +172,7 @@ def bench(
         steps: one number of time-steps to rewrite at or several, each 1 to 256.
         batches: one number of samples a run or several, by default 1 and 32, or the one that the model insists on.
         provider: `cpu`, or `cuda` (without TF32).
-        data: samples as `load_samples` takes them, repeated where a batch needs more; by default seeded random inputs.
+        data: samples as `calibrate` takes them, repeated where a batch needs more; by default seeded random inputs.
         batch_axis: along which axis of the inputs samples lie in the model, as there; of the calibration's as well.
         calibration: as `rewrite` takes it, for a ReLU network; the quantised ANN at each T is then measured as well.
         method: of the calibration, `refit` unless another is named.
@@ -174,19 +183,20 @@ def bench(
         input_bits: likewise.
         input_range: likewise.
         repeats: rounds to measure.
+        progress: as `calibrate` takes it.
 
     Raises:
         PconvError: a file cannot be read, nothing can be converted, the data do not fit, or there is no room for
             temporary files.
     """
     if calibration is None and method is not None:
-        raise PconvError(f"there is no calibration for the method '{method}'", "pass data as calibration")
+        raise PconvError(f"there is no calibration for the method '{method}'", "pass data as `calibration=`")
     if provider not in PROVIDERS:
         raise PconvError(f"there is no provider '{provider}'", f"choose {' or '.join(PROVIDERS)}")
     counts = each_number(steps)
     sizes = each_number(batches)
     if not counts:
-        raise PconvError("there is no number of time-steps to measure at", "pass one or more as steps")
+        raise PconvError("there is no number of time-steps to measure at", "pass one or more as `steps=`")
     for what, numbers in (("batch size", sizes), ("number of rounds", (repeats,))):
         for number in numbers:
             if not isinstance(number, int) or number < 1:

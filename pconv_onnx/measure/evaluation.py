@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 
+from pconv_onnx.answers.lines import evaluation_lines
+from pconv_onnx.answers.printing import Part, Printed
 from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import NEURONS, CodingName, ModeName, NeuronsName, WeightsName
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.basics.progress import track
+from pconv_onnx.basics.progress import Progress, shows_progress, track
 from pconv_onnx.calibration import RANDOM
 from pconv_onnx.data.parts import LABELS
 from pconv_onnx.data.reading import load_samples, mixed_labels, open_samples
@@ -26,6 +28,7 @@ from pconv_onnx.engine.shards import Engine, InProcess, merged, shards_of
 from pconv_onnx.graph import ModelSource, Network
 from pconv_onnx.graph.record import Record
 from pconv_onnx.measure.likeness import Likeness, same_answers
+from pconv_onnx.measure.proportions import Z95, standard_error, wilson
 from pconv_onnx.measure.targets import TargetError, target_output
 from pconv_onnx.measure.tokens import TokenScore, is_logits, require_classes, token_output
 from pconv_onnx.operators.contents import contents_of
@@ -100,7 +103,7 @@ class Score:
 
 
 @dataclass
-class Evaluation:
+class Evaluation(Printed):
     """What `evaluate` found.
 
     Attributes:
@@ -148,6 +151,9 @@ class Evaluation:
             ],
         }
 
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return evaluation_lines(document)
+
     def draw(self, output: str | os.PathLike[str]) -> Path:
         """Draw the curve against time-steps: accuracy or error against targets, or without labels agreement or error.
 
@@ -164,16 +170,16 @@ class Evaluation:
         curve.draw(self.summary(), path)
         return path
 
-    def _quality(self, score: Score) -> dict[str, float | None]:
+    def _quality(self, score: Score) -> dict[str, Any]:
         return {**self._accuracy(score), **score.target.summary(), **score.tokens.summary()}
 
-    def _accuracy(self, score: Score) -> dict[str, float | None]:
+    def _accuracy(self, score: Score) -> dict[str, Any]:
         if not self.labels:
-            return {"top1": None, "top1_standard_error": None, "top5": None}
-        top1 = score.correct / self.samples
+            return dict.fromkeys(["top1", "top1_standard_error", "top1_interval", "top5"])
         return {
-            "top1": top1,
-            "top1_standard_error": math.sqrt(top1 * (1 - top1) / self.samples),
+            "top1": score.correct / self.samples,
+            "top1_standard_error": standard_error(score.correct, self.samples),
+            "top1_interval": list(wilson(score.correct, self.samples, Z95)),
             "top5": score.among_top / self.samples if self.classes and self.classes > _TOP else None,
         }
 
@@ -204,6 +210,7 @@ class Evaluation:
         return found
 
 
+@shows_progress
 def evaluate(
     source: ModelSource,
     data: DataSource,
@@ -221,6 +228,7 @@ def evaluate(
     input_range: tuple[float, float] | None = None,
     quantised: Mapping[int, onnx.ModelProto] | None = None,
     engine: Engine | None = None,
+    progress: Progress = None,
 ) -> Evaluation:
     """Accuracy of a network, or its error against targets, and that of its spiking form at each number of time-steps.
 
@@ -229,7 +237,7 @@ def evaluate(
 
     Args:
         source: an ANN; or, without `steps`, a spiking network.
-        data: samples as `open_samples` takes them. Without labels spiking forms are only compared with the ANN. Labels
+        data: samples as `calibrate` takes them. Without labels spiking forms are only compared with the ANN. Labels
             that are floats are targets of the output whose samples have their shape, but for axes of length one.
             Integers `[N, tokens]` are classes of the tokens of the output of logits of as many, `[B, tokens, classes]`;
             tokens with a negative one are left out. An input `attention_mask` of integers or bools, `[B, tokens]`, is
@@ -247,7 +255,8 @@ def evaluate(
         input_bits: likewise.
         input_range: likewise.
         quantised: what `calibrate` made of the source already, by T.
-        engine: where networks are run; by default in this process.
+        engine: where networks are run, a `RayEngine`; by default in this process.
+        progress: as `calibrate` takes it.
 
     Raises:
         PconvError: a file cannot be read or run, nothing can be converted, the data or their labels do not fit, or
@@ -255,7 +264,7 @@ def evaluate(
     """
     counts = each_number(steps)
     if not counts and (calibration is not None or method is not None):
-        raise PconvError("a calibration without time-steps would change nothing", "pass --steps")
+        raise PconvError("a calibration without time-steps would change nothing", "pass `steps=`")
 
     def spiking(count: int) -> onnx.ModelProto:
         has_levels = quantised is not None and count in quantised
@@ -290,7 +299,7 @@ def evaluate(
     axes = sample_axes(runner, first, names)
     del runner
     if first.labelled is None and not counts:
-        other = "compare it with its ANN by verify" if is_spiking else "pass --steps to compare spiking forms with it"
+        other = "compare it with its ANN by verify" if is_spiking else "pass `steps=` to compare spiking forms with it"
         raise PconvError(f"the data have no '{LABELS}' to count right answers by", f"add them, or {other}")
     blank = [Score(*_recorded(network.proto)) if is_spiking else Score()]
     models = {network.name: network.proto}
@@ -423,7 +432,7 @@ def _check_labels(labels: Array, classes: int | None, name: str, first: int) -> 
         raise PconvError(
             f"no output of {name} has classes, floats [samples, classes], for '{LABELS}' to name",
             "give classes of tokens as integers [samples, tokens] or targets of a regression as floats, or leave the "
-            "labels out and pass --steps to compare outputs",
+            "labels out and pass `steps=` to compare outputs",
         )
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 
+from pconv_onnx.answers.lines import stats_lines
+from pconv_onnx.answers.printing import Part, Printed
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import ENERGY_AC, ENERGY_MAC, MEMORY
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.basics.progress import track
+from pconv_onnx.basics.progress import Progress, shows_progress, track
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource, Network, load
@@ -46,7 +48,7 @@ _LEAST_ENERGY, _MOST_ENERGY = 1e-12, 1e12
 
 
 @dataclass(eq=False)
-class Stats:
+class Stats(Printed):
     """What `stats` found.
 
     Attributes:
@@ -118,6 +120,9 @@ class Stats:
             "spike_driven": self.spike_driven.summary(self.samples),
         }
 
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return stats_lines(document)
+
     def _assumptions_of_integers(self) -> Iterator[str]:
         yield (
             f"digital hardware in 45 nm CMOS that multiplies integers of 8 bits and adds up in 32, on which {INT8} "
@@ -153,6 +158,7 @@ _FLOWS = {
 }
 
 
+@shows_progress
 def stats(
     model: ModelSource,
     data: DataSource | None = None,
@@ -161,16 +167,18 @@ def stats(
     energy_mac: float = ENERGY_MAC,
     energy_ac: float = ENERGY_AC,
     memory: int = MEMORY,
+    progress: Progress = None,
 ) -> Stats:
     """Spike statistics of a network, and the operations and the energy that they stand for.
 
     Args:
         model: a network that `rewrite` wrote, in mode `parallel` or `folded`.
-        data: samples as `load_samples` takes them; by default seeded random inputs.
-        batch_axis: along which axis of the inputs samples lie in the model, as `load_samples` takes it.
+        data: samples as `calibrate` takes them; by default seeded random inputs.
+        batch_axis: along which axis of the inputs samples lie in the model, as `calibrate` takes it.
         energy_mac: energy of a multiply-accumulate, in pJ.
         energy_ac: energy of an accumulate, in pJ.
         memory: bytes that activations may take at once, as `verify` takes it.
+        progress: as `calibrate` takes it.
 
     Raises:
         PconvError: the model cannot be read or run, `rewrite` did not write it, the data do not fit, or an energy is
@@ -261,7 +269,7 @@ def _axis(layer: SpikingLayer, axes: set[int | None]) -> int | None:
         told = f"may run along axis {' or '.join(map(str, axes))}" if axes else "run along no axis that can be told"
         raise PconvError(
             f"samples {told} of layer '{layer.name}', so that its neurons cannot be counted",
-            "rewrite the network without this activation (--exclude)",
+            "rewrite the network without this activation (`exclude=`)",
         )
     return next(iter(axes))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,31 +21,62 @@ class TargetError:
         squared: their squares, summed.
         absolute: their absolute values, summed.
         values: how many there are: samples times values of one.
+        samples: how many there are of these.
+        mean: of the targets, at each place of a sample: `[values of one]`.
+        deviation: squares of what targets differ from that, summed.
     """
 
     squared: float = 0.0
     absolute: float = 0.0
     values: int = 0
+    samples: int = 0
+    mean: Array = field(default_factory=lambda: np.zeros(1), compare=False, repr=False)
+    deviation: float = 0.0
 
     @classmethod
     def of(cls, output: Array, targets: Array) -> TargetError:
         """That of one batch: an output `[B, …]` and targets that fit it."""
         with np.errstate(invalid="ignore", over="ignore"):
             difference = output.astype(np.float64).reshape(targets.shape) - targets
-            return cls(float(np.square(difference).sum()), float(np.abs(difference).sum()), difference.size)
+            rows = targets.astype(np.float64).reshape(len(targets), -1)
+            mean = rows.mean(axis=0)
+            return cls(
+                float(np.square(difference).sum()),
+                float(np.abs(difference).sum()),
+                difference.size,
+                len(rows),
+                mean,
+                float(np.square(rows - mean).sum()),
+            )
 
     def __add__(self, other: TargetError) -> TargetError:
         """That of the samples of both."""
-        return TargetError(self.squared + other.squared, self.absolute + other.absolute, self.values + other.values)
+        samples, between = self.samples + other.samples, other.mean - self.mean
+        share = other.samples / max(samples, 1)
+        return TargetError(
+            self.squared + other.squared,
+            self.absolute + other.absolute,
+            self.values + other.values,
+            samples,
+            self.mean + share * between,
+            self.deviation + other.deviation + self.samples * share * float(np.square(between).sum()),
+        )
 
     def summary(self) -> dict[str, float | None]:
-        """`rmse`, the root of the mean square, and `mae`, the mean absolute value, both in the unit of the output.
+        """`rmse`, the root of the mean square, `mae`, the mean absolute value, and `r2`, the share that is explained.
 
-        None where there are no targets, and where the output has a NaN or an infinity.
+        The former two are in the unit of the output. `r2`, the coefficient of determination, is 1 less the squared
+        errors over the squared differences of targets from their mean, each summed over all values of a sample.
+
+        None where there are no targets, and where the output has a NaN or an infinity; `r2` where targets are all one.
         """
         if not self.values:
-            return {"rmse": None, "mae": None}
-        found = {"rmse": math.sqrt(self.squared / self.values), "mae": self.absolute / self.values}
+            return {"rmse": None, "mae": None, "r2": None}
+        found = {
+            "rmse": math.sqrt(self.squared / self.values),
+            "mae": self.absolute / self.values,
+            "r2": 1 - self.squared / self.deviation if self.deviation else math.nan,
+        }
         return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 

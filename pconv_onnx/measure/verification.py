@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
 import onnx
 
+from pconv_onnx.answers.lines import verification_lines
+from pconv_onnx.answers.printing import Part, Printed
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import MEMORY
 from pconv_onnx.basics.domain import MIN_OPSET
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.basics.progress import track
+from pconv_onnx.basics.progress import Progress, shows_progress, track
 from pconv_onnx.data.reading import load_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, DataSource, Samples
 from pconv_onnx.graph import ModelSource, Network, load
@@ -63,7 +65,7 @@ _ROWS = 128
 
 
 @dataclass
-class Verification:
+class Verification(Printed):
     """What `verify` found.
 
     Attributes:
@@ -243,7 +245,11 @@ class Verification:
             "integer": self.integers.summary() if self.integers is not None else None,
         }
 
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return verification_lines(document)
 
+
+@shows_progress
 def verify(
     ann: ModelSource,
     snn: ModelSource,
@@ -253,6 +259,7 @@ def verify(
     atol: float | None = None,
     providers: Sequence[Any] | None = None,
     memory: int = MEMORY,
+    progress: Progress = None,
 ) -> Verification:
     """Compare a spiking network with the network that it was made from.
 
@@ -265,13 +272,14 @@ def verify(
     Args:
         ann: the source.
         snn: what `rewrite` made of it.
-        data: samples as `load_samples` takes them; by default seeded random inputs.
-        batch_axis: along which axis of the inputs samples lie in the model, as `load_samples` takes it.
+        data: samples as `calibrate` takes them; by default seeded random inputs.
+        batch_axis: along which axis of the inputs samples lie in the model, as `calibrate` takes it.
         atol: tolerance on output values, a finite number that is not negative; None only reports them.
         providers: where the spiking network runs, whole and layer by layer, and the source as it is run, as `session`
             takes them. What is expected of a layer is computed on the CPU all the same.
         memory: bytes that activations may take at once, as far as shapes tell: so many samples are run together, or one
             where not even that fits.
+        progress: as `calibrate` takes it.
 
     Raises:
         PconvError: a file cannot be read or run, `snn` was not made from `ann`, or the data do not fit.

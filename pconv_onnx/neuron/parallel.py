@@ -35,8 +35,8 @@ class ParallelNeuron:
     """A layer of parallel spiking neurons as a staircase: count `k = #{t : τ_t ≤ x̄}`, value `v_k`.
 
     The general form of Hao et al.'s neuron: any ascending thresholds and levels. The paper's neuron, evenly spaced, is
-    `even()`. Two of the four equal forms live here (`threshold_form`, `search_form`); `matrix_form` and `closed_form`
-    are functions of the even neuron's parameters.
+    `even()`. Two of the four equal forms live here (`threshold_form`, `search_form`); the matrix form and the closed
+    form are functions of the even neuron's parameters.
 
     Attributes:
         thresholds: τ, `[R, S]`, ascending along S; NaN (never reached) last.
@@ -104,7 +104,7 @@ class ParallelNeuron:
         """Why its trains do not carry its levels; empty where they do, which this proves for every count.
 
         They do where levels are evenly spaced, to the rounding of their type (that of the silent value included, which
-        is in every mean), and `train_decoder` tells the means of trains from each other.
+        is in every mean), and a decoder tells the means of trains from each other.
         """
         levels = self.levels.astype(np.float64)
         counts = np.arange(self.highest + 1)

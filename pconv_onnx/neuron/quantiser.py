@@ -156,7 +156,7 @@ class QuantizerSpec:
         In `rate` with as many steps as the levels need (the default), and in other codings with these or more, it is
         compiled from the source's operations and gives the source's value for every float (Theorem 4.1, made exact for
         floats). In `rate` with another number of steps there is no source value to be equal to: thresholds are
-        `(t·θ − b')/T − ψ`, levels `v_0 + a·k/T`, rounded once, with the shift b' of `shift_of`; of signed trains the
+        `(t·θ − b')/T − ψ`, levels `v_0 + a·k/T`, rounded once, with the optimal shift b'; of signed trains the
         level of silence stays zero, and the farther side has T levels.
 
         Args:
@@ -186,7 +186,7 @@ class QuantizerSpec:
             raise ValueError(f"{steps} time-steps; 1 to {MAX_STEPS} are possible")
         if self.threshold is None:
             if self.levels == 1:
-                raise ValueError("it has one level, so it has no neuron but that of T = 1; leave --steps out")
+                raise ValueError("it has one level, so it has no neuron but that of T = 1; leave `steps=` out")
             raise ValueError(f"its thresholds are not evenly spaced, so it has no neuron but that of T = {self.levels}")
         threshold, shift, bias, silent, amplitude = (
             np.broadcast_to(v.astype(np.float64), (self.rows,))

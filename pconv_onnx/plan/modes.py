@@ -138,7 +138,7 @@ class _Serial(Mode):
 
     def neuron(self, spec: QuantizerSpec, wanted: Wanted) -> Neuron:
         if reason := _too_long(wanted.steps or spec.levels, spec.levels):
-            raise ValueError(f"{reason}; mode 'folded' takes it, as does --steps with fewer")
+            raise ValueError(f"{reason}; `mode='folded'` takes it, as do fewer `steps=`")
         neuron = spec.serial_neuron(wanted.steps)
         dtype = _asked_for(spec, wanted.precision)
         return neuron if dtype is None else neuron.astype(dtype)

@@ -25,7 +25,7 @@ def refuse_different_steps(network: Network, neurons: Mapping[str, Neuron]) -> N
         raise PconvError(
             f"the activations of {network.name} have {told} levels, and mode 'serial' runs all neurons for the same "
             "number of time-steps",
-            "pass --steps",
+            "pass `steps=`",
         )
 
 

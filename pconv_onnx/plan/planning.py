@@ -187,7 +187,7 @@ def _per_step_outputs(network: Network, kinds: Mapping[str, Kind], neurons: Mapp
         raise WrongArguments(
             f"spikes of {network.name} have weights ('{weighted[0]}' is in coding 'radix'), and the mean over the "
             "first of them, behind a bias, stands for nothing",
-            "choose coding 'rate', or leave --per-step-outputs out",
+            "choose `coding='rate'`, or leave `per_step_outputs=True` out",
         )
     names = [output.name for output in network.proto.graph.output]
     in_time = [name for name in names if name in kinds]
@@ -195,7 +195,7 @@ def _per_step_outputs(network: Network, kinds: Mapping[str, Kind], neurons: Mapp
         told = listed([f"'{name}'" for name in names])
         raise PconvError(
             f"no output of {network.name} has time-steps: {told} come after an operator that needs the temporal mean",
-            "leave --per-step-outputs out",
+            "leave `per_step_outputs=True` out",
         )
     per_step: dict[str, str] = {}
     for name in in_time:

@@ -40,12 +40,13 @@ def chosen(
             return refused(
                 activation,
                 "its lowest value is not zero, nor is another in all its channels, so its neurons would emit something "
-                "while silent and save no operations; --signed converts it all the same",
+                "while silent and save no operations; `signed=True` converts it all the same",
             )
         if not mode.codes:
             return refused(
                 activation,
-                f"its trains are signed, and mode '{mode.name}' has none such; --signed gives dense ones of one sign",
+                f"its trains are signed, and mode '{mode.name}' has none such; `signed=True` gives dense ones of one "
+                "sign",
             )
     return activation
 

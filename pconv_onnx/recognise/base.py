@@ -69,13 +69,13 @@ class Activation:
 
 # What to do with an activation without levels.
 CALIBRATE = (
-    "{} has no levels of its own, so it runs on the temporal mean; pass --calibration data.npz --steps T, or quantise "
-    "it (QCFS) and fine-tune before the export"
+    "{} has no levels of its own, so it runs on the temporal mean; pass `calibration='data.npz', steps=T`, or "
+    "quantise it (QCFS) and fine-tune before the export"
 )
 # Of one that falls somewhere, in whose place no neuron can stand.
 CALIBRATE_BEHIND = (
     "{} has no levels of its own and does not ascend throughout, so it stays analog, on the temporal mean; pass "
-    "--calibration data.npz --steps T for a neuron behind it"
+    "`calibration='data.npz', steps=T` for a neuron behind it"
 )
 
 

@@ -23,7 +23,7 @@ def why_not_calibrated(network: Network, activation: Activation) -> str:
     if dtype is not None and dtype != np.float32:
         remedy = "export it in float32"
         if dtype == np.float16:
-            remedy = "calibrate the network in float32, and rewrite it with --precision float16"
+            remedy = "calibrate the network in float32, and rewrite it with `precision='float16'`"
         return f"it computes in {dtype}, and float32 is calibrated: {remedy}"
     rank = len(network.shape(activation.input) or ())
     if not rank:

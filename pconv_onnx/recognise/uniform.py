@@ -251,8 +251,8 @@ class _Endless(Refusal):
 
     def __init__(self, unit: Array) -> None:
         super().__init__(
-            "it has no highest level; pass --calibration data.npz --steps T to find one, or bound it before the export "
-            "by a Clip with both ends, or Relu and Min"
+            "it has no highest level; pass `calibration='data.npz', steps=T` to find one, or bound it before the "
+            "export by a Clip with both ends, or Relu and Min"
         )
         self.unit = unit
 

@@ -36,7 +36,7 @@ def destination(output: str | os.PathLike[str]) -> Path:
     require_place(path)
     if not is_folder and not path.parent.exists():
         told = f"cannot write '{path}': there is no folder '{path.parent}'"
-        raise PconvError(told, "make it, or choose another place with -o")
+        raise PconvError(told, "make it, or choose another place with `output=`")
     return path
 
 

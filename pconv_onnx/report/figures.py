@@ -185,7 +185,7 @@ def accuracy(summary: dict[str, Any]) -> Any:
     rows = sorted((row for row in summary["rows"] if row["steps"]), key=lambda row: int(row["steps"]))
     known = known_accuracies(summary)
     if not known:
-        raise PconvError("there is no curve without time-steps", "evaluate at some --steps")
+        raise PconvError("there is no curve without time-steps", "evaluate at some `steps=`")
     (axes,) = _panels(1, 4.0)
     # Agreement and error have no common axis; agreement says more.
     judged = known[0] not in _LIKENESSES

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pconv_onnx.answers.spike_driven import kind_of_network, told_of
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.places import make_folder, require_place
 from pconv_onnx.basics.writing import write_into
 from pconv_onnx.report import figures
 from pconv_onnx.report.sections import FIGURES, Figure, findings, sections, warnings
-from pconv_onnx.report.spike_driven import kind_of_network, told_of
 
 PAGE, DOCUMENT = "index.html", "bench.json"
 _TEMPLATE = "page.html.j2"
@@ -29,7 +29,7 @@ def destination(output: str | os.PathLike[str]) -> Path:
     figures.available()
     folder = Path(output)
     if os.path.exists(folder) and not os.path.isdir(folder):
-        raise PconvError(f"'{output}' is no folder for a report", "choose another place with -o")
+        raise PconvError(f"'{output}' is no folder for a report", "choose another place with `output=`")
     require_place(folder / PAGE)
     return folder
 

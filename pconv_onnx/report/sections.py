@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pconv_onnx.answers import energies, spike_driven, tables
 from pconv_onnx.plan.modes import FOLDED, PARALLEL, SERIAL
-from pconv_onnx.report import energies, figures, spike_driven, tables
+from pconv_onnx.report import figures
 
 # Names of all figures that a report may have, in the order in which they come.
 FIGURES = ("speed", "accuracy", "firing-rates", "raster", "operations", "mismatches")
@@ -17,6 +18,7 @@ _ACCURACIES = {
     "top5": "top-5",
     "rmse": "root mean square error",
     "mae": "mean absolute error",
+    "r2": "R²",
     "token_top1": "top-1 of tokens",
     "perplexity": "perplexity",
     "agreement": "agreement with the ANN",

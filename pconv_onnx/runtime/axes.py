@@ -60,8 +60,7 @@ def _axis(name: str, counting: set[int], samples: Samples) -> int | None:
     if counting == {0, 1}:
         warn(
             f"along which axis of output '{name}' samples lie cannot be told, so it is compared value by value, "
-            f"without classes; give its batch axis as {name}=0 or {name}=1",
-            stacklevel=2,
+            f"without classes; tell by `batch_axis={{'{name}': 0}}` or `batch_axis={{'{name}': 1}}`"
         )
     return None
 

@@ -50,7 +50,6 @@ def require_same(given: Network, later: Network) -> None:
     if pair not in _COMPARED:
         unchecked = _why_unchecked(given, later)
         if unchecked:
-            # From here, so that Python says it once however often a command looks at the network.
             warn(unchecked)
         _COMPARED.add(pair)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from pconv_onnx.answers.lines import installation_lines
+from pconv_onnx.answers.printing import Document, Part
 from pconv_onnx.basics.domain import DOMAIN, MIN_OPSET, VERSION
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.operators.domain import OP_TYPE
@@ -19,7 +22,14 @@ from pconv_onnx.runtime.device_memory import CUDA
 from pconv_onnx.runtime.opening import import_onnxruntime
 
 
-def doctor() -> dict[str, Any]:
+class Installation(Document):
+    """What `doctor` found: the JSON document of `pconv-onnx doctor`."""
+
+    def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
+        return installation_lines(document)
+
+
+def doctor() -> Installation:
     """Examine this installation.
 
     Returns:
@@ -50,16 +60,18 @@ def doctor() -> dict[str, Any]:
                 problems.append(f"{path} gives wrong values on this machine's GPU; reinstall pconv-onnx")
     except PconvError as error:
         problems.append(str(error))
-    return {
-        "pconv_onnx": installed("pconv-onnx"),
-        "python": platform.python_version(),
-        "onnx": onnx.__version__,
-        "numpy": np.__version__,
-        "onnxruntime": runtime,
-        "providers": providers,
-        "library": {"path": path, "cpu": works, "cuda": cuda},
-        "problems": problems,
-    }
+    return Installation(
+        {
+            "pconv_onnx": installed("pconv-onnx"),
+            "python": platform.python_version(),
+            "onnx": onnx.__version__,
+            "numpy": np.__version__,
+            "onnxruntime": runtime,
+            "providers": providers,
+            "library": {"path": path, "cpu": works, "cuda": cuda},
+            "problems": problems,
+        }
+    )
 
 
 def installed(package: str) -> str | None:

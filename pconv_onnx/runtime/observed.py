@@ -71,7 +71,6 @@ def _hints(network: Network, names: Sequence[str]) -> dict[str, onnx.ValueInfoPr
         except TooMuch as error:
             tensors = listed([f"'{name}'" for name in names])
             why = f"the shapes of {tensors} in {network.name} are not known, since {error.message}"
-            # From here, so that Python says it once however often a command looks at the network.
             warn(f"{why}; declare them in the export")
             break
         except PconvError:

@@ -171,12 +171,12 @@ def _opened(
         library_path()
         registers = CUDA not in names or has_cuda_kernels()
     except PconvError as error:
-        warn(str(error), stacklevel=4)
+        warn(str(error))
     else:
         if registers:
             register(options)
         else:
-            warn("the native library has no CUDA kernels; models run through their function body", stacklevel=4)
+            warn("the native library has no CUDA kernels; models run through their function body")
     content = _content(model)
     proto = _without_external_data(model)
     if proto is not None and (excess := excess_of(proto)):

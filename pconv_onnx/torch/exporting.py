@@ -210,4 +210,4 @@ def _warn_of_missing(summary: dict[str, Any], called: list[str], path: str | os.
     for name in called:
         row = found.get(name, {"status": "missing", "reason": "it is not in the graph as one"})
         if row["status"] != "converted":
-            warn(f"rewrite would not convert QCFS '{name}' of '{path}': {row['reason']}", stacklevel=3)
+            warn(f"rewrite would not convert QCFS '{name}' of '{path}': {row['reason']}")

@@ -34,13 +34,17 @@ class _Floor(torch.autograd.Function):
         return gradients[0]
 
 
-def _quantise(x: torch.Tensor, threshold: torch.Tensor, levels: int) -> torch.Tensor:
+def _quantise(x: torch.Tensor, threshold: torch.Tensor, levels: int, below: int = 0) -> torch.Tensor:
     code: torch.Tensor = _Floor.apply(x / threshold * levels + 0.5)
-    return (code / levels).clamp(0, 1) * threshold
+    # Of one type: exporters fail on an integer beside a float.
+    low, high = (-below / levels, 1.0) if below else (0, 1)
+    return (code / levels).clamp(low, high) * threshold
 
 
 class QCFS(nn.Module):
     """`y = θ · clip(⌊x/θ · L + 1/2⌋ / L, 0, 1)`: a ReLU with L levels between 0 and its threshold θ, which is learned.
+
+    With N levels `below` zero it is clipped at −N/L in place of 0, as a Hardtanh is: its neuron has signed trains.
 
     The floor passes gradients straight through. So ∂y/∂x is 1 from −θ/2L up to θ + θ/2L and 0 outside; ∂y/∂θ is
     (y − x)/θ there, 1 above and 0 below. Source: Bu et al., "Optimal ANN-SNN conversion for high-accuracy and
@@ -59,22 +63,33 @@ class QCFS(nn.Module):
         levels: L, 1 to 256.
         threshold: θ, positive and in the units of x; a number for all of `shape`, or a tensor of that shape.
         shape: shape of θ, broadcast against x: `(1,)` for one, `(C, 1, 1)` for one a channel of `[B, C, H, W]`.
+        below: N, how many levels as high as the others lie below zero, 0 to 256.
 
     Shapes: x `[B, …]`, y the same.
     """
 
     def __init__(
-        self, levels: int, threshold: float | torch.Tensor | None = None, *, shape: Sequence[int] = (1,)
+        self,
+        levels: int,
+        threshold: float | torch.Tensor | None = None,
+        *,
+        shape: Sequence[int] = (1,),
+        below: int = 0,
     ) -> None:
         super().__init__()
         if not isinstance(levels, int) or not 1 <= levels <= MAX_STEPS:
             raise PconvError(f"{levels} is not a number of levels", f"choose a whole number from 1 to {MAX_STEPS}")
+        if not isinstance(below, int) or not 0 <= below <= MAX_STEPS:
+            raise PconvError(
+                f"{below} is not a number of levels below zero", f"choose a whole number from 0 to {MAX_STEPS}"
+            )
         value = torch.as_tensor(math.nan if threshold is None else threshold, dtype=torch.get_default_dtype())
         if value.numel() > 1 and value.shape != torch.Size(shape):
             raise PconvError(f"the threshold has shape {list(value.shape)}, not {list(shape)}", "pass shape as well")
         if threshold is not None and not bool(((value > 0) & value.isfinite()).all()):
             raise PconvError("the threshold is not positive and finite", "leave it out to have it set from data")
         self.levels = levels
+        self.below = below
         self.threshold = nn.Parameter(value.expand(tuple(shape)).clone())
         self._initialised = False
 
@@ -125,7 +140,7 @@ class QCFS(nn.Module):
             self.initialise(x)
         elif self.training:
             self._keep_positive()
-        return _quantise(x, self.threshold, self.levels)
+        return _quantise(x, self.threshold, self.levels, self.below)
 
     def train(self, mode: bool = True) -> QCFS:
         """Switch between training and evaluation; the last step of the optimiser may have been a bad one for θ."""
@@ -144,7 +159,7 @@ class QCFS(nn.Module):
     def extra_repr(self) -> str:
         """For `print(model)`."""
         size = "" if self.threshold.numel() == 1 else f", shape={tuple(self.threshold.shape)}"
-        return f"levels={self.levels}{size}"
+        return f"levels={self.levels}{size}{f', below={self.below}' if self.below else ''}"
 
 
 def _rows(x: torch.Tensor, shape: torch.Size) -> torch.Tensor:

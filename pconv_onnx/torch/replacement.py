@@ -1,25 +1,63 @@
-"""From a network with ReLUs to one with QCFS."""
+"""From a network with ReLUs, or others that are straight between two bounds, to one with QCFS."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from pconv_onnx.basics.choices import MAX_STEPS
+from pconv_onnx.basics.errors import warn
 from pconv_onnx.torch.qcfs import QCFS
 
 _RELUS = {F.relu, torch.relu, torch.relu_, torch.ops.aten.relu, torch.ops.aten.relu_}
+_RELU6S = {F.relu6, torch.ops.aten.relu6, torch.ops.aten.relu6_}
+_HARDTANHS = {F.hardtanh, F.hardtanh_, torch.ops.aten.hardtanh, torch.ops.aten.hardtanh_}
 
 # Activations that are no ReLU, in the spelling of modules, functions and methods less capitals and underscores.
 _OTHERS = frozenset(
     "celu elu gelu glu hardshrink hardsigmoid hardswish hardtanh leakyrelu logsigmoid mish prelu relu6 rrelu selu "
     "sigmoid silu softplus softshrink softsign tanh tanhshrink threshold".split()
 )
+
+# What to do about what stays.
+_CALIBRATE = "calibrate the exported ONNX network (pconv_onnx.calibrate gives it levels), or train with a ReLU"
+_MODULES = "write its activations as modules (nn.ReLU), which are found without it"
+
+
+class _Bounds(NamedTuple):
+    """Between which values an activation gives its input; None is no end."""
+
+    low: float
+    high: float | None
+
+    @property
+    def fault(self) -> str:
+        """Why no QCFS has these; empty where one has."""
+        if self.high is None:
+            return "" if self.low == 0 else f"it is bounded by {self.low:g} alone"
+        if not self.low <= 0 < self.high:
+            return f"zero is not above or at its lower bound {self.low:g} and below its upper one, {self.high:g}"
+        return ""
+
+    def below(self, levels: int) -> int:
+        """So many levels lie below zero, as high as those above."""
+        return 0 if self.high is None else min(round(-self.low / self.high * levels), MAX_STEPS)
+
+    def moved(self, levels: int) -> str:
+        """What to mind where no level is the lower bound."""
+        if self.high is None or self.below(levels) * self.high == -self.low * levels:
+            return ""
+        lowest = -self.below(levels) * self.high / levels
+        return f"its lowest level is {lowest:.3g}, and its lower bound was {self.low:g}"
+
+
+_RELU = _Bounds(0.0, None)
 
 
 @dataclass(frozen=True)
@@ -46,25 +84,33 @@ class Finding:
 def replace_relu(model: nn.Module, levels: int) -> tuple[nn.Module, list[Finding]]:
     """Give every ReLU of a model a QCFS in its place, each with a threshold of its own, to be set from data.
 
-    nn.ReLU modules are exchanged. The forward of every other module is traced by torch.fx, by itself, for `F.relu`,
-    `torch.relu`, `Tensor.relu`, their in-place forms, and modules that it calls more than once: each call gets a QCFS,
-    as a new child of the module that makes it, and the module (still an instance of its class) a forward that calls it.
-    Modules without such calls keep their own forward. A module that is itself called several times keeps its QCFS for
-    all its calls, as it keeps its weights.
+    ReLU6 and Hardtanh keep their bounds: the upper one is the first threshold, and a lower one below zero has levels
+    there, so that trains have signs. Other activations stay, and are found with what to do about them. A warning says
+    if nothing was replaced.
+
+    nn.ReLU, nn.ReLU6 and nn.Hardtanh modules are exchanged. The forward of every other module is traced by torch.fx, by
+    itself, for `F.relu`, `torch.relu`, `Tensor.relu`, `F.relu6`, `F.hardtanh`, their in-place forms, and modules that
+    it calls more than once: each call gets a QCFS, as a new child of the module that makes it, and the module (still an
+    instance of its class) a forward that calls it. Modules without such calls keep their own forward. A module that is
+    itself called several times keeps its QCFS for all its calls, as it keeps its weights.
 
     Save the state_dict of the result, not the result: a traced forward cannot be pickled.
 
     Args:
         model: stays as it is; the new model shares its parameters and buffers. The keys of its state_dict stay, so that
             `load_state_dict(checkpoint, strict=False)` loads a checkpoint of the ReLU network.
-        levels: L of each QCFS.
+        levels: L of each QCFS, between zero and its threshold.
 
     Returns:
         The new model, in the same training mode, and what was done, what was left and what could not be seen.
     """
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     model = copy.deepcopy(model, shared)
-    return _Replacement(model, levels).run()
+    model, findings = _Replacement(model, levels).run()
+    if not any(finding.status == "replaced" for finding in findings):
+        told = f"; {findings[0]}" if findings else ": it has no activation that is known"
+        warn(f"nothing was replaced in {type(model).__name__}{told}")
+    return model, findings
 
 
 class _Replacement:
@@ -73,13 +119,14 @@ class _Replacement:
     def __init__(self, model: nn.Module, levels: int) -> None:
         self.model, self.levels = model, levels
         self.like = next((tensor for tensor in model.parameters() if tensor.is_floating_point()), torch.empty(0))
-        self.in_place: dict[int, bool] = {}  # by id, for every QCFS that stands for a ReLU module
+        # By id, for every QCFS that stands for a module: whether that worked in place, and its bounds.
+        self.stands_for: dict[int, tuple[bool, _Bounds]] = {}
         self.findings: list[Finding] = []
 
     def run(self) -> tuple[nn.Module, list[Finding]]:
         """Exchange modules, then look into forwards."""
-        if _is_relu(self.model):
-            return self._in_place_of(self.model, ""), self.findings
+        if (bounds := _bounds_of(self.model)) is not None and not bounds.fault:
+            return self._in_place_of(self.model, "", bounds), self.findings
         for path, parent in list(self.model.named_modules()):
             self._exchange_children(path, parent)
         # Only now: a ReLU that was registered under two names is two QCFS.
@@ -91,32 +138,39 @@ class _Replacement:
     def _exchange_children(self, path: str, parent: nn.Module) -> None:
         # named_children would leave out a child that has two names.
         for name, child in list(parent._modules.items()):
-            if child is not None and _is_relu(child) and not _is_closed(parent):
-                parent.add_module(name, self._in_place_of(child, _join(path, name)))
+            bounds = None if child is None or _is_closed(parent) else _bounds_of(child)
+            if child is not None and bounds is not None and not bounds.fault:
+                parent.add_module(name, self._in_place_of(child, _join(path, name), bounds))
 
-    def _in_place_of(self, relu: nn.Module, path: str) -> QCFS:
-        qcfs = self._qcfs(relu.training)
-        self.in_place[id(qcfs)] = bool(getattr(relu, "inplace", False))
-        self.findings.append(Finding(path, "nn.ReLU", "replaced"))
+    def _in_place_of(self, activation: nn.Module, path: str, bounds: _Bounds) -> QCFS:
+        qcfs = self._qcfs(activation.training, bounds)
+        self.stands_for[id(qcfs)] = bool(getattr(activation, "inplace", False)), bounds
+        kind = next(kind.__name__ for kind in (nn.ReLU, nn.ReLU6, nn.Hardtanh) if isinstance(activation, kind))
+        self.findings.append(Finding(path, f"nn.{kind}", "replaced", bounds.moved(self.levels)))
         return qcfs
 
-    def _qcfs(self, training: bool) -> QCFS:
-        return QCFS(self.levels).to(self.like).train(training)
+    def _qcfs(self, training: bool, bounds: _Bounds) -> QCFS:
+        qcfs = QCFS(self.levels, bounds.high, below=bounds.below(self.levels))
+        return qcfs.to(self.like).train(training)
 
     def _look_into(self, path: str, owner: nn.Module) -> None:
         kind = type(owner).__name__
-        if _plain(kind) in _OTHERS:
-            self.findings.append(Finding(path, kind, "left", "it is not a ReLU"))
-        elif _is_relu(owner):
-            self.findings.append(Finding(path, kind, "left", "the module around it computes it in a way of its own"))
+        bounds = _bounds_of(owner)
+        if bounds is not None:
+            why = bounds.fault or "the module around it computes it in a way of its own"
+            self.findings.append(Finding(path, kind, "left", f"{why}; {_CALIBRATE}"))
+        elif _plain(kind) in _OTHERS:
+            self.findings.append(Finding(path, kind, "left", f"it is not a ReLU; {_CALIBRATE}"))
         elif _is_closed(owner):
             if getattr(owner, "activation", None) in _RELUS or getattr(owner, "nonlinearity", None) == "relu":
-                self.findings.append(Finding(path, kind, "left", "it computes its ReLU in a way of its own"))
+                self.findings.append(
+                    Finding(path, kind, "left", f"it computes its ReLU in a way of its own; {_CALIBRATE}")
+                )
         elif type(owner).forward is not nn.Module.forward:
             try:
                 self._rewire(path, owner)
             except _Unseen as reason:
-                self.findings.append(Finding(path, kind, "unseen", str(reason)))
+                self.findings.append(Finding(path, kind, "unseen", f"{reason}; {_MODULES}"))
 
     def _rewire(self, path: str, owner: nn.Module) -> None:
         """Give each call of a ReLU in a forward its QCFS.
@@ -138,17 +192,20 @@ class _Replacement:
             if call is None:
                 found.extend(_other_call(path, node))
                 continue
-            kind, in_place = call
+            kind, in_place, bounds = call
+            if bounds.fault:
+                found.append(Finding(_join(path, node.name), kind, "left", f"{bounds.fault}; {_CALIBRATE}"))
+                continue
             source, value = node.all_input_nodes[0], node
             if node.op != "call_module" or node.target in called:
                 name = _free_name(owner, node.name)
-                new[name] = self._qcfs(owner.training)
+                new[name] = self._qcfs(owner.training, bounds)
                 # Graphs name modules that are there.
                 owner.add_module(name, new[name])
                 with graph.inserting_after(node):
                     value = graph.call_module(name, (source,))
                 node.replace_all_uses_with(value)
-                found.append(Finding(_join(path, name), kind, "replaced"))
+                found.append(Finding(_join(path, name), kind, "replaced", bounds.moved(self.levels)))
             called.add(str(node.target))
             if in_place:
                 later = [user for user in source.users if order.get(user, 0) > order[node]]
@@ -176,22 +233,31 @@ class _Replacement:
         return (
             len(modules) < len(calls)
             or len(set(modules)) < len(modules)
-            or any(in_place for _, (_, in_place) in calls)
+            or any(in_place for _, (_, in_place, _) in calls)
             or any(True for node in graph.nodes for _ in _other_call("", node))
         )
 
-    def _relu_call(self, owner: nn.Module, node: fx.Node) -> tuple[str, bool] | None:
-        """What kind of ReLU a node calls, and whether in place; None where it calls none."""
-        name = getattr(node.target, "__name__", node.target)
+    def _relu_call(self, owner: nn.Module, node: fx.Node) -> tuple[str, bool, _Bounds] | None:
+        """What kind of ReLU a node calls, whether in place, and its bounds; None where it calls none."""
+        name = str(getattr(node.target, "__name__", node.target))
         if node.op == "call_module":
-            in_place = self.in_place.get(id(owner.get_submodule(str(node.target))))
-            return None if in_place is None else (f"further call of {node.target}", in_place)
-        if node.op == "call_function" and node.target in _RELUS:
-            flag = node.args[1] if len(node.args) > 1 else node.kwargs.get("inplace", False)
-            return f"function {name}", bool(flag) or str(name).endswith("_")
+            known = self.stands_for.get(id(owner.get_submodule(str(node.target))))
+            return None if known is None else (f"further call of {node.target}", *known)
         if node.op == "call_method" and node.target in ("relu", "relu_"):
-            return f"method {name}", node.target == "relu_"
-        return None
+            return f"method {name}", name.endswith("_"), _RELU
+        if node.op != "call_function" or node.target not in _RELUS | _RELU6S | _HARDTANHS:
+            return None
+        given = dict(zip(("min_val", "max_val", "inplace"), node.args[1:], strict=False))
+        if node.target not in _HARDTANHS:
+            given = dict(zip(("inplace",), node.args[1:], strict=False))
+        given |= node.kwargs
+        bounds = _RELU if node.target in _RELUS else _Bounds(0.0, 6.0)
+        if node.target in _HARDTANHS:
+            low, high = given.get("min_val", -1.0), given.get("max_val", 1.0)
+            if not (isinstance(low, int | float) and isinstance(high, int | float)):
+                return None
+            bounds = _Bounds(float(low), float(high))
+        return f"function {name}", bool(given.get("inplace", False)) or name.endswith("_"), bounds
 
 
 class _Unseen(Exception):
@@ -295,15 +361,20 @@ def _other_call(path: str, node: fx.Node) -> Iterator[Finding]:
     name = str(getattr(node.target, "__name__", node.target))
     kind = f"{node.op.removeprefix('call_')} {name}"
     if _plain(name) in _OTHERS:
-        yield Finding(_join(path, node.name), kind, "left", "it is not a ReLU")
+        yield Finding(_join(path, node.name), kind, "left", f"it is not a ReLU; {_CALIBRATE}")
     elif _plain(name) in ("clamp", "clip", "clampmin"):
         low, high = (*node.args[1:], None, None)[:2]
         if node.kwargs.get("min", low) == 0 and node.kwargs.get("max", high) is None:
             yield Finding(_join(path, node.name), kind, "left", "from 0 it is a ReLU; write relu to have it replaced")
 
 
-def _is_relu(module: nn.Module) -> bool:
-    return isinstance(module, nn.ReLU) and type(module).forward is nn.ReLU.forward
+def _bounds_of(module: nn.Module) -> _Bounds | None:
+    """Of a module that a QCFS may stand for; None of others."""
+    if isinstance(module, nn.ReLU) and type(module).forward is nn.ReLU.forward:
+        return _RELU
+    if isinstance(module, nn.Hardtanh) and type(module).forward in (nn.Hardtanh.forward, nn.ReLU6.forward):
+        return _Bounds(float(module.min_val), float(module.max_val))
+    return None
 
 
 def _is_closed(module: nn.Module) -> bool:

@@ -16,7 +16,6 @@ from refusals import refusal_of
 from pconv_onnx import calibrate, evaluate, inspect, rewrite, session, verify
 from pconv_onnx.basics.choices import METHODS
 from pconv_onnx.calibration import sweep
-from pconv_onnx.cli.text import calibration_lines
 
 # A stem with BatchNormalization, a residual block, a strided convolution whose output two activations share, a head.
 NODES = """
@@ -212,7 +211,7 @@ def test_activations_that_never_fire_are_told(operator):
     summary = result.summary()
     assert summary["silent_activations"] == ["s"]
     assert [row["threshold"] is None for row in summary["activations"]] == [True, False]
-    lines = list(calibration_lines(summary))
+    lines = str(result).splitlines()
     assert [line.split(": ")[1].split()[:4] for line in lines if line.startswith("silent:")] == [
         ["no", "channel", "of", "s"]
     ]
@@ -375,7 +374,8 @@ def test_levels_that_there_are_not_are_told():
 def test_an_activation_that_stays_is_told_of_once_it_is_calibrated():
     nodes = "a = Conv <pads = [1, 1, 1, 1]> (x, w) f = Gelu (a) b = Conv (f, v) y = Gelu (b)"
     ann = source(nodes, "float[N, 5, 6, 6] y", w=weight(4, 3, 3, 3), v=weight(5, 4, 3, 3, seed=1))
-    summary = rewrite(ann, steps=4, calibration=data()).summary()
+    result = rewrite(ann, steps=4, calibration=data())
+    summary = result.summary()
     stays = [row for row in summary["activations"] if row["status"] == "refused"]
     assert [row["reason"] for row in stays] == 2 * [
         "Gelu does not ascend throughout: it stays, on the temporal mean, and a neuron encodes its output"
@@ -383,7 +383,7 @@ def test_an_activation_that_stays_is_told_of_once_it_is_calibrated():
     # The first has no neuron before it.
     assert summary["hybrid"] == [stays[1]["name"]]
     told = "stays analog: f and 1 more: Gelu does not ascend throughout: it stays, on the temporal mean, and a neuron"
-    assert any(line.startswith(told) for line in calibration_lines(summary["calibration"]))
+    assert any(line.startswith(told) for line in str(result).splitlines())
 
 
 def test_an_activation_that_stays_is_told_of_in_the_file_as_well():
@@ -391,7 +391,7 @@ def test_an_activation_that_stays_is_told_of_in_the_file_as_well():
     nodes = "a = Conv <pads = [1, 1, 1, 1]> (x, w) f = Gelu (a) b = Conv (f, v) y = Relu (b)"
     ann = source(nodes, "float[N, 5, 6, 6] y", w=weight(4, 3, 3, 3), v=weight(5, 4, 3, 3, seed=1))
     before, after = (inspect(model)["activations"] for model in (ann, calibrate(ann, data(), steps=4).model))
-    assert all("--calibration" in row["reason"] for row in before)
+    assert all("`calibration=" in row["reason"] for row in before)
     assert [row["reason"] for row in after] == [
         "it has no levels of its own and stays, on the temporal mean; the neuron behind it encodes its output",
         *["", ""],
@@ -636,8 +636,8 @@ def test_a_calibration_is_kept_and_taken_from_its_file(tmp_path, monkeypatch):
         again = calibrate(ann, data(), steps=4, cache=path)
         assert again.model == first.model
         assert again.summary() == {**first.summary(), "from_cache": True}
-        assert "found by an earlier run (--cache)" in [*calibration_lines(again.summary())][-1]
-        assert "--cache" not in [*calibration_lines(first.summary())][-1]
+        assert "found by an earlier run (`cache=`)" in str(again).splitlines()[-1]
+        assert "cache" not in str(first).splitlines()[-1]
         # As many levels in another coding are others where outputs are below zero.
         for change in ({"steps": 5}, {"steps": 4, "method": "fit"}, {"steps": 2}, {"steps": 2, "coding": "radix"}):
             with pytest.raises(AssertionError, match="swept again"):
@@ -706,7 +706,7 @@ def test_an_activation_that_the_data_do_not_suit_is_listed_and_the_others_are_ca
         ("u", "calibrated", ""),
         ("r", "needs-calibration",
          "'t' has shape [1, 3, 8, 8] for 25 samples, which do not run along its first axis; "
-         "--batch-axis tells of others"),
+         "`batch_axis=` tells of others"),
         ("s", "needs-calibration", "'l' has a NaN or an infinity on these data"),
     ]  # fmt: skip
     assert {**first.summary(), "from_cache": True} == again.summary()

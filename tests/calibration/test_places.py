@@ -105,7 +105,7 @@ def test_places_without_levels_are_told_and_nothing_is_refused(modern):
         assert summary["counts"] == {"converted": 1, "needs_calibration": 1, "refused": 0}
         (row,) = (row for row in summary["activations"] if row["encoding"] == "product")
         assert (row["status"], row["op_types"]) == ("needs-calibration", ["Conv"])
-        assert row["reason"].startswith("what it is in front of reads no spikes; pass --calibration")
+        assert row["reason"].startswith("what it is in front of reads no spikes; pass `calibration=")
     assert len(inspect(source)["activations"]) == 1
     told = inspect(modern, neurons="products")["spike_driven"]
     assert told["share"] == 1 and told["once_calibrated"]

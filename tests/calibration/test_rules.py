@@ -12,7 +12,6 @@ from pconv_onnx.calibration import rules
 from pconv_onnx.calibration.choosing import choose
 from pconv_onnx.calibration.functions import Clip
 from pconv_onnx.calibration.settings import RULES, Settings
-from pconv_onnx.cli.text import calibration_lines
 from pconv_onnx.data.samples import Samples, Selection
 from pconv_onnx.neuron.coding import Radix
 from pconv_onnx.runtime.entrance import prepared
@@ -111,7 +110,7 @@ def test_the_rule_that_serves_the_outputs_is_taken(tmp_path):
     summary = first.summary()
     assert set(summary["scale_errors"]) == set(RULES)
     assert summary["scale_rule"] == min(summary["scale_errors"], key=summary["scale_errors"].get) != "fit"
-    (line,) = (line for line in calibration_lines(summary) if line.startswith("scales by rule"))
+    (line,) = (line for line in str(first).splitlines() if line.startswith("scales by rule"))
     assert line.startswith("scales by rule 'tensor', which disturbs the outputs least (share of their variance, fit: ")
     assert again.from_cache and again.summary() == {**summary, "from_cache": True}
     test = values(400, seed=1)["x"]

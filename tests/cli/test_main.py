@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
+import re
 import subprocess
 import sys
 import warnings
@@ -20,13 +20,13 @@ from onnx import numpy_helper
 import pconv_onnx
 import pconv_onnx.runtime.side_by_side
 from pconv_onnx import deployment
+from pconv_onnx.answers.lines import plan_lines
+from pconv_onnx.answers.printing import as_text
 from pconv_onnx.basics import choices
 from pconv_onnx.basics.domain import VERSION
 from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.basics.progress import track
 from pconv_onnx.cli.arguments import parser
 from pconv_onnx.cli.main import main
-from pconv_onnx.cli.text import plan_lines
 from pconv_onnx.graph.record import Record
 from pconv_onnx.measure.verification import Verification
 from pconv_onnx.operators import library as native
@@ -157,7 +157,7 @@ def test_a_mended_model_is_told_once_on_stderr(ann, tmp_path):
     model.graph.ClearField("name")
     onnx.save(model, tmp_path / "m.onnx")
     np.savez(tmp_path / "d.npz", x=np.ones((2, 3, 8, 8), np.float32))
-    told = f"pconv-onnx: warning: '{tmp_path}/m.onnx' was mended on reading: a name given to a graph\n"
+    told = f"pconv-onnx: note: '{tmp_path}/m.onnx' was mended on reading: a name given to a graph\n"
     for command in (["inspect"], ["rewrite"], ["evaluate", "--data", tmp_path / "d.npz", "--steps", "4"]):
         done = spawn(command[0], tmp_path / "m.onnx", *command[1:], stdout=subprocess.PIPE)
         assert (done.returncode, done.stderr.decode()) == (0, told)
@@ -277,7 +277,7 @@ def quantised(folder, scale=0.1, zero=0):
          "choose coding 'rate', or mode 'parallel' or 'folded'"),
         (["--coding", "radix", "--per-step-outputs"], 2,
          "have weights ('q' is in coding 'radix'), and the mean over the first of them, behind a bias, stands for "
-         "nothing; choose coding 'rate', or leave --per-step-outputs out"),
+         "nothing; choose --coding rate, or leave --per-step-outputs out"),
     ],
 )  # fmt: skip
 def test_codings_that_cannot_be_are_told_in_one_line(options, status, told, tmp_path, refusal):
@@ -409,8 +409,8 @@ def test_a_relu_network_has_nothing_to_convert(relu_resnet, tmp_path, refusal):
 def test_a_network_without_activations_has_nothing_to_convert(tmp_path, refusal, run):
     onnx.save(network("y = Conv (x, w)", weights={"w": weight(3, 3, 1, 1)}), tmp_path / "m.onnx")
     assert refusal("rewrite", tmp_path / "m.onnx") == (
-        f"nothing to convert in '{tmp_path}/m.onnx': it has no activation; give products neurons: --neurons products, "
-        "with --calibration data.npz --steps T"
+        f"nothing to convert in '{tmp_path}/m.onnx': it has no activation; give products neurons: --neurons products "
+        "--calibration data.npz --steps T"
     )
     out = run("inspect", tmp_path / "m.onnx")[1]
     assert out == "no activations found\nexpected: no multiply-accumulate reads anything but the network's inputs\n"
@@ -739,9 +739,9 @@ def test_evaluate_gives_the_promised_document(ann, labelled, run):
     found = document(run, "evaluate", ann, "--data", labelled, "--steps", 1, 4)
     assert (found["samples"], found["labels"], found["output"]) == (60, True, None)
     assert (found["tokens"], found["labelled_tokens"]) == (None, None)
-    undefined = dict.fromkeys(["top5", "rmse", "mae", "token_top1", "perplexity"])
-    error = pytest.approx((0.75 * 0.25 / 60) ** 0.5)
-    assert found["ann"] == {"top1": 0.75, "top1_standard_error": error, **undefined}
+    undefined = dict.fromkeys(["top5", "rmse", "mae", "r2", "token_top1", "perplexity"])
+    error, interval = pytest.approx((0.75 * 0.25 / 60) ** 0.5, rel=0.01), pytest.approx([0.628, 0.842], abs=1e-3)
+    assert found["ann"] == {"top1": 0.75, "top1_standard_error": error, "top1_interval": interval, **undefined}
     likeness = {"agreement", "mse", "cosine", "token_agreement", "outputs"}
     assert all(row.keys() == {"steps", "coding", "mode", *likeness, *found["ann"]} for row in found["rows"])
     assert [(row["steps"], row["coding"], row["mode"]) for row in found["rows"]] == [
@@ -768,10 +768,10 @@ def test_float_labels_give_errors_of_both_networks(ann, snn, tmp_path, run):
     assert status == 0
     samples, header, source, spiking = out.splitlines()
     assert samples == "samples: 60, with targets of 'y'"
-    assert header.split() == ["T", "RMSE", "MAE", "agreement", "mse", "cosine", "cosine", "5", "%"]
+    assert header.split() == ["T", "RMSE", "MAE", "R²", "agreement", "mse", "cosine", "cosine", "5", "%"]
     assert source.split()[:3] == ["ANN", "0.25", "0.25"] and spiking.split()[:4] == ["4", "rate", "0.25", "0.25"]
     out = run("verify", ann, snn, "--data", tmp_path / "d.npz")[1]
-    assert "\nerror against targets: source RMSE 0.25 (MAE 0.25), spiking RMSE 0.25 (MAE 0.25)\n" in out
+    assert re.search(r"\nerror against targets: source RMSE 0.25 \(MAE 0.25, R² -?\d.\d{4}\), spiking RMSE 0.25 ", out)
 
 
 @pytest.mark.usefixtures("library")
@@ -783,9 +783,9 @@ def test_evaluate_draws_a_table_with_bars(ann, labelled, tmp_path, run):
         "samples: 60",
         ["T", "top-1", "agreement", "mse", "cosine", "cosine", "5", "%"],
     )
-    assert ours == f"ANN     75.00 ± 5.59 %  -          -         -       -           {'#' * 30}"
+    assert ours == f"ANN     75.00 ± 5.56 %  -          -         -       -           {'#' * 30}"
     assert one.startswith("1 ") and one.count("#") < 30
-    assert four.startswith("4 rate  75.00 ± 5.59 %  100.00 %   ") and four.endswith(f"1.0000  1.0000      {30 * '#'}")
+    assert four.startswith("4 rate  75.00 ± 5.56 %  100.00 %   ") and four.endswith(f"1.0000  1.0000      {30 * '#'}")
     np.savez(tmp_path / "bare.npz", x=np.load(labelled)["x"])
     _, out, _ = run("evaluate", ann, "--data", tmp_path / "bare.npz", "--steps", 4)
     assert out.startswith("samples: 60, without labels\n")
@@ -1095,21 +1095,6 @@ def test_an_interruption_is_one_line(ann, run, monkeypatch):
     assert run("inspect", ann) == (130, "", "pconv-onnx: interrupted\n")
 
 
-def test_progress_is_for_terminals_only(capfd, monkeypatch):
-    assert list(track([1, 2, 3], "counting", 3)) == [1, 2, 3]
-    assert capfd.readouterr() == ("", "")
-    ours, theirs = pty.openpty()
-    with os.fdopen(theirs, "w") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        monkeypatch.setenv("TERM", "xterm")
-        assert list(track([1, 2, 3], "counting", 3)) == [1, 2, 3]
-        terminal.flush()
-        shown = os.read(ours, 10000)
-    os.close(ours)
-    assert b"counting" in shown
-    assert capfd.readouterr() == ("", "")
-
-
 def test_calibration_is_a_command_and_an_option(tmp_path, run):
     relu, data = tmp_path / "relu.onnx", tmp_path / "data.npz"
     onnx.save(network("a = Conv (x, w) y = Relu (a)", weights={"w": weight(3, 3, 1, 1)}), relu)
@@ -1172,7 +1157,7 @@ def test_a_name_that_options_take_is_whole_in_its_column_and_others_are_cut():
         "bypassed": [],
         "spike_driven": {"macs": 0, "on_inputs": 0, "on_spikes": 0, "share": None, "reasons": {}},
     }
-    name, encoding, *_ = list(plan_lines(summary))[1].split()
+    name, encoding, *_ = as_text(plan_lines, summary).splitlines()[1].split()
     assert (name, len(encoding)) == ("n" * 400, 120)
 
 

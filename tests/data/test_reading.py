@@ -57,7 +57,7 @@ def sources(folder, arrays):
 
 @pytest.mark.parametrize("kind", ["npz", "path as text", "directory", "mapping", "reader"])
 def test_each_source_gives_the_same_samples(kind, tmp_path):
-    arrays = {"x": array(7, 3), "i": np.arange(7), "labels": np.arange(7, dtype=np.uint8) % 2, "other": array(7)}
+    arrays = {"x": array(7, 3), "i": np.arange(7), "labels": np.arange(7, dtype=np.uint8) % 2}
     samples = load_samples(sources(tmp_path, arrays)[kind], session(TWO))
     assert len(samples) == 7
     assert set(samples.arrays) == {"x", "i"}
@@ -68,7 +68,8 @@ def test_each_source_gives_the_same_samples(kind, tmp_path):
 
 def test_arrays_that_the_model_does_not_take_are_ignored(tmp_path):
     np.savez(tmp_path / "d.npz", x=array(2, 3), mean=np.float32(0.5), names=np.array(["a", "b", "c"]))
-    samples = load_samples(tmp_path / "d.npz", session(ONE))
+    with pytest.warns(UserWarning, match="neither an input of the model nor labels: 'mean', 'names'$"):
+        samples = load_samples(tmp_path / "d.npz", session(ONE))
     assert (len(samples), samples.labels) == (2, None)
 
 
@@ -144,7 +145,7 @@ def test_directory_without_npz_is_told(tmp_path):
     (tmp_path / "x.npy").touch()
     told = refusal(tmp_path)
     assert f"'{tmp_path}' holds no .npz and no Parquet files; " in told
-    assert "for a folder of pictures pass a recipe, a .json file (docs/scale-out.md)" in told
+    assert "for pictures, CIFAR's too, pass a recipe, a .json file (docs/scale-out.md)" in told
 
 
 def test_npz_without_arrays_is_told(tmp_path):
@@ -157,11 +158,9 @@ def test_npy_is_told(tmp_path):
     assert "it is no archive; write it with numpy.savez" in refusal(tmp_path / "d.npy")
 
 
-@pytest.mark.parametrize("data", [array(2, 3), [array(2, 3)], 5, None])
-def test_data_without_names_are_refused(data):
-    told = (
-        f"data are given as a path or as arrays by the names of inputs, not as {type(data).__name__}; write {{'NAME':"
-    )
+@pytest.mark.parametrize("data", [5, None])
+def test_what_has_no_samples_is_refused(data):
+    told = f"data are given as a path, as arrays or as batches of them, not as {type(data).__name__}; write {{'NAME':"
     assert refusal(data).startswith(told)
 
 
@@ -316,14 +315,14 @@ def test_random_samples_fill_the_one_batch_of_mixed_inputs():
 
 def test_random_samples_need_known_shapes():
     with pytest.raises(
-        PconvError, match=r"for input 'x' of which dimension 'M' is open, shape \['N', 'M'\]; pass --data"
+        PconvError, match=r"for input 'x' of which dimension 'M' is open, shape \['N', 'M'\]; pass `data=`"
     ):
         random_samples(session("float[N, M] x"))
 
 
 @pytest.mark.parametrize("sizes", ["2147483647, 4, 4", "2147483648, 0, 1099511627776"])
 def test_an_input_that_no_memory_holds_is_not_drawn(sizes):
-    with pytest.raises(PconvError, match="input 'x' of shape .* are too many; pass --data"):
+    with pytest.raises(PconvError, match="input 'x' of shape .* are too many; pass `data=`"):
         random_samples(session(f"float[N, {sizes}] x"))
 
 
@@ -393,9 +392,9 @@ def test_rows_without_bytes_are_not_counted_as_samples(tmp_path):
     assert "hold no values" in refusal_of(len, open_samples(tmp_path / "d.npz", session("float[N, M] x")))
 
 
-def test_a_batch_that_is_no_mapping_is_told():
-    told = refusal(Reader([{"x": array(2, 3)}, [array(2, 3)]]))
-    assert told == "batch 1 of the data is a list; give arrays by the names of inputs"
+def test_a_batch_that_is_no_array_is_told():
+    told = refusal(Reader([{"x": array(2, 3)}, "x"]))
+    assert told == "batch 1 of the data is a str; give arrays, by the names of inputs"
 
 
 @pytest.mark.parametrize("place", ["pconv_onnx.data.parts.Given.read", "numpy.concatenate"])

@@ -203,3 +203,39 @@ def test_faults_of_parquet_files_are_told(tmp_path):
     assert "as Parquet" in refusal_of(load_samples, path, session())
     write(path, 3, z=[1.0])
     assert "has no array 'x'" in refusal_of(load_samples, path, session())
+
+
+def tensors(rows: slice) -> dict:
+    numbers = np.arange(7) % 3
+    return {"x": pyarrow.FixedShapeTensorArray.from_numpy_ndarray(X[rows]), "label": numbers[rows]}
+
+
+def test_parquet_files_lie_in_folders_of_a_folder_too(tmp_path):
+    folder = tmp_path / "a" / "data"
+    folder.mkdir(parents=True)
+    write(folder / "train-00001-of-00002.parquet", 4, **tensors(slice(3, 7)))
+    write(folder / "train-00000-of-00002.parquet", 4, **tensors(slice(0, 3)))
+    samples = load_samples(tmp_path, session())
+    np.testing.assert_array_equal(samples.arrays["x"], X)
+    np.testing.assert_array_equal(samples.labels, np.arange(7) % 3)
+
+
+@pytest.mark.parametrize("named", ["data/{}-0.parquet", "{}/0.parquet"])
+def test_of_several_splits_one_is_named(named, tmp_path):
+    for split, rows in (("train", slice(0, 7)), ("test", slice(0, 2))):
+        path = tmp_path / named.format(split)
+        path.parent.mkdir(exist_ok=True)
+        write(path, 4, **tensors(rows))
+    start, one = refusal_of(load_samples, tmp_path, session()).split(" such as ")
+    assert start == f"'{tmp_path}' has the splits test, train; name one of them,"
+    assert len(load_samples(one.strip("'"), session())) == 2
+    assert len(load_samples(str(tmp_path / named.format("train").replace("0", "*")), session())) == 7
+
+
+def test_classes_are_numbered_as_torchvision_numbers_them(tmp_path):
+    for place in ("dog/a/0.png", "cat/1.png", "cat/b/2.png", ".cache/3.png"):
+        (tmp_path / "pictures" / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PICTURES[0]).save(tmp_path / "pictures" / place)
+    (tmp_path / "pictures" / "ant").mkdir()
+    samples = load_samples(recipe(tmp_path, images="pictures"), of_pictures())
+    assert samples.labels.tolist() == [1, 1, 2]

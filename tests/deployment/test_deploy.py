@@ -90,7 +90,7 @@ def test_without_a_library_there_is_nothing_to_deploy(snn, tmp_path, monkeypatch
 def test_a_gpu_needs_cuda_kernels(snn, tmp_path, monkeypatch):
     monkeypatch.setattr("pconv_onnx.deployment.package.has_cuda_kernels", lambda: False)
     assert "has no CUDA kernels" in refusal_of(deploy, snn, tmp_path / "out", target="triton", gpu=True)
-    assert "leave out --gpu" in refusal_of(deploy, snn, tmp_path / "out", target="bundle", gpu=True)
+    assert "leave out `gpu=True`" in refusal_of(deploy, snn, tmp_path / "out", target="bundle", gpu=True)
     deploy(snn, tmp_path / "out", target="triton")
 
 

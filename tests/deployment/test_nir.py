@@ -219,7 +219,7 @@ def test_what_is_lost_must_be_allowed_and_is_told(tmp_path, capsys):
     out = tmp_path / "out"
     told = refusal_of(deploy, tmp_path / "snn.onnx", out, target="nir")
     assert told.startswith("nir cannot express all of the network: the reset, ")
-    assert told.endswith("--allow-lossy writes the rest")
+    assert told.endswith("`allow_lossy=True` writes the rest")
     assert not out.exists()
     command = ["deploy", str(tmp_path / "snn.onnx"), "-o", str(out), "--target", "nir", "--allow-lossy", "--json"]
     assert main(command) == 0
@@ -231,8 +231,8 @@ def test_what_is_lost_must_be_allowed_and_is_told(tmp_path, capsys):
 
 
 def test_other_targets_lose_nothing_and_nir_takes_no_gpu(snn, tmp_path):
-    assert "leave out --allow-lossy" in refusal_of(deploy, snn, tmp_path / "out", allow_lossy=True)
-    assert "leave out --gpu" in refusal_of(deploy, snn, tmp_path / "out", target="nir", gpu=True)
+    assert "leave out `allow_lossy=True`" in refusal_of(deploy, snn, tmp_path / "out", allow_lossy=True)
+    assert "leave out `gpu=True`" in refusal_of(deploy, snn, tmp_path / "out", target="nir", gpu=True)
 
 
 def refused(model, tmp_path) -> str:
@@ -243,10 +243,10 @@ def refused(model, tmp_path) -> str:
 def test_a_parallel_network_is_to_be_rewritten(snn, tmp_path):
     told = refusal_of(deploy, snn, tmp_path / "out", target="nir", allow_lossy=True)
     assert told.startswith("the network is parallel")
-    assert told.endswith("--mode serial")
+    assert told.endswith("`mode='serial'`")
     integers = rewrite(convolutions(), weights="int8").model
     told = refusal_of(deploy, integers, tmp_path / "out", target="nir", allow_lossy=True)
-    assert told.endswith("rewrite it with --mode serial, without --weights")
+    assert told.endswith("rewrite it with `mode='serial'`, without `weights=`")
 
 
 CODES = np.random.default_rng(5)

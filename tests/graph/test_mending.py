@@ -14,6 +14,7 @@ import onnx.backend.test
 import onnxruntime
 import pytest
 from networks import network, qcfs, weight
+from notes import noted
 from onnx import TensorProto, helper, numpy_helper
 from refusals import refusal_of
 
@@ -151,11 +152,10 @@ def test_what_has_one_meaning_is_mended_and_told_in_a_line(spoil: Callable[[Mode
     model = chain()
     spoil(model)
     given = Model.FromString(model.SerializeToString())
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with noted() as messages:
         result = load(model).proto
     assert model == given
-    assert [str(entry.message) for entry in caught] == [f"the model was mended on reading: {told}"] * bool(told)
+    assert messages == [f"the model was mended on reading: {told}"] * bool(told)
     assert mended(result) == (result, ())
     expected = outputs(model)
     for found in (outputs(result), outputs(rewrite(result).model)):
@@ -171,7 +171,6 @@ def test_outputs_get_the_shape_that_is_inferred(spoil):
     assert load(model).proto.graph.output == chain().graph.output
 
 
-@pytest.mark.filterwarnings("ignore:the model was mended")
 def test_outputs_of_operators_that_onnx_does_not_know_stay_open():
     model = parsed("a = com.microsoft.QuickGelu (x) y = com.microsoft.QuickGelu (a)")
     no_output_type(model)
@@ -181,7 +180,6 @@ def test_outputs_of_operators_that_onnx_does_not_know_stay_open():
     assert len(inspect(model)["activations"]) == 2
 
 
-@pytest.mark.filterwarnings("ignore:the model was mended")
 @pytest.mark.parametrize(
     ("nodes", "imported"),
     [
@@ -202,12 +200,11 @@ def test_before_ir_version_3_a_model_is_of_the_first_opset():
     model = parsed("y = Abs (x)")
     model.ClearField("opset_import")
     model.ir_version = 2
-    with pytest.warns(UserWarning, match="the domain ai.onnx imported, the IR version raised from 2 to 3$"):
+    with noted("the domain ai.onnx imported, the IR version raised from 2 to 3$"):
         result = load(model).proto
     assert [(entry.domain, entry.version) for entry in result.opset_import] == [("", 1)]
 
 
-@pytest.mark.filterwarnings("ignore:the model was mended")
 def test_nodes_of_bodies_and_what_they_take_from_outside_come_into_order():
     # onnxruntime itself does not sort bodies.
     branch = "else_branch = e () => (float[M, K] o) { o = Neg (q) }"
@@ -224,7 +221,6 @@ def test_nodes_of_bodies_and_what_they_take_from_outside_come_into_order():
     np.testing.assert_array_equal(outputs(in_order)[0] >= 0, True)
 
 
-@pytest.mark.filterwarnings("ignore:the model was mended")
 def test_nodes_of_functions_come_into_order_and_their_domains_are_imported():
     function = "f (a) => (b) { b = Relu (c) c = com.microsoft.QuickGelu (a) }"
     model = parsed("y = mine.f (x)", functions=f'<domain: "mine", opset_import: ["" : 16]> {function}')
@@ -250,11 +246,11 @@ def with_functions(*versions: str) -> Model:
 )
 def test_a_model_that_only_calls_functions_is_of_their_opset(versions, version):
     model = with_functions(*versions)
-    with pytest.warns(UserWarning, match="the domain ai.onnx imported$"):
+    with noted("the domain ai.onnx imported$"):
         result = load(model).proto
     assert {entry.domain: entry.version for entry in result.opset_import} == {"mine": 16, "": version}
     np.testing.assert_array_equal(outputs(result), outputs(model))
-    with pytest.warns(UserWarning, match="mended"):
+    with noted("mended"):
         (row,) = inspect(model)["activations"]
     assert row["op_types"] == ["Relu"] * len(versions)
 
@@ -317,7 +313,6 @@ def an_input_as_well(model: Model) -> None:
     model.graph.input.append(helper.make_tensor_value_info("bits", TensorProto.INT64, []))
 
 
-@pytest.mark.filterwarnings("ignore:the model was mended")
 @pytest.mark.parametrize("also", [None, used_by_a_node, used_in_a_body, handed_out, an_input_as_well])
 def test_integer_scales_of_qonnx_are_cast_to_floats(also):
     model = quantised(QUANT)
@@ -334,7 +329,6 @@ def test_integer_scales_of_qonnx_are_cast_to_floats(also):
     assert y[1:] == [3] * (also is handed_out)
 
 
-@pytest.mark.filterwarnings("ignore:the model was mended")
 def test_integer_scales_that_a_body_takes_from_outside_are_cast():
     body = f"(float[N, 3] y) {{ {QUANT} }}"
     model = quantised(
@@ -511,7 +505,7 @@ def test_empty_shapes_that_tools_declare_are_left_open():
     model = network(nodes)
     for name in ("a", "b"):
         model.graph.value_info.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [0, 3, 8, 8]))
-    with pytest.warns(UserWarning, match="the empty shapes declared for 2 tensors left open"):
+    with noted("the empty shapes declared for 2 tensors left open"):
         result = rewrite(model)
     np.testing.assert_array_equal(outputs(result.model)[0], outputs(model)[0])
 
@@ -520,7 +514,7 @@ def test_empty_shapes_are_left_open_beside_constants_that_are_empty():
     model = network(f"roi = Constant <value = float[0] {{}}> () {qcfs('x', 'a')} y = Neg (a)")
     model.graph.value_info.append(helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, [0, 3, 8, 8]))
     model.graph.value_info.append(helper.make_tensor_value_info("roi", onnx.TensorProto.FLOAT, [0]))
-    with pytest.warns(UserWarning, match="the empty shape declared for 1 tensor left open"):
+    with noted("the empty shape declared for 1 tensor left open"):
         shapes = load(model).shapes
     assert (shapes["a"], shapes["roi"]) == (("N", 3, 8, 8), (0,))
 
@@ -583,7 +577,7 @@ def test_sizes_below_zero_are_left_open(size):
     bounds = {"start": np.array([0]), "end": np.array([3]), "axes": np.array([1])}
     model = network(nodes, inputs="float[N, M] x", outputs="float[N, K] y", weights=bounds)
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = size
-    with pytest.warns(UserWarning, match="mended on reading: sizes below 0 left open"):
+    with noted("mended on reading: sizes below 0 left open"):
         found = load(model)
     assert found.shapes["x"] == ("N", None)
     assert model.graph.input[0].type.tensor_type.shape.dim[1].dim_value == size

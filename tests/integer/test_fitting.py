@@ -155,4 +155,4 @@ def test_levels_have_no_method():
                     weights={"w": weight(3, 3)})  # fmt: skip
     data = {"x": np.ones((4, 3), np.float32)}
     told = refusal_of(rewrite, model, weights="int8", input_bits=8, calibration=data, method="mse")
-    assert told == "the model has levels: nothing is calibrated by 'mse'; leave --method out"
+    assert told == "the model has levels: nothing is calibrated by 'mse'; leave `method=` out"

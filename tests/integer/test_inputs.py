@@ -65,8 +65,8 @@ def test_a_range_is_that_of_the_data_where_none_is_given(small_network):
 
 def test_a_range_is_needed(small_network):
     told = refusal_of(rewrite, small_network, weights="int8", input_bits=8)
-    assert (
-        told == "the range of the inputs is not known; pass --input-range LOW HIGH, or data that have it: --calibration"
+    assert told == (
+        "the range of the inputs is not known; pass `input_range=(LOW, HIGH)`, or data that have it as `calibration=`"
     )
 
 
@@ -82,7 +82,7 @@ def test_inputs_that_are_integers_are_not_quantised():
     model = network(nodes, inputs="int64[N, 7] x", outputs="float[N, 7, 5] y",
                     weights={"table": weight(30, 8), "m": weight(8, 5)})  # fmt: skip
     told = refusal_of(rewrite, model, weights="int8", input_bits=8, input_range=(0, 1))
-    assert told == "the model has no input of floats to quantise; leave --input-bits out"
+    assert told == "the model has no input of floats to quantise; leave `input_bits=` out"
     assert rewrite(model, weights="int8").integers.proof.exact
 
 

@@ -30,7 +30,7 @@ def test_sums_that_may_overflow_are_named_with_their_bound(options, tmp_path):
     assert start in ("sums of Gemm 'y'", "sums of TemporalMean 'y/integer/decode'")
     assert int(bound.replace(",", "")) >= 2**24
     assert rest.startswith("16,777,216 exactly")
-    assert "--weights int4" in rest
+    assert "`weights='int4'`" in rest
     assert not (tmp_path / "snn.onnx").exists()
 
 

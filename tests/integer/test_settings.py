@@ -20,9 +20,9 @@ REFUSED = {
     "three numbers": (("int8", 8, (0, 1, 2)), r"\(0, 1, 2\) is no range of inputs"),
     "words": (("int8", 8, ("a", "b")), r"\('a', 'b'\) is no range of inputs"),
     "a number": (("int8", 8, 5), "5 is no range of inputs"),
-    "bits without weights": ((None, 8, None), "quantised inputs are for integer weights; pass --weights int8"),
-    "a range without bits": (("int8", None, RANGE), "a range of inputs is for quantised ones; pass --input-bits 8"),
-    "a range alone": ((None, None, RANGE), "a range of inputs is for quantised ones; pass --input-bits 8"),
+    "bits without weights": ((None, 8, None), "quantised inputs are for integer weights; pass `weights='int8'`"),
+    "a range without bits": (("int8", None, RANGE), "a range of inputs is for quantised ones; pass `input_bits=8`"),
+    "a range alone": ((None, None, RANGE), "a range of inputs is for quantised ones; pass `input_bits=8`"),
 }
 
 

@@ -48,7 +48,8 @@ def measured(summary) -> dict[tuple, dict]:
 
 def test_every_mode_is_measured_at_each_number_of_steps_and_batch_size():
     ann = network(f"c = Conv (x, w) {qcfs('c', 'y')}", weights={"w": weight(3, 3, 1, 1)})
-    summary = bench(ann, steps=[2, 4, 2], batches=[1, 3], repeats=2).summary()
+    result = bench(ann, steps=[2, 4, 2], batches=[1, 3], repeats=2)
+    summary = result.summary()
     assert [(row["batch"], row["mode"], row["steps"]) for row in summary["rows"]] == [
         cell
         for batch in (1, 3)
@@ -67,6 +68,7 @@ def test_every_mode_is_measured_at_each_number_of_steps_and_batch_size():
     assert (summary["complete"], summary["stopped"], summary["random_inputs"]) == (True, None, True)
     assert {"quiet", "other_work", "cpu", "onnxruntime", "load_average"} <= summary["machine"].keys()
     json.dumps(summary, allow_nan=False)
+    assert "× ANN" in str(result) and "<th>× ANN</th>" in result._repr_html_()
 
 
 def test_sessions_get_the_samples_that_were_given_and_random_ones_are_not_zeros(small_network, monkeypatch):

@@ -57,9 +57,9 @@ FUNCTIONS = [
 @pytest.mark.parametrize(
     "data",
     [
-        X,
-        [X],
         5,
+        [5],
+        (X, X, X),
         "a\0b",
         "x" * 5000,
         {"x": 1.5},

@@ -47,7 +47,8 @@ def test_right_answers_are_counted_as_numpy_counts_them(wide_network):
         order = np.argsort(-found, axis=1)
         assert row["top1"] == (order[:, 0] == labels).mean()
         assert row["top5"] == (order[:, :5] == labels[:, np.newaxis]).any(axis=1).mean()
-        assert row["top1_standard_error"] == pytest.approx(math.sqrt(row["top1"] * (1 - row["top1"]) / 120))
+        assert row["top1_standard_error"] == pytest.approx(math.sqrt(row["top1"] * (1 - row["top1"]) / 120), rel=0.05)
+        assert row["top1_interval"][0] < row["top1"] < row["top1_interval"][1]
         if "steps" in row:
             assert row["agreement"] == (found.argmax(1) == expected.argmax(1)).mean()
             assert row["mse"] == pytest.approx(np.square(found.astype(float) - expected).mean(), abs=1e-12)
@@ -80,6 +81,7 @@ def test_both_modes_score_alike(small_network):
     data = {"x": X, "labels": logits(small_network).argmax(1)}
     rows = [evaluate(small_network, data, steps=[2], mode=mode).summary()["rows"][0] for mode in ("folded", "parallel")]
     assert [row.pop("mode") for row in rows] == ["folded", "parallel"]
+    assert rows[0].pop("top1_interval") == pytest.approx(rows[1].pop("top1_interval"))
     for folded, parallel in zip(*([row.pop("cosine"), row.pop("outputs")["y"]["cosine"]] for row in rows), strict=True):
         assert folded == pytest.approx(parallel)
     assert rows[0] == pytest.approx(rows[1])
@@ -451,7 +453,7 @@ def test_targets_that_fit_no_output_are_told(small_network):
 
 def test_no_labels_and_no_steps_leave_nothing_to_evaluate(small_network):
     told = "the data have no 'labels' to count right answers by; add them, or "
-    assert refusal(small_network, {"x": X}) == f"{told}pass --steps to compare spiking forms with it"
+    assert refusal(small_network, {"x": X}) == f"{told}pass `steps=` to compare spiking forms with it"
     assert refusal(rewrite(small_network).model, {"x": X}) == f"{told}compare it with its ANN by verify"
 
 
@@ -556,7 +558,7 @@ def test_a_curve_as_a_file_makes_no_folder(small_network, tmp_path):
     result = evaluate(small_network, {"x": X[:5]}, steps=[2])
     assert refusal_of(result.draw, tmp_path / "none" / "c.png") == (
         f"cannot write '{tmp_path}/none/c.png': there is no folder '{tmp_path}/none'; "
-        "make it, or choose another place with -o"
+        "make it, or choose another place with `output=`"
     )
     assert not (tmp_path / "none").exists()
 

@@ -133,7 +133,7 @@ def test_the_command_writes_the_report_and_says_where(command, tmp_path, capfd):
 
 def test_what_was_measured_is_printed_where_the_report_cannot_be_written(command, capfd, monkeypatch):
     def full(*_):
-        raise PconvError("cannot write 'report': No space left on device", "choose another place with -o")
+        raise PconvError("cannot write 'report': No space left on device", "choose another place with `output=`")
 
     monkeypatch.setattr(page, "write", full)
     assert main(command) == 1

@@ -19,24 +19,34 @@ def test_errors_of_batches_add_up_to_that_of_all():
     targets = GENERATOR.normal(size=(40, 3)).astype(np.float32)
     found = sum((TargetError.of(output[i : i + 7], targets[i : i + 7]) for i in range(0, 40, 7)), TargetError())
     difference = output.astype(np.float64) - targets
-    expected = {"rmse": np.sqrt((difference**2).mean()), "mae": np.abs(difference).mean()}
-    assert found.values == 120
+    explained = 1 - (difference**2).sum() / ((targets - targets.mean(axis=0)) ** 2).sum()
+    expected = {"rmse": np.sqrt((difference**2).mean()), "mae": np.abs(difference).mean(), "r2": explained}
+    assert (found.values, found.samples) == (120, 40)
     assert found.summary() == pytest.approx(expected)
 
 
+def test_what_is_explained_does_not_depend_on_how_large_targets_are():
+    targets = 1e8 + GENERATOR.normal(size=(60, 2))
+    output = targets + 0.1 * GENERATOR.normal(size=(60, 2))
+    found = sum((TargetError.of(output[i : i + 7], targets[i : i + 7]) for i in range(0, 60, 7)), TargetError())
+    explained = 1 - np.square(output - targets).sum() / np.square(targets - targets.mean(axis=0)).sum()
+    assert found.summary()["r2"] == pytest.approx(explained, abs=1e-6) and explained > 0.98
+
+
 def test_a_known_error_is_exact():
-    assert TargetError.of(np.float32([[3], [0]]), np.float32([0, 4])).summary() == {"rmse": 12.5**0.5, "mae": 3.5}
+    found = TargetError.of(np.float32([[3], [0]]), np.float32([0, 4]))
+    assert found.summary() == {"rmse": 12.5**0.5, "mae": 3.5, "r2": 1 - 25 / 8}
 
 
 def test_half_precision_does_not_overflow():
     found = TargetError.of(np.full((4, 1), 60000, np.float16), np.full(4, -60000, np.float16))
-    assert found.summary() == {"rmse": 120000.0, "mae": 120000.0}
+    assert found.summary() == {"rmse": 120000.0, "mae": 120000.0, "r2": None}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_no_number_is_none(value):
-    assert TargetError().summary() == {"rmse": None, "mae": None}
-    assert TargetError.of(np.array([value, 0]), np.zeros(2)).summary() == {"rmse": None, "mae": None}
+    assert TargetError().summary() == {"rmse": None, "mae": None, "r2": None}
+    assert TargetError.of(np.array([value, 0]), np.arange(2.0)).summary() == {"rmse": None, "mae": None, "r2": None}
 
 
 def zeros(*shape: int, dtype: type = np.float32) -> np.ndarray:

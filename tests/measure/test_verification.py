@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 from batches import batch_sizes
 from networks import network, qcfs, weight
+from notes import noted
 from onnx import numpy_helper
 from refusals import refusal_of
 
@@ -300,7 +301,7 @@ def test_initializers_that_are_inputs_as_well_are_constants():
     for tensor in ann.graph.initializer:
         ann.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     data = {"x": np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)}
-    with pytest.warns(UserWarning, match="uses opset 12"):
+    with noted("uses opset 12"):
         snn = rewrite(ann).model
     assert verify(ann, snn, data).verdict == "equal"
     assert beyond(verify(ann, change(snn, "w", lambda table: -table), data)) == {"neuron 'a_code'", "output 'y'"}
@@ -538,7 +539,7 @@ def test_token_inputs_work():
 def test_inputs_that_cannot_be_drawn_ask_for_data():
     ann = network(qcfs("x", "y"), inputs="float[N, M] x", outputs="float[N, M] y")
     snn = rewrite(ann).model
-    assert refusal(ann, snn).endswith("pass --data")
+    assert refusal(ann, snn).endswith("pass `data=`")
     assert verify(ann, snn, {"x": np.ones((2, 5), np.float32)}).passed
 
 
@@ -581,7 +582,8 @@ def test_error_against_targets_is_that_of_both_networks(small_network):
     for name, model in (("ann", small_network), ("snn", snn)):
         difference = pconv_onnx.session(model).run(None, {"x": x})[0].astype(np.float64) - targets
         rmse, mae = np.sqrt(np.square(difference).mean()), np.abs(difference).mean()
-        assert summary["target_error"][name] == pytest.approx({"rmse": rmse, "mae": mae})
+        r2 = 1 - np.square(difference).sum() / np.square(targets - targets.mean(axis=0)).sum()
+        assert summary["target_error"][name] == pytest.approx({"rmse": rmse, "mae": mae, "r2": r2})
     assert summary["target_error"]["ann"] != summary["target_error"]["snn"]
     assert verify(small_network, snn, {"x": x}).summary()["target_error"] is None
 
@@ -915,7 +917,7 @@ def test_a_spelling_that_changes_values_is_a_difference(monkeypatch):
     assert "the source gives other values in the spelling that it was read in" in verify(model, snn).differences
 
 
-@pytest.mark.filterwarnings("ignore:.*mended on reading", "error::RuntimeWarning")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_network_of_no_elements_is_not_called_equal():
     weights = {"e": np.zeros((4, 0), np.float32)}
     ann = network(

@@ -32,9 +32,9 @@ def test_operators_without_levels_are_listed(op_type, opset):
     assert operators == op_type
     if op_type in ("Gelu", "HardSwish", "Mish"):
         assert " has no levels of its own and does not ascend throughout, so it stays analog, on the temporal" in reason
-        assert reason.endswith("; pass --calibration data.npz --steps T for a neuron behind it")
+        assert reason.endswith("; pass `calibration='data.npz', steps=T` for a neuron behind it")
     else:
-        assert " has no levels of its own, so it runs on the temporal mean; pass --calibration data.npz" in reason
+        assert " has no levels of its own, so it runs on the temporal mean; pass `calibration='data.npz'" in reason
 
 
 def test_prelu_is_listed():

@@ -328,7 +328,7 @@ def test_chains_that_are_not_qcfs_are_refused_with_the_reason(nodes, reason):
 def test_levels_without_end_need_calibration(nodes):
     activation = only(nodes)
     assert activation.status == "needs-calibration"
-    assert activation.reason.startswith("it has no highest level; pass --calibration data.npz --steps T to find one")
+    assert activation.reason.startswith("it has no highest level; pass `calibration='data.npz', steps=T` to find one")
     np.testing.assert_array_equal(activation.unit, [0.5])
 
 

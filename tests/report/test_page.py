@@ -497,7 +497,7 @@ def test_a_missing_extra_is_told(package, tmp_path, monkeypatch):
 def test_a_place_that_a_report_cannot_go_to_is_told(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     assert refusal_of(page.destination, tmp_path / "file") == (
-        f"'{tmp_path}/file' is no folder for a report; choose another place with -o"
+        f"'{tmp_path}/file' is no folder for a report; choose another place with `output=`"
     )
     assert f"nothing can be made in '{tmp_path}/file'" in refusal_of(page.destination, tmp_path / "file" / "r")
 

@@ -7,6 +7,7 @@ import onnx
 import onnx.parser
 import pytest
 from networks import network, weight
+from notes import noted
 from refusals import refusal_of
 
 from pconv_onnx import calibrate, inspect, rewrite, session, verify
@@ -47,7 +48,7 @@ def fused(element: str = "float") -> onnx.ModelProto:
 
 def test_a_network_of_an_old_opset_gives_what_it_gave():
     source = resized()
-    with pytest.warns(UserWarning, match="uses opset 10; what is written uses opset 17"):
+    with noted("uses opset 10; what is written uses opset 17"):
         spiking = rewrite(source).model
     x = np.random.default_rng(0).normal(0, 2, (4, 3, 8, 8)).astype(np.float32)
     (expected,), (found,) = (session(model).run(None, {"x": x}) for model in (source, spiking))

@@ -209,7 +209,7 @@ def test_what_one_time_step_cannot_do_is_refused(nodes, told):
 def test_a_calibrated_network_is_refused_for_what_the_calibration_left():
     told = refusal(network("a = Relu (x) g = Gelu (a) y = Neg (g)"), steps=4, calibration="random", method="mse")
     assert "activation 'g/analog' needs the temporal mean of 'a': Gelu does not ascend throughout" in told
-    assert "--calibration" not in told
+    assert "calibration=" not in told
 
 
 def test_an_activation_of_a_calibrated_network_has_the_name_that_it_had():
@@ -220,7 +220,7 @@ def test_an_activation_of_a_calibrated_network_has_the_name_that_it_had():
 def test_activations_of_different_levels_need_steps():
     other = qcfs("a", "y").replace(", count)", ", eight)")
     ann = network(qcfs("x", "a") + other, weights={"eight": 8.0})
-    assert "have 4 and 8 levels" in refusal(ann) and "--steps" in refusal(ann)
+    assert "have 4 and 8 levels" in refusal(ann) and "`steps=`" in refusal(ann)
     assert SerialSession(serial(ann, steps=4).model).steps == 4
 
 

@@ -102,7 +102,7 @@ def classify(row: Row, path: Path) -> None:
         row.outcome, row.unseen = "nothing to convert", _unseen(path)
         return
     data = given_data(path)
-    signs = (False, True) if any("--signed" in reason for reason in left) else (False,)
+    signs = (False, True) if any("`signed=True`" in reason for reason in left) else (False,)
     for signed in signs:
         _convert(row, row.verdicts, path, data, signed=signed)
     if report["counts"]["needs_calibration"]:

@@ -230,3 +230,9 @@ def test_a_network_trained_in_float32_runs_in_half_precision():
     half = copy.deepcopy(model).half().eval()
     assert half(torch.randn(2, 4).half()).dtype == torch.float16
     assert half[1].threshold.item() == pytest.approx(model[1].threshold.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("below", [-1, 257, 1.5])
+def test_a_number_of_levels_below_zero_that_cannot_be_is_told(below):
+    told = f"{below} is not a number of levels below zero; choose a whole number from 0 to 256"
+    assert refusal_of(QCFS, 4, 1.0, below=below) == told

@@ -12,6 +12,8 @@ from torch import nn
 
 from pconv_onnx.torch import QCFS, replace_relu
 
+CALIBRATE = "calibrate the exported ONNX network (pconv_onnx.calibrate gives it levels), or train with a ReLU"
+
 
 def told(findings) -> list[tuple[str, str]]:
     return [(finding.name, finding.status) for finding in findings]
@@ -201,11 +203,11 @@ def test_what_torch_fx_would_get_wrong_is_left_and_told(source, reason):
 @pytest.mark.parametrize(
     "forward, modules, name",
     [
-        (lambda self, x: self.act(x), {"act": nn.ReLU6()}, "act"),
+        (lambda self, x: self.act(x), {"act": nn.Hardtanh(0.5, 2)}, "act"),
+        (lambda self, x: F.hardtanh(x, -2, -1), {}, "hardtanh"),
         (lambda self, x: self.act(x), {"act": nn.LeakyReLU()}, "act"),
         (lambda self, x: self.act(x), {"act": nn.GELU()}, "act"),
         (lambda self, x: self.act(x), {"act": nn.SiLU()}, "act"),
-        (lambda self, x: F.relu6(x), {}, "relu6"),
         (lambda self, x: F.leaky_relu(x, 0.1), {}, "leaky_relu"),
         (lambda self, x: x.sigmoid(), {}, "sigmoid"),
         (lambda self, x: x.clamp(min=0), {}, "clamp"),
@@ -220,7 +222,52 @@ def test_other_activations_are_left_and_listed(forward, modules, name):
     model, findings = replace_relu(of(forward, **modules), 4)
     assert not thresholds(model)
     (finding,) = [finding for finding in findings if finding.name == name]
-    assert finding.status == "left" and finding.reason
+    assert finding.status == "left" and finding.reason.endswith((CALIBRATE, "write relu to have it replaced"))
+
+
+@pytest.mark.parametrize(
+    ("forward", "modules", "low", "high"),
+    [
+        (lambda self, x: self.act(x), {"act": nn.ReLU6()}, 0, 6),
+        (lambda self, x: self.act(x), {"act": nn.ReLU6(inplace=True)}, 0, 6),
+        (lambda self, x: self.act(self.act(x)), {"act": nn.ReLU6()}, 0, 6),
+        (lambda self, x: self.act(x), {"act": nn.Hardtanh()}, -1, 1),
+        (lambda self, x: self.act(x), {"act": nn.Hardtanh(-0.5, 2)}, -0.5, 2),
+        (lambda self, x: self.act(x), {"act": nn.Hardtanh(0, 3)}, 0, 3),
+        (lambda self, x: F.relu6(x), {}, 0, 6),
+        (lambda self, x: F.relu6(x, inplace=True), {}, 0, 6),
+        (lambda self, x: F.hardtanh(x), {}, -1, 1),
+        (lambda self, x: F.hardtanh(x, -2.0, max_val=4.0), {}, -2, 4),
+    ],
+)
+def test_bounds_are_kept(forward, modules, low, high):
+    source = of(forward, **modules)
+    model, findings = replace_relu(source, 8)
+    assert {finding.status for finding in findings} == {"replaced"} and thresholds(model)
+    x = torch.linspace(-8, 8, 1001)
+    found, expected = model.eval()(x.clone()), source(x.clone())
+    assert (found.min(), found.max()) == (low, high)
+    torch.testing.assert_close(found, expected, atol=high / 16 + 1e-5, rtol=0)
+
+
+def test_a_lower_bound_that_is_no_level_is_told():
+    (finding,) = replace_relu(nn.Sequential(nn.Hardtanh(-0.7, 1)), 4)[1]
+    assert str(finding) == "replaced: 0 (nn.Hardtanh): its lowest level is -0.75, and its lower bound was -0.7"
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (nn.Sequential(nn.Linear(2, 2)), "nothing was replaced in Sequential: it has no activation that is known"),
+        (
+            nn.Sequential(nn.GELU()),
+            r"nothing was replaced in Sequential; left: 0 \(GELU\): it is not a ReLU;",
+        ),
+    ],
+)
+def test_where_nothing_is_replaced_it_is_said(model, told):
+    with pytest.warns(UserWarning, match=told):
+        replace_relu(model, 4)
 
 
 def test_clamps_that_are_no_relu_are_not_listed():
@@ -230,4 +277,4 @@ def test_clamps_that_are_no_relu_are_not_listed():
 
 def test_a_finding_says_where_what_and_why():
     _, findings = replace_relu(nn.Sequential(nn.ReLU(), nn.GELU()), 4)
-    assert list(map(str, findings)) == ["replaced: 0 (nn.ReLU)", "left: 1 (GELU): it is not a ReLU"]
+    assert list(map(str, findings)) == ["replaced: 0 (nn.ReLU)", f"left: 1 (GELU): it is not a ReLU; {CALIBRATE}"]

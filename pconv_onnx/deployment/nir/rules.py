@@ -55,7 +55,7 @@ def _tables_of_neurons(walk: Walk, node: Node, shape: Shape) -> list[Array]:
     if levels[:, 0].any():
         raise PconvError(
             f"the neurons '{node_name(node)}' have a value where they are silent; a spike of NIR is 0 or 1",
-            "values below zero (--signed) have no counterpart there",
+            "values below zero (`signed=True`) have no counterpart there",
         )
     if len(levels) > 1 and node.attrs["channel_axis"] not in (1, 1 - len(shape) - 1):
         raise PconvError(

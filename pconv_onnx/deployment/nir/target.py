@@ -34,7 +34,7 @@ class Nir:
             whole = Record.read(packed.network.proto).integer is not None
             raise PconvError(
                 f"the network is {packed.mode.name}, and what reads NIR computes step by step",
-                f"rewrite it with --mode serial{', without --weights' if whole else ''}",
+                f"rewrite it with `mode='serial'`{', without `weights=`' if whole else ''}",
             )
         nir = _package()
         graph = nir_graph(fold(packed.network), packed.potentials, packed.steps, nir)

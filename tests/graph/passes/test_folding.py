@@ -272,7 +272,6 @@ def test_sizes_that_no_runtime_computes_are_left(nodes):
     assert "k" not in constants(fold(load(model)).proto)
 
 
-@pytest.mark.filterwarnings("ignore:the model was mended")
 @pytest.mark.parametrize("node", ["com.microsoft.Gelu ()", "ImageScaler ()", "LayerNormalization ()"])
 def test_operators_of_onnxruntime_that_take_nothing_are_left(node):
     text = f"k = {node} y = Relu (x)"

@@ -1,13 +1,14 @@
-"""Answers as lines of text, for a terminal."""
+"""What results say, in sentences and tables: one function a kind of result, of its JSON document."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pconv_onnx.basics.errors import cut, listed
+from pconv_onnx.answers import energies, spike_driven, tables
+from pconv_onnx.answers.printing import Part, Table
+from pconv_onnx.basics.errors import listed
 from pconv_onnx.basics.reasons import of_one_kind
-from pconv_onnx.report import energies, spike_driven, tables
 
 _BAR = 40
 _ACCURACIES = {
@@ -15,6 +16,7 @@ _ACCURACIES = {
     "top5": "top-5",
     "rmse": "RMSE",
     "mae": "MAE",
+    "r2": "R²",
     "token_top1": "token top-1",
     "perplexity": "perplexity",
     "agreement": "agreement",
@@ -25,17 +27,15 @@ _ACCURACIES = {
 }
 # What bars are as long as: the first that is defined.
 _RULERS = ("top1", "token_top1", "agreement", "token_agreement")
-# Characters of a cell: a column is as wide as the widest, in each of its rows. The first has names that options take.
-_WIDEST_NAME, _WIDEST = 512, 120
 _STYLE = tables.Style(absent="-", space=" ", count=lambda value: f"{value:,.0f}", rate=lambda rate: f"{rate:.4g}")
 
 
-def plan_lines(summary: dict[str, Any]) -> Iterator[str]:
+def plan_lines(summary: dict[str, Any]) -> Iterator[Part]:
     """The answer of `inspect`, and `rewrite` where nothing is written."""
     if summary["activations"]:
         cells = tables.activations(summary["activations"], _STYLE)
         header = ["activation", "encoding", "levels", "steps", "status", "operators"]
-        yield from _columns([header, *tables.of(cells, "name", *header[1:])])
+        yield Table([header, *tables.of(cells, "name", *header[1:])])
         yield from (f"\n{line}" for line in _by_reason(summary["activations"]))
         counts = "{converted} convertible, {needs_calibration} without levels, {refused} refused"
         yield counts.format(**summary["counts"])
@@ -79,7 +79,7 @@ def _analog_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield f"an analog current goes on beside the neuron of {_first_of(summary['bypassed'])}"
 
 
-def calibration_lines(summary: dict[str, Any]) -> Iterator[str]:
+def calibration_lines(summary: dict[str, Any]) -> Iterator[Part]:
     """The answer of `calibrate`."""
     *lines, last = _calibrated_lines(summary)
     yield from lines
@@ -87,14 +87,14 @@ def calibration_lines(summary: dict[str, Any]) -> Iterator[str]:
     yield last
 
 
-def _calibrated_lines(summary: dict[str, Any]) -> Iterator[str]:
+def _calibrated_lines(summary: dict[str, Any]) -> Iterator[Part]:
     rows = [row for row in summary["activations"] if row["status"] == "calibrated"]
     table = [["activation", "channels", "silent", "threshold", "squared error"]]
     for row in rows:
         threshold = " … ".join(f"{value:.3g}" for value in row["threshold"] or ()) or "-"
         channels, silent = str(row["channels"]), str(row["silent_channels"])
         table.append([row["name"], channels, silent, threshold, _STYLE.percent(row["relative_error"])])
-    yield from _columns(table)
+    yield Table(table)
     yield from (f"stays analog: {line}" for line in _by_reason(rows))
     left = [row for row in summary["activations"] if row["status"] != "calibrated"]
     yield from (f"not calibrated: {line}" for line in _by_reason(left))
@@ -110,26 +110,20 @@ def _calibrated_lines(summary: dict[str, Any]) -> Iterator[str]:
         rule = summary["scale_rule"]
         yield f"scales by rule '{rule}', which disturbs the outputs least (share of their variance, {told})"
     corrected = f", corrected layers: {summary['corrected_layers']}" if summary["method"] == "refit" else ""
-    where = f"{summary['output']}: " if "output" in summary else ""
-    kept = ", found by an earlier run (--cache)" if summary["from_cache"] else ""
+    kept = ", found by an earlier run (`cache=`)" if summary["from_cache"] else ""
+    where = _place(summary.get("output"))
     yield f"{where}T = {summary['steps']}, method {summary['method']}, {summary['samples']} samples{corrected}{kept}"
 
 
-def _columns(table: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows of cells under each other, none so wide that the others are out of sight."""
-    table = [[cut(name, _WIDEST_NAME), *(cut(cell, _WIDEST) for cell in cells)] for name, *cells in table]
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    for cells in table:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-
-
-def rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
+def rewriting_lines(summary: dict[str, Any]) -> Iterator[Part]:
     """The answer of `rewrite`."""
     from pconv_onnx.plan.modes import MODES
 
     if summary["calibration"] is not None:
         yield from _calibrated_lines(summary["calibration"])
-    if summary["output"] is None:
+    # A network that is in memory alone has no place.
+    output = summary.get("output", "")
+    if output is None:
         yield from plan_lines(summary)
     else:
         yield "{converted} converted, {needs_calibration} without levels, {refused} refused".format(**summary["counts"])
@@ -160,11 +154,16 @@ def rewriting_lines(summary: dict[str, Any]) -> Iterator[str]:
             f"T = {steps} is not {takes}: not lossless; for inputs spread evenly a neuron's "
             f"error is {in_mean}{error:.2g} θ as root mean square"
         )
-    if summary["output"] is not None:
+    if output is not None:
         if summary["per_step_outputs"]:
             yield f"added outputs: {listed(summary['per_step_outputs'])}"
         steps = _same_steps(converted) or "different for each neuron"
-        yield f"{summary['output']}: mode {summary['mode']}, T = {steps}, {summary['precision']}"
+        yield f"{_place(output)}mode {summary['mode']}, T = {steps}, {summary['precision']}"
+
+
+def _place(output: str | None) -> str:
+    """How a line on what was written begins."""
+    return f"{output}: " if output else ""
 
 
 def _same_steps(rows: Sequence[dict[str, Any]]) -> str:
@@ -239,7 +238,8 @@ def _integer_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 def _target_error(values: dict[str, float | None]) -> str:
     rmse, mae = (_STYLE.number(values[name], ".4g") for name in ("rmse", "mae"))
-    return f"RMSE {rmse} (MAE {mae})"
+    r2 = "" if values["r2"] is None else f", R² {values['r2']:.4f}"
+    return f"RMSE {rmse} (MAE {mae}{r2})"
 
 
 def _compared_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -284,7 +284,7 @@ def _verdict_line(summary: dict[str, Any]) -> str:
 
 
 def _samples_line(summary: dict[str, Any]) -> str:
-    drawn = " (seeded random inputs; pass --data for real ones)" if summary["random_inputs"] else ""
+    drawn = " (seeded random inputs; pass `data=` for real ones)" if summary["random_inputs"] else ""
     return f"samples: {summary['samples']}{drawn}"
 
 
@@ -293,7 +293,7 @@ def _difference(outputs: dict[str, Any]) -> str:
     return "without bound (a NaN, an infinity or another shape)" if difference is None else f"{difference:.3g}"
 
 
-def evaluation_lines(summary: dict[str, Any]) -> Iterator[str]:
+def evaluation_lines(summary: dict[str, Any]) -> Iterator[Part]:
     """The answer of `evaluate`."""
     ann = [] if summary["ann"] is None else [{"steps": "ANN", "coding": None, **summary["ann"]}]
     rows = [*ann, *summary["rows"]]
@@ -306,9 +306,9 @@ def evaluation_lines(summary: dict[str, Any]) -> Iterator[str]:
         bar = "#" * round(_BAR * (row.get(ruler) or 0))
         table.append([*(cells[key] for key in ("steps", *columns)), bar])
     yield f"samples: {summary['samples']}{_judged_by(summary)}"
-    yield from _columns(table)
+    yield Table(table)
     yield from tables.not_finite(summary)
-    if summary["output"]:
+    if summary.get("output"):
         yield f"{summary['output']}: the curve"
 
 
@@ -320,7 +320,7 @@ def _judged_by(summary: dict[str, Any]) -> str:
     return "" if summary["labels"] else ", without labels"
 
 
-def stats_lines(summary: dict[str, Any]) -> Iterator[str]:
+def stats_lines(summary: dict[str, Any]) -> Iterator[Part]:
     """The answer of `stats`."""
     yield _samples_line(summary)
     yield f"mode {summary['mode']}, T = {_same_steps(summary['layers']) or 'different for each layer'}\n"
@@ -328,13 +328,13 @@ def stats_lines(summary: dict[str, Any]) -> Iterator[str]:
     header = ["layer", "T", "neurons", "channels", "silent", "saturated", "firing rate"]
     cells = tables.firing(summary["layers"], _STYLE)
     rows = tables.of(cells, "name", "steps", "neurons", "channels", "silent", "saturated", "rate")
-    yield from _columns([header, *rows, ["all", "", "", "", "", "", _STYLE.percent(totals["firing_rate"])]])
+    yield Table([header, *rows, ["all", "", "", "", "", "", _STYLE.percent(totals["firing_rate"])]])
     header = ["operator", "type", "input", "MACs of the ANN", "synaptic operations", "MACs that remain"]
     cells = tables.operations(summary["operators"], _STYLE)
     rows = tables.of(cells, "name", "type", "input", "macs", "accumulates", "remaining")
     sums = (_STYLE.operations(totals[key]) for key in ("ann_macs", "synaptic_operations", "multiply_accumulates"))
     yield ""
-    yield from _columns([header, *rows, ["all", "", "", *sums]])
+    yield Table([header, *rows, ["all", "", "", *sums]])
     yield ""
     yield from _spike_lines(summary)
     kind = spike_driven.kind_of_network(summary["spike_driven"])
@@ -351,7 +351,7 @@ def stats_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield f"assumed: {assumption}"
 
 
-def benchmark_lines(summary: dict[str, Any]) -> Iterator[str]:
+def benchmark_lines(summary: dict[str, Any]) -> Iterator[Part]:
     """The answer of `bench`."""
     machine = summary["machine"]
     drawn = "seeded random inputs" if summary["random_inputs"] else "the data given"
@@ -368,7 +368,7 @@ def benchmark_lines(summary: dict[str, Any]) -> Iterator[str]:
         for row in tables.times(summary["rows"], _STYLE)
     ]
     if rows:
-        yield from _columns([header, *rows])
+        yield Table([header, *rows])
     failed: dict[str, list[str]] = {}
     for row in summary["rows"]:
         if row["error"]:
@@ -382,7 +382,7 @@ def benchmark_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield f"the machine was not quiet: other processes took {_STYLE.percent(machine['other_work'])} of the CPU time"
     if not summary["complete"]:
         yield f"incomplete: {summary['stopped']}"
-    if summary["output"]:
+    if summary.get("output"):
         yield f"{summary['output']}: the report"
 
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from pconv_onnx.answers.tables import Style
 from pconv_onnx.basics.errors import cut
 from pconv_onnx.basics.reasons import of_one_kind
-from pconv_onnx.report.tables import Style
 
 
 def told_of(document: dict[str, Any]) -> dict[str, Any] | None:
@@ -57,7 +57,7 @@ def on_means(part: dict[str, Any]) -> Iterator[str]:
 def remedy(part: dict[str, Any], neurons: str) -> Iterator[str]:
     """What helps, where that was not asked for and there is something to help."""
     if neurons != "products" and any(reason.startswith("it reads") for reason in part["reasons"].values()):
-        yield "--neurons products with --calibration puts a neuron in front of these products"
+        yield "`neurons='products'` with `calibration=` puts a neuron in front of these products"
 
 
 def _percent(share: float, style: Style) -> str:

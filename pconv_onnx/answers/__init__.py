@@ -1,0 +1,1 @@
+"""What results say: tables and sentences, for a terminal, a notebook and a page."""

@@ -1,0 +1,33 @@
+"""Arguments of functions, which messages name as `steps=T`, spelled as the command line has them: --steps T."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# One argument or several between marks; and one of them with its value, which may hold commas in brackets.
+_ARGUMENTS = re.compile(r"`([a-z_]+=[^`]*)`")
+_ARGUMENT = re.compile(r"([a-z_]+)=((?:\([^)]*\)|\{[^}]*\}|'[^']*'|[^,({'])*)(?:, )?")
+# Options that have another name than their argument.
+_OTHERS = {"batches": "--batch", "output": "-o", "providers": "--provider"}
+
+
+def as_options(text: str) -> str:
+    """A text in which arguments are options."""
+    return _ARGUMENTS.sub(lambda found: " ".join(_option(*each) for each in _ARGUMENT.findall(found[1])), text)
+
+
+def spelled(value: Any) -> Any:
+    """A document in whose texts arguments are options."""
+    if isinstance(value, str):
+        return as_options(value)
+    if isinstance(value, dict):
+        return {key: spelled(entry) for key, entry in value.items()}
+    return [spelled(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _option(name: str, value: str) -> str:
+    """`(0, 1)` is two values, `{'x': 0}` is x=0, and `True` is there by the option itself."""
+    option = _OTHERS.get(name, f"--{name.replace('_', '-')}")
+    given = re.sub(r"[(){}',]", "", value).replace(": ", "=")
+    return option if given in ("", "True") else f"{option} {'none' if given == 'None' else given}"
