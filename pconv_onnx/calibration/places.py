@@ -39,11 +39,13 @@ class Place:
     Attributes:
         tensor: its name.
         name: what the neuron is called.
+        also_called: the same by the own name of the node behind it, where that is another; else empty.
         readers: by `key_of`, each with the index of the input.
     """
 
     tensor: str
     name: str
+    also_called: str
     readers: tuple[tuple[str, int], ...]
 
 
@@ -69,10 +71,13 @@ def places_of(network: Network, kinds: Mapping[str, Kind], placed: Mapping[str, 
             for end in [(reader, place), *([(total, 0)] if total is not None else ())]:
                 if not any(end[0] is other and end[1] == at for other, at in entry):
                     entry.append(end)
-    return [
-        Place(tensor, f"{node_name(readers[0][0])}.input", tuple((key_of(node), index) for node, index in readers))
-        for tensor, readers in found.items()
-    ]
+    return [_place(network, tensor, readers) for tensor, readers in found.items()]
+
+
+def _place(network: Network, tensor: str, readers: Sequence[tuple[Node, int]]) -> Place:
+    first = readers[0][0]
+    name, own = f"{network.name_of(first)}.input", f"{node_name(first)}.input"
+    return Place(tensor, name, own if own != name else "", tuple((key_of(node), index) for node, index in readers))
 
 
 def _to_spike(network: Network, product: Product) -> int:
@@ -158,5 +163,6 @@ def activations(network: Network, placed: Mapping[str, Place]) -> list[Activatio
         identity = makers[output]
         reason = f"{_WITHOUT}; {NORMALISED}" if is_normalised(network, identity.inputs[0]) else _WITHOUT
         ends = identity.inputs[0], identity.outputs[0]
-        found.append(Activation(place.name, PRODUCT, (identity,), *ends, "needs-calibration", reason))
+        one = Activation(place.name, PRODUCT, (identity,), *ends, "needs-calibration", reason)
+        found.append(replace(one, also_called=place.also_called))
     return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.external import values
+from pconv_onnx.graph.naming import name_of, path_in, recorded
 from pconv_onnx.graph.nesting import captured, every_graph, tensor_names
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.record import ACTIVATION
@@ -235,19 +234,18 @@ class Network:
 
         Of what `calibrate` made, the name of the activation that it made it of.
         """
-        metadata = {entry.key: entry.value for entry in self._metadata.get(id(node), ())}
+        metadata = self._metadata_of(node)
         if ACTIVATION in metadata:
             return metadata[ACTIVATION]
-        scopes = metadata.get("pkg.torch.onnx.name_scopes")
-        if scopes is not None:
-            with contextlib.suppress(ValueError, SyntaxError, LookupError, TypeError, RecursionError, MemoryError):
-                # Paths from the root to the module, then the node itself.
-                return str(ast.literal_eval(scopes)[-2])
-        path = ""
-        # `/layer1/layer1.0/act/Floor`: what a container holds repeats the container's name.
-        for part in node.name.split("/")[1:-1]:
-            path = part if part.startswith(f"{path}.") or not path else f"{path}.{part}"
-        return path
+        found = recorded(metadata)
+        return path_in(node.name) if found is None else found[0]
+
+    def name_of(self, node: Node) -> str:
+        """How reports call a node, as `naming.name_of`; several nodes may have one name."""
+        return name_of(node, self._metadata_of(node))
+
+    def _metadata_of(self, node: Node) -> dict[str, str]:
+        return {entry.key: entry.value for entry in self._metadata.get(id(node), ())}
 
     def is_output(self, tensor: Tensor) -> bool:
         """Whether the tensor is an output of the model, or of the body that it is in."""

@@ -9,6 +9,7 @@ from typing import Any
 from pconv_onnx.basics.choices import ENERGY_AC, ENERGY_AC_INT8, ENERGY_MAC, ENERGY_MAC_INT8
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.products import prepared_inputs
+from pconv_onnx.graph.view import node_name
 from pconv_onnx.measure.operations import LinearOperator, Reading
 from pconv_onnx.measure.spike_counts import ratio
 from pconv_onnx.plan.spike_driven import reads_inputs
@@ -81,5 +82,5 @@ def in_floats(network: Network, read: Sequence[Reading], integer: Mapping[str, A
     return [
         reading.result
         for reading in read
-        if reading.result.name in integer["islands"] or reads_inputs(reading.product, inputs)
+        if node_name(reading.product.node) in integer["islands"] or reads_inputs(reading.product, inputs)
     ]

@@ -10,7 +10,6 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.fan_out import fan_out, total
 from pconv_onnx.graph.products import Product, products, uncounted
-from pconv_onnx.graph.view import key_of
 from pconv_onnx.graph.windows import Shape
 from pconv_onnx.measure.spike_counts import not_zero
 from pconv_onnx.plan.spike_driven import operand_in_time, per_sample, runs_in_time
@@ -22,7 +21,7 @@ class LinearOperator:
     """The operations of one linear operator, added up batch by batch.
 
     Attributes:
-        name: name of its node.
+        name: what its node is called.
         op_type: its ONNX operator.
         kind: what its input is in time.
         counted: whether its operations can be counted; those of bodies and a few operators cannot.
@@ -111,6 +110,6 @@ def readings(network: Network, kinds: Mapping[str, Kind], has_time_axis: bool) -
     for product in (found[id(node)] for node in network.nodes if id(node) in found):
         node, index = product.node, operand_in_time(network, product, kinds)
         kind = kinds[node.inputs[index].name] if runs_in_time(product, kinds) else STATIC
-        result = LinearOperator(node.name or key_of(node), node.op, kind, product in counted)
+        result = LinearOperator(network.name_of(node), node.op, kind, product in counted)
         read.append(Reading(product, index, kind.steps if has_time_axis else 1, result))
     return read

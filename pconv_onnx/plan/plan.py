@@ -38,6 +38,7 @@ class Planned:
         status: `converted` where it becomes a neuron.
         reason: why it does not; empty where it does.
         spec: its operations, where it is converted.
+        also_called: what patterns call it as well; empty where there is nothing else.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Planned:
     status: Status
     reason: str
     spec: QuantizerSpec | None
+    also_called: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +159,7 @@ class Plan:
         rows = [
             {
                 "name": activation.name,
+                "also_called": activation.also_called or None,
                 "op_types": activation.op_types,
                 "encoding": activation.encoding,
                 "dtype": str(activation.spec.dtype) if activation.spec else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from pconv_onnx.basics.choices import CODINGS, MAX_STEPS, PRECISIONS, CodingName, ModeName, Precision
 from pconv_onnx.basics.errors import PconvError, WrongArguments, listed
@@ -18,6 +19,7 @@ from pconv_onnx.plan.selection import (
     chosen,
     encoded_by,
     if_a_neuron_encodes_it,
+    names_of,
     of_one_type,
     refuse_patterns_of_nothing,
     refuse_spiking,
@@ -45,6 +47,7 @@ def make_plan(
     why_it_stays: Callable[[str, Sequence[str]], str] | None = None,
     places: Sequence[Planned] = (),
     no_activations: Collection[str] = (),
+    also_called: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """Decide what becomes of every activation and every tensor.
 
@@ -63,6 +66,7 @@ def make_plan(
             it reads and its operators; empty of others.
         places: what stands in front of products and has no levels, so that it is only told of.
         no_activations: nodes, by `key_of`, that look like one and are none: they give the network's inputs levels.
+        also_called: of activations that a calibration gave levels, what the source calls them as well, by their names.
 
     Raises:
         PconvError: the network is already a spiking one; `mode`, `steps`, `coding` or `precision` is out of range; a
@@ -95,11 +99,12 @@ def make_plan(
     refuse_spiking(network)
     signs = wanted.signs if chosen_mode.codes else never
     recognised = [
-        _if_data_can_help(activation, network)
+        _if_data_can_help(_as_in_the_source(activation, also_called), network)
         for activation in recognise(network, signs=signs)
         if not any(key_of(node) in no_activations for node in activation.nodes)
     ]
-    names = [*(activation.name for activation in recognised), *(place.name for place in places)]
+    every_one: list[Activation | Planned] = [*recognised, *places]
+    names = [name for one in every_one for name in names_of(one)]
     refuse_patterns_of_nothing(network, names, (*include, *exclude))
     found = [
         _if_it_fits(chosen(activation, wanted, chosen_mode, include, exclude, why_it_stays), chosen_mode, network)
@@ -142,6 +147,12 @@ def make_plan(
     )
 
 
+def _as_in_the_source(activation: Activation, also_called: Mapping[str, str]) -> Activation:
+    """The activation, with what the source calls it as well where a calibration took its node away."""
+    name = also_called.get(activation.name, "")
+    return replace(activation, also_called=name) if name else activation
+
+
 def _if_data_can_help(activation: Activation, network: Network) -> Activation:
     """The activation, refused where it needs a calibration and `calibrate` would leave it."""
     if activation.status != "needs-calibration":
@@ -158,7 +169,7 @@ def _if_it_fits(activation: Activation, mode: Mode, network: Network) -> Activat
 
 def _if_wanted(place: Planned, include: Sequence[str], exclude: Sequence[str]) -> Planned:
     """A place, refused where it is not to be converted."""
-    reason = why_not_wanted(place.name, include, exclude)
+    reason = why_not_wanted(names_of(place), include, exclude)
     return replace(place, status="refused", reason=reason) if reason else place
 
 
@@ -173,6 +184,7 @@ def _planned(activation: Activation) -> Planned:
         activation.status,
         activation.reason,
         activation.spec,
+        activation.also_called,
     )
 
 

@@ -14,7 +14,7 @@ from pconv_onnx.graph.nesting import every_node
 from pconv_onnx.graph.view import Tensor
 from pconv_onnx.operators.domain import is_integer, is_neuron
 from pconv_onnx.plan.modes import Mode
-from pconv_onnx.plan.plan import is_signed
+from pconv_onnx.plan.plan import Planned, is_signed
 from pconv_onnx.plan.wanted import Wanted
 from pconv_onnx.recognise import Activation
 from pconv_onnx.recognise.chain import data_input
@@ -32,7 +32,7 @@ def chosen(
     if activation.spec is None:
         reason = why_it_stays(activation.input.name, activation.op_types) if why_it_stays is not None else ""
         return refused(activation, reason) if reason else activation
-    if reason := why_not_wanted(activation.name, include, exclude):
+    if reason := why_not_wanted(names_of(activation), include, exclude):
         return refused(activation, reason)
     if is_signed(activation.spec) and not wanted.signed:
         # The values themselves would make as many reasons as there are activations.
@@ -51,11 +51,20 @@ def chosen(
     return activation
 
 
-def why_not_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> str:
-    """Why what has that name is not to be converted; empty where it is."""
-    if include and not any(fnmatchcase(name, pattern) for pattern in include):
+def names_of(one: Activation | Planned) -> Sequence[str]:
+    """What patterns call it."""
+    return [name for name in (one.name, one.also_called) if name]
+
+
+def why_not_wanted(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> str:
+    """Why what has these names is not to be converted; empty where it is."""
+    if include and not _match(names, include):
         return "not among those to include"
-    return "excluded" if any(fnmatchcase(name, pattern) for pattern in exclude) else ""
+    return "excluded" if _match(names, exclude) else ""
+
+
+def _match(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 def refused(activation: Activation, reason: str) -> Activation:
@@ -113,7 +122,7 @@ def refuse_patterns_of_nothing(network: Network, names: Sequence[str], patterns:
         PconvError: one matches no activation, converted or not.
     """
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if not _match(names, [pattern]):
             raise PconvError(f"'{pattern}' matches no activation of {network.name}", "pconv-onnx inspect lists them")
 
 

@@ -111,9 +111,9 @@ def spike_driven(
             on_inputs.append(count)
         else:
             # Nodes may share a name.
-            name, (output, *_) = node_name(product.node), product.node.outputs
+            name, (output, *_) = network.name_of(product.node), product.node.outputs
             reasons[f"{name}:{output.name}" if name in reasons else name] = _reason(network, product, kinds, analog)
-    reasons |= {node_name(product.node): f"{called(product.node)} is not counted" for product in not_counted}
+    reasons |= {network.name_of(product.node): f"{called(product.node)} is not counted" for product in not_counted}
     on_means = _on_means(network, replaced, analog)
     # One whose sizes are open may be of no size at all.
     whole = bool(on_spikes) and not reasons and any(count != 0 for count in on_spikes)

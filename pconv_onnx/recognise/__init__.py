@@ -8,7 +8,7 @@ from functools import partial
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.network import Dimension, Graph
-from pconv_onnx.graph.view import Node
+from pconv_onnx.graph.view import Node, node_name
 from pconv_onnx.recognise.analog import Analog
 from pconv_onnx.recognise.base import Activation, Recogniser, Signs, where_zero
 from pconv_onnx.recognise.binary import Binary
@@ -83,7 +83,7 @@ def recognise(network: Network, *, signs: Signs = where_zero) -> list[Activation
             size[id(node)] = max(size.get(id(node), 0), len(activation.nodes))
     found = [a for a in found if a.spec is not None or any(size[id(node)] == len(a.nodes) for node in a.nodes)]
     found.sort(key=lambda activation: position[id(activation.nodes[0])])
-    return _with_unique_names(found)
+    return _with_unique_names([replace(one, also_called=_also_called(network, one)) for one in found])
 
 
 def _free(network: Network, graph: Graph, claimed: set[int], node: Node) -> bool:
@@ -112,6 +112,12 @@ def _unless_repeated(activation: Activation, graph: Graph) -> Activation:
         return activation
     reason = f"it is in {graph.place}, which may run many times; export {graph.repeated_by} unrolled to convert it"
     return replace(activation, status="refused", reason=reason, spec=None)
+
+
+def _also_called(network: Network, activation: Activation) -> str:
+    """The own name of the node that it is called after; empty where that is its name."""
+    names = ((network.name_of(node), node_name(node)) for node in activation.nodes)
+    return next((own for name, own in names if name == activation.name != own), "")
 
 
 def _with_unique_names(activations: list[Activation]) -> list[Activation]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
-from pconv_onnx.graph.view import Constant, Node, Tensor, node_name
+from pconv_onnx.graph.view import Constant, Node, Tensor
 from pconv_onnx.recognise.ascending import ascends
 from pconv_onnx.recognise.base import CALIBRATE, CALIBRATE_BEHIND, Activation, Status, bounds_of
 from pconv_onnx.recognise.bounded import activates, clip_name
@@ -84,7 +84,7 @@ class Analog:
             return None
         status: Status = "refused" if match.refusal else "needs-calibration"
         (output,) = match.nodes[-1].outputs
-        name = node_name(match.nodes[0])
+        name = network.name_of(match.nodes[0])
         found = Activation(name, self.encoding, match.nodes, match.input, output, status, bounds=match.bounds)
         told = CALIBRATE if ascends(found) else CALIBRATE_BEHIND
         return replace(found, reason=match.refusal or told.format(match.name))

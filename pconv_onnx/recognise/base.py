@@ -48,6 +48,7 @@ class Activation:
         spec: its operations, where it is converted.
         bounds: where it has no levels and is clip(x, low, high), the two.
         unit: where it has levels without end, what one adds to its value, `[1]` or `[C]`.
+        also_called: its node's own name, where it is called after a module instead; patterns call it so as well.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Activation:
     spec: QuantizerSpec | None = None
     bounds: tuple[float, float] | None = None
     unit: Array | None = None
+    also_called: str = ""
 
     @property
     def op_types(self) -> list[str]:

@@ -80,7 +80,7 @@ class Binary:
         dtype = network.dtype(match.data)
         if dtype is not None and dtype.kind in "iub":
             return None
-        name = network.module(match.comparison) or node_name(match.comparison)
+        name = network.module(match.comparison) or network.name_of(match.comparison)
         nodes = _own(network, match)
         start, end = match.data, match.valued.outputs[0]
         try:

@@ -14,7 +14,7 @@ import numpy as np
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
-from pconv_onnx.graph.view import Node, Tensor, node_name
+from pconv_onnx.graph.view import Node, Tensor
 from pconv_onnx.recognise.base import CALIBRATE, Activation, bounds_of, number
 from pconv_onnx.recognise.chain import selection
 
@@ -57,7 +57,7 @@ class Bounded:
         bounds = match.form.low, match.form.high
         reason = CALIBRATE.format(clip_name(bounds))
         output = match.nodes[-1].outputs[0]
-        name = network.module(match.nodes[0]) or node_name(match.nodes[0])
+        name = network.module(match.nodes[0]) or network.name_of(match.nodes[0])
         return Activation(
             name, self.encoding, match.nodes, match.input, output, "needs-calibration", reason, bounds=bounds
         )

@@ -248,7 +248,7 @@ def name_of(network: Network, chain: Chain) -> str:
             owner = owner_of_constants(link.node)
             if owner:
                 return owner
-    return node_name(chain.rounding)
+    return network.name_of(chain.rounding)
 
 
 def owner_of_constants(node: Node) -> str:

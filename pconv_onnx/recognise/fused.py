@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
-from pconv_onnx.graph.view import Node, node_name
+from pconv_onnx.graph.view import Node
 from pconv_onnx.recognise.base import Activation
 
 _FUSED = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
@@ -48,7 +48,7 @@ class Fused:
         readers = match.outputs[0].outputs if match.op in _DYNAMIC else ()
         nodes = (match, *(node for node in readers if is_fused(node)))
         return Activation(
-            node_name(match), self.encoding, nodes, match.inputs[0], nodes[-1].outputs[0], "refused", reason
+            network.name_of(match), self.encoding, nodes, match.inputs[0], nodes[-1].outputs[0], "refused", reason
         )
 
 

@@ -99,7 +99,7 @@ class Qdq:
         except Refusal as refusal:
             nodes = (quantise, *match.between, *match.readers[:1])
             start, end = quantise.inputs[0], nodes[-1].outputs[0]
-            return Activation(node_name(quantise), self.encoding, nodes, start, end, "refused", str(refusal))
+            return Activation(network.name_of(quantise), self.encoding, nodes, start, end, "refused", str(refusal))
 
     def _converted(self, network: Network, match: _Pair) -> Activation:
         """The activation of a pair.
@@ -114,7 +114,7 @@ class Qdq:
             refuse_shared(network, nodes)
             named = match.clip.node
         start, end = nodes[0].inputs[0], nodes[-1].outputs[0]
-        return Activation(node_name(named), self.encoding, nodes, start, end, "converted", "", spec)
+        return Activation(network.name_of(named), self.encoding, nodes, start, end, "converted", "", spec)
 
 
 class Requantised(Qdq):

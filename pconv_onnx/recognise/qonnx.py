@@ -60,8 +60,8 @@ class Qonnx:
         try:
             spec = _read(network, match)
         except Refusal as refusal:
-            return Activation(node_name(quantise), self.encoding, nodes, start, end, "refused", str(refusal))
-        return Activation(node_name(nodes[0]), self.encoding, nodes, start, end, "converted", "", spec)
+            return Activation(network.name_of(quantise), self.encoding, nodes, start, end, "refused", str(refusal))
+        return Activation(network.name_of(nodes[0]), self.encoding, nodes, start, end, "converted", "", spec)
 
 
 def _read(network: Network, match: _Match) -> QuantizerSpec:

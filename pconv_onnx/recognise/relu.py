@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
-from pconv_onnx.graph.view import Node, node_name
+from pconv_onnx.graph.view import Node
 from pconv_onnx.recognise.base import CALIBRATE, Activation, bounds_of
 
 
@@ -24,7 +24,7 @@ class Relu:
         (output,) = match.outputs
         reason = CALIBRATE.format("a ReLU")
         return Activation(
-            node_name(match),
+            network.name_of(match),
             self.encoding,
             (match,),
             match.inputs[0],

@@ -72,7 +72,7 @@ class Thresholds:
         last = ([-1], [-1 if shape is None else len(shape)])
         if any(_axes(match[index]) not in last for index in (0, 3)):
             return None
-        name = network.module(match[3]) or owner_of_constants(match[-1]) or node_name(match[3])
+        name = network.module(match[3]) or owner_of_constants(match[-1]) or network.name_of(match[3])
         try:
             spec = _read(network, match)
         except (Refusal, ValueError) as reason:

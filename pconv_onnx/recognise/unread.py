@@ -12,7 +12,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, element_type, is_standard
 from pconv_onnx.graph.nesting import captured
 from pconv_onnx.graph.network import Graph
-from pconv_onnx.graph.view import Node, node_name
+from pconv_onnx.graph.view import Node
 from pconv_onnx.recognise.base import Activation
 
 _ROUNDINGS = ("Ceil", "Floor", "Round", "Sign")
@@ -30,7 +30,7 @@ def unread(network: Network, found: Iterable[Activation]) -> list[Activation]:
     behind, in_front = _behind_layers(network), _in_front_of(network, layers=True)
     listed = {id(node) for activation in found for node in activation.nodes}
     return [
-        Activation(node_name(node), "unread", (node,), node.inputs[0], node.outputs[0], "refused", _why(node))
+        Activation(network.name_of(node), "unread", (node,), node.inputs[0], node.outputs[0], "refused", _why(node))
         for node in network.every_node()
         if id(node) not in listed
         and _is_discrete(network, node)

@@ -565,6 +565,7 @@ def test_inspect_and_rewrite_give_the_promised_documents(ann, tmp_path, run):
         for row in found["activations"]:
             assert row.keys() == {
                 "name",
+                "also_called",
                 "op_types",
                 "encoding",
                 "dtype",
