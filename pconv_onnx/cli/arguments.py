@@ -268,8 +268,8 @@ def _add_batch_axis(sub: argparse.ArgumentParser) -> None:
     """The option of commands that take data."""
     sub.add_argument(
         "--batch-axis", type=_batch_axis, action="append", default=[], metavar="[NAME=]AXIS",
-        help="which axis of the model's inputs counts samples, or of the input or output NAME; or none (default: 0). "
-        "Repeatable. In the data it is always the first axis",
+        help="the axis that counts samples in the model's inputs, or in the input or output NAME: a number, or none "
+        "(default: 0); repeatable. In the data it is always the first axis",
     )  # fmt: skip
 
 
@@ -291,7 +291,9 @@ def _add_rewriting(sub: argparse.ArgumentParser) -> None:
     _add_neurons(sub)
     sub.add_argument("--calibration", metavar="FILE", help="data to calibrate on, anew at each T (see rewrite --help)")
     sub.add_argument("--method", choices=METHODS, help="how to calibrate (default: refit)")
-    sub.add_argument("--signed", action="store_true", help="as for rewrite")
+    sub.add_argument(
+        "--signed", action="store_true", help="carry values below zero with an offset (see rewrite --help)"
+    )
     _add_integers(sub)
 
 
@@ -299,8 +301,8 @@ def _add_coding(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--coding", choices=CODINGS,
         help="how T time-steps carry a spike count. rate: as the number of steps that fire; radix: as binary digits, "
-        "so 8 steps carry 255 levels; auto (default): radix for activations with more than 16 levels if you give no "
-        "--steps, else rate",
+        "so 8 steps carry 255 levels; auto (default): radix for activations with more than 16 levels if nothing sets "
+        "the number of steps, else rate",
     )  # fmt: skip
 
 
@@ -318,7 +320,8 @@ def _add_integers(sub: argparse.ArgumentParser) -> None:
         "--weights", choices=WEIGHTS,
         help="round weights to integers, so that modes parallel and folded give the same bits, in any batch and with "
         "any number of threads (not for mode serial). Each weight becomes the nearest integer or, with --calibration, "
-        "the one that loses least on those data. The integers lie in float tensors",
+        "the one that loses least on those data. Except in modes integer and integer-parallel, the integers lie in "
+        "float tensors",
     )  # fmt: skip
     sub.add_argument(
         "--input-bits", type=int, choices=INPUT_BITS,
