@@ -32,8 +32,8 @@ from pconv_onnx.cli import commands
 from pconv_onnx.cli.commands import DONE
 
 _DATA = (
-    ".npz or .parquet with arrays named as the model's inputs, and labels if there are any (integers are classes, "
-    "of samples or of their tokens, floats targets); a directory of such files; or a .json recipe for pictures "
+    "a .npz or .parquet file with arrays named as the model's inputs, and labels if there are any (integers are "
+    "classes of samples or of tokens, floats are targets); a directory of such files; or a .json recipe for pictures "
     "(docs/data.md)"
 )
 _DATA_OR_RANDOM = f"{_DATA} (default: seeded random inputs)"
@@ -60,14 +60,14 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; `command` of what it finds is one of `commands`."""
     program = _Parser(
         prog="pconv-onnx",
-        description="Rewrite pretrained ANNs in ONNX as parallel spiking networks in ONNX.",
-        epilog="exit status: 0 done; 1 the answer is no, or an error told in one line; 2 wrong arguments",
+        description="Turn pretrained ONNX networks into spiking ones; check, measure and deploy them.",
+        epilog="exit status: 0 done; 1 the answer is no, or an error, printed in one line; 2 wrong arguments",
     )
     program.add_argument("--version", action=_Version)
     subparsers = program.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (add_arguments, command, text) in _COMMANDS.items():
         sub = subparsers.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
-        sub.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else there")
+        sub.add_argument("--json", action="store_true", help="print one JSON document on stdout, and nothing else")
         sub.set_defaults(command=command)
         add_arguments(sub)
     return program
@@ -80,42 +80,56 @@ def _inspect(sub: argparse.ArgumentParser) -> None:
 
 def _rewrite(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("model", metavar="MODEL", help="ONNX file")
-    sub.add_argument("-o", "--output", metavar="FILE", help="where to write (default: MODEL with .snn.onnx as its end)")
+    sub.add_argument("-o", "--output", metavar="FILE", help="file to write (default: MODEL with the ending .snn.onnx)")
     sub.add_argument(
         "--steps", type=_steps, metavar="T",
-        help=f"time-steps, 1 to {MAX_STEPS} (default: as many as each activation's levels need, lossless)",
+        help=f"number of time-steps, 1 to {MAX_STEPS} (default: as many as each activation's levels need; lossless)",
     )  # fmt: skip
     _add_coding(sub)
     _add_neurons(sub)
     sub.add_argument(
         "--mode", choices=MODES, default="parallel",
-        help="parallel: spike trains flow (default); folded: their temporal means do, in one step; serial: one "
-        "time-step a run, with membrane potentials as inputs and outputs; integer: spike counts do, between layers of "
-        "integer weights, int8 unless --weights says another; integer-parallel: trains do, between the same layers",
+        help="what flows through the network. parallel: spike trains (default); folded: their temporal means, in one "
+        "step; serial: one time-step in each run, with membrane potentials as inputs and outputs; integer: spike "
+        "counts, between layers with integer weights (int8, or what --weights says); integer-parallel: spike trains, "
+        "between the same layers",
     )  # fmt: skip
     sub.add_argument(
         "--precision", choices=PRECISIONS,
-        help="compute in this type; inputs and outputs stay as they are (default: the source's type)",
+        help="compute in this type; inputs and outputs keep theirs (default: the type of MODEL)",
     )  # fmt: skip
     sub.add_argument(
         "--signed", action="store_true",
-        help="carry values below zero with an offset, not with signs, and convert activations whose levels lack zero "
-        "too: such neurons emit their lowest value while silent, so no operations are saved",
+        help="carry values below zero with an offset instead of signed spikes, and also convert activations without a "
+        "level at zero. A silent neuron then emits its lowest value, so it saves no operations",
     )  # fmt: skip
-    sub.add_argument("--include", action="append", default=[], metavar="PATTERN", help="convert only these activations")
-    sub.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="leave these activations")
+    sub.add_argument(
+        "--include",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="convert only activations whose name fits this shell pattern; repeatable",
+    )
+    sub.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave activations whose name fits as they are; repeatable",
+    )
     sub.add_argument(
         "--per-step-outputs", action="store_true",
-        help="add outputs NAME_per_step [T, B, ...]: the means over the first t of T steps (steps are not causal)",
+        help="for each output NAME that has time-steps, add NAME_per_step [T, B, ...]: the means over the first t of T "
+        "steps (steps are not causal)",
     )  # fmt: skip
-    sub.add_argument("--strict", action="store_true", help="fail where any activation is not converted")
-    sub.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    sub.add_argument("--force", action="store_true", help="allow the output to be the input")
+    sub.add_argument("--strict", action="store_true", help="fail if any activation is not converted")
+    sub.add_argument("--dry-run", action="store_true", help="say what would be done, and write nothing")
+    sub.add_argument("--force", action="store_true", help="allow the output to replace MODEL")
 
     sub.add_argument(
         "--calibration", metavar="FILE",
-        help="give activations without levels as many as --steps have in --coding first, on these data: "
-        f"{_DATA}; or random: good for measuring time alone",
+        help="data on which activations without levels get them first, as many as --steps time-steps can carry in "
+        f"--coding: {_DATA}; or 'random', which is good only for measuring time",
     )  # fmt: skip
     _add_batch_axis(sub)
     sub.add_argument("--method", choices=METHODS, help="how to calibrate (default: refit)")
@@ -126,31 +140,34 @@ def _calibrate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("model", metavar="MODEL", help="ONNX file")
     sub.add_argument(
         "--data", required=True, metavar="FILE",
-        help=f"{_DATA}; or random",
+        help=f"{_DATA}; or 'random'",
     )  # fmt: skip
     _add_batch_axis(sub)
     _add_engine(sub)
     sub.add_argument(
         "--steps", type=_steps, required=True, metavar="T",
-        help=f"time-steps: as many levels in coding rate, 1 to {MAX_STEPS}; 2^T - 1 in coding radix, 1 to 16",
+        help="number of time-steps, which sets the number of levels: T in coding rate "
+        f"(T from 1 to {MAX_STEPS}), 2^T - 1 in coding radix (T from 1 to 16)",
     )  # fmt: skip
     _add_coding(sub)
     _add_neurons(sub)
     sub.add_argument(
         "--signed", action="store_true",
-        help="give levels below zero an offset, as rewrite --signed and mode serial need them",
+        help="give levels below zero an offset, as rewrite needs for --signed and for --mode serial",
     )  # fmt: skip
     sub.add_argument(
-        "-o", "--output", metavar="FILE", help="where to write (default: MODEL with .quantised.onnx as its end)"
+        "-o", "--output", metavar="FILE", help="file to write (default: MODEL with the ending .quantised.onnx)"
     )
     sub.add_argument(
         "--method", choices=METHODS, default=METHODS[0],
-        help="refit: weights, biases and activations (default); the others change activations alone",
+        help="how to calibrate. refit (default): change weights, biases, activations; others: change only activations",
     )  # fmt: skip
     sub.add_argument(
-        "--cache", metavar="FILE", help="keep the calibration there, and take it from there if nothing has changed"
+        "--cache",
+        metavar="FILE",
+        help="keep the calibration in this file, and reuse it if nothing has changed",
     )
-    sub.add_argument("--force", action="store_true", help="allow the output to be the input")
+    sub.add_argument("--force", action="store_true", help="allow the output to replace MODEL")
 
 
 def _verify(sub: argparse.ArgumentParser) -> None:
@@ -158,32 +175,37 @@ def _verify(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("snn", metavar="SNN", help="the ONNX file that rewrite wrote")
     sub.add_argument("--data", metavar="FILE", help=_DATA_OR_RANDOM)
     _add_batch_axis(sub)
-    sub.add_argument("--atol", type=_tolerance, metavar="A", help="fail where an output differs by more than this")
+    sub.add_argument("--atol", type=_tolerance, metavar="A", help="fail if an output differs by more than this")
     _add_memory(sub)
     sub.add_argument(
-        "--provider", choices=PROVIDERS, default="cpu", help="where to run the networks; on CUDA without TF32 (cpu)"
+        "--provider",
+        choices=PROVIDERS,
+        default="cpu",
+        help="where to run the networks; on CUDA without TF32 (default: cpu)",
     )
 
 
 def _evaluate(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("model", metavar="MODEL", help="ONNX file: an ANN; or, without --steps, a spiking network")
+    sub.add_argument(
+        "model", metavar="MODEL", help="ONNX file with an ANN, or without --steps also with a spiking network"
+    )
     sub.add_argument("--data", metavar="FILE", required=True, help=_DATA)
     _add_batch_axis(sub)
     _add_engine(sub)
     sub.add_argument(
         "--steps", type=_steps, nargs="+", default=[], metavar="T",
-        help="rewrite the ANN at each of these T, and evaluate that (steps are not causal: no run at one T tells of "
-        "another)",
+        help="also rewrite the ANN at each of these numbers of time-steps, and evaluate that (steps are not causal: "
+        "each T needs a run of its own)",
     )  # fmt: skip
     sub.add_argument(
         "--mode", choices=MODES,
-        help="how to rewrite; folded (default) computes at the price of one step what parallel does, but for "
-        "rounding; serial steps through time; integer and integer-parallel compute on bytes",
+        help="mode of the spiking networks. folded (default) computes what parallel does, apart from rounding, at the "
+        "price of one step; serial steps through time; integer and integer-parallel compute on bytes",
     )  # fmt: skip
     _add_rewriting(sub)
     sub.add_argument(
         "-o", "--output", metavar="PLACE",
-        help="draw the curve against time-steps: a .png, .svg or .pdf file, or a directory, which gets curve.png",
+        help="draw accuracy against time-steps in this .png, .svg or .pdf file, or as curve.png in this directory",
     )  # fmt: skip
 
 
@@ -193,45 +215,48 @@ def _stats(sub: argparse.ArgumentParser) -> None:
     _add_batch_axis(sub)
     sub.add_argument(
         "--energy-mac", type=_energy, default=ENERGY_MAC, metavar="PJ",
-        help=f"energy of a multiply-accumulate ({ENERGY_MAC}: 32-bit floats in 45 nm CMOS)",
+        help=f"energy of a multiply-accumulate, in pJ (default: {ENERGY_MAC}, 32-bit floats in 45 nm CMOS)",
     )  # fmt: skip
     sub.add_argument(
-        "--energy-ac", type=_energy, default=ENERGY_AC, metavar="PJ", help=f"energy of an accumulate ({ENERGY_AC})"
-    )
+        "--energy-ac", type=_energy, default=ENERGY_AC, metavar="PJ",
+        help=f"energy of an accumulate, in pJ (default: {ENERGY_AC})",
+    )  # fmt: skip
     _add_memory(sub)
 
 
 def _bench(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("model", metavar="MODEL", help="ONNX file: an ANN")
+    sub.add_argument("model", metavar="MODEL", help="ONNX file with an ANN")
     sub.add_argument(
-        "--steps", type=_steps, nargs="+", default=STEPS, metavar="T", help="rewrite at these T (default: 4 8 16)"
+        "--steps", type=_steps, nargs="+", default=STEPS, metavar="T", help="numbers of time-steps (default: 4 8 16)"
     )
     sub.add_argument(
         "--batch", type=_positive, nargs="+", metavar="B",
-        help="samples a run (default: 1 32, or the one that the model insists on)",
+        help="batch sizes (default: 1 32, or the size that the model fixes)",
     )  # fmt: skip
-    sub.add_argument("--provider", choices=PROVIDERS, default="cpu", help="where to run; on CUDA without TF32 (cpu)")
+    sub.add_argument(
+        "--provider", choices=PROVIDERS, default="cpu", help="where to run; on CUDA without TF32 (default: cpu)"
+    )
     sub.add_argument("--data", metavar="FILE", help=_DATA_OR_RANDOM)
     _add_batch_axis(sub)
     _add_rewriting(sub)
-    sub.add_argument("--repeats", type=_positive, default=REPEATS, metavar="N", help="rounds to measure (20)")
+    sub.add_argument("--repeats", type=_positive, default=REPEATS, metavar="N", help="rounds to measure (default: 20)")
     sub.add_argument(
         "-o", "--output", metavar="FOLDER",
-        help="write a report there: accuracy, firing rates, operations and mismatches as well, with figures",
+        help="write a report to this folder: also accuracy, firing rates, operations and mismatches, with figures",
     )  # fmt: skip
 
 
 def _deploy(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("model", metavar="SNN", help="an ONNX file that rewrite wrote, in any mode")
-    sub.add_argument("-o", "--output", metavar="FOLDER", required=True, help="a new folder")
+    sub.add_argument("-o", "--output", metavar="FOLDER", required=True, help="a new or empty folder")
     sub.add_argument(
         "--target", choices=TARGETS, required=True,
-        help="bundle: model, library, hashes and programs in Python and C++; triton: a model repository for its "
-        "onnxruntime backend; nir: a serial network in the Neuromorphic Intermediate Representation",
+        help="bundle: model, native library, hashes, and programs in Python and C++; triton: a model repository for "
+        "Triton's onnxruntime backend; nir: a serial network in the Neuromorphic Intermediate Representation",
     )  # fmt: skip
-    sub.add_argument("--gpu", action="store_true", help="have Triton run it on a GPU")
+    sub.add_argument("--gpu", action="store_true", help="for triton: run the model on a GPU")
     sub.add_argument(
-        "--allow-lossy", action="store_true", help="write what NIR can express, and tell what that leaves out"
+        "--allow-lossy", action="store_true", help="for nir: write what NIR can express, and print what is lost"
     )
 
 
@@ -243,8 +268,8 @@ def _add_batch_axis(sub: argparse.ArgumentParser) -> None:
     """The option of commands that take data."""
     sub.add_argument(
         "--batch-axis", type=_batch_axis, action="append", default=[], metavar="[NAME=]AXIS",
-        help="along which axis of the model's inputs, or of the one of that name, samples lie (default: 0), or none; "
-        "may be given several times, for outputs too. In the data they are along the first axis all the same",
+        help="the axis that counts samples in the model's inputs, or in the input or output NAME: a number, or none "
+        "(default: 0); repeatable. In the data it is always the first axis",
     )  # fmt: skip
 
 
@@ -252,55 +277,60 @@ def _add_engine(sub: argparse.ArgumentParser) -> None:
     """The options of commands that run over many samples."""
     sub.add_argument(
         "--engine", choices=ENGINES,
-        help="ray: have workers on Ray run the networks, each on its own part of the data (default: this process)",
+        help="ray: run the networks in Ray workers, each on its own part of the data (default: in this process)",
     )  # fmt: skip
     sub.add_argument(
-        "--address", metavar="HOST:PORT", help="of the head of a running Ray cluster (default: start Ray here)"
+        "--address", metavar="HOST:PORT", help="head of a running Ray cluster (default: start Ray on this machine)"
     )
-    sub.add_argument("--workers", type=_positive, metavar="N", help="how many at most (default: one for each CPU)")
+    sub.add_argument("--workers", type=_positive, metavar="N", help="Ray workers at most (default: one for each CPU)")
 
 
 def _add_rewriting(sub: argparse.ArgumentParser) -> None:
     """The options of commands that rewrite at several T."""
     _add_coding(sub)
     _add_neurons(sub)
-    sub.add_argument("--calibration", metavar="FILE", help="as rewrite takes it, anew at each T")
+    sub.add_argument("--calibration", metavar="FILE", help="data to calibrate on, anew at each T (see rewrite --help)")
     sub.add_argument("--method", choices=METHODS, help="how to calibrate (default: refit)")
-    sub.add_argument("--signed", action="store_true", help="as rewrite takes it")
+    sub.add_argument(
+        "--signed", action="store_true", help="carry values below zero with an offset (see rewrite --help)"
+    )
     _add_integers(sub)
 
 
 def _add_coding(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--coding", choices=CODINGS,
-        help="how T spikes carry a count: rate: so many of them fire; radix: its binary digits do, so that 8 carry 255 "
-        "levels (auto: rate, but radix for activations of more than 16 levels where no --steps are given)",
+        help="how T time-steps carry a spike count. rate: as the number of steps that fire; radix: as binary digits, "
+        "so 8 steps carry 255 levels; auto (default): radix for activations with more than 16 levels if nothing sets "
+        "the number of steps, else rate",
     )  # fmt: skip
 
 
 def _add_neurons(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--neurons", choices=NEURONS,
-        help="where neurons are: in place of activations (default), or also in front of products: convolutions, matrix "
-        "products and gates that would read no spikes otherwise; a calibration gives these their levels",
+        help="where to put neurons. activations: in place of activations (default); products: also in front of "
+        "convolutions, matrix products and gates that would otherwise read no spikes; calibration gives these neurons "
+        "their levels",
     )  # fmt: skip
 
 
 def _add_integers(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--weights", choices=WEIGHTS,
-        help="round weights to integers, carried in float tensors, so that no sum rounds and parallel, folded, any "
-        "batch and any number of threads give the same bits (not in mode serial); each to the nearest integer, or "
-        "with --calibration as loses least on those data",
+        help="round weights to integers, so that modes parallel and folded give the same bits, in any batch and with "
+        "any number of threads (not for mode serial). Each weight becomes the nearest integer or, with --calibration, "
+        "the one that loses least on those data. Except in modes integer and integer-parallel, the integers lie in "
+        "float tensors",
     )  # fmt: skip
     sub.add_argument(
         "--input-bits", type=int, choices=INPUT_BITS,
-        help="with --weights: round the network's inputs to 256 values as well; without it the layers that read them "
-        "compute on floats",
+        help="with --weights: also round the network's inputs, to 256 values; without this option the layers that read "
+        "them compute on floats",
     )  # fmt: skip
     sub.add_argument(
         "--input-range", type=float, nargs=2, metavar=("LOW", "HIGH"),
-        help="with --input-bits: least and largest value of the inputs (default: those in --calibration)",
+        help="with --input-bits: lowest and highest value of the inputs (default: those of the --calibration data)",
     )  # fmt: skip
 
 
@@ -337,7 +367,7 @@ def _add_memory(sub: argparse.ArgumentParser) -> None:
     """The option of commands that hold activations."""
     sub.add_argument(
         "--memory", type=_bytes, default=MEMORY, metavar="SIZE",
-        help="what activations may take at once, as far as shapes tell: so many samples run together (default: "
+        help="memory for activations, which sets how many samples run together, as far as shapes are known (default: "
         f"{MEMORY >> 20}MiB)",
     )  # fmt: skip
 
@@ -359,7 +389,7 @@ def _not_negative(text: str, what: str) -> float:
 
 class _Version(argparse.Action):
     def __init__(self, **arguments: Any) -> None:
-        super().__init__(nargs=0, default=argparse.SUPPRESS, help="show the version", **arguments)
+        super().__init__(nargs=0, default=argparse.SUPPRESS, help="print the version", **arguments)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import version
@@ -372,25 +402,29 @@ class _Version(argparse.Action):
 _COMMANDS: dict[
     str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], commands.Answer], str]
 ] = {
-    "inspect": (_inspect, commands.inspect, "list a model's activations and what rewrite would do with each"),
+    "inspect": (_inspect, commands.inspect, "list the activations of a model, and what rewrite would do with each"),
     "rewrite": (_rewrite, commands.rewrite, "replace quantised activations by parallel spiking neurons"),
     "calibrate": (
         _calibrate,
         commands.calibrate,
-        "give a model's ReLUs and other activations levels, on data, without training",
+        "give ReLUs and other activations levels, from data, without training",
     ),
     "verify": (_verify, commands.verify, "compare a spiking network with its source, layer by layer and end to end"),
     "evaluate": (
         _evaluate,
         commands.evaluate,
-        "count right answers of a network, or measure its error against targets, and so for its spiking form at each T",
+        "measure the accuracy or error of a network, and of its spiking form at each T",
     ),
-    "stats": (_stats, commands.stats, "count spikes, and the operations and energy that they leave of the ANN's"),
+    "stats": (
+        _stats,
+        commands.stats,
+        "count spikes, operations and energy of a spiking network, and compare them with its ANN's",
+    ),
     "bench": (
         _bench,
         commands.bench,
-        "time a network against its spiking forms, at each number of steps and batch size",
+        "compare the speed of a network and of its spiking forms, at each number of time-steps and batch size",
     ),
     "deploy": (_deploy, commands.deploy, "write a spiking network into a folder that runs without pconv-onnx"),
-    "doctor": (_doctor, commands.doctor, "show versions, providers and the native library, and what is missing"),
+    "doctor": (_doctor, commands.doctor, "show versions, providers and the native library, and say what is missing"),
 }
