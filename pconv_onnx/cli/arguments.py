@@ -148,6 +148,10 @@ def _calibrate(sub: argparse.ArgumentParser) -> None:
         help="refit: weights, biases and activations (default); the others change activations alone",
     )  # fmt: skip
     sub.add_argument(
+        "--sensitivity", action="store_true",
+        help="measure for each activation what the outputs lose where it alone is quantised (a few runs for each)",
+    )  # fmt: skip
+    sub.add_argument(
         "--cache", metavar="FILE", help="keep the calibration there, and take it from there if nothing has changed"
     )
     sub.add_argument("--force", action="store_true", help="allow the output to be the input")
