@@ -143,7 +143,7 @@ def _outcome_lines(outcome: dict[str, Any], rows: Sequence[dict[str, Any]], codi
             *(["`coding='radix'`"] if coding == "rate" else []),
             "more samples",
         ]
-        looks = "" if alone else "; `calibrate` with `sensitivity=True` finds the activations that cost most"
+        looks = "" if alone else "; calibrate with `sensitivity=True` finds the activations that cost most"
         yield (
             f"warning: the outputs are poor, and the largest error of one activation is {_STYLE.percent(largest)} of "
             f"its own output; try {', '.join(remedies[:-1])} or {remedies[-1]}{looks}"
