@@ -11,6 +11,8 @@ from pconv_onnx.basics.errors import listed
 from pconv_onnx.basics.reasons import of_one_kind
 
 _BAR = 40
+# Activations that are named as those that cost the outputs most.
+_WORST = 3
 _ACCURACIES = {
     "top1": "top-1",
     "top5": "top-5",
@@ -89,11 +91,13 @@ def calibration_lines(summary: dict[str, Any]) -> Iterator[Part]:
 
 def _calibrated_lines(summary: dict[str, Any]) -> Iterator[Part]:
     rows = [row for row in summary["activations"] if row["status"] == "calibrated"]
-    table = [["activation", "channels", "silent", "threshold", "squared error"]]
+    alone = any(row["sensitivity"] is not None for row in rows)
+    table = [["activation", "channels", "silent", "threshold", "squared error", *["sensitivity"][: int(alone)]]]
     for row in rows:
         threshold = " … ".join(f"{value:.3g}" for value in row["threshold"] or ()) or "-"
         channels, silent = str(row["channels"]), str(row["silent_channels"])
-        table.append([row["name"], channels, silent, threshold, _STYLE.percent(row["relative_error"])])
+        errors = [row["relative_error"], row["sensitivity"]][: 1 + alone]
+        table.append([row["name"], channels, silent, threshold, *map(_STYLE.percent, errors)])
     yield Table(table)
     yield from (f"stays analog: {line}" for line in _by_reason(rows))
     left = [row for row in summary["activations"] if row["status"] != "calibrated"]
@@ -109,10 +113,41 @@ def _calibrated_lines(summary: dict[str, Any]) -> Iterator[Part]:
         told = ", ".join(f"{rule}: {'no end' if error is None else _STYLE.percent(error)}" for rule, error in errors)
         rule = summary["scale_rule"]
         yield f"scales by rule '{rule}', which disturbs the outputs least (share of their variance, {told})"
+    if summary["outcome"] is not None:
+        yield from _outcome_lines(summary["outcome"], rows, summary["coding"])
     corrected = f", corrected layers: {summary['corrected_layers']}" if summary["method"] == "refit" else ""
     kept = ", found by an earlier run (`cache=`)" if summary["from_cache"] else ""
     where = _place(summary.get("output"))
     yield f"{where}T = {summary['steps']}, method {summary['method']}, {summary['samples']} samples{corrected}{kept}"
+
+
+def _outcome_lines(outcome: dict[str, Any], rows: Sequence[dict[str, Any]], coding: str) -> Iterator[str]:
+    """What calibrating did to the outputs, which activations alone would do most to them, and what helps."""
+    agreement, error, cosine = (outcome[name] for name in ("agreement", "output_error", "cosine"))
+    told = [
+        "" if agreement is None else f"{_STYLE.percent(agreement)} of the answers are the source's",
+        "" if error is None else f"squared error {_STYLE.percent(error)} of the outputs' variance",
+        "" if cosine is None else f"cosine {cosine:.4f}",
+    ]
+    where = "held out" if outcome["held_out"] else "that it was calibrated on, since there are too few to hold some out"
+    compared = ", ".join(filter(None, told)) or "the outputs cannot be compared"
+    yield f"end to end: {compared} ({outcome['samples']} samples {where})"
+    alone = sorted((row for row in rows if row["sensitivity"] is not None), key=lambda row: -row["sensitivity"])
+    if alone:
+        worst = ", ".join(f"{row['name']} ({_STYLE.percent(row['sensitivity'])})" for row in alone[:_WORST])
+        yield f"most sensitive, each quantised alone and no layer corrected (share of the outputs' variance): {worst}"
+    if outcome["poor"]:
+        largest = max(row["relative_error"] for row in rows)
+        remedies = [
+            "more time-steps (`steps=`)",
+            *(["`coding='radix'`"] if coding == "rate" else []),
+            "more samples",
+        ]
+        looks = "" if alone else "; calibrate with `sensitivity=True` finds the activations that cost most"
+        yield (
+            f"warning: the outputs are poor, and the largest error of one activation is {_STYLE.percent(largest)} of "
+            f"its own output; try {', '.join(remedies[:-1])} or {remedies[-1]}{looks}"
+        )
 
 
 def rewriting_lines(summary: dict[str, Any]) -> Iterator[Part]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.writing import write_atomically
 from pconv_onnx.calibration.channels import Channels
+from pconv_onnx.calibration.outcome import Outcome
 from pconv_onnx.calibration.settings import RULES, Settings
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.sweep import Found
@@ -23,7 +25,7 @@ from pconv_onnx.data.archives import read_npz
 from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.recognise import Activation
 
-_VERSION = 10
+_VERSION = 11
 _MOST_AXES = 64
 
 
@@ -32,7 +34,7 @@ def digest_of(model: str, samples: bytes, settings: Settings) -> str:
     return _digest([_VERSION, model, samples.hex(), *settings.told], {})
 
 
-def store(path: str | os.PathLike[str], key: str, found: Found) -> None:
+def store(path: str | os.PathLike[str], key: str, found: Found, outcome: Outcome | None) -> None:
     """Write the file.
 
     Raises:
@@ -58,13 +60,16 @@ def store(path: str | os.PathLike[str], key: str, found: Found) -> None:
         "left": found.left,
         "rule": found.rule,
         "rule_errors": found.rule_errors,
+        "outcome": None if outcome is None else asdict(outcome),
     }
     meta["sha256"] = _digest(meta, arrays)
     arrays["meta"] = np.array(json.dumps(meta))
     write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
-def restore(path: str | os.PathLike[str], key: str, activations: Sequence[Activation]) -> Found | None:
+def restore(
+    path: str | os.PathLike[str], key: str, activations: Sequence[Activation]
+) -> tuple[Found, Outcome | None] | None:
     """What the file holds; None where there is none, or where it is of another model, other data or settings.
 
     Raises:
@@ -79,7 +84,8 @@ def restore(path: str | os.PathLike[str], key: str, activations: Sequence[Activa
             return None
         if meta.pop("sha256") != _digest(meta, arrays):
             raise ValueError("it is not as it was written")
-        return _found(meta, arrays, {activation.name: activation for activation in activations})
+        named = {activation.name: activation for activation in activations}
+        return _found(meta, arrays, named), _outcome(meta["outcome"])
     except (OSError, MemoryError, KeyError, TypeError, ValueError, RecursionError) as error:
         told = "calibrate has not written it" if isinstance(error, KeyError | TypeError) else error
         raise PconvError(f"'{path}' is not a calibration: {told}", "name another file, or remove it") from error
@@ -110,6 +116,18 @@ def _found(meta: Mapping[str, Any], arrays: Mapping[str, Array], activations: Ma
     texts = all(isinstance(text, str) for text in (*found.uncorrected, *found.left, *found.left.values()))
     _require(numbers and texts and len(found.errors) == len(found.activations), "errors")
     return found
+
+
+def _outcome(told: Any) -> Outcome | None:
+    """What it did to the outputs; None of random data."""
+    if told is None:
+        return None
+    outcome = Outcome(**told)
+    numbers = (outcome.agreement, outcome.output_error, outcome.cosine)
+    right = type(outcome.samples) is int and type(outcome.held_out) is bool and isinstance(outcome.sensitivity, dict)
+    right = right and all(value is None or isinstance(value, float) for value in numbers)
+    _require(right and all(isinstance(value, float) for value in outcome.sensitivity.values()), "outcome")
+    return outcome
 
 
 def _fit(parts: Mapping[str, Array], axis: Any, rank: Any, steps: Any, zero: Any) -> bool:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
-import numpy as np
 import onnx
 
 from pconv_onnx.answers.lines import calibration_lines
@@ -17,11 +16,13 @@ from pconv_onnx.answers.printing import Part, Printed
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import CODINGS as CODING_NAMES
 from pconv_onnx.basics.choices import MAX_STEPS, METHODS, NEURONS, CodingName, NeuronsName
-from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.basics.places import require_writable
 from pconv_onnx.basics.progress import Progress, shows_progress
 from pconv_onnx.calibration.cache import digest_of, restore, store
 from pconv_onnx.calibration.functions import becomes_thresholds
+from pconv_onnx.calibration.holding import held_out
+from pconv_onnx.calibration.outcome import Outcome, finite, outcome_of, sensitivities
 from pconv_onnx.calibration.passes import BATCH, Passes
 from pconv_onnx.calibration.places import NORMALISED
 from pconv_onnx.calibration.rules import output_errors, shares
@@ -59,6 +60,7 @@ class Calibration(Printed):
         found: staircases and corrected weights.
         left: activations that stay as they are, each with the reason.
         from_cache: whether that was found by an earlier run.
+        outcome: what it does to the outputs; None of random data.
     """
 
     model: onnx.ModelProto = field(repr=False)
@@ -69,6 +71,7 @@ class Calibration(Printed):
     found: Found = field(repr=False)
     left: Sequence[Told] = field(repr=False)
     from_cache: bool = False
+    outcome: Outcome | None = None
 
     def provenance(self) -> dict[str, Any]:
         """What a spiking network made of it keeps: `outputs` are the activations that differ from the source's."""
@@ -108,6 +111,7 @@ class Calibration(Printed):
 
     def found_summary(self) -> dict[str, Any]:
         """What was found: its part of that of `pconv-onnx rewrite`, which has a plan of its own."""
+        sensitivity = {} if self.outcome is None else self.outcome.sensitivity
         rows = [
             {
                 "name": entry.activation.name,
@@ -116,6 +120,7 @@ class Calibration(Printed):
                 "silent_channels": int(entry.staircase.silent.sum()),
                 "threshold": _range(entry.staircase.threshold[~entry.staircase.silent]),
                 "relative_error": error,
+                "sensitivity": finite(sensitivity.get(entry.activation.name)),
                 "status": "calibrated",
                 "reason": self._told(entry),
             }
@@ -129,6 +134,7 @@ class Calibration(Printed):
                 "silent_channels": None,
                 "threshold": None,
                 "relative_error": None,
+                "sensitivity": None,
                 "status": activation.status,
                 "reason": reason,
             }
@@ -142,8 +148,9 @@ class Calibration(Printed):
             "levels": self.settings.levels,
             "method": self.settings.method,
             "scale_rule": self.found.rule,
-            "scale_errors": {rule: _finite(error) for rule, error in self.found.rule_errors.items()},
+            "scale_errors": {rule: finite(error) for rule, error in self.found.rule_errors.items()},
             "samples": self.samples,
+            "outcome": None if self.outcome is None else self.outcome.summary(),
             "random": self.random,
             "from_cache": self.from_cache,
             "corrected_layers": len(self.found.corrections),
@@ -170,12 +177,15 @@ def calibrate(
     neurons: NeuronsName = NEURONS[0],
     signed: bool = False,
     method: str = METHODS[0],
+    sensitivity: bool = False,
     cache: str | os.PathLike[str] | None = None,
     force: bool = False,
     engine: Engine | None = None,
     progress: Progress = None,
 ) -> Calibration:
     """Replace each ReLU by a quantised activation whose levels T time-steps carry, which `rewrite` converts losslessly.
+
+    Some samples are held out, and the outputs of both networks compared on them: `outcome` of the result.
 
     A Clip from zero on (ReLU6) is one too. Of any other activation that works element by element the output is
     quantised: it becomes thresholds where it ascends, and stays in front of them where it does not. Zero is a level,
@@ -200,6 +210,8 @@ def calibrate(
             them.
         method: `refit` also corrects weights and biases; `fit`, `da-qcfs`, `mse+da-qcfs`, `percentile+da-qcfs`, `mse`,
             `percentile` and `max` change activations alone (docs/calibration.md).
+        sensitivity: measure for each activation what the outputs lose where it alone is quantised: a few runs of the
+            network for each.
         cache: file to keep the calibration in, and to take it from where it is of this model, these data and settings.
         force: allow `output` to be the source.
         engine: where the networks are run, a `RayEngine`; by default in this process.
@@ -222,31 +234,43 @@ def calibrate(
         # One that is there may be only for reading, and what is wanted.
         if not os.path.exists(cache):
             require_writable(cache)
-    network, chosen, left = to_calibrate(quantisable(source), settings)
     random = isinstance(data, str) and data == RANDOM
+    if random and sensitivity:
+        raise WrongArguments(
+            "random data do not tell what the outputs lose", "pass real `data=`, or leave out `sensitivity=`"
+        )
+    network, chosen, left = to_calibrate(quantisable(source), settings)
     runner = open_session(network.proto, network.name)
     samples = random_samples(runner, batch_axis=batch_axis) if random else open_samples(data, runner, batch_axis)
     del runner
-    engine, found, key = engine or InProcess(), None, ""
+    engine, kept, key = engine or InProcess(), None, ""
     if cache is not None:
         with _crew(engine, network, samples) as crew:
             key = digest_of(network.sha256, crew.call("digest"), settings)
-        found = restore(cache, key, chosen)
-    from_cache = found is not None
-    if found is None:
-        errors = {} if random else _tried(network, chosen, samples, engine, settings)
+        kept = restore(cache, key, chosen)
+    from_cache = kept is not None
+    parts = None if random else held_out(samples)
+    seen, judges = parts or (samples, samples)
+    if kept is None:
+        errors = {} if random else _tried(network, chosen, seen, engine, settings)
         rule = min(errors, key=lambda name: errors[name]) if errors else settings.rule
-        with _crew(engine, network, samples) as crew:
-            found = sweep(network, chosen, samples.part(slice(0, 1)), crew, replace(settings, rule=rule))
+        with _crew(engine, network, seen) as crew:
+            found = sweep(network, chosen, seen.part(slice(0, 1)), crew, replace(settings, rule=rule))
         found.rule_errors = errors
-        if cache is not None:
-            store(cache, key, found)
+    else:
+        found, outcome = kept
     left += [(activation, found.left[activation.name]) for activation in chosen if activation.name in found.left]
     require(found.activations, left, network)
     model = quantised_model(network, found.activations, found.corrections)
+    if kept is None:
+        outcome = None if random else outcome_of(network, model, judges, held_out=parts is not None)
+    if outcome is not None and sensitivity and not outcome.sensitivity:
+        outcome = replace(outcome, sensitivity=sensitivities(network, found.activations, judges, len(seen)))
+    if cache is not None and kept is None:
+        store(cache, key, found, outcome)
     if output is not None:
         save(model, output)
-    return Calibration(model, steps, settings, len(samples), random, found, left, from_cache)
+    return Calibration(model, steps, settings, len(samples), random, found, left, from_cache, outcome)
 
 
 def _crew(engine: Engine, network: Network, samples: Data) -> AbstractContextManager[Crew]:
@@ -308,11 +332,6 @@ def _settings(steps: object, coding: CodingName, method: str, neurons: NeuronsNa
         raise PconvError(f"there is no method '{method}'", f"choose one of {', '.join(METHODS)}")
     require_neurons(neurons, offsets=signed)
     return Settings(chosen.most(steps), chosen, method, neurons, signed)
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no infinity."""
-    return value if np.isfinite(value) else None
 
 
 def _range(values: Array) -> list[float] | None:

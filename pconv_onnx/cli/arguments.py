@@ -163,6 +163,10 @@ def _calibrate(sub: argparse.ArgumentParser) -> None:
         help="how to calibrate. refit (default): change weights, biases, activations; others: change only activations",
     )  # fmt: skip
     sub.add_argument(
+        "--sensitivity", action="store_true",
+        help="measure for each activation what the outputs lose where it alone is quantised (a few runs for each)",
+    )  # fmt: skip
+    sub.add_argument(
         "--cache",
         metavar="FILE",
         help="keep the calibration in this file, and reuse it if nothing has changed",

@@ -134,6 +134,7 @@ def calibrate(options: argparse.Namespace) -> Answer:
             neurons=options.neurons or NEURONS[0],
             signed=options.signed,
             method=options.method,
+            sensitivity=options.sensitivity,
             cache=options.cache,
             force=options.force,
             engine=engine,

@@ -27,7 +27,6 @@ from pconv_onnx.data.samples import BatchAxis, Data, DataSource, LabelKind, Samp
 from pconv_onnx.engine.shards import Engine, InProcess, merged, shards_of
 from pconv_onnx.graph import ModelSource, Network
 from pconv_onnx.graph.record import Record
-from pconv_onnx.measure.likeness import Likeness, same_answers
 from pconv_onnx.measure.proportions import Z95, standard_error, wilson
 from pconv_onnx.measure.targets import TargetError, target_output
 from pconv_onnx.measure.tokens import TokenScore, is_logits, require_classes, token_output
@@ -36,12 +35,11 @@ from pconv_onnx.report import curve
 from pconv_onnx.rewriting import rewrite
 from pconv_onnx.runtime.axes import by_sample, classes, sample_axes
 from pconv_onnx.runtime.entrance import runnable
+from pconv_onnx.runtime.likeness import Likeness, mask_of, same_answers
 from pconv_onnx.runtime.side_by_side import Sessions, batch_size, batches, open_session, run_session
 
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 _TOP = 5
-# The input of Hugging Face's exports that tells which tokens are padding.
-_MASK = "attention_mask"
 
 
 @dataclass
@@ -97,7 +95,7 @@ class Score:
             self.values += theirs.size
         if index is not None:
             self.agreeing += int(same_answers(outputs[index], expected[index]).sum())
-        mask = _mask(batch)
+        mask = mask_of(batch)
         found = tuple(Likeness.of(*pair, len(batch), mask) for pair in zip(outputs, expected, strict=True))
         self.alike = merged((self.alike, found)) if self.alike else found
 
@@ -394,12 +392,6 @@ class _Scorer:
                 if score is not scores[0]:
                     score.compare(ours, outputs[0], index, batch)
         return _Found(found, target, tokens, tuple(scores))
-
-
-def _mask(samples: Samples) -> Array | None:
-    """Which tokens are no padding, `[N, tokens]`, where an input tells."""
-    mask = samples.arrays.get(_MASK)
-    return mask if mask is not None and mask.ndim == 2 and mask.dtype.kind in "biu" else None
 
 
 def readable_again(calibration: DataSource | None, session: Any, batch_axis: BatchAxis) -> DataSource | None:

@@ -64,7 +64,7 @@ def test_results_print_what_their_commands_print(folder, monkeypatch):
             ["calibrate", "ann.onnx", *steps, *data, "-o", "a.onnx"],
         ),
     ]:
-        assert str(result) == printed(*arguments).replace("\na.onnx: ", "\n")
+        assert as_options(str(result)) == printed(*arguments).replace("\na.onnx: ", "\n")
 
 
 @pytest.mark.usefixtures("library")

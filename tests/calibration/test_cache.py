@@ -64,6 +64,10 @@ def told_of(arrays, meta, folder) -> str:
         {"uncorrected": [1]},
         {"layers": ["a", "b", "c"]},
         {"layers": [{}]},
+        {"outcome": 5},
+        {"outcome": {"samples": 8}},
+        {"outcome": {"samples": 8, "held_out": 1, "agreement": None, "output_error": None, "cosine": None}},
+        {"outcome": {"samples": 8, "held_out": True, "agreement": "x", "output_error": None, "cosine": None}},
     ],
 )
 def test_a_document_that_does_not_fit_is_refused(changes, written, tmp_path):

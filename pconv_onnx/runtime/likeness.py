@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.data.samples import Samples
+
+# The input of Hugging Face's exports that tells which tokens are padding.
+_MASK = "attention_mask"
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,12 @@ class Likeness:
 def same_answers(ours: Array, theirs: Array) -> Array:
     """Which rows of logits `[…, classes]` have their largest value at the same place; among NaNs nothing is largest."""
     return (ours.argmax(-1) == theirs.argmax(-1)) & ~(np.isnan(ours.max(-1)) | np.isnan(theirs.max(-1)))
+
+
+def mask_of(samples: Samples) -> Array | None:
+    """Which tokens are no padding, `[B, tokens]`, where an input of these samples tells; for `Likeness.of`."""
+    mask = samples.arrays.get(_MASK)
+    return mask if mask is not None and mask.ndim == 2 and mask.dtype.kind in "biu" else None
 
 
 def _cosines(ours: Array, theirs: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pconv_onnx.measure.likeness import Likeness, same_answers
+from pconv_onnx.runtime.likeness import Likeness, same_answers
 
 GENERATOR = np.random.default_rng(0)
 INF, NAN = np.inf, np.nan

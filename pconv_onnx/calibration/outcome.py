@@ -1,0 +1,136 @@
+"""What a calibration does to the outputs, all activations together and each alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+
+from pconv_onnx.basics.progress import track
+from pconv_onnx.calibration.holding import few
+from pconv_onnx.calibration.passes import BATCH
+from pconv_onnx.calibration.rules import comparable, output_errors
+from pconv_onnx.calibration.writing import Quantised, quantised_model
+from pconv_onnx.data.samples import Data, Samples, to_first
+from pconv_onnx.engine.shards import merged
+from pconv_onnx.graph import Network
+from pconv_onnx.runtime.axes import classes
+from pconv_onnx.runtime.likeness import Likeness, mask_of, same_answers
+from pconv_onnx.runtime.side_by_side import open_session, run_session
+
+# Samples on which the outputs are compared, at most; `held_out` holds out no more.
+_MOST = 100
+# Of these, those on which each activation is tried alone. A sweep runs each of two networks twice or more on all that
+# it sees; so many runs for each activation do not take longer than that.
+_LEAST_ALONE, _MOST_ALONE = 4, 16
+_RUNS_OF_A_SWEEP = 4
+# Networks that are open at once, and bytes of them: the source is run once for all of these.
+_AT_ONCE, _BYTES_AT_ONCE = 8, 1 << 28
+# What is poor.
+_LEAST_AGREEMENT, _LARGEST_ERROR = 0.9, 0.1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The quantised network's outputs against the source's.
+
+    Attributes:
+        samples: how many they were compared on.
+        held_out: whether the calibration has not seen these.
+        agreement: share of samples on which both have the same top-1; None where no output has classes.
+        output_error: squared error as a share of the variance of the source's outputs, in the mean over channels;
+            None where these cannot be compared, infinite where the quantised network's are not finite.
+        cosine: mean cosine similarity of the first output that has one, of samples or of tokens; None without one.
+        sensitivity: by activation the output error of the source with that activation alone quantised; empty where it
+            was not measured.
+    """
+
+    samples: int
+    held_out: bool
+    agreement: float | None
+    output_error: float | None
+    cosine: float | None
+    sensitivity: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def poor(self) -> bool:
+        """Whether fewer than nine of ten answers agree, or a tenth of the variance or more is lost."""
+        disagrees = self.agreement is not None and self.agreement < _LEAST_AGREEMENT
+        return disagrees or (self.output_error is not None and self.output_error > _LARGEST_ERROR)
+
+    def summary(self) -> dict[str, Any]:
+        """Its JSON document; sensitivities are in the rows of activations."""
+        told = asdict(self) | {"output_error": finite(self.output_error), "poor": self.poor}
+        del told["sensitivity"]
+        return told
+
+
+def finite(value: float | None) -> float | None:
+    """JSON has no infinity."""
+    return value if value is not None and np.isfinite(value) else None
+
+
+def outcome_of(network: Network, model: onnx.ModelProto, data: Data, *, held_out: bool) -> Outcome:
+    """Compare a quantised network with its source.
+
+    Args:
+        network: the source.
+        model: what was made of it.
+        data: samples; of many some.
+        held_out: whether the calibration has not seen them.
+
+    Raises:
+        PconvError: onnxruntime cannot run a network.
+    """
+    samples = _some(data, _MOST)
+    axes = comparable(network, samples)
+    runners = [open_session(proto, network.name) for proto in (network.proto, model)]
+    alike, agreeing = tuple(Likeness() for _ in axes), None
+    for part, feed in samples.batches(BATCH) if axes else ():
+        count = part.stop - part.start
+        runs = (run_session(runner, feed, list(axes)) for runner in runners)
+        expected, found = ([to_first(*pair) for pair in zip(run, axes.values(), strict=True)] for run in runs)
+        mask = mask_of(samples.part(part))
+        pairs = zip(found, expected, strict=True)
+        alike = merged((alike, tuple(Likeness.of(*pair, count, mask) for pair in pairs)))
+        index = classes(expected, count)
+        if index is not None and found[index].shape == expected[index].shape:
+            agreeing = (agreeing or 0) + int(same_answers(found[index], expected[index]).sum())
+    cosines = (cosine["mean"] for one in alike if (cosine := one.cosine()) is not None)
+    agreement = None if agreeing is None else agreeing / len(samples)
+    error = output_errors(network, {"": model}, samples, BATCH, active=1).get("")
+    return Outcome(len(samples), held_out, agreement, error, next(cosines, None))
+
+
+def sensitivities(network: Network, activations: Sequence[Quantised], data: Data, seen: int) -> dict[str, float]:
+    """What the outputs lose where one activation alone is quantised, by its name; empty where they cannot be compared.
+
+    All others, and all weights, are the source's. Corrected weights make up for activations before them, which are not
+    quantised here, and would be errors by themselves.
+
+    Args:
+        network: the source.
+        activations: what takes the place of each.
+        data: samples; of many some.
+        seen: samples of the calibration, whose time bounds that of this.
+
+    Raises:
+        PconvError: onnxruntime cannot run a network.
+    """
+    most = _RUNS_OF_A_SWEEP * seen // len(activations)
+    samples = _some(data, min(max(most, _LEAST_ALONE), _MOST_ALONE))
+    size = max(min(_AT_ONCE, _BYTES_AT_ONCE // network.proto.ByteSize()), 1)
+    groups = [activations[start : start + size] for start in range(0, len(activations), size)]
+    found: dict[str, float] = {}
+    for group in track(groups, "measuring sensitivity", len(groups)):
+        models = {entry.activation.name: quantised_model(network, [entry], {}) for entry in group}
+        found |= output_errors(network, models, samples, BATCH, active=1)
+    return found
+
+
+def _some(data: Data, most: int) -> Samples:
+    chosen = few(data, most)
+    return chosen.part(slice(0, len(chosen)))
