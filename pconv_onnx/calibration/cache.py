@@ -23,7 +23,7 @@ from pconv_onnx.data.archives import read_npz
 from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.recognise import Activation
 
-_VERSION = 10
+_VERSION = 11
 _MOST_AXES = 64
 
 
