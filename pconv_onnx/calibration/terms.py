@@ -16,7 +16,7 @@ from pconv_onnx.data.samples import Samples
 # Parts of the data, each to be served by what the others say.
 FOLDS = 2
 # Rows of all samples: so many for each unknown of an output, and no fewer than that.
-_PER_UNKNOWN, _LEAST = 32, 4096
+_PER_UNKNOWN, _LEAST = 256, 16384
 
 
 class Terms:
