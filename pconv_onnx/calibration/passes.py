@@ -6,7 +6,6 @@ All that depends on several samples is left to the sweep, which adds up what eac
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -22,12 +21,11 @@ from pconv_onnx.calibration.segments import Layer, Runner, Segment
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.statistics import Moments, NormalEquations
 from pconv_onnx.calibration.streams import Axis, Stream
-from pconv_onnx.data.samples import Data, Samples
+from pconv_onnx.calibration.terms import FOLDS, Terms
+from pconv_onnx.data.samples import Data
 from pconv_onnx.graph import Network
 
-BATCH = 25
-# Parts of the data, each to be served by what the others say.
-FOLDS = 2
+BATCH = 10
 # Names under which the pre-activations of the segment at hand are kept.
 _REFERENCE, _QUANTISED = "reference", "quantised"
 
@@ -47,7 +45,7 @@ class Passes:
         first = shards[0].start
         self.network, self.samples = network, data.part(slice(first, shards[-1].stop))
         self._shards = [slice(shard.start - first, shard.stop - first) for shard in shards]
-        self._folds = _folds(self.samples)
+        self._terms = Terms(self.samples, len(data))
         self._left = ExitStack()
         # Along which axis of each tensor samples lie in the network.
         self._axes: dict[str, Axis] = {name: self.samples.axes.get(name, 0) for name in self.samples.arrays}
@@ -108,17 +106,18 @@ class Passes:
         for runs in self._runs(segment, self._quantised, weights, levels, layer.node.input[0]):
             folds = tuple(NormalEquations.empty(groups, inputs + 1, outputs) for _ in range(FOLDS))
             for part, values in runs:
-                given, now = values[layer.node.input[0]], values[segment.target]
-                residual = (clip.nearest(self._before.batch(_REFERENCE, part), now) - now).astype(np.float32)
-                if moves:  # of a matrix product both are rows, in any order
-                    given, residual = (np.moveaxis(rows, axis, 0) for rows in (given, residual))
-                # A sample may have several rows.
-                own_folds = self._folds[part]
-                fold_of = np.resize(np.repeat(own_folds, -(-len(given) // len(own_folds))), len(given))
-                for index in np.unique(fold_of):
-                    own = fold_of == index
+                given, now, wanted = (
+                    # Of a matrix product all are rows, in any order.
+                    np.moveaxis(tensor, axis, 0) if moves else tensor
+                    for tensor in (values[layer.node.input[0]], values[segment.target],
+                                   self._before.batch(_REFERENCE, part))
+                )  # fmt: skip
+                for fold, chosen in zip(folds, self._terms.of(part, now.size // len(layer.bias), inputs), strict=True):
+                    now_there = layer.rows(now, chosen)
                     with np.errstate(over="ignore", invalid="ignore"):
-                        folds[index].add(layer.columns(given[own]), layer.rows(residual[own]), with_gram=with_gram)
+                        missing = clip.nearest(layer.rows(wanted, chosen), now_there) - now_there
+                        changes = layer.changes(missing).astype(np.float32)
+                        fold.add(layer.columns(given, chosen), changes, with_gram=with_gram)
             yield folds
 
     def apply(self, activation: Segment, channels: Channels) -> Iterator[tuple[Moments, Moments]]:
@@ -228,12 +227,3 @@ class Passes:
                 (target,) = values.values()
                 self._before.put(name, part, target)
             yield None
-
-
-def _folds(samples: Samples) -> Array:
-    """Which part of the data each sample belongs to, by what it holds: neither its place nor its neighbours matter."""
-    digests = np.zeros(len(samples), np.uint32)
-    for index in range(len(samples)):
-        for name in sorted(samples.arrays):
-            digests[index] = zlib.crc32(np.ascontiguousarray(samples.arrays[name][index]).data, digests[index])
-    return digests % FOLDS

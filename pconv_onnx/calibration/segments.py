@@ -69,37 +69,32 @@ class Layer:
         dtype = self.weights.dtype
         return weights.reshape(self.weights.shape).astype(dtype), bias.reshape(-1).astype(dtype)
 
-    def rows(self, values: Array) -> Array:
-        """Values of its outputs' shape as `[G, C/G, m]`, divided by the gain."""
+    def rows(self, values: Array, chosen: Array) -> Array:
+        """Some rows of values of its outputs' shape, `[C, m]`; their numbers count all but the channels."""
         axis = values.ndim - 1 if self.node.op_type == "MatMul" else 1
-        by_channel = np.moveaxis(values, axis, 0).reshape(len(self.gain), -1) / self.gain.reshape(-1, 1)
-        return by_channel.reshape(self._groups, -1, by_channel.shape[1])
+        by_row = np.moveaxis(values, axis, -1)
+        return by_row[np.unravel_index(chosen, by_row.shape[:-1])].T
 
-    def columns(self, data: Array) -> Array:
-        """What its weights are multiplied with, `[G, n + 1, m]` for its input; a last row of ones is for the bias.
+    def changes(self, rows: Array) -> Array:
+        """By how much its outputs, `[G, C/G, m]`, would have to differ for the pre-activation to differ by `[C, m]`."""
+        return (rows / self.gain.reshape(-1, 1)).reshape(self._groups, len(rows) // self._groups, rows.shape[1])
 
-        Columns are in the order of `rows`.
-        """
+    def columns(self, data: Array, chosen: Array) -> Array:
+        """What its weights are multiplied with for some `rows`, `[G, n + 1, m]`; a last row of ones is for the bias."""
+        result = np.ones((self._groups, self.inputs + 1, len(chosen)), data.dtype)
         if self.node.op_type != "Conv":
-            flat = data.reshape(-1, data.shape[-1])
-            return np.concatenate([flat.T, np.ones((1, len(flat)), data.dtype)])[np.newaxis]
-        kernel = self.weights.shape[2:]
-        along = windows(_attributes(self.node), data.shape[2:], kernel)
-        padded = np.pad(data.swapaxes(0, 1), [(0, 0), (0, 0), *((window.start, window.end) for window in along)])
-        sizes = [window.count for window in along]
-        groups, batch = self._groups, padded.shape[1]
-        padded = padded.reshape(groups, -1, *padded.shape[1:])
-        channels = padded.shape[1]
-        inputs = channels * int(np.prod(kernel))
-        result = np.ones((groups, inputs + 1, batch * int(np.prod(sizes))), data.dtype)
-        for group, columns in zip(padded, result[:, :inputs], strict=True):
-            view = columns.reshape(channels, *kernel, batch, *sizes)
-            for offset in np.ndindex(*kernel):
-                seen = (
-                    slice(place * w.dilation, place * w.dilation + w.stride * (w.count - 1) + 1, w.stride)
-                    for place, w in zip(offset, along, strict=True)
-                )
-                view[(slice(None), *offset)] = group[(..., *seen)]
+            result[0, :-1] = data[np.unravel_index(chosen, data.shape[:-1])].T
+            return result
+        sizes, kernel = data.shape[2:], self.weights.shape[2:]
+        along = windows(_attributes(self.node), sizes, kernel)
+        sample, *places = np.unravel_index(chosen, (len(data), *(window.count for window in along)))
+        by_tap = result[:, :-1].reshape(self._groups, data.shape[1] // self._groups, *kernel, len(chosen))
+        for tap in np.ndindex(*kernel):
+            seen = [window.positions()[place, at] for window, place, at in zip(along, places, tap, strict=True)]
+            inside = np.logical_and.reduce([(0 <= at) & (at < size) for at, size in zip(seen, sizes, strict=True)])
+            near = [np.clip(at, 0, size - 1) for at, size in zip(seen, sizes, strict=True)]
+            found = np.where(inside, data[(sample, slice(None), *near)].T, 0)
+            by_tap[(slice(None), slice(None), *tap)] = found.reshape(by_tap.shape[:2] + found.shape[1:])
         return result
 
 

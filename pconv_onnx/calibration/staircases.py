@@ -6,6 +6,7 @@ zero `y = a/T · (clip(⌊(x + ψ)·T/θ + 1/2⌋, 0, T) − k₀)`. T is the nu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +21,7 @@ _PERCENTILE = 0.999
 _SHARES = np.linspace(0.005, 1.2, 240)
 # `fit`: points in each of the two directions of the first grid, and of each finer one around its best; channels that
 # are searched at a time.
-_GRIDS, _BLOCK = (33, *[9] * 13), 16
+_GRIDS, _BLOCK = (33, *[9] * 13), 64
 # How near to the ends of its level zero may lie, in spacings: on an end rounding would tell.
 _NEAR = 1 / 32
 # Levels up to which what is counted at each is summed up; of more it is integrated.
@@ -290,13 +291,12 @@ def _sums(counts: Array, sums: Array, start: Array, spacing: Array, steps: int) 
     if steps > _SUMMED:
         low, high = start - spacing / 2, start + (steps - 0.5) * spacing
         (number, moment), (outputs, _) = (_integrals(table, low, high) for table in (counts, sums))
-        between = _at(counts, low) - _at(counts, high)
+        between = _at([counts], low)[0] - _at([counts], high)[0]
         squares = (2 * (moment - start * number) / spacing + number) / spacing + between / 12
         return outputs / spacing, number / spacing, squares
     total = codes = squares = np.zeros(start.shape)
     for t in range(steps):
-        edges = start + t * spacing
-        number, outputs = _at(counts, edges), _at(sums, edges)
+        number, outputs = _at([counts, sums], start + t * spacing)
         total, codes, squares = total + outputs, codes + number, squares + (2 * t + 1) * number
     return total, codes, squares
 
@@ -326,10 +326,15 @@ def _integrals(table: Array, low: Array, high: Array) -> tuple[Array, Array]:
     return every - number, second - first
 
 
-def _at(table: Array, edges: Array) -> Array:
-    """A table `[C, bins + 1]` at edges `[C, …]` that lie between those of the bins."""
-    edges = np.clip(edges, 0, table.shape[1] - 1)
-    below = np.minimum(edges.astype(np.int64), table.shape[1] - 2)
+def _at(tables: Sequence[Array], edges: Array) -> list[Array]:
+    """Tables `[C, bins + 1]` at edges `[C, …]` that lie between those of the bins."""
+    channels, size = tables[0].shape
+    edges = np.clip(edges, 0, size - 1)
+    below = np.minimum(edges.astype(np.int64), size - 2)
     share = edges - below
-    rows = np.arange(len(table)).reshape(-1, *[1] * (edges.ndim - 1))
-    return np.asarray(table[rows, below] * (1 - share) + table[rows, below + 1] * share)
+    below += size * np.arange(channels).reshape(-1, *[1] * (edges.ndim - 1))
+    found = []
+    for table in tables:
+        values = table.reshape(-1).take(below)
+        found.append(values + share * (table.reshape(-1).take(below + 1) - values))
+    return found

@@ -144,6 +144,11 @@ class NormalEquations:
         """Those of both parts."""
         return NormalEquations(self.gram + other.gram, self.moment + other.moment, self.count + other.count)
 
+    def held_back(self, ridge: float) -> Array:
+        """`[G, 1]`: what a ridge in units of the mean square of an input adds to each square."""
+        squares = self.gram[:, :-1, :-1].diagonal(axis1=1, axis2=2) / self.count
+        return np.asarray(ridge * squares.sum(axis=1, keepdims=True) / max(squares.shape[1], 1)) + np.finfo(float).tiny
+
     def solve(self, ridge: float) -> Array:
         """Δ `[G, n, C]` that minimises the mean squared residual and `ridge` times the size of Δ without its last row.
 
@@ -151,13 +156,21 @@ class NormalEquations:
         """
         gram, moment = self.gram / self.count, self.moment / self.count
         weights = np.arange(gram.shape[1] - 1)
-        unit = gram[:, weights, weights].sum(axis=1, keepdims=True) / max(len(weights), 1)
-        gram[:, weights, weights] += ridge * unit + np.finfo(np.float64).tiny
+        gram[:, weights, weights] += self.held_back(ridge)
         return np.linalg.solve(gram, moment)
 
-    def gain(self, change: Array) -> float:
-        """By how much a Δ lowers the sum of the squared residuals."""
-        return float((change * (2 * self.moment - self.gram @ change)).sum())
+    def around(self, inputs: Array, outputs: Array) -> tuple[Array, Array]:
+        """Σ (u − i)(u − i)ᵀ `[G, n − 1, n − 1]` and Σ (u − i)(r − o)ᵀ, without the constant input.
+
+        Args:
+            inputs: i, `[G, n − 1]`.
+            outputs: o, `[G, C]`.
+        """
+        column, row = inputs[:, :, np.newaxis], outputs[:, np.newaxis, :]
+        total = self.gram[:, :-1, -1:]
+        crossed = total @ column.swapaxes(1, 2)
+        gram = self.gram[:, :-1, :-1] - crossed - crossed.swapaxes(1, 2) + self.count * column @ column.swapaxes(1, 2)
+        return gram, self.moment[:, :-1] - total @ row - column @ (self.moment[:, -1:] - self.count * row)
 
 
 def cross_validated(folds: Sequence[NormalEquations], ridges: Sequence[float]) -> Array:
@@ -168,9 +181,25 @@ def cross_validated(folds: Sequence[NormalEquations], ridges: Sequence[float]) -
     """
     if not all(fold.count for fold in folds):
         return np.zeros_like(folds[0].moment)
+    others = ((fold, [other for other in folds if other is not fold]) for fold in folds)
+    gains = sum(_gains(functools.reduce(operator.add, rest), fold, ridges) for fold, rest in others)
+    return functools.reduce(operator.add, folds).solve(ridges[int(np.argmax(gains))])
 
-    def held_out(ridge: float) -> float:
-        others = ((fold, [other for other in folds if other is not fold]) for fold in folds)
-        return sum(fold.gain(functools.reduce(operator.add, rest).solve(ridge)) for fold, rest in others)
 
-    return functools.reduce(operator.add, folds).solve(max(ridges, key=held_out))
+def _gains(some: NormalEquations, others: NormalEquations, ridges: Sequence[float]) -> Array:
+    """By how much what solves some lowers the sum of the squared residuals of others, but for a constant; a ridge each.
+
+    Around the means of some, where the constant input has no part, and along the axes of their inputs, Δ is
+    `p/(λ + ridge)`: with one factorisation the gain is a quadratic form in `1/(λ + ridge)`.
+    """
+    inputs, outputs = some.gram[:, :-1, -1] / some.count, some.moment[:, -1] / some.count
+    (gram, moment), (others_gram, others_moment) = (part.around(inputs, outputs) for part in (some, others))
+    lengths, axes = np.linalg.eigh(gram / some.count)
+    across = axes.swapaxes(1, 2)
+    found, wanted = across @ moment / some.count, across @ others_moment
+    linear, square = 2 * (found * wanted).sum(axis=2), (across @ others_gram @ axes) * (found @ found.swapaxes(1, 2))
+    gains = []
+    for ridge in ridges:
+        shares = 1 / (np.maximum(lengths, 0) + some.held_back(ridge))
+        gains.append((shares * (linear - (square @ shares[:, :, np.newaxis])[:, :, 0])).sum())
+    return np.array(gains)

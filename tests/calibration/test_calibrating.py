@@ -540,7 +540,7 @@ def test_faults_are_told():
 def test_activations_without_values_are_left_with_the_reason(method):
     constants = {"eight": np.array([8]), "nine": np.array([9]), "at1": np.array([1])}
     empty = network("a = Slice (x, eight, nine, at1) y = Relu (a)", outputs="float[N, K, 8, 8] y", weights=constants)
-    told = "nothing to calibrate in the model: 'y': 'a' has shape [25, 0, 8, 8] for 25 samples: no values"
+    told = "nothing to calibrate in the model: 'y': 'a' has shape [10, 0, 8, 8] for 10 samples: no values"
     assert refusal_of(calibrate, empty, data(), steps=4, method=method) == told
     assert refusal_of(rewrite, empty, calibration=data(), steps=4, method=method) == told
 
@@ -550,7 +550,7 @@ def test_others_than_those_without_values_are_calibrated():
     constants = {"eight": np.array([8]), "nine": np.array([9]), "at1": np.array([1])}
     model = network(nodes, outputs="float[N, K, 8, 8] c, float[N, 3, 8, 8] y", weights=constants)
     rows = {row["name"]: row["reason"] for row in calibrate(model, data(), steps=4).summary()["activations"]}
-    assert rows == {"a": "", "y": "", "c": "'b' has shape [25, 0, 8, 8] for 25 samples: no values"}
+    assert rows == {"a": "", "y": "", "c": "'b' has shape [10, 0, 8, 8] for 10 samples: no values"}
 
 
 def test_a_layer_without_inputs_is_not_corrected():
@@ -711,7 +711,7 @@ def test_an_activation_that_the_data_do_not_suit_is_listed_and_the_others_are_ca
     assert [(row["name"], row["status"], row["reason"]) for row in first.summary()["activations"]] == [
         ("u", "calibrated", ""),
         ("r", "needs-calibration",
-         "'t' has shape [1, 3, 8, 8] for 25 samples, which do not run along its first axis; "
+         "'t' has shape [1, 3, 8, 8] for 10 samples, which do not run along its first axis; "
          "`batch_axis=` tells of others"),
         ("s", "needs-calibration", "'l' has a NaN or an infinity on these data"),
     ]  # fmt: skip
@@ -727,7 +727,7 @@ def test_an_activation_that_the_data_do_not_suit_is_listed_and_the_others_are_ca
 def test_a_model_in_which_the_data_suit_no_activation_is_refused():
     ann = source("t = ReduceMean (x, axes) r = Relu (t) y = Add (x, r)", "float[N, 3, 8, 8] y", axes=np.array([0]))
     told = refusal_of(calibrate, ann, data(), steps=4)
-    assert "nothing to calibrate in the model: 'r': 't' has shape [1, 3, 8, 8] for 25 samples" in told
+    assert "nothing to calibrate in the model: 'r': 't' has shape [1, 3, 8, 8] for 10 samples" in told
 
 
 @pytest.mark.parametrize(

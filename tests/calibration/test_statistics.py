@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pconv_onnx.calibration.statistics import Moments, NormalEquations, PairHistogram
+from pconv_onnx.calibration.statistics import Moments, NormalEquations, PairHistogram, cross_validated
 
 GENERATOR = np.random.default_rng(0)
 VALUES = GENERATOR.normal(0.5, 1, (3, 1000)).astype(np.float32)
@@ -77,3 +77,28 @@ def test_inputs_that_are_always_zero_get_no_weights():
     equations = NormalEquations.empty(1, 3, 1)
     equations.add(inputs, np.full((1, 1, 100), 0.3))
     np.testing.assert_allclose(equations.solve(1e-3), [[[0], [0], [0.3]]], atol=1e-12)
+
+
+def test_the_ridge_is_the_one_with_which_folds_serve_each_other_best():
+    ridges = (1e-3, 1e-1, 10.0, 1e6)
+    for noise, outputs in ((0, 2), (1, 2), (30, 1)):
+        folds = []
+        for _ in range(2):
+            equations = NormalEquations.empty(3, 9, outputs)
+            inputs = np.maximum(GENERATOR.normal(0, 1, (3, 8, 8)) @ GENERATOR.normal(0, 1, (3, 8, 40)), 0)
+            inputs = np.concatenate([inputs, np.ones((3, 1, 40))], axis=1)
+            inputs[:, 0] = 0
+            wanted = inputs[:, 1 : 1 + outputs] + 0.5 + noise * GENERATOR.normal(0, 1, (3, outputs, 40))
+            equations.add(inputs, wanted)
+            folds.append(equations)
+
+        def gain(ridge: float, folds: list[NormalEquations] = folds) -> float:
+            """By how much each lowers the squared residuals of the other."""
+            changes = [fold.solve(ridge) for fold in folds[::-1]]
+            return sum(
+                float((change * (2 * fold.moment - fold.gram @ change)).sum())
+                for fold, change in zip(folds, changes, strict=True)
+            )
+
+        best = max(ridges, key=gain)
+        np.testing.assert_array_equal(cross_validated(folds, ridges), (folds[0] + folds[1]).solve(best))
