@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 # In the place of this folder, whose modules are those of `real`.
-sys.path[0] = str(Path(__file__).parents[1])
+if not __package__:
+    sys.path[0] = str(Path(__file__).parents[1])
 
 from answers import told  # noqa: E402  # scripts beside this folder, not modules
 from measure import machine, read, write  # noqa: E402

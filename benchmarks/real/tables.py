@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 # In the place of this folder, whose modules are those of `real`.
-sys.path[0] = str(Path(__file__).parents[1])
+if not __package__:
+    sys.path[0] = str(Path(__file__).parents[1])
 
 from measure import fill  # noqa: E402  # a script beside this folder, not a module
 from real.catalogue import METRICS, NETWORKS, Metric, packages  # noqa: E402

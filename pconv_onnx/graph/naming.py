@@ -47,7 +47,7 @@ def name_of(node: Node, metadata: Mapping[str, str]) -> str:
 
 
 def says_nothing(name: str, *operators: str) -> bool:
-    """Whether a name is empty, or an operator's with an exporter's counter: `node_relu_3`, `Relu_12`, `n4`."""
+    """Whether a name is empty, or an operator's with an exporter's counter: 'node_relu_3', 'Relu_12', 'n4'."""
     known = {_bare(operator) for operator in operators}
     return _bare(name.removeprefix(_PREFIX)) in {"", _OF_A_FUNCTION, *known}
 
