@@ -17,7 +17,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-hostile fuzz-npy fuzz-guided node dist bench peers ray gpu exports zoo suites cases real clean
+.PHONY: help demo docs test test-slow test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-hostile fuzz-npy fuzz-guided node dist bench peers ray gpu exports zoo suites cases real clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ demo: $(STAMP) ## convert a trained ResNet-20, verify it and run it
 # Of a file's tests most run in one process, so what they share is built once: worksteal deals them out in two halves.
 test: lint ## lint, type-check and run the tests, without the slow ones (about 8 minutes on two idle cores)
 	$(BIN)/pytest -n 2 --dist worksteal -m 'not slow'
+
+# Those of the pages are run by `make docs`.
+test-slow: $(STAMP) ## run what `make test` leaves out: builds, wheels, growth, training, random files (10 minutes)
+	$(BIN)/pytest -n 2 --dist worksteal -m slow --ignore tests/documentation
 
 test-all: lint ## the same with the slow ones, and with every combination of parameters where `make test` takes every pair
 	$(BIN)/pytest -n 2 --dist worksteal --full

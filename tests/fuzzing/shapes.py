@@ -237,7 +237,9 @@ def _told(arguments: list[str]) -> list[str]:
         return [f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {str(error)[:200]!r}"]
     told, answer = err.getvalue(), out.getvalue()
     found = [f"stderr has {line[:200]!r}" for line in told.splitlines() if not line.startswith("pconv-onnx: ")]
-    errors = [line for line in told.splitlines() if not line.startswith("pconv-onnx: warning: ")]
+    errors = [
+        line for line in told.splitlines() if not line.startswith(("pconv-onnx: warning: ", "pconv-onnx: note: "))
+    ]
     if "--json" in arguments:
         json.loads(answer)
     elif status and not answer and len(errors) != 1:
