@@ -50,13 +50,15 @@ Answer = Callable[[dict[str, Any]], Iterator[Part]]
 
 def as_text(answer: Answer, document: dict[str, Any]) -> str:
     """What an answer says, as lines that a terminal can be given, whatever names a model has."""
-    parts = answer(_shown(document))
+    parts = answer(with_texts(printable, document))
     return "\n".join(line for part in parts for line in (part.text() if isinstance(part, Table) else (part,)))
 
 
 def as_html(answer: Answer, document: dict[str, Any]) -> str:
     """The same for a notebook."""
-    told = (part.html() if isinstance(part, Table) else _paragraph(part) for part in answer(_shown(document)))
+    told = (
+        part.html() if isinstance(part, Table) else _paragraph(part) for part in answer(with_texts(printable, document))
+    )
     return "\n".join(part for part in told if part)
 
 
@@ -65,13 +67,13 @@ def _paragraph(sentence: str) -> str:
     return f"<div>{html.escape(text)}</div>" if text else ""
 
 
-def _shown(value: Any) -> Any:
-    """A document whose texts, names of a model's tensors among them, may go to a terminal."""
+def with_texts(change: Callable[[str], str], value: Any) -> Any:
+    """A document in which each text is changed."""
     if isinstance(value, str):
-        return printable(value)
+        return change(value)
     if isinstance(value, dict):
-        return {key: _shown(entry) for key, entry in value.items()}
-    return [_shown(entry) for entry in value] if isinstance(value, list | tuple) else value
+        return {key: with_texts(change, entry) for key, entry in value.items()}
+    return [with_texts(change, entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 class Printed:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from pconv_onnx.answers.printing import with_texts
+
 # One argument or several between marks; and one of them with its value, which may hold commas in brackets.
 _ARGUMENTS = re.compile(r"`([a-z_]+=[^`]*)`")
 _ARGUMENT = re.compile(r"([a-z_]+)=((?:\([^)]*\)|\{[^}]*\}|'[^']*'|[^,({'])*)(?:, )?")
@@ -17,13 +19,9 @@ def as_options(text: str) -> str:
     return _ARGUMENTS.sub(lambda found: " ".join(_option(*each) for each in _ARGUMENT.findall(found[1])), text)
 
 
-def spelled(value: Any) -> Any:
+def spelled(document: Any) -> Any:
     """A document in whose texts arguments are options."""
-    if isinstance(value, str):
-        return as_options(value)
-    if isinstance(value, dict):
-        return {key: spelled(entry) for key, entry in value.items()}
-    return [spelled(entry) for entry in value] if isinstance(value, list | tuple) else value
+    return with_texts(as_options, document)
 
 
 def _option(name: str, value: str) -> str:

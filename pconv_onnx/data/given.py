@@ -46,8 +46,24 @@ def given_parts(source: Any, inputs: Sequence[str]) -> list[Part]:
     )
 
 
+class _Span:
+    """A part that is some rows of the data, with arrays of these names."""
+
+    rows: range
+    names: Collection[str]
+
+    @property
+    def where(self) -> str:
+        """The data."""
+        return _DATA
+
+    def lengths(self, names: Container[str]) -> dict[str, int]:
+        """As many of each array as there are rows."""
+        return dict.fromkeys(self.names, len(self.rows))
+
+
 @dataclass(frozen=True)
-class Rows:
+class Rows(_Span):
     """Some samples of an object that has them by their number, each a mapping, a tuple or an array.
 
     Attributes:
@@ -62,22 +78,13 @@ class Rows:
     inputs: Sequence[str]
     names: Collection[str]
 
-    @property
-    def where(self) -> str:
-        """The data."""
-        return _DATA
-
-    def lengths(self, names: Container[str]) -> dict[str, int]:
-        """As many of each array as there are rows."""
-        return dict.fromkeys(self.names, len(self.rows))
-
     def read(self, names: Container[str]) -> Mapping[str, Any]:
         """Their values, one sample after another."""
         return _stacked((self.samples[row] for row in self.rows), self.inputs, self.rows.start, names)
 
 
 @dataclass(frozen=True)
-class Columns:
+class Columns(_Span):
     """Some rows of a Dataset of Hugging Face: a column an array.
 
     Attributes:
@@ -89,15 +96,6 @@ class Columns:
     dataset: Any
     rows: range
     names: Collection[str]
-
-    @property
-    def where(self) -> str:
-        """The data."""
-        return _DATA
-
-    def lengths(self, names: Container[str]) -> dict[str, int]:
-        """As many of each column as there are rows."""
-        return dict.fromkeys(self.names, len(self.rows))
 
     def read(self, names: Container[str]) -> Mapping[str, Any]:
         """Those columns."""
