@@ -62,12 +62,24 @@ PCONV_INLINE void add_stretch(const uint8_t* input, int64_t stride, const int8_t
 }
 
 /// The spike counts of a tile whose sums are in registers, of blocks that are whole and in closed form.
-template <class Isa, int kBlocks, int kPixels>
-PCONV_INLINE void finish_registers(const Closed& closed, const IntsOf<Isa> (&sums)[kPixels][kBlocks], uint8_t* to,
-                                   int64_t stride) {
+template <class Isa, Residual kResidual, int kBlocks, int kPixels>
+PCONV_INLINE void finish_registers(const Epilogue& all, const IntsOf<Isa> (&sums)[kPixels][kBlocks], int64_t pixel,
+                                   int64_t position, int64_t output) {
+  const Epilogue epilogue = all;
+  const Closed closed(*epilogue.neurons, position);
+  const int64_t stride = epilogue.outputs;
+  const int64_t first = pixel * stride + output;
+  const auto reached_by = [&](int p, int b) PCONV_INLINE_LAMBDA {
+    const int64_t own = b * Isa::kLanes;
+    const auto sum = completed<Isa, kResidual>(epilogue, sums[p][b], position + own, first + p * stride + own,
+                                               Isa::kLanes);
+    return count_closed<Isa, false>(closed, own, sum);
+  };
   if constexpr (kBlocks == 4) {
     PCONV_UNROLLED for (int p = 0; p < kPixels; ++p) {
-      finish_plain<Isa, false>(closed, sums[p], to + p * stride, 4 * Isa::kLanes);
+      IntsOf<Isa> reached[4];
+      PCONV_UNROLLED for (int b = 0; b < 4; ++b) reached[b] = reached_by(p, b);
+      store_four<Isa, false>(closed, reached, epilogue.counts + first + p * stride, 4 * Isa::kLanes);
     }
   } else {
     constexpr int kLast = kPixels - 1;
@@ -75,12 +87,11 @@ PCONV_INLINE void finish_registers(const Closed& closed, const IntsOf<Isa> (&sum
       const int64_t own = b * Isa::kLanes;
       PCONV_UNROLLED for (int p = 0; p < kPixels; p += 4) {
         IntsOf<Isa> reached[4];
-        PCONV_UNROLLED for (int q = 0; q < 4; ++q) {
-          reached[q] = count_closed<Isa, false>(closed, own, sums[p + q < kLast ? p + q : kLast][b]);
-        }
+        PCONV_UNROLLED for (int q = 0; q < 4; ++q) reached[q] = reached_by(p + q < kLast ? p + q : kLast, b);
         const auto counts = Isa::clamp(Isa::pack_pixels(reached), Isa::load_bounds(closed.least + own),
                                        Isa::load_bounds(closed.most + own));
-        Isa::store_pixels(to + p * stride + own, stride, kPixels - p < 4 ? kPixels - p : 4, Isa::kLanes, counts);
+        Isa::store_pixels(epilogue.counts + first + p * stride + own, stride, kPixels - p < 4 ? kPixels - p : 4,
+                          Isa::kLanes, counts);
       }
     }
   }
@@ -166,22 +177,15 @@ void tile(const Dense& dense, const DenseRegion& region, const Epilogue& epilogu
     if (dense.first_rests != nullptr) add_rests<Isa>(dense, region, first, input, done);
   }
 
-  if (is_plain(epilogue) && outputs >= kBlocks * Isa::kLanes &&
+  if (epilogue.neurons != nullptr && epilogue.residual_sums == nullptr && outputs >= kBlocks * Isa::kLanes &&
       are_float<Isa, kBlocks>(*epilogue.neurons, position)) {
-    const Closed closed(*epilogue.neurons, position);
-    uint8_t* const to = epilogue.counts + pixel * epilogue.outputs + output;
-    return finish_registers<Isa, kBlocks, kPixels>(closed, done, to, epilogue.outputs);
+    if (epilogue.residual_counts == nullptr) {
+      return finish_registers<Isa, Residual::kNone, kBlocks, kPixels>(epilogue, done, pixel, position, output);
+    }
+    return finish_registers<Isa, Residual::kCounts, kBlocks, kPixels>(epilogue, done, pixel, position, output);
   }
   PCONV_UNROLLED for (int i = 0; i < kPixels * kBlocks; ++i) {
     Isa::store(sums + i * Isa::kLanes, done[i / kBlocks][i % kBlocks]);
-  }
-  if constexpr (kBlocks == 4) {
-    if (outputs >= 4 * Isa::kLanes && epilogue.neurons != nullptr && epilogue.residual_sums == nullptr &&
-        are_float<Isa, 4>(*epilogue.neurons, position)) {
-      const auto four = epilogue.residual_counts == nullptr ? finish_four<Isa, Residual::kNone, false, true>
-                                                            : finish_four<Isa, Residual::kCounts, false, true>;
-      return four(epilogue, sums, kPixels, pixel, position, output, 4 * Isa::kLanes);
-    }
   }
   for (int b = 0; b < kBlocks; ++b) {
     finish<Isa>(epilogue, sums + b * Isa::kLanes, kBlocks * Isa::kLanes, kPixels, pixel, position + b * Isa::kLanes,

@@ -30,6 +30,51 @@ inline void finish_singly(const Epilogue& epilogue, const int32_t* sums, int64_t
   }
 }
 
+/// The spike counts of four vectors of interleaved channels, of sums to which nothing is to be added.
+template <class Isa>
+PCONV_INLINE void finish_plain(const Closed& closed, const IntsOf<Isa> (&sums)[4], uint8_t* to, int64_t channels) {
+  IntsOf<Isa> reached[4];
+  PCONV_UNROLLED for (int v = 0; v < 4; ++v) reached[v] = count_closed<Isa, false>(closed, v * Isa::kLanes, sums[v]);
+  store_four<Isa, true>(closed, reached, to, channels);
+}
+
+/// The same of any sums, at several pixels; `kFloat`: all are counted in closed form, in float.
+template <class Isa, Residual kResidual, bool kFloat>
+void finish_four(const Epilogue& all, const int32_t* sums, int64_t pixels, int64_t pixel, int64_t position,
+                 int64_t output, int64_t channels) {
+  const Epilogue epilogue = all;
+  const Neurons& neurons = *epilogue.neurons;
+  const Closed closed(neurons, position);
+  const Kind* const kinds = neurons.kinds.data() + position / Isa::kLanes;
+  for (int64_t p = 0; p < pixels; ++p, sums += 4 * Isa::kLanes) {
+    const int64_t at = (pixel + p) * epilogue.outputs + output;
+    IntsOf<Isa> residual[4];
+    if constexpr (kResidual == Residual::kCounts) {
+      Isa::load_unpacked(epilogue.residual_counts + at, channels, residual);
+    }
+    IntsOf<Isa> reached[4];
+    PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
+      const int64_t own = position + v * Isa::kLanes;
+      auto sum = completed<Isa, Residual::kNone>(epilogue, Isa::load(sums + v * Isa::kLanes), own, 0, 0);
+      if constexpr (kResidual == Residual::kCounts) {
+        sum = Isa::add(sum, Isa::multiply(Isa::load(epilogue.multiplier + own), residual[v]));
+      }
+      if constexpr (kFloat) {
+        reached[v] = count_closed<Isa, false>(closed, v * Isa::kLanes, sum);
+      } else {
+        reached[v] = count<Isa>(neurons, kinds[v], own, sum);
+      }
+    }
+    store_four<Isa, true>(closed, reached, epilogue.counts + at, channels);
+  }
+}
+
+/// Whether nothing is multiplied or added after the sum of products.
+PCONV_INLINE bool is_plain(const Epilogue& epilogue) {
+  return epilogue.neurons != nullptr && epilogue.factor == nullptr && epilogue.residual_counts == nullptr &&
+         epilogue.residual_sums == nullptr;
+}
+
 /// Four vectors of interleaved channels of a layer, in every row and column.
 struct Channels {
   int64_t position;
@@ -49,9 +94,8 @@ void finish_channels(const Epilogue& epilogue, const Channels& channels, const i
   const bool plain = channels.are_float;
   const auto finish =
       epilogue.residual_counts == nullptr
-          ? (plain ? finish_four<Isa, Residual::kNone, true, true> : finish_four<Isa, Residual::kNone, true, false>)
-          : (plain ? finish_four<Isa, Residual::kCounts, true, true>
-                   : finish_four<Isa, Residual::kCounts, true, false>);
+          ? (plain ? finish_four<Isa, Residual::kNone, true> : finish_four<Isa, Residual::kNone, false>)
+          : (plain ? finish_four<Isa, Residual::kCounts, true> : finish_four<Isa, Residual::kCounts, false>);
   finish(epilogue, sums, pixels, pixel, channels.position, channels.first, channels.number);
 }
 
@@ -239,7 +283,7 @@ void rolling_windows(const LayerShape& shape, const DepthwiseRegion& region, con
       for (int64_t column = 0; column < columns; ++column, to += outputs) {
         next();
         PCONV_UNROLLED for (int v = 0; v < 4; ++v) done[v] = Isa::end(sums[0][v], bias[v]);
-        finish_plain<Isa, true>(closed, done, to, number);
+        finish_plain<Isa>(closed, done, to, number);
         roll();
       }
     } else {

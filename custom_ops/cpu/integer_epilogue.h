@@ -185,56 +185,6 @@ PCONV_INLINE void store_four(const Closed& closed, const IntsOf<Isa> (&reached)[
                       Isa::clamp(counts, Isa::load_four_bounds(closed.least), Isa::load_four_bounds(closed.most)));
 }
 
-/// The same of sums to which nothing is to be added.
-template <class Isa, bool kInterleaved>
-PCONV_INLINE void finish_plain(const Closed& closed, const IntsOf<Isa> (&sums)[4], uint8_t* to, int64_t channels) {
-  IntsOf<Isa> reached[4];
-  PCONV_UNROLLED for (int v = 0; v < 4; ++v) reached[v] = count_closed<Isa, false>(closed, v * Isa::kLanes, sums[v]);
-  store_four<Isa, kInterleaved>(closed, reached, to, channels);
-}
-
-/// The counts of four blocks side by side at several pixels; `kFloat`: all of them of that kind.
-template <class Isa, Residual kResidual, bool kInterleaved, bool kFloat>
-void finish_four(const Epilogue& all, const int32_t* sums, int64_t pixels, int64_t pixel, int64_t position,
-                 int64_t output, int64_t channels) {
-  const Epilogue epilogue = all;
-  const Neurons& neurons = *epilogue.neurons;
-  const Closed closed(neurons, position);
-  const Kind* const kinds = neurons.kinds.data() + position / Isa::kLanes;
-  for (int64_t p = 0; p < pixels; ++p, sums += 4 * Isa::kLanes) {
-    const int64_t at = (pixel + p) * epilogue.outputs + output;
-    IntsOf<Isa> residual[4];
-    if constexpr (kResidual == Residual::kCounts && kInterleaved) {
-      Isa::load_unpacked(epilogue.residual_counts + at, channels, residual);
-    }
-    IntsOf<Isa> reached[4];
-    PCONV_UNROLLED for (int v = 0; v < 4; ++v) {
-      const int64_t own = position + v * Isa::kLanes;
-      auto sum = Isa::load(sums + v * Isa::kLanes);
-      if constexpr (kInterleaved) {
-        sum = completed<Isa, Residual::kNone>(epilogue, sum, own, 0, 0);
-        if constexpr (kResidual == Residual::kCounts) {
-          sum = Isa::add(sum, Isa::multiply(Isa::load(epilogue.multiplier + own), residual[v]));
-        }
-      } else {
-        sum = completed<Isa, kResidual>(epilogue, sum, own, at + v * Isa::kLanes, Isa::kLanes);
-      }
-      if constexpr (kFloat) {
-        reached[v] = count_closed<Isa, false>(closed, v * Isa::kLanes, sum);
-      } else {
-        reached[v] = count<Isa>(neurons, kinds[v], own, sum);
-      }
-    }
-    store_four<Isa, kInterleaved>(closed, reached, epilogue.counts + at, channels);
-  }
-}
-
-/// Whether nothing is multiplied or added after the sum of products.
-PCONV_INLINE bool is_plain(const Epilogue& epilogue) {
-  return epilogue.neurons != nullptr && epilogue.factor == nullptr && epilogue.residual_counts == nullptr &&
-         epilogue.residual_sums == nullptr;
-}
-
 /// Where sums begin: at the bias, unless they are multiplied before it is added.
 template <class Isa>
 PCONV_INLINE IntsOf<Isa> start(const Epilogue& epilogue, int64_t position) {
