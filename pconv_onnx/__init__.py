@@ -91,7 +91,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return import_module("importlib.metadata").version("pconv-onnx")
+        return import_module("pconv_onnx.basics.version").own_version()
     if name not in _MODULES:
         raise AttributeError(f"module 'pconv_onnx' has no attribute '{name}'")
     return getattr(import_module(f"pconv_onnx.{_MODULES[name]}"), name)

@@ -9,13 +9,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+from networks import network, qcfs, weight
 
 import pconv_onnx
 import pconv_onnx.torch
-from pconv_onnx.basics import choices
+from pconv_onnx.basics import choices, version
+from pconv_onnx.graph.record import Record
 
 PACKAGE = Path(pconv_onnx.__file__).parent
 NAME = re.compile(r"`([A-Za-z_][\w.]*)(?:\([^`]*\))?`")
@@ -31,6 +34,16 @@ def test_all_public_names_are_listed_and_are_there():
     assert not [name for name in pconv_onnx.__all__ if not getattr(pconv_onnx, name).__doc__]
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         pconv_onnx.nothing  # noqa: B018  # the access is what is tested
+
+
+def test_a_source_tree_that_nobody_installed_has_a_version_and_rewrites(monkeypatch):
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(version, "version", missing)
+    assert pconv_onnx.__version__ == "0+unknown"
+    rewritten = pconv_onnx.rewrite(network(f"c = Conv (x, w) {qcfs('c', 'y')}", weights={"w": weight(3, 3, 1, 1)}))
+    assert Record.read(rewritten.model).version == "0+unknown"
 
 
 def test_the_package_is_typed():

@@ -28,6 +28,7 @@ from pconv_onnx.basics.choices import (
     WEIGHTS,
 )
 from pconv_onnx.basics.errors import WrongArguments
+from pconv_onnx.basics.version import own_version
 from pconv_onnx.cli import commands
 from pconv_onnx.cli.commands import DONE
 
@@ -396,9 +397,7 @@ class _Version(argparse.Action):
         super().__init__(nargs=0, default=argparse.SUPPRESS, help="print the version", **arguments)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version
-
-        print(f"pconv-onnx {version('pconv-onnx')}")
+        print(f"pconv-onnx {own_version()}")
         parser.exit(DONE)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from importlib.metadata import version
 from typing import Any
 
 import onnx
 
 from pconv_onnx.basics.choices import CODINGS, MODES
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.version import own_version
 
 # Of keys in metadata that are this project's.
 PREFIX = "pconv_onnx."
@@ -129,7 +129,7 @@ class Record:
     calibrated_form: str | None = None
     integer: Mapping[str, Any] | None = None
     kinds: Mapping[str, InTime] | None = None
-    version: str = field(default_factory=lambda: version("pconv-onnx"))
+    version: str = field(default_factory=own_version)
     carriers: str | None = None
 
     @property

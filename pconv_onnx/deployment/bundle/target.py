@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 
 from pconv_onnx.basics.domain import MIN_ONNXRUNTIME
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.version import own_version
 from pconv_onnx.deployment.package import MODEL, Package, Tensor
 from pconv_onnx.deployment.target import Contents
 
@@ -66,7 +66,7 @@ def _files(packed: Package) -> dict[str, bytes | Path]:
 def _manifest(packed: Package, hashes: dict[str, str]) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "pconv_onnx": version("pconv-onnx"),
+        "pconv_onnx": own_version(),
         "onnxruntime": f">={MIN_ONNXRUNTIME}",
         "platform": {"system": platform.system(), "machine": platform.machine()},
         "model": MODEL,
