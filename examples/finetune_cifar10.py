@@ -16,7 +16,6 @@ rewrite`.
 from __future__ import annotations
 
 import argparse
-import pickle
 import sys
 import time
 from pathlib import Path
@@ -33,6 +32,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from pconv_onnx import PconvError
 from pconv_onnx.basics.progress import showing, track
 from pconv_onnx.basics.writing import write_atomically
+from pconv_onnx.data.cifar import read_batch
 from pconv_onnx.torch import export, replace_relu
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -78,35 +78,6 @@ class ResNet20(nn.Module):
         return self.linear(F.avg_pool2d(x, 8).flatten(1))
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds arrays and nothing else: a pickle may name any function to be called."""
-
-    allowed = {
-        ("_codecs", "encode"),
-        ("numpy", "dtype"),
-        ("numpy", "ndarray"),
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.allowed:
-            raise pickle.UnpicklingError(f"it calls {module}.{name}, which no CIFAR-10 batch does")
-        return super().find_class(module, name)
-
-
-def read_pickle(path: Path) -> Split:
-    """Images and labels of a batch of the Python version."""
-    try:
-        with path.open("rb") as file:
-            batch = _PlainUnpickler(file, encoding="bytes").load()
-        return _from_planes(batch[b"data"]), np.array(batch[b"labels"], dtype=np.int64)
-    except Exception as error:  # bytes that are no pickle raise anything
-        raise PconvError(
-            f"'{path}' is not a CIFAR-10 batch: {error or type(error).__name__}", "fetch it again"
-        ) from error
-
-
 def read_binary(path: Path) -> Split:
     """Images and labels of a batch of the binary version: records of a label and three planes."""
     content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
@@ -140,12 +111,12 @@ def _read(source: Path, split: str) -> tuple[np.ndarray, np.ndarray | None]:
     if (source / split).is_dir():
         return read_folder(source / split, None)
     names = [f"data_batch_{index}" for index in range(1, 6)] if split == "train" else ["test_batch"]
-    for folder, suffix, read_batch in (("py", "", read_pickle), ("bin", ".bin", read_binary)):
+    for folder, suffix, read_file in (("py", "", read_batch), ("bin", ".bin", read_binary)):
         for place in (source, source / f"cifar-10-batches-{folder}"):
             files = [place / f"{name}{suffix}" for name in names]
             missing = [file.name for file in files if not file.is_file()]
             if not missing:
-                images, labels = zip(*map(read_batch, files), strict=True)
+                images, labels = zip(*map(read_file, files), strict=True)
                 return np.concatenate(images), np.concatenate(labels)
             if len(missing) < len(files):
                 raise PconvError(f"'{place}' is not whole: {', '.join(missing)} missing", "unpack it again")

@@ -54,7 +54,7 @@ class CifarPictures:
         Raises:
             PconvError: it is no batch.
         """
-        count, a_part = len(_read(path, recipe)[0]), number_at_once(recipe, lambda: _SIDE * _SIDE)
+        count, a_part = len(read_batch(path, recipe.labels)[0]), number_at_once(recipe, lambda: _SIDE * _SIDE)
         return [cls(path, recipe, range(start, min(start + a_part, count))) for start in range(0, count, a_part)]
 
     @property
@@ -68,7 +68,7 @@ class CifarPictures:
 
     def read(self, names: Container[str]) -> dict[str, Array]:
         """Normalised."""
-        images, labels = _read(self.path, self.recipe)
+        images, labels = read_batch(self.path, self.recipe.labels)
         side = None if self.recipe.size in (None, _SIDE) else self.recipe.size
         chosen = (image if side is None else resized(image, side) for image in images[self.rows.start : self.rows.stop])
         return {
@@ -77,11 +77,18 @@ class CifarPictures:
         }
 
 
-def _read(path: Path, recipe: Recipe) -> tuple[Array, Array]:
-    """Images uint8 `[N, 32, 32, 3]` and labels int64 `[N]`.
+def read_batch(path: Path, labels: str = LABELS) -> tuple[Array, Array]:
+    """Read one file of the Python version.
+
+    Args:
+        path: of the file.
+        labels: the entry that holds the labels; where there is none of that name, `labels` or `fine_labels`.
+
+    Returns:
+        Images uint8 `[N, 32, 32, 3]` and labels int64 `[N]`.
 
     Raises:
-        PconvError: the file has none.
+        PconvError: the file cannot be read, or is not such a batch.
     """
     try:
         with open_file(path) as file:
@@ -90,9 +97,9 @@ def _read(path: Path, recipe: Recipe) -> tuple[Array, Array]:
         # In files of Python 2 keys are bytes.
         entries = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
         images = entries["data"].array("u1").reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
-        name = next((name for name in (recipe.labels, *_LABELS) if name in entries), recipe.labels)
-        labels = entries[name]
-        numbers = labels.array("i8") if isinstance(labels, _PickledArray) else np.array(labels, np.int64)
+        name = next((name for name in (labels, *_LABELS) if name in entries), labels)
+        found = entries[name]
+        numbers = found.array("i8") if isinstance(found, _PickledArray) else np.array(found, np.int64)
         if numbers.shape != images.shape[:1] or not len(images):
             raise ValueError(f"it has {len(images)} pictures and {numbers.size} labels")
     except OSError as error:

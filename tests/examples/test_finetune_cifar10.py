@@ -95,7 +95,9 @@ def test_a_pickle_runs_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_python(tmp_path)
     (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": Touch(), b"labels": []}, protocol=2))
-    assert "test_batch' is not a CIFAR-10 batch: it calls posix.system" in refusal_of(read, tmp_path, "test")
+    assert "test_batch' is not a batch of CIFAR in its Python version: it calls posix.system" in refusal_of(
+        read, tmp_path, "test"
+    )
     assert not (tmp_path / "ran").exists()
 
 
@@ -107,7 +109,7 @@ def test_a_pickle_runs_nothing(tmp_path, monkeypatch):
             {"data_batch_1": b"x"},
             "is not whole: data_batch_2, data_batch_3, data_batch_4, data_batch_5 missing; unpack",
         ),
-        ({f"data_batch_{i}": b"nonsense" for i in range(1, 6)}, "data_batch_1' is not a CIFAR-10 batch"),
+        ({f"data_batch_{i}": b"nonsense" for i in range(1, 6)}, "data_batch_1' is not a batch of CIFAR"),
         ({f"data_batch_{i}.bin": b"short" for i in range(1, 6)}, "its records are not of 3,073 bytes; fetch it again"),
         ({f"data_batch_{i}.bin": b"\xff" * 3073 for i in range(1, 6)}, "does not hold one label from 0 to 9 for each"),
     ],
