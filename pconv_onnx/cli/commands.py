@@ -21,6 +21,7 @@ from pconv_onnx.answers.lines import (
 )
 from pconv_onnx.basics.choices import CODINGS, NEURONS, PROVIDERS
 from pconv_onnx.basics.errors import PconvError, WrongArguments, warn
+from pconv_onnx.cli.spelling import spelled
 
 if TYPE_CHECKING:
     from pconv_onnx.engine.shards import Engine
@@ -215,8 +216,7 @@ def bench(options: argparse.Namespace) -> Answer:
     from pconv_onnx.measure.benchmarking import bench
     from pconv_onnx.report import page
 
-    if options.output:
-        page.destination(options.output)
+    folder = page.destination(options.output) if options.output else None
     result = bench(
         options.model,
         steps=options.steps,
@@ -233,14 +233,15 @@ def bench(options: argparse.Namespace) -> Answer:
         repeats=options.repeats,
     )
     written = None
-    if options.output:
+    if folder:
+        result.analyse()
         try:
-            written = str(result.write(options.output))
+            written = str(page.write(spelled(result.summary()), folder))
         except PconvError as error:  # what was measured is printed all the same
             warn(f"no report: {error}")
     summary = {**result.summary(), "output": written}
     done = summary["complete"] and any(row["repetitions"] for row in summary["rows"])
-    status = DONE if done and bool(written) == bool(options.output) else ANSWER_IS_NO
+    status = DONE if done and bool(written) == bool(folder) else ANSWER_IS_NO
     return Answer(summary, benchmark_lines, INTERRUPTED if result.interrupted else status)
 
 

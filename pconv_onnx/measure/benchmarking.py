@@ -131,11 +131,15 @@ class Benchmark(Printed):
             PconvError: jinja2 or matplotlib is missing, or the files cannot be written.
         """
         folder = page.destination(output)
+        self.analyse()
+        return page.write(self.summary(), folder)
+
+    def analyse(self) -> None:
+        """Find out, once, what a report has besides the timings, into `analysis`; Ctrl-C leaves out the rest."""
         if not self.analysis:
             self.analysis, interrupted = gather(self.request, self.quantised, self.interrupted)
             if interrupted:
                 self.interrupt()
-        return page.write(self.summary(), folder)
 
 
 @shows_progress

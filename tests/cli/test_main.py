@@ -1272,6 +1272,19 @@ def test_a_network_of_integers_goes_through_every_command(ann, data, run, mode):
     assert (status, err) == (0, "")
 
 
+def test_the_report_of_a_command_names_options(tmp_path, run):
+    pytest.importorskip("matplotlib")
+    ann, data, report = tmp_path / "ann.onnx", tmp_path / "d.npz", tmp_path / "report"
+    weights = {"w": weight(3, 3, 1, 1), "low": np.float32(-1), "high": np.float32(1)}
+    signs = "b = GreaterOrEqual (d, low) y = Where (b, high, low)"
+    onnx.save(network(f"c = Conv (x, w) {qcfs('c', 'a')} d = Conv (a, w) {signs}", weights=weights), ann)
+    np.savez(data, x=np.ones((2, 3, 8, 8), np.float32))
+    assert run("bench", ann, "--steps", "4", "--batch", "1", "--repeats", "1", "--data", data, "-o", report)[0] == 0
+    for name in ("index.html", "bench.json"):
+        text = (report / name).read_text()
+        assert "--signed converts it all the same" in text and "signed=True" not in text, name
+
+
 @pytest.mark.slow
 def test_bench_measures_networks_of_integers(ann, run):
     status, out, err = run("bench", ann, *INTEGERS, "--batch", "1", "--repeats", "1", "--json")
