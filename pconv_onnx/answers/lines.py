@@ -438,6 +438,9 @@ def installation_lines(summary: dict[str, Any]) -> Iterator[str]:
     yield f"{'library':<12} {library['path'] or 'missing'}"
     built_in = "built in" if library["cuda"] else "no"
     yield f"{'kernels':<12} CPU: {'works' if library['cpu'] else 'no'}, CUDA: {built_in}"
+    for name, extra in summary["extras"].items():
+        missing = f", missing; pip install 'pconv-onnx[{name}]'" if extra["missing"] else ""
+        yield f"{f'[{name}]':<12} to {extra['for']}{missing}"
     for problem in summary["problems"]:
         yield f"problem: {problem}"
     if not summary["problems"]:

@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
     """Yield the items, and show how many are done to whoever wants to know."""
     shown, begun = _shown.get(), time.monotonic()
+    if not total:
+        return
     if shown is None:
         yield from items
     else:

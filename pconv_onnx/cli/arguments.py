@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import math
 import re
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from pconv_onnx.basics.choices import (
     TARGETS,
     WEIGHTS,
 )
-from pconv_onnx.basics.errors import WrongArguments
+from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.basics.version import own_version
 from pconv_onnx.cli import commands
 from pconv_onnx.cli.commands import DONE
@@ -38,6 +39,11 @@ _DATA = (
     "(docs/data.md)"
 )
 _DATA_OR_RANDOM = f"{_DATA} (default: seeded random inputs)"
+
+# The word that argparse does not know, in its messages.
+_UNKNOWN = re.compile(r"(?:unrecognized arguments: |invalid choice: ')([^\s']+)")
+# Shells that completions can be printed for.
+_SHELLS = ("bash", "zsh", "tcsh")
 
 # What sizes of memory are given in.
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -54,7 +60,14 @@ class _Parser(argparse.ArgumentParser):
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
-        raise WrongArguments(message, f"see {self.prog} --help")
+        meant = self._meant(message)
+        raise WrongArguments(message, f"{f'did you mean {meant}? See' if meant else 'see'} {self.prog} --help")
+
+    def _meant(self, message: str) -> str:
+        """What is spelled almost as the word that a message does not know; empty where nothing is."""
+        word = _UNKNOWN.search(message)
+        known = [*self._option_string_actions, *(str(choice) for one in self._actions for choice in one.choices or ())]
+        return next(iter(difflib.get_close_matches(word[1], known, 1)), "") if word else ""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,10 +78,21 @@ def parser() -> argparse.ArgumentParser:
         epilog="exit status: 0 done; 1 the answer is no, or an error, printed in one line; 2 wrong arguments",
     )
     program.add_argument("--version", action=_Version)
+    program.add_argument("--print-completion", choices=_SHELLS, action=_Completion)
     subparsers = program.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (add_arguments, command, text) in _COMMANDS.items():
         sub = subparsers.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
         sub.add_argument("--json", action="store_true", help="print one JSON document on stdout, and nothing else")
+        talk = sub.add_mutually_exclusive_group()
+        talk.add_argument(
+            "-v", "--verbose", action="store_true", help="also print on stderr what is done, and how long it takes"
+        )
+        talk.add_argument(
+            "-q",
+            "--quiet",
+            action="store_true",
+            help="print no progress and no notes on stderr; warnings and errors stay",
+        )
         sub.set_defaults(command=command)
         add_arguments(sub)
     return program
@@ -398,6 +422,20 @@ class _Version(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         print(f"pconv-onnx {own_version()}")
+        parser.exit(DONE)
+
+
+class _Completion(argparse.Action):
+    def __init__(self, **arguments: Any) -> None:
+        told = "print a script that completes commands and options in this shell"
+        super().__init__(default=argparse.SUPPRESS, help=told, metavar="SHELL", **arguments)
+
+    def __call__(self, parser: argparse.ArgumentParser, _: argparse.Namespace, shell: Any, *__: Any) -> None:
+        try:
+            import shtab
+        except ImportError as error:
+            raise PconvError(f"shtab cannot be imported: {error}", "pip install 'pconv-onnx[completion]'") from error
+        print(shtab.complete(parser, shell))
         parser.exit(DONE)
 
 

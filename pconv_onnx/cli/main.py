@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import io
@@ -28,11 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in arguments
     try:
-        with warnings.catch_warnings(), _notes():
+        with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             options = parser().parse_args(arguments)
-            with _stdout_kept():
-                with showing(True):
+            with _stdout_kept(), _notes(_level(options)):
+                with showing(not options.quiet):
                     answer = options.command(options)
                 document = spelled(answer.document)
                 text = json.dumps(document, allow_nan=False) if as_json else as_options(as_text(answer.lines, document))
@@ -103,18 +104,23 @@ def _print(text: str, status: int) -> int:
     return status
 
 
+def _level(options: argparse.Namespace) -> int:
+    """The level from which on messages of the log are printed."""
+    return logging.DEBUG if options.verbose else logging.WARNING if options.quiet else logging.INFO
+
+
 @contextlib.contextmanager
-def _notes() -> Iterator[None]:
-    """Have what is logged for users go to stderr meanwhile."""
-    log, handler = logging.getLogger("pconv_onnx"), _Notes(logging.INFO)
-    level = log.level
+def _notes(level: int) -> Iterator[None]:
+    """Have what is logged from that level on go to stderr meanwhile."""
+    log, handler = logging.getLogger("pconv_onnx"), _Notes(level)
+    before = log.level
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(level)
     try:
         yield
     finally:
         log.removeHandler(handler)
-        log.setLevel(level)
+        log.setLevel(before)
 
 
 class _Notes(logging.Handler):
@@ -128,7 +134,8 @@ class _Notes(logging.Handler):
         message = record.getMessage()
         if message not in self.told:
             self.told.add(message)
-            print(f"pconv-onnx: note: {as_options(message)}", file=sys.stderr)
+            kind = "note: " if record.levelno >= logging.INFO else ""
+            print(f"pconv-onnx: {kind}{as_options(message)}", file=sys.stderr)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -134,7 +134,7 @@ def _readme(packed: Package, gpu: bool) -> str:
 
 From this folder, with the tag of a release that has the onnxruntime backend:
 
-    docker run --rm {"--gpus all " if gpu else ""}-p 8000:8000 -p 8001:8001 -v "$PWD":{MOUNT}:ro \\
+    docker run --rm {"--gpus all " if gpu else ""}-p 8000:8000 -p 8001:8001 --volume "$PWD":{MOUNT}:ro \\
         nvcr.io/nvidia/tritonserver:TAG-py3 tritonserver --model-repository={MOUNT}
 
 `curl localhost:8000/v2/models/{packed.name}/config` shows the model. {batch}

@@ -21,6 +21,16 @@ from pconv_onnx.operators.parallel_spike import reference
 from pconv_onnx.runtime.device_memory import CUDA
 from pconv_onnx.runtime.opening import import_onnxruntime
 
+# What the extras of `setup.cfg` for users are for, and the packages that they install.
+_EXTRAS = {
+    "torch": ("train networks with quantised activations and export them", ("torch", "onnxscript")),
+    "data": ("read Parquet files and pictures", ("pyarrow", "pillow")),
+    "report": ("draw the report of bench and the curve of evaluate", ("jinja2", "matplotlib")),
+    "completion": ("complete commands and options in a shell", ("shtab",)),
+    "ray": ("spread calibrate and evaluate over processes and machines", ("ray",)),
+    "nir": ("deploy for NIR", ("nir",)),
+}
+
 
 class Installation(Document):
     """What `doctor` found: the JSON document of `pconv-onnx doctor`."""
@@ -69,6 +79,10 @@ def doctor() -> Installation:
             "onnxruntime": runtime,
             "providers": providers,
             "library": {"path": path, "cpu": works, "cuda": cuda},
+            "extras": {
+                extra: {"for": purpose, "missing": [package for package in packages if installed(package) is None]}
+                for extra, (purpose, packages) in _EXTRAS.items()
+            },
             "problems": problems,
         }
     )

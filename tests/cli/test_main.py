@@ -252,6 +252,45 @@ def test_wrong_arguments_are_told_in_one_line(arguments, told, refusal):
     assert told in refusal(*arguments, status=2)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["rewrit", "m.onnx"], "rewrite"),
+        (["rewrite", "m.onnx", "--step", "4"], "--steps"),
+        (["rewrite", "m.onnx", "--mode", "paralel"], "parallel"),
+    ],
+)
+def test_a_word_that_is_almost_known_is_told_with_the_known_one(arguments, meant, refusal):
+    assert f"; did you mean {meant}? See pconv-onnx" in refusal(*arguments, status=2)
+
+
+def test_a_quiet_command_prints_no_notes_and_a_verbose_one_what_it_did(ann, data, tmp_path, run):
+    model = onnx.load(ann)
+    model.graph.ClearField("name")
+    onnx.save(model, tmp_path / "m.onnx")
+    evaluate = ["evaluate", tmp_path / "m.onnx", "--data", data, "--steps", "4"]
+    answer, as_usual = run(*evaluate)[1:]
+    assert "was mended" in as_usual and "evaluating" not in as_usual
+    assert run(*evaluate, "-q") == (0, answer, "")
+    _, again, told = run(*evaluate, "--verbose")
+    assert again == answer
+    assert "was mended" in told and re.search(r"^pconv-onnx: evaluating: \d+ done in ", told, re.MULTILINE)
+
+
+def test_a_shell_completes_commands_and_options(capsys):
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit) as stopped:
+        main(["--print-completion", "bash"])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("complete -", "calibrate", "--sensitivity"))
+
+
+def test_completion_without_its_extra_is_told_with_the_remedy(monkeypatch, refusal):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert "pip install 'pconv-onnx[completion]'" in refusal("--print-completion", "zsh")
+
+
 @pytest.mark.parametrize("steps", [0, -3, "x", 257, 1e9, 2.5])
 def test_steps_out_of_range_are_told_to_python_too(steps, small_network):
     with pytest.raises(pconv_onnx.PconvError, match="is not a number of time-steps; choose 1 to 256"):

@@ -50,7 +50,7 @@ def test_a_batch_is_open_and_the_library_is_named(snn, tmp_path, config_of):
     assert [name_of(group, "kind") for group in config.instance_group] == ["KIND_CPU"]
     (library,) = config.model_operations.op_library_filename
     assert (tmp_path / "out" / Path(library).relative_to("/models")).is_file()
-    assert '-v "$PWD":/models' in (tmp_path / "out" / "README.md").read_text()
+    assert '"$PWD":/models:ro' in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_what_lies_there_runs_without_the_library(snn, tmp_path):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from configparser import ConfigParser
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -34,6 +37,24 @@ def test_the_document_has_the_promised_keys(capsys):
     assert isinstance(document["library"]["path"], str | None)
     assert isinstance(document["library"]["cpu"], bool) and isinstance(document["library"]["cuda"], bool)
     assert all(isinstance(problem, str) for problem in document["problems"])
+
+
+def test_extras_are_those_of_the_package_and_missing_ones_are_no_problem(monkeypatch, capsys):
+    parser = ConfigParser()
+    parser.read(Path(__file__).parents[2] / "setup.cfg")
+    packages = {
+        extra: {re.split(r"[>=;\[ ]", line)[0] for line in lines.split("\n") if line}
+        for extra, lines in parser["options.extras_require"].items()
+        if extra not in ("cpu", "gpu", "docs", "test")
+    }
+    installed = installation.installed
+    monkeypatch.setattr(installation, "installed", lambda name: None if name in packages["data"] else installed(name))
+    summary = doctor()
+    assert packages == {extra: set(names) for extra, (_, names) in installation._EXTRAS.items()}
+    assert set(summary["extras"]["data"]["missing"]) == {"pillow", "pyarrow"}
+    assert summary["problems"] == []
+    main(["doctor"])
+    assert re.search(r"^\[data\] .*pip install 'pconv-onnx\[data\]'$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_missing_library_is_a_problem(monkeypatch, tmp_path, capsys):
