@@ -62,6 +62,8 @@ def deploy(
 ) -> Deployment:
     """Write a spiking network into a folder that needs no pconv-onnx.
 
+    Where this installation has no native library, the folder has none either, and a note says so.
+
     Args:
         source: path of an ONNX file that `rewrite` wrote, or such a model in memory.
         output: the folder, which appears whole or not at all; not there yet, or empty.
@@ -71,8 +73,8 @@ def deploy(
         allow_lossy: write for `nir` what NIR can express; it is told what that leaves out.
 
     Raises:
-        PconvError: the model cannot be read or is no spiking network, the library is missing or has no CUDA kernels
-            for a GPU, the target cannot express the network, or the folder cannot be written.
+        PconvError: the model cannot be read or is no spiking network, there are no CUDA kernels for a GPU, the target
+            cannot express the network, or the folder cannot be written.
     """
     if target not in TARGETS:
         raise PconvError(f"'{target}' is no target", f"choose one of {', '.join(TARGETS)}")
@@ -84,7 +86,10 @@ def deploy(
     require_new_folder(output)
     packed = package(source)
     if gpu and "cuda" not in packed.providers:
-        raise PconvError(f"{packed.library} has no CUDA kernels", "install the CUDA toolkit and reinstall pconv-onnx")
+        raise PconvError(
+            f"{packed.library or 'this installation of pconv-onnx'} has no CUDA kernels",
+            "install the CUDA toolkit and reinstall pconv-onnx",
+        )
     contents = chosen.contents(packed, gpu)
     if contents.losses and not allow_lossy:
         raise PconvError(

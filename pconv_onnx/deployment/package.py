@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -70,23 +71,31 @@ class Package:
         return self.network.proto
 
     @cached_property
-    def library(self) -> Path:
-        """The native library.
-
-        Raises:
-            PconvError: this installation has none.
-        """
-        return library_path()
+    def library(self) -> Path | None:
+        """The native library; None where this installation has none, and networks run through their function body."""
+        with contextlib.suppress(PconvError):
+            return library_path()
+        return None
 
     @cached_property
     def providers(self) -> list[str]:
         """Names, as in `PROVIDERS`, of those that the library has kernels for."""
+        if self.library is None:
+            return []
         return [name for name in PROVIDERS if name != "cuda" or has_cuda_kernels()]
 
     def told_of_potentials(self) -> list[str]:
         """What whoever runs the files has to know of membrane potentials, where there are any."""
         told = "serial: membrane potentials are inputs and outputs; each step takes those that the last one gave"
         return [told] if self.potentials else []
+
+    def told_of_library(self) -> list[str]:
+        """What whoever runs the files has to know of the native library, where there is none."""
+        told = (
+            "this installation of pconv-onnx has no native library, so the folder has none: the network runs through "
+            "its function body, more slowly; for the library install a C++ compiler, reinstall and deploy again"
+        )
+        return [] if self.library else [told]
 
     def operators(self) -> list[str]:
         """The operators of the library that the network has, as `domain::name`."""

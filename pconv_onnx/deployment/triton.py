@@ -49,7 +49,7 @@ class Triton:
         Raises:
             PconvError: Triton cannot have a model of that name, or a tensor of such a type or shape.
         """
-        notes = packed.told_of_potentials()
+        notes = packed.told_of_potentials() + packed.told_of_library()
         if not _batched(packed):
             notes.append(
                 "not every input and output begins with the same open batch, so Triton does not batch requests"
@@ -69,9 +69,10 @@ def _files(packed: Package, gpu: bool) -> dict[str, bytes | Path]:
             "rename the file: letters, digits, '_', '-' and '.', not in front",
         )
     model_files = {f"{packed.name}/1/{name}": content for name, content in packed.model_files.items()}
+    library = {} if packed.library is None else {f"{packed.name}/{packed.library.name}": packed.library}
     return {
         **model_files,
-        f"{packed.name}/{packed.library.name}": packed.library,
+        **library,
         f"{packed.name}/config.pbtxt": _config(packed, gpu).encode(),
         "README.md": _readme(packed, gpu).encode(),
     }
@@ -101,7 +102,8 @@ def _config(packed: Package, gpu: bool) -> str:
             '  name: "cuda" parameters { key: "use_tf32" value: "0" }\n'
             "} ] } }"
         )
-    blocks.append(f'model_operations {{ op_library_filename: "{MOUNT}/{packed.name}/{packed.library.name}" }}')
+    if packed.library is not None:
+        blocks.append(f'model_operations {{ op_library_filename: "{MOUNT}/{packed.name}/{packed.library.name}" }}')
     return "\n".join(blocks) + "\n"
 
 
@@ -130,6 +132,14 @@ def _readme(packed: Package, gpu: bool) -> str:
     )
     carried = "".join(f"- `{after}` is the next step's `{before}`\n" for before, after in packed.potentials.items())
     serial = f"\nA request is one time-step. The client sends zeros at the first; then\n\n{carried}" if carried else ""
+    library = (
+        "There is no native library here: the model runs through the body of standard operators that it carries."
+        if packed.library is None
+        else f"""\
+`op_library_filename` in `{packed.name}/config.pbtxt` is where the server finds `{packed.library.name}`: change
+it where the repository is mounted elsewhere than at `{MOUNT}`. Without the library the model runs as well, more slowly,
+through the body of standard operators that it carries: remove the `model_operations` line and the library."""
+    )
     return f"""# {packed.name} in Triton Inference Server
 
 From this folder, with the tag of a release that has the onnxruntime backend:
@@ -139,7 +149,5 @@ From this folder, with the tag of a release that has the onnxruntime backend:
 
 `curl localhost:8000/v2/models/{packed.name}/config` shows the model. {batch}
 {serial}
-`op_library_filename` in `{packed.name}/config.pbtxt` is where the server finds `{packed.library.name}`: change
-it where the repository is mounted elsewhere than at `{MOUNT}`. Without the library the model runs as well, more slowly,
-through the body of standard operators that it carries: remove the `model_operations` line and the library.
+{library}
 """

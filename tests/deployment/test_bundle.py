@@ -24,6 +24,7 @@ import pytest
 from networks import MODES, network, qcfs, weight
 
 from pconv_onnx import SerialSession, deploy, register, rewrite
+from pconv_onnx.operators import library as native
 
 pytestmark = pytest.mark.usefixtures("library")
 
@@ -59,6 +60,16 @@ def test_run_gives_the_outputs_of_an_ordinary_session(bundle, snn, tmp_path):
     (expected,) = ordinary(snn, {"x": images(5)})
     np.testing.assert_array_equal(np.load(tmp_path / "out.npz")["y"], expected)
     assert done.stdout == f"y float32 [5, 5], top-1 {' '.join(map(str, expected.argmax(1)))}\n"
+
+
+def test_without_a_library_run_gives_what_function_bodies_give(snn, tmp_path, monkeypatch):
+    monkeypatch.setattr(native, "_LIBRARY_FOLDER", tmp_path / "nowhere")
+    deploy(snn, tmp_path / "bundle")
+    np.savez(tmp_path / "in.npz", x=images(5))
+    done = run(tmp_path / "bundle", tmp_path / "in.npz", "-o", tmp_path / "out.npz")
+    assert done.returncode == 0, done.stderr
+    (expected,) = onnxruntime.InferenceSession(snn).run(None, {"x": images(5)})
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npz")["y"], expected)
 
 
 def coded(dtype, mode, precision, folder: Path) -> Path:
@@ -772,12 +783,13 @@ def sanitized(build) -> Path:
 
 
 def run_cpp(program: Path, bundle: Path, results: Path, *arrays: np.ndarray) -> list[np.ndarray]:
-    """The outputs of the C++ program on these inputs."""
+    """The outputs of the C++ program on these inputs, with the library where the bundle has one."""
     results.mkdir()
     paths = [results / f"input{index}.npy" for index in range(len(arrays))]
     for path, array in zip(paths, arrays, strict=True):
         np.save(path, array)
-    command = [program, bundle / "model.onnx", bundle / "libpconv_ops.so", results, *paths]
+    library = bundle / "libpconv_ops.so"
+    command = [program, bundle / "model.onnx", library if library.exists() else "-", results, *paths]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [np.load(results / f"{index}.npy") for index in range(len(done.stdout.splitlines()))]
@@ -792,6 +804,13 @@ def test_in_cpp_the_example_network_has_the_bits_that_it_has_in_python(
     feed = {"image": resnet_samples["image"][:20]}
     (found,) = run_cpp(program, tmp_path / "bundle", tmp_path / "results", feed["image"])
     np.testing.assert_array_equal(found, ordinary(tmp_path / "snn.onnx", feed)[0])
+
+
+def test_in_cpp_function_bodies_run_where_there_is_no_library(program, snn, tmp_path, monkeypatch):
+    monkeypatch.setattr(native, "_LIBRARY_FOLDER", tmp_path / "nowhere")
+    deploy(snn, tmp_path / "bundle")
+    (found,) = run_cpp(program, tmp_path / "bundle", tmp_path / "results", images(5))
+    np.testing.assert_array_equal(found, onnxruntime.InferenceSession(snn).run(None, {"x": images(5)})[0])
 
 
 @pytest.mark.parametrize("mode", MODES)

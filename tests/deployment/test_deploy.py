@@ -82,9 +82,15 @@ def test_an_unknown_target_is_refused(snn, tmp_path):
     )
 
 
-def test_without_a_library_there_is_nothing_to_deploy(snn, tmp_path, monkeypatch):
+@pytest.mark.parametrize("target", ["bundle", "triton"])
+def test_without_a_library_the_rest_is_written_and_what_is_missing_is_told(target, snn, tmp_path, monkeypatch):
     monkeypatch.setattr(native, "_LIBRARY_FOLDER", tmp_path / "nowhere")
-    assert "has no native library" in refusal_of(deploy, snn, tmp_path / "out")
+    result = deploy(snn, tmp_path / "out", target=target)
+    assert (result.providers, [file for file in result.files if file.endswith(".so")]) == ([], [])
+    (note,) = result.notes
+    assert "no native library" in note and "install a C++ compiler" in note
+    assert not any("libpconv_ops" in path.read_text() for path in (tmp_path / "out").rglob("*.pbtxt"))
+    assert "no CUDA kernels" in refusal_of(deploy, snn, tmp_path / "gpu", target="triton", gpu=True)
 
 
 def test_a_gpu_needs_cuda_kernels(snn, tmp_path, monkeypatch):

@@ -71,7 +71,7 @@ def _main() -> None:
     options = parser.parse_args()
     folder = _folder()
     manifest = checked(folder)
-    if options.provider not in manifest["providers"]:
+    if manifest["library"] is not None and options.provider not in manifest["providers"]:
         end(f"{printable(manifest['library'], 100)} has kernels for {listed(manifest['providers']) or 'nothing'} only")
     if options.output:
         require_entries(manifest)
@@ -211,7 +211,7 @@ _FORM: dict[str, tuple[Callable[[Any], bool], str]] = {
     "inputs": (_are_tensors, "a list of tensors, each with a name of its own, a type and a shape"),
     "outputs": (_are_tensors, "a list of tensors, each with a name of its own, a type and a shape"),
     "potentials": (_maps(_is_text), "outputs by input"),
-    "library": (_is_text, "the name of a file"),
+    "library": (lambda value: value is None or _is_text(value), "the name of a file"),
     "operators": (_are(_is_text), "a list of names"),
     "providers": (_are(_is_text), "a list of names"),
     "files": (_maps(lambda value: isinstance(value, str)), "hashes by file"),
@@ -232,7 +232,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     for key, (holds, wanted) in _FORM.items():
         if key not in manifest or not holds(manifest[key]):
             _refuse(f"(its '{key}' is not {wanted})")
-    if unlisted := {manifest["model"], manifest["library"]} - set(manifest["files"]):
+    if unlisted := {manifest["model"], manifest["library"]} - {None, *manifest["files"]}:
         end(f"the manifest has no hash of {listed(sorted(unlisted))}; copy the whole bundle again")
     _require_potentials(manifest)
     return manifest
@@ -308,7 +308,7 @@ def checked(folder: Path) -> dict[str, Any]:
             told = f"{printable(name, 100)} is not the file that was deployed"
             end(f"{told} (its SHA-256 differs); copy the bundle again")
     library, here = manifest["platform"], {"system": platform.system(), "machine": platform.machine()}
-    if library != here:
+    if manifest["library"] is not None and library != here:
         both = [f"{printable(place['system'], 100)} on {printable(place['machine'], 100)}" for place in (library, here)]
         end(f"the library is for {both[0]}, this machine is {both[1]}; deploy it there")
     return manifest
@@ -431,7 +431,7 @@ def _shape(shape: Iterable[int | str | None], known: dict[str, int]) -> str:
 
 
 def open_session(folder: Path, manifest: dict[str, Any], providers: list[Any], threads: int = 0) -> Any:
-    """An onnxruntime session of the network, with the library; on so many threads, by default as many as cores."""
+    """An onnxruntime session of the network, with the library if there is one; `threads` 0 is one for each core."""
     try:
         import onnxruntime
         from onnxruntime import InferenceSession, SessionOptions, __version__
@@ -447,7 +447,8 @@ def open_session(folder: Path, manifest: dict[str, Any], providers: list[Any], t
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what it would log of the model, its exceptions tell
     try:
-        options.register_custom_ops_library(str(folder / manifest["library"]))
+        if manifest["library"] is not None:  # without one, function bodies run
+            options.register_custom_ops_library(str(folder / manifest["library"]))
         # A fallback to other providers would be printed.
         session = InferenceSession(folder / manifest["model"], options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions have no narrower class in common

@@ -44,7 +44,7 @@ class Bundle:
         Raises:
             PconvError: external data of the model has the name of another file.
         """
-        return Contents(_files(packed), packed.providers, notes=packed.told_of_potentials())
+        return Contents(_files(packed), packed.providers, notes=packed.told_of_potentials() + packed.told_of_library())
 
 
 def _files(packed: Package) -> dict[str, bytes | Path]:
@@ -53,8 +53,9 @@ def _files(packed: Package) -> dict[str, bytes | Path]:
     Raises:
         PconvError: external data of the model has the name of another file.
     """
-    own: dict[str, bytes | Path] = {packed.library.name: packed.library}
-    own |= {name: _HERE / name for name in _PROGRAMS}
+    own: dict[str, bytes | Path] = {name: _HERE / name for name in _PROGRAMS}
+    if packed.library is not None:
+        own[packed.library.name] = packed.library
     for name in packed.model_files:
         if name in own or name == MANIFEST:
             raise PconvError(f"the model's external data '{name}' has the name of a file of the bundle", "rename it")
@@ -76,7 +77,7 @@ def _manifest(packed: Package, hashes: dict[str, str]) -> dict[str, Any]:
         "inputs": [_described(tensor) for tensor in packed.inputs],
         "outputs": [_described(tensor) for tensor in packed.outputs],
         "potentials": packed.potentials,
-        "library": packed.library.name,
+        "library": None if packed.library is None else packed.library.name,
         "operators": packed.operators(),
         "providers": packed.providers,
         "files": hashes,

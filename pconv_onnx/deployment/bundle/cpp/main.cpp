@@ -4,7 +4,7 @@
 //
 // takes one file an input, in the model's order (manifest.json lists it), and writes OUTPUT_FOLDER/0.npy, 1.npy, ... in
 // the order of the outputs; the folder has to be there. Of a serial network a run is one time-step, and some outputs are
-// the next step's inputs.
+// the next step's inputs. With `-` as LIBRARY the network runs through its function bodies, more slowly.
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -29,6 +29,8 @@ using pconv::named;
 
 namespace {
 
+// In place of a library, where there is none.
+const std::string kNone = "-";
 const OrtApi* const api = OrtGetApiBase()->GetApi(abi::kVersion);
 
 void check(OrtStatus* status) {
@@ -102,15 +104,17 @@ void run(const std::string& model, const std::string& library, const std::string
     throw std::runtime_error("there is no folder " + named(folder) + "; make it");
   }
   require_file(model);
-  require_file(library);
+  if (library != kNone) require_file(library);
   // What it would log is told by its statuses.
   const Owned<OrtEnv, abi::ReleaseEnv> env(got<OrtEnv*>(abi::CreateEnv, int{abi::kFatal}, "run_snn"));
   const Owned<OrtSessionOptions, abi::ReleaseSessionOptions> options(
       got<OrtSessionOptions*>(abi::CreateSessionOptions));
   // The loader looks for a name without a folder elsewhere than here. The library stays loaded as long as the program
   // runs.
-  const std::string path_of_library = std::filesystem::absolute(library).string();
-  got<void*>(abi::RegisterCustomOpsLibrary, options.get(), path_of_library.c_str());
+  if (library != kNone) {
+    const std::string path_of_library = std::filesystem::absolute(library).string();
+    got<void*>(abi::RegisterCustomOpsLibrary, options.get(), path_of_library.c_str());
+  }
   const Owned<OrtSession, abi::ReleaseSession> session(
       got<OrtSession*>(abi::CreateSession, env.get(), model.c_str(), options.get()));
 
