@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
+DEMO := .venv-demo/installed
 LIBRARY := pconv_onnx/lib/libpconv_ops.so
 SOURCES := setup.py setup.cfg pyproject.toml constraints.txt $(shell find custom_ops -type f -not -path '*/build/*')
 
@@ -24,11 +25,15 @@ help: ## print this list
 
 .venv: $(STAMP) ## install the package (editable) and its development tools into .venv
 
+define REQUIRE_PYTHON
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	|| { echo "error: $(PYTHON) is missing or older than 3.10; name another: make PYTHON=python3.11" >&2; exit 1; }
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	|| { echo "error: $(PYTHON) has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+endef
+
 $(STAMP): $(SOURCES)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-		|| { echo "error: $(PYTHON) is missing or older than 3.10; name another: make PYTHON=python3.11" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
-		|| { echo "error: $(PYTHON) has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(REQUIRE_PYTHON)
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	rm -f $(LIBRARY)
 	$(BIN)/pip install --quiet -e '.[cpu,docs,test]'
@@ -36,8 +41,15 @@ $(STAMP): $(SOURCES)
 		"For the library, install g++ or clang++ and run: make clean" >&2
 	@touch $@
 
-demo: $(STAMP) ## convert a trained ResNet-20, verify it and run it
-	$(BIN)/python examples/resnet20/demo.py
+demo: $(DEMO) ## convert a trained ResNet-20 and verify it, in an environment of its own, .venv-demo
+	.venv-demo/bin/python examples/resnet20/demo.py
+
+# What a user installs, and nothing for development. The package is a copy, so its code counts as a source.
+$(DEMO): $(SOURCES) $(shell find pconv_onnx -name '*.py')
+	$(REQUIRE_PYTHON)
+	test -x .venv-demo/bin/pip || $(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/pip install --quiet '.[cpu]'
+	@touch $@
 
 # Of a file's tests most run in one process, so what they share is built once: worksteal deals them out in two halves.
 test: lint ## lint, type-check and run the tests, without the slow ones (about 8 minutes on two idle cores)
@@ -216,6 +228,6 @@ suites: $(STAMP) ## put other projects' model files through the pipeline, into d
 	$(BIN)/python tests/suites/run.py -o benchmarks/results/suites.json --page docs/support.md
 
 clean: ## remove everything that was built or installed here
-	rm -rf .venv .venv-dist .venv-gpu .venv-ort .venv-peers .venv-ray .venv-real build dist *.egg-info pconv_onnx/lib .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf .venv .venv-demo .venv-dist .venv-gpu .venv-ort .venv-peers .venv-ray .venv-real build dist *.egg-info pconv_onnx/lib .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
 		examples/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
