@@ -44,7 +44,7 @@ from pconv_onnx.plan.plan import Plan
 from pconv_onnx.plan.planning import make_plan
 from pconv_onnx.runtime.entrance import prepared
 
-# What reads spikes does not depend on how many levels a calibration gives.
+# Any number of levels will do: which products read spikes does not depend on it.
 _ANY_STEPS = 4
 
 
@@ -53,12 +53,12 @@ class Rewriting(Printed):
     """What `rewrite` did.
 
     Attributes:
-        model: the spiking network; None after a dry run. Where its source is too large for one file, large tensors
-            stay in the source's files, which it names as the source does.
-        plan: why it is as it is.
-        calibration: how its ReLUs were quantised first, if they were.
-        neurons: what was to become a neuron.
-        integers: how its weights were made such, if they were.
+        model: the spiking network; None after a dry run. If the source is too large for one file, large tensors stay in
+            the source's files, and the model refers to them.
+        plan: what was converted, what was not, and why.
+        calibration: how ReLUs and other activations were quantised first; None without calibration data.
+        neurons: what was to become a neuron: `activations` or `products`.
+        integers: how weights were rounded to integers; None if they were not.
     """
 
     model: onnx.ModelProto | None = field(repr=False)
@@ -79,7 +79,7 @@ class Rewriting(Printed):
         return rewriting_lines(document if self.model is not None else {**document, "output": None})
 
     def _neurons_on_floats(self) -> dict[str, str] | None:
-        """Why mode `integer` leaves activations on floats, by name; None in other modes, and of a mere plan."""
+        """Why mode `integer` leaves activations on floats, by name; None in other modes, and after a dry run."""
         if self.model is None or self.plan.mode not in OF_INTEGERS:
             return None
         names = {entry.node: entry.name for entry in Record.read(self.model).converted}
@@ -99,9 +99,9 @@ class Inspection(Document):
 
 
 def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> Inspection:
-    """Every activation of a model: what it is, whether `rewrite` would convert it, and if not why.
+    """List every activation of a model: what it is, whether `rewrite` would convert it, and if not, why.
 
-    And which products would read spikes: where activations need a calibration, once they have had one.
+    Also say which products would read spikes. For activations that need a calibration, it assumes that they have it.
 
     Args:
         source: path of an ONNX file, or a model in memory.
@@ -111,7 +111,7 @@ def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> Inspec
         The JSON document of `pconv-onnx inspect`.
 
     Raises:
-        PconvError: the model cannot be read, or is a spiking one already.
+        PconvError: the model cannot be read, or is a spiking network already.
     """
     require_neurons(neurons, offsets=False)
     plan = make_plan(prepared(source), places=places(source) if neurons == "products" else ())
@@ -122,9 +122,9 @@ def inspect(source: ModelSource, *, neurons: NeuronsName = NEURONS[0]) -> Inspec
 
 
 def _once_calibrated(source: ModelSource, plan: Plan, neurons: NeuronsName) -> Plan | None:
-    """The plan of a network whose activations data gave levels, which a calibration knows but for values.
+    """The plan after a calibration, of which only the values of the levels are not known yet.
 
-    None where none needs that, or it cannot be calibrated.
+    None if no activation needs a calibration, or the network cannot be calibrated.
     """
     if all(activation.status != "needs-calibration" for activation in plan.activations):
         return None
@@ -164,37 +164,39 @@ def rewrite(
     Args:
         source: path of an ONNX file, or a model in memory.
         output: where to write the spiking model; None only returns it.
-        steps: time-steps T of every neuron, 1 to 256; by default each has as many as the levels of its source need,
-            which is lossless.
-        coding: how trains carry spike counts. `rate`, the paper's: k of T equal spikes for the k-th level. `radix`: its
-            binary digits, spikes of each step worth twice those of the next, so that 255 levels take 8 steps. `auto`
-            is `rate`, but without `steps` or a calibration `radix` for activations of more than 16 levels. Where levels
-            below zero exist and zero is one, trains have signs.
-        neurons: what becomes a neuron: activations, or `products`: what products (convolutions, matrix products, gates)
-            read as well, as `calibrate` takes it. Where it has no levels, it is told as what needs a calibration.
-        mode: `parallel`, `folded`, `serial`: one time-step, which a `SerialSession` repeats, or `integer`: layers of
-            integer weights that read and give spike counts as uint8, with their neurons inside; `integer-parallel` has
-            trains in their place (docs/integers.md).
-        precision: `float16` turns a float32 network into that type, inputs and outputs excepted; None keeps its type.
-        signed: carry values below zero with an offset, not with signs, and convert activations whose levels lack zero
-            as well. Where silent such neurons emit their lowest value, so that every time-step costs what dense values
-            cost.
-        calibration: data as `calibrate` takes them; ReLUs are then quantised first, to the levels that `steps` have in
-            the coding.
-        batch_axis: along which axis of the inputs samples of the calibration lie in the model, as `calibrate` takes it.
-        method: of the calibration, `refit` unless another is named.
-        weights: `int8` or `int4` rounds weights to integers, which float tensors carry, so that no sum of the network
-            rounds: modes, batches, threads and machines give the same bits (docs/integers.md). With a calibration, to
-            those that lose least on its data. Mode `integer` has int8 unless int4 is asked for.
-        input_bits: 8 quantises the network's inputs as well, without which the first layers compute on floats.
-        input_range: least and largest value of these inputs; those of the calibration by default.
-        include: one shell pattern or several of activation names to convert; by default all.
-        exclude: one or several of activation names to leave as they are.
-        per_step_outputs: add to each output that has time-steps an output `<name>_per_step` `[T, B, …]`, row t the mean
-            over the first t steps. Steps are not causal: that is not what the network gives with t steps.
-        strict: refuse to write anything where an activation is not converted.
-        dry_run: only plan.
-        force: allow `output` to be the source.
+        steps: number of time-steps T of every neuron, 1 to 256. By default each neuron has as many as the levels of its
+            activation need, which is lossless.
+        coding: how spike trains carry spike counts. `rate`: count k is k equal spikes in T steps, as in the paper.
+            `radix`: the spikes are binary digits of k, each worth twice that of the next step, so 8 steps carry 255
+            levels. `auto` is `radix` for activations with more than 16 levels if neither `steps` nor `calibration` is
+            given, else `rate`. Spikes have signs if there are levels below zero and zero is a level.
+        neurons: what becomes a neuron: `activations`, or `products`: also the tensors that products (convolutions,
+            matrix products, gates) read otherwise. Calibration gives these their levels.
+        mode: what flows through the network. `parallel`: spike trains `[T·B, …]`; `folded`: their temporal means
+            `[B, …]`; `serial`: one time-step in each run, which a `SerialSession` repeats; `integer`: spike counts as
+            uint8, between layers with integer weights; `integer-parallel`: spike trains between the same layers
+            (docs/integers.md).
+        precision: `float16` computes a float32 network in float16; inputs and outputs keep their type. None keeps all
+            types.
+        signed: carry values below zero with an offset instead of signed spikes, and also convert activations without a
+            level at zero. A silent neuron then emits its lowest value, so it saves no operations.
+        calibration: data as `calibrate` takes them. Activations without levels are quantised first, to as many levels
+            as `steps` time-steps carry in `coding`.
+        batch_axis: the axis of the model's inputs that counts samples, for the calibration, as `calibrate` takes it.
+        method: of the calibration; `refit` by default.
+        weights: `int8` or `int4` rounds weights to integers, which float tensors hold, so that no sum rounds: all
+            modes, batch sizes, thread counts and machines give the same bits (docs/integers.md). With a calibration,
+            the integers are those that lose least on its data. Mode `integer` takes `int8` by default.
+        input_bits: 8 also rounds the network's inputs, to 256 values. Without it the layers that read them compute on
+            floats.
+        input_range: lowest and highest value of these inputs; by default those in the calibration data.
+        include: one shell pattern or several: only activations whose name fits are converted. By default all are.
+        exclude: one or several: activations whose name fits stay as they are.
+        per_step_outputs: for each output that has time-steps, add an output `<name>_per_step` `[T, B, …]`. Its row t is
+            the mean over the first t steps. Steps are not causal, so that is not what a network with t steps gives.
+        strict: raise if any activation is not converted, and write nothing.
+        dry_run: only plan, and write nothing.
+        force: allow `output` to replace the source.
         progress: as `calibrate` takes it.
 
     Raises:
@@ -265,7 +267,7 @@ def rewrite(
     else:
         if steps is None:
             raise PconvError("calibration needs a number of time-steps", "pass `steps=`")
-        # What no data change is told before a calibration takes its time.
+        # Errors that do not depend on the data are raised before the calibration, which takes long.
         outlined = with_levels(outline(source, steps, coding=coding, neurons=neurons, signed=offsets))
         _note_another_opset(given, outlined.network.opset)
         calibrated = calibrate(
@@ -295,7 +297,7 @@ def rewrite(
     else:
         for form in integers.by_grain():
             network = prepared(replace(given, proto=form.model))
-            # Trains have the largest sums, and modes are to have the same network.
+            # Spike trains have the largest sums, and all modes are to have the same network.
             trains = partial(planned, network, calibrated, form.no_activations, "parallel")
             if form.is_coarsest or not form.proved(lower(trains())).overflows:
                 break
@@ -312,13 +314,13 @@ def rewrite(
 
 
 def _lacks_levels(source: ModelSource, neurons: NeuronsName) -> bool:
-    """Whether there is something that only data give levels."""
+    """Whether something needs data to have levels."""
     plan = make_plan(prepared(source), places=places(source) if neurons == "products" else ())
     return any(activation.status == "needs-calibration" for activation in plan.activations)
 
 
 def _also_called(calibrated: Calibration | None) -> dict[str, str]:
-    """What the source calls what a calibration gave levels besides, by name."""
+    """Other names that the source has for activations that a calibration gave levels, by name."""
     found = calibrated.found.activations if calibrated is not None else ()
     return {entry.activation.name: entry.activation.also_called for entry in found}
 
@@ -329,10 +331,10 @@ def _note_another_opset(given: Network, opset: int) -> None:
 
 
 def _require_neurons(plan: Plan, strict: bool) -> None:
-    """Raise where a plan converts nothing, or, if that is wanted, not all.
+    """Raise if a plan converts nothing, or, with `strict`, not everything.
 
     Raises:
-        PconvError: it does so.
+        PconvError: nothing, or not all, can be converted.
     """
     told = by_reason((one.name, one.reason) for one in plan.activations if one.name not in plan.neurons)
     if not plan.neurons:

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, arguments, progress, places on disk, and the choices that users have."""
+"""What all other packages use: errors, arguments, progress, places on disk, and the choices that users have."""

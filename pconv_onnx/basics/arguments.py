@@ -1,4 +1,4 @@
-"""What functions take where there may be one of something or several."""
+"""Arguments that may be one value or several."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def each(given: T | Iterable[T] | None) -> tuple[T, ...]:
-    """All that are given, or the only one: a string is one, and no sequence of letters; None is none."""
+    """The values given, as a list. A string is one value, not a sequence of letters; None is no value."""
     if given is None:
         return ()
     if isinstance(given, str) or not isinstance(given, Iterable):
@@ -20,5 +20,5 @@ def each(given: T | Iterable[T] | None) -> tuple[T, ...]:
 
 
 def each_number(given: int | Iterable[int] | None) -> tuple[int, ...]:
-    """Each of the numbers once, or the only one, as numbers that a document can hold (NumPy's are none)."""
+    """The numbers given, each once, as Python's numbers, which JSON can hold (NumPy's cannot be)."""
     return tuple(dict.fromkeys(np.asarray(each(given.tolist() if isinstance(given, np.ndarray) else given)).tolist()))

@@ -1,4 +1,4 @@
-"""Arrays, and data that hold some: what they are called in signatures, and when two are the same."""
+"""Arrays, and objects that hold arrays: their type in signatures, and when two are equal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = NDArray[Any]
 
 
 def same(left: Any, right: Any) -> bool:
-    """Whether two values are equal, arrays in them bit by bit (NaN is then equal to itself)."""
+    """Whether two values are equal. Arrays in them are compared bit by bit, so a NaN equals itself."""
     if type(left) is not type(right):
         return False
     if isinstance(left, np.ndarray):
@@ -28,7 +28,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 def same_fields(left: Any, right: Any) -> bool:
-    """Whether two objects are of one data class, with the same in each field."""
+    """Whether two objects are of one data class, with equal fields."""
     return type(left) is type(right) and all(
         same(getattr(left, field.name), getattr(right, field.name)) for field in fields(left)
     )

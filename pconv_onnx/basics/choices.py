@@ -1,6 +1,6 @@
-"""What can be chosen, by the names and numbers that users have for it: the command line knows them from here alone.
+"""The names and numbers that users can choose from. The command line takes them from here only.
 
-Nothing heavy is imported, so that `--help` and faults in the arguments are answered at once.
+This module imports nothing heavy, so that `--help` and wrong arguments are answered at once.
 """
 
 from typing import Any, Literal
@@ -17,24 +17,24 @@ WEIGHTS: tuple[WeightsName, ...] = ("int8", "int4")
 # Bits that an input of the network may be quantised to.
 INPUT_BITS = (8,)
 
-# The longest train of spikes.
+# The most time-steps of a spike train.
 MAX_STEPS = 256
 
 # How trains carry spike counts; `auto` chooses by the levels of an activation.
 CodingName = Literal["auto", "rate", "radix"]
 CODINGS: tuple[CodingName, ...] = ("auto", "rate", "radix")
 
-# What becomes a neuron: activations, or whatever products read; the first is the default.
+# What becomes a neuron: activations, or everything that products read; the first is the default.
 NeuronsName = Literal["activations", "products"]
 NEURONS: tuple[NeuronsName, ...] = ("activations", "products")
 
 # How a calibration chooses thresholds; the first is the default.
 METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
 
-# Where samples are run, but for this process.
+# Where samples can be run other than in this process.
 ENGINES = ("ray",)
 
-# What a folder of `deploy` is for; the first is the default.
+# What `deploy` can write for; the first is the default.
 TARGETS = ("bundle", "triton", "nir")
 
 # What `bench` measures by default: time-steps, samples a run, rounds.
@@ -42,7 +42,7 @@ STEPS = (4, 8, 16)
 BATCHES = (1, 32)
 REPEATS = 20
 
-# Bytes that activations may take at once by default.
+# Bytes that activations may take at a time, by default.
 MEMORY = 1 << 29
 
 # 32-bit floats in 45 nm CMOS (M. Horowitz, "Computing's energy problem", ISSCC 2014), in pJ.
@@ -50,7 +50,7 @@ ENERGY_MAC, ENERGY_AC = 4.6, 0.9
 # Likewise of 8-bit integers into sums of 32 bits: 0.2 to multiply, 0.1 to add. It has no figures of 4 bits.
 ENERGY_MAC_INT8, ENERGY_AC_INT8 = 0.3, 0.1
 
-# The places where networks run, as onnxruntime takes them; on CUDA without TF32, which would round inputs of
+# The execution providers, as onnxruntime takes them; CUDA's without TF32, which would round inputs of
 # convolutions to 10 bits.
 PROVIDERS: dict[str, list[Any]] = {
     "cpu": ["CPUExecutionProvider"],

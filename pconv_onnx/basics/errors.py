@@ -1,4 +1,4 @@
-"""What is told to a user as a sentence, without a traceback; texts that a terminal can be given."""
+"""Errors and warnings in one sentence, without a traceback, and texts that are safe to print on a terminal."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import warnings
 from collections.abc import Collection
 from itertools import islice
 
-# Characters of a name, and of a text that quotes names, that tell which it is; a file may have names of megabytes.
+# Characters that are shown of a name, and of a text that quotes names: a file may have names of megabytes.
 _LONGEST_NAME, _LONGEST_TEXT = 200, 2000
-# Of a word of such a text, and of one that is a path, which is of no use in part.
+# Likewise of a word in such a text, and of a path, which is of no use in part.
 _LONGEST_WORD, _LONGEST_PATH = 512, 4096
 _LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
 # Paths that a text quotes whole: where from and where to.
 _MOST_PATHS = 2
-# Names that a list tells of.
+# Names that a list shows.
 _MOST_NAMES = 5
-# Whose lines a warning is not of.
+# Packages whose lines a warning is not attributed to.
 _INSIDE = ("pconv_onnx", "contextlib")
 
 _log = logging.getLogger("pconv_onnx")
 
 
 class PconvError(Exception):
-    """A fault that a user can mend.
+    """An error that a user can do something about.
 
     Attributes:
         message: what is wrong and where, one line.
@@ -40,14 +40,14 @@ class PconvError(Exception):
 
 
 class WrongArguments(PconvError):
-    """Arguments that are wrong by themselves, or beside each other, whatever model and data are."""
+    """Arguments that are wrong, or do not go together, whatever the model and the data are."""
 
 
 def printable(text: str) -> str:
-    """The text, at most 2000 characters and two paths, with what is no letter, mark or space as an escape.
+    """The text, at most 2000 characters and two paths, with escapes for characters that cannot be printed.
 
-    Names in a model may be of any length, and hold control characters, which a terminal would act on, and marks that
-    have it read in the other direction. What is too long keeps its first and last characters.
+    Names in a model may be of any length. They may hold control characters, which a terminal would act on, and marks
+    that reverse the direction of reading. A text that is too long keeps its first and last characters.
     """
     text = shortened(text)
     most = max(len(text), _LONGEST_TEXT)
@@ -59,7 +59,7 @@ def printable(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """The text, its words and the whole of a bounded length."""
+    """The text with long words cut, and itself cut to a bounded length."""
     if len(text) <= _LONGEST_WORD:
         return text
     text = _LONG_WORD.sub(lambda word: word[0] if _is_path(word[0]) else cut(word[0], _LONGEST_WORD), text)
@@ -72,7 +72,7 @@ def _is_path(word: str) -> bool:
 
 
 def cut(text: str, most: int = _LONGEST_NAME) -> str:
-    """The text, or so many characters of its beginning and its end."""
+    """The text, or if it is longer than `most` characters its beginning and its end."""
     if len(text) <= most:
         return text
     end = (most - 1) // 3
@@ -80,7 +80,7 @@ def cut(text: str, most: int = _LONGEST_NAME) -> str:
 
 
 def listed(names: Collection[str]) -> str:
-    """Names for a message: all of a few, of more the first and how many others there are."""
+    """Names for a message: all if they are few, else the first ones and how many others there are."""
     if len(names) <= _MOST_NAMES + 1:
         return ", ".join(map(cut, names))
     told = ", ".join(map(cut, islice(names, _MOST_NAMES)))
@@ -88,7 +88,7 @@ def listed(names: Collection[str]) -> str:
 
 
 def warn(message: str) -> None:
-    """Warn in one line that a terminal can be given, of the line outside this package that is being run."""
+    """Warn in one printable line; the warning points to the caller's line outside this package."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in _INSIDE:
         frame, level = frame.f_back, level + 1
@@ -96,7 +96,7 @@ def warn(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """Log in such a line what a user may want to know, and need not act on."""
+    """Log, in one printable line, what a user may want to know but need not act on."""
     _log.info(_line(message))
 
 

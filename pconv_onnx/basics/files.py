@@ -1,4 +1,4 @@
-"""Files that others name: opened where they are ordinary ones, for a pipe would block and a device not end."""
+"""Opens files whose names come from outside, if they are ordinary files: a pipe would block, a device never end."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import os
 import stat
 from typing import IO
 
-# Where a system has it, opening a pipe does not wait for who writes into it.
+# With this flag, which not every system has, opening a pipe does not wait for a writer.
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)
 
 
 def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
-    """An ordinary file, or one that a link leads to, for reading.
+    """Open an ordinary file, or one that a link leads to, for reading.
 
     Raises:
         OSError: it is none, or cannot be opened.
     """
     try:
         return open(path, "rb", opener=_ordinary)
-    except ValueError as error:  # of a NUL, or of what no name can be encoded with
+    except ValueError as error:  # for a NUL, or characters that file names cannot be encoded with
         raise OSError(errno.EINVAL, "no file can have that name") from error
 
 
 def _ordinary(path: str, flags: int) -> int:
-    """A descriptor; what is open is looked at, for another file can take a path between a look and an opening."""
+    """A descriptor. The open file is examined, since another file may take the path between a check and the opening."""
     descriptor = os.open(path, flags | _AT_ONCE)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What onnx and onnxruntime say of a fault, as one sentence: without error codes and places in their sources."""
+"""Error messages of onnx and onnxruntime as one sentence, without error codes and places in their sources."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from onnx import TensorProto
 
 from pconv_onnx.basics.errors import shortened
 
-# onnx's asserts, whose first line has the reason.
+# onnx's failed asserts; the first line has the reason.
 _ASSERTION = re.compile(r".*Assertion `.*?` failed: (.+)")
-# What is in front of the reason and says nothing of it. No path ends in a colon with a letter behind it.
+# Text before the reason, to be dropped. No path ends in a colon followed by a letter.
 _PREFIXES = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |Load model from .*? failed:(?=\S)|This is an invalid model\. |"
     r"Exception during initialization: |\[(?:Shape|Type)InferenceError\] "
@@ -25,7 +25,7 @@ _CONDITION = re.compile(r"^.*? was false\. ")
 # Onnx's inference, as onnxruntime passes it on.
 _OF_NODE = re.compile(r"Node \((.*?)\) Op \((\S+?)\) (?:\[(?:Shape|Type)InferenceError\] )?")
 _DECLARED = "correct what is declared (value_info, outputs), or leave it out"
-# What they say of faults that are known, and the same for one who did not write them, with what to do.
+# Their messages for known faults, and each in words of a user, with what to do.
 _KNOWN = (
     (r"Fatal error: (?:com\.microsoft|ai\.onnx)?:(\S+?)\(-?\d+\) is not a registered function/op",
      r"this onnxruntime has no operator \1: install the one that it was written for, or export it as standard "
@@ -53,12 +53,12 @@ _KNOWN = (
 )  # fmt: skip
 # Numbers of element types, which have names.
 _ELEMENTS = re.compile(r"Inferred elem type differs from existing elem type: \((\d+)\) vs \((\d+)\)")
-# What CUDA's provider adds.
+# What the CUDA execution provider adds.
 _MACHINE = re.compile(r" ?; GPU=.*")
 
 
 def reason_of(error: BaseException) -> str:
-    """The sentence of an error of theirs that says what is wrong: the node, where one is named, and the reason."""
+    """The sentence of such an error that says what is wrong: the node, if one is named, and the reason."""
     text = str(error).strip()
     if assertion := _ASSERTION.match(text):
         text = assertion[1]

@@ -1,4 +1,4 @@
-"""Locks on folders, where the system has them, which it gives up with the process that holds one."""
+"""Locks on folders, on systems that have them. The system releases a lock when the process that holds it ends."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-# Of a lock that others hold for some renamings: seconds until nobody waits for it any more, and between two looks.
+# For a lock that others hold while they rename files: seconds to wait for it at most, and between two tries.
 _PATIENCE, _PAUSE = 10.0, 0.002
 
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[bool | None]:
-    """Lock a folder, against others that do so: whether that is done, or None where there are no such locks."""
+    """Lock a folder against others that lock it: True if it is locked now, None where there are no such locks."""
     descriptor, held = None, None
     try:
         import fcntl  # not on every system
@@ -30,7 +30,7 @@ def lock(folder: Path) -> Iterator[bool | None]:
         yield held
     finally:
         if descriptor is not None:
-            # For processes that were forked meanwhile as well.
+            # Also in processes that were forked meanwhile.
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
             with contextlib.suppress(OSError):
@@ -39,9 +39,9 @@ def lock(folder: Path) -> Iterator[bool | None]:
 
 @contextlib.contextmanager
 def turn(folder: Path) -> Iterator[None]:
-    """Wait until no other writer is at its renamings in a folder; not where there are no locks.
+    """Wait until no other writer renames files in a folder. Without locks, do not wait.
 
-    Nor for ever: anyone may lock a folder for a purpose of theirs. Then it goes on as where there are none.
+    The waiting ends after a while, since anyone may lock a folder for a purpose of their own.
     """
     until = time.monotonic() + _PATIENCE
     while True:

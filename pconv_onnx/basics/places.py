@@ -1,4 +1,4 @@
-"""Places on disk, asked for before anything takes long: what can be written there, and which are one."""
+"""Checks of paths, made before anything takes long: whether they can be written, and whether two are one file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ELSEWHERE = "choose another place"
 
 
 def require_place(path: Path) -> None:
-    """Raise where a file or folder cannot be made, in folders that may have to be made first.
+    """Raise if a file or folder cannot be made at a path; folders around it may have to be made first.
 
     Raises:
         PconvError: it cannot.
@@ -24,7 +24,7 @@ def require_place(path: Path) -> None:
         _look_at(path)
         there = next((folder for folder in path.absolute().parents if os.path.lexists(folder)), None)
         if there is None:
-            raise PconvError(f"cannot write '{path}': it is where all folders are", _ELSEWHERE)
+            raise PconvError(f"cannot write '{path}': it is the root folder", _ELSEWHERE)
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise PconvError(f"cannot write '{path}': nothing can be made in '{there}'", _ELSEWHERE)
         # Of those that are still to be made, whether they can have such names there.
@@ -33,7 +33,7 @@ def require_place(path: Path) -> None:
 
 
 def require_writable(path: str | os.PathLike[str]) -> None:
-    """Raise where a file cannot be written, as `write_atomically` does; to be asked before anything takes long.
+    """Raise if `write_atomically` could not write a file; to be called before anything takes long.
 
     Raises:
         PconvError: it cannot.
@@ -49,7 +49,7 @@ def require_writable(path: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def refusing(path: str | os.PathLike[str], what: str = "write") -> Iterator[None]:
-    """Tell what the system says against a place.
+    """Turn an error of the system at a path into a sentence.
 
     Raises:
         PconvError: it says something.
@@ -61,18 +61,18 @@ def refusing(path: str | os.PathLike[str], what: str = "write") -> Iterator[None
 
 
 def _look_at(path: str | os.PathLike[str]) -> None:
-    """Raise for a name that nothing can have, and for a link to what is not there.
+    """Raise for a name that no file can have, and for a link that leads nowhere.
 
     Raises:
-        OSError: nothing can have that name.
-        PconvError: whoever made the link named a place that nobody looks at, or a circle.
+        OSError: no file can have that name.
+        PconvError: the link leads to a place that does not exist, or in a circle.
     """
-    link = Path(path)  # without a stroke at its end, which would be of what it leads to
+    link = Path(path)  # without a slash at its end, which would mean what the link leads to
     try:
         link.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return
-    except ValueError as error:  # of a NUL, or of what no name can be encoded with
+    except ValueError as error:  # for a NUL, or characters that file names cannot be encoded with
         raise OSError(errno.EINVAL, "no file can have that name") from error
     if link.is_symlink() and not os.path.exists(link):
         told = f"cannot write '{path}': it is a link to '{os.readlink(link)}', which leads nowhere"
@@ -80,7 +80,7 @@ def _look_at(path: str | os.PathLike[str]) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those that it lies in, where they are not there.
+    """Make a folder, and those that it lies in, if they do not exist.
 
     Raises:
         PconvError: it cannot be made.
@@ -90,7 +90,7 @@ def make_folder(path: Path) -> None:
 
 
 def require_new_folder(path: str | os.PathLike[str]) -> None:
-    """Raise where a folder cannot appear as a whole, because there is something already.
+    """Raise if a new folder cannot be made at a path, for example because something is there already.
 
     Raises:
         PconvError: it is a file or a folder that is not empty, or lies where nothing can be made.
@@ -106,8 +106,8 @@ def require_new_folder(path: str | os.PathLike[str]) -> None:
 
 
 def same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
-    """Whether two paths are of one file, there or not."""
-    # One of them may not be there yet, or be nothing that can be looked at; reading and writing will tell.
+    """Whether two paths name one file, whether or not it exists."""
+    # One of them may not exist yet, or not be readable; reading and writing will tell.
     with contextlib.suppress(OSError, ValueError):
         return os.path.samefile(first, second)
     with contextlib.suppress(ValueError):

@@ -1,4 +1,4 @@
-"""How far a long function is: a bar, a line every half minute, or a call of the caller's own function."""
+"""Progress of long functions: a bar, a line every half minute, or calls of the caller's own function."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
 
-# What a caller may want: True is stderr, False nothing, None what the function around it shows. A function is called
-# with what is done ('calibrating'), how many parts of that are, and of how many.
+# The argument `progress`: True shows progress on stderr, False shows none, None does what the calling function does. A
+# function is called with the description ('calibrating'), the number of parts done, and the number of all parts.
 Progress = bool | Callable[[str, int, int], None] | None
-# Shows so many parts of something; what it gives is called after each.
+# Takes a description and the number of all parts; the function that it yields is to be called after each part.
 _Shown = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 
 # Seconds between lines.
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
-    """Yield the items, and show how many are done to whoever wants to know."""
+    """Yield the items, and show how many of them are done, if progress is shown."""
     shown, begun = _shown.get(), time.monotonic()
     if not total:
         return
@@ -45,7 +45,7 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
 
 @contextmanager
 def showing(progress: Progress) -> Iterator[None]:
-    """Show what is tracked meanwhile."""
+    """Show the progress of everything that is tracked in this context."""
     if progress is None:
         yield
     elif progress is True and sys.stderr is not None:
@@ -57,7 +57,7 @@ def showing(progress: Progress) -> Iterator[None]:
 
 
 def shows_progress(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Have the keyword argument `progress` of a function say where that shows what it tracks."""
+    """Give a function's keyword argument `progress` its meaning: where the function shows its progress."""
 
     @wraps(function)
     def shown(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
@@ -94,7 +94,7 @@ def _calls(function: Callable[[str, int, int], None]) -> _Shown:
 
 @contextmanager
 def _bars() -> Iterator[_Shown]:
-    """For a terminal, with the remaining time; they leave nothing behind."""
+    """Bars on a terminal, with the remaining time; they leave nothing behind."""
 
     @contextmanager
     def shown(description: str, total: int) -> Iterator[Callable[[], None]]:
@@ -110,7 +110,7 @@ def _bars() -> Iterator[_Shown]:
 
 @contextmanager
 def _lines() -> Iterator[_Shown]:
-    """For a file: a line every half minute, whatever a part takes."""
+    """Lines in a file, one every half minute, however long a part takes."""
     begun, ended = time.monotonic(), threading.Event()
     running: list[tuple[str, list[int]]] = []
 

@@ -6,14 +6,15 @@ import re
 from collections.abc import Iterable
 
 _MOST = 4
-# What differs in reasons of one kind: names, lists, numbers.
+# The parts in which reasons of one kind may differ: names, lists, numbers.
 _PARTICULARS = re.compile(r"'[^']*'|\[[^]]*\]|\d+")
 
 
 def by_reason(reasons: Iterable[tuple[str, str]]) -> str:
-    """Reasons of activations, given with their names, each kind once: how many have it, and what it says of the first.
+    """One line for reasons given with the names of activations: each kind once, with how many activations have it.
 
-    Those that most activations have come first. Reasons are of one kind where they differ in names and numbers alone.
+    The commonest comes first. Reasons are of one kind if they differ only in names and numbers; the text is that of the
+    first activation.
     """
     groups = of_one_kind(reasons)
     told = [f"{_who(group, index == 0)}: {group[0][1]}" for index, group in enumerate(groups[:_MOST])]
@@ -24,7 +25,7 @@ def by_reason(reasons: Iterable[tuple[str, str]]) -> str:
 
 
 def of_one_kind(reasons: Iterable[tuple[str, str]]) -> list[list[tuple[str, str]]]:
-    """Reasons with their names, those of one kind together, the commonest kind first."""
+    """Reasons with their names, grouped by kind, the commonest kind first."""
     kinds: dict[str, list[tuple[str, str]]] = {}
     for name, reason in reasons:
         kinds.setdefault(_PARTICULARS.sub("", reason), []).append((name, reason))

@@ -1,9 +1,9 @@
 """Files and folders written whole or not at all.
 
-They are made in a private folder beside their place, and appear by a single renaming. While its writer lives it holds
-a lock on that folder, which the system gives up with the process however that ends: so an old folder without one, and
-what is noted in it, is what a writer left that did not end by itself, or one on another machine has. On systems and
-file systems that have no such locks files are as whole, and nothing is told.
+They are made in a private folder beside their destination, and appear there by a single renaming. The writer holds a
+lock on the private folder, which the system releases when the process ends, however it ends. So an old private folder
+without a lock was left by a writer that was interrupted, or belongs to one on another machine. Where there are no such
+locks, files still appear whole, but nothing is said of leftovers.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from pconv_onnx.basics.places import make_folder, refusing, require_new_folder, 
 Write = Callable[[IO[bytes]], object]
 
 PREFIX = ".pconv-onnx-writing-"
-# Seconds after which a private folder without a lock is taken for a left one: locks may be of one machine alone.
+# Seconds after which a private folder without a lock counts as left over: locks may not reach other machines.
 _OLD = 3600.0
-# Bytes of a note, which anyone may have put there.
+# Bytes that are read of a note, which anyone may have put there.
 _LONGEST_NOTE = 1 << 16
-# What a disk says that does not have what it was given; else a folder is one that cannot be synchronised.
+# Errors of a disk that failed or is full; with others, the folder cannot be synchronised and need not be.
 _LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomically(path: str | os.PathLike[str], write: Write) -> None:
-    """Call `write` with a file beside `path`, then rename it to `path`; on any fault `path` is as it was.
+    """Call `write` with a new file beside `path`, then rename that to `path`; on any error `path` stays as it was.
 
     Raises:
         PconvError: the file cannot be written.
@@ -50,7 +50,7 @@ def write_atomically(path: str | os.PathLike[str], write: Write) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Replacement]:
-    """What is to be at a path, with what belongs to it; where it does not come to appear, nothing has changed.
+    """A context in which a file and the data it needs are written; they appear together, or nothing changes.
 
     Raises:
         PconvError: it cannot be written.
@@ -66,12 +66,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Replacement]:
 
 
 class Replacement:
-    """A file that is to replace one, and another that it needs.
+    """A file that replaces another, and a second file that it needs.
 
-    Its private folder tells, to whoever finds it without a writer, what that has left. Until the file is renamed to its
-    place it is `result` in there, and the file noted in `made`, if it has its name already, is of no use to anyone;
-    from then on those noted in `older` are. (Hard links in there would tell it as well, but onnx refuses to read data
-    that have any.)
+    If the writer is interrupted, notes in its private folder say which files are left over. Until the file is renamed
+    to its destination it is `result` in that folder, and the file noted in `made` is of no use to anyone; afterwards
+    those noted in `older` are. (Hard links would say it as well, but onnx refuses to read data that have any.)
     """
 
     def __init__(self, target: Path, beside: Path):
@@ -87,7 +86,7 @@ class Replacement:
         self._result.touch()
 
     def write_data(self, write: Write, names: Iterable[Path]) -> Path:
-        """Make the file that the other needs, under the first of some names beside it that nothing has.
+        """Make the second file beside the first, under the first of these names that is free.
 
         Raises:
             OSError: it cannot be written.
@@ -100,7 +99,7 @@ class Replacement:
             try:
                 _take(data, name)
             except FileExistsError:
-                # A file system that is far away may say so of what it has just done.
+                # A network file system may say so of its own renaming.
                 if _identity(name) != identity:
                     continue
             return name
@@ -115,7 +114,7 @@ class Replacement:
         _write(self._result, write)
 
     def appear(self, older: Callable[[], Iterable[Path]] = tuple) -> None:
-        """Replace what is there by it.
+        """Rename the file to its destination.
 
         Args:
             older: which files beside it belong to what is there and go with that; asked while nobody else replaces it.
@@ -124,19 +123,19 @@ class Replacement:
             OSError: it cannot be renamed.
         """
         folder = self.target.parent
-        # What it needs must not be lost where it is not, should the power fail.
+        # Should the power fail, the data must not be lost where the file is not.
         _sync(folder)
         with locks.turn(folder):
             _note(self._beside / _OLDER, {file.name: _identity(file) for file in older()})
             os.replace(self._result, self.target)
-        # What the older one needs goes after that.
+        # The data of the older file go only after that.
         _sync_renamed(folder)
 
     def settle(self) -> None:
-        """Remove what is of no use: what was made for it, or what belonged to what it has replaced."""
+        """Remove files of no use: those made for a file that did not appear, or those of the file that it replaced."""
         with contextlib.suppress(OSError):
             if self._result.exists():
-                # Before the result, in whose absence it would say that what it names can go.
+                # Before `result`: without that, the note would say that the files it names can go.
                 (self._beside / _OLDER).unlink(missing_ok=True)
         for file in _unneeded(self._beside):
             with contextlib.suppress(OSError):
@@ -150,7 +149,7 @@ _Identity = list[int] | None
 
 
 def _identity(file: Path) -> _Identity:
-    """What tells a file from any other that ever has its name; None where there is none."""
+    """What distinguishes a file from any other that ever has its name; None if there is no file."""
     try:
         status = file.lstat()
     except (OSError, ValueError):  # the second of what no name can be
@@ -163,7 +162,7 @@ def _note(place: Path, files: Mapping[str, _Identity]) -> None:
 
 
 def _unneeded(beside: Path) -> list[Path]:
-    """The files around a private folder that nothing needs any more, or never will, as `Replacement` says.
+    """The files beside a private folder that nothing needs, by the notes that `Replacement` describes.
 
     The folder may be from anywhere: what is in it need not be a note.
     """
@@ -179,12 +178,12 @@ def _unneeded(beside: Path) -> list[Path]:
 
 
 def _is_bare(name: str) -> bool:
-    """Whether it names something in a folder: neither the folder, nor what is in another."""
+    """Whether a name is that of an entry in a folder, not the folder itself or a path elsewhere."""
     return name not in ("", "..") and Path(name).name == name
 
 
 def _take(file: Path, name: Path) -> None:
-    """Give a file a name that nothing has.
+    """Give a file a name that is free.
 
     Raises:
         OSError: something has it (FileExistsError), or it cannot be given.
@@ -212,7 +211,7 @@ def _write(place: Path, write: Write) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Have a folder's names on the disk itself, where the system lets that be asked.
+    """Write a folder's names to the disk itself, where the system can do that.
 
     Raises:
         OSError: the disk has failed, or is full.
@@ -229,18 +228,18 @@ def _sync(folder: Path) -> None:
 
 
 def _sync_renamed(folder: Path) -> None:
-    """The same after a renaming, when what was to be written is there and nothing can be refused any more."""
+    """The same after a renaming, when the file is in place and it is too late to fail."""
     with contextlib.suppress(OSError):
         _sync(folder)
 
 
 @contextlib.contextmanager
 def _staging(folder: Path, path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A private folder in another, for what is to be renamed to a place there; what others have left there is told.
+    """A private folder in another, for files that will be renamed into that; warn of what interrupted writers left.
 
     Args:
-        folder: that other.
-        path: what is to be written, as messages call it.
+        folder: the folder around it.
+        path: the destination, as messages call it.
 
     Raises:
         PconvError: it cannot be made, or what is done meanwhile fails for a reason of the system's.
@@ -262,15 +261,15 @@ def _staging(folder: Path, path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _left(beside: Path) -> list[Path]:
-    """What other writers of the same user, all ended, left around a private folder: theirs, and files of no use."""
+    """What interrupted writers of the same user left beside a private folder: their own, and files of no use."""
     found: list[Path] = []
     for other in sorted(beside.parent.glob(f"{PREFIX}*")):
-        # One that lives may remove its own at any time; before it gives up the lock it has.
+        # A living writer may remove its folder at any time; it does so before it releases the lock.
         with contextlib.suppress(OSError):
             status = other.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != beside.stat().st_uid:
                 continue
-            # A young one may be before its lock, which nobody else may then hold.
+            # A new folder may not be locked yet, and nobody else may lock it then.
             if time.time() - status.st_mtime > _OLD:
                 with locks.lock(other) as held:
                     found += [other, *_unneeded(other)] if held and other.exists() else []
@@ -291,7 +290,7 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes | Path]
     target = Path(os.path.realpath(path))
     make_folder(target.parent)
     with _staging(target.parent, path) as beside:
-        # Inside, with the permissions of any other folder that the user makes: the one around it is private.
+        # Inside, so that it has the user's usual permissions: the folder around it is private.
         folder = beside / "folder"
         folder.mkdir()
         _fill(folder, files)
@@ -300,7 +299,7 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes | Path]
 
 
 def write_into(folder: Path, files: Mapping[str, bytes | Path], without: Iterable[str] = ()) -> None:
-    """Write files into a folder: each appears whole, none before all are made, and none between those of another call.
+    """Write files into a folder: each appears whole, none before all are written, never mixed with another call's.
 
     Args:
         folder: the folder.
@@ -324,7 +323,7 @@ def write_into(folder: Path, files: Mapping[str, bytes | Path], without: Iterabl
 
 
 def _fill(folder: Path, files: Mapping[str, bytes | Path]) -> None:
-    """Write files into a private folder, and have all on the disk itself: so that what is then renamed is whole."""
+    """Write files into a private folder, and all of them to the disk itself, so that only whole files are renamed."""
     for name, content in files.items():
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
