@@ -1,4 +1,4 @@
-"""A network of integers as the same in floats that hold them: what can be looked into where layers are fused."""
+"""A network of integers, as the same network with the integers in floats: there layers are not fused."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pconv_onnx.graph.sketch import redrawn
 
 
 def in_carriers(network: Network) -> tuple[Network, list[str]]:
-    """The network in floats, with its record, and the tensors of it that have been changed since it was written.
+    """The network in floats, its record, and those of its tensors that have been changed since it was written.
 
-    A network that is none of integers is itself.
+    A network without layers of integers is returned as it is.
 
     Raises:
         ValueError: it has no record.

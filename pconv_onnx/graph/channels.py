@@ -1,4 +1,4 @@
-"""Where a tensor has its channels, as far as the operators that compute it tell."""
+"""Which axis of a tensor counts channels, as far as the operators that compute it show."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pconv_onnx.graph.view import Node
 
 
 def behind_matrix_product(name: str, makers: Mapping[str, onnx.NodeProto]) -> bool:
-    """Whether the channels of a tensor are its last axis: a matrix product gives it, or a sum that begins with one.
+    """Whether a tensor's channels are its last axis: a matrix product, or a sum that begins with one, computes it.
 
     Args:
         name: of the tensor.
-        makers: nodes by the first of their outputs; where one is missing nobody looks further.
+        makers: nodes by their first output; the search ends at a node that is missing here.
     """
     node = makers.get(name)
     while node is not None and node.op_type in ("Add", "Identity", "Sub"):
@@ -24,7 +24,7 @@ def behind_matrix_product(name: str, makers: Mapping[str, onnx.NodeProto]) -> bo
 
 
 def contracted(node: Node) -> int | None:
-    """The axis of its first input that a product sums over, channel by channel of its weights; None without weights."""
+    """The axis of a product's first input that it sums over, channel by channel; None if it has no weights."""
     if len(node.inputs) < 2 or constant(node.inputs[1]) is None or node.attrs.get("transA", 0):
         return None
     return {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}.get(node.op)

@@ -1,4 +1,4 @@
-"""onnx's checker, for models as onnxruntime takes them, and what it finds in a sentence of our own."""
+"""onnx's checker for the models that onnxruntime accepts, with its findings as plain sentences."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from pconv_onnx.graph.faults import fault_of, is_of_onnxruntime
 from pconv_onnx.graph.nesting import nodes_within
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION, without_references
 
-# A domain that the checker knows nothing of, and asks nothing of.
+# A domain that the checker does not know, and so does not check.
 _UNCHECKED = "unchecked"
 
 
 class InvalidModel(Exception):
-    """A model that is not one of ONNX.
+    """A model that does not follow ONNX's definition.
 
     Attributes:
         hint: what to do about it; may be empty.
     """
 
     def __init__(self, reason: str, hint: str = "") -> None:
-        """Keep what is wrong, for a message, and the hint."""
+        """Keep the message, which says what is wrong, and the hint."""
         super().__init__(reason)
         self.hint = hint
 
 
 def check(model: onnx.ModelProto) -> None:
-    """Raise where a model does not hold to ONNX's definition.
+    """Raise if a model does not follow ONNX's definition.
 
-    What onnxruntime does without is not asked for: types and shapes of outputs, shapes of inputs, initializers among
-    the inputs. Its own operators in the standard domain are let through.
+    What onnxruntime does not need is not required: types and shapes of outputs, shapes of inputs, initializers among
+    the inputs. Its own operators in the standard domain are accepted.
 
     Raises:
         InvalidModel: what is wrong, and where.
@@ -43,7 +43,7 @@ def check(model: onnx.ModelProto) -> None:
 
 
 def too_new(model: onnx.ModelProto) -> str:
-    """Which version of ONNX a model is of that the installed onnx does not know, for a message; empty of others."""
+    """The version of a model, for a message, if it is too new for the installed onnx; else empty."""
     newest = onnx.defs.onnx_opset_version()
     versions: list[tuple[str, int, int]] = [("IR version", model.ir_version, int(onnx.IR_VERSION))]
     versions += [("opset", entry.version, newest) for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
@@ -58,17 +58,17 @@ _DECLARED_BY_ONNXRUNTIME = 1000
 
 
 def newer_operators(model: onnx.ModelProto) -> tuple[str, str] | None:
-    """What to tell of a model that declares a later version of the operators, and a hint; None of others."""
+    """Message and hint if a model needs a later version of pconv-onnx's operators; else None."""
     found = max((entry.version for entry in model.opset_import if entry.domain == DOMAIN), default=0)
     if found <= VERSION or found == _DECLARED_BY_ONNXRUNTIME:
         return None
-    return f"declares version {found} of the operators of pconv-onnx; this one has those up to {VERSION}", (
+    return f"declares version {found} of the operators of pconv-onnx; this pconv-onnx has those up to {VERSION}", (
         "update pconv-onnx"
     )
 
 
 def _as_onnx_wants_it(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model, or a copy in which nothing is missing that the checker would ask for and onnxruntime does not."""
+    """The model, or a copy with everything that the checker requires and onnxruntime does not."""
     given = without_references(model)
     copy = onnx.ModelProto()
     copy.CopyFrom(given)
@@ -77,7 +77,7 @@ def _as_onnx_wants_it(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _without_own_operators(model: onnx.ModelProto) -> bool:
-    """Whether there were operators of onnxruntime's in the standard domain, which then are in an unknown one."""
+    """Move onnxruntime's own operators from the standard domain to an unknown one; whether there were any."""
     changed = False
     for holder, nodes in ((model, model.graph.node), *((entry, entry.node) for entry in model.functions)):
         opset = next((entry.version for entry in holder.opset_import if not entry.domain), 1)
@@ -91,7 +91,7 @@ def _without_own_operators(model: onnx.ModelProto) -> bool:
 
 
 def _with_placeholders(model: onnx.ModelProto) -> bool:
-    """Whether inputs or outputs lacked a shape, or outputs a type, which then have one."""
+    """Give inputs and outputs a shape, and outputs a type, where they lack it; whether any did."""
     for output in model.graph.output:
         if not output.type.WhichOneof("value"):
             output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
@@ -103,7 +103,7 @@ def _with_placeholders(model: onnx.ModelProto) -> bool:
 
 
 def _with_free_initializers(model: onnx.ModelProto) -> bool:
-    """Whether the IR version was one in which initializers are inputs as well; it is a later one then."""
+    """Raise an IR version in which initializers must be inputs as well; whether it was one."""
     changed = 0 < model.ir_version < INITIALIZERS_IR_VERSION
     if changed:
         model.ir_version = INITIALIZERS_IR_VERSION

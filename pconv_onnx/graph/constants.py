@@ -13,12 +13,12 @@ from pconv_onnx.graph.view import Constant, Node, Tensor
 
 
 def is_standard(node: Node | onnx.NodeProto) -> bool:
-    """Whether a node is an operator of ONNX itself: another domain may use its names for something else."""
+    """Whether a node is an operator of ONNX itself; other domains may use the same names for something else."""
     return node.domain in (None, "", "ai.onnx")
 
 
 def element_type(value: Any) -> np.dtype[Any] | None:
-    """The NumPy type of an attribute that names an element type; None where there is none of that number.
+    """The NumPy type of an attribute that names an element type; None if no type has that number.
 
     GraphSurgeon has replaced the number where it could.
     """
@@ -30,7 +30,7 @@ def element_type(value: Any) -> np.dtype[Any] | None:
 
 
 def constant(tensor: Tensor) -> Array | None:
-    """Value of an initializer or of a Constant node, None for what is computed or has no real numbers."""
+    """Value of an initializer or a Constant node; None if the tensor is computed, or has no real numbers."""
     if isinstance(tensor, Constant):
         return _values(tensor)
     if len(tensor.inputs) == 1 and tensor.inputs[0].op == "Constant" and is_standard(tensor.inputs[0]):

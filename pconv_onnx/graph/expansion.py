@@ -1,6 +1,6 @@
-"""How many nodes a model is with its functions written out: a function may double one that doubles another.
+"""How many nodes a model has once its functions are inlined: functions that call each other twice grow exponentially.
 
-It is counted, and refused, before anything walks through the calls, as onnx's inference of shapes and its inliner do.
+Too many are refused before anything follows the calls, as onnx's shape inference and its inliner do.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.graph.nesting import nodes_within
 from pconv_onnx.graph.soundness import Fault
 
-# Nodes that calls may stand for altogether. An exported language model has some 100,000, most of them in no function.
+# The most nodes that calls may become. An exported language model has some 100,000, most of them in no function.
 _MOST_NODES = 250_000
-# Of a small file fewer, so that work grows as the file does: these, and so many for each node in it. A network repeats
+# For a small file fewer, so that work grows with the file: these, and so many for each of its nodes. A network repeats
 # its layers some dozens of times.
 _LEAST_NODES, _REPEATED = 10_000, 200
-# Functions within each other that the network calls; onnxruntime goes no deeper.
+# How deep functions may call each other; onnxruntime goes no deeper.
 _DEEPEST = 100
-# Nodes up to which a function that stands for an operator of this project counts as one: those stay as they are.
+# A function body of this project's operators with at most so many nodes counts as one node, since it is not inlined.
 _OPERATOR = 256
-# Counts are kept up to here: of functions that double, one has as many digits as there are functions.
+# Counting stops here: exponential counts would have as many digits as there are functions.
 _UNTOLD = 10**15
 
 _Key = tuple[str, str, str]
@@ -32,9 +32,9 @@ _DEEP = "write some of them out, as onnx.inliner does"
 
 
 def excess_of(model: onnx.ModelProto) -> Fault | None:
-    """Which function is too many nodes written out, or too deep; None where none is.
+    """Message and hint if functions become too many nodes, or call each other too deep; else None.
 
-    What is on a circle of functions that call each other counts once: the checker refuses it.
+    Functions that call each other in a circle count once; the checker refuses them.
     """
     if not model.functions:
         return None
@@ -59,14 +59,14 @@ def _key(entry: onnx.NodeProto | onnx.FunctionProto, name: str) -> _Key:
 
 
 def _calls(nodes: Iterable[onnx.NodeProto]) -> Counter[_Key]:
-    """How often each operator or function is there, in bodies as well."""
+    """How often each operator or function is called, bodies included."""
     return Counter(_key(node, node.op_type) for node in nodes_within(nodes))
 
 
 def _measured(calls: Mapping[_Key, Counter[_Key]]) -> tuple[dict[_Key, int], dict[_Key, int]]:
-    """Nodes of each function written out, and how many functions are within each other there.
+    """The number of nodes of each function once it is inlined, and how deep its calls go.
 
-    Without recursion: there may be as many functions in a row as there are in the file.
+    Computed without recursion, since the chain of calls may be as long as the file has functions.
     """
     sizes: dict[_Key, int] = {}
     depths: dict[_Key, int] = {}

@@ -1,4 +1,4 @@
-"""Tensors of a graph handed out as outputs of its model, those of branches as well."""
+"""Makes tensors outputs of a model, those in branches as well."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pconv_onnx.graph.nesting import subgraphs, unused
 
 
 def expose(graph: onnx.GraphProto, elements: Mapping[str, int], used: set[str]) -> dict[str, str]:
-    """Hand tensors of a graph, or of branches of an If in it, out as outputs.
+    """Make tensors of a graph, or of branches of an If in it, outputs of the graph.
 
-    Where a run does not enter the branch, such an output is an empty vector.
+    If a run does not enter the branch, such an output is an empty vector.
 
     Args:
         graph: the main graph of a model; changed in place.
         elements: the tensors, each with its element type, as ONNX numbers them.
-        used: the names in use; those that are given are added.
+        used: the names in use; new names are added.
 
     Returns:
-        Of each tensor the name of the output.
+        The name of the output, by tensor.
 
     Raises:
         KeyError: there is no such tensor.
@@ -42,7 +42,7 @@ def expose(graph: onnx.GraphProto, elements: Mapping[str, int], used: set[str]) 
 
 
 class _Level:
-    """A graph, and by which of its nodes each tensor is made in it or in the branches within it."""
+    """A graph, and for each tensor in it, or in branches within it, the node that makes it."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph = graph
@@ -54,7 +54,7 @@ class _Level:
                     self._nodes.setdefault(name, (node, branches))
 
     def lifted(self, name: str, element: int, used: set[str]) -> str | None:
-        """The name of a tensor in the graph, brought there from the branches within it; None where it is in none."""
+        """The name of a tensor in this graph, brought out of branches if need be; None if it is in none of them."""
         if name not in self._nodes:
             return None
         node, branches = self._nodes[name]
@@ -66,7 +66,7 @@ class _Level:
         return node.output[-1]
 
     def _hand_out(self, name: str, element: int, used: set[str]) -> None:
-        """Give a branch an output of a tensor, which is empty where it is not in it."""
+        """Give a branch an output for a tensor; it is empty if the branch does not have that tensor."""
         value, output = self.lifted(name, element, used), unused(f"{name}/exposed", used)
         empty = helper.make_tensor("", element, [0], [])
         self.graph.node.append(

@@ -1,4 +1,4 @@
-"""Tensors whose values a model keeps in other files: where they lie, and reading them from there."""
+"""External data: tensors whose values lie in other files than the model. Where they are, and how to read them."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.mistaken import GIT_LFS
 from pconv_onnx.graph.tensors import references, sparse_tensors
 
-# Of a model that does not fit in one file, tensors of that many bytes stay where they are: weights, not the sizes and
+# If a model does not fit in one file, tensors of at least so many bytes stay where they are: weights, not the sizes and
 # thresholds that recognisers read.
 _LARGE = 1 << 20
-# Protobuf ends at 2 GiB; rewriting adds tables.
+# Protobuf messages end at 2 GiB, and rewriting adds tables.
 _LARGEST_FILE = (1 << 31) - (1 << 24)
 _CHUNK = 1 << 22
-# Bytes that a pointer of Git LFS has at most.
+# The most bytes of a Git LFS pointer.
 _LARGEST_POINTER = 1 << 10
-# Under which a tensor has the name of its file.
+# The key under which a tensor has the name of its file.
 _LOCATION = "location"
-# What a map into memory may begin at.
+# Offsets at which a memory map may begin are multiples of this.
 _PAGE = 1 << 12
 # Elements that do not begin at a byte each: bits of one.
 PACKED = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}
 
 
 def fits_in_one_file(model: onnx.ModelProto) -> bool:
-    """Whether one file can hold a model and the tensors that it keeps in others.
+    """Whether one file can hold a model together with its external data.
 
     Raises:
         ValueError: one of these has a size that none can have.
@@ -45,7 +45,7 @@ def fits_in_one_file(model: onnx.ModelProto) -> bool:
 
 
 def read_references(model: onnx.ModelProto, folder: Path) -> None:
-    """Read the tensors that a model keeps in other files of a folder; large ones stay there if not all fit in one.
+    """Read a model's external data from a folder; large tensors stay there if the model would not fit in one file.
 
     Raises:
         OSError: a file cannot be read.
@@ -82,7 +82,7 @@ def moved(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, dict[P
 
 
 def name_file(model: onnx.ModelProto, location: str) -> None:
-    """Have all tensors that a model keeps in other files lie in the one of that name."""
+    """Say that all external data of a model lie in the file of this name."""
     for tensor in references(model):
         for entry in tensor.external_data:
             if entry.key == _LOCATION:
@@ -90,7 +90,7 @@ def name_file(model: onnx.ModelProto, location: str) -> None:
 
 
 def files_of(model: onnx.ModelProto) -> set[str]:
-    """The names of the files, as it has them, that a model keeps tensors in."""
+    """The names of the files that hold a model's external data, as the model spells them."""
     entries = (entry for tensor in references(model) for entry in tensor.external_data)
     return {entry.value for entry in entries if entry.key == _LOCATION}
 
@@ -102,12 +102,12 @@ def _embed(tensor: TensorProto, content: bytes) -> None:
 
 
 def chunks(tensor: TensorProto, folder: Path) -> Iterator[bytes]:
-    """The bytes of a tensor that lay in another file of a folder, and does so or was read."""
+    """The bytes of a tensor with external data in a folder, whether or not it has been read."""
     return Place.of(tensor, folder).chunks() if uses_external_data(tensor) else iter([tensor.raw_data])
 
 
 def nbytes(tensor: TensorProto) -> int:
-    """The bytes that values of a tensor's type and shape take.
+    """How many bytes the values of a tensor take, by its type and shape.
 
     Raises:
         ValueError: its type is not known or has no fixed size, or a dimension is negative.
@@ -129,7 +129,7 @@ def _bits(element: int) -> int:
 
 
 class GitLfsPointer(ValueError):
-    """A file that stands for another, which Git LFS has not fetched."""
+    """A Git LFS pointer, which stands for a file that has not been fetched."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Place:
         try:
             # Protobuf gives bytes for them.
             if not all(isinstance(text, str) for entry in entries.items() for text in entry):
-                raise ValueError("says where it lies in what is not text")
+                raise ValueError("has external data whose description is not text")
             location = entries.get(_LOCATION, "")
             path = _file(location, folder)
             offset, length = (_number(entries, key, other) for key, other in (("offset", 0), ("length", taken)))
@@ -174,7 +174,7 @@ class Place:
         return cls(path, offset, length)
 
     def chunks(self) -> Iterator[bytes]:
-        """Its bytes, a few at a time.
+        """Yield its bytes, in pieces.
 
         Raises:
             OSError: the file cannot be read, or has become shorter.
@@ -237,7 +237,7 @@ def _number(entries: dict[str, str], key: str, otherwise: int) -> int:
 
 
 def values(tensor: TensorProto | SparseTensorProto, folder: Path | None) -> Array:
-    """The values of a tensor; those in another file, in that folder, are mapped into memory and not read.
+    """The values of a tensor. External data, in that folder, are mapped into memory and not read.
 
     Raises:
         ValueError: they cannot be read.
@@ -249,7 +249,7 @@ def values(tensor: TensorProto | SparseTensorProto, folder: Path | None) -> Arra
     if folder is None:
         raise ValueError("lies in a file of an unknown folder")
     place = Place.of(tensor, folder)
-    # Of which a map cannot be empty.
+    # A memory map cannot be empty.
     if not place.length or TensorProto.DataType.Name(tensor.data_type) in PACKED:
         read = TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=b"".join(place.chunks()))
         return np.asarray(numpy_helper.to_array(read))

@@ -1,8 +1,8 @@
 """How many output elements each input element of a product is multiplied into.
 
-Summed over all input elements it is the operator's multiply-accumulates, summed over those that are not zero the
-operations that zeros leave. An output element has no part in what lies in the padding, so that is counted nowhere;
-padding of zeros by a Pad of its own is no other.
+The sum over all input elements is the operator's number of multiply-accumulates. The sum over the elements that are
+not zero is the number of operations that remain. Products with padding are not counted, also where a Pad in front of
+the operator adds the zeros.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _KEEP_ZEROS = ("DequantizeLinear", "Identity", "QuantizeLinear")
 
 
 def fan_out(node: Node, operand: int, shapes: Sequence[Shape]) -> Array:
-    """The fan-out of each element of one operand.
+    """The fan-out of each element of one operand: how many products it takes part in.
 
     Args:
         node: an operator of `FAN_OUTS`.
@@ -30,19 +30,19 @@ def fan_out(node: Node, operand: int, shapes: Sequence[Shape]) -> Array:
         shapes: those of its first two inputs.
 
     Returns:
-        Integers in the shape of the operand's last axes; along the axes before them it is the same.
+        Integers in the shape of the operand's last axes; along the axes before them the fan-out is the same.
     """
     fan = FAN_OUTS[node.op](node, operand, *shapes)
     return _inside(node.inputs[operand], fan) if fan.ndim else fan
 
 
 def total(fan: Array, shape: Shape) -> int:
-    """The fan-out of all elements of an operand of that shape."""
+    """The sum of the fan-out over all elements of an operand of that shape."""
     return int(fan.sum()) * (math.prod(shape) // fan.size) if fan.size else 0
 
 
 def _inside(tensor: Tensor, fan: Array) -> Array:
-    """Without that of the zeros which a Pad puts around a tensor, `fan` being along the last axes of that."""
+    """The fan-out without the zeros that a Pad puts around a tensor; `fan` is along that tensor's last axes."""
     maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
     while maker is not None and _keeps_zeros(maker):
         maker = maker.inputs[0].inputs[0] if len(maker.inputs[0].inputs) == 1 else None
@@ -56,12 +56,12 @@ def _inside(tensor: Tensor, fan: Array) -> Array:
 
 
 def _keeps_zeros(node: Node) -> bool:
-    """Whether what an operator makes of zeros stands for zeros: quantisers and neurons, which have such a level."""
+    """Whether an operator maps zeros to what stands for zero, as quantisers and neurons do."""
     return node.domain == DOMAIN or (is_standard(node) and node.op in _KEEP_ZEROS)
 
 
 def zeros_around(node: Node, rank: int) -> list[tuple[int, int]] | None:
-    """How many zeros a Pad puts before and behind each axis; None of other nodes, and where that is not constant."""
+    """How many zeros a Pad puts before and behind each axis; None for other nodes, and if that is not constant."""
     if node.op != "Pad" or not is_standard(node) or node.attrs.get("mode", "constant") != "constant":
         return None
     pads, value, axes = (constant(node.inputs[index]) if _given(node, index) else None for index in (1, 2, 3))
@@ -97,7 +97,7 @@ def _conv_transpose(node: Node, _: int, shape: Shape, weight: Shape) -> Array:
 
 
 def _product(fans: Iterable[Array]) -> Array:
-    """Windows are boxes, so the pairs of a position are the product of those along each axis."""
+    """Windows are boxes, so the number of pairs at a position is the product of those along each axis."""
     product = np.ones((), np.int64)
     for fan in fans:
         product = np.multiply.outer(product, fan)

@@ -1,6 +1,6 @@
-"""Where a model does not hold to ONNX's definition, by the names of its nodes and tensors.
+"""Finds where a model breaks ONNX's definition, and names the node or tensor.
 
-onnx's checker says that a model does not, and often not where.
+onnx's checker says that a model does, but often not where.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _MAKE = "write it with onnx.helper.make_attribute"
 _WRITE = "import the opset that the node was written for, or write it as its operator is here"
 # Whose operators onnx defines.
 _DEFINED = ("", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training")
-# Operators that onnxruntime has in the standard domain and onnx has not, in some opsets or in all.
+# Operators that onnxruntime has in the standard domain and onnx does not have, in some opsets or in all.
 _OF_ONNXRUNTIME = frozenset({
     "Affine", "Crop", "DisentangledAttention_TRT", "DynamicSlice", "EfficientNMS_TRT", "GRUUnit", "GivenTensorFill",
     "ImageScaler", "LayerNormalization", "MeanVarianceNormalization", "MemcpyFromHost", "MemcpyToHost",
     "MultilevelCropAndResize_TRT", "ParametricSoftplus", "PyramidROIAlign_TRT", "Scale", "ScaledTanh",
     "SimplifiedLayerNormalization", "ThresholdedRelu",
 })  # fmt: skip
-# How many inputs or outputs an operator has that has any number.
+# The number of inputs or outputs of an operator that takes any number.
 _UNBOUNDED = 1 << 30
 # The largest version of a domain that onnx can look up.
 _LAST = (1 << 31) - 1
-# Where attributes have their value, by type; lists may be empty.
+# The field that holds the value of an attribute, by type; lists may be empty.
 _FIELDS = {
     AttributeProto.FLOAT: "f",
     AttributeProto.INT: "i",
@@ -53,7 +53,7 @@ _FIELDS = {
 
 
 def is_of_onnxruntime(node: onnx.NodeProto, opset: int) -> bool:
-    """Whether an operator of the standard domain is one that onnxruntime has in that opset, and onnx has not."""
+    """Whether onnxruntime has an operator of the standard domain in that opset, and onnx does not have it."""
     return not node.domain and node.op_type in _OF_ONNXRUNTIME and not onnx.defs.has(node.op_type, opset)
 
 
@@ -70,9 +70,7 @@ def _faults(model: onnx.ModelProto) -> Iterator[Fault]:
             told = f"its opset_import has version {entry.version} of {entry.domain or 'ai.onnx'}, and the first is 1"
             yield told, "set the one that it was exported with"
         elif entry.version > _LAST:
-            told = (
-                f"its opset_import has version {entry.version} of {entry.domain or 'ai.onnx'}, and there is none such"
-            )
+            told = f"its opset_import has version {entry.version} of {entry.domain or 'ai.onnx'}, which does not exist"
             yield told, "set the one that it was exported with"
     for kind, infos in (("input", model.graph.input), ("output", model.graph.output)):
         yield from _of_values(kind, infos)
@@ -102,7 +100,7 @@ def _of_values(kind: str, infos: Iterable[onnx.ValueInfoProto]) -> Iterator[Faul
 
 
 def _made_twice(graph: onnx.GraphProto, around: set[str]) -> Iterator[Fault]:
-    """Tensors that a node makes under a name that is taken, in the graph or around it."""
+    """Errors for tensors whose name is taken already, in the graph or around it."""
     taken = {*around, *(info.name for info in graph.input), *(tensor.name for tensor in graph.initializer)}
     for node in graph.node:
         for body in subgraphs(node):
@@ -114,7 +112,7 @@ def _made_twice(graph: onnx.GraphProto, around: set[str]) -> Iterator[Fault]:
 
 
 def _key(function: onnx.FunctionProto) -> tuple[str, str]:
-    """How nodes call it."""
+    """The domain and name by which nodes call a function."""
     return function.domain, function.name
 
 
@@ -152,7 +150,7 @@ def _of_function(function: onnx.FunctionProto, around: dict[str, int], own: set[
 
 
 def _definition(node: onnx.NodeProto, opset: int) -> int | None:
-    """Since which opset an operator is as it is in one; None where it is not there."""
+    """The opset in which an operator got the definition that it has in this opset; None if it does not exist."""
     known = onnx.defs.has(node.op_type, opset, node.domain)
     return onnx.defs.get_schema(node.op_type, opset, node.domain).since_version if known else None
 
@@ -188,7 +186,7 @@ def _of_attributes(node: onnx.NodeProto) -> Iterator[Fault]:
 
 
 def _misfit(node: onnx.NodeProto, opset: int) -> Iterator[Fault]:
-    """Where a node does not fit the definition of its operator."""
+    """How a node does not fit the definition of its operator."""
     told = f"{called(node)}: {node.domain or 'opset'} {opset} has no such operator"
     if not onnx.defs.has(node.op_type, opset, node.domain):
         if since := _first(node):
@@ -208,7 +206,7 @@ def _misfit(node: onnx.NodeProto, opset: int) -> Iterator[Fault]:
 
 
 def _first(node: onnx.NodeProto) -> int:
-    """The first opset that has its operator; 0 where none has."""
+    """The first opset that has a node's operator; 0 if none has it."""
     newest = onnx.defs.onnx_opset_version()
     versions = (version for version in range(1, newest + 1) if onnx.defs.has(node.op_type, version, node.domain))
     return next(versions, 0)

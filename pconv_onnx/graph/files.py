@@ -1,4 +1,4 @@
-"""Model files: load with every fault told in a sentence, save whole or not at all."""
+"""Model files: load, with every error in one sentence; save, whole or not at all."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from pconv_onnx.graph.record import is_rewritten
 from pconv_onnx.graph.soundness import flaw_of
 from pconv_onnx.graph.tensors import references
 
-# What is wrong with a model in memory that nobody knows the folder of, and what to do.
+# Error and hint for a model in memory whose external data lie in an unknown folder.
 NOT_LOADED = "the model keeps tensors in other files, which are not loaded", "pass its path"
 
 ModelSource = str | os.PathLike[str] | onnx.ModelProto
 
 
 def require_source(source: object) -> None:
-    """Raise where something is given as a model that is neither a path nor a model in memory.
+    """Raise if a model is given as neither a path nor a model in memory.
 
     Raises:
         TypeError: it is.
@@ -50,8 +50,8 @@ def load(source: ModelSource) -> Network:
     """Load and check a model.
 
     Args:
-        source: path of an ONNX file, or a model in memory. External data beside the file are read as well; of a model
-            too large for one file large tensors stay where they are.
+        source: path of an ONNX file, or a model in memory. External data beside the file are read as well; large
+            tensors stay there if the model would be too large for one file.
 
     Raises:
         PconvError: there is no such file, or it is not a valid ONNX model.
@@ -111,7 +111,7 @@ def _checked(source: onnx.ModelProto, name: str, digest: str, folder: Path | Non
         network = Network(nesting.with_names_of_their_own(with_output_types(proto)), name, digest, folder)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:  # of functions, for example
         raise PconvError(f"{name} is not a valid ONNX model: {reason_of(error)}", "") from error
-    except MemoryError as error:  # inference takes some for every element of what it takes for a shape
+    except MemoryError as error:  # inference takes memory for every element of what it believes to be a shape
         raise PconvError(
             f"the shapes in {name} cannot be inferred: they are too large", "declare the sizes that it has"
         ) from error
@@ -125,7 +125,7 @@ def _checked(source: onnx.ModelProto, name: str, digest: str, folder: Path | Non
 
 
 def refuse_to_overwrite(source: ModelSource, output: str | os.PathLike[str]) -> None:
-    """Raise where what is made of a model would be written over it.
+    """Raise if the output would be written over the model that it is made from.
 
     Raises:
         PconvError: it would.
@@ -135,11 +135,11 @@ def refuse_to_overwrite(source: ModelSource, output: str | os.PathLike[str]) -> 
 
 
 def require_own_file(written: str | os.PathLike[str], others: Mapping[str, object]) -> None:
-    """Raise where a file that is to be written has another use as well.
+    """Raise if the output file is also used for something else.
 
     Args:
         written: its path.
-        others: what else is used, by what to call it in messages; what is no path is no file.
+        others: other sources in use, by their name in messages; those that are not paths are ignored.
 
     Raises:
         PconvError: it is one of these.
@@ -152,16 +152,16 @@ def require_own_file(written: str | os.PathLike[str], others: Mapping[str, objec
 def save(proto: onnx.ModelProto, path: str | os.PathLike[str], folder: Path | None = None) -> None:
     """Write a model to a file that appears whole or not at all, whoever else writes it at the same time.
 
-    Tensors that it keeps in other files are copied to one beside it, `<name>.data`, or `<name>.1.data` and so on where
-    that is there already: until the model is replaced, an older one keeps its own, which then goes with it.
+    External data are copied to one file beside it: `<name>.data`, or `<name>.1.data` and so on if that exists. Until
+    the model is replaced, an older model keeps its own data file, which is removed with it.
 
     Args:
         proto: the model.
         path: the file.
-        folder: where the files of its tensors lie, if it has any.
+        folder: the folder of its external data, if it has any.
 
     Raises:
-        PconvError: the model is too large for one file, or a file cannot be written or, of its tensors, read.
+        PconvError: the model is too large for one file, a file cannot be written, or external data cannot be read.
     """
     sources: set[Path] = set()
     with replacing(path) as new:
@@ -191,15 +191,15 @@ def _copy(parts: Mapping[Place, int], file: IO[bytes]) -> None:
 
 
 def _data_names(target: Path) -> Iterator[Path]:
-    """The files that the tensors of a model may be written to, in the order in which they are tried."""
+    """The files that a model's external data may be written to, in the order in which they are tried."""
     yield target.with_name(f"{target.name}.data")
     yield from (target.with_name(f"{target.name}.{number}.data") for number in count(1))
 
 
 def _data_of(target: Path) -> set[Path]:
-    """Those of them that the model in a file keeps tensors in, if `rewrite` has written it."""
+    """Those of them that hold external data of the model in a file, if `rewrite` wrote it."""
     name = re.compile(re.escape(target.name) + r"(\.[0-9]+)?\.data")
-    # It makes no links: such a one is the user's.
+    # `rewrite` makes no links, so a link is the user's.
     there = {file for file in target.parent.glob("*.data") if name.fullmatch(file.name) and not file.is_symlink()}
     if not there or not target.is_file():
         return set()

@@ -10,12 +10,12 @@ from pconv_onnx.graph.network import Graph
 
 
 def flow(network: Network, graph: Graph) -> Iterator[tuple[set[str], set[str]]]:
-    """In topological order, tensors and those that depend on any of them."""
+    """The tensors given and all that depend on any of them, in topological order."""
     for node, proto in graph.pairs():
         inputs, outputs = ({name for name in names if name} for names in (proto.input, proto.output))
         for body in network.bodies(node):
             if body.repeated_by:
-                # What one pass computes the next may read: everything inside depends on all that goes in.
+                # A pass of a loop may read what the one before computed: everything inside depends on all inputs.
                 inside = {name for inner in every_node(body.proto) for name in inner.output if name}
                 yield inputs | captured(proto), inside | {info.name for info in body.proto.input}
                 inputs |= inside

@@ -1,6 +1,6 @@
-"""What a model may lack or have in another form where there is one meaning: mended when it is read.
+"""Mends models that lack something, or spell it in another form, where only one meaning is possible.
 
-onnxruntime loads such models; onnx's checker, and what reads them here, want them whole.
+onnxruntime loads such models; onnx's checker, and this package, need them complete.
 """
 
 from __future__ import annotations
@@ -23,20 +23,19 @@ from pconv_onnx.graph.soundness import fits, flaw_of_tensor
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION, initializer_names
 from pconv_onnx.graph.view import called
 
-# From here on a model imports its operators; before, there was one version of them.
+# From this IR version on a model imports its operators; before, there was one version of them.
 _IMPORTS_IR_VERSION = 3
 _INTEGERS = (TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64,
              TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64)  # fmt: skip
 
 
 def mended(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """A model as onnxruntime understands it, spelled as ONNX has it, and what was done to it, for a message.
+    """The model as onnxruntime understands it, in ONNX's spelling, and the changes, for a message.
 
-    The model itself is not changed, and returned where nothing is to be done.
+    The model given is not changed; it is returned itself if nothing needs mending.
 
     Raises:
-        InvalidModel: a tensor is made by nobody or of itself, or a set of operators is imported in no version that is
-            certain.
+        InvalidModel: no node makes a tensor, a tensor depends on itself, or the version of an operator set is unclear.
     """
     if not model.HasField("graph"):
         raise InvalidModel("it has no graph", "export or copy it again")
@@ -48,7 +47,7 @@ def mended(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
 
 
 def with_output_types(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in which outputs say of which type and shape they are, as far as onnx infers it; itself if all do."""
+    """The model with types and shapes of its outputs, as far as onnx infers them; itself if all have them."""
     open_ones = [output.name for output in model.graph.output if not _has_shape(output)]
     if not open_ones:
         return model
@@ -65,9 +64,9 @@ def with_output_types(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_open_sizes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """The model without the sizes of 0 that onnx's inference does not find itself, and what was done, for a message.
+    """The model without declared sizes of 0 that onnx's inference does not confirm, and the changes, for a message.
 
-    Tools write a 0 for a size that they do not know; onnxruntime then gives tensors of any size one memory.
+    Tools write 0 for a size that they do not know; onnxruntime then lets tensors of any size share one memory.
 
     Raises:
         onnx.shape_inference.InferenceError: the model is not one that onnx infers shapes of.
@@ -95,7 +94,7 @@ def with_open_sizes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str,
 
 
 def _declared(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
-    """What a graph says of tensors that its nodes compute."""
+    """The tensors that a graph declares and its nodes compute."""
     held = initializer_names(graph) | {info.name for info in graph.input}
     return (info for info in (*graph.value_info, *graph.output) if info.name not in held)
 
@@ -106,7 +105,7 @@ def _empty_axes(info: onnx.ValueInfoProto) -> list[int]:
 
 
 def _open(info: onnx.ValueInfoProto) -> list[int]:
-    """Leave empty axes open; which these are."""
+    """Leave axes of size 0 open, and return which they are."""
     axes = _empty_axes(info)
     for axis in axes:
         info.type.tensor_type.shape.dim[axis].ClearField("dim_value")
@@ -128,7 +127,7 @@ def _spell_the_standard_domain(model: onnx.ModelProto) -> str:
 
 
 def _leave_negative_sizes_open(model: onnx.ModelProto) -> str:
-    """Leave sizes below 0 open, as onnxruntime does; onnx's inference ends the process over some of them."""
+    """Leave negative sizes open, as onnxruntime does; onnx's inference crashes on some of them."""
     graphs = list(every_graph(model.graph))
     infos = [info for graph in graphs for info in (*graph.input, *graph.value_info, *graph.output)]
     negative = [dim for info in infos for dim in info.type.tensor_type.shape.dim if dim.dim_value < 0]
@@ -159,10 +158,10 @@ def _import_once(model: onnx.ModelProto) -> str:
 
 
 def _import_what_is_used(model: onnx.ModelProto) -> str:
-    """Import the domains that nodes use, and the standard one, in the version that is meant.
+    """Import the domains that nodes use, and the standard one, in the version that must be meant.
 
     Raises:
-        InvalidModel: of the standard domain nothing says which that is.
+        InvalidModel: nothing says which version of the standard domain is meant.
     """
     used: dict[str, set[str]] = {}
     for node in every_node(model.graph):
@@ -195,12 +194,12 @@ def _without_version(node: onnx.NodeProto) -> InvalidModel:
 
 
 def _version_of_functions(model: onnx.ModelProto) -> int:
-    """Which version of the standard operators the functions of a model are of that itself has none of them.
+    """The version of the standard operators that the functions of a model have, if the model itself has none.
 
-    That of the first that it calls, where they differ; any, where no function has one.
+    If they differ, it is that of the first function called; if no function uses any, it does not matter.
 
     Raises:
-        InvalidModel: a function has one, and of no version.
+        InvalidModel: a function uses standard operators without a version.
     """
     functions = {(function.domain, function.name): function for function in model.functions}
     calls = ((node.domain, node.op_type) for node in every_node(model.graph))
@@ -216,7 +215,7 @@ def _version_of_functions(model: onnx.ModelProto) -> int:
 
 
 def _version(domain: str, operators: set[str]) -> int:
-    """Of onnx's own domains the first in which these operators are as they are now; others have one version."""
+    """For onnx's own domains the first version with these operators as they are now; other domains have one."""
     if not domain:
         return 1
     known = [operator for operator in operators if onnx.defs.has(operator, domain)]
@@ -236,7 +235,7 @@ def _raise_the_ir_version(model: onnx.ModelProto) -> str:
 
 
 def _type_inputs(model: onnx.ModelProto) -> str:
-    """Give an input without a type that of its initializer."""
+    """Give inputs without a type the type of their initializer."""
     told = ""
     for graph in every_graph(model.graph):
         defaults = {tensor.name: tensor for tensor in graph.initializer}
@@ -249,7 +248,7 @@ def _type_inputs(model: onnx.ModelProto) -> str:
 
 
 def _declare_initializers(model: onnx.ModelProto) -> str:
-    """What `value_info` and outputs say of initializers, onnxruntime passes over."""
+    """Correct declarations of initializers in `value_info` and outputs, which onnxruntime ignores."""
     told = ""
     for graph in every_graph(model.graph):
         tensors = {tensor.name: tensor for tensor in graph.initializer}
@@ -280,7 +279,7 @@ def _drop_what_has_no_name(model: onnx.ModelProto) -> str:
 
 
 def _say_once(model: onnx.ModelProto) -> str:
-    """Of metadata with one key the last are read, by onnxruntime as well."""
+    """Drop repeated metadata keys; onnxruntime, too, reads the last."""
     last = {entry.key: entry.value for entry in model.metadata_props}
     if len(last) == len(model.metadata_props):
         return ""
@@ -314,7 +313,7 @@ def _initialize_once(model: onnx.ModelProto) -> str:
 
 
 def _same(first: TensorProto, second: TensorProto) -> bool:
-    """Whether tensors have the same values, whichever field these are in."""
+    """Whether tensors have the same values, whichever field holds them."""
     if first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True):
         return True
     if any(uses_external_data(tensor) or flaw_of_tensor(tensor) for tensor in (first, second)):
@@ -328,7 +327,7 @@ def _same(first: TensorProto, second: TensorProto) -> bool:
 
 
 def _quantise_with_floats(model: onnx.ModelProto) -> str:
-    """QKeras' converter writes scales of 1 as integers; the operators of QONNX take floats."""
+    """Cast scales to float: QKeras' converter writes scales of 1 as integers, and QONNX's operators take floats."""
     graphs = list(every_graph(model.graph))
     uses = Counter(name for graph in graphs for node in graph.node for name in node.input)
     uses.update(info.name for graph in graphs for info in (*graph.input, *graph.output))
@@ -348,7 +347,7 @@ def _quantise_with_floats(model: onnx.ModelProto) -> str:
 
 
 def _operands(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, int]]:
-    """Where scales, zero points, bit widths and thresholds are, in bodies as well."""
+    """Scales, zero points, bit widths and thresholds of quantisers, bodies included."""
     return (
         (node, index) for node in every_node(graph) if node.domain in DOMAINS for index in range(1, len(node.input))
     )
@@ -366,7 +365,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number > 1 else ''}"
 
 
-# In this order: later ones rely on earlier ones.
+# In this order, since later ones rely on earlier ones.
 _MENDS: tuple[Callable[[onnx.ModelProto], str], ...] = (
     _spell_the_standard_domain,
     _import_once,
@@ -385,10 +384,10 @@ _MENDS: tuple[Callable[[onnx.ModelProto], str], ...] = (
 
 
 def _require_tensors(model: onnx.ModelProto) -> None:
-    """Raise where a tensor is needed that nobody makes.
+    """Raise if a tensor is needed that no node makes.
 
     Raises:
-        InvalidModel: which, and by what.
+        InvalidModel: such a tensor is missing.
     """
     fault = undefined(model.graph)
     for function in model.functions:

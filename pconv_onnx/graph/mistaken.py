@@ -1,4 +1,4 @@
-"""Files that are given for a model and are something else that is well known, and what to do then."""
+"""Recognises files that are given as a model but are something else, and says what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ GIT_LFS = b"version https://git-lfs.github.com/spec/"
 GIT_LFS_HINT = "git lfs pull"
 
 _EXPORT = "export the network with torch.onnx.export"
-# What they begin with.
+# The first bytes of such files.
 _BEGINNINGS = (
     (GIT_LFS, "a Git LFS pointer", GIT_LFS_HINT),
     (b"PK\x03\x04", "a zip archive", f"unpack it; if it is a checkpoint of PyTorch, {_EXPORT}"),
@@ -14,7 +14,7 @@ _BEGINNINGS = (
     (b"\x89HDF\r\n", "an HDF5 file, perhaps of Keras", "convert it with tf2onnx"),
     (b"\x1f\x8b", "compressed with gzip", "unpack it"),
 )
-# What flatbuffers have behind four bytes.
+# Flatbuffers have their identifier after four bytes.
 _FLATBUFFERS = (
     (b"TFL3", "a TensorFlow Lite model", "convert it with tf2onnx"),
     (b"ORTM", "in onnxruntime's own format", "pass the ONNX model that it was made of"),
@@ -23,7 +23,7 @@ _PAGES = (b"<!doctype html", b"<html")
 
 
 def mistaken(content: bytes) -> tuple[str, str] | None:
-    """What a file is that is no model, for a message, and a hint; None of what may be one."""
+    """Message and hint if a file is known not to be a model; None if it may be one."""
     for beginning, told, hint in _BEGINNINGS:
         if content.startswith(beginning):
             return told, hint

@@ -1,4 +1,4 @@
-"""What a node is called after: the module of PyTorch that it comes from, as both exporters of torch record it."""
+"""Names of nodes: that of the PyTorch module they come from, which both of torch's exporters record."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pconv_onnx.graph.view import Node, node_name
 
 # In the metadata of a node, by torch's newer exporter: paths from the root to the module, then the FX node itself.
 _SCOPES = "pkg.torch.onnx.name_scopes"
-# What it puts before a name, and what onnxscript calls nodes of its functions.
+# The prefix that it gives names, and how onnxscript calls nodes of its functions.
 _PREFIX, _OF_A_FUNCTION = "node_", "n"
 _COUNTER = "_0123456789"
-# What modules of torch call the parameter that is a product's second operand; tools put more behind it.
+# How PyTorch modules call the parameter that is a product's second operand; tools append more.
 _WEIGHT = ".weight"
 
 
 def recorded(metadata: Mapping[str, str]) -> tuple[str, str] | None:
-    """Path of the module (empty for the root) and FX node, from a node's metadata; None where they have neither."""
+    """Path of the module (empty for the root) and FX node, from a node's metadata; None if they are not there."""
     with contextlib.suppress(ValueError, SyntaxError, LookupError, TypeError, RecursionError, MemoryError):
         *_, path, traced = ast.literal_eval(metadata[_SCOPES])
         return str(path), str(traced)
@@ -28,16 +28,16 @@ def recorded(metadata: Mapping[str, str]) -> tuple[str, str] | None:
 def path_in(name: str) -> str:
     """The path in a name that torch's older exporter gave: `layer1.0.act` of `/layer1/layer1.0/act/Floor`."""
     path = ""
-    # What a container holds repeats the container's name.
+    # Modules in a container repeat its name.
     for part in name.split("/")[1:-1]:
         path = part if part.startswith(f"{path}.") or not path else f"{path}.{part}"
     return path
 
 
 def name_of(node: Node, metadata: Mapping[str, str]) -> str:
-    """A node's own name; where that says nothing, the module that owns its weight or that it is recorded to be in.
+    """A node's own name or, if that says nothing, the module that owns its weight or that it was recorded in.
 
-    The weight goes first, since a convolution with a normalisation folded into it is recorded as the latter.
+    The weight's module goes first: a convolution with a folded normalisation is recorded as the normalisation.
     """
     path, traced = recorded(metadata) or ("", "")
     if not path or not says_nothing(node.name, node.op, traced):

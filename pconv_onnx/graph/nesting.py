@@ -1,4 +1,4 @@
-"""Graphs within graphs: the bodies of If, Loop and Scan, and what they use of what is around them."""
+"""Graphs within graphs: the bodies of If, Loop and Scan, and the outer tensors that they use."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def nodes_within(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Nodes of a graph or a function, and those of the bodies within it, likewise."""
+    """The nodes of a graph or a function and of the bodies within it, in the same order."""
     for node in nodes:
         for body in subgraphs(node):
             yield from nodes_within(body.node)
@@ -68,9 +68,9 @@ def captured(node: onnx.NodeProto) -> set[str]:
 
 
 def drop_unread(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
-    """Remove the nodes, of bodies as well, that nothing reads any more.
+    """Remove nodes that nothing reads any more, in bodies as well.
 
-    What nothing read before is not ours to remove.
+    Nodes that nothing read before stay.
     """
     unread = {name for part in every_graph(before) for node in part.node for name in node.output}
     unread -= {name for part in every_graph(before) for name in names_read(part)}
@@ -85,7 +85,7 @@ def drop_unread(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
 
 
 def drop_unread_constants(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
-    """Remove Constants, initializers and inputs that nothing reads any more; what nothing read before stays."""
+    """Remove Constants, initializers and inputs that nothing reads any more; those that nothing read before stay."""
     superfluous = names_read(before) - names_read(graph)
     keep(graph.node, [n for n in graph.node if n.op_type != "Constant" or n.output[0] not in superfluous])
     keep(graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in superfluous])
@@ -93,15 +93,15 @@ def drop_unread_constants(graph: onnx.GraphProto, before: onnx.GraphProto) -> No
 
 
 def names_read(graph: onnx.GraphProto) -> set[str]:
-    """Names of the tensors that the nodes of a graph read, or that it hands out."""
+    """Names of the tensors that the nodes of a graph read, and of its outputs."""
     names = {name for node in graph.node for name in (*node.input, *captured(node))}
     return names | {output.name for output in graph.output}
 
 
 def keep(entries: Any, kept: Sequence[Message]) -> None:
-    """Leave some of the messages of a protobuf list, in their order.
+    """Keep some of the messages of a protobuf list, in their order.
 
-    Removed one by one, each would move all behind it; copied, they would take their memory twice.
+    Removing them one by one would move all later ones each time; copying them would take the memory twice.
     """
     wanted = set(map(id, kept))
     if len(wanted) < len(entries):
@@ -110,9 +110,9 @@ def keep(entries: Any, kept: Sequence[Message]) -> None:
 
 
 def unused(name: str, used: set[str]) -> str:
-    """The name, with a mark and a number behind it where it is used, which it then is."""
+    """A name that is free: this one, or this one with a number; it is added to the names in use."""
     if name in used:
-        # By doubling, then by halves: of many tensors of one name each would otherwise try all before it.
+        # By doubling, then by halves: with many tensors of one name, each would otherwise try all before it.
         taken, free = 0, 1
         while _numbered(name, free) in used:
             taken, free = free, 2 * free
@@ -141,8 +141,8 @@ def tensor_names(graph: onnx.GraphProto) -> set[str]:
 def with_names_of_their_own(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model in which no tensor of a body has the name of another tensor.
 
-    Bodies that exclude each other may share names; a name would then not tell which tensor is meant. The model itself
-    is returned where they do not.
+    Bodies that exclude each other may share names, so a name would not say which tensor is meant. The model itself
+    is returned if they do not.
     """
     made = [name for graph in every_graph(model.graph) for name in _made(graph)]
     if len(made) == len(set(made)):
@@ -160,7 +160,7 @@ def _made(graph: onnx.GraphProto) -> set[str]:
 
 
 def _rename(graph: onnx.GraphProto, outer: Mapping[str, str], taken: set[str], used: set[str]) -> None:
-    """Give new names to what has one that is taken, and have the graph use them and those of the graphs around it."""
+    """Rename tensors whose name is taken, and use the new names in the graph, with those of the graphs around it."""
     own = {name: unused(name, used) if name in taken else name for name in sorted(_made(graph))}
     taken.update(own)
     names = {**outer, **own}

@@ -1,4 +1,4 @@
-"""A loaded model and the questions that recognisers and rules ask of its graph."""
+"""A loaded model, with its types, shapes and names as recognisers and rules need them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Graph:
     Attributes:
         proto: the graph.
         nodes: its nodes, in the order of `proto`.
-        place: how to call it in messages; empty for the main graph.
-        repeated_by: how to call the Loop or Scan that runs it more than once; empty where nothing does.
+        place: its name in messages; empty for the main graph.
+        repeated_by: the name, in messages, of the Loop or Scan that runs it more than once; empty if there is none.
     """
 
     proto: onnx.GraphProto
@@ -47,7 +47,7 @@ class Graph:
     repeated_by: str = ""
 
     def pairs(self) -> Iterator[tuple[Node, onnx.NodeProto]]:
-        """Its nodes, each with that of `proto`."""
+        """Its nodes, each with its counterpart in `proto`."""
         return zip(self.nodes, self.proto.node, strict=True)
 
 
@@ -85,7 +85,7 @@ class Network:
 
     def __post_init__(self) -> None:
         """Import the graph and infer the shapes and types of its tensors."""
-        # Its warnings are about values that nothing here reads, and they go to stdout.
+        # GraphSurgeon's warnings are about values that nothing here reads, and they go to stdout.
         with LoggerSuppress(G_LOGGER, G_LOGGER.ERROR):
             graph = gs.import_onnx(self.proto)
         self._graphs: dict[int, Graph] = {}
@@ -109,17 +109,17 @@ class Network:
             if tensor_type.HasField("shape"):
                 self.shapes[info.name] = _dimensions(info)
         for name, info in self.hints.items():
-            # What a graph declares of its outputs, inference keeps.
+            # Inference keeps what a graph declares for its outputs.
             hint = _dimensions(info)
             found = zip(hint, self.shapes.get(name, hint), strict=True)
             self.shapes[name] = tuple(old if new is None else new for new, old in found)
 
     def __reduce__(self) -> tuple[type[Network], tuple[Any, ...], dict[str, Any]]:
-        """Pickled without the view, whose nodes lead to each other in long chains; it is imported anew."""
+        """Pickled without the view, whose nodes refer to each other in long chains; it is built again."""
         return Network, (self.proto, self.name, self.sha256, self.folder, self.hints), {"sizes": self.sizes}
 
     def __eq__(self, other: object) -> bool:
-        """Whether another is the same model of the same name; views follow from that."""
+        """Whether another network is the same model with the same name; the rest follows from that."""
         return isinstance(other, Network) and self.__reduce__()[1] == other.__reduce__()[1]
 
     __hash__ = None  # type: ignore[assignment]  # it can be changed
@@ -184,7 +184,7 @@ class Network:
             yield node
 
     def _read_lazily(self, node: Node) -> None:
-        """Have the constants of a node that GraphSurgeon cannot read be read here, when they are asked for."""
+        """Read the constants of a node that GraphSurgeon cannot read, when they are needed."""
         for tensor in (*node.inputs, *node.attrs.values()):
             if isinstance(tensor, gs.Constant) and isinstance(tensor._values, LazyValues):
                 proto = tensor._values.tensor
@@ -208,7 +208,7 @@ class Network:
 
     @cached_property
     def computed_from_inputs(self) -> set[str]:
-        """Names of the tensors that depend on the network's inputs; all of them where it has none."""
+        """Names of the tensors that depend on the network's inputs; all tensors if it has no inputs."""
         found = {info.name for info in self.proto.graph.input} - initializer_names(self.proto.graph)
         self._follow(self.graph, found, not found)
         return found
@@ -222,7 +222,7 @@ class Network:
                 found.update(proto.output)
 
     def shape(self, tensor: Tensor) -> tuple[Dimension, ...] | None:
-        """Shape of a tensor, None where not even its rank is known."""
+        """Shape of a tensor; None if not even its rank is known."""
         return self.shapes.get(tensor.name)
 
     def dtype(self, tensor: Tensor) -> np.dtype | None:
@@ -232,7 +232,7 @@ class Network:
     def module(self, node: Node) -> str:
         """Path of the PyTorch module that a node comes from, as both exporters of torch record it; empty if unknown.
 
-        Of what `calibrate` made, the name of the activation that it made it of.
+        For nodes that `calibrate` made, the name of the activation that they stand for.
         """
         metadata = self._metadata_of(node)
         if ACTIVATION in metadata:
@@ -241,7 +241,7 @@ class Network:
         return path_in(node.name) if found is None else found[0]
 
     def name_of(self, node: Node) -> str:
-        """How reports call a node, as `naming.name_of`; several nodes may have one name."""
+        """The name of a node in reports, by `naming.name_of`; several nodes may have the same."""
         return name_of(node, self._metadata_of(node))
 
     def _metadata_of(self, node: Node) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The order of nodes: each behind those whose tensors it takes, as ONNX wants it and some tools forget it."""
+"""Topological order of nodes, which ONNX requires and some tools do not keep."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from pconv_onnx.graph.view import called
 def sort(nodes: MutableSequence[onnx.NodeProto]) -> int:
     """Bring the nodes of a graph or function into topological order, in place, and those of the bodies within it.
 
-    The order stays as it is as far as it can.
+    Nodes are moved only as far as necessary.
 
     Returns:
-        How many nodes stood before one that makes a tensor for them.
+        How many nodes stood before a node that makes one of their inputs.
 
     Raises:
-        ValueError: which node needs a tensor that is made of what the node itself makes.
+        ValueError: a node needs, directly or not, a tensor that it makes itself.
     """
     early = sum(sort(body.node) for node in nodes for body in subgraphs(node))
     made = [(name, index) for index, node in enumerate(nodes) for name in node.output if name]
     makers = dict(made)
     if len(makers) < len(made):
-        return early  # which is meant where two have one name, no order says; the checker refuses it
+        return early  # if two nodes make one name, no order says which is meant; the checker refuses that
     needs = [{makers[name] for name in _taken(node) if name in makers} for node in nodes]
     waiting = [index for index, needed in enumerate(needs) if any(other >= index for other in needed)]
     if not waiting:
@@ -46,7 +46,7 @@ def _taken(node: onnx.NodeProto) -> set[str]:
 
 
 def _order(needs: list[set[int]]) -> list[int]:
-    """Indices, each behind those that it needs, the lower first; those on a circle, and behind one, are not there."""
+    """Indices in topological order, lower ones first; nodes on a circle, or behind one, are left out."""
     readers: list[list[int]] = [[] for _ in needs]
     for index, needed in enumerate(needs):
         for other in needed:
@@ -64,7 +64,7 @@ def _order(needs: list[set[int]]) -> list[int]:
 
 
 def _circle(nodes: MutableSequence[onnx.NodeProto], makers: dict[str, int], left: set[int]) -> str:
-    """A tensor on a circle, and the node that takes it; of what is left, each node needs another that is."""
+    """A tensor on a circle, and the node that takes it: every node that is left needs another that is left."""
     index, passed = min(left), set()
     while True:
         passed.add(index)
@@ -75,18 +75,18 @@ def _circle(nodes: MutableSequence[onnx.NodeProto], makers: dict[str, int], left
 
 
 def undefined(graph: onnx.GraphProto) -> str:
-    """Which tensor a sorted graph needs that nobody makes, and what needs it; empty where there is none.
+    """A message on a tensor that a sorted graph needs and no node makes; empty if there is none.
 
-    Bodies are looked at too.
+    Bodies are checked too.
     """
     return _undefined(graph, set())
 
 
 def _undefined(graph: onnx.GraphProto, around: set[str]) -> str:
-    """The same, within tensors that are known around it; these are then as they were."""
+    """The same for a graph within others, whose tensors are `known`; that set is unchanged afterwards."""
     own = {info.name for info in graph.input} | initializer_names(graph)
     made = {name for node in graph.node for name in node.output if name}
-    inside = (own | made) - around  # not a copy of all that is around: there may be as many bodies as tensors
+    inside = (own | made) - around  # no copy of the set: there may be as many bodies as tensors
     around |= own
     if fault := undefined_of(graph.node, around):
         return fault
@@ -97,7 +97,7 @@ def _undefined(graph: onnx.GraphProto, around: set[str]) -> str:
 
 
 def undefined_of(nodes: Iterable[onnx.NodeProto], known: set[str]) -> str:
-    """The same of nodes, beside tensors that are known; what they make is known then as well."""
+    """The same for nodes; the tensors that they make are added to `known`."""
     for node in nodes:
         missing = next((name for name in node.input if name and name not in known), None)
         if missing is not None:

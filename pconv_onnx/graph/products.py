@@ -1,7 +1,8 @@
-"""Products: the operators that multiply and accumulate, and what they read.
+"""Products: the operators that multiply and accumulate, and the tensors that they multiply.
 
-A product has weights, or two computed tensors: attention, gates. What makes a tensor of one tensor alone, element by
-element or by statistics of its own, is none: x·σ(x) is an activation, and x·rsqrt(mean(x²)) a normalisation.
+A product multiplies with weights, or multiplies two computed tensors: attention, gates. An operator whose operands both
+come from one tensor, element by element or by its own statistics, is no product: x·σ(x) is an activation, and
+x·rsqrt(mean(x²)) a normalisation.
 """
 
 from __future__ import annotations
@@ -15,23 +16,23 @@ from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.graph.view import Node
 
-# With weights as second input.
+# Operators with weights as second input.
 _WEIGHTED = ("Conv", "ConvTranspose")
-# Either input may be weights.
+# Operators of which either input may be weights.
 _MATRICES = ("Gemm", "MatMul")
 _GATE = "Mul"
-# Products as well, whose multiply-accumulates are not counted.
+# Further products, whose multiply-accumulates are not counted.
 _UNCOUNTED = ("Attention", "ConvInteger", "DeformConv", "Einsum", "GRU", "LSTM", "MatMulInteger", "QLinearConv",
               "QLinearMatMul", "RNN")  # fmt: skip
-# Operators of onnxruntime that do not; what others there may be is not known to.
+# Operators of onnxruntime that are known not to multiply and accumulate.
 _OF_ONNXRUNTIME = ("BiasGelu", "DequantizeLinear", "FastGelu", "Gelu", "LayerNormalization", "QuantizeLinear",
                    "QuickGelu", "RotaryEmbedding", "SimplifiedLayerNormalization", "SkipLayerNormalization",
                    "SkipSimplifiedLayerNormalization")  # fmt: skip
-# What tells of a tensor's size and not of its values.
+# Operators that give a tensor's size, not its values.
 _OF_SHAPES = ("Shape", "Size")
-# Parts of one tensor are tensors of their own.
+# Operators whose outputs, parts of one tensor, count as tensors of their own.
 _PARTS = ("Slice", "Split")
-# What hands on values, or changes them element by element: on the network's inputs it prepares them.
+# Operators that pass values on, or change them element by element: on the network's inputs they are preprocessing.
 _PREPARES = ("Add", "BatchNormalization", "Cast", "Clip", "Concat", "DepthToSpace", "DequantizeLinear", "Div", "Expand",
              "Flatten", "Gather", "Identity", "Max", "Min", "Mul", "Neg", "Pad", "Pow", "QuantizeLinear", "Reshape",
              "Round", "Slice", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tile", "Transpose",
@@ -44,8 +45,8 @@ class Product:
 
     Attributes:
         node: the operator.
-        operands: which of its inputs, of those that it multiplies, are computed from the network's inputs; none where
-            that is only the kernel of a convolution, which is no tensor in time.
+        operands: indices of the inputs that it multiplies and that are computed from the network's inputs; empty if
+            only a convolution's kernel is, which is no tensor in time.
     """
 
     node: Node
@@ -58,7 +59,7 @@ class Product:
 
 
 def products(network: Network) -> list[Product]:
-    """Those that depend on the network's inputs, in topological order."""
+    """The products that depend on the network's inputs, in topological order."""
     computed, origins = network.computed_from_inputs, _Origins(network)
     found = []
     for node in network.nodes:
@@ -72,9 +73,9 @@ def products(network: Network) -> list[Product]:
 
 
 def uncounted(network: Network) -> list[Product]:
-    """Operators that multiply and accumulate and are no `products`: a few, and those with any in their bodies.
+    """Operators that multiply and accumulate but are not in `products`: a few, and those with products in their bodies.
 
-    So may all do that are neither ONNX's own nor known not to.
+    Operators of other domains count too, unless they are known not to multiply and accumulate.
     """
     found = []
     for node, proto in network.graph.pairs():
@@ -91,7 +92,7 @@ def uncounted(network: Network) -> list[Product]:
 
 
 def prepared_inputs(network: Network) -> set[str]:
-    """Names of the tensors that are the network's inputs, moved or changed element by element at most."""
+    """Names of the network's inputs and of tensors made from them by moving or element-wise changes only."""
     found = {info.name for info in network.proto.graph.input} - initializer_names(network.proto.graph)
     for node in network.nodes:
         read = [tensor.name for tensor in node.inputs if tensor.name in network.computed_from_inputs]
@@ -101,7 +102,7 @@ def prepared_inputs(network: Network) -> set[str]:
 
 
 class _Origins:
-    """Of each tensor the products, parts and inputs that it is made of, as bits of a number."""
+    """For each tensor the products, parts and inputs that it is made of, as bits of an integer."""
 
     def __init__(self, network: Network) -> None:
         names = sorted(info.name for info in network.proto.graph.input)
@@ -109,7 +110,7 @@ class _Origins:
         self._bits = len(names)
 
     def take_in(self, node: Node) -> None:
-        """Take in an operator whose inputs were."""
+        """Add an operator; those that make its inputs must have been added."""
         begins = is_standard(node) and node.op in (*_WEIGHTED, *_MATRICES, *_PARTS)
         made_of = 0
         for tensor in node.inputs if node.op not in _OF_SHAPES else ():
@@ -121,6 +122,6 @@ class _Origins:
             self._made_of[tensor.name] = made_of
 
     def differ(self, node: Node) -> bool:
-        """Whether its two operands have values, and these are not made of the same."""
+        """Whether both operands have origins, and these differ."""
         left, right = (self._made_of.get(tensor.name, 0) for tensor in node.inputs)
         return bool(left and right) and left != right

@@ -1,7 +1,7 @@
-"""The quantisers of QONNX, which Brevitas and FINN write: what they compute, in operators of ONNX.
+"""QONNX's quantisers, which Brevitas and FINN write, expressed in operators of ONNX.
 
-onnxruntime has none of these operators. Here each is a chain of float operations, which recognition reads and which
-`standardised` writes out for what stays. Source: the QONNX operators' specification and its executable form, the
+onnxruntime does not have these operators. Here each is a chain of float operations, which recognition reads and which
+`standardised` writes for quantisers that stay. Source: the QONNX operators' specification and its executable form, the
 package qonnx 1.0 (Pappalardo et al., "QONNX: Representing arbitrary-precision quantized neural networks", 2022).
 """
 
@@ -20,7 +20,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.external import values
 from pconv_onnx.graph.nesting import every_graph, every_node, subgraphs, tensor_names, unused
 
-# The present domain, and those of earlier versions of QONNX and FINN.
+# The current domain, and those of earlier versions of QONNX and FINN.
 DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 
 _SCALE, _ZERO_POINT, BIT_WIDTH = 1, 2, 3
@@ -36,12 +36,12 @@ _ROUNDING_MODES = {
     "HALF_UP": "RoundHalfUp",
     "HALF_DOWN": "RoundHalfDown",
 }
-# Where channels lie if MultiThreshold does not say.
+# The channel axis if MultiThreshold does not say.
 _LAYOUTS = {2: "NC", 3: "NWC", 4: "NCHW"}
 
 
 class Operation(NamedTuple):
-    """One float operation: an operator of `neuron.FloatOperation`, and after its data a number or an input's index."""
+    """One float operation: an operator of `neuron.FloatOperation`; its operand is a number or the index of an input."""
 
     op_type: str
     operands: tuple[int | float, ...] = ()
@@ -52,9 +52,9 @@ class Quantiser:
     """What a node computes: `tail(rounding(head(x)))`.
 
     Attributes:
-        head: operations before the rounding.
-        rounding: the operation that makes an integer.
-        tail: operations after it.
+        head: the operations before the rounding.
+        rounding: the operation that rounds to an integer.
+        tail: the operations after it.
         channel_axis: the axis that the rows of thresholds run along.
     """
 
@@ -70,11 +70,11 @@ def quantiser(op_type: str, attributes: Mapping[str, Any], bit_width: Array | No
     Args:
         op_type: `Quant`, `IntQuant`, `BipolarQuant` or `MultiThreshold`.
         attributes: the node's, strings as strings.
-        bit_width: value of input `BIT_WIDTH`; None where there is none, or where it is computed.
-        rank: that of the node's data; None where unknown.
+        bit_width: value of input `BIT_WIDTH`; None if there is no such input, or it is computed.
+        rank: the rank of the node's data; None if unknown.
 
     Raises:
-        ValueError: why it has none, or none that is known here.
+        ValueError: the node is invalid, or of a kind that is not supported here; the text says why.
     """
     bipolar = (Operation("Mul", (2.0,)), Operation("Sub", (1.0,)))
     if op_type == "BipolarQuant":
@@ -126,10 +126,10 @@ def _channel_axis(layout: str, rank: int | None) -> int:
 
 
 def standardised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its quantisers of QONNX as operators of ONNX, computed scales and weights included.
+    """The model with QONNX's quantisers as operators of ONNX, also those with computed scales, and those of weights.
 
-    Tensors keep their names. What cannot be expressed stays as it is: nodes that `quantiser` refuses. The model itself
-    is returned where there is nothing to do.
+    Tensors keep their names. Nodes that `quantiser` refuses stay as they are. The model itself
+    is returned if there is nothing to do.
     """
     if not any(node.domain in DOMAINS for node in every_node(model.graph)):
         return model
@@ -138,7 +138,7 @@ def standardised(model: onnx.ModelProto) -> onnx.ModelProto:
         result = _written(model, ranks)
         if not any(node.op_type == "MultiThreshold" for node in every_node(result.graph)):
             return result
-        # The rank of its data tells where their channels are; it may follow from what was written now.
+        # The rank of its data decides the channel axis; it may follow from what has just been written.
         known = len(ranks)
         ranks |= _inferred_ranks(result)
         if len(ranks) == known:
@@ -146,7 +146,7 @@ def standardised(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _inferred_ranks(model: onnx.ModelProto) -> dict[str, int]:
-    """Ranks as onnx infers them, behind MultiThresholds as well, each of which has as many axes as its data."""
+    """Ranks as onnx infers them, also behind MultiThresholds, whose output has as many axes as their data."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for node in every_node(copy.graph):
@@ -177,7 +177,7 @@ def _written(model: onnx.ModelProto, ranks: Mapping[str, int]) -> onnx.ModelProt
 def _write(
     graph: onnx.GraphProto, ranks: Mapping[str, int], outer: ChainMap[str, onnx.TensorProto], names: set[str]
 ) -> None:
-    """Write out the nodes of QONNX in a graph and its bodies, around which there are constants and names in use."""
+    """Write out QONNX's nodes in a graph and its bodies, given the constants and names of the graphs around it."""
     writer = _Writer(graph, ranks, outer, names)
     for body in (body for node in writer.nodes for body in subgraphs(node)):
         _write(body, ranks, writer.constants, names)
@@ -186,7 +186,7 @@ def _write(
 
 
 class _Writer:
-    """The nodes of a graph, those of QONNX written out."""
+    """The nodes of a graph, with QONNX's nodes written out."""
 
     def __init__(
         self,
@@ -258,7 +258,7 @@ class _Writer:
         return self._node("Mul", self._node("Sign", x), self._node(rounding, magnitude))
 
     def _count(self, x: str, thresholds: str, rank: int | None, channel_axis: int | None) -> str:
-        """How many thresholds of its channel each value reaches, along a new last axis."""
+        """The number of its channel's thresholds that each value reaches, counted along a new last axis."""
         after = 0 if rank is None or channel_axis is None else rank - channel_axis - 1
         if after > 0:
             thresholds = self._node("Unsqueeze", thresholds, self._constant(np.arange(1, after + 1)))
@@ -284,7 +284,7 @@ _CONSTANTS = {"value": None, "value_float": np.float32, "value_floats": np.float
               "value_ints": np.int64}  # fmt: skip
 _ELEMENTS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 
-# What is added to the magnitude, and how that is rounded.
+# The number added to the magnitude, and the rounding of the sum.
 _AWAY_FROM_STANDARD = {
     "RoundUp": (0.0, "Ceil"),
     "RoundDown": (0.0, "Floor"),

@@ -1,4 +1,4 @@
-"""The record: what a rewritten file says of itself in its metadata, written and read here alone."""
+"""The record in the metadata of a rewritten file: how it was made. Written and read in this module only."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from pconv_onnx.basics.choices import CODINGS, MODES
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.version import own_version
 
-# Of keys in metadata that are this project's.
+# The prefix of this project's keys in metadata.
 PREFIX = "pconv_onnx."
-# In the metadata of a node: the name of the activation that it is a part of.
+# The key in a node's metadata for the name of the activation that it is a part of.
 ACTIVATION = f"{PREFIX}activation"
 
-# The form of records that are written. Those of form 1, which did not say so, have no kinds in time; those of form 2
-# know one coding; those of form 3 know levels of neurons as they are.
+# The form of records that are written. Records of form 1, which do not state their form, have no kinds in time; those
+# of form 2 have one coding; those of form 3 have no widened levels.
 FORM = 4
-# Earlier builds read what does without.
+# The newest form of a record without these, so that earlier builds can read it.
 _WITHOUT_WIDENING, _WITHOUT_CODINGS = 3, 2
 
-# Larger than any number of steps, channels or axes that a network has.
+# More steps or channels, and more axes, than any network has.
 _MOST, _MOST_AXES = 1 << 31, 64
 
-# Types that activations compute in.
+# Types in which activations are computed.
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
-# Types that weights are rounded to.
+# Integer types to which weights are rounded.
 _INTEGERS = ("int8", "int4")
 
 
@@ -40,11 +40,11 @@ class Converted:
     Attributes:
         name: of the activation.
         node: name of its neuron's node.
-        input: the pre-activation, by the name that it has in the source.
-        output: its value, likewise.
+        input: name of the pre-activation in the source.
+        output: name of its output in the source.
         dtype: the type that the source computes it in.
-        steps: T of the neuron.
-        levels: those of the source.
+        steps: the neuron's number of time-steps, T.
+        levels: the number of levels of the source's activation; None if there is none.
     """
 
     name: str
@@ -58,18 +58,18 @@ class Converted:
 
 @dataclass(frozen=True)
 class InTime:
-    """A tensor with time-steps; in a file that folds them away, one that stands for such.
+    """A tensor with time-steps; in mode `folded`, one that stands for such a tensor.
 
     Attributes:
-        steps: T.
-        levels: of spike trains the neuron whose levels they have, by the name of its node; or, where channels have
-            those of several, runs of neuron, first row and number of rows (one row of a neuron may stand for many).
-            None of a current.
-        channel_axis: the axis along which the rows of `levels` run; None where R = 1.
-        coding: of spike trains, how they carry spike counts.
-        zero: the spike count of silence.
-        highest: the highest spike count, where the levels of neurons are widened to that and `zero`
-            (`neuron.widening`), since trains of different ones are side by side; None where they are as they are.
+        steps: number of time-steps, T.
+        levels: for spike trains, the name of the neuron's node whose levels they have. If channels have the levels of
+            several neurons, runs of neuron, first row and number of rows (one row of a neuron may stand for many).
+            None for a current.
+        channel_axis: the axis along which the rows of `levels` run; None if there is one row.
+        coding: for spike trains, how they carry spike counts.
+        zero: the spike count of a silent neuron.
+        highest: the highest spike count, if trains of different neurons stand side by side and their levels are widened
+            to this and `zero` (`neuron.widening`); None if they are not widened.
     """
 
     steps: int
@@ -81,7 +81,7 @@ class InTime:
 
     @property
     def form(self) -> int:
-        """The first form of records that has it."""
+        """The first form of records that can hold it."""
         if self.highest is not None:
             return FORM
         return _WITHOUT_WIDENING if self.coding != InTime.coding or self.zero > 0 else _WITHOUT_CODINGS
@@ -99,23 +99,24 @@ class Record:
     """What `rewrite` did to a network.
 
     Attributes:
-        source_sha256: digest of the source.
+        source_sha256: SHA-256 of the source.
         mode: the name of the mode.
-        steps: T; None where neurons differ.
-        activations: one row for each of the source's, as in the JSON document of `rewrite`, with the names of `node`,
-            `input` and `output` besides.
-        per_step_outputs: names of the outputs that hand one of the source's out at each step.
+        steps: number of time-steps, T; None if neurons differ.
+        activations: one row for each activation of the source, as in the JSON document of `rewrite`, and with the names
+            `node`, `input` and `output`.
+        per_step_outputs: names of the outputs that give an output of the source at each step.
         hybrid: names of the activations that stay analog between neurons.
-        potentials: of a serial network, by input the output that the next step takes; the first takes zeros.
-        calibration: how levels were found, where the source had none: `method`, `samples`, `random`, and `outputs`, the
+        potentials: for a serial network, the names of the membrane potentials: for each input, the output that the next
+            step takes there. The first step takes zeros.
+        calibration: how levels were found, if the source had none: `method`, `samples`, `random`, and `outputs`, the
             activations that differ from the source's.
-        calibrated_form: a sketch of the network that calibration made of the source; neurons stand for its activations.
-        integer: where weights are integers: `weights` ("int8" or "int4"), `input_bits` (8, or None where inputs are
-            floats) and `islands`, what computes in floats, by name of its node. None where weights are floats.
-        kinds: tensors of the file that are in time, by name; None in records of form 1.
-        version: of pconv-onnx that wrote it.
-        carriers: of a network in mode `integer` a sketch of the same in floats that hold the integers: names of tensors
-            and nodes, here too, are its.
+        calibrated_form: a sketch of the network that calibration made from the source; neurons replace its activations.
+        integer: if weights are integers: `weights` ("int8" or "int4"), `input_bits` (8, or None if inputs are floats)
+            and `islands`, the nodes that compute in floats, by name. None if weights are floats.
+        kinds: the tensors of the file that are in time, by name; None in records of form 1.
+        version: the version of pconv-onnx that wrote it.
+        carriers: in mode `integer`, a sketch of the same network with the integers in floats. Names of tensors and
+            nodes in this record are those of the sketch.
     """
 
     source_sha256: str
@@ -137,18 +138,18 @@ class Record:
         """The converted activations.
 
         Raises:
-            ValueError: a row is not as `rewrite` writes it.
+            ValueError: a row does not have the form that `rewrite` writes.
         """
         return [_converted(row) for row in self.activations if row["status"] == "converted"]
 
     @property
     def coding(self) -> str | None:
-        """How the trains of neurons carry spike counts where all do so in one way, else None."""
+        """The coding of the neurons' spike trains; None if they differ."""
         codings = {str(row.get("coding", "rate")) for row in self.activations if row["status"] == "converted"}
         return codings.pop() if len(codings) == 1 else None
 
     def write(self, model: onnx.ModelProto) -> None:
-        """Put it into a model, in the place of another that may be there."""
+        """Write it into a model's metadata; it replaces a record that is there."""
         entries = {
             "version": self.version,
             "form": json.dumps(max((kind.form for kind in (self.kinds or {}).values()), default=_WITHOUT_CODINGS)),
@@ -178,17 +179,17 @@ class Record:
 
     @classmethod
     def read(cls, model: onnx.ModelProto) -> Record:
-        """That of a model.
+        """The record of a model.
 
         Raises:
-            ValueError: it has none, or not one as `rewrite` writes it.
-            PconvError: it is one of a later version.
+            ValueError: there is none, or it does not have the form that `rewrite` writes.
+            PconvError: a later version of pconv-onnx wrote it.
         """
         return cls.of({entry.key: entry.value for entry in model.metadata_props})
 
     @classmethod
     def of(cls, metadata: Mapping[str, str]) -> Record:
-        """That in the metadata of a model, as `read`."""
+        """The record in a model's metadata, as `read` gives it."""
         entries = _own(metadata)
         try:
             form = _parsed(entries.get("form", "1"), int)
@@ -221,12 +222,12 @@ class Record:
 
 
 def has_record(metadata: Mapping[str, str]) -> bool:
-    """Whether metadata of a model have anything of a record."""
+    """Whether a model's metadata have any entry of a record."""
     return any(key.startswith(PREFIX) for key in metadata)
 
 
 def is_rewritten(model: onnx.ModelProto) -> bool:
-    """Whether a model has anything of a record."""
+    """Whether a model has any entry of a record."""
     return has_record({entry.key: entry.value for entry in model.metadata_props})
 
 
@@ -236,7 +237,7 @@ def _own(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def _parsed(entry: str, expected: Any) -> Any:
-    """An entry that is a JSON document of a type."""
+    """An entry that is a JSON document of a given type."""
     try:
         found = json.loads(entry)
     except RecursionError as error:

@@ -1,4 +1,4 @@
-"""A network in the metadata of another: its nodes, and of its tensors only what others do not hold already."""
+"""A sketch: a network stored in the metadata of another, without tensors that the files already hold."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from onnx import TensorProto, numpy_helper
 
 from pconv_onnx.graph.nesting import every_graph
 
-# What a sketch may expand to.
+# The most bytes that a sketch may expand to.
 _LARGEST = 1 << 28
-# An initializer that another network holds says where: in the source, or in the network with the sketch, as it is
-# there, with the digest of that.
+# An initializer that another network holds is replaced by a reference: to the source or to the network with the sketch,
+# how to convert it, and its digest.
 _SOURCE, _OWN = "source", "own"
-# A word of such a reference, beside the integers that rows are multiplied by.
+# A word of such a reference; others are the integers that rows are multiplied by.
 _TRANSPOSED = "transposed"
 
 
 def sketch(network: onnx.ModelProto, source: onnx.ModelProto, own: onnx.ModelProto, *, shapes: bool = False) -> str:
-    """The text that `redrawn` makes the network of again.
+    """The text from which `redrawn` makes the network again.
 
     Args:
-        network: in one file.
-        source: a network that will be there as well.
-        own: the one that keeps the sketch. Where it has a tensor in a narrower type, or as integers, so has the sketch.
-        shapes: whether to keep those of tensors, which inference does not find behind neurons.
+        network: the network, without external data.
+        source: a network that will be available as well.
+        own: the network that keeps the sketch. Tensors that it has in a narrower type, or as integers, are so in the
+            sketch too.
+        shapes: whether to keep the shapes of tensors, which inference does not find behind neurons.
     """
     model = onnx.ModelProto()
     model.CopyFrom(network)
@@ -51,10 +52,10 @@ def sketch(network: onnx.ModelProto, source: onnx.ModelProto, own: onnx.ModelPro
 
 
 def redrawn(text: str, source: onnx.ModelProto, own: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    """The network of a sketch, and names of tensors that are not in `own` any more as they were.
+    """The network of a sketch, and the names of tensors that have changed in `own` since it was drawn.
 
     Raises:
-        ValueError: the text is no sketch, or needs a tensor that is not there.
+        ValueError: the text is not a sketch, or needs a tensor that is missing.
     """
     try:
         expanding = zlib.decompressobj()
@@ -85,9 +86,10 @@ def _held(model: onnx.ModelProto) -> Mapping[str, TensorProto]:
 
 
 def _form(kept: TensorProto, tensor: TensorProto) -> list[str] | None:
-    """How a tensor becomes one of float32: words of its reference, or None where it does not.
+    """How a tensor is converted to a float32 tensor, as words of its reference; None if that is not possible.
 
-    As it is, in a shorter type of floats. Integers are besides transposed, and their rows multiplied by integers.
+    It may be equal, or in a narrower float type. Integers may also be transposed, and their rows multiplied by
+    integers.
     """
     if tensor.data_type != TensorProto.FLOAT or math.prod(kept.dims) != math.prod(tensor.dims):
         return None
@@ -111,7 +113,7 @@ def _form(kept: TensorProto, tensor: TensorProto) -> list[str] | None:
 
 
 def _formed(held: TensorProto, form: Sequence[str], tensor: TensorProto) -> TensorProto:
-    """What a tensor becomes by the words of a reference to it."""
+    """A tensor converted by the words of a reference to it."""
     value = numpy_helper.to_array(held).astype(np.float32)
     factors = [int(word) for word in form if word != _TRANSPOSED]
     if factors:
@@ -122,7 +124,7 @@ def _formed(held: TensorProto, form: Sequence[str], tensor: TensorProto) -> Tens
 
 
 def _refer(tensor: TensorProto, place: str, digest: str) -> None:
-    """Leave only where a tensor is, and the digest of what it is there."""
+    """Replace a tensor's values by a reference: where they are, and their digest."""
     reference = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     reference.doc_string = f"{place} {digest}"
     tensor.CopyFrom(reference)

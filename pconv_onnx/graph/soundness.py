@@ -1,4 +1,4 @@
-"""What onnx's checker lets through and later readers do not expect."""
+"""Checks of what onnx's checker accepts but later readers do not expect."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pconv_onnx.graph.nesting import every_graph, nodes_within
 from pconv_onnx.graph.tensors import every_tensor, sparse_tensors
 
 _TYPES = frozenset(helper.get_all_tensor_dtypes())
-# Elements up to which a sparse tensor is spread out, as onnxruntime does with each.
+# The most elements of a sparse tensor, which onnxruntime makes dense.
 _MOST_SPREAD = 1 << 31
-# Elements beyond which no memory holds a tensor; some inferences of shapes do not end on sizes like these.
+# More elements than any memory holds; some shape inferences do not end on such sizes.
 _MOST_ELEMENTS = 1 << 60
-# Bits of those types that onnx puts several of in one number.
+# Bits of the types that onnx packs several to a number.
 _SEVERAL_IN_AN_ENTRY = (2, 4)
-# Where attributes of these types have their value.
+# The fields that hold the value of attributes of these types.
 _FIELDS = {
     AttributeProto.TENSOR: "t",
     AttributeProto.SPARSE_TENSOR: "sparse_tensor",
@@ -30,19 +30,19 @@ _FIELDS = {
 }
 
 
-# What is wrong, and what to do about it, each for a message.
+# What is wrong, and what to do about it: message and hint.
 Fault = tuple[str, str]
 
 _AGAIN = "export or copy it again"
 
 
 def flaw_of(model: onnx.ModelProto) -> Fault | None:
-    """What is wrong with a model that the checker takes; None where nothing is.
+    """Message and hint if a model that the checker accepts is unsound; None if it is not.
 
-    Tensors must have the data of their type and shape, so that what is read is no larger than the file, whatever its
-    shapes say, and sparse ones a shape that can be spread out. Attributes must have a value; within functions they may
-    refer to one of the function. An output is listed once, an input is as its initializer, metadata are text, and a
-    declared shape is one that some memory could hold.
+    Tensors must have exactly the data of their type and shape, so that no more is read than the file holds, whatever
+    its shapes say. Sparse tensors must be small enough to be made dense. Attributes must have a value; within functions
+    they may refer to an attribute of the function. An output must be listed once, an input declared like its
+    initializer. Metadata must be text, and declared shapes must fit some memory.
     """
     for name, uses in Counter(output.name for output in model.graph.output).items():
         if uses > 1:
@@ -63,13 +63,13 @@ def flaw_of(model: onnx.ModelProto) -> Fault | None:
                 return flaw, "give it a value, or leave it out"
     for sparse in sparse_tensors(model):
         if math.prod(sparse.dims) > _MOST_SPREAD:
-            told = f"sparse tensor '{sparse.values.name}' of shape {list(sparse.dims)} cannot be spread out"
+            told = f"sparse tensor '{sparse.values.name}' of shape {list(sparse.dims)} is too large to be made dense"
             return told, "gather from a smaller one"
     return next(((flaw, _AGAIN) for tensor in every_tensor(model) if (flaw := flaw_of_tensor(tensor))), None)
 
 
 def _flaw_of_inputs(graph: onnx.GraphProto) -> str:
-    """Where an input is declared otherwise than the initializer that is its default."""
+    """Message for an input that is declared differently from the initializer that is its default."""
     defaults = {tensor.name: tensor for tensor in graph.initializer}
     for info in graph.input:
         tensor, declared = defaults.get(info.name), info.type.tensor_type
@@ -83,7 +83,7 @@ def _flaw_of_inputs(graph: onnx.GraphProto) -> str:
 
 
 def fits(tensor: TensorProto, declared: onnx.TypeProto.Tensor) -> bool:
-    """Whether a tensor is of the type and shape that are declared for it; open sizes are any."""
+    """Whether a tensor has the declared type and shape; open sizes fit any size."""
     if declared.elem_type != tensor.data_type:
         return False
     sizes = declared.shape.dim
@@ -114,7 +114,7 @@ def _is_of_text(metadata: Iterable[onnx.StringStringEntryProto]) -> bool:
 
 
 def flaw_of_tensor(tensor: TensorProto) -> str:
-    """What is wrong with a tensor that is in the model, likewise: its type, its shape, or how much data it has."""
+    """Message and hint if a tensor's type, shape or amount of data is wrong; else None."""
     name = f"tensor '{tensor.name}'"
     if tensor.data_type not in _TYPES:
         return f"{name} is of the unknown type {tensor.data_type}"
@@ -138,7 +138,7 @@ def flaw_of_tensor(tensor: TensorProto) -> str:
 
 
 def _entries(tensor: TensorProto) -> int:
-    """How many numbers or strings the values of a tensor are, where they are not bytes."""
+    """How many numbers or strings a tensor's values are, if they are not stored as bytes."""
     if PACKED.get(TensorProto.DataType.Name(tensor.data_type)) in _SEVERAL_IN_AN_ENTRY:
         return nbytes(tensor)
     pairs = tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128)

@@ -1,4 +1,4 @@
-"""What stands for operators that onnx does not know while it infers shapes, so that it goes on behind them."""
+"""Stand-ins, during shape inference, for operators that onnx does not know, so that inference goes on behind them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from onnx import helper
 
 from pconv_onnx.graph.nesting import every_node
 
-# Operators of onnxruntime whose first output has the shape of their first input, each with the input whose type it has.
-# In the standard domain it has some that onnx has not, or only since a later opset.
+# Operators of onnxruntime whose first output has the shape of their first input, with the input whose type it has.
+# It has some in the standard domain that onnx does not have, or only since a later opset.
 OF_ITS_INPUT_SHAPE = {
     "com.microsoft": {"BiasGelu": 0, "DequantizeLinear": 1, "FastGelu": 0, "Gelu": 0, "QuantizeLinear": 2,
                       "QuickGelu": 0, "SkipLayerNormalization": 0},
@@ -20,7 +20,7 @@ OF_ITS_INPUT_SHAPE = {
 
 
 def with_stand_ins(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in which such operators of the type of their first input are Identities; itself where it has none."""
+    """The model in which such operators, if they have the type of their first input, are Identities; itself if none."""
     opset = next((entry.version for entry in model.opset_import if not entry.domain), 1)
     if not any(_is_stood_for(node, opset) for node in every_node(model.graph)):
         return model

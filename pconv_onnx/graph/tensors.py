@@ -1,4 +1,4 @@
-"""The tensors of a model wherever they are in it, and those of which it says only in which file their values lie."""
+"""The tensors of a model, wherever they are in it, and those with external data."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import onnx
 from onnx import SparseTensorProto, TensorProto
 from onnx.external_data_helper import uses_external_data
 
-# From here on an initializer need not be an input as well.
+# From this IR version on an initializer need not be an input as well.
 INITIALIZERS_IR_VERSION = 4
 
 
 def every_tensor(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    """Initializers and tensors of attributes, of bodies and functions as well, and both tensors of what is sparse."""
+    """Initializers and tensors in attributes, also in bodies and functions, and both tensors of sparse ones."""
     for tensor in _tensors(model):
         if isinstance(tensor, SparseTensorProto):
             yield from (tensor.values, tensor.indices)
@@ -22,7 +22,7 @@ def every_tensor(model: onnx.ModelProto) -> Iterator[TensorProto]:
 
 
 def sparse_tensors(model: onnx.ModelProto) -> Iterator[SparseTensorProto]:
-    """What is sparse of them."""
+    """The sparse tensors among them."""
     return (tensor for tensor in _tensors(model) if isinstance(tensor, SparseTensorProto))
 
 
@@ -62,12 +62,12 @@ def initializer_names(graph: onnx.GraphProto) -> set[str]:
 
 
 def references(model: onnx.ModelProto) -> list[TensorProto]:
-    """The tensors whose values are not in the model but in other files."""
+    """The tensors with external data, whose values are in other files."""
     return [tensor for tensor in every_tensor(model) if uses_external_data(tensor)]
 
 
 def without_references(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model, or a copy in which such tensors are empty: for onnx's checker, which would look for their files."""
+    """The model, or a copy in which such tensors are empty, for onnx's checker, which would look for their files."""
     if not references(model):
         return model
     copy = onnx.ModelProto()

@@ -1,6 +1,6 @@
-"""Nodes and tensors of the view that a network is read by.
+"""Nodes and tensors of the view through which a network is read.
 
-Everyone has their types from here, so that the library behind the view is an affair of this room alone.
+Other packages import these types from here, so only this package depends on the library behind the view.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Variable = gs.Variable
 
 
 def node_name(node: Node) -> str:
-    """How to call a node: not all have names."""
+    """A name for a node, also if it has none of its own."""
     return str(node.name or node.outputs[0].name)
 
 
 def key_of(node: Node | onnx.NodeProto) -> str:
-    """What tells a node from all others, in its model and in a copy: the first tensor that it gives, by name.
+    """A key that identifies a node in its model and in copies of it: the name of its first output.
 
-    Empty of a node that gives none.
+    Empty if the node has no output.
     """
     names = node.output if isinstance(node, onnx.NodeProto) else [tensor.name for tensor in node.outputs]
     for name in names:
@@ -36,7 +36,7 @@ def key_of(node: Node | onnx.NodeProto) -> str:
 
 
 def called(node: Node | onnx.NodeProto) -> str:
-    """How to call a node in messages: its operator and its name, or the first tensor that it gives."""
+    """A node for messages: its operator and its name or, without one, its first output."""
     operator = node.op_type if isinstance(node, onnx.NodeProto) else node.op
     name = node.name or key_of(node)
     return f"{cut(operator)} '{cut(name)}'" if name else cut(str(operator))

@@ -1,4 +1,4 @@
-"""Windows of convolutions and pools, axis by axis: where their taps lie, and in the padding how much of them."""
+"""Windows of convolutions and pools, axis by axis: where their taps lie, and which of them in the padding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Window:
     """A window along one axis.
 
     Attributes:
-        taps: the elements that it looks at.
+        taps: how many elements it covers.
         stride: how far apart windows are.
         dilation: how far apart taps are.
         start: padding before the first element.
@@ -34,17 +34,17 @@ class Window:
     count: int
 
     def positions(self) -> Array:
-        """Where taps lie, `[count, taps]`; those outside of the tensor are in the padding."""
+        """Indices of the taps, `[count, taps]`; those outside the tensor are in the padding."""
         return np.add.outer(np.arange(self.count) * self.stride, np.arange(self.taps) * self.dilation) - self.start
 
 
 def windows(attributes: Mapping[str, Any], sizes: Sequence[int], taps: Sequence[int]) -> list[Window]:
-    """Those of a convolution or a pool, one an axis.
+    """The windows of a convolution or a pool, one for each axis.
 
     Args:
-        attributes: of its node.
-        sizes: of its input along the axes that windows move along.
-        taps: sizes of a window along these.
+        attributes: those of its node.
+        sizes: the input's sizes along the axes that windows move along.
+        taps: the window's sizes along these axes.
     """
     found = []
     for axis, (size, length) in enumerate(zip(sizes, taps, strict=True)):
@@ -59,7 +59,7 @@ def windows(attributes: Mapping[str, Any], sizes: Sequence[int], taps: Sequence[
 def transposed_windows(
     attributes: Mapping[str, Any], sizes: Sequence[int], taps: Sequence[int]
 ) -> list[tuple[Window, int]]:
-    """Those of a transposed convolution, one for each element of its input, and the sizes of its output."""
+    """The windows of a transposed convolution, one for each element of its input, and the sizes of its output."""
     found = []
     for axis, (size, length) in enumerate(zip(sizes, taps, strict=True)):
         stride, dilation = _entry(attributes, "strides", axis, 1), _entry(attributes, "dilations", axis, 1)
@@ -74,7 +74,7 @@ def transposed_windows(
 
 
 def _pads(attributes: Mapping[str, Any], axis: int, axes: int, same: int) -> tuple[int, int]:
-    """Padding at the start and the end; `same` is what `auto_pad` has to share out."""
+    """Padding at the start and the end; `same` is the sum that `auto_pad` distributes."""
     mode = _auto_pad(attributes)
     if mode.startswith("SAME"):
         return _halves(attributes, same)
@@ -84,18 +84,18 @@ def _pads(attributes: Mapping[str, Any], axis: int, axes: int, same: int) -> tup
 
 
 def _halves(attributes: Mapping[str, Any], pads: int) -> tuple[int, int]:
-    """Padding shared out between the start and the end, which gets what is left over where `auto_pad` says so."""
+    """Padding divided between start and end; `auto_pad` says which of the two gets the odd element."""
     smaller, larger = max(pads, 0) // 2, (max(pads, 0) + 1) // 2
     return (smaller, larger) if _auto_pad(attributes) == "SAME_UPPER" else (larger, smaller)
 
 
 def _auto_pad(attributes: Mapping[str, Any]) -> str:
     mode = attributes.get("auto_pad", "NOTSET")
-    # onnx itself gives bytes.
+    # onnx gives bytes here.
     return mode.decode() if isinstance(mode, bytes) else str(mode)
 
 
 def _entry(attributes: Mapping[str, Any], name: str, axis: int, default: Any) -> Any:
-    """One number of an attribute that has one for each axis."""
+    """The entry for one axis of an attribute that has one for each."""
     values = attributes.get(name)
     return values[axis] if values else default

@@ -564,7 +564,7 @@ def test_a_sparse_threshold_of_a_constant_node_stays_around_the_neuron(images):
 def test_a_sparse_tensor_that_no_memory_holds_is_refused(small_network):
     model = sparsely(small_network, "v", linear=True, raw=True)
     model.graph.sparse_initializer[0].dims[:] = HUGE
-    assert "sparse tensor 'v' of shape [1048576, 1048576] cannot be spread out" in refusal(model)
+    assert "sparse tensor 'v' of shape [1048576, 1048576] is too large to be made dense" in refusal(model)
 
 
 @pytest.mark.parametrize("part", ["values", "indices"])

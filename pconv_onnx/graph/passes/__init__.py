@@ -1,1 +1,1 @@
-"""Passes over a loaded network, one a module: each gives a network of the same values in other operators."""
+"""Passes over a loaded network, one a module. Each returns a network with the same values in other operators."""

@@ -1,6 +1,6 @@
-"""Attention of ONNX in parts, as its reference computes it: softmax(scale·q·kᵀ + bias)·v for each head.
+"""ONNX's Attention written in parts, as its reference computes it: softmax(scale·q·kᵀ + bias)·v for each head.
 
-Each product is of two stacks `[B, heads, …]`; keys and values that several queries share are repeated for each.
+Each product has two operands `[B, heads, …]`; keys and values that several queries share are repeated for each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pconv_onnx.graph.passes.whole import Whole, require
 def attention(whole: Whole) -> None:
     """Attention, from opset 23 on: `(q, k, v, mask?, past_key?, past_value?) → (y, present_key?, present_value?, qk?)`.
 
-    Those with a number of keys for each sample, and with windows, stay whole.
+    Attention with a number of keys for each sample, or with windows, stays whole.
     """
     windows = [whole.attribute(f"{side}_window_size", -1) for side in ("left", "right")]
     require(not whole[6] and all(window < 0 for window in windows))
@@ -35,7 +35,7 @@ def attention(whole: Whole) -> None:
     bias = _bias(whole, q, k, lengths)
     scores = heads.scores_of(whole, q, heads.repeated(whole, k, shared, count, size), whole.attribute("scale"), size)
     capped = heads.capped_at(whole, scores, whole.attribute("softcap", 0.0))
-    # Where every key is left out, y is zero: the weights there, which have no value, are those of no bias.
+    # Where every key is masked, y is zero; softmax has no value there, so it is computed without the bias.
     keyless = _keyless(whole, bias)
     added = whole.write("Where", keyless, whole.number(0), bias, what="bias") if keyless else bias
     weights = heads.weights_of(whole, heads.plus(whole, capped, added), whole.attribute("softmax_precision"))
@@ -44,7 +44,7 @@ def attention(whole: Whole) -> None:
         return whole.write("Where", keyless, whole.number(0), x, what="attended", gives=gives) if keyless else x
 
     if whole.read(3):
-        # That of mode 2, with masks, has other values of what is left out in onnxruntime than in onnx.
+        # Mode 2 with masks: onnxruntime and onnx give different values for masked scores.
         mode = whole.attribute("qk_matmul_output_mode", 0)
         require(mode in (0, 1, 3))
         stage = (scores, capped)[mode] if mode != 3 else without_keyless(weights)
@@ -57,14 +57,14 @@ def attention(whole: Whole) -> None:
 
 
 def _bias(whole: Whole, q: str, k: str, lengths: heads.Lengths) -> str:
-    """What masks add to scores: zero, or −∞ for a key that is left out; empty where there are none."""
+    """What masks add to scores: zero, or −∞ for a masked key; empty if there are no masks."""
     bias = whole[3]
     if bias:
         total = None
         if isinstance(lengths.past, int) and isinstance(lengths.new, int):
             total = lengths.past + lengths.new
         given = whole.shape(3)[-1]
-        # One that is too short leaves out the last keys; onnxruntime has no such ones.
+        # A mask that is too short masks the last keys; onnxruntime does not take such masks.
         require(not isinstance(given, int) or total is None or given == total)
         if whole.dtype(3) == np.bool_:
             bias = whole.write("Where", bias, whole.number(0), whole.number(-math.inf), what="bias")
@@ -75,7 +75,7 @@ def _bias(whole: Whole, q: str, k: str, lengths: heads.Lengths) -> str:
 
 
 def _keyless(whole: Whole, bias: str) -> str:
-    """`[…, S, 1]`: queries that have no key left; empty where there are none, as of the causal mask alone."""
+    """`[…, S, 1]`: queries whose keys are all masked; empty if there can be none, as with the causal mask alone."""
     if not whole[3]:
         return ""
     mask = whole.value(3)

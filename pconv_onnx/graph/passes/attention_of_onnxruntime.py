@@ -1,4 +1,4 @@
-"""Attention of onnxruntime in parts, as version 1.32 computes it: with biases of its own, past keys, the projection."""
+"""onnxruntime's attention operators in parts, as version 1.32 computes them: biases, past keys, projections."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from onnx import helper
 from pconv_onnx.graph.passes import heads
 from pconv_onnx.graph.passes.whole import Whole, require
 
-# What it adds to the score of a key that a mask leaves out.
+# What it adds to the score of a masked key.
 _FILTER = -10000.0
 
 
 def multi_head(whole: Whole) -> None:
     """MultiHeadAttention of onnxruntime: `(q, k, v, bias?, mask?, scores' bias?, past_key?, past_value?) → (y, …)`.
 
-    Those whose queries, keys and values are one tensor, and those that share a buffer for past keys, stay whole.
+    It stays whole if queries, keys and values are one tensor, or if past keys share a buffer.
     """
     require(bool(whole[1] and whole[2]) and not any(whole[index] for index in (8, 9)) and not whole.read(3))
     require(len(whole.shape(0)) == 3)
@@ -36,7 +36,7 @@ def multi_head(whole: Whole) -> None:
     if by_sample:
         k, v = heads.by_head(whole, k, count, size, "key"), heads.by_head(whole, v, count, value_size, "value")
     lengths = heads.lengths_of(whole, 1 if by_sample else 2, 6)
-    # Of other keys than there are queries onnxruntime leaves out none for the last query.
+    # Where there are more keys than queries, onnxruntime masks none for the last query.
     as_many = lengths.queries is not None and lengths.queries == lengths.new
     require(as_many or not whole.flag("unidirectional"))
     k, v = heads.with_past(whole, k, v, 6)
@@ -46,7 +46,7 @@ def multi_head(whole: Whole) -> None:
 def projected(whole: Whole) -> None:
     """Attention of onnxruntime: `(x, weights of q, k and v, bias?, mask?, _, scores' bias?) → (y, _)`.
 
-    Those with past keys, and those that rotate queries and keys, stay whole.
+    It stays whole if it has past keys, or rotates queries and keys.
     """
     require(not any(whole[index] for index in (4, 6)) and not whole.read(1) and not whole.flag("do_rotary"))
     count = whole.attribute("num_heads")
@@ -73,7 +73,7 @@ def projected(whole: Whole) -> None:
 def _attended(
     whole: Whole, q: str, k: str, v: str, lengths: heads.Lengths, *, mask: int, bias: int, sizes: tuple[int, int, int]
 ) -> None:
-    """What onnxruntime's operators have in common: which inputs are masks, and how many heads of which sizes."""
+    """The part that onnxruntime's attention operators have in common, after their inputs are split into heads."""
     count, size, value_size = sizes
     left_out = _padding(whole, k, mask)
     if whole.flag("unidirectional"):
@@ -87,9 +87,10 @@ def _attended(
 
 
 def _padding(whole: Whole, k: str, index: int) -> str:
-    """What onnxruntime adds to the scores of keys that a mask of integers leaves out; empty where there is none.
+    """What onnxruntime adds to the scores of keys that an integer mask leaves out; empty if there is no mask.
 
-    `[B, T]`, `[B, S, T]`: those that are not above zero. `[B]`: those from this one on; `[2·B]`: and those before.
+    `[B, T]`, `[B, S, T]`: keys with an entry of zero or less. `[B]`: keys from this index on; `[2·B]`: and before
+    another.
 
     Raises:
         StaysWhole: the mask has another form.

@@ -1,8 +1,8 @@
-"""Codes that are moved before they are read: dequantised first, they are moved as values.
+"""Moves DequantizeLinear in front of operators that only move integer codes.
 
-TensorFlow Lite and Keras pool, pad, reshape, transpose and join the integers between QuantizeLinear and
-DequantizeLinear. Operators that only move them, or take the largest, give the same values in either order where one
-scale and zero-point is that of all; the two then stand side by side, as recognition reads them.
+TensorFlow Lite and Keras pool, pad, reshape, transpose and join the codes between QuantizeLinear and DequantizeLinear.
+Operators that only move codes, or take the largest, give the same values in either order if all codes have one scale
+and zero-point. Then the quantiser and the dequantiser stand side by side, as recognition expects them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pconv_onnx.graph.network import Graph, Network
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION
 from pconv_onnx.graph.view import Node, Tensor
 
-# Operators that move codes or choose among them; of a Concat all inputs are codes, of the others the first.
+# Operators that move codes or choose among them; all inputs of a Concat are codes, and the first of the others.
 _MOVERS = ("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "MaxPool", "Pad",
            "ReduceMax", "ReduceMin", "Reshape", "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
            "Transpose", "Unsqueeze")  # fmt: skip
@@ -31,7 +31,7 @@ _PADDED_WITH = 2
 
 @dataclass(frozen=True, eq=False)
 class _Reading:
-    """How codes are read: a DequantizeLinear with one scale and one zero-point for all."""
+    """How codes are read: by a DequantizeLinear with one scale and one zero-point for all."""
 
     domain: str
     scale: Array
@@ -39,14 +39,14 @@ class _Reading:
 
     @classmethod
     def of(cls, node: Node) -> _Reading | None:
-        """That of a node; None where it is something else."""
+        """The reading that a node is; None if it is something else."""
         if not is_one(node, "DequantizeLinear") or node.attrs.get("block_size", 0) or node.attrs.get("output_dtype", 0):
             return None
         values = [constant(tensor) for tensor in node.inputs[1:] if tensor.name]
         if not values or any(value is None or value.size != 1 for value in values):
             return None
         scale, zero_point = (value.reshape(()) for value in (*values, values[0])[:2] if value is not None)
-        # Of a negative scale the largest code is the smallest value.
+        # With a negative scale the largest code is the smallest value.
         if not 0 < float(scale) < np.inf:
             return None
         return cls(node.domain or "", scale, zero_point if len(values) > 1 else None)
@@ -68,7 +68,7 @@ class _Reading:
 
 
 def dequantised_first(network: Network) -> Network:
-    """The network in which codes that are only moved are dequantised before that."""
+    """The network in which codes are dequantised before they are moved."""
     moved = {name: reading for graph in network.graphs() for name, reading in _moved(network, graph).items()}
     if not moved:
         return network
@@ -79,7 +79,7 @@ def dequantised_first(network: Network) -> Network:
 
 
 def is_one(node: Node, op_type: Literal["QuantizeLinear", "DequantizeLinear"]) -> bool:
-    """Whether a node is that operator of ONNX, or the one of 16 bits that onnxruntime had before opset 21."""
+    """Whether a node is this operator of ONNX, or onnxruntime's own one for 16 bits, from before opset 21."""
     return bool(node.op == op_type) and (is_standard(node) or node.domain == "com.microsoft")
 
 
@@ -88,7 +88,7 @@ def _codes_of(node: Node) -> list[Tensor]:
 
 
 def moves(node: Node) -> bool:
-    """Whether a node does nothing else to codes."""
+    """Whether a node only moves codes."""
     if node.op not in _MOVERS or not is_standard(node):
         return False
     if node.op == "Pad":
@@ -96,14 +96,14 @@ def moves(node: Node) -> bool:
         known = padding is None or not padding.name or constant(padding) is not None
         return known and node.attrs.get("mode", "constant") == "constant" and "pads" not in node.attrs
     if node.op == "Resize":
-        # What is outside of what is cropped has a value of its own, which would be a code.
+        # Resize with crop fills the outside with a value of its own, which would be a code.
         cropped = node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
         return node.attrs.get("mode", "nearest") == "nearest" and not cropped
     return True
 
 
 def _moved(network: Network, graph: Graph) -> dict[str, _Reading]:
-    """The outputs of the nodes of a graph that move codes which are then read in one way alone, with that way."""
+    """Outputs of the nodes that move codes, with the one way in which these are read afterwards."""
     codes: set[str] = set()
     for node in graph.nodes:
         quantises = is_one(node, "QuantizeLinear") and node.inputs[0].name in network.computed_from_inputs
@@ -113,7 +113,7 @@ def _moved(network: Network, graph: Graph) -> dict[str, _Reading]:
     for node in reversed(graph.nodes):
         if not moves(node) or node.outputs[0].name not in codes:
             continue
-        # Indices, which MaxPool may give as well, are read in no such way.
+        # MaxPool may also give indices, which are not read as codes.
         readings = {_reading(network, graph, found, tensor) for tensor in node.outputs}
         if len(readings) == 1 and (reading := readings.pop()) is not None:
             found |= {tensor.name: reading for tensor in node.outputs}
@@ -121,7 +121,7 @@ def _moved(network: Network, graph: Graph) -> dict[str, _Reading]:
 
 
 def _reading(network: Network, graph: Graph, found: Mapping[str, _Reading], tensor: Tensor) -> _Reading | None:
-    """The one way in which all that read a tensor do so; None where there are others, or none."""
+    """The one way in which all readers of a tensor read it; None if they differ, or there are none."""
     if network.is_output(tensor):
         return None
     readings = {
@@ -137,7 +137,7 @@ class _Rewriting:
     def __init__(self, network: Network, model: onnx.ModelProto, moved: Mapping[str, _Reading]) -> None:
         self._network, self._model, self._moved = network, model, moved
         self._names = set(network.names)
-        # By codes and how they are read; what a body makes is not there outside of it.
+        # By codes and how they are read; tensors made in a body do not exist outside it.
         self._values: dict[tuple[str, _Reading], str] = {}
 
     def run(self) -> None:
@@ -148,7 +148,7 @@ class _Rewriting:
             nodes = [new for node in graph.node for new in self._rewritten(view, node)]
             del graph.node[:]
             graph.node.extend(nodes)
-            # They are values now, under other names and of another type.
+            # They are values now, with other names and another type.
             declared = [info for info in graph.value_info if info.name not in self._moved]
             del graph.value_info[:]
             graph.value_info.extend(declared)
@@ -182,7 +182,7 @@ class _Rewriting:
     def _pad_with_value(self, proto: onnx.NodeProto, node: Node, reading: _Reading) -> None:
         given = len(node.inputs) > _PADDED_WITH and bool(node.inputs[_PADDED_WITH].name)
         code = constant(node.inputs[_PADDED_WITH]) if given else np.zeros((), np.int64)
-        assert code is not None  # `moves` has seen to it
+        assert code is not None  # `moves` has checked it
         proto.input.extend([""] * (_PADDED_WITH + 1 - len(proto.input)))
         proto.input[_PADDED_WITH] = self._constant(f"{proto.output[0]}/padding", reading.value(code.reshape(())))
 

@@ -1,4 +1,4 @@
-"""Sums of products written as one equation, or with transposes within, as MatMul with axes moved around it."""
+"""Writes Einsum, and MatMul fused with transposes, as MatMul between Transposes and Reshapes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ELLIPSIS = "..."
 
 
 def fused_matmul(whole: Whole) -> None:
-    """FusedMatMul of onnxruntime: `alpha·op(a)·op(b)`; one whose first axes are transposed stays whole."""
+    """FusedMatMul of onnxruntime: `alpha·op(a)·op(b)`; it stays whole if its batch axes are transposed."""
     require(not whole.flag("transBatchA") and not whole.flag("transBatchB"))
     operands = []
     for index, transposed in enumerate(("transA", "transB")):
@@ -27,7 +27,7 @@ def fused_matmul(whole: Whole) -> None:
 
 
 def einsum(whole: Whole) -> None:
-    """Einsum of two operands whose every axis is one of the result or one along which both are summed."""
+    """Einsum of two operands if every axis is one of the result, or one along which both are summed."""
     require(bool(whole[1]) and not whole[2] and whole.floats.kind == "f")
     first, second, result = _labels(whole)
     operands = (first, second)
@@ -35,7 +35,7 @@ def einsum(whole: Whole) -> None:
     axes = _Axes.of(operands[left], operands[right], result)
     for label in axes.summed:
         sizes = [whole.shape(index)[labels.index(label)] for index, labels in enumerate(operands)]
-        # A size of 1 is broadcast along the other's.
+        # A size of 1 is broadcast to the other's.
         require(sizes[0] == sizes[1] or not all(isinstance(size, int) for size in sizes))
     a = _left(whole, left, operands[left], axes)
     b = _right(whole, right, operands[right], axes)
@@ -51,13 +51,13 @@ def einsum(whole: Whole) -> None:
 
 @dataclass(frozen=True)
 class _Axes:
-    """The axes of a product by matrices, each called as in the equation.
+    """The axes of a matrix product, with their letters in the equation.
 
     Attributes:
-        outer: those along which there are several matrices, of one operand or both, in the order of the result.
-        row: that of the rows of the left operand; empty where this is of vectors.
-        column: that of the columns of the right operand; likewise.
-        summed: those that it sums along.
+        outer: the batch axes, of one operand or both, in the order of the result.
+        row: the axis of the left operand's rows; empty if that is a stack of vectors.
+        column: the axis of the right operand's columns; likewise.
+        summed: the axes that it sums along.
     """
 
     outer: list[str]
@@ -67,10 +67,11 @@ class _Axes:
 
     @classmethod
     def of(cls, left: Sequence[str], right: Sequence[str], result: Sequence[str]) -> _Axes:
-        """Those of an equation.
+        """The axes of an equation.
 
         Raises:
-            StaysWhole: it is no product by matrices: an axis that is summed alone, a diagonal, no sum.
+            StaysWhole: it is not a matrix product: an axis of one operand alone is summed or repeated, or none is
+                summed.
         """
         summed = [label for label in left if label in right and label not in result]
         require(bool(summed) and all(len(set(labels)) == len(labels) for labels in (left, right, result)))
@@ -78,17 +79,17 @@ class _Axes:
         rows = [label for label in result if label not in right]
         columns = [label for label in result if label not in left]
         row, column = "".join(rows[-1:]), "".join(columns[-1:])
-        # What counts samples stays in front of all others, unless the right operand is a single matrix.
+        # The axis of samples stays in front, unless the right operand is a single matrix.
         if [row] == list(result[:1]) and len(right) > len(summed) + len(columns[-1:]):
             row = ""
         return cls([label for label in result if label not in (row, column)], row, column, summed)
 
     def own(self, labels: Sequence[str]) -> list[str]:
-        """The outer axes of an operand."""
+        """The batch axes of an operand."""
         return [label for label in self.outer if label in labels]
 
     def missing(self, labels: Sequence[str]) -> list[int]:
-        """Where an operand lacks an outer axis, behind the first that it has; those in front are broadcast."""
+        """Positions of batch axes that an operand lacks, behind its first; those in front are broadcast anyway."""
         own = [place for place, label in enumerate(self.outer) if label in labels]
         return [
             place - own[0] for place, label in enumerate(self.outer) if own and place > own[0] and label not in labels
@@ -113,7 +114,7 @@ def _labels(whole: Whole) -> tuple[list[str], list[str], list[str]]:
 
 
 def _written_out(term: str, hidden: int) -> list[str]:
-    """Labels of a term, those of an ellipsis numbered from its last axis on, by which operands are aligned."""
+    """Labels of a term; an ellipsis becomes numbers counted from its last axis, which aligns operands."""
     before, _, behind = term.partition(_ELLIPSIS)
     require(hidden >= 0)
     between = [f"{_ELLIPSIS}{number}" for number in reversed(range(hidden))] if _ELLIPSIS in term else []
@@ -121,7 +122,7 @@ def _written_out(term: str, hidden: int) -> list[str]:
 
 
 def _in_order(left: Sequence[str], right: Sequence[str], result: Sequence[str]) -> bool:
-    """Whether the left operand is to be the left one of the product: the axes of the result then move least."""
+    """Whether the left operand should be the left one of the product, so that the result's axes move least."""
     rows = [place for place, label in enumerate(result) if label not in right]
     columns = [place for place, label in enumerate(result) if label not in left]
     if not rows or not columns or 0 in (*rows, *columns):
@@ -150,10 +151,10 @@ def _right(whole: Whole, index: int, labels: Sequence[str], axes: _Axes) -> str:
 
 
 def _depth(labels: Sequence[str], axes: _Axes) -> int:
-    """How many axes stand in front of the matrices of an operand."""
+    """The number of batch axes of an operand."""
     return len(axes.own(labels)) + len(axes.missing(labels))
 
 
 def _summed(whole: Whole, index: int, labels: Sequence[str], axes: _Axes) -> int:
-    """Over how many products an entry of the result sums."""
+    """The number of products that an entry of the result sums."""
     return math.prod(whole.size(index, labels.index(label)) for label in axes.summed)

@@ -1,6 +1,6 @@
-"""Tools quantise or dequantise a tensor once for each of its consumers; what is equal becomes one again.
+"""Merges equal quantisers and dequantisers of one tensor, which tools write once for each consumer.
 
-Otherwise one activation would have as many outputs, or as many neurons.
+Otherwise one activation would have several outputs, or several neurons.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _QUANTISER, _READERS = "QuantizeLinear", ("Cast", "Clip", "DequantizeLinear", "I
 
 
 def without_duplicates(network: Network) -> Network:
-    """The network in which a quantiser or dequantiser that repeats an earlier one is an Identity of its output."""
+    """The network in which a repeated quantiser or dequantiser is an Identity of the first one's output."""
     same: dict[str, str] = {}
     for graph in network.graphs():
         same |= _repeated(network, graph)
@@ -25,7 +25,7 @@ def without_duplicates(network: Network) -> Network:
 
 
 def _repeated(network: Network, graph: Graph) -> dict[str, str]:
-    """The tensors that a graph makes twice, each with the first that is equal."""
+    """Tensors that repeat an earlier one of a graph, with that tensor."""
     first: dict[Hashable, str] = {}
     same: dict[str, str] = {}
     codes: set[str] = set()
@@ -52,9 +52,9 @@ def _repeated(network: Network, graph: Graph) -> dict[str, str]:
 
 
 def _are_only_dequantised(network: Network, graph: Graph, codes: Tensor) -> bool:
-    """Whether nothing looks at codes as such, or from another graph.
+    """Whether codes are only dequantised, and only in their own graph.
 
-    What does may keep its quantiser, and leave an equal one alone.
+    A quantiser whose codes are used otherwise stays, and is not merged with an equal one.
     """
     tensors = [codes]
     while tensors:
@@ -70,6 +70,6 @@ def _are_only_dequantised(network: Network, graph: Graph, codes: Tensor) -> bool
 
 
 def _value(tensor: Tensor) -> Hashable:
-    """Equal for equal constants; what is computed is equal to itself."""
+    """A key that is equal for equal constants; a computed tensor equals only itself."""
     value = constant(tensor)
     return tensor.name if value is None else (value.dtype, value.shape, value.tobytes())

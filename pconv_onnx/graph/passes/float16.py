@@ -1,4 +1,4 @@
-"""A float32 model in float16, its inputs and outputs left as they are: thin over onnxruntime's converter."""
+"""Converts a float32 model to float16, except inputs and outputs, by onnxruntime's converter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LARGEST = float(np.finfo(np.float16).max)
 def in_float16(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """The model with weights and operators in float16, between Casts at inputs and outputs of float32.
 
-    Operators that have no float16 form stay in float32 between Casts of their own; tensors that are float16 already
+    Operators without a float16 form stay in float32 between Casts of their own; tensors that are float16 already
     stay so.
 
     Args:
@@ -48,7 +48,7 @@ def in_float16(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         if largest > _LARGEST:
             raise PconvError(f"'{key}' of {name} holds {largest:.6g}; float16 ends at {_LARGEST:.0f}", hint)
         exact[key] = value.astype(np.float16)
-    # Nothing more can be inferred: neurons are float16 already, the tensors around them are not yet.
+    # Shapes cannot be inferred here: neurons are float16 already, the tensors around them are not yet.
     model = float16.convert_float_to_float16(
         model,
         keep_io_types=True,
@@ -57,7 +57,7 @@ def in_float16(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     )
     # The converter appends its Casts at the end.
     sort(model.graph.node)
-    # The converter raises what is next to zero; rounding does not.
+    # The converter enlarges values close to zero; rounding does not.
     for key, tensor in _constants(model.graph):
         if key in exact and tensor.data_type == TensorProto.FLOAT16:
             tensor.CopyFrom(numpy_helper.from_array(exact[key], tensor.name))

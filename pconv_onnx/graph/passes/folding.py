@@ -1,9 +1,9 @@
-"""What is known of a graph before it runs becomes constants: exporters leave more of it to run time than need be.
+"""Constant folding: what can be computed before a graph runs becomes a constant.
 
-Constants of constants, where the operator has one right answer: operators of layout and type, and arithmetic that
-IEEE 754 rounds in one way only; quantisers and bounds where the result is a single number. What a runtime approximates
-(Exp, Softplus, …) stays computed. And sizes: what a graph computes from shapes, as far as they are known, and the
-shapes that follow from such sizes in turn, where onnx's inference does not tell them.
+An operator on constants is folded if it has one right answer: operators of layout and type, and arithmetic that
+IEEE 754 rounds in one way only; quantisers and bounds if the result is a single number. Functions that a runtime
+approximates (Exp, Softplus, …) stay. Sizes that a graph computes from shapes are folded as far as the shapes are
+known, and so are shapes that follow from such sizes and that onnx's inference does not find.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from pconv_onnx.graph.view import Node, Tensor
 
 _Result = TypeVar("_Result")
 
-# Elements up to which a constant is worth having as one: thresholds and sizes, not weights.
+# The most elements of a result that is folded: thresholds and sizes, not weights.
 _LARGEST = 1 << 16
-# Passes over a network, each of which may tell what the next needs: of a small one as many as it takes, of a large one
-# so many that the nodes of all together are no more than this.
+# Each pass over a network may find what the next one needs. A small network gets as many passes as it takes; a large
+# one gets so many that they visit no more nodes than this altogether.
 _LEAST_PASSES, _MOST_VISITS = 8, 200_000
 
 
 def fold(network: Network) -> Network:
-    """The network with such values as Constant nodes, and what can be inferred from them in turn.
+    """The network with such values as Constant nodes, and with the shapes that follow from them.
 
     Its `sizes` are filled in.
     """
@@ -62,9 +62,9 @@ class _Walk:
     """One pass in topological order.
 
     Attributes:
-        known: values that nodes other than Constant compute, by tensor.
-        sizes: entries of integer scalars and vectors, as objects: numbers, names of dimensions, None where unknown.
-        hints: tensors of whose shapes more is known, from such sizes for one, than was inferred.
+        known: values that nodes other than Constant compute, by name of the tensor.
+        sizes: entries of integer scalars and vectors: numbers, names of dimensions, None if unknown.
+        hints: tensors whose shapes are better known, for example from such sizes, than by inference.
     """
 
     def __init__(self, network: Network) -> None:
@@ -80,7 +80,7 @@ class _Walk:
                 continue
             typed = OF_ITS_INPUT_SHAPE.get("" if is_standard(node) else node.domain, {})
             if node.op in typed:
-                # onnx infers nothing of operators that are not its own.
+                # onnx infers nothing for operators that are not its own.
                 self._note(node, self.network.shape(node.inputs[0]) or (), typed[node.op])
             elif is_standard(node) and len(node.outputs) == 1 and node.op != "Constant":
                 self._visit(node, node.outputs[0].name)
@@ -130,7 +130,7 @@ class _Walk:
         return result if node.op in _EXACT or (result.size == 1 and result.ndim <= 1) else None
 
     def _computed_sizes(self, node: Node) -> Array | None:
-        """Entries of what a node computes from shapes; None where it does something else."""
+        """Entries of what a node computes from shapes; None if it computes something else."""
         if node.op == "Shape":
             shape = self.network.shape(node.inputs[0])
             if shape is None:
@@ -143,7 +143,7 @@ class _Walk:
         return None if any(operand is None for operand in operands) else _applied(rule, node, *operands)
 
     def _hint(self, node: Node) -> None:
-        """Note the shape of what a node makes to computed sizes."""
+        """Note the shape of a node's output, if the node gives it from computed sizes."""
         if node.op not in _MADE_TO_SIZE:
             return
         rule, index = _MADE_TO_SIZE[node.op]
@@ -154,7 +154,7 @@ class _Walk:
         self._note(node, _applied(rule, node, before, np.atleast_1d(sizes).tolist()) or ())
 
     def _note(self, node: Node, shape: Sequence[Dimension], typed: int = 0) -> None:
-        """Note the shape of a node's output, of the type of an input, where more is known of it than was inferred."""
+        """Note a better known shape of a node's output, which has the type of an input."""
         name, found = node.outputs[0].name, [self._told(size) for size in shape]
         inferred = [self._told(size) for size in self.network.shapes.get(name, [None] * len(found))]
         if len(found) != len(inferred):
@@ -166,7 +166,7 @@ class _Walk:
             self.hints[name] = helper.make_tensor_value_info(name, element, merged)
 
     def _told(self, size: Dimension) -> Dimension:
-        """A dimension, None where it has no number and no name but that which inference gave it, anew each time."""
+        """A dimension; None if it has neither a number nor a name (names that inference invents do not count)."""
         names = {size, _factors(size)[1]} if isinstance(size, str) else set()
         known = size >= 0 if isinstance(size, int) else not names.isdisjoint(self._names)
         return size if known else None
@@ -179,7 +179,7 @@ class _Walk:
 
 
 def _applied(rule: Callable[..., _Result], node: Node, *operands: object) -> _Result | None:
-    """What a rule finds; None where the operator has no result, so that a runtime refuses it as well."""
+    """The result of a rule; None if the operator has none, so that a runtime would refuse it too."""
     try:
         return rule(node, *operands)
     except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError):
@@ -187,7 +187,7 @@ def _applied(rule: Callable[..., _Result], node: Node, *operands: object) -> _Re
 
 
 def _is_plain(dtype: np.dtype[Any] | None) -> bool:
-    """Whether NumPy casts to a type as ONNX does; to 8-bit floats and less it does not."""
+    """Whether NumPy casts to a type as ONNX does, which is not so for floats of 8 bits or fewer."""
     return dtype is not None and (dtype.kind in "fiub" or dtype == ml_dtypes.bfloat16)
 
 
@@ -258,7 +258,7 @@ def _clipped(_: Node, x: Array, low: Array | None = None, high: Array | None = N
 
 
 def _quantised(node: Node, x: Array, scale: Array, zero_point: Array | None = None) -> Array:
-    """As onnxruntime quantises in float32: a type that the zero-point does not tell, and others, are left to it."""
+    """As onnxruntime quantises in float32; other types, and those that the zero-point does not show, are not folded."""
     zero = np.uint8(0) if zero_point is None else zero_point
     if (
         not {x.dtype, scale.dtype} == {np.dtype(np.float32)}
@@ -309,7 +309,7 @@ _EXACT: dict[str, Callable[..., Array]] = {
     "Where": lambda _, *operands: np.asarray(np.where(*operands)),
 }
 
-# What else has one right answer, where it is a single number, a bound of a Clip for one: weights stay quantised.
+# Further operators with one right answer, folded if it is a single number, such as a bound: weights stay quantised.
 _OF_NUMBERS: dict[str, Callable[..., Array]] = {
     "Ceil": lambda _, x: np.ceil(x),
     "Clip": _clipped,
@@ -339,7 +339,7 @@ def _arithmetic(operation: Callable[[int, int], int | None]) -> Callable[..., Ar
 
 
 def _factors(size: int | str) -> tuple[int, str]:
-    """A dimension as a number by a name, which is empty where there is none: so exporters call what they multiply."""
+    """A dimension as a number times a name (empty if there is none), as exporters write products of sizes."""
     if isinstance(size, int):
         return size, ""
     number, times, name = size.partition("*")
@@ -354,7 +354,7 @@ def _times(left: object, right: object) -> Dimension:
     if not isinstance(left, int | str) or not isinstance(right, int | str):
         return None
     (first, one), (second, other) = _factors(left), _factors(right)
-    # A name is that of a size, and none is negative.
+    # Names stand for sizes, which are not negative.
     return None if one and other or (first * second < 0 and (one or other)) else _scaled(first * second, one or other)
 
 
@@ -371,7 +371,7 @@ def _slice(_: Node, sizes: Array, *bounds: Array) -> Array | None:
 
 
 def _same(left: object, right: object) -> bool | None:
-    """Whether two entries are equal; a dimension that has a name is not negative."""
+    """Whether two entries are equal; a dimension with a name is not negative."""
     if left is None or right is None:
         return None
     if isinstance(left, str) == isinstance(right, str):
@@ -416,7 +416,7 @@ def _reshaped(node: Node, before: Sequence[Dimension], sizes: Sequence[Dimension
 
 
 def _left_over(before: Sequence[Dimension], taken: Sequence[Dimension]) -> Dimension:
-    """What the other sizes leave of all that there is: names on both sides cancel."""
+    """The size that is left for −1 once the other sizes are divided out; equal names cancel."""
     known = [[_factors(size) for size in sizes if size is not None] for sizes in (before, taken)]
     numbers = [[number for number, _ in factors] for factors in known]
     if len(known[0]) < len(before) or len(known[1]) < len(taken) or any(number <= 0 for number in sum(numbers, [])):
@@ -446,20 +446,20 @@ def _tiled(_: Node, before: Sequence[Dimension], repeats: Sequence[Dimension]) -
 
 
 def _kept(node: Node, before: Sequence[Dimension], starts: Sequence[Dimension]) -> list[Dimension]:
-    """Of axes that are cut nothing: where they end may be computed."""
+    """The shape behind a Slice; nothing is known of axes that are cut, since their ends may be computed."""
     axes = constant(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3].name else np.arange(len(starts))
     cut = {int(axis) % len(before) for axis in np.asarray(axes).reshape(-1)}
     return [None if axis in cut else size for axis, size in enumerate(before)]
 
 
 def _counted(node: Node, _: Sequence[Dimension], limit: Sequence[Dimension]) -> list[Dimension]:
-    """Of 0, 1, 2, … as many as the limit says."""
+    """The size of a Range 0, 1, 2, … up to its limit."""
     start, step = (constant(node.inputs[index]) for index in (0, 2))
     plain = start is not None and step is not None and (start == 0).all() and (step == 1).all()
     return list(limit) if plain else []
 
 
-# Operators that make something to sizes: what shape they give it, and which input has the sizes.
+# Operators whose output shape is given by sizes: the shape, and which input has the sizes.
 _MADE_TO_SIZE: dict[str, tuple[Callable[..., list[Dimension]], int]] = {
     "Expand": (_expanded, 1),
     "Range": (_counted, 1),

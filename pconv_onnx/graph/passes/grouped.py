@@ -1,7 +1,7 @@
-"""Grouped queries of onnxruntime in parts: causal attention with past keys, rotary positions within.
+"""onnxruntime's GroupQueryAttention in parts: causal attention with past keys and rotary positions.
 
-Past keys are in a buffer of P places, of which each sample fills its first ones; its new keys follow them. Scores are
-of all places and all new keys, since their order makes no difference to a sum; empty places are left out.
+Past keys are in a buffer of P places, of which each sample fills the first ones; its new keys follow them. Scores are
+computed for all places and all new keys, since their order does not change a sum; empty places are masked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pconv_onnx.graph.passes.whole import Whole, require
 _INT64 = helper.np_dtype_to_tensor_dtype(np.dtype(np.int64))
 # Inputs: past keys, the number of keys of each sample less one, and of the longest; cosines and positions.
 _PAST, _LAST, _TOTAL, _COS, _SIN, _POSITIONS = 3, 5, 6, 7, 8, 9
-# Attributes of what has no form here, each with the value of those that do not ask for it.
+# Attributes of features that cannot be written in parts, with the values that leave them off.
 _ELSEWISE = {"local_window_size": -1, "smooth_softmax": 0, "qk_output": 0, "k_quant_type": "NONE",
              "v_quant_type": "NONE"}  # fmt: skip
 
@@ -25,7 +25,7 @@ _ELSEWISE = {"local_window_size": -1, "smooth_softmax": 0, "qk_output": 0, "k_qu
 def grouped(whole: Whole) -> None:
     """GroupQueryAttention: `(q, k, v, past_key?, past_value?, last, total, cos?, sin?, positions?) → (y, present, …)`.
 
-    Queries, keys and values may be one tensor. Those with windows, sinks, codes or a bias of scores stay whole.
+    Queries, keys and values may be one tensor. With windows, sinks, quantised keys or a bias of scores it stays whole.
     """
     require(all(whole.attribute(name, usual) == usual for name, usual in _ELSEWISE.items()))
     require(not any(whole[index] for index in range(10, 14)) and not whole.read(3))
@@ -54,7 +54,7 @@ def grouped(whole: Whole) -> None:
 
 
 def _filled(whole: Whole) -> str:
-    """`[B, 1]`: how many past keys each sample has; none where all keys are new."""
+    """`[B, 1]`: how many past keys each sample has; empty if all keys are new."""
     last = whole.write("Cast", whole.reshape(whole[_LAST], -1, 1), to=_INT64)
     past = whole.write("Sub", whole.write("Add", last, whole.constant(1)), _new(whole))
     all_new = whole.write("Equal", _total(whole), _new(whole))
@@ -105,7 +105,7 @@ def _bias(whole: Whole, filled: str) -> str:
 
 
 def _with_past(whole: Whole, x: str, index: int, filled: str) -> str:
-    """Keys or values `[B, heads, S, size]` behind all places; the operator gives them behind those that are filled."""
+    """Past keys or values, then the new ones `[B, heads, S, size]`, behind all places of the buffer."""
     read = whole.read(index + 1)
     if not filled:
         if read:
@@ -118,7 +118,7 @@ def _with_past(whole: Whole, x: str, index: int, filled: str) -> str:
 
 
 def _present(whole: Whole, joined: str, filled: str, index: int) -> None:
-    """Write the buffer `[B, heads, max(P, total), size]`, zero in places that are empty still."""
+    """Write the buffer `[B, heads, max(P, total), size]`, with zeros in places that are still empty."""
     past, new = whole.length(whole[_PAST], 2), _new(whole)
     places = _numbers(whole, whole.write("Max", past, _total(whole)))
     behind = whole.write("Sub", whole.write("Add", places, past), filled)

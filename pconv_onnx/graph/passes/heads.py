@@ -1,4 +1,4 @@
-"""What all kinds of attention have in common: heads side by side, scores, weights, and the mask of what comes later."""
+"""The parts that all kinds of attention have in common: heads, scores, weights, and the causal mask."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pconv_onnx.graph.passes.whole import Whole, require
 
 # Element types that a Softmax may be computed in.
 _PRECISIONS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
-# Elements up to which a mask is a constant.
+# The most elements of a mask that is written as a constant.
 _LARGEST = 1 << 16
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """How many queries and keys there are, as far as that is known.
+    """The numbers of queries and keys, as far as they are known.
 
     Attributes:
         queries: S.
-        past: P, zero where no keys are past.
-        new: of the keys of a sample, those that are not past.
+        past: P, the number of past keys.
+        new: the number of keys of a sample that are not past.
     """
 
     queries: Dimension
@@ -46,21 +46,21 @@ def by_head(whole: Whole, x: str, heads: int, size: int, what: str) -> str:
 
 
 def by_sample(whole: Whole, x: str, hidden: int) -> None:
-    """`[B, heads, S, size]` as `[B, S, hidden]`, which the operator gives."""
+    """`[B, heads, S, size]` as `[B, S, hidden]`, the operator's output."""
     whole.reshape(whole.transpose(x, 0, 2, 1, 3, what="by_sample"), 0, 0, hidden, gives=0)
 
 
 def lengths_of(whole: Whole, axis: int, past: int) -> Lengths:
-    """Along this axis of keys; input `past` is past keys by head."""
+    """The lengths, of keys along this axis; input number `past` has the past keys by head."""
     queries = whole.shape(0)[1 if len(whole.shape(0)) == 3 else 2]
     return Lengths(queries, whole.shape(past)[2] if whole[past] else 0, whole.shape(1)[axis])
 
 
 def with_past(whole: Whole, k: str, v: str, past: int) -> tuple[str, str]:
-    """Keys and values by head behind those of inputs `past` and the next, which the operator gives as outputs 1 and 2.
+    """Keys and values by head, behind the past ones of inputs `past` and the next; they become outputs 1 and 2.
 
     Raises:
-        StaysWhole: only one of both is there.
+        StaysWhole: only one of the two past inputs is there.
     """
     require(bool(whole[past]) == bool(whole[past + 1]))
     found = []
@@ -75,7 +75,7 @@ def with_past(whole: Whole, k: str, v: str, past: int) -> tuple[str, str]:
 
 
 def repeated(whole: Whole, x: str, shared: int, heads: int, size: int) -> str:
-    """`[B, shared, S, size]` as `[B, heads, S, size]`, each head in a row with its repetitions."""
+    """`[B, shared, S, size]` as `[B, heads, S, size]`; the repetitions of a head stand side by side."""
     require(heads % shared == 0)
     if heads == shared:
         return x
@@ -86,13 +86,13 @@ def repeated(whole: Whole, x: str, shared: int, heads: int, size: int) -> str:
 
 
 def scores_of(whole: Whole, q: str, k: str, scale: float | None, size: int) -> str:
-    """`[B, heads, S, T]`: q·scale by keys; onnxruntime's operators say 0 for no scale of their own."""
+    """Scores `[B, heads, S, T]`: q·scale times keys; in onnxruntime's operators a scale of 0 means the default."""
     scaled = whole.write("Mul", q, whole.number(scale or 1 / math.sqrt(size)), what="scaled")
     return whole.write("MatMul", scaled, whole.transpose(k, 0, 1, 3, 2, what="transposed"), what="scores")
 
 
 def capped_at(whole: Whole, scores: str, cap: float) -> str:
-    """Scores between −cap and cap; as they are where that is zero."""
+    """Scores softly bounded to ±cap; unchanged if cap is zero."""
     require(cap >= 0)
     if not cap:
         return scores
@@ -128,5 +128,5 @@ def no_later(whole: Whole, q: str, k: str, past: str, lengths: Lengths) -> str:
 
 
 def numbered(whole: Whole, x: str) -> str:
-    """Numbers of what is along axis 2."""
+    """The indices 0, 1, … along axis 2."""
     return whole.write("Range", whole.constant(0), whole.length(x, 2), whole.constant(1))

@@ -1,4 +1,4 @@
-"""Tensors that turn out to be others: their nodes become Identities, so that names stay."""
+"""Replaces nodes by Identities of equal tensors, so that names stay."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pconv_onnx.graph.network import Network
 
 
 def with_identities(network: Network, same: Mapping[str, str]) -> Network:
-    """The network in which each of these tensors is an Identity of another; what nothing reads any more goes.
+    """The network in which each of these tensors is an Identity of another; unread nodes are removed.
 
     Args:
-        network: any; it is returned itself where there are none.
-        same: the first output of a node, with the tensor that it is equal to.
+        network: any network; it is returned itself if `same` is empty.
+        same: first outputs of nodes, each with the tensor that it equals.
     """
     if not same:
         return network

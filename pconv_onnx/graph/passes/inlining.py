@@ -1,4 +1,4 @@
-"""Model-local functions, written out where they are called: what is in them becomes part of the graph."""
+"""Inlines model-local functions: their nodes become part of the graph."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pconv_onnx.graph.network import Network
 def inlined(network: Network, own_domain: str) -> Network:
     """The network without model-local functions, by onnx's inliner.
 
-    A node or tensor of a function gets a number of its call behind its name. A function of another opset is converted
-    to that of the network. The network itself is returned where it has no functions, or one of `own_domain`: those
-    stand for operators.
+    Nodes and tensors of a function get the number of the call behind their name. Functions of another opset are
+    converted to that of the network. The network itself is returned if it has no functions, or has one of `own_domain`:
+    those stand for operators.
 
     Raises:
         PconvError: onnx cannot inline a function.
@@ -38,7 +38,7 @@ def inlined(network: Network, own_domain: str) -> Network:
     try:
         model = inliner.inline_local_functions(given, convert_version=True)
         check(model)
-    except Exception as error:  # onnx raises what its C++ code does
+    except Exception as error:  # onnx raises whatever its C++ code raises
         raise PconvError(
             f"onnx cannot inline the functions of {network.name}: {reason_of(error)}",
             "write them in the opset of the model, or inline them in the export",
@@ -47,7 +47,7 @@ def inlined(network: Network, own_domain: str) -> Network:
 
 
 def _give_defaults(model: onnx.ModelProto) -> None:
-    """Give calls the attributes that they leave to a function's default; the inliner knows none."""
+    """Write default values of a function's attributes into its calls, since the inliner ignores defaults."""
     defaults = {(entry.domain, entry.name, entry.overload): entry.attribute_proto for entry in model.functions}
     for nodes in (model.graph.node, *(function.node for function in model.functions)):
         for node in nodes_within(nodes):

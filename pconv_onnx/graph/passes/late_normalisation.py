@@ -1,11 +1,11 @@
-"""Attention weights that a product reads: `exp(z − max z)` in their place, and behind it a division by their sum.
+"""Moves the normalisation of attention weights behind the product that reads them.
 
-Softmax is `e/Σe` with `e = exp(z − max z)`. Its normaliser is one number a row, and commutes with the sum over what the
-weights are multiplied with: `(e/Σe)·v = (e·v)/Σe`, in real numbers. Of levels of e, which end at 1, the sum is that of
-the same levels; those of `e/Σe` would have to serve rows of few large weights and rows of many small ones alike.
+Softmax is `e/Σe` with `e = exp(z − max z)`. Its normaliser is one number for each row, so it commutes with the product:
+`(e/Σe)·v = (e·v)/Σe`, in real numbers. Levels of e end at 1, and the sum is that of the same levels; levels of `e/Σe`
+would have to serve rows with few large weights and rows with many small ones alike.
 
-e is written as Softmax's own output by its largest value in the row. So no score that is masked, by −∞ or by a large
-number, has a part in what is subtracted, and a row without any weight stays what Softmax, or a guard behind it, makes.
+e is written as Softmax's own output divided by the largest value in its row. So masked scores, by −∞ or by a large
+number, do not influence what is subtracted, and rows without any weight keep what Softmax, or a guard behind it, gives.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from pconv_onnx.graph.nesting import unused
 from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.view import Node, Tensor, key_of
 
-# What hands weights on, row by row.
+# Operators that pass weights on, row by row.
 _MOVES = ("Cast", "Dropout", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-# From this opset on axes of ReduceMax are an input.
+# From this opset on the axes of ReduceMax are an input.
 _AXES_ARE_INPUTS = 18
-# Nodes between Softmax and a product, farther than any export has them.
+# The most nodes between Softmax and a product; exports have fewer.
 _FARTHEST = 8
 
 
 def normalised_late(network: Network, products: Collection[str]) -> Network:
-    """The network in which each MatMul of a Softmax's weights, among products, has the sum of these behind it.
+    """The network in which each MatMul among `products` that reads a Softmax's weights is normalised behind it.
 
-    What else reads the weights still does; names of what products give stay.
+    Other readers of the weights still read them; names of the products' outputs stay.
 
     Args:
         network: the source.
@@ -54,7 +54,7 @@ def normalised_late(network: Network, products: Collection[str]) -> Network:
 
 
 def normaliser_of(product: Node) -> Node | None:
-    """The ReduceSum of a product's first operand that what it gives is divided by; None where there is none."""
+    """The ReduceSum of a product's first operand by which its output is divided; None if there is none."""
     weights, (output, *_) = product.inputs[0], product.outputs
     sums = [node for node in weights.outputs if node.op == "ReduceSum" and is_standard(node)]
     for node in sums:
@@ -66,7 +66,7 @@ def normaliser_of(product: Node) -> Node | None:
 
 
 def is_normalised(network: Network, tensor: Tensor) -> bool:
-    """Whether a tensor has the weights that a Softmax gives, each row as it is."""
+    """Whether a tensor holds the weights that a Softmax gives, with rows unchanged."""
     for _ in range(_FARTHEST):
         if len(tensor.inputs) != 1:
             return False
@@ -81,13 +81,13 @@ def is_normalised(network: Network, tensor: Tensor) -> bool:
 
 
 def _is_weighted(network: Network, node: Node) -> bool:
-    """Whether a node is a product of such weights, by vectors that have an axis of their own."""
+    """Whether a node multiplies such weights with vectors that have an axis of their own."""
     is_product = node.op == "MatMul" and is_standard(node) and len(network.shape(node.inputs[1]) or ()) > 1
     return is_product and is_normalised(network, node.inputs[0])
 
 
 def _is_of_rows(network: Network, node: Node) -> bool:
-    """Whether a node is a Softmax along the last axis, in float32 as all that is calibrated."""
+    """Whether a node is a Softmax along the last axis, in float32, as calibration needs it."""
     if node.op != "Softmax" or not is_standard(node) or network.dtype(node.outputs[0]) != np.float32:
         return False
     rank = len(network.shape(node.inputs[0]) or ())
@@ -95,7 +95,7 @@ def _is_of_rows(network: Network, node: Node) -> bool:
 
 
 def _moved(network: Network, node: Node) -> Tensor | None:
-    """The tensor that a node hands on with the same last axis; None where it does more than that."""
+    """The tensor that a node passes on with the same last axis; None if the node does more."""
     if not is_standard(node) or network.dtype(node.outputs[0]) != np.float32:
         return None
     given = _guarded(node) if node.op == "Where" else node.inputs[0] if node.op in _MOVES else None
@@ -127,11 +127,11 @@ class _Writer:
     def __init__(self, network: Network) -> None:
         self._opset, self._names, self._nodes = network.opset, set(network.names), {node.name for node in network.nodes}
         self.constants: list[onnx.TensorProto] = []
-        # Of weights: they by the largest of their row, and the sum of that. Several products may read the same.
+        # For weights: their quotient by the largest of the row, and its sum. Several products may read the same.
         self._scaled: dict[str, tuple[str, str]] = {}
 
     def weighted(self, product: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-        """A product of weights by the largest of their row, and behind it a division by their sum."""
+        """Write the product of weights divided by the largest of their row, and the division by their sum behind it."""
         weights, output, name = product.input[0], product.output[0], product.name or product.output[0]
         if weights not in self._scaled:
             scaled = self._tensor(weights, "exp")
@@ -148,7 +148,7 @@ class _Writer:
         yield self._node("Div", [given, total], output, f"{name}/normalised")
 
     def _reduced(self, reduction: str, weights: str) -> Generator[onnx.NodeProto, None, str]:
-        """What a reduction finds in the rows of weights; next to nothing of a row without any, so as to divide by."""
+        """A reduction of the rows of weights; a tiny number for rows without any, so that it can be divided by."""
         found, divisor = (self._tensor(weights, what) for what in (reduction, f"{reduction}/divisor"))
         least = self._constant(f"{divisor}/least", np.array(np.finfo(np.float32).tiny))
         if reduction == "ReduceSum" or self._opset >= _AXES_ARE_INPUTS:

@@ -1,7 +1,7 @@
-"""Operators of old opsets that onnx's version converter gets wrong, or does not know: what they are in opset 17.
+"""Rules for operators of old opsets that onnx's version converter gets wrong, or does not know, up to opset 17.
 
-A row for each operator, found by running networks of every opset from 6 on before and after the converter. What is not
-here it converts rightly: with the same bits, or within the rounding of what it writes an operator out as.
+There is a rule for each such operator, found by running networks of every opset from 6 on before and after the
+converter. Other operators it converts correctly: with the same bits, or up to the rounding of the new operators.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from pconv_onnx.graph.nesting import unused
 from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.view import Node
 
-# The opset that they are brought to: later than need be, since onnx infers computed shapes from 14 on, and has
+# The opset of the result: later than necessary, since onnx infers computed shapes from 14 on, and has
 # converters of every operator up to here.
 OPSET = 17
 
 
 @dataclass(frozen=True)
 class Old:
-    """A node of an old opset, and what is known around it.
+    """A node of an old opset and its surroundings.
 
     Attributes:
         node: as the source has it.
         network: the source.
-        names: every name in use; new ones join.
-        read: names of the tensors that somebody reads.
+        names: every name in use; new ones are added.
+        read: names of the tensors that something reads.
     """
 
     node: Node
@@ -70,7 +70,7 @@ class Old:
         return helper.make_node(op_type, inputs, [self.output], self.node.name, **attributes)
 
     def refusal(self, reason: str) -> PconvError:
-        """What to raise where it has no counterpart."""
+        """The error for a node that has no counterpart."""
         called = f"{self.node.op} '{self.node.name or self.output}'"
         return PconvError(
             f"{self.network.name} uses opset {self.network.opset}, and its {called} {reason}",
@@ -78,7 +78,7 @@ class Old:
         )
 
 
-# What onnxruntime has before the opset that onnx has it from, and as it is there.
+# Operators that onnxruntime has in earlier opsets than onnx, with the same meaning.
 _SAME_BEFORE = ("LayerNormalization", "ThresholdedRelu")
 
 # Writes a node; raises a PconvError where it has no counterpart.
@@ -86,7 +86,7 @@ Rule = Callable[[Old], Iterator[onnx.NodeProto]]
 
 
 def rule_of(node: Node, opset: int) -> Rule | None:
-    """How to write a node of that opset in opset `OPSET`; None where the converter does.
+    """How to write a node of that opset in opset `OPSET`; None if the converter does it.
 
     Operators that no opset has stay as they are: onnxruntime knows some, and its optimiser writes them.
     """
@@ -111,7 +111,7 @@ def _as_it_is(old: Old) -> Iterator[onnx.NodeProto]:
 def _batch_normalization(old: Old) -> Iterator[onnx.NodeProto]:
     """Per entry of a sample with `spatial = 0`, which no later opset has."""
     if len(old.node.outputs) > 1 or (old.network.opset < 7 and not old.attribute("is_test", 0)):
-        raise old.refusal("normalises as in training")
+        raise old.refusal("is in training mode")
     epsilon = old.attribute("epsilon", 1e-5)
     if old.attribute("spatial", 1):
         yield old.made("BatchNormalization", old.inputs, epsilon=epsilon)
@@ -136,7 +136,7 @@ def _broadcast(old: Old) -> Iterator[onnx.NodeProto]:
     if old.attribute("broadcast", 0) and axis is not None:
         ranks = old.rank(0), old.rank(1)
         if ranks[0] is None or ranks[1] is None:
-            raise old.refusal(f"broadcasts along axis {axis} of what is of unknown rank")
+            raise old.refusal(f"broadcasts along axis {axis} of a tensor of unknown rank")
         behind = ranks[0] - axis % ranks[0] - ranks[1]
         axes, right = old.new("axes"), old.new("operand")
         yield _constant(axes, np.arange(ranks[1], ranks[1] + behind), np.int64)
@@ -157,9 +157,9 @@ def _clip(old: Old) -> Iterator[onnx.NodeProto]:
 
 def _dropout(old: Old) -> Iterator[onnx.NodeProto]:
     if old.network.opset < 7 and not old.attribute("is_test", 0):
-        raise old.refusal("drops as in training")
+        raise old.refusal("is in training mode")
     if any(tensor.name in old.read for tensor in old.node.outputs[1:]):
-        raise old.refusal("has a mask that is read, which later opsets compute otherwise")
+        raise old.refusal("has a mask as output, which later opsets compute differently")
     yield old.made("Dropout", old.inputs)
 
 
@@ -189,7 +189,7 @@ def _prelu(old: Old) -> Iterator[onnx.NodeProto]:
     x, slope = old.inputs
     rank = old.rank(0)
     if rank is None:
-        raise old.refusal("has slopes for the channels of what is of unknown rank")
+        raise old.refusal("has slopes for the channels of a tensor of unknown rank")
     if rank > 2 and old.rank(1) in (1, None):
         axes, slope = old.new("axes"), old.new("slope")
         yield _constant(axes, np.arange(1, rank - 1), np.int64)
@@ -198,7 +198,7 @@ def _prelu(old: Old) -> Iterator[onnx.NodeProto]:
 
 
 def _resize(old: Old) -> Iterator[onnx.NodeProto]:
-    """Output index over scale is where it reads; onnxruntime takes the index below, or above where it shrinks."""
+    """It reads at output index / scale; onnxruntime rounds that down, or up where it shrinks."""
     x, *others = old.inputs
     given = constant(old.node.inputs[1]) if others else old.attribute("scales")
     if not others and given is None:
@@ -220,10 +220,10 @@ def _resize(old: Old) -> Iterator[onnx.NodeProto]:
 
 
 def _scan(old: Old) -> Iterator[onnx.NodeProto]:
-    raise old.refusal("runs over batches of sequences, which later ones do not")
+    raise old.refusal("runs over batches of sequences, which later opsets do not")
 
 
-# Before which opset a rule is for, and the rule.
+# The opset before which a rule applies, and the rule.
 _RULES: dict[str, tuple[int, Rule]] = {
     "BatchNormalization": (14, _batch_normalization),
     "Clip": (11, _clip),

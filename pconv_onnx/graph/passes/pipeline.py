@@ -1,4 +1,4 @@
-"""How a model that users bring becomes a network, for whoever looks at it or runs it: as far as that takes no run."""
+"""How a user's model becomes a network for planning, calibrating or running, as far as no run is needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pconv_onnx.graph.qonnx import standardised
 
 
 def loaded(source: ModelSource | Network) -> Network:
-    """A model as `load` reads it; what is one already, as it is.
+    """A model as `load` reads it; a network that is loaded already, as it is.
 
     Raises:
         PconvError: it cannot be read.
@@ -27,10 +27,10 @@ def loaded(source: ModelSource | Network) -> Network:
 
 
 def prepared(source: ModelSource | Network) -> Network:
-    """A model as plans are made of it, and as it is calibrated: with as much known of it, and said once, as can be.
+    """The network that plans and calibrations start from, in a uniform spelling and with all that can be known.
 
-    Functions are written out, an opset too old for the operators' bodies is brought up, quantisers are spelled in one
-    way, and what can be computed beforehand is a constant.
+    Functions are inlined, an opset too old for function bodies is upgraded, quantisers are spelled in one way, and what
+    can be computed beforehand is a constant.
 
     Raises:
         PconvError: it cannot be read, or onnx cannot bring it there.
@@ -39,7 +39,7 @@ def prepared(source: ModelSource | Network) -> Network:
 
 
 def modern(network: Network) -> Network:
-    """The network without functions, at an opset that the operators' bodies can be written in.
+    """The network without functions, at an opset in which function bodies can be written.
 
     Raises:
         PconvError: onnx cannot bring it there.
@@ -48,16 +48,16 @@ def modern(network: Network) -> Network:
 
 
 def respelled(network: Network) -> Network:
-    """The network in the spelling that recognition reads; what it computes stays in real numbers, and in every bit.
+    """The network in the spelling that recognition expects, with the same values in every bit.
 
-    But for sums of straight-through gradients around whole quantisers, which round by themselves, and operators that
-    are taken apart, whose parts round otherwise.
+    There are two exceptions, equal only in real numbers: sums of straight-through gradients around whole quantisers,
+    which round by themselves, and operators that are taken apart, whose parts round differently.
     """
     return without_duplicates(dequantised_first(without_straight_through(taken_apart(network))))
 
 
 def runnable(source: ModelSource | Network) -> Network:
-    """A model as onnxruntime runs it, for whoever compares with it: its own operators, but functions and QONNX's.
+    """A model in its own operators, for comparisons; only functions and QONNX's operators are written out.
 
     Raises:
         PconvError: it cannot be read, or onnx cannot bring it there.
@@ -65,7 +65,7 @@ def runnable(source: ModelSource | Network) -> Network:
     network = inlined(loaded(source), DOMAIN)
     if standardised(network.proto) is network.proto:
         return network
-    # As rewrite does: operators of the opset that they are written in, bit widths that are computed from constants.
+    # As `rewrite` does: an opset for the operators that are written, and bit widths folded to constants.
     return in_standard_operators(fold(upgraded(network, MIN_OPSET)))
 
 

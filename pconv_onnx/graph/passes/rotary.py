@@ -1,8 +1,8 @@
-"""Rotary positions in parts: pairs of entries of each head, turned by the angle of a token's place.
+"""Rotary position embeddings in parts: pairs of entries of each head, rotated by the angle of a token's position.
 
-A pair (a, b) becomes (a·cos − b·sin, a·sin + b·cos); it is an entry of the first and of the second half, or two in a
-row. Entries behind the last pair stay. Source: Su et al., "RoFormer: Enhanced transformer with rotary position
-embedding" (2021).
+A pair (a, b) becomes (a·cos − b·sin, a·sin + b·cos). Its entries stand side by side, or one in the first half and one
+in the second. Entries behind the last pair stay. Source: Su et al., "RoFormer: Enhanced transformer with rotary
+position embedding" (2021).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from pconv_onnx.graph.passes.whole import Whole, require
 def standard(whole: Whole) -> None:
     """RotaryEmbedding, from opset 23 on: `(x, cos, sin, positions?) → y`.
 
-    Without positions cos and sin have a row for each token.
+    Without positions, cos and sin have a row for each token.
     """
     cos, sin = (whole.write("Gather", table, whole[3]) if whole[3] else table for table in (whole[1], whole[2]))
     _turned(whole, cos, sin, 1)
 
 
 def of_onnxruntime(whole: Whole) -> None:
-    """RotaryEmbedding of onnxruntime: `(x, positions, cos, sin) → y`; one position is that of the first token.
+    """RotaryEmbedding of onnxruntime: `(x, positions, cos, sin) → y`; a single position is that of the first token.
 
-    Those with a scale, which onnxruntime does not use either, and of packed batches stay whole.
+    It stays whole if it has a scale, which onnxruntime does not use either, or packed batches.
     """
     require(whole.attribute("scale", 1.0) == 1.0 and not whole.flag("is_packed_batching"))
     positions = whole[1]
@@ -37,7 +37,7 @@ def of_onnxruntime(whole: Whole) -> None:
 
 
 def _turned(whole: Whole, cos: str, sin: str, table: int) -> None:
-    """Turn by angles `[B, S, pairs]`, of which input `table` has as many in a row."""
+    """Rotate by angles `[B, S, pairs]`; a row of input number `table` has as many entries."""
     by_sample = len(whole.shape(0)) == 3
     pairs = whole.size(table, -1)
     require(whole.attribute("rotary_embedding_dim", 0) in (0, 2 * pairs))
@@ -56,16 +56,16 @@ def _turned(whole: Whole, cos: str, sin: str, table: int) -> None:
 def turned(
     whole: Whole, x: str, size: int, angles: tuple[str, str], pairs: int, interleaved: str, gives: int | None = None
 ) -> str:
-    """Write what turns entries along the last axis of four, so many, by cosines and sines that broadcast to pairs.
+    """Write a rotation of the entries along the last of four axes.
 
     Args:
         whole: the operator.
         x: name of the entries.
         size: how many entries there are.
-        angles: names of cosines and sines.
+        angles: names of the cosines and sines, which broadcast to the pairs.
         pairs: how many pairs there are.
         interleaved: the attribute that says whether the entries of a pair stand side by side.
-        gives: which output of the operator that is; none otherwise.
+        gives: which output of the operator it makes; None if it makes none.
     """
     cos, sin = angles
     side_by_side = whole.flag(interleaved)

@@ -1,9 +1,9 @@
-"""Straight-through gradients: what training adds to a quantiser so that gradients pass it, and an export may leave in.
+"""Removes straight-through estimators, which training puts around quantisers and an export may leave in.
 
-`x + (q(x) − x)` is q(x), and so is every other sum in which all but q cancels: signs, order and an Identity where a
-gradient was stopped do not matter, and instead of x it may be something else that is computed from x. In floats the sum
-is q(x) up to the rounding of x; around a rounding alone, `z + (⌊z⌋ − z)`, in every bit of a finite z. Source: Bengio et
-al., "Estimating or propagating gradients through stochastic neurons" (2013).
+`x + (q(x) − x)` is q(x), and so is every sum in which all but q cancels: signs, order, and an Identity where a gradient
+was stopped do not matter, and x may be replaced by something computed from x. In floats the sum is q(x) up to the
+rounding of x; around a rounding alone, `z + (⌊z⌋ − z)`, it is exact for every finite z. Source: Bengio et al.,
+"Estimating or propagating gradients through stochastic neurons" (2013).
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.passes.identities import with_identities
 from pconv_onnx.graph.view import Node, Tensor
 
-# What makes a value discrete, and what leaves it so.
+# Operators that make a value discrete, and those that keep it so.
 _DISCRETE = ("Ceil", "DequantizeLinear", "Equal", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Quant",
              "Round", "Sign")  # fmt: skip
 _STILL_DISCRETE = ("Abs", "Add", "Cast", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Neg", "Relu", "Sub", "Where")
-# What else works element by element.
+# Further element-wise operators.
 _ELEMENTWISE = ("And", "Elu", "Erf", "Exp", "HardSigmoid", "HardSwish", "LeakyRelu", "Not", "Or", "Pow",
                 "QuantizeLinear", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Tanh")  # fmt: skip
 _FARTHEST = 16
-# Sums, each with the signs of its operands, and how many may be within each other.
+# Sums, with the signs of their operands, and how deep they may be nested.
 _SIGNS = {"Add": (1, 1), "Sub": (1, -1)}
 _DEEPEST = 3
-# Passes over a network: a sum may be within another, but each pass is work for every node.
+# The most passes over a network: a sum may be within another, but each pass visits every node.
 _MOST_PASSES = 8
 
 # Summands, each with its sign.
@@ -34,7 +34,7 @@ _Terms = tuple[tuple[Tensor, int], ...]
 
 
 def without_straight_through(network: Network) -> Network:
-    """The network in which such a sum is an Identity of the quantiser's output; what nothing reads then goes."""
+    """The network in which such sums are Identities of the quantiser's output; unread nodes are removed."""
     for _ in range(_MOST_PASSES):
         same = {
             node.outputs[0].name: value.name
@@ -49,7 +49,7 @@ def without_straight_through(network: Network) -> Network:
 
 
 def _what_is_left(network: Network, total: Node) -> Tensor | None:
-    """The one summand that does not cancel, where something does and that one is a quantiser's."""
+    """The one summand that does not cancel, if it is a quantiser's and something does cancel; else None."""
     (output,) = total.outputs
     for terms in _readings(output, 1, _DEEPEST):
         left, cancelled = _cancelled(terms)
@@ -64,13 +64,13 @@ def _what_is_left(network: Network, total: Node) -> Tensor | None:
 
 
 def _is_as_large(network: Network, tensor: Tensor, total: Tensor) -> bool:
-    """Whether a summand has the shape of the sum: another could be broadcast to what cancels."""
+    """Whether a summand has the shape of the sum; if not, it is broadcast."""
     shape = network.shape(tensor)
     return shape is not None and shape == network.shape(total)
 
 
 def _readings(tensor: Tensor, sign: int, depth: int) -> Iterator[_Terms]:
-    """The ways to read a tensor as a sum, the whole first."""
+    """The ways to read a tensor as a sum, beginning with the tensor itself."""
     for _ in range(_FARTHEST):
         node = _only_maker(tensor)
         if node is None or node.op not in ("Identity", "Neg"):
@@ -86,13 +86,13 @@ def _readings(tensor: Tensor, sign: int, depth: int) -> Iterator[_Terms]:
 
 
 def _only_maker(tensor: Tensor) -> Node | None:
-    """What makes a tensor; None of what is given, and of operators of others, but for quantisers."""
+    """The node that makes a tensor; None for inputs and for operators of other domains except quantisers."""
     node = tensor.inputs[0] if len(tensor.inputs) == 1 else None
     return node if node is not None and (is_standard(node) or node.op in _DISCRETE) else None
 
 
 def _cancelled(terms: _Terms) -> tuple[_Terms, list[Tensor]]:
-    """The terms that are left, and the tensors of those that cancel."""
+    """The terms that are left, and the tensors that cancel."""
     left: list[tuple[Tensor, int]] = []
     cancelled = []
     for tensor, sign in terms:
@@ -106,20 +106,20 @@ def _cancelled(terms: _Terms) -> tuple[_Terms, list[Tensor]]:
 
 
 def _is_discrete(tensor: Tensor, farthest: int) -> bool:
-    """Whether a tensor has levels: those of a rounding or a comparison, with constants and with other levels."""
+    """Whether a tensor is discrete: computed from roundings or comparisons, and constants."""
     node = _only_maker(tensor)
     if node is None or not farthest:
         return False
     if node.op in _DISCRETE:
         return True
-    # The condition of a Where makes no level.
+    # The condition of a Where does not matter for its levels.
     operands = [operand for operand in node.inputs[node.op == "Where" :] if operand.name and constant(operand) is None]
     discrete = (_is_discrete(operand, farthest - 1) for operand in operands)
     return node.op in _STILL_DISCRETE and bool(operands) and all(discrete)
 
 
 def _origins(tensor: Tensor) -> set[str]:
-    """Names of what a tensor is computed from element by element, itself among them; no constants."""
+    """Names of the tensors that a tensor is computed from element by element, and its own; no constants."""
     waiting, found = [(tensor, _FARTHEST)], {tensor.name}
     while waiting:
         current, farthest = waiting.pop(0)

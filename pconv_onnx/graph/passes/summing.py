@@ -1,4 +1,4 @@
-"""Operators of onnxruntime that hold sums: residual sums in front of a normalisation, embeddings, biases of a GELU."""
+"""onnxruntime's operators with sums in them, in parts: residuals before a normalisation, embeddings, GELU biases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pconv_onnx.graph.passes.whole import Whole, require
 
 _DOMAIN = "com.microsoft"
 _INT32 = helper.np_dtype_to_tensor_dtype(np.dtype(np.int32))
-# That of onnxruntime where the attribute is left out.
+# onnxruntime's value if the attribute is left out.
 _EPSILON = 1e-12
 
 
@@ -27,7 +27,7 @@ def skip_simplified_normalisation(whole: Whole) -> None:
 def embeddings(whole: Whole) -> None:
     """EmbedLayerNormalization: `(tokens, segments?, words, places, kinds?, γ, β, mask?, ids?) → (y, ends?, sum?)`.
 
-    `ends` counts the ones of each row of the mask; without a mask it is no operator's, and the node stays whole.
+    `ends` counts the ones in each row of the mask. If it is read and there is no mask, the node stays whole.
     """
     require(bool(whole[1]) == bool(whole[4]) and bool(whole[5] and whole[6]))
     if whole.read(1):
@@ -54,7 +54,7 @@ def bias_gelu(whole: Whole) -> None:
 
 
 def fast_gelu(whole: Whole) -> None:
-    """FastGelu: `(x, bias?) → y`; it stays whole where there is no bias."""
+    """FastGelu: `(x, bias?) → y`; it stays whole if it has no bias."""
     require(bool(whole[1]))
     whole.write("FastGelu", whole.write("Add", whole[0], whole[1], what="biased"), domain=_DOMAIN, gives=0)
 

@@ -1,8 +1,8 @@
-"""Operators that hold products within, taken apart into standard operators that recognition, plans and counts know.
+"""Takes fused operators apart into standard operators, which recognition, plans and statistics know.
 
-Exporters and onnxruntime's optimiser write whole layers as one operator. What makes and reads the tensors in it is out
-of sight there: a product within reads no spikes. Which operators, a row each in `_RULES`; outputs keep their names and,
-up to rounding, their values. What is malformed, of a form that the rules do not have, or of unknown shape, stays whole.
+Exporters and onnxruntime's optimiser write whole layers as one operator. Its inner tensors cannot be seen, so products
+inside read no spikes. `_RULES` has a row for each operator that is taken apart. Outputs keep their names and, up to
+rounding, their values. An operator that is malformed, of a form without a rule, or of unknown shape stays whole.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pconv_onnx.graph.view import Node, key_of
 
 _OF_ONNXRUNTIME = "com.microsoft"
 
-# By domain and operator. A rule writes nodes that make all outputs that are read, or raises StaysWhole.
+# By domain and operator. A rule writes nodes for all outputs that are read, or raises StaysWhole.
 _RULES: dict[tuple[str, str], Callable[[Whole], object]] = {
     ("", "Attention"): attention.attention,
     ("", "Einsum"): contraction.einsum,
@@ -39,13 +39,13 @@ _RULES: dict[tuple[str, str], Callable[[Whole], object]] = {
 
 
 def taken_apart(network: Network) -> Network:
-    """The network in which such operators are written in parts; it is returned itself where it has none."""
-    # Of what stands behind an operator onnx infers shapes once that is taken apart.
+    """The network with such operators in parts; itself if it has none."""
+    # onnx infers shapes behind an operator only once that is taken apart.
     while parts := _parts(network):
         model = onnx.ModelProto()
         model.CopyFrom(network.proto)
         for graph in every_graph(model.graph):
-            # Copied: the list that is emptied owns its nodes.
+            # A copy, since emptying the list would free its nodes.
             nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
             del graph.node[:]
             graph.node.extend(part for node in nodes for part in parts.get(key_of(node), [node]))
@@ -54,7 +54,7 @@ def taken_apart(network: Network) -> Network:
 
 
 def _parts(network: Network) -> dict[str, list[onnx.NodeProto]]:
-    """What is to stand in the place of nodes, by the first output of each."""
+    """The nodes that replace each operator, by its first output."""
     names, found = set(network.names), {}
     for graph in network.graphs():
         for node, proto in graph.pairs():
@@ -72,12 +72,12 @@ def _rule_of(node: Node) -> Callable[[Whole], object] | None:
 def _applied(
     rule: Callable[[Whole], object], network: Network, node: Node, proto: onnx.NodeProto, names: set[str]
 ) -> list[onnx.NodeProto] | None:
-    """What a rule writes; None where the operator stays whole."""
+    """The nodes that a rule writes; None if the operator stays whole."""
     if not proto.input or not key_of(node):
         return None
     whole = Whole(network, node, proto, names)
     try:
         rule(whole)
-    except (StaysWhole, ArithmeticError, LookupError, TypeError, ValueError):  # a runtime refuses such a one as well
+    except (StaysWhole, ArithmeticError, LookupError, TypeError, ValueError):  # a runtime refuses such an operator too
         return None
     return whole.nodes

@@ -1,4 +1,4 @@
-"""Models of an older opset, brought to one that the operators' function bodies can be written in."""
+"""Upgrades models of an older opset to one in which function bodies can be written."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pconv_onnx.graph.passes.old_operators import OPSET, Old, Rule, rule_of
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION, references
 from pconv_onnx.graph.view import Node
 
-# Where nodes are while the converter is at work, which leaves other domains alone.
+# The domain in which nodes are parked while the converter works, which leaves other domains alone.
 _PARKED = "pconv.parked"
 _WITH_BODIES = ("If", "Loop", "Scan")
 
 
 def upgraded(network: Network, oldest: int) -> Network:
-    """The network at a later opset where its own is before `oldest`; names stay.
+    """The network at a later opset if its own is before `oldest`; names stay.
 
-    Operators that onnx's version converter gets wrong are written by rules of our own; those that no opset has stay as
+    Operators that onnx's version converter gets wrong are converted by `old_operators`; those that no opset has stay as
     they are.
 
     Args:
-        network: a network without model-local functions, which the converter would lose.
+        network: a network without model-local functions, which the converter would drop.
         oldest: the first opset that needs no conversion.
 
     Raises:
@@ -48,7 +48,7 @@ def upgraded(network: Network, oldest: int) -> Network:
     }
     try:
         model = _converted(network.proto, rules)
-    except Exception as error:  # onnx raises what its C++ code does
+    except Exception as error:  # onnx raises whatever its C++ code raises
         raise PconvError(
             f"{network.name} uses opset {network.opset}, and onnx cannot bring {_culprit(network.proto, rules)} to"
             f" {OPSET}",
@@ -64,7 +64,7 @@ def _name(node: onnx.NodeProto) -> str:
 
 
 def _converted(proto: onnx.ModelProto, parked: Collection[str]) -> onnx.ModelProto:
-    """The model at the later opset, checked; nodes with these first outputs are as they were, in a domain apart."""
+    """The model at the later opset, checked; nodes with these first outputs stay as they were, in another domain."""
     model = onnx.ModelProto()
     model.CopyFrom(proto)
     for node in every_node(model.graph):
@@ -72,19 +72,19 @@ def _converted(proto: onnx.ModelProto, parked: Collection[str]) -> onnx.ModelPro
             node.domain = _PARKED
     model.opset_import.append(helper.make_opsetid(_PARKED, 1))
     model = version_converter.convert_version(model, OPSET)
-    # It makes initializers that are no inputs.
+    # The converter makes initializers that are not inputs.
     model.ir_version = max(model.ir_version, INITIALIZERS_IR_VERSION)
     check(model)
     return model
 
 
 def _culprit(proto: onnx.ModelProto, parked: Collection[str]) -> str:
-    """What stops the converter, for a message: the operator that does so where all others are parked."""
+    """The operator that stops the converter, for a message: it does so even if all others are parked."""
     first = {"": ""}
     for node in every_node(proto.graph):
         if _name(node) not in parked:
             first.setdefault(node.op_type, node.name or _name(node))
-    # Operators with bodies stay around those within.
+    # Operators with bodies stay, since others are within them.
     for op_type in sorted(first, key=lambda op_type: op_type not in ("", *_WITH_BODIES)):
         others = {_name(node) for node in every_node(proto.graph) if node.op_type not in (op_type, *_WITH_BODIES)}
         try:
@@ -95,7 +95,7 @@ def _culprit(proto: onnx.ModelProto, parked: Collection[str]) -> str:
 
 
 def _write(network: Network, model: onnx.ModelProto, rules: Mapping[str, tuple[Node, Rule]]) -> None:
-    """Put what the rules make where nodes are parked.
+    """Replace parked nodes by what the rules write.
 
     Raises:
         PconvError: of a rule.
@@ -122,7 +122,7 @@ def _write(network: Network, model: onnx.ModelProto, rules: Mapping[str, tuple[N
 
 
 def _keep_annotations(source: onnx.GraphProto, graph: onnx.GraphProto) -> None:
-    """Bring back what the converter forgets."""
+    """Restore annotations that the converter drops."""
     of_node = {node.output[0]: node.metadata_props for node in source.node if node.output}
     for node in graph.node:
         if node.output and not node.metadata_props:

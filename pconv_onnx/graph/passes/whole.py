@@ -1,4 +1,4 @@
-"""An operator that is to be taken apart: what is known of it, and the operators written in its place so far."""
+"""An operator that is to be taken apart, what is known of it, and the operators written in its place so far."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pconv_onnx.graph.view import Constant, Node
 
 
 class StaysWhole(Exception):
-    """The operator has no counterpart in parts, or too little is known of it."""
+    """Raised if an operator cannot be taken apart, or too little is known of it."""
 
 
 class Whole:
@@ -27,14 +27,14 @@ class Whole:
     """
 
     def __init__(self, network: Network, node: Node, proto: onnx.NodeProto, names: set[str]) -> None:
-        """Take a node of a network; new names join the names in use."""
+        """Take a node of a network; new names are added to the names in use."""
         self.network = network
         self.nodes: list[onnx.NodeProto] = []
         self._node, self._proto, self._names = node, proto, names
         self._name = node.name or proto.output[0]
 
     def __getitem__(self, index: int) -> str:
-        """Name of an input; empty where it is left out."""
+        """Name of an input; empty if it is left out."""
         return self._proto.input[index] if index < len(self._proto.input) else ""
 
     def read(self, index: int) -> bool:
@@ -48,24 +48,24 @@ class Whole:
         """Value of an attribute.
 
         Raises:
-            StaysWhole: it is a tensor, which none of such an operator is.
+            StaysWhole: it is a tensor, which no attribute of these operators is.
         """
         value = self._node.attrs.get(name, otherwise)
         require(not isinstance(value, Constant))
         return value
 
     def flag(self, name: str) -> bool:
-        """Value of an attribute that is 0 or 1, the former where it is left out.
+        """Value of an attribute that is 0 or 1; 0 if it is left out.
 
         Raises:
-            StaysWhole: it has another.
+            StaysWhole: it has another value.
         """
         value = self.attribute(name, 0)
         require(value in (0, 1))
         return bool(value)
 
     def value(self, index: int) -> Array | None:
-        """Value of an input; None where it is computed, or left out."""
+        """Value of an input; None if it is computed, or left out."""
         return constant(self._node.inputs[index]) if self[index] else None
 
     def shape(self, index: int) -> tuple[Dimension, ...]:
@@ -83,7 +83,7 @@ class Whole:
         """A dimension of an input.
 
         Raises:
-            StaysWhole: it is not known, or is none.
+            StaysWhole: it is not known, or there is no such dimension.
         """
         size = self.shape(index)[axis]
         require(isinstance(size, int) and size > 0)
@@ -93,7 +93,7 @@ class Whole:
         """Element type of an input.
 
         Raises:
-            StaysWhole: it is not known, or that of texts.
+            StaysWhole: it is not known, or is that of strings.
         """
         dtype = self.network.dtypes.get(self[index])
         if dtype is None or dtype.kind == "O":
@@ -102,10 +102,10 @@ class Whole:
 
     @property
     def floats(self) -> np.dtype[Any]:
-        """Element type of the inputs that are floats: all have the same.
+        """Element type of the inputs that are floats; all have the same.
 
         Raises:
-            StaysWhole: it is not known of any.
+            StaysWhole: no input's type is known.
         """
         known = (self.network.dtypes.get(name) for name in self._proto.input)
         found = next((dtype for dtype in known if dtype is not None and dtype.kind in "fV"), None)
@@ -119,8 +119,8 @@ class Whole:
         Args:
             op_type: the operator.
             inputs: names of its inputs.
-            what: what its output is, for the name; that of the operator otherwise.
-            gives: which output of the node it makes; none otherwise.
+            what: what its output is, for its name; by default the operator.
+            gives: which output of the whole operator it makes; None if it makes none.
             attributes: those of the operator, and its `domain`.
         """
         if gives is None:
@@ -138,11 +138,11 @@ class Whole:
         return self.write("Constant", what=what, value=numpy_helper.from_array(np.asarray(value, dtype)))
 
     def number(self, value: float, what: str = "") -> str:
-        """Write a constant of the type of inputs that are floats, and return its name."""
+        """Write a constant in the element type of the inputs that are floats, and return its name."""
         return self.constant(value, self.floats, what)
 
     def reshape(self, x: str, *sizes: int, what: str = "", gives: int | None = None) -> str:
-        """Write a Reshape to constant sizes; 0 keeps one."""
+        """Write a Reshape to constant sizes; 0 keeps a size."""
         return self.write("Reshape", x, self.constant(sizes), what=what, gives=gives)
 
     def transpose(self, x: str, *axes: int, what: str = "", gives: int | None = None) -> str:
@@ -157,12 +157,12 @@ class Whole:
         return self.write("Slice", x, *bounds, what=what)
 
     def length(self, x: str, axis: int) -> str:
-        """Write what computes the size of an axis."""
+        """Write nodes that compute the size of an axis."""
         return self.write("Gather", self.write("Shape", x), self.constant(axis))
 
 
 def require(condition: bool) -> None:
-    """Leave the operator whole where a condition does not hold.
+    """Leave the operator whole if a condition does not hold.
 
     Raises:
         StaysWhole: it does not.

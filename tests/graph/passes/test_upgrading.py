@@ -145,10 +145,10 @@ def test_what_onnxruntime_has_before_onnx_stays(opset):
 @pytest.mark.parametrize(
     ("nodes", "opset", "weights", "why"),
     [
-        ("y = BatchNormalization (x, s, s, s, v)", 6, PER_CHANNEL, "normalises as in training"),
-        ("y, m, n, o, p = BatchNormalization (x, s, s, s, v)", 9, PER_CHANNEL, "normalises as in training"),
-        ("y = Dropout (x)", 6, None, "drops as in training"),
-        ("z, mask = Dropout (x) c = Cast <to = 1> (mask) y = Add (z, c)", 10, None, "has a mask that is read"),
+        ("y = BatchNormalization (x, s, s, s, v)", 6, PER_CHANNEL, "is in training mode"),
+        ("y, m, n, o, p = BatchNormalization (x, s, s, s, v)", 9, PER_CHANNEL, "is in training mode"),
+        ("y = Dropout (x)", 6, None, "is in training mode"),
+        ("z, mask = Dropout (x) c = Cast <to = 1> (mask) y = Add (z, c)", 10, None, "has a mask as output"),
         ("y = Resize (x, s)", 10, scales(1, 1, 2, 0.5), "enlarges one axis and shrinks another"),
     ],
 )  # fmt: skip
@@ -169,7 +169,7 @@ def test_slopes_for_channels_of_who_knows_what_are_refused():
         opset=6,
         ir_version=4,
     )
-    assert "its PRelu 'y' has slopes for the channels of what is of unknown rank" in refusal_of(later, model)
+    assert "its PRelu 'y' has slopes for the channels of a tensor of unknown rank" in refusal_of(later, model)
 
 
 def test_a_batch_of_sequences_is_refused():
