@@ -386,7 +386,7 @@ def test_a_file_of_a_later_version_of_the_operators_is_told(snn, tmp_path, refus
             entry.version = VERSION + 1
     onnx.save(model, path)
     told = (
-        f"declares version {VERSION + 1} of the operators of pconv-onnx; this one has those up to {VERSION}; "
+        f"declares version {VERSION + 1} of the operators of pconv-onnx; this pconv-onnx has those up to {VERSION}; "
         "update pconv-onnx"
     )
     for arguments in (["stats", path], ["verify", snn, path], ["inspect", path], ["rewrite", path]):
