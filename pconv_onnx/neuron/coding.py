@@ -1,9 +1,9 @@
 """Codings: how the spike train of a neuron carries its spike count. One class a coding.
 
-A train of T time-steps carries any number whose *temporal mean* it has: all of what is linear sees no more of it. That
-the first k steps fire is one way (`rate`, the paper's); binary digits are another (`radix`: Kim et al. 2018, weighted
-spikes; Wang et al. 2021, radix encoding), in which T steps have 2^T values. Either may be signed, silent at a count in
-the middle: the digits of the distance from it, with its sign.
+Linear operators see only the *temporal mean* of a train, so any train with the right mean will do. In `rate`, the
+paper's coding, the first k of T steps fire. In `radix` the spikes are the binary digits of k (Kim et al. 2018, weighted
+spikes; Wang et al. 2021, radix encoding), so T steps have 2^T values. Both may be signed: a neuron is then silent at a
+count k₀ in the middle, and its train has the digits of the distance from k₀, with the sign.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from pconv_onnx.basics.choices import MAX_STEPS
 
 
 def reach_of(highest: int, zero: int) -> int:
-    """How far from that of silence, k₀, counts up to S are."""
+    """The largest distance of a count from 0 to S from k₀, the count of a silent neuron."""
     return max(zero, highest - zero)
 
 
 @dataclass(frozen=True)
 class Coding:
-    """A table of trains: for each spike count k the signed digit of each time-step.
+    """For each spike count k the train that carries it: a digit −1, 0 or 1 for each time-step.
 
-    A digit is that of the distance |k − k₀|, and has the sign of k − k₀. Where it is zero a neuron emits the level of
-    k₀, and where it is not as much more, or less, as a spike of that time-step is worth.
+    The digits are those of the distance |k − k₀|, with the sign of k − k₀. At a digit of zero the neuron emits the
+    level of k₀. At a digit of 1 or −1 it emits that plus or minus what a spike of this time-step is worth.
 
     Attributes:
         steps: T.
@@ -37,37 +37,37 @@ class Coding:
     steps: int
     zero: int = 0
 
-    # What users call it, and what the attribute `coding` of the operator has for it.
+    # Its name for users, and its number in the operator's attribute `coding`.
     name: ClassVar[str]
     number: ClassVar[int]
     # Whether spikes of one train are worth different amounts.
     weighted: ClassVar[bool]
-    # Whether each digit ascends with the count, so that the maximum of trains is the train of the maximum.
+    # Whether no digit falls as the count rises, so that the maximum of trains is the train of the maximum.
     ascending: ClassVar[bool]
 
     @classmethod
     def steps_for(cls, reach: int) -> int:
-        """The fewest time-steps for counts up to so far from that of silence."""
+        """The fewest time-steps that carry counts up to this distance from k₀."""
         raise NotImplementedError
 
     @classmethod
     def most(cls, steps: int) -> int:
-        """How far from that of silence a count may be in so many time-steps."""
+        """The largest distance from k₀ that a count may have with this number of time-steps."""
         raise NotImplementedError
 
     @property
     def signed(self) -> bool:
-        """Whether there are counts below that of silence."""
+        """Whether there are counts below k₀, that of a silent neuron."""
         return self.zero > 0
 
     @property
     def distances(self) -> Array:
-        """`[T]`: of each time-step a distance from k₀ by whose level its spikes are told (`factor`)."""
+        """`[T]`: for each time-step the distance from k₀ whose level says what a spike is worth (with `factor`)."""
         raise NotImplementedError
 
     @property
     def factor(self) -> int:
-        """How many times what lies between that level and the silent one a spike is worth."""
+        """A spike is worth this many times the difference between that level and the silent one."""
         raise NotImplementedError
 
     def digits(self, counts: Array) -> Array:
@@ -76,10 +76,11 @@ class Coding:
         return np.asarray(self._fires(abs(offset)) * np.sign(offset), dtype=np.int8)
 
     def require(self, levels: Array) -> None:
-        """Raise where trains cannot carry the counts of levels `[R, S+1]`.
+        """Raise if trains cannot carry the counts of levels `[R, S+1]`.
 
         Raises:
-            ValueError: there are too many for T or, of trains of equal spikes, not as many; or silence is not zero.
+            ValueError: the counts do not fit T time-steps, or the level of a silent neuron in signed trains is not
+                zero.
         """
         highest = levels.shape[1] - 1
         if not 0 <= self.zero <= highest:
@@ -91,14 +92,14 @@ class Coding:
             raise ValueError(f"{self.steps} time-steps in coding '{self.name}' for counts up to {reach} from silence")
 
     def operations(self, counts: Array) -> Array:
-        """How many digits of the trains of spike counts `[…]` are not zero."""
+        """How many digits are not zero in the trains of spike counts `[…]`."""
         return np.asarray(self._fires(abs(counts.astype(np.int64) - self.zero)).sum(axis=0))
 
     def values(self, levels: Array) -> tuple[Array, Array]:
-        """What neurons with levels `[R, S+1]` emit: where silent `[R, 1]`, and where a digit is one `[R, T]`.
+        """What neurons with levels `[R, S+1]` emit: if silent `[R, 1]`, and at a digit of 1 `[R, T]`.
 
-        A digit of −1 emits the negative of the latter; silence is then zero. Computed in float32, operation by
-        operation, and rounded to the type of the levels.
+        A digit of −1 emits the negative of the latter; a silent neuron then emits zero. Computed in float32, operation
+        by operation, and rounded to the type of the levels.
         """
         above = levels.shape[1] - 1 - self.zero
         distances = np.where(self.distances <= max(above, self.zero), self.distances, 0)
@@ -112,7 +113,7 @@ class Coding:
             return levels[:, [self.zero]], worth.astype(levels.dtype)
 
     def _holds(self, reach: int) -> bool:
-        """Whether these time-steps carry counts up to so far from silence, and spikes are worth what these need."""
+        """Whether these time-steps carry counts up to this distance from k₀, with spikes worth what they need."""
         raise NotImplementedError
 
     def _fires(self, distance: Array) -> Array:
@@ -130,22 +131,22 @@ class Rate(Coding):
 
     @classmethod
     def steps_for(cls, reach: int) -> int:
-        """As many."""
+        """As many as the distance."""
         return reach
 
     @classmethod
     def most(cls, steps: int) -> int:
-        """As far."""
+        """T itself."""
         return steps
 
     @property
     def distances(self) -> Array:
-        """T everywhere: every spike is worth what T of them carry, since their mean is divided by T."""
+        """T everywhere: a spike is worth the level of T spikes, since the mean divides by T."""
         return np.full(self.steps, self.steps)
 
     @property
     def factor(self) -> int:
-        """That level itself."""
+        """One."""
         return 1
 
     def _holds(self, reach: int) -> bool:
@@ -177,12 +178,12 @@ class Radix(Coding):
 
     @property
     def factor(self) -> int:
-        """T, by which the mean is divided."""
+        """T, since the mean divides by T."""
         return self.steps
 
     @property
     def _places(self) -> Array:
-        # No count is so high that digits farther up could be set.
+        # Higher digits are zero, since no count is so high.
         return np.minimum(np.arange(self.steps, dtype=np.int64)[::-1], 32)
 
     def _holds(self, reach: int) -> bool:

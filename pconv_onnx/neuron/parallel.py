@@ -16,14 +16,14 @@ from pconv_onnx.neuron.theory import temporal_mean
 
 # The highest spike count.
 MAX_LEVELS = 65535
-# Stands for `rate` with as many time-steps as a neuron has levels.
+# Means `rate` with as many time-steps as a neuron has levels.
 _BY_LEVELS: Coding = Rate(0)
-# Values of trains that are computed at a time, to see whether these carry levels.
+# The number of values of trains that are computed at a time when it is proved that they carry the levels.
 _AT_ONCE = 1 << 22
 
 
 def along_channels(table: Array, channel_axis: int | None, rank: int) -> Array:
-    """A table `[R, n]` as `[n, …]`, ready to broadcast against arrays of that rank; None stands for R = 1."""
+    """A table `[R, n]` as `[n, …]`, ready to broadcast against arrays of that rank; the axis is None for R = 1."""
     shape = [1] * rank
     if channel_axis is not None:
         shape[channel_axis] = table.shape[0]
@@ -41,8 +41,8 @@ class ParallelNeuron:
     Attributes:
         thresholds: τ, `[R, S]`, ascending along S; NaN (never reached) last.
         levels: v, `[R, S+1]`, ascending.
-        channel_axis: the axis of the input that rows run along; None where R = 1.
-        coding: how its trains carry the count; `rate` of T = S unless another is given.
+        channel_axis: the axis of the input that the rows belong to; None for R = 1.
+        coding: how its trains carry the count; by default `rate` with T = S.
     """
 
     thresholds: Array
@@ -51,7 +51,7 @@ class ParallelNeuron:
     coding: Coding = _BY_LEVELS
 
     def __post_init__(self) -> None:
-        """Refuse tables that no kernel could run."""
+        """Raise for tables that no kernel could run."""
         rows, highest = self.thresholds.shape
         if not 1 <= highest <= MAX_LEVELS:
             raise ValueError(f"{highest} levels; 1 to {MAX_LEVELS} are possible")
@@ -75,14 +75,14 @@ class ParallelNeuron:
         return cls((t[1:] * threshold - shift) / steps, amplitude * t / steps, channel_axis)
 
     def astype(self, dtype: np.dtype[Any]) -> ParallelNeuron:
-        """The neuron in a narrower type: the same count for every input of that type, levels rounded to it.
+        """The neuron in a narrower type: the same count for every input of that type, with levels rounded to it.
 
         Raises:
-            ValueError: its levels are not told apart in that type, or leave its range.
+            ValueError: two levels are equal in that type, or a level leaves its range.
         """
         with np.errstate(over="ignore"):
             thresholds, levels = self.thresholds.astype(dtype), self.levels.astype(dtype)
-        # A threshold becomes the next value of the type, so that the same values reach it.
+        # A threshold is rounded up to the next value of the type, so that the same inputs reach it.
         below = thresholds.astype(self.thresholds.dtype) < self.thresholds
         thresholds = np.where(below, np.nextafter(thresholds, dtype.type(np.inf)), thresholds)
         if not np.isfinite(levels).all() or (levels[:, 1:] <= levels[:, :-1]).any():
@@ -91,7 +91,7 @@ class ParallelNeuron:
 
     @property
     def steps(self) -> int:
-        """T, of its trains."""
+        """T, the number of time-steps of its trains."""
         return self.coding.steps
 
     @property
@@ -101,10 +101,10 @@ class ParallelNeuron:
 
     @property
     def why_not_carried(self) -> str:
-        """Why its trains do not carry its levels; empty where they do, which this proves for every count.
+        """Why its trains do not carry its levels; empty if they do, which is proved for every count.
 
-        They do where levels are evenly spaced, to the rounding of their type (that of the silent value included, which
-        is in every mean), and a decoder tells the means of trains from each other.
+        Levels must be evenly spaced up to the rounding of their type (and of the silent value, which is part of every
+        mean), and a decoder must be able to tell the means of trains apart.
         """
         levels = self.levels.astype(np.float64)
         counts = np.arange(self.highest + 1)
@@ -122,7 +122,7 @@ class ParallelNeuron:
         return ""
 
     def _decodes(self) -> bool:
-        """Whether the train of every count is decoded to that count."""
+        """Whether a decoder gets every count back from its train."""
         at_once = max(1, _AT_ONCE // (self.steps * (self.highest + 1)))
         for first in range(0, len(self.levels), at_once):
             rows = slice(first, first + at_once)
@@ -158,15 +158,15 @@ class ParallelNeuron:
         return self.looked_up(self.levels, count)
 
     def looked_up(self, table: Array, count: Array) -> Array:
-        """What a table `[R, S+1]` has for spike counts `[B, …]`."""
+        """The entries of a table `[R, S+1]` for spike counts `[B, …]`."""
         return np.asarray(table[self._rows(count.ndim), count])
 
     def trains(self, mean: Array) -> Array:
-        """What flows in a spiking network: `[T, B, …]` of means `[B, …]`."""
+        """The spike trains `[T, B, …]` for means `[B, …]`, as they flow in a spiking network."""
         return self.emitted(self.search_form(mean))
 
     def emitted(self, count: Array) -> Array:
-        """The trains `[T, B, …]` of spike counts `[B, …]`."""
+        """The spike trains `[T, B, …]` that carry spike counts `[B, …]`."""
         return np.stack(list(self.emitted_in_turn(count)))
 
     def emitted_in_turn(self, count: Array) -> Iterator[Array]:
@@ -182,10 +182,10 @@ class ParallelNeuron:
 
 
 def train_decoder(levels: Array, channel_axis: int | None) -> ParallelNeuron:
-    """The neuron that turns the temporal mean of spike trains back into the levels `[R, S+1]` they stand for, exactly.
+    """The neuron that turns the temporal mean of spike trains back into the levels `[R, S+1]` they carry, exactly.
 
-    The mean of a train, `v_0 + (v_S − v_0)·k/S` but for rounding, may differ from `v_k` in its last bits; thresholds
-    half a level away from each such mean tell the counts apart.
+    The mean of a train is `v_0 + (v_S − v_0)·k/S` up to rounding, so it may differ from `v_k` in its last bits.
+    Thresholds halfway between neighbouring means tell the counts apart.
     """
     highest = levels.shape[1] - 1
     lowest, top = (levels[:, [k]].astype(np.float64) for k in (0, -1))

@@ -1,4 +1,4 @@
-"""A quantiser as its float operations, and the spiking neurons compiled from it."""
+"""Quantisers, as the float operations of their source, and the spiking neurons compiled from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pconv_onnx.neuron.serial import SerialNeuron
 from pconv_onnx.neuron.theory import counts_beside, rms_error, shift_of
 from pconv_onnx.neuron.thresholds import smallest_float
 
-# Semantics of the operators that quantisers are made of; each is monotone in its first operand as long as the factors
+# The operators that quantisers are made of. Each is monotone in its first operand as long as factors
 # are positive, in floats as well as in reals.
 _FLOAT_OPERATIONS: dict[str, Callable[..., Array]] = {
     "Add": np.add,
@@ -34,9 +34,9 @@ _FLOAT_OPERATIONS: dict[str, Callable[..., Array]] = {
     "RoundHalfDown": lambda x: np.sign(x) * np.ceil(np.abs(x) - x.dtype.type(0.5)),
     "Clip": lambda x, low, high: np.minimum(np.maximum(x, low), high),
     "Sign": np.sign,
-    # Of a count of 0 or 1, the one or the other value.
+    # The first or second value, for a count of 0 or 1.
     "Where": lambda x, low, high: np.asarray(np.where(x >= 1, high, low)),
-    # How many of the thresholds of its row each value reaches.
+    # The number of thresholds of its row that each value reaches.
     "MultiThreshold": lambda x, thresholds: _reached(x, thresholds),
 }
 
@@ -55,7 +55,7 @@ class FloatOperation:
         op_type: a key of the semantics table: `Add`, `Sub`, `Mul`, `Div`, `Clip`, a rounding (`Floor`, `Ceil`, `Round`,
             `RoundUp`, `RoundDown`, `RoundHalfUp`, `RoundHalfDown`), `Sign`, `MultiThreshold`, `Where` or `Cast`.
         constants: the operands after the first, each of shape `[1]` or `[C]`; thresholds `[1, L]` or `[C, L]`.
-        dtype: of a Cast the float type of its result; other operators keep that of what they are given.
+        dtype: the float type that a Cast converts to; other operators keep the type of their input.
     """
 
     op_type: str
@@ -81,23 +81,23 @@ def apply(operations: Iterable[FloatOperation], x: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class QuantizerSpec:
-    """What a recogniser read from a graph: a quantised activation as the exact operations of its source.
+    """A quantised activation, as a recogniser read it from a graph: the exact operations of the source.
 
     The source computes `tail(round(head(x)))`. Its integer code `round(head(x))` counts spikes, from `lowest` for none
     to `lowest + levels`; codes outside that range are clipped, by the head or by the tail.
 
     Attributes:
-        dtype: the float type of the source's input and output; casts between may have it compute in another.
+        dtype: the float type of the source's input and output; with casts it may compute in another type.
         head: operations before the rounding.
         rounding: the operation that makes the code an integer.
         tail: operations after it.
         levels: L, the highest spike count.
-        threshold: θ of the source, `[1]` or `[C]`: the input distance that raises the count from 0 to L; None where
+        threshold: θ of the source, `[1]` or `[C]`: the input distance that raises the count from 0 to L; None if
             the source's thresholds are not evenly spaced.
-        shift: b, the charge that the neuron with T = L holds before the first step, `[1]` or `[C]`.
-        bias: ψ, what the source adds to its input, and the neuron therefore to the current of each step.
-        channel_axis: the axis that per-channel constants run along; None where all are scalar.
-        lowest: the code of a silent neuron, `[1]` or `[C]`; below zero where values are signed.
+        shift: b, the initial membrane potential of the neuron with T = L, `[1]` or `[C]`.
+        bias: ψ, which the source adds to its input, and the neuron to the current of each step, `[1]` or `[C]`.
+        channel_axis: the axis of per-channel constants; None if all are scalar.
+        lowest: the code of a silent neuron, `[1]` or `[C]`; below zero if values are signed.
     """
 
     dtype: np.dtype[Any]
@@ -113,7 +113,7 @@ class QuantizerSpec:
 
     @property
     def rows(self) -> int:
-        """R: 1 where every constant is scalar, otherwise the number of channels."""
+        """R: 1 if every constant is scalar, otherwise the number of channels."""
         operations = (*self.head, self.rounding, *self.tail)
         return max((len(self.lowest), *(len(c) for operation in operations for c in operation.constants)))
 
@@ -124,7 +124,7 @@ class QuantizerSpec:
 
     @property
     def amplitude(self) -> Array:
-        """What all spikes of a train add to that, `[1]` or `[C]` in float64."""
+        """The difference between the highest value and that of a silent neuron, `[1]` or `[C]` in float64."""
         return self._value(self.levels).astype(np.float64) - self.silent.astype(np.float64)
 
     def _value(self, count: int) -> Array:
@@ -146,28 +146,27 @@ class QuantizerSpec:
 
     @cached_property
     def zero(self) -> int:
-        """k₀ of signed trains: the count whose level is zero in every channel; 0 where there is none."""
+        """k₀ of signed trains: the count whose level is zero in every channel; 0 if there is none."""
         found = np.flatnonzero((self._values == 0).all(axis=0))
         return int(found[0]) if found.size else 0
 
     def neuron(self, steps: int | None = None, coding: type[Coding] = Rate, zero: int = 0) -> ParallelNeuron:
         """The parallel neuron of this quantiser.
 
-        In `rate` with as many steps as the levels need (the default), and in other codings with these or more, it is
-        compiled from the source's operations and gives the source's value for every float (Theorem 4.1, made exact for
-        floats). In `rate` with another number of steps there is no source value to be equal to: thresholds are
-        `(t·θ − b')/T − ψ`, levels `v_0 + a·k/T`, rounded once, with the optimal shift b'; of signed trains the
-        level of silence stays zero, and the farther side has T levels.
+        In `rate` with as many steps as the levels need (the default), and in other codings with at least as many as
+        they need, the neuron is compiled from the source's operations and gives the source's value for every float
+        (Theorem 4.1, made exact for floats). In `rate` with another number of steps there is no source value to be
+        equal to: thresholds are `(t·θ − b')/T − ψ` and levels `v_0 + a·k/T`, rounded once, with the optimal shift b'.
+        In signed trains the level of a silent neuron stays zero, and the farther side has T levels.
 
         Args:
-            steps: T; None for as many as the levels need.
-            coding: of its trains.
-            zero: k₀ of these, 0 or `self.zero`.
+            steps: number of time-steps T; None for as many as the levels need.
+            coding: coding of the spike trains.
+            zero: k₀ of the trains, 0 or `self.zero`.
 
         Raises:
-            ValueError: the operations are not a bounded ascending staircase, `steps` is out of range or too few for the
-                coding, or it is another number than that of the levels and the source's thresholds are not evenly
-                spaced.
+            ValueError: the operations are not a bounded ascending staircase, `steps` is out of range or too small for
+                the coding, or it differs from the number of levels and the source's thresholds are not evenly spaced.
         """
         reach = reach_of(self.levels, zero)
         needed = coding.steps_for(reach)
@@ -181,7 +180,7 @@ class QuantizerSpec:
         return self._respaced(steps, zero)
 
     def _respaced(self, steps: int, zero: int) -> ParallelNeuron:
-        """The neuron of `rate` with other time-steps than the levels need."""
+        """The neuron in `rate` with another number of time-steps than the levels need."""
         if not 1 <= steps <= MAX_STEPS:
             raise ValueError(f"{steps} time-steps; 1 to {MAX_STEPS} are possible")
         if self.threshold is None:
@@ -195,7 +194,7 @@ class QuantizerSpec:
         reach = reach_of(self.levels, zero)
         below, above = counts_beside(self.levels, steps, zero)
         highest = below + above
-        # Of the source's range, what the counts take; all of it where silence is the lowest.
+        # The part of the source's range that the counts cover; all of it if a silent neuron has the lowest value.
         taken = reach * highest / (steps * self.levels)
         share = shift_of(reach, steps, shift / threshold)
         charge = (share + below) * (threshold * taken) - highest * threshold / self.levels * zero + highest * bias
@@ -209,15 +208,15 @@ class QuantizerSpec:
         )
 
     def _above(self, thresholds: Array) -> Array:
-        """Thresholds that are reached, of those where the source rounds up: it does so above them."""
+        """The next floats above thresholds at which the source still rounds down."""
         strict = self.rounding.op_type in ("Ceil", "RoundUp")
         return np.nextafter(thresholds, self.dtype.type(np.inf)) if strict else thresholds
 
     def serial_neuron(self, steps: int | None = None) -> SerialNeuron:
-        """The integrate-and-fire neuron of this quantiser, for runs of that many time-steps (default: `levels`).
+        """The integrate-and-fire neuron of this quantiser, for runs of `steps` time-steps (default: `levels`).
 
         Raises:
-            ValueError: the source's thresholds are not evenly spaced, or its operations are no bounded staircase.
+            ValueError: the source's thresholds are not evenly spaced, or its operations are not a bounded staircase.
         """
         if self.threshold is None:
             raise ValueError(
@@ -237,7 +236,7 @@ class QuantizerSpec:
         """What a neuron of other steps costs, as the function `rms_error` has it; None where thresholds are uneven."""
         if self.threshold is None:
             return None
-        # Silence of trains with an offset is another value.
+        # In trains with an offset a silent neuron has another value.
         zero = 0 if neuron.levels[:, neuron.coding.zero].any() else self.zero
         if neuron.coding.weighted or neuron.steps == reach_of(self.levels, zero):
             return 0.0
@@ -267,7 +266,7 @@ class QuantizerSpec:
         return ParallelNeuron(thresholds, levels, self.channel_axis)
 
     def _thresholds_in_reals(self) -> Array | None:
-        """`[R, L]` in float64, what thresholds would be without rounding; None where they are not evenly spaced."""
+        """Thresholds without rounding, `[R, L]` in float64; None if they are not evenly spaced."""
         if self.threshold is None:
             return None
         threshold, shift, bias = (

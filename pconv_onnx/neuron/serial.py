@@ -15,16 +15,16 @@ from pconv_onnx.neuron.coding import Rate
 class SerialNeuron:
     """A layer of integrate-and-fire neurons with soft reset, run one time-step at a time.
 
-    Potentials are counted from the initial charge b, so that they begin at zero: a neuron fires where its potential
-    reaches θ − b.
+    Membrane potentials are counted from the initial potential b, so they begin at zero: a neuron fires when its
+    potential reaches θ − b.
 
     Attributes:
-        steps: T, for which the initial charge was chosen.
-        bias: ψ, what is added to the current of each step, `[R]`.
+        steps: T, for which the initial potential was chosen.
+        bias: ψ, which is added to the current of each step, `[R]`.
         threshold: θ − b, the potential at which it fires, `[R]`.
-        reset: θ, what a spike takes from the potential, `[R]`.
-        levels: what it emits where silent and where it fires, `[R, 2]`.
-        channel_axis: the axis of the current that rows run along; None where R = 1.
+        reset: θ, which a spike subtracts from the potential (soft reset), `[R]`.
+        levels: what a neuron emits if silent and if it fires, `[R, 2]`.
+        channel_axis: the axis of the current that the rows belong to; None for R = 1.
     """
 
     steps: int
@@ -36,7 +36,7 @@ class SerialNeuron:
 
     @property
     def coding(self) -> Rate:
-        """Its spikes are worth the same; when they come it does not say."""
+        """`rate`: all spikes are worth the same. The steps in which they come are not those of a parallel neuron."""
         return Rate(self.steps)
 
     def astype(self, dtype: np.dtype[Any]) -> SerialNeuron:

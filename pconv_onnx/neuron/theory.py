@@ -1,4 +1,4 @@
-"""Formulas of the theory: sums over time, the two forms that the even neuron alone has, and what T costs."""
+"""Formulas: sums over time, the two forms that only evenly spaced neurons have, and the error for T other than L."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.neuron.coding import reach_of
 
-# Types that neurons compute in, each with the type in which its currents are summed over time: wide enough that T
-# equal currents have exactly that current as their mean.
+# The types in which neurons compute, each with the type in which currents are summed over time. That is wide enough
+# that the mean of T equal currents is exactly that current.
 SUM_TYPES: dict[np.dtype[Any], np.dtype[Any]] = {
     np.dtype(np.float32): np.dtype(np.float64),
     np.dtype(np.float16): np.dtype(np.float32),
@@ -21,34 +21,34 @@ SUM_TYPES: dict[np.dtype[Any], np.dtype[Any]] = {
 
 
 def shift_of(levels: int, steps: int, shift: Any = 0.5) -> Any:
-    """The shift of a neuron with T steps whose mean error is zero where that with T = L has `shift`, in units of θ.
+    """The shift for T steps with a mean error of zero, if the neuron with T = L has `shift`; in units of θ.
 
-    Of inputs spread evenly over `[0, θ]` a staircase of n steps has the mean `θ·(1/2 + (b − 1/2)/n)`, as long as its
-    thresholds lie within that range; those of T > L do where b is 1/2.
+    For inputs spread evenly over `[0, θ]` the mean of a staircase of n steps is `θ·(1/2 + (b − 1/2)/n)`, as long as its
+    thresholds lie within that range; for T > L they do if b is 1/2.
     """
     return 0.5 + (shift - 0.5) * steps / levels
 
 
 def counts_beside(levels: int, steps: int, zero: int) -> tuple[int, int]:
-    """How many counts are below that of silence, and how many above, where trains of `rate` have T steps for L levels.
+    """How many counts lie below and above k₀ if trains of `rate` have T steps for L levels.
 
-    The farther side has T. Where k₀ is 0 that is all of them; of signed trains the other has its share.
+    The farther side has T counts. If k₀ is 0 that is all; in signed trains the other side has its share.
     """
     reach = reach_of(levels, zero)
     return round(zero * steps / reach), round((levels - zero) * steps / reach)
 
 
 def rms_error(levels: int, steps: int, shift: float = 0.5, zero: int = 0) -> float:
-    """Root mean square of what other time-steps than the levels need cost a neuron in `rate`.
+    """Root mean square error of a neuron in `rate` with another number of time-steps than its levels need.
 
-    For inputs spread evenly over `[0, θ]`, and in units of θ, as is `shift`, that of the neuron with T = L; the mean is
-    zero for T ≤ L (Theorem 4.1; `shift_of`). Both values are steps, so that the integral is a sum.
+    It is for inputs spread evenly over `[0, θ]`, in units of θ. The mean error is zero for T ≤ L (Theorem 4.1;
+    `shift_of`). Both functions are staircases, so the integral is a sum.
 
     Args:
         levels: L.
         steps: T.
-        shift: b of the source.
-        zero: k₀, the count of silence.
+        shift: b of the neuron with T = L, in units of θ.
+        zero: k₀, the count of a silent neuron.
     """
     reach = reach_of(levels, zero)
     below, above = counts_beside(levels, steps, zero)
@@ -67,7 +67,7 @@ def rms_error(levels: int, steps: int, shift: float = 0.5, zero: int = 0) -> flo
 def temporal_mean(current: Array) -> Array:
     """`(1/T)·Σ_t I_t` of currents `[T, …]`: summed in order in the type of `SUM_TYPES`, divided there, rounded once.
 
-    Equal currents have exactly their own value as mean, which a sum in their own type does not give.
+    So the mean of equal currents is exactly their value, which a sum in their own type would not give.
     """
     wide = SUM_TYPES[current.dtype]
     total = current[0].astype(wide)

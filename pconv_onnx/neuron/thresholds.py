@@ -1,4 +1,4 @@
-"""Thresholds exact for floats: the smallest float from which on a predicate holds."""
+"""Thresholds that are exact for floats: the smallest float for which a monotone predicate holds."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 
-# By how many floats a threshold is expected to differ from that in real numbers, at most.
+# By how many floats a threshold is expected to differ at most from its value in real numbers.
 _ROUNDED = 16
 
 
 def smallest_float(
     holds: Callable[[Array], Array], shape: tuple[int, ...], dtype: np.dtype[Any], near: Array | None = None
 ) -> Array:
-    """Elementwise the smallest float for which a monotone predicate holds; NaN where it holds for none.
+    """For each element the smallest float for which a monotone predicate holds; NaN if it holds for none.
 
-    Bisects over the floats in order, -inf and +inf included, as sign-magnitude integers. Where it is expected, `near`,
-    makes that faster and changes nothing else.
+    It bisects over the ordered floats, -inf and +inf included, as sign-magnitude integers. A guess, `near`, makes it
+    faster and does not change the result.
     """
     integer = np.dtype(f"i{dtype.itemsize}").type
     magnitude = np.iinfo(integer).max
@@ -45,5 +45,5 @@ def smallest_float(
         below = holds(floats(middle))
         high = np.where(below, middle, high)
         low = np.where(below | (low >= high), low, middle + 1)
-    # -0 and +0 are one number; the canonical one keeps files readable.
+    # -0 and +0 are equal; +0 keeps files readable.
     return np.where(reached, floats(high) + dtype.type(0), dtype.type(np.nan))

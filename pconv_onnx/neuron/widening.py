@@ -1,4 +1,4 @@
-"""Levels of neurons whose counts reach differently far, brought to one width: trains side by side have one table."""
+"""Brings the levels of several neurons to the same counts, since trains side by side need one table."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pconv_onnx.basics.arrays import Array
 
 
 def widened(levels: Array, zero: int, highest: int) -> Array | None:
-    """Levels with others at both ends, which nothing reaches, so that `zero` is the count whose level is zero.
+    """Levels extended at both ends by levels that no input reaches, so that count `zero` has the level zero.
 
-    Where one side has a level and the other has none so far from zero, its negative is added: what a spike is worth by
-    the one it goes on being worth by the other (`Coding.values`). Farther off it is a multiple of that beside zero, so
-    that levels widened twice are those widened once.
+    If one side of zero has a level at some distance and the other side has none, its negative is added, so that spikes
+    are worth the same on both sides (`Coding.values`). Farther off, added levels are multiples of the level next to
+    zero, so widening twice gives the same as widening once.
 
     Args:
         levels: `[R, S+1]`, ascending.
-        zero: k₀ of the result.
-        highest: S of the result.
+        zero: k₀ of the result, the count whose level is zero.
+        highest: S of the result, the highest count.
 
     Returns:
-        `[R, highest + 1]`; None where no count has a level of zero in each row, counts reach farther than that, or what
-        comes about does not ascend or is not finite.
+        `[R, highest + 1]`; None if no count has the level zero in every row, counts do not fit, or the extended levels
+        do not ascend or are not finite.
     """
     silent = np.flatnonzero((levels == 0).all(axis=0))
     if not silent.size or levels.shape[1] < 2:

@@ -1,1 +1,1 @@
-"""What becomes of time: kinds of tensors, and for each ONNX operator what it does to them."""
+"""Kinds of tensors in time, and for each ONNX operator the rule for what it does to them."""

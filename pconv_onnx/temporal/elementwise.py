@@ -1,4 +1,4 @@
-"""Rules of operators that compute element by element."""
+"""Rules for element-wise operators."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pconv_onnx.temporal.site import Site, current, lifted_inputs
 
 
 def add(site: Site) -> Passage | None:
-    """Add, Sub, Sum, Mean: of tensors in time, which meet in one T, and of others at each step."""
+    """Add, Sub, Sum, Mean: tensors in time get the same T, and others are added at each step."""
     shapes = {site.shape(index) for index in site.varying}
     if None in shapes or len({(len(shape), shape[0]) for shape in shapes if shape}) != 1:
         return None
@@ -20,12 +20,12 @@ def add(site: Site) -> Passage | None:
 
 
 def multiply(site: Site) -> Kind | Passage | None:
-    """Mul by what is the same at each step, of two tensors in time the mean of one."""
+    """Mul by a factor that is the same at each step; of two tensors in time, one is replaced by its mean."""
     return one_in_time(site, _by_static)
 
 
 def _by_static(site: Site) -> Passage | None:
-    """What is not finite does not commute with zero."""
+    """Factors must be finite: infinity times zero does not commute with the mean."""
     lifted, factor = lifted_inputs(site), site.constant(1 - site.varying[0])
     if lifted is None or (factor is not None and not np.isfinite(factor).all()):
         return None
@@ -39,7 +39,7 @@ def divide(site: Site) -> Kind | Passage | None:
 
 
 def where(site: Site) -> Passage | None:
-    """Where takes each element from the same tensor at each step: conditions, being no floats, have no time axis."""
+    """Where takes each element from the same tensor at each step, since conditions have no time axis."""
     constants = [site.constant(index) for index in (1, 2)]
     if any(value is not None and not np.isfinite(value).all() for value in constants):
         return None
@@ -52,13 +52,13 @@ def negate(site: Site) -> Kind | None:
 
 
 def cast(site: Site) -> Kind | None:
-    """To the type that the tensor has; neurons of one model have one type, so in another it has no form in time."""
+    """Cast to the type that the tensor has. All neurons of a model have one type, so other Casts are decoded first."""
     same = site.network.dtype(site.node.inputs[0]) == site.network.dtype(site.node.outputs[0])
     return site.kinds[0] if same else None
 
 
 def identity(site: Site) -> Kind | None:
-    """What it is given."""
+    """Identity keeps the kind."""
     return site.kinds[0]
 
 

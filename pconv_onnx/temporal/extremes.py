@@ -1,6 +1,6 @@
-"""Rules of operators that take a maximum or minimum, which trains have whose digits ascend with the count.
+"""Rules for operators that take a maximum or minimum: exact on trains whose digits do not fall as the count rises.
 
-Others are decoded and, since the result has their levels, encoded again.
+Other trains are decoded first; since the result has their levels, it is encoded again.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pconv_onnx.temporal.site import Site, channels_moved, reduced
 
 
 def max_pool(site: Site) -> Passage | None:
-    """Ascending trains of one grid of levels: the maximum of trains is the train of the maximum.
+    """Max pooling of ascending trains with the same levels: the maximum of trains is the train of the maximum.
 
-    A window of nothing but padding, which only dilation makes, has a value that no train has.
+    A window of padding only, which needs dilation, has a value that no train has.
     """
     kind = site.kinds[0]
     dilated = any(step != 1 for step in site.attribute("dilations", ()))
@@ -26,24 +26,24 @@ def max_pool(site: Site) -> Passage | None:
 
 
 def _ascending(kind: Kind) -> Passage:
-    """The maximum or minimum of trains of one grid, which is one of its levels."""
+    """The maximum or minimum of trains with the same levels, which is one of these levels."""
     return Passage((kind,), encodes=isinstance(kind, Spikes) and not kind.coding.ascending)
 
 
 def relu(site: Site) -> Passage | None:
-    """The identity where no level is negative, and itself where trains are signed."""
+    """Relu is the identity if no level is negative, and stays a Relu on signed trains."""
     return _within(site, np.zeros(1), None)
 
 
 def clip(site: Site) -> Passage | None:
-    """The identity where all levels are within its bounds; from zero on, a Relu where trains are signed."""
+    """Clip is the identity if all levels are within its bounds; on signed trains a Clip from zero is a Relu."""
     if any(site.given(index) and site.constant(index) is None for index in (1, 2)):
         return None
     return _within(site, site.constant(1), site.constant(2))
 
 
 def _within(site: Site, low: Array | None, high: Array | None) -> Passage | None:
-    """Bounds are those of levels: what a spike is worth may be outside."""
+    """Whether all levels are within the bounds; a single spike may be worth more than them."""
     kind = site.kinds[0]
     if not isinstance(kind, Spikes) or not (high is None or (kind.levels[:, -1] <= high).all()):
         return None
@@ -54,7 +54,7 @@ def _within(site: Site, low: Array | None, high: Array | None) -> Passage | None
 
 
 def leaky_relu(site: Site) -> Kind | Passage | None:
-    """The identity where no level is negative; linear on each sign, of which a train has one."""
+    """LeakyRelu is the identity if no level is negative, and linear on each sign; a train has only one."""
     kind = site.kinds[0]
     if not isinstance(kind, Spikes) or not np.isfinite(site.attribute("alpha", 0.01)):
         return None
@@ -62,7 +62,7 @@ def leaky_relu(site: Site) -> Kind | Passage | None:
 
 
 def extremum(site: Site) -> Passage | None:
-    """As max pooling, over constant axes other than the first; likewise the minimum."""
+    """ReduceMax and ReduceMin, as max pooling, over constant axes other than the first."""
     kind, axes, rank = site.kinds[0], reduced(site), site.rank(0)
     if not isinstance(kind, Spikes) or axes is None or rank is None or kind.channel_axis in axes:
         return None
@@ -71,7 +71,7 @@ def extremum(site: Site) -> Passage | None:
 
 
 def extremes(site: Site) -> Passage | None:
-    """Max, Min of trains that have the same levels everywhere, and one coding."""
+    """Max and Min of trains that have the same levels everywhere, and the same coding."""
     first, *others = site.kinds
     if not isinstance(first, Spikes) or not first.uniform or len({site.rank(i) for i in range(len(site.kinds))}) > 1:
         return None

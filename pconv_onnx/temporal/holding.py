@@ -1,6 +1,6 @@
-"""Products of two tensors in time: the mean of one is *held*, the same at each step as weights are; the other spikes.
+"""Products of two tensors in time: one is *held*, that is, replaced by its mean at each step like weights; one spikes.
 
-The mean of products of trains is not the product of their means, that of spikes by what is held is.
+The mean of products of two trains is not the product of their means; with one of them held, it is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pconv_onnx.temporal.site import Rule, Site
 
 
 def one_in_time(site: Site, rule: Rule) -> Kind | Passage | None:
-    """What a rule of one tensor in time says of a product of one, or of two of which it lets one be held."""
+    """Apply a rule for one tensor in time to a product with one, or with two of which it can hold one."""
     if len(site.varying) < 2:
         return rule(site) if site.varying else None
     first, second = site.varying
@@ -32,23 +32,23 @@ def one_in_time(site: Site, rule: Rule) -> Kind | Passage | None:
 def spiking(kinds: Mapping[int, Kind], sizes: Mapping[int, int]) -> list[int]:
     """The factors that may stay in time, the cheapest first.
 
-    That is spikes: of two currents the means are multiplied once, not at each step. An accumulate takes place for each
-    spike, so that fewer of them are less work; what is held may have to be there for each time-step, so the larger
-    tensor is not.
+    Only spikes may: of two currents the means are multiplied once, not at each step. Each spike costs accumulates, so
+    the tensor with fewer spikes is cheaper. The held tensor may have to be repeated for each time-step, so it should be
+    the smaller one.
 
     Args:
-        kinds: of factors in time, by input.
-        sizes: how many values each has in a row.
+        kinds: the kinds of the factors in time, by input.
+        sizes: the number of values that each has in a row.
     """
     found = {index: kind for index, kind in kinds.items() if isinstance(kind, Spikes)}
     return sorted(found, key=lambda index: (_expected(found[index]), -sizes[index], index))
 
 
 def _expected(kind: Spikes) -> float:
-    """How many values of a train are not zero: half of the digits; all where a silent neuron emits something."""
+    """Expected number of non-zero values of a train: half of the digits, or all if a silent neuron emits something."""
     return kind.steps if kind.silent.any() else kind.steps / 2
 
 
 def row_size(shape: Sequence[Dimension] | None) -> int:
-    """How many values a tensor has in a row, as far as its shape tells."""
+    """The number of values that a tensor has in a row, as far as its shape is known."""
     return math.prod(size for size in (shape or ())[1:] if isinstance(size, int))

@@ -1,4 +1,4 @@
-"""Kinds in time: what a tensor is along the time axis, and how a node runs on it."""
+"""Kinds in time: what a tensor's time axis holds, and how a node runs on it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class Spikes:
 
     Attributes:
         coding: how they carry spike counts.
-        levels: `[R, S+1]`, the value that each spike count stands for; of serial neurons `[R, 2]`, silent and spike.
-        channel_axis: the axis along which the rows of `levels` run; None where R = 1.
+        levels: `[R, S+1]`, the value of each spike count; for serial neurons `[R, 2]`, the values of silence and a
+            spike.
+        channel_axis: the axis that the rows of `levels` belong to; None for R = 1.
     """
 
     coding: Coding
@@ -47,14 +48,14 @@ class Spikes:
         return self.levels[:, self.coding.zero]
 
     def encoder(self) -> ParallelNeuron:
-        """The neuron that gives these trains, of values that are levels."""
+        """The neuron that encodes values, which must be levels, as these trains."""
         return ParallelNeuron(self.levels[:, 1:], self.levels, self.channel_axis, self.coding)
 
     def widened(self, zero: int, highest: int) -> Spikes | None:
-        """The same trains with levels more at both ends.
+        """The same trains with levels added at both ends.
 
         Returns:
-            None where silence is not zero, or trains of these levels would not carry them.
+            None if a silent neuron does not emit zero, or trains could not carry the new levels.
         """
         if self.silent.any() or highest > MAX_LEVELS or self.steps > MAX_STEPS:
             return None
@@ -67,7 +68,7 @@ class Spikes:
         return None if found.encoder().why_not_carried else found
 
     def recoder(self, coding: Coding) -> ParallelNeuron:
-        """The neuron that gives the same counts in another coding, of these trains."""
+        """The neuron that turns these trains into trains of the same counts in another coding."""
         return replace(train_decoder(self.levels, self.channel_axis), coding=coding)
 
     @property
@@ -84,7 +85,7 @@ class Current:
 
 
 Kind = Static | Spikes | Current
-# Values of a table, farther than any network goes.
+# The most values of a table; no network has more.
 _LARGEST = 1 << 26
 STATIC = Static()
 
@@ -95,13 +96,13 @@ class Passage:
 
     Attributes:
         kinds: kind of each output.
-        lifted: inputs without a time axis that are repeated for each time-step, since their rows go with rows in time.
-        held: inputs in time that are decoded first, and have no time axis then.
-        constants: inputs that become constants, where the source's own value counts its rows; None leaves an input out.
-        recoded: inputs whose trains are given another coding first.
-        runs_as: the operator of one input that does on trains what this one does on their levels; empty where that is
-            this one.
-        encodes: whether it runs on decoded inputs, and its output, which has the levels of its kind, is encoded again.
+        lifted: inputs without a time axis that are repeated for each time-step, since their rows match rows in time.
+        held: inputs in time that are decoded first, and then have no time axis.
+        constants: inputs that are replaced by constants, since the source's value counts rows; None drops an input.
+        recoded: inputs whose trains are recoded first, with their new coding.
+        runs_as: the operator with one input that does on trains what this one does on levels; empty if it is the same.
+        encodes: whether the node runs on decoded inputs and its output, which has the levels of its kind, is encoded
+            again.
     """
 
     kinds: tuple[Kind, ...]
@@ -114,17 +115,17 @@ class Passage:
 
 
 class RecordedLevels:
-    """The levels of the neurons of a network, as records name them."""
+    """The levels of a network's neurons, to which records refer by name."""
 
     def __init__(self, tables: Mapping[str, Array]) -> None:
-        """Levels `[R, T+1]` by the names of neurons."""
+        """Take levels `[R, S+1]` by the names of neurons."""
         self._tables = tables
         self._names = {id(levels): name for name, levels in tables.items()}
         self._runs: dict[int, tuple[list[tuple[str, int, int]], int | None]] = {}
         self._places: dict[tuple[int, int] | None, dict[bytes, list[tuple[str, int]]]] = {}
 
     def write(self, kind: Kind) -> InTime:
-        """A kind that is not Static, as a record has it."""
+        """A kind other than Static, as an entry of a record."""
         if not isinstance(kind, Spikes):
             return InTime(kind.steps)
         name = self._names.get(id(kind.levels))
@@ -132,7 +133,7 @@ class RecordedLevels:
         return InTime(kind.steps, levels, kind.channel_axis, kind.coding.name, kind.coding.zero, highest)
 
     def read(self, entry: InTime) -> Spikes | Current:
-        """The way back.
+        """The kind of an entry of a record.
 
         Raises:
             KeyError: there is no such neuron.
@@ -168,9 +169,9 @@ class RecordedLevels:
         return np.broadcast_to(rows, (count, rows.shape[1]))
 
     def _put_together(self, kind: Spikes) -> tuple[list[tuple[str, int, int]], int | None]:
-        """Which rows of which neurons a table is made of, and to what it is widened, if it is.
+        """Which rows of which neurons make up a table, and how far it is widened, if it is.
 
-        A Concat joins them, a Split takes some.
+        A Concat joins rows of several neurons, a Split takes some.
         """
         levels = kind.levels
         if id(levels) not in self._runs:
@@ -193,7 +194,7 @@ class RecordedLevels:
         return first + count if len(self._tables[name]) > 1 else 0
 
     def _where(self, wanted: tuple[int, int] | None) -> dict[bytes, list[tuple[str, int]]]:
-        """Where rows of those values are, as they are or widened."""
+        """Where rows with those values are, unchanged or widened."""
         if wanted not in self._places:
             places = self._places[wanted] = {}
             for name, table in self._tables.items():

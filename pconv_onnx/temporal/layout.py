@@ -1,4 +1,4 @@
-"""Rules of operators that move values, and compute none."""
+"""Rules for operators that move values and compute nothing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pconv_onnx.temporal.site import Site, channels_moved, current, same_where_u
 
 
 def flatten(site: Site) -> Kind | None:
-    """To rows."""
+    """Flatten each row."""
     return same_where_uniform(site.kinds[0]) if site.attribute("axis", 1) == 1 else None
 
 
 def reshape(site: Site) -> Kind | Passage | None:
-    """Where the rows of one time-step stay together.
+    """Reshape, if rows stay whole.
 
-    They do where the first dimension is copied, or left open and the others are not, or keeps its size whatever that is
-    called; a shape that spells out the number of rows, or computes it, becomes a constant that does not.
+    They do if the first dimension is copied, is the only open one, or keeps its size under any name. A shape that
+    states or computes the number of rows is replaced by a constant that leaves it open.
     """
     kind, target = same_where_uniform(site.kinds[0]), site.constant(1)
     keeps_zero = not site.attribute("allowzero", 0)
@@ -40,13 +40,13 @@ def reshape(site: Site) -> Kind | Passage | None:
     old, new = ([size for size in shape[1:] if isinstance(size, int) and size > 0] for shape in (before, after))
     open_sizes = [axis for axis, size in enumerate(after[1:]) if not isinstance(size, int)]
     if len(open_sizes) == 1 and len(old) == len(before) - 1 and math.prod(old) % math.prod(new) == 0:
-        # What is left open besides the rows is what the others leave of a row.
+        # Another open size is what the others leave of a row.
         new.insert(open_sizes[0], math.prod(old) // math.prod(new))
     return Passage((kind,), constants={1: np.array([-1, *new])}) if len(new) == len(after) - 1 else None
 
 
 def expand(site: Site) -> Kind | Passage | None:
-    """Of axes other than the first; a size that counts the rows becomes one, which broadcasts."""
+    """Expand along axes other than the first; a size that counts rows becomes 1, which broadcasts."""
     before, after, kind = site.shape(0), site.output_shape(0), site.kinds[0]
     if not before or not after or len(before) != len(after) or before[0] is None or before[0] != after[0]:
         return None
@@ -59,7 +59,7 @@ def expand(site: Site) -> Kind | Passage | None:
 
 
 def tile(site: Site) -> Kind | None:
-    """Along other axes than the first."""
+    """Tile along axes other than the first."""
     repeats, kind = site.constant(1), site.kinds[0]
     if repeats is None or repeats[0] != 1:
         return None
@@ -67,13 +67,13 @@ def tile(site: Site) -> Kind | None:
 
 
 def transpose(site: Site) -> Kind | None:
-    """With the first axis in its place."""
+    """Transpose, if the first axis stays in its place."""
     permutation = site.attribute("perm", None)
     return None if permutation is None or permutation[0] != 0 else channels_moved(site.kinds[0], list(permutation))
 
 
 def unsqueeze(site: Site) -> Kind | None:
-    """New axes behind the first."""
+    """Unsqueeze with new axes behind the first."""
     axes, rank = site.constant(1), site.rank(0)
     if axes is None or rank is None:
         return None
@@ -85,7 +85,7 @@ def unsqueeze(site: Site) -> Kind | None:
 
 
 def squeeze(site: Site) -> Kind | None:
-    """Constant axes other than the first."""
+    """Squeeze of constant axes other than the first."""
     axes, rank = site.constant(1) if site.given(1) else None, site.rank(0)
     if axes is None or rank is None or 0 in site.axes(axes, rank):
         return None
@@ -94,7 +94,7 @@ def squeeze(site: Site) -> Kind | None:
 
 
 def gather(site: Site) -> Kind | None:
-    """Indices without a time axis, along another axis than the first: each row has the same."""
+    """Gather along an axis other than the first, with indices that are the same at each step."""
     rank, index_rank, kind = site.rank(0), site.rank(1), site.kinds[0]
     if rank is None or index_rank is None or not site.only_first_varies:
         return None
@@ -107,7 +107,7 @@ def gather(site: Site) -> Kind | None:
 
 
 def split(site: Site) -> Passage | None:
-    """Along another axis than the first; parts of channels keep their own levels."""
+    """Split along an axis other than the first; parts of the channels keep their levels."""
     kind, rank = site.kinds[0], site.rank(0)
     if rank is None or not site.only_first_varies:
         return None
@@ -129,12 +129,12 @@ def split(site: Site) -> Passage | None:
 
 
 def depth_to_space(site: Site) -> Kind | None:
-    """Blocks of channels become positions, or the other way round, within a row."""
+    """DepthToSpace and SpaceToDepth: channels become positions, or the other way round, within a row."""
     return same_where_uniform(site.kinds[0])
 
 
 def resize(site: Site) -> Kind | Passage | None:
-    """Of axes other than the first, by a factor; a size that counts the rows becomes a factor."""
+    """Resize of axes other than the first, by factors; sizes that count rows are replaced by factors."""
     before, after = site.shape(0), site.output_shape(0)
     extrapolates = site.attribute("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
     stretches = site.attribute("keep_aspect_ratio_policy", "stretch") == "stretch"
@@ -165,7 +165,7 @@ def resize(site: Site) -> Kind | Passage | None:
 
 
 def _factors(before: Sequence[Dimension], after: Sequence[Dimension] | None) -> Array | None:
-    """Factors by which Resize turns one shape into the other, but for the rows; None where no float32 does."""
+    """Factors by which Resize turns one shape into the other, rows apart; None if no float32 does."""
     sizes = [*before[1:], *(after or ())[1:]]
     known = [size for size in sizes if isinstance(size, int) and size > 0]
     if not after or len(known) < len(sizes):
@@ -177,7 +177,7 @@ def _factors(before: Sequence[Dimension], after: Sequence[Dimension] | None) -> 
 
 
 def concat(site: Site) -> Kind | Passage | None:
-    """Along another axis than the first: tensors in time with the same T, and others at each step."""
+    """Concat along an axis other than the first: tensors in time get the same T, others are repeated at each step."""
     rank = site.rank(site.varying[0])
     axis = site.attribute("axis", 0)
     met = meeting(site)
@@ -204,7 +204,7 @@ def concat(site: Site) -> Kind | Passage | None:
 
 
 def _joined(site: Site, trains: Sequence[Spikes], axis: int) -> Spikes | None:
-    """Trains side by side along the channel axis, each channel with levels of its own."""
+    """Trains side by side along the channel axis, with levels for each channel."""
     tables = []
     of_one_width = _of_one_width(trains)
     if of_one_width is None:
@@ -219,7 +219,7 @@ def _joined(site: Site, trains: Sequence[Spikes], axis: int) -> Spikes | None:
 
 
 def _of_one_width(trains: Sequence[Spikes]) -> Sequence[Spikes] | None:
-    """The same trains with as many levels each, and silent at one of them."""
+    """The trains widened to the same number of levels, and silent at the same count."""
     codings = {train.coding for train in trains}
     if len({(type(coding), coding.steps) for coding in codings}) > 1:
         return None
@@ -232,7 +232,7 @@ def _of_one_width(trains: Sequence[Spikes]) -> Sequence[Spikes] | None:
 
 
 def pad(site: Site) -> Kind | None:
-    """Not along the first axis. A pad with the value of a silent neuron is one of silent trains."""
+    """Pad along axes other than the first. Padding with the value of a silent neuron keeps trains."""
     kind, pads, rank = site.kinds[0], site.constant(1), site.rank(0)
     if pads is None or rank is None or not site.only_first_varies:
         return None
@@ -254,7 +254,7 @@ def pad(site: Site) -> Kind | None:
 
 
 def slice(site: Site) -> Kind | None:
-    """Not along the first axis."""
+    """Slice along axes other than the first."""
     kind, rank = site.kinds[0], site.rank(0)
     starts, axes = site.constant(1), site.constant(3)
     if rank is None or starts is None or not site.only_first_varies:

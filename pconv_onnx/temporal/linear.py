@@ -1,4 +1,4 @@
-"""Rules of operators that sum: convolutions, products by matrices, averages."""
+"""Rules for operators that sum: convolutions, matrix products, averages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def linear(site: Site) -> Kind | None:
 
 
 def gemm(site: Site) -> Kind | None:
-    """Gemm with rows as rows: `A` not transposed, no `C` that has rows of its own."""
+    """Gemm, if `A` is not transposed and `C` has no rows of its own."""
     if site.attribute("transA", 0):
         return None
     if site.given(2):
@@ -26,12 +26,12 @@ def gemm(site: Site) -> Kind | None:
 
 
 def matmul(site: Site) -> Kind | Passage | None:
-    """MatMul by what is the same at each step, of two tensors in time the mean of one: no sum over the first axis."""
+    """MatMul by a matrix that is the same at each step; of two tensors in time one is held. No sum over rows."""
     return one_in_time(site, _by_static)
 
 
 def _by_static(site: Site) -> Passage | None:
-    """By a matrix, from the right or from the left of a stack; by a stack whose matrices go with rows in time."""
+    """By one matrix, from either side, or by a stack whose matrices match rows in time."""
     (varying,) = site.varying
     rank, other_rank = site.rank(varying), site.rank(1 - varying)
     if rank is None or other_rank is None or rank < (2, 3)[varying]:
@@ -41,7 +41,7 @@ def _by_static(site: Site) -> Passage | None:
 
 
 def einsum(site: Site) -> Kind | None:
-    """Linear in one tensor in time, whose first axis is the first of the result and no axis of another tensor."""
+    """Einsum is linear in one tensor in time, if its first axis is the result's first and no other tensor has it."""
     terms, arrow, result = site.attribute("equation", "").replace(" ", "").partition("->")
     operands = terms.split(",")
     if len(site.varying) != 1 or not arrow or "." in terms:
@@ -59,5 +59,5 @@ def normalise(site: Site) -> Kind | None:
 
 
 def reduce(site: Site) -> Kind | None:
-    """ReduceMean, ReduceSum over constant axes other than the first."""
+    """ReduceMean and ReduceSum over constant axes other than the first."""
     return None if reduced(site) is None else current(site.kinds[0])

@@ -1,4 +1,4 @@
-"""Where trains of different time-steps meet: in which number of steps, and which of them are given another coding."""
+"""Trains of different time-steps at one operator: the number of steps they get, and which of them are recoded."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pconv_onnx.neuron.coding import Coding, Radix
 from pconv_onnx.temporal.kinds import Current, Kind, Spikes
 from pconv_onnx.temporal.site import Site
 
-# What is decoded costs its readers a multiply-accumulate for each value, and binary digits are on average half of them
-# accumulates: with more steps than this decoding costs less.
+# A decoded value costs its readers one multiply-accumulate; binary digits cost an accumulate for half of the steps on
+# average. With more steps than this, decoding costs less.
 _DEAREST = int(2 * ENERGY_MAC / ENERGY_AC)
 
 
 def meeting(site: Site) -> tuple[int, Mapping[int, Coding]] | None:
-    """The time-steps of all inputs in time, and the coding that some of them are given for that.
+    """The number of time-steps for all inputs in time, and the new codings of those that need one.
 
     Returns:
-        None where there are no such steps, trains are not to have weights, or decoding costs less.
+        None if there is no such number, spikes must not have weights, or decoding costs less.
     """
     kinds = {index: site.kinds[index] for index in site.varying}
     steps = {kind.steps for kind in kinds.values()}
     if len(steps) == 1:
         return steps.pop(), {}
-    # Of a current only the mean has meaning: no neuron encodes it without loss.
+    # Only the mean of a current has meaning, so no neuron encodes it without loss.
     fixed = {kind.steps for kind in kinds.values() if isinstance(kind, Current)}
     if len(fixed) > 1 or not site.weights:
         return None
@@ -38,7 +38,7 @@ def meeting(site: Site) -> tuple[int, Mapping[int, Coding]] | None:
 
 
 def _in_steps(kind: Kind, steps: int) -> Coding | None:
-    """The coding in which so many steps carry the levels of trains; None where there is none."""
+    """The coding in which this number of steps carries the trains' levels; None if there is none."""
     if not isinstance(kind, Spikes):
         return None
     coding = Radix(steps, kind.coding.zero)

@@ -1,4 +1,4 @@
-"""What each ONNX operator does to kinds in time: one row an operator.
+"""The table of rules: what each ONNX operator does to kinds in time.
 
 A tensor in time has rows `[T·B, …]`, time-major. An operator may run on it unchanged where it treats rows
 independently and its temporal mean is then the operator of the mean (it *commutes with time*). Where no rule says so,
@@ -14,11 +14,11 @@ from pconv_onnx.temporal.site import Rule, Site
 
 
 def transfer(site: Site) -> Passage:
-    """How a node runs; on Static tensors where its inputs have to be decoded first."""
+    """How a node runs; if no rule applies, on Static tensors, with its inputs decoded first."""
     rule = TRANSFER_RULES.get(site.node.op) if site.varying and is_standard(site.node) else None
     try:
         found = (rule(site) if rule is not None else None) or STATIC
-    except (ArithmeticError, LookupError, TypeError, ValueError):  # operands that a runtime refuses as well
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # operands that a runtime would refuse too
         found = STATIC
     return found if isinstance(found, Passage) else Passage((found,) * len(site.node.outputs))
 

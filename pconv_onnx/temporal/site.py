@@ -1,4 +1,4 @@
-"""What a rule of the table looks at, and what rules have in common."""
+"""A node as rules look at it, and what rules have in common."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from pconv_onnx.temporal.kinds import STATIC, Current, Kind, Passage, Spikes, St
 
 
 class Site:
-    """A node with the kinds of its inputs: what a rule looks at."""
+    """A node with the kinds of its inputs, as a rule looks at it."""
 
     def __init__(self, network: Network, node: Node, kinds: Sequence[Kind], *, weights: bool = True) -> None:
-        """Bind them; `kinds` has one entry an input; with `weights` spikes may be worth different amounts."""
+        """Bind them. `kinds` has an entry for each input; with `weights` spikes may be worth different amounts."""
         self.network, self.node, self.kinds, self.weights = network, node, kinds, weights
 
     def holding(self, index: int) -> Site:
-        """The same with an input decoded."""
+        """The same site with an input decoded."""
         kinds = [STATIC if given == index else kind for given, kind in enumerate(self.kinds)]
         return Site(self.network, self.node, kinds, weights=self.weights)
 
     def varies(self, index: int) -> bool:
-        """Whether that input is there and has a time axis."""
+        """Whether an input is there and has a time axis."""
         return index < len(self.kinds) and not isinstance(self.kinds[index], Static)
 
     @property
     def varying(self) -> list[int]:
-        """The inputs that have a time axis."""
+        """Indices of the inputs that have a time axis."""
         return [index for index in range(len(self.kinds)) if self.varies(index)]
 
     @property
     def only_first_varies(self) -> bool:
-        """Whether the first input has a time axis and no other has."""
+        """Whether only the first input has a time axis."""
         return self.varying == [0]
 
     def shape(self, index: int) -> tuple[Dimension, ...] | None:
@@ -58,11 +58,11 @@ class Site:
         return index < len(self.node.inputs) and bool(self.node.inputs[index].name)
 
     def constant(self, index: int) -> Array | None:
-        """Value of a constant input; None where it is absent or computed."""
+        """Value of a constant input; None if it is absent or computed."""
         return constant(self.node.inputs[index]) if self.given(index) else None
 
     def first_size(self, index: int) -> Dimension:
-        """The first entry of an input that holds sizes: a number or the name of a dimension; None where unknown."""
+        """The first entry of an input that holds sizes: a number or the name of a dimension; None if unknown."""
         value = self.constant(index)
         if value is not None:
             return int(value.reshape(-1)[0]) if value.size else None
@@ -83,17 +83,17 @@ Rule = Callable[[Site], Kind | Passage | None]
 
 
 def current(kind: Kind) -> Current:
-    """A tensor of the same time-steps whose values are no trains any more."""
+    """A current with the same time-steps."""
     return Current(kind.steps)
 
 
 def same_where_uniform(kind: Kind) -> Kind:
-    """After a change of layout that may mix channels: spikes stay spikes where all have the same levels."""
+    """The kind after a change of layout that may mix channels: spikes stay spikes if all have the same levels."""
     return kind if isinstance(kind, Spikes) and kind.uniform else current(kind)
 
 
 def channels_moved(kind: Kind, axes: Sequence[int | None]) -> Kind:
-    """After a change of axes: `axes[i]` of the input is axis i now."""
+    """The kind after a change of axes: axis `axes[i]` of the input is axis i now."""
     if not isinstance(kind, Spikes) or kind.channel_axis is None:
         return kind
     if kind.channel_axis not in axes:
@@ -102,10 +102,10 @@ def channels_moved(kind: Kind, axes: Sequence[int | None]) -> Kind:
 
 
 def lifted_inputs(site: Site) -> tuple[int, ...] | None:
-    """The inputs without time of an elementwise operator whose rows go with rows in time.
+    """The inputs of an element-wise operator without a time axis whose rows match rows in time.
 
     Returns:
-        None where that is not known, or where they would add rows of their own.
+        None if that is not known, or if they would add rows.
     """
     in_time = site.shape(site.varying[0])
     if not in_time or in_time[0] is None:
@@ -124,7 +124,7 @@ def lifted_inputs(site: Site) -> tuple[int, ...] | None:
 
 
 def reduced(site: Site) -> set[int] | None:
-    """The constant axes, other than the first, that an operator reduces; None where they are not that."""
+    """The axes that an operator reduces; None unless they are constant and do not include the first."""
     rank = site.rank(0)
     axes = site.constant(1) if site.given(1) else site.attribute("axes", None)
     if rank is None or axes is None or not len(axes) or 0 in site.axes(axes, rank):
