@@ -1,1 +1,1 @@
-"""From a plan to the graph that it tells of."""
+"""Writes the graph that a plan describes."""

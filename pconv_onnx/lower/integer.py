@@ -1,4 +1,4 @@
-"""Networks of integers: uint8 counts, int8 weights, and neurons in the layers in front of them."""
+"""Modes `integer` and `integer-parallel`: uint8 counts, int8 weights, and neurons inside the layers before them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pconv_onnx.plan.plan import Plan
 
 
 class IntegerLowering(Lowering):
-    """Writes integers where a folded network has floats that hold such; its record keeps that network, its carriers."""
+    """Writes layers of integers from a folded network whose floats hold integers; the record keeps that network."""
 
     def __init__(self, plan: Plan) -> None:
         """Nothing is written yet."""
@@ -33,7 +33,7 @@ class IntegerLowering(Lowering):
         """The rewritten model, its record included.
 
         Raises:
-            PconvError: nothing of it can be integers.
+            PconvError: no layer can be one of integers.
         """
         found = fused(super().model(calibration))
         model = found.model
@@ -41,7 +41,7 @@ class IntegerLowering(Lowering):
             name, reason = next(iter(found.left.items()))
             raise PconvError(
                 f"no layer of {self.plan.network.name} can be one of integers: '{name}': {reason}",
-                "mode 'folded' takes it; docs/integers.md has what layers of integers take",
+                "mode 'folded' takes it; docs/integers.md says which networks layers of integers take",
             )
         model = self.finished(model)
         carriers = sketch(found.carriers, onnx.ModelProto(), model, shapes=True)
@@ -49,18 +49,18 @@ class IntegerLowering(Lowering):
         return model
 
     def finished(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """What is written of the network of counts."""
+        """The model that is written, from the network of counts."""
         return model
 
 
 class IntegerParallelLowering(IntegerLowering):
-    """Writes the same with trains in the place of counts."""
+    """Writes the same layers with spike trains instead of counts."""
 
     def finished(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """The network in time.
+        """The model in time.
 
         Raises:
-            PconvError: trains are longer than layers of integers read.
+            PconvError: trains have more steps than layers of integers read.
         """
         codings = {
             self.neuron_names[name]: neuron.coding

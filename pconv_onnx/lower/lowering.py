@@ -1,6 +1,6 @@
-"""Plan → graph: writes the rewritten model, deciding nothing.
+"""From a plan to a graph: writes the rewritten model, and decides nothing.
 
-A tensor keeps its name where it is Static, so that a name of the source means the source's value. Its form in time, if
+A Static tensor keeps its name, so that a name of the source means the source's value. Its form in time, if
 it has one, is called `<name>/steps`.
 """
 
@@ -36,10 +36,10 @@ _FUNCTIONS_IR_VERSION = 8
 
 
 class Lowering:
-    """State of one lowering: the names in use so far, and what is added to the inputs and outputs.
+    """The state of one lowering: names in use, and further inputs and outputs.
 
-    As it is here it writes `ParallelSpike`s, which give trains or means; another operator has a class of its own, which
-    takes the place of what a neuron becomes, and of the functions that stand for it.
+    This class writes `ParallelSpike` nodes, which give trains or means. Other operators have a class of their own,
+    which overrides how neurons are written, and the functions for them.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -66,7 +66,7 @@ class Lowering:
         model.graph.output.extend(self.outputs)
         self.add_ends(model.graph)
         model.ir_version = max(model.ir_version, _FUNCTIONS_IR_VERSION)
-        # onnxruntime declares every domain that it knows in the models that it saves.
+        # onnxruntime declares all its domains in models that it saves.
         _replace(model.opset_import, [entry for entry in model.opset_import if entry.domain != DOMAIN])
         model.opset_import.append(helper.make_opsetid(DOMAIN, self.version))
         model.functions.extend(self.functions())
@@ -90,22 +90,22 @@ class Lowering:
         graph.parallel_neuron(self.neuron_names[activation.name], neuron, activation.input, activation.output)
 
     def functions(self) -> list[onnx.FunctionProto]:
-        """The operators that are written, in standard ones."""
-        # Levels that trains have side by side may be more than those of either.
+        """The function bodies of the operators that were written."""
+        # Trains side by side may have more levels than either of them.
         trains = [kind for kind in self.plan.kinds.values() if isinstance(kind, Spikes)]
         highest = max(table.levels.shape[1] - 1 for table in (*self.plan.neurons.values(), *trains))
         return functions(self.plan.network.opset, self.plan.dtype, highest, self.version)
 
     def add_ends(self, graph: onnx.GraphProto) -> None:
-        """Add inputs and outputs that the source does not have."""
+        """Add the inputs and outputs that the source does not have."""
 
     @property
     def potentials(self) -> Mapping[str, str]:
-        """Membrane potentials, by input the output that the next time-step takes."""
+        """Membrane potentials: for each input, the output that the next time-step takes there."""
         return {}
 
     def _record(self, model: onnx.ModelProto, ends: Mapping[str, str], calibration: Mapping[str, Any] | None) -> Record:
-        """What the file says of itself; outputs of which it is told are made of another tensor."""
+        """The file's record. Some outputs that it names are renamed copies of other tensors."""
         plan, summary = self.plan, self.plan.summary()
         rows = [
             {
@@ -143,7 +143,7 @@ class GraphLowering:
         self.lowering, self.plan, self.graph = lowering, lowering.plan, graph
         self.names, self.node_names = lowering.names, lowering.node_names
         kinds = self.plan.kinds_in_time
-        # A body sees the Static form of what is around it.
+        # A body sees the Static form of outer tensors.
         self.kinds = {name: kinds[name] for node in graph.proto.node for name in node.output if name in kinds}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
@@ -174,7 +174,7 @@ class GraphLowering:
         _drop_what_the_activations_left(target, source)
 
     def _copy(self, source: Node, proto: onnx.NodeProto, passage: Passage | None) -> None:
-        """A node of the source, in time if its outputs are, else on decoded inputs."""
+        """Copy a node of the source: in time if its outputs are, else on decoded inputs."""
         node = onnx.NodeProto()
         node.CopyFrom(proto)
         for body, target in zip(self.plan.network.bodies(source), subgraphs(node), strict=True):
@@ -215,7 +215,7 @@ class GraphLowering:
         return names
 
     def _at_each_step(self, name: str, steps: int) -> str:
-        """A Static tensor `[B, …]` as `[T·B, …]`, written once."""
+        """A Static tensor `[B, …]` repeated to `[T·B, …]`; it is written once."""
         if (name, steps) not in self.repeated:
             shape = self.plan.network.shapes[name]
             repeats = self.initializer(f"{name}/repeats", np.array([steps] + [1] * (len(shape) - 1)))
@@ -225,7 +225,7 @@ class GraphLowering:
         return self.repeated[name, steps]
 
     def _recoded(self, name: str, coding: Coding) -> str:
-        """The trains of a tensor in another coding, written once."""
+        """The trains of a tensor in another coding; they are written once."""
         if (name, coding) not in self.recoded:
             kind = self._kind(name)
             assert isinstance(kind, Spikes)
@@ -238,7 +238,7 @@ class GraphLowering:
         return self.recoded[name, coding]
 
     def _encode(self, name: str) -> None:
-        """Trains of a tensor whose Static form has been written."""
+        """The trains of a tensor whose Static form has been written."""
         kind = self._kind(name)
         if isinstance(kind, Spikes):
             self.decoded.add(name)
@@ -246,7 +246,7 @@ class GraphLowering:
             self._operator(node_name, kind.encoder(), name, self._steps_name(name), input_steps=1, spikes=True)
 
     def parallel_neuron(self, name: str, neuron: ParallelNeuron, source: str, target: str) -> None:
-        """A `ParallelSpike` from one tensor of the source to another: trains where these are in time, else means."""
+        """Write a `ParallelSpike` between two tensors of the source; it gives trains in time, else means."""
         input_steps = self._kind(source).steps
         if self._varies(source):
             source = self._steps_name(source)
@@ -266,7 +266,7 @@ class GraphLowering:
         self.nodes.append(node)
 
     def _decode(self, name: str) -> None:
-        """Write the Static form of a tensor in time, once, under its own name."""
+        """Decode a tensor in time: write its Static form under its own name, once."""
         if not self._varies(name) or name in self.decoded:
             return
         self.decoded.add(name)
@@ -288,7 +288,7 @@ class GraphLowering:
             )
 
     def _step_by_step(self, output: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
-        """A further output `[T, B, …]` beside one that is in time."""
+        """Add an output `[T, B, …]` for an output that is in time."""
         kind, node_name = self._kind(output.name), unused(f"{output.name}/running_mean", self.node_names)
         name = self.plan.per_step_outputs[output.name]
         source = self._steps_name(output.name)
@@ -304,10 +304,10 @@ class GraphLowering:
         return info
 
     def _known_shapes(self) -> Iterator[onnx.ValueInfoProto]:
-        """Shapes that the source does not declare: of tensors in time, and what inference tells of the others.
+        """Shapes that the source does not declare: of tensors in time, and of others as far as inference finds them.
 
-        Operators do not hand shapes on through the neurons. The number of rows is left open: a source may be wrong
-        about the name of its batch, and onnxruntime gives tensors that claim one size one buffer.
+        Shape inference stops at neurons, so these are written. The number of rows is left open, since a source may be
+        wrong about the name of its batch, and onnxruntime lets tensors that claim the same size share a buffer.
         """
         network = self.plan.network
         declared = {info.name for info in (*self.graph.proto.value_info, *self.graph.proto.output)}
@@ -333,7 +333,7 @@ class GraphLowering:
         return self.in_time[name]
 
     def initializer(self, name: str, value: Array) -> str:
-        """Write a constant; the name that it gets."""
+        """Write a constant and return its name."""
         name = unused(name, self.names)
         self.initializers.append(numpy_helper.from_array(value, name))
         return name

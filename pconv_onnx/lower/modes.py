@@ -1,4 +1,4 @@
-"""How each mode is written: one row a mode."""
+"""The lowering of each mode."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LOWERINGS: dict[str, type[Lowering]] = {
 
 
 def lower(plan: Plan, calibration: Mapping[str, Any] | None = None) -> onnx.ModelProto:
-    """The rewritten model. Inputs and outputs have the source's names, types and shapes.
+    """Write the rewritten model. Inputs and outputs have the source's names, types and shapes.
 
-    In mode `serial` there are further ones behind them, the membrane potentials of each neuron before and after the
+    In mode `serial` further ones follow, the membrane potentials of each neuron before and after the
     time-step.
 
     Args:
-        plan: what to write.
-        calibration: what its record is to say of how levels were found, if they were.
+        plan: the plan of the network.
+        calibration: how levels were found, for the record; None if there was no calibration.
     """
     return LOWERINGS[plan.mode.name](plan).model(calibration)

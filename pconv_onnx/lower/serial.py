@@ -1,4 +1,4 @@
-"""Networks of one time-step: integrate-and-fire neurons, whose membrane potentials are inputs and outputs."""
+"""Mode `serial`: integrate-and-fire neurons for one time-step, with membrane potentials as inputs and outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pconv_onnx.plan.plan import Plan, Planned
 
 
 class SerialLowering(Lowering):
-    """Writes `SerialSpike`s. Behind the source's inputs and outputs are the potentials before and after the step."""
+    """Writes `SerialSpike` nodes. The membrane potentials follow the source's inputs and outputs."""
 
     def __init__(self, plan: Plan) -> None:
         """Nothing is written yet."""
@@ -61,5 +61,5 @@ class SerialLowering(Lowering):
 
     @property
     def potentials(self) -> Mapping[str, str]:
-        """Membrane potentials, by input the output that the next time-step takes."""
+        """Membrane potentials: for each input, the output that the next time-step takes there."""
         return self._potentials

@@ -208,7 +208,7 @@ class QuantizerSpec:
         )
 
     def _above(self, thresholds: Array) -> Array:
-        """The next floats above thresholds at which the source still rounds down."""
+        """Thresholds that inputs must reach: the next floats if, as with Ceil, the source rounds up only above them."""
         strict = self.rounding.op_type in ("Ceil", "RoundUp")
         return np.nextafter(thresholds, self.dtype.type(np.inf)) if strict else thresholds
 

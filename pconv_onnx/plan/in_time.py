@@ -1,4 +1,4 @@
-"""What flows where in time: kinds of tensors, nodes that nothing needs, activations that stay between neurons."""
+"""What flows in time: kinds of tensors, nodes that are not needed, activations that stay between neurons."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def in_time(
     *,
     weights: bool,
 ) -> tuple[dict[str, Passage], dict[str, Kind]]:
-    """One walk in topological order: neurons emit spikes, rules say what becomes of them.
+    """Find kinds in one walk in topological order: neurons emit spikes, and rules say what operators do to them.
 
-    A body is a network of its own: it sees the tensors around it by name, so it is given the decoded ones. Whether
-    spikes may have `weights` decides where trains of different time-steps may meet.
+    A body is a network of its own: it sees the tensors around it by name, so it gets them decoded. `weights` says
+    whether spikes may be worth different amounts, which decides how trains of different time-steps are combined.
     """
     passages: dict[str, Passage] = {}
     kinds: dict[str, Kind] = {}
@@ -52,7 +52,7 @@ def in_time(
                 if tensor.name and not isinstance(kind, Static):
                     kinds[tensor.name] = kind
                     passages[key] = passage
-    # What is encoded again for neurons alone, which count in a mean as well, is not.
+    # A tensor that only neurons read is not encoded again: they count in a mean just as well.
     for node in graph.nodes:
         key = key_of(node)
         if key in passages and passages[key].encodes and not _trains_are_read(node.outputs, passages):
@@ -63,7 +63,7 @@ def in_time(
 
 
 def _trains_are_read(tensors: Sequence[Tensor], passages: Mapping[str, Passage]) -> bool:
-    """Whether a node runs on one of these in time."""
+    """Whether a node runs in time on one of these tensors."""
     readers = [(tensor, reader, passages.get(key_of(reader))) for tensor in tensors for reader in tensor.outputs]
     return any(
         given is tensor and passage is not None and not passage.encodes and index not in passage.held
@@ -73,7 +73,7 @@ def _trains_are_read(tensors: Sequence[Tensor], passages: Mapping[str, Passage])
 
 
 def hands_spikes_on(activation: Activation, passages: Mapping[str, Passage]) -> bool:
-    """Whether an activation that stays hands spikes on: a Relu or Clip of trains whose levels it keeps, or cuts off."""
+    """Whether an activation that stays passes spikes on: a Relu or Clip that keeps or cuts off levels of trains."""
     passage = passages.get(key_of(activation.nodes[-1])) if len(activation.nodes) == 1 else None
     return passage is not None and not passage.encodes and all(isinstance(kind, Spikes) for kind in passage.kinds)
 
@@ -81,7 +81,7 @@ def hands_spikes_on(activation: Activation, passages: Mapping[str, Passage]) -> 
 def between_neurons(network: Network, activations: Sequence[Activation], neurons: Mapping[str, Neuron]) -> list[str]:
     """Names of activations that are not converted, depend on one neuron and affect another.
 
-    One walk forwards and one back over the source, in which activations that become neurons are still whole.
+    It walks forwards and backwards over the source, in which activations that become neurons are still whole.
     """
     converted = [activation for activation in activations if activation.name in neurons]
     behind = {activation.output.name for activation in converted}
@@ -102,16 +102,16 @@ def between_neurons(network: Network, activations: Sequence[Activation], neurons
     ]
 
 
-# Operators that are looked at from each end, the nearest first.
+# The most operators that are followed from each end, the nearest first.
 _NEAR = 256
-# Operators that hand an analog current on as it is, or changed element by element.
+# Operators that pass an analog current on, unchanged or changed element by element.
 _HAND_ON = ("Add", "Cast", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Neg", "Relu", "Sub", "Sum", "Where")
 
 
 def bypassed(activations: Sequence[Activation], neurons: Mapping[str, Neuron]) -> list[str]:
-    """Names of neurons beside which an analog current goes on: their pre-activation meets their spikes at once.
+    """Names of neurons that an analog current bypasses: their pre-activation is combined with their spikes at once.
 
-    So does a straight-through gradient that is not read as what it stands for, and a residual sum around an activation
+    This is so for a straight-through estimator that was not recognised, and for a residual sum around an activation
     alone.
     """
     return [
@@ -122,7 +122,7 @@ def bypassed(activations: Sequence[Activation], neurons: Mapping[str, Neuron]) -
 
 
 def _meet(current: Tensor, spikes: Tensor, own: Collection[Node]) -> bool:
-    """Whether some operator is given both, each handed on element by element."""
+    """Whether both reach one operator, each passed on element by element."""
     inside = set(map(id, own))
     reached = []
     for start in (current, spikes):
@@ -142,10 +142,10 @@ def _meet(current: Tensor, spikes: Tensor, own: Collection[Node]) -> bool:
 def unused(
     network: Network, graph: Graph, replaced: Mapping[str, Activation | None], passages: Mapping[str, Passage]
 ) -> tuple[set[str], set[str]]:
-    """The nodes whose values nothing needs: constants of activations, computed numbers of rows.
+    """The nodes that nothing needs any more: constants of activations, computed numbers of rows.
 
     Returns:
-        These, and the names of the tensors that are needed.
+        Their keys, and the names of the tensors that are needed.
     """
     found: set[str] = set()
     needed = {output.name for output in graph.proto.output}

@@ -1,4 +1,4 @@
-"""The modes of a rewritten network: what each asks of its neurons, refuses, and keeps in time. One class a mode."""
+"""The modes of a rewritten network: which neurons each has, what it refuses and keeps in time. One class a mode."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Mode:
     """What flows in a rewritten network. Modes have no state: there is one object of each, in `MODES`.
 
     Attributes:
-        name: what users call it.
+        name: its name for users.
         codes: whether its spikes may have weights and signs.
-        keeps_time: whether tensors in time have a time axis in the graph, and trains flow.
-        one_step: whether the graph is one time-step, which a `SerialSession` repeats: what it gives depends on when
-            spikes arrive, and is not the source's.
+        keeps_time: whether spike trains flow, so that tensors in time have a time axis in the graph.
+        one_step: whether the graph is one time-step, which a `SerialSession` repeats. Its outputs depend on when spikes
+            arrive, and differ from the source's.
     """
 
     name: choices.ModeName
@@ -45,26 +45,26 @@ class Mode:
         return mode_of, (self.name,)
 
     def time_steps(self, kinds: Mapping[str, Kind | InTime]) -> dict[str, int]:
-        """Of the tensors in time that have a time axis in the graph their time-steps, by name."""
+        """The number of time-steps of the tensors that have a time axis in the graph, by name."""
         return {name: kind.steps for name, kind in kinds.items()} if self.keeps_time else {}
 
     def neuron(self, spec: QuantizerSpec, wanted: Wanted) -> Neuron:
-        """The neuron of a quantiser, as it is wanted.
+        """The neuron of a quantiser, with the wanted steps, coding and type.
 
         Raises:
-            ValueError: there is none, or nothing carries its values; why, in words that a user can act on.
+            ValueError: there is none, or no train carries its values; the text is for users.
         """
         raise NotImplementedError
 
     def why_not(self, activation: Activation, network: Network) -> str:
-        """Why an activation that has levels has no neuron in this mode; empty where that is not known of it."""
+        """Why an activation with levels can have no neuron in this mode; empty if it can, as far as is known here."""
         return ""
 
     def refuse_neurons(self, network: Network, neurons: Mapping[str, Neuron]) -> None:
-        """Raise where these neurons, by the names of their activations, cannot be in one network.
+        """Raise if these neurons, by the names of their activations, cannot be in one network.
 
         Raises:
-            PconvError: they cannot.
+            PconvError: they differ in something that all neurons must share.
         """
 
     def refuse_nodes(
@@ -75,15 +75,15 @@ class Mode:
         passages: Mapping[str, Passage],
         kinds: Mapping[str, Kind],
     ) -> None:
-        """Raise where a node that stays cannot be run.
+        """Raise if a node that stays cannot run in this mode.
 
         Raises:
-            PconvError: one cannot.
+            PconvError: a node cannot run.
         """
 
 
 class _OfTrains(Mode):
-    """Spike trains flow, all time-steps at once."""
+    """Modes in which spike trains flow, all time-steps at once."""
 
     def neuron(self, spec: QuantizerSpec, wanted: Wanted) -> Neuron:
         reasons = []
@@ -98,14 +98,14 @@ class _OfTrains(Mode):
 
 
 class _Parallel(_OfTrains):
-    """They do so as floats."""
+    """Spike trains flow as floats."""
 
     name = "parallel"
     keeps_time = True
 
 
 class _OfMeans(Mode):
-    """What stands for trains flows, in one step."""
+    """Modes in which one value stands for each train."""
 
     def neuron(self, spec: QuantizerSpec, wanted: Wanted) -> Neuron:
         return _parallel_neuron(spec, wanted, next(wanted.codings(spec)))
@@ -124,13 +124,13 @@ class _Integer(_OfMeans):
 
 
 class _IntegerParallel(_OfTrains):
-    """They do so as digits, a byte each, between the same layers; carriers are those of mode `integer`."""
+    """Spike trains flow as digits of one byte, between the same layers as in mode `integer`."""
 
     name = "integer-parallel"
 
 
 class _Serial(Mode):
-    """One time-step flows, and membrane potentials are kept from one to the next."""
+    """One time-step flows, and membrane potentials are kept from each step to the next."""
 
     name = "serial"
     codes = False
@@ -150,14 +150,14 @@ class _Serial(Mode):
 
 PARALLEL, FOLDED, SERIAL = _Parallel(), _Folded(), _Serial()
 INTEGER, INTEGER_PARALLEL = _Integer(), _IntegerParallel()
-# Those of layers of integers.
+# The modes with layers of integers.
 OF_INTEGERS = (INTEGER, INTEGER_PARALLEL)
-# One row a mode.
+# All modes, by name.
 MODES: dict[str, Mode] = {mode.name: mode for mode in (PARALLEL, FOLDED, SERIAL, *OF_INTEGERS)}
 
 
 def mode_of(name: str) -> Mode:
-    """The mode that users call so.
+    """The mode of this name.
 
     Raises:
         PconvError: there is none.
@@ -168,7 +168,7 @@ def mode_of(name: str) -> Mode:
 
 
 def _too_long(steps: int, levels: int) -> str:
-    """Why so many time-steps are none of a train of `rate`, the only coding of so many; empty where they are."""
+    """Why a train of `rate` cannot have this number of time-steps; empty if it can. Other codings need fewer."""
     return (
         f"it has {levels} levels and a train of coding 'rate' has up to {MAX_STEPS} steps" if steps > MAX_STEPS else ""
     )
@@ -181,7 +181,7 @@ def _parallel_neuron(spec: QuantizerSpec, wanted: Wanted, coding: type[Coding]) 
 
 
 def _asked_for(spec: QuantizerSpec, precision: Precision | None) -> np.dtype | None:
-    """The type that neurons are to compute in; None leaves them that of their source."""
+    """The type in which neurons compute; None if it is the source's."""
     if precision is not None and spec.dtype != np.float32:
-        raise ValueError(f"it computes in {spec.dtype}; precision {precision} is for what computes in float32")
+        raise ValueError(f"it computes in {spec.dtype}; precision {precision} is for networks that compute in float32")
     return None if precision is None else np.dtype(precision)

@@ -1,4 +1,4 @@
-"""What a network of one time-step cannot have: neurons of different T, temporal means, potentials in branches."""
+"""Refuses what mode `serial` cannot have: neurons of different T, temporal means, membrane potentials in branches."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pconv_onnx.temporal.kinds import Kind, Passage
 
 
 def refuse_different_steps(network: Network, neurons: Mapping[str, Neuron]) -> None:
-    """Raise where neurons would have to run for different numbers of time-steps.
+    """Raise if neurons need different numbers of time-steps.
 
     Raises:
-        PconvError: they would.
+        PconvError: they do.
     """
     counts = sorted({neuron.steps for neuron in neurons.values()})
     if len(counts) > 1:
@@ -29,7 +29,7 @@ def refuse_different_steps(network: Network, neurons: Mapping[str, Neuron]) -> N
         )
 
 
-# Of trains that are not sorted the maximum is not the train of the maximum, nor the minimum that of the minimum.
+# The maximum of trains that are not sorted is not the train of the maximum; likewise the minimum.
 _EXTREMA = {"MaxPool": "maximum", "GlobalMaxPool": "maximum", "ReduceMax": "maximum", "Max": "maximum",
             "ReduceMin": "minimum", "Min": "minimum"}  # fmt: skip
 
@@ -41,10 +41,10 @@ def refuse_what_one_step_cannot_do(
     passages: Mapping[str, Passage],
     kinds: Mapping[str, Kind],
 ) -> None:
-    """Raise where a node needs the temporal mean, which a network of one time-step never has.
+    """Raise if a node needs the temporal mean, which a network of one time-step never has.
 
     Raises:
-        PconvError: one does.
+        PconvError: a node does.
     """
     owners = {key_of(node): activation for activation in activations for node in activation.nodes}
     for proto in network.proto.graph.node:
@@ -72,11 +72,11 @@ def refuse_what_one_step_cannot_do(
 
 
 def why_no_potentials(activation: Activation, network: Network) -> str:
-    """Why no membrane potential can be kept for an activation; empty where it can."""
+    """Why no membrane potential can be kept for an activation; empty if one can."""
     others = "modes 'parallel' and 'folded' convert it"
     if place := network.place(activation.nodes[0]):
         return f"it is in {place}, where no membrane potential can be kept; {others}"
     if network.shape(activation.input) is None:
-        # An input or output of a model has a shape, if only of open sizes.
+        # Inputs and outputs of a model need a shape, at least one of open sizes.
         return f"how many axes its input has is not known; {others}"
     return ""

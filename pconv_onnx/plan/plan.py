@@ -1,4 +1,4 @@
-"""The plan of a rewriting: pure data, which every lowering reads and nothing else decides.
+"""The plan of a rewriting: pure data with every decision. Lowerings read it and decide nothing.
 
 Nodes are named by `graph.view.key_of`, tensors by their names, so that a plan can be printed, compared and pickled.
 """
@@ -29,16 +29,16 @@ class Planned:
     """An activation of the source, and what becomes of it.
 
     Attributes:
-        name: unique in its network; what reports and patterns call it.
-        encoding: what it is called, such as `qcfs`.
+        name: its name in reports and patterns, unique in the network.
+        encoding: how it is quantised, such as `qcfs`.
         op_types: operator types of its nodes.
-        nodes: these, in topological order; where it is not converted perhaps only some of them.
-        input: its pre-activation.
-        output: its value.
-        status: `converted` where it becomes a neuron.
-        reason: why it does not; empty where it does.
-        spec: its operations, where it is converted.
-        also_called: what patterns call it as well; empty where there is nothing else.
+        nodes: keys of its nodes, in topological order; perhaps not all of them if it is not converted.
+        input: name of its pre-activation.
+        output: name of its output.
+        status: `converted` if it becomes a neuron, else `needs-calibration` or `refused`.
+        reason: why it does not become one; empty if it does.
+        spec: its operations, if it is converted.
+        also_called: another name that patterns may use; empty if there is none.
     """
 
     name: str
@@ -60,17 +60,17 @@ class Plan:
     Attributes:
         network: the source.
         mode: what flows in the rewritten network.
-        activations: all that were found, converted or not, in topological order.
-        neurons: the neuron of each converted activation, by its name.
-        replaced: the nodes that go, each with the name of the activation that it ends, or None.
-        passages: how each node that stays runs; those that are not there run as they are.
-        kinds: kind in time of every tensor that has one, by its name in the source, within the graph that computes it:
-            bodies are given Static tensors. Tensors that are not there are Static. Where the mode keeps no time axis,
+        activations: all activations that were found, converted or not, in topological order.
+        neurons: the neuron of each converted activation, by the activation's name.
+        replaced: keys of the nodes that are removed, each with the name of the activation that it ends, or None.
+        passages: how each node that stays runs, by key; nodes that are missing here run unchanged.
+        kinds: kind in time of the tensors that have one, by their name in the source, within the graph that computes
+            them; bodies get Static tensors, and tensors that are missing here are Static. In modes without a time axis
             it is the kind that they have in mode `parallel`.
-        per_step_outputs: names of the outputs that hand one of the source's out at each step as well, by its name.
-        hybrid: names of the activations that stay analog between neurons, behind one and in front of another; a network
-            that has any is a hybrid.
-        bypassed: names of the neurons beside which their pre-activation goes on, as an analog current.
+        per_step_outputs: names of the outputs that also give an output of the source at each step, by its name.
+        hybrid: names of the activations that stay analog behind one neuron and in front of another; a network that has
+            any is a hybrid.
+        bypassed: names of the neurons that their pre-activation bypasses as an analog current.
     """
 
     network: Network
@@ -91,7 +91,7 @@ class Plan:
     __hash__ = None  # type: ignore[assignment]  # it has dictionaries
 
     def __str__(self) -> str:
-        """Every decision, a line each."""
+        """Every decision, one a line."""
         lines = [f"{self.network!r} in mode {self.mode.name}", "activations"]
         for activation in self.activations:
             neuron = self.neurons.get(activation.name)
@@ -128,23 +128,23 @@ class Plan:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type that all neurons compute in."""
+        """The type in which all neurons compute."""
         return next(iter(self.neurons.values())).levels.dtype
 
     @property
     def source_dtype(self) -> np.dtype[Any]:
-        """The type that the activations which neurons replace compute in."""
+        """The type in which the replaced activations compute."""
         return next(a.spec.dtype for a in self.activations if a.spec is not None and a.name in self.neurons)
 
     @property
     def steps(self) -> int | None:
-        """T where all neurons have the same, else None."""
+        """T if all neurons have the same, else None."""
         steps = {neuron.steps for neuron in self.neurons.values()}
         return steps.pop() if len(steps) == 1 else None
 
     @cached_property
     def spike_driven(self) -> SpikeDriven:
-        """What share of the multiply-accumulates has a spike train as an operand, as far as shapes tell."""
+        """Which multiply-accumulates have a spike train as an operand, as far as shapes are known."""
         macs = {
             product: count
             for product, count in macs_of(self.network).items()

@@ -54,24 +54,25 @@ def make_plan(
     Args:
         network: the source, of opset `MIN_OPSET` or later.
         mode: one of `MODES`.
-        steps: T of every neuron; by default each neuron has as many as its source's levels need, which is lossless.
-        coding: how trains carry spike counts, as `Wanted` has it.
-        precision: `float16` to compute in that type what the source computes in float32; None keeps the source's type.
-        signed: whether values below zero are carried with an offset, so that activations without a zero among their
-            levels are converted as well.
-        include: shell patterns of activation names; where given, others are left as they are.
-        exclude: shell patterns of activation names that are left as they are.
-        per_step_outputs: whether outputs are handed out at each step as well.
-        why_it_stays: what the calibration, if there was one, says of an activation without levels, by the tensor that
-            it reads and its operators; empty of others.
-        places: what stands in front of products and has no levels, so that it is only told of.
-        no_activations: nodes, by `key_of`, that look like one and are none: they give the network's inputs levels.
-        also_called: of activations that a calibration gave levels, what the source calls them as well, by their names.
+        steps: T of every neuron; by default each neuron has as many as the levels of its activation need, which is
+            lossless.
+        coding: how trains carry spike counts, as in `Wanted`.
+        precision: `float16` computes a float32 network in float16; None keeps the source's type.
+        signed: whether values below zero are carried with an offset, so that activations without a level at zero are
+            converted as well.
+        include: shell patterns of activation names; if given, other activations stay as they are.
+        exclude: shell patterns of names of activations that stay as they are.
+        per_step_outputs: whether outputs are also given at each step.
+        why_it_stays: gives the calibration's reason why an activation has no levels, from the name of its input and its
+            operator types; empty if the calibration did not look at it. None without a calibration.
+        places: tensors that products read and that have no levels, so that they are only listed.
+        no_activations: keys of nodes that only look like activations: they quantise the network's inputs.
+        also_called: further names, from the source, of activations that a calibration gave levels, by name.
 
     Raises:
         PconvError: the network is already a spiking one; `mode`, `steps`, `coding` or `precision` is out of range; a
             pattern matches no activation; no output has a time axis.
-        WrongArguments: `mode` or outputs at each step exclude the coding.
+        WrongArguments: `mode` or `per_step_outputs` does not go with the coding.
     """
     chosen_mode = mode_of(mode)
     if steps is not None and steps not in range(1, MAX_STEPS + 1):
@@ -85,7 +86,7 @@ def make_plan(
         )
     if per_step_outputs and coding == "auto":
         coding = "rate"
-    # One of NumPy's could not be recorded.
+    # A number of NumPy's could not be recorded.
     wanted = Wanted(None if steps is None else int(steps), coding, signed, precision)
     if precision not in (None, *PRECISIONS):
         raise PconvError(f"there is no precision '{precision}'", f"choose {', '.join(PRECISIONS)}")
@@ -148,13 +149,13 @@ def make_plan(
 
 
 def _as_in_the_source(activation: Activation, also_called: Mapping[str, str]) -> Activation:
-    """The activation, with what the source calls it as well where a calibration took its node away."""
+    """The activation, with its further name in the source if a calibration replaced its node."""
     name = also_called.get(activation.name, "")
     return replace(activation, also_called=name) if name else activation
 
 
 def _if_data_can_help(activation: Activation, network: Network) -> Activation:
-    """The activation, refused where it needs a calibration and `calibrate` would leave it."""
+    """The activation; refused if it needs a calibration that `calibrate` could not give it."""
     if activation.status != "needs-calibration":
         return activation
     reason = why_not_calibrated(network, activation)
@@ -162,13 +163,13 @@ def _if_data_can_help(activation: Activation, network: Network) -> Activation:
 
 
 def _if_it_fits(activation: Activation, mode: Mode, network: Network) -> Activation:
-    """The activation, refused where it has levels and the mode has no neuron for it."""
+    """The activation; refused if it has levels and the mode has no neuron for it."""
     reason = mode.why_not(activation, network) if activation.spec is not None else ""
     return refused(activation, reason) if reason else activation
 
 
 def _if_wanted(place: Planned, include: Sequence[str], exclude: Sequence[str]) -> Planned:
-    """A place, refused where it is not to be converted."""
+    """A place; refused if the user does not want it converted."""
     reason = why_not_wanted(names_of(place), include, exclude)
     return replace(place, status="refused", reason=reason) if reason else place
 
@@ -189,10 +190,10 @@ def _planned(activation: Activation) -> Planned:
 
 
 def _per_step_outputs(network: Network, kinds: Mapping[str, Kind], neurons: Mapping[str, Neuron]) -> dict[str, str]:
-    """A name of its own for each output that has a time axis.
+    """A new name for each output that has a time axis.
 
     Raises:
-        PconvError: none has, or what the first steps of a train have is no value of anything.
+        PconvError: no output has one, or the mean over the first steps of a train would have no meaning.
     """
     weighted = [name for name, neuron in neurons.items() if neuron.coding.weighted]
     if weighted:

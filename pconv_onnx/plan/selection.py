@@ -1,4 +1,4 @@
-"""Which activations become neurons, as far as users choose and networks have one type."""
+"""Which activations become neurons: those that the user selects, and only those of one type."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def chosen(
     exclude: Sequence[str],
     why_it_stays: Callable[[str, Sequence[str]], str] | None,
 ) -> Activation:
-    """The activation, refused where it is not to be converted or was found out to stay."""
+    """The activation; refused if the user does not want it converted, or the calibration gave it no levels."""
     if activation.spec is None:
         reason = why_it_stays(activation.input.name, activation.op_types) if why_it_stays is not None else ""
         return refused(activation, reason) if reason else activation
     if reason := why_not_wanted(names_of(activation), include, exclude):
         return refused(activation, reason)
     if is_signed(activation.spec) and not wanted.signed:
-        # The values themselves would make as many reasons as there are activations.
+        # The text does not name the value, so that equal reasons can be grouped.
         if not activation.spec.zero:
             return refused(
                 activation,
@@ -52,12 +52,12 @@ def chosen(
 
 
 def names_of(one: Activation | Planned) -> Sequence[str]:
-    """What patterns call it."""
+    """The names by which patterns can select it."""
     return [name for name in (one.name, one.also_called) if name]
 
 
 def why_not_wanted(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> str:
-    """Why what has these names is not to be converted; empty where it is."""
+    """Why an activation with these names is not wanted; empty if it is."""
     if include and not _match(names, include):
         return "not among those to include"
     return "excluded" if _match(names, exclude) else ""
@@ -73,7 +73,7 @@ def refused(activation: Activation, reason: str) -> Activation:
 
 
 def of_one_type(activations: Sequence[Activation]) -> list[Activation]:
-    """Activations of the type that most have; a model carries one function body of the neuron, which has one type."""
+    """The activations, those of another type than most refused: a model has one function body, of one type."""
     types = Counter(activation.spec.dtype for activation in activations if activation.spec is not None)
     if len(types) <= 1:
         return list(activations)
@@ -90,9 +90,9 @@ def of_one_type(activations: Sequence[Activation]) -> list[Activation]:
 
 
 def if_a_neuron_encodes_it(activation: Activation, encoded: Set[str]) -> Activation:
-    """Told as what it is where a neuron follows, as behind all that `calibrate` left: levels are no remedy.
+    """An activation without levels, with another reason if a neuron encodes its output, since no remedy is needed then.
 
-    It follows at once, or behind nothing but scalings and offsets by constants.
+    The neuron follows at once, or behind scalings and offsets by constants.
     """
     if activation.status != "needs-calibration" or activation.output.name not in encoded:
         return activation
@@ -101,9 +101,9 @@ def if_a_neuron_encodes_it(activation: Activation, encoded: Set[str]) -> Activat
 
 
 def encoded_by(neurons: Iterable[Activation]) -> set[str]:
-    """Names of the tensors that neurons are given, and of those that become them by nothing but constants.
+    """Names of tensors that only neurons read, directly or behind scalings and offsets by constants.
 
-    What else reads such a tensor sees it as it is, so that no neuron encodes it.
+    If something else reads a tensor too, it is read unencoded, so the tensor is not included.
     """
     found: set[str] = set()
     for neuron in neurons:
@@ -116,10 +116,10 @@ def encoded_by(neurons: Iterable[Activation]) -> set[str]:
 
 
 def refuse_patterns_of_nothing(network: Network, names: Sequence[str], patterns: Sequence[str]) -> None:
-    """Raise where a pattern has no effect: a name is misspelt.
+    """Raise for patterns that match nothing, since a name must be misspelt.
 
     Raises:
-        PconvError: one matches no activation, converted or not.
+        PconvError: a pattern matches no activation, converted or not.
     """
     for pattern in patterns:
         if not _match(names, [pattern]):
@@ -127,10 +127,10 @@ def refuse_patterns_of_nothing(network: Network, names: Sequence[str], patterns:
 
 
 def refuse_spiking(network: Network) -> None:
-    """Raise where the network has been rewritten already.
+    """Raise if the network has been rewritten already.
 
     Raises:
-        PconvError: it has.
+        PconvError: it has, or it uses this project's operator domain for something else.
     """
     nodes = list(every_node(network.proto.graph))
     if any(is_neuron(node) or is_integer(node) for node in nodes):

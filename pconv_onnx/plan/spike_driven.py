@@ -1,4 +1,4 @@
-"""What share of a network's multiply-accumulates has a spike train as an operand, and why the others have none."""
+"""Which share of a network's multiply-accumulates reads spikes, and why the others do not."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from pconv_onnx.graph.windows import Shape
 from pconv_onnx.temporal.holding import row_size, spiking
 from pconv_onnx.temporal.kinds import STATIC, Current, Kind, Spikes, Static
 
-# Operators that hand values on: what is said of a tensor is said of what they hand on.
+# Operators that pass values on: a reason that names their output names their input's maker instead.
 _MOVES = ("Cast", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape",
           "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze")  # fmt: skip
-# What to call what an operator gives.
+# What messages call the output of an operator.
 _SUMS = ("Add", "Mean", "Sub", "Sum")
 _AVERAGES = ("AveragePool", "GlobalAveragePool", "ReduceMean")
-# What neither neurons nor products compute, and is no plain sum or scale: it takes values, not spikes.
+# Operators that are no neurons, products, plain sums or scalings: they take values, not spikes.
 _ANALOG = ("BiasGelu", "Celu", "Elu", "Erf", "Exp", "FastGelu", "Gelu", "GroupNormalization", "Hardmax",
            "HardSigmoid", "HardSwish", "InstanceNormalization", "LayerNormalization", "Log", "LogSoftmax",
            "LpNormalization", "LRN", "MeanVarianceNormalization", "Mish", "Pow", "QuickGelu",
            "Reciprocal", "ReduceL2", "RMSNormalization", "Selu", "Sigmoid",
            "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization",
            "Softmax", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh")  # fmt: skip
-# Activations that are no curves count where they stay.
+# Activations that are no curves are counted too if they stay.
 _PIECEWISE = ("Clip", "LeakyRelu", "PRelu", "Relu", "ThresholdedRelu")
-# Positions of a window, farther than any network goes.
+# The most positions of a window; no network has more.
 _MOST_POSITIONS = 1 << 26
 
 
@@ -47,13 +47,13 @@ class SpikeDriven:
     """Multiply-accumulates by what they read.
 
     Attributes:
-        macs: those of the ANN; None where they cannot be counted.
-        on_inputs: those that read the network's inputs and no spikes, likewise.
-        on_spikes: those that have a spike train as an operand, likewise.
-        reasons: of each product that has neither, by name, why it reads no spikes.
-        whole: whether all products but those that read the network's inputs have one, whatever their sizes.
-        on_means: how many operators of each kind take values, on temporal means: Softmax, normalisations, curves, and
-            activations that stay.
+        macs: multiply-accumulates of the ANN; None if they cannot be counted.
+        on_inputs: those that read the network's inputs and no spikes; None likewise.
+        on_spikes: those that have a spike train as an operand; None likewise.
+        reasons: for each product that reads neither, by name, why it reads no spikes.
+        whole: whether all products other than those that read the network's inputs read spikes, whatever their sizes.
+        on_means: how many operators of each type take temporal means instead of spikes: Softmax, normalisations,
+            curves, and activations that stay.
     """
 
     macs: int | None
@@ -65,7 +65,7 @@ class SpikeDriven:
 
     @property
     def share(self) -> float | None:
-        """How much of what does not read the inputs is on spikes; None where that is not known, or there is nothing."""
+        """The share on spikes of those that do not read the inputs; None if unknown, or if there are none."""
         if self.whole:
             return 1.0
         if self.macs is None or self.on_inputs is None or self.on_spikes is None or self.macs == self.on_inputs:
@@ -73,7 +73,7 @@ class SpikeDriven:
         return self.on_spikes / (self.macs - self.on_inputs)
 
     def summary(self, samples: int = 1) -> dict[str, Any]:
-        """Its part of JSON documents: operations are those of one of so many samples that were counted."""
+        """Its part of JSON documents, with operations per sample; `samples` were counted."""
         counted = {"macs": self.macs, "on_inputs": self.on_inputs, "on_spikes": self.on_spikes}
         return {
             **{name: None if number is None else per_sample(number, samples) for name, number in counted.items()},
@@ -91,14 +91,14 @@ def spike_driven(
     analog: Mapping[str, str],
     replaced: Collection[str] = (),
 ) -> SpikeDriven:
-    """What the products of a network read.
+    """Which products of a network read spikes.
 
     Args:
         network: a source, or a spiking network.
-        kinds: of its tensors in time, by name.
-        macs: of its products, the multiply-accumulates of the ANN; None where they are not known.
-        analog: names of the activations that stay, by the tensor that they give.
-        replaced: nodes, by `key_of`, that neurons take the place of.
+        kinds: kinds of its tensors in time, by name.
+        macs: multiply-accumulates of the ANN for each product; None if unknown.
+        analog: names of the activations that stay, by their output.
+        replaced: keys (`key_of`) of the nodes that neurons replace.
     """
     inputs, not_counted = prepared_inputs(network), uncounted(network)
     on_inputs: list[int | None] = []
@@ -115,7 +115,7 @@ def spike_driven(
             reasons[f"{name}:{output.name}" if name in reasons else name] = _reason(network, product, kinds, analog)
     reasons |= {network.name_of(product.node): f"{called(product.node)} is not counted" for product in not_counted}
     on_means = _on_means(network, replaced, analog)
-    # One whose sizes are open may be of no size at all.
+    # A product whose sizes are open may be empty.
     whole = bool(on_spikes) and not reasons and any(count != 0 for count in on_spikes)
     if not_counted or None in macs.values():
         return SpikeDriven(None, None, None, reasons, whole, on_means)
@@ -137,15 +137,15 @@ def _on_means(network: Network, replaced: Collection[str], analog: Collection[st
 
 
 def macs_of(network: Network) -> dict[Product, int | None]:
-    """Of the products of a network, the multiply-accumulates of one run, as far as shapes tell.
+    """The multiply-accumulates of each product in one run, as far as shapes are known.
 
-    A first dimension of unknown size is that of one sample.
+    A first dimension of unknown size counts as one sample.
     """
     found = products(network)
     batches = {shape[0] for info in network.proto.graph.input if (shape := network.shapes.get(info.name))}
     read = {tensor.name: network.shape(tensor) for product in found for tensor in product.node.inputs[:2]}
     if any(shape and not isinstance(shape[0], int) and shape[0] not in batches - {None} for shape in read.values()):
-        # Rows are counted otherwise somewhere: samples by heads, by windows.
+        # Some tensors count rows differently: samples times heads, or windows.
         inferred = _of_one_sample(network).shapes
         read = {name: inferred.get(name, shape) for name, shape in read.items()}
     shapes = {name: _known(shape) for name, shape in read.items()}
@@ -153,18 +153,18 @@ def macs_of(network: Network) -> dict[Product, int | None]:
 
 
 def per_sample(value: int, samples: int) -> int | float:
-    """The share of one sample."""
+    """The number for one sample."""
     return value / samples if value % samples else value // samples
 
 
 def off_spikes(network: Network, kinds: Mapping[str, Kind]) -> list[Product]:
-    """The products that a neuron in front of them would have read spikes, in topological order.
+    """The products that would read spikes with a neuron in front of them, in topological order.
 
     They read neither spikes nor the network's inputs.
 
     Args:
         network: a source, or a spiking network.
-        kinds: of its tensors in time, by name.
+        kinds: kinds of its tensors in time, by name.
     """
     inputs = prepared_inputs(network)
     return [
@@ -190,14 +190,14 @@ def runs_in_time(product: Product, kinds: Mapping[str, Kind]) -> bool:
 
 
 def operand_in_time(network: Network, product: Product, kinds: Mapping[str, Kind]) -> int:
-    """Which input a product is counted by: a train before a current, and that before what has no time axis."""
+    """The input by which a product is counted: preferably a train, else a current, else one without a time axis."""
     found = {index: kinds.get(product.node.inputs[index].name, STATIC) for index in product.operands or (0,)}
     trains = spiking(found, {index: row_size(network.shape(product.node.inputs[index])) for index in found})
     return trains[0] if trains else min(found, key=lambda index: isinstance(found[index], Static))
 
 
 def _of_one_sample(network: Network) -> Network:
-    """The network with one row in each input that may have any number."""
+    """The network with one row in each input whose number of rows is open."""
     model = onnx.ModelProto()
     model.CopyFrom(network.proto)
     del model.graph.value_info[:]
@@ -211,7 +211,7 @@ def _of_one_sample(network: Network) -> Network:
 
 
 def _known(shape: Sequence[Dimension] | None) -> Shape | None:
-    """A shape in numbers, one row where that is open; None where more is."""
+    """A shape in numbers, with one row if their number is open; None if other sizes are open."""
     if shape is None:
         return None
     sizes = [1 if axis == 0 and not isinstance(size, int) else size for axis, size in enumerate(shape)]
@@ -226,7 +226,7 @@ def _macs(product: Product, shapes: Mapping[str, Shape | None]) -> int | None:
     index = product.operands[0] if product.operands else 0
     try:
         return total(fan_out(product.node, index, (left, right)), (left, right)[index])
-    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError):  # what a runtime refuses as well
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError):  # a runtime would refuse it too
         return None
 
 
@@ -253,9 +253,9 @@ def _result(node: Node) -> str:
 
 
 def _maker(tensor: Tensor, kinds: Mapping[str, Kind]) -> Node | None:
-    """The operator that makes a tensor, behind those that hand it on; None of a constant.
+    """The operator that makes a tensor, before those that pass it on; None for a constant.
 
-    What is given spikes and hands on none makes what it gives.
+    An operator that is given spikes and passes none on counts as the maker of its output.
     """
     maker = None
     while len(tensor.inputs) == 1:

@@ -1,4 +1,4 @@
-"""What is wanted of the neurons of a network: time-steps, coding, signs, type."""
+"""What the user wants of neurons: time-steps, coding, signs, type."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _FEW = 16
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is wanted of neurons.
+    """What the user wants of a network's neurons.
 
     Attributes:
-        steps: T; None for as many as the levels of each need.
-        coding: of trains; `auto` chooses by the levels where `steps` is None, and is `rate` where it is not.
-        signed: whether values below zero are carried with an offset: trains are then dense, and have one sign.
-        precision: `float16` for what computes in float32; None for the type of the source.
+        steps: number of time-steps T; None for as many as each neuron's levels need.
+        coding: coding of the trains; `auto` chooses by the levels if `steps` is None, else it is `rate`.
+        signed: whether values below zero are carried with an offset; trains then have one sign, and no silence at zero.
+        precision: `float16` to compute in float16 instead of float32; None for the type of the source.
     """
 
     steps: int | None = None
@@ -30,17 +30,17 @@ class Wanted:
     precision: Precision | None = None
 
     def zero(self, spec: QuantizerSpec) -> int:
-        """k₀ of the trains of a quantiser, where they may be signed."""
+        """k₀ of a quantiser's trains: above zero if they are signed."""
         return 0 if self.signed else spec.zero
 
     def signs(self, spec: QuantizerSpec) -> bool:
-        """Whether trains of a quantiser are to have signs: not where they would not have all levels in these steps."""
+        """Whether a quantiser's trains are signed: not if that would lose levels with these steps."""
         if self.signed or not spec.zero:
             return False
         return self.steps is None or self.coding == "radix" or self.steps == reach_of(spec.levels, spec.zero)
 
     def codings(self, spec: QuantizerSpec) -> Iterator[type[Coding]]:
-        """The codings of a quantiser's trains, the first that carries its levels before the others."""
+        """The codings for a quantiser's trains, in the order in which they are tried."""
         if self.coding != "auto":
             yield CODINGS[self.coding]
             return

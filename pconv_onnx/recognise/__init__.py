@@ -23,7 +23,7 @@ from pconv_onnx.recognise.unread import needed, unread
 
 
 def recognisers(signs: Signs) -> tuple[Recogniser, ...]:
-    """The first that converts a node has it."""
+    """The recognisers, in order: a node belongs to the first that converts it."""
     return (
         Uniform(signs),
         Requantised(),
@@ -46,14 +46,15 @@ __all__ = ["Activation", "recognise", "recognisers"]
 def recognise(network: Network, *, signs: Signs = where_zero) -> list[Activation]:
     """Every activation of the network and its bodies, converted or not, in topological order.
 
-    So is every other rounding, comparison and Cast to integers between linear layers. What is computed from constants
-    alone, such as quantised weights, is no activation. A node belongs to one converted activation at most: to that of
-    the first recogniser that converts it. What is not converted is listed unless all its nodes are part of something
-    larger: a Clip of a chain that is refused, say.
+    Every other rounding, comparison and Cast to integers between linear layers is listed as well. Values computed from
+    constants alone, such as quantised weights, are no activations. A node belongs to at most one converted activation,
+    that of the first recogniser that converts it. Activations that are not converted are listed unless all their nodes
+    are part of a larger one, such as a Clip in a chain that is refused.
 
     Args:
         network: the source.
-        signs: whether trains are to have signs: what could be read with values below zero or without is read so.
+        signs: says which trains may be signed; an activation that can be read with or without values below zero is
+            read accordingly.
     """
     claimed: set[int] = set()
     graphs = [(graph, partial(_free, network, graph, claimed)) for graph in network.graphs()]
@@ -91,7 +92,7 @@ def _free(network: Network, graph: Graph, claimed: set[int], node: Node) -> bool
 
 
 def _unless_contradicted(activation: Activation, network: Network, graph: Graph) -> Activation:
-    """Refused where a body declares another shape of its output; onnxruntime makes a neuron's output of that one."""
+    """The activation; refused if a body declares another shape for its output, which onnxruntime would use."""
     if activation.spec is None or not graph.place or not network.is_output(activation.output):
         return activation
     found, declared = network.shape(activation.input), network.shape(activation.output)
@@ -115,13 +116,13 @@ def _unless_repeated(activation: Activation, graph: Graph) -> Activation:
 
 
 def _also_called(network: Network, activation: Activation) -> str:
-    """The own name of the node that it is called after; empty where that is its name."""
+    """The name of an activation's node, if the activation is named after a module instead; else empty."""
     names = ((network.name_of(node), node_name(node)) for node in activation.nodes)
     return next((own for name, own in names if name == activation.name != own), "")
 
 
 def _with_unique_names(activations: list[Activation]) -> list[Activation]:
-    """Activations whose name is shared (one module called twice, say) are told apart by their output."""
+    """Make shared names unique by the names of outputs; one module called twice has such a name, for example."""
     uses = Counter(activation.name for activation in activations)
     renamed: dict[str, Activation] = {}
     for activation in activations:

@@ -1,10 +1,10 @@
-"""Activations other than ReLU without a quantiser: found and listed, since they have no levels to convert.
+"""Activations other than ReLU without a quantiser. They have no levels, so they are listed and not converted.
 
 1. One operator: Clip, LeakyRelu, Sigmoid, Gelu, …
 2. A product of a tensor with a gate computed from it, as exporters spell GELU, SiLU, HardSwish and Mish.
 
-Listed is what works element by element. Softmax and normalisations mix elements; Erf alone, and a Clip with its lower
-bound above zero (before a division), guard something else.
+Only element-wise functions are listed. Softmax and normalisations mix elements; Erf alone is no activation, and a Clip
+with its lower bound above zero guards a division.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pconv_onnx.recognise.ascending import ascends
 from pconv_onnx.recognise.base import CALIBRATE, CALIBRATE_BEHIND, Activation, Status, bounds_of
 from pconv_onnx.recognise.bounded import activates, clip_name
 
-# What to call an operator.
+# Names of activations, by operator.
 _NAMES = {
     "Celu": "CELU",
     "Elu": "ELU",
@@ -37,12 +37,12 @@ _NAMES = {
     "Tanh": "Tanh",
     "ThresholdedRelu": "ThresholdedReLU",
 }
-# Those of onnxruntime's optimiser, in its own domain.
+# Operators that onnxruntime's optimiser writes, in its own domain.
 _NAMES_OF_ONNXRUNTIME = {"BiasGelu": "GELU", "FastGelu": "GELU", "Gelu": "GELU", "QuickGelu": "SiLU"}
-# What to call the product of a tensor and a gate of that operator.
+# Names of the product of a tensor and a gate, by the gate's operator.
 _GATED = {"Clip": "HardSwish", "Erf": "GELU", "HardSigmoid": "HardSwish", "Sigmoid": "SiLU", "Tanh": "GELU"}
 
-# Operators between a tensor and its gate, and how many may follow each other.
+# Operators that may stand between a tensor and its gate, and how many in a row.
 ELEMENTWISE = ("Add", "Div", "Identity", "Mul", "Neg", "Pow", "Softplus", "Sub")
 DEPTH = 6
 
@@ -62,7 +62,7 @@ class _Found:
 
 
 class Analog:
-    """See the module."""
+    """An activation without levels, as the module describes."""
 
     encoding = "analog"
 
@@ -78,7 +78,7 @@ class Analog:
         return found if found is not None and constant(found.input) is None else None
 
     def check(self, network: Network, match: _Found) -> Activation | None:
-        """It cannot be converted as it stands; None where it works on integers."""
+        """Refused, since it has no levels; None if it works on integers."""
         dtype = network.dtype(match.input)
         if dtype is not None and dtype.kind in "iub":
             return None
@@ -128,7 +128,7 @@ def _product(gate: Node, free: Callable[[Node], bool]) -> _Found | None:
 
 
 def _scaled(product: Tensor, free: Callable[[Node], bool]) -> tuple[Node, ...]:
-    """What alone reads a product and scales it by a constant, as TorchScript writes the half of GELU last."""
+    """The only reader of a product, if it scales by a constant, as TorchScript writes the half of GELU last."""
     if len(product.outputs) != 1 or product.outputs[0].op not in ("Div", "Mul"):
         return ()
     (node,) = product.outputs
@@ -141,7 +141,7 @@ def _scaled(product: Tensor, free: Callable[[Node], bool]) -> tuple[Node, ...]:
 def _sources(
     tensor: Tensor, after: tuple[Node, ...], free: Callable[[Node], bool]
 ) -> Iterator[tuple[Tensor, tuple[Node, ...]]]:
-    """The tensor, and what it is computed from element by element, each with the nodes from there on."""
+    """A tensor and those that it is computed from element by element, each with the nodes in between."""
     yield tensor, after
     if len(tensor.inputs) != 1 or len(after) == DEPTH:
         return

@@ -1,11 +1,11 @@
-"""Activations that never fall as their input rises: a neuron may stand in their place, and not only behind them."""
+"""Activations that never fall as their input rises, so that a neuron can replace them."""
 
 from __future__ import annotations
 
 from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.recognise.base import Activation
 
-# Operators that never fall, each with the attributes that have to be positive for that; by default they are.
+# Operators that never fall, with the attributes that must be positive for that; their defaults are.
 _ASCENDING: dict[str, tuple[str, ...]] = {
     "Celu": ("alpha",),
     "Clip": (),
@@ -23,7 +23,7 @@ _ASCENDING: dict[str, tuple[str, ...]] = {
 
 
 def ascends(activation: Activation) -> bool:
-    """Whether an activation never falls as its input rises, so that thresholds of its output are some of its input."""
+    """Whether an activation never falls as its input rises, so that thresholds of its output give some of its input."""
     if activation.unit is not None:
         return True
     node = activation.nodes[0]

@@ -1,4 +1,4 @@
-"""What a recogniser is and what it finds."""
+"""The interface of recognisers, and the activations that they find."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from pconv_onnx.neuron.quantiser import FloatOperation, QuantizerSpec
 
 Status = Literal["converted", "needs-calibration", "refused"]
 
-# The encoding of what products read where no activation is: a neuron stands in front of them.
+# The encoding of tensors that products read and that are no activations; a neuron stands in front of the product.
 PRODUCT = "product"
 
-# Whether trains of such levels are to have signs.
+# Whether trains with such levels are signed.
 Signs = Callable[[QuantizerSpec], bool]
 
 
 def where_zero(spec: QuantizerSpec) -> bool:
-    """They are wherever a level above the lowest is zero."""
+    """Signed, if a level above the lowest is zero."""
     return spec.zero > 0
 
 
 def never(_: QuantizerSpec) -> bool:
-    """They are not."""
+    """Not signed."""
     return False
 
 
@@ -38,17 +38,17 @@ class Activation:
     """An activation of the source network, recognised or refused.
 
     Attributes:
-        name: unique in its network; what reports and patterns call it.
-        encoding: what it is called, such as `qcfs`.
-        nodes: the nodes it is made of, in topological order; where it is not converted perhaps only some of them.
+        name: its name in reports and patterns, unique in the network.
+        encoding: how it is quantised, such as `qcfs`.
+        nodes: its nodes, in topological order; perhaps not all of them if it is not converted.
         input: its pre-activation.
-        output: its value.
-        status: `converted` where `spec` is known.
-        reason: why it is not converted; empty where it is.
-        spec: its operations, where it is converted.
-        bounds: where it has no levels and is clip(x, low, high), the two.
-        unit: where it has levels without end, what one adds to its value, `[1]` or `[C]`.
-        also_called: its node's own name, where it is called after a module instead; patterns call it so as well.
+        output: its output.
+        status: `converted` if `spec` is known, else `needs-calibration` or `refused`.
+        reason: why it is not converted; empty if it is.
+        spec: its operations, if it is converted.
+        bounds: if it has no levels and is clip(x, low, high), the two bounds.
+        unit: if it has levels without end, the difference between two neighbours, `[1]` or `[C]`.
+        also_called: its node's own name, if it is named after a module instead; patterns may use it too.
     """
 
     name: str
@@ -69,12 +69,12 @@ class Activation:
         return [node.op for node in self.nodes]
 
 
-# What to do with an activation without levels.
+# The reason for an activation without levels, with what to do.
 CALIBRATE = (
     "{} has no levels of its own, so it runs on the temporal mean; pass `calibration='data.npz', steps=T`, or "
     "quantise it (QCFS) and fine-tune before the export"
 )
-# Of one that falls somewhere, in whose place no neuron can stand.
+# The reason for one that falls somewhere, so that no neuron can replace it.
 CALIBRATE_BEHIND = (
     "{} has no levels of its own and does not ascend throughout, so it stays analog, on the temporal mean; pass "
     "`calibration='data.npz', steps=T` for a neuron behind it"
@@ -86,13 +86,13 @@ class Refusal(Exception):
 
 
 def number(tensor: Tensor) -> float | None:
-    """The value of a constant that is one number; None of others, and of NaN."""
+    """The value of a constant that is a single number; None for others, and for NaN."""
     value = constant(tensor)
     return None if value is None or value.size != 1 or np.isnan(value).any() else float(value.item())
 
 
 def bounds_of(node: Node) -> tuple[float, float] | None:
-    """The bounds of a Relu or Clip, infinite where it is open; None where they are not constant, or several."""
+    """The bounds of a Relu or Clip, infinite on an open side; None if they are computed, or not single numbers."""
     bounds = [0.0 if node.op == "Relu" else -np.inf, np.inf]
     for index, tensor in enumerate(node.inputs[1:3]):
         if tensor.name:
@@ -105,12 +105,12 @@ def bounds_of(node: Node) -> tuple[float, float] | None:
 
 @dataclass(frozen=True, eq=False)
 class ClipBefore:
-    """The Relu or Clip that a quantiser's data come from, if there is one: what it gives lies between constants.
+    """The Relu or Clip, if any, in front of a quantiser, so that the quantiser's input lies between constants.
 
     Attributes:
         node: the Relu or Clip.
-        alone: whether nothing else reads it or is made of it.
-        operations: what it does; nothing where there is none.
+        alone: whether the quantiser is its only reader.
+        operations: its operations; empty if there is none.
     """
 
     node: Node | None = None
@@ -119,7 +119,7 @@ class ClipBefore:
 
     @classmethod
     def find(cls, quantiser: Node, free: Callable[[Node], bool]) -> ClipBefore:
-        """That of a quantiser's first input."""
+        """The one that makes a quantiser's first input."""
         data = quantiser.inputs[0]
         node = data.inputs[0] if len(data.inputs) == 1 else None
         if node is None or node.op not in ("Relu", "Clip") or not is_standard(node):
@@ -131,7 +131,7 @@ class ClipBefore:
         return cls(node, free(node) and len(data.outputs) == 1, (clip,))
 
     def part(self, network: Network) -> tuple[Node, ...]:
-        """The node as part of the activation; nothing where it stays, as an output or for other readers."""
+        """The node, if it is part of the activation; empty if it stays as an output or for other readers."""
         if self.node is None or not self.alone or network.is_output(self.node.outputs[0]):
             return ()
         return (self.node,)
@@ -146,13 +146,13 @@ class Recogniser(Protocol):
     encoding: str
 
     def pattern(self, node: Node, free: Callable[[Node], bool]) -> Any | None:
-        """The candidate anchored at `node`, or None where this is something else altogether.
+        """The candidate anchored at `node`; None if this is something else.
 
         It may take other nodes that are `free`: in the same graph, and not part of a converted activation.
         """
 
     def check(self, network: Network, match: Any) -> Activation | None:
-        """The activation with its QuantizerSpec, or refused with a reason that a user can act on.
+        """The activation with its QuantizerSpec, or a refused one with a reason that a user can act on.
 
-        None where its types tell that it is none at all.
+        None if its types show that it is no activation.
         """

@@ -1,4 +1,4 @@
-"""Activations of one level, as binary networks and step functions are written: a comparison with constants.
+"""Activations with one level: a comparison with constants, as in binary networks and step functions.
 
 `Cast(x > c)`, a 1 where it holds, and `Where(x > c, high, low)`; with ≥, with the operands the other way round, and
 with a Not where that keeps the larger value above c. Constants are scalars or per channel.
@@ -27,16 +27,16 @@ _COMPARISONS = {"Greater": (True, False), "GreaterOrEqual": (True, True), "Less"
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """A comparison of data with a constant, and the node that makes a value of it.
+    """A comparison of data with a constant, and the node that turns it into a value.
 
     Attributes:
         comparison: the comparison.
-        between: a Not, where there is one.
+        between: a Not, if there is one.
         valued: the Cast or Where.
-        data: what is compared.
-        bound: with what.
+        data: the compared tensor.
+        bound: the constant.
         above: whether the condition holds above the bound.
-        at: whether what is equal to the bound counts as above.
+        at: whether data equal to the bound count as above.
     """
 
     comparison: Node
@@ -49,7 +49,7 @@ class _Step:
 
 
 class Binary:
-    """A comparison with a constant, and what makes a value of it."""
+    """A comparison with a constant, as the module describes."""
 
     encoding = "binary"
 
@@ -72,7 +72,7 @@ class Binary:
         data, bound = (left, right) if in_front else (right, left)
         greater, equal = _COMPARISONS[comparison.op]
         above = greater == in_front
-        # What is equal belongs to the side on which the comparison holds.
+        # Equal values belong to the side on which the comparison holds.
         return _Step(comparison, between, node, data, bound, above != bool(between), equal == above)
 
     def check(self, network: Network, match: _Step) -> Activation | None:

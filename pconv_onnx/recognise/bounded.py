@@ -1,4 +1,4 @@
-"""A Clip in several operators: found and listed as the one activation that it is.
+"""A Clip written in several operators, listed as one activation.
 
 `min(relu(x), c)`, `x > 0 ? x : 0` and `c − relu(c − relu(x))` are clips in real arithmetic, and so is whatever adds
 constants, takes its negative and bounds it: each step keeps `clip(±x + b, low, high)`. The last is how a trainable
@@ -28,7 +28,7 @@ class Bounded:
     encoding = "analog"
 
     def pattern(self, node: Node, free: Callable[[Node], bool]) -> _Match | None:
-        """The longest chain of such operators to this one that is a clip."""
+        """The longest chain of such operators that ends here and is a clip."""
         nodes: tuple[Node, ...] = ()
         found = None
         while len(nodes) < _LONGEST and _is_part(node) and free(node):
@@ -46,7 +46,7 @@ class Bounded:
         return found
 
     def check(self, network: Network, match: _Match) -> Activation | None:
-        """It has no levels; None of integers, and where one of its values is an output or has another shape."""
+        """Refused, since it has no levels; None for integers, or if a value in it is an output or has another shape."""
         dtype = network.dtype(match.input)
         shape = network.shape(match.input)
         if (dtype is not None and dtype.kind in "iub") or network.shape(match.nodes[-1].outputs[0]) != shape:
@@ -74,7 +74,7 @@ class _Form:
 
     @property
     def is_clip(self) -> bool:
-        """Whether it clips x itself, from zero on."""
+        """Whether it is a clip of x itself, from zero on."""
         return self.sign == 1 and self.offset == self.low == 0 < self.high
 
     def plus(self, value: float) -> _Form:
@@ -89,7 +89,7 @@ class _Form:
 
 @dataclass(frozen=True, eq=False)
 class _Match:
-    """The nodes, in topological order, what they are given, and what they compute."""
+    """The nodes in topological order, their input, and the function that they compute."""
 
     nodes: tuple[Node, ...]
     input: Tensor
@@ -97,13 +97,13 @@ class _Match:
 
 
 def clip_name(bounds: tuple[float, float]) -> str:
-    """What to call a clip."""
+    """The name of a clip, for reports."""
     low, high = bounds
     return f"Clip to [{low + 0.0:g}, {'∞)' if np.isinf(high) else f'{high:g}]'}"
 
 
 def activates(bounds: tuple[float, float]) -> bool:
-    """Whether a clip is an activation: with its lower bound above zero it guards something else."""
+    """Whether a clip is an activation: one with its lower bound above zero guards a division."""
     low, high = bounds
     return -np.inf < low <= 0 < high
 
@@ -113,7 +113,7 @@ def _is_part(node: Node) -> bool:
 
 
 def _data_of(node: Node) -> Tensor | None:
-    """The one input that is computed; None where that are several, or it is where a constant is needed."""
+    """The one computed input; None if there are several, or it is in a constant's place."""
     varying = [tensor for tensor in node.inputs if tensor.name and constant(tensor) is None]
     return varying[0] if len(varying) == 1 else None
 
@@ -127,7 +127,7 @@ def _form_of(nodes: tuple[Node, ...]) -> _Form | None:
 
 
 def _after(form: _Form, node: Node) -> _Form | None:
-    """What an operator makes of it; None where that is nothing of the kind."""
+    """The function behind an operator; None if it is not such a function any more."""
     if node.op == "Identity":
         return form
     if node.op == "Neg":

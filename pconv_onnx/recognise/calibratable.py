@@ -1,4 +1,4 @@
-"""Which activations without levels data can give some, and of what they are made all together."""
+"""Which activations without levels can be calibrated, and all nodes that they consist of."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pconv_onnx.recognise.base import Activation
 
 
 def why_not_calibrated(network: Network, activation: Activation) -> str:
-    """Why an activation is not calibrated; empty where it is."""
+    """Why an activation cannot be calibrated; empty if it can."""
     node = activation.nodes[0]
     if activation.status != "needs-calibration":
         return activation.reason
@@ -39,7 +39,7 @@ def why_not_calibrated(network: Network, activation: Activation) -> str:
 
 
 def nodes_of(activation: Activation) -> list[Node]:
-    """All that an activation is made of: its own nodes are one path, and x + x³ is computed on two."""
+    """All nodes of an activation. `nodes` has only one path, and a function such as x + x³ is computed on two."""
     if len(activation.nodes) == 1:
         return list(activation.nodes)
     found = {id(node): node for node in activation.nodes}
@@ -50,7 +50,7 @@ def nodes_of(activation: Activation) -> list[Node]:
 
 
 def _between(start: Tensor, end: Tensor, depth: int) -> list[Node] | None:
-    """The nodes that compute one tensor from another alone, element by element; None where they do not."""
+    """The nodes that compute one tensor from another alone, element by element; None if it is not so computed."""
     if end is start or constant(end) is not None:
         return []
     if not depth or len(end.inputs) != 1 or end.inputs[0].op not in ELEMENTWISE or not is_standard(end.inputs[0]):

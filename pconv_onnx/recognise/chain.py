@@ -1,6 +1,6 @@
-"""A rounding and the operators with constants around it: how far they reach, and which parts may be an activation.
+"""A rounding and the operators with constants around it, and the parts of this chain that may be an activation.
 
-Nothing is read here but the shape of the graph; constants are in `operands`.
+Only the structure of the graph is read here; `operands` reads constants.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from pconv_onnx.graph.view import Node, Tensor, called, node_name
 from pconv_onnx.neuron.theory import SUM_TYPES
 from pconv_onnx.recognise.base import Refusal
 
-# One letter a node: scaling, clipping, adding, another type. Identity is passed over. In the direction of the data.
+# One letter for each node, in the direction of the data: scaling, clipping, adding, casting. Identity has none.
 LETTERS = {
     "Mul": "S", "Div": "S", "Clip": "C", "Max": "C", "Min": "C", "Relu": "C", "Where": "C", "Add": "A", "Sub": "A",
     "Cast": "T", "Identity": "",
 }  # fmt: skip
-# What a Cast in a chain may give.
+# The types that a Cast in a chain may convert to.
 FLOATS = (*SUM_TYPES, np.dtype(np.float64))
-# Operators whose data come first: the other way round they are something else.
+# Operators whose data are the first operand; with operands swapped they are something else.
 _DATA_FIRST = ("Cast", "Clip", "Div", "Identity", "Relu")
 _GREATER, _LESS = ("Greater", "GreaterOrEqual"), ("Less", "LessOrEqual")
 _LONGEST = 12
-# Other readers of a value that a refusal names.
+# How many other readers of a value a refusal names.
 _MOST_TOLD = 3
 # A scaling may be split in two, and so may an addition; more of them at one end are not all the quantiser's.
 _MOST = {"S": 2, "A": 2}
@@ -39,7 +39,7 @@ _MOST = {"S": 2, "A": 2}
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """A Where that is a Max or Min of data and a constant: `x > c ? c : x` and the like."""
+    """A Where that is a Max or Min of data and a constant, such as `x > c ? c : x`."""
 
     op_type: Literal["Max", "Min"]
     data: Tensor
@@ -49,7 +49,7 @@ class Selection:
 
 
 def selection(node: Node) -> Selection | None:
-    """What a Where is, if it is such."""
+    """The selection that a Where is; None if it is none."""
     condition, positive, negative = node.inputs
     if len(condition.inputs) != 1 or condition.inputs[0].op not in (*_GREATER, *_LESS):
         return None
@@ -69,7 +69,7 @@ def selection(node: Node) -> Selection | None:
 class Link:
     """An operator of the chain around a rounding: `tensor` is its other end, away from there.
 
-    It is one node, or two where a Where has its comparison in front.
+    It is one node, or two: a Where with its comparison.
     """
 
     nodes: tuple[Node, ...]
@@ -77,12 +77,12 @@ class Link:
 
     @property
     def node(self) -> Node:
-        """The node that has the value."""
+        """The node that makes the value."""
         return self.nodes[-1]
 
     @property
     def letter(self) -> str:
-        """What the node does, as `LETTERS` has it."""
+        """The letter for what the node does, from `LETTERS`."""
         return LETTERS[self.node.op]
 
 
@@ -102,19 +102,19 @@ class Chain:
 
     @property
     def start(self) -> Tensor:
-        """What it is given."""
+        """Its input."""
         return self.head[0].tensor if self.head else self.rounding.inputs[0]
 
     @property
     def end(self) -> Tensor:
-        """What it hands on."""
+        """Its output."""
         return self.tail[-1].tensor if self.tail else self.rounding.outputs[0]
 
     def cuts(self) -> list[Chain]:
-        """Its parts that may be a quantiser, longest first: what is left over belongs to the neighbours."""
+        """Its parts that may be a quantiser, longest first; the rest belongs to the neighbouring layers."""
         heads = [head for start in range(len(self.head) + 1) if _is_end(head := self.head[start:], head[:1])]
         tails = [tail for end in range(len(self.tail) + 1) if _is_end(tail := self.tail[:end], tail[-1:])]
-        # A Cast at one end alone is a neighbour's.
+        # A Cast at only one end belongs to a neighbour.
         parts = [
             Chain(head, self.rounding, tail)
             for head in heads
@@ -124,7 +124,7 @@ class Chain:
         return sorted(parts, key=lambda part: -len(part.nodes))
 
     def is_within(self, other: Chain) -> bool:
-        """Whether it is shorter than another chain around its rounding at both ends."""
+        """Whether another chain around the same rounding extends beyond it at both ends."""
         return len(self.head) < len(other.head) and len(self.tail) < len(other.tail)
 
 
@@ -138,14 +138,14 @@ def _is_end(links: tuple[Link, ...], outermost: tuple[Link, ...]) -> bool:
 
 
 class Foreign(Refusal):
-    """A part of the chain is not the quantiser's, so that what is on its other side belongs to the neighbours.
+    """A part of the chain does not belong to the quantiser, nor does anything beyond it.
 
-    A value is used elsewhere too, or what is added is not finite, as calibration adds −∞ where a channel never fires.
+    Its value is used elsewhere too, or it adds an infinity, as calibration does for channels that never fire.
     """
 
 
 def chain_around(node: Node, free: Callable[[Node], bool]) -> Chain | None:
-    """The longest chain around a rounding node; None where nothing bounds it and it has operators on one side only."""
+    """The longest chain around a rounding; None if nothing bounds it and it has operators on one side only."""
 
     def belongs(other: Node) -> bool:
         return is_standard(other) and free(other)
@@ -188,7 +188,7 @@ def _nodes_of(node: Node) -> tuple[Node, ...]:
 
 
 def data_input(node: Node) -> Tensor | None:
-    """The one input of a link's node that is not a constant; None where there is no such, or not in its place."""
+    """The one input of a node that is not a constant; None if there is none, or it is in a constant's place."""
     if node.op not in LETTERS:
         return None
     if node.op == "Where":
@@ -206,7 +206,7 @@ def data_input(node: Node) -> Tensor | None:
 
 
 def refuse_shared(network: Network, nodes: Sequence[Node]) -> None:
-    """Refuse nodes, in topological order, that others look into.
+    """Raise if values between these nodes, in topological order, are used elsewhere.
 
     Raises:
         Foreign: a value within it is used by a node outside, or is an output of the model.
@@ -216,7 +216,7 @@ def refuse_shared(network: Network, nodes: Sequence[Node]) -> None:
     for tensor in inner:
         if network.is_output(tensor):
             raise Foreign(f"its intermediate value '{tensor.name}' is also an output of the model")
-        # Not all of them: as many candidates may have them in common.
+        # Not all readers are named, since as many candidates may share them.
         others = list(islice((node for node in tensor.outputs if id(node) not in own), _MOST_TOLD + 1))
         if others:
             told = ", ".join(map(called, others[:_MOST_TOLD])) + (" and others" if len(others) > _MOST_TOLD else "")
@@ -224,7 +224,7 @@ def refuse_shared(network: Network, nodes: Sequence[Node]) -> None:
 
 
 def broken_off(chain: Chain) -> str:
-    """What else to tell of a chain that is refused: what may have cut it off at its ends."""
+    """An addition to the reason of a refused chain: what may have ended it too early."""
     for node in filter(is_standard, (*chain.start.inputs, *chain.end.outputs)):
         if node.op == "Cast":
             return f"; Cast '{node_name(node)}' ends the chain: export it in floats throughout"
@@ -239,7 +239,7 @@ def broken_off(chain: Chain) -> str:
 
 
 def name_of(network: Network, chain: Chain) -> str:
-    """The module that it comes from, or that owns θ (`layer1.0.act1` for `layer1.0.act1.up`), else the rounding."""
+    """The name of its module or, from constants, of the module that owns θ (`layer1.0.act1` of `layer1.0.act1.up`)."""
     module = network.module(chain.rounding)
     if module:
         return module
@@ -252,10 +252,10 @@ def name_of(network: Network, chain: Chain) -> str:
 
 
 def owner_of_constants(node: Node) -> str:
-    """The module that the name of a node's constant tells of; empty where none does."""
+    """The module in the name of one of a node's constants; empty if there is none."""
     for tensor in node.inputs:
         owner, _, parameter = tensor.name.rpartition(".")
-        # Names with a slash or a colon are the exporter's own.
+        # Names with a slash or a colon are made up by the exporter.
         if constant(tensor) is not None and owner and parameter and not re.search("[/:]", tensor.name):
             return str(owner)
     return ""

@@ -1,4 +1,4 @@
-"""Operators that hold an activation within: found and refused, with what to export instead.
+"""Fused operators with an activation inside: refused, with advice on what to export instead.
 
 1. Integers fused into the operator, as onnxruntime's quantiser writes them with `QuantFormat.QOperator`: QLinearConv,
    QLinearMatMul, and in its own domain QLinearAdd, QGemm and their like.
@@ -26,7 +26,7 @@ _DYNAMIC_OF_ONNXRUNTIME = ("DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatM
 
 
 class Fused:
-    """See the module."""
+    """A fused operator with an activation inside, as the module describes."""
 
     encoding = "fused"
 
@@ -35,7 +35,7 @@ class Fused:
         return node if is_fused(node) or _is_dynamic(node) or _activation_within(node) else None
 
     def check(self, network: Network, match: Node) -> Activation:
-        """It cannot be converted as it stands."""
+        """Refused, with what to export instead."""
         if _is_dynamic(match):
             reason = "its scale is computed at run time; quantise statically, with quant_format=QuantFormat.QDQ"
         elif _activation_within(match):
@@ -53,7 +53,7 @@ class Fused:
 
 
 def is_fused(node: Node) -> bool:
-    """Whether a node computes with integers that it is handed."""
+    """Whether a node computes with integer codes."""
     if node.domain == "com.microsoft":
         return node.op in _FUSED_BY_ONNXRUNTIME or node.op.startswith(_FAMILIES_OF_ONNXRUNTIME)
     return is_standard(node) and node.op in _FUSED
@@ -66,6 +66,6 @@ def _is_dynamic(node: Node) -> bool:
 
 
 def _activation_within(node: Node) -> str:
-    """The activation that onnxruntime's optimiser fused into a node; empty where there is none."""
+    """The activation that onnxruntime's optimiser fused into a node; empty if there is none."""
     activated = node.domain in _DOMAINS_OF_ONNXRUNTIME and node.op in _ACTIVATED_BY_ONNXRUNTIME
     return str(node.attrs.get("activation", "")) if activated else ""

@@ -1,4 +1,4 @@
-"""The constants of a chain of operators, brought to one channel axis."""
+"""Reads the constants of a chain of operators, along one channel axis."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from pconv_onnx.neuron.quantiser import FloatOperation
 from pconv_onnx.recognise.base import Refusal
 from pconv_onnx.recognise.chain import LETTERS, Foreign, data_input, selection
 
-# How far thresholds may be from even ones, in units of their type's last place.
+# How far thresholds may deviate from even spacing, in units in the last place of their type.
 _TOLERANCE = 16
 
-# Bounds of what does not clip on that side.
+# The bounds of an operator that does not clip on this side.
 _BELOW, _ABOVE = np.full(1, -np.inf), np.full(1, np.inf)
 
 
 class ConstantReader:
-    """Reads the constants of one activation and settles on the channel axis that they share."""
+    """Reads the constants of one activation and finds the channel axis that they share."""
 
     def __init__(self, shape: tuple[Dimension, ...] | None) -> None:
-        """For activations of that shape, as far as it is known."""
+        """Begin, for an activation of this shape, as far as it is known."""
         self.shape = shape
         self.channel_axis: int | None = None
         self.dtype: np.dtype[Any] | None = None
 
     def operation(self, node: Node) -> FloatOperation:
-        """The operation of a node; whatever clips is a Clip, up to an infinity on a side that it leaves open.
+        """The operation of a node. Every operator that clips becomes a Clip, with infinity on an open side.
 
         Raises:
-            Refusal: which constant of it is wrong.
+            Refusal: one of its constants is wrong; the text says which.
         """
         if node.op == "Where":
             return self._selection(node)
@@ -80,10 +80,10 @@ class ConstantReader:
         return value.reshape(-1)
 
     def settle(self, tensor: Tensor, shape: tuple[int, ...]) -> None:
-        """Have a constant of that shape run along the channel axis, if it is more than one number.
+        """Find the channel axis from a constant of this shape, if it is more than one number.
 
         Raises:
-            Refusal: it has no values, or runs along another axis, or along several.
+            Refusal: it has no values, runs along another axis than other constants, or along several axes.
         """
         name = f"'{tensor.name}'"
         if 0 in shape:
@@ -127,7 +127,7 @@ def some(values: Array) -> str:
 
 
 def spacing(thresholds: Array) -> tuple[Array, Array, Array] | None:
-    """θ, b and ψ of ascending thresholds `[R, L]`, `[R]` each in float64; None where they are not evenly spaced."""
+    """θ, b and ψ of ascending thresholds `[R, L]`, `[R]` each in float64; None if they are not evenly spaced."""
     levels = thresholds.shape[1]
     exact = thresholds.astype(np.float64)
     with np.errstate(invalid="ignore"):  # a threshold that is never reached is infinite

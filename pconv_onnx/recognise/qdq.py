@@ -45,7 +45,7 @@ from pconv_onnx.recognise.operands import spacing
 _RANGES = {f"{sign}int{bits}": ((-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if not sign else (0, 2**bits - 1))
            for sign in ("", "u") for bits in (2, 4, 8, 16)}  # fmt: skip
 
-# What may stand between the two operators.
+# Operators that may stand between the two.
 _ON_CODES = ("Cast", "Clip", "Identity", "Max", "Min")
 
 # The first opset that says in which type is divided, and in which onnxruntime does so before.
@@ -55,13 +55,13 @@ _DIVIDED_BY_ONNXRUNTIME = {np.dtype(dtype): np.dtype(np.float32) for dtype in (n
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """A quantiser and what reads its codes.
+    """A quantiser and the nodes that read its codes.
 
     Attributes:
         clip: the Relu or Clip in front, if there is one.
         quantise: the QuantizeLinear.
-        between: the nodes that the codes go through, one after another.
-        readers: the nodes that read them then.
+        between: the nodes that the codes pass through, one after another.
+        readers: the nodes that read them at the end.
         before: another such pair, in front of the clip.
     """
 
@@ -73,12 +73,12 @@ class _Pair:
 
 
 class Qdq:
-    """See the module."""
+    """A quantiser and a dequantiser, as the module describes."""
 
     encoding = "qdq"
 
     def pattern(self, node: Node, free: Callable[[Node], bool]) -> _Pair | None:
-        """A quantiser, with what its codes go through."""
+        """A quantiser, with the nodes that its codes pass through."""
         if not is_one(node, "QuantizeLinear"):
             return None
         between: list[Node] = []
@@ -92,7 +92,7 @@ class Qdq:
         return _Pair(ClipBefore.find(node, free), node, tuple(between), tuple(codes.outputs))
 
     def check(self, network: Network, match: _Pair) -> Activation | None:
-        """One DequantizeLinear with the same constants, and codes that it may be a staircase of."""
+        """Converted if one DequantizeLinear with the same constants reads the codes, and they form a staircase."""
         quantise = match.quantise
         try:
             return self._converted(network, match)
@@ -118,10 +118,10 @@ class Qdq:
 
 
 class Requantised(Qdq):
-    """Two pairs with a Relu or Clip between them, where they are one neuron; else each is looked at by itself."""
+    """Two pairs with a Relu or Clip between them, if they are one neuron together; else each stands for itself."""
 
     def pattern(self, node: Node, free: Callable[[Node], bool]) -> _Pair | None:
-        """A quantiser behind a clip that alone reads what another one gives."""
+        """A quantiser behind a clip that is the only reader of another pair."""
         match = super().pattern(node, free)
         if match is None or match.clip.node is None or not match.clip.alone:
             return None
@@ -142,13 +142,13 @@ class Requantised(Qdq):
 
 
 def _nodes(network: Network, match: _Pair) -> tuple[Node, ...]:
-    """What the activation of a pair is made of, in topological order."""
+    """The nodes of a pair's activation, in topological order."""
     first = () if match.before is None else _nodes(network, match.before)
     return (*first, *match.clip.part(network), match.quantise, *match.between, _only_reader(network, match))
 
 
 def _computes_with_codes(node: Node) -> bool:
-    """Whether a node that reads codes does, or hands them on to nothing but such."""
+    """Whether a reader of codes computes with them, or passes them on only to nodes that do."""
     readers = node.outputs[0].outputs if moves(node) else ()
     return is_fused(node) or bool(readers and all(map(_computes_with_codes, readers)))
 

@@ -28,7 +28,7 @@ from pconv_onnx.recognise.operands import ConstantReader, spacing
 
 _OPERATORS = ("Quant", "IntQuant", "BipolarQuant", "MultiThreshold", "Trunc", "FloatQuant")
 
-# The shift that each rounding gives a neuron, in units of θ; of those with None as long as no code is below zero.
+# The shift of a neuron for each rounding, in units of θ; the second table holds only if no code is below zero.
 _SHIFTS = {"Floor": 0.0, "Ceil": 1.0, "Round": 0.5, "RoundHalfUp": 0.5, "RoundHalfDown": 0.5}
 _SHIFTS_ABOVE_ZERO = {"RoundUp": 1.0, "RoundDown": 0.0}
 
@@ -42,7 +42,7 @@ class _Match:
 
 
 class Qonnx:
-    """See the module."""
+    """A quantiser of QONNX, as the module describes."""
 
     encoding = "qonnx"
 

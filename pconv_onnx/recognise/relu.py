@@ -1,4 +1,4 @@
-"""ReLU without a quantiser: found and listed, since it has no levels to convert."""
+"""ReLU without a quantiser. It has no levels, so it is listed and not converted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Relu:
         return node if node.op == "Relu" and is_standard(node) else None
 
     def check(self, network: Network, match: Node) -> Activation:
-        """It cannot be converted as it stands."""
+        """Refused, since it has no levels: it needs a calibration."""
         (output,) = match.outputs
         reason = CALIBRATE.format("a ReLU")
         return Activation(

@@ -1,4 +1,4 @@
-"""Thresholds in standard operators: `a · #{t : τ_t ≤ x}`, and an offset that makes a level zero.
+"""Thresholds in standard operators: `a · #{t : τ_t ≤ x}`, perhaps with an offset that makes a level zero.
 
 Anchored at the ReduceSum of `Unsqueeze(x, −1) → GreaterOrEqual(τ) → Cast → ReduceSum(−1)`, with the Mul behind it and,
 behind that, an Add by which a level in the middle is zero; any other is the next layer's.
@@ -27,7 +27,7 @@ _OPERATORS = ("Unsqueeze", "GreaterOrEqual", "Cast", "ReduceSum")
 
 
 class Thresholds:
-    """See the module."""
+    """A sum of comparisons with thresholds, as the module describes."""
 
     encoding = "thresholds"
 

@@ -31,10 +31,10 @@ from pconv_onnx.recognise.chain import Chain, Foreign, Link, broken_off, chain_a
 from pconv_onnx.recognise.operands import ConstantReader, factor, some
 from pconv_onnx.recognise.qcfs import is_qcfs
 
-# Roundings, each with how far its thresholds lie below the integers; those of Sign are two neighbouring floats.
+# Roundings, with how far their thresholds lie below the integers; those of Sign are two neighbouring floats.
 _ROUNDINGS = {"Floor": 0.0, "Round": 0.5, "Ceil": 1.0, "Sign": None}
 
-# How far a product of constants may be from the number that it stands for, in units of their type's last place.
+# How far a product of constants may be from the number that is meant, in units in the last place of their type.
 _TOLERANCE = 16
 
 
@@ -46,7 +46,7 @@ _WIDER = {np.dtype(narrow): np.dtype(wide) for narrow, wide in (
 
 
 class Uniform:
-    """A rounding with what is around it."""
+    """A rounding with the operators around it."""
 
     encoding = "uniform"
 
@@ -59,10 +59,10 @@ class Uniform:
         return chain_around(node, free) if node.op in _ROUNDINGS and is_standard(node) else None
 
     def check(self, network: Network, match: Chain) -> Activation:
-        """Read the cuts of the chain; the reason of the longest is the one to tell where none can be read.
+        """Read the cuts of the chain, and take the best. If none can be read, the longest gives the reason.
 
-        A shorter cut serves where something at one end is not part of the activation. It is no way around a fault that
-        both ends have, such as a θ that is not positive: dropping it from both would hide the fault.
+        A shorter cut is right if an operator at one end is not part of the activation. It must not drop operators at
+        both ends to avoid a fault in both, such as a θ that is not positive: that would hide the fault.
         """
         refused: tuple[Chain, Refusal] | None = None
         longest: Chain | None = None
@@ -84,7 +84,7 @@ class Uniform:
             if not any(drawbacks):
                 break
         if best is None:
-            assert refused is not None  # a whole chain is a cut, or has one
+            assert refused is not None  # the whole chain is a cut, or contains one
             if isinstance(refused[1], _Endless):
                 endless = self._activation(network, refused[0], reason=str(refused[1]))
                 return replace(endless, status="needs-calibration", unit=refused[1].unit)
@@ -105,12 +105,13 @@ class Uniform:
 
 
 def _drawbacks(chain: Chain, spec: QuantizerSpec, signs: Signs) -> tuple[bool, ...]:
-    """What speaks against a cut, the worst first; of cuts that are equal in this the longest is best.
+    """The drawbacks of a cut, the worst first; among cuts with equal drawbacks the longest is best.
 
-    No train of it is silent at zero, since its lowest value is another and no other level is zero, or trains have no
-    signs: what is added to its value then is the next layer's. Its scalings do not undo each other, so that a is not θ:
-    where leaving one to the neighbours makes them equal, they own it. And ψ is per channel where all else is scalar:
-    one table for all channels is faster than an addition saved.
+    1. None of its trains is silent at zero, since no level is zero, or the lowest is not and trains have no signs: then
+       the last addition belongs to the next layer.
+    2. Its scalings do not undo each other, so that a is not θ: if leaving one to a neighbour makes them equal, it
+       belongs there.
+    3. ψ is per channel and all else is scalar: one table for all channels is faster than saving an addition.
     """
     tolerance = _TOLERANCE * float(ml_dtypes.finfo(spec.dtype).eps)
     scales_both = all(any(link.letter == "S" for link in links) for links in (chain.head, chain.tail))
@@ -169,7 +170,7 @@ def _read(network: Network, chain: Chain) -> QuantizerSpec:
     if below is None:
         return spec
     threshold = levels / gain
-    # The codes below the lowest, whole ones, are the bias's; the rest is a shift between 0 and θ.
+    # Whole codes below the lowest go into the bias; the rest is a shift between 0 and θ.
     whole = np.floor(shift - lowest)
     charge = threshold * (below + shift - lowest - whole)
     return replace(spec, threshold=threshold, shift=charge, bias=bias + whole / gain)
@@ -177,7 +178,7 @@ def _read(network: Network, chain: Chain) -> QuantizerSpec:
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """An operator of the chain, read."""
+    """An operator of the chain with its constants."""
 
     link: Link
     operation: FloatOperation
@@ -209,12 +210,12 @@ def _into_codes(head: list[_Step]) -> tuple[Array, Array, Array]:
 def _codes(
     head: list[_Step], rounding: FloatOperation, tail: list[_Step], dtype: np.dtype[np.generic]
 ) -> tuple[Array, int]:
-    """The lowest code, and how many are above it.
+    """The lowest code, and the number of codes above it.
 
     Raises:
-        Refusal: that is not one number, or codes have no end.
+        Refusal: the number differs between channels, or there is no highest code.
     """
-    # What the head lets through is computed as the source computes it.
+    # The range that the head passes is computed in the source's arithmetic.
     codes = np.array([[-np.inf, np.inf]], dtype=dtype)
     for operation in (*(step.operation for step in head), rounding):
         codes = operation(codes)
@@ -246,7 +247,7 @@ class _Endless(Refusal):
     """It has no highest level.
 
     Attributes:
-        unit: what a level adds to its value, `[1]` or `[C]`.
+        unit: the difference between two levels, `[1]` or `[C]`.
     """
 
     def __init__(self, unit: Array) -> None:

@@ -1,7 +1,7 @@
-"""What makes values discrete and is in no activation that was found: listed, so that nothing is passed over in silence.
+"""Operators that make values discrete but are part of no activation found. They are listed, so that none is overlooked.
 
-A rounding, a comparison, or a Cast to integers that stands between linear layers is an activation to whoever wrote it.
-Values alone count: what is computed from shapes is not on the way.
+Whoever wrote a rounding, a comparison or a Cast to integers between linear layers meant an activation. Computations on
+shapes do not count.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _LINEAR = ("Conv", "ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "Gemm
            "MatMulInteger", "QLinearConv", "QLinearMatMul", "RNN")  # fmt: skip
 _LINEAR_OF_ONNXRUNTIME = ("Attention", "FusedConv", "FusedGemm", "FusedMatMul", "MultiHeadAttention", "NhwcConv",
                           "QAttention", "QGemm")  # fmt: skip
-# What tells of a tensor's size and not of its values.
+# Operators that give a tensor's size, not its values.
 _OF_SHAPES = ("Shape", "Size")
 
 
 def unread(network: Network, found: Iterable[Activation]) -> list[Activation]:
-    """Such nodes, each as a refused activation, in topological order."""
+    """These nodes as refused activations, in topological order."""
     behind, in_front = _behind_layers(network), _in_front_of(network, layers=True)
     listed = {id(node) for activation in found for node in activation.nodes}
     return [
@@ -40,7 +40,7 @@ def unread(network: Network, found: Iterable[Activation]) -> list[Activation]:
 
 
 def needed(network: Network) -> set[str]:
-    """The tensors whose values an output depends on."""
+    """Names of the tensors whose values an output depends on."""
     return _in_front_of(network, layers=False)
 
 
@@ -76,7 +76,7 @@ def _is_linear(node: Node) -> bool:
 
 
 def _behind_layers(network: Network) -> set[str]:
-    """The tensors whose values depend on what a linear layer computes from the network's inputs."""
+    """Names of the tensors whose values depend on a linear layer's output, computed from the network's inputs."""
     found: set[str] = set()
 
     def walk(graph: Graph) -> None:
@@ -98,7 +98,7 @@ def _behind_layers(network: Network) -> set[str]:
 
 
 def _in_front_of(network: Network, *, layers: bool) -> set[str]:
-    """The tensors whose values affect a linear layer, or an output."""
+    """Names of the tensors whose values affect a linear layer or an output."""
     found: set[str] = set() if layers else {info.name for info in network.proto.graph.output}
 
     def walk(graph: Graph) -> None:

@@ -43,7 +43,7 @@ def clip(site: Site) -> Passage | None:
 
 
 def _within(site: Site, low: Array | None, high: Array | None) -> Passage | None:
-    """Whether all levels are within the bounds; a single spike may be worth more than them."""
+    """How a node with these bounds runs. The bounds apply to levels, since a single spike may be worth more."""
     kind = site.kinds[0]
     if not isinstance(kind, Spikes) or not (high is None or (kind.levels[:, -1] <= high).all()):
         return None

@@ -62,11 +62,11 @@ def test_counts_are_bytes_and_weights_too():
 STAYING = {
     "counts of one channel beside several": (
         f"{D} {qcfs('d', 'b')} o = Slice (b, first, second, channel) s = Add (d, o) {END}",
-        "what it reads is no sum of counts times int8 weights",
+        "its input is not a sum of counts times int8 weights",
     ),
     "levels that differ": (
         f"{D} t = Mul (d, third) {qcfs('t', 'b')} p = Add (a, b) s = Conv <{SAME}> (p, v2) {END}",
-        "what it reads is no sum of counts times int8 weights",
+        "its input is not a sum of counts times int8 weights",
     ),
 }
 

@@ -1,1 +1,1 @@
-"""A network of integers in floats becomes one of uint8 counts and int8 weights, neurons in the layers before them."""
+"""Turns a network whose floats hold integers into layers with uint8 counts, int8 weights and neurons inside."""

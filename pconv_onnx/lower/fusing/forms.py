@@ -1,7 +1,7 @@
-"""The forms that a tensor of integers has in a network of them, and what turns one into another.
+"""The forms of a tensor that holds integers, and the nodes that turn one form into another.
 
-In its own form it is floats. As counts it is uint8 and as sums int32, each in its own layout or with channels last,
-images `[N, H, W, C]` and signals `[N, 1, L, C]`, as layers of integers read and give them.
+Its own form is floats. Counts are uint8 and sums int32, each in the tensor's own layout or with channels last, as
+layers of integers read and give them: images `[N, H, W, C]` and signals `[N, 1, L, C]`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.nesting import unused
 from pconv_onnx.operators.integer_spike import MOST
 
-# How axes go from a layout with channels second to one with channels last, and back, by rank.
+# The permutations from channels second to channels last, and back, by rank.
 _TO_LAST: Mapping[int, Sequence[int]] = {3: (0, 2, 1), 4: (0, 2, 3, 1)}
 _TO_OWN: Mapping[int, Sequence[int]] = {3: (0, 2, 1), 4: (0, 3, 1, 2)}
 
 
 @dataclass(frozen=True)
 class Codes:
-    """What integers a tensor may have.
+    """The integers that a tensor may hold.
 
     Attributes:
-        lowest: of what is counted, at most 0.
-        highest: at least 0, at most 255 more.
-        unit: the integer that stands for one.
+        lowest: the lowest, in units, at most 0.
+        highest: the highest, in units, at least 0, at most `lowest` + 255.
+        unit: the integer that one unit stands for.
     """
 
     lowest: int
@@ -49,18 +49,18 @@ class Codes:
 
 
 class Forms:
-    """The tensors written so far, and what writes more.
+    """The tensors written so far, and methods that write more.
 
     Attributes:
-        nodes: of the network.
+        nodes: nodes of the new network.
         constants: its new initializers.
-        made: names of tensors that nodes on floats give.
-        codes: which tensors have how few integers, by name in the network of floats.
-        rounded: which of these are another tensor divided by a step, rounded and clipped to their codes: names of both.
+        made: names of tensors that nodes on floats make.
+        codes: the integers of tensors that hold few, by name in the network of floats.
+        rounded: for those that are a tensor divided by a step, rounded and clipped: the names of both.
     """
 
     def __init__(self, used: set[str], ranks: Mapping[str, int]) -> None:
-        """Nothing is written yet; `used` are names that are taken, `ranks` those of tensors by name."""
+        """Begin with nothing written; `used` are the names in use, `ranks` the ranks of tensors by name."""
         self.used, self.ranks = used, ranks
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
@@ -75,7 +75,7 @@ class Forms:
     # What is there
 
     def has_counts(self, name: str) -> bool:
-        """Whether a tensor is written as counts, in one layout or the other."""
+        """Whether a tensor is written as counts, in either layout."""
         return self._is(self._counts, name)
 
     def has_sums(self, name: str) -> bool:
@@ -83,15 +83,15 @@ class Forms:
         return self._is(self._sums, name)
 
     def is_last(self, name: str) -> bool:
-        """Whether counts of it are there with channels last."""
+        """Whether its counts are written with channels last."""
         return (name, True) in self._counts
 
     def given_counts(self, name: str, tensor: str, codes: Codes, *, last: bool) -> None:
-        """A tensor has been written as counts."""
+        """Note that a tensor has been written as counts."""
         self._counts[name, last], self.codes[name] = tensor, codes
 
     def given_sums(self, name: str, tensor: str, *, last: bool) -> None:
-        """A tensor has been written as sums."""
+        """Note that a tensor has been written as sums."""
         self._sums[name, last] = tensor
 
     @staticmethod
@@ -118,14 +118,14 @@ class Forms:
         return self._values[name]
 
     def counts(self, name: str, *, last: bool) -> str:
-        """The name of a tensor as counts, in the layout that is asked for."""
+        """The name of a tensor as counts, in the given layout."""
         if not self.has_counts(name):
             self._counts[name, False] = self._encoded(name)
         return self._in_layout(self._counts, name, last=last)
 
     def _encoded(self, name: str) -> str:
         codes = self.codes[name]
-        if name in self.rounded and codes.largest == MOST:  # what it cuts off is what a byte does not hold
+        if name in self.rounded and codes.largest == MOST:  # it cuts off what a byte does not hold
             source, step = self.rounded[name]
             zero = self.constant(f"{name}/zero", np.array(codes.zero, np.uint8))
             return self.node("QuantizeLinear", [source, step, zero], f"{name}/counts")
@@ -140,11 +140,11 @@ class Forms:
         return self.node("Cast", [code], f"{name}/counts", to=TensorProto.UINT8)
 
     def sums(self, name: str, *, last: bool) -> str:
-        """The name of a tensor that has been written as sums, likewise."""
+        """The name of a tensor as sums, which must have been written, in the given layout."""
         return self._in_layout(self._sums, name, last=last)
 
     def wide_counts(self, name: str, *, last: bool) -> str:
-        """The name of a tensor as counts in int32, less what is worth nothing."""
+        """The name of a tensor as int32 counts minus the count that stands for zero."""
         codes = self.codes[name]
         wide = self.node("Cast", [self.counts(name, last=last)], f"{name}/wide", to=TensorProto.INT32)
         if not codes.zero:
@@ -152,7 +152,7 @@ class Forms:
         return self.node("Sub", [wide, self.constant(f"{name}/zero", np.array(codes.zero, np.int32))], f"{name}/wide")
 
     def _decoded(self, name: str) -> None:
-        """Write a tensor that is there as counts in its own form: it keeps its name, which may be an output's."""
+        """Write a tensor that exists as counts in its own form, under its own name, which may be an output's."""
         codes = self.codes[name]
         code = self.node("Cast", [self.counts(name, last=False)], f"{name}/code", to=TensorProto.FLOAT)
         steps = [("Sub", codes.zero)] * (codes.zero != 0) + [("Mul", codes.unit)] * (codes.unit > 1)
@@ -178,13 +178,13 @@ class Forms:
     # What is written
 
     def node(self, op_type: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Write a node; the name that its output gets."""
+        """Write a node and return the name of its output."""
         output = unused(output, self.used)
         self.nodes.append(helper.make_node(op_type, inputs, [output], unused(output, self.used), **attributes))
         return output
 
     def constant(self, name: str, value: Array) -> str:
-        """Write a constant, or find one of that value; the name that it has."""
+        """Write a constant, or find an equal one, and return its name."""
         key = f"{value.dtype} {value.shape}", value.tobytes()
         if key not in self._shared:
             self._shared[key] = unused(name, self.used)

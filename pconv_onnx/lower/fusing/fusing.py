@@ -1,4 +1,4 @@
-"""The walk through a network of integers in floats, from neuron to neuron."""
+"""Walks through a network whose floats hold integers, and writes layers of integers from neuron to neuron."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from pconv_onnx.operators.domain import (
 from pconv_onnx.operators.integer_spike import MOST, functions
 from pconv_onnx.operators.parallel_spike import neuron_of
 
-# In the metadata of a neuron that stays on floats: why.
+# The key in a neuron's metadata for the reason why it stays on floats.
 ON_FLOATS = f"{PREFIX}on_floats"
-# Floats hold every integer below.
+# float32 holds every integer below this.
 _HELD = 1 << 24
-# The largest that int32 holds, which no sum reaches: a threshold may be cut off there.
+# The largest int32, which no sum reaches, so that thresholds may be cut off there.
 _NEVER = (1 << 31) - 1
 
 
 @dataclass(frozen=True, eq=False)
 class _Sum:
-    """A total whose numbers are one a channel, `[M]`.
+    """A total with one number for each channel, `[M]`.
 
     Attributes:
         layers: products, each with its factor.
@@ -63,16 +63,16 @@ class _Sum:
 
     @property
     def terms(self) -> list[Array]:
-        """All its numbers."""
+        """All numbers of the sum."""
         return [*(factor for _, factor in self.layers), *(multiplier for _, multiplier in self.added), self.offset]
 
     @property
     def fits(self) -> bool:
-        """Whether int32 holds them."""
+        """Whether int32 holds all of them."""
         return max(int(np.abs(term).max(initial=0)) for term in self.terms) < _NEVER
 
     def in_lowest_terms(self) -> tuple[_Sum, int]:
-        """The same divided by the greatest integer that divides all its terms, and that."""
+        """The sum divided by the greatest common divisor of its terms, and that divisor."""
         divisor = max(int(np.gcd.reduce(np.concatenate(self.terms))), 1)
         layers = [(product, factor // divisor) for product, factor in self.layers]
         added = [(name, multiplier // divisor) for name, multiplier in self.added]
@@ -81,13 +81,13 @@ class _Sum:
 
 @dataclass(frozen=True, eq=False)
 class _Neurons:
-    """Neurons that sums are given to.
+    """Neurons that read a sum.
 
     Attributes:
         proto: their node.
         thresholds: `[M, S]` or `[1, S]`, int32.
         channel_axis: that rows run along; None of one.
-        codes: what they give.
+        codes: the integers that they give.
     """
 
     proto: onnx.NodeProto
@@ -101,8 +101,8 @@ class Fused:
     """A network in integers.
 
     Attributes:
-        model: it.
-        carriers: the same in floats: with thresholds that are integers, which sums of integers reach alike.
+        model: the network in integers.
+        carriers: the same network in floats, with thresholds rounded to integers, which changes no count.
         left: why neurons stay on floats, by the names of their nodes.
     """
 
@@ -112,10 +112,10 @@ class Fused:
 
 
 def fused(carriers: onnx.ModelProto) -> Fused:
-    """Put integers in the place of floats that hold such, and neurons into the layers in front of them.
+    """Replace floats that hold integers by integers, and move neurons into the layers before them.
 
     Args:
-        carriers: a network of mode `folded`, of one file.
+        carriers: a network in mode `folded`, without external data.
     """
     return _Fusing(carriers).fused()
 
@@ -133,7 +133,7 @@ class _Fusing:
         self.whole_thresholds: dict[str, Array] = {}
         self.meant: dict[str, str] = {}
         self.left: dict[str, str] = {}
-        # Of tensors that are written as sums.
+        # Totals of the tensors that are written as sums.
         self.reach: dict[str, Array] = {}
 
     def fused(self) -> Fused:
@@ -155,7 +155,7 @@ class _Fusing:
         return Fused(self._model(), self._carriers(), self.left)
 
     def _note_codes(self, node: Node, proto: onnx.NodeProto) -> None:
-        """Note which integers a node gives, where these are few: of a neuron, and what rounds inputs."""
+        """Note the integers that a node gives, if they are few: a neuron, or a Clip that rounds inputs."""
         if is_operator(proto):
             neuron = self._neuron_of(proto)
             codes = None if neuron is None else _codes_of(neuron)
@@ -173,7 +173,7 @@ class _Fusing:
             return None
 
     def _why_no_counts(self, proto: onnx.NodeProto) -> str:
-        """Why what a neuron gives are no counts; empty where they are."""
+        """Why a neuron's outputs cannot be counts; empty if they can."""
         neuron = self._neuron_of(proto)
         if neuron is None or attribute(proto, "input_steps") != 1:
             return "its tables are computed"
@@ -187,11 +187,11 @@ class _Fusing:
     # Sums
 
     def _is_term(self, tensor: Tensor) -> bool:
-        """Whether a sum takes a tensor as it is: counts, or what others read as well."""
+        """Whether a sum takes a tensor as one term: it is counts, or others read it too."""
         return tensor.name in self.forms.codes or (self.readers[tensor.name] > 1 and self._sums(tensor))
 
     def _sums(self, tensor: Tensor) -> bool:
-        """Write a tensor as sums; whether it is such."""
+        """Write a tensor as sums; whether it is a sum."""
         name = tensor.name
         if self.forms.has_sums(name):
             return True
@@ -204,7 +204,7 @@ class _Fusing:
         return True
 
     def _whole_sums(self, node: Node, proto: onnx.NodeProto) -> bool:
-        """Where a sum is asked for as int32, give it so, and no floats that become such; whether that could be done."""
+        """Give a sum as int32 where it is cast to int32, without floats in between; whether that was possible."""
         is_cast = is_standard(node) and node.op == "Cast"
         if not is_cast or proto.attribute[0].i != TensorProto.INT32 or not self._sums(node.inputs[0]):
             return False
@@ -213,14 +213,14 @@ class _Fusing:
         return True
 
     def _neuron(self, node: Node, proto: onnx.NodeProto) -> str:
-        """Write neurons with the layer in front of them; why that cannot be done, empty where it was."""
+        """Write neurons with the layer before them; the reason if that is not possible, else empty."""
         current, neuron = node.inputs[0], self._neuron_of(proto)
         assert neuron is not None
         is_term = self._is_term(current)
         total = Total(added=[(current.name, _ONE)]) if is_term else total_of(current, self._is_term, self.ranks)
         found = None if total is None else self._by_channel(total, current.name, neuron.channel_axis)
         if found is None:
-            return "what it reads is no sum of counts times int8 weights"
+            return "its input is not a sum of counts times int8 weights"
         divisor = 1
         if not self._fits(found, _HELD):
             found, divisor = found.in_lowest_terms()
@@ -234,7 +234,7 @@ class _Fusing:
         return ""
 
     def _by_channel(self, total: Total, name: str, channel_axis: int | None) -> _Sum | None:
-        """A total of what can be read, with numbers that layers can have; None where it is none.
+        """A total as a sum with numbers for each channel that layers can have; None if it is not one.
 
         Args:
             total: of the tensor.
@@ -274,16 +274,16 @@ class _Fusing:
         return found if all(self._is_carried(*one) for one in added) else None
 
     def _is_carried(self, name: str, multiplier: Array) -> bool:
-        """Whether floats hold the products of a tensor by its multipliers, so that these are what they are there."""
+        """Whether float32 holds the products of a tensor with its multipliers exactly."""
         largest = int(np.abs(multiplier).max(initial=0))
         if name not in self.forms.codes:
             return largest <= 1
         return largest * self.forms.codes[name].largest < _HELD * self.forms.codes[name].unit
 
     def _layers(self, found: _Sum, name: str, neurons: _Neurons | None = None) -> str:
-        """Write a sum, and neurons behind it; what it is called then.
+        """Write a sum, with neurons behind it, and return its name.
 
-        A layer takes one tensor to be added, so that one follows another where there are more.
+        A layer adds one tensor, so there is a chain of layers if more are added.
         """
         forms, (tensor, zero, multiplier) = self.forms, self._residual(found, name)
         reach = self._reach(found)
@@ -310,7 +310,7 @@ class _Fusing:
         return self._spiking(INTEGER_SPIKE, [tensor], neurons, reach, last=found.last)
 
     def _residual(self, found: _Sum, name: str) -> tuple[str, int, Array]:
-        """What is added in the first layer: a tensor, what of it is worth nothing, and its multiplier."""
+        """What the first layer adds: a tensor, its count for zero, and its multiplier."""
         forms = self.forms
         if not found.added:
             nothing = np.zeros((1,) * (4 if found.last else found.rank), np.uint8)
@@ -328,7 +328,7 @@ class _Fusing:
         return terms[0], 0, np.ones_like(found.offset)
 
     def _multiple(self, name: str, multiplier: Array, *, last: bool) -> str:
-        """A tensor as int32, times numbers of the last axis, where channels are."""
+        """A tensor as int32 times numbers along its last axis, the channels."""
         forms = self.forms
         given = forms.wide_counts(name, last=last) if name in forms.codes else forms.sums(name, last=last)
         if (multiplier == 1).all():
@@ -337,11 +337,11 @@ class _Fusing:
         return forms.node("Mul", [given, numbers], f"{name}/multiple")
 
     def _fits(self, found: _Sum, most: int = _NEVER) -> bool:
-        """Whether a sum, and all its numbers, are below that."""
+        """Whether a sum and all its numbers stay below a limit."""
         return found.fits and int(np.abs(self._reach(found)).max(initial=0)) < most
 
     def _reach(self, found: _Sum) -> Array:
-        """The least and the largest sum of each channel, `[M, 2]`."""
+        """The lowest and the highest sum of each channel, `[M, 2]`."""
         low = high = found.offset.astype(np.int64)
         for product, factor in found.layers:
             codes, weights = self.forms.codes[product.input], product.weights.astype(np.int64).reshape(len(factor), -1)
@@ -360,7 +360,7 @@ class _Fusing:
     def _spiking(
         self, op_type: str, inputs: list[str], neurons: _Neurons, reach: Array, *, last: bool, **attributes: Any
     ) -> str:
-        """Write neurons behind sums of that reach; how their counts are called."""
+        """Write neurons behind sums of this range, and return the name of their counts."""
         if len(neurons.thresholds) == 1:
             reach = np.stack([reach[:, 0].min(keepdims=True), reach[:, 1].max(keepdims=True)], axis=1)
         proto, forms = neurons.proto, self.forms
@@ -376,7 +376,7 @@ class _Fusing:
         return output
 
     def _meant(self, name: str, value: Array) -> str:
-        """Write a constant that is to have the name of the one whose place it takes, once that is not read any more."""
+        """Write a constant that gets the name of the one that it replaces, once nothing reads that."""
         found = self.forms.constant(f"{name}/{value.dtype}", value)
         self.meant.setdefault(found, name)
         return found
@@ -384,7 +384,7 @@ class _Fusing:
     # What is left
 
     def _copy(self, proto: onnx.NodeProto) -> None:
-        """A node on floats, which come from integers where these are what is there."""
+        """Copy a node on floats; its inputs are converted from integers where need be."""
         node = onnx.NodeProto()
         node.CopyFrom(proto)
         node.input[:] = [self.forms.value(name) for name in proto.input]
@@ -394,7 +394,7 @@ class _Fusing:
         self.forms.made.update(node.output)
 
     def _model(self) -> onnx.ModelProto:
-        """The network as it is written, without what nothing reads."""
+        """The network as written, without nodes that nothing reads."""
         before = self.network.proto
         model = onnx.ModelProto()
         model.CopyFrom(before)
@@ -413,10 +413,10 @@ class _Fusing:
         return model
 
     def _rename(self, graph: onnx.GraphProto) -> None:
-        """Give constants the names of those whose place they took."""
+        """Give constants the names of those that they replaced."""
         taken = {tensor.name for tensor in graph.initializer}
         names = {old: new for old, new in self.meant.items() if old in taken and new not in taken}
-        # Two may have taken the place of one.
+        # Two may have replaced one.
         names = {old: new for old, new in names.items() if list(names.values()).count(new) == 1}
         for tensor in graph.initializer:
             tensor.name = names.get(tensor.name, tensor.name)
@@ -434,7 +434,7 @@ class _Fusing:
 
 
 def _is_alike(shape: Sequence[Dimension] | None, other: Sequence[Dimension]) -> bool:
-    """Whether two tensors are as large, so that neither is repeated to be added to the other."""
+    """Whether two tensors have the same size, so that adding them repeats neither."""
     if shape is None or len(shape) != len(other):
         return False
     known = [pair for pair in zip(shape, other, strict=True) if any(isinstance(size, int) for size in pair)]
@@ -448,7 +448,7 @@ _SUMMING = {False: INTEGER_GEMM, True: INTEGER_CONV}
 
 
 def _window(product: Product) -> dict[str, Any]:
-    """Attributes of a convolution, that of a signal as one of images one row high."""
+    """Attributes of a convolution; one of signals becomes one of images of height 1."""
     attributes, pads = product.node.attrs, list(product.pads)
     size = len(pads) // 2
     ones = [1] * size
@@ -467,7 +467,7 @@ def _window(product: Product) -> dict[str, Any]:
 
 
 def _codes_of(neuron: ParallelNeuron | None) -> Codes | None:
-    """Levels that are multiples of one integer next to each other, the same in all channels."""
+    """The codes of levels that are consecutive multiples of one integer, the same in all channels; else None."""
     if neuron is None:
         return None
     levels = neuron.levels.astype(np.float64)
@@ -479,7 +479,7 @@ def _codes_of(neuron: ParallelNeuron | None) -> Codes | None:
 
 
 def _codes_of_input(node: Node) -> Codes | None:
-    """What a Clip leaves of integers."""
+    """The integers that a Clip leaves."""
     if not (is_standard(node) and node.op == "Clip" and len(node.inputs) == 3 and len(node.inputs[0].inputs) == 1):
         return None
     ends = [constant(tensor) for tensor in node.inputs[1:]]
@@ -491,7 +491,7 @@ def _codes_of_input(node: Node) -> Codes | None:
 
 
 def _divided(clip: Node) -> tuple[str, str] | None:
-    """What a Clip is given of, divided by one number and rounded to the nearest: the names of both."""
+    """If a Clip reads a tensor divided by a number and rounded to the nearest, the names of both."""
     rounding = clip.inputs[0].inputs[0]
     before = rounding.inputs[0].inputs[0] if len(rounding.inputs[0].inputs) == 1 else None
     if rounding.op != "Round" or before is None or before.op != "Div" or not is_standard(before):

@@ -1,4 +1,4 @@
-"""Layers of integers in time: what neurons give are trains of digits, a byte each, and layers sum over their steps."""
+"""Layers of integers in time: neurons give trains of digits, one byte each, and layers sum over the steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Train:
     """How a tensor of trains carries its counts.
 
     Attributes:
-        coding: with its time-steps and the count of silence.
+        coding: the coding, with its time-steps and the count of a silent neuron.
         highest: the largest count.
     """
 
@@ -33,22 +33,22 @@ class Train:
 
     @property
     def zero(self) -> int:
-        """The digit of silence."""
+        """The digit of a silent neuron."""
         return int(self.coding.zero > 0)
 
     @property
     def attributes(self) -> dict[str, int]:
-        """Those of what gives such trains, or decodes them."""
+        """The attributes of nodes that give such trains, or decode them."""
         return {"steps": self.coding.steps, "coding": self.coding.number, "silent": self.coding.zero}
 
 
 def in_time(model: onnx.ModelProto, codings: Mapping[str, Coding], used: set[str]) -> onnx.ModelProto:
-    """A network of counts as one of trains.
+    """Turn a network of counts into one of trains.
 
     Args:
-        model: as `fused` makes it.
-        codings: of its neurons, by the names of their nodes.
-        used: names that are taken.
+        model: a network as `fused` makes it.
+        codings: the codings of its neurons, by the names of their nodes.
+        used: names in use.
     """
     found = onnx.ModelProto()
     found.CopyFrom(model)
@@ -67,7 +67,7 @@ class _InTime:
         self.counts: dict[str, str] = {}
 
     def write(self) -> None:
-        """Write the network anew."""
+        """Write the network."""
         for node in list(self.graph.node):
             if is_integer(node):
                 self._layer(node)
@@ -85,7 +85,7 @@ class _InTime:
         self.model.functions.extend(f for f in functions(opset, in_time=True) if f.name in written)
 
     def _layer(self, node: onnx.NodeProto) -> None:
-        """A layer of integers, or neurons alone."""
+        """Write a layer of integers, or neurons alone."""
         if node.op_type != INTEGER_SPIKE:
             given, added = node.input[0], node.input[4]
             train = self.trains.get(given)
@@ -109,9 +109,9 @@ class _InTime:
         return (train.coding.number, train.coding.steps) == (other.coding.number, other.coding.steps)
 
     def _moved(self, node: onnx.NodeProto) -> bool:
-        """Write a node that moves, picks or repeats counts, so that it gives trains; whether it is such.
+        """Write a node that moves, picks or repeats counts so that it gives trains; whether it is such a node.
 
-        Where it does not do the same to the digits of every step, it does so to counts, which become trains again.
+        If it does not treat the digits of every step alike, it runs on counts, which are encoded again.
         """
         data = list(node.input) if node.op_type == "Concat" else list(node.input[:1])
         trains = {self.trains.get(name) for name in data}
@@ -130,7 +130,7 @@ class _InTime:
         return True
 
     def _pads_with_silence(self, node: onnx.NodeProto, train: Train) -> bool:
-        """Make a Pad write the digit of silence; whether it writes silence."""
+        """Make a Pad write the digit of a silent neuron; whether it pads with silence."""
         value = self.tables[node.input[2]] if len(node.input) > 2 and node.input[2] else np.zeros((), np.uint8)
         if int(value) != train.coding.zero:
             return False
@@ -139,7 +139,7 @@ class _InTime:
         return True
 
     def _encode(self, node: onnx.NodeProto, train: Train) -> None:
-        """Make trains of the counts that a node gives, by the name that these have."""
+        """Encode the counts that a node gives as trains, under the name of the counts."""
         name = node.output[0]
         counts, wide = (unused(f"{name}/{what}", self.used) for what in ("decoded", "wide"))
         node.output[0], self.counts[name], self.trains[name] = counts, counts, train
@@ -149,13 +149,13 @@ class _InTime:
         self._node(INTEGER_SPIKE, [wide, thresholds, line], name, domain=DOMAIN, **train.attributes)
 
     def _counted(self, node: onnx.NodeProto) -> None:
-        """Have a node read counts."""
+        """Make a node read counts."""
         node.input[:] = [self._count(name) for name in node.input]
         for name in captured(node):
             assert name not in self.trains, "bodies read tensors of floats"
 
     def _count(self, name: str) -> str:
-        """A tensor as counts, which are decoded once."""
+        """A tensor as counts; it is decoded once."""
         if name not in self.trains:
             return name
         if name not in self.counts:
@@ -184,7 +184,7 @@ Tables = Mapping[str, Array]
 
 
 def _commutes(node: onnx.NodeProto, train: Train, tables: Tables) -> bool:
-    """Whether an operator gives the trains of what it gives of counts, run on the rows of all steps."""
+    """Whether an operator, run on the rows of all steps, gives the trains of the counts that it would give."""
     if node.op_type == "MaxPool":
         return train.coding.ascending
     return node.op_type == "Identity" or (node.op_type in _RULES and _RULES[node.op_type](node, tables))
@@ -197,7 +197,7 @@ def _keeps_rows(node: onnx.NodeProto, tables: Tables) -> bool:
 
 
 def _names_axes(node: onnx.NodeProto, tables: Tables) -> bool:
-    """Whether the axes that an operator is told do not have the first among them."""
+    """Whether the axes given to an operator do not include the first."""
     index = 3 if node.op_type == "Slice" else 1
     axes = tables.get(node.input[index]) if len(node.input) > index else None
     return axes is not None and bool((axes > 0).all())

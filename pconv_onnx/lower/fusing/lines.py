@@ -1,4 +1,4 @@
-"""Thresholds that lie on a line: a spike count without comparisons, for whoever has no kernel that counts."""
+"""Thresholds that lie on a line: a spike count without comparisons, for runtimes without the kernel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 
-# Steps of a search by golden sections; float32 tells no more slopes apart.
+# Steps of a golden-section search; float32 does not distinguish more slopes.
 _SECTIONS = 60
 _GOLDEN = (np.sqrt(5) - 1) / 2
 # Below all sums.
@@ -24,7 +24,7 @@ def lines(thresholds: Array, reach: Array) -> Array:
         reach: `[R, 2]`, the least and the largest sum that there can be.
 
     Returns:
-        Zeros in all rows where one of them has no such line.
+        Zeros in all rows if one of them has no such line.
     """
     table, (least, most) = thresholds.astype(np.float64), reach.T.astype(np.float64)
     highest = table.shape[1]
@@ -34,7 +34,7 @@ def lines(thresholds: Array, reach: Array) -> Array:
     places = np.arange(highest) - first[:, np.newaxis]
 
     def ends(spacing: Array) -> tuple[Array, Array]:
-        """Above what a line of that spacing begins, and up to where, so that no threshold leaves its step."""
+        """The lower and upper bound of the offset of a line with this spacing that meets every threshold."""
         start = table - spacing[:, np.newaxis] * places
         above, below = (np.where(crossed, end, other) for end, other in ((start - 1, _LOW), (start, -_LOW)))
         return above.max(axis=1), below.min(axis=1)
@@ -49,7 +49,7 @@ def lines(thresholds: Array, reach: Array) -> Array:
         low, high = np.where(room[0] > room[1], low, inner), np.where(room[0] > room[1], outer, high)
     spacing = np.where(last > first, (low + high) / 2, 2 * (most - least + 1))
     above, below = ends(spacing)
-    # Where nothing is crossed the count stays what it is at one end.
+    # If no threshold is crossed, the count stays as at one end.
     middle = np.where(crossed.any(axis=1), (above + below) / 2, most + 1)
     offset = middle - spacing * (first + 0.5)
     found = np.stack([offset, spacing], axis=1).astype(np.float32)
@@ -57,7 +57,7 @@ def lines(thresholds: Array, reach: Array) -> Array:
 
 
 def _holds(found: Array, thresholds: Array, reach: Array) -> bool:
-    """Whether counts by lines are those by thresholds."""
+    """Whether counts by lines equal those by thresholds."""
     highest = thresholds.shape[1]
     sums = np.concatenate([thresholds, thresholds - 1, reach], axis=1)
     expected = (thresholds[:, np.newaxis] <= sums[..., np.newaxis]).sum(axis=2)
@@ -67,6 +67,6 @@ def _holds(found: Array, thresholds: Array, reach: Array) -> bool:
 
 
 def counts(found: Array, sums: Array, highest: int) -> Array:
-    """Counts by lines `[R, 2]` of sums `[R, K]`."""
+    """The counts of sums `[R, K]` by lines `[R, 2]`."""
     offset, spacing = found.T[..., np.newaxis]
     return np.clip(np.rint((sums.astype(np.float32) - offset) / spacing), 0, highest).astype(np.int64)

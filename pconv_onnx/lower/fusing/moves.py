@@ -1,4 +1,4 @@
-"""Operators that move, pick or repeat integers, or take the largest of some: they run on counts as they are."""
+"""Operators that move, pick or repeat integers, or take the largest, and so can run on counts."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ class Move:
     Attributes:
         node: in the view of the network.
         proto: the same.
-        forms: where it reads and writes.
+        forms: the tensors that it reads and writes.
     """
 
     def __init__(self, network: Network, node: Node, proto: onnx.NodeProto, forms: Forms) -> None:
-        """Nothing is written yet."""
+        """Begin with nothing written."""
         self.network, self.node, self.proto, self.forms = network, node, proto, forms
         self.read([tensor.name for tensor in (node.inputs if node.op == "Concat" else node.inputs[:1])])
 
     def read(self, data: list[str]) -> None:
-        """Take these as its data."""
+        """Take these tensors as its data."""
         self.data = data
         self.last = all(map(self.forms.is_last, data))
 
     @property
     def codes(self) -> Codes:
-        """Which integers it gives."""
+        """The integers that it gives."""
         found = [self.forms.codes[name] for name in self.data]
         return Codes(min(one.lowest for one in found), max(one.highest for one in found), found[0].unit)
 
     def axis(self, axis: int) -> int:
-        """Where an axis of its data is in the layout that it runs in."""
+        """The position of an axis of its data in the layout that it runs in."""
         rank = self.forms.ranks[self.data[0]]
         own = axis % rank
         return _AXES[rank][own] if self.last else own
 
     def write(self, *, last: bool, inputs: list[str] | None = None, **attributes: object) -> None:
-        """Write it in a layout, with other inputs behind its data, or attributes, where these differ there."""
+        """Write it in a layout, with the further inputs and attributes that it has there."""
         node = onnx.NodeProto()
         node.CopyFrom(self.proto)
         data = [self.forms.counts(name, last=last) for name in self.data]
@@ -67,7 +67,7 @@ class Move:
 
 
 def move(network: Network, node: Node, proto: onnx.NodeProto, forms: Forms) -> bool:
-    """Write a node on counts, where it reads what can be such; whether that could be done."""
+    """Write a node on counts, if its data can be counts; whether that was possible."""
     if not is_standard(node) or node.op not in _RULES or not node.inputs or (node.op == "MaxPool" and node.outputs[1:]):
         return False
     moved = Move(network, node, proto, forms)
@@ -93,7 +93,7 @@ def _identity(move: Move) -> bool:
 
 
 def _slice(move: Move) -> bool:
-    """One Slice in the place of two that follow each other, as exporters write one for each axis."""
+    """Merge two Slices that follow each other into one; exporters write one for each axis."""
     own, given = _slices(move.node), move.node.inputs[0]
     if own is None:
         return _as_it_is(move)
@@ -111,7 +111,7 @@ def _slice(move: Move) -> bool:
 
 
 def _slices(node: Node) -> list[Array] | None:
-    """Starts, ends, axes and steps; None where they are computed, or axes are not told."""
+    """Starts, ends, axes and steps; None if they are computed, or axes are missing."""
     tables = [constant(tensor) for tensor in node.inputs[1:]]
     if len(tables) < 3 or any(table is None for table in tables):
         return None

@@ -1,4 +1,4 @@
-"""What a current is the sum of: products by integer weights, tensors with multipliers, an offset."""
+"""Totals: a current as a sum of products with integer weights, tensors with multipliers, and an offset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.view import Node, Tensor
 
-# What int8 holds.
+# The range of int8.
 _LOWEST, _HIGHEST = -128, 127
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
@@ -23,11 +23,11 @@ class Product:
 
     Attributes:
         node: Conv, Gemm or MatMul.
-        name: of its weights, of which two nodes may have the same.
+        name: name of its weights, which two nodes may share.
         weights: `[M, C/group, kH, kW]` or `[M, C]`, int8.
-        input: name of what it reads.
-        pads: of a convolution, as its operator has them, and what a Pad before it adds.
-        factor: how many units of the total a product is; it broadcasts against what the node gives, as all do.
+        input: name of its data input.
+        pads: padding of a convolution, in its operator's form, including that of a Pad before it.
+        factor: how many units of the total a product counts; like all numbers it broadcasts against the node's output.
     """
 
     node: Node
@@ -48,9 +48,9 @@ class Total:
     """A sum of integers.
 
     Attributes:
-        products: those that are summed.
+        products: the products that are summed.
         added: tensors of integers by name, each with a multiplier.
-        offset: numbers.
+        offset: constant numbers that are added.
     """
 
     products: Sequence[Product] = ()
@@ -58,11 +58,11 @@ class Total:
     offset: Array = field(default_factory=lambda: np.zeros(()))
 
     def __add__(self, other: Total) -> Total:
-        """Both."""
+        """The sum of two totals."""
         return Total((*self.products, *other.products), (*self.added, *other.added), np.add(self.offset, other.offset))
 
     def times(self, factor: Array) -> Total:
-        """A multiple."""
+        """The total times a factor."""
         return Total(
             [replace(product, factor=product.factor * factor) for product in self.products],
             [(name, multiplier * factor) for name, multiplier in self.added],
@@ -154,7 +154,7 @@ def _product(node: Node, ranks: Mapping[str, int]) -> Total | None:
 
 
 def _padded(node: Node, rank: int) -> tuple[Tensor, list[int]]:
-    """What a convolution reads in front of a Pad by zeros, and how much both pad it."""
+    """The tensor that a convolution reads before a Pad by zeros, and the padding by both."""
     source, size = node.inputs[0], rank - 2
     pads = [int(pad) for pad in node.attrs.get("pads", [0] * 2 * size)]
     before = source.inputs[0] if len(source.inputs) == 1 else None
@@ -170,7 +170,7 @@ def _padded(node: Node, rank: int) -> tuple[Tensor, list[int]]:
 
 
 def _is_plain(node: Node) -> bool:
-    """Whether nothing of its attributes scales or pads it by sizes that are not known here."""
+    """Whether no attribute scales it, or pads it by sizes that are unknown here."""
     attributes: Mapping[str, Any] = node.attrs
     scaled = attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0
     return (

@@ -179,7 +179,7 @@ def test_levels_that_float16_does_not_tell_apart_are_refused():
 
 def test_precision_is_for_float32_networks():
     told = refusal_of(rewrite, in_type(F16), precision="float16")
-    assert "it computes in float16; precision float16 is for what computes in float32" in told
+    assert "it computes in float16; precision float16 is for networks that compute in float32" in told
     assert refusal_of(rewrite, in_type(F16), precision="int8").startswith("there is no precision 'int8'")
 
 
