@@ -1,1 +1,1 @@
-"""Networks of integers: what proves that their sums are exact."""
+"""Integer weights: rounding them, the network in integers, and the proof that its sums are exact."""

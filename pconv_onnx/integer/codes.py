@@ -10,23 +10,23 @@ import numpy as np
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.neuron.parallel import ParallelNeuron
 
-# Share of a step that thresholds may lie off even spacing, as their own rounding leaves them.
+# How far thresholds may lie off even spacing, as a share of a step, because they are rounded.
 _EVEN = 1e-4
-# Thresholds of an activation that are written one by one: each value meets each of them.
+# The most thresholds that are written one by one, since each value is compared with each of them.
 _MOST_THRESHOLDS = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """An activation whose levels are whole numbers of one spacing, a row `[R]` a channel or one for all.
+    """An activation whose levels are multiples of a spacing, with a row `[R]` for each channel or one for all.
 
     Attributes:
-        spacing: `[R]`, between levels.
+        spacing: `[R]`, the distance between levels.
         lowest: the code of the lowest level, zero or below.
-        highest: that of the highest.
+        highest: the code of the highest level.
         thresholds: `[R, S]` in float64, the values from which on a level is reached.
-        step: `[R]`, between thresholds, whatever it is where none is reached; None where these are not evenly spaced.
-        axis: that rows run along; None where R = 1.
+        step: `[R]`, the distance between thresholds (any if none is reached); None if they are not evenly spaced.
+        axis: the axis that the rows belong to; None for R = 1.
     """
 
     spacing: Array
@@ -41,7 +41,7 @@ def codes_of(neuron: ParallelNeuron) -> Codes:
     """The codes of a neuron's levels.
 
     Raises:
-        ValueError: it has none; why.
+        ValueError: its levels cannot be codes; the text says why.
     """
     levels, thresholds = neuron.levels.astype(np.float64), neuron.thresholds.astype(np.float64)
     highest = levels.shape[1] - 1
@@ -62,9 +62,9 @@ def codes_of(neuron: ParallelNeuron) -> Codes:
 
 
 def _step(thresholds: Array, spacing: Array) -> Array | None:
-    """`[R]`, how far thresholds `[R, S]` are apart; None where they are not evenly spaced.
+    """`[R]`, the distance between thresholds `[R, S]`; None if they are not evenly spaced.
 
-    A row of which none is reached has that of its levels, and so has one of one threshold.
+    A row without thresholds that are reached, or with only one, has the distance between its levels.
     """
     never = ~np.isfinite(thresholds).any(axis=1) & ~(thresholds == -np.inf).any(axis=1)
     if not np.isfinite(thresholds[~never]).all():

@@ -1,10 +1,9 @@
 """Weights rounded to the integers that lose least on data, layer by layer.
 
-Two networks run side by side, the quantised one and the same with all weights that are integers so far. Each layer is
-first corrected as a calibration does it, so that what it leads to comes close to the first network's although its
-inputs have the errors of earlier roundings; then its weights are rounded one after another, and what rounding one
-changes is made up for by those that are not rounded yet (Frantar et al., "GPTQ", ICLR 2023), as far as inputs of the
-layer go together.
+Two networks run side by side: the quantised one, and the same with the weights that are integers so far. Each layer is
+first corrected as in a calibration, so that its outputs stay close to those of the first network although its inputs
+have the errors of earlier roundings. Then its weights are rounded one after another; those that are not rounded yet
+make up for the error of each rounding (Frantar et al., "GPTQ", ICLR 2023), as far as inputs are correlated.
 """
 
 from __future__ import annotations
@@ -43,24 +42,24 @@ from pconv_onnx.recognise import Activation, recognise
 from pconv_onnx.recognise.base import where_zero
 from pconv_onnx.runtime.computed import computed_constants
 
-# Of the mean square of an input, what is added to each so that inputs that go together can be told apart.
+# The share of the mean square of the inputs that is added to each, so that the covariances can be inverted.
 _DAMPING = 0.01
-# Of the mean square of inputs, what rounding may leave of their covariances at most.
+# The share of the mean square of inputs below which covariances count as rounding errors.
 _ROUNDING = 1e-3
 
-# Of each layer, by `id`, its weights `[C, n]` as integers, and its bias `[C]` in values.
+# For each layer, by `id`, its weights `[C, n]` as integers, and its bias `[C]` in values.
 Rounded = Mapping[int, tuple[Array, Array]]
 
 
 def fitted(plan: Plan, reading: Reading, nearest: Rounded, data: Data, bits: int) -> Rounded:
-    """Weights and biases of the layers of a network.
+    """Fit the weights and biases of a network's layers to data.
 
     Args:
-        plan: of the network as it is quantised.
-        reading: what of it are integers.
-        nearest: weights as the nearest integers, and biases as they are; what data do not suit keeps them.
-        data: samples.
-        bits: of a weight.
+        plan: the plan of the quantised network.
+        reading: which of its tensors are integers.
+        nearest: weights as the nearest integers, and unchanged biases, for layers that cannot be fitted.
+        data: the samples.
+        bits: bits of a weight.
     """
     outputs = {activation.output for activation in plan.activations if activation.name in plan.neurons}
     network = _with_constants(plan.network)
@@ -77,7 +76,7 @@ def fitted(plan: Plan, reading: Reading, nearest: Rounded, data: Data, bits: int
 
 
 def _with_constants(network: Network) -> Network:
-    """The network with what it computes of constants as initializers: weights behind a DequantizeLinear."""
+    """The network with computed constants, such as weights behind a DequantizeLinear, as initializers."""
     computed = computed_constants(network)
     if not computed:
         return network
@@ -90,7 +89,7 @@ def _with_constants(network: Network) -> Network:
 
 
 class _Fitting:
-    """What is rounded so far."""
+    """The state: which layers are rounded so far."""
 
     def __init__(
         self,
@@ -116,7 +115,7 @@ class _Fitting:
                 self._put(layer, *self.found[id(layer)])
 
     def run(self, data: Data) -> None:
-        """Round each layer on everything before it."""
+        """Round each layer, in order, with everything before it rounded."""
         segments = cut(self.network, self.activations)
         names = list(dict.fromkeys(segment.target for segment in segments))
         axes = axes_of(self.network, names, data.part(slice(0, 1)))
@@ -139,14 +138,14 @@ class _Fitting:
             self.crew.call("drop", [name for name in segment.inputs if last_use[name] == index])
 
     def _quantised(self, segment: Segment) -> tuple[Segment, dict[str, Array], Levels]:
-        """A segment with the weights that are integers, as values."""
+        """A segment with the values of its integer weights."""
         nodes = tuple(made for node in segment.nodes for made in self.changed.get(_first(node), [node]))
         used = {name for node in nodes for name in (*node.input, *captured(node))}
         weights = {name: self.weights[name] for name in sorted(used & self.weights.keys())}
         return replace(segment, activation=None, layer=None, nodes=nodes), weights, {}
 
     def _put(self, layer: Layer, weights: Array, bias: Array) -> None:
-        """Have a layer compute with integers, as what they are worth."""
+        """Replace a layer's weights by the values of its integers."""
         values = weights * layer.accumulator.root.unit.reshape(-1, 1) / layer.input_unit
         self._values(layer, values, bias)
 
@@ -180,14 +179,14 @@ class _Fitting:
         self._put(layer, *self.found[id(layer)])
 
     def _clip(self, activation: Activation | None) -> Clip:
-        """What an activation does not tell apart, for all channels alike."""
+        """The bounds beyond which an activation does not change, the same for all channels."""
         neuron = self.neurons.get(activation.output.name) if activation is not None else None
         if not isinstance(neuron, ParallelNeuron) or not np.isfinite(neuron.thresholds).all():
             return Clip()
         return Clip(float(neuron.thresholds[:, 0].min()), float(neuron.thresholds[:, -1].max()))
 
     def _rounded(self, layer: Layer, wanted: Array, bias: Array, sums: NormalEquations) -> tuple[Array, Array]:
-        """Integers `[C, n]` for weights `[G, C/G, n]`, and the bias with which the mean of the outputs stays."""
+        """Integers `[C, n]` for weights `[G, C/G, n]`, and the bias that keeps the mean of the outputs."""
         groups, outputs, inputs = wanted.shape
         unit = np.broadcast_to(layer.input_unit, layer.weights.shape).reshape(groups, outputs, inputs)
         mean = sums.gram[:, :-1, -1] / max(sums.count, 1)
@@ -196,7 +195,7 @@ class _Fitting:
         squares = sums.gram[:, :-1, :-1] / max(sums.count, 1) / per_unit
         gram = squares - mean[:, :, np.newaxis] * mean[:, np.newaxis, :] / per_unit
         diagonal = np.arange(inputs)
-        # Of inputs that are always the same the rounding of sums in float32 is all that is left.
+        # For inputs that never change, only rounding errors of float32 sums are left.
         gram[:, diagonal, diagonal] += _ROUNDING * squares[:, diagonal, diagonal].mean(axis=1, keepdims=True)
         scale = layer.scale.reshape(groups, outputs)
         found = _one_by_one(wanted * unit, scale, gram, self.bits)
@@ -211,7 +210,7 @@ def _first(node: onnx.NodeProto) -> str:
 
 
 def _plain(node: onnx.NodeProto) -> bool:
-    """Whether a layer is nothing but its weights and a bias."""
+    """Whether a layer consists of its weights and a bias only."""
     factors = {entry.name: entry.f for entry in node.attribute if entry.name in ("alpha", "beta")}
     return node.op_type in ("Conv", "Gemm", "MatMul") and all(value == 1 for value in factors.values())
 

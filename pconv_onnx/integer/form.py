@@ -33,19 +33,19 @@ from pconv_onnx.runtime.side_by_side import open_session
 
 @dataclass(frozen=True, eq=False)
 class IntegerForm:
-    """A network in integers.
+    """A network with integer weights.
 
     Attributes:
-        network: as it is quantised.
-        weights: of how many bits they are, by the name that users have for it.
-        input_bits: of a code of the network's inputs; None where these are floats.
-        inputs: what is quantised of these.
-        reading: what of the network are integers.
-        rounding: the weights of each layer, by `id`, and its bias in values.
-        samples: by how many samples weights were rounded; None where each is the nearest integer.
-        grains: what biases may be multiples of, the finest first.
-        grain: what they are multiples of.
-        proof: that of the spiking network made of it.
+        network: the quantised network.
+        weights: `int8` or `int4`.
+        input_bits: bits of the inputs' codes; None if inputs are floats.
+        inputs: codes of the inputs that are quantised.
+        reading: which tensors of the network are integers.
+        rounding: the rounded weights of each layer, by `id`, and its bias in values.
+        samples: the number of samples on which weights were rounded; None if each is the nearest integer.
+        grains: possible grains of biases, the finest first: biases are multiples of the grain.
+        grain: the grain that is used.
+        proof: the proof for the spiking network made from it.
     """
 
     network: Network
@@ -69,16 +69,16 @@ class IntegerForm:
 
     @property
     def model(self) -> onnx.ModelProto:
-        """It, in standard operators."""
+        """The network in standard operators."""
         return self._written[0]
 
     @property
     def no_activations(self) -> set[str]:
-        """First tensors of nodes that round and are no activation's."""
+        """First outputs of nodes that round but are no activations."""
         return self._written[1]
 
     def by_grain(self) -> Iterator[IntegerForm]:
-        """The same with each grain: coarser biases leave more room for sums over weighted spikes."""
+        """The form with each grain; coarser biases leave more room for sums over weighted spikes."""
         return (replace(self, grain=grain) for grain in self.grains)
 
     @property
@@ -87,20 +87,20 @@ class IntegerForm:
         return self.grain == self.grains[-1]
 
     def proved(self, model: onnx.ModelProto) -> IntegerForm:
-        """The same with the proof of the spiking network that was made of it."""
+        """The form with the proof for the spiking network that was made from it."""
         spiking, _ = in_carriers(replace(self.network, proto=model, hints={}))
         return replace(self, proof=prove(spiking))
 
     @property
     def overflows(self) -> bool:
-        """Whether a sum may be larger than floats hold exactly."""
+        """Whether a sum may exceed the integers that floats hold exactly."""
         return self.proof is not None and bool(self.proof.overflowing)
 
     def require_exact(self) -> None:
-        """Raise where a sum may be larger than floats hold exactly.
+        """Raise if a sum may exceed the integers that floats hold exactly.
 
         Raises:
-            PconvError: one may; which, and how large.
+            PconvError: one may; the text says which, and how large it may get.
         """
         if self.proof is not None and self.proof.overflowing:
             worst = max(self.proof.overflowing, key=lambda bound: bound.share)
@@ -113,11 +113,11 @@ class IntegerForm:
             )
 
     def record(self) -> dict[str, Any]:
-        """What a spiking network made of it keeps."""
+        """Its entry in the record of the spiking network."""
         return {"weights": self.weights, "input_bits": self.input_bits, "islands": self._islands()}
 
     def _islands(self) -> dict[str, str]:
-        """Why operators compute on floats: as it was read where there is more to tell."""
+        """Why operators compute on floats, by name."""
         found = dict(self.proof.islands) if self.proof is not None else dict(self.reading.stays)
         return {name: self.reading.stays.get(name, reason) for name, reason in found.items()}
 
@@ -148,18 +148,18 @@ def integer_form(
     calibration: DataSource | None = None,
     batch_axis: BatchAxis = 0,
 ) -> IntegerForm:
-    """The integer form of a plan's network.
+    """Round the weights of a plan's network to integers.
 
     Args:
-        plan: of the network as it is quantised.
-        weights: of how many bits they are to be.
-        input_bits: of a code of the network's inputs; None leaves these floats.
-        input_range: least and largest value of these inputs.
-        calibration: data that choose how weights are rounded, and that range where it is not given.
-        batch_axis: along which axis of the inputs its samples lie in the model.
+        plan: the plan of the quantised network.
+        weights: `int8` or `int4`.
+        input_bits: bits of the inputs' codes; None leaves the inputs floats.
+        input_range: lowest and highest value of the inputs.
+        calibration: data on which weights are rounded, and which give the range of inputs if `input_range` does not.
+        batch_axis: the axis of the model's inputs that counts samples.
 
     Raises:
-        PconvError: nothing of it can be integers, the range is none or not known, or the data do not fit.
+        PconvError: no layer can have integer weights, the range is wrong or unknown, or the data do not fit.
     """
     network, bits = plan.network, BITS[weights]
     if plan.source_dtype not in (np.float32, np.float64):
@@ -175,7 +175,7 @@ def integer_form(
         told = "; ".join(f"'{name}': {reason}" for name, reason in list(reading.stays.items())[:3])
         raise PconvError(
             f"no layer of {network.name} can have integer weights: {told or 'none reads a neuron'}",
-            "docs/integers.md has what can",
+            "docs/integers.md says which layers can",
         )
     rounding: Rounded = {id(layer): (nearest(layer, bits), layer.bias) for layer in layers}
     if data is not None:
@@ -192,16 +192,16 @@ def _data(network: Network, calibration: DataSource, batch_axis: BatchAxis) -> D
 
 
 def nearest(layer: Layer, bits: int) -> Array:
-    """The weights of a layer `[C, n]`, each as the nearest integer of its scale."""
+    """The weights of a layer `[C, n]`, each as the nearest integer multiple of its scale."""
     return rounded(layer.in_units, layer.scale, bits) * layer.factor.reshape(-1, 1)
 
 
-# Bits of a weight by the name that users have for it.
+# Bits of a weight, by name.
 BITS: Mapping[str, int] = {name: int(name.removeprefix("int")) for name in WEIGHTS}
 
 
 def grain_of(plan: Plan) -> int:
-    """The largest power of two that divides T of all weighted trains: spikes of these are multiples of it."""
+    """The largest power of two that divides the T of all weighted trains, whose spikes are multiples of it."""
     steps = [neuron.coding.steps for neuron in plan.neurons.values() if neuron.coding.weighted]
     common = math.gcd(*steps) if steps else 1
     return common & -common

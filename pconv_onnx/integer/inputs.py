@@ -1,4 +1,4 @@
-"""Codes for the network's inputs, from a range that is given or that data have."""
+"""Codes for the network's inputs, from a given range or from data."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.integer.reading import InputCodes
 
-# Samples that are looked at at a time.
+# Samples that are read at a time.
 _AT_ONCE = 64
 
 
 def codes_of_inputs(
     network: Network, bits: int, given: tuple[float, float] | None, data: Data | None
 ) -> list[InputCodes]:
-    """Those of the inputs that are floats.
+    """The codes of all float inputs.
 
     Args:
         network: the source.
-        bits: of a code.
-        given: the range of values of all of them.
-        data: where none is given, samples whose least and largest values it is.
+        bits: bits of a code.
+        given: the range of values, for all of them.
+        data: samples whose lowest and highest values are the range, if none is given.
 
     Raises:
-        PconvError: the network has no such input, there is neither, or that is no range.
+        PconvError: the network has no such input, there is neither range nor data, or the range is wrong.
     """
     held = initializer_names(network.proto.graph)
     names = [
@@ -61,10 +61,10 @@ def _ranges(names: Sequence[str], data: Data) -> list[tuple[float, float]]:
 
 
 def input_codes(name: str, low: float, high: float, bits: int) -> InputCodes:
-    """Codes for values of an input from `low` to `high`, of which zero is one.
+    """Codes for values of an input from `low` to `high`; zero has a code.
 
     Raises:
-        PconvError: these are no range.
+        PconvError: they are not a range, or it has no such codes in float32.
     """
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise PconvError(

@@ -1,8 +1,8 @@
-"""What of a network can be integers: its tensors of integers, and in which steps they are computed.
+"""Finds which tensors of a network can be integers, and the steps that compute them.
 
-One walk in topological order, which decides no number. Sums of layers, and of what else is added to them, meet in one
-accumulator; moves keep units, as the rules of kinds in time tell (what hands trains on as they are hands integers on);
-whatever has no rule here computes on floats.
+It is one walk in topological order, which decides no number. Sums of layers, and other terms added to them, share one
+accumulator. Operators that move values keep units, by the rules for kinds in time: what passes trains on passes
+integers on. Operators without a rule here compute on floats.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ class InputCodes:
 
 @dataclass(frozen=True, eq=False)
 class Copied:
-    """A node as it is, on floats."""
+    """An unchanged node, on floats."""
 
     node: Node
 
 
 @dataclass(frozen=True, eq=False)
 class Moved:
-    """A node as it is, on integers."""
+    """An unchanged node, on integers."""
 
     node: Node
 
 
 @dataclass(frozen=True, eq=False)
 class Negated:
-    """A tensor of which some channels change their sign, or are zero: `signs`, 1, −1 or 0, `[1]` or `[C]`."""
+    """A tensor times `signs`, 1, −1 or 0 for each channel, `[1]` or `[C]`."""
 
     name: str
     signs: Array
@@ -67,7 +67,7 @@ class Added:
 
     Attributes:
         operands: names of tensors of integers, each with its sign.
-        offset: what is added besides, `[1]` or `[C]` in values.
+        offset: a constant that is added, `[1]` or `[C]` in values.
         output: name of the sum.
     """
 
@@ -78,7 +78,7 @@ class Added:
 
 @dataclass(frozen=True, eq=False)
 class Summed:
-    """An average, of which the sum is kept: over `axes`, or over the windows of a pool."""
+    """An average, kept as a sum: over `axes`, or over the windows of a pool."""
 
     node: Node
     axes: Sequence[int] = ()
@@ -97,10 +97,10 @@ Step = InputCodes | Copied | Moved | Negated | Added | Summed | Quantised | Laye
 
 @dataclass(eq=False)
 class Reading:
-    """What was read.
+    """Which tensors of a network are integers.
 
     Attributes:
-        steps: in topological order.
+        steps: the steps that compute them, in topological order.
         whole: tensors of integers by their names in the source.
         stays: why products, sums and activations compute on floats, by the name of the node.
     """
@@ -111,15 +111,15 @@ class Reading:
 
 
 class _Stays(Exception):
-    """A node computes on floats; why, in words that a user can act on."""
+    """A node computes on floats; the text says why, for users."""
 
 
 def read(plan: Plan, inputs: Sequence[InputCodes], bits: int) -> Reading:
-    """What of a plan's network can be integers.
+    """Find which tensors of a plan's network can be integers.
 
     Args:
         plan: of the network as it is quantised.
-        inputs: those of its inputs that are quantised.
+        inputs: codes of those of its inputs that are quantised.
         bits: of a weight.
     """
     return _Reader(plan, inputs, bits).found
@@ -230,7 +230,7 @@ class _Reader:
             if value is None:
                 raise _Stays("its bias is computed")
             if value.size not in (1, len(rows)) or (value.ndim > 1 and value.shape[-1] != value.size):
-                raise _Stays("its bias is not one number a channel")
+                raise _Stays("its bias is not one number for each channel")
             bias = bias + value.astype(np.float64).reshape(-1) * float(node.attrs.get("beta", 1.0))
         if not (np.isfinite(rows).all() and np.isfinite(bias).all()):
             raise _Stays("its weights are not finite")
@@ -264,7 +264,7 @@ class _Reader:
         if isinstance(unit, Open):
             unit.accumulator.root.uniform = True
         elif unit.size > 1:
-            raise _Stays("channels of its operands differ in what a level is worth")
+            raise _Stays("a level is worth different amounts in different channels of its operands")
         return unit
 
     # Sums
@@ -310,7 +310,7 @@ class _Reader:
         sizes = {whole.unit.size for whole in wholes} - {1}
         rank = len(self.network.shapes.get(output.name, ()))
         if len(axes) > 1 or len(sizes) > 1 or (axes and ranks != {rank}):
-            raise _Stays("channels of what it adds lie along several axes")
+            raise _Stays("its operands have channels along different axes")
         return (axes.pop() if axes else None), (sizes.pop() if sizes else 1)
 
     def _accumulated(self, wholes: Sequence[Whole], channels: int) -> Accumulator:
@@ -375,7 +375,7 @@ class _Reader:
             _Stays: it does.
         """
         if len(self.network.shapes.get(tensor.name, ())) != len(self.network.shapes.get(output.name, ())):
-            raise _Stays("its constant has more axes than what it is combined with")
+            raise _Stays("its constant has more axes than its other operand")
 
     # Factors
 
@@ -387,7 +387,7 @@ class _Reader:
             return
         index = 0 if values[0] is None else 1
         if node.op == "Div" and index:
-            raise _Stays("it divides by what it is given")
+            raise _Stays("it divides by a computed tensor")
         whole, value = self.given(node, index), values[1 - index]
         assert value is not None
         found, axis = self._by_channel(value, whole, node.outputs[0])
@@ -443,7 +443,7 @@ class _Reader:
         """GlobalAveragePool, ReduceMean, ReduceSum: the sum is kept."""
         whole, shape = self.given(node), self.network.shapes.get(node.inputs[0].name)
         if shape is None:
-            raise _Stays("the shape of what it averages is not known")
+            raise _Stays("the shape of its input is not known")
         if node.op == "GlobalAveragePool":
             axes = set(range(2, len(shape)))
         else:
@@ -465,9 +465,9 @@ class _Reader:
         whole, shape = self.given(node), self.network.shapes.get(node.inputs[0].name)
         padded = any(node.attrs.get("pads", ())) or node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
         if (padded and not node.attrs.get("count_include_pad", 0)) or node.attrs.get("ceil_mode", 0):
-            raise _Stays("its divisor is another at the border")
+            raise _Stays("its divisor differs at the border")
         if shape is None or len(shape) < 3 or not isinstance(shape[1], int) or whole.axis not in (None, 1):
-            raise _Stays("how many channels it averages is not known")
+            raise _Stays("it is not known how many channels it averages")
         self._sums_again(whole)
         kernel = list(node.attrs["kernel_shape"])
         average = Whole(Scaled(whole.unit, np.full(1, 1 / math.prod(kernel))), whole.axis)
@@ -512,7 +512,7 @@ class _Reader:
             if not isinstance(kind, Spikes):
                 raise _Stays("what its channels are worth cannot be followed through it")
             if not len(kind.levels):
-                raise _Stays("it leaves no channel")
+                raise _Stays("its output has no channel")
             units.append(Whole(_unit(kind, origins), kind.channel_axis))
         self.steps.append(Moved(node))
         self.whole |= {tensor.name: unit for tensor, unit in zip(node.outputs, units, strict=False) if tensor.name}
@@ -599,7 +599,7 @@ def _rows(network: Network, node: Node, weights: Array, whole: Whole) -> tuple[A
     """
     rank = len(network.shapes.get(node.inputs[0].name, ()))
     if rank < 2:
-        raise _Stays("how many axes what it reads has is not known, or is one")
+        raise _Stays("its input has one axis, or an unknown number of axes")
     if node.op in ("Conv", "ConvTranspose"):
         groups = int(node.attrs.get("group", 1))
         if node.op == "ConvTranspose":
@@ -613,7 +613,7 @@ def _rows(network: Network, node: Node, weights: Array, whole: Whole) -> tuple[A
         if weights.ndim != 2:
             raise _Stays("its weights are a stack of matrices")
         if node.attrs.get("transA", 0):
-            raise _Stays("what it reads is transposed")
+            raise _Stays("its input is transposed")
         weights = weights if node.attrs.get("transB", 0) else weights.T
         along, axis = rank - 1, rank - 1
         contracted = np.arange(weights.shape[1]).reshape(1, -1)

@@ -1,4 +1,4 @@
-"""What integer weights are asked for with, and what excludes them."""
+"""Checks of the arguments for integer weights."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pconv_onnx.basics.errors import PconvError, WrongArguments
 def require_integers(
     weights: str | None, input_bits: int | None, input_range: tuple[float, float] | None, excluded: Mapping[str, bool]
 ) -> None:
-    """Raise where these cannot be had.
+    """Raise for arguments that are invalid or do not go together.
 
     Args:
         weights: one of `WEIGHTS`, or None.
         input_bits: one of `INPUT_BITS`, or None.
         input_range: two numbers, or None.
-        excluded: what integer weights cannot be together with, and whether it is asked for.
+        excluded: settings that exclude integer weights, and whether they are given.
 
     Raises:
-        PconvError: there is no such choice.
-        WrongArguments: one needs another, or excludes it.
+        PconvError: a value is not one of the choices.
+        WrongArguments: one argument needs another, or excludes it.
     """
     if weights not in (None, *WEIGHTS):
         raise PconvError(f"there are no weights '{weights}'", f"choose {' or '.join(WEIGHTS)}")

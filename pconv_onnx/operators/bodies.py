@@ -1,4 +1,4 @@
-"""What the functions that stand for the operators have in common: pieces of their bodies, in ONNX's text form."""
+"""Pieces that the operators' function bodies have in common, in ONNX's text form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnx import helper
 
 from pconv_onnx.basics.arrays import Array
 
-# What every body begins with.
+# The beginning of every body.
 CONSTANTS = """
         zero = Constant <value = int64 {0}> ()
         one = Constant <value = int64 {1}> ()
@@ -43,10 +43,10 @@ def along_channels(source: str, table: str) -> str:
 
 
 def channels_of(current: Array, table: Array, channel_axis: int) -> int | None:
-    """The axis of `current` that the rows of a table run along; None where there is one row for all.
+    """The axis of `current` that the rows of a table belong to; None if there is one row for all.
 
     Raises:
-        ValueError: the rows are not those of its channels.
+        ValueError: there are not as many rows as channels.
     """
     rows = len(table)
     if rows == 1:

@@ -1,4 +1,4 @@
-"""What a model holds of the operators, found in one pass: what has to be known before a session of it is opened."""
+"""Which of the operators a model has, found in one pass: what must be known before a session is opened."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Contents:
 
     Attributes:
         neurons: whether it has any.
-        serial: whether some are of one time-step.
-        nested: whether some are in a branch within a branch.
-        steps_in_flight: the most time-steps that a tensor has; 1 where no neuron emits trains.
+        serial: whether any run one time-step at a time.
+        nested: whether any is in a branch within a branch.
+        steps_in_flight: the most time-steps of a tensor; 1 if no neuron emits trains.
     """
 
     neurons: bool = False
@@ -30,7 +30,7 @@ class Contents:
 
 
 def contents_of(model: onnx.ModelProto) -> Contents:
-    """What a model holds, bodies included."""
+    """The contents of a model, bodies included."""
     found = Contents()
     _look(model.graph, 0, ChainMap(), found)
     return found

@@ -1,4 +1,4 @@
-"""The operators by name, and which nodes are theirs."""
+"""The names of the operators, and tests for their nodes."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pconv_onnx.graph.nesting import every_node
 
 OP_TYPE = "ParallelSpike"
 SERIAL_OP_TYPE = "SerialSpike"
-# The mean over time by itself, where a current is decoded; a function of standard operators, no kernel.
+# The mean over time, which decodes a current; a function of standard operators, without a kernel.
 MEAN_OP_TYPE = "TemporalMean"
-# The means over the first 1, 2, … T time-steps, where an output is asked for step by step; likewise.
+# The means over the first 1, 2, … T time-steps, for outputs at each step; likewise.
 RUNNING_MEAN_OP_TYPE = "RunningMean"
 # Layers of integer weights on spike counts, with neurons at their end or without.
 INTEGER_SPIKE_CONV, INTEGER_SPIKE_GEMM = "IntegerSpikeConv", "IntegerSpikeGemm"
 INTEGER_CONV, INTEGER_GEMM = "IntegerConv", "IntegerGemm"
 # Neurons alone, behind sums of integers.
 INTEGER_SPIKE = "IntegerSpike"
-# What decodes their trains; a function of standard operators, no kernel.
+# The operator that decodes their trains; a function of standard operators, without a kernel.
 SPIKE_COUNT = "SpikeCount"
 INTEGER_OP_TYPES = (INTEGER_SPIKE_CONV, INTEGER_SPIKE_GEMM, INTEGER_CONV, INTEGER_GEMM, INTEGER_SPIKE)
 
-# The versions of the domain that trains with a coding, and integer operators, came with.
+# The versions of the domain that introduced codings, and integer operators.
 CODED, INTEGER = 2, 3
 
 
 def attribute(node: onnx.NodeProto, name: str, default: int | None = None) -> int:
-    """The value of an attribute of a node; of one that may be left out its default.
+    """The value of a node's attribute, or its default if it may be left out.
 
     Raises:
         KeyError: it is missing.
@@ -37,7 +37,7 @@ def attribute(node: onnx.NodeProto, name: str, default: int | None = None) -> in
 
 
 def version_of(model: onnx.ModelProto) -> int:
-    """The version of the domain that the nodes of a model are of, whatever it declares: onnxruntime saves its own."""
+    """The version of the domain by a model's nodes. What a model declares may be onnxruntime's own version."""
     nodes = filter(is_operator, every_node(model.graph))
     coded = any(entry.name == "coding" for node in nodes for entry in node.attribute)
     if any(map(is_integer, every_node(model.graph))):
@@ -46,12 +46,12 @@ def version_of(model: onnx.ModelProto) -> int:
 
 
 def is_operator(node: onnx.NodeProto) -> bool:
-    """Whether a node is a `ParallelSpike`: a layer of neurons, or what decodes trains."""
+    """Whether a node is a `ParallelSpike`: a layer of neurons, or a decoder of trains."""
     return bool(node.domain == DOMAIN and node.op_type == OP_TYPE)
 
 
 def is_layer(node: onnx.NodeProto, trains: bool) -> bool:
-    """Whether a node of a network is a layer of neurons; where trains flow, what gives means decodes them.
+    """Whether a node of a network is a layer of neurons; where trains flow, one that gives means is a decoder.
 
     Raises:
         KeyError: an attribute is missing.
@@ -70,7 +70,7 @@ def is_serial(node: onnx.NodeProto) -> bool:
 
 
 def is_spiking(node: onnx.NodeProto) -> bool:
-    """Whether a node is a layer of integers with neurons at its end, or these alone."""
+    """Whether a node is a layer of integers with neurons at its end, or neurons on sums of integers."""
     return is_integer(node) and node.op_type.startswith(INTEGER_SPIKE)
 
 

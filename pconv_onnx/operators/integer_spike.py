@@ -25,14 +25,14 @@ from pconv_onnx.operators.domain import (
     SPIKE_COUNT,
 )
 
-# The most counts above zero that uint8 holds.
+# The highest count that uint8 holds.
 MOST = 255
-# The most time-steps of trains in radix that layers of integers read.
+# The most time-steps of radix trains that layers of integers read.
 MOST_STEPS = 16
 
 
 def count_of(sums: Array, thresholds: Array) -> Array:
-    """How many thresholds sums reach.
+    """The spike counts of sums: how many thresholds they reach.
 
     Args:
         sums: `[…, M]`.
@@ -42,13 +42,13 @@ def count_of(sums: Array, thresholds: Array) -> Array:
 
 
 def trains_of(counts: Array, *, steps: int, coding: int, silent: int) -> Array:
-    """What neurons of spike counts `[N, …]` give: these, or digits `[T·N, …]` around that of silence.
+    """The output of neurons with spike counts `[N, …]`: the counts, or digits `[T·N, …]` offset by that of silence.
 
     Args:
         counts: uint8.
         steps: T; 0 for counts.
         coding: of trains, by the number of one of `CODINGS`.
-        silent: k₀, the count of silence.
+        silent: k₀, the count of a silent neuron.
     """
     if not steps:
         return counts
@@ -62,7 +62,7 @@ def counts_of(trains: Array, *, steps: int, coding: int, silent: int) -> Array:
 
 
 def worths(steps: int, coding: int) -> Array:
-    """`[I]`, what a digit of each time-step is worth."""
+    """`[I]`, the worth of a digit in each time-step."""
     weighted = _coding(coding, steps, 0).weighted
     return np.array([1 << (steps - 1 - step) if weighted else 1 for step in range(steps)], np.int64)
 
@@ -95,11 +95,11 @@ def sums_of_convolution(
         factor: `[M]`.
         residual: `[N, H′, W′, M]`, `[I·N, H′, W′, M]`, or one element.
         multiplier: `[M]`.
-        zero: the count that is worth nothing.
-        group: into how many parts channels fall.
+        zero: the count that stands for zero.
+        group: the number of groups of channels.
         strides: of the window.
-        dilations: of its taps.
-        pads: rows above, columns to the left, rows below, columns to the right.
+        dilations: of the window.
+        pads: padding rows above, columns to the left, rows below, columns to the right.
         attributes: `residual_zero`, and of time `input_steps`, `residual_steps` and `input_coding`.
 
     Returns:
@@ -135,7 +135,7 @@ def sums_of_product(
     zero: int,
     **attributes: int,
 ) -> Array:
-    """The sums `[…, M]` of a matrix product of counts `[…, C]` and weights `[M, C]`, likewise."""
+    """The sums `[…, M]` in int64 of a matrix product of counts `[…, C]` and weights `[M, C]`."""
     products = (counts.astype(np.int64) - zero) @ weights.astype(np.int64).T
     return _added(products, bias, factor, residual, multiplier, **attributes)
 
@@ -158,7 +158,7 @@ def _added(
 
 
 def _summed(values: Array, steps: int, coding: int) -> Array:
-    """The sum over time-steps `[I·N, …]`, each by what it is worth."""
+    """The sum over time-steps of a tensor `[I·N, …]`, weighted by their worth."""
     if steps == 1:
         return values
     by_time = values.reshape(steps, len(values) // steps, *values.shape[1:])
@@ -168,11 +168,12 @@ def _summed(values: Array, steps: int, coding: int) -> Array:
 def functions(opset: int, *, in_time: bool = False) -> list[onnx.FunctionProto]:
     """The operators as model-local functions of standard operators and `ParallelSpike`, for models of that opset.
 
-    Sums are those of floats that hold the same integers: onnxruntime's convolutions of integers are many times slower.
+    The sums are computed on floats that hold the integers, since onnxruntime's convolutions of integers are much
+    slower.
 
     Args:
         opset: version of the default domain, at least `MIN_OPSET`.
-        in_time: whether all neurons of the model give trains; else none does.
+        in_time: whether all neurons of the model give trains (otherwise none does).
     """
     read, tables = "counts, weights, bias, factor, residual, multiplier", ", thresholds, line"
     product = "zero, highest, residual_zero, input_steps, residual_steps, input_coding"
@@ -190,7 +191,7 @@ def functions(opset: int, *, in_time: bool = False) -> list[onnx.FunctionProto]:
         (INTEGER_SPIKE, train, f"whole_sums{tables}", _SUMS + alone + _AS_IT_IS),
         (SPIKE_COUNT, "steps, coding, silent", "trains", _DECODED),
     ]
-    # Before that opset a size of zero would be that of the input.
+    # Before that opset a size of zero would mean that of the input.
     sizes = "Reshape <allowzero = 1>" if opset >= 14 else "Reshape"
     return [
         onnx.parser.parse_function(
@@ -211,7 +212,7 @@ def functions(opset: int, *, in_time: bool = False) -> list[onnx.FunctionProto]:
 _SUMS = """
         sums = Cast <to = 1> (whole_sums)"""
 
-# Constants of a node, and what it reads as values: `value`, `weight`, `offset` and `added`.
+# A node's constants, and its inputs as values: `value`, `weight`, `offset` and `added`.
 _OPERANDS = """
         zero_64 = Constant <value_int: int = @zero> ()
         zero_1 = Cast <to = 1> (zero_64)
@@ -226,7 +227,7 @@ _OPERANDS = """
         added = Sub (residual_1, residual_zero_1)
         multiplier_1 = Cast <to = 1> (multiplier)"""
 
-# Channels come first while sums are made: what is constant then becomes part of the convolution.
+# Channels come first while sums are computed, so that constants become part of the convolution.
 _IMAGES = f"""{_OPERANDS}
         of_weights = Constant <value_ints = [-1, 1, 1, 1]> ()
         of_images = Constant <value_ints = [-1, 1, 1]> ()
@@ -246,12 +247,12 @@ _MATRICES = f"""{_OPERANDS}
         products = MatMul (value, matrix)"""
 
 
-# What stands for a Reshape to sizes of which some may be zero.
+# The placeholder for a Reshape to sizes that may be zero.
 _RESHAPE = "ReshapeToSizes"
 
 
 def _over_time(name: str, source: str, steps: str) -> str:
-    """`name`, the sum of a tensor `[I·N, …]` over its time-steps, each by what its digit is worth."""
+    """`name`, the sum of a tensor `[I·N, …]` over its time-steps, weighted by the worth of their digits."""
     return f"""
         {name}_steps = Constant <value_int: int = @{steps}> ()
         {name}_steps_1d = Reshape ({name}_steps, second)
@@ -276,7 +277,7 @@ def _over_time(name: str, source: str, steps: str) -> str:
 
 
 def _places(coding: str) -> str:
-    """What digits are worth in a coding."""
+    """The worth of digits in a coding."""
     return f"""
         coding_64 = Constant <value_int: int = @{coding}> ()
         is_radix = Equal (coding_64, one)
@@ -344,7 +345,7 @@ _OF_SUMS = """size = Shape (sums)
 
 
 def _thresholds(channel_axis: int) -> str:
-    """Of neurons `threshold_rows`, `highest_1d` and `level`, 0 to S."""
+    """`threshold_rows`, `highest_1d` and `level`, 0 to S, of neurons."""
     return f"""
         table_shape = Shape (thresholds)
         table_rows = Slice (table_shape, first, second)
@@ -359,10 +360,10 @@ def _thresholds(channel_axis: int) -> str:
 
 
 def _counted(channels: str, channel_axis: int) -> str:
-    """`number`, of the thresholds those that `sums` reach, as uint8.
+    """`number`, how many thresholds `sums` reach, as uint8.
 
-    Where thresholds lie on a line it takes one division and no comparisons, which onnxruntime has as QuantizeLinear. It
-    takes a Sub into no convolution.
+    If thresholds lie on a line, it takes one division and no comparisons, which onnxruntime has as QuantizeLinear.
+    onnxruntime does not fuse a Sub into a convolution.
     """
     return f"""{_thresholds(channel_axis)}
         offsets = Gather <axis = 1> (line, zero)
@@ -395,7 +396,7 @@ def _counted(channels: str, channel_axis: int) -> str:
 
 
 def _emitted(channel_axis: int) -> str:
-    """`number`, the digits of trains of the count, as uint8 around that of silence."""
+    """`number`, the digits of the trains of the count, as uint8, offset by that of silence."""
     return f"""{_thresholds(channel_axis)}
         silent_64 = Constant <value_int: int = @silent> ()
         silent_count = Cast <to = 1> (silent_64)

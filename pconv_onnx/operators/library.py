@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
-# Entry of session options that have the library: onnxruntime refuses a model where it was registered twice.
+# The entry that marks session options with the library: onnxruntime refuses models if it is registered twice.
 _REGISTERED = "pconv_onnx.library"
 _LIBRARY_FOLDER = Path(__file__).parents[1] / "lib"
 _LIBRARY_NAME = "libpconv_ops.so"
-# What its build knows of it.
+# The file in which its build notes what it has kernels for.
 _FACTS_NAME = "pconv_ops.json"
 
 

@@ -1,4 +1,4 @@
-"""The means over time, functions of standard operators: over all time-steps, and over the first 1, 2, … of them."""
+"""Means over time, as functions of standard operators: over all time-steps, and over the first 1, 2, … of them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _running_sum(opset: int, dtype: np.dtype[Any]) -> str:
 def temporal_mean_body(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
     """`[T·B, …]` to `[B, …]`. A running sum, since the order of ReduceSum is not defined.
 
-    If hands on float32, which it does for every opset, and which holds half types and what is rounded to them.
+    The If gives float32, which it can in every opset, and which holds half types and values rounded to them.
     """
     return onnx.parser.parse_function(f"""
     <opset_import: ["" : {opset}], domain: "{DOMAIN}">

@@ -23,7 +23,7 @@ from pconv_onnx.operators.means import temporal_mean_body
 
 
 def attributes(neuron: ParallelNeuron, *, input_steps: int, spikes: bool, version: int) -> dict[str, int]:
-    """The attributes of a node that runs `neuron`, all that this version of the domain has: no default is assumed."""
+    """All attributes of a node that runs `neuron`; no default is assumed."""
     channel_axis = 1 if neuron.channel_axis is None else neuron.channel_axis
     found = {"input_steps": input_steps, "channel_axis": channel_axis, "spikes": int(spikes)}
     if version == 1:
@@ -33,7 +33,7 @@ def attributes(neuron: ParallelNeuron, *, input_steps: int, spikes: bool, versio
 
 
 def version_for(codings: Iterable[Coding]) -> int:
-    """The least version of the domain whose nodes give trains of all these codings."""
+    """The first version of the domain whose nodes give trains in all these codings."""
     return 1 if all(isinstance(coding, Rate) and not coding.signed for coding in codings) else CODED
 
 
@@ -42,7 +42,7 @@ def neuron_of(node: onnx.NodeProto, initializers: Mapping[str, onnx.TensorProto]
 
     Raises:
         KeyError: an attribute is missing, or a table is no initializer.
-        ValueError: the tables are not those of a neuron.
+        ValueError: the tables do not describe a neuron.
     """
     thresholds, levels = (values(initializers[name], None) for name in node.input[1:])
     if levels.ndim != 2:
@@ -53,7 +53,7 @@ def neuron_of(node: onnx.NodeProto, initializers: Mapping[str, onnx.TensorProto]
 
 
 def coding_of(highest: int, coding: int, steps: int, zero: int) -> Coding:
-    """The coding that attributes of a node with counts up to `highest` name.
+    """The coding that the attributes of a node with counts up to `highest` name.
 
     Raises:
         ValueError: there is none.
@@ -84,11 +84,11 @@ def reference(
         current: `[I·B, …]`, time-major.
         thresholds: `[R, S]`.
         levels: `[R, S+1]`.
-        input_steps: I.
+        input_steps: I, the number of time-steps of `current`.
         channel_axis: axis of `current` for the rows of the tables.
         spikes: 1 for trains `[T·B, …]`, 0 for the temporal mean `[B, …]`.
         coding: of trains, by the number of one of `CODINGS`.
-        steps: T; 0 for that of `rate`.
+        steps: T, the number of time-steps of the trains; 0 for that of `rate`.
         zero: k₀, the spike count of a silent neuron.
 
     Raises:
@@ -117,12 +117,12 @@ def functions(opset: int, dtype: np.dtype[Any], highest: int, version: int) -> l
         opset: version of the default domain, at least `MIN_OPSET`.
         dtype: type of the currents, one of `SUM_TYPES`.
         highest: the largest S of the model; bounds the depth of the search for the spike count.
-        version: of the domain that the model declares, and with it which attributes all nodes have.
+        version: the version of the domain that the model declares; it decides which attributes nodes have.
     """
     return [temporal_mean_body(opset, dtype), _parallel_spike(opset, dtype, highest, version)]
 
 
-# Up to so many thresholds a comparison with each threshold is faster than a search, whose Gathers are slow.
+# Up to so many thresholds, comparing with each is faster than a search, whose Gathers are slow.
 _FEW = 16
 
 
@@ -214,12 +214,12 @@ def _sorted_trains(opset: int) -> tuple[str, str]:
     )
 
 
-# Digits of a count that a weight is told of; none has more.
+# The number of binary digits with a weight; no count has more.
 _DIGITS = 33
 
 
 def _coded_trains(opset: int, count: str) -> tuple[str, str]:
-    """The same of any coding; what `Coding` has in NumPy.
+    """The same for any coding; `Coding` has it in NumPy.
 
     Digits are computed in floats, which hold counts exactly: there is no bitwise operator before opset 18. Weights are
     looked up, since no provider says that its powers are exact.
@@ -307,13 +307,12 @@ def _coded_trains(opset: int, count: str) -> tuple[str, str]:
 
 
 def _parallel_spike(opset: int, dtype: np.dtype[Any], highest: int, version: int) -> onnx.FunctionProto:
-    """No `[T, …]` tensor is built where only the temporal mean is asked for.
+    """The body of `ParallelSpike`. It builds no `[T, …]` tensor if only the temporal mean is wanted.
 
-    Tables are made outside the branches: onnxruntime 1.26 loses constants that it has folded within a branch, once it
-    puts the branch in the place of its If.
+    Tables are made outside the branches: onnxruntime 1.26 loses constants that it folded within a branch when it
+    replaces the If by the branch.
 
-    Everything is compared in float32, which holds each type exactly: few providers compare half types and choose among
-    them.
+    Comparisons are in float32, which holds each type exactly: few execution providers compare and select half types.
     """
     few = highest <= _FEW
     width = highest if few else (1 << highest.bit_length()) - 1

@@ -25,15 +25,15 @@ def serial_reference(
 
     Args:
         current: `[B, …]`, of this time-step.
-        potential: `[B, …]`, what earlier time-steps left; zeros before the first.
+        potential: `[B, …]`, the membrane potential that the last time-step gave; zeros before the first.
         bias: `[R]`, ψ: added to the current of each step.
         threshold: `[R]`, θ − b: the potential at which a neuron fires.
-        reset: `[R]`, θ: what a spike takes from the potential.
+        reset: `[R]`, θ: what a spike subtracts from the potential (soft reset).
         levels: `[R, 2]`, the value of a silent and of a firing neuron.
         channel_axis: axis of `current` for the rows of the tables.
 
     Returns:
-        The spikes `[B, …]`, and the potential `[B, …]` that is left.
+        The spikes `[B, …]`, and the new membrane potential `[B, …]`.
 
     Raises:
         ValueError: ranks, shapes or attributes that the specification rules out.
@@ -56,7 +56,7 @@ def serial_reference(
 def serial_spike(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
     """The operator as a model-local function of standard operators, for models of that opset and type.
 
-    The current is negated and then taken from the bias, which gives the bits of their sum: onnxruntime would fold an
+    The negated current is subtracted from the bias, which gives the same bits as a sum: onnxruntime would fold an
     Add into the Conv before it and change bits.
 
     Args:

@@ -113,13 +113,13 @@ def test_an_average_keeps_its_sum():
 
 
 STAYS = {
-    "its divisor is another at the border": "y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (a)",
+    "its divisor differs at the border": "y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (a)",
     "what its channels are worth cannot be followed": "y = Reshape (a, rows)",
     "it does not sum over them": "y = MatMul (a, u)",
     "which are floats": "d = Conv (a, w2) n = Sigmoid (d) y = Add (d, n)",
-    "channels of what it adds lie along several axes": "t = GlobalMaxPool (a) m = Flatten (t) n = Unsqueeze (m, all) "
+    "its operands have channels along different axes": "t = GlobalMaxPool (a) m = Flatten (t) n = Unsqueeze (m, all) "
     "l = Transpose <perm = [0, 2, 1]> (n) y = Add (l, n)",
-    "it divides by what it is given": "y = Div (k, a)",
+    "it divides by a computed tensor": "y = Div (k, a)",
     "its weights are computed": "m = GlobalMaxPool (z) d = Mul (w, m) y = Conv (a, d)",
     "or they differ in what a level is worth": "y = ReduceMean <keepdims = 0> (a, all)",
 }  # fmt: skip

@@ -49,7 +49,7 @@ def test_a_network_without_a_layer_behind_a_neuron_has_no_integers():
     )
     assert refusal_of(rewrite, model, weights="int8") == (
         "no layer of the model can have integer weights: 'c': it reads 'x', which are floats; "
-        "docs/integers.md has what can"
+        "docs/integers.md says which layers can"
     )
     assert rewrite(model, **INPUTS).integers.proof.exact
 

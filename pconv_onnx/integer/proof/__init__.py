@@ -1,1 +1,1 @@
-"""Proof that the sums of a network are exact: what is known of its tensors, one row an operator."""
+"""The proof that a network's sums are exact, by a rule for each operator."""

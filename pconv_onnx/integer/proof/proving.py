@@ -1,6 +1,6 @@
-"""A proof that a network's sums are sums of integers which its number type holds, in whatever order these are added.
+"""Proves that a network's sums are sums of integers that its number type holds, in any order of summation.
 
-It holds for kernels that only add and multiply: an algorithm that divides, as Winograd's does, is none of them.
+It holds for kernels that only add and multiply, not for algorithms that divide, such as Winograd's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pconv_onnx.integer.proof.site import Finding, Island, Known, Site, Sum
 from pconv_onnx.integer.proof.sums import limit_of
 from pconv_onnx.integer.proof.values import Float, Value
 
-# What tells of the sizes of a tensor, and not of its values.
+# Operators that give a tensor's size, not its values.
 _SHAPES = ("Shape", "Size")
 
 
@@ -32,7 +32,7 @@ class Bound:
         op_type: its operator.
         largest: the largest absolute value of any partial sum, in units of the largest power of two that divides all
             terms; infinite where an operand has no bounds.
-        limit: from where on its number type no longer holds every such number.
+        limit: the first number from which on its type does not hold every integer.
     """
 
     name: str
@@ -42,20 +42,20 @@ class Bound:
 
     @property
     def share(self) -> float:
-        """How much of what the type holds may be used; 1 and more is too much."""
+        """The share of the type's range that may be used; 1 or more is too much."""
         return self.largest / self.limit
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What is known of a network's sums. The bounds of one are right where those before it are not overflowing.
+    """The bounds of a network's sums. Those of a sum are right if no sum before it overflows.
 
     Attributes:
-        bounds: one a node that sums integers, in topological order.
-        islands: by the name of a node that makes floats which may differ between machines, batch sizes or fusions of
-            what did not: why, in one short sentence.
-        outputs: by output the islands that it descends from.
-        tensors: what is known of each tensor that a node of the main graph gives.
+        bounds: a bound for each node that sums integers, in topological order.
+        islands: nodes whose floats may differ between machines, batch sizes or fusions although their inputs do not,
+            by name, with the reason in one short sentence.
+        outputs: for each output, the islands that it depends on.
+        tensors: what is known of each output of a node of the main graph.
     """
 
     bounds: list[Bound]
@@ -65,22 +65,22 @@ class Proof:
 
     @property
     def overflowing(self) -> list[Bound]:
-        """Those of nodes whose partial sums may be rounded."""
+        """The bounds of nodes whose partial sums may be rounded."""
         return [bound for bound in self.bounds if bound.largest >= bound.limit]
 
     @property
     def exact(self) -> bool:
-        """Whether every output has the same bits in whatever order sums are added."""
+        """Whether every output has the same bits in any order of summation."""
         return not self.overflowing and not any(self.outputs.values())
 
     @property
     def worst(self) -> Bound | None:
-        """The bound nearest to its limit, or farthest beyond; None of a network without sums."""
+        """The bound nearest to its limit, or farthest beyond it; None if the network has no sums."""
         return max(self.bounds, key=lambda bound: bound.share, default=None)
 
 
 def prove(network: Network) -> Proof:
-    """Prove that sums are exact, as far as they are.
+    """Prove that sums are exact, or find those that are not.
 
     Args:
         network: a spiking network in mode `parallel` or `folded`, or one of standard operators.
@@ -93,7 +93,7 @@ def prove(network: Network) -> Proof:
 
 
 class _Walk:
-    """What is known so far."""
+    """The state: what is known of tensors so far."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -103,11 +103,11 @@ class _Walk:
         self.tensors: dict[str, Known] = {}
 
     def known(self, name: str) -> Known:
-        """Of a tensor; inputs of the network and constants are what they are."""
+        """What is known of a tensor, also of the network's inputs and constants."""
         return self.tensors.get(name, Known())
 
     def take(self, node: Node, proto: onnx.NodeProto) -> None:
-        """Take a node in whose inputs have been."""
+        """Add a node; those that make its inputs must have been added."""
         site = Site(self.network, node, proto, [self.known(tensor.name) for tensor in node.inputs], self.tables)
         sizes_alone = is_standard(node) and node.op in _SHAPES
         read = () if sizes_alone else (*site.operands, *map(self.known, captured(proto)))

@@ -1,7 +1,7 @@
-"""What each operator makes of integers and floats: one row an operator.
+"""The rule for what each operator makes of integers and floats.
 
-Any other operator that computes floats makes an island. Rows are taken for rows: a file that `rewrite` wrote has no
-operator in time that would mix them.
+Any other operator that computes floats makes an island. Rows are assumed to stay rows: a file that `rewrite` wrote has
+no operator in time that would mix them.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from pconv_onnx.operators.parallel_spike import neuron_of
 
 
 def transfer(site: Site) -> tuple[Finding, int]:
-    """What comes out of a node whose inputs are known, and in how many time-steps."""
+    """What is known of a node's output, and its number of time-steps."""
     try:
         return _found(site), _steps(site)
-    except (ArithmeticError, LookupError, TypeError, ValueError):  # operands that a runtime refuses as well
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # operands that a runtime would refuse too
         return Island("its operands do not fit it"), site.steps
 
 
 def _found(site: Site) -> Finding:
     node = site.node
     if site.network.bodies(node):
-        return Island("its bodies are not looked into")
+        return Island("its bodies are not examined")
     rules = RULES if is_standard(node) else OWN_RULES if node.domain == DOMAIN else {}
     if node.op in rules:
         return rules[node.op](site)
@@ -54,7 +54,7 @@ def _neuron(site: Site) -> ParallelNeuron:
 
 
 def _parallel_spike(site: Site) -> Finding:
-    """Trains or levels, whatever it reads: integers where the tables say so."""
+    """Trains or levels, whatever it reads; integers if its levels are."""
     neuron, rank, input_steps = _neuron(site), site.rank(0), site.attribute("input_steps")
     emitted = _trains(neuron) if site.attribute("spikes") else _levels(neuron)
     if emitted is not None and neuron.channel_axis is not None:
@@ -65,13 +65,13 @@ def _parallel_spike(site: Site) -> Finding:
 
 
 def _levels(neuron: ParallelNeuron) -> Whole | None:
-    """Of each row of levels; None where they are no integers."""
+    """The span of each row of levels; None if they are not integers."""
     span = Span.of(neuron.levels)
     return None if span is None else Whole.of(_ends(span.low.T[np.newaxis], span))
 
 
 def _trains(neuron: ParallelNeuron) -> Whole | None:
-    """Of each row the steps of its trains, and their means: the levels, where trains carry these exactly."""
+    """The spans of the steps of trains for each row, and of their means: the levels, if trains carry them exactly."""
     levels = _levels(neuron)
     if levels is None:
         return None
@@ -88,12 +88,12 @@ def _trains(neuron: ParallelNeuron) -> Whole | None:
 
 
 def _ends(values: Array, span: Span) -> Span:
-    """The extremes of values `[T, S+1, R]` of each row `[R]`."""
+    """The lowest and highest of values `[T, S+1, R]` for each row, `[R]`."""
     return Span(values.min(axis=(0, 1)), values.max(axis=(0, 1)), span.grain)
 
 
 def _fixed(site: Site) -> Finding:
-    """A single operation on floats, or one whose integers nobody asks for."""
+    """A single operation on floats, or one whose integers do not matter."""
     return Float.FIXED
 
 
@@ -103,7 +103,7 @@ def _truth(site: Site) -> Finding:
 
 
 def _of_integers(rule: Callable[[Site, Whole], Finding]) -> Rule:
-    """A rule for integers as first input; it is a single operation on floats else."""
+    """A rule for integers as first input; on floats the operator is a single operation."""
 
     def either(site: Site) -> Finding:
         whole = site.whole(0)
@@ -119,7 +119,7 @@ def _same(site: Site, whole: Whole) -> Finding:
 
 @_of_integers
 def _moved(site: Site, whole: Whole) -> Finding:
-    """What moves values, picks some or repeats them."""
+    """Operators that move values, pick some or repeat them."""
     return whole.mapped(Span.as_one, whole.product)
 
 
@@ -130,7 +130,7 @@ def _transpose(site: Site, whole: Whole) -> Finding:
 
 
 def _joined(site: Site) -> Finding:
-    """What takes values from any of several inputs; where it chooses between them, at each step anew."""
+    """Operators that take values from several inputs, perhaps from another one at each step."""
     chooses = site.node.op == "Where"
     wholes = [site.whole(index) for index in range(chooses, len(site.operands))]
     known = [whole.mapped(Span.as_one) for whole in wholes if whole is not None]

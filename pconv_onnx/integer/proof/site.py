@@ -1,4 +1,4 @@
-"""What a rule of the proof looks at, and what it may find."""
+"""A node as the proof's rules look at it, and what they find."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Known:
     """What is known of a tensor.
 
     Attributes:
-        value: of its values.
-        steps: the time-steps that its rows are of; 1 without a time axis.
-        islands: the float islands that it descends from.
+        value: what is known of its values.
+        steps: the number of time-steps in its rows; 1 without a time axis.
+        islands: the float islands that it depends on.
     """
 
     value: Value = Float.FIXED
@@ -34,12 +34,12 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class Sum:
-    """A sum of integers: what it gives, and the largest partial sum in units of its grain.
+    """A sum of integers: its result, and the largest partial sum in units of its grain.
 
     Attributes:
-        value: of the result.
+        value: what is known of the result.
         largest: infinite where an operand has no bounds.
-        dtype: the type that it is summed in; None for that of the result.
+        dtype: the type of the sum; None for that of the result.
     """
 
     value: Value
@@ -49,7 +49,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Island:
-    """Floats come out whose bits the order of summation or a library decides about: why, in one short sentence."""
+    """The bits of a node's floats depend on the order of summation or on a library; the text says why."""
 
     reason: str
 

@@ -1,7 +1,7 @@
-"""Rules of operators that sum or multiply: convolutions, matrix products, additions, means over time.
+"""Rules for operators that sum or multiply: convolutions, matrix products, additions, means over time.
 
-A partial sum, in whatever order, lies between all that is below zero and all that is above. It is exact where both, in
-units of the largest power of two that divides every term, are within what the type holds.
+A partial sum, in any order, lies between the sum of all negative terms and that of all positive ones. It is exact if
+both, in units of the largest power of two that divides every term, are integers that the type holds.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pconv_onnx.integer.proof.values import ZERO, Float, Span, Whole, product
 from pconv_onnx.neuron.theory import SUM_TYPES
 
 _FLOATS = Island("it sums floats")
-_NO_INTEGERS = Island("its weights are no integers")
-_NO_CONSTANTS = Island("its weights are no constants")
-_NO_SIZE = Island("how many numbers it sums is not known")
+_NO_INTEGERS = Island("its weights are not integers")
+_NO_CONSTANTS = Island("its weights are not constants")
+_NO_SIZE = Island("it is not known how many numbers it sums")
 
 
 def limit_of(dtype: np.dtype[Any]) -> int:
-    """From where on a type no longer holds every integer."""
+    """The number from which on a type does not hold every integer."""
     if dtype.kind in "iu":
         return int(np.iinfo(dtype).max) + 1
     return int(2 ** (ml_dtypes.finfo(dtype).nmant + 1))
@@ -96,7 +96,7 @@ def _weighted(site: Site, weights: Array, windows: int) -> Finding:
         return _NO_INTEGERS
     bias = site.whole(2) if site.given(2) else Whole.of(ZERO)
     if bias is None:
-        return Island("its bias is no integer")
+        return Island("its bias is not an integer")
     wide = weights.astype(np.float64)
     raising, lowering = np.maximum(wide, 0).sum(axis=-1), np.maximum(-wide, 0).sum(axis=-1)
     shape = weights.shape[0], 1, weights.shape[2]
@@ -128,7 +128,7 @@ def add(site: Site) -> Finding:
 
 def _folded(into: Node | None) -> Island | None:
     """An operation on what are no integers, where onnxruntime may fold it into a sum of products."""
-    return into and Island(f"onnxruntime may fold it into {called(into)}, whose numbers are then no integers")
+    return into and Island(f"onnxruntime may fold it into {called(into)}, whose numbers are then not integers")
 
 
 def multiply(site: Site) -> Finding:

@@ -96,24 +96,24 @@ FLOATS = np.full((2, 2, 1, 1), 0.3, np.float32)
 WHOLE = np.full((2, 2, 1, 1), 3, np.float32)
 ISLANDS = {
     "a convolution in front": ("a = Conv (x, w) y = Conv (a, w)", {"a": "it sums floats"}),
-    "floats as weights": ("y = Conv (q, f)", {"y": "its weights are no integers"}),
-    "floats as bias": ("y = Conv (q, w, halves)", {"y": "its bias is no integer"}),
+    "floats as weights": ("y = Conv (q, f)", {"y": "its weights are not integers"}),
+    "floats as bias": ("y = Conv (q, w, halves)", {"y": "its bias is not an integer"}),
     "softmax": ("y = Softmax (q)", {"y": "Softmax computes floats whose bits are not settled"}),
     "a factor that is folded": (
         "a = Conv (q, w) y = Mul (a, half)",
-        {"y": "onnxruntime may fold it into Conv 'a', whose numbers are then no integers"},
+        {"y": "onnxruntime may fold it into Conv 'a', whose numbers are then not integers"},
     ),
     "a summand that is folded": (
         "a = Conv (q, w) b = Add (a, one) y = Sub (b, half)",
-        {"y": "onnxruntime may fold it into Conv 'a', whose numbers are then no integers"},
+        {"y": "onnxruntime may fold it into Conv 'a', whose numbers are then not integers"},
     ),
     "floats that a kernel may start from": (
         "a = Conv (q, w) p = Mul (q, half) y = Add (a, p)",
-        {"y": "onnxruntime may fold it into Conv 'a', whose numbers are then no integers"},
+        {"y": "onnxruntime may fold it into Conv 'a', whose numbers are then not integers"},
     ),
     "a divisor that is inverted": (
         "a = MatMul (q, square) y = Div (a, three)",
-        {"y": "onnxruntime may fold it into MatMul 'a', whose numbers are then no integers"},
+        {"y": "onnxruntime may fold it into MatMul 'a', whose numbers are then not integers"},
     ),
     "a mean of nine": (
         "y = AveragePool <kernel_shape = [3, 3]> (q)",
@@ -129,32 +129,32 @@ ISLANDS = {
     ),
     "a sum over the batch": (
         "y = ReduceSum <keepdims = 1> (q, first)",
-        {"y": "how many numbers it sums is not known"},
+        {"y": "it is not known how many numbers it sums"},
     ),
     "a sum over computed axes": (
         "p = Shape (q) o = Slice (p, from, to) y = ReduceSum <keepdims = 1> (q, o)",
-        {"y": "how many numbers it sums is not known"},
+        {"y": "it is not known how many numbers it sums"},
     ),
     "a sum over axes that may be none": (
         "y = ReduceSum <noop_with_empty_axes = 1> (q)",
-        {"y": "how many numbers it sums is not known"},
+        {"y": "it is not known how many numbers it sums"},
     ),
-    "a mean over the batch": ("y = ReduceMean (q, first)", {"y": "how many numbers it sums is not known"}),
+    "a mean over the batch": ("y = ReduceMean (q, first)", {"y": "it is not known how many numbers it sums"}),
     "a product over the batch": (
         "p = Transpose <perm = [1, 2, 3, 0]> (q) o = Transpose <perm = [1, 2, 0, 3]> (q) y = MatMul (p, o)",
-        {"y": "how many numbers it sums is not known"},
+        {"y": "it is not known how many numbers it sums"},
     ),
     "a product of floats": ("y = MatMul (x, q)", {"y": "it sums floats"}),
     "a sum of floats": ("y = ReduceSum (x, first)", {"y": "it sums floats"}),
     "a sum of three": ("y = Sum (x, x, q)", {"y": "it sums floats"}),
     "a mean of floats": ("y = GlobalAveragePool (x)", {"y": "it sums floats"}),
-    "computed rows": ("p = Flatten (q) y = Gemm <transB = 1> (p, p)", {"y": "its weights are no constants"}),
-    "computed taps": ("v = Mul (w, q) y = ConvTranspose (q, v)", {"y": "its weights are no constants"}),
-    "computed weights": ("v = Mul (w, q) y = Conv (q, v)", {"y": "its weights are no constants"}),
+    "computed rows": ("p = Flatten (q) y = Gemm <transB = 1> (p, p)", {"y": "its weights are not constants"}),
+    "computed taps": ("v = Mul (w, q) y = ConvTranspose (q, v)", {"y": "its weights are not constants"}),
+    "computed weights": ("v = Mul (w, q) y = Conv (q, v)", {"y": "its weights are not constants"}),
     "weights of other channels": ("a = Conv (q, w) y = Conv (a, narrow)", {"y": "its operands do not fit it"}),
     "a factor behind a reshape": (
         "a = MatMul (q, square) p = Reshape (a, shape) y = Mul (p, half)",
-        {"y": "onnxruntime may fold it into MatMul 'a', whose numbers are then no integers"},
+        {"y": "onnxruntime may fold it into MatMul 'a', whose numbers are then not integers"},
     ),
     "floats that are loose already": ("a = Conv (x, w) p = Relu (a) y = Conv (p, w)", {"a": "it sums floats"}),
     "interpolation": ('y = Resize <mode = "linear"> (q, , twice)', {"y": "it interpolates"}),
@@ -288,7 +288,7 @@ def test_islands_beside_an_output_leave_it_exact():
 def test_bodies_are_islands():
     branches = "<then_branch = t () => (float v) { v = Relu (q) }, else_branch = e () => (float u) { u = Neg (q) }>"
     proof = proof_of(on_codes(f"c = Cast <to = 9> (flag) y = If (c) {branches}", flag=1.0))
-    assert proof.islands == {"y": "its bodies are not looked into"}
+    assert proof.islands == {"y": "its bodies are not examined"}
 
 
 def test_sizes_do_not_descend_from_islands():
