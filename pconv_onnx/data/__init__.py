@@ -1,1 +1,1 @@
-"""Samples: where they lie, how they are read and checked, and how they are handed to a model."""
+"""Samples: where they lie, how they are read and checked, and how a model gets them."""

@@ -1,4 +1,4 @@
-"""Reading `.npz` files that others wrote: plain arrays alone, and no more memory than the file is worth."""
+"""Reads `.npz` files from outside safely: plain arrays only, and without far more memory than the file's size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.files import open_file
 from pconv_onnx.data.limits import require_moderate
 
-# How an archive begins, one without entries as well.
+# The first bytes of an archive, with and without entries.
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 # What `numpy.savez` writes. Of these zipfile expands as much as is asked for, of others whole pieces.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -33,19 +33,19 @@ _SUFFIX = ".npy"
 
 
 def read_npz(path: str | os.PathLike[str], names: Container[str] | None = None) -> dict[str, Array]:
-    """The arrays of an archive by name; other files in it stay unread.
+    """The arrays of an archive, by name; other files in it are not read.
 
-    Before anything is unpacked, each must be as large as its header says and all of them together not absurdly larger
+    Before anything is unpacked, each must be as large as its header says, and all together must not be absurdly larger
     than the file. Pickled objects are refused.
 
     Args:
-        path: of the archive.
-        names: of the arrays to read, where there are such; None reads all.
+        path: the archive.
+        names: names of the arrays to read, as far as they are there; None reads all.
 
     Raises:
         OSError: it cannot be read.
         MemoryError: it does not fit in memory.
-        ValueError: it is no archive, or one of these is no plain array, or they expand to too much.
+        ValueError: it is not an archive, an array is not plain, or they expand to too much.
     """
     with _opened(path) as archive:
         entries = [entry for name, entry in _entries(archive) if names is None or name in names]
@@ -53,7 +53,7 @@ def read_npz(path: str | os.PathLike[str], names: Container[str] | None = None) 
 
 
 def shapes_in_npz(path: str | os.PathLike[str], names: Container[str]) -> dict[str, tuple[int, ...] | None]:
-    """The shapes of those named, from their headers alone; None for others that there are.
+    """The shapes of the named arrays, from their headers only; None for the others.
 
     Raises:
         OSError: it cannot be read.
@@ -71,7 +71,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
     try:
         with open_file(path) as file:
             if file.read(4) not in _MAGIC:
-                raise ValueError("it is no archive")
+                raise ValueError("it is not an archive")
             with zipfile.ZipFile(file) as archive:
                 yield archive
     # RuntimeError is zipfile's for versions of the format that it does not know.
@@ -99,7 +99,7 @@ def _shapes(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> dict[st
 
 
 def _require_apart(entries: list[zipfile.ZipInfo]) -> None:
-    """Raise where entries share their bytes or their names, so that what is read of one is read of several."""
+    """Raise if entries overlap or share a name."""
     for entry, following in pairwise(sorted(entries, key=lambda entry: entry.header_offset)):
         if entry.header_offset + _LOCAL_HEADER + entry.compress_size > following.header_offset:
             raise ValueError(f"'{entry.filename}' and '{following.filename}' overlap")

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in the pickles of their Python version, of which nothing is run."""
+"""CIFAR-10 and CIFAR-100 in the pickles of their Python version. No code in the pickles is run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pconv_onnx.data.pictures import Recipe, number_at_once
 _TRAINING = tuple(f"data_batch_{number}" for number in range(1, 6)), ("train",)
 _TEST = ("test_batch", "test")
 _SIDE = 32
-# What a batch may call its labels, where the recipe does not say.
+# Names that a batch may have for its labels, if the recipe gives none.
 _LABELS = (LABELS, "fine_labels")
 
 
@@ -52,7 +52,7 @@ class CifarPictures:
         """All of a batch, in parts of as many as may be in memory at once.
 
         Raises:
-            PconvError: it is no batch.
+            PconvError: it is not a batch.
         """
         count, a_part = len(read_batch(path, recipe.labels)[0]), number_at_once(recipe, lambda: _SIDE * _SIDE)
         return [cls(path, recipe, range(start, min(start + a_part, count))) for start in range(0, count, a_part)]
@@ -67,7 +67,7 @@ class CifarPictures:
         return dict.fromkeys([self.recipe.input, LABELS], len(self.rows))
 
     def read(self, names: Container[str]) -> dict[str, Array]:
-        """Normalised."""
+        """Read, decode and normalise them."""
         images, labels = read_batch(self.path, self.recipe.labels)
         side = None if self.recipe.size in (None, _SIDE) else self.recipe.size
         chosen = (image if side is None else resized(image, side) for image in images[self.rows.start : self.rows.stop])
@@ -111,7 +111,7 @@ def read_batch(path: Path, labels: str = LABELS) -> tuple[Array, Array]:
 
 
 class _PickledArray:
-    """What a pickle says of an array. NumPy is given its bytes and shape alone, and no state that a file made up."""
+    """An array in a pickle. NumPy gets only its bytes and shape, no other state from the file."""
 
     def __init__(self, *_: Any) -> None:
         self.kind: str | bytes = ""
@@ -141,11 +141,11 @@ class _PickledType:
         pass
 
 
-# In Python, not C: the latter makes room for as many objects as an entry of a few bytes says.
+# The unpickler in Python: that in C allocates as many objects as an entry of a few bytes claims.
 class _PlainUnpickler(pickle._Unpickler):
     """Makes dicts, lists, texts, numbers and arrays of these, by this module's own functions.
 
-    A pickle may name any function to be called; it finds those that arrays are made with, and no other.
+    A pickle may name any function to be called. This finds only those that make arrays.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -153,7 +153,7 @@ class _PlainUnpickler(pickle._Unpickler):
         self._size, self._encoded = len(content), 0
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for that function."""
+        """The replacement for a function that arrays are made with."""
         found = {
             ("numpy", "ndarray"): _PickledArray,
             ("numpy", "dtype"): _PickledType,
@@ -166,11 +166,11 @@ class _PlainUnpickler(pickle._Unpickler):
         return found
 
     def persistent_load(self, _: object) -> Any:
-        """There is nothing outside of a batch."""
+        """Refused, since a batch refers to nothing outside of it."""
         raise pickle.UnpicklingError("it names an object outside of it")
 
     def _encode(self, text: str, encoding: str) -> bytes:
-        """How Python 3 keeps bytes in pickles for Python 2; a text may be named many times."""
+        """Decode bytes as Python 3 writes them for Python 2, and count them: a text may be referred to many times."""
         self._encoded += len(text)
         require_moderate(self._encoded, self._size)
         if encoding != "latin1":

@@ -1,4 +1,4 @@
-"""Columns of Parquet files as arrays: of numbers, tensors or nested lists of them, and no more than a file is worth."""
+"""Columns of Parquet files as arrays, of numbers, tensors or nested lists, without far more memory than the file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Numbers(NamedTuple):
 
 
 def require_worth(path: Path, held: Sequence[Chunk], column: str, numbers: Numbers, rows: int) -> None:
-    """Raise where a column of a row group would take absurdly more memory than the file.
+    """Raise if a column of a row group would take absurdly more memory than the file.
 
     Args:
         path: of the file.

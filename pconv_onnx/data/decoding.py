@@ -1,4 +1,4 @@
-"""Encoded pictures as Pillow decodes them: those of known formats, of no more pixels than photographs have."""
+"""Decodes pictures with Pillow, in known formats only, with no more pixels than photographs have."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _opened(file: IO[bytes], side: int | None, where: str) -> Iterator[Any]:
     except PconvError:
         raise
     except Image.UnidentifiedImageError as error:  # its words are an object's address
-        raise PconvError(f"{told}: it is no picture of a format that is read ({', '.join(FORMATS)})", hint) from error
+        raise PconvError(f"{told}: it is not a picture in a known format ({', '.join(FORMATS)})", hint) from error
     except Image.DecompressionBombError as error:
         raise PconvError(f"{told}: it has more than {MOST_PIXELS:,} pixels", _SMALLER) from error
     except Exception as error:  # Pillow's decoders raise whatever their parsing meets

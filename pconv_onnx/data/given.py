@@ -1,4 +1,4 @@
-"""Samples in memory, or in objects of other libraries, as parts; none of these libraries is imported."""
+"""Samples in memory, or in objects of other libraries, as parts. None of these libraries is imported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AT_ONCE = 250
 
 
 def given_parts(source: Any, inputs: Sequence[str]) -> list[Part]:
-    """The parts of what was given in Python.
+    """The parts of data given in Python.
 
     Args:
         source: arrays by the names of inputs; an object with onnxruntime's `get_next()`; one array, or the arrays of

@@ -1,4 +1,4 @@
-"""Which array of the data has the labels, and which has no meaning for the model."""
+"""Finds the array of labels in the data, and arrays that are not used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from pconv_onnx.basics.errors import PconvError, listed, warn
 from pconv_onnx.data.parts import LABEL_NAMES, LABELS, Part
 
-# What may well be labels, and is not taken for them without being asked for.
+# Names of arrays that may be labels but are not taken as such unless the user says so.
 _LIKELY = ("class", "classes", "category", "ground_truth", "gt", "y_true", "y_train", "y_test", "fine_label",
            "fine_labels", "coarse_label", "coarse_labels", "label_ids", "answers")  # fmt: skip
 # How much of a name has to be the same.

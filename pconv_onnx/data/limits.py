@@ -1,4 +1,4 @@
-"""What a file is worth: how many bytes of memory it may become."""
+"""Limits on how many bytes of memory a file may expand to."""
 
 from __future__ import annotations
 

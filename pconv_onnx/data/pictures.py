@@ -1,4 +1,4 @@
-"""Pictures, and the recipe that makes values of them."""
+"""Pictures, and the recipe that turns them into a model's inputs."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Recipe:
             extremes = np.array([[0] * 3, [255] * 3], np.float32)
             recipe._normalise(extremes)
         if not np.isfinite(extremes).all():
-            raise PconvError(f"'mean' and 'std' of the recipe '{path}' make infinities of pictures", "correct them")
+            raise PconvError(f"'mean' and 'std' of the recipe '{path}' turn pictures into infinities", "correct them")
         return recipe
 
     def prepared(self, images: Iterable[Array], number: int, where: str) -> Array:

@@ -1,4 +1,4 @@
-"""Samples for a model: read, checked against its inputs, handed out in batches."""
+"""Samples for a model: read, checked against its inputs, and given in batches."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def _inputs(session: Any, batch_axis: BatchAxis) -> tuple[Sequence[Input], dict[
         )
     if len(set(sizes.values())) > 1:
         told = listed([f"'{name}' {size}" for name, size in sizes.items()])
-        raise PconvError(f"the model's inputs do not take one number of samples: {told}", _ELSEWHERE)
+        raise PconvError(f"the model's inputs take different numbers of samples: {told}", _ELSEWHERE)
     return inputs, axes, next(iter(sizes.values()), None)
 
 
@@ -260,7 +260,7 @@ def _axes(session: Any, batch_axis: BatchAxis) -> dict[str, int | None]:
     entries = {entry.name: entry for entry in session.get_outputs()} | inputs
     for name in told.keys() - entries.keys():
         known = listed([f"'{entry}'" for entry in inputs])
-        raise PconvError(f"a batch axis is given for '{name}', which is no input or output", f"inputs are {known}")
+        raise PconvError(f"a batch axis is given for '{name}', which is not an input or output", f"inputs are {known}")
     return {name: _axis(entries[name], axis) for name, axis in (dict.fromkeys(inputs, others) | told).items()}
 
 

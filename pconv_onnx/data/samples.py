@@ -1,4 +1,4 @@
-"""Samples of a model, checked, and how they lie along its axes."""
+"""Checked samples of a model, and the axes along which they lie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where samples lie: each part of the data by itself, so that a process reads those that it needs."""
+"""The parts of data in files. A process reads only the parts that it needs."""
 
 from __future__ import annotations
 
@@ -283,9 +283,9 @@ def _groups(path: Path, recipe: Recipe | None) -> Iterator[ParquetRows]:
             columns = tuple(file.schema_arrow.names)
             rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         if min(rows, default=0) < 0:
-            raise ValueError("it has a group of less than no rows")
+            raise ValueError("it has a row group with a negative number of rows")
         if len(held) != len(rows) or any(len(group) != len(columns) for group in held):
-            raise ValueError("its groups cannot be told apart")
+            raise ValueError("its footer does not list the columns of each row group")
         require_moderate(sum(rows) * BYTES_OF_LEVELS, size)
         for group, (count, before) in enumerate(zip(rows, accumulate(rows, initial=0), strict=False)):
             if count:

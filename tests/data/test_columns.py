@@ -280,7 +280,7 @@ def test_a_picture_that_is_none_is_told_with_its_row(tmp_path):
     write(tmp_path / "x.parquet", [encoded(2, 2)] * 5 + [b"no picture"], row_group_size=4)
     told = [refusal_of(part.read, ["x"]) for part in parts_of(recipe(tmp_path, size=2))[1:]]
     assert len(told) == 1
-    assert "column 'x', row 5: it is no picture of a format that is read" in told[0]
+    assert "column 'x', row 5: it is not a picture in a known format" in told[0]
 
 
 def test_a_large_text_that_is_there_many_times_takes_no_memory(tmp_path):

@@ -62,14 +62,14 @@ def test_known_formats_are_decoded(kind):
 @pytest.mark.parametrize("kind", ["eps", "ico", "pcx"])
 def test_other_formats_are_refused(kind):
     told = refusal(encoded(kind))
-    assert told.startswith("cannot read a picture of here: it is no picture of a format that is read (AVIF, BMP, ")
+    assert told.startswith("cannot read a picture of here: it is not a picture in a known format (AVIF, BMP, ")
 
 
 def test_formats_that_this_pillow_lacks_are_left_out(monkeypatch):
     Image.init()
     monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
     assert decode(io.BytesIO(encoded("png")), None, "here").shape == PICTURE.shape
-    assert "it is no picture of a format" in refusal(b"no picture")
+    assert "it is not a picture in a known format" in refusal(b"no picture")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -78,7 +78,7 @@ def test_values_that_mean_nothing_are_refused(key, text, tmp_path):
 
 @pytest.mark.parametrize("entries", [{"std": [1e-40, 1, 1]}, {"mean": [3e38, 0, 0], "std": [0.1, 1, 1]}])
 def test_values_that_would_be_infinite_are_refused_without_a_warning(entries, tmp_path, recwarn):
-    assert "make infinities of pictures" in refusal_of(Recipe.read, recipe(tmp_path, **entries))
+    assert "turn pictures into infinities" in refusal_of(Recipe.read, recipe(tmp_path, **entries))
     assert not recwarn.list
 
 

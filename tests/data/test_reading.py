@@ -155,7 +155,7 @@ def test_npz_without_arrays_is_told(tmp_path):
 
 def test_npy_is_told(tmp_path):
     np.save(tmp_path / "d.npy", array(2, 3))
-    assert "it is no archive; write it with numpy.savez" in refusal(tmp_path / "d.npy")
+    assert "it is not an archive; write it with numpy.savez" in refusal(tmp_path / "d.npy")
 
 
 @pytest.mark.parametrize("data", [5, None])
@@ -168,7 +168,7 @@ def test_pickled_objects_are_refused(tmp_path):
     np.savez(tmp_path / "d.npz", x=np.array([{}, []], dtype=object))
     assert "d.npz' is not an .npz of plain arrays" in refusal(tmp_path / "d.npz")
     (tmp_path / "p.npz").write_bytes(pickle.dumps({"x": 1}))
-    assert "p.npz' is not an .npz of plain arrays: it is no archive; write it" in refusal(tmp_path / "p.npz")
+    assert "p.npz' is not an .npz of plain arrays: it is not an archive; write it" in refusal(tmp_path / "p.npz")
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -284,7 +284,7 @@ def test_an_input_without_an_axis_for_samples_is_told(inputs):
 
 
 def test_inputs_that_no_number_of_samples_fits_are_told():
-    with pytest.raises(PconvError, match="do not take one number of samples: 'x' "):
+    with pytest.raises(PconvError, match="take different numbers of samples: 'x' "):
         random_samples(session("float[2, 3] x, float[4, 3] z"))
 
 
