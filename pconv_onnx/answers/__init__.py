@@ -1,1 +1,1 @@
-"""What results say: tables and sentences, for a terminal, a notebook and a page."""
+"""Results as tables and sentences, for a terminal, a notebook and a page."""

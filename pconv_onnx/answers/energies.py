@@ -1,4 +1,4 @@
-"""The energy of networks whose weights are integers, in sentences: beside that in floats, and not in its place."""
+"""The energy of networks with integer weights, in a sentence that follows the one on floats."""
 
 from __future__ import annotations
 

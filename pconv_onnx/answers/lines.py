@@ -1,4 +1,4 @@
-"""What results say, in sentences and tables: one function a kind of result, of its JSON document."""
+"""The sentences and tables of each kind of result, made from its JSON document."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ def plan_lines(summary: dict[str, Any]) -> Iterator[Part]:
 
 
 def _spike_lines(summary: dict[str, Any], when: str = "") -> Iterator[str]:
-    """What share of the multiply-accumulates reads spikes, why the others do not, and what helps."""
+    """Which share of the multiply-accumulates reads spikes, why the others do not, and what helps."""
     part = summary["spike_driven"]
     yield f"{when}{spike_driven.sentence(part, _STYLE)}"
     yield from (f"without spikes: {line}" for line in spike_driven.why_not(part))
     yield from spike_driven.on_means(part)
-    # A file does not say what was asked for.
+    # The record of a file does not have the option.
     yield from spike_driven.remedy(part, summary["neurons"]) if "neurons" in summary else ()
 
 
 def _by_reason(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Activations that something is said of, those of which the same is said in one line."""
+    """Lines about activations; those with the same text share a line."""
     names: dict[str, list[str]] = {}
     for row in rows:
         if row["reason"]:
@@ -78,7 +78,7 @@ def _analog_lines(summary: dict[str, Any]) -> Iterator[str]:
         stay = "1 activation stays" if len(names) == 1 else f"{len(names)} activations stay"
         yield f"hybrid: {stay} analog between spiking layers"
     if summary["bypassed"]:
-        yield f"an analog current goes on beside the neuron of {_first_of(summary['bypassed'])}"
+        yield f"an analog current bypasses the neuron of {_first_of(summary['bypassed'])}"
 
 
 def calibration_lines(summary: dict[str, Any]) -> Iterator[Part]:
@@ -122,7 +122,7 @@ def _calibrated_lines(summary: dict[str, Any]) -> Iterator[Part]:
 
 
 def _outcome_lines(outcome: dict[str, Any], rows: Sequence[dict[str, Any]], coding: str) -> Iterator[str]:
-    """What calibrating did to the outputs, which activations alone would do most to them, and what helps."""
+    """How calibrating changed the outputs, which activations alone would change them most, and what helps."""
     agreement, error, cosine = (outcome[name] for name in ("agreement", "output_error", "cosine"))
     told = [
         "" if agreement is None else f"{_STYLE.percent(agreement)} of the answers are the source's",
@@ -177,7 +177,9 @@ def rewriting_lines(summary: dict[str, Any]) -> Iterator[Part]:
             "their trains are dense and save no operations"
         )
     if MODES[summary["mode"]].one_step:
-        yield "serial: outputs depend on when spikes arrive, so they are not the source's; evaluate tells the accuracy"
+        yield (
+            "serial: outputs depend on when spikes arrive, so they are not the source's; evaluate measures the accuracy"
+        )
     # That of uneven thresholds is not known; they have the source's levels.
     lossy = {
         tuple(row[key] for key in ("levels", "steps", "zero", "rms_error")) for row in converted if row["rms_error"]
@@ -197,12 +199,12 @@ def rewriting_lines(summary: dict[str, Any]) -> Iterator[Part]:
 
 
 def _place(output: str | None) -> str:
-    """How a line on what was written begins."""
+    """The beginning of a line about an output file."""
     return f"{output}: " if output else ""
 
 
 def _same_steps(rows: Sequence[dict[str, Any]]) -> str:
-    """The time-steps and the coding of all neurons; empty where these differ."""
+    """The time-steps and the coding of all neurons; empty if they differ."""
     # Where some are signed and others are not, trains are as long all the same.
     told = [{tables.steps(row | own, _STYLE) for row in rows} for own in ({}, {"zero": 0})]
     return next((steps.pop() for steps in told if len(steps) == 1), "")
@@ -236,16 +238,16 @@ def verification_lines(summary: dict[str, Any]) -> Iterator[str]:
     if summary["integer"] is not None:
         yield from _integer_lines(summary["integer"])
         total, differing = summary["integer"]["elements"], summary["integer"]["differing"]
-        yield f"output values with other bits than the integer form has, as an ANN: {differing:,} of {total:,}"
+        yield f"output values with other bits than the integer form's, run as an ANN: {differing:,} of {total:,}"
         if summary["integer"]["counts"]:
             total, differing = summary["integer"]["counts"], summary["integer"]["differing_counts"]
-            yield f"spike counts in layers of integers that are not those of that form: {differing:,} of {total:,}"
+            yield f"spike counts in layers of integers that differ from that form's: {differing:,} of {total:,}"
     if summary["outputs_differ"] and summary["verdict"] != "different" and summary["integer"] is None:
         calibrated = any("calibration gave" in told for told in summary["not_compared"])
         yield (
             "outputs differ by what calibration rounds to levels; compare with the network that calibrate writes"
             if calibrated
-            else "outputs differ by more than rounding: a spike that rounding flips changes what later layers are given"
+            else "outputs differ by more than rounding: a spike that rounding flips changes the input of later layers"
         )
     if summary["accuracy"]:
         yield "top-1 accuracy: source {ann:.2%}, spiking {snn:.2%}".format(**summary["accuracy"])
@@ -256,7 +258,7 @@ def verification_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 
 def _integer_lines(summary: dict[str, Any]) -> Iterator[str]:
-    """What is proved of a network with integer weights, and what of it computes on floats."""
+    """What is proved of a network with integer weights, and which operators compute on floats."""
     inputs = f"{summary['input_bits']}-bit inputs" if summary["input_bits"] else "inputs of floats"
     largest, islands = summary["largest_sum"], summary["islands"]
     told = "" if largest is None else f" (the largest may take {_STYLE.percent(largest)} of what floats hold exactly)"
@@ -278,7 +280,7 @@ def _target_error(values: dict[str, float | None]) -> str:
 
 
 def _compared_lines(summary: dict[str, Any]) -> Iterator[str]:
-    """What `verify` says of neurons, and of what lies between them."""
+    """What `verify` found for neurons, and for the segments between them."""
     layers = [layer for layer in summary["layers"] if layer["count_mismatch_rate"] is not None]
     wrong = [layer for layer in layers if layer["count_mismatch_rate"]]
     calibrated = sum(layer["calibrated"] for layer in layers)
@@ -296,7 +298,7 @@ def _compared_lines(summary: dict[str, Any]) -> Iterator[str]:
     if segments:
         share = max((segment["of_bound"] for segment in segments if not segment["beyond"]), default=0)
         yield (
-            f"segments between neurons that are the source's but for rounding, given the same spikes: "
+            f"segments between neurons with the source's values up to rounding, given the same spikes: "
             f"{len(segments) - len(beyond)} of {len(segments)} (largest difference: {100 * share:.2g} % of its bound)"
         )
     for segment in beyond:
@@ -313,7 +315,10 @@ def _verdict_line(summary: dict[str, Any]) -> str:
         first, *others = summary["differences"]
         return f"different: {first}{f' (and {len(others)} more)' if others else ''}"
     if summary["verdict"] == "equal":
-        return "equal: every neuron gives the source's spike counts, and all between them its values but for rounding"
+        return (
+            "equal: every neuron gives the source's spike counts, and everything between neurons its values up to "
+            "rounding"
+        )
     within = "" if summary["atol"] is None else f", and outputs are within {summary['atol']:g}"
     return f"measured: no difference was found, but not all was compared{within}"
 

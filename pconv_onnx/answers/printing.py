@@ -1,4 +1,4 @@
-"""Sentences and tables as text and as HTML, and results that print themselves so."""
+"""Sentences and tables as text and as HTML, and results that print themselves with these."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from pconv_onnx.basics.errors import cut, printable
 
-# Characters of a cell: a column is as wide as the widest, in each of its rows. The first has names that options take.
+# The most characters of a cell, since a column is as wide as its widest cell; the first column has names for options.
 _WIDEST_NAME, _WIDEST = 512, 120
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of as many cells each, none so wide that the others are out of sight; the first is the header."""
+    """Rows of equally many cells, none too wide; the first row is the header."""
 
     rows: Sequence[Sequence[str]]
 
@@ -25,7 +25,7 @@ class Table:
         return [[cut(name, _WIDEST_NAME), *(cut(cell, _WIDEST) for cell in cells)] for name, *cells in self.rows]
 
     def text(self) -> Iterator[str]:
-        """A line a row, with the cells of a column under each other."""
+        """One line for each row, with columns aligned."""
         rows = self.cells
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
@@ -49,13 +49,13 @@ Answer = Callable[[dict[str, Any]], Iterator[Part]]
 
 
 def as_text(answer: Answer, document: dict[str, Any]) -> str:
-    """What an answer says, as lines that a terminal can be given, whatever names a model has."""
+    """An answer as lines that are safe to print on a terminal, whatever names a model has."""
     parts = answer(with_texts(printable, document))
     return "\n".join(line for part in parts for line in (part.text() if isinstance(part, Table) else (part,)))
 
 
 def as_html(answer: Answer, document: dict[str, Any]) -> str:
-    """The same for a notebook."""
+    """An answer as HTML, for a notebook."""
     told = (
         part.html() if isinstance(part, Table) else _paragraph(part) for part in answer(with_texts(printable, document))
     )
@@ -68,7 +68,7 @@ def _paragraph(sentence: str) -> str:
 
 
 def with_texts(change: Callable[[str], str], value: Any) -> Any:
-    """A document in which each text is changed."""
+    """A document in which a function has changed each text."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
@@ -77,14 +77,14 @@ def with_texts(change: Callable[[str], str], value: Any) -> Any:
 
 
 class Printed:
-    """A result whose `str` is the text of its command, and which a notebook shows as tables."""
+    """A result whose `str` is the text that its command prints, and which a notebook shows as tables."""
 
     def summary(self) -> dict[str, Any]:
-        """Its JSON document."""
+        """The JSON document of the result."""
         raise NotImplementedError
 
     def _answer(self, document: dict[str, Any]) -> Iterator[Part]:
-        """What it says."""
+        """The sentences and tables of the result."""
         raise NotImplementedError
 
     def __str__(self) -> str:
@@ -98,5 +98,5 @@ class Document(Printed, dict[str, Any]):
     """A JSON document that prints itself."""
 
     def summary(self) -> dict[str, Any]:
-        """The same as a plain dict."""
+        """The document as a plain dict."""
         return dict(self)

@@ -1,4 +1,4 @@
-"""The rows of documents as cells of tables, for a terminal and for a page: the same values, each in its own style."""
+"""Rows of JSON documents as cells of tables: the same values in the style of a terminal, or of a page."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Style:
-    """How cells are written.
+    """The style of cells.
 
     Attributes:
-        absent: what stands for no value.
-        space: what stands between a number and its unit.
+        absent: the text for no value.
+        space: the space between a number and its unit.
         count: a number of operations.
         rate: a number of images a second.
     """
@@ -24,7 +24,7 @@ class Style:
     rate: Callable[[float], str]
 
     def text(self, value: Any) -> str:
-        """A value that is zero or none where there is none."""
+        """A value; the text for none if it is zero or None."""
         return str(value or self.absent)
 
     def number(self, value: float | None, form: str) -> str:
@@ -44,13 +44,13 @@ Cells = dict[str, str]
 
 
 def steps(row: dict[str, Any], style: Style) -> str:
-    """The time-steps of a row, and how trains carry spike counts in them."""
+    """The time-steps of a row, and the coding of its trains."""
     signed = "signed " if row.get("zero") else ""
     return f"{row['steps']} {signed}{row['coding']}" if row["steps"] and row["coding"] else style.text(row["steps"])
 
 
 def activations(rows: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
-    """Of a plan."""
+    """Cells for the activations of a plan."""
     return [
         {
             "name": row["name"],
@@ -66,7 +66,7 @@ def activations(rows: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
 
 
 def times(rows: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
-    """Of a benchmark, what was measured: milliseconds and MiB without their units."""
+    """Cells for the measured rows of a benchmark: milliseconds and MiB, without units."""
     return [
         {
             "mode": row["mode"],
@@ -84,7 +84,7 @@ def times(rows: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
 
 
 def accuracies(rows: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
-    """Of an evaluation."""
+    """Cells for the rows of an evaluation."""
     return [
         {
             "steps": steps(row, style),
@@ -130,7 +130,7 @@ def accuracy_columns(summary: dict[str, Any]) -> list[str]:
 
 
 def not_finite(summary: dict[str, Any]) -> Iterator[str]:
-    """What of an evaluation no cosine can be computed of, a line each T."""
+    """For each T of an evaluation, a line about outputs that have no cosine."""
     for row in summary["rows"]:
         cosine = row["cosine"]
         if cosine and cosine["not_finite"]:
@@ -141,7 +141,7 @@ def not_finite(summary: dict[str, Any]) -> Iterator[str]:
 
 
 def firing(layers: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
-    """Of the layers of statistics."""
+    """Cells for the layers of statistics."""
     return [
         {
             "name": layer["name"],
@@ -157,7 +157,7 @@ def firing(layers: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
 
 
 def operations(operators: Iterable[dict[str, Any]], style: Style) -> list[Cells]:
-    """Of the linear operators of statistics."""
+    """Cells for the linear operators of statistics."""
     return [
         {
             "name": entry["name"],

@@ -1,4 +1,4 @@
-"""The file of an evaluation's curve against time-steps."""
+"""Writes the curve of an evaluation against time-steps to a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a report: one page that needs nothing else, its figures, and the document that it was made from."""
+"""Writes a report: one self-contained page, its figures, and the JSON document that it was made from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KINDS = ("png", "svg")
 
 
 def destination(output: str | os.PathLike[str]) -> Path:
-    """The folder that a report goes to; to be asked before anything takes long.
+    """The folder for a report, checked before anything takes long.
 
     Raises:
         PconvError: it is a file, or lies where nothing can be made, or jinja2 or matplotlib is missing.
@@ -35,13 +35,13 @@ def destination(output: str | os.PathLike[str]) -> Path:
 
 
 def write(document: dict[str, Any], folder: Path) -> Path:
-    """Write the report of a benchmark's document; no file appears before all are made.
+    """Write the report of a benchmark's document. No file appears before all are made.
 
-    Of an earlier report there, figures that this one has not are removed.
+    Figures of an earlier report there that this one does not have are removed.
 
     Args:
-        document: what `Benchmark.summary` gives.
-        folder: as `destination` gives it; made where it is not there.
+        document: a document of `Benchmark.summary`.
+        folder: the folder, from `destination`; it is made if it does not exist.
 
     Returns:
         The page.

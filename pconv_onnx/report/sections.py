@@ -1,4 +1,4 @@
-"""The sections of a report, as data: what they say, each figure with its text and the table behind it."""
+"""The sections of a report, as data: their text, and each figure with its description and its table."""
 
 from __future__ import annotations
 
@@ -77,19 +77,19 @@ class Section:
 
 
 def warnings(document: dict[str, Any]) -> Iterator[str]:
-    """What has to be known before any figure is believed."""
+    """What a reader must know before trusting any figure."""
     machine = document["machine"]
     if not document["complete"]:
         yield f"This report is incomplete: {document['stopped']}."
     if machine["quiet"] is False:
         yield (
             f"The machine was not quiet: other processes took {_STYLE.percent(machine['other_work'])} of the CPU time "
-            "while networks were timed. Ratios of the same rounds suffer less from that than times do."
+            "while networks were timed. Ratios within a round suffer less from this than times do."
         )
     if spike_driven.kind_of_network(spike_driven.told_of(document)) != "spiking":
         yield from _spike_driven(document)
     if document["random_inputs"]:
-        yield "The inputs were seeded random numbers: firing rates and agreement on real data are others."
+        yield "The inputs were seeded random numbers: firing rates and agreement differ on real data."
     if document["calibration"] and document["random_calibration"]:
         yield "The network was calibrated on random numbers, so its accuracy and firing rates mean nothing."
 
@@ -102,7 +102,7 @@ def _spike_driven(document: dict[str, Any]) -> Iterator[str]:
 
 
 def findings(document: dict[str, Any]) -> Iterator[str]:
-    """The report in sentences."""
+    """The main results, in sentences."""
     rows = [row for row in document["rows"] if row["repetitions"]]
     where = {(row["mode"], row["steps"], row["batch"]): row for row in rows}
     batches = sorted({row["batch"] for row in rows})
@@ -123,8 +123,8 @@ def findings(document: dict[str, Any]) -> Iterator[str]:
         yield f"{sentence}."
     if at is not None and at > 1 and document["rows"][0]["provider"] == "cpu":
         yield (
-            f"It computes {at} rows a sample; on a CPU, at large batch, that costs about {at} ANNs. Its gain over "
-            "serial stepping is at small batch and on GPUs."
+            f"The parallel network computes {at} rows for each sample, which at large batch costs about {at} ANNs on a "
+            "CPU. It gains on serial stepping at small batch and on GPUs."
         )
     folded = [where[key] for key in where if key[0] == FOLDED.name and key[1] == at]
     ratios = [row["ratio_to_ann"] for row in folded if row["ratio_to_ann"] is not None]
@@ -248,8 +248,8 @@ def _timing(document: dict[str, Any]) -> Section:
     text = [
         "All networks of one T and batch size ran in turns, in the same rounds; the ratio to the ANN is the median of "
         "the ratios of each round. Peak memory is that of a process of its own, Python and onnxruntime included. The "
-        "serial network steps integrate-and-fire neurons through time; what it gives depends on when spikes arrive, so "
-        "it is not the ANN's output."
+        "serial network steps integrate-and-fire neurons through time; its outputs depend on when spikes arrive, so "
+        "they are not the ANN's."
     ]
     return Section("Speed", text, [figure], others)
 
@@ -276,7 +276,7 @@ def _evaluation(part: dict[str, Any]) -> Section:
         ),
     )
     text = [
-        "The network was rewritten at each T: steps are not causal, so no run at one T tells of another.",
+        "The network was rewritten at each T: steps are not causal, so a run at one T says nothing about another T.",
         *(f"{line}." for line in tables.not_finite(part)),
     ]
     drawable = bool(figures.known_accuracies(part))
@@ -372,7 +372,7 @@ def _statistics(part: dict[str, Any]) -> Section:
         f"Counted on {part['samples']} {drawn}{at}: {_STYLE.percent(totals['firing_rate'])} of all neurons and steps "
         f"have a spike. A sample takes {macs} multiply-accumulates (MAC) in the ANN; in the {network} network "
         f"{accumulates} accumulates (AC, one for each spike and synapse) and {remaining} multiply-accumulates.",
-        f"By what products read: {spike_driven.sentence(part['spike_driven'], _STYLE)}.",
+        f"What products read: {spike_driven.sentence(part['spike_driven'], _STYLE)}.",
         *(f"Without spikes: {line}." for line in spike_driven.why_not(part["spike_driven"])),
         *(f"{line[0].upper()}{line[1:]}." for line in spike_driven.on_means(part["spike_driven"])),
         *(
@@ -417,7 +417,7 @@ def _verification(part: dict[str, Any]) -> Section:
     text = [
         f"On {part['samples']} {drawn}, {len(compared) - wrong} of {len(compared)} layers with T = L have the source's "
         f"spike count on every element, given the same input, and {within} of {len(segments)} segments between neurons "
-        f"its values, given the same spikes, as far as rounding can tell. Verdict: {part['verdict']}."
+        f"have its values up to rounding, given the same spikes. Verdict: {part['verdict']}."
     ]
     text += [f"Different: {told}." for told in part["differences"]]
     text += [f"Not compared: {told}." for told in part["not_compared"]]
@@ -427,7 +427,8 @@ def _verification(part: dict[str, Any]) -> Section:
         )
         text.append(
             f"End to end, both as they run, outputs differ by at most {part['max_abs_diff']:.3g}{agreement}: a "
-            "convolution over T·B rows may round otherwise than over B rows, and a spike flipped by that travels."
+            "convolution over T·B rows may round differently from one over B rows, and a flipped spike affects later "
+            "layers."
         )
     if not compared:
         return Section("Verification", text, tables=[table])

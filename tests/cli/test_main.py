@@ -981,7 +981,7 @@ def test_verify_tells_of_integers_that_neurons_are_compared_with_these(tmp_path,
     status, out, _ = run("verify", ann, snn, "--data", data)
     assert status == 0 and out.endswith("\nmeasured: no difference was found, but not all was compared\n")
     assert "given the same input: 1 of 1 (1 of them against its integer form)\n" in out
-    assert "\noutput values with other bits than the integer form has, as an ANN: 0 of " in out
+    assert "\noutput values with other bits than the integer form's, run as an ANN: 0 of " in out
 
 
 SHARES = {
@@ -1304,7 +1304,7 @@ def test_a_network_of_integers_goes_through_every_command(ann, data, run, mode):
     assert (found["exact"], found["differing"], found["elements"] > 0) == (True, 0, True)
     status, out, err = run("verify", ann, spiking, "--data", data)
     assert (status, err) == (0, "")
-    assert "output values with other bits than the integer form has, as an ANN: 0 of" in out
+    assert "output values with other bits than the integer form's, run as an ANN: 0 of" in out
     status, out, err = run("stats", spiking, "--data", data, "--json")
     assert (status, err) == (0, "")
     status, out, err = run("evaluate", ann, "--data", data, "--steps", "4", "--mode", mode, *INTEGERS, "--json")
