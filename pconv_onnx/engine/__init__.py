@@ -1,1 +1,1 @@
-"""Who runs networks over samples: this process, or workers on Ray."""
+"""Engines, which run networks over samples: in this process, or in Ray workers."""

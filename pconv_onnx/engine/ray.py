@@ -35,17 +35,17 @@ _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
 class RayEngine:
-    """Workers on Ray, which is started, or connected to, on entry and left on exit.
+    """Run networks in Ray workers. Used as a context manager: Ray is started, or connected to, on entry, left on exit.
 
-    Where Ray runs in this process already, that is used, and goes on.
+    If this process uses Ray already, that is used, and keeps running.
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
-        """Nothing is started yet.
+        """Set it up; nothing is started yet.
 
         Args:
             address: `host:port` of a running cluster; None starts Ray on this machine alone, and stops it afterwards.
-            workers: how many, at most; by default one for each CPU.
+            workers: the most workers; by default one for each CPU.
         """
         self._address, self._workers = address, workers
         self._left = ExitStack()

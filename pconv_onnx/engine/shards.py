@@ -1,6 +1,6 @@
-"""Who runs over the samples: work on shards of the data, whose results are merged in the shards' order.
+"""Engines: they work on shards of the data, and merge results in the order of the shards.
 
-Shards depend on the data alone, never on who works on them. So sums of floats come out the same whatever the engine.
+Shards depend only on the data, never on the engine, so sums of floats are the same with every engine.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Models in onnxruntime: opened, stepped through time, and run side by side."""
+"""Models in onnxruntime: opening them, stepping them through time, running several side by side."""

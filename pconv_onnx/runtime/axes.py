@@ -1,4 +1,4 @@
-"""Along which axis of outputs samples lie, and which output has classes."""
+"""Finds the axis of each output that counts samples, and the output with classes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def axes_told_by_runs(run: Callable[[dict[str, Array]], list[tuple[int, ...]]], 
 
 
 def sample_axes(runner: Any, samples: Samples, names: list[str]) -> list[int | None] | None:
-    """Along which axis of each of these outputs samples lie; None where along none, or where it cannot be told.
+    """The axis of each of these outputs that counts samples; None if there is none, or it cannot be found out.
 
     Where samples lie along the first axis of every input they are taken to do so in the outputs, and no axes are given.
     Elsewhere it is what was told of an output, or what two runs tell. A warning says where that is not one axis.
@@ -59,8 +59,8 @@ def _axis(name: str, counting: set[int], samples: Samples) -> int | None:
     # Only of two axes could one be that of classes.
     if counting == {0, 1}:
         warn(
-            f"along which axis of output '{name}' samples lie cannot be told, so it is compared value by value, "
-            f"without classes; tell by `batch_axis={{'{name}': 0}}` or `batch_axis={{'{name}': 1}}`"
+            f"it is not known which axis of output '{name}' counts samples, so it is compared value by value, "
+            f"without classes; say it by `batch_axis={{'{name}': 0}}` or `batch_axis={{'{name}': 1}}`"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""Past onnxruntime's layout reorders: neurons that run inside the blocked channel layout of its CPU convolutions.
+"""Lets neurons run inside the blocked channel layout of onnxruntime's CPU convolutions, without reorders.
 
 At full optimisation onnxruntime keeps the channels of convolutions in blocks (NCHWc), and brackets every operator that
 it does not know with a reorder to NCHW and one back, each of them a pass over all T·B rows. A neuron with the same

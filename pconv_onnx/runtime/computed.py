@@ -1,4 +1,4 @@
-"""What a network computes of its constants alone: weights behind a DequantizeLinear, say."""
+"""Tensors that a network computes from constants only, such as weights behind a DequantizeLinear."""
 
 from __future__ import annotations
 

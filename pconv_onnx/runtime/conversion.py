@@ -1,4 +1,4 @@
-"""Does a network of an old opset compute at a later one what it did? Converters are checked, not trusted."""
+"""Checks that a network converted to a later opset still computes the same; converters are not trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that replay one CUDA graph: of one shape, in the same memory each time, launched as a whole."""
+"""Sessions that replay one CUDA graph: fixed shapes, the same memory in each run, one launch for all kernels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def capturing(providers: Sequence[Any]) -> list[Any]:
-    """The providers, with the option to capture set for CUDA's.
+    """The execution providers, with graph capture enabled for CUDA's.
 
     Raises:
         PconvError: CUDA's is not among them.
@@ -75,7 +75,7 @@ class GraphSession:
         self._lock = Lock()
 
     def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
-        """What `onnxruntime.InferenceSession.run` gives.
+        """Run the network, like `onnxruntime.InferenceSession.run`.
 
         Raises:
             PconvError: an input is missing, or has another shape or type than the graph, or there is no such output.
@@ -96,7 +96,7 @@ class GraphSession:
             return [self.outputs[name].numpy().copy() for name in output_names or self._names]
 
     def replay(self) -> None:
-        """Run on what is in `inputs`; for callers whose data is on the device already."""
+        """Run on the contents of `inputs`, for callers whose data are on the device already."""
         self.session.run_with_iobinding(self.binding)
 
 

@@ -1,7 +1,7 @@
-"""The one door: how a model that users bring becomes a network, for whoever looks at it or runs it.
+"""How a user's model becomes a network for planning, calibrating or running.
 
-As `passes.pipeline` makes it, and with what takes runs: a network that was brought to a later opset is compared with
-what it was, and shapes that nothing else tells are looked at.
+It does what `passes.pipeline` does, and what needs runs: a network that was converted to a later opset is compared with
+the original, and shapes that cannot be inferred are observed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pconv_onnx.runtime.observed import with_observed_shapes
 
 
 def prepared(source: ModelSource | Network) -> Network:
-    """A model as plans are made of it, and as it is calibrated, as `pipeline.prepared` says.
+    """The network that plans and calibrations start from, as `pipeline.prepared` describes it.
 
     Raises:
         PconvError: it cannot be read, or brought to a later opset so that it computes the same.
@@ -25,7 +25,7 @@ def prepared(source: ModelSource | Network) -> Network:
 
 
 def runnable(source: ModelSource) -> Network:
-    """A model as onnxruntime runs it, for whoever compares with it, as `pipeline.runnable` says.
+    """A model in its own operators, for comparisons, as `pipeline.runnable` describes it.
 
     Raises:
         PconvError: as of `prepared`.

@@ -1,4 +1,4 @@
-"""What is installed, what works, what is missing and how to get it."""
+"""Examines the installation: what is there, what works, what is missing and how to get it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def doctor() -> Installation:
     """Examine this installation.
 
     Returns:
-        The JSON document of `pconv-onnx doctor`; `problems` is empty where all is well.
+        The JSON document of `pconv-onnx doctor`. `problems` is empty if all is well; missing extras are no problem.
     """
     problems: list[str] = []
     if installed("onnxruntime") and installed("onnxruntime-gpu"):
@@ -89,7 +89,7 @@ def doctor() -> Installation:
 
 
 def installed(package: str) -> str | None:
-    """The version of an installed package; None where it is missing."""
+    """The version of an installed package; None if it is missing."""
     try:
         return version(package)
     except PackageNotFoundError:

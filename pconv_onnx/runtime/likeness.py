@@ -1,4 +1,4 @@
-"""How alike outputs of two networks are in direction: the cosine similarity of each sample, or of each token."""
+"""The cosine similarity of two networks' outputs, for each sample or each token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many samples fit in memory at once: what the activations of a run take, as far as shapes tell."""
+"""How many samples fit in memory at once, by the sizes of activations, as far as shapes are known."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LEAST = 1 << 20
 
 
 def require_budget(memory: int) -> None:
-    """Raise where a number of bytes is no budget that a network could be run in.
+    """Raise if a number of bytes is too small to run any network.
 
     Raises:
         PconvError: it is below 1 MiB.

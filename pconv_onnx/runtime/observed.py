@@ -1,4 +1,4 @@
-"""Shapes and types behind operators that onnx does not know, com.microsoft's for one: what runs show of them."""
+"""Shapes and types behind operators that onnx does not know, such as com.microsoft's, observed in runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running models in onnxruntime, with the native library where there is one."""
+"""Opens models in onnxruntime, with the native library if there is one."""
 
 from __future__ import annotations
 
@@ -82,15 +82,15 @@ def session(
     options: onnxruntime.SessionOptions | None = None,
     cuda_graph: bool = False,
 ) -> onnxruntime.InferenceSession | GraphSession:
-    """An onnxruntime session that knows the ParallelSpike operator.
+    """Open a model in onnxruntime, with this project's operators registered.
 
-    Without a native library, or on CUDA's provider with one that has no kernels for it, the model runs through its
-    function body, with a warning.
+    Without the native library, or on CUDA if the library has no CUDA kernels, the operators run through their function
+    bodies, and a warning says so.
 
     Args:
         model: path of an ONNX file, or a model in memory.
-        providers: execution providers as onnxruntime takes them; by default the CPU's, or CUDA's for a CUDA graph. One
-            that does not start is an error, unless the CPU's is named to stand in.
+        providers: execution providers, as onnxruntime takes them; by default the CPU's, or CUDA's for a CUDA graph. One
+            that does not start is an error, unless the CPU's is listed as a fallback.
         options: session options to use; the library is registered with them. For spiking networks they also keep
             onnxruntime from fusing weights that are quantised, which would keep convolutions out of its fast layout.
         cuda_graph: capture the network's work on a GPU in the first run and replay it in the others. Shapes must be
@@ -112,15 +112,15 @@ def inference_session(
     cuda_graph: bool = False,
     potentials_stay: bool = False,
 ) -> onnxruntime.InferenceSession:
-    """What `session` opens, as it says there.
+    """The onnxruntime session behind `session`, without a wrapper for CUDA graphs.
 
     Args:
-        model: as `session` takes it, and so `providers`, `options` and `cuda_graph`.
-        providers: see there.
-        options: see there.
-        cuda_graph: see there.
-        potentials_stay: whether nobody looks into the membrane potentials of a serial network, so that they may lie in
-            another order than their shape says.
+        model: as `session` takes it.
+        providers: as `session` takes them.
+        options: as `session` takes them.
+        cuda_graph: as `session` takes it.
+        potentials_stay: whether the caller never reads the membrane potentials of a serial network, so that their
+            elements may lie in another order than their shape says.
     """
     require_source(model)
     ort = import_onnxruntime()

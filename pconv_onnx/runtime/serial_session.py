@@ -1,4 +1,4 @@
-"""Serial networks: one time-step a run, with the membrane potentials kept between runs."""
+"""Sessions of serial networks: each run is one time-step, and membrane potentials are kept between runs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class SerialSession:
     """A network that `rewrite` wrote in mode `serial`, stepped through time.
 
-    Potentials stay where the network computes, in memory of their own: a time-step reads and writes them there. Several
-    threads may share a session; their runs take turns, and `step` continues whoever stepped last.
+    Membrane potentials stay on the device on which the network computes: a time-step reads and writes them there.
+    Several threads may share a session; their runs take turns, and `step` continues from the last step of any thread.
 
     Attributes:
         session: the onnxruntime session of one time-step.
@@ -40,10 +40,11 @@ class SerialSession:
         providers: Sequence[Any] | None = None,
         options: onnxruntime.SessionOptions | None = None,
     ) -> None:
-        """Open it; the arguments are those of `session`.
+        """Open a serial network; the arguments are those of `session`.
 
         Raises:
-            PconvError: onnxruntime is missing, or refuses the model or the providers; the model is no serial network.
+            PconvError: onnxruntime is missing, or refuses the model or the providers; the model is not a serial
+                network.
         """
         self.session = inference_session(model, providers=providers, options=options, potentials_stay=True)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
@@ -57,7 +58,7 @@ class SerialSession:
         there = self._potentials.keys() <= {info.name for info in inputs} and kept <= {info.name for info in outputs}
         if not self._potentials or not there:
             raise PconvError(
-                "the model is no serial network as rewrite writes it", "write one with rewrite, mode 'serial'"
+                "the model is not a serial network as rewrite writes it", "write one with rewrite, mode 'serial'"
             )
         self._place = place_of(self.session)
         self._inputs = [info for info in inputs if info.name not in self._potentials]
@@ -66,24 +67,24 @@ class SerialSession:
         self._lock = Lock()
 
     def get_inputs(self) -> list[Any]:
-        """The inputs of the network, without the potentials, as onnxruntime describes them."""
+        """The inputs of the network, without membrane potentials, as onnxruntime describes them."""
         return list(self._inputs)
 
     def get_outputs(self) -> list[Any]:
-        """The outputs of the network, without the potentials."""
+        """The outputs of the network, without membrane potentials, as onnxruntime describes them."""
         return list(self._outputs)
 
     def reset(self) -> None:
-        """Put every membrane potential back to its initial charge."""
+        """Set every membrane potential back to its initial value."""
         with self._lock:
             self._memory = None
 
     def step(self, output_names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
-        """One time-step, from the potentials that the last one left.
+        """Run one time-step, from the membrane potentials of the last one.
 
         Args:
             output_names: the outputs wanted; None for all.
-            feed: the inputs of this time-step, by name; they may be others at each.
+            feed: the inputs of this time-step, by name; they may change from step to step.
 
         Raises:
             PconvError: an input is missing, its shape is not that of the last time-step, there is no output of that
@@ -95,24 +96,24 @@ class SerialSession:
     def run(
         self, output_names: Sequence[str] | None, feed: Mapping[str, Array], steps: int | None = None
     ) -> list[Array]:
-        """The temporal means of T time-steps on the same inputs from the initial charge; the potentials stay there.
+        """The temporal means of the outputs over T time-steps on the same inputs, from the initial potentials.
 
         Args:
             output_names: the outputs wanted; None for all.
             feed: the inputs, by name.
-            steps: T; by default what the network was rewritten for, which its initial charge is best for.
+            steps: number of time-steps T; by default that of the network, for which its initial potentials were chosen.
 
         Raises:
             PconvError: as `step`.
         """
         by_step = self.run_per_step(output_names, feed, steps)
-        # What is no float does not depend on spikes, and is the same at each step.
+        # Outputs that are not floats do not depend on spikes, and are the same at each step.
         return [temporal_mean(output) if output.dtype in SUM_TYPES else output[-1] for output in by_step]
 
     def run_per_step(
         self, output_names: Sequence[str] | None, feed: Mapping[str, Array], steps: int | None = None
     ) -> list[Array]:
-        """What `run` takes the means of: the outputs of each time-step, `[T, B, …]`."""
+        """The outputs of each time-step, `[T, B, …]`, of which `run` takes the means; arguments are those of `run`."""
         count = self.steps if steps is None else steps
         if count < 1:
             raise PconvError(f"{count} is not a number of time-steps", "choose 1 or more")

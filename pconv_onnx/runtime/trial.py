@@ -1,4 +1,4 @@
-"""Runs of a network on random inputs, to see what it does: open dimensions get sizes that tell them apart."""
+"""Runs a network on random inputs, to observe shapes and values; each open dimension gets a size of its own."""
 
 from __future__ import annotations
 

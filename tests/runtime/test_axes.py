@@ -346,7 +346,7 @@ def test_two_runs_tell_the_axis_of_an_output():
 def test_an_axis_that_cannot_be_told_is_said_to_be():
     source = network("y = Identity (x)", inputs="float[4, 4] x", outputs="float[4, 4] y")
     data = {"x": np.zeros((8, 4), np.float32)}
-    with pytest.warns(UserWarning, match="axis of output 'y' samples lie cannot be told.*`batch_axis={'y': 0}`"):
+    with pytest.warns(UserWarning, match="not known which axis of output 'y' counts samples.*`batch_axis={'y': 0}`"):
         assert axes_of(source, data, 1) == [None]
     assert axes_of(source, data, {"x": 1, "y": 1}) == [1]
     assert axes_of(source, data, {"": 1, "y": None}) == [None]
@@ -357,7 +357,7 @@ def test_an_axis_that_cannot_be_told_is_said_to_be():
     [
         (3, "'x' of shape ['S', 'N', 8] has no axis 3, which samples would run along"),
         (-4, "'x' of shape ['S', 'N', 8] has no axis -4"),
-        ({"X": 1}, "a batch axis is given for 'X', which is no input or output; inputs are 'x'"),
+        ({"X": 1}, "a batch axis is given for 'X', which is not an input or output; inputs are 'x'"),
         (2, "the model takes batches of 8, and 7 samples are not a multiple of that"),
         ("1", "'1' is not an axis; choose a number, or None"),
         ({"x": 1, "y": 1}, "samples do not lie along axis 1 of output 'y'; its batch axis is 0"),

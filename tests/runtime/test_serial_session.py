@@ -254,7 +254,7 @@ def test_faults_of_a_run_are_told(source):
     assert "0 is not a number of time-steps" in refusal_of(session.run, None, {"x": dyadic(2, 3, 8, 8)}, 0)
     assert "float64; the network takes float32" in refusal_of(session.run, None, {"x": np.zeros((2, 3, 8, 8))})
     assert "onnxruntime cannot run" in refusal_of(session.run, None, {"x": dyadic(2, 4, 8, 8)})
-    assert "no serial network" in refusal_of(SerialSession, rewrite(source).model)
+    assert "not a serial network" in refusal_of(SerialSession, rewrite(source).model)
 
 
 def test_shapes_are_those_of_one_step():
@@ -296,7 +296,7 @@ def test_a_record_that_is_not_that_of_rewrite_is_told(source, key, value):
             del model.metadata_props[index]
     if value is not None:
         model.metadata_props.add(key=f"pconv_onnx.{key}", value=value)
-    assert "no serial network as rewrite writes it" in refusal_of(SerialSession, model)
+    assert "not a serial network as rewrite writes it" in refusal_of(SerialSession, model)
 
 
 @pytest.mark.parametrize("size", [2**40, 2**62])
