@@ -1,1 +1,1 @@
-"""Is a network right, is it good, what does it cost: verification, evaluation, statistics, benchmarks."""
+"""Verification, evaluation, statistics and benchmarks: is a network right, is it good, and what does it cost?"""

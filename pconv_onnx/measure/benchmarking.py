@@ -62,14 +62,14 @@ class Benchmark(Printed):
 
     Attributes:
         request: what was to be measured.
-        machine: hardware and versions, and whether other processes left it alone.
-        threads: on how many threads the ANN ran; None where it is not known.
-        rows: those measured, or not measured for a reason; in order of batch sizes, then of steps.
-        quantised: what calibration made of the source, by T.
-        spike_driven: what share of the multiply-accumulates has a spike train as an operand, at the last T; None where
-            nothing was rewritten.
-        stopped: why it ended before everything was measured; None where it did not.
-        analysis: what a report tells besides; empty without one.
+        machine: hardware and versions, and how much CPU time other processes took.
+        threads: the number of threads on which the ANN ran; None if unknown.
+        rows: what was measured, or why it was not, in order of batch sizes, then of steps.
+        quantised: the networks that calibration made from the source, by T.
+        spike_driven: which multiply-accumulates have a spike train as an operand, at the last T; None if nothing was
+            rewritten.
+        stopped: why it ended before everything was measured; None if it did not.
+        analysis: the other parts of a report, by name; empty without a report.
     """
 
     request: Request
@@ -87,7 +87,7 @@ class Benchmark(Printed):
         return self.stopped == _INTERRUPTED
 
     def interrupt(self) -> None:
-        """Say that the user ended it."""
+        """Note that the user ended it."""
         self.stopped = _INTERRUPTED
 
     def summary(self) -> dict[str, Any]:
@@ -115,13 +115,13 @@ class Benchmark(Printed):
 
     @shows_progress
     def write(self, output: str | os.PathLike[str], *, progress: Progress = None) -> Path:
-        """Write a report: a page, its figures, and the document with what the report tells besides the timings.
+        """Write a report: a page, its figures, and the JSON document with all parts of the report.
 
-        Accuracy, firing rates, operations and spike-count mismatches are found out first, on the same samples. An
-        interruption (Ctrl-C) leaves out what is not known by then.
+        It first measures accuracy, firing rates, operations and spike-count mismatches, on the same samples. An
+        interruption (Ctrl-C) leaves out what has not been measured by then.
 
         Args:
-            output: a directory, made where it is not there.
+            output: a directory; it is made if it does not exist.
             progress: as `calibrate` takes it.
 
         Returns:
@@ -135,7 +135,7 @@ class Benchmark(Printed):
         return page.write(self.summary(), folder)
 
     def analyse(self) -> None:
-        """Find out, once, what a report has besides the timings, into `analysis`; Ctrl-C leaves out the rest."""
+        """Measure, once, what a report has besides timings, into `analysis`; Ctrl-C leaves out the rest."""
         if not self.analysis:
             self.analysis, interrupted = gather(self.request, self.quantised, self.interrupted)
             if interrupted:
@@ -164,29 +164,30 @@ def bench(
 ) -> Benchmark:
     """Time a network against its spiking forms: function body, serial, parallel and folded, at each T and batch size.
 
-    With integer weights modes `integer` and `integer-parallel` as well, and beside them what onnxruntime's own static
-    quantisation makes of the ANN (`int8 ANN`).
+    With `weights`, modes `integer` and `integer-parallel` are timed too, and the ANN after onnxruntime's own static
+    quantisation (`int8 ANN`).
 
-    All networks of one T and batch size are measured in turns; a ratio to the ANN is the median of the ratios of the
-    same rounds. What cannot be measured has the reason in its row. An interruption (Ctrl-C) ends the measuring and
-    returns what there is.
+    All networks of one T and batch size are measured in turns. The ratio to the ANN is the median of the ratios within
+    each round. If something cannot be measured, its row says why. An interruption (Ctrl-C) ends the measuring and
+    returns the results so far.
 
     Args:
-        source: an ANN.
-        steps: one number of time-steps to rewrite at or several, each 1 to 256.
-        batches: one number of samples a run or several, by default 1 and 32, or the one that the model insists on.
+        source: path of an ONNX file with an ANN, or such a model in memory.
+        steps: one number of time-steps or several, each 1 to 256; the ANN is rewritten at each.
+        batches: one batch size or several; by default 1 and 32, or the size that the model fixes.
         provider: `cpu`, or `cuda` (without TF32).
-        data: samples as `calibrate` takes them, repeated where a batch needs more; by default seeded random inputs.
-        batch_axis: along which axis of the inputs samples lie in the model, as there; of the calibration's as well.
-        calibration: as `rewrite` takes it, for a ReLU network; the quantised ANN at each T is then measured as well.
-        method: of the calibration, `refit` unless another is named.
+        data: samples as `calibrate` takes them, repeated if a batch needs more; by default seeded random inputs.
+        batch_axis: the axis of the model's inputs that counts samples, as `calibrate` takes it; also for `calibration`.
+        calibration: as `rewrite` takes it, for a network without levels; the quantised ANN is then timed too, at each
+            T.
+        method: of the calibration; `refit` by default.
         signed: as `rewrite` takes it.
-        coding: likewise; calibrated are as many levels as T steps have in it.
-        neurons: likewise.
-        weights: likewise; serial networks have none of integers, so they are not measured then.
-        input_bits: likewise.
-        input_range: likewise.
-        repeats: rounds to measure.
+        coding: as `rewrite` takes it.
+        neurons: as `rewrite` takes it.
+        weights: as `rewrite` takes it; mode `serial` takes no integer weights, so it is then not measured.
+        input_bits: as `rewrite` takes it.
+        input_range: as `rewrite` takes it.
+        repeats: number of rounds to measure.
         progress: as `calibrate` takes it.
 
     Raises:
@@ -247,13 +248,13 @@ def bench(
 
 
 class _Measuring:
-    """The networks of a benchmark, as files, and the way through them."""
+    """The networks of a benchmark, as files, and how they are measured."""
 
     def __init__(self, result: Benchmark, folder: Path, repeats: int) -> None:
         self.result, self.request = result, result.request
         self.folder = folder
         self.repeats = repeats
-        # Layers of integers are measured where weights are such, beside what onnxruntime makes of the ANN.
+        # With integer weights, layers of integers are measured too, and onnxruntime's quantised ANN.
         integers = self.request.weights is not None
         self.rewritten = _REWRITTEN | ({mode.name: mode.name for mode in OF_INTEGERS} if integers else {})
         # Without a T.
@@ -302,7 +303,7 @@ class _Measuring:
             raise next(file for file in spiking if isinstance(file, PconvError))
 
     def _stock(self, path: str) -> str | PconvError:
-        """The file of an ANN, in 8 bits now."""
+        """Quantise the file of an ANN to 8 bits, by onnxruntime."""
         try:
             quantise(path, path, self.request.samples)
         except PconvError as error:
@@ -327,7 +328,7 @@ class _Measuring:
         return str(path)
 
     def run(self, sizes: Sequence[int]) -> Iterator[None]:
-        """Measure; yields after each round and after each process that tells its memory."""
+        """Measure; yields after each round, and after each process that measures memory."""
         for size in sizes:
             rows: dict[tuple[str, int | None], Row] = {(ann, None): Row(ann, None, size) for ann in self.anns}
             others = self.modes[len(self.anns) :]

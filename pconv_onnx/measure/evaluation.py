@@ -1,4 +1,4 @@
-"""How good are the answers of a network, and those of its spiking form at each number of time-steps?"""
+"""`evaluate`: how accurate is a network, and its spiking form at each number of time-steps?"""
 
 from __future__ import annotations
 
@@ -230,30 +230,31 @@ def evaluate(
 ) -> Evaluation:
     """Accuracy of a network, or its error against targets, and that of its spiking form at each number of time-steps.
 
-    The source is rewritten at each T, which is the only way to an accuracy against time-steps: steps are not causal, so
-    the first t steps of a network are not the network of t steps. Every network runs as a user runs it.
+    The source is rewritten at each T, since steps are not causal: the first t steps of a network are not the network
+    with t steps. Every network runs as a user would run it.
 
     Args:
-        source: an ANN; or, without `steps`, a spiking network.
-        data: samples as `calibrate` takes them. Without labels spiking forms are only compared with the ANN. Labels
-            that are floats are targets of the output whose samples have their shape, but for axes of length one.
-            Integers `[N, tokens]` are classes of the tokens of the output of logits of as many, `[B, tokens, classes]`;
-            tokens with a negative one are left out. An input `attention_mask` of integers or bools, `[B, tokens]`, is
-            zero for tokens that outputs are not compared at.
-        batch_axis: along which axis of the inputs they lie in the model, as there; of the calibration's as well.
-        steps: one number of time-steps to rewrite at or several, each 1 to 256; calibrated in coding `radix`, 1 to 16.
+        source: an ANN or, without `steps`, a spiking network: path of an ONNX file, or a model in memory.
+        data: samples as `calibrate` takes them. Without labels, spiking forms are only compared with the ANN. Labels
+            may be integers `[N]`, classes of samples; integers `[N, tokens]`, classes of tokens, for an output of
+            logits `[B, tokens, classes]`, in which tokens with a negative label are left out; or floats, targets of the
+            output with their shape (axes of length one do not count). An input `attention_mask` `[B, tokens]` of
+            integers or bools is zero for tokens at which outputs are not compared.
+        batch_axis: the axis of the model's inputs that counts samples, as `calibrate` takes it; also for `calibration`.
+        steps: one number of time-steps or several, each 1 to 256 (1 to 16 if calibrated in coding `radix`); the ANN is
+            rewritten at each.
         coding: as `rewrite` takes it.
-        neurons: likewise.
-        mode: `folded` computes at the price of one step what `parallel` does. They differ by rounding: `parallel` runs
-            its linear layers on T·B rows. `serial` runs T time-steps one after another.
+        neurons: as `rewrite` takes it.
+        mode: as `rewrite` takes it. `folded` computes what `parallel` does, apart from rounding, at the price of one
+            step. `serial` runs T time-steps one after another.
         signed: as `rewrite` takes it.
-        calibration: as `rewrite` takes it, for a ReLU network; at each T it is calibrated anew.
-        method: of the calibration, as `rewrite` takes it.
+        calibration: as `rewrite` takes it, for a network without levels; it is calibrated anew at each T.
+        method: as `rewrite` takes it.
         weights: as `rewrite` takes it.
-        input_bits: likewise.
-        input_range: likewise.
-        quantised: what `calibrate` made of the source already, by T.
-        engine: where networks are run, a `RayEngine`; by default in this process.
+        input_bits: as `rewrite` takes it.
+        input_range: as `rewrite` takes it.
+        quantised: networks that `calibrate` has made from the source already, by T.
+        engine: where networks run, a `RayEngine`; by default this process.
         progress: as `calibrate` takes it.
 
     Raises:

@@ -1,6 +1,6 @@
-"""How often do the neurons of a spiking network fire, and what operations does that leave of its ANN's?
+"""`stats`: how often do the neurons of a spiking network fire, and which operations does that leave?
 
-A train is its spike count, and the count follows from its temporal mean: both modes are read in the same way.
+A train follows from its spike count, and the count from its temporal mean, so modes are read in the same way.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ class Stats(Printed):
 
     Attributes:
         samples: samples counted on.
-        random_inputs: whether they were drawn, since no data was given.
-        mode: `parallel` or `folded`.
-        layers: one a layer of neurons.
-        operators: one a product.
-        energy_mac: of a multiply-accumulate, in pJ.
-        energy_ac: of an accumulate, in pJ.
-        spike_driven: what share of the multiply-accumulates of all samples has a spike train as an operand.
-        weights: what integers the weights are, `int8` or `int4`; None of floats.
-        in_floats: those of the operators that compute in floats where weights are integers.
+        random_inputs: whether samples were drawn at random, since no data were given.
+        mode: the mode of the network.
+        layers: spike counts of each layer of neurons.
+        operators: operations of each product.
+        energy_mac: energy of a multiply-accumulate, in pJ.
+        energy_ac: energy of an accumulate, in pJ.
+        spike_driven: which multiply-accumulates of all samples have a spike train as an operand.
+        weights: `int8` or `int4` if weights are integers; None if they are floats.
+        in_floats: the operators that compute in floats although weights are integers.
     """
 
     samples: int
@@ -77,7 +77,7 @@ class Stats(Printed):
 
     @property
     def steps(self) -> int | None:
-        """T where all neurons have the same, else None."""
+        """T if all neurons have the same, else None."""
         steps = {layer.steps for layer in self.layers}
         return steps.pop() if len(steps) == 1 else None
 
@@ -169,15 +169,15 @@ def stats(
     memory: int = MEMORY,
     progress: Progress = None,
 ) -> Stats:
-    """Spike statistics of a network, and the operations and the energy that they stand for.
+    """Count the spikes of a network, and estimate its operations and energy compared with its ANN's.
 
     Args:
-        model: a network that `rewrite` wrote, in mode `parallel` or `folded`.
+        model: a network that `rewrite` wrote, in any mode but `serial`: path of an ONNX file, or a model in memory.
         data: samples as `calibrate` takes them; by default seeded random inputs.
-        batch_axis: along which axis of the inputs samples lie in the model, as `calibrate` takes it.
+        batch_axis: the axis of the model's inputs that counts samples, as `calibrate` takes it.
         energy_mac: energy of a multiply-accumulate, in pJ.
         energy_ac: energy of an accumulate, in pJ.
-        memory: bytes that activations may take at once, as `verify` takes it.
+        memory: bytes that activations may take, as `verify` takes it.
         progress: as `calibrate` takes it.
 
     Raises:

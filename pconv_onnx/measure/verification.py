@@ -1,4 +1,4 @@
-"""Does a spiking network compute what its source computes? Layer by layer on the same input, and end to end."""
+"""`verify`: does a spiking network compute what its source computes, layer by layer and end to end?"""
 
 from __future__ import annotations
 
@@ -71,26 +71,27 @@ class Verification(Printed):
     Attributes:
         samples: samples compared.
         random_inputs: whether they were drawn, since no data was given.
-        unoptimised: outputs against the source's, both with onnxruntime's graph optimisations disabled, so that every
+        unoptimised: outputs of both networks compared with onnxruntime's graph optimisations disabled, so that every
             operator is what ONNX defines.
-        as_run: the same, both as a user runs them.
-        source_itself: the source as a user runs it against the source unoptimised; what onnxruntime alone changes.
-        spiking_itself: the spiking network likewise.
-        respelled: the source unoptimised against the same in the spelling that it was read in, with which neurons and
+        as_run: outputs of both networks compared as a user runs them.
+        source_itself: the source as a user runs it compared with the source unoptimised: what onnxruntime alone
+            changes.
+        spiking_itself: the same comparison for the spiking network.
+        respelled: the source unoptimised compared with the spelling in which it was read, and with which neurons and
             segments are compared.
-        straight_through: whether that lacks sums of straight-through gradients, which round by themselves.
-        taken_apart: whether that has operators in parts, which round otherwise than the whole.
-        load_errors: why `ann` or `snn` loads only with graph optimisations disabled, and is not run otherwise.
-        layers: one a neuron layer.
-        segments: what lies between neurons, and behind the last ones.
-        altered: what else of the spiking network is not as `rewrite` wrote it, a line each.
-        branches_not_entered: branches of Ifs that no sample got to.
-        per_step_outputs: outputs that hand one of the source's out at each step.
-        correct: top-1 answers that are right of source and spiking network, where there are labels; each as it is run.
-        target_errors: differences of an output from its targets, of both likewise, where the labels are floats.
+        straight_through: whether that spelling lacks sums of straight-through estimators, which round by themselves.
+        taken_apart: whether that spelling has operators in parts, which round differently from the whole.
+        load_errors: why `ann` or `snn` loads only with graph optimisations disabled, so that it is run only so.
+        layers: results for each layer of neurons.
+        segments: results for what lies between neurons, and behind the last ones.
+        altered: what else of the spiking network differs from what `rewrite` wrote, one line each.
+        branches_not_entered: number of branches of Ifs that no sample entered.
+        per_step_outputs: number of outputs that give an output of the source at each step.
+        correct: the number of right top-1 answers of both networks as a user runs them, if there are labels.
+        target_errors: errors of both networks against the targets, if labels are floats.
         has_classes: whether an output looks like logits.
         atol: the tolerance on outputs, if one was given.
-        integers: of a network with integer weights, what is proved and measured of these.
+        integers: for a network with integer weights, what is proved and measured of the integers.
     """
 
     samples: int
@@ -116,24 +117,24 @@ class Verification(Printed):
 
     @property
     def verdict(self) -> Verdict:
-        """`different` where anything is, `equal` where everything was compared with the source, else `measured`."""
+        """`different` if anything differs, `equal` if everything was compared and is equal, else `measured`."""
         if self.differences:
             return "different"
         return "measured" if self.not_compared else "equal"
 
     @property
     def passed(self) -> bool | None:
-        """True where the networks are equal, False where they are different, None where that was only measured."""
+        """True for the verdict `equal`, False for `different`, None for `measured`."""
         return {"equal": True, "measured": None, "different": False}[self.verdict]
 
     @property
     def differences(self) -> list[str]:
-        """Why the spiking network is not what its source is, a line each.
+        """What the spiking network does differently from its source, one line each.
 
-        A neuron that gives another spike count for the same input; a segment that gives, for the same values of
-        neurons, what rounding does not explain; outputs of another shape, with a NaN or an infinity of their own, or
-        beyond `atol`; a network that does not load as its source does. That outputs differ within that is none: a spike
-        that rounding flips travels.
+        A difference is: a neuron that gives another spike count for the same input; a segment whose values, given the
+        same values of neurons, differ by more than rounding explains; outputs of another shape, with a NaN or an
+        infinity that the source does not have, or beyond `atol`; a network that does not load as its source does.
+        Outputs that differ otherwise are no difference, since a spike that rounding flips affects later layers.
         """
         told = [
             f"neuron '{layer.name}' gives other spike counts than the source for the same input"
@@ -165,7 +166,7 @@ class Verification(Printed):
 
     @property
     def not_compared(self) -> list[str]:
-        """What nothing tells whether it is the source's, a line each."""
+        """What could not be compared with the source, one line each."""
         calibrated = sum(layer.calibrated for layer in self.layers)
         others = sum(not layer.exact for layer in self.layers)
         missed = sum(layer.exact and not layer.reached for layer in self.layers)
@@ -263,22 +264,23 @@ def verify(
 ) -> Verification:
     """Compare a spiking network with the network that it was made from.
 
-    Each neuron layer runs as it is deployed, on the pre-activation that the source computes (graph optimisations
-    disabled, so that its operators are what they say); its spike counts must be the source's on every element. What
-    lies between neurons runs on the source's values, and must give its values but for rounding: docs/verification.md.
-    End to end the outputs are compared and reported, first without graph optimisations and then as a user runs them: a
-    Conv over T·B rows may round otherwise than one over B rows, and onnxruntime's optimisations change either network.
+    Each layer of neurons runs as it is deployed, on the pre-activation that the source computes (with graph
+    optimisations disabled, so that every operator is what ONNX defines). Its spike counts must be the source's on every
+    element. Everything between neurons runs on the source's values, and must give the source's values up to rounding:
+    docs/verification.md. End-to-end differences of the outputs are reported, without graph optimisations and as a user
+    runs the networks: a Conv over T·B rows may round differently from one over B rows, and onnxruntime's optimisations
+    change both networks.
 
     Args:
-        ann: the source.
-        snn: what `rewrite` made of it.
+        ann: the network that was rewritten: path of an ONNX file, or a model in memory.
+        snn: the network that `rewrite` made from it.
         data: samples as `calibrate` takes them; by default seeded random inputs.
-        batch_axis: along which axis of the inputs samples lie in the model, as `calibrate` takes it.
-        atol: tolerance on output values, a finite number that is not negative; None only reports them.
-        providers: where the spiking network runs, whole and layer by layer, and the source as it is run, as `session`
-            takes them. What is expected of a layer is computed on the CPU all the same.
-        memory: bytes that activations may take at once, as far as shapes tell: so many samples are run together, or one
-            where not even that fits.
+        batch_axis: the axis of the model's inputs that counts samples, as `calibrate` takes it.
+        atol: tolerance on output values, a finite number that is not negative; None only reports differences.
+        providers: execution providers, as `session` takes them, for the spiking network and for the source as a user
+            runs it. The expected values of layers are computed on the CPU.
+        memory: bytes that activations may take, as far as shapes are known. It sets how many samples run together, at
+            least one.
         progress: as `calibrate` takes it.
 
     Raises:
