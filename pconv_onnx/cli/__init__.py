@@ -1,4 +1,4 @@
 """The command line: one subcommand a function of the same name.
 
-Argument parsing imports nothing heavy, so that `--help` and faults in the arguments are answered at once.
+Argument parsing imports nothing heavy, so that `--help` and wrong arguments are answered at once.
 """

@@ -50,10 +50,10 @@ _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 1
 
 
 class _Parser(argparse.ArgumentParser):
-    """Faults in the arguments are told as every other fault is: in one line, or as a JSON document."""
+    """Reports wrong arguments like every other error: in one line, or as a JSON document."""
 
     def parse_known_args(self, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
-        """What a command does not know is told by it, not by the program, whose help does not list its options."""
+        """Let a command report options that it does not know, since the program's help does not list its options."""
         found, unknown = super().parse_known_args(*arguments, **options)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -64,7 +64,7 @@ class _Parser(argparse.ArgumentParser):
         raise WrongArguments(message, f"{f'did you mean {meant}? See' if meant else 'see'} {self.prog} --help")
 
     def _meant(self, message: str) -> str:
-        """What is spelled almost as the word that a message does not know; empty where nothing is."""
+        """The command, option or choice that is spelled almost like an unknown word; empty if there is none."""
         word = _UNKNOWN.search(message)
         known = [*self._option_string_actions, *(str(choice) for one in self._actions for choice in one.choices or ())]
         return next(iter(difflib.get_close_matches(word[1], known, 1)), "") if word else ""

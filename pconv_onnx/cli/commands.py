@@ -1,4 +1,4 @@
-"""What each command does with its arguments, and what it answers."""
+"""Runs each command with its arguments, and gives its answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DONE, ANSWER_IS_NO, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 
 
 class Answer(NamedTuple):
-    """What a command has to say: as a JSON document, how that reads, and as an exit status."""
+    """A command's answer: a JSON document, the function that turns it into lines, and an exit status."""
 
     document: dict[str, Any]
     lines: printing.Answer
@@ -39,13 +39,13 @@ class Answer(NamedTuple):
 
 
 def _axes(options: argparse.Namespace) -> dict[str, int | None]:
-    """Batch axes as functions take them: by name, that of all others by the empty one."""
+    """Batch axes as functions take them: by name, with the empty name for all others."""
     return dict(options.batch_axis)
 
 
 @contextlib.contextmanager
 def _engine(options: argparse.Namespace) -> Iterator[Engine | None]:
-    """The engine that was asked for, running; None is the default."""
+    """The engine that the options name, running; None for the default."""
     for given in ("address", "workers"):
         _needs(options, given, "engine", "all runs in this process")
     if options.engine is None:
@@ -58,10 +58,10 @@ def _engine(options: argparse.Namespace) -> Iterator[Engine | None]:
 
 
 def _needs(options: argparse.Namespace, given: str, needed: str, told: str) -> None:
-    """Raise where an option is given that has no effect without another.
+    """Raise if an option is given that has no effect without another.
 
     Raises:
-        WrongArguments: it is; what is `told` is how things are without the other.
+        WrongArguments: it is; `told` says why it has none.
     """
     if getattr(options, given) and not getattr(options, needed):
         flag = "-o/--output" if given == "output" else f"--{given.replace('_', '-')}"
@@ -69,7 +69,7 @@ def _needs(options: argparse.Namespace, given: str, needed: str, told: str) -> N
 
 
 def _integers(options: argparse.Namespace) -> dict[str, Any]:
-    """How weights and inputs are made integers, as functions take it."""
+    """The arguments for integer weights and inputs, as functions take them."""
     given = options.input_range
     return {
         "weights": options.weights,

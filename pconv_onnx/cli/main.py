@@ -1,4 +1,4 @@
-"""One command from its arguments to its exit status: answers on stdout, everything else on stderr."""
+"""Runs one command, from its arguments to its exit status. Answers go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STDOUT, _STDERR = 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status: 0 done, 1 the answer is no or a user error, 2 wrong arguments."""
+    """Run one command and return its exit status: 0 done, 1 the answer is no, or an error, 2 wrong arguments."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in arguments
     try:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _stdout_kept() -> Iterator[None]:
-    """Keep stdout for the answer: what a library prints on the way to it, from C++ as well, goes to stderr."""
+    """Keep stdout for the answer: what libraries print meanwhile, also from C++, goes to stderr."""
     try:
         stdout = os.dup(_STDOUT)
     except OSError:  # it is closed
@@ -70,7 +70,7 @@ def _stdout_kept() -> Iterator[None]:
 
 
 def _point(descriptor: int, to: int) -> None:
-    """Have a file descriptor lead where another one does, or nowhere if that is closed."""
+    """Redirect a file descriptor to another one, or to nowhere if that is closed."""
     try:
         os.dup2(to, descriptor)
     except OSError:
@@ -80,7 +80,7 @@ def _point(descriptor: int, to: int) -> None:
 
 
 def _flush() -> None:
-    """Write what Python's and C's streams still hold, so that it goes where it was to go."""
+    """Flush Python's and C's streams, so that their content goes to the right place."""
     with contextlib.suppress(OSError, ValueError):
         if sys.__stdout__ is not None:
             sys.__stdout__.flush()
@@ -88,7 +88,7 @@ def _flush() -> None:
 
 
 def _print(text: str, status: int) -> int:
-    """Print an answer on stdout and return its status, or 1 where it cannot be printed."""
+    """Print an answer on stdout and return its status, or 1 if it cannot be printed."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names in a model may have letters that the terminal's encoding has not.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -111,7 +111,7 @@ def _level(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _notes(level: int) -> Iterator[None]:
-    """Have what is logged from that level on go to stderr meanwhile."""
+    """Print messages of the log, from this level on, on stderr."""
     log, handler = logging.getLogger("pconv_onnx"), _Notes(level)
     before = log.level
     log.addHandler(handler)
@@ -124,7 +124,7 @@ def _notes(level: int) -> Iterator[None]:
 
 
 class _Notes(logging.Handler):
-    """Each once, however often a command reads a model."""
+    """Prints each message once, however often a command reads a model."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)

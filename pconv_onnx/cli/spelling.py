@@ -1,4 +1,4 @@
-"""Arguments of functions, which messages name as `steps=T`, spelled as the command line has them: --steps T."""
+"""Spells arguments of functions in messages, `steps=T`, as options of the command line, --steps T."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 from pconv_onnx.answers.printing import with_texts
 
-# One argument or several between marks; and one of them with its value, which may hold commas in brackets.
+# One argument or several between backticks; and one of them with its value, which may hold commas in brackets.
 _ARGUMENTS = re.compile(r"`([a-z_]+=[^`]*)`")
 _ARGUMENT = re.compile(r"([a-z_]+)=((?:\([^)]*\)|\{[^}]*\}|'[^']*'|[^,({'])*)(?:, )?")
-# Options that have another name than their argument.
+# Options with another name than their argument.
 _OTHERS = {"batches": "--batch", "output": "-o", "providers": "--provider"}
 
 
 def as_options(text: str) -> str:
-    """A text in which arguments are options."""
+    """A text with options in place of arguments."""
     return _ARGUMENTS.sub(lambda found: " ".join(_option(*each) for each in _ARGUMENT.findall(found[1])), text)
 
 
 def spelled(document: Any) -> Any:
-    """A document in whose texts arguments are options."""
+    """A document whose texts have options in place of arguments."""
     return with_texts(as_options, document)
 
 

@@ -1,4 +1,4 @@
-"""Export to ONNX that `rewrite` understands, and proof of it."""
+"""Exports PyTorch models to ONNX that `rewrite` understands, and checks the result."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def export(
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Write a model as one ONNX file, as it evaluates, with an open batch, and look for its QCFS in the result.
+    """Export a model in evaluation mode to one ONNX file with an open batch, and check that its QCFS are recognised.
 
-    Training modes are afterwards as they were. The file appears whole or not at all. A QCFS that `rewrite` would not
-    convert is told in a warning.
+    Training modes are restored afterwards. The file appears whole or not at all. A warning names any QCFS that
+    `rewrite` would not convert.
 
     Args:
         model: any module; its QCFS all need a threshold.
-        example: input tensors `[B, …]`, one or several of the same B ≥ 1; the file takes any B.
+        example: one input tensor `[B, …]`, or several with the same B ≥ 1; the file takes any B.
         path: where to write.
-        exporter: which exporter of torch.
+        exporter: the exporter of torch, `dynamo` or `torchscript`.
         opset: version of the ONNX operators; 18 to 25 by dynamo, 11 to 20 by torchscript.
-        input_names: default: the names of the parameters of `forward`.
-        output_names: default: `output`, or `output_0`, `output_1`, ….
+        input_names: names of the inputs; by default those of the parameters of `forward`.
+        output_names: names of the outputs; by default `output`, or `output_0`, `output_1`, ….
 
     Returns:
-        What `pconv_onnx.inspect` says of the file; each QCFS is called by its path, such as `layer1.0.act1`.
+        The result of `pconv_onnx.inspect` on the file; each QCFS is named by its path, such as `layer1.0.act1`.
 
     Raises:
         PconvError: a QCFS has no positive threshold, an argument does not fit, torch cannot export the model, or the

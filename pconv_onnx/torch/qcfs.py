@@ -1,4 +1,4 @@
-"""QCFS as a trainable module."""
+"""QCFS as a trainable PyTorch module."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class QCFS(nn.Module):
         self.threshold.copy_(best.clamp(min=_SMALLEST).reshape(self.threshold.shape))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """See the class.
+        """Apply the activation, `[B, …]` to `[B, …]`, as the class describes it.
 
         Raises:
             PconvError: θ has no value yet and this is not training mode.

@@ -1,4 +1,4 @@
-"""From a network with ReLUs, or others that are straight between two bounds, to one with QCFS."""
+"""Replaces ReLU, ReLU6 and Hardtanh in a PyTorch model by QCFS."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ _RELU = _Bounds(0.0, None)
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that `replace_relu` did, or did not do.
+    """An activation that `replace_relu` replaced or left, or a module that it could not see into.
 
     Attributes:
         name: path of the QCFS, or of the module that is left or could not be seen into.
-        kind: what stands or stood there: `nn.ReLU`, `function relu`, `method relu_`, the class of a module.
+        kind: what it is or was: `nn.ReLU`, `function relu`, `method relu_`, or the class of a module.
         status: `replaced`; `left`, since it is another activation; `unseen`, where there may be ReLUs that were not
             found.
-        reason: why it is left or unseen, or what to mind of a replacement; may be empty.
+        reason: why it is left or unseen, or what to note about a replacement; may be empty.
     """
 
     name: str
@@ -82,11 +82,11 @@ class Finding:
 
 
 def replace_relu(model: nn.Module, levels: int) -> tuple[nn.Module, list[Finding]]:
-    """Give every ReLU of a model a QCFS in its place, each with a threshold of its own, to be set from data.
+    """Replace every ReLU of a model by a QCFS, each with its own threshold, which is set from data later.
 
-    ReLU6 and Hardtanh keep their bounds: the upper one is the first threshold, and a lower one below zero has levels
-    there, so that trains have signs. Other activations stay, and are found with what to do about them. A warning says
-    if nothing was replaced.
+    ReLU6 and Hardtanh keep their bounds: the upper one is the initial threshold, and a lower one below zero gets levels
+    below zero, so that spikes have signs. Other activations stay, and the findings say what to do about them. A warning
+    says if nothing was replaced.
 
     nn.ReLU, nn.ReLU6 and nn.Hardtanh modules are exchanged. The forward of every other module is traced by torch.fx, by
     itself, for `F.relu`, `torch.relu`, `Tensor.relu`, `F.relu6`, `F.hardtanh`, their in-place forms, and modules that
@@ -97,12 +97,12 @@ def replace_relu(model: nn.Module, levels: int) -> tuple[nn.Module, list[Finding
     Save the state_dict of the result, not the result: a traced forward cannot be pickled.
 
     Args:
-        model: stays as it is; the new model shares its parameters and buffers. The keys of its state_dict stay, so that
-            `load_state_dict(checkpoint, strict=False)` loads a checkpoint of the ReLU network.
+        model: the model, which is not changed; the new one shares its parameters and buffers. The keys of its
+            state_dict stay, so `load_state_dict(checkpoint, strict=False)` loads a checkpoint of the ReLU network.
         levels: L of each QCFS, between zero and its threshold.
 
     Returns:
-        The new model, in the same training mode, and what was done, what was left and what could not be seen.
+        The new model, in the same training mode, and the findings: what was replaced, left, or could not be seen.
     """
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     model = copy.deepcopy(model, shared)
