@@ -248,7 +248,6 @@ def rewrite(
             why_it_stays=calibrated.why_it_stays if calibrated is not None else None,
             places=places(source) if neurons == "products" and calibrated is None else (),
             no_activations=no_activations,
-            also_called=_also_called(calibrated),
         )
         _require_neurons(plan, strict)
         return plan
@@ -317,12 +316,6 @@ def _lacks_levels(source: ModelSource, neurons: NeuronsName) -> bool:
     """Whether something needs data to have levels."""
     plan = make_plan(prepared(source), places=places(source) if neurons == "products" else ())
     return any(activation.status == "needs-calibration" for activation in plan.activations)
-
-
-def _also_called(calibrated: Calibration | None) -> dict[str, str]:
-    """Other names that the source has for activations that a calibration gave levels, by name."""
-    found = calibrated.found.activations if calibrated is not None else ()
-    return {entry.activation.name: entry.activation.also_called for entry in found}
 
 
 def _note_another_opset(given: Network, opset: int) -> None:

@@ -17,7 +17,7 @@ from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.checking import check
 from pconv_onnx.graph.nesting import drop_unread_constants, unused
-from pconv_onnx.graph.record import ACTIVATION
+from pconv_onnx.graph.record import name_activation
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION
 from pconv_onnx.recognise import Activation
 from pconv_onnx.recognise.base import PRODUCT
@@ -174,6 +174,6 @@ def _nodes(entry: Quantised, value: str, operands: Mapping[str, str], names: set
         inputs = [value, *(operands[key] for key in keys)]
         name = unused(f"{entry.activation.name}/{op_type}_{index}", names)
         node = helper.make_node(op_type, inputs, [output], name, **attributes)
-        node.metadata_props.add(key=ACTIVATION, value=entry.activation.name)
+        name_activation(node, entry.activation.name, entry.activation.also_called)
         yield node
         value = output

@@ -22,7 +22,7 @@ from pconv_onnx.graph.external import values
 from pconv_onnx.graph.naming import name_of, path_in, recorded
 from pconv_onnx.graph.nesting import captured, every_graph, tensor_names
 from pconv_onnx.graph.qonnx import standardised
-from pconv_onnx.graph.record import ACTIVATION
+from pconv_onnx.graph.record import ACTIVATION, ALSO_CALLED
 from pconv_onnx.graph.stand_ins import with_stand_ins
 from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.graph.view import Node, Tensor, called
@@ -239,6 +239,10 @@ class Network:
             return metadata[ACTIVATION]
         found = recorded(metadata)
         return path_in(node.name) if found is None else found[0]
+
+    def also_called(self, node: Node) -> str:
+        """A further name of the activation that a node stands for, as `calibrate` writes it; empty if there is none."""
+        return self._metadata_of(node).get(ALSO_CALLED, "")
 
     def name_of(self, node: Node) -> str:
         """The name of a node in reports, by `naming.name_of`; several nodes may have the same."""

@@ -17,6 +17,8 @@ from pconv_onnx.basics.version import own_version
 PREFIX = "pconv_onnx."
 # The key in a node's metadata for the name of the activation that it is a part of.
 ACTIVATION = f"{PREFIX}activation"
+# The key for a further name of that activation.
+ALSO_CALLED = f"{PREFIX}also_called"
 
 # The form of records that are written. Records of form 1, which do not state their form, have no kinds in time; those
 # of form 2 have one coding; those of form 3 have no widened levels.
@@ -219,6 +221,13 @@ class Record:
             )
         except KeyError as error:
             raise ValueError(f"there is no {error} in the record") from error
+
+
+def name_activation(node: onnx.NodeProto, name: str, also_called: str) -> None:
+    """Write into a node's metadata which activation it is a part of, and a further name of that, if it has one."""
+    node.metadata_props.add(key=ACTIVATION, value=name)
+    if also_called:
+        node.metadata_props.add(key=ALSO_CALLED, value=also_called)
 
 
 def has_record(metadata: Mapping[str, str]) -> bool:

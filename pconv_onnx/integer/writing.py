@@ -19,7 +19,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.checking import check
 from pconv_onnx.graph.nesting import captured, drop_unread, drop_unread_constants, unused
 from pconv_onnx.graph.network import Network
-from pconv_onnx.graph.record import ACTIVATION
+from pconv_onnx.graph.record import name_activation
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION
 from pconv_onnx.graph.view import Node, key_of, node_name
 from pconv_onnx.integer.codes import Codes
@@ -187,7 +187,7 @@ class _Writer:
             thresholds = codes.thresholds / unit.reshape(-1, 1)
             self._compared(step, given, thresholds if whole is None else np.ceil(thresholds), axis)
         for node in self.nodes[start:]:
-            node.metadata_props.add(key=ACTIVATION, value=activation.name)
+            name_activation(node, activation.name, activation.also_called)
 
     @write.register
     def _(self, layer: Layer) -> None:

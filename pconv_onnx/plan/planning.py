@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 from pconv_onnx.basics.choices import CODINGS, MAX_STEPS, PRECISIONS, CodingName, ModeName, Precision
 from pconv_onnx.basics.errors import PconvError, WrongArguments, listed
@@ -47,7 +46,6 @@ def make_plan(
     why_it_stays: Callable[[str, Sequence[str]], str] | None = None,
     places: Sequence[Planned] = (),
     no_activations: Collection[str] = (),
-    also_called: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """Decide what becomes of every activation and every tensor.
 
@@ -67,7 +65,6 @@ def make_plan(
             operator types; empty if the calibration did not look at it. None without a calibration.
         places: tensors that products read and that have no levels, so that they are only listed.
         no_activations: keys of nodes that only look like activations: they quantise the network's inputs.
-        also_called: further names, from the source, of activations that a calibration gave levels, by name.
 
     Raises:
         PconvError: the network is already a spiking one; `mode`, `steps`, `coding` or `precision` is out of range; a
@@ -100,7 +97,7 @@ def make_plan(
     refuse_spiking(network)
     signs = wanted.signs if chosen_mode.codes else never
     recognised = [
-        _if_data_can_help(_as_in_the_source(activation, also_called), network)
+        _if_data_can_help(activation, network)
         for activation in recognise(network, signs=signs)
         if not any(key_of(node) in no_activations for node in activation.nodes)
     ]
@@ -146,12 +143,6 @@ def make_plan(
         between_neurons(network, activations, neurons),
         bypassed(activations, neurons),
     )
-
-
-def _as_in_the_source(activation: Activation, also_called: Mapping[str, str]) -> Activation:
-    """The activation, with its further name in the source if a calibration replaced its node."""
-    name = also_called.get(activation.name, "")
-    return replace(activation, also_called=name) if name else activation
 
 
 def _if_data_can_help(activation: Activation, network: Network) -> Activation:

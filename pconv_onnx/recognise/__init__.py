@@ -116,7 +116,13 @@ def _unless_repeated(activation: Activation, graph: Graph) -> Activation:
 
 
 def _also_called(network: Network, activation: Activation) -> str:
-    """The name of an activation's node, if the activation is named after a module instead; else empty."""
+    """The name of an activation's node, if the activation is named after a module instead; else empty.
+
+    Where a calibration replaced that node, the new nodes say its name.
+    """
+    said = (network.also_called(node) for node in activation.nodes)
+    if name := next(filter(None, said), ""):
+        return name
     names = ((network.name_of(node), node_name(node)) for node in activation.nodes)
     return next((own for name, own in names if name == activation.name != own), "")
 

@@ -10,7 +10,7 @@ import pytest
 from networks import network, weight
 from refusals import refusal_of
 
-from pconv_onnx import inspect, rewrite, verify
+from pconv_onnx import calibrate, inspect, rewrite, verify
 from pconv_onnx.graph import load
 from pconv_onnx.graph.naming import says_nothing
 from pconv_onnx.graph.record import Record
@@ -82,6 +82,16 @@ def test_patterns_mean_either_name(pattern, left, exported):
     done = rewrite(exported, calibration=SAMPLES, steps=4, exclude=pattern)
     rows = done.summary()["activations"]
     assert {row["name"] for row in rows if row["reason"] == "excluded"} == left
+
+
+@pytest.mark.parametrize("weights", [None, "int8"])
+def test_patterns_mean_either_name_in_the_file_that_calibrate_writes(weights, exported, tmp_path):
+    calibrate(exported, SAMPLES, tmp_path / "quantised.onnx", steps=4)
+    done = rewrite(tmp_path / "quantised.onnx", exclude="node_relu*", weights=weights)
+    rows = done.summary()["activations"]
+    left = {row["name"] for row in rows if row["reason"] == "excluded"}
+    assert left == {"layer1.relu:r", "layer1.relu:s", "node_relu_3"}
+    assert {row["name"]: row["also_called"] for row in rows}["layer2"] == "t"
 
 
 def test_a_pattern_of_neither_name_is_refused(exported):
