@@ -53,14 +53,14 @@ class Calibration(Printed):
 
     Attributes:
         model: the quantised network.
-        steps: T.
-        settings: what was asked for.
-        samples: how many samples it saw.
-        random: whether they were drawn, so that the result is good for measuring time alone.
+        steps: number of time-steps, T.
+        settings: the arguments of the calibration.
+        samples: number of samples on which it was calibrated.
+        random: whether samples were drawn at random, so that the result is good only for measuring time.
         found: staircases and corrected weights.
         left: activations that stay as they are, each with the reason.
-        from_cache: whether that was found by an earlier run.
-        outcome: what it does to the outputs; None of random data.
+        from_cache: whether `found` comes from an earlier run.
+        outcome: how the outputs changed; None for random data.
     """
 
     model: onnx.ModelProto = field(repr=False)
@@ -74,14 +74,14 @@ class Calibration(Printed):
     outcome: Outcome | None = None
 
     def provenance(self) -> dict[str, Any]:
-        """What a spiking network made of it keeps: `outputs` are the activations that differ from the source's."""
+        """The entry in the record of a spiking network; `outputs` are the activations that differ from the source's."""
         outputs = [entry.activation.output.name for entry in self.found.activations]
         return {"method": self.settings.method, "samples": self.samples, "random": self.random, "outputs": outputs}
 
     def why_it_stays(self, pre_activation: str, op_types: Sequence[str]) -> str:
-        """What to tell of an activation of the quantised network that has no levels all the same; empty of others.
+        """Why an activation of the quantised network still has no levels; empty for other activations.
 
-        Its name may be another there; the tensor that it reads and its operators are not.
+        It is found by its input and its operators, since its name may have changed.
         """
         entries = [entry.activation for entry in self.found.activations if entry.activation_stays]
         stay = [(activation, self._stays(activation)) for activation in entries]
@@ -91,7 +91,7 @@ class Calibration(Printed):
         return ""
 
     def _told(self, entry: Quantised) -> str:
-        """What there is to say of what took an activation's place."""
+        """A remark on the replacement of an activation; may be empty."""
         if entry.activation_stays:
             return self._stays(entry.activation)
         return NORMALISED if entry.activation.reason.endswith(NORMALISED) else ""
@@ -185,43 +185,44 @@ def calibrate(
 ) -> Calibration:
     """Replace each ReLU by a quantised activation whose levels T time-steps carry, which `rewrite` converts losslessly.
 
-    Some samples are held out, and the outputs of both networks compared on them: `outcome` of the result.
+    Some samples are held out to compare the outputs of both networks on them: see `outcome` of the result.
 
-    A Clip from zero on (ReLU6) is one too. Of any other activation that works element by element the output is
-    quantised: it becomes thresholds where it ascends, and stays in front of them where it does not. Zero is a level,
-    with as many on either side as are asked for at most.
+    A Clip from zero on (ReLU6) counts as a ReLU. For other element-wise activations the output is quantised: an
+    activation that ascends becomes thresholds on its input, any other stays in front of thresholds on its output. Zero
+    is a level; on each side of it there are at most as many levels as T time-steps carry.
 
     Args:
         source: path of an ONNX file, or a model in memory.
-        data: samples (docs/data.md): a path of an `.npz` whose arrays are named as the inputs, of a Parquet file with
-            such columns, of a folder of either, or of a recipe for pictures; arrays by the names of inputs; an array
-            for the one input of a model, or a tuple of the arrays of all inputs and labels; a Dataset of PyTorch or of
-            Hugging Face; or an iterable of batches, such as a DataLoader, or with onnxruntime's `get_next()`. The first
-            axis of each array counts samples. Labels are not looked at. `random` draws samples, for benchmarks.
-        batch_axis: along which axis of the inputs samples lie in the model: a number for all, or a mapping by name, in
-            which the empty name stands for those that it does not name (without it, 0). None is an input without such
-            an axis. Outputs may be named as well.
+        data: samples (docs/data.md). The path of an `.npz` with arrays named as the inputs, of a Parquet file with such
+            columns, of a folder with such files, or of a recipe for pictures; a mapping of arrays by the names of
+            inputs; one array for a model with one input, or a tuple of arrays for all inputs, with labels behind them;
+            a Dataset of PyTorch or of Hugging Face; or an iterable of batches, such as a DataLoader or an object with
+            onnxruntime's `get_next()`. The first axis of each array counts samples. Labels are ignored. `random` draws
+            samples, for benchmarks.
+        batch_axis: the axis of the model's inputs that counts samples: a number for all inputs, or a mapping by name,
+            in which the empty name stands for all others (by default 0). None means an input without such an axis.
+            Outputs may be named as well.
         output: where to write the quantised model; None only returns it.
-        steps: T: 1 to 256 in coding `rate`, which has as many levels; 1 to 16 in `radix`, which has 2^T − 1.
-        coding: that in which the network is to be rewritten; `auto` is `rate`.
-        neurons: `products` quantises what products read as well where they would read no spikes otherwise: residual
-            sums, linear bottlenecks, averages, gates; but not what is made of the network's inputs alone.
-        signed: give levels an offset, not a zero in the middle, as mode `serial` and `rewrite(..., signed=True)` need
-            them.
+        steps: number of time-steps T: 1 to 256 in coding `rate`, for T levels; 1 to 16 in `radix`, for 2^T − 1 levels.
+        coding: the coding in which the network will be rewritten; `auto` is `rate`.
+        neurons: `products` also quantises the tensors that products would otherwise read without spikes: residual sums,
+            linear bottlenecks, averages, gates. Tensors made from the network's inputs alone are left out.
+        signed: give levels an offset instead of a zero in the middle, as mode `serial` and `rewrite(..., signed=True)`
+            need them.
         method: `refit` also corrects weights and biases; `fit`, `da-qcfs`, `mse+da-qcfs`, `percentile+da-qcfs`, `mse`,
-            `percentile` and `max` change activations alone (docs/calibration.md).
-        sensitivity: measure for each activation what the outputs lose where it alone is quantised: a few runs of the
-            network for each.
-        cache: file to keep the calibration in, and to take it from where it is of this model, these data and settings.
-        force: allow `output` to be the source.
-        engine: where the networks are run, a `RayEngine`; by default in this process.
-        progress: True shows on stderr how far it is, as the command line does: a bar on a terminal, elsewhere a line
-            every half minute. A function is called with what is done, such as 'calibrating', how many parts of it are,
-            and of how many. By default nothing is shown.
+            `percentile` and `max` change only activations (docs/calibration.md).
+        sensitivity: measure for each activation what the outputs lose if it alone is quantised; this takes a few runs
+            of the network for each.
+        cache: keep the calibration in this file, and reuse it if the model, the data and the settings are the same.
+        force: allow `output` to replace the source.
+        engine: where the networks run, a `RayEngine`; by default this process.
+        progress: True shows progress on stderr, as the command line does: a bar on a terminal, elsewhere a line every
+            half minute. A function is called with a description, such as 'calibrating', the number of parts done, and
+            the number of all parts. By default nothing is shown.
 
     Raises:
         PconvError: the model or the data cannot be read or do not fit, no activation can be calibrated, `steps` or
-            `method` is not one that there is, or a file to write is one to read, or the other one to write.
+            `method` is not a valid choice, or a file to write has another use too.
     """
     settings = _settings(steps, coding, method, neurons, signed)
     if output is not None and not force:
@@ -231,7 +232,7 @@ def calibrate(
         require_writable(output)
     if cache is not None:
         require_own_file(cache, {"the model": source, "the data": data, "the output": output})
-        # One that is there may be only for reading, and what is wanted.
+        # A cache that exists may be read-only, and still be the right one.
         if not os.path.exists(cache):
             require_writable(cache)
     random = isinstance(data, str) and data == RANDOM
@@ -281,7 +282,7 @@ def _crew(engine: Engine, network: Network, samples: Data) -> AbstractContextMan
 def _tried(
     network: Network, chosen: Sequence[Activation], samples: Data, engine: Engine, settings: Settings
 ) -> dict[str, float]:
-    """What each rule leaves of the outputs; nothing of one that these samples do not suit."""
+    """The output error of each rule; none for rules that do not suit these samples."""
     parts = shares(settings, samples)
     if parts is None:
         return {}
@@ -301,9 +302,9 @@ def outline(
     neurons: NeuronsName = NEURONS[0],
     signed: bool = False,
 ) -> Calibration:
-    """What `calibrate` would do, without data: all is as it would be but for values, so that faults can be told early.
+    """What `calibrate` would do, without data and so without real values, to find errors early.
 
-    Data may still be such that more activations stay, or that a clip behind one is none.
+    With data, more activations may stay, and a clip behind one may turn out not to clip.
 
     Raises:
         PconvError: as `calibrate`.
@@ -335,5 +336,5 @@ def _settings(steps: object, coding: CodingName, method: str, neurons: NeuronsNa
 
 
 def _range(values: Array) -> list[float] | None:
-    """Least and largest; None of nothing."""
+    """The lowest and highest of the values; None if there are none."""
     return [float(values.min()), float(values.max())] if values.size else None

@@ -1,4 +1,4 @@
-"""What a calibration does to the outputs, all activations together and each alone."""
+"""How a calibration changes the outputs: by all activations together, and by each alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pconv_onnx.runtime.axes import classes
 from pconv_onnx.runtime.likeness import Likeness, mask_of, same_answers
 from pconv_onnx.runtime.side_by_side import open_session, run_session
 
-# Samples on which the outputs are compared, at most; `held_out` holds out no more.
+# The most samples on which outputs are compared; `held_out` holds out no more.
 _MOST = 100
 # Of these, those on which each activation is tried alone. A sweep runs each of two networks twice or more on all that
 # it sees; so many runs for each activation do not take longer than that.
@@ -29,17 +29,17 @@ _LEAST_ALONE, _MOST_ALONE = 4, 16
 _RUNS_OF_A_SWEEP = 4
 # Networks that are open at once, and bytes of them: the source is run once for all of these.
 _AT_ONCE, _BYTES_AT_ONCE = 8, 1 << 28
-# What is poor.
+# Limits below or above which an outcome is poor.
 _LEAST_AGREEMENT, _LARGEST_ERROR = 0.9, 0.1
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The quantised network's outputs against the source's.
+    """The quantised network's outputs compared with the source's.
 
     Attributes:
-        samples: how many they were compared on.
-        held_out: whether the calibration has not seen these.
+        samples: the number of samples on which they were compared.
+        held_out: whether the calibration has not seen these samples.
         agreement: share of samples on which both have the same top-1; None where no output has classes.
         output_error: squared error as a share of the variance of the source's outputs, in the mean over channels;
             None where these cannot be compared, infinite where the quantised network's are not finite.

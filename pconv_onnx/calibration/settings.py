@@ -1,4 +1,4 @@
-"""What is asked of a calibration, besides the data."""
+"""The settings of a calibration: everything but the data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RULES = ("fit", "channel", "tensor")
 
 @dataclass(frozen=True)
 class Settings:
-    """The staircases that are to be found.
+    """The kind of staircases to find.
 
     Attributes:
         levels: how many there are above zero, or above an offset.
@@ -45,7 +45,7 @@ class Settings:
 
 
 def require_neurons(neurons: str, *, offsets: bool) -> None:
-    """Raise where there are no such neurons, or where those of products would have an offset.
+    """Raise if there is no such choice of neurons, or if neurons of products would get levels with an offset.
 
     Raises:
         PconvError: there are not.
