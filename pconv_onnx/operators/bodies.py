@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx.parser
 from onnx import helper
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.graph.nesting import nodes_within
 
 # The beginning of every body.
 CONSTANTS = """
@@ -16,6 +18,15 @@ CONSTANTS = """
         first = Constant <value_ints = [0]> ()
         second = Constant <value_ints = [1]> ()
         end = Constant <value_ints = [9223372036854775807]> ()"""
+
+
+def function(text: str, doc: str) -> onnx.FunctionProto:
+    """The function of a text, with what viewers of models show: `doc`, and nodes named after their outputs."""
+    made = onnx.parser.parse_function(text)
+    made.doc_string = doc
+    for node in nodes_within(made.node):
+        node.name = node.output[0]
+    return made
 
 
 def element_type(dtype: np.dtype[Any]) -> int:

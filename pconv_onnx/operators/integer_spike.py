@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import onnx.parser
+import onnx
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.neuron.coding import CODINGS, Coding
-from pconv_onnx.operators.bodies import CONSTANTS
+from pconv_onnx.operators.bodies import CONSTANTS, function
 from pconv_onnx.operators.domain import (
     INTEGER,
     INTEGER_CONV,
@@ -194,7 +194,7 @@ def functions(opset: int, *, in_time: bool = False) -> list[onnx.FunctionProto]:
     # Before that opset a size of zero would mean that of the input.
     sizes = "Reshape <allowzero = 1>" if opset >= 14 else "Reshape"
     return [
-        onnx.parser.parse_function(
+        function(
             f"""
     <opset_import: ["" : {opset}, "{DOMAIN}" : {INTEGER}], domain: "{DOMAIN}">
     {name} <{attributes}> ({inputs}) => (output)
@@ -203,7 +203,8 @@ def functions(opset: int, *, in_time: bool = False) -> list[onnx.FunctionProto]:
         third = Constant <value_ints = [2]> ()
         {body.replace(_RESHAPE, sizes)}
     }}
-    """
+    """,
+            "Layers with integer weights on spike counts (docs/IntegerSpike-3.md).",
         )
         for name, attributes, inputs, body in rows
     ]

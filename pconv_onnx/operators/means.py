@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx.parser
+import onnx
 
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.neuron.theory import SUM_TYPES
-from pconv_onnx.operators.bodies import CONSTANTS, element_type, reshape
+from pconv_onnx.operators.bodies import CONSTANTS, element_type, function, reshape
 from pconv_onnx.operators.domain import MEAN_OP_TYPE, RUNNING_MEAN_OP_TYPE
 
 
 def running_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
     """`pconv::RunningMean`, `[T·B, …]` to `[T, B, …]`: row t is the mean of the first t time-steps."""
-    return onnx.parser.parse_function(f"""
+    return function(
+        f"""
     <opset_import: ["" : {opset}], domain: "{DOMAIN}">
     {RUNNING_MEAN_OP_TYPE} <steps> (current) => (means)
     {{
@@ -32,7 +33,9 @@ def running_mean(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
         quotient = Div (running, divisor)
         means = Cast <to = {element_type(dtype)}> (quotient)
     }}
-    """)
+    """,
+        "The means over the first 1, 2, … of all time-steps (docs/RunningMean-1.md).",
+    )
 
 
 def _running_sum(opset: int, dtype: np.dtype[Any]) -> str:
@@ -53,7 +56,8 @@ def temporal_mean_body(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
 
     The If gives float32, which it can in every opset, and which holds half types and values rounded to them.
     """
-    return onnx.parser.parse_function(f"""
+    return function(
+        f"""
     <opset_import: ["" : {opset}], domain: "{DOMAIN}">
     {MEAN_OP_TYPE} <steps> (current) => (mean)
     {{
@@ -77,4 +81,6 @@ def temporal_mean_body(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
         >
         mean = Cast <to = {element_type(dtype)}> (wide_mean)
     }}
-    """)
+    """,
+        "The mean over all time-steps (docs/TemporalMean-1.md).",
+    )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import onnx.parser
+import onnx
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN
@@ -17,7 +17,7 @@ from pconv_onnx.graph.external import values
 from pconv_onnx.neuron.coding import CODINGS, Coding, Rate, reach_of
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.neuron.theory import temporal_mean
-from pconv_onnx.operators.bodies import CONSTANTS, along_channels, channels_of, element_type, reshape
+from pconv_onnx.operators.bodies import CONSTANTS, along_channels, channels_of, element_type, function, reshape
 from pconv_onnx.operators.domain import CODED, MEAN_OP_TYPE, OP_TYPE, attribute
 from pconv_onnx.operators.means import temporal_mean_body
 
@@ -368,4 +368,4 @@ def _parallel_spike(opset: int, dtype: np.dtype[Any], highest: int, version: int
         output = Cast <to = {element_type(dtype)}> (value)
     }}
     """
-    return onnx.parser.parse_function(text)
+    return function(text, "A layer of parallel spiking neurons (docs/ParallelSpike-2.md).")

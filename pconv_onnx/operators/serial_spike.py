@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx.parser
+import onnx
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.neuron.parallel import along_channels as laid_along_channels
-from pconv_onnx.operators.bodies import CONSTANTS, along_channels, channels_of, element_type
+from pconv_onnx.operators.bodies import CONSTANTS, along_channels, channels_of, element_type, function
 from pconv_onnx.operators.domain import SERIAL_OP_TYPE
 
 
@@ -63,7 +63,8 @@ def serial_spike(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
         opset: version of the default domain, at least `MIN_OPSET`.
         dtype: type of the currents.
     """
-    return onnx.parser.parse_function(f"""
+    return function(
+        f"""
     <opset_import: ["" : {opset}], domain: "{DOMAIN}">
     {SERIAL_OP_TYPE} <channel_axis> (current, potential, bias, threshold, reset, levels) => (spikes, new_potential)
     {{
@@ -94,4 +95,6 @@ def serial_spike(opset: int, dtype: np.dtype[Any]) -> onnx.FunctionProto:
         left = Where (fires, spent, charge)
         new_potential = Cast <to = {element_type(dtype)}> (left)
     }}
-    """)
+    """,
+        "One time-step of integrate-and-fire neurons with soft reset (docs/SerialSpike-1.md).",
+    )
