@@ -1,4 +1,4 @@
-"""Spiking networks as folders that run where pconv-onnx is not installed."""
+"""Deployment: folders with a spiking network that run where pconv-onnx is not installed."""
 
 from pconv_onnx.deployment.deploying import TARGETS, Deployment, deploy
 

@@ -1,4 +1,4 @@
-"""What a spiking network needs wherever it runs: its files, the native library, its interface."""
+"""What every deployment of a spiking network needs: its files, the native library, its interface."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Tensor:
     Attributes:
         name: its name.
         type: its element type, a number of `onnx.TensorProto.DataType`.
-        shape: sizes; the name of an open dimension, or None for one without a name.
+        shape: its sizes; an open dimension has its name, or None if it has none.
     """
 
     name: str
@@ -43,17 +43,17 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Package:
-    """A spiking network and what runs it.
+    """A spiking network and the files that it needs.
 
     Attributes:
-        name: the model's file name without its end; `model` for one in memory.
+        name: the model's file name without its suffix; `model` for one in memory.
         network: the model, loaded.
-        model_files: `MODEL` and its external data: content, or the file to copy, by path beside each other.
-        inputs: of the network.
-        outputs: of the network.
-        mode: how it was rewritten.
-        steps: T; None where neurons differ.
-        potentials: of a serial network, by input the output that the next step takes.
+        model_files: `MODEL` and its external data: content, or the file to copy, by name.
+        inputs: the inputs of the network.
+        outputs: the outputs of the network.
+        mode: the mode in which it was rewritten.
+        steps: number of time-steps T; None if neurons differ.
+        potentials: membrane potentials of a serial network: for each input, the output that the next step takes there.
     """
 
     name: str
@@ -79,18 +79,18 @@ class Package:
 
     @cached_property
     def providers(self) -> list[str]:
-        """Names, as in `PROVIDERS`, of those that the library has kernels for."""
+        """The execution providers that the library has kernels for, by their names in `PROVIDERS`."""
         if self.library is None:
             return []
         return [name for name in PROVIDERS if name != "cuda" or has_cuda_kernels()]
 
     def told_of_potentials(self) -> list[str]:
-        """What whoever runs the files has to know of membrane potentials, where there are any."""
+        """A note on membrane potentials, if the network has any."""
         told = "serial: membrane potentials are inputs and outputs; each step takes those that the last one gave"
         return [told] if self.potentials else []
 
     def told_of_library(self) -> list[str]:
-        """What whoever runs the files has to know of the native library, where there is none."""
+        """A note on the native library, if there is none."""
         told = (
             "this installation of pconv-onnx has no native library, so the folder has none: the network runs through "
             "its function body, more slowly; for the library install a C++ compiler, reinstall and deploy again"
@@ -104,10 +104,10 @@ class Package:
 
 
 def package(source: ModelSource) -> Package:
-    """What deploys a network that `rewrite` wrote.
+    """The package of a network that `rewrite` wrote.
 
     Raises:
-        PconvError: it cannot be read, or `rewrite` did not write it as it is.
+        PconvError: it cannot be read, or is not as `rewrite` wrote it.
     """
     network = load(source)
     model = network.proto
@@ -129,7 +129,7 @@ def package(source: ModelSource) -> Package:
 
 
 def _files(path: Path) -> dict[str, bytes | Path]:
-    """A model's file under the name `MODEL`, and its external data under the names that it has for them."""
+    """A model's file under the name `MODEL`, and its external data under the names that the model has for them."""
     model = onnx.load(path, load_external_data=False)
     entries = (entry for tensor in references(model) for entry in tensor.external_data)
     names = {Path(entry.value).as_posix() for entry in entries if entry.key == "location"}

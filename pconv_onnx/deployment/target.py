@@ -1,4 +1,4 @@
-"""What a target is: one kind of place that a spiking network is deployed to."""
+"""Targets: the kinds of place to which a spiking network is deployed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pconv_onnx.deployment.package import Package
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """What a target puts into the folder.
+    """The contents of the folder that a target writes.
 
     Attributes:
-        files: what each is to hold, or which file to copy, by path in the folder.
-        providers: those that a library among them has kernels for.
-        losses: what of the network the target cannot express, a sentence each.
-        notes: what a user should know of this network there, a sentence each.
+        files: content of each file, or the file to copy, by path in the folder.
+        providers: execution providers that the library among them has kernels for.
+        losses: parts of the network that the target cannot express, one sentence each.
+        notes: what a user should know about the deployed network, one sentence each.
     """
 
     files: dict[str, bytes | Path]
@@ -27,18 +27,18 @@ class Contents:
 
 
 class Target(Protocol):
-    """One kind of place.
+    """One kind of place to deploy to.
 
     Attributes:
-        every_device: what decides where the network runs there, in words; empty where that is said when it is deployed.
-        may_lose: whether there are networks that it can only express in part.
+        every_device: how users choose the device there, in words; empty if the device is chosen on deployment.
+        may_lose: whether it can express some networks only in part.
     """
 
     every_device: str
     may_lose: bool
 
     def contents(self, packed: Package, gpu: bool) -> Contents:
-        """What goes into the folder, for the CPU or for a GPU.
+        """The contents of the folder, for the CPU or for a GPU.
 
         Raises:
             PconvError: the target cannot have this network.

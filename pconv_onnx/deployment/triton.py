@@ -14,7 +14,7 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.deployment.package import Package, Tensor
 from pconv_onnx.deployment.target import Contents
 
-# Where the repository is mounted: onnxruntime takes the library's path as it is, relative to where the server started.
+# The mount point of the repository: onnxruntime takes the library's path relative to where the server started.
 MOUNT = "/models"
 MAX_BATCH_SIZE = 32
 # The name is a folder and a part of URLs.
@@ -38,7 +38,7 @@ _TYPES: dict[int, str] = {
 
 
 class Triton:
-    """A repository that says whether the server runs the network on a GPU."""
+    """A model repository; its configuration says whether the server runs the network on a GPU."""
 
     every_device = ""
     may_lose = False
@@ -79,7 +79,7 @@ def _files(packed: Package, gpu: bool) -> dict[str, bytes | Path]:
 
 
 def _batched(packed: Package) -> bool:
-    """Whether all inputs and outputs begin with one open dimension, the batch, so that Triton may join requests."""
+    """Whether all inputs and outputs begin with the same open dimension, the batch, so Triton may join requests."""
     first = {tensor.shape[0] if tensor.shape else None for tensor in packed.inputs + packed.outputs}
     return len(first) == 1 and all(isinstance(size, str) for size in first)
 
@@ -118,7 +118,7 @@ def _tensor(role: str, tensor: Tensor, batch: bool) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string in protobuf text form: other characters than plain ones as the octal numbers of their bytes."""
+    """A string in protobuf text form, with bytes other than plain characters in octal."""
     plain = (chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\' else f"\\{byte:03o}" for byte in text.encode())
     return f'"{"".join(plain)}"'
 

@@ -1,4 +1,4 @@
-"""One network as it is benchmarked: opened as its mode is run, and alone in a process for its peak memory.
+"""One network of a benchmark: how it is opened, and run alone in a process to measure peak memory.
 
 `python -m pconv_onnx.measure.candidate` is that process.
 """
@@ -24,7 +24,7 @@ from pconv_onnx.plan.modes import MODES
 from pconv_onnx.runtime.opening import import_onnxruntime, session
 from pconv_onnx.runtime.serial_session import SerialSession
 
-# What is measured besides the modes.
+# Candidates other than the modes.
 ANN, STOCK, QUANTISED, BODY = "ANN", "int8 ANN", "quantised ANN", "function body"
 _RUNS = 3
 
@@ -45,7 +45,7 @@ class Candidate:
     provider: str
 
     def open(self) -> Any:
-        """A session of it, or what runs like one.
+        """Open a session of it.
 
         Raises:
             PconvError: it does not load, or not there.

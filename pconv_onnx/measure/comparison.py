@@ -1,4 +1,4 @@
-"""Differences between the outputs of two networks, added up batch by batch."""
+"""Compares the outputs of two networks, batch by batch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Comparison:
     elements: int = 0
 
     def add(self, expected: list[Array], found: list[Array], count: int) -> None:
-        """Take in the outputs of one batch; top-1 is that of the first output with classes."""
+        """Add the outputs of one batch; top-1 is that of the first output with classes."""
         for left, right in zip(expected, found, strict=True):
             self.max_abs_diff = max(self.max_abs_diff, _difference(left, right))
             self.magnitude = max(self.magnitude, _magnitude(left))

@@ -1,4 +1,4 @@
-"""What operations cost: the energy of arithmetic alone, of an ANN and of the spiking network that it became."""
+"""The energy of operations, of arithmetic only: of an ANN and of the spiking network that it became."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pconv_onnx.plan.spike_driven import reads_inputs
 
 @dataclass(frozen=True)
 class Prices:
-    """What operations take.
+    """The energy of each kind of operation.
 
     Attributes:
         mac: energy of a multiply-accumulate, in pJ.
@@ -28,11 +28,11 @@ class Prices:
     ac: float
 
     def ann(self, operators: Sequence[LinearOperator]) -> float:
-        """The energy of these operators in the ANN, in pJ."""
+        """The energy of operators in the ANN, in pJ."""
         return self.mac * sum(entry.macs for entry in operators)
 
     def snn(self, operators: Sequence[LinearOperator]) -> float:
-        """The energy of what the spiking network leaves of them, in pJ."""
+        """The energy of operators in the spiking network, in pJ."""
         remaining = sum(entry.multiply_accumulates for entry in operators)
         return self.mac * remaining + self.ac * sum(entry.synaptic_operations for entry in operators)
 

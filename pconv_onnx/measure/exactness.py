@@ -1,4 +1,4 @@
-"""Networks with integer weights: what is proved of their sums, and whether outputs have the same bits however run."""
+"""Networks with integer weights: the proof that sums are exact, and whether outputs always have the same bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report tells besides the timings: plan, accuracy, spike statistics and verification of the same network."""
+"""The parts of a report besides timings: plan, accuracy, spike statistics and verification of the network."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _SAMPLES = 200
 
 
 def gather(request: Request, models: Mapping[int, onnx.ModelProto], interrupted: bool) -> tuple[dict[str, Any], bool]:
-    """The parts of the document: `plan`, `evaluation`, `statistics`, `verification`.
+    """Measure the parts of the document: `plan`, `evaluation`, `statistics`, `verification`.
 
-    Each is the summary of the function that finds it out, or `error`, the reason that there is none. After an
+    Each is the summary of the function that measures it, or has `error`, the reason why it is missing. After an
     interruption the rest is left out.
 
     Args:
-        request: what was measured.
-        models: what calibration made of the source, by T.
+        request: the request of the benchmark.
+        models: the networks that calibration made from the source, by T.
         interrupted: whether the user ended it already.
 
     Returns:

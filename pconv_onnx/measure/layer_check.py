@@ -1,4 +1,4 @@
-"""One neuron of a spiking network against the activation that it replaced, both fed the same."""
+"""Compares a layer of neurons with the activation that it replaced, on the same input."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _EXPECTED = 10
 
 @dataclass
 class Layer:
-    """Spike counts of one neuron layer against its source activation, both fed the source's pre-activation.
+    """Spike counts of one layer of neurons compared with its source's activation, on the source's pre-activation.
 
     Attributes:
         name: name of the activation.

@@ -1,4 +1,4 @@
-"""Operations of products, as their inputs in time leave them of the ANN's."""
+"""The operations of products in a spiking network, and in its ANN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model cut at some of its tensors, in parts that have nothing computed in common and are run by themselves."""
+"""Cuts a model at some of its tensors into parts that share no computation and run separately."""
 
 from __future__ import annotations
 

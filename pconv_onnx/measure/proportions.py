@@ -1,4 +1,4 @@
-"""How sure a proportion of samples is, few of them included."""
+"""The uncertainty of a proportion of samples, also of few."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ Z95 = 1.959963984540054
 
 
 def wilson(right: int, samples: int, z: float) -> tuple[float, float]:
-    """Wilson's score interval: the shares that are within `z` of their own standard errors of the one that was found.
+    """Wilson's score interval: the shares from which the observed one is at most `z` of their standard errors away.
 
     It lies within 0 and 1, and has a width where all are right or none. Source: E. B. Wilson, "Probable inference, the
     law of succession, and statistical inference" (JASA 1927).
 
     Args:
-        right: samples that count.
-        samples: of so many, one or more.
+        right: number of samples that count, such as right answers.
+        samples: number of all samples, one or more.
         z: half the width, in standard errors.
     """
     share, spread = right / samples, z * z / samples

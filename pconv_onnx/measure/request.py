@@ -1,4 +1,4 @@
-"""What a benchmark is asked to measure."""
+"""The request of a benchmark: a network, and how to run it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from pconv_onnx.rewriting import Rewriting, rewrite
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A network and the ways in which it is run.
+    """A network and the ways to run it.
 
     Attributes:
         source: the ANN.
-        name: what to call it.
-        samples: those it runs on.
-        random_inputs: whether they were drawn, since no data was given.
-        batch_axis: as `bench` took it.
-        calibration: the data that its ReLUs are quantised on, at each T anew, if they are.
-        method: of the calibration.
+        name: its name in documents.
+        samples: the samples that it runs on.
+        random_inputs: whether samples were drawn at random, since no data were given.
+        batch_axis: as `bench` takes it.
+        calibration: the data on which it is calibrated, anew at each T; None if it is not.
+        method: the method of the calibration.
         signed: as `rewrite` takes it.
-        coding: likewise.
-        neurons: likewise.
-        weights: likewise.
-        input_bits: likewise.
-        input_range: likewise.
-        provider: where networks run.
+        coding: as `rewrite` takes it.
+        neurons: as `rewrite` takes it.
+        weights: as `rewrite` takes it.
+        input_bits: as `rewrite` takes it.
+        input_range: as `rewrite` takes it.
+        provider: the name of the execution provider, as `bench` takes it.
         steps: the numbers of time-steps.
     """
 

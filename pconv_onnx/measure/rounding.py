@@ -1,4 +1,4 @@
-"""How far apart two evaluations of an operator may lie by rounding alone: one row an operator.
+"""How far apart two evaluations of an operator may lie by rounding alone; a rule for each operator.
 
 A float operation gives its exact result times 1 + δ, |δ| ≤ u, the unit roundoff of its type. A summand that goes
 through n of them comes out multiplied by n such factors, in whatever order sums are added up; so a computed value is

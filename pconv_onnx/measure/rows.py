@@ -1,4 +1,4 @@
-"""What was measured of one network at one batch size."""
+"""Measurements of one network at one batch size."""
 
 from __future__ import annotations
 

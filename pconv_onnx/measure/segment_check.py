@@ -1,4 +1,4 @@
-"""Every neuron of a spiking network and everything between them, run on the values that the source has."""
+"""Runs every neuron of a spiking network, and everything between neurons, on the source's values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The spiking network between its neurons: cut there, and run on the values that the source has."""
+"""Segments: a spiking network is cut at its neurons, and what lies between runs on the source's values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pconv_onnx.operators.means import temporal_mean_body
 
 @dataclass
 class Segment:
-    """What the spiking network computes from the source's values, against what the source does.
+    """What the spiking network computes between neurons from the source's values, compared with the source.
 
     Attributes:
         name: the activation, output or tensor that it ends in.

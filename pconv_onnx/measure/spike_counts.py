@@ -1,4 +1,4 @@
-"""Spike counts of layers of neurons, added up batch by batch."""
+"""Counts the spikes of layers of neurons, batch by batch."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class SpikingLayer:
 
     @property
     def spikes(self) -> int:
-        """How many there are: digits that are not zero."""
+        """The number of spikes: digits that are not zero."""
         return int(self.histogram @ self.kind.coding.operations(np.arange(self.highest + 1)))
 
     @property
     def sites(self) -> int:
-        """How many there could be: one for each neuron, step and sample."""
+        """The number of spikes that could be: one for each neuron, step and sample."""
         return int(self.histogram.sum()) * self.steps
 
     def add(self, counts: Array, samples: int, sample_axis: int | None) -> None:

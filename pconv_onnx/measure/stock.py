@@ -1,4 +1,4 @@
-"""The ANN in integers as onnxruntime makes it, for comparison: its own static quantisation, in QDQ form."""
+"""The ANN after onnxruntime's own static quantisation, in QDQ form, for comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Means of trains and shapes of tensors, handed out by the network itself."""
+"""Adds outputs to a network for the means of trains and the shapes of tensors."""
 
 from __future__ import annotations
 

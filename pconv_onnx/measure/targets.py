@@ -1,4 +1,4 @@
-"""How far an output is from its targets, where the labels of samples are floats: a regression network."""
+"""The error of an output against targets, for regression networks: labels are floats."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class TargetError:
 
 
 def target_output(names: Sequence[str], outputs: Sequence[Array], targets: Array, network: str) -> int:
-    """Index of the output that targets are of: the one of floats whose samples have their shape, but for axes of one.
+    """Index of the output that targets belong to: the float output with their shape, apart from axes of length one.
 
     Args:
         names: of the outputs.

@@ -1,4 +1,4 @@
-"""How networks are timed against each other, and the record of where it was done."""
+"""Times networks against each other, and describes the machine."""
 
 from __future__ import annotations
 

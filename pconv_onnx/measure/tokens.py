@@ -1,4 +1,4 @@
-"""How good the logits of tokens are, where each token has a label: a language model, or a tagger."""
+"""The accuracy of token logits, for language models and taggers: each token has a label."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def is_logits(name: str) -> bool:
 
 
 def token_output(names: Sequence[str], outputs: Sequence[Array], labels: Array, network: str) -> int:
-    """Index of the output that labels of tokens are of: the one of logits of as many tokens, `[B, tokens, classes]`.
+    """Index of the output that token labels belong to: the one with logits `[B, tokens, classes]` of as many tokens.
 
     Of several it is the one whose name says that it holds logits.
 

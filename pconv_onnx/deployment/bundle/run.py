@@ -53,7 +53,7 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 def main() -> None:
-    """Run it as the command line says; what goes wrong is told in one line."""
+    """Run the network as the command line says; errors are printed in one line."""
     try:
         with np.errstate(all="ignore"):
             _main()
@@ -122,7 +122,7 @@ def tell(lines: Iterable[str]) -> None:
 
 
 def printable(text: str, most: int = 10_000) -> str:
-    """A text on one line, cut where it is longer, with escapes for what a terminal could act on."""
+    """A text on one line, cut if it is too long, with escapes for control characters."""
     line = " ".join(text[: 10 * most].split())
     told = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line)
     return told if len(told) <= most else f"{told[: most - 1]}…"
@@ -134,13 +134,13 @@ def named(name: str) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Some names, the first few of them."""
+    """Names for a message: the first few of them."""
     told = [printable(name, 100) for name in names]
     return ", ".join(told[:5]) + (f" and {len(told) - 5} more" if len(told) > 5 else "")
 
 
 def reason(error: BaseException) -> str:
-    """What an error says: of onnxruntime's the first sentence, without codes and places in its sources."""
+    """The message of an error; of onnxruntime's only the first sentence, without codes and places in its sources."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     text = " ".join(text[:2000].split())
     for theirs, ours in _THEIRS:
@@ -157,7 +157,7 @@ def described(name: str, value: Any) -> str:
     return told
 
 
-# The manifest. Whoever reads it further may rely on its form.
+# The manifest. Once it is read, its form is certain.
 
 
 def _is_text(value: Any) -> bool:
@@ -219,7 +219,7 @@ _FORM: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle, which has the form that it should and lists what it names."""
+    """The manifest of a bundle, checked: it has the right form, and hashes of all files that it names."""
     with opened(folder, "manifest.json") as file:
         try:
             manifest = json.loads(file.read(_MOST_BYTES), object_pairs_hook=_each_once)
@@ -263,7 +263,7 @@ def _require_potentials(manifest: dict[str, Any]) -> None:
 
 
 def ordinary(path: str) -> io.BufferedReader | None:
-    """A file for reading; None where it is none: a pipe would be waited for, and a device may have no end."""
+    """An ordinary file for reading; None if it is something else: a pipe would block, a device never end."""
     file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if stat.S_ISREG(os.fstat(file).st_mode):
         return open(file, "rb")
@@ -272,7 +272,7 @@ def ordinary(path: str) -> io.BufferedReader | None:
 
 
 def opened(folder: Path, name: str) -> io.BufferedReader:
-    """A file of a bundle, for reading; the program ends where it is none, or lies outside."""
+    """A file of a bundle, for reading; the program ends if it is missing, not a file, or outside the bundle."""
     told = printable(name, 100)
     if name[0] in "/\\" or re.match("[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name):
         end(f"the manifest names {told}, which is outside of the bundle")
@@ -296,7 +296,7 @@ def _digest(file: io.BufferedReader) -> str:
 
 
 def checked(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle whose files are what it says, and that is for this machine; else the program ends."""
+    """The manifest of a bundle, with all files checked; the program ends if one differs, or is for another machine."""
     manifest = read_manifest(folder)
     for name, digest in manifest["files"].items():
         with opened(folder, name) as file:
@@ -318,9 +318,9 @@ def checked(folder: Path) -> dict[str, Any]:
 
 
 def read(path: str, manifest: dict[str, Any]) -> dict[str, Any]:
-    """The arrays of an .npz file that are named as inputs; the rest of it stays unread.
+    """The arrays of an .npz file that are named as inputs; others are not read.
 
-    None takes more memory than the file is worth. Potentials may be missing, other inputs not.
+    None takes far more memory than the file. Membrane potentials may be missing, other inputs not.
     """
     try:
         file = ordinary(path) or end(f"{named(path)} is not a file")
@@ -333,7 +333,7 @@ def read(path: str, manifest: dict[str, Any]) -> dict[str, Any]:
                 return {name: _array(archive, entry) for name, entry in entries.items()}
     except MemoryError:
         raise
-    except Exception as error:  # zipfile and NumPy raise a dozen kinds for what is not sound
+    except Exception as error:  # zipfile and NumPy raise many kinds of errors for damaged files
         end(f"{named(path)} cannot be read as .npz: {reason(error)}")
 
 
@@ -380,7 +380,7 @@ def _require_plain(head: Any, entry: zipfile.ZipInfo) -> None:
 
 
 def complete(manifest: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The given inputs, potentials of zero, and seeded random numbers for what else is not given."""
+    """All inputs: those given, zeros for membrane potentials, and seeded random numbers for the rest."""
     sizes: dict[str, int] = {}
     feed = {t["name"]: fitting(t, given[t["name"]], sizes) for t in manifest["inputs"] if t["name"] in given}
     draw = np.random.default_rng(0)
@@ -397,7 +397,7 @@ def complete(manifest: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def fitting(tensor: dict[str, Any], array: Any, sizes: dict[str, int]) -> Any:
-    """An array as an input takes it; `sizes` gathers those of open dimensions, by name."""
+    """An array in the type of its input, checked; `sizes` collects the sizes of open dimensions, by name."""
     name, dtype = named(tensor["name"]), type_of(tensor)
     known, fits = dict(sizes), len(array.shape) == len(tensor["shape"])
     for size, fixed_or_open in zip(array.shape, tensor["shape"], strict=False):
@@ -459,9 +459,9 @@ def open_session(folder: Path, manifest: dict[str, Any], providers: list[Any], t
 
 
 def run(session: Any, manifest: dict[str, Any], feed: dict[str, Any]) -> dict[str, Any]:
-    """The outputs by name; of a serial network their means over T time-steps, potentials left out.
+    """The outputs by name; for a serial network their means over T time-steps, without membrane potentials.
 
-    What is no float does not depend on spikes, and is the same at each step.
+    Outputs that are not floats do not depend on spikes, and are the same at each step.
     """
     potentials = manifest["potentials"]
     names = [tensor["name"] for tensor in manifest["outputs"]]
@@ -496,7 +496,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def require_entries(manifest: dict[str, Any]) -> None:
-    """End where the names of outputs cannot be those of an archive's entries."""
+    """End the program if names of outputs cannot be names in an archive."""
     names = {tensor["name"] for tensor in manifest["outputs"]}
     for name in sorted(names):
         if ".." in re.split(r"[/\\]", name):
@@ -506,7 +506,7 @@ def require_entries(manifest: dict[str, Any]) -> None:
 
 
 def require_writable(path: str) -> None:
-    """End where an .npz cannot be written; to be asked before the network runs."""
+    """End the program if an .npz cannot be written; called before the network runs."""
     target = _target(path)
     if os.path.exists(target) and not os.path.isfile(target):
         end(f"cannot write {named(path)}: it is there, and is not a file")
@@ -517,7 +517,7 @@ def require_writable(path: str) -> None:
 
 
 def _target(path: str) -> str:
-    """The file to write: where a link leads, which then stays."""
+    """The file to write: if the path is a link, the file that it leads to."""
     path = path if path.endswith(".npz") else f"{path}.npz"
     if os.path.islink(path) and not os.path.exists(path):
         end(f"cannot write {named(path)}: it is a link to {named(os.readlink(path))}, which leads nowhere")
@@ -525,7 +525,7 @@ def _target(path: str) -> str:
 
 
 def write(path: str, outputs: dict[str, Any]) -> None:
-    """Write an .npz as `numpy.savez` does, which appears whole or not at all."""
+    """Write an .npz like `numpy.savez`; it appears whole or not at all."""
     target = _target(path)
     # A name of its own, which no other writer removes; unlike tempfile's, the file has ordinary permissions.
     part = Path(target).with_name(f"{os.urandom(8).hex()}.part")
