@@ -1,4 +1,4 @@
-"""Scales of weights: per output channel those that rounding to so many bits loses least with."""
+"""Scales of weights: for each output channel the scale with the least rounding error at this number of bits."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ _MANY, _AT_ONCE = 1024, 1 << 22
 
 @dataclass(frozen=True, eq=False)
 class Scales:
-    """Of one accumulator.
+    """The scales of one accumulator.
 
     Attributes:
-        unit: `[C]`, what an integer of the sum is worth.
-        factors: of each layer `[C]`, how many units a rounded weight of one is: whole numbers.
+        unit: `[C]`, the worth of 1 in the sum.
+        factors: for each layer `[C]`, how many units a rounded weight of 1 is worth: whole numbers.
     """
 
     unit: Array
     factors: Sequence[Array] = ()
 
     def scale(self, layer: int) -> Array:
-        """`[C]`, what a rounded weight of one is worth."""
+        """`[C]`, the worth of a rounded weight of 1."""
         return self.unit * self.factors[layer]
 
 
@@ -70,11 +70,11 @@ def of_weights(
     in_time: bool = True,
     largest: Array | None = None,
 ) -> Scales:
-    """The scales of layers that are summed: each has one that is a whole number of the common unit.
+    """The scales of layers that are summed: each is a whole number of the common unit.
 
-    Where something is added that has a unit, the finest of these is a whole number of the common one, u = n·s.
-    Where nothing is, what neurons have between their thresholds is one: these are integers then, evenly spaced.
-    Channels that are alike share n, a power of two, or have the same u where nothing is added.
+    If a term with a unit is added, the finest such unit is a whole number of the common one, u = n·s. Otherwise the
+    distance between the neurons' thresholds is, so that these are evenly spaced integers. With `alike`, channels share
+    n, a power of two, or have the same u if nothing is added.
 
     Args:
         layers: weights `[C, n]` for integer inputs.
@@ -144,9 +144,9 @@ def of_weights(
 
 
 def of_added(added: Sequence[Array], offsets: Sequence[Array], channels: int, reach: int, *, uniform: bool) -> Scales:
-    """Of a sum without layers: the largest unit of which all that is added are whole numbers, or nearly so.
+    """The unit of a sum without layers: the largest of which all terms are whole numbers, or nearly so.
 
-    What is next to nothing beside an offset is left out.
+    Terms that are negligible beside an offset are ignored.
 
     Args:
         added: units `[1]` or `[C]`.
@@ -249,7 +249,7 @@ def _some(weights: Array) -> Array:
 
 
 def _errors(weights: Array, tried: Array, bits: int) -> Array:
-    """Of each scale `[K, C]` the squared error that it leaves, `[K, C]`."""
+    """The squared error of each scale `[K, C]`, `[K, C]`."""
     errors = np.empty_like(tried)
     rows = max(1, _AT_ONCE // max(1, weights.shape[1]))
     for first in range(0, len(weights), rows):

@@ -1,9 +1,9 @@
-"""Shortcuts past layers: a neuron emits what its spikes are worth in the sum that they are added to.
+"""Residual shortcuts: a neuron emits spikes in the unit of the sum to which they are added.
 
-A residual sum counts in a unit that is finer than a spike, so that a spike is a multiple of it. Where all that reads a
-neuron agrees, the neuron emits that multiple itself, and nobody has to multiply every spike of every time-step. Sums of
-layers that read it as well are as many times larger, and so are the thresholds behind them. Multiples are powers of
-two: floats hold the larger sums as exactly as the others.
+The unit of a residual sum is finer than a spike, so a spike is a multiple of it. If all readers of a neuron agree, the
+neuron emits that multiple itself, which saves multiplying every spike at every time-step. Sums of layers that read the
+neuron too, and the thresholds behind them, become larger by the same factor. Multiples are powers of two, so floats
+hold the larger sums just as exactly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pconv_onnx.integer.units import Layer
 
 
 def multiples(network: Network, reading: Reading) -> Mapping[str, int]:
-    """By tensor, how many times its integers are written, where that is not once."""
+    """The factor by which each tensor's integers are multiplied when written, if it is not 1."""
     shortcuts = _Shortcuts(network, reading)
     found: dict[str, int] = {}
     for step in reading.steps:
@@ -31,7 +31,7 @@ def multiples(network: Network, reading: Reading) -> Mapping[str, int]:
 
 
 class _Shortcuts:
-    """Who reads what."""
+    """The readers of each tensor."""
 
     def __init__(self, network: Network, reading: Reading) -> None:
         self.whole = reading.whole
@@ -61,7 +61,7 @@ class _Shortcuts:
         return dict.fromkeys((*moved, *sums), multiple) if multiple > 1 else {}
 
     def _multiplier(self, name: str, total: str) -> int:
-        """How many units of a sum one of a tensor is; 1 where channels differ or it is no power of two."""
+        """How many units of a sum one unit of a tensor is; 1 if channels differ, or it is not a power of two."""
         found = np.unique(np.rint(self.whole[name].unit.values() / self.whole[total].unit.values()))
         multiplier = int(found[0])
         return multiplier if len(found) == 1 and multiplier & (multiplier - 1) == 0 else 1
@@ -71,7 +71,7 @@ class _Shortcuts:
         return step.node.op != "Cast" and sum(tensor.name in self.whole for tensor in step.node.inputs) == 1
 
     def _is_for_neurons(self, layer: Layer) -> bool:
-        """Whether neurons alone read what a layer gives, and nothing is summed with it."""
+        """Whether only neurons read a layer's output, and nothing is added to it."""
         readers, one = self.readers[layer.output], layer.accumulator.root
         alone = len(one.layers) == 1 and not one.added and layer.output not in self.outputs
         axes = None, self.whole[layer.output].axis

@@ -1,8 +1,8 @@
-"""What an integer of a tensor is worth: known of codes, and of sums once weights have been given their scale.
+"""Units: what 1 is worth in a tensor of integers. They are known for codes, and for sums once weights have scales.
 
-The value of a tensor is `unit · integer`, with one unit for all or one a channel. That of what a layer gives is the
-scale of its weights, which is free; what is summed has to agree in one unit, and an `Accumulator` is what agrees. Units
-are therefore asked for once all of a network has been read.
+The value of a tensor is `unit · integer`, with one unit for all, or one for each channel. The unit of a layer's output
+is the scale of its weights, which can be chosen. Terms of a sum must share a unit, which an `Accumulator` decides. So
+units are known only once the whole network has been read.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pconv_onnx.integer.scales import Scales, of_added, of_weights
 
 
 class Unit:
-    """What an integer is worth, `[1]` or `[C]`: positive numbers in float64.
+    """The worth of 1, `[1]` or `[C]`: positive numbers in float64.
 
     Attributes:
         size: 1 or C.
-        reach: how many integers there are, as far as that is known: of codes.
-        in_time: whether spikes may carry these; those of the network's inputs stay as they are.
+        reach: the number of different integers, if known, as it is for codes.
+        in_time: whether spikes may carry the integers; those of the network's inputs are never carried by spikes.
     """
 
     size: int
@@ -35,11 +35,11 @@ class Unit:
         raise NotImplementedError
 
     def span(self) -> Array:
-        """How far from zero values are at most, by an estimate, `[1]` or `[C]`."""
+        """An estimate of the largest absolute value, `[1]` or `[C]`."""
         return self.values() * self.reach
 
     def accumulators(self) -> Iterator[Accumulator]:
-        """What has to be decided first."""
+        """The accumulators that must be decided first."""
         return iter(())
 
     def key(self, channel: int) -> object:
@@ -48,7 +48,7 @@ class Unit:
 
 
 class Fixed(Unit):
-    """Numbers that are known: the spacing of levels."""
+    """A unit that is known: the spacing of levels."""
 
     def __init__(self, values: Array, reach: int, *, in_time: bool = True) -> None:
         """`[1]` or `[C]`, how many integers there are, and whether spikes may carry these."""
@@ -66,7 +66,7 @@ class Fixed(Unit):
 
 @dataclass(eq=False)
 class Open(Unit):
-    """That of sums which an accumulator decides."""
+    """The unit of sums, which an accumulator decides."""
 
     accumulator: Accumulator
 
@@ -93,7 +93,7 @@ class Open(Unit):
 
 
 class Scaled(Unit):
-    """A multiple of another: of averages, whose sums are kept, and behind factors."""
+    """A multiple of another unit: of averages, which are kept as sums, and behind factors."""
 
     def __init__(self, unit: Unit, factor: Array) -> None:
         """The factor is `[1]` or `[C]`."""
@@ -114,7 +114,7 @@ class Scaled(Unit):
 
 
 class Product(Unit):
-    """That of products of two tensors, with one unit for all in each."""
+    """The unit of products of two tensors, each with one unit for all channels."""
 
     size = 1
 
@@ -134,7 +134,7 @@ class Product(Unit):
 
 
 class Picked(Unit):
-    """Channels of others, in any order."""
+    """Channels of other units, in any order."""
 
     _channels: Sequence[tuple[Unit, int]]
 
@@ -169,7 +169,7 @@ class Whole:
     """A tensor of integers.
 
     Attributes:
-        unit: what these are worth.
+        unit: the worth of 1.
         axis: that channels of the unit run along; None where it is one for all.
     """
 
@@ -179,7 +179,7 @@ class Whole:
 
 @dataclass(eq=False)
 class Layer:
-    """A convolution or matrix product with weights, and what was taken into these.
+    """A convolution or matrix product with weights, and the factors and offsets that were merged into them.
 
     Attributes:
         node: Conv, ConvTranspose, Gemm or MatMul.
@@ -187,11 +187,11 @@ class Layer:
         shape: of the weights as the node takes them.
         weights: `[C, n]` in float64, a row an output channel.
         bias: `[C]`.
-        contracted: `[C, n]`, or `[1, n]`: which channel of the input each weight is for.
+        contracted: `[C, n]`, or `[1, n]`: the input channel of each weight.
         output: name of the tensor that it gives.
         accumulator: what decides its scale.
-        gain: `[C]` or `[1]`, the factor that was taken into what the node has.
-        shift: likewise, the offset.
+        gain: `[C]` or `[1]`, the factor that was merged into the weights.
+        shift: `[C]` or `[1]`, the offset that was merged into the bias.
     """
 
     node: Node
@@ -206,7 +206,7 @@ class Layer:
     shift: Array = field(default_factory=lambda: np.zeros(1))
 
     def take(self, factor: Array, offset: Array) -> None:
-        """Take in what stands behind it, numbers `[1]` or `[C]`."""
+        """Merge a factor and an offset behind it, numbers `[1]` or `[C]`."""
         self.weights, self.bias = self.weights * factor.reshape(-1, 1), self.bias * factor + offset
         self.gain, self.shift = self.gain * factor, self.shift * factor + offset
 
@@ -241,18 +241,18 @@ class Layer:
 
 @dataclass(eq=False)
 class Accumulator:
-    """Layers whose results are summed, and what else is added to them: all in one unit a channel.
+    """Layers whose results are summed, and other terms of the sum: all share one unit for each channel.
 
     Attributes:
         channels: how many there are.
         layers: in topological order.
-        added: units of what is added and has one already; each becomes a whole number of the common one.
-        uniform: whether all channels have to have one unit.
-        offsets: numbers of no unit that are added, `[1]` or `[C]`, which the unit has to suit as well.
+        added: units of the other terms; each becomes a whole number of the common unit.
+        uniform: whether all channels must share one unit.
+        offsets: constants that are added, `[1]` or `[C]` in values, which the unit has to suit too.
         bits: of a weight.
         alike: whether all channels meet the same thresholds.
-        steps: between thresholds of each layer of neurons that the sum is given to, `[1]` or `[C]`.
-        summed: whether its sums are summed again: finer ones would leave these less room.
+        steps: distances between thresholds, `[1]` or `[C]`, for each layer of neurons that reads the sum.
+        summed: whether its sums are summed again, for which finer units would leave less room.
     """
 
     channels: int
@@ -275,11 +275,11 @@ class Accumulator:
         while found._merged is not None:
             found = found._merged
         if found is not self:
-            self._merged = found  # the way is short from now on
+            self._merged = found  # shortens the path for later calls
         return found
 
     def merge(self, other: Accumulator) -> None:
-        """Have another decide together with this one."""
+        """Merge another accumulator into this one, so that they decide together."""
         mine, others = self.root, other.root
         if mine is others:
             return

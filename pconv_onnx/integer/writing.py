@@ -1,7 +1,7 @@
-"""The integer form of a network, in standard operators: what was read, with weights that have been rounded.
+"""Writes the integer form of a network in standard operators, from what was read and the rounded weights.
 
-A tensor of integers is called `<name>/integer`; its values keep the name of the source, and are written where something
-asks for them.
+A tensor of integers is called `<name>/integer`. Its values keep the name of the source, and are written only if
+something reads them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def written(network: Network, reading: Reading, rounding: Rounding) -> tuple[onn
 
 
 class _Writer:
-    """The nodes and constants written so far."""
+    """The state: nodes and constants written so far."""
 
     def __init__(self, network: Network, reading: Reading, rounding: Rounding) -> None:
         self.network, self.whole, self.rounding = network, reading.whole, rounding
@@ -215,7 +215,7 @@ class _Writer:
         self.nodes.append(node)
 
     def _compared(self, step: Quantised, given: str, thresholds: Array, axis: int | None) -> None:
-        """As many as thresholds are reached."""
+        """Write comparisons that count how many thresholds are reached."""
         name, codes = step.activation.input, step.codes
         rank = len(self.network.shapes[name])
         table = thresholds if axis is None else thresholds.reshape(-1, *[1] * (rank - axis - 1), thresholds.shape[1])
@@ -253,7 +253,7 @@ class _Writer:
         if whole is None or name in self.values or name in self.inputs:
             return name
         self.values.add(name)
-        # onnxruntime would take a factor right behind a layer into its weights, and behind codes it would run in time.
+        # onnxruntime would merge a factor right behind a layer into its weights, and behind codes it would run in time.
         # And an integer has no zero of another sign.
         dtype = np.dtype(self._dtype(name))
         wide = TensorProto.INT64 if dtype == np.float64 else TensorProto.INT32

@@ -1,7 +1,7 @@
-"""The source with magnitudes beside its values: what is compared between neurons, and how far it may differ there.
+"""Adds magnitudes to the source's values, which bound how far the values between neurons may differ by rounding.
 
-Between its neurons a network is cut further where an operator has no magnitudes (`rounding.ROWS`): what such a one is
-given is compared within rounding, and what it makes of the source's own values has to be the source's in every bit.
+Between neurons a network is also cut at operators without magnitudes (`rounding.ROWS`): their inputs are compared up to
+rounding, and what they make of the source's own values must equal the source's in every bit.
 """
 
 from __future__ import annotations
