@@ -35,7 +35,7 @@ METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse"
 ENGINES = ("ray",)
 
 # What `deploy` can write for; the first is the default.
-TARGETS = ("bundle", "triton", "nir")
+TARGETS = ("bundle", "triton", "nir", "c")
 
 # What `bench` measures by default: time-steps, samples a run, rounds.
 STEPS = (4, 8, 16)

@@ -281,7 +281,8 @@ def _deploy(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--target", choices=TARGETS, required=True,
         help="bundle: model, native library, hashes, and programs in Python and C++; triton: a model repository for "
-        "Triton's onnxruntime backend; nir: a serial network in the Neuromorphic Intermediate Representation",
+        "Triton's onnxruntime backend; nir: a serial network in the Neuromorphic Intermediate Representation; c: a "
+        "network in mode integer as plain C99",
     )  # fmt: skip
     sub.add_argument("--gpu", action="store_true", help="for triton: run the model on a GPU")
     sub.add_argument(

@@ -14,6 +14,7 @@ from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.basics.places import require_new_folder
 from pconv_onnx.basics.writing import write_folder
 from pconv_onnx.deployment.bundle.target import Bundle
+from pconv_onnx.deployment.c.target import C
 from pconv_onnx.deployment.nir.target import Nir
 from pconv_onnx.deployment.package import package
 from pconv_onnx.deployment.target import Target
@@ -21,7 +22,7 @@ from pconv_onnx.deployment.triton import Triton
 from pconv_onnx.graph import ModelSource
 
 # One row a target, under the name that `choices.TARGETS` has for it.
-TARGETS: dict[str, Target] = {"bundle": Bundle(), "triton": Triton(), "nir": Nir()}
+TARGETS: dict[str, Target] = {"bundle": Bundle(), "triton": Triton(), "nir": Nir(), "c": C()}
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def deploy(
         source: path of an ONNX file that `rewrite` wrote, or such a model in memory.
         output: the folder, which appears whole or not at all; not there yet, or empty.
         target: `bundle`, with programs in Python and C++ that run it; `triton`, a model repository of NVIDIA's Triton
-            Inference Server; or `nir`, a serial network in the Neuromorphic Intermediate Representation.
+            Inference Server; `nir`, a serial network in the Neuromorphic Intermediate Representation; or `c`, a network
+            in mode `integer` as plain C99.
         gpu: have Triton run it on a GPU.
         allow_lossy: write for `nir` what NIR can express; it is told what that leaves out.
 

@@ -1,0 +1,1 @@
+"""The target `c`: a network of integers as plain C99."""
