@@ -78,7 +78,7 @@ def test_a_model_that_was_not_rewritten_is_refused(target, ann, tmp_path):
 def test_an_unknown_target_is_refused(snn, tmp_path):
     assert (
         refusal_of(deploy, snn, tmp_path / "out", target="tvm")
-        == "'tvm' is no target; choose one of bundle, triton, nir"
+        == "'tvm' is no target; choose one of bundle, triton, nir, c"
     )
 
 

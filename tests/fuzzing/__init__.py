@@ -17,4 +17,5 @@ CASES = {
     "greedy": "fuzzing.greedy",
     "fused": "fuzzing.fused",
     "integers": "fuzzing.integers",
+    "c": "fuzzing.in_c",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from string import Template
@@ -35,7 +35,7 @@ class Call:
     """
 
     function: str
-    arguments: Sequence[str | View | Sequence[tuple[str, View]]]
+    arguments: Sequence[str | View]
     reads: Sequence[Buffer]
     writes: Buffer
     comment: str
@@ -106,7 +106,8 @@ class Program:
     """What is written so far.
 
     Attributes:
-        input: of the network.
+        inputs: of the network, by name.
+        outputs: likewise, once they are known.
         functions: texts of layers by name, in the order in which C wants them.
         tables: constants by name; dedicated types by `ctype_of`.
         structs: names of constant structs, by their kind and their text.
@@ -114,12 +115,14 @@ class Program:
         label: what calls are of, for comments.
     """
 
-    input: View
+    inputs: Mapping[str, View]
+    outputs: Mapping[str, View] = field(default_factory=dict)
     functions: dict[str, str] = field(default_factory=dict)
     tables: dict[str, Array] = field(default_factory=dict)
     structs: dict[tuple[str, str], str] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     label: str = ""
+    _copies: dict[tuple[Any, ...], View] = field(default_factory=dict)
     _shared: dict[tuple[str, bytes], str] = field(default_factory=dict)
 
     # Constants
@@ -161,11 +164,11 @@ class Program:
 
     def dense(self, view: View) -> View:
         """The tensor in row-major order: as it is where it is so, else a copy."""
-        if view.dense:
-            return view
-        out = self.new(view.buffer.ctype, view.shape, view.span, is_float=view.is_float)
-        self.each("a", out, view)
-        return out
+        key = view.buffer, view.offset, view.shape, view.strides
+        if not view.dense and key not in self._copies:
+            self._copies[key] = self.new(view.buffer.ctype, view.shape, view.span, is_float=view.is_float)
+            self.each("a", self._copies[key], view)
+        return view if view.dense else replace(self._copies[key], is_float=view.is_float)
 
     def converted(self, view: View, ctype: CType) -> View:
         """The tensor in another type, which holds its values."""
@@ -182,15 +185,12 @@ class Program:
         self.require("count_int32", "count.c", name="count_int32", **{"in": "int32_t"})
         self.require("window", "window.c")
         self.require("sum", "sum.c")
-        wide = "int16_t" if ctype == "uint8_t" else "int32_t"
-        name = self.instance("conv.c", "conv", **{"in": ctype, "weight": table.ctype, "wide": wide})
+        name = self.instance("conv.c", "conv", **{"in": ctype, "weight": table.ctype})
         out = self.new("uint8_t" if counted else "int32_t", window.shape, span, is_float=False)
-        ends = [("counts" if counted else "sums", out)]
         residual = total.residual
-        if residual is not None:
-            ends.append(("added_counts" if residual.buffer.ctype == "uint8_t" else "added_sums", residual))
-        arguments = [self._window(window), self._sum(total), images, View.of(table, weights.shape), str(zero), ends]
-        self.call(name, arguments, [images, *([] if residual is None else [residual])], out)
+        read = [self._window(window), self._sum(total), images, View.of(table, weights.shape), str(zero)]
+        ends = [*_by_type(residual), *_by_type(out)]
+        self.call(name, [*read, *ends], [images, *([] if residual is None else [residual])], out)
         return out
 
     def spike(self, sums: View, thresholds: Array, outer: int, channels: int) -> View:
@@ -242,9 +242,7 @@ class Program:
         self.functions[name] = text.substitute(name=name, **texts)
         return name
 
-    def call(
-        self, function: str, arguments: Sequence[Any], reads: Sequence[View], writes: View
-    ) -> None:
+    def call(self, function: str, arguments: Sequence[Any], reads: Sequence[View], writes: View) -> None:
         """Note a call."""
         self.calls.append(Call(function, arguments, [view.buffer for view in reads], writes.buffer, self.label))
 
@@ -280,14 +278,16 @@ class Program:
         return self._struct("sum", _braced([*pointers, total.residual_zero, levels, levels if rows > 1 else 0]))
 
 
+def _by_type(view: View | None) -> tuple[str | View, str | View]:
+    """Arguments for counts and for sums, of which a tensor is one."""
+    if view is None:
+        return "NULL", "NULL"
+    return (view, "NULL") if view.buffer.ctype == "uint8_t" else ("NULL", view)
+
+
 def ctype_of(values: Array) -> CType:
     """The type of a table of such values."""
     return _NUMPY.get(f"{values.dtype}", "float")
-
-
-def whole(view: View) -> View:
-    """The tensor, said to be of integers."""
-    return replace(view, is_float=False)
 
 
 def _narrow(weights: Array) -> Array:

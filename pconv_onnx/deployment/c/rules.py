@@ -155,7 +155,7 @@ def _reach(weights: Array, span: Span, zero: int, total: Sum) -> tuple[float, fl
     added = np.zeros((2, 1))
     if total.residual is not None and total.multiplier is not None:
         assert total.residual.span is not None
-        values = np.array([min(total.residual.span[0] - total.residual_zero, 0), total.residual.span[1]])
+        values = np.array(total.residual.span) - total.residual_zero
         added = np.sort(values[:, np.newaxis] * total.multiplier, axis=0)
     largest = (np.abs(products).max(axis=0) + np.abs(added).max(axis=0) + np.abs(total.bias)).max()
     if largest > LARGEST or np.abs(ends).max() > LARGEST:
@@ -188,12 +188,14 @@ def _float_conv(site: Site) -> View:
     if axes == 1:
         images, weights = images.unsqueezed([2]), weights[:, :, np.newaxis]
     images = site.program.dense(images.transposed((0, 2, 3, 1)))
-    window = Window.over(images.shape, len(weights), weights.shape[2:], groups=int(site.attribute("group", 1)), **settings)
+    window = Window.over(
+        images.shape, len(weights), weights.shape[2:], groups=int(site.attribute("group", 1)), **settings
+    )
     out = _products(site, window, images, weights.transpose(0, 2, 3, 1), 2).transposed((0, 3, 1, 2))
     return out.squeezed([2]) if axes == 1 else out
 
 
-def _spatial(site: Site, axes: int) -> dict[str, list[int]]:
+def _spatial(site: Site, axes: int) -> dict[str, Any]:
     """Strides, dilations and pads of a window, as of images one row high where there is one axis."""
     found = {name: [int(n) for n in site.attribute(name, [1] * axes)] for name in ("strides", "dilations")}
     pads = [int(pad) for pad in site.attribute("pads", [0] * 2 * axes)]
@@ -375,7 +377,7 @@ def _cast(site: Site) -> View:
     ends = (0, 255) if dtype == np.uint8 else (-LARGEST, LARGEST)
     ctype: CType = "uint8_t" if dtype == np.uint8 else "int32_t"
     if values.span is not None and ends[0] <= values.span[0] and values.span[1] <= ends[1]:
-        kept = values if values.buffer.ctype != "float" else site.program.converted(values, ctype)
+        kept = values if values.buffer.ctype == "uint8_t" else site.program.converted(values, ctype)
         return replace(kept, is_float=False)
     if dtype != np.uint8:
         raise Refused("cuts floats to integers")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -48,33 +49,39 @@ class C:
         if islands:
             name, reason = next(iter(islands.items()))
             raise PconvError(f"'{name}' computes on floats: {reason}", _FLOATS)
-        program, output = _program(packed)
-        return Contents(written(program, output, packed.name))
+        return Contents(written(_program(packed), packed.name))
 
 
-def _program(packed: Package) -> tuple[Program, View]:
-    """The calls of a network, and its output."""
+def _program(packed: Package) -> Program:
+    """The calls of a network."""
     network = packed.network
-    constants = {tensor.name: np.asarray(values(tensor, network.folder)) for tensor in network.proto.graph.initializer}
-    tensors = [tensor for tensor in packed.inputs if tensor.name not in constants]
-    if len(tensors) != 1 or len(packed.outputs) != 1:
-        raise PconvError(
-            f"the network has {len(tensors)} inputs and {len(packed.outputs)} outputs; C takes one of each",
-            "export the part of the ANN between one input and one output",
-        )
-    (source,), (target,) = tensors, packed.outputs
-    for tensor in (source, target):
+    found: dict[str, Value] = {
+        tensor.name: np.asarray(values(tensor, network.folder)) for tensor in network.proto.graph.initializer
+    }
+    tensors = [tensor for tensor in packed.inputs if tensor.name not in found]
+    for tensor in (*tensors, *packed.outputs):
         if tensor.type != onnx.TensorProto.FLOAT:
-            raise PconvError(f"'{tensor.name}' is not float32, which C reads and gives")
-    shape = _static(source)
-    read = View.of(Buffer("float", math.prod(shape), "in"), shape)
-    program = Program(read)
-    found = _walked(network, program, {**constants, source.name: read})[target.name]
-    last = found if isinstance(found, View) else program.constant(found)
-    program.label = target.name
-    out = View.of(Buffer("float", last.count, "out"), last.shape)
-    program.each("(float)a", out, last)
-    return program, out
+            raise PconvError(f"'{tensor.name}' is not float32, which C reads and gives", _FLOATS)
+    inputs = _side_by_side("in", {tensor.name: _static(tensor) for tensor in tensors})
+    program = Program(inputs)
+    found = _walked(network, program, {**found, **inputs})
+    last = {tensor.name: found[tensor.name] for tensor in packed.outputs}
+    program.outputs = _side_by_side("out", {name: value.shape for name, value in last.items()})
+    for name, out in program.outputs.items():
+        program.label = f"output {name}"
+        value = last[name]
+        program.each("(float)a", out, value if isinstance(value, View) else program.constant(value))
+    return program
+
+
+def _side_by_side(name: str, shapes: Mapping[str, Sequence[int]]) -> dict[str, View]:
+    """Tensors one behind another, by their names, in what is called so."""
+    starts = np.cumsum([0, *(math.prod(shape) for shape in shapes.values())])
+    buffer = Buffer("float", int(starts[-1]), name)
+    return {
+        tensor: replace(View.of(buffer, shape), offset=int(start))
+        for (tensor, shape), start in zip(shapes.items(), starts, strict=False)
+    }
 
 
 def _static(tensor: Tensor) -> tuple[int, ...]:
@@ -101,7 +108,11 @@ def _walked(network: Network, program: Program, found: dict[str, Value]) -> dict
 
 
 def _written(
-    program: Program, node: Node, proto: onnx.NodeProto, inputs: Sequence[Value | None], tables: dict[str, onnx.TensorProto]
+    program: Program,
+    node: Node,
+    proto: onnx.NodeProto,
+    inputs: Sequence[Value | None],
+    tables: dict[str, onnx.TensorProto],
 ) -> Sequence[Value]:
     """What a node gives: known now, or once its calls have run.
 

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from string import Template
-from typing import Any
 
 import numpy as np
 
@@ -20,21 +19,20 @@ _HERE = Path(__file__).parent
 _WIDTH = 110
 
 
-def written(program: Program, output: View, model: str) -> dict[str, bytes]:
+def written(program: Program, model: str) -> dict[str, bytes | Path]:
     """`network.c`, `network.h`, an example that runs it and what builds both.
 
     Args:
-        program: whose last call writes the output.
-        output: of the network.
+        program: whose last calls write the outputs.
         model: name of it, for comments.
     """
     places, size = offsets(program.calls)
     texts = {
         "model": _comment(model),
-        "inputs": program.input.count,
-        "outputs": output.count,
-        "input_shape": _sizes(program.input),
-        "output_shape": _sizes(output),
+        "inputs": sum(view.count for view in program.inputs.values()),
+        "outputs": sum(view.count for view in program.outputs.values()),
+        "input_shapes": _shapes(program.inputs),
+        "output_shapes": _shapes(program.outputs),
         "arena_bytes": max(size, 1),
         "tables": "\n\n".join(_table(name, values) for name, values in program.tables.items()),
         "layers": "\n".join(program.functions.values()).rstrip(),
@@ -43,15 +41,15 @@ def written(program: Program, output: View, model: str) -> dict[str, bytes]:
         ),
         "calls": "\n".join(f"    {line}" for call in _by_comment(program, places) for line in call),
     }
-    found = {
+    made: dict[str, bytes | Path] = {
         name: Template((_HERE / f"{name}.in").read_text()).substitute(texts).encode()
         for name in ("network.c", "network.h")
     }
-    return found | {name: (_HERE / name).read_bytes() for name in ("main.c", "CMakeLists.txt")}
+    return made | {name: _HERE / name for name in ("main.c", "CMakeLists.txt")}
 
 
-def _sizes(view: View) -> str:
-    return " x ".join(map(str, view.shape))
+def _shapes(tensors: Mapping[str, View]) -> str:
+    return ", ".join(f"{_comment(name)} {' x '.join(map(str, view.shape))}" for name, view in tensors.items())
 
 
 def _by_comment(program: Program, places: Mapping[Buffer, int]) -> Iterator[list[str]]:
@@ -64,15 +62,8 @@ def _by_comment(program: Program, places: Mapping[Buffer, int]) -> Iterator[list
 
 
 def _call(call: Call, places: Mapping[Buffer, int]) -> str:
-    def argument(value: Any) -> str:
-        if isinstance(value, str):
-            return value
-        if isinstance(value, View):
-            return _pointer(value, places)
-        ends = ", ".join(f".{name} = {_pointer(view, places)}" for name, view in value)
-        return f"(struct ends){{{ends}}}"
-
-    return f"{call.function}({', '.join(map(argument, call.arguments))});"
+    arguments = [one if isinstance(one, str) else _pointer(one, places) for one in call.arguments]
+    return f"{call.function}({', '.join(arguments)});"
 
 
 def _pointer(view: View, places: Mapping[Buffer, int]) -> str:
@@ -105,4 +96,4 @@ def _number(value: np.generic) -> str:
 
 def _comment(text: str) -> str:
     """What of a name may stand in a comment."""
-    return re.sub(r"[^\w .:()-]", "_", text, flags=re.ASCII)
+    return re.sub(r"[^\w .:()/'-]", "_", text, flags=re.ASCII)

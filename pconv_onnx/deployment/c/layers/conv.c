@@ -2,15 +2,19 @@ static int32_t ${name}_dot(const $in *values, const $weight *weights, int32_t le
 {
     int32_t sum = 0;
     for (int32_t i = 0; i < length; i++)
-        sum += ($wide)(values[i] - zero) * weights[i];
+        sum += (int32_t)values[i] * weights[i];
+    if (zero)
+        for (int32_t i = 0; i < length; i++)
+            sum -= zero * weights[i];
     return sum;
 }
 
 /* A convolution: weights [outputs, taps, taps, channels / groups]. Values are less `zero`, which padding adds. */
 static void $name(const struct window *window, const struct sum *sum, const $in *in, const $weight *weights,
-                  int32_t zero, struct ends ends)
+                  int32_t zero, const uint8_t *added_counts, const int32_t *added_sums, uint8_t *counts, int32_t *sums)
 {
     const struct window w = *window;
+    const struct ends ends = {added_counts, added_sums, counts, sums};
     const int32_t inputs = w.channels / w.groups, of_group = w.outputs / w.groups;
     int32_t index = 0;
     for (int32_t sample = 0; sample < w.samples; sample++)

@@ -5,7 +5,7 @@ struct sum {
     int32_t residual_zero, levels, row;
 };
 
-/* Of what is added, and of what comes out, one pointer of each pair is given, or none of what is added. */
+/* Of what is added, and of what comes out, one pointer of each pair is there, or none of what is added. */
 struct ends {
     const uint8_t *added_counts;
     const int32_t *added_sums;
