@@ -90,7 +90,15 @@ def test_it_runs_on_a_cortex_m4(resnet, resnet_samples):
             pytest.skip(f"no {tool}; on Debian: apt install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm")
     model, folder = resnet
     images = resnet_samples["image"][:3]
-    program = [*ARM, "network.c", "main.c", CORTEX_M / "start.c", "-nostartfiles", "--specs=rdimon.specs"]
+    program = [
+        *ARM,
+        "network.c",
+        "main.c",
+        CORTEX_M / "start.c",
+        "-nostartfiles",
+        "--specs=rdimon.specs",
+        "-Wl,--gc-sections",
+    ]
     linked = [*program, "-T", CORTEX_M / "mps2-an386.ld", "-o", "run.elf"]
     subprocess.run(["arm-none-eabi-gcc", "-c", *WARNINGS, *ARM, "network.c", "-o", "alone.o"], cwd=folder, check=True)
     subprocess.run(["arm-none-eabi-gcc", *linked], cwd=folder, check=True)
