@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pconv_onnx.basics.errors import PconvError
     from pconv_onnx.calibration import Calibration, calibrate
-    from pconv_onnx.deployment import Deployment, deploy
+    from pconv_onnx.deployment import Deployment, NirReading, deploy, from_nir
     from pconv_onnx.engine.ray import RayEngine
     from pconv_onnx.measure.benchmarking import Benchmark, bench
     from pconv_onnx.measure.evaluation import Evaluation, evaluate
@@ -33,6 +33,7 @@ __all__ = [
     "Evaluation",
     "Inspection",
     "Installation",
+    "NirReading",
     "ParallelNeuron",
     "PconvError",
     "QuantizerSpec",
@@ -46,6 +47,7 @@ __all__ = [
     "deploy",
     "doctor",
     "evaluate",
+    "from_nir",
     "inspect",
     "library_path",
     "register",
@@ -63,6 +65,7 @@ _MODULES = {
     "Evaluation": "measure.evaluation",
     "Inspection": "rewriting",
     "Installation": "runtime.installation",
+    "NirReading": "deployment",
     "ParallelNeuron": "neuron.parallel",
     "PconvError": "basics.errors",
     "QuantizerSpec": "neuron.quantiser",
@@ -76,6 +79,7 @@ _MODULES = {
     "deploy": "deployment",
     "doctor": "runtime.installation",
     "evaluate": "measure.evaluation",
+    "from_nir": "deployment",
     "inspect": "rewriting",
     "library_path": "operators.library",
     "register": "operators.library",

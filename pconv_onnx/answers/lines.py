@@ -434,6 +434,14 @@ def deployment_lines(summary: dict[str, Any]) -> Iterator[str]:
     yield f"{summary['output']}: {summary['target']} of {len(summary['files'])} files{kernels}"
 
 
+def nir_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """The answer of `rewrite` of a NIR graph."""
+    yield f"{summary['counts']['converted']} layers of neurons"
+    yield from (f"lost: {loss}" for loss in summary["losses"])
+    if summary.get("output"):
+        yield f"{summary['output']}: mode {summary['mode']}, T = {summary['steps']}"
+
+
 def installation_lines(summary: dict[str, Any]) -> Iterator[str]:
     """The answer of `doctor`."""
     library = summary["library"]

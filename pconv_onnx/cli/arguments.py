@@ -104,8 +104,12 @@ def _inspect(sub: argparse.ArgumentParser) -> None:
 
 
 def _rewrite(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("model", metavar="MODEL", help="ONNX file")
+    sub.add_argument("model", metavar="MODEL", help="ONNX file, or a NIR graph (.nir), which becomes a serial network")
     sub.add_argument("-o", "--output", metavar="FILE", help="file to write (default: MODEL with the ending .snn.onnx)")
+    sub.add_argument(
+        "--dt", type=float, metavar="LENGTH",
+        help="for a NIR graph: length of a time-step, in the unit of its time constants",
+    )  # fmt: skip
     sub.add_argument(
         "--steps", type=_steps, metavar="T",
         help=f"number of time-steps, 1 to {MAX_STEPS} (default: as many as each activation's levels need; lossless)",

@@ -14,6 +14,7 @@ from pconv_onnx.answers.lines import (
     deployment_lines,
     evaluation_lines,
     installation_lines,
+    nir_lines,
     plan_lines,
     rewriting_lines,
     stats_lines,
@@ -88,6 +89,10 @@ def inspect(options: argparse.Namespace) -> Answer:
 
 def rewrite(options: argparse.Namespace) -> Answer:
     """`pconv-onnx rewrite`."""
+    if options.model.endswith(".nir"):
+        return _read_nir(options)
+    if options.dt is not None:
+        raise WrongArguments("argument --dt: it is for NIR graphs, whose names end in .nir")
     if not options.weights:
         _needs(options, "calibration", "steps", "there are no levels to calibrate to")
     for given in ("method", "batch_axis"):
@@ -117,6 +122,27 @@ def rewrite(options: argparse.Namespace) -> Answer:
     )
     summary = {**result.summary(), "output": None if options.dry_run else output}
     return Answer(summary, rewriting_lines)
+
+
+# What an ANN is rewritten by: a NIR graph is a spiking network already.
+_OF_ANNS = (
+    "coding", "neurons", "precision", "signed", "calibration", "method", "batch_axis", "weights", "input_bits",
+    "input_range", "include", "exclude", "per_step_outputs", "strict",
+)  # fmt: skip
+
+
+def _read_nir(options: argparse.Namespace) -> Answer:
+    """`pconv-onnx rewrite` of a NIR graph."""
+    given = [name for name in _OF_ANNS if getattr(options, name)]
+    if options.mode not in ("parallel", "serial"):
+        given.append("mode")
+    if given:
+        raise WrongArguments(f"argument --{given[0].replace('_', '-')}: a NIR graph becomes a serial network as it is")
+    from pconv_onnx.deployment import from_nir
+
+    output = options.output or f"{options.model.removesuffix('.nir')}.snn.onnx"
+    result = from_nir(options.model, None if options.dry_run else output, steps=options.steps, dt=options.dt)
+    return Answer({**result.summary(), "output": None if options.dry_run else output}, nir_lines)
 
 
 def calibrate(options: argparse.Namespace) -> Answer:

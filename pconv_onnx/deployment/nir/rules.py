@@ -33,7 +33,7 @@ def _neuron(walk: Walk, node: Node) -> list[Term]:
         r=np.ones(shape, np.float32),
         v_threshold=everywhere(reset),
         v_reset=np.zeros(shape, np.float32),
-        metadata={"v_initial": everywhere(reset - threshold), "reset": "subtract"},
+        metadata={"v_initial": everywhere(reset - threshold), "reset": "subtract", "fires": "at threshold"},
     )
     name = walk.add(node_name(node), neurons)
     walk.connect(terms, name)
@@ -79,6 +79,8 @@ def _conv(walk: Walk, node: Node) -> list[Term]:
             "correct the weights of the ANN, and rewrite it again",
         )
     along = _windows(node, shape[1:], kernel)
+    if axes == 2 and groups == len(weight) == shape[0] and (weight == 1).all() and len(node.inputs) == 2:
+        return _sum_pool(walk, node, along)
     layer = Affine(
         _of_all_groups(weight, groups),
         walk.constant(node, 2, np.zeros(len(weight))).astype(np.float64),
@@ -88,6 +90,19 @@ def _conv(walk: Walk, node: Node) -> list[Term]:
         [window.dilation for window in along],
     )
     return [Term(walk.affine(node_name(node), layer, walk.alike(source, walk.tensors[source])))]
+
+
+def _sum_pool(walk: Walk, node: Node, along: Sequence[Window]) -> list[Term]:
+    """A convolution of ones, one a channel: what `from_nir` makes of a `SumPool2d`."""
+    source = walk.variable(node, 0)
+    if max(window.dilation for window in along) > 1:
+        raise PconvError(f"{called(node)} has dilations; NIR's pools have none")
+    pads = _same_pads(node, walk.shape(source)[1:], along)
+    terms = walk.alike(source, walk.tensors[source])
+    sizes = ([window.taps for window in along], [window.stride for window in along], pads)
+    name = walk.add(node_name(node), walk.nir.SumPool2d(*map(np.array, sizes)))
+    walk.connect(terms, name)
+    return [Term(name, terms[0].scale)]
 
 
 def _windows(node: Node, sizes: Shape, kernel: Sequence[int]) -> list[Window]:

@@ -36,7 +36,7 @@ class Nir:
                 f"the network is {packed.mode.name}, and what reads NIR computes step by step",
                 f"rewrite it with `mode='serial'`{', without `weights=`' if whole else ''}",
             )
-        nir = _package()
+        nir = nir_package()
         graph = nir_graph(fold(packed.network), packed.potentials, packed.steps, nir)
         neurons = [node for node in graph.nodes.values() if isinstance(node, nir.IF)]
         charged = any(node.metadata["v_initial"].any() for node in neurons)
@@ -48,7 +48,12 @@ class Nir:
         return Contents({name: written, "README.md": _readme(name, packed, graph, losses).encode()}, losses=losses)
 
 
-def _package() -> Any:
+def nir_package() -> Any:
+    """The package nir.
+
+    Raises:
+        PconvError: it is missing.
+    """
     try:
         import nir
     except ImportError as error:
