@@ -70,8 +70,8 @@ class Neurons(torch.nn.Module):
         super().__init__()
         self.threshold, self.reset = map(torch.from_numpy, (node.v_threshold, node.v_reset))
 
-    def forward(self, given: torch.Tensor, potential: Any = None) -> tuple[torch.Tensor, Any]:
-        charge = given if potential is None else potential + given
+    def forward(self, given: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        charge = given if state is None else state + given
         fires = charge > self.threshold
         return fires.to(given.dtype), torch.where(fires, self.reset, charge)
 
@@ -93,7 +93,8 @@ def peer(graph: nir.NIRGraph, kind: str, x: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         for given in x:
             output, state = network(torch.from_numpy(given), state)
-            outputs.append(output.numpy())
+            # What snnTorch gives of neurons has their potential besides.
+            outputs.append((output[0] if isinstance(output, tuple) else output).numpy())
     return np.stack(outputs)
 
 
