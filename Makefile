@@ -18,7 +18,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-slow test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-hostile fuzz-npy fuzz-guided node dist bench peers ray gpu exports zoo suites cases real clean
+.PHONY: help demo docs test test-slow test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-c fuzz-hostile fuzz-npy fuzz-guided node browser dist bench peers ray gpu exports zoo suites cases real clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +83,10 @@ node: $(STAMP) ## run the example network under Node.js, in stock onnxruntime (n
 	npm install --prefix examples/node
 	$(BIN)/pytest tests/examples/test_node.py
 
+browser: $(STAMP) ## run the example network in headless Chromium and Node.js, in onnxruntime-web (needs npm and chromium)
+	npm install --prefix examples/browser
+	$(BIN)/pytest tests/examples/test_browser.py
+
 # The wheel is built from the source distribution, and tried where nothing else is installed.
 dist: .venv-dist/bin/auditwheel ## build dist/: source distribution and wheel, and try the wheel in an empty environment
 	rm -rf dist .venv-dist/empty
@@ -124,6 +128,9 @@ fuzz-verify: $(STAMP) ## spoil 10,000 spiking networks in one place each: verify
 
 fuzz-integers: $(STAMP) ## compare 20,000 random networks of integers with exact integers, bit by bit (an hour and a half)
 	$(BIN)/python tests/fuzzing/run.py --what integers --count 20000
+
+fuzz-c: $(STAMP) ## compare 2,000 random networks of integers in C, under sanitizers, with onnxruntime, bit by bit (half an hour)
+	$(BIN)/python tests/fuzzing/run.py --what c --count 2000
 
 fuzz-hostile: $(STAMP) ## give random and mutated files, requests and calls to what reads them, in processes that may die (3 hours)
 	$(BIN)/python tests/fuzzing/run.py --what files --count 50000
@@ -229,5 +236,5 @@ suites: $(STAMP) ## put other projects' model files through the pipeline, into d
 
 clean: ## remove everything that was built or installed here
 	rm -rf .venv .venv-demo .venv-dist .venv-gpu .venv-ort .venv-peers .venv-ray .venv-real build dist *.egg-info pconv_onnx/lib .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
-		examples/node/node_modules
+		examples/browser/node_modules examples/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
