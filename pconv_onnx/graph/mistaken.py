@@ -11,7 +11,7 @@ _BEGINNINGS = (
     (GIT_LFS, "a Git LFS pointer", GIT_LFS_HINT),
     (b"PK\x03\x04", "a zip archive", f"unpack it; if it is a checkpoint of PyTorch, {_EXPORT}"),
     *((bytes([0x80, protocol]), "a pickle, perhaps a checkpoint of PyTorch", _EXPORT) for protocol in range(2, 6)),
-    (b"\x89HDF\r\n", "an HDF5 file, perhaps of Keras", "convert it with tf2onnx"),
+    (b"\x89HDF\r\n", "an HDF5 file, perhaps of Keras", "convert it with tf2onnx; `from_nir` reads one of NIR"),
     (b"\x1f\x8b", "compressed with gzip", "unpack it"),
 )
 # Flatbuffers have their identifier after four bytes.

@@ -42,7 +42,7 @@ def options_of(command: argparse.ArgumentParser) -> dict[str, argparse.Action]:
 
 COMMANDS = next(action.choices for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
 OPTIONS = {option: action for command in COMMANDS.values() for option, action in options_of(command).items()}
-FUNCTIONS = [getattr(pconv_onnx, name) for name in COMMANDS] + [pconv_onnx.RayEngine]
+FUNCTIONS = [getattr(pconv_onnx, name) for name in COMMANDS] + [pconv_onnx.RayEngine, pconv_onnx.from_nir]
 ARGUMENTS = {name for function in FUNCTIONS for name in inspect.signature(function).parameters}
 MESSAGES = [entry for entry in messages() if not any(entry[0].startswith(place) for place in ELSEWHERE)]
 NAMED = [(where, argument) for where, text in messages() for argument in MENTIONED.findall(text)]
