@@ -40,7 +40,7 @@ int main(void)
 INTEGERS = {"mode": "integer", "input_bits": 8}
 
 
-@pytest.fixture(scope="module", params=["gcc", "clang"])
+@pytest.fixture(scope="module", params=["gcc", pytest.param("clang", marks=pytest.mark.slow)])
 def compiler(request, tmp_path_factory):
     """A compiler whose programs can be run under sanitizers."""
     if shutil.which(request.param) is None:
