@@ -6,7 +6,7 @@ import onnx
 from onnx.checker import ValidationError
 
 from pconv_onnx.basics.domain import DOMAIN, VERSION
-from pconv_onnx.graph.faults import fault_of, is_of_onnxruntime
+from pconv_onnx.graph.faults import fault_of, faults_of_functions, is_of_onnxruntime
 from pconv_onnx.graph.nesting import nodes_within
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION, without_references
 
@@ -36,6 +36,9 @@ def check(model: onnx.ModelProto) -> None:
     Raises:
         InvalidModel: what is wrong, and where.
     """
+    # onnx before 1.20 does not look for circles of functions, and goes round them until the process dies.
+    for fault in faults_of_functions(model.functions):
+        raise InvalidModel(*fault)
     try:
         onnx.checker.check_model(_as_onnx_wants_it(model))
     except (ValidationError, ValueError) as error:

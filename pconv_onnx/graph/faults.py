@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeVar
 
 import onnx
@@ -75,7 +76,7 @@ def _faults(model: onnx.ModelProto) -> Iterator[Fault]:
     for kind, infos in (("input", model.graph.input), ("output", model.graph.output)):
         yield from _of_values(kind, infos)
     yield from _made_twice(model.graph, set())
-    yield from _of_functions(model.functions)
+    yield from faults_of_functions(model.functions)
     own = {_key(function) for function in model.functions}
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     for node in nodes_within(model.graph.node):
@@ -116,18 +117,17 @@ def _key(function: onnx.FunctionProto) -> tuple[str, str]:
     return function.domain, function.name
 
 
-def _of_functions(functions: Sequence[onnx.FunctionProto]) -> Iterator[Fault]:
-    calls = {_key(entry): {(node.domain, node.op_type) for node in nodes_within(entry.node)} for entry in functions}
-    for function in functions:
-        met: set[tuple[str, str]] = set()
-        reached = calls[_key(function)]
-        while reached - met:
-            met |= reached
-            reached = set().union(*(calls[key] for key in met if key in calls))
-        if _key(function) in met:
-            yield f"the function '{function.name}' calls itself", "write what it repeats as a Loop"
-    overloads = ((*_key(function), function.overload) for function in functions)
-    for _, name, _ in _repeated(overloads):
+def faults_of_functions(functions: Sequence[onnx.FunctionProto]) -> Iterator[Fault]:
+    """What is wrong with functions as such: one calls itself, or there are two of one name."""
+    names = [(*_key(function), function.overload) for function in functions]
+    within = ({(node.domain, node.op_type, node.overload) for node in nodes_within(entry.node)} for entry in functions)
+    calls = dict(zip(names, within, strict=True))
+    try:
+        TopologicalSorter(calls).prepare()
+    except CycleError as error:
+        first = next(name for name in names if name in error.args[1])
+        yield f"the function '{first[1]}' calls itself", "write what it repeats as a Loop"
+    for _, name, _ in _repeated(names):
         yield f"the function '{name}' is defined twice", "leave one out, or give it another name"
 
 
