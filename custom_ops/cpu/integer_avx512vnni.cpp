@@ -167,7 +167,6 @@ struct Avx512Vnni {
 };
 
 struct Vnni256 : Ymm {
-  static constexpr int64_t kRun = 0;
   using Partial = Ints;
 
   static PCONV_INLINE Partial begin(Ints bias) { return bias; }

@@ -76,6 +76,13 @@ static_assert(sizeof(OrtCustomOp) == 208);
 
 namespace pconv::abi {
 
+/// What paths are made of: onnxruntime hands them to the system as they are.
+#ifdef _WIN32
+using PathChar = wchar_t;
+#else
+using PathChar = char;
+#endif
+
 /// The version whose OrtCustomOp members and functions this library needs: the first with outputs in place of inputs.
 inline constexpr uint32_t kVersion = 18;
 
@@ -103,7 +110,7 @@ struct Slot<Index, Result(Args...)> {
 inline constexpr Slot<0, OrtStatus*(int code, const char* message)> CreateStatus;
 inline constexpr Slot<2, const char*(const OrtStatus*)> GetErrorMessage;
 inline constexpr Slot<3, OrtStatus*(int level, const char* log_id, OrtEnv**)> CreateEnv;
-inline constexpr Slot<7, OrtStatus*(const OrtEnv*, const char* path, const OrtSessionOptions*, OrtSession**)>
+inline constexpr Slot<7, OrtStatus*(const OrtEnv*, const PathChar* path, const OrtSessionOptions*, OrtSession**)>
     CreateSession;
 inline constexpr Slot<9, OrtStatus*(OrtSession*, const OrtRunOptions*, const char* const* input_names,
                                     const OrtValue* const* inputs, size_t input_count, const char* const* output_names,
@@ -113,7 +120,7 @@ inline constexpr Slot<10, OrtStatus*(OrtSessionOptions**)> CreateSessionOptions;
 inline constexpr Slot<26, OrtStatus*(const char* name, OrtCustomOpDomain**)> CreateCustomOpDomain;
 inline constexpr Slot<27, OrtStatus*(OrtCustomOpDomain*, const OrtCustomOp*)> CustomOpDomain_Add;
 inline constexpr Slot<28, OrtStatus*(OrtSessionOptions*, OrtCustomOpDomain*)> AddCustomOpDomain;
-inline constexpr Slot<29, OrtStatus*(OrtSessionOptions*, const char* path, void** handle)> RegisterCustomOpsLibrary;
+inline constexpr Slot<29, OrtStatus*(OrtSessionOptions*, const PathChar* path, void** handle)> RegisterCustomOpsLibrary;
 inline constexpr Slot<30, OrtStatus*(const OrtSession*, size_t* count)> SessionGetInputCount;
 inline constexpr Slot<31, OrtStatus*(const OrtSession*, size_t* count)> SessionGetOutputCount;
 inline constexpr Slot<36, OrtStatus*(const OrtSession*, size_t index, OrtAllocator*, char** name)> SessionGetInputName;
