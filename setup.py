@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
+LIBRARY_NAME = runpy.run_path("pconv_onnx/operators/library_name.py")["LIBRARY_NAME"]
 # By full path: pip's build isolation and an unactivated virtual environment differ in what is on PATH.
 CMAKE = os.path.join(CMAKE_BIN_DIR, "cmake")
 CONFIGURE = [
@@ -35,8 +37,7 @@ class BuildLibrary(build_ext):
 
     def get_ext_filename(self, fullname: str) -> str:
         """Name the file as a plain shared library: Python never imports it."""
-        *package, name = fullname.split(".")
-        return os.path.join(*package, f"lib{name}.so")
+        return os.path.join(*fullname.split(".")[:-1], LIBRARY_NAME)
 
     def run(self) -> None:
         """Build the library, or say that it is left out."""

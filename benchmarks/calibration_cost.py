@@ -19,7 +19,8 @@ from calibration import read
 from measure import machine, write
 
 from pconv_onnx import calibrate
-from pconv_onnx.measure.timing import OtherWork, peak_memory
+from pconv_onnx.basics.process import peak_memory
+from pconv_onnx.measure.timing import OtherWork
 
 
 def main() -> None:

@@ -22,7 +22,8 @@ from measure import write
 from onnx import TensorProto, helper, numpy_helper
 
 import pconv_onnx
-from pconv_onnx.measure.timing import OtherWork, machine, peak_memory
+from pconv_onnx.basics.process import peak_memory
+from pconv_onnx.measure.timing import OtherWork, machine
 
 ANN, SNN, BUNDLE = "ann.onnx", "snn.onnx", "bundle"
 STEPS, SAMPLES = 8, 4

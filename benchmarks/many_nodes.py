@@ -21,7 +21,8 @@ from shapes import SHAPES
 
 import pconv_onnx
 import pconv_onnx.rewriting
-from pconv_onnx.measure.timing import OtherWork, machine, peak_memory
+from pconv_onnx.basics.process import peak_memory
+from pconv_onnx.measure.timing import OtherWork, machine
 
 TASKS = ("inspect", "folded", "parallel")
 

@@ -18,8 +18,8 @@ from typing import Any
 from measure import machine, write
 
 import pconv_onnx
+from pconv_onnx.basics.process import peak_memory
 from pconv_onnx.data.reading import random_samples
-from pconv_onnx.measure.timing import peak_memory
 
 TASKS = ("verify", "stats")
 

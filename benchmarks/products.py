@@ -32,6 +32,7 @@ from subjects import Folders, Run, Subject
 
 import pconv_onnx
 from pconv_onnx.basics.choices import CODINGS, METHODS, NEURONS, ModeName
+from pconv_onnx.basics.process import peak_memory
 from pconv_onnx.basics.progress import showing, track
 from pconv_onnx.measure import timing
 
@@ -179,7 +180,7 @@ def calibration_cost(name: str, samples: int, steps: int, options: argparse.Name
     pconv_onnx.calibrate(
         made.model, data, output, steps=steps, coding=options.coding, neurons=options.neurons, method=options.method
     )
-    return {"seconds": time.perf_counter() - start, "peak_mib": timing.peak_memory()}
+    return {"seconds": time.perf_counter() - start, "peak_mib": peak_memory()}
 
 
 def with_entry(entries: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pconv_onnx.operators.library_name import LIBRARY_NAME
+
 ROOT = Path(__file__).parents[1]
-LIBRARY = "pconv_onnx/lib/libpconv_ops.so"
+LIBRARY = f"pconv_onnx/lib/{LIBRARY_NAME}"
 FACTS = "pconv_onnx/lib/pconv_ops.json"
 
 needs_compiler = pytest.mark.skipif(

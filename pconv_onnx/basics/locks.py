@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,26 +16,29 @@ _PATIENCE, _PAUSE = 10.0, 0.002
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[bool | None]:
     """Lock a folder against others that lock it: True if it is locked now, None where there are no such locks."""
-    descriptor, held = None, None
-    try:
-        import fcntl  # not on every system
+    if sys.platform == "win32":
+        yield None
+    else:
+        import fcntl
 
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = True
-    except BlockingIOError:
-        held = False
-    except (ImportError, OSError):
-        pass
-    try:
-        yield held
-    finally:
-        if descriptor is not None:
-            # Also in processes that were forked meanwhile.
-            with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        descriptor, held = None, None
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        except BlockingIOError:
+            held = False
+        except OSError:
+            pass
+        try:
+            yield held
+        finally:
+            if descriptor is not None:
+                # Also in processes that were forked meanwhile.
+                with contextlib.suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import io
 import json
 import logging
@@ -16,6 +15,7 @@ from typing import Any
 
 from pconv_onnx.answers.printing import as_text
 from pconv_onnx.basics.errors import PconvError, WrongArguments, printable
+from pconv_onnx.basics.process import flush_c_streams
 from pconv_onnx.basics.progress import showing
 from pconv_onnx.cli.arguments import parser
 from pconv_onnx.cli.commands import ANSWER_IS_NO, INTERRUPTED, WRONG_ARGUMENTS
@@ -84,7 +84,7 @@ def _flush() -> None:
     with contextlib.suppress(OSError, ValueError):
         if sys.__stdout__ is not None:
             sys.__stdout__.flush()
-    ctypes.CDLL(None).fflush(None)
+    flush_c_streams()
 
 
 def _print(text: str, status: int) -> int:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.process import cpus
 from pconv_onnx.basics.progress import track
 from pconv_onnx.engine.shards import Crew, Result, merged
 from pconv_onnx.runtime.side_by_side import limit_threads
@@ -74,18 +75,19 @@ class RayEngine:
         ray = _import_ray()
         if ray.is_initialized():
             return
-        # Sockets lie in it, whose paths may have 107 letters.
-        folder = tempfile.mkdtemp(prefix="pconv-ray-", dir="/tmp")
+        # Sockets lie in it, whose paths may have 107 letters; on macOS the usual folder takes half of them.
+        short = "/tmp" if os.path.isdir("/tmp") else None
+        folder = tempfile.mkdtemp(prefix="pconv-ray-", dir=short)
         started.callback(shutil.rmtree, folder, ignore_errors=True)
         started.callback(ray.shutdown)
-        cpus = self._workers or len(os.sched_getaffinity(0))
+        count = self._workers or len(cpus())
         try:
             # What a worker that is killed leaves in its temporary folder goes with Ray's. Nothing is reported to Ray's
             # makers.
             with _environment(TMPDIR=folder, RAY_USAGE_STATS_ENABLED="0"):
                 ray.init(
                     "local",
-                    num_cpus=cpus,
+                    num_cpus=count,
                     num_gpus=0,
                     include_dashboard=False,
                     object_store_memory=_STORE,

@@ -19,7 +19,8 @@ import numpy as np
 from pconv_onnx.basics.choices import PROVIDERS
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.foreign_errors import reason_of
-from pconv_onnx.measure.timing import peak_memory, session_options
+from pconv_onnx.basics.process import peak_memory
+from pconv_onnx.measure.timing import session_options
 from pconv_onnx.plan.modes import MODES
 from pconv_onnx.runtime.opening import import_onnxruntime, session
 from pconv_onnx.runtime.serial_session import SerialSession

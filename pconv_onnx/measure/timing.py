@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.process import cpu_seconds, load_average
 from pconv_onnx.operators.library import library_path
 from pconv_onnx.runtime.device_memory import CUDA
 from pconv_onnx.runtime.installation import installed
@@ -75,7 +76,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "gpu": _gpu() if CUDA in ort.get_available_providers() else None,
         "system": platform.platform(),
-        "load_average": os.getloadavg()[0],
+        "load_average": load_average(),
         "python": platform.python_version(),
         "pconv_onnx": installed("pconv-onnx"),
         "onnxruntime": ort.__version__,
@@ -98,11 +99,11 @@ class OtherWork:
     """Watches, from when it is made, what other processes take of the CPUs that this one may run on."""
 
     def __init__(self) -> None:
-        self._start = _cpu_seconds()
+        self._start = cpu_seconds()
 
     def share(self) -> float | None:
         """Share of the CPU time since then that went to others; None where the system does not tell."""
-        now = _cpu_seconds()
+        now = cpu_seconds()
         if self._start is None or now is None or now[0] <= self._start[0]:
             return None
         total, busy, own = (after - before for after, before in zip(now, self._start, strict=True))
@@ -112,31 +113,6 @@ class OtherWork:
         """For the record of the machine: `quiet` and `other_work`, a share; both None where it is not known."""
         share = self.share()
         return {"quiet": None if share is None else share <= _QUIET, "other_work": share}
-
-
-def _cpu_seconds() -> tuple[float, float, float] | None:
-    """Time of the CPUs that this process may run on, how much of it was busy, and with this process and its children.
-
-    What a hypervisor took for other guests counts as busy.
-    """
-    try:
-        lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
-        own = {f"cpu{index}" for index in os.sched_getaffinity(0)}
-    except (OSError, AttributeError):  # another system than Linux
-        return None
-    # user, nice, system, idle, iowait, irq, softirq, steal; guests are in the time of users.
-    rows = np.array([[int(value) for value in line[1:9]] for line in lines if line[0] in own], dtype=float)
-    seconds = rows.sum(axis=0) / os.sysconf("SC_CLK_TCK")
-    return float(seconds.sum()), float(seconds.sum() - seconds[3] - seconds[4]), sum(os.times()[:4])
-
-
-def peak_memory() -> float:
-    """The most resident memory that this process has had, in MiB; Linux alone tells.
-
-    Not what getrusage tells, which begins with the peak of the process that started this one.
-    """
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 1024
 
 
 def threads_of(make: Callable[[], Any]) -> tuple[Any, int | None]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.foreign_errors import reason_of
+from pconv_onnx.operators.library_name import LIBRARY_NAME
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 # The entry that marks session options with the library: onnxruntime refuses models if it is registered twice.
 _REGISTERED = "pconv_onnx.library"
 _LIBRARY_FOLDER = Path(__file__).parents[1] / "lib"
-_LIBRARY_NAME = "libpconv_ops.so"
 # The file in which its build notes what it has kernels for.
 _FACTS_NAME = "pconv_ops.json"
 
@@ -27,7 +27,7 @@ def library_path() -> Path:
     Raises:
         PconvError: this installation has none.
     """
-    path = _LIBRARY_FOLDER / _LIBRARY_NAME
+    path = _LIBRARY_FOLDER / LIBRARY_NAME
     if path.is_file():
         return path
     raise PconvError(

@@ -288,7 +288,7 @@ def test_the_command_prints_the_document_or_a_table(ann, capfd):
 
 
 def test_the_command_says_what_was_not_measured_and_that_the_machine_was_busy(ann, capfd, monkeypatch):
-    monkeypatch.setattr(pconv_onnx.measure.timing, "_cpu_seconds", iter([(0.0, 0.0, 0.0), (10.0, 9.0, 4.0)]).__next__)
+    monkeypatch.setattr(pconv_onnx.measure.timing, "cpu_seconds", iter([(0.0, 0.0, 0.0), (10.0, 9.0, 4.0)]).__next__)
     monkeypatch.setitem(pconv_onnx.measure.benchmarking._REWRITTEN, SERIAL, "no such mode")
     assert main(command(ann)) == 0
     out = capfd.readouterr().out

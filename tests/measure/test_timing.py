@@ -48,20 +48,20 @@ def test_the_machine_is_described():
 def test_a_machine_is_quiet_where_others_leave_the_cpu_alone(others, quiet, monkeypatch):
     # 100 s of CPU time, of which this process used 40.
     readings = iter([(1000.0, 300.0, 20.0), (1100.0, 300.0 + 40 + 100 * others, 60.0)])
-    monkeypatch.setattr(timing, "_cpu_seconds", lambda: next(readings))
+    monkeypatch.setattr(timing, "cpu_seconds", lambda: next(readings))
     assert OtherWork().summary() == {"quiet": quiet, "other_work": pytest.approx(others)}
 
 
 def test_nothing_is_said_of_others_where_the_system_does_not_tell(monkeypatch):
-    monkeypatch.setattr(timing, "_cpu_seconds", lambda: None)
+    monkeypatch.setattr(timing, "cpu_seconds", lambda: None)
     assert OtherWork().summary() == {"quiet": None, "other_work": None}
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="no /proc here")
 def test_the_work_of_children_is_not_that_of_others():
-    total, busy, own = timing._cpu_seconds()
+    total, busy, own = timing.cpu_seconds()
     subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass"], check=True)
-    later = timing._cpu_seconds()
+    later = timing.cpu_seconds()
     assert later[0] > total and later[1] > busy
     assert later[2] - own >= 0.28
 

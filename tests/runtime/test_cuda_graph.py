@@ -129,7 +129,7 @@ def test_a_library_without_cuda_kernels_is_left_out_of_cuda_sessions(snn, monkey
 @pytest.mark.usefixtures("library")
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_library_that_may_have_no_cuda_kernels_is_left_out_of_cuda_sessions_alone(snn, monkeypatch, tmp_path):
-    (tmp_path / native._LIBRARY_NAME).symlink_to(native.library_path())
+    (tmp_path / native.LIBRARY_NAME).symlink_to(native.library_path())
     monkeypatch.setattr(native, "_LIBRARY_FOLDER", tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

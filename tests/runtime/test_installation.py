@@ -17,7 +17,7 @@ from pconv_onnx.cli.main import main
 from pconv_onnx.operators import library as native
 from pconv_onnx.runtime import installation
 
-NAME = native._LIBRARY_NAME
+NAME = native.LIBRARY_NAME
 
 
 def test_an_installation_with_a_working_library_has_no_problems(library):

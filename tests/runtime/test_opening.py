@@ -56,7 +56,7 @@ def test_without_the_library_the_function_body_gives_the_same(mode, small_networ
 
 
 def test_a_library_that_does_not_load_is_told(snn, monkeypatch, tmp_path):
-    broken = tmp_path / native._LIBRARY_NAME
+    broken = tmp_path / native.LIBRARY_NAME
     broken.write_bytes(b"not a library")
     monkeypatch.setattr(native, "_LIBRARY_FOLDER", tmp_path)
     told = refusal(snn)
@@ -97,7 +97,7 @@ def test_options_serve_several_sessions_and_may_have_the_library_already(snn, sa
 @pytest.mark.usefixtures("library")
 def test_a_failed_registration_is_not_taken_for_one(snn, monkeypatch, tmp_path, sample):
     options = onnxruntime.SessionOptions()
-    (tmp_path / native._LIBRARY_NAME).write_bytes(b"")
+    (tmp_path / native.LIBRARY_NAME).write_bytes(b"")
     with monkeypatch.context() as patch:
         patch.setattr(native, "_LIBRARY_FOLDER", tmp_path)
         refusal(snn, options=options)
