@@ -12,7 +12,7 @@ from notes import noted
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from opsets import known, opsets
 
-from pconv_onnx import inspect, rewrite, verify
+from pconv_onnx import PconvError, inspect, rewrite, verify
 from pconv_onnx.graph import load
 from pconv_onnx.graph.passes.folding import fold
 from pconv_onnx.plan.plan import Planned
@@ -182,7 +182,14 @@ def clipped(clip: str, dtype, zero: int, low: int, high: int, nodes: str = NO_RE
 def test_clipped_codes_are_converted_bit_by_bit(case, nodes, mode):
     *arguments, levels = CLIPPED[case]
     source = clipped(*arguments, nodes)
-    assert_converted(source, onnxruntime_of(source), mode, levels=levels)
+    try:
+        expected = onnxruntime_of(source)
+    except PconvError as error:
+        # onnxruntime up to 1.23 has no Max of 8 bits.
+        if case != "Max and Min" or "does not compute it" not in error.message:
+            raise
+        pytest.skip(error.message)
+    assert_converted(source, expected, mode, levels=levels)
 
 
 @pytest.mark.parametrize("mode", MODES)

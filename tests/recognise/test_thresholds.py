@@ -7,6 +7,7 @@ import pytest
 from harness import assert_converted, found, onnxruntime_of
 from networks import network
 from onnx import helper
+from opsets import opsets
 from refusals import refusal_of
 
 from pconv_onnx import rewrite, session
@@ -32,7 +33,7 @@ def counting(nodes: str = NODES, thresholds: np.ndarray = UNEVEN, opset: int = 1
 
 
 @pytest.mark.parametrize("mode", ["parallel", "folded"])
-@pytest.mark.parametrize("opset", [13, 17, 23])
+@pytest.mark.parametrize("opset", opsets(13, 17, 23))
 @pytest.mark.parametrize(
     "thresholds",
     [UNEVEN, UNEVEN[::-1], UNEVEN[:1], PER_CHANNEL, np.array([0, 1, np.inf], np.float32), np.zeros(3, np.float32)],
