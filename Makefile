@@ -18,7 +18,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-slow test-all test-ort-matrix $(ORT_TESTS) test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-c fuzz-hostile fuzz-npy fuzz-guided node browser dist bench peers ray gpu exports zoo suites cases real clean
+.PHONY: help demo docs test test-slow test-all test-ort-matrix $(ORT_TESTS) test-oldest test-python-matrix cross test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-c fuzz-hostile fuzz-npy fuzz-guided node browser dist bench peers ray gpu exports zoo suites cases real clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ $(DEMO): $(SOURCES) $(shell find pconv_onnx -name '*.py')
 	.venv-demo/bin/pip install --quiet '.[cpu]'
 	@touch $@
 
+# The oldest of everything that setup.cfg allows, together.
+OLDEST := numpy==1.26.0 onnx==1.19.0 onnxruntime==1.20.1 ml-dtypes==0.5.0 onnx-graphsurgeon==0.5.2 rich==13.0.0
+PYTHONS := python3.10 python3.11 python3.12 python3.13 python3.14
+
 # Of a file's tests most run in one process, so what they share is built once: worksteal deals them out in two halves.
 test: lint ## lint, type-check and run the tests, without the slow ones (about 8 minutes on two idle cores)
 	$(BIN)/pytest -n 2 --dist worksteal -m 'not slow'
@@ -71,6 +75,32 @@ $(ORT_VERSIONS:%=.venv-ort/%/installed): .venv-ort/%/installed: $(SOURCES)
 	test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
 	sed 's/^onnxruntime==.*/onnxruntime==$*/' constraints.txt >$(@D)/constraints.txt
 	PIP_CONSTRAINT=$(abspath $(@D)/constraints.txt) $(@D)/bin/pip install --quiet -e '.[cpu,test]'
+	@touch $@
+
+test-oldest: .venv-oldest/installed ## run the tests with the oldest Python and packages that are supported, together
+	.venv-oldest/bin/pytest -n 2 -m 'not slow' --ignore tests/documentation
+
+.venv-oldest/installed: $(SOURCES)
+	test -x $(@D)/bin/pip || python3.10 -m venv $(@D)
+	grep -vE '^($(subst $() ,|,$(foreach pin,$(OLDEST),$(firstword $(subst ==, ,$(pin))))))==' constraints.txt >$(@D)/constraints.txt
+	PIP_CONSTRAINT=$(abspath $(@D)/constraints.txt) $(@D)/bin/pip install --quiet -e '.[cpu,test]' $(OLDEST)
+	@touch $@
+
+test-python-matrix: ## run the tests with each supported Python that is on PATH, in .venv-python/
+	@for python in $(PYTHONS); do \
+		$$python -c '' 2>/dev/null || { echo "note: no $$python here, so it was left out" >&2; continue; }; \
+		bin=.venv-python/$$python/bin; \
+		{ test -x $$bin/pip || $$python -m venv .venv-python/$$python; } && $$bin/pip install --quiet -e '.[cpu,test]' \
+			&& $$bin/pytest -n 2 -m 'not slow' --ignore tests/documentation || exit 1; \
+	done
+
+cross: $(STAMP) .venv-cross/installed ## compile the native library for Linux, macOS and Windows by zig, and check types for each
+	for system in linux darwin win32; do $(BIN)/mypy --platform $$system || exit 1; done
+	.venv-cross/bin/python tests/cross/run.py
+
+.venv-cross/installed: constraints.txt
+	test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet cmake lief ninja ziglang
 	@touch $@
 
 test-abi: $(STAMP) ## compare our declarations of onnxruntime's C ABI with the official header
@@ -235,6 +265,6 @@ suites: $(STAMP) ## put other projects' model files through the pipeline, into d
 	$(BIN)/python tests/suites/run.py -o benchmarks/results/suites.json --page docs/support.md
 
 clean: ## remove everything that was built or installed here
-	rm -rf .venv .venv-demo .venv-dist .venv-gpu .venv-ort .venv-peers .venv-ray .venv-real build dist *.egg-info pconv_onnx/lib .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf .venv .venv-cross .venv-demo .venv-dist .venv-gpu .venv-oldest .venv-ort .venv-peers .venv-python .venv-ray .venv-real build dist *.egg-info pconv_onnx/lib .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
 		examples/browser/node_modules examples/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

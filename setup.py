@@ -15,11 +15,12 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 LIBRARY_NAME = runpy.run_path("pconv_onnx/operators/library_name.py")["LIBRARY_NAME"]
+ASKED = shlex.split(os.environ.get("CMAKE_ARGS", ""))
 # By full path: pip's build isolation and an unactivated virtual environment differ in what is on PATH.
 CMAKE = os.path.join(CMAKE_BIN_DIR, "cmake")
 CONFIGURE = [
     *(CMAKE, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={os.path.join(NINJA_BIN_DIR, 'ninja')}"),
-    *("-DCMAKE_BUILD_TYPE=Release", *shlex.split(os.environ.get("CMAKE_ARGS", ""))),
+    *("-DCMAKE_BUILD_TYPE=Release", *ASKED),
 ]
 
 
@@ -89,4 +90,6 @@ class TagWheel(bdist_wheel):
 setup(
     ext_modules=[Extension("pconv_onnx.lib.pconv_ops", sources=[])],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": TagWheel},
+    # A build that asks for CUDA kernels says so in its version: one system has wheels with and without them.
+    options={"egg_info": {"tag_build": "+cuda"}} if "-DPCONV_CUDA=ON" in ASKED else {},
 )
