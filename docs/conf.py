@@ -32,6 +32,7 @@ include_patterns = [
     "docs/**",
     "README.md",
     "CHANGELOG.md",
+    "RELEASING.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
     "benchmarks/README.md",

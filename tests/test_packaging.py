@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -161,6 +162,21 @@ def test_a_broken_compiler_is_not_taken_for_a_missing_one(source):
     assert done.returncode != 0
     assert "no C++ compiler found" not in done.stdout
     assert not wheels
+
+
+@pytest.mark.parametrize("asked, version", [("OFF", "{}"), ("AUTO", "{}"), ("ON", "{}+cuda")])
+def test_a_build_that_asks_for_cuda_kernels_says_so_in_its_version(source, asked, version):
+    plain = re.search(r"^version = (.*)", (source / "setup.cfg").read_text(), re.MULTILINE)[1]
+    code = "import setuptools.build_meta as backend; print(backend.prepare_metadata_for_build_wheel('.'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=source,
+        env=os.environ | {"CMAKE_ARGS": f"-DPCONV_CUDA={asked}"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1] == f"pconv_onnx-{version.format(plain)}.dist-info"
 
 
 def source_distribution(source):

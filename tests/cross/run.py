@@ -20,6 +20,8 @@ import ziglang
 
 SOURCE = Path(__file__).parents[2] / "custom_ops"
 ENTRY = "RegisterCustomOps"
+# What zig's linker lets out of a dylib besides: operators of its C++ runtime, and names of its own.
+_OF_ZIG = re.compile(r"_Z(nw|na|dl|da)\w+|_mh_dylib_header|__dso_handle")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ TARGETS = [
 def faults(library: Path, needs: str) -> list[str]:
     """What is wrong with a library: what it exports besides its entry point, and needs besides what is always there."""
     binary = lief.parse(str(library))
+    if binary is None:
+        return ["is no library"]
     if isinstance(binary, lief.ELF.Binary):
         exported = [str(symbol.name) for symbol in binary.exported_symbols]
         needed = list(map(str, binary.libraries))
@@ -71,7 +75,8 @@ def faults(library: Path, needs: str) -> list[str]:
         exported = [str(entry.name) for entry in binary.get_export().entries]
         needed = list(map(str, binary.libraries))
     else:
-        exported = [str(symbol.name).removeprefix("_") for symbol in binary.exported_symbols]
+        names = (str(symbol.name).removeprefix("_") for symbol in binary.exported_symbols)
+        exported = [name for name in names if not _OF_ZIG.fullmatch(name)]
         # The first is its own name.
         needed = [str(entry.name) for entry in binary.libraries if not str(entry.name).startswith("@rpath/")]
     found = [f"needs {name}" for name in needed if not re.fullmatch(needs, name)]
