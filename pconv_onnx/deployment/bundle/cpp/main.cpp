@@ -112,11 +112,12 @@ void run(const std::string& model, const std::string& library, const std::string
   // The loader looks for a name without a folder elsewhere than here. The library stays loaded as long as the program
   // runs.
   if (library != kNone) {
-    const std::string path_of_library = std::filesystem::absolute(library).string();
+    // Windows takes wide characters, as its paths have them.
+    const std::filesystem::path path_of_library = std::filesystem::absolute(library);
     got<void*>(abi::RegisterCustomOpsLibrary, options.get(), path_of_library.c_str());
   }
   const Owned<OrtSession, abi::ReleaseSession> session(
-      got<OrtSession*>(abi::CreateSession, env.get(), model.c_str(), options.get()));
+      got<OrtSession*>(abi::CreateSession, env.get(), std::filesystem::path(model).c_str(), options.get()));
 
   const auto inputs = names(session.get(), abi::SessionGetInputCount, abi::SessionGetInputName);
   const auto outputs = names(session.get(), abi::SessionGetOutputCount, abi::SessionGetOutputName);
