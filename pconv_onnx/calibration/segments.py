@@ -166,6 +166,14 @@ def cut(network: Network, activations: Sequence[Activation]) -> list[Segment]:
     return segments
 
 
+def layers_of(network: Network) -> list[Layer]:
+    """All layers that can be corrected, by themselves."""
+    values = _constants(network)
+    return [
+        _layer_at(node, values, np.ones(1)) for node in network.proto.graph.node if _can_be_corrected(node, values)
+    ]
+
+
 def _constants(network: Network) -> dict[str, Array]:
     """Values of initializers and of Constant nodes, by tensor."""
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in network.proto.graph.initializer}
@@ -204,11 +212,15 @@ def _layer(nodes: Sequence[onnx.NodeProto], target: str, values: dict[str, Array
             # Normalised is axis 1, and channels of a MatMul come last.
             if node.op_type == "MatMul" and gain.size > 1 and rank != 2:
                 return None
-            weights = values[node.input[1]]
-            outputs = len(weights) if node.op_type == "Conv" or _attributes(node).get("transB", 0) else weights.shape[1]
-            bias = values[node.input[2]] if len(node.input) > 2 and node.input[2] else np.zeros(1)
-            return Layer(node, weights, np.broadcast_to(bias, (outputs,)), np.broadcast_to(gain, (outputs,)))
+            return _layer_at(node, values, gain)
     return None
+
+
+def _layer_at(node: onnx.NodeProto, values: dict[str, Array], gain: Array) -> Layer:
+    weights = values[node.input[1]]
+    outputs = len(weights) if node.op_type == "Conv" or _attributes(node).get("transB", 0) else weights.shape[1]
+    bias = values[node.input[2]] if len(node.input) > 2 and node.input[2] else np.zeros(1)
+    return Layer(node, weights, np.broadcast_to(bias, (outputs,)), np.broadcast_to(gain, (outputs,)))
 
 
 def _can_be_corrected(node: onnx.NodeProto, values: dict[str, Array]) -> bool:

@@ -1,0 +1,1 @@
+"""Tuning by gradients, with PyTorch: what `refit` found is the start."""
