@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pconv_onnx.answers import energies, spike_driven, tables
@@ -109,16 +110,22 @@ def _calibrated_lines(summary: dict[str, Any]) -> Iterator[Part]:
     for name in summary["uncorrected_layers"]:
         yield f"too wide to be corrected: {name}"
     if summary["scale_errors"]:
-        errors = summary["scale_errors"].items()
-        told = ", ".join(f"{rule}: {'no end' if error is None else _STYLE.percent(error)}" for rule, error in errors)
-        rule = summary["scale_rule"]
+        told, rule = _shares_lost(summary["scale_errors"]), summary["scale_rule"]
         yield f"scales by rule '{rule}', which disturbs the outputs least (share of their variance, {told})"
+    if errors := summary["tuning_errors"]:
+        better = min(errors, key=lambda name: math.inf if errors[name] is None else errors[name])
+        yield f"kept '{better}', which disturbs the outputs least (share of their variance, {_shares_lost(errors)})"
     if summary["outcome"] is not None:
         yield from _outcome_lines(summary["outcome"], rows, summary["coding"])
-    corrected = f", corrected layers: {summary['corrected_layers']}" if summary["method"] == "refit" else ""
+    corrected = f", corrected layers: {summary['corrected_layers']}" if summary["method"] in ("refit", "tune") else ""
     kept = ", found by an earlier run (`cache=`)" if summary["from_cache"] else ""
     where = _place(summary.get("output"))
     yield f"{where}T = {summary['steps']}, method {summary['method']}, {summary['samples']} samples{corrected}{kept}"
+
+
+def _shares_lost(errors: Mapping[str, float | None]) -> str:
+    """Each with its name; None is infinite."""
+    return ", ".join(f"{name}: {'no end' if e is None else _STYLE.percent(e)}" for name, e in errors.items())
 
 
 def _outcome_lines(outcome: dict[str, Any], rows: Sequence[dict[str, Any]], coding: str) -> Iterator[str]:

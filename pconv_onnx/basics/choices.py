@@ -29,7 +29,7 @@ NeuronsName = Literal["activations", "products"]
 NEURONS: tuple[NeuronsName, ...] = ("activations", "products")
 
 # How a calibration chooses thresholds; the first is the default.
-METHODS = ("refit", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
+METHODS = ("refit", "tune", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
 
 # Where samples can be run other than in this process.
 ENGINES = ("ray",)

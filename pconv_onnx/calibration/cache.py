@@ -16,6 +16,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.writing import write_atomically
 from pconv_onnx.calibration.channels import Channels
+from pconv_onnx.calibration.choosing import CORRECTING
 from pconv_onnx.calibration.outcome import Outcome
 from pconv_onnx.calibration.settings import RULES, Settings
 from pconv_onnx.calibration.staircases import Staircase
@@ -25,7 +26,7 @@ from pconv_onnx.data.archives import read_npz
 from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.recognise import Activation
 
-_VERSION = 11
+_VERSION = 12
 _MOST_AXES = 64
 
 
@@ -60,6 +61,7 @@ def store(path: str | os.PathLike[str], key: str, found: Found, outcome: Outcome
         "left": found.left,
         "rule": found.rule,
         "rule_errors": found.rule_errors,
+        "tuning_errors": found.tuning_errors,
         "outcome": None if outcome is None else asdict(outcome),
     }
     meta["sha256"] = _digest(meta, arrays)
@@ -99,6 +101,7 @@ def _found(meta: Mapping[str, Any], arrays: Mapping[str, Array], activations: Ma
         left=dict(meta["left"]),
         rule=meta["rule"],
         rule_errors=dict(meta["rule_errors"]),
+        tuning_errors=dict(meta["tuning_errors"]),
     )
     for index, (name, axis, rank, steps, zero) in enumerate(meta["activations"]):
         place = f"activation/{index}/"
@@ -111,8 +114,10 @@ def _found(meta: Mapping[str, Any], arrays: Mapping[str, Array], activations: Ma
         weights, bias = (arrays[f"layer/{index}/{part}"] for part in ("weights", "bias"))
         _require(weights.dtype == bias.dtype == np.float32 and weights.ndim > 1 == bias.ndim, output)
         found.corrections[output] = Correction(output, weights, bias)
-    numbers = all(isinstance(error, float) for error in (*found.errors, *found.rule_errors.values()))
+    errors = (*found.errors, *found.rule_errors.values(), *found.tuning_errors.values())
+    numbers = all(isinstance(error, float) for error in errors)
     _require(found.rule in RULES and found.rule_errors.keys() <= set(RULES), "rule")
+    _require(found.tuning_errors.keys() <= set(CORRECTING), "tuning")
     texts = all(isinstance(text, str) for text in (*found.uncorrected, *found.left, *found.left.values()))
     _require(numbers and texts and len(found.errors) == len(found.activations), "errors")
     return found

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, cast
 
 import onnx
@@ -45,6 +46,8 @@ from pconv_onnx.runtime.side_by_side import open_session
 
 # Instead of data: draw them.
 RANDOM = "random"
+# The method that continues from what `refit` finds.
+REFIT, TUNE = "refit", "tune"
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +152,7 @@ class Calibration(Printed):
             "method": self.settings.method,
             "scale_rule": self.found.rule,
             "scale_errors": {rule: finite(error) for rule, error in self.found.rule_errors.items()},
+            "tuning_errors": {name: finite(error) for name, error in self.found.tuning_errors.items()},
             "samples": self.samples,
             "outcome": None if self.outcome is None else self.outcome.summary(),
             "random": self.random,
@@ -209,8 +213,9 @@ def calibrate(
             linear bottlenecks, averages, gates. Tensors made from the network's inputs alone are left out.
         signed: give levels an offset instead of a zero in the middle, as mode `serial` and `rewrite(..., signed=True)`
             need them.
-        method: `refit` also corrects weights and biases; `fit`, `da-qcfs`, `mse+da-qcfs`, `percentile+da-qcfs`, `mse`,
-            `percentile` and `max` change only activations (docs/calibration.md).
+        method: `refit` also corrects weights and biases; `tune` goes on from there by gradients, and needs PyTorch;
+            `fit`, `da-qcfs`, `mse+da-qcfs`, `percentile+da-qcfs`, `mse`, `percentile` and `max` change only activations
+            (docs/calibration.md).
         sensitivity: measure for each activation what the outputs lose if it alone is quantised; this takes a few runs
             of the network for each.
         cache: keep the calibration in this file, and reuse it if the model, the data and the settings are the same.
@@ -225,6 +230,8 @@ def calibrate(
             `method` is not a valid choice, or a file to write has another use too.
     """
     settings = _settings(steps, coding, method, neurons, signed)
+    if method == TUNE:
+        _require_torch()
     if output is not None and not force:
         refuse_to_overwrite(source, output)
     if output is not None:
@@ -258,6 +265,8 @@ def calibrate(
         with _crew(engine, network, seen) as crew:
             found = sweep(network, chosen, seen.part(slice(0, 1)), crew, replace(settings, rule=rule))
         found.rule_errors = errors
+        if method == TUNE and not random:
+            found = _tuned(network, found, seen)
     else:
         found, outcome = kept
     left += [(activation, found.left[activation.name]) for activation in chosen if activation.name in found.left]
@@ -277,6 +286,21 @@ def calibrate(
 def _crew(engine: Engine, network: Network, samples: Data) -> AbstractContextManager[Crew]:
     shards = shards_of(len(samples), samples.fixed_batch or BATCH)
     return engine.crew(partial(Passes, network, samples), shards)
+
+
+def _tuned(network: Network, found: Found, samples: Data) -> Found:
+    """What gradients make of what was found, unless it is worse on samples that they have not seen."""
+    # PyTorch is an extra.
+    from pconv_onnx.calibration.tuning.tuning import tuned
+
+    parts = held_out(samples)
+    own, judges = parts or (samples, samples)
+    changed = tuned(network, found, own)
+    both = {REFIT: found, TUNE: changed}
+    models = {name: quantised_model(network, one.activations, one.corrections) for name, one in both.items()}
+    errors = output_errors(network, models, judges.part(slice(0, len(judges))), BATCH, active=1)
+    better = min(errors, key=lambda name: errors[name], default=TUNE)
+    return replace(both[better], tuning_errors=errors)
 
 
 def _tried(
@@ -333,6 +357,18 @@ def _settings(steps: object, coding: CodingName, method: str, neurons: NeuronsNa
         raise PconvError(f"there is no method '{method}'", f"choose one of {', '.join(METHODS)}")
     require_neurons(neurons, offsets=signed)
     return Settings(chosen.most(steps), chosen, method, neurons, signed)
+
+
+def _require_torch() -> None:
+    """Raise where PyTorch, an extra, is not there.
+
+    Raises:
+        PconvError: it is not.
+    """
+    if find_spec("torch") is None:
+        raise PconvError(
+            f"method '{TUNE}' needs PyTorch", f"pip install 'pconv-onnx[torch]', or choose method '{REFIT}'"
+        )
 
 
 def _range(values: Array) -> list[float] | None:

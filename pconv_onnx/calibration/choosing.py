@@ -17,8 +17,10 @@ from pconv_onnx.calibration.statistics import Moments, PairHistogram
 
 # What changes: `refit` weights, biases and activations, the others activations alone. The corrections of DA-QCFS are
 # on top of the thresholds of another method, as the paper has them of `max`.
+# `tune` continues from what `refit` finds.
+CORRECTING = ("refit", "tune")
 # Those that fit a staircase to its inputs; the others take it from the outputs of the reference.
-FITTED = ("refit", "fit")
+FITTED = (*CORRECTING, "fit")
 
 # Share of the largest output of all channels up to which a channel counts as never firing.
 _SILENT = 1e-6

@@ -169,9 +169,7 @@ def cut(network: Network, activations: Sequence[Activation]) -> list[Segment]:
 def layers_of(network: Network) -> list[Layer]:
     """All layers that can be corrected, by themselves."""
     values = _constants(network)
-    return [
-        _layer_at(node, values, np.ones(1)) for node in network.proto.graph.node if _can_be_corrected(node, values)
-    ]
+    return [_layer_at(node, values, np.ones(1)) for node in network.proto.graph.node if _can_be_corrected(node, values)]
 
 
 def _constants(network: Network) -> dict[str, Array]:

@@ -18,7 +18,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration.channels import Channels
-from pconv_onnx.calibration.choosing import FITTED, Batches, choose
+from pconv_onnx.calibration.choosing import CORRECTING, FITTED, Batches, choose
 from pconv_onnx.calibration.faults import axes_of
 from pconv_onnx.calibration.functions import (
     Clip,
@@ -67,6 +67,7 @@ class Found:
         left: why activations stay that the data do not suit, by name.
         rule: how far staircases of methods that fit reach, one of `RULES`.
         rule_errors: where several were tried, what each left of the outputs, as `rules.output_errors` has it.
+        tuning_errors: likewise of what `refit` and `tune` found, where the network was tuned; the better one is here.
     """
 
     activations: list[Quantised] = field(default_factory=list)
@@ -76,6 +77,7 @@ class Found:
     left: dict[str, str] = field(default_factory=dict)
     rule: str = RULES[0]
     rule_errors: dict[str, float] = field(default_factory=dict)
+    tuning_errors: dict[str, float] = field(default_factory=dict)
 
 
 def sweep(
@@ -144,7 +146,7 @@ class _Sweep:
         corrected: set[str] = set()
         for segment in segments:
             wanted = segment.activation is not None or segment.target in outputs
-            layer = segment.layer if self.settings.method == "refit" and wanted else None
+            layer = segment.layer if self.settings.method in CORRECTING and wanted else None
             output = layer.node.output[0] if layer is not None else ""
             if layer is not None and output not in corrected:
                 if output in computed:  # settled, by an earlier segment that goes through it
@@ -165,7 +167,7 @@ class _Sweep:
         By the bias of a corrected layer; without, by the shift of the staircase there, which pays for few steps, and of
         many costs at padded borders.
         """
-        shifts = self.settings.method != "refit" and self.settings.levels <= _CENTRED_STEPS
+        shifts = self.settings.method not in CORRECTING and self.settings.levels <= _CENTRED_STEPS
         left = {info.name for info in self.network.proto.graph.output}
         for segment in segments:
             if segment.activation is None or not (shifts or segment.layer is not None):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from onnx import TensorProto
 from torch.nn import functional
 
 # An input: floats that depend on parameters or data, or anything else; None where it is left out.
@@ -127,11 +128,11 @@ def _reduced(function: Callable[..., torch.Tensor]) -> Rule:
 
 
 def _split(inputs: Sequence[Value], attributes: Attributes) -> Sequence[torch.Tensor]:
-    axis, number = attributes.get("axis", 0), attributes.get("num_outputs")
+    given, axis = inputs[0], attributes.get("axis", 0)
     sizes = inputs[1] if len(inputs) > 1 else attributes.get("split")
-    if sizes is None:
-        return torch.tensor_split(inputs[0], number, axis)
-    return torch.split(inputs[0], [int(size) for size in sizes], axis)
+    # Of parts that are told by number alone the last may be smaller.
+    each = math.ceil(given.shape[axis] / attributes.get("num_outputs", 1))
+    return torch.split(given, each if sizes is None else [int(size) for size in sizes], axis)
 
 
 def _slice(inputs: Sequence[Value], _: Attributes) -> torch.Tensor:
@@ -150,7 +151,7 @@ def _end(end: int) -> int | None:
     return None if end < -(1 << 31) else end
 
 
-def _pad(inputs: Sequence[Value], attributes: Attributes) -> torch.Tensor:
+def _pad(inputs: Sequence[Value], attributes: Attributes) -> Any:
     given, pads, value, axes = (*inputs, None, None)[:4]
     before, after = np.split(np.asarray(pads), 2)
     own = np.zeros((given.dim(), 2), int)
@@ -159,7 +160,10 @@ def _pad(inputs: Sequence[Value], attributes: Attributes) -> torch.Tensor:
     flat = [int(number) for pair in reversed(own) for number in pair]
     if mode == "constant":
         return functional.pad(given, flat, value=0.0 if value is None else float(value))
-    return functional.pad(given, flat, mode={"edge": "replicate"}.get(mode, mode))
+    # PyTorch takes the other modes for axes of windows alone.
+    if own[:2].any():
+        return NotImplemented
+    return functional.pad(given, flat[: 2 * (given.dim() - 2)], mode={"edge": "replicate"}.get(mode, mode))
 
 
 def _reshape(inputs: Sequence[Value], attributes: Attributes) -> torch.Tensor:
@@ -204,11 +208,12 @@ def _gather(inputs: Sequence[Value], attributes: Attributes) -> torch.Tensor:
     return found.reshape(*given.shape[:axis], *chosen.shape, *given.shape[axis + 1 :])
 
 
-def _cast(inputs: Sequence[Value], attributes: Attributes) -> Any:
-    from onnx import TensorProto
+# Types between which values hardly change.
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 
-    kept = attributes["to"] in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
-    return inputs[0] if kept else NotImplemented
+
+def _cast(inputs: Sequence[Value], attributes: Attributes) -> Any:
+    return inputs[0] if attributes["to"] in _FLOATS else NotImplemented
 
 
 def _elementwise(function: Callable[..., torch.Tensor]) -> Rule:

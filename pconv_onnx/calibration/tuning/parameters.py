@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from torch import nn
 
@@ -15,7 +14,6 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.calibration.segments import Layer
 from pconv_onnx.calibration.staircases import Staircase
 from pconv_onnx.calibration.writing import Correction, Quantised
-
 
 # In steps: so far below the lowest threshold is what never fires.
 _NEVER = 2.0**20
@@ -115,6 +113,7 @@ class Weights(nn.Module):
         """Those that were found, or its own."""
         super().__init__()
         self.output = layer.node.output[0]
+        self.names = f"{self.output}/tuned/weights", f"{self.output}/tuned/bias"
         weights, bias = (layer.weights, layer.bias) if correction is None else (correction.weights, correction.bias)
         self.weights, self.bias = (nn.Parameter(torch.tensor(np.array(table, np.float32))) for table in (weights, bias))
 
@@ -122,6 +121,10 @@ class Weights(nn.Module):
         """Parameters, and how far a step of the optimiser moves each at most."""
         size = float(self.weights.detach().abs().mean())
         yield {"params": [self.weights, self.bias], "lr": 3 * rate * size}
+
+    def named(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Parameters by the tensors that stand for them."""
+        return zip(self.names, (self.weights, self.bias), strict=True)
 
     def correction(self) -> Correction:
         """As they are now."""
@@ -131,13 +134,3 @@ class Weights(nn.Module):
     def _array(table: torch.Tensor) -> Array:
         found: Array = table.detach().numpy().copy()
         return found
-
-
-def names_of(weights: Weights) -> tuple[str, str]:
-    """Tensors that stand for its parameters."""
-    return f"{weights.output}/tuned/weights", f"{weights.output}/tuned/bias"
-
-
-def outputs_of(nodes: Sequence[onnx.NodeProto]) -> set[str]:
-    """What they compute."""
-    return {name for node in nodes for name in node.output if name}

@@ -116,7 +116,8 @@ class _Plain:
             function = helper.make_function("", "node", names, outputs, [self._node], self._imports)
             self._evaluator = ReferenceEvaluator(function, functions=self._functions or None)
         arrays = {name: _array(value) for name, value in zip(self._node.input, inputs, strict=True) if name}
-        found = iter(self._evaluator.run(None, arrays))
+        # A function has attributes, if none.
+        found = iter(self._evaluator.run(None, arrays, attributes={}))
         return [_constant(next(found)) if name else None for name in self._node.output]
 
 
