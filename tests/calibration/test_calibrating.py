@@ -16,6 +16,7 @@ from refusals import refusal_of
 from pconv_onnx import calibrate, evaluate, inspect, rewrite, session, verify
 from pconv_onnx.basics.choices import METHODS
 from pconv_onnx.calibration import calibrating, sweep
+from pconv_onnx.calibration.choosing import CORRECTING
 
 # A stem with BatchNormalization, a residual block, a strided convolution whose output two activations share, a head.
 NODES = """
@@ -85,7 +86,7 @@ def test_the_result_is_a_network_that_is_converted_losslessly(method):
         assert verification.passed and len(verification.layers) == 6
     summary = result.summary()
     assert [row["channels"] for row in summary["activations"]] == [8, 8, 8, 12, 12, 16]
-    assert summary["corrected_layers"] == (6 if method == "refit" else 0)
+    assert summary["corrected_layers"] == (6 if method in CORRECTING else 0)
     assert (summary["steps"], summary["method"], summary["samples"], summary["random"]) == (4, method, 64, False)
 
 

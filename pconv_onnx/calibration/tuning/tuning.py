@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration.holding import blocks_of, chosen
 from pconv_onnx.calibration.sweep import Found
@@ -36,17 +35,22 @@ def tuned(network: Network, found: Found, samples: Data) -> Found:
         found: where to begin.
         samples: to tune on; no labels are looked at.
 
+    Returns:
+        What gradients lead to; the start where there is nothing to change or to compare, or values become infinite.
+
     Raises:
-        PconvError: the network has bodies, or a value is not finite.
+        PconvError: the network has bodies.
     """
     tunable, draw = Tunable(network, found), _Draw(samples)
-    scales = _scales(tunable, draw)
-    optimiser = torch.optim.Adam(tunable.rates(_RATE))
+    scales, rates = _scales(tunable, draw), tunable.rates(_RATE)
+    if not scales or not rates:
+        return found
+    optimiser = torch.optim.Adam(rates)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _share_of_rate)
     for _ in track(range(_BATCHES), "tuning", _BATCHES):
         loss = torch.stack(list(_errors(tunable, draw(), scales).values())).sum()
         if not torch.isfinite(loss):
-            raise PconvError("a value is not finite while the network is tuned", "choose method 'refit'")
+            return found
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -71,13 +75,16 @@ class _Draw:
 
 
 def _scales(tunable: Tunable, draw: _Draw) -> dict[str, float]:
-    """By tensor: mean square of what an activation gives, and variance of an output; none of what is always zero."""
+    """By tensor: mean square of what an activation gives, and variance of an output.
+
+    None of what is always zero, or not finite.
+    """
     totals: dict[str, float] = {}
     for values in (tunable.reference(draw()) for _ in range(_FEW)):
         for name, value in values.items():
             centred = value - value.mean() if name in tunable.outputs else value
             totals[name] = totals.get(name, 0.0) + float(centred.double().square().mean()) / _FEW
-    return {name: total for name, total in totals.items() if total}
+    return {name: total for name, total in totals.items() if total and math.isfinite(total)}
 
 
 def _errors(tunable: Tunable, feed: Mapping[str, Array], scales: Mapping[str, float]) -> dict[str, torch.Tensor]:
