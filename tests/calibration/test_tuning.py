@@ -154,7 +154,7 @@ def test_gradients_of_a_staircase_are_those_of_its_line():
     tables = [torch.tensor([t], dtype=torch.float64, requires_grad=True) for t in (0.5, 0.2, 2.0)]
     parameters._Staircase.apply(values, *tables, 4).sum().backward()
     got = [values.grad.numpy(), *(float(table.grad) for table in tables)]
-    step, place, level = (float(table) for table in tables)
+    step, place, level = (float(table.detach()) for table in tables)
     within = np.array([0.3, 1.1])
     np.testing.assert_allclose(got[0], [0, level / step, level / step, 0])
     np.testing.assert_allclose(got[1:], [-level * within.sum() / step**2, 2 * level, 0 + 1 + 2 + 4])
