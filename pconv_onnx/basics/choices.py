@@ -8,6 +8,8 @@ from typing import Any, Literal
 # What flows in a rewritten network.
 ModeName = Literal["parallel", "folded", "serial", "integer", "integer-parallel"]
 MODES: tuple[ModeName, ...] = ("parallel", "folded", "serial", "integer", "integer-parallel")
+# What a NIR graph may be asked to become: nothing in particular, or what it does become.
+NIR_MODES: tuple[ModeName, ...] = ("parallel", "serial")
 Precision = Literal["float16"]
 PRECISIONS: tuple[Precision, ...] = ("float16",)
 

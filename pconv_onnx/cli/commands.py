@@ -20,7 +20,7 @@ from pconv_onnx.answers.lines import (
     stats_lines,
     verification_lines,
 )
-from pconv_onnx.basics.choices import CODINGS, NEURONS, PROVIDERS
+from pconv_onnx.basics.choices import CODINGS, NEURONS, NIR_MODES, PROVIDERS
 from pconv_onnx.basics.errors import PconvError, WrongArguments, warn
 from pconv_onnx.cli.spelling import spelled
 
@@ -134,7 +134,7 @@ _OF_ANNS = (
 def _read_nir(options: argparse.Namespace) -> Answer:
     """`pconv-onnx rewrite` of a NIR graph."""
     given = [name for name in _OF_ANNS if getattr(options, name)]
-    if options.mode not in ("parallel", "serial"):
+    if options.mode not in NIR_MODES:
         given.append("mode")
     if given:
         raise WrongArguments(f"argument --{given[0].replace('_', '-')}: a NIR graph becomes a serial network as it is")

@@ -18,11 +18,17 @@ def test_the_load_is_that_of_some_processes():
 
 
 def test_the_peak_of_memory_stays_when_memory_is_given_back():
-    before = process.peak_memory()
-    taken = bytearray(64 << 20)
-    taken[::4096] = b"x" * len(taken[::4096])
-    del taken
-    assert before + 60 < process.peak_memory() < before + 200
+    # By itself: what else ran in this process may have taken more before.
+    program = (
+        "from pconv_onnx.basics.process import peak_memory\n"
+        "before = peak_memory()\n"
+        "taken = bytearray(256 << 20)\n"
+        "taken[::4096] = b'x' * len(taken[::4096])\n"
+        "del taken\n"
+        "print(peak_memory() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 200 < float(done.stdout) < 300
 
 
 def test_what_c_streams_hold_is_written():

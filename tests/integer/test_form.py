@@ -291,10 +291,10 @@ ISLANDS = {
     "a gate": (f"{D} g = Sigmoid (d) y = Mul (g, a)", 4, "g", "Sigmoid computes floats"),
     "AveragePool with other divisors at the border": (
         f"{A} p = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (a) s = Conv (p, v) {OUT}", 4, "p",
-        "divisor is another at the border"),
+        "divisor differs at the border"),
     "AveragePool in ceil mode": (
         f"{A} p = AveragePool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (a) s = Conv (p, v) {OUT}", 4,
-        "p", "divisor is another at the border"),
+        "p", "divisor differs at the border"),
     "channels that a reshape mixes": (f"{A} r = Reshape (a, rows) y = MatMul (r, m16)", 3, "y", "channels of what it"),
     "channels that are no longer one axis": (f"{B} t = Concat <axis = 2> (a, b) s = Conv (t, v2) {OUT}", 4, "s",
         "it reads 't', which are floats: what its channels are worth cannot be followed through it"),

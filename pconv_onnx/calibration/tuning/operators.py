@@ -45,7 +45,7 @@ def _padded(given: torch.Tensor, pads: Sequence[tuple[int, int]], value: float =
 
 
 def _of_rank(name: str, given: torch.Tensor) -> Callable[..., torch.Tensor]:
-    """`conv1d`, `conv2d` or `conv3d`, and so on."""
+    """The function of that name for one, two or three axes of windows."""
     found: Callable[..., torch.Tensor] = getattr(functional, f"{name}{given.dim() - 2}d")
     return found
 
