@@ -8,6 +8,7 @@ from typing import Any
 
 from pconv_onnx.answers import energies, spike_driven, tables
 from pconv_onnx.answers.printing import Part, Table
+from pconv_onnx.basics.choices import CORRECTING
 from pconv_onnx.basics.errors import listed
 from pconv_onnx.basics.reasons import of_one_kind
 
@@ -117,7 +118,7 @@ def _calibrated_lines(summary: dict[str, Any]) -> Iterator[Part]:
         yield f"kept '{better}', which disturbs the outputs least (share of their variance, {_shares_lost(errors)})"
     if summary["outcome"] is not None:
         yield from _outcome_lines(summary["outcome"], rows, summary["coding"])
-    corrected = f", corrected layers: {summary['corrected_layers']}" if summary["method"] in ("refit", "tune") else ""
+    corrected = f", corrected layers: {summary['corrected_layers']}" if summary["method"] in CORRECTING else ""
     kept = ", found by an earlier run (`cache=`)" if summary["from_cache"] else ""
     where = _place(summary.get("output"))
     yield f"{where}T = {summary['steps']}, method {summary['method']}, {summary['samples']} samples{corrected}{kept}"

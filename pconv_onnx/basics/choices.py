@@ -32,6 +32,8 @@ NEURONS: tuple[NeuronsName, ...] = ("activations", "products")
 
 # How a calibration chooses thresholds; the first is the default.
 METHODS = ("refit", "tune", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
+# Those that change weights and biases as well; the second continues from what the first finds.
+CORRECTING = REFIT, TUNE = "refit", "tune"
 
 # Where samples can be run other than in this process.
 ENGINES = ("ray",)

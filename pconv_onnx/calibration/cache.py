@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.choices import CORRECTING
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.writing import write_atomically
 from pconv_onnx.calibration.channels import Channels
-from pconv_onnx.calibration.choosing import CORRECTING
 from pconv_onnx.calibration.outcome import Outcome
 from pconv_onnx.calibration.settings import RULES, Settings
 from pconv_onnx.calibration.staircases import Staircase

@@ -16,7 +16,7 @@ from pconv_onnx.answers.lines import calibration_lines
 from pconv_onnx.answers.printing import Part, Printed
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import CODINGS as CODING_NAMES
-from pconv_onnx.basics.choices import MAX_STEPS, METHODS, NEURONS, CodingName, NeuronsName
+from pconv_onnx.basics.choices import MAX_STEPS, METHODS, NEURONS, REFIT, TUNE, CodingName, NeuronsName
 from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.basics.places import require_writable
 from pconv_onnx.basics.progress import Progress, shows_progress
@@ -46,8 +46,6 @@ from pconv_onnx.runtime.side_by_side import open_session
 
 # Instead of data: draw them.
 RANDOM = "random"
-# The method that continues from what `refit` finds.
-REFIT, TUNE = "refit", "tune"
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,9 +60,12 @@ class Channels:
 
     def along(self, values: Array) -> Array:
         """`[C]`, or `[1]` for all of them, in a shape that broadcasts against the pre-activation."""
-        if self.axis is None:
-            return values.reshape(())
-        return values.reshape([-1, *[1] * (self.rank - self.axis - 1)])
+        return values.reshape(self.shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That in which a table of channels broadcasts against the pre-activation."""
+        return () if self.axis is None else (-1, *[1] * (self.rank - self.axis - 1))
 
     def spread(self, table: Array) -> Array:
         """A table `[C, n]` as n samples of one value a channel."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.choices import CORRECTING
 from pconv_onnx.calibration import staircases
 from pconv_onnx.calibration.functions import Clip
 from pconv_onnx.calibration.settings import Settings
@@ -17,8 +18,6 @@ from pconv_onnx.calibration.statistics import Moments, PairHistogram
 
 # What changes: `refit` weights, biases and activations, the others activations alone. The corrections of DA-QCFS are
 # on top of the thresholds of another method, as the paper has them of `max`.
-# `tune` continues from what `refit` finds.
-CORRECTING = ("refit", "tune")
 # Those that fit a staircase to its inputs; the others take it from the outputs of the reference.
 FITTED = (*CORRECTING, "fit")
 

@@ -15,10 +15,11 @@ import numpy as np
 import onnx
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.choices import CORRECTING
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration.channels import Channels
-from pconv_onnx.calibration.choosing import CORRECTING, FITTED, Batches, choose
+from pconv_onnx.calibration.choosing import FITTED, Batches, choose
 from pconv_onnx.calibration.faults import axes_of
 from pconv_onnx.calibration.functions import (
     Clip,

@@ -14,9 +14,8 @@ from networks import network, qcfs, weight
 from refusals import refusal_of
 
 from pconv_onnx import calibrate, evaluate, inspect, rewrite, session, verify
-from pconv_onnx.basics.choices import METHODS
+from pconv_onnx.basics.choices import CORRECTING, METHODS
 from pconv_onnx.calibration import calibrating, sweep
-from pconv_onnx.calibration.choosing import CORRECTING
 
 # A stem with BatchNormalization, a residual block, a strided convolution whose output two activations share, a head.
 NODES = """

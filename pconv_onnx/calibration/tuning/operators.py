@@ -15,32 +15,18 @@ import torch
 from onnx import TensorProto
 from torch.nn import functional
 
+from pconv_onnx.graph.windows import windows
+
 # An input: floats that depend on parameters or data, or anything else; None where it is left out.
 Value = Any
 Attributes = Mapping[str, Any]
 Rule = Callable[[Sequence[Value], Attributes], Any]
 
 
-def _pads(given: torch.Tensor, attributes: Attributes, kernel: Sequence[int]) -> list[tuple[int, int]]:
-    """How much is added before and after each axis of a window."""
-    axes, mode = len(kernel), attributes.get("auto_pad", b"NOTSET")
-    if mode in (b"NOTSET", b""):
-        pads = attributes.get("pads", [0] * 2 * axes)
-        return list(zip(pads[:axes], pads[axes:], strict=True))
-    if mode == b"VALID":
-        return [(0, 0)] * axes
-    found = []
-    for axis, (size, width) in enumerate(zip(given.shape[2:], kernel, strict=True)):
-        stride = attributes.get("strides", [1] * axes)[axis]
-        span = (width - 1) * attributes.get("dilations", [1] * axes)[axis] + 1
-        total = max((math.ceil(size / stride) - 1) * stride + span - size, 0)
-        less, more = total // 2, total - total // 2
-        found.append((less, more) if mode == b"SAME_UPPER" else (more, less))
-    return found
-
-
-def _padded(given: torch.Tensor, pads: Sequence[tuple[int, int]], value: float = 0.0) -> torch.Tensor:
-    flat = [number for pair in reversed(pads) for number in pair]
+def _padded(given: torch.Tensor, attributes: Attributes, kernel: Sequence[int], value: float = 0.0) -> torch.Tensor:
+    """With what a window of that size adds before and after each of its axes."""
+    along = windows(attributes, given.shape[2:], kernel)
+    flat = [number for window in reversed(along) for number in (window.start, window.end)]
     return functional.pad(given, flat, value=value) if any(flat) else given
 
 
@@ -54,24 +40,23 @@ def _conv(inputs: Sequence[Value], attributes: Attributes) -> torch.Tensor:
     given, weights, bias = (*inputs, None)[:3]
     axes = given.dim() - 2
     stride, dilation = (attributes.get(name, [1] * axes) for name in ("strides", "dilations"))
-    given = _padded(given, _pads(given, attributes, weights.shape[2:]))
+    given = _padded(given, attributes, weights.shape[2:])
     return _of_rank("conv", given)(given, weights, bias, stride, 0, dilation, attributes.get("group", 1))
 
 
 def _max_pool(inputs: Sequence[Value], attributes: Attributes) -> torch.Tensor:
     (given,), kernel = inputs, attributes["kernel_shape"]
     stride, dilation = (attributes.get(name, [1] * len(kernel)) for name in ("strides", "dilations"))
-    given = _padded(given, _pads(given, attributes, kernel), -math.inf)
+    given = _padded(given, attributes, kernel, -math.inf)
     return _of_rank("max_pool", given)(given, kernel, stride, 0, dilation, bool(attributes.get("ceil_mode", 0)))
 
 
 def _average_pool(inputs: Sequence[Value], attributes: Attributes) -> torch.Tensor:
     (given,), kernel = inputs, attributes["kernel_shape"]
-    pads = _pads(given, attributes, kernel)
 
     def mean(values: torch.Tensor) -> torch.Tensor:
         stride, ceil = attributes.get("strides", [1] * len(kernel)), bool(attributes.get("ceil_mode", 0))
-        return _of_rank("avg_pool", values)(_padded(values, pads), kernel, stride, 0, ceil)
+        return _of_rank("avg_pool", values)(_padded(values, attributes, kernel), kernel, stride, 0, ceil)
 
     if attributes.get("count_include_pad", 0):
         return mean(given)
@@ -141,14 +126,9 @@ def _slice(inputs: Sequence[Value], _: Attributes) -> torch.Tensor:
     steps = [1] * len(starts) if steps is None else steps
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         # Tensors have no steps backwards.
-        chosen = np.arange(given.shape[int(axis)])[int(start) : _end(int(end)) : int(step)]
+        chosen = np.arange(given.shape[int(axis)])[int(start) : int(end) : int(step)]
         given = given.index_select(int(axis), torch.from_numpy(chosen.copy()))
     return torch.as_tensor(given)
-
-
-def _end(end: int) -> int | None:
-    """An end far before the beginning is none, for steps backwards."""
-    return None if end < -(1 << 31) else end
 
 
 def _pad(inputs: Sequence[Value], attributes: Attributes) -> Any:

@@ -73,17 +73,10 @@ class Steps(nn.Module):
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Of each value."""
         level, zero = self.level.exp(), self.entry.staircase.zero
-        step, place, level, offset = map(
-            self._along, (self.step.exp(), self.place, level, -zero * level if zero else self.offset)
-        )
+        tables = self.step.exp(), self.place, level, -zero * level if zero else self.offset
+        step, place, level, offset = (table.reshape(self.entry.channels.shape) for table in tables)
         found: torch.Tensor = _Staircase.apply(values, step, place, level, self.entry.staircase.steps)
         return found if self.entry.offset is None else found + offset
-
-    def _along(self, table: torch.Tensor) -> torch.Tensor:
-        channels = self.entry.channels
-        if channels.axis is None:
-            return table.reshape(())
-        return table.reshape([-1, *[1] * (channels.rank - channels.axis - 1)])
 
     def rates(self, rate: float) -> Iterator[dict[str, Any]]:
         """Parameters, and how far a step of the optimiser moves each at most."""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from onnx import helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.calibration.tuning.operators import RULES
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.nesting import captured
+from pconv_onnx.graph.reference import reference_of
 
 Values = dict[str, Any]
 
@@ -88,42 +89,21 @@ def step_of(network: Network, node: onnx.NodeProto) -> Step:
         )
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     rule = RULES.get(node.op_type) if is_standard(node) else None
-    plain = _Plain(network, node)
+    reference = cache(partial(reference_of, network, node))
 
     def call(inputs: Sequence[Any]) -> Sequence[Any]:
-        if rule is None or not any(isinstance(value, torch.Tensor) for value in inputs):
-            return plain(inputs)
-        found = rule(inputs, attributes)
+        on_floats = any(isinstance(value, torch.Tensor) for value in inputs)
+        found = rule(inputs, attributes) if rule is not None and on_floats else NotImplemented
         if found is NotImplemented:
-            return plain(inputs)
+            return list(map(_constant, reference()(list(map(_array, inputs)))))
         return [found] if isinstance(found, torch.Tensor) else found
 
     return Step(call, tuple(node.input), tuple(node.output))
 
 
-class _Plain:
-    """A node on arrays, by the reference implementation of ONNX; no gradient goes through it."""
-
-    def __init__(self, network: Network, node: onnx.NodeProto) -> None:
-        self._node, self._imports = node, list(network.proto.opset_import)
-        self._functions = list(network.proto.functions)
-        self._evaluator: ReferenceEvaluator | None = None
-
-    def __call__(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        names = [name for name in dict.fromkeys(self._node.input) if name]
-        if self._evaluator is None:
-            outputs = [name for name in self._node.output if name]
-            function = helper.make_function("", "node", names, outputs, [self._node], self._imports)
-            self._evaluator = ReferenceEvaluator(function, functions=self._functions or None)
-        arrays = {name: _array(value) for name, value in zip(self._node.input, inputs, strict=True) if name}
-        # A function has attributes, if none.
-        found = iter(self._evaluator.run(None, arrays, attributes={}))
-        return [_constant(next(found)) if name else None for name in self._node.output]
-
-
 def _constant(value: Any) -> Any:
     """Floats as a tensor, and what else there is as an array."""
-    if isinstance(value, torch.Tensor):
+    if value is None or isinstance(value, torch.Tensor):
         return value
     array = np.asarray(value)
     # PyTorch warns of memory that it must not write to.

@@ -12,6 +12,7 @@ import numpy as np
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.deployment.c.views import Buffer, CType, Span, View, span_of
+from pconv_onnx.graph.windows import windows
 
 _LAYERS = Path(__file__).parent / "layers"
 # As many as axes.c has.
@@ -73,13 +74,10 @@ class Window:
     ) -> Window:
         """That of images `[N, H, W, C]`, with pads above, to the left, below and to the right."""
         samples, height, width, channels = shape
-        steps = [
-            (size + before + after - dilation * (tap - 1) - 1, stride)
-            for size, before, after, dilation, tap, stride in zip(
-                (height, width), pads[:2], pads[2:], dilations, taps, strides, strict=True
-            )
-        ]
-        rows, columns = (-(-room // stride) + 1 if ceil else room // stride + 1 for room, stride in steps)
+        # Rounded up, there is a window also where all but one row or column of a stride is missing.
+        after = [pad + (stride - 1) * ceil for pad, stride in zip(pads[2:], strides, strict=True)]
+        attributes = {"strides": strides, "dilations": dilations, "pads": [*pads[:2], *after]}
+        rows, columns = (window.count for window in windows(attributes, (height, width), taps))
         ends = [tuple(map(int, pair)) for pair in (taps, strides, dilations, pads[:2])]
         return cls(samples, height, width, channels, rows, columns, outputs, groups, *ends)  # type: ignore[arg-type]
 

@@ -438,14 +438,9 @@ def _slice(site: Site) -> View:
     axes = site.constant(3, np.arange(len(starts)))
     for start, end, axis, step in zip(starts, ends, axes, site.constant(4, np.ones(len(starts), int)), strict=True):
         axis = int(axis) % len(found.shape)
-        chosen = range(found.shape[axis])[int(start) : _end(int(end), int(step), found.shape[axis]) : int(step)]
+        chosen = range(found.shape[axis])[int(start) : int(end) : int(step)]
         found = found.sliced(axis, chosen.start, len(chosen), chosen.step)
     return found
-
-
-def _end(end: int, step: int, size: int) -> int | None:
-    """The end of a slice as Python has it: backwards, one before the first means all."""
-    return None if step < 0 and end < -size else end
 
 
 def _split(site: Site) -> list[View]:

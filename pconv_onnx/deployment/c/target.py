@@ -8,9 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-from onnx.reference import ReferenceEvaluator
 
-from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.deployment.c.program import Program
@@ -23,6 +21,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.external import values
 from pconv_onnx.graph.record import Record
+from pconv_onnx.graph.reference import reference_of
 from pconv_onnx.graph.view import Node, called
 from pconv_onnx.plan.modes import INTEGER
 
@@ -102,12 +101,13 @@ def _walked(network: Network, program: Program, found: dict[str, Value]) -> dict
     for node, proto in network.graph.pairs():
         inputs = [found[tensor.name] if tensor.name else None for tensor in node.inputs]
         program.label = called(node)
-        for tensor, value in zip(node.outputs, _written(program, node, proto, inputs, tables), strict=False):
+        for tensor, value in zip(node.outputs, _written(network, program, node, proto, inputs, tables), strict=False):
             found[tensor.name] = value
     return found
 
 
 def _written(
+    network: Network,
     program: Program,
     node: Node,
     proto: onnx.NodeProto,
@@ -122,7 +122,7 @@ def _written(
     if node.op == "Shape" and isinstance(inputs[0], View):
         return [np.array(inputs[0].shape)]
     if is_standard(node) and not any(isinstance(value, View) for value in inputs):
-        return _evaluated(proto, inputs)
+        return reference_of(network, proto)(inputs)
     rules = RULES if is_standard(node) else OWN_RULES if node.domain == DOMAIN else {}
     if node.op not in rules:
         raise PconvError(f"{called(node)} has no layer of integers in C", _FLOATS)
@@ -131,8 +131,3 @@ def _written(
     except Refused as error:
         raise PconvError(f"{called(node)} {error}, so that it has no layer in C", _FLOATS) from error
     return given if isinstance(given, list) else [given]
-
-
-def _evaluated(proto: onnx.NodeProto, inputs: Sequence[Value | None]) -> Sequence[Array]:
-    """What a node makes of constants."""
-    return list(ReferenceEvaluator(proto).run(None, dict(zip(proto.input, inputs, strict=True))))

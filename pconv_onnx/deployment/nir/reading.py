@@ -24,6 +24,7 @@ from pconv_onnx.deployment.nir.target import nir_package
 from pconv_onnx.graph import save
 from pconv_onnx.graph.nesting import unused
 from pconv_onnx.graph.record import Record
+from pconv_onnx.graph.windows import windows
 from pconv_onnx.operators.domain import SERIAL_OP_TYPE
 from pconv_onnx.operators.serial_spike import serial_spike
 from pconv_onnx.plan.modes import SERIAL
@@ -319,10 +320,7 @@ class _Reading:
             attributes |= {"dilations": dilation, "group": groups}
         else:
             attributes["count_include_pad"] = 1
-        sizes = [
-            (size + start + end - span - 1) // step + 1
-            for size, start, end, span, step in zip(shape[1:], before, after, reach, stride, strict=True)
-        ]
+        sizes = [window.count for window in windows({**attributes, "dilations": dilation}, shape[1:], kernel)]
         if min(sizes) < 1:
             raise PconvError(f"the window of '{name}' is larger than {list(shape)}", "correct it")
         self.give(name, self.node(op_type, [given, *tables], f"{name}/value", **attributes), (channels, *sizes))
