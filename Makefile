@@ -225,6 +225,7 @@ gpu: .venv-gpu/installed ## on a machine with an NVIDIA GPU and nvcc: test there
 			--deselect tests/gpu/test_kernel.py::test_what_cuda_refuses_is_told_and_the_next_call_works; \
 	else echo "note: no compute-sanitizer on PATH, so memory accesses were not checked" >&2; fi
 	.venv-gpu/bin/python benchmarks/gpu.py
+	.venv-gpu/bin/python benchmarks/gpu_codings.py
 
 # Without the other extras of tests: qonnx brings onnxruntime, which must not lie beside onnxruntime-gpu.
 .venv-gpu/installed: $(SOURCES)

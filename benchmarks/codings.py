@@ -37,6 +37,17 @@ FEW, FEW_ROUNDS = 100, 3
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+def quantised(name: str, images: Array, folder: Path) -> Path:
+    """The QDQ network with activations of that type, in a file of that folder."""
+    path, (activations, extra) = folder / f"qdq-{name}.onnx", QUANTISED[name]
+    if not path.exists():
+        quantize_static(
+            RELU, path, Batches(images), QuantFormat.QDQ, activation_type=activations, weight_type=QuantType.QInt8,
+            extra_options=extra,
+        )  # fmt: skip
+    return path
+
+
 class Benchmark:
     """What all parts share: images, options, and the networks, which are made once."""
 
@@ -48,14 +59,7 @@ class Benchmark:
 
     def quantised(self, name: str) -> Path:
         """The QDQ network with activations of that type."""
-        path, (activations, extra) = self.folder / f"qdq-{name}.onnx", QUANTISED[name]
-        if not path.exists():
-            reader = Batches(self._calibration(256))
-            quantize_static(
-                RELU, path, reader, QuantFormat.QDQ, activation_type=activations, weight_type=QuantType.QInt8,
-                extra_options=extra,
-            )  # fmt: skip
-        return path
+        return quantised(name, self._calibration(256), self.folder)
 
     def calibrated(self, name: str) -> Path:
         """The network with so many levels."""

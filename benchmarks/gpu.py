@@ -26,6 +26,7 @@ from parallel_spike import parallel_spike
 
 import pconv_onnx
 from pconv_onnx.measure.timing import ratio, rounds
+from pconv_onnx.neuron.coding import Rate
 from pconv_onnx.operators.library import register
 from pconv_onnx.operators.parallel_spike import functions
 from pconv_onnx.runtime.cuda_graph import GraphSession
@@ -59,8 +60,26 @@ class Provider:
         return [(self.name, cuda if self.name == CUDA else {})]
 
 
-def operator_rows(device: Device, sizes: Sequence[int], repeats: int) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class Train:
+    """Trains that the operator makes of currents of as many steps.
+
+    Attributes:
+        name: in rows.
+        highest: count of the highest level.
+        coding: by its number.
+    """
+
+    name: str = "spikes"
+    highest: int = LEVELS
+    coding: int = Rate.number
+
+
+def operator_rows(
+    device: Device, sizes: Sequence[int], repeats: int, train: Train = Train()
+) -> Iterator[dict[str, Any]]:
     """Trains of 8 steps from currents of 8 steps, against a copy of the same array; sizes in bytes of that array."""
+    highest = train.highest
     for size in sizes:
         source, target = device.allocate(size), device.allocate(size)
         for dtype in (np.dtype(np.float32), np.dtype(np.float16)):
@@ -75,13 +94,14 @@ def operator_rows(device: Device, sizes: Sequence[int], repeats: int) -> Iterato
                 seconds[baseline] += device.time_copies(target, source, x.nbytes, repeats)
                 for count in (1, channels):
                     theta = np.linspace(0.5, 1.5, count)[:, None] if count > 1 else np.ones((1, 1))
-                    tables = [theta * (np.arange(LEVELS) + 0.5) / LEVELS, theta * np.arange(LEVELS + 1) / LEVELS]
+                    tables = [theta * (np.arange(highest) + 0.5) / highest, theta * np.arange(highest + 1) / highest]
                     tables = [table.astype(dtype) for table in tables]
                     places = [device.allocate(table.nbytes) for table in tables]
                     for table, place in zip(tables, places, strict=True):
                         device.upload(table, place)
-                    layout = layout_of(x, tables[0], input_steps=LEVELS, channel_axis=1, spikes=1)
-                    name = f"spikes, {dtype}, {size >> 20} MiB, per {'tensor' if count == 1 else 'channel'}"
+                    how = {"coding": train.coding, "steps": LEVELS}
+                    layout = layout_of(x, tables[0], input_steps=LEVELS, channel_axis=1, spikes=1, **how)
+                    name = f"{train.name}, {dtype}, {size >> 20} MiB, per {'tensor' if count == 1 else 'channel'}"
                     times = device.time_launches(layout, dtype, [source, *places, target], repeats)
                     seconds.setdefault(name, []).extend(times)
                     for place in places:
@@ -348,39 +368,70 @@ def _fixed(model: onnx.ModelProto, provider: Provider, batch: int, **how: str) -
     return session
 
 
+class Document:
+    """What is measured on this machine's GPU, written as it grows: a GPU may be rented by the minute.
+
+    Attributes:
+        options: of the command line.
+        device: the GPU.
+        provider: of onnxruntime.
+    """
+
+    def __init__(self, description: str | None, suffix: str) -> None:
+        """Begin a document.
+
+        Args:
+            description: of the command line.
+            suffix: of the file's name, behind the name of the GPU.
+        """
+        parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.add_argument("--repeats", type=int, default=30, help="rounds, where they fit (default: 30)")
+        parser.add_argument("--seconds", type=float, default=2, help="for the rounds of networks (default: 2)")
+        file = f"benchmarks/results/<gpu>{suffix}.json"
+        parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=f"default: {file}")
+        self.options = parser.parse_args()
+        try:
+            self.device = Device()
+        except RuntimeError as error:
+            raise SystemExit(f"error: {error}") from error
+        onnxruntime.preload_dlls()
+        self.provider = Provider()
+        gpu = self.device.describe()
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+        versions = {"driver": driver, "torch": torch.__version__}
+        self.content: dict[str, Any] = {
+            "benchmark": f"gpu{suffix}",
+            "machine": machine(torch.get_num_threads()) | gpu | versions,
+            "rows": [],
+            "left_out": [],
+        }
+        name = re.sub("[^a-z0-9]+", "-", gpu["gpu"].lower()).strip("-")
+        self._output = self.options.output or RESULTS / f"{name}{suffix}.json"
+
+    def take(self, found: Iterable[dict[str, Any]]) -> None:
+        """Add rows."""
+        self.content["rows"].extend(found)
+        write(self.content, self._output)
+
+    def networks(self, name: str, forms: Sequence[Form], batch: int) -> Iterator[dict[str, Any]]:
+        """Rows of networks that are measured in turns."""
+        how = {"repeats": self.options.repeats, "budget": self.options.seconds, "left_out": self.content["left_out"]}
+        return network_rows(self.provider, name, forms, batch, **how)
+
+    def report(self) -> None:
+        """Print all of it."""
+        report(self.content["machine"]["gpu"], self.content, self._output)
+        for entry in self.content["left_out"]:
+            print(f"  left out: {entry}")
+
+
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=30, help="rounds, where they fit (default: 30)")
-    parser.add_argument("--seconds", type=float, default=2, help="for the rounds of networks (default: 2)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: benchmarks/results/<gpu>.json")
-    options = parser.parse_args()
-    try:
-        device = Device()
-    except RuntimeError as error:
-        raise SystemExit(f"error: {error}") from error
-    onnxruntime.preload_dlls()
-    provider = Provider()
-    gpu = device.describe()
-    left_out: list[dict[str, Any]] = []
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    versions = {"driver": driver, "torch": torch.__version__}
-    document = {
-        "benchmark": "gpu",
-        "machine": machine(torch.get_num_threads()) | gpu | versions,
-        "rows": [],
-        "left_out": left_out,
-    }
-    output = options.output or RESULTS / f"{re.sub('[^a-z0-9]+', '-', gpu['gpu'].lower()).strip('-')}.json"
-
-    def take(found: Iterable[dict[str, Any]]) -> None:
-        # Written as it grows: a GPU may be rented by the minute.
-        document["rows"].extend(found)
-        write(document, output)
-
-    take(operator_rows(device, [size << 20 for size in OPERATOR_MIB], options.repeats))
-    take(neuron_rows(provider, NEURON_SHAPE, options.repeats))
+    document = Document(__doc__, "")
+    options, take = document.options, document.take
+    take(operator_rows(document.device, [size << 20 for size in OPERATOR_MIB], options.repeats))
+    take(neuron_rows(document.provider, NEURON_SHAPE, options.repeats))
     networks = {
         "ResNet-20": tuple(onnx.load(NETWORKS / f"resnet20-{kind}.onnx") for kind in ("relu", "qcfs8")),
         "ResNet-34": tuple(resnet34(activation) for activation in ("Relu", "QCFS")),
@@ -389,11 +440,8 @@ def main() -> None:
         measured = groups(relu, quantised, STEPS)
         for batch in BATCHES:
             for forms in measured:
-                how = {"repeats": options.repeats, "budget": options.seconds, "left_out": left_out}
-                take(network_rows(provider, name, forms, batch, **how))
-    report(gpu["gpu"], document, output)
-    for entry in left_out:
-        print(f"  left out: {entry}")
+                take(document.networks(name, forms, batch))
+    document.report()
 
 
 if __name__ == "__main__":

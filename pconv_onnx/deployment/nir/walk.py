@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.basics.version import own_version
 from pconv_onnx.deployment.nir.constants import constants
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import is_standard
@@ -108,7 +108,7 @@ class Walk:
             for name, layer in self.nodes.items():
                 if isinstance(layer, Affine):
                     self.nodes[name] = self._written(name, layer)
-        metadata = {"pconv_onnx": version("pconv-onnx")} | ({} if steps is None else {"steps": steps})
+        metadata = {"pconv_onnx": own_version()} | ({} if steps is None else {"steps": steps})
         try:
             return self.nir.NIRGraph(self.nodes, self.edges, metadata)
         except ValueError as error:  # of its check of shapes
