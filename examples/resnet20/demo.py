@@ -9,7 +9,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PREPARE = [
     sys.executable, str(HERE.parent / "prepare_images.py"), str(HERE / "cifar10-test-1000.npz"), "-o", "images.npz",
-    "--first", "500", "--mean", "0.485", "0.456", "0.406", "--std", "0.229", "0.224", "0.225",
+    "--first", "100", "--mean", "0.485", "0.456", "0.406", "--std", "0.229", "0.224", "0.225",
 ]  # fmt: skip
 PCONV = [sys.executable, "-m", "pconv_onnx"]
 
@@ -26,7 +26,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "resnet20-qcfs8.onnx"
     model.write_bytes((HERE / model.name).read_bytes())
-    run("500 test images, normalised", "python examples/prepare_images.py … -o images.npz", PREPARE, folder)
+    run("100 test images, normalised", "python examples/prepare_images.py … -o images.npz", PREPARE, folder)
     for title, arguments in (
         ("What is in the network?", "inspect resnet20-qcfs8.onnx"),
         ("T = L = 8 time-steps, real spikes", "rewrite resnet20-qcfs8.onnx -o snn.onnx"),
