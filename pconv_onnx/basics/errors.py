@@ -43,6 +43,10 @@ class WrongArguments(PconvError):
     """Arguments that are wrong, or do not go together, whatever the model and the data are."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """An interrupt that lost little; its text says where what was done so far lies."""
+
+
 def printable(text: str) -> str:
     """The text, at most 2000 characters and two paths, with escapes for characters that cannot be printed.
 

@@ -1,4 +1,4 @@
-"""What a sweep found, in a file: the next run with the same model, data and settings takes it from there."""
+"""What a calibration found, or has found so far, in a file, for the next run with the same model, data and settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.choices import CORRECTING
+from pconv_onnx.basics.choices import CORRECTING, TUNE
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.writing import write_atomically
 from pconv_onnx.calibration.channels import Channels
@@ -26,7 +26,9 @@ from pconv_onnx.data.archives import read_npz
 from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.recognise import Activation
 
-_VERSION = 12
+# Names of what is there beside rules that were tried: what the sweep found, and what was made of it in the end.
+SWEEP, RESULT = "sweep", "result"
+_VERSION = 13
 _MOST_AXES = 64
 
 
@@ -35,25 +37,44 @@ def digest_of(model: str, samples: bytes, settings: Settings) -> str:
     return _digest([_VERSION, model, samples.hex(), *settings.told], {})
 
 
-def store(path: str | os.PathLike[str], key: str, found: Found, outcome: Outcome | None) -> None:
+def store(path: str | os.PathLike[str], key: str, sweeps: Mapping[str, Found], outcome: Outcome | None = None) -> None:
     """Write the file.
+
+    Args:
+        path: of the file.
+        key: what it all depends on.
+        sweeps: what was found, by the name of what found it: a rule that was tried, `SWEEP`, `TUNE`, or `RESULT`
+            at the end.
+        outcome: of the result.
 
     Raises:
         PconvError: it cannot be written.
     """
     arrays: dict[str, Array] = {}
+    meta = {
+        "key": key,
+        "sweeps": {name: _document(found, f"{name}/", arrays) for name, found in sweeps.items()},
+        "outcome": None if outcome is None else asdict(outcome),
+    }
+    meta["sha256"] = _digest(meta, arrays)
+    arrays["meta"] = np.array(json.dumps(meta))
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+
+def _document(found: Found, prefix: str, arrays: dict[str, Array]) -> dict[str, Any]:
+    """What was found, without its arrays, which are added to the others with such names."""
     rows = []
     for index, entry in enumerate(found.activations):
         staircase = entry.staircase
         values = {"threshold": staircase.threshold, "shift": staircase.shift, "amplitude": staircase.amplitude}
         others = {"offset": entry.offset, "thresholds": entry.thresholds}
         values |= {name: value for name, value in others.items() if value is not None}
-        arrays |= {f"activation/{index}/{name}": value for name, value in values.items()}
+        arrays |= {f"{prefix}activation/{index}/{name}": value for name, value in values.items()}
         rows.append([entry.activation.name, entry.channels.axis, entry.channels.rank, staircase.steps, staircase.zero])
     for index, correction in enumerate(found.corrections.values()):
-        arrays |= {f"layer/{index}/weights": correction.weights, f"layer/{index}/bias": correction.bias}
-    meta = {
-        "key": key,
+        layer = f"{prefix}layer/{index}"
+        arrays |= {f"{layer}/weights": correction.weights, f"{layer}/bias": correction.bias}
+    return {
         "activations": rows,
         "layers": list(found.corrections),
         "errors": found.errors,
@@ -62,38 +83,40 @@ def store(path: str | os.PathLike[str], key: str, found: Found, outcome: Outcome
         "rule": found.rule,
         "rule_errors": found.rule_errors,
         "tuning_errors": found.tuning_errors,
-        "outcome": None if outcome is None else asdict(outcome),
+        "finished": found.finished,
     }
-    meta["sha256"] = _digest(meta, arrays)
-    arrays["meta"] = np.array(json.dumps(meta))
-    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
 def restore(
     path: str | os.PathLike[str], key: str, activations: Sequence[Activation]
-) -> tuple[Found, Outcome | None] | None:
-    """What the file holds; None where there is none, or where it is of another model, other data or settings.
+) -> tuple[dict[str, Found], Outcome | None]:
+    """What the file holds, as `store` takes it; nothing where there is none, or where it has another key.
 
     Raises:
         PconvError: the file is not one of these.
     """
     if not Path(path).exists():
-        return None
+        return {}, None
     try:
         arrays = read_npz(path)
         meta = json.loads(str(arrays.pop("meta")))
         if meta["key"] != key:
-            return None
+            return {}, None
         if meta.pop("sha256") != _digest(meta, arrays):
             raise ValueError("it is not as it was written")
         named = {activation.name: activation for activation in activations}
-        return _found(meta, arrays, named), _outcome(meta["outcome"])
+        sweeps = dict(meta["sweeps"])
+        _require(sweeps.keys() <= {*RULES, SWEEP, TUNE, RESULT}, "sweeps")
+        found = {name: _found(told, f"{name}/", arrays, named) for name, told in sweeps.items()}
+        return found, _outcome(meta["outcome"])
     except (OSError, MemoryError, KeyError, TypeError, ValueError, RecursionError) as error:
         told = "calibrate has not written it" if isinstance(error, KeyError | TypeError) else error
         raise PconvError(f"'{path}' is not a calibration: {told}", "name another file, or remove it") from error
 
 
-def _found(meta: Mapping[str, Any], arrays: Mapping[str, Array], activations: Mapping[str, Activation]) -> Found:
+def _found(
+    meta: Mapping[str, Any], prefix: str, arrays: Mapping[str, Array], activations: Mapping[str, Activation]
+) -> Found:
     """What was found, of a file that anyone may have written: its digest is no signature."""
     found = Found(
         errors=list(meta["errors"]),
@@ -102,16 +125,17 @@ def _found(meta: Mapping[str, Any], arrays: Mapping[str, Array], activations: Ma
         rule=meta["rule"],
         rule_errors=dict(meta["rule_errors"]),
         tuning_errors=dict(meta["tuning_errors"]),
+        finished=meta["finished"],
     )
     for index, (name, axis, rank, steps, zero) in enumerate(meta["activations"]):
-        place = f"activation/{index}/"
+        place = f"{prefix}activation/{index}/"
         parts = {key.removeprefix(place): array for key, array in arrays.items() if key.startswith(place)}
         _require(_fit(parts, axis, rank, steps, zero), name)
         staircase = Staircase(parts["threshold"], parts["shift"], parts["amplitude"], steps, zero)
         offset, thresholds = parts.get("offset"), parts.get("thresholds")
         found.activations.append(Quantised(activations[name], staircase, Channels(axis, rank), offset, thresholds))
     for index, output in enumerate(meta["layers"]):
-        weights, bias = (arrays[f"layer/{index}/{part}"] for part in ("weights", "bias"))
+        weights, bias = (arrays[f"{prefix}layer/{index}/{part}"] for part in ("weights", "bias"))
         _require(weights.dtype == bias.dtype == np.float32 and weights.ndim > 1 == bias.ndim, output)
         found.corrections[output] = Correction(output, weights, bias)
     errors = (*found.errors, *found.rule_errors.values(), *found.tuning_errors.values())
@@ -120,6 +144,7 @@ def _found(meta: Mapping[str, Any], arrays: Mapping[str, Array], activations: Ma
     _require(found.tuning_errors.keys() <= set(CORRECTING), "tuning")
     texts = all(isinstance(text, str) for text in (*found.uncorrected, *found.left, *found.left.values()))
     _require(numbers and texts and len(found.errors) == len(found.activations), "errors")
+    _require(type(found.finished) is bool, "finished")
     return found
 
 

@@ -20,9 +20,10 @@ from pconv_onnx.basics.choices import MAX_STEPS, METHODS, NEURONS, REFIT, TUNE, 
 from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.basics.places import require_writable
 from pconv_onnx.basics.progress import Progress, shows_progress
-from pconv_onnx.calibration.cache import digest_of, restore, store
+from pconv_onnx.calibration.cache import RESULT, SWEEP, digest_of, restore, store
 from pconv_onnx.calibration.functions import becomes_thresholds
 from pconv_onnx.calibration.holding import held_out
+from pconv_onnx.calibration.keeping import Keeping
 from pconv_onnx.calibration.outcome import Outcome, finite, outcome_of, sensitivities
 from pconv_onnx.calibration.passes import BATCH, Passes
 from pconv_onnx.calibration.places import NORMALISED
@@ -249,33 +250,32 @@ def calibrate(
     runner = open_session(network.proto, network.name)
     samples = random_samples(runner, batch_axis=batch_axis) if random else open_samples(data, runner, batch_axis)
     del runner
-    engine, kept, key = engine or InProcess(), None, ""
+    engine, key = engine or InProcess(), ""
+    kept: dict[str, Found] = {}
+    outcome: Outcome | None = None
     if cache is not None:
         with _crew(engine, network, samples) as crew:
             key = digest_of(network.sha256, crew.call("digest"), settings)
-        kept = restore(cache, key, chosen)
-    from_cache = kept is not None
+        kept, outcome = restore(cache, key, chosen)
+    found = kept.get(RESULT)
+    from_cache = found is not None
     parts = None if random else held_out(samples)
     seen, judges = parts or (samples, samples)
-    if kept is None:
-        errors = {} if random else _tried(network, chosen, seen, engine, settings)
-        rule = min(errors, key=lambda name: errors[name]) if errors else settings.rule
-        with _crew(engine, network, seen) as crew:
-            found = sweep(network, chosen, seen.part(slice(0, 1)), crew, replace(settings, rule=rule))
-        found.rule_errors = errors
-        if method == TUNE and not random:
-            found = _tuned(network, found, seen)
-    else:
-        found, outcome = kept
-    left += [(activation, found.left[activation.name]) for activation in chosen if activation.name in found.left]
-    require(found.activations, left, network)
-    model = quantised_model(network, found.activations, found.corrections)
-    if kept is None:
-        outcome = None if random else outcome_of(network, model, judges, held_out=parts is not None)
-    if outcome is not None and sensitivity and not outcome.sensitivity:
-        outcome = replace(outcome, sensitivity=sensitivities(network, found.activations, judges, len(seen)))
-    if cache is not None and kept is None:
-        store(cache, key, found, outcome)
+    with Keeping(cache, key, {} if from_cache else kept, len(chosen)) as keeping:
+        if found is None:
+            found = _swept(network, chosen, seen, engine, settings, keeping, random=random)
+            if method == TUNE and not random:
+                found = keeping.known(TUNE) or _tuned(network, found, seen)
+                keeping.keep(TUNE, found)
+        left += [(activation, found.left[activation.name]) for activation in chosen if activation.name in found.left]
+        require(found.activations, left, network)
+        model = quantised_model(network, found.activations, found.corrections)
+        if not from_cache:
+            outcome = None if random else outcome_of(network, model, judges, held_out=parts is not None)
+        if outcome is not None and sensitivity and not outcome.sensitivity:
+            outcome = replace(outcome, sensitivity=sensitivities(network, found.activations, judges, len(seen)))
+    if cache is not None and not from_cache:
+        store(cache, key, {RESULT: found}, outcome)
     if output is not None:
         save(model, output)
     return Calibration(model, steps, settings, len(samples), random, found, left, from_cache, outcome)
@@ -301,17 +301,45 @@ def _tuned(network: Network, found: Found, samples: Data) -> Found:
     return replace(both[better], tuning_errors=errors)
 
 
+def _swept(
+    network: Network,
+    chosen: Sequence[Activation],
+    samples: Data,
+    engine: Engine,
+    settings: Settings,
+    keeping: Keeping,
+    *,
+    random: bool,
+) -> Found:
+    """What a sweep finds by the rule that is best; of random data none is."""
+    begun = keeping.known(SWEEP)
+    if begun is None:
+        errors = {} if random else _tried(network, chosen, samples, engine, settings, keeping)
+        rule = min(errors, key=lambda name: errors[name]) if errors else settings.rule
+        begun = Found(rule=rule, rule_errors=errors)
+    with _crew(engine, network, samples) as crew:
+        first = samples.part(slice(0, 1))
+        return sweep(network, chosen, first, crew, settings, begun, partial(keeping.keep, SWEEP))
+
+
 def _tried(
-    network: Network, chosen: Sequence[Activation], samples: Data, engine: Engine, settings: Settings
+    network: Network,
+    chosen: Sequence[Activation],
+    samples: Data,
+    engine: Engine,
+    settings: Settings,
+    keeping: Keeping,
 ) -> dict[str, float]:
     """The output error of each rule; none for rules that do not suit these samples."""
     parts = shares(settings, samples)
     if parts is None:
         return {}
     (tried, held), models = parts, {}
+    first = tried.part(slice(0, 1))
     for rule in RULES:
         with _crew(engine, network, tried) as crew, suppress(PconvError):
-            found = sweep(network, chosen, tried.part(slice(0, 1)), crew, replace(settings, rule=rule))
+            begun = keeping.known(rule) or Found(rule=rule)
+            found = sweep(network, chosen, first, crew, settings, begun, partial(keeping.keep, rule))
             models[rule] = quantised_model(network, found.activations, found.corrections)
     return output_errors(network, models, held.part(slice(0, len(held))), BATCH)
 

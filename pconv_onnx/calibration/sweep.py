@@ -34,7 +34,7 @@ from pconv_onnx.calibration.passes import Levels
 from pconv_onnx.calibration.segments import Layer, Segment, cut, with_weights
 from pconv_onnx.calibration.settings import RULES, Settings
 from pconv_onnx.calibration.staircases import Staircase, by_levels, repeated, with_shift
-from pconv_onnx.calibration.statistics import cross_validated
+from pconv_onnx.calibration.statistics import Moments, cross_validated
 from pconv_onnx.calibration.writing import Correction, Quantised
 from pconv_onnx.data.samples import Samples
 from pconv_onnx.engine.shards import Crew
@@ -69,6 +69,7 @@ class Found:
         rule: how far staircases of methods that fit reach, one of `RULES`.
         rule_errors: where several were tried, what each left of the outputs, as `rules.output_errors` has it.
         tuning_errors: likewise of what `refit` and `tune` found, where the network was tuned; the better one is here.
+        finished: whether the sweep came to its end.
     """
 
     activations: list[Quantised] = field(default_factory=list)
@@ -79,6 +80,11 @@ class Found:
     rule: str = RULES[0]
     rule_errors: dict[str, float] = field(default_factory=dict)
     tuning_errors: dict[str, float] = field(default_factory=dict)
+    finished: bool = False
+
+    def copy(self) -> Found:
+        """What is here now: a sweep goes on adding."""
+        return replace(self, activations=[*self.activations], corrections={**self.corrections}, errors=[*self.errors])
 
 
 def sweep(
@@ -87,6 +93,8 @@ def sweep(
     first: Samples,
     crew: Crew,
     settings: Settings,
+    begun: Found,
+    keep: Callable[[Found], None],
 ) -> Found:
     """Choose a staircase for each activation.
 
@@ -96,11 +104,13 @@ def sweep(
         first: a first sample, or more.
         crew: of `Passes` over the data.
         settings: what is asked for.
+        begun: the rule, and what was found before such a sweep was interrupted, which is not chosen again.
+        keep: is called with what was found so far whenever there is more.
 
     Raises:
-        PconvError: values are too large to be computed with.
+        PconvError: values are too large to be computed with, or what was found before is of another network.
     """
-    return _Sweep(network, activations, first, crew, settings).found
+    return begun if begun.finished else _Sweep(network, activations, first, crew, settings, begun, keep).found
 
 
 class _Sweep:
@@ -113,9 +123,15 @@ class _Sweep:
         first: Samples,
         crew: Crew,
         settings: Settings,
+        begun: Found,
+        keep: Callable[[Found], None],
     ) -> None:
-        self.network, self.crew, self.settings = network, crew, settings
-        self.found = Found(rule=settings.rule)
+        self.network, self.crew, self.settings = network, crew, replace(settings, rule=begun.rule)
+        # What is known already.
+        self.corrections = begun.corrections
+        pairs = zip(begun.activations, begun.errors, strict=True)
+        self.entries = {entry.activation.name: (entry, error) for entry, error in pairs}
+        self.found = Found(rule=begun.rule, rule_errors=begun.rule_errors)
         # Corrected layers are nodes with weights of their own.
         self.levels: dict[str, tuple[Array, Array]] = {}
         self.corrected: dict[str, list[onnx.NodeProto]] = {}
@@ -139,6 +155,8 @@ class _Sweep:
         for index, segment in enumerate(track(segments, "calibrating", len(segments))):
             self._segment(segment)
             crew.call("drop", [name for name in segment.inputs if last_use[name] == index])
+            self.found.finished = index == len(segments) - 1
+            keep(self.found)
 
     def _with_layers_to_correct(self, segments: Sequence[Segment], outputs: Container[str]) -> list[Segment]:
         """The segments, with a layer where it is one to correct, before an activation or one of some outputs."""
@@ -202,11 +220,21 @@ class _Sweep:
 
     def _correct(self, segment: Segment, layer: Layer) -> None:
         """Give a layer the weights with which its segment comes closest to the reference."""
-        node, clip = layer.node, clip_of(segment.activation)
-        output = node.output[0]
-        matrices, bias = layer.matrices()
+        output = layer.node.output[0]
         names = (f"{output}/weights", f"{output}/bias")
-        self.corrected[output] = with_weights(node, *names, f"{output}/product")
+        self.corrected[output] = with_weights(layer.node, *names, f"{output}/product")
+        correction = self.corrections.get(output)
+        if correction is None:
+            correction = Correction(output, *self._solved(segment, layer, names))
+        elif correction.weights.shape != layer.weights.shape or correction.bias.shape != layer.bias.shape:
+            raise _of_another(output)
+        self.weights |= dict(zip(names, (correction.weights, correction.bias), strict=True))
+        self.found.corrections[output] = correction
+
+    def _solved(self, segment: Segment, layer: Layer, names: tuple[str, str]) -> tuple[Array, Array]:
+        """Weights and bias of the corrected layer, which are called so while they are looked for."""
+        clip, output = clip_of(segment.activation), layer.node.output[0]
+        matrices, bias = layer.matrices()
         grams: list[Array] = []
         for _ in range(_PASSES if clip.rectifies else 1):
             self.weights |= dict(zip(names, layer.arrays(matrices, bias), strict=True))
@@ -221,40 +249,64 @@ class _Sweep:
                 fold.gram = gram
             change = cross_validated(folds, RIDGES)
             matrices, bias = matrices + change[:, :-1].swapaxes(1, 2), bias + change[:, -1]
-        weights, biases = layer.arrays(matrices, bias)
-        self.weights |= dict(zip(names, (weights, biases), strict=True))
-        self.found.corrections[output] = Correction(output, weights, biases)
+        return layer.arrays(matrices, bias)
 
     def _quantise(self, activation: Activation, each: Channels) -> None:
-        """Choose a staircase, and hand on what it makes of the quantised pre-activation.
-
-        That of a Relu or of a Clip from zero takes its place; of any other activation it is a staircase of its output,
-        around zero, or, where trains are to have one sign, from the least that the reference gives. Levels without end
-        are kept as they are where there are enough for the reference.
-        """
-        clip = clip_of(activation)
+        """Choose what takes an activation's place, unless it is known, and hand on what that makes of its input."""
         channels = Channels(None, each.rank) if self.settings.rule == "tensor" else each
+        clip, known = clip_of(activation), self.entries.get(activation.name)
         if clip.rectifies:
-            staircase = self._chosen(activation, channels, clip)
-            self._hand_on(Quantised(activation, staircase, channels))
-            return
-        alone = segment_of(self.network, activation)
-        moments, negative = self.crew.call("apply", alone, channels)
-        function = function_of(self.network, alone)
+            entry = known[0] if known else Quantised(activation, self._chosen(activation, channels, clip), channels)
+        else:
+            alone = segment_of(self.network, activation)
+            outputs = self.crew.call("apply", alone, channels)
+            entry = known[0] if known else self._of_output(activation, alone, outputs, channels, each)
+        if known and not self._fits(entry, each):
+            raise _of_another(activation.name)
+        entry, error = self._handed_on(entry, known)
+        name = activation.output.name
+        self.levels[name] = entry.channels.along(entry.staircase.constants()[2]), entry.channels.along(_start(entry))
+        self.found.activations.append(entry)
+        self.found.errors.append(error)
+
+    def _fits(self, entry: Quantised, each: Channels) -> bool:
+        """Whether what is known has as many channels as the activation, or one for all."""
+        count = 1 if entry.channels.axis is None else self.network.shapes[entry.activation.input.name][each.axis or 0]
+        return entry.channels in (each, Channels(None, each.rank)) and len(entry.staircase.threshold) == count
+
+    def _of_output(
+        self,
+        activation: Activation,
+        alone: Segment,
+        outputs: tuple[Moments, Moments],
+        channels: Channels,
+        each: Channels,
+    ) -> Quantised:
+        """A staircase of the output: around zero or, where trains are to have one sign, from the reference's least on.
+
+        Levels without end are kept as they are where there are enough for the reference.
+
+        Args:
+            activation: one that is neither a Relu nor a Clip from zero.
+            alone: its segment.
+            outputs: moments of the reference's, and of −1 times these.
+            channels: that get a staircase each.
+            each: those that the activation has.
+        """
+        function, (moments, negative) = function_of(self.network, alone), outputs
         offset = -negative.maximum.astype(np.float32)
         bounded = None
         if activation.unit is not None:
             lowest = lowest_of(function, channels, len(offset))
             bounded = by_levels(activation.unit, moments.maximum - lowest, self.settings.levels)
             offset = offset if bounded is None else lowest
-        fixed = not self.settings.signed
         if bounded is not None:
             staircase = with_shift(bounded, -offset)
-        elif fixed:
+        elif self.settings.signed:
+            staircase = with_shift(self._chosen(activation, channels, Clip(0.0), start=offset), -offset)
+        else:
             staircase = self._chosen(activation, channels, Clip(), lowest=offset)
             offset = staircase.offset
-        else:
-            staircase = with_shift(self._chosen(activation, channels, Clip(0.0), start=offset), -offset)
         thresholds = None
         if becomes_thresholds(activation, self.settings.levels):
             thresholds = thresholds_of(function, staircase, channels)
@@ -264,7 +316,7 @@ class _Sweep:
                 assert isinstance(count, int)  # or there would be no axis
                 staircase, offset, channels = repeated(staircase, count), np.repeat(offset, count), each
                 thresholds = thresholds_of(function, staircase, channels)
-        self._hand_on(Quantised(activation, staircase, channels, offset, thresholds), fixed=fixed)
+        return Quantised(activation, staircase, channels, offset, thresholds)
 
     def _chosen(
         self,
@@ -285,24 +337,33 @@ class _Sweep:
         centred = start is not None or activation.output.name in self.taken_back
         return choose(self.settings, gather, clip, centred=centred, lowest=lowest)
 
-    def _hand_on(self, entry: Quantised, *, fixed: bool = False) -> None:
+    def _handed_on(self, entry: Quantised, known: tuple[Quantised, float] | None) -> tuple[Quantised, float]:
         """Keep what an activation gives in the reference and, quantised, the codes of what takes its place.
 
-        An offset is where its staircase begins; methods that fit add the mean error to it unless it is fixed.
+        Returns:
+            What is known or, otherwise, that and its error. An offset is where its staircase begins; methods that fit
+            add the mean error to it where trains have one sign.
         """
-        name, channels = entry.activation.output.name, entry.channels
-        start = np.zeros(1, np.float32) if entry.offset is None else entry.offset
+        name, start = entry.activation.output.name, _start(entry)
         residuals, error, square = self.crew.call(
-            "hand_on", name, entry.staircase, channels, clip_of(entry.activation), start
+            "hand_on", name, entry.staircase, entry.channels, clip_of(entry.activation), start
         )
+        if known is not None:
+            return known
         if not np.isfinite(error):
             raise PconvError(
                 f"the values of '{name}' are too large to be quantised", "scale the data, or choose another method"
             )
-        if entry.offset is not None and self.settings.method in FITTED and not fixed:
+        if entry.offset is not None and self.settings.method in FITTED and self.settings.signed:
             error -= residuals.count * float(np.square(residuals.mean).sum())
-            start = (start + residuals.mean).astype(np.float32)
-            entry = replace(entry, offset=start)
-        self.levels[name] = channels.along(entry.staircase.constants()[2]), channels.along(start)
-        self.found.activations.append(entry)
-        self.found.errors.append(error / square if square else 0.0)
+            entry = replace(entry, offset=(start + residuals.mean).astype(np.float32))
+        return entry, error / square if square else 0.0
+
+
+def _start(entry: Quantised) -> Array:
+    """Where its staircase begins, `[C]` or `[1]`."""
+    return np.zeros(1, np.float32) if entry.offset is None else entry.offset
+
+
+def _of_another(name: str) -> PconvError:
+    return PconvError(f"what an earlier run kept of '{name}' does not fit this network", "remove the file of `cache=`")

@@ -198,7 +198,8 @@ def _calibrate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--cache",
         metavar="FILE",
-        help="keep the calibration in this file, and reuse it if nothing has changed",
+        help="keep the calibration in this file, also that of an interrupted run; continue or reuse it if nothing has "
+        "changed",
     )
     sub.add_argument("--force", action="store_true", help="allow the output to replace MODEL")
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pconv_onnx.answers.printing import as_text
-from pconv_onnx.basics.errors import PconvError, WrongArguments, printable
+from pconv_onnx.basics.errors import Interrupted, PconvError, WrongArguments, printable
 from pconv_onnx.basics.process import flush_c_streams
 from pconv_onnx.basics.progress import showing
 from pconv_onnx.cli.arguments import parser
@@ -44,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _print(json.dumps({"error": spelled({"message": error.message, "hint": error.hint})}), status)
         print(f"pconv-onnx: {as_options(str(error))}", file=sys.stderr)
         return status
-    except KeyboardInterrupt:
-        print("pconv-onnx: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        told = f"interrupted; {error}" if isinstance(error, Interrupted) else "interrupted"
+        print(f"pconv-onnx: {as_options(printable(told))}", file=sys.stderr)
         return INTERRUPTED
 
 

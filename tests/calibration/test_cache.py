@@ -33,6 +33,7 @@ def written(tmp_path_factory):
 
 def told_of(arrays, meta, folder) -> str:
     """What is told of a file with a digest that is right."""
+    arrays = {name: array for name, array in arrays.items() if name != "meta"}
     meta = {key: value for key, value in meta.items() if key != "sha256"}
     meta["sha256"] = cache._digest(meta, arrays)
     path = folder / "kept.npz"
@@ -64,6 +65,21 @@ def told_of(arrays, meta, folder) -> str:
         {"uncorrected": [1]},
         {"layers": ["a", "b", "c"]},
         {"layers": [{}]},
+        {"finished": 1},
+    ],
+)
+def test_what_was_found_and_does_not_fit_is_refused(changes, written, tmp_path):
+    meta = json.loads(str(written["meta"]))
+    told_of(written, meta | {"sweeps": {"result": meta["sweeps"]["result"] | changes}}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sweeps": 5},
+        {"sweeps": {"result": 5}},
+        {"sweeps": {"result": {}}},
+        {"sweeps": {"other": {}}},
         {"outcome": 5},
         {"outcome": {"samples": 8}},
         {"outcome": {"samples": 8, "held_out": 1, "agreement": None, "output_error": None, "cosine": None}},
@@ -71,8 +87,7 @@ def told_of(arrays, meta, folder) -> str:
     ],
 )
 def test_a_document_that_does_not_fit_is_refused(changes, written, tmp_path):
-    arrays = {key: value for key, value in written.items() if key != "meta"}
-    told_of(arrays, json.loads(str(written["meta"])) | changes, tmp_path)
+    told_of(written, json.loads(str(written["meta"])) | changes, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +106,12 @@ def test_a_document_that_does_not_fit_is_refused(changes, written, tmp_path):
     ],
 )
 def test_an_array_that_does_not_fit_is_refused(name, array, written, tmp_path):
-    arrays = {key: value for key, value in written.items() if key != "meta"} | {name: np.asarray(array)}
-    told_of(arrays, json.loads(str(written["meta"])), tmp_path)
+    told_of(written | {f"result/{name}": np.asarray(array)}, json.loads(str(written["meta"])), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["activation/0/threshold", "layer/0/bias"])
 def test_an_array_that_is_missing_is_told(name, written, tmp_path):
-    arrays = {key: value for key, value in written.items() if key not in ("meta", name)}
+    arrays = {key: value for key, value in written.items() if key != f"result/{name}"}
     assert "calibrate has not written it" in told_of(arrays, json.loads(str(written["meta"])), tmp_path)
 
 

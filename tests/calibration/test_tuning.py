@@ -183,7 +183,7 @@ def found_by(
     given, activations, _ = to_calibrate(quantisable(model), settings)
     read = open_samples(samples, open_session(given.proto, given.name), 0)
     with calibrating._crew(InProcess(), given, read) as crew:
-        return given, read, sweep(given, activations, read.part(slice(0, 1)), crew, settings)
+        return given, read, sweep(given, activations, read.part(slice(0, 1)), crew, settings, Found(), lambda _: None)
 
 
 @pytest.mark.parametrize("function", ["Relu", "Gelu", "Mish", "HardSwish"])

@@ -25,6 +25,7 @@ from pconv_onnx.answers.printing import as_text
 from pconv_onnx.basics import choices
 from pconv_onnx.basics.domain import VERSION
 from pconv_onnx.basics.errors import PconvError
+from pconv_onnx.calibration import sweep
 from pconv_onnx.cli.arguments import parser
 from pconv_onnx.cli.main import main
 from pconv_onnx.graph.record import Record
@@ -1133,6 +1134,29 @@ def test_an_interruption_is_one_line(ann, run, monkeypatch):
 
     monkeypatch.setattr("pconv_onnx.rewriting.inspect", interrupted)
     assert run("inspect", ann) == (130, "", "pconv-onnx: interrupted\n")
+
+
+def test_an_interrupted_calibration_says_where_it_lies_and_continues(tmp_path, run, monkeypatch):
+    relu, kept, choose = tmp_path / "relu.onnx", tmp_path / "kept.npz", sweep.choose
+    nodes = "a = Conv (x, w) r = Relu (a) b = Conv (r, w) y = Relu (b)"
+    onnx.save(network(nodes, weights={"w": weight(3, 3, 1, 1)}), relu)
+    command = ["calibrate", relu, "--data", "random", "--steps", "4", "--cache", kept, "-o", tmp_path / "q.onnx"]
+
+    calls: list[int] = []
+
+    def interrupted(*given, **options):
+        if calls and not kept.exists():
+            raise KeyboardInterrupt
+        calls.append(1)
+        return choose(*given, **options)
+
+    monkeypatch.setattr(sweep, "choose", interrupted)
+    told = f"pconv-onnx: interrupted; '{kept}' keeps 1 of 2 activations, and the next run continues there\n"
+    assert run(*command) == (130, "", told)
+    assert not (tmp_path / "q.onnx").exists()
+    status, _, err = run(*command)
+    told = f"note: '{kept}' is of a run that was interrupted: calibration continues at 1 of 2 activations"
+    assert status == 0 and err.splitlines()[0] == f"pconv-onnx: {told}" and len(calls) == 2
 
 
 def test_calibration_is_a_command_and_an_option(tmp_path, run):
