@@ -23,7 +23,7 @@ from pconv_onnx.graph.naming import name_of, path_in, recorded
 from pconv_onnx.graph.nesting import captured, every_graph, tensor_names
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.record import ACTIVATION, ALSO_CALLED
-from pconv_onnx.graph.stand_ins import with_stand_ins
+from pconv_onnx.graph.stand_ins import with_dense_types, with_stand_ins
 from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.graph.view import Node, Tensor, called
 
@@ -129,7 +129,7 @@ class Network:
         return f"<{self.name}: {len(self.proto.graph.node)} nodes, opset {self.opset}>"
 
     def _with_hints(self) -> onnx.ModelProto:
-        model = standardised(self.proto)
+        model = with_dense_types(standardised(self.proto))
         if not self.hints:
             return with_stand_ins(model)
         hinted = onnx.ModelProto()

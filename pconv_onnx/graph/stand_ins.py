@@ -1,11 +1,11 @@
-"""Stand-ins, during shape inference, for operators that onnx does not know, so that inference goes on behind them."""
+"""Stand-ins, during shape inference, for what onnx does not know, so that inference goes on behind it."""
 
 from __future__ import annotations
 
 import onnx
 from onnx import helper
 
-from pconv_onnx.graph.nesting import every_node
+from pconv_onnx.graph.nesting import every_graph, every_node
 
 # Operators of onnxruntime whose first output has the shape of their first input, with the input whose type it has.
 # It has some in the standard domain that onnx does not have, or only since a later opset.
@@ -29,6 +29,26 @@ def with_stand_ins(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in every_node(copy.graph):
         if _is_stood_for(node, opset):
             node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output[:1]))
+    return copy
+
+
+def with_dense_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in which the types of sparse initializers are declared in place of their values; itself if none.
+
+    onnx 1.19 takes a sparse initializer for the vector of its values, and 1.23 infers nothing behind one.
+    """
+    if not any(graph.sparse_initializer for graph in every_graph(model.graph)):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for graph in every_graph(copy.graph):
+        declared = {info.name for info in (*graph.input, *graph.value_info)}
+        graph.value_info.extend(
+            helper.make_tensor_value_info(tensor.values.name, tensor.values.data_type, tensor.dims)
+            for tensor in graph.sparse_initializer
+            if tensor.values.name not in declared
+        )
+        del graph.sparse_initializer[:]
     return copy
 
 

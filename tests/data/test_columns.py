@@ -23,6 +23,8 @@ from pconv_onnx.data.sources import parts_of
 # Values of 4 bytes, one more than any file may expand to.
 MANY = (1 << 26) + 1
 LISTS = pyarrow.list_(pyarrow.float32())
+# pyarrow 25 writes lists of a fixed length that are missing, and does not read them.
+READS_MISSING = int(pyarrow.__version__.split(".")[0]) > 25
 
 
 def write(path: Path, *columns, names=("x",), **options) -> Path:
@@ -94,7 +96,10 @@ def test_numbers_and_lists_of_them_are_arrays(column, expected, tmp_path):
         (pyarrow.array([{"a": 1.0}]), "not lists of one length"),
         (pyarrow.array([[("a", 1)]], pyarrow.map_(pyarrow.string(), pyarrow.int64())), "not lists of one length"),
         (pyarrow.array([[{"a": 1.0}]]), "not lists of one length"),
-        (pyarrow.nulls(2, pyarrow.list_(pyarrow.float32(), 3)), "not lists of one length"),
+        (
+            pyarrow.nulls(2, pyarrow.list_(pyarrow.float32(), 3)),
+            "not lists of one length" if READS_MISSING else "Expected all lists to be of size=3",
+        ),
     ],
 )
 def test_other_columns_are_told(column, told, tmp_path):
@@ -104,7 +109,8 @@ def test_other_columns_are_told(column, told, tmp_path):
 def test_tensors_that_are_missing_are_told(tmp_path):
     kind = pyarrow.fixed_shape_tensor(pyarrow.float32(), (2, 3))
     column = pyarrow.ExtensionArray.from_storage(kind, pyarrow.nulls(2, kind.storage_type))
-    assert "has missing values" in refusal_of(read, write(tmp_path / "x.parquet", column))
+    told = "has missing values" if READS_MISSING else "Expected all lists to be of size=6"
+    assert told in refusal_of(read, write(tmp_path / "x.parquet", column))
 
 
 def test_a_column_that_is_there_twice_is_told_where_it_is_needed(tmp_path):

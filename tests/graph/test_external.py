@@ -517,6 +517,7 @@ def test_sparse_weights_are_as_good_as_others(linear, raw, small_network, images
     found = load(tmp_path / "ann.onnx")
     assert found.shapes["v"] == (2, 4, 2, 2)
     assert found.dtypes["v"] == np.float32
+    assert found.shapes["d"] == ("N", 2, 2, 2)
     assert "v" in found.names
     rewrite(tmp_path / "ann.onnx", tmp_path / "snn.onnx")
     assert [t.values.name for t in onnx.load(tmp_path / "snn.onnx").graph.sparse_initializer] == ["v"]
