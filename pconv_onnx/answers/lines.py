@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pconv_onnx.answers import energies, spike_driven, tables
@@ -111,11 +111,15 @@ def _calibrated_lines(summary: dict[str, Any]) -> Iterator[Part]:
     for name in summary["uncorrected_layers"]:
         yield f"too wide to be corrected: {name}"
     if summary["scale_errors"]:
-        told, rule = _shares_lost(summary["scale_errors"]), summary["scale_rule"]
+        told, rule = _lost(summary["scale_errors"]), summary["scale_rule"]
         yield f"scales by rule '{rule}', which disturbs the outputs least (share of their variance, {told})"
     if errors := summary["tuning_errors"]:
         better = min(errors, key=lambda name: math.inf if errors[name] is None else errors[name])
-        yield f"kept '{better}', which disturbs the outputs least (share of their variance, {_shares_lost(errors)})"
+        # Of outputs with classes it is no share.
+        by_classes = (summary["outcome"] or {}).get("divergence") is not None
+        told = _lost(errors, "{:.3g}".format) if by_classes else _lost(errors)
+        what = "divergence of classes" if by_classes else "share of their variance"
+        yield f"kept '{better}', which disturbs the outputs least ({what}, {told})"
     if summary["outcome"] is not None:
         yield from _outcome_lines(summary["outcome"], rows, summary["coding"])
     corrected = f", corrected layers: {summary['corrected_layers']}" if summary["method"] in CORRECTING else ""
@@ -124,9 +128,9 @@ def _calibrated_lines(summary: dict[str, Any]) -> Iterator[Part]:
     yield f"{where}T = {summary['steps']}, method {summary['method']}, {summary['samples']} samples{corrected}{kept}"
 
 
-def _shares_lost(errors: Mapping[str, float | None]) -> str:
+def _lost(errors: Mapping[str, float | None], told: Callable[[float], str] = _STYLE.percent) -> str:
     """Each with its name; None is infinite."""
-    return ", ".join(f"{name}: {'no end' if e is None else _STYLE.percent(e)}" for name, e in errors.items())
+    return ", ".join(f"{name}: {'no end' if error is None else told(error)}" for name, error in errors.items())
 
 
 def _outcome_lines(outcome: dict[str, Any], rows: Sequence[dict[str, Any]], coding: str) -> Iterator[str]:

@@ -28,7 +28,7 @@ from pconv_onnx.recognise import Activation
 
 # Names of what is there beside rules that were tried: what the sweep found, and what was made of it in the end.
 SWEEP, RESULT = "sweep", "result"
-_VERSION = 13
+_VERSION = 14
 _MOST_AXES = 64
 
 
@@ -153,7 +153,7 @@ def _outcome(told: Any) -> Outcome | None:
     if told is None:
         return None
     outcome = Outcome(**told)
-    numbers = (outcome.agreement, outcome.output_error, outcome.cosine)
+    numbers = (outcome.agreement, outcome.output_error, outcome.cosine, outcome.divergence)
     right = type(outcome.samples) is int and type(outcome.held_out) is bool and isinstance(outcome.sensitivity, dict)
     right = right and all(value is None or isinstance(value, float) for value in numbers)
     _require(right and all(isinstance(value, float) for value in outcome.sensitivity.values()), "outcome")

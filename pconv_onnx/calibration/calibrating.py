@@ -293,12 +293,16 @@ def _tuned(network: Network, found: Found, samples: Data) -> Found:
 
     parts = held_out(samples)
     own, judges = parts or (samples, samples)
-    changed = tuned(network, found, own)
-    both = {REFIT: found, TUNE: changed}
-    models = {name: quantised_model(network, one.activations, one.corrections) for name, one in both.items()}
-    errors = output_errors(network, models, judges.part(slice(0, len(judges))), BATCH, active=1)
-    better = min(errors, key=lambda name: errors[name], default=TUNE)
-    return replace(both[better], tuning_errors=errors)
+    both = [found, *tuned(network, found, own)]
+    models = (quantised_model(network, one.activations, one.corrections) for one in both)
+    lost = [outcome_of(network, model, judges, held_out=parts is not None).lost for model in models]
+    told = [loss for loss in lost if loss is not None]
+    if len(told) < len(both):
+        # Nothing speaks against what was tuned.
+        return both[-1]
+    best = min(range(1, len(both)), key=told.__getitem__)
+    errors = {REFIT: told[0], TUNE: told[best]}
+    return replace(found if told[0] <= told[best] else both[best], tuning_errors=errors)
 
 
 def _swept(

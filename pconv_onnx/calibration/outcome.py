@@ -18,7 +18,7 @@ from pconv_onnx.data.samples import Data, Samples, to_first
 from pconv_onnx.engine.shards import merged
 from pconv_onnx.graph import Network
 from pconv_onnx.runtime.axes import classes
-from pconv_onnx.runtime.likeness import Likeness, mask_of, same_answers
+from pconv_onnx.runtime.likeness import Likeness, divergences, mask_of, same_answers
 from pconv_onnx.runtime.side_by_side import open_session, run_session
 
 # The most samples on which outputs are compared; `held_out` holds out no more.
@@ -43,6 +43,8 @@ class Outcome:
         agreement: share of samples on which both have the same top-1; None where no output has classes.
         output_error: squared error as a share of the variance of the source's outputs, in the mean over channels;
             None where these cannot be compared, infinite where the quantised network's are not finite.
+        divergence: what the quantised network does not tell of the classes, in nats, in the mean over samples
+            (`likeness.divergences`); None where no output has classes, infinite where values are not finite.
         cosine: mean cosine similarity of the first output that has one, of samples or of tokens; None without one.
         sensitivity: by activation the output error of the source with that activation alone quantised; empty where it
             was not measured.
@@ -53,6 +55,7 @@ class Outcome:
     agreement: float | None
     output_error: float | None
     cosine: float | None
+    divergence: float | None = None
     sensitivity: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -61,9 +64,15 @@ class Outcome:
         disagrees = self.agreement is not None and self.agreement < _LEAST_AGREEMENT
         return disagrees or (self.output_error is not None and self.output_error > _LARGEST_ERROR)
 
+    @property
+    def lost(self) -> float | None:
+        """What tells which of two networks is nearer to the source; None where outputs cannot be compared."""
+        return self.output_error if self.divergence is None else self.divergence
+
     def summary(self) -> dict[str, Any]:
         """Its JSON document; sensitivities are in the rows of activations."""
-        told = asdict(self) | {"output_error": finite(self.output_error), "poor": self.poor}
+        told = asdict(self) | {"poor": self.poor}
+        told |= {name: finite(told[name]) for name in ("output_error", "divergence")}
         del told["sensitivity"]
         return told
 
@@ -88,7 +97,7 @@ def outcome_of(network: Network, model: onnx.ModelProto, data: Data, *, held_out
     samples = _some(data, _MOST)
     axes = comparable(network, samples)
     runners = [open_session(proto, network.name) for proto in (network.proto, model)]
-    alike, agreeing = tuple(Likeness() for _ in axes), None
+    alike, agreeing, diverging = tuple(Likeness() for _ in axes), None, 0.0
     for part, feed in samples.batches(BATCH) if axes else ():
         count = part.stop - part.start
         runs = (run_session(runner, feed, list(axes)) for runner in runners)
@@ -99,10 +108,11 @@ def outcome_of(network: Network, model: onnx.ModelProto, data: Data, *, held_out
         index = classes(expected, count)
         if index is not None and found[index].shape == expected[index].shape:
             agreeing = (agreeing or 0) + int(same_answers(found[index], expected[index]).sum())
+            diverging += float(divergences(found[index], expected[index]).sum())
     cosines = (cosine["mean"] for one in alike if (cosine := one.cosine()) is not None)
-    agreement = None if agreeing is None else agreeing / len(samples)
+    agreement, divergence = (None, None) if agreeing is None else (agreeing / len(samples), diverging / len(samples))
     error = output_errors(network, {"": model}, samples, BATCH, active=1).get("")
-    return Outcome(len(samples), held_out, agreement, error, next(cosines, None))
+    return Outcome(len(samples), held_out, agreement, error, next(cosines, None), divergence)
 
 
 def sensitivities(network: Network, activations: Sequence[Quantised], data: Data, seen: int) -> dict[str, float]:

@@ -68,7 +68,8 @@ class Found:
         left: why activations stay that the data do not suit, by name.
         rule: how far staircases of methods that fit reach, one of `RULES`.
         rule_errors: where several were tried, what each left of the outputs, as `rules.output_errors` has it.
-        tuning_errors: likewise of what `refit` and `tune` found, where the network was tuned; the better one is here.
+        tuning_errors: what `refit` and `tune` lost, as `Outcome.lost` has it, where the network was tuned; the better
+            one is here.
         finished: whether the sweep came to its end.
     """
 

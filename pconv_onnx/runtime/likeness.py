@@ -1,4 +1,4 @@
-"""The cosine similarity of two networks' outputs, for each sample or each token."""
+"""How alike two networks' outputs are: cosines of samples or tokens, answers, and what is told of classes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pconv_onnx.data.samples import Samples
 
 # The input of Hugging Face's exports that tells which tokens are padding.
 _MASK = "attention_mask"
+# How far sums of probabilities are from one by rounding, and below what they are taken for zero.
+_OFF_ONE, _TINY = 1e-3, float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,33 @@ class Likeness:
 def same_answers(ours: Array, theirs: Array) -> Array:
     """Which rows of logits `[…, classes]` have their largest value at the same place; among NaNs nothing is largest."""
     return (ours.argmax(-1) == theirs.argmax(-1)) & ~(np.isnan(ours.max(-1)) | np.isnan(theirs.max(-1)))
+
+
+def are_probabilities(rows: Array) -> bool:
+    """Whether rows `[…, classes]` add up to one of what is not negative; otherwise they are logits."""
+    return bool((rows >= 0).all() and (np.abs(rows.sum(-1) - 1) < _OFF_ONE).all())
+
+
+def divergences(ours: Array, theirs: Array) -> Array:
+    """What ours do not tell of the classes that theirs tell.
+
+    It is the Kullback-Leibler divergence of the distributions over classes. It looks at all classes, where the answer
+    is one of them alone, so it tells two networks apart on fewer samples.
+
+    Args:
+        ours: `[samples, classes]`, logits or, where theirs are, probabilities.
+        theirs: the same of the other network.
+
+    Returns:
+        `[samples]` in nats, float64; infinite where a value is not finite.
+    """
+    probable = are_probabilities(theirs)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        logs = [np.log(np.maximum(rows, _TINY)) if probable else rows for rows in (ours, theirs)]
+        logs = [rows.astype(np.float64) - rows.max(-1, keepdims=True) for rows in logs]
+        q, p = (rows - np.log(np.exp(rows).sum(-1, keepdims=True)) for rows in logs)
+        found: Array = (np.exp(p) * (p - q)).sum(-1)
+    return np.where(np.isfinite(found), found, np.inf)
 
 
 def mask_of(samples: Samples) -> Array | None:

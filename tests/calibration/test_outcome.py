@@ -67,6 +67,9 @@ def test_the_sweep_does_not_see_what_is_held_out(monkeypatch):
     outcome = result.outcome
     assert outcome.agreement == (expected.argmax(1) == found.argmax(1)).mean()
     assert outcome.output_error == pytest.approx((np.square(found - expected).mean(0) / expected.var(0)).mean())
+    shares = [np.exp(rows) / np.exp(rows).sum(1, keepdims=True) for rows in (expected, found)]
+    assert outcome.divergence == pytest.approx((shares[0] * np.log(shares[0] / shares[1])).sum(1).mean())
+    assert outcome.lost == outcome.divergence and replace(outcome, divergence=None).lost == outcome.output_error
     lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
     assert outcome.cosine == pytest.approx(((expected * found).sum(1) / lengths).mean())
 

@@ -26,6 +26,7 @@ from pconv_onnx.data.reading import open_samples
 from pconv_onnx.data.samples import Samples
 from pconv_onnx.engine.shards import InProcess
 from pconv_onnx.graph import Network
+from pconv_onnx.runtime.likeness import divergences
 from pconv_onnx.runtime.side_by_side import open_session
 
 # Statements that give y of x `[2, 4, 6, 7]`, and the output's type where it is not that of x.
@@ -171,6 +172,9 @@ def source(function: str = "Relu", end: str = "y = MatMul (f, u)") -> onnx.Model
     return network(NODES.format(function) + end, outputs="float[N, 5] y", weights=weights)
 
 
+ONE_OUTPUT = {"w": weight(8, 3, 3, 3), "v": weight(8, 8, 1, 1, seed=1), "u": weight(8, 1, seed=2)}
+
+
 def data(count: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {"x": np.random.default_rng(seed).normal(size=(count, 3, 8, 8)).astype(np.float32)}
 
@@ -207,7 +211,7 @@ def test_what_is_tuned_is_what_is_written(function, neurons):
 def test_from_a_coarse_start_it_loses_less(function, neurons):
     """On samples that it has not seen; levels as far as the largest value lose much."""
     given, samples, found = found_by(source(function), data(500), neurons, "max")
-    after = tuning.tuned(given, found, samples)
+    *_, after = tuning.tuned(given, found, samples)
     models = [quantised_model(given, one.activations, one.corrections) for one in (found, after)]
     unseen = data(200, seed=1)["x"]
     expected = onnxruntime_of(source(function))(unseen)
@@ -229,7 +233,7 @@ def test_the_better_one_is_kept_and_told(tmp_path):
 
 
 def test_what_is_worse_is_not_kept(monkeypatch):
-    monkeypatch.setattr(tuning, "_RATE", 10.0)
+    monkeypatch.setattr(tuning, "_STAGES", ((50, 10.0, 0.0), (50, 10.0, 10.0)))
     kept = calibrate(source(), data(64), steps=4, method="tune")
     errors = kept.found.tuning_errors
     assert errors["tune"] > errors["refit"]
@@ -241,7 +245,24 @@ def test_a_batch_of_the_models_own_is_kept():
     for info in (model.graph.input[0], model.graph.output[0]):
         info.type.tensor_type.shape.dim[0].dim_value = 4
     given, samples, found = found_by(model, data(64), method="max")
-    assert np.mean(tuning.tuned(given, found, samples).errors) < np.mean(found.errors)
+    first, _ = tuning.tuned(given, found, samples)
+    assert np.mean(first.errors) < np.mean(found.errors)
+
+
+def test_classes_are_taught_where_an_output_has_some():
+    """Of few steps; what is judged is the divergence on samples that were not tuned on, of logits and probabilities."""
+    for end in ("y = MatMul (f, u)", "z = MatMul (f, u) y = Softmax (z)"):
+        model = source(end=end)
+        given, samples, found = found_by(model, data(500), method="max")
+        values, classes = tuning.tuned(given, found, samples)
+        unseen = data(200, seed=1)["x"]
+        expected = onnxruntime_of(model)(unseen)
+        models = [quantised_model(given, one.activations, one.corrections) for one in (found, values, classes)]
+        lost = [divergences(onnxruntime_of(one)(unseen), expected).mean() for one in models]
+        assert lost[1] < lost[0] and lost[2] < lost[0]
+    single = network(NODES.format("Relu") + "y = MatMul (f, u)", outputs="float[N, 1] y", weights=ONE_OUTPUT)
+    given, samples, found = found_by(single, data(64), method="max")
+    assert len(tuning.tuned(given, found, samples)) == 1
 
 
 def test_without_pytorch_it_says_what_to_install(monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pconv_onnx.runtime.likeness import Likeness, same_answers
+from pconv_onnx.runtime.likeness import Likeness, divergences, same_answers
 
 GENERATOR = np.random.default_rng(0)
 INF, NAN = np.inf, np.nan
@@ -170,3 +170,23 @@ def test_samples_without_tokens_have_no_cosines():
 )
 def test_among_nans_no_answer_is_the_same(ours, theirs, same):
     assert same_answers(np.float32([ours]), np.float32([theirs])).tolist() == [same]
+
+
+def test_divergences_are_of_logits_or_probabilities():
+    generator = np.random.default_rng(0)
+    ours, theirs = (generator.normal(size=(6, 4)).astype(np.float32) for _ in range(2))
+    shares = [np.exp(rows) / np.exp(rows).sum(1, keepdims=True) for rows in (ours, theirs)]
+    expected = (shares[1] * np.log(shares[1] / shares[0])).sum(1)
+    assert (expected > 0).all()
+    np.testing.assert_allclose(divergences(ours, theirs), expected, rtol=1e-5)
+    np.testing.assert_allclose(divergences(*shares), expected, rtol=1e-5)
+    # Logits are known up to a number.
+    np.testing.assert_allclose(divergences(ours + 100, theirs), expected, rtol=1e-3)
+    assert not divergences(theirs, theirs).any()
+
+
+def test_divergences_of_what_is_not_finite_are_infinite():
+    theirs = np.zeros((3, 2), np.float32)
+    assert (divergences(np.array([[np.nan, 0], [np.inf, 0], [np.inf, np.inf]], np.float32), theirs) == np.inf).all()
+    certain = np.array([[1, 0]], np.float32)
+    assert divergences(certain, certain) == 0 and 0 < divergences(1 - certain, certain)[0] < np.inf
