@@ -83,6 +83,26 @@ def test_random_networks_have_the_bits_of_onnxruntime(first, compiler):
     assert {seed: found for seed in range(first, first + 2) if (found := faults(seed, compiler))} == {}
 
 
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER"])
+def test_pools_that_pad_themselves_have_the_bits_of_onnxruntime(mode, compiler, tmp_path):
+    """Of odd sizes, so that both sides get different pads."""
+    nodes = f"""
+        c = Conv <pads = [1, 1, 1, 1]> (x, w) {qcfs("c", "a")}
+        p = MaxPool <auto_pad = "{mode}", kernel_shape = [2, 3], strides = [1, 2]> (a)
+        d = Conv (p, v) {qcfs("d", "b")}
+        y = Flatten (b)
+    """
+    weights = {"w": weight(4, 3, 3, 3), "v": weight(2, 4, 3, 2, seed=1)}
+    source = network(nodes, inputs="float[N, 3, 7, 8] x", outputs="float[N, 30] y", weights=weights)
+    model = rewrite(source, **INTEGERS, input_range=(-2, 2)).model
+    deploy(model, tmp_path / "c", target="c")
+    images = np.random.default_rng(0).normal(size=(8, 3, 7, 8)).astype(np.float32)
+    expected = session(model).run(None, {"x": images})[0].view(np.uint32).reshape(-1)
+    folder = tmp_path / "c"
+    subprocess.run([compiler, *WARNINGS, *SANITIZED, "network.c", "main.c", "-o", "run"], cwd=folder, check=True)
+    assert (ran(folder, ["./run", "inputs.raw", "outputs.raw"], images) == expected).all()
+
+
 @pytest.mark.slow
 def test_it_runs_on_a_cortex_m4(resnet, resnet_samples):
     for tool in ("arm-none-eabi-gcc", QEMU[0]):

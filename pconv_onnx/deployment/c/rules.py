@@ -18,6 +18,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.deployment.c.program import HELD, LARGEST, Program, Sum, Window
 from pconv_onnx.deployment.c.views import CType, Span, View, span_of
 from pconv_onnx.graph.view import Node
+from pconv_onnx.graph.windows import windows
 from pconv_onnx.operators.domain import (
     INTEGER_CONV,
     INTEGER_GEMM,
@@ -179,12 +180,10 @@ def _around(view: View, axis: int) -> tuple[int, int]:
 
 def _float_conv(site: Site) -> View:
     images, weights = site.integers(0), site.constant(1)
-    if site.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise Refused("pads by an `auto_pad`")
     axes = weights.ndim - 2
     if axes not in (1, 2):
         raise Refused(f"has {axes} spatial axes")
-    settings = _spatial(site, axes)
+    settings = _spatial(site, images, weights.shape[2:])
     if axes == 1:
         images, weights = images.unsqueezed([2]), weights[:, :, np.newaxis]
     images = site.program.dense(images.transposed((0, 2, 3, 1)))
@@ -195,13 +194,14 @@ def _float_conv(site: Site) -> View:
     return out.squeezed([2]) if axes == 1 else out
 
 
-def _spatial(site: Site, axes: int) -> dict[str, Any]:
+def _spatial(site: Site, images: View, taps: Sequence[int]) -> dict[str, Any]:
     """Strides, dilations and pads of a window, as of images one row high where there is one axis."""
-    found = {name: [int(n) for n in site.attribute(name, [1] * axes)] for name in ("strides", "dilations")}
-    pads = [int(pad) for pad in site.attribute("pads", [0] * 2 * axes)]
-    if axes == 2:
-        return {**found, "pads": pads}
-    return {name: [1, *values] for name, values in found.items()} | {"pads": [0, pads[0], 0, pads[1]]}
+    along = windows(site.node.attrs, images.shape[2:], taps)
+    settings = {"strides": [one.stride for one in along], "dilations": [one.dilation for one in along]}
+    starts, ends = [one.start for one in along], [one.end for one in along]
+    if len(along) == 2:
+        return {**settings, "pads": [*starts, *ends]}
+    return {name: [1, *values] for name, values in settings.items()} | {"pads": [0, *starts, 0, *ends]}
 
 
 def _float_gemm(site: Site) -> View:
@@ -271,9 +271,9 @@ def _reduce_sum(site: Site) -> View:
 
 def _max_pool(site: Site) -> View:
     images, taps = site.view(0), [int(tap) for tap in site.attribute("kernel_shape")]
-    if site.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or len(taps) > 2:
-        raise Refused("pads by an `auto_pad`, or has more than two spatial axes")
-    settings = _spatial(site, len(taps))
+    if len(taps) > 2:
+        raise Refused(f"has {len(taps)} spatial axes")
+    settings = _spatial(site, images, taps)
     if len(taps) == 1:
         images, taps = images.unsqueezed([2]), [1, *taps]
     last = site.program.dense(images.transposed((0, 2, 3, 1)))
