@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pconv_onnx.basics.errors import PconvError
-    from pconv_onnx.calibration import Calibration, calibrate
+    from pconv_onnx.calibration import Calibration, calibrate, calibrate_each
     from pconv_onnx.deployment import Deployment, NirReading, deploy, from_nir
     from pconv_onnx.engine.ray import RayEngine
     from pconv_onnx.measure.benchmarking import Benchmark, bench
@@ -44,6 +44,7 @@ __all__ = [
     "Verification",
     "bench",
     "calibrate",
+    "calibrate_each",
     "deploy",
     "doctor",
     "evaluate",
@@ -76,6 +77,7 @@ _MODULES = {
     "Verification": "measure.verification",
     "bench": "measure.benchmarking",
     "calibrate": "calibration",
+    "calibrate_each": "calibration",
     "deploy": "deployment",
     "doctor": "runtime.installation",
     "evaluate": "measure.evaluation",

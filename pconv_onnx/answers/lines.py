@@ -91,6 +91,13 @@ def calibration_lines(summary: dict[str, Any]) -> Iterator[Part]:
     yield last
 
 
+def calibrations_lines(summary: dict[str, Any]) -> Iterator[Part]:
+    """The answer of `calibrate` for several numbers of time-steps."""
+    for index, one in enumerate(summary["calibrations"]):
+        yield from ("",) if index else ()
+        yield from calibration_lines(one)
+
+
 def _calibrated_lines(summary: dict[str, Any]) -> Iterator[Part]:
     rows = [row for row in summary["activations"] if row["status"] == "calibrated"]
     alone = any(row["sensitivity"] is not None for row in rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
@@ -14,6 +14,7 @@ import onnx
 
 from pconv_onnx.answers.lines import calibration_lines
 from pconv_onnx.answers.printing import Part, Printed
+from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import CODINGS as CODING_NAMES
 from pconv_onnx.basics.choices import MAX_STEPS, METHODS, NEURONS, REFIT, TUNE, CodingName, NeuronsName
@@ -23,14 +24,14 @@ from pconv_onnx.basics.progress import Progress, shows_progress
 from pconv_onnx.calibration.cache import RESULT, SWEEP, digest_of, restore, store
 from pconv_onnx.calibration.functions import becomes_thresholds
 from pconv_onnx.calibration.holding import held_out
-from pconv_onnx.calibration.keeping import Keeping
-from pconv_onnx.calibration.outcome import Outcome, finite, outcome_of, sensitivities
+from pconv_onnx.calibration.keeping import Kept, keeping
+from pconv_onnx.calibration.outcome import Outcome, finite, outcomes_of, sensitivities
 from pconv_onnx.calibration.passes import BATCH, Passes
 from pconv_onnx.calibration.places import NORMALISED
 from pconv_onnx.calibration.rules import output_errors, shares
 from pconv_onnx.calibration.settings import RULES, Settings, require_neurons
 from pconv_onnx.calibration.subjects import Told, outlined, quantisable, require, to_calibrate
-from pconv_onnx.calibration.sweep import Found, sweep
+from pconv_onnx.calibration.sweep import Found, Task, sweep
 from pconv_onnx.calibration.writing import Quantised, quantised_model
 from pconv_onnx.data.reading import open_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, Data, DataSource
@@ -47,6 +48,8 @@ from pconv_onnx.runtime.side_by_side import open_session
 
 # Instead of data: draw them.
 RANDOM = "random"
+# In the name of a file, what stands for T.
+_PLACE = "{steps}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +208,7 @@ def calibrate(
         batch_axis: the axis of the model's inputs that counts samples: a number for all inputs, or a mapping by name,
             in which the empty name stands for all others (by default 0). None means an input without such an axis.
             Outputs may be named as well.
-        output: where to write the quantised model; None only returns it.
+        output: where to write the quantised model; None only returns it. `{steps}` in the name stands for T.
         steps: number of time-steps T: 1 to 256 in coding `rate`, for T levels; 1 to 16 in `radix`, for 2^T − 1 levels.
         coding: the coding in which the network will be rewritten; `auto` is `rate`.
         neurons: `products` also quantises the tensors that products would otherwise read without spikes: residual sums,
@@ -218,6 +221,7 @@ def calibrate(
         sensitivity: measure for each activation what the outputs lose if it alone is quantised; this takes a few runs
             of the network for each.
         cache: keep the calibration in this file, and reuse it if the model, the data and the settings are the same.
+            What a run found that was interrupted, or failed, is kept as well, and the next one continues there.
         force: allow `output` to replace the source.
         engine: where the networks run, a `RayEngine`; by default this process.
         progress: True shows progress on stderr, as the command line does: a bar on a terminal, elsewhere a line every
@@ -228,57 +232,219 @@ def calibrate(
         PconvError: the model or the data cannot be read or do not fit, no activation can be calibrated, `steps` or
             `method` is not a valid choice, or a file to write has another use too.
     """
-    settings = _settings(steps, coding, method, neurons, signed)
+    (found,) = calibrate_each(
+        source,
+        data,
+        output,
+        batch_axis=batch_axis,
+        steps=(steps,),
+        coding=coding,
+        neurons=neurons,
+        signed=signed,
+        method=method,
+        sensitivity=sensitivity,
+        cache=cache,
+        force=force,
+        engine=engine,
+    ).values()
+    return found
+
+
+@shows_progress
+def calibrate_each(
+    source: ModelSource,
+    data: DataSource,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    batch_axis: BatchAxis = 0,
+    steps: Sequence[int],
+    coding: CodingName = "auto",
+    neurons: NeuronsName = NEURONS[0],
+    signed: bool = False,
+    method: str = METHODS[0],
+    sensitivity: bool = False,
+    cache: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    engine: Engine | None = None,
+    progress: Progress = None,
+) -> dict[int, Calibration]:
+    """Calibrate for several numbers of time-steps at once.
+
+    Each result is bit for bit that of `calibrate`. The data are read once, and the source runs once for all.
+
+    Args:
+        source: as `calibrate` takes it.
+        data: as `calibrate` takes it.
+        output: where to write the quantised models; `{steps}` in it stands for T.
+        batch_axis: as `calibrate` takes it.
+        steps: numbers of time-steps.
+        coding: as `calibrate` takes it.
+        neurons: as `calibrate` takes it.
+        signed: as `calibrate` takes it.
+        method: as `calibrate` takes it.
+        sensitivity: as `calibrate` takes it.
+        cache: keep each calibration in such a file; `{steps}` in it stands for T.
+        force: as `calibrate` takes it.
+        engine: as `calibrate` takes it.
+        progress: as `calibrate` takes it.
+
+    Returns:
+        What was done, by T.
+
+    Raises:
+        PconvError: as `calibrate`; or a name has no place for T and there are several.
+    """
+    numbers = each_number(steps)
+    jobs = [
+        _Job(number, _settings(number, coding, method, neurons, signed), _named(output, numbers, number),
+             _named(cache, numbers, number))
+        for number in numbers
+    ]  # fmt: skip
+    if not jobs:
+        raise WrongArguments("there is no number of time-steps to calibrate for", "name some with `steps=`")
     if method == TUNE:
         _require_torch()
-    if output is not None and not force:
-        refuse_to_overwrite(source, output)
-    if output is not None:
-        require_own_file(output, {"the data": data})
-        require_writable(output)
-    if cache is not None:
-        require_own_file(cache, {"the model": source, "the data": data, "the output": output})
-        # A cache that exists may be read-only, and still be the right one.
-        if not os.path.exists(cache):
-            require_writable(cache)
+    for job in jobs:
+        job.require_places(source, data, force=force)
     random = isinstance(data, str) and data == RANDOM
     if random and sensitivity:
         raise WrongArguments(
             "random data do not tell what the outputs lose", "pass real `data=`, or leave out `sensitivity=`"
         )
-    network, chosen, left = to_calibrate(quantisable(source), settings)
+    network, chosen, left = to_calibrate(quantisable(source), jobs[0].settings)
     runner = open_session(network.proto, network.name)
     samples = random_samples(runner, batch_axis=batch_axis) if random else open_samples(data, runner, batch_axis)
     del runner
-    engine, key = engine or InProcess(), ""
-    kept: dict[str, Found] = {}
-    outcome: Outcome | None = None
+    engine, digest = engine or InProcess(), b""
     if cache is not None:
         with _crew(engine, network, samples) as crew:
-            key = digest_of(network.sha256, crew.call("digest"), settings)
-        kept, outcome = restore(cache, key, chosen)
-    found = kept.get(RESULT)
-    from_cache = found is not None
+            digest = crew.call("digest")
+    for job in jobs:
+        job.restore(network, digest, chosen)
     parts = None if random else held_out(samples)
     seen, judges = parts or (samples, samples)
-    with Keeping(cache, key, {} if from_cache else kept, len(chosen)) as keeping:
-        if found is None:
-            found = _swept(network, chosen, seen, engine, settings, keeping, random=random)
-            if method == TUNE and not random:
-                found = keeping.known(TUNE) or _tuned(network, found, seen)
-                keeping.keep(TUNE, found)
-        left += [(activation, found.left[activation.name]) for activation in chosen if activation.name in found.left]
-        require(found.activations, left, network)
-        model = quantised_model(network, found.activations, found.corrections)
-        if not from_cache:
-            outcome = None if random else outcome_of(network, model, judges, held_out=parts is not None)
-        if outcome is not None and sensitivity and not outcome.sensitivity:
-            outcome = replace(outcome, sensitivity=sensitivities(network, found.activations, judges, len(seen)))
-    if cache is not None and not from_cache:
-        store(cache, key, {RESULT: found}, outcome)
-    if output is not None:
-        save(model, output)
-    return Calibration(model, steps, settings, len(samples), random, found, left, from_cache, outcome)
+    with keeping([job.kept for job in jobs]):
+        new = [job for job in jobs if not job.from_cache]
+        _sweep(network, chosen, seen, engine, new, random=random)
+        for job in new if method == TUNE and not random else ():
+            job.found = job.kept.get(TUNE) or _tuned(network, job.found, seen)
+            job.kept.put(TUNE, job.found)
+        models = {}
+        for job in jobs:
+            job.left = [*left, *((one, job.found.left[one.name]) for one in chosen if one.name in job.found.left)]
+            require(job.found.activations, job.left, network)
+            models[job.steps] = quantised_model(network, job.found.activations, job.found.corrections)
+        if not random:
+            outcomes = outcomes_of(network, [models[job.steps] for job in new], judges, held_out=parts is not None)
+            for job, outcome in zip(new, outcomes, strict=True):
+                job.outcome = outcome
+        for job in jobs:
+            if job.outcome is not None and sensitivity and not job.outcome.sensitivity:
+                alone = sensitivities(network, job.found.activations, judges, len(seen))
+                job.outcome = replace(job.outcome, sensitivity=alone)
+    for job in jobs:
+        job.write(models[job.steps])
+    return {
+        job.steps: Calibration(
+            models[job.steps],
+            job.steps,
+            job.settings,
+            len(samples),
+            random,
+            job.found,
+            job.left,
+            job.from_cache,
+            job.outcome,
+        )
+        for job in jobs
+    }
+
+
+def _named(path: str | os.PathLike[str] | None, numbers: Sequence[int], number: int) -> str | None:
+    """The path for one of several numbers of time-steps.
+
+    Raises:
+        WrongArguments: it is the same for all.
+    """
+    if path is None:
+        return None
+    if len(numbers) > 1 and _PLACE not in os.fspath(path):
+        raise WrongArguments(
+            f"'{os.fspath(path)}' is one file for {len(numbers)} numbers of time-steps",
+            f"name it with {_PLACE} in the place of T, such as 'out-{_PLACE}.onnx'",
+        )
+    return os.fspath(path).replace(_PLACE, str(number))
+
+
+@dataclass(eq=False)
+class _Job:
+    """One of several numbers of time-steps: what is asked for, and what there is of it.
+
+    Attributes:
+        steps: T.
+        settings: for that.
+        output: where to write the model; None for nowhere.
+        cache: file that keeps what is found; None for none.
+        key: of that.
+        kept: what is found so far.
+        found: in the end.
+        left: activations that stay as they are.
+        from_cache: whether it was all found before.
+        outcome: how the outputs changed; None for random data.
+    """
+
+    steps: int
+    settings: Settings
+    output: str | None
+    cache: str | None
+    key: str = ""
+    kept: Kept = field(init=False)
+    found: Found = field(init=False)
+    left: list[Told] = field(init=False)
+    from_cache: bool = False
+    outcome: Outcome | None = None
+
+    def require_places(self, source: ModelSource, data: DataSource, *, force: bool) -> None:
+        """Raise if a file to write cannot be written, or is used for something else.
+
+        Raises:
+            PconvError: it is.
+        """
+        if self.output is not None and not force:
+            refuse_to_overwrite(source, self.output)
+        if self.output is not None:
+            require_own_file(self.output, {"the data": data})
+            require_writable(self.output)
+        if self.cache is not None:
+            require_own_file(self.cache, {"the model": source, "the data": data, "the output": self.output})
+            # A cache that exists may be read-only, and still be the right one.
+            if not os.path.exists(self.cache):
+                require_writable(self.cache)
+
+    def restore(self, network: Network, samples: bytes, activations: Sequence[Activation]) -> None:
+        """Take in what an earlier run found.
+
+        Raises:
+            PconvError: the file is not one of `calibrate`.
+        """
+        known: dict[str, Found] = {}
+        if self.cache is not None:
+            self.key = digest_of(network.sha256, samples, self.settings)
+            known, self.outcome = restore(self.cache, self.key, activations)
+        if RESULT in known:
+            self.found, self.from_cache = known.pop(RESULT), True
+        self.kept = Kept(self.cache, self.key, known, len(activations))
+
+    def write(self, model: onnx.ModelProto) -> None:
+        """Write the files.
+
+        Raises:
+            PconvError: one cannot be written.
+        """
+        if self.cache is not None and not self.from_cache:
+            store(self.cache, self.key, {RESULT: self.found}, self.outcome)
+        if self.output is not None:
+            save(model, self.output)
 
 
 def _crew(engine: Engine, network: Network, samples: Data) -> AbstractContextManager[Crew]:
@@ -294,8 +460,8 @@ def _tuned(network: Network, found: Found, samples: Data) -> Found:
     parts = held_out(samples)
     own, judges = parts or (samples, samples)
     both = [found, *tuned(network, found, own)]
-    models = (quantised_model(network, one.activations, one.corrections) for one in both)
-    lost = [outcome_of(network, model, judges, held_out=parts is not None).lost for model in models]
+    models = [quantised_model(network, one.activations, one.corrections) for one in both]
+    lost = [outcome.lost for outcome in outcomes_of(network, models, judges, held_out=parts is not None)]
     told = [loss for loss in lost if loss is not None]
     if len(told) < len(both):
         # Nothing speaks against what was tuned.
@@ -305,47 +471,61 @@ def _tuned(network: Network, found: Found, samples: Data) -> Found:
     return replace(found if told[0] <= told[best] else both[best], tuning_errors=errors)
 
 
-def _swept(
+def _sweep(
     network: Network,
     chosen: Sequence[Activation],
     samples: Data,
     engine: Engine,
-    settings: Settings,
-    keeping: Keeping,
+    jobs: Sequence[_Job],
     *,
     random: bool,
-) -> Found:
-    """What a sweep finds by the rule that is best; of random data none is."""
-    begun = keeping.known(SWEEP)
-    if begun is None:
-        errors = {} if random else _tried(network, chosen, samples, engine, settings, keeping)
-        rule = min(errors, key=lambda name: errors[name]) if errors else settings.rule
-        begun = Found(rule=rule, rule_errors=errors)
+) -> None:
+    """Find what each job asks for, by the rule that is best; of random data none is.
+
+    Raises:
+        PconvError: it cannot be found for one.
+    """
+    if not jobs:
+        return
+    errors = {} if random else _tried(network, chosen, samples, engine, jobs)
+    tasks = []
+    for job in jobs:
+        begun, own = job.kept.get(SWEEP), errors.get(job.steps, {})
+        if begun is None:
+            rule = min(own, key=lambda name: own[name]) if own else job.settings.rule
+            begun = Found(rule=rule, rule_errors=own)
+        tasks.append(Task(replace(job.settings, rule=begun.rule), begun, partial(job.kept.put, SWEEP)))
     with _crew(engine, network, samples) as crew:
-        first = samples.part(slice(0, 1))
-        return sweep(network, chosen, first, crew, settings, begun, partial(keeping.keep, SWEEP))
+        results = sweep(network, chosen, samples.part(slice(0, 1)), crew, tasks)
+    for job, result in zip(jobs, results, strict=True):
+        if isinstance(result, PconvError):
+            raise result
+        job.found = result
 
 
 def _tried(
-    network: Network,
-    chosen: Sequence[Activation],
-    samples: Data,
-    engine: Engine,
-    settings: Settings,
-    keeping: Keeping,
-) -> dict[str, float]:
-    """The output error of each rule; none for rules that do not suit these samples."""
-    parts = shares(settings, samples)
+    network: Network, chosen: Sequence[Activation], samples: Data, engine: Engine, jobs: Sequence[_Job]
+) -> dict[int, dict[str, float]]:
+    """The output error of each rule, by T; none where rules do not suit these samples, or one is chosen already."""
+    trying = [job for job in jobs if job.kept.get(SWEEP) is None and shares(job.settings, samples) is not None]
+    parts = shares(trying[0].settings, samples) if trying else None
     if parts is None:
         return {}
-    (tried, held), models = parts, {}
-    first = tried.part(slice(0, 1))
-    for rule in RULES:
-        with _crew(engine, network, tried) as crew, suppress(PconvError):
-            begun = keeping.known(rule) or Found(rule=rule)
-            found = sweep(network, chosen, first, crew, settings, begun, partial(keeping.keep, rule))
-            models[rule] = quantised_model(network, found.activations, found.corrections)
-    return output_errors(network, models, held.part(slice(0, len(held))), BATCH)
+    tried, held = parts
+    pairs = [(job, rule) for job in trying for rule in RULES]
+    tasks = [
+        Task(replace(job.settings, rule=rule), job.kept.get(rule) or Found(rule=rule), partial(job.kept.put, rule))
+        for job, rule in pairs
+    ]
+    with _crew(engine, network, tried) as crew:
+        results = sweep(network, chosen, tried.part(slice(0, 1)), crew, tasks)
+    models: dict[int, dict[str, onnx.ModelProto]] = {job.steps: {} for job in trying}
+    for (job, rule), found in zip(pairs, results, strict=True):
+        # One that fails is not chosen.
+        if isinstance(found, Found):
+            models[job.steps][rule] = quantised_model(network, found.activations, found.corrections)
+    judged = held.part(slice(0, len(held)))
+    return {steps: output_errors(network, by_rule, judged, BATCH) for steps, by_rule in models.items()}
 
 
 def outline(

@@ -28,24 +28,35 @@ _SILENT = 1e-6
 # radix: of small values it makes small counts, with fewer spikes.
 _ALIKE = 4.0
 
-# Inputs of the staircase `[C, n]`, of the reference and of the quantised network, batch by batch of a shard.
+# Inputs of the staircase `[C, n]`, of the reference and of the quantised network, batch by batch of a shard; or of the
+# reference alone.
 Batches = Iterable[tuple[Array, Array]]
-# Has each shard counted, and adds up what was found.
+# Has each shard counted, and adds up what was found: over both, and over the reference.
 Gather = Callable[[Callable[[Batches], Any]], Any]
+OfReference = Callable[["partial[Any]"], Any]
 
 
-def choose(settings: Settings, gather: Gather, clip: Clip, *, centred: bool, lowest: Array | None = None) -> Staircase:
+def choose(
+    settings: Settings,
+    gather: Gather,
+    of_reference: OfReference,
+    clip: Clip,
+    *,
+    centred: bool,
+    lowest: Array | None = None,
+) -> Staircase:
     """A staircase whose inputs are those of the quantised network, and whose output is to be `clip` of the reference's.
 
     Args:
         settings: levels above zero, and the method.
         gather: what counts the inputs.
+        of_reference: what counts those of the reference.
         clip: the activation.
         centred: whether an error that is the same for all values does not count; `FITTED` methods make use of that.
         lowest: `[C]`, the least outputs of the reference, where there are to be as many levels below zero as well.
     """
     method, steps = settings.method, settings.levels if lowest is None else settings.on_either_side
-    inputs, outputs = gather(partial(_of_reference, clip))
+    inputs, outputs = of_reference(partial(_of_reference, clip))
     signed = lowest is not None
     least = np.zeros_like(outputs.maximum) if lowest is None else np.minimum(lowest, 0)
     reach = np.maximum(outputs.maximum, -least)
@@ -61,9 +72,9 @@ def choose(settings: Settings, gather: Gather, clip: Clip, *, centred: bool, low
         # What serves distances from zero serves both sides.
         histogram = partial(_histogram, np.abs if signed else clip, reach)
         if method.startswith("mse"):
-            staircase = staircases.by_squared_error(gather(histogram), reach, steps)
+            staircase = staircases.by_squared_error(of_reference(histogram), reach, steps)
         elif method.startswith("percentile"):
-            staircase = staircases.by_percentile(gather(histogram), reach, steps)
+            staircase = staircases.by_percentile(of_reference(histogram), reach, steps)
         else:
             staircase = staircases.by_maximum(reach, steps)
         staircase = staircases.mirrored(staircase) if signed else staircase
@@ -74,10 +85,10 @@ def choose(settings: Settings, gather: Gather, clip: Clip, *, centred: bool, low
     return staircases.trimmed(staircase, least, outputs.maximum, settings.coding) if signed else staircase
 
 
-def _of_reference(clip: Clip, batches: Batches) -> tuple[Moments, Moments]:
+def _of_reference(clip: Clip, batches: Iterable[Array]) -> tuple[Moments, Moments]:
     """Of the inputs of the reference, and of its outputs."""
     inputs, outputs = Moments(), Moments()
-    for reference, _ in batches:
+    for reference in batches:
         inputs.add(reference)
         outputs.add(clip(reference))
     return inputs, outputs
@@ -91,10 +102,10 @@ def _pairs(clip: Clip, low: Array, high: Array, batches: Batches) -> PairHistogr
     return pairs
 
 
-def _histogram(clip: Callable[[Array], Array], maximum: Array, batches: Batches) -> PairHistogram:
+def _histogram(clip: Callable[[Array], Array], maximum: Array, batches: Iterable[Array]) -> PairHistogram:
     """Of the outputs of the reference, or of how far they are from zero."""
     histogram = PairHistogram(np.zeros_like(maximum), maximum)
-    for reference, _ in batches:
+    for reference in batches:
         histogram.add(clip(reference), clip(reference))
     return histogram
 

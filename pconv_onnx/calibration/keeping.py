@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from pconv_onnx.basics.errors import Interrupted, PconvError, note, warn
 from pconv_onnx.calibration.cache import store
@@ -15,8 +15,8 @@ from pconv_onnx.calibration.sweep import Found
 _EVERY = 10.0
 
 
-class Keeping:
-    """A context in which what sweeps find is kept; leaving it by an exception writes the last of it."""
+class Kept:
+    """What was found so far, by the name of what found it: a rule that is tried, `SWEEP` or `TUNE`."""
 
     def __init__(
         self, path: str | os.PathLike[str] | None, key: str, known: Mapping[str, Found], activations: int
@@ -26,7 +26,7 @@ class Keeping:
         Args:
             path: of the file; None keeps nothing.
             key: what the calibration depends on.
-            known: what that run found, by the name of what found it.
+            known: what that run found.
             activations: how many there are to calibrate.
         """
         self._path, self._key, self._activations = path, key, activations
@@ -34,42 +34,26 @@ class Keeping:
         if known:
             note(f"'{path}' is of a run that was interrupted: calibration continues at {self._done}")
 
-    def __enter__(self) -> Keeping:
-        """Itself."""
-        return self
+    def __str__(self) -> str:
+        return f"'{self._path}' keeps {self._done}"
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Write what there is, if an exception ends it.
-
-        Raises:
-            Interrupted: it was an interrupt.
-        """
-        if error is None or self._path is None or not self._known:
-            return
-        if self._write() and isinstance(error, KeyboardInterrupt):
-            raise Interrupted(f"'{self._path}' keeps {self._done}, and the next run continues there") from error
-
-    def known(self, name: str) -> Found | None:
+    def get(self, name: str) -> Found | None:
         """What was found so far under a name."""
         return self._known.get(name)
 
-    def keep(self, name: str, found: Found) -> None:
+    def put(self, name: str, found: Found) -> None:
         """Keep what was found so far under a name."""
         self._known[name] = found.copy()
-        if self._path is not None and time.monotonic() - self._written >= _EVERY:
-            self._write()
+        if time.monotonic() - self._written >= _EVERY:
+            self.write()
 
-    @property
-    def _done(self) -> str:
-        """How far the last sweep is."""
-        found = list(self._known.values())[-1]
-        return f"{len(found.activations)} of {self._activations - len(found.left)} activations"
+    def write(self) -> bool:
+        """Write the file, if there is anything to write, and say whether it was.
 
-    def _write(self) -> bool:
-        """Write the file. That it fails is no error: only a later run would have something of it."""
-        assert self._path is not None  # or there is no file
+        That this fails is no error: only a later run would have something of it.
+        """
+        if self._path is None or not self._known:
+            return False
         try:
             store(self._path, self._key, self._known)
         except PconvError as error:
@@ -78,3 +62,25 @@ class Keeping:
         finally:
             self._written = time.monotonic()
         return True
+
+    @property
+    def _done(self) -> str:
+        """How far the last sweep is."""
+        found = list(self._known.values())[-1]
+        return f"{len(found.activations)} of {self._activations - len(found.left)} activations"
+
+
+@contextmanager
+def keeping(several: Sequence[Kept]) -> Iterator[None]:
+    """A context that an exception ends only after everything is written.
+
+    Raises:
+        Interrupted: it was an interrupt.
+    """
+    try:
+        yield
+    except BaseException as error:
+        told = [str(kept) for kept in several if kept.write()]
+        if told and isinstance(error, KeyboardInterrupt):
+            raise Interrupted(f"{', '.join(told)}, and the next run continues there") from error
+        raise

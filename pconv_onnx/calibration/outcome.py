@@ -82,37 +82,50 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and np.isfinite(value) else None
 
 
-def outcome_of(network: Network, model: onnx.ModelProto, data: Data, *, held_out: bool) -> Outcome:
-    """Compare a quantised network with its source.
+def outcomes_of(network: Network, models: Sequence[onnx.ModelProto], data: Data, *, held_out: bool) -> list[Outcome]:
+    """Compare quantised networks with their source.
 
     Args:
         network: the source.
-        model: what was made of it.
+        models: what was made of it.
         data: samples; of many some.
         held_out: whether the calibration has not seen them.
 
     Raises:
         PconvError: onnxruntime cannot run a network.
     """
+    if not models:
+        return []
     samples = _some(data, _MOST)
     axes = comparable(network, samples)
-    runners = [open_session(proto, network.name) for proto in (network.proto, model)]
-    alike, agreeing, diverging = tuple(Likeness() for _ in axes), None, 0.0
+    runners = [open_session(proto, network.name) for proto in (network.proto, *models)]
+    alike = [tuple(Likeness() for _ in axes) for _ in models]
+    # Of outputs with classes how many answers are the source's, and the sum of the divergences.
+    answers: list[tuple[int, float] | None] = [None for _ in models]
     for part, feed in samples.batches(BATCH) if axes else ():
         count = part.stop - part.start
         runs = (run_session(runner, feed, list(axes)) for runner in runners)
-        expected, found = ([to_first(*pair) for pair in zip(run, axes.values(), strict=True)] for run in runs)
-        mask = mask_of(samples.part(part))
-        pairs = zip(found, expected, strict=True)
-        alike = merged((alike, tuple(Likeness.of(*pair, count, mask) for pair in pairs)))
-        index = classes(expected, count)
-        if index is not None and found[index].shape == expected[index].shape:
-            agreeing = (agreeing or 0) + int(same_answers(found[index], expected[index]).sum())
-            diverging += float(divergences(found[index], expected[index]).sum())
-    cosines = (cosine["mean"] for one in alike if (cosine := one.cosine()) is not None)
-    agreement, divergence = (None, None) if agreeing is None else (agreeing / len(samples), diverging / len(samples))
-    error = output_errors(network, {"": model}, samples, BATCH, active=1).get("")
-    return Outcome(len(samples), held_out, agreement, error, next(cosines, None), divergence)
+        expected, *others = ([to_first(*pair) for pair in zip(run, axes.values(), strict=True)] for run in runs)
+        mask, index = mask_of(samples.part(part)), classes(expected, count)
+        for number, found in enumerate(others):
+            pairs = zip(found, expected, strict=True)
+            alike[number] = merged((alike[number], tuple(Likeness.of(*pair, count, mask) for pair in pairs)))
+            if index is not None and found[index].shape == expected[index].shape:
+                own = found[index], expected[index]
+                these = int(same_answers(*own).sum()), float(divergences(*own).sum())
+                answers[number] = merged((answers[number] or (0, 0.0), these))
+    errors = output_errors(network, {str(n): model for n, model in enumerate(models)}, samples, BATCH, active=1)
+    return [
+        Outcome(
+            len(samples),
+            held_out,
+            None if told is None else told[0] / len(samples),
+            errors.get(str(number)),
+            next((cosine["mean"] for one in every if (cosine := one.cosine()) is not None), None),
+            None if told is None else told[1] / len(samples),
+        )
+        for number, (every, told) in enumerate(zip(alike, answers, strict=True))
+    ]
 
 
 def sensitivities(network: Network, activations: Sequence[Quantised], data: Data, seen: int) -> dict[str, float]:

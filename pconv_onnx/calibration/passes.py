@@ -27,7 +27,7 @@ from pconv_onnx.graph import Network
 
 BATCH = 10
 # Names under which the pre-activations of the segment at hand are kept.
-_REFERENCE, _QUANTISED = "reference", "quantised"
+REFERENCE, QUANTISED = "reference", "quantised"
 
 # Of quantised activations by name: they are kept as codes, each worth a level above an offset.
 Levels = Mapping[str, tuple[Array, Array]]
@@ -50,7 +50,9 @@ class Passes:
         # Along which axis of each tensor samples lie in the network.
         self._axes: dict[str, Axis] = {name: self.samples.axes.get(name, 0) for name in self.samples.arrays}
         self._axes_before: dict[str, Axis] = {}
-        self._reference, self._quantised = (self._stream(self.samples.arrays, self._axes) for _ in range(2))
+        self._reference = self._stream(self.samples.arrays, self._axes)
+        self._quantised_ones = [self._stream(self.samples.arrays, self._axes)]
+        self._quantised = self._quantised_ones[0]
         self._before = self._stream({}, self._axes_before)
 
     def __enter__(self) -> Passes:
@@ -80,15 +82,25 @@ class Passes:
         axes = {name: self._axes[name] for name in names}
         return faults_of(self.network, axes, map(self.samples.part, self._shards), BATCH)
 
+    def take_up(self, number: int) -> Iterator[None]:
+        """Make the quantised network of this number the one that is meant from now on; without a call it is the first.
+
+        Several run beside one reference. At the segment at hand only one of them keeps anything at a time.
+        """
+        while len(self._quantised_ones) <= number:
+            self._quantised_ones.append(self._stream(self.samples.arrays, self._axes))
+        self._quantised = self._quantised_ones[number]
+        return self._nothing()
+
     def keep_reference(self, segment: Segment) -> Iterator[None]:
         """Compute and keep what a segment of the source leads to."""
-        for name in (_REFERENCE, _QUANTISED):
+        for name in (REFERENCE, QUANTISED):
             self._axes_before[name] = self._axes[segment.target]
-        return self._keep(_REFERENCE, self._runs(segment, self._reference, {}))
+        return self._keep(REFERENCE, self._runs(segment, self._reference, {}))
 
     def keep_quantised(self, segment: Segment, weights: Mapping[str, Array], levels: Levels) -> Iterator[None]:
         """Compute and keep what a segment of the quantised network leads to."""
-        return self._keep(_QUANTISED, self._runs(segment, self._quantised, weights, levels))
+        return self._keep(QUANTISED, self._runs(segment, self._quantised, weights, levels))
 
     def equations(
         self,
@@ -110,7 +122,7 @@ class Passes:
                     # Of a matrix product all are rows, in any order.
                     np.moveaxis(tensor, axis, 0) if moves else tensor
                     for tensor in (values[layer.node.input[0]], values[segment.target],
-                                   self._before.batch(_REFERENCE, part))
+                                   self._before.batch(REFERENCE, part))
                 )  # fmt: skip
                 for fold, chosen in zip(folds, self._terms.of(part, now.size // len(layer.bias), inputs), strict=True):
                     now_there = layer.rows(now, chosen)
@@ -120,18 +132,20 @@ class Passes:
                         fold.add(layer.columns(given, chosen), changes, with_gram=with_gram)
             yield folds
 
-    def apply(self, activation: Segment, channels: Channels) -> Iterator[tuple[Moments, Moments]]:
-        """Put the outputs of an activation in the place of its inputs; moments of the reference's and of −1 times."""
+    def apply(self, activation: Segment, name: str) -> Iterator[None]:
+        """Put the outputs of an activation in the place of its inputs, in `REFERENCE` or `QUANTISED`."""
         function = function_of(self.network, activation)
         for parts in self._batches():
-            moments, negative = Moments(), Moments()
             for part in parts:
-                for name in (_REFERENCE, _QUANTISED):
-                    self._before.put(name, part, function(self._before.batch(name, part)))
-                rows = channels.rows(self._before.batch(_REFERENCE, part))
-                moments.add(rows)
-                negative.add(-rows)
-            yield moments, negative
+                self._before.put(name, part, function(self._before.batch(name, part)))
+            yield None
+
+    def count_reference(
+        self, count: Callable[[Iterator[Array]], Any], channels: Channels, start: Array
+    ) -> Iterator[Any]:
+        """What a count over the reference's pre-activations `[C, n]` above `start` gives."""
+        for parts in self._batches():
+            yield count(channels.rows(self._before.batch(REFERENCE, part)) - start.reshape(-1, 1) for part in parts)
 
     def gather(self, count: Callable[[Batches], Any], channels: Channels, start: Array) -> Iterator[Any]:
         """What a count over the pre-activations `[C, n]` above `start` gives."""
@@ -139,51 +153,55 @@ class Passes:
         def batches(parts: Iterator[slice]) -> Batches:
             for part in parts:
                 reference, quantised = (
-                    channels.rows(self._before.batch(name, part)) for name in (_REFERENCE, _QUANTISED)
+                    channels.rows(self._before.batch(name, part)) for name in (REFERENCE, QUANTISED)
                 )
                 yield reference - start.reshape(-1, 1), quantised - start.reshape(-1, 1)
 
         for parts in self._batches():
             yield count(batches(parts))
 
+    def hand_on_reference(self, name: str, clip: Clip) -> Iterator[float]:
+        """Keep what an activation gives in the reference; the sum of the squares of that."""
+        for parts in self._batches():
+            square = 0.0
+            for part in parts:
+                wanted = clip(self._before.batch(REFERENCE, part))
+                square += float(np.square(wanted, dtype=np.float64).sum())
+                self._reference.put(name, part, wanted)
+            yield square
+
     def hand_on(
         self, name: str, staircase: Staircase, channels: Channels, clip: Clip, start: Array
-    ) -> Iterator[tuple[Moments, float, float]]:
-        """Keep what an activation gives in the reference and, quantised, the codes of what takes its place.
-
-        The results are the moments of its error, the sum of the squares of that, and of the squares of what is wanted.
-        """
+    ) -> Iterator[tuple[Moments, float]]:
+        """Keep the codes of what takes an activation's place; moments of its error, and the sum of that squared."""
         level = channels.along(staircase.constants()[2])
         for parts in self._batches():
-            residuals = Moments()
-            error = square = 0.0
+            residuals, error = Moments(), 0.0
             for part in parts:
-                given = self._before.batch(_QUANTISED, part)
+                given = self._before.batch(QUANTISED, part)
                 codes = channels.back(staircase.codes(channels.rows(given)), given.shape)
-                wanted = clip(self._before.batch(_REFERENCE, part))
+                wanted = clip(self._before.batch(REFERENCE, part))
                 residual = wanted - channels.along(start) - codes * level
                 residuals.add(channels.rows(residual))
                 error += float(np.square(residual, dtype=np.float64).sum())
-                square += float(np.square(wanted, dtype=np.float64).sum())
-                self._reference.put(name, part, wanted)
                 self._quantised.put(name, part, codes.astype(np.uint8 if staircase.steps < 256 else np.uint16))
-            yield residuals, error, square
+            yield residuals, error
 
     def pass_on(self, name: str) -> Iterator[None]:
         """Keep what is at hand in both networks as the outputs of an activation that stays as it is."""
         for parts in self._batches():
             for part in parts:
-                self._reference.put(name, part, self._before.batch(_REFERENCE, part))
-                self._quantised.put(name, part, self._before.batch(_QUANTISED, part))
+                self._reference.put(name, part, self._before.batch(REFERENCE, part))
+                self._quantised.put(name, part, self._before.batch(QUANTISED, part))
             yield None
 
     def drop(self, names: Sequence[str]) -> Iterator[None]:
         """Forget the pre-activations at hand, and activations that nothing needs any more."""
-        for name in (_REFERENCE, _QUANTISED):
+        for name in (REFERENCE, QUANTISED):
             self._before.drop(name)
         for name in names:
-            self._reference.drop(name)
-            self._quantised.drop(name)
+            for stream in (self._reference, *self._quantised_ones):
+                stream.drop(name)
         return self._nothing()
 
     def _stream(self, given: dict[str, Array], axes: Mapping[str, Axis]) -> Stream:

@@ -1,7 +1,7 @@
 """Layer by layer: each activation is quantised on what the layers before it give once they are quantised.
 
-Two networks run side by side. The reference is the source; the quantised one has everything that was found so far. At
-each segment the last layer's weights may be corrected, so that its pre-activation comes close to the reference's
+Networks run side by side. The reference is the source; a quantised one has everything that was found so far. At each
+segment the last layer's weights may be corrected, so that its pre-activation comes close to the reference's
 although its inputs are quantised, and then a staircase is chosen for that pre-activation.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,14 +28,14 @@ from pconv_onnx.calibration.functions import (
     clip_of,
     function_of,
     lowest_of,
-    segment_of,
     thresholds_of,
 )
-from pconv_onnx.calibration.passes import Levels
+from pconv_onnx.calibration.passes import QUANTISED, Levels
+from pconv_onnx.calibration.reference import Reference
 from pconv_onnx.calibration.segments import Layer, Segment, cut, with_weights
 from pconv_onnx.calibration.settings import RULES, Settings
 from pconv_onnx.calibration.staircases import Staircase, by_levels, repeated, with_shift
-from pconv_onnx.calibration.statistics import Moments, cross_validated
+from pconv_onnx.calibration.statistics import cross_validated
 from pconv_onnx.calibration.writing import Correction, Quantised
 from pconv_onnx.data.samples import Samples
 from pconv_onnx.engine.shards import Crew
@@ -88,55 +89,80 @@ class Found:
         return replace(self, activations=[*self.activations], corrections={**self.corrections}, errors=[*self.errors])
 
 
+@dataclass(frozen=True)
+class Task:
+    """What is asked of one sweep.
+
+    Attributes:
+        settings: that they all share, but for levels, coding and rule.
+        begun: what was found before it was interrupted, which is not chosen again.
+        keep: is called with what was found so far whenever there is more.
+    """
+
+    settings: Settings
+    begun: Found
+    keep: Callable[[Found], None]
+
+
 def sweep(
     network: Network,
     activations: Sequence[Activation],
     first: Samples,
     crew: Crew,
-    settings: Settings,
-    begun: Found,
-    keep: Callable[[Found], None],
-) -> Found:
-    """Choose a staircase for each activation.
+    tasks: Sequence[Task],
+) -> list[Found | PconvError]:
+    """Choose a staircase for each activation, in several sweeps beside one run of the source.
 
     Args:
         network: the source.
         activations: element by element, in topological order.
         first: a first sample, or more.
         crew: of `Passes` over the data.
-        settings: what is asked for.
-        begun: the rule, and what was found before such a sweep was interrupted, which is not chosen again.
-        keep: is called with what was found so far whenever there is more.
+        tasks: one a sweep.
+
+    Returns:
+        What each found, or why it failed: values are too large to be computed with, or what was found before is of
+        another network.
 
     Raises:
-        PconvError: values are too large to be computed with, or what was found before is of another network.
+        PconvError: onnxruntime cannot run the source.
     """
-    return begun if begun.finished else _Sweep(network, activations, first, crew, settings, begun, keep).found
+    begun = {number: task for number, task in enumerate(tasks) if not task.begun.finished}
+    if not begun:
+        return [task.begun for task in tasks]
+    cuts = _Cuts(network, activations, first, crew, tasks[0].settings.method)
+    reference = Reference(network, crew)
+    sweeps = {number: _Sweep(cuts, reference, number, task) for number, task in begun.items()}
+    last_use = {name: index for index, segment in enumerate(cuts.segments) for name in segment.inputs}
+    for index, segment in enumerate(track(cuts.segments, "calibrating", len(cuts.segments))):
+        reference.come_to(segment)
+        for one in sweeps.values():
+            one.attempt(_Sweep.correct, segment)
+        if segment.activation is not None:
+            reference.activate(segment.activation)
+            for one in sweeps.values():
+                one.attempt(_Sweep.quantise, segment)
+        crew.call("drop", [name for name in segment.inputs if last_use[name] == index])
+        for one in sweeps.values():
+            one.keep(finished=index == len(cuts.segments) - 1)
+    ended = {number: one.failure or one.found for number, one in sweeps.items()}
+    return [ended.get(number, task.begun) for number, task in enumerate(tasks)]
 
 
-class _Sweep:
-    """State of one sweep: what was decided so far. Everything that looks at samples is a pass of the crew."""
+class _Cuts:
+    """The source as all sweeps see it.
+
+    Attributes:
+        axes: along which axes of tensors samples lie.
+        left: why activations stay, by name.
+        segments: in topological order, each with its layer where that is one to correct.
+        uncorrected: outputs of layers that are too wide for that.
+    """
 
     def __init__(
-        self,
-        network: Network,
-        activations: Sequence[Activation],
-        first: Samples,
-        crew: Crew,
-        settings: Settings,
-        begun: Found,
-        keep: Callable[[Found], None],
+        self, network: Network, activations: Sequence[Activation], first: Samples, crew: Crew, method: str
     ) -> None:
-        self.network, self.crew, self.settings = network, crew, replace(settings, rule=begun.rule)
-        # What is known already.
-        self.corrections = begun.corrections
-        pairs = zip(begun.activations, begun.errors, strict=True)
-        self.entries = {entry.activation.name: (entry, error) for entry, error in pairs}
-        self.found = Found(rule=begun.rule, rule_errors=begun.rule_errors)
-        # Corrected layers are nodes with weights of their own.
-        self.levels: dict[str, tuple[Array, Array]] = {}
-        self.corrected: dict[str, list[onnx.NodeProto]] = {}
-        self.weights: dict[str, Array] = {}
+        self.network, self.crew = network, crew
         outputs = [info.name for info in network.proto.graph.output if info.type.tensor_type.elem_type == _FLOAT]
         names = list(dict.fromkeys([*(activation.input.name for activation in activations), *outputs]))
         axes = axes_of(network, names, first)
@@ -147,32 +173,28 @@ class _Sweep:
         given = [a.output.name for a in activations if not clip_of(a).rectifies]
         faults = crew.call("faults", list(dict.fromkeys([*names, *given])))
         told = {a.name: faults.get(a.input.name) or faults.get(a.output.name) for a in activations}
-        self.found.left = {name: reason for name, reason in told.items() if reason}
-        segments = cut(network, [activation for activation in activations if activation.name not in self.found.left])
-        segments = self._with_layers_to_correct(segments, set(outputs) - faults.keys())
-        self.taken_back = self._taken_back(segments)
-        segments = [segment for segment in segments if segment.activation is not None or segment.layer is not None]
-        last_use = {name: index for index, segment in enumerate(segments) for name in segment.inputs}
-        for index, segment in enumerate(track(segments, "calibrating", len(segments))):
-            self._segment(segment)
-            crew.call("drop", [name for name in segment.inputs if last_use[name] == index])
-            self.found.finished = index == len(segments) - 1
-            keep(self.found)
+        self.left = {name: reason for name, reason in told.items() if reason}
+        segments = cut(network, [activation for activation in activations if activation.name not in self.left])
+        self.uncorrected: list[str] = []
+        self._all = self._with_layers_to_correct(segments, set(outputs) - faults.keys(), method)
+        self.segments = [one for one in self._all if one.activation is not None or one.layer is not None]
 
-    def _with_layers_to_correct(self, segments: Sequence[Segment], outputs: Container[str]) -> list[Segment]:
+    def _with_layers_to_correct(
+        self, segments: Sequence[Segment], outputs: Container[str], method: str
+    ) -> list[Segment]:
         """The segments, with a layer where it is one to correct, before an activation or one of some outputs."""
         result = []
         computed: set[str] = set()
         corrected: set[str] = set()
         for segment in segments:
             wanted = segment.activation is not None or segment.target in outputs
-            layer = segment.layer if self.settings.method in CORRECTING and wanted else None
+            layer = segment.layer if method in CORRECTING and wanted else None
             output = layer.node.output[0] if layer is not None else ""
             if layer is not None and output not in corrected:
                 if output in computed:  # settled, by an earlier segment that goes through it
                     layer = None
                 elif layer.inputs > MOST_INPUTS:
-                    self.found.uncorrected.append(output)
+                    self.uncorrected.append(output)
                     layer = None
                 else:
                     corrected.add(output)
@@ -181,35 +203,82 @@ class _Sweep:
             result.append(replace(segment, layer=layer))
         return result
 
-    def _taken_back(self, segments: Sequence[Segment]) -> set[str]:
+    def taken_back(self, settings: Settings) -> set[str]:
         """Activations whose mean error does not count: all that read them correct it before the next activation.
 
         By the bias of a corrected layer; without, by the shift of the staircase there, which pays for few steps, and of
         many costs at padded borders.
         """
-        shifts = self.settings.method not in CORRECTING and self.settings.levels <= _CENTRED_STEPS
+        shifts = settings.method not in CORRECTING and settings.levels <= _CENTRED_STEPS
         left = {info.name for info in self.network.proto.graph.output}
-        for segment in segments:
+        for segment in self._all:
             if segment.activation is None or not (shifts or segment.layer is not None):
                 left.update(segment.inputs)
-        return {segment.activation.output.name for segment in segments if segment.activation is not None} - left
+        return {segment.activation.output.name for segment in self._all if segment.activation is not None} - left
 
-    def _segment(self, segment: Segment) -> None:
-        """Correct the layer of a segment and quantise its activation, on everything before it."""
-        self.crew.call("keep_reference", replace(segment, activation=None, layer=None))
+
+class _Sweep:
+    """State of one sweep: what was decided so far. Everything that looks at samples is a pass of the crew.
+
+    Attributes:
+        found: so far.
+        failure: why it came no farther.
+    """
+
+    def __init__(self, cuts: _Cuts, reference: Reference, number: int, task: Task) -> None:
+        self.network, self.crew, self.settings = cuts.network, cuts.crew, task.settings
+        self._axes, self._reference, self._number, self._keep = cuts.axes, reference, number, task.keep
+        # What is known already.
+        self.corrections = task.begun.corrections
+        pairs = zip(task.begun.activations, task.begun.errors, strict=True)
+        self.entries = {entry.activation.name: (entry, error) for entry, error in pairs}
+        self.found = Found(
+            uncorrected=[*cuts.uncorrected],
+            left={**cuts.left},
+            rule=task.settings.rule,
+            rule_errors=task.begun.rule_errors,
+        )
+        self.failure: PconvError | None = None
+        self.taken_back = cuts.taken_back(task.settings)
+        # Corrected layers are nodes with weights of their own.
+        self.levels: dict[str, tuple[Array, Array]] = {}
+        self.corrected: dict[str, list[onnx.NodeProto]] = {}
+        self.weights: dict[str, Array] = {}
+
+    def attempt(self, step: Callable[[_Sweep, Segment], None], segment: Segment) -> None:
+        """Take a step at a segment, unless one failed before."""
+        if self.failure is not None:
+            return
+        self.crew.call("take_up", self._number)
+        try:
+            step(self, segment)
+        except PconvError as error:
+            self.failure = error
+
+    def keep(self, *, finished: bool) -> None:
+        """Have what was found so far kept, unless a step failed."""
+        if self.failure is None:
+            self.found.finished = finished
+            self._keep(self.found)
+
+    def correct(self, segment: Segment) -> None:
+        """Correct the layer of a segment, on everything before it."""
         layer = segment.layer
         # One that two segments end in is corrected in the first.
         if layer is not None and layer.node.output[0] not in self.corrected:
             self._correct(segment, layer)
-        if segment.activation is not None:
-            self.crew.call("keep_quantised", *self._quantised(segment))
-            self._quantise(segment.activation, self._channels(segment, segment.activation))
+
+    def quantise(self, segment: Segment) -> None:
+        """Quantise the activation of a segment, on everything before it."""
+        assert segment.activation is not None  # or there is none
+        self.crew.call("keep_quantised", *self._quantised(segment))
+        self._quantise(segment.activation, self._channels(segment, segment.activation))
 
     def _channels(self, segment: Segment, activation: Activation) -> Channels:
         """Those of a pre-activation; in front of products with weights the ones that these have rows for."""
         read = {contracted(reader) for reader in activation.output.outputs} if activation.encoding == PRODUCT else set()
         axis = read.pop() if len(read) == 1 else None
-        return Channels.of(self.network, segment, self.axes[segment.target], axis)
+        return Channels.of(self.network, segment, self._axes[segment.target], axis)
 
     def _quantised(self, segment: Segment) -> tuple[Segment, dict[str, Array], Levels]:
         """A segment as it is in the quantised network, with what it needs: weights, and levels of its inputs."""
@@ -259,9 +328,8 @@ class _Sweep:
         if clip.rectifies:
             entry = known[0] if known else Quantised(activation, self._chosen(activation, channels, clip), channels)
         else:
-            alone = segment_of(self.network, activation)
-            outputs = self.crew.call("apply", alone, channels)
-            entry = known[0] if known else self._of_output(activation, alone, outputs, channels, each)
+            self.crew.call("apply", self._reference.alone, QUANTISED)
+            entry = known[0] if known else self._of_output(activation, channels, each)
         if known and not self._fits(entry, each):
             raise _of_another(activation.name)
         entry, error = self._handed_on(entry, known)
@@ -275,26 +343,19 @@ class _Sweep:
         count = 1 if entry.channels.axis is None else self.network.shapes[entry.activation.input.name][each.axis or 0]
         return entry.channels in (each, Channels(None, each.rank)) and len(entry.staircase.threshold) == count
 
-    def _of_output(
-        self,
-        activation: Activation,
-        alone: Segment,
-        outputs: tuple[Moments, Moments],
-        channels: Channels,
-        each: Channels,
-    ) -> Quantised:
+    def _of_output(self, activation: Activation, channels: Channels, each: Channels) -> Quantised:
         """A staircase of the output: around zero or, where trains are to have one sign, from the reference's least on.
 
         Levels without end are kept as they are where there are enough for the reference.
 
         Args:
             activation: one that is neither a Relu nor a Clip from zero.
-            alone: its segment.
-            outputs: moments of the reference's, and of −1 times these.
             channels: that get a staircase each.
             each: those that the activation has.
         """
-        function, (moments, negative) = function_of(self.network, alone), outputs
+        assert self._reference.alone is not None  # or it is no such activation
+        function = function_of(self.network, self._reference.alone)
+        moments, negative = self._reference.extremes(channels)
         offset = -negative.maximum.astype(np.float32)
         bounded = None
         if activation.unit is not None:
@@ -334,19 +395,22 @@ class _Sweep:
         def gather(count: Callable[[Batches], Any]) -> Any:
             return self.crew.call("gather", count, channels, origin)
 
+        def of_reference(count: partial[Any]) -> Any:
+            return self._reference.count(count, channels, origin)
+
         # A mean error is no error where it is taken back: by an offset, or by a later layer.
         centred = start is not None or activation.output.name in self.taken_back
-        return choose(self.settings, gather, clip, centred=centred, lowest=lowest)
+        return choose(self.settings, gather, of_reference, clip, centred=centred, lowest=lowest)
 
     def _handed_on(self, entry: Quantised, known: tuple[Quantised, float] | None) -> tuple[Quantised, float]:
-        """Keep what an activation gives in the reference and, quantised, the codes of what takes its place.
+        """Keep the codes of what takes an activation's place.
 
         Returns:
             What is known or, otherwise, that and its error. An offset is where its staircase begins; methods that fit
             add the mean error to it where trains have one sign.
         """
         name, start = entry.activation.output.name, _start(entry)
-        residuals, error, square = self.crew.call(
+        residuals, error = self.crew.call(
             "hand_on", name, entry.staircase, entry.channels, clip_of(entry.activation), start
         )
         if known is not None:
@@ -358,6 +422,7 @@ class _Sweep:
         if entry.offset is not None and self.settings.method in FITTED and self.settings.signed:
             error -= residuals.count * float(np.square(residuals.mean).sum())
             entry = replace(entry, offset=(start + residuals.mean).astype(np.float32))
+        square = self._reference.square
         return entry, error / square if square else 0.0
 
 

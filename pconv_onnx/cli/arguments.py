@@ -174,9 +174,9 @@ def _calibrate(sub: argparse.ArgumentParser) -> None:
     _add_batch_axis(sub)
     _add_engine(sub)
     sub.add_argument(
-        "--steps", type=_steps, required=True, metavar="T",
+        "--steps", type=_steps, nargs="+", required=True, metavar="T",
         help="number of time-steps, which sets the number of levels: T in coding rate "
-        f"(T from 1 to {MAX_STEPS}), 2^T - 1 in coding radix (T from 1 to 16)",
+        f"(T from 1 to {MAX_STEPS}), 2^T - 1 in coding radix (T from 1 to 16). Of several, each gets a file of its own",
     )  # fmt: skip
     _add_coding(sub)
     _add_neurons(sub)
@@ -185,8 +185,10 @@ def _calibrate(sub: argparse.ArgumentParser) -> None:
         help="give levels below zero an offset, as rewrite needs for --signed and for --mode serial",
     )  # fmt: skip
     sub.add_argument(
-        "-o", "--output", metavar="FILE", help="file to write (default: MODEL with the ending .quantised.onnx)"
-    )
+        "-o", "--output", metavar="FILE",
+        help="file to write; {steps} in its name stands for T (default: MODEL with the ending .quantised.onnx, of "
+        "several T .quantised-T.onnx)",
+    )  # fmt: skip
     sub.add_argument(
         "--method", choices=METHODS, default=METHODS[0],
         help="how to calibrate. refit (default): change weights, biases, activations; others: change only activations",
@@ -199,7 +201,7 @@ def _calibrate(sub: argparse.ArgumentParser) -> None:
         "--cache",
         metavar="FILE",
         help="keep the calibration in this file, also that of an interrupted run; continue or reuse it if nothing has "
-        "changed",
+        "changed. {steps} in its name stands for T",
     )
     sub.add_argument("--force", action="store_true", help="allow the output to replace MODEL")
 

@@ -11,6 +11,7 @@ from pconv_onnx.answers import printing
 from pconv_onnx.answers.lines import (
     benchmark_lines,
     calibration_lines,
+    calibrations_lines,
     deployment_lines,
     evaluation_lines,
     installation_lines,
@@ -147,11 +148,13 @@ def _read_nir(options: argparse.Namespace) -> Answer:
 
 def calibrate(options: argparse.Namespace) -> Answer:
     """`pconv-onnx calibrate`."""
-    from pconv_onnx.calibration import calibrate
+    from pconv_onnx.calibration import calibrate_each
 
-    output = options.output or f"{options.model.removesuffix('.onnx')}.quantised.onnx"
+    several = len(set(options.steps)) > 1
+    ending = ".quantised-{steps}.onnx" if several else ".quantised.onnx"
+    output = options.output or options.model.removesuffix(".onnx") + ending
     with _engine(options) as engine:
-        result = calibrate(
+        results = calibrate_each(
             options.model,
             options.data,
             output,
@@ -166,8 +169,12 @@ def calibrate(options: argparse.Namespace) -> Answer:
             force=options.force,
             engine=engine,
         )
-    summary = {**result.summary(), "output": output}
-    return Answer(summary, calibration_lines)
+    summaries = [
+        {**result.summary(), "output": output.replace("{steps}", str(steps))} for steps, result in results.items()
+    ]
+    if several:
+        return Answer({"calibrations": summaries}, calibrations_lines)
+    return Answer(summaries[0], calibration_lines)
 
 
 def verify(options: argparse.Namespace) -> Answer:

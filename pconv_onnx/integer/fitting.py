@@ -20,10 +20,9 @@ from onnx import numpy_helper
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.progress import track
-from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.faults import axes_of
 from pconv_onnx.calibration.functions import Clip, segment_of
-from pconv_onnx.calibration.passes import BATCH, Levels, Passes
+from pconv_onnx.calibration.passes import BATCH, QUANTISED, REFERENCE, Levels, Passes
 from pconv_onnx.calibration.segments import Segment, cut, with_weights
 from pconv_onnx.calibration.statistics import NormalEquations, cross_validated
 from pconv_onnx.calibration.sweep import MOST_INPUTS, RIDGES
@@ -131,9 +130,9 @@ class _Fitting:
                 self._fit(segment, self.layers[node.output[0]])
             self.crew.call("keep_quantised", *self._quantised(segment))
             if segment.activation is not None:
-                rank = len(self.network.shapes.get(segment.target, ()))
                 alone = segment_of(self.network, segment.activation)
-                self.crew.call("apply", alone, Channels(None, rank))
+                for name in (REFERENCE, QUANTISED):
+                    self.crew.call("apply", alone, name)
                 self.crew.call("pass_on", segment.activation.output.name)
             self.crew.call("drop", [name for name in segment.inputs if last_use[name] == index])
 

@@ -49,28 +49,29 @@ def arrays_of(path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("options", "choices"),
+    ("options", "choices", "befores"),
     [
-        ({"steps": 4}, 5),
-        ({"steps": 4, "method": "fit", "signed": True}, 5),
-        ({"steps": 4, "method": "da-qcfs", "neurons": "products"}, 5),
-        # Three rules are tried first.
-        ({"steps": 6, "coding": "radix"}, 20),
+        ({"steps": 4}, 5, {2: 1, 4: 3, 5: 4}),
+        ({"steps": 4, "method": "fit", "signed": True}, 5, {2: 1, 5: 4}),
+        ({"steps": 4, "method": "da-qcfs", "neurons": "products"}, 5, {3: 2}),
+        # Three rules are tried first, side by side.
+        ({"steps": 6, "coding": "radix"}, 20, {5: 3, 13: 12, 15: 12, 16: 15, 18: 17}),
     ],
 )
-def test_what_an_interrupted_run_found_is_not_looked_for_again(options, choices, tmp_path, monkeypatch):
+def test_what_an_interrupted_run_found_is_not_looked_for_again(options, choices, befores, tmp_path, monkeypatch):
+    """Interrupted before so many choices, so many are kept."""
     interruption = Interruption(monkeypatch)
     whole, parts = tmp_path / "whole.npz", tmp_path / "parts.npz"
     first = calibrate(MODEL, DATA, cache=whole, **options)
     assert interruption.choices == choices
-    for before in range(2, choices + 1, max(choices // 3, 1)):
+    for before, kept in befores.items():
         parts.unlink(missing_ok=True)
         interruption.choices, interruption.before = 0, before
-        with pytest.raises(Interrupted, match=f"parts.npz' keeps {(before - 1) % ACTIVATIONS or ACTIVATIONS} of 5 act"):
+        with pytest.raises(Interrupted, match="parts.npz' keeps [1-5] of 5 activations"):
             calibrate(MODEL, DATA, cache=parts, **options)
         interruption.choices, interruption.before = 0, 0
         again = calibrate(MODEL, DATA, cache=parts, **options)
-        assert interruption.choices == choices - (before - 1)
+        assert interruption.choices == choices - kept
         assert again.model.SerializeToString() == first.model.SerializeToString()
         assert again.summary() == first.summary() and not again.from_cache
         assert arrays_of(parts) == arrays_of(whole)
@@ -127,7 +128,7 @@ def test_what_a_sweep_found_outlives_an_interrupt_of_tuning(tmp_path, monkeypatc
         assert interruption.choices == ACTIVATIONS
     monkeypatch.setattr(calibrating, "_tuned", tuned)
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(calibrating, "outcome_of", interrupted)
+        patch.setattr(calibrating, "outcomes_of", interrupted)
         calibrate(MODEL, DATA, steps=4, method="tune", cache=path)
     monkeypatch.setattr(calibrating, "_tuned", interrupted)
     result = calibrate(MODEL, DATA, steps=4, method="tune", cache=path)

@@ -13,7 +13,7 @@ from refusals import refusal_of
 from pconv_onnx import calibrate, rewrite
 from pconv_onnx.calibration import calibrating
 from pconv_onnx.calibration.holding import few, held_out
-from pconv_onnx.calibration.outcome import Outcome, outcome_of
+from pconv_onnx.calibration.outcome import Outcome, outcomes_of
 from pconv_onnx.data.samples import Samples
 from pconv_onnx.runtime.entrance import prepared
 
@@ -130,7 +130,7 @@ def test_rewrite_tells_it_as_well():
 @pytest.mark.parametrize("nodes", ["y = Sub (x, x)", "n = NonZero (x) t = Transpose (n) y = Cast <to = 1> (t)"])
 def test_outputs_that_cannot_be_compared_have_no_error(nodes):
     model = network(nodes, outputs="float[M, k] y")
-    outcome = outcome_of(prepared(model), model, Samples(data(8), None, None), held_out=True)
+    (outcome,) = outcomes_of(prepared(model), [model], Samples(data(8), None, None), held_out=True)
     assert outcome.output_error is None and not replace(outcome, agreement=None).poor
 
 

@@ -16,7 +16,7 @@ from refusals import refusal_of
 from pconv_onnx import calibrate
 from pconv_onnx.calibration import calibrating
 from pconv_onnx.calibration.subjects import quantisable, to_calibrate
-from pconv_onnx.calibration.sweep import Found, sweep
+from pconv_onnx.calibration.sweep import Found, Task, sweep
 from pconv_onnx.calibration.tuning import parameters, tuning
 from pconv_onnx.calibration.tuning.operators import RULES
 from pconv_onnx.calibration.tuning.program import Program, step_of
@@ -187,7 +187,9 @@ def found_by(
     given, activations, _ = to_calibrate(quantisable(model), settings)
     read = open_samples(samples, open_session(given.proto, given.name), 0)
     with calibrating._crew(InProcess(), given, read) as crew:
-        return given, read, sweep(given, activations, read.part(slice(0, 1)), crew, settings, Found(), lambda _: None)
+        (found,) = sweep(given, activations, read.part(slice(0, 1)), crew, [Task(settings, Found(), lambda _: None)])
+    assert isinstance(found, Found)
+    return given, read, found
 
 
 @pytest.mark.parametrize("function", ["Relu", "Gelu", "Mish", "HardSwish"])

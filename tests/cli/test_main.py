@@ -1159,6 +1159,26 @@ def test_an_interrupted_calibration_says_where_it_lies_and_continues(tmp_path, r
     assert status == 0 and err.splitlines()[0] == f"pconv-onnx: {told}" and len(calls) == 2
 
 
+def test_several_numbers_of_steps_are_calibrated_for_at_once(tmp_path, run, refusal):
+    relu, data = tmp_path / "relu.onnx", tmp_path / "data.npz"
+    onnx.save(network("a = Conv (x, w) y = Relu (a)", weights={"w": weight(3, 3, 1, 1)}), relu)
+    np.savez(data, x=np.random.default_rng(0).normal(size=(8, 3, 8, 8)).astype(np.float32))
+    command = ["calibrate", relu, "--data", data, "--steps", 2, 4]
+    told = refusal(*command, "-o", tmp_path / "q.onnx", status=2)
+    assert "q.onnx' is one file for 2 numbers of time-steps; name it with {steps} in the place of T" in told
+    status, out, _ = run(*command, "-o", tmp_path / "q-{steps}.onnx", "--json")
+    documents = json.loads(out)["calibrations"]
+    assert status == 0 and [one["steps"] for one in documents] == [2, 4]
+    for one in documents:
+        name = tmp_path / f"q-{one['steps']}.onnx"
+        status, out, _ = run(*command[:-2], one["steps"], "-o", tmp_path / "alone.onnx", "--json")
+        assert json.loads(out) == one | {"output": str(tmp_path / "alone.onnx")} and one["output"] == str(name)
+        assert name.read_bytes() == (tmp_path / "alone.onnx").read_bytes()
+    status, out, _ = run(*command)
+    assert status == 0 and sum("method refit" in line for line in out.splitlines()) == 2
+    assert (tmp_path / "relu.quantised-2.onnx").exists() and (tmp_path / "relu.quantised-4.onnx").exists()
+
+
 def test_calibration_is_a_command_and_an_option(tmp_path, run):
     relu, data = tmp_path / "relu.onnx", tmp_path / "data.npz"
     onnx.save(network("a = Conv (x, w) y = Relu (a)", weights={"w": weight(3, 3, 1, 1)}), relu)
