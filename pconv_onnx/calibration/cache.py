@@ -66,7 +66,8 @@ def store(path: str | os.PathLike[str], key: str, found: Found, outcome: Outcome
     }
     meta["sha256"] = _digest(meta, arrays)
     arrays["meta"] = np.array(json.dumps(meta))
-    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+    # NumPy before 2.1 would take an `allow_pickle` for one more array.
+    write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
 
 def restore(
