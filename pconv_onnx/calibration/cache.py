@@ -58,7 +58,8 @@ def store(path: str | os.PathLike[str], key: str, sweeps: Mapping[str, Found], o
     }
     meta["sha256"] = _digest(meta, arrays)
     arrays["meta"] = np.array(json.dumps(meta))
-    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+    # NumPy before 2.1 would take an `allow_pickle` for one more array.
+    write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
 
 def _document(found: Found, prefix: str, arrays: dict[str, Array]) -> dict[str, Any]:

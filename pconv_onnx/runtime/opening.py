@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from threading import Lock
@@ -18,6 +19,7 @@ from pconv_onnx.graph.checking import newer_operators
 from pconv_onnx.graph.expansion import excess_of
 from pconv_onnx.graph.external import fits_in_one_file
 from pconv_onnx.graph.files import NOT_LOADED, ModelSource, require_source
+from pconv_onnx.graph.nesting import captured, every_graph
 from pconv_onnx.graph.tensors import references
 from pconv_onnx.operators.contents import contents_of
 from pconv_onnx.operators.library import has_cuda_kernels, library_path, register
@@ -49,7 +51,8 @@ _CPU = ["CPUExecutionProvider"]
 EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 # The first version of onnxruntime that takes it.
 _KNOWS_FOLDER = 1, 21
-# The first version that does not end the process on functions in a branch within a branch.
+# The first version that does not end the process on functions in a branch within a branch, or on fusing a convolution
+# with the branches that alone read it.
 _KNOWS_NESTED = 1, 23
 # Options are changed while a session is opened with them, and threads may share them.
 _changing_options = Lock()
@@ -183,6 +186,8 @@ def _opened(
         raise PconvError(f"onnxruntime is not given the model: {excess[0]}", excess[1])
     if proto is not None and (unknown := newer_operators(proto)):
         raise PconvError(f"the model {unknown[0]}", unknown[1])
+    if proto is not None and _branches_alone_read_a_convolution(proto.graph):
+        _require_version(ort, _KNOWS_NESTED, "run a convolution that only a branch reads")
     if proto is not None and (held := contents_of(proto)).neurons:
         if held.nested:
             _require_version(ort, _KNOWS_NESTED, "run neurons in a branch within a branch")
@@ -195,6 +200,17 @@ def _opened(
         return ort.InferenceSession(content, options, providers=providers)
     except Exception as error:  # onnxruntime raises its own types, without a common base
         raise _refused(model, error) from error
+
+
+def _branches_alone_read_a_convolution(graph: onnx.GraphProto) -> bool:
+    for part in every_graph(graph):
+        made = {name for node in part.node if node.op_type == "Conv" for name in node.output}
+        within = [captured(node) for node in part.node]
+        read = Counter(info.name for info in part.output)
+        read.update(name for node, names in zip(part.node, within, strict=True) for name in (*node.input, *names))
+        if any(read[name] == 1 for name in made & set().union(*within)):
+            return True
+    return False
 
 
 def _content(model: ModelSource) -> bytes | str:

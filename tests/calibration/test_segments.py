@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from harness import onnxruntime_of
 from networks import network, weight
@@ -12,6 +13,8 @@ from pconv_onnx import calibrate, rewrite, verify
 from pconv_onnx.calibration.segments import cut
 from pconv_onnx.graph import load
 from pconv_onnx.recognise import recognise
+
+VERSION = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
 
 # Nodes from x to a pre-activation p, the shape of x, and weights.
 LAYERS = {
@@ -104,7 +107,10 @@ def test_few_samples_do_not_mislead_a_correction():
 @pytest.mark.parametrize(
     "nodes",
     [
-        "a = MatMul (r, w) p = BatchNormalization (a, scale, shift, mean, variance)",
+        pytest.param(
+            "a = MatMul (r, w) p = BatchNormalization (a, scale, shift, mean, variance)",
+            marks=pytest.mark.skipif(VERSION < (1, 21), reason="onnxruntime 1.20 makes a Gemm of it, of three axes"),
+        ),
         "a = MatMul (r, w) p = Add (a, a)",
         "a = MatMul (r, w) e = Softmax (a) p = Add (a, e)",
     ],

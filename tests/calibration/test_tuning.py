@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from harness import onnxruntime_of
@@ -28,6 +29,8 @@ from pconv_onnx.engine.shards import InProcess
 from pconv_onnx.graph import Network
 from pconv_onnx.runtime.likeness import divergences
 from pconv_onnx.runtime.side_by_side import open_session
+
+VERSION = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
 
 # Statements that give y of x `[2, 4, 6, 7]`, and the output's type where it is not that of x.
 STATEMENTS = [
@@ -135,6 +138,8 @@ def one(statement: str) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("statement", STATEMENTS)
 def test_operators_are_those_of_onnx(statement):
+    if "noop_with_empty_axes" in statement and VERSION < (1, 24):
+        pytest.skip(f"onnxruntime {onnxruntime.__version__} does not run sums along no axes")
     model = one(statement)
     bare = SimpleNamespace(proto=model)
     program = Program(bare, [step_of(bare, node) for node in model.graph.node], ["y"])
@@ -277,7 +282,7 @@ def test_without_pytorch_it_says_what_to_install(monkeypatch):
 def test_bodies_are_refused():
     nodes = """
         n = ReduceSum <keepdims = 0> (x) z0 = Constant <value = float {0.0}> () k = Greater (n, z0)
-        a = Conv <pads = [1, 1, 1, 1]> (x, w)
+        c = Conv <pads = [1, 1, 1, 1]> (x, w) a = Abs (c)
         r = If (k) <
             then_branch = t () => (float[N, 8, 8, 8] p) { p = Relu (a) },
             else_branch = e () => (float[N, 8, 8, 8] q) { q = Neg (a) }

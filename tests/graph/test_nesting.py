@@ -124,6 +124,18 @@ def test_nested_neurons_are_refused_where_onnxruntime_would_end_the_process(monk
     session(rewrite(network(nodes)).model)
 
 
+def test_convolutions_that_a_branch_alone_reads_are_refused_where_onnxruntime_would_end_the_process(monkeypatch):
+    def read_by(nodes: str) -> onnx.ModelProto:
+        return network(f"{CONDITION} c = Conv (x, w) {nodes}")
+
+    one_of = branches("p = Relu (c)", "p = Neg (c)")
+    monkeypatch.setattr(onnxruntime, "__version__", "1.22.1")
+    assert refusal_of(session, read_by(one_of)).startswith(
+        "onnxruntime 1.22.1 cannot run a convolution that only a branch reads; install onnxruntime 1.23 or later"
+    )
+    session(read_by("d = Abs (c) " + one_of.replace("(c)", "(d)")))
+
+
 @pytest.mark.parametrize("nodes, activations", NETWORKS.values(), ids=NETWORKS.keys())
 def test_branches_are_converted_without_loss(nodes, activations):
     source = network(nodes)
