@@ -179,6 +179,7 @@ fuzz-hostile: $(STAMP) ## give random and mutated files, requests and calls to w
 	$(BIN)/python tests/fuzzing/run.py --what greedy --count 5000
 	$(BIN)/python tests/fuzzing/run.py --what shapes --count 5000
 	$(BIN)/python tests/fuzzing/run.py --what nir --count 10000
+	$(BIN)/python tests/fuzzing/run.py --what nir-reading --count 10000
 	$(BIN)/python tests/fuzzing/run.py --what writers --count 2000
 	$(BIN)/python tests/fuzzing/run.py --what operators --count 2000
 

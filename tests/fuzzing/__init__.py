@@ -13,6 +13,7 @@ CASES = {
     "operators": "fuzzing.calls",
     "writers": "fuzzing.writers",
     "nir": "fuzzing.nir",
+    "nir-reading": "fuzzing.nir_reading",
     "shapes": "fuzzing.shapes",
     "greedy": "fuzzing.greedy",
     "fused": "fuzzing.fused",

@@ -152,7 +152,14 @@ class _Reading:
                     f"'{name}' is a {type(node).__name__}, which has no counterpart here",
                     f"what is read: {', '.join(_RULES)}",
                 )
-            rule(self, name, node)
+            try:
+                rule(self, name, node)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                # The package nir takes parameters of any shape and type; rules take them as NIR defines them.
+                kind = type(node).__name__
+                raise PconvError(
+                    f"'{name}' has parameters that no {kind} has: {reason_of(error)}", "correct it"
+                ) from error
         if not self.states:
             raise PconvError("the graph has no neurons that are read", f"what is read: {', '.join(_RULES)}")
         before, after = ([pair[index] for pair in self.states] for index in (0, 1))
@@ -257,20 +264,28 @@ class _Reading:
         shape = self.shapes[name]
         if weight.ndim != 2 or not shape or weight.shape[1] != shape[-1]:
             raise PconvError(f"'{name}' has weights of shape {list(weight.shape)} for {list(shape)}", "correct it")
-        bias = getattr(node, "bias", None)
+        bias = self._bias(name, getattr(node, "bias", None), len(weight))
         if len(shape) == 1:
-            tables = [self.constant(f"{name}/weight", weight)]
-            tables += [] if bias is None else [self.constant(f"{name}/bias", bias)]
+            tables = [self.constant(f"{name}/weight", weight), *bias]
             made = self.node("Gemm", [given, *tables], f"{name}/value", transB=1)
         else:
             made = self.node("MatMul", [given, self.constant(f"{name}/weight", weight.T)], f"{name}/product")
-            if bias is not None:
-                made = self.node("Add", [made, self.constant(f"{name}/bias", bias)], f"{name}/value")
+            made = self.node("Add", [made, *bias], f"{name}/value") if bias else made
         self.give(name, made, (*shape[:-1], len(weight)))
+
+    def _bias(self, name: str, bias: Any, outputs: int) -> list[str]:
+        """What is added to each output, if anything is."""
+        if bias is None:
+            return []
+        if np.shape(bias) != (outputs,):
+            raise PconvError(f"'{name}' has a bias of shape {list(np.shape(bias))} for {outputs} outputs", "correct it")
+        return [self.constant(f"{name}/bias", bias)]
 
     def scale(self, name: str, node: Any) -> None:
         """Elementwise factors."""
         given = self.read(name)
+        if np.broadcast_shapes(np.shape(node.scale), self.shapes[name]) != self.shapes[name]:
+            raise PconvError(f"'{name}' scales {list(self.shapes[name])} by {list(np.shape(node.scale))}", "correct it")
         made = self.node("Mul", [given, self.constant(f"{name}/scale", node.scale)], f"{name}/value")
         self.give(name, made, self.shapes[name])
 
@@ -278,12 +293,16 @@ class _Reading:
         """Conv1d, Conv2d."""
         weight = node.weight
         settings = {key: _pair(getattr(node, key), weight.ndim - 2) for key in ("stride", "dilation")}
-        bias = [] if node.bias is None else [self.constant(f"{name}/bias", node.bias)]
-        tables = [self.constant(f"{name}/weight", weight), *bias]
+        tables = [self.constant(f"{name}/weight", weight), *self._bias(name, node.bias, len(weight))]
+        groups = int(node.groups)
         self._window(
             name, "Conv", tables, weight.shape[2:], len(weight), node.padding, settings["stride"],
-            settings["dilation"], int(node.groups),
+            settings["dilation"], groups,
         )  # fmt: skip
+        channels = self.shapes[self.sources[name][0]][0]
+        if groups < 1 or len(weight) % groups or channels != weight.shape[1] * groups:
+            told = f"weights of shape {list(weight.shape)} in {groups} groups for {channels} channels"
+            raise PconvError(f"'{name}' has {told}", "correct it")
 
     def sum_pool(self, name: str, node: Any) -> None:
         """Sums in windows: a convolution of ones, whose sums of spikes are exact."""
@@ -380,7 +399,9 @@ class _Reading:
         if initial.shape != shape or any((table != table[:, :1]).any() for table in rows):
             return False
         reset, start = (table[:, 0].astype(np.float32) for table in rows)
-        given, potential = self.read(name), self.state(f"{name}/potential", shape)
+        given = self.read(name)
+        self._require_neurons(name, node)
+        potential = self.state(f"{name}/potential", shape)
         # The potential is counted from where it begins.
         levels = np.stack([np.zeros_like(reset), np.ones_like(reset)], axis=1)
         tables = {"bias": np.zeros_like(reset), "threshold": reset - start, "reset": reset, "levels": levels}
@@ -412,11 +433,16 @@ class _Reading:
         """The sum of two; onnxruntime would put an Add into the convolution before it, and round otherwise."""
         return self.node("Sub", [kept, self.node("Neg", [driving], f"{name}/negative")], f"{name}/charge")
 
+    def _require_neurons(self, name: str, node: Any) -> None:
+        """There is one for each value that is read."""
+        neurons, shape = list(node.v_threshold.shape), list(self.shapes[name])
+        if neurons != shape:
+            raise PconvError(f"'{name}' has neurons of shape {neurons} for {shape}", "correct it")
+
     def _fire(self, name: str, node: Any, charge: str) -> None:
         """Spikes where the last state, charged, is above the threshold, and what is left of it."""
         metadata, shape = node.metadata, self.shapes[name]
-        if shape != node.v_threshold.shape:
-            raise PconvError(f"'{name}' has neurons of shape {list(node.v_threshold.shape)} for {list(shape)}", "")
+        self._require_neurons(name, node)
         initial = np.asarray(metadata.get("v_initial", np.zeros(shape)))
         if initial.any():
             raise PconvError(
