@@ -51,8 +51,8 @@ _CPU = ["CPUExecutionProvider"]
 EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 # The first version of onnxruntime that takes it.
 _KNOWS_FOLDER = 1, 21
-# The first version that does not end the process on functions in a branch within a branch, or on fusing a convolution
-# with the branches that alone read it.
+# The first version that does not end the process on functions in a branch within a branch, or on looking for what to
+# fuse with a convolution that a branch alone reads.
 _KNOWS_NESTED = 1, 23
 # Options are changed while a session is opened with them, and threads may share them.
 _changing_options = Lock()
@@ -155,9 +155,13 @@ def _require_version(ort: Any, version: tuple[int, int], what: str) -> None:
     Raises:
         PconvError: it is.
     """
-    if tuple(map(int, ort.__version__.split(".")[:2])) < version:
+    if _older(ort, version):
         least = ".".join(map(str, version))
         raise PconvError(f"onnxruntime {ort.__version__} cannot {what}", f"install onnxruntime {least} or later")
+
+
+def _older(ort: Any, version: tuple[int, int]) -> bool:
+    return tuple(map(int, ort.__version__.split(".")[:2])) < version
 
 
 def _opened(
@@ -186,18 +190,19 @@ def _opened(
         raise PconvError(f"onnxruntime is not given the model: {excess[0]}", excess[1])
     if proto is not None and (unknown := newer_operators(proto)):
         raise PconvError(f"the model {unknown[0]}", unknown[1])
-    if proto is not None and _branches_alone_read_a_convolution(proto.graph):
-        _require_version(ort, _KNOWS_NESTED, "run a convolution that only a branch reads")
+    without: dict[str, list[str]] = {}
+    if proto is not None and _older(ort, _KNOWS_NESTED) and _branches_alone_read_a_convolution(proto.graph):
+        without["disabled_optimizers"] = ["ConvActivationFusion"]
     if proto is not None and (held := contents_of(proto)).neurons:
         if held.nested:
             _require_version(ort, _KNOWS_NESTED, "run neurons in a branch within a branch")
         _set_default(options, "session.disable_quant_qdq", "1")
-        if providers == _CPU and _may_stay_blocked(ort, options, proto):
+        if not without and providers == _CPU and _may_stay_blocked(ort, options, proto):
             blocked = _blocked_session(ort, content, options, potentials_stay)
             if blocked is not None:
                 return blocked
     try:
-        return ort.InferenceSession(content, options, providers=providers)
+        return ort.InferenceSession(content, options, providers=providers, **without)
     except Exception as error:  # onnxruntime raises its own types, without a common base
         raise _refused(model, error) from error
 

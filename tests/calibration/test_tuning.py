@@ -282,7 +282,7 @@ def test_without_pytorch_it_says_what_to_install(monkeypatch):
 def test_bodies_are_refused():
     nodes = """
         n = ReduceSum <keepdims = 0> (x) z0 = Constant <value = float {0.0}> () k = Greater (n, z0)
-        c = Conv <pads = [1, 1, 1, 1]> (x, w) a = Abs (c)
+        a = Conv <pads = [1, 1, 1, 1]> (x, w)
         r = If (k) <
             then_branch = t () => (float[N, 8, 8, 8] p) { p = Relu (a) },
             else_branch = e () => (float[N, 8, 8, 8] q) { q = Neg (a) }
