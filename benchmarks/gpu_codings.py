@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from codings import EXAMPLES, RELU, quantised, read
+from calibration import EXAMPLES, read
+from codings import RELU, quantised
 from gpu import Document, Form, Provider, Train, operator_rows
 
 import pconv_onnx

@@ -12,6 +12,13 @@ from pathlib import Path
 from pconv_onnx.basics.errors import PconvError
 
 _ELSEWHERE = "choose another place"
+# In the name of a file, what stands for the number of time-steps T.
+PLACE_OF_STEPS = "{steps}"
+
+
+def for_steps(path: str | os.PathLike[str], steps: int) -> str:
+    """A path with a number of time-steps in its place."""
+    return os.fspath(path).replace(PLACE_OF_STEPS, str(steps))
 
 
 def require_place(path: Path) -> None:

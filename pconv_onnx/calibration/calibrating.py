@@ -19,7 +19,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import CODINGS as CODING_NAMES
 from pconv_onnx.basics.choices import MAX_STEPS, METHODS, NEURONS, REFIT, TUNE, CodingName, NeuronsName
 from pconv_onnx.basics.errors import PconvError, WrongArguments
-from pconv_onnx.basics.places import require_writable
+from pconv_onnx.basics.places import PLACE_OF_STEPS, for_steps, require_writable
 from pconv_onnx.basics.progress import Progress, shows_progress
 from pconv_onnx.calibration.cache import RESULT, SWEEP, digest_of, restore, store
 from pconv_onnx.calibration.functions import becomes_thresholds
@@ -48,8 +48,6 @@ from pconv_onnx.runtime.side_by_side import open_session
 
 # Instead of data: draw them.
 RANDOM = "random"
-# In the name of a file, what stands for T.
-_PLACE = "{steps}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -368,12 +366,12 @@ def _named(path: str | os.PathLike[str] | None, numbers: Sequence[int], number: 
     """
     if path is None:
         return None
-    if len(numbers) > 1 and _PLACE not in os.fspath(path):
+    if len(numbers) > 1 and PLACE_OF_STEPS not in os.fspath(path):
         raise WrongArguments(
             f"'{os.fspath(path)}' is one file for {len(numbers)} numbers of time-steps",
-            f"name it with {_PLACE} in the place of T, such as 'out-{_PLACE}.onnx'",
+            f"name it with {PLACE_OF_STEPS} in the place of T, such as 'out-{PLACE_OF_STEPS}.onnx'",
         )
-    return os.fspath(path).replace(_PLACE, str(number))
+    return for_steps(path, number)
 
 
 @dataclass(eq=False)

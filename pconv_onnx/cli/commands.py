@@ -23,6 +23,7 @@ from pconv_onnx.answers.lines import (
 )
 from pconv_onnx.basics.choices import CODINGS, NEURONS, NIR_MODES, PROVIDERS
 from pconv_onnx.basics.errors import PconvError, WrongArguments, warn
+from pconv_onnx.basics.places import PLACE_OF_STEPS, for_steps
 from pconv_onnx.cli.spelling import spelled
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def calibrate(options: argparse.Namespace) -> Answer:
     from pconv_onnx.calibration import calibrate_each
 
     several = len(set(options.steps)) > 1
-    ending = ".quantised-{steps}.onnx" if several else ".quantised.onnx"
+    ending = f".quantised-{PLACE_OF_STEPS}.onnx" if several else ".quantised.onnx"
     output = options.output or options.model.removesuffix(".onnx") + ending
     with _engine(options) as engine:
         results = calibrate_each(
@@ -169,9 +170,7 @@ def calibrate(options: argparse.Namespace) -> Answer:
             force=options.force,
             engine=engine,
         )
-    summaries = [
-        {**result.summary(), "output": output.replace("{steps}", str(steps))} for steps, result in results.items()
-    ]
+    summaries = [{**result.summary(), "output": for_steps(output, steps)} for steps, result in results.items()]
     if several:
         return Answer({"calibrations": summaries}, calibrations_lines)
     return Answer(summaries[0], calibration_lines)

@@ -20,7 +20,7 @@ from pconv_onnx.graph.nesting import every_graph, every_node, keep, nodes_within
 from pconv_onnx.graph.order import sort, undefined, undefined_of
 from pconv_onnx.graph.qonnx import DOMAINS
 from pconv_onnx.graph.soundness import fits, flaw_of_tensor
-from pconv_onnx.graph.stand_ins import with_dense_types
+from pconv_onnx.graph.stand_ins import inferred
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION, initializer_names
 from pconv_onnx.graph.view import called
 
@@ -52,15 +52,15 @@ def with_output_types(model: onnx.ModelProto) -> onnx.ModelProto:
     open_ones = [output.name for output in model.graph.output if not _has_shape(output)]
     if not open_ones:
         return model
-    inferred = {info.name: info for info in onnx.shape_inference.infer_shapes(with_dense_types(model)).graph.output}
-    found = [name for name in open_ones if _has_shape(inferred[name])]
+    outputs = {info.name: info for info in inferred(model).graph.output}
+    found = [name for name in open_ones if _has_shape(outputs[name])]
     if not found:
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for output in copy.graph.output:
         if output.name in found:
-            output.CopyFrom(inferred[output.name])
+            output.CopyFrom(outputs[output.name])
     return copy
 
 
@@ -77,7 +77,7 @@ def with_open_sizes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str,
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     opened = [(info, axes) for graph in every_graph(copy.graph) for info in _declared(graph) if (axes := _open(info))]
-    found = onnx.shape_inference.infer_shapes(with_dense_types(copy))
+    found = inferred(copy)
     empty = {
         (info.name, axis)
         for graph in every_graph(found.graph)

@@ -23,7 +23,7 @@ from pconv_onnx.graph.naming import name_of, path_in, recorded
 from pconv_onnx.graph.nesting import captured, every_graph, tensor_names
 from pconv_onnx.graph.qonnx import standardised
 from pconv_onnx.graph.record import ACTIVATION, ALSO_CALLED
-from pconv_onnx.graph.stand_ins import with_dense_types, with_stand_ins
+from pconv_onnx.graph.stand_ins import inferred, with_stand_ins
 from pconv_onnx.graph.tensors import initializer_names
 from pconv_onnx.graph.view import Node, Tensor, called
 
@@ -101,8 +101,8 @@ class Network:
         for sparse in (sparse for graph in graphs for sparse in graph.sparse_initializer):
             self.shapes[sparse.values.name] = tuple(sparse.dims)
             self.dtypes[sparse.values.name] = onnx.helper.tensor_dtype_to_np_dtype(sparse.values.data_type)
-        inferred = every_graph(onnx.shape_inference.infer_shapes(self._with_hints(), data_prop=True).graph)
-        for info in (info for graph in inferred for info in (*graph.input, *graph.value_info, *graph.output)):
+        known = every_graph(inferred(self._with_hints(), data_prop=True).graph)
+        for info in (info for graph in known for info in (*graph.input, *graph.value_info, *graph.output)):
             tensor_type = info.type.tensor_type
             if tensor_type.elem_type:
                 self.dtypes[info.name] = onnx.helper.tensor_dtype_to_np_dtype(tensor_type.elem_type)
@@ -129,7 +129,7 @@ class Network:
         return f"<{self.name}: {len(self.proto.graph.node)} nodes, opset {self.opset}>"
 
     def _with_hints(self) -> onnx.ModelProto:
-        model = with_dense_types(standardised(self.proto))
+        model = standardised(self.proto)
         if not self.hints:
             return with_stand_ins(model)
         hinted = onnx.ModelProto()

@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.external import values
 from pconv_onnx.graph.nesting import every_graph, every_node, subgraphs, tensor_names, unused
-from pconv_onnx.graph.stand_ins import with_dense_types
+from pconv_onnx.graph.stand_ins import inferred
 
 # The current domain, and those of earlier versions of QONNX and FINN.
 DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
@@ -153,7 +153,7 @@ def _inferred_ranks(model: onnx.ModelProto) -> dict[str, int]:
     for node in every_node(copy.graph):
         if node.op_type == "MultiThreshold":
             node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
-    return _ranks(onnx.shape_inference.infer_shapes(with_dense_types(copy)).graph)
+    return _ranks(inferred(copy).graph)
 
 
 def _ranks(graph: onnx.GraphProto) -> dict[str, int]:

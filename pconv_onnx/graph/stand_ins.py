@@ -32,7 +32,12 @@ def with_stand_ins(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def with_dense_types(model: onnx.ModelProto) -> onnx.ModelProto:
+def inferred(model: onnx.ModelProto, *, data_prop: bool = False) -> onnx.ModelProto:
+    """The model with the types and shapes that onnx infers, also behind sparse initializers."""
+    return onnx.shape_inference.infer_shapes(_with_dense_types(model), data_prop=data_prop)
+
+
+def _with_dense_types(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model in which the types of sparse initializers are declared in place of their values; itself if none.
 
     onnx 1.19 takes a sparse initializer for the vector of its values, and 1.23 infers nothing behind one.

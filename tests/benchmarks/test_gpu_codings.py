@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from codings import EXAMPLES, RELU, quantised, read
+from calibration import EXAMPLES, read
+from codings import RELU, quantised
 from gpu import Provider
 from gpu_codings import DIGITS, LEVELS, forms, verified
 

@@ -39,7 +39,7 @@ def faults(seed: int) -> list[str]:
     with warnings.catch_warnings(), np.errstate(all="ignore"), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         enter("the network is made")
-        source = _Serial(random).model()
+        source = Serial(random).model()
         is_mutant = random.random() < 0.6
         if is_mutant and random.random() < 0.5:
             source = mutants.of_structure(source, random)
@@ -59,7 +59,7 @@ def faults(seed: int) -> list[str]:
     return found
 
 
-class _Serial:
+class Serial:
     """A network of one input and one output that grows layer by layer, with numbers that float32 adds exactly."""
 
     def __init__(self, random: Random) -> None:

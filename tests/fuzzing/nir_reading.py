@@ -15,7 +15,7 @@ import numpy as np
 from pconv_onnx import SerialSession, deploy, from_nir, rewrite
 
 from .hostile import attempt
-from .nir import _Serial
+from .nir import Serial
 from .workers import enter
 
 Random = np.random.Generator
@@ -36,7 +36,7 @@ def faults(seed: int) -> list[str]:
         written = attempt(
             found,
             "deploy",
-            lambda: deploy(rewrite(_Serial(random).model(), mode="serial").model, out, target="nir", allow_lossy=True),
+            lambda: deploy(rewrite(Serial(random).model(), mode="serial").model, out, target="nir", allow_lossy=True),
         )
         if written is None:
             return found

@@ -113,7 +113,7 @@ class _Losses:
         self.scales = {name: total for name, total in totals.items() if total and math.isfinite(total)}
 
     def of(self, part: Samples, weight: float) -> torch.Tensor:
-        """The shares that are lost of all activations and outputs together, and the divergence of classes so often."""
+        """The shares that are lost of activations and outputs, and the weighted divergence of classes, added up."""
         reference, values = self._values(part)
         total = torch.stack(list(self._shares(reference, values).values())).sum()
         if not weight or self.with_classes is None:

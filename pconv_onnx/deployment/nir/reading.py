@@ -146,10 +146,11 @@ class _Reading:
         """The network of one time-step."""
         for name in self._ordered():
             node = self.graph.nodes[name]
-            rule = _RULES.get(type(node).__name__)
+            kind = type(node).__name__
+            rule = _RULES.get(kind)
             if rule is None:
                 raise PconvError(
-                    f"'{name}' is a {type(node).__name__}, which has no counterpart here",
+                    f"'{name}' is a {kind}, which has no counterpart here",
                     f"what is read: {', '.join(_RULES)}",
                 )
             try:
@@ -291,18 +292,14 @@ class _Reading:
 
     def convolution(self, name: str, node: Any) -> None:
         """Conv1d, Conv2d."""
-        weight = node.weight
-        settings = {key: _pair(getattr(node, key), weight.ndim - 2) for key in ("stride", "dilation")}
-        tables = [self.constant(f"{name}/weight", weight), *self._bias(name, node.bias, len(weight))]
-        groups = int(node.groups)
-        self._window(
-            name, "Conv", tables, weight.shape[2:], len(weight), node.padding, settings["stride"],
-            settings["dilation"], groups,
-        )  # fmt: skip
-        channels = self.shapes[self.sources[name][0]][0]
+        weight, groups = node.weight, int(node.groups)
+        given, channels = self._images(name, weight.ndim - 2)
         if groups < 1 or len(weight) % groups or channels != weight.shape[1] * groups:
             told = f"weights of shape {list(weight.shape)} in {groups} groups for {channels} channels"
             raise PconvError(f"'{name}' has {told}", "correct it")
+        stride, dilation = (_pair(getattr(node, key), weight.ndim - 2) for key in ("stride", "dilation"))
+        inputs = [given, self.constant(f"{name}/weight", weight), *self._bias(name, node.bias, len(weight))]
+        self._window(name, "Conv", inputs, weight.shape[2:], len(weight), node.padding, stride, dilation, groups)
 
     def sum_pool(self, name: str, node: Any) -> None:
         """Sums in windows: a convolution of ones, whose sums of spikes are exact."""
@@ -313,27 +310,30 @@ class _Reading:
         self._pool(name, node, "AveragePool")
 
     def _pool(self, name: str, node: Any, op_type: str) -> None:
-        (source, *_) = self.sources[name] or [name]
-        channels = self.shapes.get(source, (1,))[0]
         kernel, stride, padding = (_pair(getattr(node, key), 2) for key in ("kernel_size", "stride", "padding"))
+        given, channels = self._images(name, len(kernel))
         ones = [self.constant(f"{name}/ones", np.ones((channels, 1, *kernel)))] if op_type == "Conv" else []
-        self._window(name, op_type, ones, kernel, channels, padding, stride, [1, 1], channels)
+        self._window(name, op_type, [given, *ones], kernel, channels, padding, stride, [1, 1], channels)
 
-    def _window(
-        self, name: str, op_type: str, tables: list[str], kernel: Sequence[int], channels: int, padding: Any,
-        stride: list[int], dilation: list[int], groups: int,
-    ) -> None:  # fmt: skip
+    def _images(self, name: str, axes: int) -> tuple[str, int]:
+        """What windows along so many axes look at, and its channels."""
         given, shape = self.read(name), self.shapes[name]
-        axes = len(kernel)
         if len(shape) != axes + 1:
             raise PconvError(f"'{name}' has {axes} axes of windows for {list(shape)}", "correct it")
+        return given, shape[0]
+
+    def _window(
+        self, name: str, op_type: str, inputs: list[str], kernel: Sequence[int], channels: int, padding: Any,
+        stride: list[int], dilation: list[int], groups: int,
+    ) -> None:  # fmt: skip
+        shape = self.shapes[name]
         reach = [size_of * (taps - 1) for size_of, taps in zip(dilation, kernel, strict=True)]
         if isinstance(padding, str):
             same = padding == "same"
             before = [same * (size // 2) for size in reach]
             after = [same * size - start for size, start in zip(reach, before, strict=True)]
         else:
-            before = after = _pair(padding, axes)
+            before = after = _pair(padding, len(kernel))
         attributes: dict[str, Any] = {"strides": stride, "pads": [*before, *after], "kernel_shape": [*kernel]}
         if op_type == "Conv":
             attributes |= {"dilations": dilation, "group": groups}
@@ -342,7 +342,7 @@ class _Reading:
         sizes = [window.count for window in windows({**attributes, "dilations": dilation}, shape[1:], kernel)]
         if min(sizes) < 1:
             raise PconvError(f"the window of '{name}' is larger than {list(shape)}", "correct it")
-        self.give(name, self.node(op_type, [given, *tables], f"{name}/value", **attributes), (channels, *sizes))
+        self.give(name, self.node(op_type, inputs, f"{name}/value", **attributes), (channels, *sizes))
 
     def flatten(self, name: str, node: Any) -> None:
         """All axes as one, where what follows reads so many; else as the package nir has it."""
