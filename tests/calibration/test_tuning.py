@@ -166,6 +166,24 @@ def test_gradients_of_a_staircase_are_those_of_its_line():
     np.testing.assert_allclose(got[1:], [-level * within.sum() / step**2, 2 * level, 0 + 1 + 2 + 4])
 
 
+@pytest.mark.parametrize("shape", [(), (3, 1), (4, 1, 1)])
+def test_samples_of_a_staircase_one_by_one_are_all_at_once(shape):
+    """Tables of one channel, of channels along the second axis, and along the first, against formulas of the whole."""
+    generator = np.random.default_rng(0)
+    values, gradient = generator.normal(1, 2, (2, 4, 3, 5))
+    step, place, level = generator.uniform(0.2, 0.6, (3, *shape))
+    tensors = [torch.tensor(array, requires_grad=True) for array in (values, step, place, level)]
+    found = parameters._Staircase.apply(*tensors, 4)
+    found.backward(torch.tensor(gradient))
+    line = values / step + place
+    counts, slope = np.clip(np.floor(line + 0.5), 0, 4), gradient * level * ((line > 0) & (line < 4))
+    np.testing.assert_array_equal(found.detach().numpy(), counts * level)
+    each = slope / step, -slope * values / step**2, slope, gradient * counts
+    axes = {(): None, (3, 1): (0, 2), (4, 1, 1): (1, 2)}[shape]
+    for tensor, expected in zip(tensors, (each[0], *(one.sum(axes).reshape(shape) for one in each[1:])), strict=True):
+        np.testing.assert_allclose(tensor.grad.numpy(), expected, rtol=1e-9)
+
+
 NODES = """
     a = Conv <pads = [1, 1, 1, 1]> (x, w) r = {} (a) b = Conv (r, v) s = Relu (b) g = GlobalAveragePool (s)
     f = Flatten (g)

@@ -20,32 +20,45 @@ _NEVER = 2.0**20
 
 
 class _Staircase(torch.autograd.Function):
-    """`level · clip(⌊x/step + place + 1/2⌋, 0, T)`; everything broadcasts against the values."""
+    """`level · clip(⌊x/step + place + 1/2⌋, 0, T)`; everything broadcasts against the values.
+
+    Sample by sample, so that what is computed in between stays in the caches of the processor.
+    """
 
     @staticmethod
     def forward(
         context: Any, values: torch.Tensor, step: torch.Tensor, place: torch.Tensor, level: torch.Tensor, steps: int
     ) -> torch.Tensor:
-        """Of each value; only these are kept, since counts are found again at once."""
-        context.save_for_backward(values, step, place, level)
+        """Of each value; the line, cut off at its ends, tells all that gradients need."""
+        line, found = torch.empty_like(values), torch.empty_like(values)
+        for one, along, counts in _parts(step, values, line, found):
+            torch.div(one, step, out=along).add_(place).clamp_(0, steps)
+            torch.add(along, 0.5, out=counts).floor_().clamp_(0, steps).mul_(level)
+        context.save_for_backward(line, step, place, level)
         context.steps = steps
-        return values.div(step).add_(place).add_(0.5).floor_().clamp_(0, steps).mul_(level)
+        return found
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> Any:
         """Through the rounding as if it were not there, and none beyond the ends."""
-        (gradient,), (values, step, place, level) = gradients, context.saved_tensors
-        line = values / step + place
-        counts = torch.floor(line + 0.5).clamp_(0, context.steps)
-        within = (line > 0) & (line < context.steps)
-        of_line = gradient * level * within
-        return (
-            of_line / step,
-            (of_line * values).sum_to_size(step.shape) / -(step * step),
-            of_line.sum_to_size(place.shape),
-            (gradient * counts).sum_to_size(level.shape),
-            None,
-        )
+        line, step, place, level = context.saved_tensors
+        of_values = torch.empty_like(line)
+        of_line, on_line, of_level = (torch.zeros_like(step) for _ in range(3))
+        for gradient, along, given in _parts(step, gradients[0], line, of_values):
+            counts = torch.add(along, 0.5).floor_().clamp_(0, context.steps)
+            of_level += counts.mul_(gradient).sum_to_size(step.shape)
+            torch.mul(gradient, level, out=given).mul_((along > 0) & (along < context.steps))
+            of_line += given.sum_to_size(step.shape)
+            on_line += torch.mul(given, along, out=counts).sum_to_size(step.shape)
+            given.div_(step)
+        # A value is (line − place)·step.
+        return of_values, (place * of_line - on_line) / step, of_line, of_level, None
+
+
+def _parts(table: torch.Tensor, *tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Of tensors along their first axis, one at a time, or all at once where channels run along it."""
+    size = 1 if table.dim() < tensors[0].dim() else max(table.shape[0], 1)
+    return zip(*(tensor.split(size) for tensor in tensors), strict=True)
 
 
 class Steps(nn.Module):
