@@ -47,7 +47,9 @@ class _Staircase(torch.autograd.Function):
         for gradient, along, given in _parts(step, gradients[0], line, of_values):
             counts = torch.add(along, 0.5).floor_().clamp_(0, context.steps)
             of_level += counts.mul_(gradient).sum_to_size(step.shape)
-            torch.mul(gradient, level, out=given).mul_((along > 0) & (along < context.steps))
+            torch.mul(gradient, level, out=given)
+            # As floats: products with truth values are slow.
+            given.mul_(torch.gt(along, 0, out=counts)).mul_(torch.lt(along, context.steps, out=counts))
             of_line += given.sum_to_size(step.shape)
             on_line += torch.mul(given, along, out=counts).sum_to_size(step.shape)
             given.div_(step)
