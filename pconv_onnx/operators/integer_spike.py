@@ -14,6 +14,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.domain import DOMAIN
 from pconv_onnx.neuron.coding import CODINGS, Coding
 from pconv_onnx.operators.bodies import CONSTANTS, function
+from pconv_onnx.operators.counting import counting
 from pconv_onnx.operators.domain import (
     INTEGER,
     INTEGER_CONV,
@@ -165,7 +166,7 @@ def _summed(values: Array, steps: int, coding: int) -> Array:
     return np.tensordot(worths(steps, coding), by_time, axes=1)
 
 
-def functions(opset: int, *, in_time: bool = False) -> list[onnx.FunctionProto]:
+def functions(opset: int, highest: int | None) -> list[onnx.FunctionProto]:
     """The operators as model-local functions of standard operators and `ParallelSpike`, for models of that opset.
 
     The sums are computed on floats that hold the integers, since onnxruntime's convolutions of integers are much
@@ -173,14 +174,15 @@ def functions(opset: int, *, in_time: bool = False) -> list[onnx.FunctionProto]:
 
     Args:
         opset: version of the default domain, at least `MIN_OPSET`.
-        in_time: whether all neurons of the model give trains (otherwise none does).
+        highest: the largest S of the model, whose neurons give counts; None where all of them give trains.
     """
+    in_time = highest is None
     read, tables = "counts, weights, bias, factor, residual, multiplier", ", thresholds, line"
     product = "zero, highest, residual_zero, input_steps, residual_steps, input_coding"
     window, train = f"{product}, group, strides, dilations, pads", "steps, coding, silent"
     convolution, matrix = (text[in_time] for text in (_CONVOLUTION, _PRODUCT))
     first, last, alone = (
-        _emitted(axis) if in_time else _counted(channels, axis)
+        _emitted(axis) if highest is None else _counted(channels, axis, highest)
         for channels, axis in ((_OF_LAYER, 1), (_OF_LAYER, -1), (_OF_SUMS, -1))
     )
     rows = [
@@ -346,40 +348,36 @@ _OF_SUMS = """size = Shape (sums)
 
 
 def _thresholds(channel_axis: int) -> str:
-    """`threshold_rows`, `highest_1d` and `level`, 0 to S, of neurons."""
+    """Of neurons `threshold_rows`, `[R, S]`, and the sizes R, `channels_1d`, and S, `highest_1d`."""
     return f"""
         table_shape = Shape (thresholds)
-        table_rows = Slice (table_shape, first, second)
+        channels_1d = Slice (table_shape, first, second)
         highest_1d = Slice (table_shape, second, third)
-        by_channel = Constant <value_ints = {[-1, 1, 1] if channel_axis > 0 else [-1]}> ()
-        threshold_rows = Cast <to = 1> (thresholds)
-        levels_1d = Add (highest_1d, second)
-        levels_end = Squeeze (levels_1d)
-        level_64 = Range (zero, levels_end, one)
-        level = Cast <to = 1> (level_64)
-        level_shape = Concat <axis = 0> (table_rows, levels_1d)"""
+        along_channels = Constant <value_ints = {[-1, 1, 1] if channel_axis > 0 else [-1]}> ()
+        threshold_rows = Cast <to = 1> (thresholds)"""
 
 
-def _counted(channels: str, channel_axis: int) -> str:
+def _counted(channels: str, channel_axis: int, highest: int) -> str:
     """`number`, how many thresholds `sums` reach, as uint8.
 
     If thresholds lie on a line, it takes one division and no comparisons, which onnxruntime has as QuantizeLinear.
     onnxruntime does not fuse a Sub into a convolution.
     """
+    tables, count = counting("sums", highest)
     return f"""{_thresholds(channel_axis)}
         offsets = Gather <axis = 1> (line, zero)
         spacings = Gather <axis = 1> (line, one)
         least = ReduceMin <keepdims = 0> (spacings)
         none = Constant <value = float {{0.0}}> ()
         has_lines = Greater (least, none)
-        line_offset = Reshape (offsets, by_channel)
+        line_offset = Reshape (offsets, along_channels)
         highest_count = Cast <to = 2> (highest_1d)
         highest = Squeeze (highest_count)
         no_count = Constant <value = uint8 {{0}}> ()
-        levels = Expand (level, level_shape)
         {channels}
         spacing = Expand (spacings, channels)
         zero_points = Expand (no_count, channels)
+        {tables}
         number = If (has_lines) <
             then_branch = by_division () => (uint8[] divided)
             {{
@@ -389,8 +387,7 @@ def _counted(channels: str, channel_axis: int) -> str:
             }},
             else_branch = by_comparison () => (uint8[] compared)
             {{
-                count = {DOMAIN}.{OP_TYPE} <input_steps = 1, channel_axis = {channel_axis}, spikes = 0, coding = 0,
-                    steps = 0, zero = 0> (sums, threshold_rows, levels)
+                {count}
                 compared = Cast <to = 2> (count)
             }}
         >"""
@@ -399,6 +396,11 @@ def _counted(channels: str, channel_axis: int) -> str:
 def _emitted(channel_axis: int) -> str:
     """`number`, the digits of the trains of the count, as uint8, offset by that of silence."""
     return f"""{_thresholds(channel_axis)}
+        levels_1d = Add (highest_1d, second)
+        levels_end = Squeeze (levels_1d)
+        level_64 = Range (zero, levels_end, one)
+        level = Cast <to = 1> (level_64)
+        level_shape = Concat <axis = 0> (channels_1d, levels_1d)
         silent_64 = Constant <value_int: int = @silent> ()
         silent_count = Cast <to = 1> (silent_64)
         is_signed = Greater (silent_64, zero)

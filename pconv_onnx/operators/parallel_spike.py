@@ -18,6 +18,7 @@ from pconv_onnx.neuron.coding import CODINGS, Coding, Rate, reach_of
 from pconv_onnx.neuron.parallel import ParallelNeuron
 from pconv_onnx.neuron.theory import temporal_mean
 from pconv_onnx.operators.bodies import CONSTANTS, along_channels, channels_of, element_type, function, reshape
+from pconv_onnx.operators.counting import counting
 from pconv_onnx.operators.domain import CODED, MEAN_OP_TYPE, OP_TYPE, attribute
 from pconv_onnx.operators.means import temporal_mean_body
 
@@ -120,70 +121,6 @@ def functions(opset: int, dtype: np.dtype[Any], highest: int, version: int) -> l
         version: the version of the domain that the model declares; it decides which attributes nodes have.
     """
     return [temporal_mean_body(opset, dtype), _parallel_spike(opset, dtype, highest, version)]
-
-
-# Up to so many thresholds, comparing with each is faster than a search, whose Gathers are slow.
-_FEW = 16
-
-
-def _comparing(highest: int) -> tuple[str, str]:
-    """Tables, and `count` of each element: how many of the `padded` thresholds `[R, highest]` it reaches."""
-    tables = "".join(
-        f"""
-        start_{t} = Constant <value_ints = [{t - 1}]> ()
-        end_{t} = Constant <value_ints = [{t}]> ()
-        column_{t} = Slice (padded, start_{t}, end_{t}, second)
-        threshold_{t} = Reshape (column_{t}, along_channels)"""
-        for t in range(1, highest + 1)
-    )
-    # Counts are small enough to be exact in floats, which onnxruntime casts and adds fastest.
-    compared = "".join(
-        f"""
-                reached_{t} = GreaterOrEqual (mean, threshold_{t})
-                step_{t} = Cast <to = 1> (reached_{t})
-                count_{t} = {f"Add (count_{t - 1}, step_{t})" if t > 1 else f"Identity (step_{t})"}"""
-        for t in range(1, highest + 1)
-    )
-    return (
-        tables,
-        f"""{compared}
-                count = Cast <to = 6> (count_{highest})""",
-    )
-
-
-def _searching(width: int) -> tuple[str, str]:
-    """The same by binary search among `width = 2^n − 1` padded thresholds; positions count from the first row."""
-    strides = [1 << bit for bit in reversed(range(width.bit_length()))]
-    before = dict(zip(strides, ["row", *(f"after_{stride}" for stride in strides)], strict=False))
-    probes = {
-        stride: f"""
-        probe_{stride} = Constant <value = int32 {{{stride - 1}}}> ()
-        position_{stride} = Add ({before[stride]}, probe_{stride})
-        threshold_{stride} = Gather (table, position_{stride})"""
-        for stride in strides
-    }
-    # The first probe is the same for all elements of a channel, and so a table.
-    tables = f"""
-        table = Reshape (padded, flat)
-        row_start = Mul (channel_index, width)
-        row_start_32 = Cast <to = 6> (row_start)
-        row = Reshape (row_start_32, along_channels)
-        {probes.pop(strides[0])}"""
-    halvings = "".join(
-        f"""
-                {probes.get(stride, "")}
-                reached_{stride} = GreaterOrEqual (mean, threshold_{stride})
-                weight_{stride} = Cast <to = 6> (reached_{stride})
-                stride_{stride} = Constant <value = int32 {{{stride}}}> ()
-                step_{stride} = Mul (weight_{stride}, stride_{stride})
-                after_{stride} = Add ({before[stride]}, step_{stride})"""
-        for stride in strides
-    )
-    return (
-        tables,
-        f"""{halvings}
-                count = Sub (after_1, row)""",
-    )
 
 
 def _in_rows(opset: int, steps: str) -> str:
@@ -309,14 +246,11 @@ def _coded_trains(opset: int, count: str) -> tuple[str, str]:
 def _parallel_spike(opset: int, dtype: np.dtype[Any], highest: int, version: int) -> onnx.FunctionProto:
     """The body of `ParallelSpike`. It builds no `[T, …]` tensor if only the temporal mean is wanted.
 
-    Tables are made outside the branches: onnxruntime 1.26 loses constants that it folded within a branch when it
-    replaces the If by the branch.
+    Tables are made outside the branches (counting.py says why).
 
     Comparisons are in float32, which holds each type exactly: few execution providers compare and select half types.
     """
-    few = highest <= _FEW
-    width = highest if few else (1 << highest.bit_length()) - 1
-    count_tables, count = _comparing(width) if few else _searching(width)
+    count_tables, count = counting("mean", highest)
     train_tables, trains = _sorted_trains(opset) if version == 1 else _coded_trains(opset, count)
     names = "input_steps, channel_axis, spikes" + (", coding, steps, zero" if version > 1 else "")
     text = f"""
@@ -333,17 +267,6 @@ def _parallel_spike(opset: int, dtype: np.dtype[Any], highest: int, version: int
         level_rows = Cast <to = 1> (levels)
         {along_channels("mean", "thresholds")}
         highest_1d = Slice (table_shape, second, third)
-
-        width = Constant <value_ints = [{width}]> ()
-        unused = Sub (width, highest_1d)
-        padding_shape = Concat <axis = 0> (channels_1d, unused)
-        nothing = Constant <value = float {{0.0}}> ()
-        never = Div (nothing, nothing)
-        padding = Expand (never, padding_shape)
-        padded = Concat <axis = 1> (threshold_rows, padding)
-        flat = Constant <value_ints = [-1]> ()
-        channels = Squeeze (channels_1d)
-        channel_index = Range (zero, channels, one)
         {count_tables}
         level_table = Reshape (level_rows, flat)
         level_end = Add (highest_1d, second)

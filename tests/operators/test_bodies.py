@@ -15,7 +15,7 @@ FLOAT32 = np.dtype(np.float32)
 def test_functions_say_what_they_are_and_their_nodes_have_names():
     made = [
         *parallel_spike.functions(20, FLOAT32, 8, 2),
-        *integer_spike.functions(20),
+        *integer_spike.functions(20, 8),
         serial_spike(20, FLOAT32),
         running_mean(20, FLOAT32),
     ]

@@ -47,7 +47,8 @@ def in_body(case: Case, opset: int, constants: tuple[str, ...]) -> np.ndarray:
     alone = model(case, constants)
     alone.opset_import[0].version = opset
     highest = case.arrays["thresholds"].shape[1] if case.spikes else 1
-    alone.functions.extend(function for function in functions(opset, in_time=in_time) if function.name == case.op_type)
+    bodies = functions(opset, None if in_time else highest)
+    alone.functions.extend(function for function in bodies if function.name == case.op_type)
     alone.functions.extend(neurons(opset, np.dtype(np.float32), highest, CODED + 1))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4

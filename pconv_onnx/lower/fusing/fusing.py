@@ -31,6 +31,7 @@ from pconv_onnx.operators.domain import (
     INTEGER_SPIKE_GEMM,
     attribute,
     is_operator,
+    is_spiking,
 )
 from pconv_onnx.operators.integer_spike import MOST, functions
 from pconv_onnx.operators.parallel_spike import neuron_of
@@ -409,7 +410,9 @@ class _Fusing:
         there = {function.name for function in model.functions}
         opset = self.network.opset
         used = {node.op_type for node in graph.node if node.domain == DOMAIN}
-        model.functions.extend(f for f in functions(opset) if f.name in used and f.name not in there)
+        tables = {tensor.name: tensor.dims for tensor in graph.initializer}
+        highest = max((tables[node.input[-2]][1] for node in graph.node if is_spiking(node)), default=1)
+        model.functions.extend(f for f in functions(opset, highest) if f.name in used and f.name not in there)
         return model
 
     def _rename(self, graph: onnx.GraphProto) -> None:

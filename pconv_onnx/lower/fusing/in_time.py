@@ -82,7 +82,7 @@ class _InTime:
         written = {node.op_type for node in self.graph.node if node.domain == DOMAIN}
         opset = next(entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx"))
         self.model.functions.extend(kept)
-        self.model.functions.extend(f for f in functions(opset, in_time=True) if f.name in written)
+        self.model.functions.extend(f for f in functions(opset, None) if f.name in written)
 
     def _layer(self, node: onnx.NodeProto) -> None:
         """Write a layer of integers, or neurons alone."""
