@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import warnings
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,12 +15,10 @@ from typing import Any
 import numpy as np
 
 from pconv_onnx.basics.choices import PROVIDERS
-from pconv_onnx.basics.errors import PconvError
-from pconv_onnx.basics.foreign_errors import reason_of
 from pconv_onnx.basics.process import peak_memory
 from pconv_onnx.measure.timing import session_options
 from pconv_onnx.plan.modes import MODES
-from pconv_onnx.runtime.opening import import_onnxruntime, session
+from pconv_onnx.runtime.opening import session, stock_session
 from pconv_onnx.runtime.serial_session import SerialSession
 
 # Candidates other than the modes.
@@ -55,7 +51,7 @@ class Candidate:
         options = session_options()
         options.log_severity_level = 4  # errors are raised; logged as well they would be told twice
         if self.mode == BODY:
-            return without_library(self.path, options, providers)
+            return stock_session(self.path, providers=providers, options=options)
         if self.mode in MODES and MODES[self.mode].one_step:
             return SerialSession(self.path, providers=providers, options=options)
         return session(self.path, providers=providers, options=options)
@@ -79,24 +75,6 @@ class Candidate:
             done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
             return float(done.stdout)
         return None
-
-
-def without_library(model: str | bytes, options: Any, providers: Sequence[Any]) -> Any:
-    """A session of stock onnxruntime, of a file by its path or of its content.
-
-    Raises:
-        PconvError: it does not load, or a provider is not there.
-    """
-    name = providers[0] if isinstance(providers[0], str) else providers[0][0]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the provider is missing, which is raised below
-            runner = import_onnxruntime().InferenceSession(model, options, providers=providers)
-    except Exception as error:  # onnxruntime raises its own types, without a common base
-        raise PconvError(f"onnxruntime cannot load the model: {reason_of(error)}", "") from error
-    if name not in runner.get_providers():
-        raise PconvError(f"onnxruntime's '{name}' is not there or does not start on this machine", "")
-    return runner
 
 
 def _main(task: dict[str, Any]) -> None:

@@ -29,7 +29,6 @@ from pconv_onnx.graph.passes.taking_apart import taken_apart
 from pconv_onnx.graph.record import Converted, Record
 from pconv_onnx.graph.sketch import redrawn
 from pconv_onnx.integer.proof.proving import prove
-from pconv_onnx.measure.candidate import without_library
 from pconv_onnx.measure.comparison import Comparison
 from pconv_onnx.measure.counts import CountCheck
 from pconv_onnx.measure.exactness import Exactness
@@ -46,7 +45,7 @@ from pconv_onnx.runtime.axes import by_sample, classes, sample_axes
 from pconv_onnx.runtime.entrance import prepared, runnable
 from pconv_onnx.runtime.memory import require_budget, samples_within
 from pconv_onnx.runtime.observed import with_observed_shapes
-from pconv_onnx.runtime.opening import import_onnxruntime
+from pconv_onnx.runtime.opening import import_onnxruntime, stock_session
 from pconv_onnx.runtime.side_by_side import Sessions, batches, open_session, run_session
 
 # The session of the network whose activations neurons stand for, where that is not the source: what calibration made
@@ -369,7 +368,7 @@ def _stock(network: Network) -> Any:
     """A session of stock onnxruntime."""
     options = session_options()
     options.log_severity_level = 4  # errors are raised; logged as well they would be told twice
-    return without_library(network.proto.SerializeToString(), options, ["CPUExecutionProvider"])
+    return stock_session(network.proto, providers=["CPUExecutionProvider"], options=options)
 
 
 def _counted(count: int, what: str) -> str:

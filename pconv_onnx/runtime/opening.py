@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
+from pconv_onnx.basics.domain import MIN_ONNXRUNTIME
 from pconv_onnx.basics.errors import PconvError, warn
 from pconv_onnx.basics.foreign_errors import reason_of
 from pconv_onnx.graph.checking import newer_operators
@@ -149,6 +151,29 @@ def inference_session(
     return runner
 
 
+def stock_session(
+    model: ModelSource, *, providers: Sequence[Any], options: onnxruntime.SessionOptions
+) -> onnxruntime.InferenceSession:
+    """Open a model in onnxruntime as it is installed: this project's operators run through their function bodies.
+
+    Raises:
+        PconvError: it does not load, or a provider is not there.
+    """
+    ort = import_onnxruntime()
+    content = _content(model)
+    without = _without(ort, _without_external_data(model))
+    name = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the provider is missing, which is raised below
+            runner = ort.InferenceSession(content, options, providers=providers, **without)
+    except Exception as error:  # onnxruntime raises its own types, without a common base
+        raise _refused(model, error) from error
+    if name not in runner.get_providers():
+        raise PconvError(f"onnxruntime's '{name}' is not there or does not start on this machine", "")
+    return runner
+
+
 def _require_version(ort: Any, version: tuple[int, int], what: str) -> None:
     """Raise where onnxruntime is older than what something needs.
 
@@ -190,12 +215,8 @@ def _opened(
         raise PconvError(f"onnxruntime is not given the model: {excess[0]}", excess[1])
     if proto is not None and (unknown := newer_operators(proto)):
         raise PconvError(f"the model {unknown[0]}", unknown[1])
-    without: dict[str, list[str]] = {}
-    if proto is not None and _older(ort, _KNOWS_NESTED) and _branches_alone_read_a_convolution(proto.graph):
-        without["disabled_optimizers"] = ["ConvActivationFusion"]
-    if proto is not None and (held := contents_of(proto)).neurons:
-        if held.nested:
-            _require_version(ort, _KNOWS_NESTED, "run neurons in a branch within a branch")
+    without = _without(ort, proto)
+    if proto is not None and contents_of(proto).neurons:
         _set_default(options, "session.disable_quant_qdq", "1")
         if not without and providers == _CPU and _may_stay_blocked(ort, options, proto):
             blocked = _blocked_session(ort, content, options, potentials_stay)
@@ -205,6 +226,28 @@ def _opened(
         return ort.InferenceSession(content, options, providers=providers, **without)
     except Exception as error:  # onnxruntime raises its own types, without a common base
         raise _refused(model, error) from error
+
+
+def _without(ort: Any, model: onnx.ModelProto | None) -> dict[str, list[str]]:
+    """Arguments of a session that keep an old onnxruntime from ending the process on a model.
+
+    Raises:
+        PconvError: nothing does.
+    """
+    if model is None or not _older(ort, _KNOWS_NESTED):
+        return {}
+    if contents_of(model).nested:
+        _require_version(ort, _KNOWS_NESTED, "run neurons in a branch within a branch")
+    return {"disabled_optimizers": ["ConvActivationFusion"]} if _branches_alone_read_a_convolution(model.graph) else {}
+
+
+def oldest_version(model: onnx.ModelProto) -> str:
+    """The oldest onnxruntime that opens a model in any program, which does not know what `session` does for old ones.
+
+    Of what would end a process only: that a version lacks an operator or an opset, it says itself.
+    """
+    ends = contents_of(model).nested or _branches_alone_read_a_convolution(model.graph)
+    return ".".join(map(str, _KNOWS_NESTED)) if ends else MIN_ONNXRUNTIME
 
 
 def _branches_alone_read_a_convolution(graph: onnx.GraphProto) -> bool:

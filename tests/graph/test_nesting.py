@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import onnx
@@ -14,10 +15,11 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from refusals import refusal_of
 
-from pconv_onnx import calibrate, inspect, rewrite, session, stats, verify
+from pconv_onnx import calibrate, deploy, inspect, rewrite, session, stats, verify
 from pconv_onnx.graph import load
 from pconv_onnx.graph.nesting import every_graph, every_node, keep
 from pconv_onnx.operators.domain import is_operator
+from pconv_onnx.runtime.opening import stock_session
 
 SHAPE = "float[N, 3, 4, 4]"
 # Of a positive mean, of a small negative one, of a large negative one: each takes another way through the branches.
@@ -115,21 +117,42 @@ _ENDS_ON_NESTED = tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 
 def test_nested_neurons_are_refused_where_onnxruntime_would_end_the_process(monkeypatch):
     result = rewrite(network(NETWORKS["branches within branches"][0]))
     monkeypatch.setattr(onnxruntime, "__version__", "1.22.1")
-    told = refusal_of(session, result.model)
-    assert (
-        told == "onnxruntime 1.22.1 cannot run neurons in a branch within a branch; install onnxruntime 1.23 or later"
-    )
+    stock = partial(stock_session, providers=["CPUExecutionProvider"], options=onnxruntime.SessionOptions())
+    for opened in (session, stock):
+        assert refusal_of(opened, result.model) == (
+            "onnxruntime 1.22.1 cannot run neurons in a branch within a branch; install onnxruntime 1.23 or later"
+        )
     nodes, activations = NETWORKS["an activation as output of each branch"]
     assert len(rewrite(network(nodes)).plan.neurons) == activations
     session(rewrite(network(nodes)).model)
 
 
-def test_convolutions_that_a_branch_alone_reads_are_computed():
+ALONE_READ = f"{CONDITION} c = Conv (x, w)" + branches("p = Relu (c)", "p = Neg (c)", output="z")
+
+
+@pytest.mark.parametrize("opened", [session, partial(stock_session, providers=["CPUExecutionProvider"])])
+def test_convolutions_that_a_branch_alone_reads_are_computed(opened):
     """Before version 1.23 onnxruntime ends the process on such a model."""
-    model = network(f"{CONDITION} c = Conv (x, w)" + branches("p = Relu (c)", "p = Neg (c)"))
+    model = network(f"{ALONE_READ} y = Identity (z)")
+    runner = opened(model, options=onnxruntime.SessionOptions())
     for x in INPUTS:
         (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
-        np.testing.assert_array_equal(session(model).run(None, {"x": x})[0], expected)
+        np.testing.assert_array_equal(runner.run(None, {"x": x})[0], expected)
+
+
+@pytest.mark.parametrize(
+    "nodes, oldest",
+    [
+        (ALONE_READ + qcfs("z", "y"), "1.23"),
+        (NETWORKS["branches within branches"][0], "1.23"),
+        (NETWORKS["an activation as output of each branch"][0], "1.20"),
+        ("c = Conv (x, w)" + qcfs("c", "y"), "1.20"),
+    ],
+)
+def test_bundles_ask_for_an_onnxruntime_that_does_not_end_the_process(nodes, oldest, tmp_path):
+    deploy(rewrite(network(nodes)).model, tmp_path / "bundle")
+    manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
+    assert manifest["onnxruntime"] == f">={oldest}"
 
 
 @pytest.mark.parametrize("nodes, activations", NETWORKS.values(), ids=NETWORKS.keys())

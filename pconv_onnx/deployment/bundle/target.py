@@ -10,11 +10,11 @@ from typing import Any
 
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from pconv_onnx.basics.domain import MIN_ONNXRUNTIME
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.version import own_version
 from pconv_onnx.deployment.package import MODEL, Package, Tensor
 from pconv_onnx.deployment.target import Contents
+from pconv_onnx.runtime.opening import oldest_version
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -68,7 +68,7 @@ def _manifest(packed: Package, hashes: dict[str, str]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "pconv_onnx": own_version(),
-        "onnxruntime": f">={MIN_ONNXRUNTIME}",
+        "onnxruntime": f">={oldest_version(packed.model)}",
         "platform": {"system": platform.system(), "machine": platform.machine()},
         "model": MODEL,
         "mode": packed.mode.name,
