@@ -273,8 +273,10 @@ def executed(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     """What qonnx's own execution gives for its one input; it wants every shape as a number."""
     constants = {tensor.name for tensor in model.graph.initializer}
     (start,), (end,) = ([info for info in model.graph.input if info.name not in constants], model.graph.output)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
+        # What it writes for onnxruntime node by node has onnx's newest otherwise, which an older onnxruntime refuses.
+        patch.setattr(onnx, "IR_VERSION", model.ir_version)
         wrapper = ModelWrapper(model, make_deepcopy=True)
         wrapper.set_tensor_shape(start.name, list(x.shape))
         return execute_onnx(wrapper.transform(InferShapes()), {start.name: x})[end.name]
