@@ -140,6 +140,8 @@ def one(statement: str) -> onnx.ModelProto:
 def test_operators_are_those_of_onnx(statement):
     if "noop_with_empty_axes" in statement and VERSION < (1, 24):
         pytest.skip(f"onnxruntime {onnxruntime.__version__} does not run sums along no axes")
+    if "AveragePool" in statement and "count_include_pad" in statement and (1, 22) <= VERSION < (1, 25):
+        pytest.skip(f"onnxruntime {onnxruntime.__version__} does not count all of the padding in averages")
     model = one(statement)
     bare = SimpleNamespace(proto=model)
     program = Program(bare, [step_of(bare, node) for node in model.graph.node], ["y"])

@@ -15,7 +15,7 @@ import pytest
 import torch
 from networks import network, qcfs
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quant_utils, quantize_static
-from opsets import opsets
+from opsets import PAIR, opsets
 from refusals import refusal_of
 
 from pconv_onnx import SerialSession, deploy, rewrite
@@ -334,7 +334,7 @@ def of_quantize_static(tmp_path, opset: int, **options) -> onnx.ModelProto:
     return model
 
 
-@pytest.mark.parametrize("opset", opsets(*range(13, 25)))
+@pytest.mark.parametrize("opset", opsets(*range(13, 25), nodes=PAIR))
 @pytest.mark.parametrize("by_channel", [False, True])
 @pytest.mark.parametrize(
     "kind",

@@ -130,6 +130,8 @@ OPENED = pytest.mark.parametrize("opened", ["", "N", "NSTP"])
 def test_attention(case, opened, opset):
     if OLD and ("softcap" in ATTENTION[case][0] or case == "mask and causal"):
         pytest.skip(COMPUTED_OTHERWISE)
+    if VERSION < (1, 24) and case == "present alone" and opset == 23:
+        pytest.skip("before onnxruntime 1.24 keys are not put out without earlier ones")
     source, arrays = attention(case, opened, opset)
     assert_apart(source, arrays)
 
@@ -248,6 +250,8 @@ ROTARY = {
 @OPENED
 @pytest.mark.parametrize("case", ROTARY)
 def test_rotary_positions(case, opened):
+    if VERSION < (1, 24) and case == "in part":
+        pytest.skip("before onnxruntime 1.24 turning a part of each head needs the number of heads")
     attributes, x, table, positions = ROTARY[case]
     inputs = f"float[{x}] x, float[{table}] cos, float[{table}] sin"
     inputs += f", int64[{positions}] places" if positions else ""
