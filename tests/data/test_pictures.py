@@ -35,7 +35,7 @@ def picture(path: Path, width: int = 2, height: int = 2) -> Path:
     ("text", "told"),
     [
         ("[" * 60_000, "it is nested too deeply"),
-        ('{"images":' * 6000, "it is nested too deeply"),
+        ('{"":' * 15_000, "it is nested too deeply"),
         ("[" * 100_000, "it is longer than 65,536 bytes"),
         (b"\xff\xfe{", "codec can't decode"),
         ('{"images": ".", "size": ' + "9" * 5000 + "}", ""),
