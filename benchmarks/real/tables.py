@@ -17,9 +17,13 @@ if not __package__:
 from measure import fill  # noqa: E402  # a script beside this folder, not a module
 from real.catalogue import METRICS, NETWORKS, Metric, packages  # noqa: E402
 
+from pconv_onnx.basics.choices import METHODS  # noqa: E402
+
 ROOT = Path(__file__).parents[2]
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "real", ROOT / "docs" / "real.md"
 _HEADS = ("network", "coding, neurons, T", "share, energy", "calibrated on", "metric", "ANN", "spiking", "samples")
+# What entries of one network go by.
+_ORDER = ("neurons", "coding", "steps", "method", "samples")
 # What else there is to count in samples, by its key in the answers.
 _COUNTS = {
     "ann_boxes": "boxes",
@@ -49,7 +53,7 @@ def measured(entries: Sequence[dict[str, Any]]) -> str:
     order = [*NETWORKS]
     chosen = sorted(
         (entry for entry in entries if entry["network"] in NETWORKS),
-        key=lambda entry: (order.index(entry["network"]), entry["neurons"], entry["coding"], entry["steps"]),
+        key=lambda entry: (order.index(entry["network"]), *(entry[key] for key in _ORDER)),
     )
     return _table(_HEADS, [row for entry in chosen for row in _rows(entry)])
 
@@ -61,7 +65,8 @@ def _rows(entry: dict[str, Any]) -> Iterator[Sequence[str]]:
         yield network.title, how, "", str(entry["samples"]), f"refused: {entry['refused']}", "", "", ""
         return
     figures = entry["answers"]
-    taken = f"{entry['samples']}, {entry['calibration']['seconds']:.0f} s"
+    by = "" if entry["method"] == METHODS[0] else f", `{entry['method']}`"
+    taken = f"{entry['samples']}, {entry['calibration']['seconds']:.0f} s{by}"
     lead: Sequence[str] = (network.title, how, f"{_share(entry)}, {entry['energy_ratio']:.2f} ×", taken)
     counted = [str(figures.get("samples", figures.get("images")))]
     counted += [f"{figures[key]:,} {name}" for key, name in _COUNTS.items() if key in figures]

@@ -132,7 +132,7 @@ def test_a_figure_has_its_interval_or_its_error():
 
 
 def test_an_entry_is_a_row_for_each_metric_and_a_refusal_says_why():
-    key = {"network": "magika", "neurons": "products", "coding": "radix", "samples": 32}
+    key = {"network": "magika", "neurons": "products", "coding": "radix", "method": "refit", "samples": 32}
     answers = Agreement().figures([1, 2, 3, 3], [1, 2, 3, 0])
     answered = {
         **key,
@@ -143,11 +143,14 @@ def test_an_entry_is_a_row_for_each_metric_and_a_refusal_says_why():
         "spike_driven": {"share": 0.999},
     }
     refused = {**key, "steps": 4, "refused": "it has a | that nobody knows"}
-    table = tables.measured([answered, refused, {"network": "one of others"}]).splitlines()
+    tuned = answered | {"method": "tune", "samples": 64}
+    table = tables.measured([tuned, answered, refused, {"network": "one of others"}]).splitlines()
     assert table[2:] == [
         "| magika | radix, products, 4 |  | 32 | refused: it has a \\| that nobody knows |  |  |  |",
         "| magika | radix, products, 8 | 99 %, 0.50 × | 32, 12 s | same class as the ANN |  | 75.0 % [30.1, 95.4] "
         "| 4, 3 classes |",
+        "| magika | radix, products, 8 | 99 %, 0.50 × | 64, 12 s, `tune` | same class as the ANN |  "
+        "| 75.0 % [30.1, 95.4] | 4, 3 classes |",
     ]
 
 
