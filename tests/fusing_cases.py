@@ -48,6 +48,14 @@ CASES: dict[str, tuple[str, str, dict[str, int]]] = {
     "a Pad of channels": (
         f"{A} p = Pad (a, more) s = Conv (p, six) {END}", IMAGE, {"IntegerSpikeConv": 2, "Pad": 1}
     ),
+    "padding that follows from sizes, more of it behind": (
+        f'{A} s = Conv <auto_pad = "SAME_UPPER", strides = [2, 2]> (a, v) {END}', IMAGE, {"IntegerSpikeConv": 2}
+    ),
+    "padding that follows from sizes, more of it in front, and a Pad": (
+        f'{A} p = Pad (a, pads) s = Conv <auto_pad = "SAME_LOWER", strides = [2, 3]> (p, v) {END}', IMAGE,
+        {"IntegerSpikeConv": 2, "Pad": 0},
+    ),
+    "no padding, by its name": (f'{A} s = Conv <auto_pad = "VALID"> (a, v) {END}', IMAGE, {"IntegerSpikeConv": 2}),
     "Concat": (
         f"{D} {qcfs('d', 'b')} t = Concat <axis = 1> (a, b) s = Conv (t, wide) {END}", IMAGE,
         {"IntegerSpikeConv": 3, "Concat": 1},

@@ -79,6 +79,16 @@ def test_what_stays_on_floats_is_named_with_its_reason(nodes, reason):
     assert rewrite(source, mode="folded", **INPUTS).summary()["integer"]["neurons_on_floats"] is None
 
 
+def test_padding_that_follows_from_sizes_needs_them():
+    def layers(pads: str) -> int:
+        source = built(f"{A} s = Conv <{pads}> (a, v) {END}", IMAGE, "float[N, 3, H, W] x")
+        model = require_same(source, images(2, 3, 8, 8))
+        return sum(node.op_type == "IntegerSpikeConv" for node in model.graph.node)
+
+    assert layers(SAME) == 2
+    assert layers('auto_pad = "SAME_UPPER"') == 1
+
+
 def test_levels_that_no_byte_holds_stay_on_floats():
     nodes = f"{A} s = Conv <{SAME}> (a, v) {END}"
     used = {name: WEIGHTS[name] for name in ("w", "v")}

@@ -196,7 +196,7 @@ class _Fusing:
         name = tensor.name
         if self.forms.has_sums(name):
             return True
-        total = total_of(tensor, self._is_term, self.ranks)
+        total = total_of(tensor, self._is_term, self.network.shapes)
         found = None if total is None or not total.products else self._by_channel(total, name, None)
         if found is None or not self._fits(found):
             return False
@@ -218,7 +218,9 @@ class _Fusing:
         current, neuron = node.inputs[0], self._neuron_of(proto)
         assert neuron is not None
         is_term = self._is_term(current)
-        total = Total(added=[(current.name, _ONE)]) if is_term else total_of(current, self._is_term, self.ranks)
+        total = (
+            Total(added=[(current.name, _ONE)]) if is_term else total_of(current, self._is_term, self.network.shapes)
+        )
         found = None if total is None else self._by_channel(total, current.name, neuron.channel_axis)
         if found is None:
             return "its input is not a sum of counts times int8 weights"

@@ -11,6 +11,7 @@ import numpy as np
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.constants import constant, is_standard
 from pconv_onnx.graph.view import Node, Tensor
+from pconv_onnx.graph.windows import windows
 
 # The range of int8.
 _LOWEST, _HIGHEST = -128, 127
@@ -70,13 +71,15 @@ class Total:
         )
 
 
-def total_of(tensor: Tensor, is_term: Callable[[Tensor], bool], ranks: Mapping[str, int]) -> Total | None:
+def total_of(
+    tensor: Tensor, is_term: Callable[[Tensor], bool], shapes: Mapping[str, Sequence[int | str | None]]
+) -> Total | None:
     """What a tensor is the sum of, as far as single operators make it; None where some of it is no integer.
 
     Args:
         tensor: of the network.
         is_term: whether a tensor is to be taken as it is.
-        ranks: of tensors, by name.
+        shapes: of tensors, by name; a size that is not known is no number.
     """
     value = constant(tensor)
     if value is not None:
@@ -88,10 +91,10 @@ def total_of(tensor: Tensor, is_term: Callable[[Tensor], bool], ranks: Mapping[s
     def term(source: Tensor) -> Total | None:
         if is_term(source):
             return Total(added=[(source.name, np.ones(()))])
-        return total_of(source, is_term, ranks)
+        return total_of(source, is_term, shapes)
 
     if node.op in _PRODUCTS:
-        return _product(node, ranks)
+        return _product(node, shapes)
     if node.op == "Identity":
         return term(node.inputs[0])
     if node.op == "Neg":
@@ -124,15 +127,21 @@ def _whole(values: Array) -> bool:
     return values.dtype.kind in "fiu" and bool((np.rint(values) == values).all())
 
 
-def _product(node: Node, ranks: Mapping[str, int]) -> Total | None:
+def _product(node: Node, shapes: Mapping[str, Sequence[int | str | None]]) -> Total | None:
     weights = constant(node.inputs[1])
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2].name else np.zeros(1)
     if weights is None or bias is None or not _whole(weights) or not _whole(bias) or not _is_plain(node):
         return None
-    rank = ranks.get(node.inputs[0].name)
+    shape = shapes.get(node.inputs[0].name)
+    rank = None if shape is None else len(shape)
+    source, pads = node.inputs[0], list[int]()
     if node.op == "Conv":
-        if rank not in (3, 4) or weights.ndim != rank:
+        if shape is None or rank not in (3, 4) or weights.ndim != rank:
             return None
+        padding = _padding(node, shape[2:], weights.shape[2:])
+        if padding is None:
+            return None
+        source, pads = _padded(node, rank, padding)
         rows = weights if rank == 4 else weights[:, :, np.newaxis]
         bias = bias.reshape(-1, *[1] * (rank - 2))
     else:
@@ -148,15 +157,23 @@ def _product(node: Node, ranks: Mapping[str, int]) -> Total | None:
     if small.size and not _LOWEST <= small.min() <= small.max() <= _HIGHEST:
         return None
     factor = divisor.astype(np.float64).reshape(-1, *[1] * (rank - 2 if node.op == "Conv" else 0))
-    source, pads = _padded(node, rank) if node.op == "Conv" else (node.inputs[0], [])
     found = Product(node, node.inputs[1].name, small.reshape(rows.shape).astype(np.int8), source.name, pads, factor)
     return Total([found], offset=bias.astype(np.float64))
 
 
-def _padded(node: Node, rank: int) -> tuple[Tensor, list[int]]:
+def _padding(node: Node, sizes: Sequence[int | str | None], taps: Sequence[int]) -> list[int] | None:
+    """A convolution's own, all starts and then all ends; None where it depends on sizes that are not known."""
+    known = [size if isinstance(size, int) else None for size in sizes]
+    if None in known and node.attrs.get("auto_pad", "NOTSET").startswith("SAME"):
+        return None
+    # Otherwise it is the same for all sizes.
+    along = windows(node.attrs, [size or 0 for size in known], taps)
+    return [window.start for window in along] + [window.end for window in along]
+
+
+def _padded(node: Node, rank: int, pads: list[int]) -> tuple[Tensor, list[int]]:
     """The tensor that a convolution reads before a Pad by zeros, and the padding by both."""
-    source, size = node.inputs[0], rank - 2
-    pads = [int(pad) for pad in node.attrs.get("pads", [0] * 2 * size)]
+    source = node.inputs[0]
     before = source.inputs[0] if len(source.inputs) == 1 else None
     if before is None or before.op != "Pad" or not is_standard(before) or len(before.inputs) > 3:
         return source, pads
@@ -170,9 +187,7 @@ def _padded(node: Node, rank: int) -> tuple[Tensor, list[int]]:
 
 
 def _is_plain(node: Node) -> bool:
-    """Whether no attribute scales it, or pads it by sizes that are unknown here."""
+    """Whether no attribute scales it."""
     attributes: Mapping[str, Any] = node.attrs
     scaled = attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0
-    return (
-        not scaled and not attributes.get("transA", 0) and attributes.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-    )
+    return not scaled and not attributes.get("transA", 0)
