@@ -42,8 +42,9 @@ BASELINE = "ANN"
 BATCHES = (1, 8)
 # Samples run at once, to verify, and to count operations on.
 BATCH, FEW, COUNTED = 20, 8, 32
-# Entries that agree in these are of the same networks. `images` is how many samples are tested on, whatever they are.
-KEY = ("network", "neurons", "coding", "steps", "method", "samples", "images")
+# Entries that agree in these are of the same networks; some are from before there was `mixed`. `images` is how many
+# samples are tested on, whatever they are.
+KEY = ("network", "neurons", "coding", "steps", "mixed", "method", "samples", "images")
 
 
 class Measured:
@@ -75,7 +76,7 @@ class Measured:
     def _key(self, steps: int) -> dict[str, Any]:
         given = self.options
         method = given.method if self.samples else None
-        values = self.name, given.neurons, given.coding, steps, method, self.samples, self.count
+        values = self.name, given.neurons, given.coding, steps, given.mixed, method, self.samples, self.count
         return dict(zip(KEY, values, strict=True))
 
     def _path(self, steps: int, what: str) -> Path:
@@ -96,9 +97,9 @@ class Measured:
     def rewritten(self, source: Path, steps: int, mode: ModeName) -> Path:
         path = self._path(steps, f"{mode}.onnx")
         if not path.exists():
-            pconv_onnx.rewrite(
-                source, path, steps=steps, coding=self.options.coding, neurons=self.options.neurons, mode=mode
-            )
+            options = self.options
+            own = None if options.mixed else steps
+            pconv_onnx.rewrite(source, path, steps=own, coding=options.coding, neurons=options.neurons, mode=mode)
         return path
 
     def session(self, model: Path) -> Any:
@@ -178,14 +179,21 @@ def calibration_cost(name: str, samples: int, steps: int, options: argparse.Name
     data = made.calibration[:]
     start = time.perf_counter()
     pconv_onnx.calibrate(
-        made.model, data, output, steps=steps, coding=options.coding, neurons=options.neurons, method=options.method
+        made.model,
+        data,
+        output,
+        steps=steps,
+        coding=options.coding,
+        neurons=options.neurons,
+        mixed=options.mixed,
+        method=options.method,
     )
     return {"seconds": time.perf_counter() - start, "peak_mib": peak_memory()}
 
 
 def with_entry(entries: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
     """With it in the place of one of the same networks, or behind all."""
-    places = [all(entry[key] == new[key] for key in KEY) for entry in entries]
+    places = [all(entry.get(key, False) == new[key] for key in KEY) for entry in entries]
     replaced = [new if same else entry for entry, same in zip(entries, places, strict=True)]
     return replaced if any(places) else [*replaced, new]
 
@@ -211,6 +219,7 @@ def parsed(parser: argparse.ArgumentParser, networks: Sequence[str], neurons: st
     parser.add_argument("--coding", default=coding, choices=CODINGS, help=f"(default: {coding})")
     parser.add_argument("--method", default=METHODS[0], choices=METHODS, help=f"(default: {METHODS[0]})")
     parser.add_argument("--steps", type=int, nargs="+", metavar="T", help="time-steps (default: those of the recipe)")
+    parser.add_argument("--mixed", action="store_true", help="T is the mean; each activation has its own")
     parser.add_argument("--samples", type=int, metavar="N", help="samples to calibrate on (default: as the recipe has)")
     parser.add_argument("--images", type=int, metavar="N", help="images, or other samples, to test on (default: all)")
     parser.add_argument("--folder", type=Path, help="where networks are kept, and taken from (default: nowhere)")

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "real", ROOT / "docs" / "real.md"
 _HEADS = ("network", "coding, neurons, T", "share, energy", "calibrated on", "metric", "ANN", "spiking", "samples")
 # What entries of one network go by.
-_ORDER = ("neurons", "coding", "steps", "method", "samples")
+_ORDER = ("neurons", "coding", "steps", "mixed", "method", "samples")
 # What else there is to count in samples, by its key in the answers.
 _COUNTS = {
     "ann_boxes": "boxes",
@@ -53,14 +53,15 @@ def measured(entries: Sequence[dict[str, Any]]) -> str:
     order = [*NETWORKS]
     chosen = sorted(
         (entry for entry in entries if entry["network"] in NETWORKS),
-        key=lambda entry: (order.index(entry["network"]), *(entry[key] for key in _ORDER)),
+        key=lambda entry: (order.index(entry["network"]), *(entry.get(key, False) for key in _ORDER)),
     )
     return _table(_HEADS, [row for entry in chosen for row in _rows(entry)])
 
 
 def _rows(entry: dict[str, Any]) -> Iterator[Sequence[str]]:
     network = NETWORKS[entry["network"]]
-    how = f"{entry['coding']}, {entry['neurons']}, {entry['steps']}"
+    mean = " in the mean" if entry.get("mixed") else ""
+    how = f"{entry['coding']}, {entry['neurons']}, {entry['steps']}{mean}"
     if "refused" in entry:
         yield network.title, how, "", str(entry["samples"]), f"refused: {entry['refused']}", "", "", ""
         return

@@ -101,12 +101,14 @@ def calibrations_lines(summary: dict[str, Any]) -> Iterator[Part]:
 def _calibrated_lines(summary: dict[str, Any]) -> Iterator[Part]:
     rows = [row for row in summary["activations"] if row["status"] == "calibrated"]
     alone = any(row["sensitivity"] is not None for row in rows)
-    table = [["activation", "channels", "silent", "threshold", "squared error", *["sensitivity"][: int(alone)]]]
+    columns = ["channels", "silent", "threshold", "squared error", *["sensitivity"][: int(alone)]]
+    table = [["activation", *["T"][: summary["mixed"]], *columns]]
     for row in rows:
         threshold = " … ".join(f"{value:.3g}" for value in row["threshold"] or ()) or "-"
         channels, silent = str(row["channels"]), str(row["silent_channels"])
         errors = [row["relative_error"], row["sensitivity"]][: 1 + alone]
-        table.append([row["name"], channels, silent, threshold, *map(_STYLE.percent, errors)])
+        steps = [str(row["steps"])][: summary["mixed"]]
+        table.append([row["name"], *steps, channels, silent, threshold, *map(_STYLE.percent, errors)])
     yield Table(table)
     yield from (f"stays analog: {line}" for line in _by_reason(rows))
     left = [row for row in summary["activations"] if row["status"] != "calibrated"]
@@ -132,7 +134,8 @@ def _calibrated_lines(summary: dict[str, Any]) -> Iterator[Part]:
     corrected = f", corrected layers: {summary['corrected_layers']}" if summary["method"] in CORRECTING else ""
     kept = ", found by an earlier run (`cache=`)" if summary["from_cache"] else ""
     where = _place(summary.get("output"))
-    yield f"{where}T = {summary['steps']}, method {summary['method']}, {summary['samples']} samples{corrected}{kept}"
+    number = f"T = {summary['steps']}{' in the mean' if summary['mixed'] else ''}"
+    yield f"{where}{number}, method {summary['method']}, {summary['samples']} samples{corrected}{kept}"
 
 
 def _lost(errors: Mapping[str, float | None], told: Callable[[float], str] = _STYLE.percent) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
-from pconv_onnx.basics.choices import CORRECTING, TUNE
+from pconv_onnx.basics.choices import CORRECTING, MAX_STEPS, TUNE
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.writing import write_atomically
 from pconv_onnx.calibration.channels import Channels
@@ -28,7 +28,7 @@ from pconv_onnx.recognise import Activation
 
 # Names of what is there beside rules that were tried: what the sweep found, and what was made of it in the end.
 SWEEP, RESULT = "sweep", "result"
-_VERSION = 14
+_VERSION = 15
 _MOST_AXES = 64
 
 
@@ -81,6 +81,7 @@ def _document(found: Found, prefix: str, arrays: dict[str, Array]) -> dict[str, 
         "errors": found.errors,
         "uncorrected": found.uncorrected,
         "left": found.left,
+        "steps": found.steps,
         "rule": found.rule,
         "rule_errors": found.rule_errors,
         "tuning_errors": found.tuning_errors,
@@ -123,6 +124,7 @@ def _found(
         errors=list(meta["errors"]),
         uncorrected=list(meta["uncorrected"]),
         left=dict(meta["left"]),
+        steps=dict(meta["steps"]),
         rule=meta["rule"],
         rule_errors=dict(meta["rule_errors"]),
         tuning_errors=dict(meta["tuning_errors"]),
@@ -146,6 +148,8 @@ def _found(
     texts = all(isinstance(text, str) for text in (*found.uncorrected, *found.left, *found.left.values()))
     _require(numbers and texts and len(found.errors) == len(found.activations), "errors")
     _require(type(found.finished) is bool, "finished")
+    steps = all(type(number) is int and 1 <= number <= MAX_STEPS for number in found.steps.values())
+    _require(steps and all(isinstance(name, str) for name in found.steps), "steps")
     return found
 
 

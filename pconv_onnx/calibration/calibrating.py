@@ -17,19 +17,20 @@ from pconv_onnx.answers.printing import Part, Printed
 from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import CODINGS as CODING_NAMES
-from pconv_onnx.basics.choices import MAX_STEPS, METHODS, NEURONS, REFIT, TUNE, CodingName, NeuronsName
+from pconv_onnx.basics.choices import METHODS, NEURONS, REFIT, TUNE, CodingName, NeuronsName
 from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.basics.places import PLACE_OF_STEPS, for_steps, require_writable
 from pconv_onnx.basics.progress import Progress, shows_progress
 from pconv_onnx.calibration.cache import RESULT, SWEEP, digest_of, restore, store
 from pconv_onnx.calibration.functions import becomes_thresholds
-from pconv_onnx.calibration.holding import held_out
+from pconv_onnx.calibration.holding import few, held_out
 from pconv_onnx.calibration.keeping import Kept, keeping
+from pconv_onnx.calibration.mixing import allotments
 from pconv_onnx.calibration.outcome import Outcome, finite, outcomes_of, sensitivities
 from pconv_onnx.calibration.passes import BATCH, Passes
 from pconv_onnx.calibration.places import NORMALISED
 from pconv_onnx.calibration.rules import output_errors, shares
-from pconv_onnx.calibration.settings import RULES, Settings, require_neurons
+from pconv_onnx.calibration.settings import RULES, Settings, most_steps, require_neurons
 from pconv_onnx.calibration.subjects import Told, outlined, quantisable, require, to_calibrate
 from pconv_onnx.calibration.sweep import Found, Task, sweep
 from pconv_onnx.calibration.writing import Quantised, quantised_model
@@ -38,7 +39,6 @@ from pconv_onnx.data.samples import BatchAxis, Data, DataSource
 from pconv_onnx.engine.shards import Crew, Engine, InProcess, shards_of
 from pconv_onnx.graph import ModelSource, Network, refuse_to_overwrite, require_own_file, save
 from pconv_onnx.neuron.coding import CODINGS, Rate
-from pconv_onnx.neuron.parallel import MAX_LEVELS
 from pconv_onnx.plan.plan import Plan
 from pconv_onnx.plan.planning import make_plan
 from pconv_onnx.recognise import Activation
@@ -48,6 +48,8 @@ from pconv_onnx.runtime.side_by_side import open_session
 
 # Instead of data: draw them.
 RANDOM = "random"
+# Samples at most that tell which activations need more time-steps than others.
+_MOST_MIXING = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,7 @@ class Calibration(Printed):
 
     Attributes:
         model: the quantised network.
-        steps: number of time-steps, T.
+        steps: number of time-steps, T; where they are mixed, the mean that was asked for.
         settings: the arguments of the calibration.
         samples: number of samples on which it was calibrated.
         random: whether samples were drawn at random, so that the result is good only for measuring time.
@@ -101,7 +103,7 @@ class Calibration(Printed):
 
     def _stays(self, activation: Activation) -> str:
         operators = " ".join(activation.op_types)
-        many = ascends(activation) and not becomes_thresholds(activation, self.settings.levels)
+        many = ascends(activation) and not becomes_thresholds(activation, self.settings.of(activation).levels)
         why = "has more levels than thresholds are written for" if many else "does not ascend throughout"
         return f"{operators} {why}: it stays, on the temporal mean, and a neuron encodes its output"
 
@@ -119,6 +121,7 @@ class Calibration(Printed):
             {
                 "name": entry.activation.name,
                 "encoding": entry.activation.encoding,
+                "steps": self.settings.coding.steps_for(self.settings.of(entry.activation).levels),
                 "channels": len(entry.staircase.threshold),
                 "silent_channels": int(entry.staircase.silent.sum()),
                 "threshold": _range(entry.staircase.threshold[~entry.staircase.silent]),
@@ -133,6 +136,7 @@ class Calibration(Printed):
             {
                 "name": activation.name,
                 "encoding": activation.encoding,
+                "steps": None,
                 "channels": None,
                 "silent_channels": None,
                 "threshold": None,
@@ -146,6 +150,7 @@ class Calibration(Printed):
         return {
             "activations": rows,
             "steps": self.steps,
+            "mixed": self.settings.mixed,
             "coding": self.settings.coding.name,
             "neurons": self.settings.neurons,
             "levels": self.settings.levels,
@@ -166,7 +171,8 @@ class Calibration(Printed):
 
     def _plan(self) -> Plan:
         """What `rewrite` makes of the quantised network in its coding."""
-        return make_plan(prepared(self.model), steps=self.steps, coding=cast(CodingName, self.settings.coding.name))
+        steps = None if self.settings.mixed else self.steps
+        return make_plan(prepared(self.model), steps=steps, coding=cast(CodingName, self.settings.coding.name))
 
 
 @shows_progress
@@ -181,6 +187,7 @@ def calibrate(
     neurons: NeuronsName = NEURONS[0],
     signed: bool = False,
     method: str = METHODS[0],
+    mixed: bool = False,
     sensitivity: bool = False,
     cache: str | os.PathLike[str] | None = None,
     force: bool = False,
@@ -216,6 +223,8 @@ def calibrate(
         method: `refit` also corrects weights and biases; `tune` goes on from there by gradients, and needs PyTorch;
             `fit`, `da-qcfs`, `mse+da-qcfs`, `percentile+da-qcfs`, `mse`, `percentile` and `max` change only activations
             (docs/calibration.md).
+        mixed: give each activation a number of time-steps of its own, from T/2 to 4·T: more where the outputs lose
+            more. Their mean over neurons is T or less. `rewrite` needs no `steps=` then.
         sensitivity: measure for each activation what the outputs lose if it alone is quantised; this takes a few runs
             of the network for each.
         cache: keep the calibration in this file, and reuse it if the model, the data and the settings are the same.
@@ -240,6 +249,7 @@ def calibrate(
         neurons=neurons,
         signed=signed,
         method=method,
+        mixed=mixed,
         sensitivity=sensitivity,
         cache=cache,
         force=force,
@@ -260,6 +270,7 @@ def calibrate_each(
     neurons: NeuronsName = NEURONS[0],
     signed: bool = False,
     method: str = METHODS[0],
+    mixed: bool = False,
     sensitivity: bool = False,
     cache: str | os.PathLike[str] | None = None,
     force: bool = False,
@@ -280,6 +291,7 @@ def calibrate_each(
         neurons: as `calibrate` takes it.
         signed: as `calibrate` takes it.
         method: as `calibrate` takes it.
+        mixed: as `calibrate` takes it.
         sensitivity: as `calibrate` takes it.
         cache: keep each calibration in such a file; `{steps}` in it stands for T.
         force: as `calibrate` takes it.
@@ -294,7 +306,7 @@ def calibrate_each(
     """
     numbers = each_number(steps)
     jobs = [
-        _Job(number, _settings(number, coding, method, neurons, signed), _named(output, numbers, number),
+        _Job(number, _settings(number, coding, method, neurons, signed, mixed), _named(output, numbers, number),
              _named(cache, numbers, number))
         for number in numbers
     ]  # fmt: skip
@@ -305,9 +317,10 @@ def calibrate_each(
     for job in jobs:
         job.require_places(source, data, force=force)
     random = isinstance(data, str) and data == RANDOM
-    if random and sensitivity:
+    if random and (sensitivity or mixed):
+        unwanted = "sensitivity=" if sensitivity else "mixed="
         raise WrongArguments(
-            "random data do not tell what the outputs lose", "pass real `data=`, or leave out `sensitivity=`"
+            "random data do not tell what the outputs lose", f"pass real `data=`, or leave out `{unwanted}`"
         )
     network, chosen, left = to_calibrate(quantisable(source), jobs[0].settings)
     runner = open_session(network.proto, network.name)
@@ -346,7 +359,7 @@ def calibrate_each(
         job.steps: Calibration(
             models[job.steps],
             job.steps,
-            job.settings,
+            job.settings.with_steps(job.found.steps),
             len(samples),
             random,
             job.found,
@@ -485,13 +498,14 @@ def _sweep(
     """
     if not jobs:
         return
+    _allot(network, chosen, samples, engine, jobs)
     errors = {} if random else _tried(network, chosen, samples, engine, jobs)
     tasks = []
     for job in jobs:
         begun, own = job.kept.get(SWEEP), errors.get(job.steps, {})
         if begun is None:
             rule = min(own, key=lambda name: own[name]) if own else job.settings.rule
-            begun = Found(rule=rule, rule_errors=own)
+            begun = Found(steps=job.settings.steps, rule=rule, rule_errors=own)
         tasks.append(Task(replace(job.settings, rule=begun.rule), begun, partial(job.kept.put, SWEEP)))
     with _crew(engine, network, samples) as crew:
         results = sweep(network, chosen, samples.part(slice(0, 1)), crew, tasks)
@@ -499,6 +513,24 @@ def _sweep(
         if isinstance(result, PconvError):
             raise result
         job.found = result
+
+
+def _allot(network: Network, chosen: Sequence[Activation], samples: Data, engine: Engine, jobs: Sequence[_Job]) -> None:
+    """Where T is a mean, give activations time-steps of their own, as an earlier run did or as samples tell.
+
+    Raises:
+        PconvError: they do not tell.
+    """
+    for job in jobs:
+        job.settings = job.settings.with_steps(begun.steps if (begun := job.kept.get(SWEEP)) is not None else {})
+    new = [job for job in jobs if job.settings.mixed and job.kept.get(SWEEP) is None]
+    if not new:
+        return
+    some = few(samples, _MOST_MIXING)
+    with _crew(engine, network, some) as crew:
+        given = allotments(network, chosen, some.part(slice(0, len(some))), crew, [job.settings for job in new])
+    for job, steps in zip(new, given, strict=True):
+        job.settings = job.settings.with_steps(steps)
 
 
 def _tried(
@@ -512,7 +544,11 @@ def _tried(
     tried, held = parts
     pairs = [(job, rule) for job in trying for rule in RULES]
     tasks = [
-        Task(replace(job.settings, rule=rule), job.kept.get(rule) or Found(rule=rule), partial(job.kept.put, rule))
+        Task(
+            replace(job.settings, rule=rule),
+            job.kept.get(rule) or Found(steps=job.settings.steps, rule=rule),
+            partial(job.kept.put, rule),
+        )
         for job, rule in pairs
     ]
     with _crew(engine, network, tried) as crew:
@@ -547,7 +583,9 @@ def outline(
     return Calibration(model, steps, settings, 0, False, Found(found), left)
 
 
-def _settings(steps: object, coding: CodingName, method: str, neurons: NeuronsName, signed: bool) -> Settings:
+def _settings(
+    steps: object, coding: CodingName, method: str, neurons: NeuronsName, signed: bool, mixed: bool = False
+) -> Settings:
     """What is asked for.
 
     Raises:
@@ -557,14 +595,14 @@ def _settings(steps: object, coding: CodingName, method: str, neurons: NeuronsNa
         raise PconvError(f"there is no coding '{coding}'", f"choose {', '.join(CODING_NAMES)}")
     # Calibrated levels are for `rate` unless another coding is named.
     chosen = CODINGS[Rate.name if coding == "auto" else coding]
-    most = MAX_STEPS if chosen is Rate else chosen.steps_for(MAX_LEVELS)
+    most = most_steps(chosen)
     if not isinstance(steps, int) or not 1 <= steps <= most:
         told = "" if chosen is Rate else f" to calibrate to in coding '{coding}'"
         raise PconvError(f"{steps!r} is not a number of time-steps{told}", f"choose 1 to {most}")
     if method not in METHODS:
         raise PconvError(f"there is no method '{method}'", f"choose one of {', '.join(METHODS)}")
     require_neurons(neurons, offsets=signed)
-    return Settings(chosen.most(steps), chosen, method, neurons, signed)
+    return Settings(chosen.most(steps), chosen, method, neurons, signed, mixed=mixed)
 
 
 def _require_torch() -> None:

@@ -93,6 +93,19 @@ def _axis(axes: set[int], shapes: Sequence[tuple[int, ...]], batches: Sequence[i
     return MIXED if 0 < 2 * values[0] == values[1] else None
 
 
+def sizes_of(network: Network, names: Sequence[str], samples: Samples) -> dict[str, int]:
+    """How many elements of tensors there are for each sample.
+
+    Raises:
+        PconvError: onnxruntime cannot run the network.
+    """
+    part, feed = next(samples.batches(1))
+    shapes = run_session(_summing(network, names), feed)[::2]
+    return {
+        name: math.prod(shape.tolist()) // (part.stop - part.start) for name, shape in zip(names, shapes, strict=True)
+    }
+
+
 def faults_of(network: Network, axes: Mapping[str, Axis], shards: Iterable[Samples], size: int) -> Iterator[Faults]:
     """What is wrong with float32 tensors: samples do not lie along their axis, or values are missing or infinite.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from pconv_onnx.basics.choices import NEURONS, NeuronsName
+from pconv_onnx.basics.choices import MAX_STEPS, NEURONS, NeuronsName
 from pconv_onnx.basics.errors import PconvError, WrongArguments
-from pconv_onnx.neuron.coding import Coding
+from pconv_onnx.neuron.coding import Coding, Rate
 from pconv_onnx.neuron.parallel import MAX_LEVELS
+from pconv_onnx.recognise import Activation
 
 # How far staircases reach: as each fits its inputs, as far as the largest value of each channel, or of all channels.
 RULES = ("fit", "channel", "tensor")
@@ -24,6 +26,8 @@ class Settings:
         neurons: what gets a staircase: activations, or whatever products read as well.
         signed: whether values below zero are carried with an offset, so that trains have one sign.
         rule: how far staircases reach of methods that fit, one of `RULES`.
+        mixed: whether activations have levels of their own, and `levels` are those of the mean of their time-steps.
+        own: levels of activations that have such, by name.
     """
 
     levels: int
@@ -32,6 +36,8 @@ class Settings:
     neurons: NeuronsName
     signed: bool
     rule: str = RULES[0]
+    mixed: bool = False
+    own: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def on_either_side(self) -> int:
@@ -39,9 +45,27 @@ class Settings:
         return min(self.levels, MAX_LEVELS // 2)
 
     @property
+    def steps(self) -> dict[str, int]:
+        """Numbers of time-steps of activations that have their own, by name."""
+        return {name: self.coding.steps_for(levels) for name, levels in self.own.items()}
+
+    @property
     def told(self) -> list[object]:
         """As JSON has it."""
-        return [self.levels, self.coding.name, self.method, self.neurons, self.signed]
+        return [self.levels, self.coding.name, self.method, self.neurons, self.signed, self.mixed]
+
+    def with_steps(self, steps: Mapping[str, int]) -> Settings:
+        """With numbers of time-steps of activations' own, by name."""
+        return replace(self, own={name: self.coding.most(number) for name, number in steps.items()})
+
+    def of(self, activation: Activation) -> Settings:
+        """Those for an activation, whose levels may be its own."""
+        return replace(self, levels=self.own.get(activation.name, self.levels))
+
+
+def most_steps(coding: type[Coding]) -> int:
+    """The largest number of time-steps that staircases are made for."""
+    return MAX_STEPS if coding is Rate else coding.steps_for(MAX_LEVELS)
 
 
 def require_neurons(neurons: str, *, offsets: bool) -> None:

@@ -67,6 +67,7 @@ class Found:
         errors: for each activation the mean squared error of its output, as a share of the output's mean square.
         uncorrected: outputs of layers that are too wide to be corrected.
         left: why activations stay that the data do not suit, by name.
+        steps: numbers of time-steps that are activations' own, by name.
         rule: how far staircases of methods that fit reach, one of `RULES`.
         rule_errors: where several were tried, what each left of the outputs, as `rules.output_errors` has it.
         tuning_errors: what `refit` and `tune` lost, as `Outcome.lost` has it, where the network was tuned; the better
@@ -79,6 +80,7 @@ class Found:
     errors: list[float] = field(default_factory=list)
     uncorrected: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
     rule: str = RULES[0]
     rule_errors: dict[str, float] = field(default_factory=dict)
     tuning_errors: dict[str, float] = field(default_factory=dict)
@@ -235,6 +237,7 @@ class _Sweep:
         self.found = Found(
             uncorrected=[*cuts.uncorrected],
             left={**cuts.left},
+            steps=task.begun.steps,
             rule=task.settings.rule,
             rule_errors=task.begun.rule_errors,
         )
@@ -354,13 +357,13 @@ class _Sweep:
             each: those that the activation has.
         """
         assert self._reference.alone is not None  # or it is no such activation
-        function = function_of(self.network, self._reference.alone)
+        function, levels = function_of(self.network, self._reference.alone), self.settings.of(activation).levels
         moments, negative = self._reference.extremes(channels)
         offset = -negative.maximum.astype(np.float32)
         bounded = None
         if activation.unit is not None:
             lowest = lowest_of(function, channels, len(offset))
-            bounded = by_levels(activation.unit, moments.maximum - lowest, self.settings.levels)
+            bounded = by_levels(activation.unit, moments.maximum - lowest, levels)
             offset = offset if bounded is None else lowest
         if bounded is not None:
             staircase = with_shift(bounded, -offset)
@@ -370,7 +373,7 @@ class _Sweep:
             staircase = self._chosen(activation, channels, Clip(), lowest=offset)
             offset = staircase.offset
         thresholds = None
-        if becomes_thresholds(activation, self.settings.levels):
+        if becomes_thresholds(activation, levels):
             thresholds = thresholds_of(function, staircase, channels)
             if thresholds is None and channels != each:
                 # It is another function in each channel.
@@ -400,7 +403,8 @@ class _Sweep:
 
         # A mean error is no error where it is taken back: by an offset, or by a later layer.
         centred = start is not None or activation.output.name in self.taken_back
-        return choose(self.settings, gather, of_reference, clip, centred=centred, lowest=lowest)
+        settings = self.settings.of(activation)
+        return choose(settings, gather, of_reference, clip, centred=centred, lowest=lowest)
 
     def _handed_on(self, entry: Quantised, known: tuple[Quantised, float] | None) -> tuple[Quantised, float]:
         """Keep the codes of what takes an activation's place.

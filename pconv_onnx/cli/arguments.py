@@ -194,6 +194,11 @@ def _calibrate(sub: argparse.ArgumentParser) -> None:
         help="how to calibrate. refit (default): change weights, biases, activations; others: change only activations",
     )  # fmt: skip
     sub.add_argument(
+        "--mixed", action="store_true",
+        help="give each activation a number of time-steps of its own, from T/2 to 4 T, more where the outputs lose "
+        "more; their mean over neurons is T or less",
+    )  # fmt: skip
+    sub.add_argument(
         "--sensitivity", action="store_true",
         help="measure for each activation what the outputs lose where it alone is quantised (a few runs for each)",
     )  # fmt: skip

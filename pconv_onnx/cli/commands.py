@@ -165,6 +165,7 @@ def calibrate(options: argparse.Namespace) -> Answer:
             neurons=options.neurons or NEURONS[0],
             signed=options.signed,
             method=options.method,
+            mixed=options.mixed,
             sensitivity=options.sensitivity,
             cache=options.cache,
             force=options.force,

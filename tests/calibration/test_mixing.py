@@ -1,0 +1,192 @@
+"""Numbers of time-steps of activations' own, with a mean that is asked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from harness import onnxruntime_of
+from hypothesis import given
+from hypothesis import strategies as st
+from networks import network, weight
+from refusals import refusal_of
+
+from pconv_onnx import calibrate, calibrate_each, rewrite, verify
+from pconv_onnx.basics.errors import Interrupted
+from pconv_onnx.calibration import calibrating, sweep
+from pconv_onnx.calibration.mixing import allotted, joined
+from pconv_onnx.calibration.settings import Settings, most_steps
+from pconv_onnx.calibration.subjects import quantisable, to_calibrate
+from pconv_onnx.neuron.coding import Radix, Rate
+
+# Two branches that a Concat joins, as in SqueezeNet, behind a layer of few channels that all depends on.
+POOL = "MaxPool <kernel_shape = [2, 2], strides = [2, 2]>"
+NODES = (
+    "a = Conv <pads = [1, 1, 1, 1]> (x, w) narrow = Relu (a)"
+    " b = Conv (narrow, v) left = Relu (b) c = Conv <pads = [1, 1, 1, 1]> (narrow, u) right = Relu (c)"
+    f" m = {POOL} (left) n = {POOL} (right) both = Concat <axis = 1> (m, n)"
+    " d = Conv (both, t) last = LeakyRelu (d) g = GlobalAveragePool (last) y = Flatten (g)"
+)
+WEIGHTS = {
+    "w": weight(2, 3, 3, 3),
+    "v": weight(16, 2, 1, 1, seed=1),
+    "u": weight(16, 2, 3, 3, seed=2),
+    "t": weight(10, 32, 1, 1, seed=3),
+}
+RATE = Settings(8, Rate, "refit", "activations", False, mixed=True)
+RADIX = replace(RATE, levels=15, coding=Radix)
+
+
+def source():
+    return network(NODES, outputs="float[N, 10] y", weights=WEIGHTS)
+
+
+def data(count: int = 64, seed: int = 0) -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(seed).standard_t(4, (count, 3, 8, 8)).astype(np.float32)}
+
+
+def found_in(model):
+    plain = quantisable(model)
+    whole, chosen, _ = to_calibrate(plain, RATE)
+    return whole, chosen
+
+
+def elements(result) -> dict[str, int]:
+    """Of each activation, for one sample."""
+    return dict(zip((row["name"] for row in result.summary()["activations"]), (128, 1024, 1024, 160), strict=True))
+
+
+def test_a_concat_joins_activations_and_a_product_does_not():
+    groups = joined(*found_in(source()))
+    assert [[one.output.name for one in group] for group in groups] == [["narrow"], ["left", "right"], ["last"]]
+
+
+def test_two_concats_join_what_has_an_activation_in_both():
+    nodes = (
+        "a = Relu (x) b = Neg (x) c = Relu (b) d = Abs (x) e = Relu (d)"
+        " f = Concat <axis = 1> (a, c) g = Concat <axis = 1> (c, e) y = Concat <axis = 1> (f, g)"
+    )
+    (group,) = joined(*found_in(network(nodes, outputs="float[N, k, 8, 8] y")))
+    assert [one.output.name for one in group] == ["a", "c", "e"]
+
+
+@given(st.data(), st.sampled_from([RATE, RADIX, replace(RATE, levels=1), replace(RATE, levels=200)]))
+def test_the_mean_is_never_more_than_asked_for(drawn, settings):
+    groups = joined(*found_in(source()))
+    chosen = [one for group in groups for one in group]
+    losses = st.floats(0, 1e6) | st.just(np.inf)
+    lost = {one.name: drawn.draw(losses) for one in chosen}
+    sizes = {one.output.name: drawn.draw(st.integers(1, 10**7)) for one in chosen}
+    steps = allotted(groups, lost, sizes, settings)
+    asked = settings.coding.steps_for(settings.levels)
+    assert steps.keys() == lost.keys()
+    total = sum(sizes[one.output.name] * steps[one.name] for one in chosen)
+    assert total <= asked * sum(sizes.values())
+    assert all(max(asked // 2, 1) <= number <= min(4 * asked, most_steps(settings.coding)) for number in steps.values())
+    assert all(len({steps[one.name] for one in group}) == 1 for group in groups)
+    # Thresholds are written for up to 256 levels.
+    (last,) = (one for one in chosen if one.output.name == "last")
+    assert settings.coding.most(steps[last.name]) <= 256
+
+
+def test_steps_go_where_they_save_most_for_what_they_cost():
+    groups = joined(*found_in(source()))
+    names = {one.output.name: one.name for group in groups for one in group}
+    even = dict.fromkeys(names.values(), 1.0)
+    sizes = dict.fromkeys(names, 100)
+    given = [
+        allotted(groups, lost, sizes, RATE) for lost in (even, even | {names["narrow"]: 8.0}, dict.fromkeys(even, 0.0))
+    ]
+    assert set(given[0].values()) == {8}
+    # What is lost falls as the square: of what costs as much, twice the steps for eight times the loss.
+    assert given[1][names["narrow"]] == pytest.approx(2 * given[1][names["last"]], abs=1)
+    # Where nothing is lost, nothing is to be saved.
+    assert set(given[2].values()) == {4}
+    cheap = allotted(groups, even, sizes | {"last": 1}, RATE)
+    assert cheap.pop(names["last"]) == 32 and set(cheap.values()) <= {7, 8, 9}
+
+
+@pytest.mark.parametrize(("steps", "coding"), [(8, "rate"), (4, "radix")])
+def test_a_mixed_network_is_rewritten_and_equal(steps, coding, tmp_path):
+    path = tmp_path / "quantised.onnx"
+    result = calibrate(source(), data(), path, steps=steps, coding=coding, mixed=True)
+    document = result.summary()
+    rows = {row["name"]: row["steps"] for row in document["activations"]}
+    sizes = elements(result)
+    mean = sum(rows[name] * size for name, size in sizes.items()) / sum(sizes.values())
+    assert document["steps"] == steps and document["mixed"] and steps - 1 < mean <= steps
+    narrow, left, right, _ = rows.values()
+    assert narrow > left == right
+    # All products read trains, also behind the Concat.
+    assert document["spike_driven"]["share"] == 1
+    spiking = rewrite(path, coding=coding)
+    assert verify(path, spiking.model, data(8, seed=1)).summary()["verdict"] == "equal"
+    assert f"T = {steps} in the mean" in str(result)
+    heads = str(result).splitlines()[0].split()
+    assert heads[:3] == ["activation", "T", "channels"]
+
+
+def test_it_loses_less_than_as_many_steps_for_all():
+    held = data(256, seed=1)["x"]
+    expected = onnxruntime_of(source())(held)
+    errors = []
+    for mixed in (False, True):
+        found = onnxruntime_of(calibrate(source(), data(200), steps=4, method="fit", mixed=mixed).model)(held)
+        errors.append(float(np.square(found - expected).mean()))
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_plain_calibration_has_the_same_number_everywhere():
+    document = calibrate(source(), data(), steps=5).summary()
+    assert not document["mixed"] and [row["steps"] for row in document["activations"]] == [5] * 4
+
+
+def test_several_means_at_once_are_each_as_alone():
+    each = calibrate_each(source(), data(), steps=[4, 8], mixed=True)
+    for steps, result in each.items():
+        alone = calibrate(source(), data(), steps=steps, mixed=True)
+        assert alone.found.steps == result.found.steps
+        assert alone.model.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
+
+
+def test_the_cache_keeps_the_numbers(tmp_path, monkeypatch):
+    options = {"steps": 8, "mixed": True, "cache": tmp_path / "kept.npz"}
+    whole = calibrate(source(), data(), steps=8, mixed=True)
+    choose, calls = sweep.choose, []
+
+    def interrupted(*arguments, **named):
+        calls.append(1)
+        # Four choices try activations alone.
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return choose(*arguments, **named)
+
+    monkeypatch.setattr(sweep, "choose", interrupted)
+    with pytest.raises(Interrupted, match="keeps 2 of 4"):
+        calibrate(source(), data(), **options)
+    monkeypatch.setattr(sweep, "choose", choose)
+
+    def no_more(*_):
+        raise AssertionError("it is known how many time-steps there are")
+
+    monkeypatch.setattr(calibrating, "allotments", no_more)
+    for _ in range(2):
+        again = calibrate(source(), data(), **options)
+        assert again.found.steps == whole.found.steps
+        assert json.dumps(again.found_summary()["activations"]) == json.dumps(whole.found_summary()["activations"])
+    assert again.from_cache
+
+
+def test_without_mixing_the_file_is_another(tmp_path):
+    kept = tmp_path / "kept.npz"
+    calibrate(source(), data(), steps=8, cache=kept)
+    assert not calibrate(source(), data(), steps=8, cache=kept, mixed=True).from_cache
+
+
+def test_what_tells_nothing_is_refused():
+    told = refusal_of(calibrate, source(), "random", steps=4, mixed=True)
+    assert "random data do not tell" in told and "`mixed=`" in told
+    model = network("r = Relu (x) y = Sub (r, r)")
+    assert "cannot be compared" in refusal_of(calibrate, model, data(), steps=4, mixed=True)
