@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=0, metavar="N", help="images of the same file to compare on")
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 4, 8, 16, 32], metavar="T")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--mixed", action="store_true", help="T is the mean; each activation has its own")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures there, as JSON")
     options = parser.parse_args()
     images, labels = read(options.calibration)
@@ -49,7 +50,8 @@ def main() -> None:
     for method in options.methods:
         for steps in options.steps:
             start = time.perf_counter()
-            result = calibrate(options.model, {"image": images[: options.count]}, steps=steps, method=method)
+            data = {"image": images[: options.count]}
+            result = calibrate(options.model, data, steps=steps, mixed=options.mixed, method=method)
             seconds = time.perf_counter() - start
             model = result.model.SerializeToString()
             found = {name: accuracy(model, *pair) for name, pair in sets.items()}
@@ -60,6 +62,7 @@ def main() -> None:
         "machine": machine(threads=0),
         "model": options.model.name,
         "calibration_images": options.count,
+        "mixed": options.mixed,
         "images": {name: len(pair[0]) for name, pair in sets.items()},
         "results": results,
     }
