@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from pairwise import parametrization
 from prepare_images import prepare, read_npz
 
 from pconv_onnx import PconvError, library_path, rewrite
+from pconv_onnx.basics import progress
 
 # Tests run side by side: the threads of PyTorch in one process would spin for the cores of another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,6 +29,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for mark in metafunc.definition.iter_markers("every_pair"):
         metafunc.parametrize(*parametrization(*mark.args, full=metafunc.config.getoption("full")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_lines_of_progress() -> Iterator[None]:
+    """On a busy machine a command may take half a minute, and would say that it works."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "_EVERY", 3600.0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,10 @@ from refusals import refusal_of
 from pconv_onnx import calibrate, calibrate_each, rewrite, verify
 from pconv_onnx.basics.errors import Interrupted
 from pconv_onnx.calibration import calibrating, sweep
-from pconv_onnx.calibration.mixing import allotted, joined
+from pconv_onnx.calibration.mixing import Group, allotted, groups_of
 from pconv_onnx.calibration.settings import Settings, most_steps
 from pconv_onnx.calibration.subjects import quantisable, to_calibrate
+from pconv_onnx.data.samples import Samples
 from pconv_onnx.neuron.coding import Radix, Rate
 
 # Two branches that a Concat joins, as in SqueezeNet, behind a layer of few channels that all depends on.
@@ -53,14 +54,23 @@ def found_in(model):
     return whole, chosen
 
 
-def elements(result) -> dict[str, int]:
-    """Of each activation, for one sample."""
-    return dict(zip((row["name"] for row in result.summary()["activations"]), (128, 1024, 1024, 160), strict=True))
+def grouped(model) -> list[Group]:
+    return groups_of(*found_in(model), Samples(data(2), None, None))
+
+
+def even(sizes=(1, 2, 1)) -> tuple[list[Group], dict[str, str]]:
+    """Groups of such costs, and names of activations by their output."""
+    groups = [replace(group, cost=size) for group, size in zip(grouped(source()), sizes, strict=True)]
+    return groups, {one.output.name: one.name for group in groups for one in group.activations}
 
 
 def test_a_concat_joins_activations_and_a_product_does_not():
-    groups = joined(*found_in(source()))
-    assert [[one.output.name for one in group] for group in groups] == [["narrow"], ["left", "right"], ["last"]]
+    groups = grouped(source())
+    assert [[one.output.name for one in group.activations] for group in groups] == [
+        ["narrow"],
+        ["left", "right"],
+        ["last"],
+    ]
 
 
 def test_two_concats_join_what_has_an_activation_in_both():
@@ -68,43 +78,46 @@ def test_two_concats_join_what_has_an_activation_in_both():
         "a = Relu (x) b = Neg (x) c = Relu (b) d = Abs (x) e = Relu (d)"
         " f = Concat <axis = 1> (a, c) g = Concat <axis = 1> (c, e) y = Concat <axis = 1> (f, g)"
     )
-    (group,) = joined(*found_in(network(nodes, outputs="float[N, k, 8, 8] y")))
-    assert [one.output.name for one in group] == ["a", "c", "e"]
+    (group,) = grouped(network(nodes, outputs="float[N, k, 8, 8] y"))
+    assert [one.output.name for one in group.activations] == ["a", "c", "e"]
+    assert group.cost == 3 * 192
+
+
+def test_a_step_costs_what_neurons_do_and_what_reads_them():
+    narrow, both, last = grouped(source())
+    # Of 8 x 8 with two channels, to 16 and, at 22 x 22 pairs of pixels and weights, to 16.
+    assert narrow.cost == 128 + 128 * 16 + 2 * 22 * 22 * 16
+    assert both.cost == 2048 + 16 * 32 * 10 and last.cost == 160
+    # Each of the two is read once.
+    nodes = "a = Relu (x) b = Neg (x) c = Relu (b) y = MatMul (a, c)"
+    assert [group.cost for group in grouped(network(nodes))] == [192 + 3 * 8 * 8 * 8 // 2] * 2
 
 
 @given(st.data(), st.sampled_from([RATE, RADIX, replace(RATE, levels=1), replace(RATE, levels=200)]))
-def test_the_mean_is_never_more_than_asked_for(drawn, settings):
-    groups = joined(*found_in(source()))
-    chosen = [one for group in groups for one in group]
+def test_there_are_no_more_operations_than_with_the_mean_everywhere(drawn, settings):
+    groups, names = even(drawn.draw(st.tuples(*[st.integers(1, 10**7)] * 3)))
     losses = st.floats(0, 1e6) | st.just(np.inf)
-    lost = {one.name: drawn.draw(losses) for one in chosen}
-    sizes = {one.output.name: drawn.draw(st.integers(1, 10**7)) for one in chosen}
-    steps = allotted(groups, lost, sizes, settings)
+    steps = allotted(groups, {name: drawn.draw(losses) for name in names.values()}, settings)
     asked = settings.coding.steps_for(settings.levels)
-    assert steps.keys() == lost.keys()
-    total = sum(sizes[one.output.name] * steps[one.name] for one in chosen)
-    assert total <= asked * sum(sizes.values())
+    assert steps.keys() == set(names.values())
     assert all(max(asked // 2, 1) <= number <= min(4 * asked, most_steps(settings.coding)) for number in steps.values())
-    assert all(len({steps[one.name] for one in group}) == 1 for group in groups)
+    numbers = [{steps[one.name] for one in group.activations} for group in groups]
+    total = sum(group.cost * number for group, (number,) in zip(groups, numbers, strict=True))
+    assert total <= asked * sum(group.cost for group in groups)
     # Thresholds are written for up to 256 levels.
-    (last,) = (one for one in chosen if one.output.name == "last")
-    assert settings.coding.most(steps[last.name]) <= 256
+    assert settings.coding.most(steps[names["last"]]) <= 256
 
 
 def test_steps_go_where_they_save_most_for_what_they_cost():
-    groups = joined(*found_in(source()))
-    names = {one.output.name: one.name for group in groups for one in group}
-    even = dict.fromkeys(names.values(), 1.0)
-    sizes = dict.fromkeys(names, 100)
-    given = [
-        allotted(groups, lost, sizes, RATE) for lost in (even, even | {names["narrow"]: 8.0}, dict.fromkeys(even, 0.0))
-    ]
-    assert set(given[0].values()) == {8}
+    groups, names = even()
+    lost = dict.fromkeys(names.values(), 1.0)
+    assert set(allotted(groups, lost, RATE).values()) == {8}
     # What is lost falls as the square: of what costs as much, twice the steps for eight times the loss.
-    assert given[1][names["narrow"]] == pytest.approx(2 * given[1][names["last"]], abs=1)
+    more = allotted(groups, lost | {names["narrow"]: 8.0}, RATE)
+    assert more[names["narrow"]] == pytest.approx(2 * more[names["last"]], abs=1)
     # Where nothing is lost, nothing is to be saved.
-    assert set(given[2].values()) == {4}
-    cheap = allotted(groups, even, sizes | {"last": 1}, RATE)
+    assert set(allotted(groups, dict.fromkeys(lost, 0.0), RATE).values()) == {4}
+    cheap = allotted(even((100, 200, 1))[0], lost, RATE)
     assert cheap.pop(names["last"]) == 32 and set(cheap.values()) <= {7, 8, 9}
 
 
@@ -114,11 +127,11 @@ def test_a_mixed_network_is_rewritten_and_equal(steps, coding, tmp_path):
     result = calibrate(source(), data(), path, steps=steps, coding=coding, mixed=True)
     document = result.summary()
     rows = {row["name"]: row["steps"] for row in document["activations"]}
-    sizes = elements(result)
-    mean = sum(rows[name] * size for name, size in sizes.items()) / sum(sizes.values())
+    costs = {one.name: group.cost / len(group.activations) for group in grouped(source()) for one in group.activations}
+    mean = sum(rows[name] * cost for name, cost in costs.items()) / sum(costs.values())
     assert document["steps"] == steps and document["mixed"] and steps - 1 < mean <= steps
     narrow, left, right, _ = rows.values()
-    assert narrow > left == right
+    assert left == right != narrow
     # All products read trains, also behind the Concat.
     assert document["spike_driven"]["share"] == 1
     spiking = rewrite(path, coding=coding)
