@@ -60,7 +60,7 @@ def allotments(
         several: what is asked for.
 
     Returns:
-        For each of the settings the number by the name of an activation.
+        For each of the settings the number by the name of an activation; not of those that the data do not suit.
 
     Raises:
         PconvError: onnxruntime cannot run the network, or its outputs tell of no activation what it costs.
@@ -72,6 +72,9 @@ def allotments(
     ):
         if isinstance(found, PconvError):
             raise found
+        if not found.activations:
+            given.append({})
+            continue
         lost = sensitivities(network, found.activations, samples, len(samples))
         if not lost:
             raise PconvError(
@@ -110,7 +113,7 @@ def groups_of(network: Network, activations: Sequence[Activation], samples: Samp
     found: dict[frozenset[str], list[Activation]] = {}
     for activation in activations:
         found.setdefault(frozenset(together[activation.output.name]), []).append(activation)
-    return [Group(group, sum(costs[name] for name in members)) for members, group in found.items()]
+    return [Group(group, max(sum(costs[name] for name in members), 1)) for members, group in found.items()]
 
 
 def allotted(groups: Sequence[Group], lost: Mapping[str, float], settings: Settings) -> dict[str, int]:

@@ -121,6 +121,21 @@ def test_steps_go_where_they_save_most_for_what_they_cost():
     assert cheap.pop(names["last"]) == 32 and set(cheap.values()) <= {7, 8, 9}
 
 
+def test_neurons_of_products_have_their_own_too():
+    nodes = NODES.replace("y = Flatten (g)", "f = Flatten (g) y = Gemm (f, s)")
+    model = network(nodes, outputs="float[N, 5] y", weights=WEIGHTS | {"s": weight(10, 5, seed=4)})
+    result = calibrate(model, data(), steps=4, coding="radix", neurons="products", mixed=True)
+    steps = {row["name"]: row["steps"] for row in result.summary()["activations"]}
+    assert len(steps) == 5 and len(set(steps.values())) > 1
+    spiking = rewrite(result.model, coding="radix", neurons="products")
+    assert verify(result.model, spiking.model, data(8, seed=1)).summary()["verdict"] == "equal"
+
+
+def test_where_the_data_suit_no_activation_it_is_told():
+    told = refusal_of(calibrate, source(), {"x": np.full((4, 3, 8, 8), np.nan, np.float32)}, steps=4, mixed=True)
+    assert told == refusal_of(calibrate, source(), {"x": np.full((4, 3, 8, 8), np.nan, np.float32)}, steps=4)
+
+
 @pytest.mark.parametrize(("steps", "coding"), [(8, "rate"), (4, "radix")])
 def test_a_mixed_network_is_rewritten_and_equal(steps, coding, tmp_path):
     path = tmp_path / "quantised.onnx"
