@@ -38,7 +38,7 @@ from pconv_onnx.data.reading import open_samples, random_samples
 from pconv_onnx.data.samples import BatchAxis, Data, DataSource
 from pconv_onnx.engine.shards import Crew, Engine, InProcess, shards_of
 from pconv_onnx.graph import ModelSource, Network, refuse_to_overwrite, require_own_file, save
-from pconv_onnx.neuron.coding import CODINGS, Rate
+from pconv_onnx.neuron.coding import CODINGS, Rate, reach_of
 from pconv_onnx.plan.plan import Plan
 from pconv_onnx.plan.planning import make_plan
 from pconv_onnx.recognise import Activation
@@ -48,7 +48,7 @@ from pconv_onnx.runtime.side_by_side import open_session
 
 # Instead of data: draw them.
 RANDOM = "random"
-# Samples at most that tell which activations need more time-steps than others.
+# Samples at most by which staircases are found to try alone, where activations have time-steps of their own.
 _MOST_MIXING = 100
 
 
@@ -121,7 +121,7 @@ class Calibration(Printed):
             {
                 "name": entry.activation.name,
                 "encoding": entry.activation.encoding,
-                "steps": self.settings.coding.steps_for(self.settings.of(entry.activation).levels),
+                "steps": self.settings.coding.steps_for(reach_of(entry.staircase.steps, entry.staircase.zero)),
                 "channels": len(entry.staircase.threshold),
                 "silent_channels": int(entry.staircase.silent.sum()),
                 "threshold": _range(entry.staircase.threshold[~entry.staircase.silent]),
@@ -223,8 +223,9 @@ def calibrate(
         method: `refit` also corrects weights and biases; `tune` goes on from there by gradients, and needs PyTorch;
             `fit`, `da-qcfs`, `mse+da-qcfs`, `percentile+da-qcfs`, `mse`, `percentile` and `max` change only activations
             (docs/calibration.md).
-        mixed: give each activation a number of time-steps of its own, from T/2 to 4·T: more where the outputs lose
-            more. Their mean over neurons is T or less. `rewrite` needs no `steps=` then.
+        mixed: give each activation a number of time-steps of its own, from T/2 to 4·T, and more where the outputs lose
+            more; with as many time-steps times multiply-accumulates as T has everywhere, or fewer. Pass the same
+            `coding=` to `rewrite` then, and no `steps=`.
         sensitivity: measure for each activation what the outputs lose if it alone is quantised; this takes a few runs
             of the network for each.
         cache: keep the calibration in this file, and reuse it if the model, the data and the settings are the same.
@@ -318,9 +319,10 @@ def calibrate_each(
         job.require_places(source, data, force=force)
     random = isinstance(data, str) and data == RANDOM
     if random and (sensitivity or mixed):
-        unwanted = "sensitivity=" if sensitivity else "mixed="
+        unwanted = [f"`{name}=`" for name, asked in {"sensitivity": sensitivity, "mixed": mixed}.items() if asked]
         raise WrongArguments(
-            "random data do not tell what the outputs lose", f"pass real `data=`, or leave out `{unwanted}`"
+            "random data do not tell what the outputs lose",
+            f"pass real `data=`, or leave out {' and '.join(unwanted)}",
         )
     network, chosen, left = to_calibrate(quantisable(source), jobs[0].settings)
     runner = open_session(network.proto, network.name)
@@ -522,8 +524,9 @@ def _allot(network: Network, chosen: Sequence[Activation], samples: Data, engine
         PconvError: they do not tell.
     """
     for job in jobs:
-        job.settings = job.settings.with_steps(begun.steps if (begun := job.kept.get(SWEEP)) is not None else {})
-    new = [job for job in jobs if job.settings.mixed and job.kept.get(SWEEP) is None]
+        begun = [found for name in (SWEEP, *RULES) if (found := job.kept.get(name)) is not None]
+        job.settings = job.settings.with_steps(begun[0].steps if begun else {})
+    new = [job for job in jobs if job.settings.mixed and not job.settings.own]
     if not new:
         return
     some = few(samples, _MOST_MIXING)

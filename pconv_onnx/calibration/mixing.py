@@ -1,8 +1,8 @@
 """How many time-steps each activation gets where T is their mean: more where the outputs lose more.
 
 Rounding to L levels makes a squared error of 1/L², and what the outputs lose of an activation that is quantised alone
-is nearly so many times smaller. A time-step of an activation costs an operation for each of its neurons, and those of
-the products that read them, as far as shapes tell: the network then takes no more operations than with T everywhere.
+is nearly so many times smaller. A time-step of an activation costs one for each of its neurons, and one for each
+multiply-accumulate that reads them, as far as shapes tell: of these there are no more than with T everywhere.
 """
 
 from __future__ import annotations
@@ -13,21 +13,28 @@ from dataclasses import dataclass, replace
 
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.calibration.faults import sizes_of
-from pconv_onnx.calibration.functions import becomes_thresholds
+from pconv_onnx.calibration.functions import becomes_thresholds, clip_of
 from pconv_onnx.calibration.outcome import sensitivities
 from pconv_onnx.calibration.settings import Settings, most_steps
 from pconv_onnx.calibration.sweep import Found, Task, sweep
 from pconv_onnx.data.samples import Samples
 from pconv_onnx.engine.shards import Crew
 from pconv_onnx.graph import Network
+from pconv_onnx.graph.constants import is_standard
+from pconv_onnx.graph.products import OF_SHAPES
 from pconv_onnx.graph.view import key_of
+from pconv_onnx.neuron.coding import Rate
 from pconv_onnx.plan.spike_driven import macs_of
 from pconv_onnx.recognise import Activation
 
 # Of all numbers of time-steps those from T divided by so much to T times so much are given.
 _FEWER, _MORE = 2, 4
-# How staircases are found that are tried alone: they suit inputs that are quantised, as they will be.
-_METHOD = "fit"
+# In coding radix no more than so many, unless T is more: of so many levels all are exact, and all trains can be joined.
+_MOST_BITS = 12
+# Staircases are tried alone with so many levels, whatever T is, and as inputs suit them that are quantised.
+_LEVELS, _METHOD = 15, "fit"
+# Samples at most on which they are tried.
+_MOST_ALONE = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +51,7 @@ class Group:
 
 
 def allotments(
-    network: Network,
-    activations: Sequence[Activation],
-    samples: Samples,
-    crew: Crew,
-    several: Sequence[Settings],
+    network: Network, activations: Sequence[Activation], samples: Samples, crew: Crew, several: Sequence[Settings]
 ) -> list[dict[str, int]]:
     """Numbers of time-steps whose mean is that of the settings, or less.
 
@@ -57,7 +60,7 @@ def allotments(
         activations: to be calibrated.
         samples: to measure on what the outputs lose.
         crew: of `Passes` over them.
-        several: what is asked for.
+        several: what is asked for; they differ in levels.
 
     Returns:
         For each of the settings the number by the name of an activation; not of those that the data do not suit.
@@ -65,25 +68,20 @@ def allotments(
     Raises:
         PconvError: onnxruntime cannot run the network, or its outputs tell of no activation what it costs.
     """
-    alone = [Task(replace(settings, method=_METHOD), Found(), lambda _: None) for settings in several]
-    given = []
-    for settings, found in zip(
-        several, sweep(network, activations, samples.part(slice(0, 1)), crew, alone), strict=True
-    ):
-        if isinstance(found, PconvError):
-            raise found
-        if not found.activations:
-            given.append({})
-            continue
-        lost = sensitivities(network, found.activations, samples, len(samples))
-        if not lost:
-            raise PconvError(
-                f"the outputs of {network.name} cannot be compared, so nothing tells where more time-steps help",
-                "leave out `mixed=True`",
-            )
-        chosen = [entry.activation for entry in found.activations]
-        given.append(allotted(groups_of(network, chosen, samples), lost, settings))
-    return given
+    trial = Task(replace(several[0], levels=_LEVELS, method=_METHOD), Found(), lambda _: None)
+    (found,) = sweep(network, activations, samples.part(slice(0, 1)), crew, [trial])
+    if isinstance(found, PconvError):
+        raise found
+    if not found.activations:
+        return [{} for _ in several]
+    lost = sensitivities(network, found.activations, samples, len(samples), _MOST_ALONE)
+    if not lost:
+        raise PconvError(
+            f"the outputs of {network.name} cannot be compared, so nothing tells where more time-steps help",
+            "leave out `mixed=True`",
+        )
+    groups = groups_of(network, [entry.activation for entry in found.activations], samples)
+    return [allotted(groups, lost, settings) for settings in several]
 
 
 def groups_of(network: Network, activations: Sequence[Activation], samples: Samples) -> list[Group]:
@@ -97,15 +95,18 @@ def groups_of(network: Network, activations: Sequence[Activation], samples: Samp
     together = {name: {name} for name in names}
     # Of each tensor the activations whose trains it carries.
     carried = {name: {name} for name in names}
-    macs = {key_of(product.node): (product, count or 0) for product, count in macs_of(network).items()}
+    batch = samples.fixed_batch or 1
+    macs = {key_of(product.node): (product, (count or 0) // batch) for product, count in macs_of(network).items()}
     for node in network.nodes:
+        if node.op in OF_SHAPES:
+            continue
         if (product := macs.get(key_of(node))) is not None:
             read = set().union(*(carried.get(name, set()) for name in product[0].reads))
             # Those of a group share the cost.
             costs.update({name: product[1] // len(read) for name in read})
             continue
         read = set().union(*(carried.get(tensor.name, set()) for tensor in node.inputs))
-        if node.op == "Concat":
+        if node.op == "Concat" and is_standard(node):
             joined = set().union(*(together[name] for name in read))
             together |= dict.fromkeys(joined, joined)
         for tensor in node.outputs:
@@ -119,17 +120,19 @@ def groups_of(network: Network, activations: Sequence[Activation], samples: Samp
 def allotted(groups: Sequence[Group], lost: Mapping[str, float], settings: Settings) -> dict[str, int]:
     """Numbers of time-steps by the name of an activation.
 
-    All begin with few. Then the next step goes where it saves most of what the outputs lose, for what it costs.
+    All begin with few, but for those whose levels are their own, which fewer might not carry. Then the next step goes
+    where it saves most of what the outputs lose, for what it costs.
 
     Args:
         groups: all activations.
-        lost: what the outputs lose of each alone, with the number of the settings for all, by name.
+        lost: what the outputs lose of each alone, with as many levels each, by name.
         settings: the mean, and the coding.
     """
     coding, steps = settings.coding, settings.coding.steps_for(settings.levels)
     weights = [sum(lost[one.name] for one in group.activations) for group in groups]
     most = [max(t for t in range(1, _MORE * steps + 1) if _carries(group, t, settings)) for group in groups]
-    given = [max(min(steps // _FEWER, largest), 1) for largest in most]
+    own = [any(one.unit is not None for one in group.activations) for group in groups]
+    given = [steps if kept else max(steps // _FEWER, 1) for kept in own]
     left = sum(group.cost * (steps - number) for group, number in zip(groups, given, strict=True))
 
     def saved(index: int) -> float:
@@ -146,8 +149,10 @@ def allotted(groups: Sequence[Group], lost: Mapping[str, float], settings: Setti
 
 
 def _carries(group: Group, steps: int, settings: Settings) -> bool:
-    """Whether activations may have so many: there is such a train, and what became thresholds before still does."""
+    """Whether activations may have so many: as T, or where thresholds stay what takes their place."""
     coding, levels = settings.coding, settings.levels
-    return steps <= most_steps(coding) and all(
-        becomes_thresholds(one, coding.most(steps)) or not becomes_thresholds(one, levels) for one in group.activations
+    largest = most_steps(coding) if coding is Rate else max(_MOST_BITS, coding.steps_for(levels))
+    return steps <= largest and all(
+        clip_of(one).rectifies or becomes_thresholds(one, coding.most(steps)) or not becomes_thresholds(one, levels)
+        for one in group.activations
     )

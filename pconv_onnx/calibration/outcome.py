@@ -128,7 +128,9 @@ def outcomes_of(network: Network, models: Sequence[onnx.ModelProto], data: Data,
     ]
 
 
-def sensitivities(network: Network, activations: Sequence[Quantised], data: Data, seen: int) -> dict[str, float]:
+def sensitivities(
+    network: Network, activations: Sequence[Quantised], data: Data, seen: int, most: int = _MOST_ALONE
+) -> dict[str, float]:
     """What the outputs lose where one activation alone is quantised, by its name; empty where they cannot be compared.
 
     All others, and all weights, are the source's. Corrected weights make up for activations before them, which are not
@@ -139,12 +141,13 @@ def sensitivities(network: Network, activations: Sequence[Quantised], data: Data
         activations: what takes the place of each.
         data: samples; of many some.
         seen: samples of the calibration, whose time bounds that of this.
+        most: samples that are enough.
 
     Raises:
         PconvError: onnxruntime cannot run a network.
     """
-    most = _RUNS_OF_A_SWEEP * seen // len(activations)
-    samples = _some(data, min(max(most, _LEAST_ALONE), _MOST_ALONE))
+    bound = _RUNS_OF_A_SWEEP * seen // len(activations)
+    samples = _some(data, min(max(bound, _LEAST_ALONE), most))
     size = max(min(_AT_ONCE, _BYTES_AT_ONCE // network.proto.ByteSize()), 1)
     groups = [activations[start : start + size] for start in range(0, len(activations), size)]
     found: dict[str, float] = {}

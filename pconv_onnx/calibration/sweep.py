@@ -96,7 +96,7 @@ class Task:
     """What is asked of one sweep.
 
     Attributes:
-        settings: that they all share, but for levels, coding and rule.
+        settings: that they all share, but for levels, coding, rule and what activations have of their own.
         begun: what was found before it was interrupted, which is not chosen again.
         keep: is called with what was found so far whenever there is more.
     """

@@ -29,7 +29,7 @@ _OF_ONNXRUNTIME = ("BiasGelu", "DequantizeLinear", "FastGelu", "Gelu", "LayerNor
                    "QuickGelu", "RotaryEmbedding", "SimplifiedLayerNormalization", "SkipLayerNormalization",
                    "SkipSimplifiedLayerNormalization")  # fmt: skip
 # Operators that give a tensor's size, not its values.
-_OF_SHAPES = ("Shape", "Size")
+OF_SHAPES = ("Shape", "Size")
 # Operators whose outputs, parts of one tensor, count as tensors of their own.
 _PARTS = ("Slice", "Split")
 # Operators that pass values on, or change them element by element: on the network's inputs they are preprocessing.
@@ -113,7 +113,7 @@ class _Origins:
         """Add an operator; those that make its inputs must have been added."""
         begins = is_standard(node) and node.op in (*_WEIGHTED, *_MATRICES, *_PARTS)
         made_of = 0
-        for tensor in node.inputs if node.op not in _OF_SHAPES else ():
+        for tensor in node.inputs if node.op not in OF_SHAPES else ():
             made_of |= self._made_of.get(tensor.name, 0)
         for tensor in node.outputs:
             if begins and made_of:

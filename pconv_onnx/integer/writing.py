@@ -19,6 +19,7 @@ from pconv_onnx.basics.arrays import Array
 from pconv_onnx.graph.checking import check
 from pconv_onnx.graph.nesting import captured, drop_unread, drop_unread_constants, unused
 from pconv_onnx.graph.network import Network
+from pconv_onnx.graph.products import OF_SHAPES
 from pconv_onnx.graph.record import name_activation
 from pconv_onnx.graph.tensors import INITIALIZERS_IR_VERSION
 from pconv_onnx.graph.view import Node, key_of, node_name
@@ -93,7 +94,7 @@ class _Writer:
     def _(self, step: Copied) -> None:
         node = self._copy(step.node)
         for index, name in enumerate(node.input):
-            if name in self.whole and step.node.op in _OF_SHAPES:
+            if name in self.whole and step.node.op in OF_SHAPES:
                 node.input[index] = self.integer(name)
             elif name in self.whole:
                 self.value(name)
@@ -343,7 +344,6 @@ def _staircase(codes: Codes, unit: Array, *, whole: bool) -> tuple[Array, Array]
     return spacing, np.where(reached, 1 + middle - threshold / spacing + codes.lowest, _NEVER)
 
 
-_OF_SHAPES = ("Shape", "Size")
 # The share of a step that a threshold may be moved by to be one of evenly spaced integers.
 _MOVED = 1 / 16
 # By how much computed numbers may miss an integer that they are.

@@ -12,6 +12,7 @@ from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, element_type, is_standard
 from pconv_onnx.graph.nesting import captured
 from pconv_onnx.graph.network import Graph
+from pconv_onnx.graph.products import OF_SHAPES
 from pconv_onnx.graph.view import Node
 from pconv_onnx.recognise.base import Activation
 
@@ -21,8 +22,6 @@ _LINEAR = ("Conv", "ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "Gemm
            "MatMulInteger", "QLinearConv", "QLinearMatMul", "RNN")  # fmt: skip
 _LINEAR_OF_ONNXRUNTIME = ("Attention", "FusedConv", "FusedGemm", "FusedMatMul", "MultiHeadAttention", "NhwcConv",
                           "QAttention", "QGemm")  # fmt: skip
-# Operators that give a tensor's size, not its values.
-_OF_SHAPES = ("Shape", "Size")
 
 
 def unread(network: Network, found: Iterable[Activation]) -> list[Activation]:
@@ -84,7 +83,7 @@ def _behind_layers(network: Network) -> set[str]:
             bodies = network.bodies(node)
             reads = found.intersection(proto.input) or found & captured(proto)
             computed = not network.computed_from_inputs.isdisjoint(proto.input)
-            if (_is_linear(node) and computed) or (reads and node.op not in _OF_SHAPES):
+            if (_is_linear(node) and computed) or (reads and node.op not in OF_SHAPES):
                 found.update(name for name in proto.output if name)
             for body in bodies:
                 if reads:
@@ -108,7 +107,7 @@ def _in_front_of(network: Network, *, layers: bool) -> set[str]:
                 if affects:
                     found.update(info.name for info in body.proto.output)
                 walk(body)
-            if node.op not in _OF_SHAPES and (affects or (layers and _is_linear(node))):
+            if node.op not in OF_SHAPES and (affects or (layers and _is_linear(node))):
                 found.update(name for name in proto.input if name)
             if affects:
                 found.update(captured(proto))

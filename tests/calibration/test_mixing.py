@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from harness import onnxruntime_of
 from hypothesis import given
@@ -19,6 +20,7 @@ from pconv_onnx.calibration import calibrating, sweep
 from pconv_onnx.calibration.mixing import Group, allotted, groups_of
 from pconv_onnx.calibration.settings import Settings, most_steps
 from pconv_onnx.calibration.subjects import quantisable, to_calibrate
+from pconv_onnx.cli.main import main
 from pconv_onnx.data.samples import Samples
 from pconv_onnx.neuron.coding import Radix, Rate
 
@@ -54,8 +56,8 @@ def found_in(model):
     return whole, chosen
 
 
-def grouped(model) -> list[Group]:
-    return groups_of(*found_in(model), Samples(data(2), None, None))
+def grouped(model, batch: int | None = None) -> list[Group]:
+    return groups_of(*found_in(model), Samples(data(8), None, batch))
 
 
 def even(sizes=(1, 2, 1)) -> tuple[list[Group], dict[str, str]]:
@@ -93,6 +95,20 @@ def test_a_step_costs_what_neurons_do_and_what_reads_them():
     assert [group.cost for group in grouped(network(nodes))] == [192 + 3 * 8 * 8 * 8 // 2] * 2
 
 
+def test_a_batch_of_the_models_own_costs_as_much_for_each_sample():
+    whole = network(NODES, inputs="float[4, 3, 8, 8] x", outputs="float[4, 10] y", weights=WEIGHTS)
+    assert [group.cost for group in grouped(whole, 4)] == [group.cost for group in grouped(source())]
+
+
+def test_sizes_are_no_trains():
+    nodes = (
+        "a = Relu (x) s = Shape (a) b = Neg (x) c = Relu (b) t = Shape (c) u = Concat <axis = 0> (s, t)"
+        " k = Slice (u, zero, four) y = Reshape (c, k)"
+    )
+    weights = {"zero": np.array([0]), "four": np.array([4])}
+    assert len(grouped(network(nodes, weights=weights))) == 2
+
+
 @given(st.data(), st.sampled_from([RATE, RADIX, replace(RATE, levels=1), replace(RATE, levels=200)]))
 def test_there_are_no_more_operations_than_with_the_mean_everywhere(drawn, settings):
     groups, names = even(drawn.draw(st.tuples(*[st.integers(1, 10**7)] * 3)))
@@ -104,8 +120,9 @@ def test_there_are_no_more_operations_than_with_the_mean_everywhere(drawn, setti
     numbers = [{steps[one.name] for one in group.activations} for group in groups]
     total = sum(group.cost * number for group, (number,) in zip(groups, numbers, strict=True))
     assert total <= asked * sum(group.cost for group in groups)
-    # Thresholds are written for up to 256 levels.
+    # Thresholds are written for up to 256 levels; a Relu needs none.
     assert settings.coding.most(steps[names["last"]]) <= 256
+    assert settings.coding is Rate or max(steps.values()) <= 12
 
 
 def test_steps_go_where_they_save_most_for_what_they_cost():
@@ -115,8 +132,11 @@ def test_steps_go_where_they_save_most_for_what_they_cost():
     # What is lost falls as the square: of what costs as much, twice the steps for eight times the loss.
     more = allotted(groups, lost | {names["narrow"]: 8.0}, RATE)
     assert more[names["narrow"]] == pytest.approx(2 * more[names["last"]], abs=1)
-    # Where nothing is lost, nothing is to be saved.
+    # Where nothing is lost, nothing is to be saved, and levels of their own are not taken.
     assert set(allotted(groups, dict.fromkeys(lost, 0.0), RATE).values()) == {4}
+    unit = replace(groups[0], activations=[replace(one, unit=np.ones(1)) for one in groups[0].activations])
+    kept = allotted([unit, *groups[1:]], dict.fromkeys(lost, 0.0), RATE)
+    assert kept[names["narrow"]] == 8 and kept[names["last"]] == 4
     cheap = allotted(even((100, 200, 1))[0], lost, RATE)
     assert cheap.pop(names["last"]) == 32 and set(cheap.values()) <= {7, 8, 9}
 
@@ -147,6 +167,7 @@ def test_a_mixed_network_is_rewritten_and_equal(steps, coding, tmp_path):
     assert document["steps"] == steps and document["mixed"] and steps - 1 < mean <= steps
     narrow, left, right, _ = rows.values()
     assert left == right != narrow
+    assert {row["name"]: row["steps"] for row in rewrite(path, coding=coding).summary()["activations"]} == rows
     # All products read trains, also behind the Concat.
     assert document["spike_driven"]["share"] == 1
     spiking = rewrite(path, coding=coding)
@@ -166,6 +187,36 @@ def test_it_loses_less_than_as_many_steps_for_all():
     assert errors[1] < 0.9 * errors[0]
 
 
+@pytest.mark.parametrize("options", [{"method": "tune"}, {"method": "max"}, {"method": "fit", "signed": True}])
+def test_other_methods_have_them_too(options):
+    if options["method"] == "tune":
+        pytest.importorskip("torch")
+    result = calibrate(source(), data(48), steps=4, mixed=True, **options)
+    rows = {row["name"]: row["steps"] for row in result.summary()["activations"]}
+    spiking = rewrite(result.model, coding="rate", signed=options.get("signed", False))
+    assert {row["name"]: row["steps"] for row in spiking.summary()["activations"]} == rows
+    assert len(set(rows.values())) > 1
+
+
+def test_mode_serial_has_one_number_for_all():
+    nodes = "f = Flatten (x) a = Gemm (f, w) r = Relu (a) b = Gemm (r, v) s = Relu (b) y = Gemm (s, u)"
+    weights = {"w": weight(192, 64), "v": weight(64, 4, seed=1), "u": weight(4, 5, seed=2)}
+    model = calibrate(network(nodes, outputs="float[N, 5] y", weights=weights), data(), steps=4, mixed=True).model
+    assert "runs all neurons for the same number of time-steps" in refusal_of(
+        rewrite, model, mode="serial", coding="rate"
+    )
+
+
+def test_the_command_line_takes_it(tmp_path):
+    np.savez(tmp_path / "data.npz", **data())
+    onnx.save(source(), tmp_path / "ann.onnx")
+    arguments = ["calibrate", "ann.onnx", "--data", "data.npz", "--steps", "4", "--mixed", "-o", "q.onnx", "--json"]
+    assert main([str(tmp_path / one) if "." in one else one for one in arguments]) == 0
+    again = calibrate(source(), data(), steps=4, mixed=True).found.steps
+    found = rewrite(tmp_path / "q.onnx", coding="rate").summary()["activations"]
+    assert [row["steps"] for row in found] == [*again.values()]
+
+
 def test_plain_calibration_has_the_same_number_everywhere():
     document = calibrate(source(), data(), steps=5).summary()
     assert not document["mixed"] and [row["steps"] for row in document["activations"]] == [5] * 4
@@ -179,15 +230,17 @@ def test_several_means_at_once_are_each_as_alone():
         assert alone.model.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
 
 
-def test_the_cache_keeps_the_numbers(tmp_path, monkeypatch):
-    options = {"steps": 8, "mixed": True, "cache": tmp_path / "kept.npz"}
-    whole = calibrate(source(), data(), steps=8, mixed=True)
+@pytest.mark.parametrize("steps", [8, 40])
+def test_the_cache_keeps_the_numbers(steps, tmp_path, monkeypatch):
+    """Also where rules are tried first, which are of many levels."""
+    options = {"steps": steps, "mixed": True, "cache": tmp_path / "kept.npz"}
+    whole = calibrate(source(), data(), steps=steps, mixed=True)
     choose, calls = sweep.choose, []
 
     def interrupted(*arguments, **named):
         calls.append(1)
-        # Four choices try activations alone.
-        if len(calls) == 7:
+        # Four choices try activations alone; rules are three, side by side.
+        if len(calls) == (7 if steps == 8 else 11):
             raise KeyboardInterrupt
         return choose(*arguments, **named)
 
