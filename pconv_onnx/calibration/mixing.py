@@ -29,8 +29,9 @@ from pconv_onnx.recognise import Activation
 
 # Of all numbers of time-steps those from T divided by so much to T times so much are given.
 _FEWER, _MORE = 2, 4
-# In coding radix no more than so many, unless T is more: of so many levels all are exact, and all trains can be joined.
-_MOST_BITS = 12
+# In coding radix no more than so many, unless T is more: all of so many levels are exact, also on both sides of zero,
+# and so trains can be joined.
+_MOST_BITS = 10
 # Staircases are tried alone with so many levels, whatever T is, and as inputs suit them that are quantised.
 _LEVELS, _METHOD = 15, "fit"
 # Samples at most on which they are tried.
