@@ -167,10 +167,10 @@ def test_a_mixed_network_is_rewritten_and_equal(steps, coding, tmp_path):
     assert document["steps"] == steps and document["mixed"] and steps - 1 < mean <= steps
     narrow, left, right, _ = rows.values()
     assert left == right != narrow
-    assert {row["name"]: row["steps"] for row in rewrite(path, coding=coding).summary()["activations"]} == rows
+    spiking = rewrite(path, coding=coding)
+    assert {row["name"]: row["steps"] for row in spiking.summary()["activations"]} == rows
     # All products read trains, also behind the Concat.
     assert document["spike_driven"]["share"] == 1
-    spiking = rewrite(path, coding=coding)
     assert verify(path, spiking.model, data(8, seed=1)).summary()["verdict"] == "equal"
     assert f"T = {steps} in the mean" in str(result)
     heads = str(result).splitlines()[0].split()
