@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from pconv_onnx.basics.arrays import Array
+from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.data.samples import from_first, to_first
 
 # Instead of an axis along which samples lie: they lie along none, and some of them can only be kept together.
@@ -29,6 +31,9 @@ class Stream:
         """Begin with tensors that are in memory; all have `samples` samples, along their first axis.
 
         In the network they lie along those of `axes`.
+
+        Raises:
+            PconvError: there is no folder for temporary files.
         """
         self._given = dict(given)
         self._axes = axes
@@ -36,7 +41,8 @@ class Stream:
         self._files: dict[str, Path] = {}
         self._parts: dict[str, dict[int, Path]] = {}
         self._numbers = count()
-        self._folder = tempfile.TemporaryDirectory(prefix="pconv-calibration-")
+        with _telling():
+            self._folder = tempfile.TemporaryDirectory(prefix="pconv-calibration-")
 
     def __enter__(self) -> Stream:
         """Itself."""
@@ -55,17 +61,26 @@ class Stream:
         return np.asarray(from_first(every[part], self._axes[name]), order="C")
 
     def put(self, name: str, part: slice, values: Array) -> None:
-        """Keep a tensor of some samples, as the network has it."""
-        if self._axes[name] == MIXED:
-            paths = self._parts.setdefault(name, {})
-            np.save(paths.setdefault(part.start, self._path()), values)
-            return
-        values = to_first(values, self._axes[name])
-        if name not in self._files:
-            self._files[name] = self._path()
-            shape = (self._samples, *values.shape[1:])
-            np.lib.format.open_memmap(self._files[name], "w+", values.dtype, shape)
-        np.load(self._files[name], mmap_mode="r+")[part] = values
+        """Keep a tensor of some samples, as the network has it.
+
+        Raises:
+            PconvError: it cannot be written.
+        """
+        with _telling():
+            if self._axes[name] == MIXED:
+                paths = self._parts.setdefault(name, {})
+                np.save(paths.setdefault(part.start, self._path()), values)
+                return
+            values = np.ascontiguousarray(to_first(values, self._axes[name]))
+            if name not in self._files:
+                self._files[name] = self._path()
+                shape = (self._samples, *values.shape[1:])
+                np.lib.format.open_memmap(self._files[name], "w+", values.dtype, shape)
+            every = np.load(self._files[name], mmap_mode="r")
+            # Written, not mapped: a page that is mapped tells of a full disk by a signal, which ends the process.
+            with open(self._files[name], "r+b") as file:
+                file.seek(every.offset + part.indices(self._samples)[0] * every.strides[0])
+                file.write(values.data)
 
     def drop(self, name: str) -> None:
         """Forget a tensor, and remove its file."""
@@ -75,3 +90,15 @@ class Stream:
 
     def _path(self) -> Path:
         return Path(self._folder.name) / f"{next(self._numbers)}.npy"
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    """Say of files that cannot be written where they are, and what helps."""
+    try:
+        yield
+    except OSError as error:
+        raise PconvError(
+            f"cannot keep what activations receive in temporary files: {error.strerror or error}",
+            "let the variable TMPDIR name a folder with more room, or pass fewer samples",
+        ) from error
