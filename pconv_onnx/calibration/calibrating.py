@@ -25,7 +25,7 @@ from pconv_onnx.calibration.cache import RESULT, SWEEP, digest_of, restore, stor
 from pconv_onnx.calibration.functions import becomes_thresholds
 from pconv_onnx.calibration.holding import few, held_out
 from pconv_onnx.calibration.keeping import Kept, keeping
-from pconv_onnx.calibration.mixing import allotments
+from pconv_onnx.calibration.mixing import MOST_MIXING, allotments
 from pconv_onnx.calibration.outcome import Outcome, finite, outcomes_of, sensitivities
 from pconv_onnx.calibration.passes import BATCH, Passes
 from pconv_onnx.calibration.places import NORMALISED
@@ -48,8 +48,6 @@ from pconv_onnx.runtime.side_by_side import open_session
 
 # Instead of data: draw them.
 RANDOM = "random"
-# Samples at most by which staircases are found to try alone, where activations have time-steps of their own.
-_MOST_MIXING = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -529,7 +527,7 @@ def _allot(network: Network, chosen: Sequence[Activation], samples: Data, engine
     new = [job for job in jobs if job.settings.mixed and not job.settings.own]
     if not new:
         return
-    some = few(samples, _MOST_MIXING)
+    some = few(samples, MOST_MIXING)
     with _crew(engine, network, some) as crew:
         given = allotments(network, chosen, some.part(slice(0, len(some))), crew, [job.settings for job in new])
     for job, steps in zip(new, given, strict=True):

@@ -34,7 +34,8 @@ _FEWER, _MORE = 2, 4
 _MOST_BITS = 10
 # Staircases are tried alone with so many levels, whatever T is, and as inputs suit them that are quantised.
 _LEVELS, _METHOD = 15, "fit"
-# Samples at most on which they are tried.
+# Samples at most by which these are found, and on which they are tried.
+MOST_MIXING = 100
 _MOST_ALONE = 32
 
 

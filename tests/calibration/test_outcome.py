@@ -86,9 +86,15 @@ def test_a_poor_outcome_is_told_with_what_helps():
     assert good.outcome.output_error < poor.outcome.output_error
     (line,) = (line for line in str(poor).splitlines() if line.startswith("warning: "))
     assert "`steps=`" in line and "`coding='radix'`" in line and "`sensitivity=True`" in line
-    assert "warning" not in str(good)
+    assert "warning" not in str(good) and "mixed" not in line
     line = str(calibrate(ANN, data(64), steps=1, coding="radix", sensitivity=True)).partition("warning: ")[2]
     assert "`steps=`" in line and "radix" not in line.partition("\n")[0] and "`sensitivity=" not in line
+
+
+def test_time_steps_of_their_own_are_named_where_they_can_help():
+    told = [str(calibrate(ANN, data(64), steps=2, mixed=mixed)).partition("warning: ")[2] for mixed in (False, True)]
+    assert all("`steps=`" in text for text in told)
+    assert ["`mixed=True`" in text for text in told] == [True, False]
 
 
 def test_sensitivity_is_the_output_error_with_one_activation_quantised():
