@@ -8,7 +8,9 @@ import io
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             options = parser().parse_args(arguments)
-            with _stdout_kept(), _notes(_level(options)):
+            with _ending_as_interrupt(), _stdout_kept(), _notes(_level(options)):
                 with showing(not options.quiet):
                     answer = options.command(options)
                 document = spelled(answer.document)
@@ -48,6 +50,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = f"interrupted; {error}" if isinstance(error, Interrupted) else "interrupted"
         print(f"pconv-onnx: {as_options(printable(told))}", file=sys.stderr)
         return INTERRUPTED
+
+
+@contextlib.contextmanager
+def _ending_as_interrupt() -> Iterator[None]:
+    """Take the signal by which schedulers end a job for Ctrl-C: what was found is kept, and temporary files go."""
+    if threading.current_thread() is not threading.main_thread():  # the only one that may say what signals do
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        # None is of a program that is not Python.
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -1159,6 +1159,38 @@ def test_an_interrupted_calibration_says_where_it_lies_and_continues(tmp_path, r
     assert status == 0 and err.splitlines()[0] == f"pconv-onnx: {told}" and len(calls) == 2
 
 
+ENDED = """
+import os, signal, sys
+from pconv_onnx.calibration import sweep
+from pconv_onnx.cli.main import main
+choose = sweep.choose
+def ended(*given, **options):
+    assert any(name.startswith("pconv-calibration-") for name in os.listdir(os.environ["TMPDIR"]))
+    os.kill(os.getpid(), signal.SIGTERM)
+    return choose(*given, **options)
+sweep.choose = ended
+status = main(sys.argv[1:])
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+sys.exit(status)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without a signal")
+def test_a_scheduler_that_ends_a_job_interrupts_it(tmp_path):
+    relu, folder = tmp_path / "relu.onnx", tmp_path / "temporary"
+    onnx.save(network("a = Conv (x, w) y = Relu (a)", weights={"w": weight(3, 3, 1, 1)}), relu)
+    folder.mkdir()
+    command = ["calibrate", "--data", "random", "--steps", "4", "-o", tmp_path / "q.onnx", relu]
+    done = subprocess.run(
+        [sys.executable, "-c", ENDED, *map(str, command)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TMPDIR": str(folder)},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "pconv-onnx: interrupted\n")
+    assert not [*folder.glob("pconv-*")] and not (tmp_path / "q.onnx").exists()
+
+
 def test_several_numbers_of_steps_are_calibrated_for_at_once(tmp_path, run, refusal):
     relu, data = tmp_path / "relu.onnx", tmp_path / "data.npz"
     onnx.save(network("a = Conv (x, w) y = Relu (a)", weights={"w": weight(3, 3, 1, 1)}), relu)
