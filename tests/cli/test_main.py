@@ -1304,11 +1304,9 @@ INTEGERS = ["--weights", "int8", "--input-bits", "8", "--input-range", "-4", "4"
     ("arguments", "told"),
     [
         (["--weights", "int16"], "argument --weights: invalid choice: 'int16'"),
-        (["--weights", "int8", "--input-bits", "4"], "argument --input-bits: invalid choice: 4"),
-        (
-            ["--weights", "int8", "--input-bits", "8", "--input-range", "1"],
-            "argument --input-range: expected 2 arguments",
-        ),
+        # What argparse says of these depends on Python.
+        (["--weights", "int8", "--input-bits", "4"], "argument --input-bits: invalid choice: "),
+        (["--weights", "int8", "--input-range", "1", "--input-bits", "8"], "argument --input-range: "),
         (
             ["--weights", "int8", "--input-bits", "8", "--input-range", "a", "1"],
             "argument --input-range: invalid float",

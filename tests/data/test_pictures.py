@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,9 @@ def picture(path: Path, width: int = 2, height: int = 2) -> Path:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[" * 60_000, "it is nested too deeply"),
-        ('{"":' * 15_000, "it is nested too deeply"),
+        # From Python 3.14 on it can be read to its end.
+        ("[" * 60_000, "it is nested too deeply|Expecting value"),
+        ('{"":' * 15_000, "it is nested too deeply|Expecting value"),
         ("[" * 100_000, "it is longer than 65,536 bytes"),
         (b"\xff\xfe{", "codec can't decode"),
         ('{"images": ".", "size": ' + "9" * 5000 + "}", ""),
@@ -46,7 +48,7 @@ def picture(path: Path, width: int = 2, height: int = 2) -> Path:
     ],
 )
 def test_documents_that_are_no_recipe_are_refused(text, told, tmp_path):
-    assert told in refusal_of(Recipe.read, written(tmp_path, text))
+    assert re.search(told, refusal_of(Recipe.read, written(tmp_path, text)))
 
 
 @pytest.mark.parametrize(
