@@ -54,6 +54,8 @@ class Passes:
         self._quantised_ones = [self._stream(self.samples.arrays, self._axes)]
         self._quantised = self._quantised_ones[0]
         self._before = self._stream({}, self._axes_before)
+        # From what is kept to what is read of it.
+        self._read: Callable[[Array], Array] = _all
 
     def __enter__(self) -> Passes:
         """Itself."""
@@ -93,7 +95,8 @@ class Passes:
         return self._nothing()
 
     def keep_reference(self, segment: Segment) -> Iterator[None]:
-        """Compute and keep what a segment of the source leads to."""
+        """Compute and keep what a segment of the source leads to; where maxima alone are read, count these alone."""
+        self._read = _all if segment.maxima is None else function_of(self.network, segment.maxima)
         for name in (REFERENCE, QUANTISED):
             self._axes_before[name] = self._axes[segment.target]
         return self._keep(REFERENCE, self._runs(segment, self._reference, {}))
@@ -145,16 +148,14 @@ class Passes:
     ) -> Iterator[Any]:
         """What a count over the reference's pre-activations `[C, n]` above `start` gives."""
         for parts in self._batches():
-            yield count(channels.rows(self._before.batch(REFERENCE, part)) - start.reshape(-1, 1) for part in parts)
+            yield count(channels.rows(self._at_hand(REFERENCE, part)) - start.reshape(-1, 1) for part in parts)
 
     def gather(self, count: Callable[[Batches], Any], channels: Channels, start: Array) -> Iterator[Any]:
         """What a count over the pre-activations `[C, n]` above `start` gives."""
 
         def batches(parts: Iterator[slice]) -> Batches:
             for part in parts:
-                reference, quantised = (
-                    channels.rows(self._before.batch(name, part)) for name in (REFERENCE, QUANTISED)
-                )
+                reference, quantised = (channels.rows(self._at_hand(name, part)) for name in (REFERENCE, QUANTISED))
                 yield reference - start.reshape(-1, 1), quantised - start.reshape(-1, 1)
 
         for parts in self._batches():
@@ -165,9 +166,8 @@ class Passes:
         for parts in self._batches():
             square = 0.0
             for part in parts:
-                wanted = clip(self._before.batch(REFERENCE, part))
-                square += float(np.square(wanted, dtype=np.float64).sum())
-                self._reference.put(name, part, wanted)
+                square += float(np.square(clip(self._at_hand(REFERENCE, part)), dtype=np.float64).sum())
+                self._reference.put(name, part, clip(self._before.batch(REFERENCE, part)))
             yield square
 
     def hand_on(
@@ -180,8 +180,8 @@ class Passes:
             for part in parts:
                 given = self._before.batch(QUANTISED, part)
                 codes = channels.back(staircase.codes(channels.rows(given)), given.shape)
-                wanted = clip(self._before.batch(REFERENCE, part))
-                residual = wanted - channels.along(start) - codes * level
+                wanted = clip(self._at_hand(REFERENCE, part))
+                residual = wanted - channels.along(start) - self._read(codes) * level
                 residuals.add(channels.rows(residual))
                 error += float(np.square(residual, dtype=np.float64).sum())
                 self._quantised.put(name, part, codes.astype(np.uint8 if staircase.steps < 256 else np.uint16))
@@ -203,6 +203,10 @@ class Passes:
             for stream in (self._reference, *self._quantised_ones):
                 stream.drop(name)
         return self._nothing()
+
+    def _at_hand(self, name: str, part: slice) -> Array:
+        """What is read of the pre-activations, or of what took their place."""
+        return self._read(self._before.batch(name, part))
 
     def _stream(self, given: dict[str, Array], axes: Mapping[str, Axis]) -> Stream:
         return self._left.enter_context(Stream(given, len(self.samples), axes))
@@ -245,3 +249,7 @@ class Passes:
                 (target,) = values.values()
                 self._before.put(name, part, target)
             yield None
+
+
+def _all(values: Array) -> Array:
+    return values

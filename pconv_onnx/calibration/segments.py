@@ -121,6 +121,7 @@ class Segment:
         nodes: in topological order.
         inputs: names of the activations and inputs of the model that it begins with.
         layer: the last layer before the target, where one can be corrected.
+        maxima: the pooling behind the activation, where nothing but maxima of that are read.
     """
 
     activation: Activation | None
@@ -128,6 +129,7 @@ class Segment:
     nodes: tuple[onnx.NodeProto, ...]
     inputs: tuple[str, ...]
     layer: Layer | None
+    maxima: Segment | None = None
 
 
 def cut(network: Network, activations: Sequence[Activation]) -> list[Segment]:

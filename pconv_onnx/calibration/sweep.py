@@ -30,6 +30,7 @@ from pconv_onnx.calibration.functions import (
     lowest_of,
     thresholds_of,
 )
+from pconv_onnx.calibration.maxima import CHANNELS, maxima_of
 from pconv_onnx.calibration.passes import QUANTISED, Levels
 from pconv_onnx.calibration.reference import Reference
 from pconv_onnx.calibration.segments import Layer, Segment, cut, with_weights
@@ -176,7 +177,10 @@ class _Cuts:
         faults = crew.call("faults", list(dict.fromkeys([*names, *given])))
         told = {a.name: faults.get(a.input.name) or faults.get(a.output.name) for a in activations}
         self.left = {name: reason for name, reason in told.items() if reason}
-        segments = cut(network, [activation for activation in activations if activation.name not in self.left])
+        kept = [activation for activation in activations if activation.name not in self.left]
+        segments = cut(network, kept)
+        # The methods of others are of all values.
+        self._maxima = maxima_of(network, kept) if method in FITTED else {}
         self.uncorrected: list[str] = []
         self._all = self._with_layers_to_correct(segments, set(outputs) - faults.keys(), method)
         self.segments = [one for one in self._all if one.activation is not None or one.layer is not None]
@@ -202,8 +206,15 @@ class _Cuts:
                     corrected.add(output)
             if segment.activation is not None or layer is not None:
                 computed |= {node.output[0] for node in segment.nodes}
-            result.append(replace(segment, layer=layer))
+            result.append(replace(segment, layer=layer, maxima=self._read_of(segment)))
         return result
+
+    def _read_of(self, segment: Segment) -> Segment | None:
+        """The pooling behind an activation, where channels are those of its statistics."""
+        if segment.activation is None or self.axes[segment.target] != 0:
+            return None
+        same = Channels.of(self.network, segment).axis in (None, CHANNELS)
+        return self._maxima.get(segment.activation.output.name) if same else None
 
     def taken_back(self, settings: Settings) -> set[str]:
         """Activations whose mean error does not count: all that read them correct it before the next activation.

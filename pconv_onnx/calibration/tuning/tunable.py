@@ -10,6 +10,7 @@ import onnx
 import torch
 
 from pconv_onnx.calibration.functions import function_of, segment_of, thresholds_of
+from pconv_onnx.calibration.maxima import maxima_of
 from pconv_onnx.calibration.segments import layers_of, with_weights
 from pconv_onnx.calibration.sweep import Found
 from pconv_onnx.calibration.tuning.parameters import Steps, Weights
@@ -25,6 +26,7 @@ class Tunable:
 
     Attributes:
         steps: staircases by the output of their activation.
+        read: by the same, the tensor that tells what is read of it: maxima, where nothing else is.
         weights: by the output of their layer.
         outputs: of float32, that are no activations.
     """
@@ -44,7 +46,9 @@ class Tunable:
             for info in network.proto.graph.output
             if info.type.tensor_type.elem_type == _FLOAT and info.name not in self.steps
         ]
-        wanted = [*self.steps, *self.outputs]
+        maxima = maxima_of(network, [entry.activation for entry in found.activations])
+        self.read = {name: maxima[name].target if name in maxima else name for name in self.steps}
+        wanted = [*self.read.values(), *self.outputs]
         self._reference = Program(network, [step_of(network, node) for node in network.proto.graph.node], wanted)
         self._quantised = Program(network, list(self._quantised_steps()), wanted)
 
@@ -69,7 +73,7 @@ class Tunable:
                 yield step_of(self._network, proto)
 
     def reference(self, feed: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """What activations and outputs of the source are, without gradients."""
+        """What is read of activations, and outputs, of the source, without gradients."""
         with torch.no_grad():
             return self._reference(feed)
 

@@ -91,8 +91,8 @@ class _Losses:
     """What is lost of the source.
 
     Attributes:
-        scales: by tensor: mean square of what an activation gives, and variance of an output; none of what is always
-            zero, or not finite.
+        scales: by tensor: mean square of what is read of an activation, and variance of an output; none of what is
+            always zero, or not finite.
         with_classes: the first output that has classes; None where none has.
     """
 
@@ -127,7 +127,8 @@ class _Losses:
         """The mean share that is lost of each activation now, on a few batches."""
         with torch.no_grad():
             measured = [self._shares(*self._values(self._draw())) for _ in range(_FEW)]
-        return [float(np.mean([float(shares.get(name, 0.0)) for shares in measured])) for name in self._tunable.steps]
+        read = self._tunable.read.values()
+        return [float(np.mean([float(shares.get(name, 0.0)) for shares in measured])) for name in read]
 
     def _values(self, part: Samples) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Of the source and of the quantised network."""
