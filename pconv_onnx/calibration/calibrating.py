@@ -221,7 +221,7 @@ def calibrate(
         method: `refit` also corrects weights and biases; `tune` goes on from there by gradients, and needs PyTorch;
             `fit`, `da-qcfs`, `mse+da-qcfs`, `percentile+da-qcfs`, `mse`, `percentile` and `max` change only activations
             (docs/calibration.md).
-        mixed: give each activation a number of time-steps of its own, from T/2 to 4·T, and more where the outputs lose
+        mixed: give each activation a number of time-steps of its own, from T/2 to 8·T, and more where the outputs lose
             more; with as many time-steps times multiply-accumulates as T has everywhere, or fewer. Pass the same
             `coding=` to `rewrite` then, and no `steps=`.
         sensitivity: measure for each activation what the outputs lose if it alone is quantised; this takes a few runs

@@ -28,7 +28,7 @@ from pconv_onnx.plan.spike_driven import macs_of
 from pconv_onnx.recognise import Activation
 
 # Of all numbers of time-steps those from T divided by so much to T times so much are given.
-_FEWER, _MORE = 2, 4
+_FEWER, _MORE = 2, 8
 # In coding radix no more than so many, unless T is more: all of so many levels are exact, also on both sides of zero,
 # and so trains can be joined.
 _MOST_BITS = 10

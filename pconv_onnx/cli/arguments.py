@@ -195,7 +195,7 @@ def _calibrate(sub: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     sub.add_argument(
         "--mixed", action="store_true",
-        help="give each activation a number of time-steps of its own, from T/2 to 4 T, more where the outputs lose "
+        help="give each activation a number of time-steps of its own, from T/2 to 8 T, more where the outputs lose "
         "more; with no more time-steps times multiply-accumulates than T everywhere. Pass the same --coding to rewrite",
     )  # fmt: skip
     sub.add_argument(
