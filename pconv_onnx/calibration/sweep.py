@@ -65,7 +65,8 @@ class Found:
     Attributes:
         activations: what takes the place of each.
         corrections: new weights by the output of their layer.
-        errors: for each activation the mean squared error of its output, as a share of the output's mean square.
+        errors: for each activation the mean squared error of its output, or of the maxima that alone are read of it, as a
+            share of their mean square.
         uncorrected: outputs of layers that are too wide to be corrected.
         left: why activations stay that the data do not suit, by name.
         steps: numbers of time-steps that are activations' own, by name.
