@@ -11,33 +11,22 @@ from PIL import Image
 
 Preparation = Callable[[np.ndarray], np.ndarray]
 
-# What another view of a picture keeps of each of its sides.
-_SEEN = 8 / 9
 # Means of blue, green and red that Caffe's networks subtract.
 _CAFFE_MEANS = np.array([104, 117, 123], np.float32)
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Files that are read and prepared when they are wanted; a slice is an array of what `prepare` makes of each.
-
-    With several `views` there are so many of each: first all as they are, and then others, drawn once for all, of which
-    half are mirrored and all lack something at the edges.
-    """
+    """Files that are read and prepared when they are wanted; a slice is an array of what `prepare` makes of each."""
 
     files: Sequence[Path]
     prepare: Preparation
-    views: int = 1
 
     def __len__(self) -> int:
-        return len(self.files) * self.views
+        return len(self.files)
 
     def __getitem__(self, chosen: slice) -> np.ndarray:
-        return np.stack([self.prepare(self._seen(index)) for index in range(len(self))[chosen]])
-
-    def _seen(self, index: int) -> np.ndarray:
-        picture = np.asarray(Image.open(self.files[index % len(self.files)]).convert("RGB"))
-        return picture if index < len(self.files) else _another(picture, np.random.default_rng(index))
+        return np.stack([self.prepare(np.asarray(Image.open(file).convert("RGB"))) for file in self.files[chosen]])
 
 
 def efficientnet_lite(picture: np.ndarray, side: int = 224) -> np.ndarray:
@@ -68,14 +57,6 @@ def nudenet(picture: np.ndarray, side: int = 320) -> np.ndarray:
     square = np.pad(picture, ((0, longest - height), (0, longest - width), (0, 0)))
     resized = _resized(square, side, side, Image.Resampling.BILINEAR)
     return (resized.astype(np.float32) / 255).transpose(2, 0, 1)
-
-
-def _another(picture: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Another view of it."""
-    seen = [round(_SEEN * size) for size in picture.shape[:2]]
-    top, left = (generator.integers(size - part + 1) for size, part in zip(picture.shape[:2], seen, strict=True))
-    part = picture[top : top + seen[0], left : left + seen[1]]
-    return part[:, ::-1] if generator.integers(2) else part
 
 
 def _caffe(picture: np.ndarray) -> np.ndarray:

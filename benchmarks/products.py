@@ -42,10 +42,9 @@ BASELINE = "ANN"
 BATCHES = (1, 8)
 # Samples run at once, to verify, and to count operations on.
 BATCH, FEW, COUNTED = 20, 8, 32
-# Entries that agree in these are of the same networks. `images` is how many samples are tested on, whatever they are.
-KEY = ("network", "neurons", "coding", "steps", "mixed", "method", "samples", "views", "images")
-# Some are from before there was a choice.
-BEFORE = {"mixed": False, "views": 1}
+# Entries that agree in these are of the same networks; some are from before there was `mixed`. `images` is how many
+# samples are tested on, whatever they are.
+KEY = ("network", "neurons", "coding", "steps", "mixed", "method", "samples", "images")
 
 
 class Measured:
@@ -77,8 +76,7 @@ class Measured:
     def _key(self, steps: int) -> dict[str, Any]:
         given = self.options
         method = given.method if self.samples else None
-        taken = self.samples, given.views, self.count
-        values = self.name, given.neurons, given.coding, steps, given.mixed, method, *taken
+        values = self.name, given.neurons, given.coding, steps, given.mixed, method, self.samples, self.count
         return dict(zip(KEY, values, strict=True))
 
     def _path(self, steps: int, what: str) -> Path:
@@ -178,7 +176,7 @@ def subject(name: str, samples: int, options: argparse.Namespace) -> Subject:
 def calibration_cost(name: str, samples: int, steps: int, options: argparse.Namespace, output: Path) -> dict[str, Any]:
     """Calibrate a network in this process; seconds, and the most memory that the process had, samples with it."""
     made = subject(name, samples, options)
-    data = made.calibration.seen(options.views)[:]
+    data = made.calibration[:]
     start = time.perf_counter()
     pconv_onnx.calibrate(
         made.model,
@@ -195,7 +193,7 @@ def calibration_cost(name: str, samples: int, steps: int, options: argparse.Name
 
 def with_entry(entries: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
     """With it in the place of one of the same networks, or behind all."""
-    places = [all({**BEFORE, **entry}[key] == new[key] for key in KEY) for entry in entries]
+    places = [all(entry.get(key, False) == new[key] for key in KEY) for entry in entries]
     replaced = [new if same else entry for entry, same in zip(entries, places, strict=True)]
     return replaced if any(places) else [*replaced, new]
 
@@ -223,7 +221,6 @@ def parsed(parser: argparse.ArgumentParser, networks: Sequence[str], neurons: st
     parser.add_argument("--steps", type=int, nargs="+", metavar="T", help="time-steps (default: those of the recipe)")
     parser.add_argument("--mixed", action="store_true", help="T is the mean; each activation has its own")
     parser.add_argument("--samples", type=int, metavar="N", help="samples to calibrate on (default: as the recipe has)")
-    parser.add_argument("--views", type=int, default=1, metavar="N", help="views of each picture of these (default: 1)")
     parser.add_argument("--images", type=int, metavar="N", help="images, or other samples, to test on (default: all)")
     parser.add_argument("--folder", type=Path, help="where networks are kept, and taken from (default: nowhere)")
     options = parser.parse_args()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +27,6 @@ class Samples:
 
     def __getitem__(self, chosen: slice) -> dict[str, np.ndarray]:
         return {name: values[chosen] for name, values in self.inputs.items()}
-
-    def seen(self, views: int) -> Samples:
-        """Of each picture so many views; of what is no picture there is one."""
-        if views > 1 and not all(isinstance(values, Pictures) for values in self.inputs.values()):
-            raise SystemExit("error: of samples that are no pictures there is one view; leave out --views")
-        return (
-            Samples({name: replace(values, views=views) for name, values in self.inputs.items()}) if views > 1 else self
-        )
 
 
 def first_output(run: Run, feed: Feed) -> np.ndarray:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "real", ROOT / "docs" / "real.md"
 _HEADS = ("network", "coding, neurons, T", "share, energy", "calibrated on", "metric", "ANN", "spiking", "samples")
 # What entries of one network go by.
-_ORDER = ("neurons", "coding", "steps", "mixed", "method", "samples", "views")
+_ORDER = ("neurons", "coding", "steps", "mixed", "method", "samples")
 # What else there is to count in samples, by its key in the answers.
 _COUNTS = {
     "ann_boxes": "boxes",
@@ -67,8 +67,7 @@ def _rows(entry: dict[str, Any]) -> Iterator[Sequence[str]]:
         return
     figures = entry["answers"]
     by = "" if entry["method"] == METHODS[0] else f", `{entry['method']}`"
-    views = f" × {entry['views']} views" if entry.get("views", 1) > 1 else ""
-    taken = f"{entry['samples']}{views}, {entry['calibration']['seconds']:.0f} s{by}"
+    taken = f"{entry['samples']}, {entry['calibration']['seconds']:.0f} s{by}"
     lead: Sequence[str] = (network.title, how, f"{_share(entry)}, {entry['energy_ratio']:.2f} ×", taken)
     counted = [str(figures.get("samples", figures.get("images")))]
     counted += [f"{figures[key]:,} {name}" for key, name in _COUNTS.items() if key in figures]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 from pictures import Pictures, efficientnet_lite, nudenet, open_nsfw, squeezenet
 from PIL import Image
-from subjects import Samples, spread
+from subjects import spread
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -63,48 +60,6 @@ def test_files_are_read_when_they_are_wanted(tmp_path):
     pictures = Pictures([tmp_path / "a.png", tmp_path / "none.png"], squeezenet)
     assert len(pictures) == 2
     np.testing.assert_array_equal(pictures[:1], squeezenet(given)[None])
-
-
-def test_views_follow_the_pictures_themselves_and_are_parts_of_them(tmp_path):
-    given = [picture(90, 180), picture(180, 90)]
-    for name, one in zip("ab", given, strict=True):
-        Image.fromarray(one).save(tmp_path / f"{name}.png")
-    seen: list[np.ndarray] = []
-
-    def prepare(one: np.ndarray) -> np.ndarray:
-        seen.append(one)
-        return np.zeros(1)
-
-    pictures = Pictures([tmp_path / "a.png", tmp_path / "b.png"], prepare, views=8)
-    assert len(pictures) == 16 and pictures[:].shape == (16, 1)
-    assert all((one == whole).all() for one, whole in zip(seen, given, strict=False))
-    found = []
-    for index, view in enumerate(seen[2:]):
-        whole = given[index % 2]
-        assert view.shape == ((80, 160, 3), (160, 80, 3))[index % 2]
-        places = [
-            (top, left, mirrored)
-            for top in range(whole.shape[0] - view.shape[0] + 1)
-            for left in range(whole.shape[1] - view.shape[1] + 1)
-            for mirrored in (False, True)
-            if (whole[top:, left:][: view.shape[0], : view.shape[1]][:, :: -1 if mirrored else 1] == view).all()
-        ]
-        found += places
-        assert len(places) == 1
-    assert len(set(found)) > 10 and {mirrored for *_, mirrored in found} == {False, True}
-    again = seen[2:].copy()
-    seen.clear()
-    assert pictures[5:7].shape == (2, 1)
-    assert all((one == other).all() for one, other in zip(seen, again[3:5], strict=True))
-
-
-def test_what_is_no_picture_has_one_view():
-    samples = Samples({"x": np.zeros((3, 2))})
-    assert samples.seen(1) is samples
-    with pytest.raises(SystemExit, match="leave out --views"):
-        samples.seen(2)
-    pictures = Samples({"x": Pictures([Path("a.png")], squeezenet)})
-    assert [len(pictures.seen(views)) for views in (1, 3)] == [1, 3]
 
 
 def test_files_to_calibrate_on_are_spread_over_all():

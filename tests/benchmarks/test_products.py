@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from products import KEY, with_entry
 
 
-def entry(network: str, steps: int, verdict: str, *, mixed: bool = False, views: int = 1) -> dict[str, Any]:
-    values = (network, "products", "radix", steps, mixed, "refit", 100, views, 5000)
+def entry(network: str, steps: int, verdict: str, *, mixed: bool = False) -> dict[str, Any]:
+    values = (network, "products", "radix", steps, mixed, "refit", 100, 5000)
     return {**dict(zip(KEY, values, strict=True)), "verdict": verdict}
 
 
@@ -20,10 +19,9 @@ def test_an_entry_replaces_that_of_the_same_networks_and_no_other():
     assert entries == [entry("a", 4, "new"), entry("a", 5, "equal"), entry("b", 4, "equal")]
 
 
-@pytest.mark.parametrize(("choice", "value"), [("mixed", True), ("views", 2)])
-def test_an_entry_from_before_there_was_a_choice_is_of_the_same_networks(choice, value):
+def test_an_entry_from_before_time_steps_were_mixed_is_of_the_same_networks():
     old = entry("a", 4, "old")
-    del old[choice]
-    new, other = entry("a", 4, "new"), entry("a", 4, "equal", **{choice: value})
+    del old["mixed"]
+    new, mixed = entry("a", 4, "new"), entry("a", 4, "equal", mixed=True)
     assert with_entry([old], new) == [new]
-    assert with_entry([old], other) == [old, other]
+    assert with_entry([old], mixed) == [old, mixed]

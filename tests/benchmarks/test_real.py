@@ -143,13 +143,13 @@ def test_an_entry_is_a_row_for_each_metric_and_a_refusal_says_why():
         "spike_driven": {"share": 0.999},
     }
     refused = {**key, "steps": 4, "refused": "it has a | that nobody knows"}
-    tuned = answered | {"method": "tune", "samples": 64, "views": 4}
+    tuned = answered | {"method": "tune", "samples": 64}
     table = tables.measured([tuned, answered, refused, {"network": "one of others"}]).splitlines()
     assert table[2:] == [
         "| magika | radix, products, 4 |  | 32 | refused: it has a \\| that nobody knows |  |  |  |",
         "| magika | radix, products, 8 | 99 %, 0.50 × | 32, 12 s | same class as the ANN |  | 75.0 % [30.1, 95.4] "
         "| 4, 3 classes |",
-        "| magika | radix, products, 8 | 99 %, 0.50 × | 64 × 4 views, 12 s, `tune` | same class as the ANN |  "
+        "| magika | radix, products, 8 | 99 %, 0.50 × | 64, 12 s, `tune` | same class as the ANN |  "
         "| 75.0 % [30.1, 95.4] | 4, 3 classes |",
     ]
 
