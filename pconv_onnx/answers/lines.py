@@ -130,15 +130,7 @@ def _calibrated_lines(summary: dict[str, Any]) -> Iterator[Part]:
         what = "divergence of classes" if by_classes else "share of their variance"
         yield f"kept '{better}', which disturbs the outputs least ({what}, {told})"
     if summary["outcome"] is not None:
-        # Of one time-step nothing can be taken away, and of one activation there is none to give it to.
-        even = not summary["mixed"] and summary["steps"] > 1 and len(rows) > 1
-        remedies = [
-            "more time-steps (`steps=`)",
-            *(["`mixed=True`"] if even else []),
-            *(["`coding='radix'`"] if summary["coding"] == "rate" else []),
-            "more samples",
-        ]
-        yield from _outcome_lines(summary["outcome"], rows, remedies)
+        yield from _outcome_lines(summary, rows)
     corrected = f", corrected layers: {summary['corrected_layers']}" if summary["method"] in CORRECTING else ""
     kept = ", found by an earlier run (`cache=`)" if summary["from_cache"] else ""
     where = _place(summary.get("output"))
@@ -151,8 +143,9 @@ def _lost(errors: Mapping[str, float | None], told: Callable[[float], str] = _ST
     return ", ".join(f"{name}: {'no end' if error is None else told(error)}" for name, error in errors.items())
 
 
-def _outcome_lines(outcome: dict[str, Any], rows: Sequence[dict[str, Any]], remedies: Sequence[str]) -> Iterator[str]:
+def _outcome_lines(summary: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """How calibrating changed the outputs, which activations alone would change them most, and what helps."""
+    outcome = summary["outcome"]
     agreement, error, cosine = (outcome[name] for name in ("agreement", "output_error", "cosine"))
     told = [
         "" if agreement is None else f"{_STYLE.percent(agreement)} of the answers are the source's",
@@ -168,7 +161,18 @@ def _outcome_lines(outcome: dict[str, Any], rows: Sequence[dict[str, Any]], reme
         yield f"most sensitive, each quantised alone and no layer corrected (share of the outputs' variance): {worst}"
     if outcome["poor"]:
         largest = max(row["relative_error"] for row in rows)
-        looks = "" if alone else "; calibrate with `sensitivity=True` finds the activations that cost most"
+        remedies = [
+            "more time-steps (`steps=`)",
+            *(["`coding='radix'`"] if summary["coding"] == "rate" else []),
+            "more samples",
+        ]
+        # Of one time-step nothing can be taken away, and with one activation there is none to take it from.
+        even = not summary["mixed"] and summary["steps"] > 1 and len(rows) > 1
+        further = [
+            *(["with `sensitivity=True` finds the activations that cost most"] if not alone else []),
+            *(["with `mixed=True` gives more time-steps to those that cost most"] if even else []),
+        ]
+        looks = f"; calibrate {', and '.join(further)}" if further else ""
         yield (
             f"warning: the outputs are poor, and the largest error of one activation is {_STYLE.percent(largest)} of "
             f"its own output; try {', '.join(remedies[:-1])} or {remedies[-1]}{looks}"

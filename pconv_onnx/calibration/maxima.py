@@ -1,7 +1,7 @@
-"""Activations of which maxima alone are read: a staircase ascends, so their largest input is all that matters.
+"""Activations of which maxima alone are read.
 
-The maximum of what a staircase gives in a window is what it gives for the maximum there. So a staircase in front of
-max-pooling may be fitted to maxima: levels for what is never the largest would serve nothing.
+A staircase ascends, so the maximum of what it gives in a window is what it gives for the maximum there. In front of
+max-pooling it may be fitted to maxima: levels for what is never the largest would serve nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _POOLS = ("GlobalMaxPool", "MaxPool")
 
 
 def maxima_of(network: Network, activations: Sequence[Activation]) -> dict[str, Segment]:
-    """By the outputs of activations what alone reads them: max-pooling, of channels that a Concat may have joined.
+    """By the outputs of activations what alone reads them: max-pooling, perhaps of channels that a Concat joins.
 
-    Each is from the activation's output to that of the pooling, whose first window is as the activation has it. Of
-    several poolings that read an activation the windows are the same, or it is not here.
+    Each segment is a copy of the pooling that reads the activation itself, and leads to a tensor of its own. Where
+    several poolings read an activation, they have the same windows, or it is not here.
     """
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in network.proto.graph.node:
@@ -39,7 +39,7 @@ def maxima_of(network: Network, activations: Sequence[Activation]) -> dict[str, 
         if pools and all(_windows(pool) == _windows(pools[0]) for pool in pools):
             alone = onnx.NodeProto()
             alone.CopyFrom(pools[0])
-            alone.input[0] = name
+            alone.input[0], alone.output[0] = name, f"{name}/maxima"
             found[name] = Segment(None, alone.output[0], (alone,), (name,), None)
     return found
 

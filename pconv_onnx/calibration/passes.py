@@ -55,7 +55,7 @@ class Passes:
         self._quantised = self._quantised_ones[0]
         self._before = self._stream({}, self._axes_before)
         # From what is kept to what is read of it.
-        self._read: Callable[[Array], Array] = _all
+        self._pooled: Callable[[Array], Array] = _unpooled
 
     def __enter__(self) -> Passes:
         """Itself."""
@@ -96,7 +96,7 @@ class Passes:
 
     def keep_reference(self, segment: Segment) -> Iterator[None]:
         """Compute and keep what a segment of the source leads to; where maxima alone are read, count these alone."""
-        self._read = _all if segment.maxima is None else function_of(self.network, segment.maxima)
+        self._pooled = _unpooled if segment.maxima is None else function_of(self.network, segment.maxima)
         for name in (REFERENCE, QUANTISED):
             self._axes_before[name] = self._axes[segment.target]
         return self._keep(REFERENCE, self._runs(segment, self._reference, {}))
@@ -181,7 +181,7 @@ class Passes:
                 given = self._before.batch(QUANTISED, part)
                 codes = channels.back(staircase.codes(channels.rows(given)), given.shape)
                 wanted = clip(self._at_hand(REFERENCE, part))
-                residual = wanted - channels.along(start) - self._read(codes) * level
+                residual = wanted - channels.along(start) - self._pooled(codes) * level
                 residuals.add(channels.rows(residual))
                 error += float(np.square(residual, dtype=np.float64).sum())
                 self._quantised.put(name, part, codes.astype(np.uint8 if staircase.steps < 256 else np.uint16))
@@ -206,7 +206,7 @@ class Passes:
 
     def _at_hand(self, name: str, part: slice) -> Array:
         """What is read of the pre-activations, or of what took their place."""
-        return self._read(self._before.batch(name, part))
+        return self._pooled(self._before.batch(name, part))
 
     def _stream(self, given: dict[str, Array], axes: Mapping[str, Axis]) -> Stream:
         return self._left.enter_context(Stream(given, len(self.samples), axes))
@@ -251,5 +251,5 @@ class Passes:
             yield None
 
 
-def _all(values: Array) -> Array:
+def _unpooled(values: Array) -> Array:
     return values

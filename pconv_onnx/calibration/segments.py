@@ -121,7 +121,7 @@ class Segment:
         nodes: in topological order.
         inputs: names of the activations and inputs of the model that it begins with.
         layer: the last layer before the target, where one can be corrected.
-        maxima: the pooling behind the activation, where nothing but maxima of that are read.
+        maxima: the pooling behind the activation, where only its maxima are read.
     """
 
     activation: Activation | None

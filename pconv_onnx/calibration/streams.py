@@ -64,7 +64,7 @@ class Stream:
         """Keep a tensor of some samples, as the network has it.
 
         Raises:
-            PconvError: it cannot be written.
+            PconvError: it cannot be written, or has another shape or type than the same tensor of other samples.
         """
         with _telling():
             if self._axes[name] == MIXED:
@@ -77,6 +77,12 @@ class Stream:
                 shape = (self._samples, *values.shape[1:])
                 np.lib.format.open_memmap(self._files[name], "w+", values.dtype, shape)
             every = np.load(self._files[name], mmap_mode="r")
+            if (values.shape, values.dtype) != (every[part].shape, every.dtype):
+                raise PconvError(
+                    f"'{name}' is {values.dtype} {values.shape} for some samples, where {every.dtype} "
+                    f"{every[part].shape} was expected from others",
+                    "calibrate on samples that give one shape",
+                )
             # Written, not mapped: a page that is mapped tells of a full disk by a signal, which ends the process.
             with open(self._files[name], "r+b") as file:
                 file.seek(every.offset + part.indices(self._samples)[0] * every.strides[0])

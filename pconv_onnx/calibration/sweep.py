@@ -65,8 +65,8 @@ class Found:
     Attributes:
         activations: what takes the place of each.
         corrections: new weights by the output of their layer.
-        errors: for each activation the mean squared error of its output, or of the maxima that alone are read of it, as a
-            share of their mean square.
+        errors: for each activation the mean squared error of its output, or of the maxima that alone are read of it,
+            as a share of their mean square.
         uncorrected: outputs of layers that are too wide to be corrected.
         left: why activations stay that the data do not suit, by name.
         steps: numbers of time-steps that are activations' own, by name.
@@ -180,7 +180,7 @@ class _Cuts:
         self.left = {name: reason for name, reason in told.items() if reason}
         kept = [activation for activation in activations if activation.name not in self.left]
         segments = cut(network, kept)
-        # The methods of others are of all values.
+        # Published methods are fitted to all values.
         self._maxima = maxima_of(network, kept) if method in FITTED else {}
         self.uncorrected: list[str] = []
         self._all = self._with_layers_to_correct(segments, set(outputs) - faults.keys(), method)
@@ -207,12 +207,12 @@ class _Cuts:
                     corrected.add(output)
             if segment.activation is not None or layer is not None:
                 computed |= {node.output[0] for node in segment.nodes}
-            result.append(replace(segment, layer=layer, maxima=self._read_of(segment)))
+            result.append(replace(segment, layer=layer, maxima=self._pooling_of(segment)))
         return result
 
-    def _read_of(self, segment: Segment) -> Segment | None:
-        """The pooling behind an activation, where channels are those of its statistics."""
-        if segment.activation is None or self.axes[segment.target] != 0:
+    def _pooling_of(self, segment: Segment) -> Segment | None:
+        """The pooling that alone reads an activation, where it is neither across samples nor across channels."""
+        if segment.activation is None or self.axes[segment.target] not in (0, None):
             return None
         same = Channels.of(self.network, segment).axis in (None, CHANNELS)
         return self._maxima.get(segment.activation.output.name) if same else None

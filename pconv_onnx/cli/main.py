@@ -55,10 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @contextlib.contextmanager
 def _ending_as_interrupt() -> Iterator[None]:
     """Take the signal by which schedulers end a job for Ctrl-C: what was found is kept, and temporary files go."""
-    if threading.current_thread() is not threading.main_thread():  # the only one that may say what signals do
+    before = signal.getsignal(signal.SIGTERM)
+    # What ignores it goes on ignoring it. No thread but the main one may say what signals do.
+    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

@@ -56,3 +56,12 @@ def test_a_folder_for_temporary_files_that_is_none_is_told_of(monkeypatch, tmp_p
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     with pytest.raises(PconvError, match=r"temporary files: .+ TMPDIR"):
         Stream({}, 1, {})
+
+
+@pytest.mark.parametrize("other", [_ROWS[:2, :3], _ROWS[:2].astype(np.float64)])
+def test_tensors_of_another_shape_or_type_are_refused(other):
+    with Stream({}, len(_ROWS), {"x": 0}) as stream:
+        stream.put("x", slice(2, 4), _ROWS[2:4])
+        with pytest.raises(PconvError, match=r"'x' is float.. \(2, .\) for some samples, where float32 \(2, 4\)"):
+            stream.put("x", slice(0, 2), other)
+        np.testing.assert_array_equal(stream.batch("x", slice(2, 4)), _ROWS[2:4])

@@ -26,7 +26,7 @@ class Tunable:
 
     Attributes:
         steps: staircases by the output of their activation.
-        read: by the same, the tensor that tells what is read of it: maxima, where nothing else is.
+        compared: by the same, the tensor in which it is compared: its maxima, where these alone are read.
         weights: by the output of their layer.
         outputs: of float32, that are no activations.
     """
@@ -47,10 +47,12 @@ class Tunable:
             if info.type.tensor_type.elem_type == _FLOAT and info.name not in self.steps
         ]
         maxima = maxima_of(network, [entry.activation for entry in found.activations])
-        self.read = {name: maxima[name].target if name in maxima else name for name in self.steps}
-        wanted = [*self.read.values(), *self.outputs]
-        self._reference = Program(network, [step_of(network, node) for node in network.proto.graph.node], wanted)
-        self._quantised = Program(network, list(self._quantised_steps()), wanted)
+        self.compared = {name: maxima[name].target if name in maxima else name for name in self.steps}
+        wanted = [*self.compared.values(), *self.outputs]
+        pooling = [step_of(network, node) for segment in maxima.values() for node in segment.nodes]
+        source = [step_of(network, node) for node in network.proto.graph.node]
+        self._reference = Program(network, [*source, *pooling], wanted)
+        self._quantised = Program(network, [*self._quantised_steps(), *pooling], wanted)
 
     def _quantised_steps(self) -> Iterator[Step]:
         """Those of the source, but for layers that take other weights, and with staircases."""

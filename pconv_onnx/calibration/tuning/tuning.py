@@ -127,8 +127,8 @@ class _Losses:
         """The mean share that is lost of each activation now, on a few batches."""
         with torch.no_grad():
             measured = [self._shares(*self._values(self._draw())) for _ in range(_FEW)]
-        read = self._tunable.read.values()
-        return [float(np.mean([float(shares.get(name, 0.0)) for shares in measured])) for name in read]
+        compared = self._tunable.compared.values()
+        return [float(np.mean([float(shares.get(name, 0.0)) for shares in measured])) for name in compared]
 
     def _values(self, part: Samples) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Of the source and of the quantised network."""
