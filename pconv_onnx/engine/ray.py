@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -84,7 +86,7 @@ class RayEngine:
         try:
             # What a worker that is killed leaves in its temporary folder goes with Ray's. Nothing is reported to Ray's
             # makers.
-            with _environment(TMPDIR=folder, RAY_USAGE_STATS_ENABLED="0"):
+            with _environment(TMPDIR=folder, RAY_USAGE_STATS_ENABLED="0"), _own_handler():
                 ray.init(
                     "local",
                     num_cpus=count,
@@ -119,7 +121,8 @@ class RayEngine:
             raise PconvError(f"{told}: {(tried.stderr.strip().splitlines() or ['it fell silent'])[-1]}", hint)
         started.callback(ray.shutdown)
         try:
-            ray.init(address, **_QUIET)
+            with _own_handler():
+                ray.init(address, **_QUIET)
         except (OSError, RuntimeError, ValueError) as error:
             raise PconvError(f"{told}: {_first(error)}", hint) from error
 
@@ -276,6 +279,16 @@ def _told() -> Iterator[None]:
 def _first(error: Exception) -> str:
     """The first line of a fault that may have many."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def _own_handler() -> Iterator[None]:
+    """Keep what this program does at SIGTERM: Ray would end it at once, with a trace."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    # Without a handler, Ray's ends its own processes as well.
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

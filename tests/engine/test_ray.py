@@ -293,6 +293,21 @@ def test_commands_print_the_answer_alone(model, folder, tmp_path):
     assert json.loads(done.stdout)["samples"] == 1100
 
 
+def test_a_scheduler_that_ends_a_job_interrupts_it(model, folder, tmp_path):
+    onnx.save(model, tmp_path / "model.onnx")
+    arguments = ["--data", str(folder), "--steps", "4", "--engine", "ray", "--workers", "1"]
+    code = """
+import os, signal, sys
+from pconv_onnx.calibration import sweep
+from pconv_onnx.cli.main import main
+sweep.choose = lambda *given, **options: os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(main(sys.argv[1:]))
+"""
+    command = [sys.executable, "-c", code, "calibrate", str(tmp_path / "model.onnx"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "pconv-onnx: interrupted\n")
+
+
 def test_a_local_ray_listens_on_the_loopback_alone_and_leaves_nothing():
     code = """
 import json, os, tempfile
