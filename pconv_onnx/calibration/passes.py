@@ -166,8 +166,9 @@ class Passes:
         for parts in self._batches():
             square = 0.0
             for part in parts:
-                square += float(np.square(clip(self._at_hand(REFERENCE, part)), dtype=np.float64).sum())
-                self._reference.put(name, part, clip(self._before.batch(REFERENCE, part)))
+                wanted = clip(self._before.batch(REFERENCE, part))
+                square += float(np.square(self._pooled(wanted), dtype=np.float64).sum())
+                self._reference.put(name, part, wanted)
             yield square
 
     def hand_on(
