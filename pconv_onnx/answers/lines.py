@@ -169,10 +169,10 @@ def _outcome_lines(summary: dict[str, Any], rows: Sequence[dict[str, Any]]) -> I
         # Of one time-step nothing can be taken away, and with one activation there is none to take it from.
         even = not summary["mixed"] and summary["steps"] > 1 and len(rows) > 1
         further = [
-            *(["with `sensitivity=True` finds the activations that cost most"] if not alone else []),
-            *(["with `mixed=True` gives more time-steps to those that cost most"] if even else []),
+            *(["with `sensitivity=True` to find the activations that cost most"] if not alone else []),
+            *(["with `mixed=True` to give more time-steps where they help most"] if even else []),
         ]
-        looks = f"; calibrate {', and '.join(further)}" if further else ""
+        looks = f"; calibrate {', or '.join(further)}" if further else ""
         yield (
             f"warning: the outputs are poor, and the largest error of one activation is {_STYLE.percent(largest)} of "
             f"its own output; try {', '.join(remedies[:-1])} or {remedies[-1]}{looks}"
