@@ -15,13 +15,17 @@ namespace official {
 
 namespace abi = pconv::abi;
 
+/// Whether it leads to wide characters, as paths do on Windows, and there alone.
+template <class A>
+constexpr bool kWide = std::is_same_v<std::remove_cv_t<std::remove_pointer_t<A>>, wchar_t>;
+
 /// Whether values of both types are passed in the same way: as pointers, whose targets have two names, or in one size.
 template <class A, class B>
 constexpr bool passed_alike() {
   if constexpr (std::is_void_v<A> || std::is_void_v<B>) {
     return std::is_same_v<A, B>;
   } else {
-    return std::is_pointer_v<A> == std::is_pointer_v<B> && sizeof(A) == sizeof(B);
+    return std::is_pointer_v<A> == std::is_pointer_v<B> && sizeof(A) == sizeof(B) && kWide<A> == kWide<B>;
   }
 }
 
@@ -63,7 +67,6 @@ CHECK_SLOT(CreateSessionOptions);
 CHECK_SLOT(CreateCustomOpDomain);
 CHECK_SLOT(CustomOpDomain_Add);
 CHECK_SLOT(AddCustomOpDomain);
-CHECK_SLOT(RegisterCustomOpsLibrary);
 CHECK_SLOT(SessionGetInputCount);
 CHECK_SLOT(SessionGetOutputCount);
 CHECK_SLOT(SessionGetInputName);
@@ -93,6 +96,7 @@ CHECK_SLOT(ReleaseTensorTypeAndShapeInfo);
 CHECK_SLOT(ReleaseSessionOptions);
 CHECK_SLOT(KernelInfoGetAttributeArray_int64);
 CHECK_SLOT(KernelContext_GetGPUComputeStream);
+CHECK_SLOT(RegisterCustomOpsLibrary_V2);
 CHECK_SLOT(KernelInfoGetConstantInput_tensor);
 CHECK_SLOT(ShapeInferContext_GetInputTypeShape);
 CHECK_SLOT(ShapeInferContext_GetAttribute);

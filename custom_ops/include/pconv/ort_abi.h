@@ -120,7 +120,6 @@ inline constexpr Slot<10, OrtStatus*(OrtSessionOptions**)> CreateSessionOptions;
 inline constexpr Slot<26, OrtStatus*(const char* name, OrtCustomOpDomain**)> CreateCustomOpDomain;
 inline constexpr Slot<27, OrtStatus*(OrtCustomOpDomain*, const OrtCustomOp*)> CustomOpDomain_Add;
 inline constexpr Slot<28, OrtStatus*(OrtSessionOptions*, OrtCustomOpDomain*)> AddCustomOpDomain;
-inline constexpr Slot<29, OrtStatus*(OrtSessionOptions*, const PathChar* path, void** handle)> RegisterCustomOpsLibrary;
 inline constexpr Slot<30, OrtStatus*(const OrtSession*, size_t* count)> SessionGetInputCount;
 inline constexpr Slot<31, OrtStatus*(const OrtSession*, size_t* count)> SessionGetOutputCount;
 inline constexpr Slot<36, OrtStatus*(const OrtSession*, size_t index, OrtAllocator*, char** name)> SessionGetInputName;
@@ -155,6 +154,7 @@ inline constexpr Slot<100, void(OrtSessionOptions*)> ReleaseSessionOptions;
 inline constexpr Slot<163, OrtStatus*(const OrtKernelInfo*, const char* name, int64_t* values, size_t* size)>
     KernelInfoGetAttributeArray_int64;
 inline constexpr Slot<193, OrtStatus*(const OrtKernelContext*, void** stream)> KernelContext_GetGPUComputeStream;
+inline constexpr Slot<228, OrtStatus*(OrtSessionOptions*, const PathChar* path)> RegisterCustomOpsLibrary_V2;
 inline constexpr Slot<249, OrtStatus*(const OrtKernelInfo*, size_t index, int* is_constant, const OrtValue**)>
     KernelInfoGetConstantInput_tensor;
 inline constexpr Slot<268, OrtStatus*(const OrtShapeInferContext*, size_t index, OrtTensorTypeAndShapeInfo** borrowed)>

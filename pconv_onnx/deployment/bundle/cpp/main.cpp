@@ -109,12 +109,10 @@ void run(const std::string& model, const std::string& library, const std::string
   const Owned<OrtEnv, abi::ReleaseEnv> env(got<OrtEnv*>(abi::CreateEnv, int{abi::kFatal}, "run_snn"));
   const Owned<OrtSessionOptions, abi::ReleaseSessionOptions> options(
       got<OrtSessionOptions*>(abi::CreateSessionOptions));
-  // The loader looks for a name without a folder elsewhere than here. The library stays loaded as long as the program
-  // runs.
   if (library != kNone) {
-    // Windows takes wide characters, as its paths have them.
+    // The loader looks for a name without a folder elsewhere than here.
     const std::filesystem::path path_of_library = std::filesystem::absolute(library);
-    got<void*>(abi::RegisterCustomOpsLibrary, options.get(), path_of_library.c_str());
+    check(abi::RegisterCustomOpsLibrary_V2(api, options.get(), path_of_library.c_str()));
   }
   const Owned<OrtSession, abi::ReleaseSession> session(
       got<OrtSession*>(abi::CreateSession, env.get(), std::filesystem::path(model).c_str(), options.get()));
