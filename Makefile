@@ -21,7 +21,7 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-slow test-all test-ort-matrix $(ORT_TESTS) test-oldest test-python-matrix cross test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-c fuzz-hostile fuzz-npy fuzz-guided node browser dist manylinux bench peers ray gpu exports zoo suites cases real clean
+.PHONY: help demo docs test test-slow test-all test-ort-matrix $(ORT_TESTS) test-oldest test-python-matrix cross wine test-abi lint sanitize fuzz fuzz-verify fuzz-integers fuzz-c fuzz-hostile fuzz-npy fuzz-guided node browser dist manylinux bench peers ray gpu exports zoo suites cases real clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +101,21 @@ test-python-matrix: ## run the tests with each supported Python that is on PATH,
 cross: $(STAMP) .venv-cross/installed ## compile the native library for Linux, macOS and Windows by zig, and check types for each
 	for system in linux darwin win32; do $(BIN)/mypy --platform $$system || exit 1; done
 	.venv-cross/bin/python tests/cross/run.py
+
+WINDOWS := build/wine/x86_64-windows-gnu/program
+
+wine: export WINEPREFIX := $(abspath build/wine/prefix)
+wine: export WINEDEBUG := -all
+wine: $(STAMP) .venv-cross/installed ## run the operators' tests in onnxruntime for Windows, under Wine (needs Wine; 20 minutes)
+	@command -v wine >/dev/null || { echo "error: no Wine found; on Debian and Ubuntu: apt install wine" >&2; exit 1; }
+	rm -rf build/wine
+	$(BIN)/pip download --quiet --no-deps --only-binary :all: --platform win_amd64 --dest build/wine onnxruntime
+	$(BIN)/python -m zipfile -e build/wine/onnxruntime-*.whl build/wine/package
+	.venv-cross/bin/python tests/cross/run.py --only x86_64-windows-gnu -o build/wine \
+		--onnxruntime build/wine/package/onnxruntime/capi/onnxruntime.dll
+	winecfg -v win10
+	wineserver -p60
+	PYTHONPATH=tests/cross $(BIN)/pytest -n 2 --dist worksteal -p wine --windows $(WINDOWS) tests/operators tests/custom_ops/test_integer_spike.py
 
 .venv-cross/installed: constraints.txt
 	test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)

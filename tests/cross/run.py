@@ -1,6 +1,8 @@
 """Compiles the native library for every system it is meant for, and looks at what came out: `make cross`.
 
-zig brings a C++ compiler, a C library and a linker for each. Warnings are errors. Nothing is run here.
+zig brings a C++ compiler, a C library and a linker for each. Warnings are errors. Nothing is run here. Of the system
+whose onnxruntime is named, the C++ program of bundles is compiled as well. Where the variable ORT_INCLUDE_DIR names
+onnxruntime's header, our declarations of its C ABI are compared with that, for each system.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,7 +21,8 @@ import lief
 import ninja
 import ziglang
 
-SOURCE = Path(__file__).parents[2] / "custom_ops"
+_TREE = Path(__file__).parents[2]
+SOURCE, PROGRAM = _TREE / "custom_ops", _TREE / "pconv_onnx" / "deployment" / "bundle" / "cpp"
 ENTRY = "RegisterCustomOps"
 # What zig's linker lets out of a dylib besides: operators of its C++ runtime, and names of its own.
 _OF_ZIG = re.compile(r"_Z(nw|na|dl|da)\w+|_mh_dylib_header|__dso_handle")
@@ -39,17 +43,31 @@ class Target:
         Raises:
             subprocess.CalledProcessError: it does not compile, or not without a warning.
         """
+        abi = ["test_abi"] if "ORT_INCLUDE_DIR" in os.environ else []
+        self._build(SOURCE, folder, ["pconv_ops", *abi], "-DPCONV_WERROR=ON", "-DPCONV_CUDA=OFF")
+        return folder / self.library
+
+    def compile_program(self, onnxruntime: Path, folder: Path) -> None:
+        """Build the C++ program of bundles in a folder, with an onnxruntime of this system beside it.
+
+        Raises:
+            subprocess.CalledProcessError: it does not compile, or not without a warning.
+        """
+        options = [f"-DONNXRUNTIME_LIBRARY={onnxruntime.absolute()}", "-DCMAKE_CXX_FLAGS=-Werror"]
+        self._build(PROGRAM, folder, ["run_snn"], *options)
+        shutil.copy(onnxruntime, folder)
+
+    def _build(self, source: Path, folder: Path, targets: list[str], *options: str) -> None:
         run = lambda *command: subprocess.run([os.path.join(cmake.CMAKE_BIN_DIR, "cmake"), *command], check=True)  # noqa: E731
         compiler = Path(ziglang.__file__).with_name("zig")
         run(
-            *("--fresh", "-S", SOURCE, "-B", folder, "-G", "Ninja", "--log-level=WARNING"),
+            *("--fresh", "-S", source, "-B", folder, "-G", "Ninja", "--log-level=WARNING"),
             f"-DCMAKE_MAKE_PROGRAM={os.path.join(ninja.BIN_DIR, 'ninja')}",
-            *("-DCMAKE_BUILD_TYPE=Release", "-DPCONV_WERROR=ON", "-DPCONV_CUDA=OFF"),
+            *("-DCMAKE_BUILD_TYPE=Release", *options),
             *(f"-DCMAKE_SYSTEM_NAME={self.system}", f"-DCMAKE_SYSTEM_PROCESSOR={self.zig.split('-')[0]}"),
             *(f"-DCMAKE_CXX_COMPILER={compiler};c++", f"-DCMAKE_CXX_COMPILER_TARGET={self.zig}"),
         )
-        run("--build", folder, "--target", "pconv_ops")
-        return folder / self.library
+        run("--build", folder, "--target", *targets)
 
 
 _ELF = r"(libc|libm|libpthread|libdl|ld-linux-x86-64|ld-linux-aarch64)\.so\.\d"
@@ -86,15 +104,20 @@ def faults(library: Path, needs: str) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="one of: %(choices)s", choices=[target.zig for target in TARGETS])
+    parser.add_argument("--onnxruntime", type=Path, help="of the system of --only: compile the C++ program with it")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/cross"), help="folder (default: %(default)s)")
     options = parser.parse_args()
     failed = False
     for target in TARGETS:
         if options.only in (None, target.zig):
-            library = target.compile((options.output / target.zig).absolute())
+            folder = (options.output / target.zig).absolute()
+            library = target.compile(folder)
             found = faults(library, target.needs)
             print(f"{target.zig}: {library.name}, {library.stat().st_size:,} bytes, {'; '.join(found) or 'sound'}")
             failed |= bool(found)
+            if options.only is not None and options.onnxruntime is not None:
+                target.compile_program(options.onnxruntime, folder / "program")
+                shutil.copy(library, folder / "program")
     return int(failed)
 
 
