@@ -104,17 +104,18 @@ cross: $(STAMP) .venv-cross/installed ## compile the native library for Linux, m
 
 WINDOWS := build/wine/x86_64-windows-gnu/program
 
-wine: export WINEPREFIX := $(abspath build/wine/prefix)
+wine: export WINEPREFIX := $(CURDIR)/build/wine/prefix
 wine: export WINEDEBUG := -all
 wine: $(STAMP) .venv-cross/installed ## run the operators' tests in onnxruntime for Windows, under Wine (needs Wine; 20 minutes)
 	@command -v wine >/dev/null || { echo "error: no Wine found; on Debian and Ubuntu: apt install wine" >&2; exit 1; }
 	rm -rf build/wine
+	mkdir -p $(WINEPREFIX)
 	$(BIN)/pip download --quiet --no-deps --only-binary :all: --platform win_amd64 --dest build/wine onnxruntime
 	$(BIN)/python -m zipfile -e build/wine/onnxruntime-*.whl build/wine/package
 	.venv-cross/bin/python tests/cross/run.py --only x86_64-windows-gnu -o build/wine \
 		--onnxruntime build/wine/package/onnxruntime/capi/onnxruntime.dll
-	winecfg -v win10
 	wineserver -p60
+	winecfg -v win10
 	PYTHONPATH=tests/cross $(BIN)/pytest -n 2 --dist worksteal -p wine --windows $(WINDOWS) tests/operators tests/custom_ops/test_integer_spike.py
 
 .venv-cross/installed: constraints.txt

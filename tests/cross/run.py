@@ -107,6 +107,8 @@ def main() -> int:
     parser.add_argument("--onnxruntime", type=Path, help="of the system of --only: compile the C++ program with it")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/cross"), help="folder (default: %(default)s)")
     options = parser.parse_args()
+    if options.onnxruntime is not None and options.only is None:
+        parser.error("--onnxruntime is of one system: name that with --only")
     failed = False
     for target in TARGETS:
         if options.only in (None, target.zig):
@@ -115,7 +117,7 @@ def main() -> int:
             found = faults(library, target.needs)
             print(f"{target.zig}: {library.name}, {library.stat().st_size:,} bytes, {'; '.join(found) or 'sound'}")
             failed |= bool(found)
-            if options.only is not None and options.onnxruntime is not None:
+            if options.onnxruntime is not None:
                 target.compile_program(options.onnxruntime, folder / "program")
                 shutil.copy(library, folder / "program")
     return int(failed)
