@@ -1,28 +1,75 @@
 #include "cpu/instructions.h"
 
+#include <cstdint>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
 
 #include "cpu/integer_kernels.h"
 
+#ifdef PCONV_X86_KERNELS
+#include <cpuid.h>
+#endif
+
 namespace pconv::cpu {
 namespace {
 
-bool supported(Instructions set) {
-  switch (set) {
 #ifdef PCONV_X86_KERNELS
-    case Instructions::kAvx512Vnni:
-      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
-    case Instructions::kAvxVnni:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("avxvnni");
-    case Instructions::kAvx2:
-      return __builtin_cpu_supports("avx2");
-#endif
-    default:
-      return set == Instructions::kPortable;
+
+/// What the processor has, and the system saves when it switches between threads. Asked here: the runtimes of some
+/// compilers answer `__builtin_cpu_supports` with no whatever is there. Bits as in Intel's Software Developer's Manual,
+/// volume 2A, CPUID, and volume 1, 13.3.
+struct Processor {
+  bool avx2 = false, avx_vnni = false, avx512_vnni = false;
+
+  Processor() {
+    const uint32_t osxsave = 1u << 27;
+    if ((leaf(1, 0).c & osxsave) == 0) return;
+    const uint64_t saved = states();
+    const Registers features = leaf(7, 0);
+    const auto has = [](uint32_t word, int bit) { return (word >> bit & 1) != 0; };
+    const bool ymm = (saved & 0x06) == 0x06, zmm = (saved & 0xe6) == 0xe6;
+    avx2 = ymm && has(features.b, 5);
+    avx_vnni = avx2 && has(leaf(7, 1).a, 4);
+    const bool avx512 = has(features.b, 16) && has(features.b, 30) && has(features.b, 31);  // F, BW and VL
+    avx512_vnni = zmm && avx512 && has(features.c, 11);
   }
+
+ private:
+  struct Registers {
+    uint32_t a = 0, b = 0, c = 0, d = 0;
+  };
+
+  /// All zero where there is no such leaf.
+  static Registers leaf(uint32_t number, uint32_t part) {
+    Registers found;
+    return __get_cpuid_count(number, part, &found.a, &found.b, &found.c, &found.d) != 0 ? found : Registers{};
+  }
+
+  static uint64_t states() {
+    uint32_t low = 0, high = 0;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return uint64_t{high} << 32 | low;
+  }
+};
+
+#endif
+
+bool supported(Instructions set) {
+#ifdef PCONV_X86_KERNELS
+  static const Processor processor;
+  switch (set) {
+    case Instructions::kAvx512Vnni:
+      return processor.avx512_vnni;
+    case Instructions::kAvxVnni:
+      return processor.avx_vnni;
+    case Instructions::kAvx2:
+      return processor.avx2;
+    default:
+      break;
+  }
+#endif
+  return set == Instructions::kPortable;
 }
 
 struct Name {
