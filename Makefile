@@ -106,7 +106,7 @@ WINDOWS := build/wine/x86_64-windows-gnu/program
 
 wine: export WINEPREFIX := $(CURDIR)/build/wine/prefix
 wine: export WINEDEBUG := -all
-wine: $(STAMP) .venv-cross/installed ## run the operators' tests in onnxruntime for Windows, under Wine (needs Wine; an hour)
+wine: $(STAMP) .venv-cross/installed ## run the operators' tests in onnxruntime for Windows, under Wine (needs Wine)
 	@command -v wine >/dev/null || { echo "error: no Wine found; on Debian and Ubuntu: apt install wine" >&2; exit 1; }
 	rm -rf build/wine
 	mkdir -p $(WINEPREFIX)

@@ -16,18 +16,17 @@ namespace {
 
 #ifdef PCONV_X86_KERNELS
 
-/// What the processor has, and the system saves when it switches between threads. Asked here: the runtimes of some
-/// compilers answer `__builtin_cpu_supports` with no whatever is there. Bits as in Intel's Software Developer's Manual,
+/// What the processor has, and the system saves when it switches between threads. Asked here: zig's
+/// runtime answers `__builtin_cpu_supports` with no whatever is there. Bits as in Intel's Software Developer's Manual,
 /// volume 2A, CPUID, and volume 1, 13.3.
 struct Processor {
   bool avx2 = false, avx_vnni = false, avx512_vnni = false;
 
   Processor() {
-    const uint32_t osxsave = 1u << 27;
-    if ((leaf(1, 0).c & osxsave) == 0) return;
+    const auto has = [](uint32_t word, int bit) { return (word >> bit & 1) != 0; };
+    if (!has(leaf(1, 0).c, 27)) return;  // OSXSAVE: `states` may be asked
     const uint64_t saved = states();
     const Registers features = leaf(7, 0);
-    const auto has = [](uint32_t word, int bit) { return (word >> bit & 1) != 0; };
     const bool ymm = (saved & 0x06) == 0x06, zmm = (saved & 0xe6) == 0xe6;
     avx2 = ymm && has(features.b, 5);
     avx_vnni = avx2 && has(leaf(7, 1).a, 4);

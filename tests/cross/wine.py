@@ -16,27 +16,25 @@ import numpy as np
 import onnxruntime
 import pytest
 
-_NONE = "-"
-
 
 class _Options(onnxruntime.SessionOptions):
     """Options that remember whether the native library is registered."""
 
-    library = _NONE
+    registered = False
 
     def register_custom_ops_library(self, path: str) -> None:
         super().register_custom_ops_library(path)
-        self.library = "pconv_ops.dll"
+        self.registered = True
 
 
 def _session(program: Path) -> type[onnxruntime.InferenceSession]:
     """The sessions of a program."""
 
     class Session(onnxruntime.InferenceSession):
-        def __init__(self, model: bytes | str | Path, options: Any = None, *rest: Any, **named: Any) -> None:
-            options = named.get("sess_options", options)
-            super().__init__(model, options, *rest, **named)
-            self._model, self._library = model, getattr(options, "library", _NONE)
+        def __init__(self, model: bytes | str | Path, sess_options: Any = None, *rest: Any, **named: Any) -> None:
+            super().__init__(model, sess_options, *rest, **named)
+            registered = sess_options is not None and sess_options.registered
+            self._model, self._library = model, program.with_name("pconv_ops.dll") if registered else "-"
 
         def run(self, wanted: Sequence[str] | None, feed: Mapping[str, Any], *rest: Any) -> list[Any]:
             # What is refused here need not be refused there in the same words.
@@ -50,9 +48,8 @@ def _session(program: Path) -> type[onnxruntime.InferenceSession]:
                 inputs = [f"in{index}.npy" for index in range(len(self.get_inputs()))]
                 for path, given in zip(inputs, self.get_inputs(), strict=True):
                     np.save(folder / path, np.ascontiguousarray(feed[given.name]))
-                library = _NONE if self._library == _NONE else program.with_name(self._library)
                 done = subprocess.run(
-                    ["wine", program, str(model), str(library), ".", *inputs],
+                    ["wine", program, str(model), str(self._library), ".", *inputs],
                     cwd=folder,
                     capture_output=True,
                     text=True,
