@@ -7,20 +7,20 @@
 
 #include "cpu/integer_kernels.h"
 
-#ifdef PCONV_X86_KERNELS
+#ifdef PCONV_X86
 #include <cpuid.h>
 #endif
 
 namespace pconv::cpu {
 namespace {
 
-#ifdef PCONV_X86_KERNELS
+#ifdef PCONV_X86
 
 /// What the processor has, and the system saves when it switches between threads. Asked here: zig's
 /// runtime answers `__builtin_cpu_supports` with no whatever is there. Bits as in Intel's Software Developer's Manual,
 /// volume 2A, CPUID, and volume 1, 13.3.
 struct Processor {
-  bool avx2 = false, avx_vnni = false, avx512_vnni = false;
+  bool avx2 = false, avx512 = false, avx_vnni = false, avx512_vnni = false;
 
   Processor() {
     const auto has = [](uint32_t word, int bit) { return (word >> bit & 1) != 0; };
@@ -30,8 +30,9 @@ struct Processor {
     const bool ymm = (saved & 0x06) == 0x06, zmm = (saved & 0xe6) == 0xe6;
     avx2 = ymm && has(features.b, 5);
     avx_vnni = avx2 && has(leaf(7, 1).a, 4);
-    const bool avx512 = has(features.b, 16) && has(features.b, 30) && has(features.b, 31);  // F, BW and VL
-    avx512_vnni = zmm && avx512 && has(features.c, 11);
+    // F, DQ, BW and VL.
+    avx512 = avx2 && zmm && has(features.b, 16) && has(features.b, 17) && has(features.b, 30) && has(features.b, 31);
+    avx512_vnni = avx512 && has(features.c, 11);
   }
 
  private:
@@ -55,13 +56,15 @@ struct Processor {
 #endif
 
 bool supported(Instructions set) {
-#ifdef PCONV_X86_KERNELS
+#ifdef PCONV_X86
   static const Processor processor;
   switch (set) {
     case Instructions::kAvx512Vnni:
       return processor.avx512_vnni;
     case Instructions::kAvxVnni:
       return processor.avx_vnni;
+    case Instructions::kAvx512:
+      return processor.avx512;
     case Instructions::kAvx2:
       return processor.avx2;
     default:
@@ -80,6 +83,7 @@ struct Name {
 constexpr Name kNames[] = {
     {Instructions::kAvx512Vnni, "avx512vnni"},
     {Instructions::kAvxVnni, "avxvnni"},
+    {Instructions::kAvx512, "avx512"},
     {Instructions::kAvx2, "avx2"},
     {Instructions::kPortable, "portable"},
 };
@@ -98,7 +102,12 @@ Instructions instructions() {
     }
   }
   throw std::invalid_argument("PCONV_INSTRUCTIONS is '" + std::string(asked) +
-                              "'; expected avx512vnni, avxvnni, avx2 or portable");
+                              "'; expected avx512vnni, avxvnni, avx512, avx2 or portable");
+}
+
+Instructions instructions_of_loops() {
+  static const Instructions chosen = instructions();
+  return chosen;
 }
 
 }  // namespace pconv::cpu

@@ -1,7 +1,7 @@
 // Kernels of integer layers for AVX2, whose products of bytes are summed in pairs of 16 bits.
 #include "cpu/integer_kernels.h"
 
-#ifdef PCONV_X86_KERNELS
+#ifdef PCONV_X86
 
 #include <immintrin.h>
 

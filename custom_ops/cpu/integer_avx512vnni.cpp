@@ -1,7 +1,7 @@
 // Kernels of integer layers for AVX-512 with VNNI.
 #include "cpu/integer_kernels.h"
 
-#ifdef PCONV_X86_KERNELS
+#ifdef PCONV_X86
 
 // The intrinsics of gcc 12 pass registers whose values do not matter, and it warns of them.
 #if defined(__GNUC__) && !defined(__clang__)

@@ -1,7 +1,7 @@
 // Kernels of integer layers for AVX2 with VNNI.
 #include "cpu/integer_kernels.h"
 
-#ifdef PCONV_X86_KERNELS
+#ifdef PCONV_X86
 
 #include <immintrin.h>
 

@@ -9,10 +9,6 @@
 #include "cpu/instructions.h"
 #include "cpu/integer_neurons.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(PCONV_ONE_ISA)
-#define PCONV_X86_KERNELS 1
-#endif
-
 namespace pconv::cpu {
 
 inline constexpr int64_t kQuad = 4;
@@ -133,7 +129,7 @@ struct Kernels {
 };
 
 const Kernels& portable_kernels();
-#ifdef PCONV_X86_KERNELS
+#ifdef PCONV_X86
 const Kernels& avx2_kernels();
 const Kernels& avxvnni_kernels();
 const Kernels& avx512vnni_kernels();

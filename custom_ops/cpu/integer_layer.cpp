@@ -104,11 +104,12 @@ struct Folded {
 
 const Kernels& kernels() {
   switch (instructions()) {
-#ifdef PCONV_X86_KERNELS
+#ifdef PCONV_X86
     case Instructions::kAvx512Vnni:
       return avx512vnni_kernels();
     case Instructions::kAvxVnni:
       return avxvnni_kernels();
+    case Instructions::kAvx512:
     case Instructions::kAvx2:
       return avx2_kernels();
 #endif

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "cpu/isa.h"
+#include "cpu/vectorised.h"
 #include "pconv/coding.h"
 #include "pconv/portable.h"
 
@@ -61,38 +61,38 @@ PCONV_INLINE void emit_step(const uint8_t* __restrict counts, const Digit& digit
 
 }  // namespace
 
-PCONV_MULTIVERSION
 void sum_to_bytes(const uint8_t* trains, const Steps& steps, int64_t size, int64_t planes, int64_t plane, uint8_t* to) {
-  if (planes == 1) {
-    sum_blocks<uint8_t>(trains, steps, size, [&](const uint8_t* sum, int64_t begin, int64_t block) PCONV_INLINE_LAMBDA {
-      std::copy_n(sum, block, to + begin);
-    });
-    return;
-  }
-  sum_blocks<uint32_t>(trains, steps, size, [&](const uint32_t* sum, int64_t begin, int64_t block) PCONV_INLINE_LAMBDA {
-    for (int64_t p = 0; p < planes; ++p) {
-      uint8_t* const own = to + p * plane + begin;
-      for (int64_t i = 0; i < block; ++i) own[i] = static_cast<uint8_t>(sum[i] >> (8 * p));
+  vectorised([=]() PCONV_INLINE_LAMBDA {
+    if (planes == 1) {
+      sum_blocks<uint8_t>(trains, steps, size, [&](const uint8_t* sum, int64_t begin, int64_t block)
+                                                   PCONV_INLINE_LAMBDA { std::copy_n(sum, block, to + begin); });
+      return;
     }
+    sum_blocks<uint32_t>(trains, steps, size, [&](const uint32_t* sum, int64_t begin, int64_t block)
+                                                  PCONV_INLINE_LAMBDA {
+      for (int64_t p = 0; p < planes; ++p) {
+        uint8_t* const own = to + p * plane + begin;
+        for (int64_t i = 0; i < block; ++i) own[i] = static_cast<uint8_t>(sum[i] >> (8 * p));
+      }
+    });
   });
 }
 
-PCONV_MULTIVERSION
 void sum_to_ints(const uint8_t* trains, const Steps& steps, int64_t size, int32_t* to) {
-  sum_ints(trains, steps, size, to);
+  vectorised([=]() PCONV_INLINE_LAMBDA { sum_ints(trains, steps, size, to); });
 }
 
-PCONV_MULTIVERSION
 void sum_to_ints(const int32_t* trains, const Steps& steps, int64_t size, int32_t* to) {
-  sum_ints(trains, steps, size, to);
+  vectorised([=]() PCONV_INLINE_LAMBDA { sum_ints(trains, steps, size, to); });
 }
 
-PCONV_MULTIVERSION
 void emit_trains(const uint8_t* counts, const Train& train, int64_t size, uint8_t* to, int64_t stride) {
-  for (int32_t t = 0; t < train.steps; ++t) {
-    const Digit digit = train.coding == Coding::kRate ? rate_digit(train.steps, t) : radix_digit(train.steps, t);
-    emit_step(counts, digit, static_cast<uint8_t>(train.silent), size, to + t * stride);
-  }
+  vectorised([=]() PCONV_INLINE_LAMBDA {
+    for (int32_t t = 0; t < train.steps; ++t) {
+      const Digit digit = train.coding == Coding::kRate ? rate_digit(train.steps, t) : radix_digit(train.steps, t);
+      emit_step(counts, digit, static_cast<uint8_t>(train.silent), size, to + t * stride);
+    }
+  });
 }
 
 }  // namespace pconv::cpu

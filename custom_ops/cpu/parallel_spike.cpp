@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "cpu/isa.h"
 #include "cpu/loops.h"
 #include "cpu/memory.h"
 #include "cpu/stretch.h"
+#include "cpu/vectorised.h"
 
 namespace pconv::cpu {
 namespace {
@@ -320,9 +320,14 @@ Plan<Call<T>>::Plan(const Call<T>& call) : call(call) {
   chunks = blocks * ceil_div(periods, periods_per_chunk);
 }
 
-PCONV_MULTIVERSION void run_chunk(const Plan<Call<float>>& plan, int64_t chunk) { run(plan, chunk); }
-PCONV_MULTIVERSION void run_chunk(const Plan<Call<Half>>& plan, int64_t chunk) { run(plan, chunk); }
-PCONV_MULTIVERSION void run_chunk(const Plan<Call<BFloat16>>& plan, int64_t chunk) { run(plan, chunk); }
+template <class T>
+void run_chunk(const Plan<Call<T>>& plan, int64_t chunk) {
+  vectorised([&plan, chunk]() PCONV_INLINE_LAMBDA { run(plan, chunk); });
+}
+
+template void run_chunk(const Plan<Call<float>>& plan, int64_t chunk);
+template void run_chunk(const Plan<Call<Half>>& plan, int64_t chunk);
+template void run_chunk(const Plan<Call<BFloat16>>& plan, int64_t chunk);
 
 template struct Plan<Call<float>>;
 template struct Plan<Call<Half>>;

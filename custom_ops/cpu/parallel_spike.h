@@ -31,8 +31,7 @@ struct Plan<Call<T>> {
   std::vector<EvenThresholds> even;
 };
 
-void run_chunk(const Plan<Call<float>>& plan, int64_t chunk);
-void run_chunk(const Plan<Call<Half>>& plan, int64_t chunk);
-void run_chunk(const Plan<Call<BFloat16>>& plan, int64_t chunk);
+template <class T>
+void run_chunk(const Plan<Call<T>>& plan, int64_t chunk);
 
 }  // namespace pconv::cpu

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "cpu/isa.h"
 #include "cpu/loops.h"
 #include "cpu/stretch.h"
+#include "cpu/vectorised.h"
 
 namespace pconv::cpu {
 namespace {
@@ -60,8 +60,13 @@ PCONV_INLINE void run(const SerialCall<T>& call, int64_t chunk) {
 
 }  // namespace
 
-PCONV_MULTIVERSION void run_chunk(const Plan<SerialCall<float>>& plan, int64_t chunk) { run(plan.call, chunk); }
-PCONV_MULTIVERSION void run_chunk(const Plan<SerialCall<Half>>& plan, int64_t chunk) { run(plan.call, chunk); }
-PCONV_MULTIVERSION void run_chunk(const Plan<SerialCall<BFloat16>>& plan, int64_t chunk) { run(plan.call, chunk); }
+template <class T>
+void run_chunk(const Plan<SerialCall<T>>& plan, int64_t chunk) {
+  vectorised([&plan, chunk]() PCONV_INLINE_LAMBDA { run(plan.call, chunk); });
+}
+
+template void run_chunk(const Plan<SerialCall<float>>& plan, int64_t chunk);
+template void run_chunk(const Plan<SerialCall<Half>>& plan, int64_t chunk);
+template void run_chunk(const Plan<SerialCall<BFloat16>>& plan, int64_t chunk);
 
 }  // namespace pconv::cpu

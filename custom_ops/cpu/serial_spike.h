@@ -21,8 +21,7 @@ struct Plan<SerialCall<T>> {
   int64_t chunks;
 };
 
-void run_chunk(const Plan<SerialCall<float>>& plan, int64_t chunk);
-void run_chunk(const Plan<SerialCall<Half>>& plan, int64_t chunk);
-void run_chunk(const Plan<SerialCall<BFloat16>>& plan, int64_t chunk);
+template <class T>
+void run_chunk(const Plan<SerialCall<T>>& plan, int64_t chunk);
 
 }  // namespace pconv::cpu
