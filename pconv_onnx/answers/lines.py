@@ -8,7 +8,7 @@ from typing import Any
 
 from pconv_onnx.answers import energies, spike_driven, tables
 from pconv_onnx.answers.printing import Part, Table
-from pconv_onnx.basics.choices import CORRECTING
+from pconv_onnx.basics.choices import CORRECTING, MOST_MIXED_BITS
 from pconv_onnx.basics.errors import listed
 from pconv_onnx.basics.reasons import of_one_kind
 
@@ -167,10 +167,12 @@ def _outcome_lines(summary: dict[str, Any], rows: Sequence[dict[str, Any]]) -> I
             "more samples",
         ]
         # Of one time-step nothing can be taken away, and with one activation there is none to take it from.
-        even = not summary["mixed"] and summary["steps"] > 1 and len(rows) > 1
+        more = summary["coding"] == "rate" or summary["steps"] < MOST_MIXED_BITS
+        even = not summary["mixed"] and summary["steps"] > 1 and len(rows) > 1 and more
         further = [
             *(["with `sensitivity=True` to find the activations that cost most"] if not alone else []),
             *(["with `mixed=True` to give more time-steps where they help most"] if even else []),
+            *(["with `method='tune'`, which takes longer and needs PyTorch"] if summary["method"] == "refit" else []),
         ]
         looks = f"; calibrate {', or '.join(further)}" if further else ""
         yield (

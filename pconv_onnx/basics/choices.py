@@ -21,6 +21,9 @@ INPUT_BITS = (8,)
 
 # The most time-steps of a spike train.
 MAX_STEPS = 256
+# In coding radix no activation gets more where they are mixed, unless T is more: all of so many levels are exact, also
+# on both sides of zero, and so trains can be joined.
+MOST_MIXED_BITS = 10
 
 # How trains carry spike counts; `auto` chooses by the levels of an activation.
 CodingName = Literal["auto", "rate", "radix"]

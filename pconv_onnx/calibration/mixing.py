@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from pconv_onnx.basics.choices import MOST_MIXED_BITS
 from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.calibration.faults import sizes_of
 from pconv_onnx.calibration.functions import becomes_thresholds, clip_of
@@ -29,9 +30,6 @@ from pconv_onnx.recognise import Activation
 
 # Of all numbers of time-steps those from T divided by so much to T times so much are given.
 _FEWER, _MORE = 2, 8
-# In coding radix no more than so many, unless T is more: all of so many levels are exact, also on both sides of zero,
-# and so trains can be joined.
-_MOST_BITS = 10
 # Staircases are tried alone with so many levels, whatever T is, and as inputs suit them that are quantised.
 _LEVELS, _METHOD = 15, "fit"
 # Samples at most by which these are found, and on which they are tried.
@@ -153,7 +151,7 @@ def allotted(groups: Sequence[Group], lost: Mapping[str, float], settings: Setti
 def _carries(group: Group, steps: int, settings: Settings) -> bool:
     """Whether activations may have so many: as T, or where thresholds stay what takes their place."""
     coding, levels = settings.coding, settings.levels
-    largest = most_steps(coding) if coding is Rate else max(_MOST_BITS, coding.steps_for(levels))
+    largest = most_steps(coding) if coding is Rate else max(MOST_MIXED_BITS, coding.steps_for(levels))
     return steps <= largest and all(
         clip_of(one).rectifies or becomes_thresholds(one, coding.most(steps)) or not becomes_thresholds(one, levels)
         for one in group.activations

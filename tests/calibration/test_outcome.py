@@ -11,6 +11,7 @@ from networks import network, weight
 from refusals import refusal_of
 
 from pconv_onnx import calibrate, rewrite
+from pconv_onnx.answers.lines import calibration_lines
 from pconv_onnx.calibration import calibrating
 from pconv_onnx.calibration.holding import few, held_out
 from pconv_onnx.calibration.outcome import Outcome, outcomes_of
@@ -95,6 +96,20 @@ def test_time_steps_of_their_own_are_named_where_they_can_help():
     told = [str(calibrate(ANN, data(64), steps=2, mixed=mixed)).partition("warning: ")[2] for mixed in (False, True)]
     assert all("`steps=`" in text for text in told)
     assert ["`mixed=True`" in text for text in told] == [True, False]
+
+
+@pytest.mark.parametrize("coding, steps, helps", [("rate", 10, True), ("radix", 9, True), ("radix", 10, False)])
+def test_time_steps_of_their_own_are_not_named_where_none_could_have_more(coding, steps, helps):
+    summary = calibrate(ANN, data(64), steps=steps, coding=coding).summary()
+    summary["outcome"] |= {"poor": True}
+    (line,) = (part for part in calibration_lines(summary) if str(part).startswith("warning: "))
+    assert ("`mixed=True`" in line) == helps
+
+
+@pytest.mark.parametrize("method, helps", [("fit", False), ("refit", True)])
+def test_tuning_is_named_where_it_was_not_tried(method, helps):
+    line = str(calibrate(ANN, data(64), steps=1, method=method)).partition("warning: ")[2]
+    assert "`steps=`" in line and ("`method='tune'`" in line) == helps
 
 
 def test_sensitivity_is_the_output_error_with_one_activation_quantised():
