@@ -235,7 +235,7 @@ def _can_be_corrected(node: onnx.NodeProto, values: dict[str, Array]) -> bool:
         bias = values[node.input[2]] if len(node.input) > 2 and node.input[2] else np.zeros(1)
         plain = all(attributes.get(name, 1.0) == 1.0 for name in ("alpha", "beta")) and not attributes.get("transA", 0)
         return plain and bias.ndim == 1
-    return node.op_type == "Conv" and attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
+    return node.op_type == "Conv"
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:

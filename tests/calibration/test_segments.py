@@ -22,6 +22,11 @@ LAYERS = {
     "strides and dilations": (
         "p = Conv <strides = [2, 3], dilations = [2, 1], pads = [2, 1, 0, 1]> (x, w, b)", (6, 9, 8), weight(4, 6, 3, 3)
     ),
+    "same size": ('p = Conv <auto_pad = "SAME_UPPER"> (x, w, b)', (6, 9, 8), weight(4, 6, 3, 2)),
+    "strided, padded at the start": (
+        'p = Conv <auto_pad = "SAME_LOWER", strides = [2, 3]> (x, w, b)', (6, 9, 8), weight(4, 6, 2, 4)
+    ),
+    "without padding": ('p = Conv <auto_pad = "VALID", strides = [2, 1]> (x, w, b)', (6, 9, 8), weight(4, 6, 3, 3)),
     "groups": ("p = Conv <group = 2, pads = [1, 1, 1, 1]> (x, w, b)", (6, 9, 8), weight(4, 3, 3, 3)),
     "depthwise": ("p = Conv <group = 6, pads = [1, 1, 1, 1]> (x, w, b)", (6, 9, 8), weight(6, 1, 3, 3)),
     "depthwise, two each": ("p = Conv <group = 6> (x, w, b)", (6, 9, 8), weight(12, 1, 3, 3)),

@@ -151,10 +151,10 @@ def refusing() -> Callable[[slice], int]:
     raise PconvError("told by a worker", "and its hint")
 
 
-@pytest.mark.parametrize("method", ["refit", "mse+da-qcfs"])
-def test_a_calibration_is_that_of_one_process(method, engine, model, folder):
+@pytest.mark.parametrize("method, mixed", [("refit", False), ("mse+da-qcfs", False), ("refit", True)])
+def test_a_calibration_is_that_of_one_process(method, mixed, engine, model, folder):
     alone, together = (
-        calibrate(model, data, steps=4, method=method, engine=where)
+        calibrate(model, data, steps=4, method=method, mixed=mixed, engine=where)
         for data, where in ((SAMPLES, InProcess()), (folder, engine))
     )
     assert together.model.SerializeToString(deterministic=True) == alone.model.SerializeToString(deterministic=True)

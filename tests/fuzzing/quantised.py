@@ -201,12 +201,11 @@ def same_conv(grower: QuantisedGrower, x: Signal, outputs: int, stride: int = 1)
     kernel = int(grower.random.choice([1, 3])) if x.reach < 300 else 1
     group = channels if outputs == channels and grower.random.random() < 0.2 else 1
     weights = grower.rows(outputs, channels // group, *[kernel] * len(pixels))
-    where = {
-        "kernel_shape": [kernel] * len(pixels),
-        "pads": [kernel // 2] * 2 * len(pixels),
-        "strides": [stride] * len(pixels),
-        "group": group,
-    }
+    where = {"kernel_shape": [kernel] * len(pixels), "strides": [stride] * len(pixels), "group": group}
+    if grower.random.random() < 0.3:
+        where["auto_pad"] = str(grower.random.choice(["SAME_UPPER", "SAME_LOWER"]))
+    else:
+        where["pads"] = [kernel // 2] * 2 * len(pixels)
     return normalised(grower, grower.linear("Conv", x, weights, (outputs, *(-(-n // stride) for n in pixels)), **where))
 
 

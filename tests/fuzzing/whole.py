@@ -237,7 +237,6 @@ def _temporal_mean(node: onnx.NodeProto, inputs: Inputs) -> Array:
 
 
 def _conv(node: onnx.NodeProto, inputs: Inputs) -> Array:
-    _expect(node, auto_pad=b"NOTSET")
     x, w = map(_integers, inputs[:2])
     bias = np.broadcast_to(_bias(inputs), len(w))
     groups, spatial = _attribute(node, "group", 1), w.shape[2:]
@@ -262,8 +261,8 @@ def _windows(node: onnx.NodeProto, x: Array, kernel: tuple[int, ...], beside: fl
     """`[B, C, K, …]`: the K elements under a kernel at each of its places; padded with the value beside."""
     rank = len(kernel)
     strides, dilations = (_attribute(node, name, [1] * rank) for name in ("strides", "dilations"))
-    pads = _attribute(node, "pads", [0] * 2 * rank)
-    padded = np.pad(x, [(0, 0)] * 2 + list(zip(pads[:rank], pads[rank:], strict=True)), constant_values=beside)
+    pads = _pads(node, x.shape[2:], kernel, strides, dilations)
+    padded = np.pad(x, [(0, 0)] * 2 + pads, constant_values=beside)
     places = [
         (size - dilation * (extent - 1) - 1) // stride + 1
         for size, dilation, extent, stride in zip(padded.shape[2:], dilations, kernel, strides, strict=True)
@@ -277,6 +276,24 @@ def _windows(node: onnx.NodeProto, x: Array, kernel: tuple[int, ...], beside: fl
         )
         elements.append(padded[(slice(None), slice(None), *at)])
     return np.stack(elements, axis=2)
+
+
+def _pads(
+    node: onnx.NodeProto, sizes: tuple[int, ...], kernel: tuple[int, ...], strides: list[int], dilations: list[int]
+) -> list[tuple[int, int]]:
+    how, rank = _attribute(node, "auto_pad", b"NOTSET"), len(kernel)
+    if how == b"NOTSET":
+        pads = _attribute(node, "pads", [0] * 2 * rank)
+        return list(zip(pads[:rank], pads[rank:], strict=True))
+    assert how in (b"SAME_UPPER", b"SAME_LOWER"), how
+    found = []
+    for size, taps, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
+        # A window begins at each stride of the image.
+        last = (size - 1) // stride * stride
+        missing = max(last + dilation * (taps - 1) + 1 - size, 0)
+        less, more = missing // 2, missing - missing // 2
+        found.append((less, more) if how == b"SAME_UPPER" else (more, less))
+    return found
 
 
 def _gemm(node: onnx.NodeProto, inputs: Inputs) -> Array:

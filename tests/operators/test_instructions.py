@@ -11,7 +11,7 @@ from integer_operator_cases import in_kernel as in_integer_kernel
 from integer_operator_cases import random_case as random_integer_case
 from integer_operator_cases import random_constants
 from integer_operator_cases import reference as integer_reference
-from operator_cases import TYPES, case, codings, in_kernel
+from operator_cases import TYPES, case, in_kernel, radix
 from serial_operator_cases import assert_same_bits
 from serial_operator_cases import case as serial_case
 from serial_operator_cases import in_kernel as in_serial_kernel
@@ -44,10 +44,10 @@ def instructions(request, monkeypatch, copied) -> None:
 @EACH
 def test_parallel_neurons(dtype):
     for shape, rows in SHAPES:
-        for steps, input_steps, spikes in ((8, 8, 1), (8, 1, 0), (5, 3, 0), (100, 1, 1), (255, 2, 0)):
-            for coding in codings(steps) if spikes else [None]:
-                sizes = {"steps": steps, "rows": rows, "input_steps": input_steps, "spikes": spikes}
-                arrays, attributes = case(shape, **sizes, dtype=dtype, coding=coding)
+        for steps, input_steps, coding in ((8, 8, {}), (100, 1, {}), (9, 3, radix(9, 4)), (255, 2, radix(255))):
+            sizes = {"steps": steps, "rows": rows, "input_steps": input_steps, "dtype": dtype}
+            for spikes in (0, 1):
+                arrays, attributes = case(shape, **sizes, spikes=spikes, coding=coding if spikes else None)
                 np.testing.assert_array_equal(in_kernel(arrays, attributes), reference(**arrays, **attributes))
 
 
@@ -62,7 +62,7 @@ def test_serial_neurons(dtype):
 @EACH
 def test_layers_of_integers():
     draw = np.random.default_rng(0)
-    for _ in range(100):
+    for _ in range(20):
         layer = random_integer_case(draw)
         found = in_integer_kernel(layer, random_constants(draw, layer))
         np.testing.assert_array_equal(found, integer_reference(layer))
