@@ -161,7 +161,7 @@ def stock_session(
     """
     ort = import_onnxruntime()
     content = _content(model)
-    without = _without(ort, _without_external_data(model))
+    without = _without(ort, _without_external_data(model) if _older(ort, _KNOWS_NESTED) else None)
     name = providers[0] if isinstance(providers[0], str) else providers[0][0]
     try:
         with warnings.catch_warnings():

@@ -292,6 +292,16 @@ def test_classes_are_taught_where_an_output_has_some():
     assert len(tuning.tuned(given, found, samples)) == 1
 
 
+def test_classes_are_not_taught_by_fewer_samples(monkeypatch):
+    monkeypatch.setattr(tuning, "_BY_VALUES", 2)
+    monkeypatch.setattr(tuning, "_WITH_CLASSES", 2)
+    stages = []
+    for count in (4, 5):
+        given, samples, found = found_by(source(), data(count), method="max")
+        stages.append(len(tuning.tuned(given, found, samples)))
+    assert stages == [1, 2]
+
+
 def test_without_pytorch_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(calibrating, "find_spec", lambda name: None)
     told = refusal_of(calibrate, source(), data(16), steps=4, method="tune")

@@ -3,8 +3,8 @@
 No labels are needed: the source is the teacher. First it teaches its outputs and what each activation gives. The latter
 keeps a network of many layers from drifting where few samples tell of its outputs. Then, where an output has classes,
 it also teaches how it distributes them (Hinton et al., "Distilling the knowledge in a neural network", 2015). That
-helps where few levels are left, and harms where there are many classes and few samples, so what was found before stays
-to be chosen from.
+helps where few levels are left. Fewer samples than classes would be learnt by heart: there the time goes to values.
+What was found before stays to be chosen from.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from pconv_onnx.runtime.likeness import are_probabilities
 # Found by measurement on ResNet-20 and SqueezeNet (docs/calibration.md). Samples of a batch, and batches over which the
 # optimiser's steps grow to their full size.
 _SIZE, _GROWING = 16, 20
-# Batches, that size, a share of a level, and the weight of the divergence of classes; in turn.
-_STAGES = ((400, 3e-3, 0.0), (300, 1.5e-3, 10.0))
+# Batches by values alone, and with classes, whose divergence has a weight then.
+_BY_VALUES, _WITH_CLASSES, _WEIGHT = 400, 300, 10.0
+# That size, by values and with classes; a share of a level.
+_RATE, _LOWER_RATE = 3e-3, 1.5e-3
 # What logits are divided by before distributions are compared, so that unlikely classes count as well.
 _TEMPERATURE = 2.0
 # Batches that tell how large values are, and in the end how large errors are.
@@ -55,9 +57,9 @@ def tuned(network: Network, found: Found, samples: Data) -> list[Found]:
     tunable, draw = Tunable(network, found), _Draw(samples)
     losses = _Losses(tunable, draw)
     results: list[Found] = []
-    for batches, rate, weight in _STAGES:
+    for batches, rate, weight in _stages(losses.classes, len(samples)):
         rates = tunable.rates(rate)
-        if not losses.scales or not rates or (weight and losses.with_classes is None):
+        if not losses.scales or not rates:
             break
         optimiser = torch.optim.Adam(rates)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(_share_of_rate, batches))
@@ -71,6 +73,15 @@ def tuned(network: Network, found: Found, samples: Data) -> list[Found]:
             schedule.step()
         results.append(tunable.found(losses.errors()))
     return results
+
+
+def _stages(classes: int, samples: int) -> list[tuple[int, float, float]]:
+    """Batches, a rate and the weight of classes, of which there may be none; in turn."""
+    if not classes:
+        return [(_BY_VALUES, _RATE, 0.0)]
+    if samples < classes:
+        return [(_BY_VALUES + _WITH_CLASSES, _RATE, 0.0)]
+    return [(_BY_VALUES, _RATE, 0.0), (_WITH_CLASSES, _LOWER_RATE, _WEIGHT)]
 
 
 class _Draw:
@@ -94,11 +105,13 @@ class _Losses:
         scales: by tensor: mean square of what is read of an activation, and variance of an output; none of what is
             always zero, or not finite.
         with_classes: the first output that has classes; None where none has.
+        classes: how many it has; 0 where none has.
     """
 
     def __init__(self, tunable: Tunable, draw: _Draw) -> None:
         self._tunable, self._draw = tunable, draw
         self.with_classes: str | None = None
+        self.classes = 0
         self._probable = False
         totals: dict[str, float] = {}
         for part in (draw() for _ in range(_FEW)):
@@ -110,6 +123,7 @@ class _Losses:
             index = classes(outputs, len(part))
             if index is not None:
                 self.with_classes, self._probable = tunable.outputs[index], are_probabilities(outputs[index])
+                self.classes = outputs[index].shape[1]
         self.scales = {name: total for name, total in totals.items() if total and math.isfinite(total)}
 
     def of(self, part: Samples, weight: float) -> torch.Tensor:
