@@ -114,7 +114,7 @@ wine: $(STAMP) .venv-cross/installed ## run the operators' tests in onnxruntime 
 	$(BIN)/python -m zipfile -e build/wine/onnxruntime-*.whl build/wine/package
 	.venv-cross/bin/python tests/cross/run.py --only x86_64-windows-gnu -o build/wine \
 		--onnxruntime build/wine/package/onnxruntime/capi/onnxruntime.dll
-	wineserver -p60
+	wineserver -p600
 	winecfg -v win10
 	PYTHONPATH=tests/cross $(BIN)/pytest -n 2 --dist worksteal -p wine --windows $(WINDOWS) tests/operators tests/custom_ops/test_integer_spike.py
 

@@ -48,14 +48,17 @@ def _session(program: Path) -> type[onnxruntime.InferenceSession]:
                 inputs = [f"in{index}.npy" for index in range(len(self.get_inputs()))]
                 for path, given in zip(inputs, self.get_inputs(), strict=True):
                     np.save(folder / path, np.ascontiguousarray(feed[given.name]))
-                done = subprocess.run(
-                    ["wine", program, str(model), str(self._library), ".", *inputs],
-                    cwd=folder,
-                    capture_output=True,
-                    text=True,
-                    timeout=300,
-                )
-                assert done.returncode == 0, done.stderr
+                # Into a file: services that Wine starts keep what they inherit open, so that a pipe would not end.
+                with (folder / "told").open("w+") as told:
+                    done = subprocess.run(
+                        ["wine", program, str(model), str(self._library), ".", *inputs],
+                        cwd=folder,
+                        stdout=told,
+                        stderr=told,
+                        timeout=300,
+                    )
+                    told.seek(0)
+                    assert done.returncode == 0, told.read()
                 names = [output.name for output in self.get_outputs()]
                 return [np.load(folder / f"{names.index(output)}.npy") for output in wanted or names]
 
