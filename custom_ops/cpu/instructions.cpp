@@ -5,8 +5,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "cpu/integer_kernels.h"
-
 #ifdef PCONV_X86
 #include <cpuid.h>
 #endif

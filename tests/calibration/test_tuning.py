@@ -260,7 +260,7 @@ def test_the_better_one_is_kept_and_told(tmp_path):
 
 
 def test_what_is_worse_is_not_kept(monkeypatch):
-    monkeypatch.setattr(tuning, "_stages", lambda *_: [(3, 0.5, 0.0)])
+    monkeypatch.setattr(tuning, "_stages", lambda *_: [(50, 10.0, 0.0), (50, 10.0, 10.0)])
     kept = calibrate(source(), data(64), steps=4, method="tune")
     errors = kept.found.tuning_errors
     assert errors["tune"] > errors["refit"]

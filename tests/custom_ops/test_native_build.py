@@ -15,9 +15,13 @@ from cuda_device import Layout
 from native_build import SOURCE, build, configure
 from onnx import TensorProto
 from operator_cases import TYPES, case, in_kernel
+from serial_operator_cases import assert_same_bits
+from serial_operator_cases import case as serial_case
+from serial_operator_cases import in_kernel as in_serial_kernel
 
 from pconv_onnx.operators import library as native
 from pconv_onnx.operators.parallel_spike import reference
+from pconv_onnx.operators.serial_spike import serial_reference
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler"),
@@ -139,6 +143,27 @@ def test_a_missing_cuda_compiler_is_an_error_only_where_cuda_was_asked_for(compi
     found = configure(tmp_path / "auto")
     assert found.returncode == 0
     assert "No CUDA compiler: CPU kernels only" in found.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape, rows", [((7, 3, 41), 1), ((7, 3, 41), 3), ((9, 5), 5), ((2, 16, 33, 33), 16)])
+@pytest.mark.parametrize("steps, input_steps, spikes", [(8, 8, 1), (8, 1, 0), (5, 3, 0), (100, 1, 1), (255, 2, 0)])
+@TYPES
+def test_without_vector_instructions_the_values_are_the_same(
+    baseline, monkeypatch, shape, rows, steps, input_steps, spikes, dtype
+):
+    monkeypatch.setattr(native, "_LIBRARY_FOLDER", baseline.parent)
+    arrays, attributes = case(shape, steps=steps, rows=rows, input_steps=input_steps, spikes=spikes, dtype=dtype)
+    np.testing.assert_array_equal(in_kernel(arrays, attributes), reference(**arrays, **attributes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape, rows", [((7, 3, 41), 1), ((7, 3, 41), 3), ((9, 5), 5)])
+@TYPES
+def test_without_vector_instructions_serial_neurons_do_the_same(baseline, monkeypatch, shape, rows, dtype):
+    monkeypatch.setattr(native, "_LIBRARY_FOLDER", baseline.parent)
+    arrays, attributes = serial_case(shape, rows=rows, dtype=dtype)
+    assert_same_bits(in_serial_kernel(arrays, attributes), serial_reference(**arrays, **attributes))
 
 
 def test_the_declarations_of_the_abi_are_the_official_ones(tmp_path):
