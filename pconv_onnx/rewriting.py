@@ -16,11 +16,13 @@ from pconv_onnx.basics.arguments import each
 from pconv_onnx.basics.choices import (
     METHODS,
     NEURONS,
+    READOUTS,
     WEIGHTS,
     CodingName,
     ModeName,
     NeuronsName,
     Precision,
+    ReadoutsName,
     WeightsName,
 )
 from pconv_onnx.basics.errors import PconvError, note
@@ -205,6 +207,8 @@ def rewrite(
     if calibration is None and method is not None:
         raise PconvError(f"there is no calibration for the method '{method}'", "pass data as `calibration=`")
     offsets = signed or not mode_of(mode).codes
+    spiking = not mode_of(mode).codes or mode_of(mode) in OF_INTEGERS or weights is not None or per_step_outputs
+    readouts: ReadoutsName = "spiking" if spiking else READOUTS[0]
     if mode_of(mode) in OF_INTEGERS and weights is None:
         weights = WEIGHTS[0]
     require_neurons(neurons, offsets=offsets)
@@ -267,7 +271,9 @@ def rewrite(
         if steps is None:
             raise PconvError("calibration needs a number of time-steps", "pass `steps=`")
         # Errors that do not depend on the data are raised before the calibration, which takes long.
-        outlined = with_levels(outline(source, steps, coding=coding, neurons=neurons, signed=offsets))
+        outlined = with_levels(
+            outline(source, steps, coding=coding, neurons=neurons, signed=offsets, readouts=readouts)
+        )
         _note_another_opset(given, outlined.network.opset)
         calibrated = calibrate(
             source,
@@ -277,6 +283,7 @@ def rewrite(
             coding=coding,
             neurons=neurons,
             signed=offsets,
+            readouts=readouts,
             method=method or METHODS[0],
         )
         plan = with_levels(calibrated)

@@ -33,6 +33,10 @@ CODINGS: tuple[CodingName, ...] = ("auto", "rate", "radix")
 NeuronsName = Literal["activations", "products"]
 NEURONS: tuple[NeuronsName, ...] = ("activations", "products")
 
+# What becomes of activations that only outputs read: they stay, or get levels as all others; the first is the default.
+ReadoutsName = Literal["analog", "spiking"]
+READOUTS: tuple[ReadoutsName, ...] = ("analog", "spiking")
+
 # How a calibration chooses thresholds; the first is the default.
 METHODS = ("refit", "tune", "fit", "da-qcfs", "mse+da-qcfs", "percentile+da-qcfs", "mse", "percentile", "max")
 # Those that change weights and biases as well; the second continues from what the first finds.

@@ -28,7 +28,7 @@ from pconv_onnx.recognise import Activation
 
 # Names of what is there beside rules that were tried: what the sweep found, and what was made of it in the end.
 SWEEP, RESULT = "sweep", "result"
-_VERSION = 16
+_VERSION = 17
 _MOST_AXES = 64
 
 

@@ -17,7 +17,7 @@ from pconv_onnx.answers.printing import Part, Printed
 from pconv_onnx.basics.arguments import each_number
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.choices import CODINGS as CODING_NAMES
-from pconv_onnx.basics.choices import METHODS, NEURONS, REFIT, TUNE, CodingName, NeuronsName
+from pconv_onnx.basics.choices import METHODS, NEURONS, READOUTS, REFIT, TUNE, CodingName, NeuronsName, ReadoutsName
 from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.basics.places import PLACE_OF_STEPS, for_steps, require_writable
 from pconv_onnx.basics.progress import Progress, shows_progress
@@ -151,6 +151,7 @@ class Calibration(Printed):
             "mixed": self.settings.mixed,
             "coding": self.settings.coding.name,
             "neurons": self.settings.neurons,
+            "readouts": self.settings.readouts,
             "levels": self.settings.levels,
             "method": self.settings.method,
             "scale_rule": self.found.rule,
@@ -184,6 +185,7 @@ def calibrate(
     coding: CodingName = "auto",
     neurons: NeuronsName = NEURONS[0],
     signed: bool = False,
+    readouts: ReadoutsName = READOUTS[0],
     method: str = METHODS[0],
     mixed: bool = False,
     sensitivity: bool = False,
@@ -218,6 +220,10 @@ def calibrate(
             linear bottlenecks, averages, gates. Tensors made from the network's inputs alone are left out.
         signed: give levels an offset instead of a zero in the middle, as mode `serial` and `rewrite(..., signed=True)`
             need them.
+        readouts: `analog` leaves activations as they are of which nothing is multiplied any more: only outputs read
+            them, so spikes would save nothing there, and levels would cost accuracy. The layer in front is corrected as
+            others are. `spiking` gives them levels too, as mode `serial`, outputs at each step and layers of integers
+            need them.
         method: `refit` also corrects weights and biases; `tune` goes on from there by gradients, and needs PyTorch;
             `fit`, `da-qcfs`, `mse+da-qcfs`, `percentile+da-qcfs`, `mse`, `percentile` and `max` change only activations
             (docs/calibration.md).
@@ -247,6 +253,7 @@ def calibrate(
         coding=coding,
         neurons=neurons,
         signed=signed,
+        readouts=readouts,
         method=method,
         mixed=mixed,
         sensitivity=sensitivity,
@@ -268,6 +275,7 @@ def calibrate_each(
     coding: CodingName = "auto",
     neurons: NeuronsName = NEURONS[0],
     signed: bool = False,
+    readouts: ReadoutsName = READOUTS[0],
     method: str = METHODS[0],
     mixed: bool = False,
     sensitivity: bool = False,
@@ -289,6 +297,7 @@ def calibrate_each(
         coding: as `calibrate` takes it.
         neurons: as `calibrate` takes it.
         signed: as `calibrate` takes it.
+        readouts: as `calibrate` takes it.
         method: as `calibrate` takes it.
         mixed: as `calibrate` takes it.
         sensitivity: as `calibrate` takes it.
@@ -305,10 +314,14 @@ def calibrate_each(
     """
     numbers = each_number(steps)
     jobs = [
-        _Job(number, _settings(number, coding, method, neurons, signed, mixed), _named(output, numbers, number),
-             _named(cache, numbers, number))
+        _Job(
+            number,
+            _settings(number, coding, method, neurons, signed, readouts, mixed),
+            _named(output, numbers, number),
+            _named(cache, numbers, number),
+        )
         for number in numbers
-    ]  # fmt: skip
+    ]
     if not jobs:
         raise WrongArguments("there is no number of time-steps to calibrate for", "name some with `steps=`")
     if method == TUNE:
@@ -570,6 +583,7 @@ def outline(
     coding: CodingName = "auto",
     neurons: NeuronsName = NEURONS[0],
     signed: bool = False,
+    readouts: ReadoutsName = READOUTS[0],
 ) -> Calibration:
     """What `calibrate` would do, without data and so without real values, to find errors early.
 
@@ -578,19 +592,25 @@ def outline(
     Raises:
         PconvError: as `calibrate`.
     """
-    settings = _settings(steps, coding, METHODS[0], neurons, signed)
+    settings = _settings(steps, coding, METHODS[0], neurons, signed, readouts)
     network, chosen, left = to_calibrate(quantisable(source), settings)
     model = quantised_model(network, found := outlined(network, chosen, settings), {})
     return Calibration(model, steps, settings, 0, False, Found(found), left)
 
 
 def _settings(
-    steps: object, coding: CodingName, method: str, neurons: NeuronsName, signed: bool, mixed: bool = False
+    steps: object,
+    coding: CodingName,
+    method: str,
+    neurons: NeuronsName,
+    signed: bool,
+    readouts: ReadoutsName = READOUTS[0],
+    mixed: bool = False,
 ) -> Settings:
     """What is asked for.
 
     Raises:
-        PconvError: there is no such coding, it has no staircases in so many steps, or there is no such method.
+        PconvError: there is no such coding, it has no staircases in so many steps, or no such method or readouts.
     """
     if coding not in CODING_NAMES:
         raise PconvError(f"there is no coding '{coding}'", f"choose {', '.join(CODING_NAMES)}")
@@ -602,8 +622,10 @@ def _settings(
         raise PconvError(f"{steps!r} is not a number of time-steps{told}", f"choose 1 to {most}")
     if method not in METHODS:
         raise PconvError(f"there is no method '{method}'", f"choose one of {', '.join(METHODS)}")
+    if readouts not in READOUTS:
+        raise PconvError(f"there are no readouts '{readouts}'", f"choose {' or '.join(READOUTS)}")
     require_neurons(neurons, offsets=signed)
-    return Settings(chosen.most(steps), chosen, method, neurons, signed, mixed=mixed)
+    return Settings(chosen.most(steps), chosen, method, neurons, signed, readouts, mixed=mixed)
 
 
 def _require_torch() -> None:

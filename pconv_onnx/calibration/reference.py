@@ -38,7 +38,7 @@ class Reference:
     def come_to(self, segment: Segment) -> None:
         """Compute what a segment leads to."""
         self._counted, self.alone = {}, None
-        self._crew.call("keep_reference", replace(segment, activation=None, layer=None))
+        self._crew.call("keep_reference", replace(segment, activation=None, layer=None, readout=None))
 
     def activate(self, activation: Activation) -> None:
         """Compute what the activation makes of that. With `alone` it takes its place."""

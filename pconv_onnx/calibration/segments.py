@@ -116,12 +116,13 @@ class Segment:
     """What lies between activations.
 
     Attributes:
-        activation: the one that it leads to; None where it leads to an output of the model.
+        activation: the one that it leads to; None where it leads to one that stays, or to an output of the model.
         target: name of the pre-activation, or of that output.
         nodes: in topological order.
         inputs: names of the activations and inputs of the model that it begins with.
         layer: the last layer before the target, where one can be corrected.
         maxima: the pooling behind the activation, where only its maxima are read.
+        readout: the one that it leads to and that stays; None for none.
     """
 
     activation: Activation | None
@@ -130,10 +131,14 @@ class Segment:
     inputs: tuple[str, ...]
     layer: Layer | None
     maxima: Segment | None = None
+    readout: Activation | None = None
 
 
-def cut(network: Network, activations: Sequence[Activation]) -> list[Segment]:
-    """The segments before the given activations, in topological order, and those before outputs that they lead to."""
+def cut(network: Network, activations: Sequence[Activation], readouts: Sequence[Activation] = ()) -> list[Segment]:
+    """The segments before the given activations, in topological order, and those before outputs that they lead to.
+
+    Between them are those before readouts, which are not cut: segments before outputs go through them.
+    """
     graph = network.proto.graph
     constants = {tensor.name for tensor in graph.initializer}
     ends = {info.name for info in graph.input} - constants | {activation.output.name for activation in activations}
@@ -141,12 +146,16 @@ def cut(network: Network, activations: Sequence[Activation]) -> list[Segment]:
     maker = {name: (index, node) for index, node in enumerate(graph.node) for name in node.output if name}
     # An output that is an activation itself, or an input, is nothing to compute.
     outputs = [info.name for info in graph.output if info.name not in ends]
-    targets = [(activation, activation.input.name) for activation in activations] + [(None, name) for name in outputs]
+    targets: list[tuple[Activation | None, Activation | None, str]] = [
+        *((activation, None, activation.input.name) for activation in activations),
+        *((None, readout, readout.input.name) for readout in readouts),
+        *((None, None, name) for name in outputs),
+    ]
     values = _constants(network)
     segments = []
-    for activation, target in targets:
+    for activation, readout, target in targets:
         if target in ends:
-            segments.append(Segment(activation, target, (), (target,), None))
+            segments.append(Segment(activation, target, (), (target,), None, readout=readout))
             continue
         chosen: dict[int, onnx.NodeProto] = {}
         inputs: dict[str, None] = {}
@@ -164,7 +173,7 @@ def cut(network: Network, activations: Sequence[Activation]) -> list[Segment]:
         # An Add may spread what a layer gives over more than that; its columns are not the target's then.
         if layer is not None and not _may_be_equal(*(network.shapes.get(n) for n in (layer.node.output[0], target))):
             layer = None
-        segments.append(Segment(activation, target, nodes, tuple(inputs), layer))
+        segments.append(Segment(activation, target, nodes, tuple(inputs), layer, readout=readout))
     return segments
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from pconv_onnx.basics.choices import MAX_STEPS, NEURONS, NeuronsName
+from pconv_onnx.basics.choices import MAX_STEPS, NEURONS, READOUTS, NeuronsName, ReadoutsName
 from pconv_onnx.basics.errors import PconvError, WrongArguments
 from pconv_onnx.neuron.coding import Coding, Rate
 from pconv_onnx.neuron.parallel import MAX_LEVELS
@@ -25,6 +25,7 @@ class Settings:
         method: one of `METHODS`.
         neurons: what gets a staircase: activations, or whatever products read as well.
         signed: whether values below zero are carried with an offset, so that trains have one sign.
+        readouts: whether activations that only outputs read get a staircase as well.
         rule: how far staircases reach of methods that fit, one of `RULES`.
         mixed: whether activations have levels of their own, and `levels` are those of the mean of their time-steps.
         own: levels of activations that have such, by name.
@@ -35,6 +36,7 @@ class Settings:
     method: str
     neurons: NeuronsName
     signed: bool
+    readouts: ReadoutsName = READOUTS[0]
     rule: str = RULES[0]
     mixed: bool = False
     own: Mapping[str, int] = field(default_factory=dict)
@@ -52,7 +54,7 @@ class Settings:
     @property
     def told(self) -> list[object]:
         """As JSON has it."""
-        return [self.levels, self.coding.name, self.method, self.neurons, self.signed, self.mixed]
+        return [self.levels, self.coding.name, self.method, self.neurons, self.signed, self.readouts, self.mixed]
 
     def with_steps(self, steps: Mapping[str, int]) -> Settings:
         """With numbers of time-steps of activations' own, by name."""

@@ -28,7 +28,7 @@ from pconv_onnx.plan.selection import refuse_spiking
 from pconv_onnx.plan.spike_driven import off_spikes
 from pconv_onnx.recognise import Activation, recognise
 from pconv_onnx.recognise.base import Status
-from pconv_onnx.recognise.calibratable import why_not_calibrated
+from pconv_onnx.recognise.calibratable import READOUT, readouts, why_not_calibrated
 from pconv_onnx.runtime.entrance import prepared
 from pconv_onnx.temporal.kinds import Kind
 
@@ -63,12 +63,15 @@ def to_calibrate(network: Network, settings: Settings) -> tuple[Network, list[Ac
         PconvError: nothing can.
     """
     network, placed = _placed(network) if settings.neurons == "products" else (network, {})
-    told = _told(network, placed)
-    if not told and (count := len(recognise(network))):
+    told, recognised = _told(network, placed), recognise(network)
+    if not told and (count := len(recognised)):
         raise PconvError(
             f"nothing to calibrate in {network.name}: all of its activations ({count}) have levels of their own",
             "pass it to pconv-onnx rewrite",
         )
+    if settings.readouts == "analog":
+        stay = {one.output.name for one in readouts(network, recognised)}
+        told = [(one, READOUT if one.output.name in stay else reason) for one, reason in told]
     chosen, left = [one for one, reason in told if not reason], [entry for entry in told if entry[1]]
     require(chosen, left, network)
     return network, chosen, left

@@ -43,8 +43,9 @@ from pconv_onnx.engine.shards import Crew
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.channels import contracted
 from pconv_onnx.graph.nesting import captured
-from pconv_onnx.recognise import Activation
+from pconv_onnx.recognise import Activation, recognise
 from pconv_onnx.recognise.base import PRODUCT
+from pconv_onnx.recognise.calibratable import readouts
 
 _FLOAT = onnx.TensorProto.FLOAT
 # Weights of the correction's own size against the residual, one of which is chosen for each layer; with the last only
@@ -168,18 +169,20 @@ class _Cuts:
     ) -> None:
         self.network, self.crew = network, crew
         outputs = [info.name for info in network.proto.graph.output if info.type.tensor_type.elem_type == _FLOAT]
-        names = list(dict.fromkeys([*(activation.input.name for activation in activations), *outputs]))
+        given = {one.output.name for one in activations}
+        stay = [one for one in readouts(network, recognise(network)) if one.output.name not in given]
+        names = list(dict.fromkeys([*(one.input.name for one in (*activations, *stay)), *outputs]))
         axes = axes_of(network, names, first)
         # Each activation works element by element.
         self.axes = axes | {a.output.name: axes[a.input.name] for a in activations}
         crew.call("place", self.axes)
         # What a Relu or a Clip gives of finite values is finite; SELU and others may overflow.
-        given = [a.output.name for a in activations if not clip_of(a).rectifies]
-        faults = crew.call("faults", list(dict.fromkeys([*names, *given])))
+        overflowing = [a.output.name for a in activations if not clip_of(a).rectifies]
+        faults = crew.call("faults", list(dict.fromkeys([*names, *overflowing])))
         told = {a.name: faults.get(a.input.name) or faults.get(a.output.name) for a in activations}
         self.left = {name: reason for name, reason in told.items() if reason}
         kept = [activation for activation in activations if activation.name not in self.left]
-        segments = cut(network, kept)
+        segments = cut(network, kept, [one for one in stay if one.input.name not in faults])
         # Published methods are fitted to all values.
         self._maxima = maxima_of(network, kept) if method in FITTED else {}
         self.uncorrected: list[str] = []
@@ -189,12 +192,12 @@ class _Cuts:
     def _with_layers_to_correct(
         self, segments: Sequence[Segment], outputs: Container[str], method: str
     ) -> list[Segment]:
-        """The segments, with a layer where it is one to correct, before an activation or one of some outputs."""
+        """The segments, with a layer where it is one to correct: not before outputs other than these."""
         result = []
         computed: set[str] = set()
         corrected: set[str] = set()
         for segment in segments:
-            wanted = segment.activation is not None or segment.target in outputs
+            wanted = (segment.activation or segment.readout) is not None or segment.target in outputs
             layer = segment.layer if method in CORRECTING and wanted else None
             output = layer.node.output[0] if layer is not None else ""
             if layer is not None and output not in corrected:
@@ -221,12 +224,17 @@ class _Cuts:
         """Activations whose mean error does not count: all that read them correct it before the next activation.
 
         By the bias of a corrected layer; without, by the shift of the staircase there, which pays for few steps, and of
-        many costs at padded borders.
+        many costs at padded borders. A readout has no shift.
         """
         shifts = settings.method not in CORRECTING and settings.levels <= _CENTRED_STEPS
         left = {info.name for info in self.network.proto.graph.output}
+        # What leads to an output may go through a readout, and so through the layer that is corrected before it.
+        settled = {id(node) for one in self._all if one.readout is not None and one.layer for node in one.nodes}
         for segment in self._all:
-            if segment.activation is None or not (shifts or segment.layer is not None):
+            if segment.activation is None and segment.readout is None:
+                nodes = [node for node in segment.nodes if id(node) not in settled]
+                left |= {name for node in nodes for name in (*node.input, *captured(node))}
+            elif segment.layer is None and not (shifts and segment.activation is not None):
                 left.update(segment.inputs)
         return {segment.activation.output.name for segment in self._all if segment.activation is not None} - left
 
@@ -301,7 +309,7 @@ class _Sweep:
         used = {name for node in nodes for name in (*node.input, *captured(node))}
         weights = {name: self.weights[name] for name in sorted(used & self.weights.keys())}
         levels = {name: self.levels[name] for name in segment.inputs if name in self.levels}
-        return replace(segment, activation=None, layer=None, nodes=nodes), weights, levels
+        return replace(segment, activation=None, layer=None, readout=None, nodes=nodes), weights, levels
 
     def _correct(self, segment: Segment, layer: Layer) -> None:
         """Give a layer the weights with which its segment comes closest to the reference."""
@@ -318,7 +326,7 @@ class _Sweep:
 
     def _solved(self, segment: Segment, layer: Layer, names: tuple[str, str]) -> tuple[Array, Array]:
         """Weights and bias of the corrected layer, which are called so while they are looked for."""
-        clip, output = clip_of(segment.activation), layer.node.output[0]
+        clip, output = clip_of(segment.activation or segment.readout), layer.node.output[0]
         matrices, bias = layer.matrices()
         grams: list[Array] = []
         for _ in range(_PASSES if clip.rectifies else 1):

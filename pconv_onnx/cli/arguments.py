@@ -23,6 +23,7 @@ from pconv_onnx.basics.choices import (
     NEURONS,
     PRECISIONS,
     PROVIDERS,
+    READOUTS,
     REPEATS,
     STEPS,
     TARGETS,
@@ -183,6 +184,12 @@ def _calibrate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--signed", action="store_true",
         help="give levels below zero an offset, as rewrite needs for --signed and for --mode serial",
+    )  # fmt: skip
+    sub.add_argument(
+        "--readouts", choices=READOUTS, default=READOUTS[0],
+        help="what becomes of activations that only outputs read, and no product. analog (default): they stay, since "
+        "levels would cost accuracy and spikes save nothing; spiking: they get levels too, as rewrite needs for --mode "
+        "serial and integer, and for --per-step-outputs",
     )  # fmt: skip
     sub.add_argument(
         "-o", "--output", metavar="FILE",

@@ -164,6 +164,7 @@ def calibrate(options: argparse.Namespace) -> Answer:
             coding=options.coding or CODINGS[0],
             neurons=options.neurons or NEURONS[0],
             signed=options.signed,
+            readouts=options.readouts,
             method=options.method,
             mixed=options.mixed,
             sensitivity=options.sensitivity,

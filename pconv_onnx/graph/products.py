@@ -14,7 +14,7 @@ from pconv_onnx.graph.constants import is_standard
 from pconv_onnx.graph.nesting import captured, every_node, subgraphs
 from pconv_onnx.graph.network import Network
 from pconv_onnx.graph.tensors import initializer_names
-from pconv_onnx.graph.view import Node
+from pconv_onnx.graph.view import Node, key_of
 
 # Operators with weights as second input.
 _WEIGHTED = ("Conv", "ConvTranspose")
@@ -88,6 +88,16 @@ def uncounted(network: Network) -> list[Product]:
         operands = tuple(index for index, tensor in enumerate(node.inputs) if tensor.name in computed)
         if operands or not computed.isdisjoint(captured(proto)):
             found.append(Product(node, operands))
+    return found
+
+
+def leading_to_products(network: Network) -> set[str]:
+    """Names of the main graph's tensors that products read, or that are used to compute what products read."""
+    reading = {key_of(product.node) for product in (*products(network), *uncounted(network))}
+    found: set[str] = set()
+    for node, proto in reversed(list(network.graph.pairs())):
+        if key_of(node) in reading or not found.isdisjoint(proto.output):
+            found.update(proto.input, captured(proto))
     return found
 
 

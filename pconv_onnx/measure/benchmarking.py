@@ -287,6 +287,8 @@ class _Measuring:
                         coding=self.request.coding,
                         neurons=self.request.neurons,
                         signed=self.request.signed,
+                        # Mode serial, and layers of integers, are measured as well.
+                        readouts="spiking",
                         method=method,
                     ).model
                     self.result.quantised[count] = source

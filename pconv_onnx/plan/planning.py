@@ -28,7 +28,7 @@ from pconv_onnx.plan.selection import (
 from pconv_onnx.plan.wanted import Wanted
 from pconv_onnx.recognise import Activation, recognise
 from pconv_onnx.recognise.base import never
-from pconv_onnx.recognise.calibratable import why_not_calibrated
+from pconv_onnx.recognise.calibratable import READOUT, readouts, why_not_calibrated
 from pconv_onnx.temporal.kinds import Kind
 
 
@@ -96,11 +96,14 @@ def make_plan(
         raise WrongArguments(f"mode '{mode}' has no time-steps to hand out", "choose mode 'parallel'")
     refuse_spiking(network)
     signs = wanted.signs if chosen_mode.codes else never
-    recognised = [
-        _if_data_can_help(activation, network)
-        for activation in recognise(network, signs=signs)
-        if not any(key_of(node) in no_activations for node in activation.nodes)
-    ]
+    recognised = _if_data_can_help(
+        network,
+        [
+            activation
+            for activation in recognise(network, signs=signs)
+            if not any(key_of(node) in no_activations for node in activation.nodes)
+        ],
+    )
     every_one: list[Activation | Planned] = [*recognised, *places]
     names = [name for one in every_one for name in names_of(one)]
     refuse_patterns_of_nothing(network, names, (*include, *exclude))
@@ -145,12 +148,16 @@ def make_plan(
     )
 
 
-def _if_data_can_help(activation: Activation, network: Network) -> Activation:
-    """The activation; refused if it needs a calibration that `calibrate` could not give it."""
-    if activation.status != "needs-calibration":
-        return activation
-    reason = why_not_calibrated(network, activation)
-    return refused(activation, reason) if reason else activation
+def _if_data_can_help(network: Network, activations: Sequence[Activation]) -> list[Activation]:
+    """The activations; refused are those that need a calibration that `calibrate` would not give them."""
+    stay = {id(one): READOUT for one in readouts(network, activations)}
+    found = []
+    for one in activations:
+        reason = stay.get(id(one), "")
+        if not reason and one.status == "needs-calibration":
+            reason = why_not_calibrated(network, one)
+        found.append(refused(one, reason) if reason else one)
+    return found
 
 
 def _if_it_fits(activation: Activation, mode: Mode, network: Network) -> Activation:

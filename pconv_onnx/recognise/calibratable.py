@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pconv_onnx.graph import Network
 from pconv_onnx.graph.constants import constant, is_standard
+from pconv_onnx.graph.products import leading_to_products
 from pconv_onnx.graph.view import Node, Tensor
 from pconv_onnx.recognise.analog import DEPTH, ELEMENTWISE
 from pconv_onnx.recognise.base import Activation
+
+# Why a readout stays.
+READOUT = (
+    "no product reads it, only outputs: its spikes would save nothing, and its levels would cost accuracy; calibrate "
+    "with `readouts='spiking'` to have a neuron there"
+)
 
 
 def why_not_calibrated(network: Network, activation: Activation) -> str:
@@ -36,6 +45,18 @@ def why_not_calibrated(network: Network, activation: Activation) -> str:
         if any(size > 1 for size in value.shape[: max(value.ndim - rank + 1, 0)]):
             return f"its constant '{tensor.name}' of shape {list(value.shape)} is not the same for all samples"
     return ""
+
+
+def readouts(network: Network, activations: Sequence[Activation]) -> list[Activation]:
+    """The activations that could be calibrated but stay, since nothing multiplies what they give, up to the outputs.
+
+    None where nothing multiplies what any activation gives: then there are no others to calibrate.
+    """
+    leading = leading_to_products(network)
+    possible = [one for one in activations if one.spec is not None or not why_not_calibrated(network, one)]
+    if all(one.output.name not in leading for one in possible):
+        return []
+    return [one for one in possible if one.spec is None and one.output.name not in leading]
 
 
 def nodes_of(activation: Activation) -> list[Node]:

@@ -746,7 +746,8 @@ def test_samples_may_lie_along_another_axis_or_several_rows_be_of_one(there, bac
         source(text, "float[N, 4, 8, 8] y", w=weight(4, 3, 1, 1), **more)
         for text, more in ((nodes, used), ("r = Relu (x) b = Conv (r, w) y = Relu (b)", {}))
     )
-    found, expected = (calibrate(one, data(), steps=8, method=method) for one in (ann, plain))
+    options = {"steps": 8, "method": method, "readouts": "spiking"}
+    found, expected = (calibrate(one, data(), **options) for one in (ann, plain))
     assert [row["status"] for row in found.summary()["activations"]] == ["calibrated"] * 2
     assert error(found.model, ann, data(32, seed=1)["x"]) < 1.5 * error(expected.model, plain, data(32, seed=1)["x"])
 
@@ -772,7 +773,8 @@ def test_values_that_are_too_large_are_told():
     told = refusal_of(calibrate, ann, {"x": x * np.float32(1e25)}, steps=4)
     assert "the inputs of 'a' are too large to be squared" in told
     for method in METHODS:
-        ((activation, reason),) = calibrate(ann, {"x": x * np.float32(1e35)}, steps=4, method=method).left
+        large = {"x": x * np.float32(1e35)}
+        ((activation, reason),) = calibrate(ann, large, steps=4, method=method, readouts="spiking").left
         assert (activation.name, reason) == ("y", "'a' has a NaN or an infinity on these data")
 
 
@@ -782,7 +784,7 @@ def test_an_activation_that_overflows_is_listed_and_the_others_are_calibrated(me
     nodes = "a = Conv (x, w) r = Relu (a) y = Conv (r, v) l = LeakyRelu <alpha = 3e38> (x) o = Sign (l)"
     ann = source(nodes, "float[N, 3, 8, 8] y, float[N, 3, 8, 8] o",
                  w=weight(3, 3, 1, 1), v=weight(3, 3, 1, 1, seed=1))  # fmt: skip
-    result = calibrate(ann, data(), steps=4, method=method)
+    result = calibrate(ann, data(), steps=4, method=method, readouts="spiking")
     assert [row["name"] for row in result.summary()["activations"] if row["status"] == "calibrated"] == ["r"]
     ((activation, reason),) = result.left
     assert (activation.name, reason) == ("l", "'l' has a NaN or an infinity on these data")

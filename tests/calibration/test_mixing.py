@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from networks import network, weight
 from refusals import refusal_of
 
-from pconv_onnx import calibrate, calibrate_each, rewrite, verify
+import pconv_onnx
+from pconv_onnx import rewrite, verify
 from pconv_onnx.basics.errors import Interrupted
 from pconv_onnx.calibration import calibrating, sweep
 from pconv_onnx.calibration.mixing import Group, allotted, groups_of
@@ -23,6 +25,11 @@ from pconv_onnx.calibration.subjects import quantisable, to_calibrate
 from pconv_onnx.cli.main import main
 from pconv_onnx.data.samples import Samples
 from pconv_onnx.neuron.coding import Radix, Rate
+
+# The last activation has a number as well.
+calibrate, calibrate_each = (
+    partial(function, readouts="spiking") for function in (pconv_onnx.calibrate, pconv_onnx.calibrate_each)
+)
 
 # Two branches that a Concat joins, as in SqueezeNet, behind a layer of few channels that all depends on.
 POOL = "MaxPool <kernel_shape = [2, 2], strides = [2, 2]>"
@@ -38,7 +45,7 @@ WEIGHTS = {
     "u": weight(16, 2, 3, 3, seed=2),
     "t": weight(10, 32, 1, 1, seed=3),
 }
-RATE = Settings(8, Rate, "refit", "activations", False, mixed=True)
+RATE = Settings(8, Rate, "refit", "activations", False, "spiking", mixed=True)
 RADIX = replace(RATE, levels=15, coding=Radix)
 
 
@@ -211,7 +218,8 @@ def test_mode_serial_has_one_number_for_all():
 def test_the_command_line_takes_it(tmp_path):
     np.savez(tmp_path / "data.npz", **data())
     onnx.save(source(), tmp_path / "ann.onnx")
-    arguments = ["calibrate", "ann.onnx", "--data", "data.npz", "--steps", "4", "--mixed", "-o", "q.onnx", "--json"]
+    arguments = ["calibrate", "ann.onnx", "--data", "data.npz", "--steps", "4", "--mixed", "--readouts", "spiking"]
+    arguments += ["-o", "q.onnx", "--json"]
     assert main([str(tmp_path / one) if "." in one else one for one in arguments]) == 0
     again = calibrate(source(), data(), steps=4, mixed=True).found.steps
     found = rewrite(tmp_path / "q.onnx", coding="rate").summary()["activations"]

@@ -144,7 +144,7 @@ def test_outputs_without_a_row_for_each_sample_are_passed_over():
 @pytest.mark.parametrize("spread, scales", [(1.5, 1), (30.0, 8)])
 def test_channels_that_are_nearly_alike_share_a_scale(spread, scales):
     """One scale for all multiplies squared errors by the largest square over the mean one: here by 1.4, and by 5."""
-    settings = Settings(63, Radix, "refit", "products", False, "channel")
+    settings = Settings(63, Radix, "refit", "products", False, rule="channel")
     largest = np.geomspace(1, spread, 8)[:, np.newaxis].astype(np.float32)
     values = largest * np.linspace(-1, 1, 101, dtype=np.float32)
 

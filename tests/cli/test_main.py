@@ -1138,7 +1138,7 @@ def test_an_interruption_is_one_line(ann, run, monkeypatch):
 
 def test_an_interrupted_calibration_says_where_it_lies_and_continues(tmp_path, run, monkeypatch):
     relu, kept, choose = tmp_path / "relu.onnx", tmp_path / "kept.npz", sweep.choose
-    nodes = "a = Conv (x, w) r = Relu (a) b = Conv (r, w) y = Relu (b)"
+    nodes = "a = Conv (x, w) r = Relu (a) b = Conv (r, w) s = Relu (b) y = Conv (s, w)"
     onnx.save(network(nodes, weights={"w": weight(3, 3, 1, 1)}), relu)
     command = ["calibrate", relu, "--data", "random", "--steps", "4", "--cache", kept, "-o", tmp_path / "q.onnx"]
 
