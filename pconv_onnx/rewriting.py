@@ -207,10 +207,10 @@ def rewrite(
     if calibration is None and method is not None:
         raise PconvError(f"there is no calibration for the method '{method}'", "pass data as `calibration=`")
     offsets = signed or not mode_of(mode).codes
-    spiking = not mode_of(mode).codes or mode_of(mode) in OF_INTEGERS or weights is not None or per_step_outputs
-    readouts: ReadoutsName = "spiking" if spiking else READOUTS[0]
     if mode_of(mode) in OF_INTEGERS and weights is None:
         weights = WEIGHTS[0]
+    all_spike = not mode_of(mode).codes or weights is not None or per_step_outputs or strict
+    readouts: ReadoutsName = "spiking" if all_spike else READOUTS[0]
     require_neurons(neurons, offsets=offsets)
     require_integers(
         weights,

@@ -71,7 +71,9 @@ def to_calibrate(network: Network, settings: Settings) -> tuple[Network, list[Ac
         )
     if settings.readouts == "analog":
         stay = {one.output.name for one in readouts(network, recognised)}
-        told = [(one, READOUT if one.output.name in stay else reason) for one, reason in told]
+        # Where all others have levels, these are what there is to calibrate.
+        if any(not reason and one.output.name not in stay for one, reason in told):
+            told = [(one, READOUT if one.output.name in stay else reason) for one, reason in told]
     chosen, left = [one for one, reason in told if not reason], [entry for entry in told if entry[1]]
     require(chosen, left, network)
     return network, chosen, left

@@ -118,7 +118,7 @@ def test_tuning_compares_maxima():
         outputs="float[N, 2, 3, 3] y",
         weights=WEIGHTS,
     )
-    result = calibrate(model, DATA, steps=4)
+    result = calibrate(model, DATA, steps=4, readouts="spiking")
     tunable = Tunable(quantisable(model), result.found)
     assert tunable.compared == {"r": "r/maxima", "s": "s"}
     values = tunable.quantised({"x": DATA["x"][:2]})

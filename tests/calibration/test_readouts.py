@@ -98,7 +98,9 @@ def test_it_gets_levels_where_that_is_asked_for(case):
 
 
 @pytest.mark.parametrize(
-    "options", [{"mode": "serial"}, {"mode": "integer"}, {"weights": "int8"}, {"per_step_outputs": True}], ids=str
+    "options",
+    [{"mode": "serial"}, {"mode": "integer"}, {"weights": "int8"}, {"per_step_outputs": True}, {"strict": True}],
+    ids=str,
 )
 def test_it_gets_levels_where_what_is_rewritten_needs_them(options):
     ann, data = model_of("y = Relu (q)"), {"x": samples()}
@@ -122,6 +124,12 @@ def test_where_nothing_is_multiplied_all_are_calibrated():
     ann = network("q = Conv (x, w) a = Relu (q) y = Sigmoid (a)", outputs=OUTPUT, weights={"w": WEIGHTS["w"]})
     found = calibrate(ann, {"x": samples()}, steps=4)
     assert not found.left and len(found.found.activations) == 2
+
+
+def test_where_all_others_have_levels_it_is_calibrated():
+    ann = model_of("y = Sigmoid (q)", qcfs("p", "a"))
+    found = calibrate(ann, {"x": samples()}, steps=4)
+    assert not found.left and [entry.activation.output.name for entry in found.found.activations] == ["y"]
 
 
 def test_one_with_levels_of_its_own_is_converted():
