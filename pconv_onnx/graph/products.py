@@ -7,6 +7,7 @@ x·rsqrt(mean(x²)) a normalisation.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from pconv_onnx.basics.domain import DOMAIN
@@ -91,10 +92,10 @@ def uncounted(network: Network) -> list[Product]:
     return found
 
 
-def leading_to_products(network: Network) -> set[str]:
-    """Names of the main graph's tensors that products read, or that are used to compute what products read."""
+def leading_to_products(network: Network, others: Collection[str] = ()) -> set[str]:
+    """Names of the main graph's tensors that products read or `others` are, or that these are computed from."""
     reading = {key_of(product.node) for product in (*products(network), *uncounted(network))}
-    found: set[str] = set()
+    found = set(others)
     for node, proto in reversed(list(network.graph.pairs())):
         if key_of(node) in reading or not found.isdisjoint(proto.output):
             found.update(proto.input, captured(proto))

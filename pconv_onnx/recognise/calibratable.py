@@ -50,9 +50,10 @@ def why_not_calibrated(network: Network, activation: Activation) -> str:
 def readouts(network: Network, activations: Sequence[Activation]) -> list[Activation]:
     """The activations that could be calibrated but stay, since nothing multiplies what they give, up to the outputs.
 
-    None where nothing multiplies what any activation gives: then there are no others to calibrate.
+    Nor does what has levels read them: a neuron encodes what leads there. None where nothing multiplies what any
+    activation gives: then there are no others to calibrate.
     """
-    leading = leading_to_products(network)
+    leading = leading_to_products(network, [one.input.name for one in activations if one.spec is not None])
     possible = [one for one in activations if one.spec is not None or not why_not_calibrated(network, one)]
     if all(one.output.name not in leading for one in possible):
         return []

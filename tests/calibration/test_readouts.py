@@ -97,6 +97,12 @@ def test_it_gets_levels_where_that_is_asked_for(case):
     assert found.summary()["readouts"] == "spiking"
 
 
+def test_what_its_neuron_encodes_stays_for_that_reason():
+    found = calibrate(model_of("y = Gelu (q)"), {"x": samples()}, steps=4, readouts="spiking")
+    _, analog, neuron = inspect(found.model)["activations"]
+    assert analog["reason"].endswith("the neuron behind it encodes its output") and neuron["status"] == "converted"
+
+
 @pytest.mark.parametrize(
     "options",
     [{"mode": "serial"}, {"mode": "integer"}, {"weights": "int8"}, {"per_step_outputs": True}, {"strict": True}],
