@@ -108,7 +108,7 @@ class Measured:
         if not self.setting.spiking:
             levels = pconv_onnx.calibrate(
                 self.ann, self.samples[:FEW], steps=self.setting.steps, coding="radix", neurons=self.setting.neurons,
-                method="max",
+                readouts="spiking", method="max",
             ).model  # fmt: skip
         values = self.samples[:FEW][self.input]
         options: dict[str, Any] = {"weights": "int8", "input_bits": 8}

@@ -76,7 +76,7 @@ class Measured:
         if not path.exists():
             pconv_onnx.calibrate(
                 self.subject.model, self.calibration, path, steps=self.steps, coding=self.setting.coding,
-                neurons=self.setting.neurons,
+                neurons=self.setting.neurons, readouts="spiking",
             )  # fmt: skip
         return path
 

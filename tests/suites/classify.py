@@ -131,7 +131,13 @@ def _calibrate(row: Row, path: Path, data: dict[str, Array]) -> None:
     try:
         settings = _settings(data, "random")
         method = _METHODS.get(row.suite, "refit")
-        found = _first(row, "calibrate", settings, lambda given: calibrate(path, steps=STEPS, method=method, **given))
+        found = _first(
+            row,
+            "calibrate",
+            settings,
+            # So that all modes take them.
+            lambda given: calibrate(path, steps=STEPS, method=method, readouts="spiking", **given),
+        )
     except _Stopped as stopped:
         row.calibrated["calibrate"] = str(stopped)
         return
