@@ -189,7 +189,8 @@ There are {networks} exports with {activations} activations, which became {conve
 wrong**. A result is wrong if a spike count of a layer is not its source's, if folded outputs differ by more than
 rounding, or if a value is not finite.
 
-Each network is calibrated (`--method {method} --readouts spiking`, T = {steps}), rewritten, and compared with the quantised network that
+Each network is calibrated (`--method {method} --readouts spiking`, T = {steps}), rewritten, and
+compared with the quantised network that
 calibration made. A number in the column of a mode is the largest difference of an output, as a share of the largest
 output, with graph optimisations off. In mode `parallel` convolutions run over more rows, so they may round differently
 and flip a spike. A flipped spike travels, farthest in deep networks. The columns are:
