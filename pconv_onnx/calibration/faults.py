@@ -99,11 +99,9 @@ def sizes_of(network: Network, names: Sequence[str], samples: Samples) -> dict[s
     Raises:
         PconvError: onnxruntime cannot run the network.
     """
-    part, feed = next(samples.batches(1))
-    shapes = run_session(_summing(network, names), feed)[::2]
-    return {
-        name: math.prod(shape.tolist()) // (part.stop - part.start) for name, shape in zip(names, shapes, strict=True)
-    }
+    batch = samples.fixed_batch or 1
+    shapes = run_session(_summing(network, names), samples.feed(np.zeros(batch, int)))[::2]
+    return {name: math.prod(shape.tolist()) // batch for name, shape in zip(names, shapes, strict=True)}
 
 
 def faults_of(network: Network, axes: Mapping[str, Axis], shards: Iterable[Samples], size: int) -> Iterator[Faults]:

@@ -25,7 +25,9 @@ from pconv_onnx.calibration.terms import FOLDS, Terms
 from pconv_onnx.data.samples import Data
 from pconv_onnx.graph import Network
 
+# Samples that are computed together, where tensors are large; of smaller ones more, as far as they have so many values.
 BATCH = 10
+_MOST, _VALUES = 100, 1 << 21
 # Names under which the pre-activations of the segment at hand are kept.
 REFERENCE, QUANTISED = "reference", "quantised"
 
@@ -47,6 +49,7 @@ class Passes:
         self._shards = [slice(shard.start - first, shard.stop - first) for shard in shards]
         self._terms = Terms(self.samples, len(data))
         self._left = ExitStack()
+        self._batch = BATCH
         # Along which axis of each tensor samples lie in the network.
         self._axes: dict[str, Axis] = {name: self.samples.axes.get(name, 0) for name in self.samples.arrays}
         self._axes_before: dict[str, Axis] = {}
@@ -74,9 +77,10 @@ class Passes:
                 total.update(np.ascontiguousarray(array).data)
             yield total.digest()
 
-    def place(self, axes: Mapping[str, Axis]) -> Iterator[None]:
-        """Take in along which axes of tensors at the cuts samples lie."""
+    def place(self, axes: Mapping[str, Axis], largest: int) -> Iterator[None]:
+        """Take in along which axes of tensors at the cuts samples lie, and how many values the largest has of each."""
         self._axes |= axes
+        self._batch = min(max(_VALUES // max(largest, 1), BATCH), _MOST)
         return self._nothing()
 
     def faults(self, names: Sequence[str]) -> Iterator[Faults]:
@@ -220,7 +224,7 @@ class Passes:
         for shard in self._shards:
             yield (
                 slice(shard.start + part.start, shard.start + part.stop)
-                for part, _ in self.samples.part(shard).batches(BATCH)
+                for part, _ in self.samples.part(shard).batches(self._batch)
             )
 
     def _runs(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from types import TracebackType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +21,32 @@ from pconv_onnx.data.samples import from_first, to_first
 MIXED = -1
 # None: the whole of a tensor is of one sample.
 Axis = int | None
+
+
+class _File(NamedTuple):
+    """Values of all samples, one sample behind the other, without a header.
+
+    Attributes:
+        path: the file.
+        shape: of one sample.
+        dtype: of all.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def read(self, first: int, samples: int) -> Array:
+        """The values of some samples. Not mapped: pages that were looked at would count as memory of this process."""
+        each = math.prod(self.shape)
+        values = np.fromfile(self.path, self.dtype, samples * each, offset=first * each * self.dtype.itemsize)
+        return values.reshape(samples, *self.shape)
+
+    def write(self, first: int, values: Array) -> None:
+        """Keep those of some samples. Not mapped: a page tells of a full disk by a signal, which ends the process."""
+        with open(self.path, "r+b") as file:
+            file.seek(first * math.prod(self.shape) * self.dtype.itemsize)
+            file.write(values.data)
 
 
 class Stream:
@@ -38,7 +66,7 @@ class Stream:
         self._given = dict(given)
         self._axes = axes
         self._samples = samples
-        self._files: dict[str, Path] = {}
+        self._files: dict[str, _File] = {}
         self._parts: dict[str, dict[int, Path]] = {}
         self._numbers = count()
         with _telling():
@@ -56,9 +84,12 @@ class Stream:
         """A tensor of some samples, as the network has it."""
         if name in self._parts:
             return np.asarray(np.load(self._parts[name][part.start]))
-        # Mapped anew each time: pages that were looked at count as memory of this process until they are unmapped.
-        every = np.load(self._files[name], mmap_mode="r") if name in self._files else self._given[name]
-        return np.asarray(from_first(every[part], self._axes[name]), order="C")
+        if name in self._files:
+            first, end, _ = part.indices(self._samples)
+            values = self._files[name].read(first, end - first)
+        else:
+            values = self._given[name][part]
+        return np.asarray(from_first(values, self._axes[name]), order="C")
 
     def put(self, name: str, part: slice, values: Array) -> None:
         """Keep a tensor of some samples, as the network has it.
@@ -69,33 +100,31 @@ class Stream:
         with _telling():
             if self._axes[name] == MIXED:
                 paths = self._parts.setdefault(name, {})
-                np.save(paths.setdefault(part.start, self._path()), values)
+                np.save(paths.setdefault(part.start, self._path(".npy")), values)
                 return
             values = np.ascontiguousarray(to_first(values, self._axes[name]))
+            first, end, _ = part.indices(self._samples)
             if name not in self._files:
-                self._files[name] = self._path()
-                shape = (self._samples, *values.shape[1:])
-                np.lib.format.open_memmap(self._files[name], "w+", values.dtype, shape)
-            every = np.load(self._files[name], mmap_mode="r")
-            if (values.shape, values.dtype) != (every[part].shape, every.dtype):
+                self._files[name] = _File(self._path(".raw"), values.shape[1:], values.dtype)
+                self._files[name].path.touch()
+            file = self._files[name]
+            expected = (end - first, *file.shape)
+            if (values.shape, values.dtype) != (expected, file.dtype):
                 raise PconvError(
-                    f"'{name}' is {values.dtype} {values.shape} for some samples, where {every.dtype} "
-                    f"{every[part].shape} was expected from others",
+                    f"'{name}' is {values.dtype} {values.shape} for some samples, where {file.dtype} {expected} was "
+                    "expected from others",
                     "calibrate on samples that give one shape",
                 )
-            # Written, not mapped: a page that is mapped tells of a full disk by a signal, which ends the process.
-            with open(self._files[name], "r+b") as file:
-                file.seek(every.offset + part.indices(self._samples)[0] * every.strides[0])
-                file.write(values.data)
+            file.write(first, values)
 
     def drop(self, name: str) -> None:
         """Forget a tensor, and remove its file."""
-        path = self._files.pop(name, None)
-        for kept in (*([path] if path is not None else ()), *self._parts.pop(name, {}).values()):
+        file = self._files.pop(name, None)
+        for kept in (*([file.path] if file is not None else ()), *self._parts.pop(name, {}).values()):
             kept.unlink(missing_ok=True)
 
-    def _path(self) -> Path:
-        return Path(self._folder.name) / f"{next(self._numbers)}.npy"
+    def _path(self, suffix: str) -> Path:
+        return Path(self._folder.name) / f"{next(self._numbers)}{suffix}"
 
 
 @contextlib.contextmanager

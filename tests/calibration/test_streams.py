@@ -46,7 +46,7 @@ def test_a_full_disk_is_told_of_when_a_tensor_is_new(axis):
 def test_a_full_disk_is_told_of_when_a_tensor_goes_on():
     with Stream({}, len(_ROWS), {"x": 0}) as stream:
         stream.put("x", slice(0, 2), _ROWS[:2])
-        with _no_room(64), pytest.raises(PconvError, match=r"temporary files: .+ TMPDIR"):
+        with _no_room(48), pytest.raises(PconvError, match=r"temporary files: .+ TMPDIR"):
             stream.put("x", slice(2, 4), _ROWS[2:4])
         stream.put("x", slice(2, 4), _ROWS[2:4])
         np.testing.assert_array_equal(stream.batch("x", slice(0, 4)), _ROWS[:4])
