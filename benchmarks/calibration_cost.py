@@ -1,8 +1,8 @@
 """Time and memory of calibrating a ReLU network by the default method, against the number of images, and several T.
 
 Each number of images is measured in a process of its own, since a process tells only the most that it ever had. Several
-numbers of time-steps in one call are compared with a call for each, in CPU seconds of one process and one thread, and
-must give the same networks. The images are uint8 `images` [N, 32, 32, 3] in an .npz.
+numbers of time-steps in one call are compared with a call for each, in CPU seconds of one process, whose sessions have
+one thread each, and must give the same networks. The images are uint8 `images` [N, 32, 32, 3] in an .npz.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import numpy as np
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.choosing import Batches
-from pconv_onnx.calibration.faults import Faults, faults_of
+from pconv_onnx.calibration.faults import Faults, faults_of, sizes_of
 from pconv_onnx.calibration.functions import Clip, function_of
 from pconv_onnx.calibration.segments import Layer, Runner, Segment
 from pconv_onnx.calibration.staircases import Staircase
@@ -25,7 +25,7 @@ from pconv_onnx.calibration.terms import FOLDS, Terms
 from pconv_onnx.data.samples import Data
 from pconv_onnx.graph import Network
 
-# Samples that are computed together, where tensors are large; of smaller ones more, as far as they have so many values.
+# Samples that are computed at once: so few where tensors are large, and up to `_MOST` where these have few values each.
 BATCH = 10
 _MOST, _VALUES = 100, 1 << 21
 # Names under which the pre-activations of the segment at hand are kept.
@@ -77,9 +77,10 @@ class Passes:
                 total.update(np.ascontiguousarray(array).data)
             yield total.digest()
 
-    def place(self, axes: Mapping[str, Axis], largest: int) -> Iterator[None]:
-        """Take in along which axes of tensors at the cuts samples lie, and how many values the largest has of each."""
+    def place(self, axes: Mapping[str, Axis]) -> Iterator[None]:
+        """Take in along which axes of tensors at the cuts samples lie, and look how large these are."""
         self._axes |= axes
+        largest = max(sizes_of(self.network, list(axes), self.samples).values())
         self._batch = min(max(_VALUES // max(largest, 1), BATCH), _MOST)
         return self._nothing()
 

@@ -21,7 +21,7 @@ from pconv_onnx.basics.errors import PconvError
 from pconv_onnx.basics.progress import track
 from pconv_onnx.calibration.channels import Channels
 from pconv_onnx.calibration.choosing import FITTED, Batches, choose
-from pconv_onnx.calibration.faults import axes_of, sizes_of
+from pconv_onnx.calibration.faults import axes_of
 from pconv_onnx.calibration.functions import (
     Clip,
     becomes_thresholds,
@@ -175,7 +175,7 @@ class _Cuts:
         axes = axes_of(network, names, first)
         # Each activation works element by element.
         self.axes = axes | {a.output.name: axes[a.input.name] for a in activations}
-        crew.call("place", self.axes, max(sizes_of(network, names, first).values(), default=1))
+        crew.call("place", self.axes)
         # What a Relu or a Clip gives of finite values is finite; SELU and others may overflow.
         overflowing = [a.output.name for a in activations if not clip_of(a).rectifies]
         faults = crew.call("faults", list(dict.fromkeys([*names, *overflowing])))

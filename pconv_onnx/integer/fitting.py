@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 from pconv_onnx.basics.arrays import Array
 from pconv_onnx.basics.progress import track
-from pconv_onnx.calibration.faults import axes_of, sizes_of
+from pconv_onnx.calibration.faults import axes_of
 from pconv_onnx.calibration.functions import Clip, segment_of
 from pconv_onnx.calibration.passes import BATCH, QUANTISED, REFERENCE, Levels, Passes
 from pconv_onnx.calibration.segments import Segment, cut, with_weights
@@ -117,10 +117,9 @@ class _Fitting:
         """Round each layer, in order, with everything before it rounded."""
         segments = cut(self.network, self.activations)
         names = list(dict.fromkeys(segment.target for segment in segments))
-        first = data.part(slice(0, 1))
-        axes = axes_of(self.network, names, first)
+        axes = axes_of(self.network, names, data.part(slice(0, 1)))
         axes |= {a.output.name: axes[a.input.name] for a in self.activations}
-        self.crew.call("place", axes, max(sizes_of(self.network, names, first).values(), default=1))
+        self.crew.call("place", axes)
         last_use = {name: index for index, segment in enumerate(segments) for name in segment.inputs}
         done: set[str] = set()
         for index, segment in enumerate(track(segments, "rounding weights", len(segments))):
